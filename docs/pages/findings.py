@@ -164,7 +164,7 @@ FINDINGS = (
         ),
         "whose-gradient/whose-gradient.png",
         "python -m analyses.model_based.whose_gradient",
-        "Every model-based row whose bias can be separated from noise, but SVG(∞) on the cart-pole; shares "
+        "Every model-based row whose bias is above its noise, but SVG(∞) on the cart-pole; shares "
         "above 100% are made up for by the model's. Five seeds, small networks, 4,000 transitions.",
         ("critic", "critic low", "critic high"),
         times=100,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STORED = ("observation", "action", "reward", "next_observation", "terminated")
 TRANSFORMED = (
     "observations are transformed: fewer than half of the stored ones were seen; record the "
-    "environment outside of what transforms them, env = probe.record(Normalise(env))"
+    "environment outside of wrappers that do it, env = probe.record(Normalise(env))"
 )
 _ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch

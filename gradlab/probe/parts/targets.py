@@ -91,7 +91,7 @@ class Algebra:
             return self._fault(fit, f"of y − r is left {fit.rest:.1g}", _MISTAKES[fit.mistake])
         if not fit.rest < _ROUNDING:
             return off(
-                f"y is not r + γ (1 − d) v of what was handed over ({fit.rest:.2g} of y − r is "
+                f"y is not r + γ (1 − d) v of the given values ({fit.rest:.2g} of y − r is "
                 f"left): hand over what the loop adds up, the entropy in next_value"
             )
         proof = f"γ̂ = {fit.discount:.5f}, declared {declared}; {fit.rest:.1g} of y − r is left"
@@ -149,7 +149,7 @@ class Advantages:
             )
         if not self._rest < _ROUNDING:
             return off(
-                f"advantages are not GAE's of what was handed over ({self._rest:.2g} is left): "
+                f"advantages are not GAE's of the given values ({self._rest:.2g} is left): "
                 f"hand them over before they are normalised"
             )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
@@ -290,8 +290,8 @@ class LossWeights:
             self._ring = None
             self._reason = (
                 "the rollout's rewards are not those of the newest recorded steps, in their order: "
-                "record outside of what scales rewards, env = probe.record(Normalise(env)), with "
-                "resets in the step that ends an episode"
+                "record outside of wrappers that scale, env = probe.record(Normalise(env)), and "
+                "reset in the step that ends an episode"
             )
             return
         if len(self._columns) != ring.size:

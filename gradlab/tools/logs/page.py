@@ -70,7 +70,7 @@ def panels(run: LogsRun) -> list[Panel]:
     if run.config["model"] is None:
         return drawn
     if int(run.config["critics"]) > 1:
-        critics = "What another critic would have made of the same data."
+        critics = "The same data with another critic."
         drawn.append(panel("critics", _NOISE, critics, partial(figures.logged_critics, table)))
     direction = "Of the model's slopes, per output; grey: how much of the evidence is noise."
     ahead = "States that differ have other Jacobians: beyond 100 % predictions say nothing."

@@ -44,7 +44,7 @@ def screen(race: Race) -> Screen:
             rule = ""
         facts = (
             _fact(f"after {updates(best.updates)}{rule}", gain, how),
-            _fact("after its first update", one, "What one step had promised."),
+            _fact("after its first update", one, "The promise of one step."),
         )
     rest = tuple(Sentence("race", True, f"{topic}: {text}") for topic, text in race.notes.items())
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""

@@ -252,7 +252,7 @@ class Step:
     def _beside(self, forward: Decision, back: Decision) -> str:
         count = f" ({self.starts} starts)"
         if not back.decided:
-            return f"{count}. What the opposite step would do is not known."
+            return f"{count}. The effect of the opposite step is not known."
         if forward.kind == back.kind == "below":
             return f"{count}. So would the opposite step: too long a step, or a ridge."
         if forward.kind == back.kind:

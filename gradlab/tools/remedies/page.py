@@ -108,8 +108,8 @@ def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
     captions: list[tuple[str, int | None, str]] = [
         ("least_mse", None, "Filled left of 1: worth its time. Only open: an optimiser's gain."),
         ("mse", H, "The same at the longest horizon; a larger batch stands beside the remedies."),
-        ("bias2", H, "What no number of samples removes."),
-        ("variance", H, "What more samples divide: four times the batch, a quarter."),
+        ("bias2", H, "No number of samples removes this part of the error."),
+        ("variance", H, "More samples divide it: four times the batch, a quarter."),
         ("held_out_mse", None, "The price in prediction: right of 1 the model predicts worse."),
     ]
     usable = partial(
@@ -135,7 +135,7 @@ def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
         caption = "Above the line a zero gradient is better."
     ratios = {
         "mse": "Where the band is off 1, the remedy changes the error by more than chance.",
-        "bias2": "What no number of samples removes.",
+        "bias2": "No number of samples removes this part of the error.",
         "variance": "Exploding chains: a remedy that shortens them falls with the horizon.",
     }
     return [
