@@ -24,11 +24,12 @@ def setup(app: Sphinx) -> None:
 
 
 def drawn(tex: str, block: bool) -> str:
-    """One formula as a MathML element."""
+    """One formula as a MathML element, with a prime where docutils has an apostrophe."""
     try:
-        return str(tex2mathml(tex, as_block=block))
+        made = str(tex2mathml(tex, as_block=block))
     except MathError as error:
         raise ExtensionError(f"formula {tex!r}: {error}") from error
+    return made.replace("<mo>'</mo>", '<mi mathvariant="normal">\N{PRIME}</mi>')
 
 
 def _inline(writer: Any, node: nodes.math) -> None:

@@ -9,9 +9,10 @@ import shlex
 import numpy as np
 import pytest
 import torch
+from sphinx.errors import ExtensionError
 
 import gradlab
-from docs.pages import claims, findings, names, offline, tables
+from docs.pages import claims, findings, formulas, names, offline, tables
 from docs.pages import commands as command_pages
 from gradlab.cli import program
 from gradlab.cli.terminal import usage
@@ -111,6 +112,13 @@ def test_a_page_that_loads_from_elsewhere_is_named(tmp_path):
     )
     (tmp_path / "a.css").write_text("@font-face { src: url(//fonts.org/x.woff) }")
     assert set(offline.requested(tmp_path)) == {"https://cdn.org/x.js", "//fonts.org/x.woff"}
+
+
+def test_a_formula_is_mathml_and_a_command_that_is_not_known_is_named():
+    assert "<msup>" in formulas.drawn("x^2", block=False)
+    assert "\N{PRIME}" in formulas.drawn("N'", block=False)
+    with pytest.raises(ExtensionError, match="nosuch"):
+        formulas.drawn(r"\nosuch", block=True)
 
 
 def test_every_finding_has_one_number_a_figure_and_a_report(tmp_path):
