@@ -132,7 +132,7 @@ def test_what_depends_on_another_choice():
     )
     for call, words in (
         (lambda: measured(find("bptt"), weights="measured"), "no critic of actions to measure"),
-        (lambda: measured(mixed, weights="measured"), "only terms of the first action can be"),
+        (lambda: measured(mixed, weights="measured"), "give terms of the first action alone"),
         (lambda: steered(row("mpg-v2"), "accept", 0), "steer_every"),
         (lambda: find("shac").rows(20_000), "takes windows of 32 steps of 20000 agents"),
         (
