@@ -49,6 +49,7 @@ class Measure:
         ),
         "What is measured": (
             "horizon", "starts", "batch", "also", "law", "truth", "termination", "attribute",
+            "surface",
         ),
         "Sampling and rehearsal": ("no_strata", "trim_starts", "judges", "no_rehearsal", "seed"),
     }  # fmt: skip
@@ -83,6 +84,10 @@ class Measure:
     attribute: bool = False
     """Store the substitutions of `gradlab attribute`: causes of the error, sources of the variance.
     Takes several times as long."""
+    surface: Annotated[tuple[int, ...], arg(metavar="H")] = ()
+    """Keep a slice of the model's value estimate around the policy for each of these horizons
+    (`gradlab figure loss-surface`). Costs 441 roll-outs of the longest, from 32
+    starts."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Estimators of the simulator beside the default ones: score, ivw, ddcg, total (of a stochastic
     --policy), cut_transition, decay_0.9, stop_5, decay (a curve over α), replayed (`gradlab list
@@ -128,6 +133,7 @@ class Measure:
             from gradlab.measurement.measure import measure
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
+            from gradlab.measurement.surface import check_surface
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral
             from gradlab.runs.stages import Interrupted, timed
@@ -139,6 +145,7 @@ class Measure:
         check_arguments(horizon, self.starts, self.batch, termination)
         check_judges(self.judges)
         check_also(self.also, None)
+        check_surface(self.surface)
         update = Update(self.optimizer, self.lr, self.refit)
         law, truth = resolved(self.starts, self.law, self.truth)
         check_starts(task, horizon, self.starts, truth)
@@ -161,7 +168,16 @@ class Measure:
             prices = self._plan(judged, given, made, horizon, truth == "objective")
             progress.plan(prices, self._memory(judged, given, horizon, truth))
             networks = given | self._made(task, given, termination, progress)
-            names = "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also"
+            names = (
+                "starts",
+                "batch",
+                "seed",
+                "attribute",
+                "judges",
+                "trim_starts",
+                "also",
+                "surface",
+            )
             settings: dict[str, Any] = {name: getattr(self, name) for name in names}
             settings |= {"truth": truth, "law": law, "termination": termination}
             settings |= {"strata": None if self.strata else False, "update": update}

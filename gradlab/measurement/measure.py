@@ -37,6 +37,8 @@ from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.rare_starts import rare_starts, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
+from gradlab.measurement.surface import check_surface
+from gradlab.measurement.surface import surface as loss_surface
 from gradlab.measurement.update import Update
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.profile import Profile
@@ -70,6 +72,7 @@ def measure(
     also: Sequence[str] = (),
     update: Update | None = None,
     rehearse: bool = True,
+    surface: Sequence[int] = (),
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -123,6 +126,8 @@ def measure(
             between two fits of the critic, and keep what each does to the return; wherever steps
             are taken as for `judges`. At most 30% more, and as much again for each of two smaller
             rates where nobody gave one (see `gradlab.measurement.rehearsal`).
+        surface: model steps h for each of which a slice of the model's value estimate around the
+            policy is kept (see `gradlab.runs.surface`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -140,6 +145,7 @@ def measure(
     posed = problem(given, whole)
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
+    unrolled = check_surface(surface)
     update = Update() if update is None else update
     validation.instance("update", update, Update, "a gradlab.measurement.update.Update, or None")
     update.check(posed.setting)
@@ -157,6 +163,10 @@ def measure(
     if attribute is not False:
         horizons = None if isinstance(attribute, bool) else tuple(attribute)
         stages["attribution"] = lambda profile: measured.attribution(profile, horizons)
+    if unrolled:
+        stages["surface"] = lambda profile: replace(
+            profile, surface=loss_surface(posed, unrolled, progress)
+        )
     return completed(profile, stages, begun)
 
 

@@ -33,6 +33,7 @@ from gradlab.runs.substitutions import (
     substitution_groups,
     substitutions_from_groups,
 )
+from gradlab.runs.surface import Surface
 from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
@@ -166,6 +167,7 @@ class Profile:
             was none to be tried, another truth, or an older file.
         rehearsal: for how many updates the gradients that compete raise the return; None as for
             `realised`, or `rehearse` was off.
+        surface: slices of the model's value estimate around the policy; None: none were asked for.
         file: where it was read from; None: it was measured here.
         identities: who each estimator is, by name; from the default names where nothing but names
             is known, as in files of older versions.
@@ -187,6 +189,7 @@ class Profile:
     realised: Realised | None = None
     jumps: Jumps | None = None
     rehearsal: Rehearsal | None = None
+    surface: Surface | None = None
     file: Path | None = None
     identities: Mapping[str, Identity] = field(default_factory=dict)
 
@@ -334,6 +337,7 @@ def load(path: str | Path) -> Profile:
             realised=_part(groups, "realised", Realised),
             jumps=_part(groups, "jumps", Jumps),
             rehearsal=_part(groups, "rehearsal", Rehearsal),
+            surface=_part(groups, "surface", Surface),
             file=path,
             identities={each.name: each for each in named},
         )
@@ -359,6 +363,8 @@ def _to_record(profile: Profile) -> Record:
         groups["jumps"] = codec.arrays(profile.jumps)
     if profile.rehearsal is not None:
         groups["rehearsal"] = codec.arrays(profile.rehearsal)
+    if profile.surface is not None:
+        groups["surface"] = codec.arrays(profile.surface)
     attributes = header("profile", profile.config, profile.environment, truth=profile.truth)
     return Record(attributes, groups)
 

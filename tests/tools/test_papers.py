@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from gradlab.cli import main
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.figures.training import returns
 from gradlab.fitting.collection import collect
@@ -21,6 +22,7 @@ from gradlab.fitting.fitted import save
 from gradlab.fitting.losses import outputs, split
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
+from gradlab.measurement.measure import measure
 from gradlab.reporting.figure_data import drawn
 from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records
@@ -206,6 +208,42 @@ def test_errors_over_a_fit_are_those_of_its_jacobians(tmp_path: Path) -> None:
         chosen("fit-errors", paths)
 
 
+def test_a_loss_surface_is_the_models_value_around_the_policy(tmp_path: Path) -> None:
+    """A plane where the policy and its critic are linear; at its centre a roll-out by hand."""
+    task = TASKS["double_integrator"]()
+    model = task.prior or task.simulator
+    width, actions = model.state_dim, model.action_dim
+    policy = torch.nn.Linear(width, actions).double()
+    starts = torch.randn(40, width, generator=torch.Generator().manual_seed(3)).double()
+
+    def critic(state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return 3.0 * action.sum(dim=1)
+
+    found = measure(
+        task, policy, critic, horizon=2, starts=starts, rehearse=False, surface=(2, 0, 2)
+    )  # fmt: skip
+    path = tmp_path / "run.h5"
+    found.save(path)
+    with h5py.File(path) as file:
+        loss, unrolled = file["surface/loss"][:], file["surface/unrolled"][:]
+    assert unrolled.tolist() == [0, 2] and loss.shape == (2, 21, 21)
+    for axis in (0, 1):
+        assert np.abs(np.diff(loss[0], 2, axis=axis)).max() < 1e-9
+    assert np.ptp(loss[0]) > 0.1
+    state, total = starts[:32], torch.zeros(32).double()
+    with torch.no_grad():
+        for t in range(2):
+            noise = model.sample_noise(40, stream(0, "dynamics", t), torch.float64)[:32]
+            out = model.step(state, policy(state), noise)
+            total, state = total + task.discount**t * out.reward, out.state
+        total += task.discount**2 * critic(state, policy(state))
+    assert loss[1, 10, 10] == pytest.approx(-float(total.mean()), rel=1e-9)
+    shown = drawn(chosen("loss-surface", [path]).figure)
+    cells = shown[(shown["kind"] == "cell") & (shown["axes"] == "h = 2")]
+    corner = cells[(cells["x"] > 0.99) & (cells["y"] < -0.99)]["value"]
+    assert corner.item() == pytest.approx(loss[1, 20, 0])
+
+
 def test_several_axes_fit_a_column() -> None:
     names = ("ddppo", "ddppo-h5", "ddppo-h10")
     paths = [MODEL_BASED / f"{name}-pendulum.h5" for name in names]
@@ -237,7 +275,7 @@ def test_several_axes_fit_a_column() -> None:
         ("error-horizon", PAIR, "a.png", ("error-horizon", "--gradient-every")),
         ("return-horizons", [DDPPO, MAAC], "a.png", ("--horizons H with several H",)),
         ("loss-settings", PAIR, "a.png", ("--neighbours", "--loss-weight")),
-        ("loss-surface", PAIR[:1], "a.png", ("no run holds slices",)),
+        ("loss-surface", PAIR[:1], "a.png", ("gradlab measure --surface H",)),
         ("returns", PAIR[:1], "a.gif", ("output is", ".png, .pdf, .svg")),
         ("returns", [], "a.png", ("runs are missing",)),
     ],

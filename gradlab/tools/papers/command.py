@@ -24,7 +24,7 @@ class FigureCommand:
     Names of training runs: returns, returns-time, learning-curves, return-horizons, loss-settings,
     convergence, tracking, value, updates, update-times, weights, gradient-relative,
     gradient-horizons, error-horizon, model-prediction, model-errors; of fits: fit-errors; of
-    measurements: gain, mse, error-1-model, cosine, snr, sample_norm, bias2, variance.
+    measurements: gain, mse, error-1-model, loss-surface, cosine, snr, sample_norm, variance.
     Tables, as Markdown, LaTeX and CSV: table-returns, table-times, table-planning. docs/papers.md
     has the papers' figures by these names. What is drawn is written as a table beside it.
 

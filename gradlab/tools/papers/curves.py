@@ -3,6 +3,7 @@
     learning_curves    return over transitions         MAAC 1, 3, 5; DDPPO 1, 4, 5, 7; RP-PGM 1, 6
     by_horizon         the same, an axes for each h             RP-PGM 4
     by_loss            for each n, for each w, and variants     DDPPO 3
+    loss_surface       of measurements, by h                    RP-PGM 3
     model_errors       of the two models, over transitions      DDPPO 6
     error_by_horizon   of the gradient by model and simulator   MAAC 2
     fit_errors         of Jacobians and predictions over fits   DDPPO 2
@@ -26,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import Look
+from gradlab.runs.profile import Profile
 from gradlab.runs.training.results import Floats, Training
 from gradlab.storage.records import Record
 
@@ -180,6 +182,30 @@ def fit_errors(figure: Figure, fits: Mapping[str, Record]) -> None:
         ax.set_yscale("log", nonpositive="clip")
     head = "Errors over a fit (mean and standard deviation of the members; dotted: predictions)"
     _dress(figure, list(axes.values()), tasks, head, "squared error, standardised", "epoch")
+
+
+def loss_surface(figure: Figure, runs: Mapping[str, Profile]) -> None:
+    """−V_h over two random directions in θ, an axes for each run and h."""
+    cells = [
+        (f"{name}, h = {h}" if len(runs) > 1 else f"h = {h}", run.surface, k)
+        for name, run in runs.items() if run.surface is not None
+        for k, h in enumerate(run.surface.unrolled)
+    ]  # fmt: skip
+    axes = _axes(figure, len(cells))
+    for ax, (_, found, k) in zip(axes, cells, strict=True):
+        rough = float(found.roughness()[k])
+        mesh = ax.pcolormesh(
+            found.alpha, found.beta, found.loss[k].T, cmap="viridis", shading="nearest"
+        )
+        ax.contour(found.alpha, found.beta, found.loss[k].T, 8, colors=style.PAPER, linewidths=0.5)
+        bar = figure.colorbar(mesh, ax=ax, label="" if len(cells) > 1 else "−V")
+        bar.ax.tick_params(labelsize=8)
+        box = {"facecolor": style.PAPER, "edgecolor": "none", "pad": 1}
+        place, text = (0.03, 0.03), f"roughness {rough:.3f}"
+        ax.annotate(text, place, xycoords="axes fraction", fontsize=8, color=style.INK, bbox=box)
+    titles = [title for title, _, _ in cells]
+    head = "Loss −V over two random directions (norms of θ; roughness of a parabola: 0.010)"
+    _dress(figure, axes, titles, head, "along v", "along u")
 
 
 _PAIR = (Look("", style.BLUE, "-", "o"), Look("", style.VERMILION, (0, (5, 1.6)), "s"))

@@ -20,6 +20,7 @@ from gradlab.figures.style import INCHES, column
 from gradlab.reporting import kinds
 from gradlab.reporting.figure_data import drawn as data_of
 from gradlab.reporting.page import Panel, panel
+from gradlab.runs.profile import load as load_profile
 from gradlab.runs.training.results import GOALS, KIND, Training, first_reached, load, loaded
 from gradlab.storage import journal, records
 from gradlab.tools.papers import curves
@@ -44,7 +45,7 @@ OPTIONS = {
     "loss-settings": "runs of gradlab train ddppo with several --neighbours or --loss-weight",
     "return_over_updates": "gradlab measure, without --no-rehearsal",
     "decay": "gradlab measure --also decay",
-    "loss-surface": "`python -m analyses.jacobians.landscape`: no run holds slices of its return",
+    "loss-surface": "gradlab measure --surface H …, such as --surface 3 15",
 }  # fmt: skip
 
 
@@ -130,6 +131,13 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
         caption = "Small errors of the prediction need not be small errors of the Jacobian."
         draw = partial(curves.fit_errors, fits=fits)
         return {"fit-errors": partial(_several, "fit-errors", caption, draw)}
+    if found == {kinds.PROFILE}:
+        profiles = {path.stem: load_profile(path) for path in paths}
+        if any(each.surface is None for each in profiles.values()):
+            return {}
+        draw = partial(curves.loss_surface, runs=profiles)
+        caption = "Roughness: mean second difference in shares of the range."
+        return {"loss-surface": partial(_several, "loss-surface", caption, draw)}
     if found != {KIND}:
         return {}
     runs = training_runs(paths)
@@ -177,11 +185,12 @@ def sized(figure: Figure, width: str | None) -> None:
     if len(figure.axes) == 1:
         column(figure.axes[0], width)  # type: ignore[arg-type]
         return
-    shown = [ax for ax in figure.axes if ax.get_visible()]
+    every = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    shown = [ax for ax in every if ax.get_visible()]
     grid = shown[0].get_gridspec()
     across = min(grid.ncols, int(INCHES[width] / 1.6)) if grid else 1
     down = -(-len(shown) // across)
-    if grid and len(shown) == len(figure.axes) and across < grid.ncols:
+    if grid and len(shown) == len(every) and across < grid.ncols:
         cells = figure.add_gridspec(down, across)
         for k, ax in enumerate(shown):
             ax.set_subplotspec(cells[k // across, k % across])

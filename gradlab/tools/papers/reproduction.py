@@ -123,7 +123,7 @@ def run_missing(
         resume = resume_file(each.path).exists()
         algorithm, options = each.part.trained(each.row)
         Train(
-            algorithm=algorithm, task=each.part.task, settings=each.part.settings,
+            algorithm=algorithm, task=each.part.task, settings=(each.part.settings,),
             seeds=each.seeds, iterations=each.iterations, output=each.path, no_report=True,
             resume=resume, overwrite=each.path.exists() and not resume, **options,
         ).run(command)  # fmt: skip
