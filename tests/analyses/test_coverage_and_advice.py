@@ -80,9 +80,8 @@ def test_without_noise_a_gradient_is_that_of_gradlab():
     np.testing.assert_allclose(found.numpy(), want, rtol=1e-10)
 
 
-@pytest.mark.parametrize("freedom", [9.0, np.inf])
-def test_the_trace_is_that_of_many_draws_from_tailed_starts_too(freedom):
-    world = replace(lq.WORLDS[2], freedom=freedom)
+def test_the_trace_is_that_of_many_draws_from_tailed_starts_too():
+    world = replace(lq.WORLDS[2], freedom=9.0)
     m = lq.action_gradients(world, (5,))["model 5"]
     G = lq.drawn(world, {"G": m}, 400_000, np.random.default_rng(2))["G"]
     assert np.var(G, axis=0).sum() == pytest.approx(lq.trace_of(world, m), rel=0.06)

@@ -230,7 +230,8 @@ def test_where_it_does_no_harm_the_truth_stands():
 
 @pytest.fixture(scope="module")
 def profile():
-    return measure(task(), Gaussian(pd_policy(), 0.3), soft_critic, horizon=2, starts=64)
+    policy = Gaussian(pd_policy(), 0.3)
+    return measure(task(), policy, soft_critic, horizon=2, starts=64, rehearse=False)
 
 
 @pytest.mark.slow

@@ -38,7 +38,8 @@ def measured(task=None, policy=None, **changed):
     critic = changed.pop("critic", None)
     if critic is None:
         critic = ExactCritic(task.simulator, policy.weight.detach(), task.discount)
-    return measure(task, policy, critic, **({"horizon": 3, "starts": 64} | changed))
+    given = {"horizon": 3, "starts": 64, "rehearse": False} | changed
+    return measure(task, policy, critic, **given)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_a_rate_that_is_advised_is_taken():
     with pytest.raises(InputError) as refused:
         measured(starts=16, update=Update("adam", 10.0))
     advised = float(str(refused.value).rsplit("try lr ", 1)[1])
-    profile = measured(starts=16, update=Update("adam", advised), rehearse=False)
+    profile = measured(starts=16, update=Update("adam", advised))
     assert 0.3 < profile.config["update"]["move"] <= 1
 
 

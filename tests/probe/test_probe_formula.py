@@ -296,9 +296,18 @@ IN_TURN = {
 }
 
 
-@pytest.mark.parametrize("marked, none", [(True, True), (True, False), (False, True)])
-@pytest.mark.parametrize("fault", IN_TURN)
-def test_a_step_of_one_of_two_is_no_update_of_the_other(fault, marked, none):
+# A sound loop in every way of turns, a fault in one or two of them.
+MARKED, ZEROED, BARE = (True, True), (True, False), (False, True)
+TURNS = [
+    ("", MARKED), ("", ZEROED), ("", BARE), ("actor at rest", ZEROED), ("critic at rest", BARE),
+    ("critic moves along", MARKED), ("critic moves along", BARE), ("detached actor", MARKED),
+    ("detached actor", BARE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "turns"), TURNS)
+def test_a_step_of_one_of_two_is_no_update_of_the_other(fault, turns):
+    marked, none = turns
     loop, rows = InTurn(fault, marked, none), []
     probe = watched(loop, log=rows.append, critic_optimizer=loop.critic_optimizer)
     loop.run(probe, 210)

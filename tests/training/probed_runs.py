@@ -42,7 +42,7 @@ def row(name, **changes):
     found = find(name)
     if max(found.horizons):
         found = with_horizons(found, (0, 3))
-    small = {"hidden": (8, 8), "batch": 16, "value_rate": (1e-2, 1e-3)}
+    small = {"hidden": (8, 8), "batch": 16, "value_rate": (1e-2, 1e-3), "replay": 4096}
     return replace(found, **(small | changes))
 
 
