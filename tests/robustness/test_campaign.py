@@ -1,8 +1,11 @@
-"""The campaign in small; in full with `-m slow`, or by `python -m tests.robustness.campaign`."""
+"""The campaign in small; in full with `-m slow`, or by `python -m tests.robustness.campaign`.
+
+No flipped bit in any file of gradlab's ends a process, raises a traceback or passes unseen.
+"""
 
 import pytest
 
-from tests.robustness import adversity, calls, kills
+from tests.robustness import adversity, calls, flips, kills
 from tests.robustness.campaign import KINDS, run
 
 
@@ -41,3 +44,17 @@ def test_outcomes_are_written_as_they_are_found_and_not_tried_again(tmp_path, ca
 @pytest.mark.parametrize("name", KINDS)
 def test_the_whole_campaign_meets_nothing_that_is_not_allowed(name, tmp_path):
     assert run([name], 1.0, 1, tmp_path / "outcomes.csv") == 0
+
+
+@pytest.mark.parametrize("kind", flips.KINDS)
+def test_a_flipped_bit_is_refused_or_noticed(kind):
+    found = flips.flip_outcomes(kind, 40)
+    assert found.total() == 40
+    assert set(found) <= flips.ALLOWED, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", flips.FORGED)
+def test_a_forged_file_ends_a_child_process_at_worst(kind):
+    found = flips.flip_outcomes(kind, 300)
+    assert set(found) <= {*flips.ALLOWED, "silent"}, found
