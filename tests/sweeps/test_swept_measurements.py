@@ -93,6 +93,6 @@ def test_measurements_of_a_folder_are_each_compared_with_the_first(folder, capsy
     assert cli.main(["compare", str(folder / "out"), "--output", str(page), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {row["run"] for row in document["table"]} == {"bad"}
-    assert document["recommendation"].startswith("bad against good: it raises")
+    assert document["recommendation"].startswith("Prefer good: bad raises")
     text = page.read_text()
     assert "Not compared" in text and "other: " in text
