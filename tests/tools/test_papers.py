@@ -28,7 +28,7 @@ from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import reproduction
-from gradlab.tools.papers.figures import chosen, convergence, sized
+from gradlab.tools.papers.figures import chosen, convergence, mixed, sized
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
 
@@ -298,6 +298,20 @@ def test_runs_of_several_commits_are_named_on_the_figure() -> None:
     assert len(commits) == 2
     texts = [text.get_text() for text in chosen("returns", both).figure.texts]
     assert any(all(commit in text for commit in commits) for text in texts)
+    assert all(commit in mixed(both) for commit in commits)
+
+
+def test_the_papers_counts_stand_beside_ours() -> None:
+    shown = drawn(chosen("convergence", [RUNS / "td3-path_tracking.h5"]).figure)
+    crosses = shown[shown["series"] == "the paper's mean"]
+    assert {38000.0, 49000.0, 58000.0} <= set(crosses["y"])
+
+
+def test_a_table_names_several_commits(tmp_path: Path) -> None:
+    target = tmp_path / "t.md"
+    both = [RUNS / f"{row}-path_tracking.h5" for row in ("n-step-dpg", "td3")]
+    assert main(["figure", "table-returns", *map(str, both), "--output", str(target)]) == 0
+    assert all(mixed(both) in target.with_suffix(end).read_text() for end in (".md", ".tex"))
 
 
 def test_every_item_names_rows_tasks_and_prices_that_exist() -> None:

@@ -45,15 +45,17 @@ class FigureCommand:
 
     def run(self, command: str) -> Document:
         """Draw, and write the figure and its table."""
-        from gradlab.tools.papers.figures import chosen, save, sized, training_runs
+        from gradlab.tools.papers.figures import chosen, mixed, save, sized, training_runs
         from gradlab.tools.papers.tables import TABLES, markdown, write
 
         if self.name in TABLES:
             table = TABLES[self.name](training_runs(self.runs).values())
             target = self.output or Path("runs") / f"{self.name}.md"
-            files = write(table, target, self.name)
+            note = mixed(self.runs)
+            files = write(table, target, self.name, note)
             return {
-                "headline": f"{', '.join(files)} are written.", "text": markdown(table),
+                "headline": f"{', '.join(files)} are written. {note}".strip(),
+                "text": markdown(table),
                 "figure": str(target), "table": table.to_dict("records"),
             }  # fmt: skip
         target = self.output or Path("runs") / f"{self.name}.png"
@@ -107,6 +109,7 @@ class ReproduceCommand:
         item = published.narrowed(item, self.rows, self.tasks)
         with undisturbed():
             from gradlab.tools.papers import reproduction as made
+            from gradlab.tools.papers.figures import mixed
             from gradlab.tools.papers.tables import TABLES, markdown, write
 
         folder = self.folder or Path("runs") / f"{self.paper}-{self.item}"
@@ -138,7 +141,8 @@ class ReproduceCommand:
             table = TABLES[item.table](runs.values())
             tables[part.task] = table.to_dict("records")
             text.append(markdown(table))
-            files += write(table, folder / f"{part.task}-table.csv", item.title)
+            target = folder / f"{part.task}-table.csv"
+            files += write(table, target, item.title, mixed(list(runs)))
             files += _drawn(item.figures, part, list(runs), folder)
         done = f"{item.title}: {len(due) - len(left)} of {len(due)} runs are there"
         if left:

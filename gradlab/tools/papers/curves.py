@@ -39,10 +39,13 @@ _COST = "transitions of a seed"
 def by_horizon(runs: Mapping[str, Training]) -> Groups:
     """A group for each longest horizon of the policy's gradient, where there are several."""
     longest = {name: max(run.horizons) for name, run in runs.items()}
-    every = sorted(set(longest.values()))
-    return {
-        f"h = {h}": {name: runs[name] for name in runs if longest[name] == h} for h in every
-    } if len(every) > 1 else {}  # fmt: skip
+    groups: dict[str, dict[str, Training]] = {}
+    for h in sorted(set(longest.values())):
+        own = {name: run for name, run in runs.items() if longest[name] == h}
+        rows = [run.name for run in own.values()]
+        named = rows if len(set(rows)) == len(rows) else list(own)  # one look for all h
+        groups[f"h = {h}"] = dict(zip(named, own.values(), strict=True))
+    return groups if len(groups) > 1 else {}
 
 
 def by_loss(runs: Mapping[str, Training]) -> Groups:

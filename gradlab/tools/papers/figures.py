@@ -24,6 +24,7 @@ from gradlab.runs.profile import load as load_profile
 from gradlab.runs.training.results import GOALS, KIND, Training, first_reached, load, loaded
 from gradlab.storage import journal, records
 from gradlab.tools.papers import curves
+from gradlab.tools.papers.published import RETURNS, printed
 
 _SPEEDS, _BY_HORIZON, _FIT = "convergence", "gradient-horizons", "fit"
 FORMATS = (".png", ".pdf", ".svg")
@@ -57,7 +58,7 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
     ax = style.new_axes() if ax is None else ax
     goals = GOALS[next(iter(runs.values())).task]
     longest = max(int(run.iteration[-1]) for run in runs.values())
-    never = 1.06 * longest
+    never, highest = 1.06 * longest, 0.0
     for place, (name, look) in enumerate(style.looks(list(runs)).items()):
         for k, goal in enumerate(goals):
             first = first_reached(runs[name], goal)
@@ -70,14 +71,24 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
             ax.plot(x + spread[~met], np.full((~met).sum(), never), look.marker or "o",
                     color=look.colour, markersize=4, markerfacecolor="none",
                     linestyle="")  # fmt: skip
+            cell = printed(RETURNS, runs[name].task, runs[name].name).get(
+                f"paper: to {goal:g}", "–"
+            )
+            if cell.isdigit():
+                highest = max(highest, float(cell))
+                ax.plot(x, float(cell), "x", color=style.INK, markersize=7, zorder=3)
             if np.isfinite(middle := float(np.median(np.where(met, first, np.inf)))):
                 ax.hlines(middle, x - 0.3 / len(runs), x + 0.3 / len(runs), color=look.colour)
     ax.axhline(1.03 * longest, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    notes = ["a point: a seed; a line: their median; above the dashed line: never in this run"]
+    notes = [
+        "a point: a seed; a line: their median; open, above the dashed line: never in this run"
+    ]
+    if highest:
+        ax.plot([], [], "x", color=style.INK, markersize=7, linestyle="", label="the paper's mean")
     style.dress(ax, "Iterations to each goal", "iterations", notes)
     ax.set_xlabel("mean return of the evaluation episodes", color=style.INK)
     ax.set_xticks(range(len(goals)), [style.tick(goal) for goal in goals])
-    ax.set_ylim(bottom=-0.02 * longest)
+    ax.set_ylim(-0.02 * longest, max(1.1 * longest, 1.05 * highest))
     return ax
 
 
@@ -98,15 +109,20 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
             names = ", ".join([*every, *own])
             raise InputError(f"name is {name!r}, but these runs have {names}{_needs(name)}")
         found = every[name]
-    written = [records.attributes(path) for path in files if path.is_file()]
-    commits = sorted({str(each["commit"]) for each in written if each.get("commit")})
-    if len(commits) > 1:
-        words, above = f"runs of several commits: {', '.join(c[:8] for c in commits)}", found.figure
+    if words := mixed(files):
+        above = found.figure
         if title := above.get_suptitle():
             curves.headed(above, f"{' '.join(title.split())}; {words}", 10)
         else:
             above.suptitle(words, x=0.995, ha="right", fontsize=7, color=style.MUTED)
     return found
+
+
+def mixed(files: Sequence[Path]) -> str:
+    """That runs are of several commits; "" where they are not."""
+    written = [records.attributes(path) for path in files if path.is_file()]
+    commits = sorted({str(each["commit"])[:8] for each in written if each.get("commit")})
+    return f"runs of several commits: {', '.join(commits)}" if len(commits) > 1 else ""
 
 
 def training_runs(paths: Sequence[Path]) -> dict[str, Training]:

@@ -112,10 +112,16 @@ def _spread(values: Floats) -> str:
     )
 
 
-def write(table: pd.DataFrame, target: Path, title: str) -> list[str]:
-    """As Markdown, LaTeX (booktabs) and CSV beside each other; the names of the files."""
+def write(table: pd.DataFrame, target: Path, title: str, note: str = "") -> list[str]:
+    """As Markdown, LaTeX (booktabs) and CSV beside each other, the note below the first and above
+    the second; the names of the files."""
     table = table.fillna("–")
-    texts = {".md": markdown(table), ".tex": latex(table, title), ".csv": table.to_csv(index=False)}
+    below, title = (f"\n{note}\n", f"{title}; {note}") if note else ("", title)
+    texts = {
+        ".md": markdown(table) + below,
+        ".tex": latex(table, title),
+        ".csv": table.to_csv(index=False),
+    }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for suffix, text in texts.items():
