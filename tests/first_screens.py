@@ -6,8 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from gradlab.reporting.page import Page, render
 from gradlab.verdicts.screen import FACTS, NUMBERS, WORDS, counted
 
@@ -40,7 +38,7 @@ def opened(
 def drawing(page: Page, *names: str) -> Page:
     """The page with these figures and nothing in the others, whose drawing takes the time."""
     panels = (
-        each if each.name in names else replace(each, figure=Figure(each.figure.get_size_inches()))
+        each if each.name in names else replace(each, fill=lambda f: f.set_layout_engine("none"))
         for each in page.panels
     )
     return replace(page, panels=tuple(panels))

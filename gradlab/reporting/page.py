@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 
 from matplotlib.axes import Axes
@@ -59,19 +60,29 @@ class Section:
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure: file name, section, caption."""
+    """One figure, drawn when it is first asked for: file name, section, caption.
+
+    Attributes:
+        fill: draws it on an empty figure.
+        size: in inches; None: matplotlib's own.
+    """
 
     name: str
     section: str
     caption: str
-    figure: Figure
+    fill: Callable[[Figure], object]
+    size: tuple[float, float] | None = None
+
+    @cached_property
+    def figure(self) -> Figure:
+        empty = Figure(figsize=self.size, layout="constrained")
+        self.fill(empty)
+        return empty
 
 
 def panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
     """The panel of what `draw(ax=…)` draws."""
-    figure = Figure(figsize=SIZE, layout="constrained")
-    draw(ax=figure.add_subplot())
-    return Panel(name, section, caption, figure)
+    return Panel(name, section, caption, lambda figure: draw(ax=figure.add_subplot()), SIZE)
 
 
 @dataclass(frozen=True, eq=False)

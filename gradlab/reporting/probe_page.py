@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
@@ -234,9 +233,10 @@ def _waits(run: ProbeRun, what: str) -> str:
 def _map(table: pd.DataFrame, tensors: int) -> Panel:
     """As high as its tensors need."""
     height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
-    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
-    figures.layer_norms(table, figure.add_subplot())
-    return Panel("layer_norm", HEALTH, CAPTIONS["layer_norm"], figure)
+    return Panel(
+        "layer_norm", HEALTH, CAPTIONS["layer_norm"],
+        lambda figure: figures.layer_norms(table, figure.add_subplot()), (SIZE[0], height),
+    )  # fmt: skip
 
 
 def _errors(run: ProbeRun) -> list[Panel]:

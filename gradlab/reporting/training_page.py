@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.multiples import Over, best_first, several_quantities, several_returns
@@ -172,17 +171,15 @@ def _returns(
         return panel(
             name, LEARNING, caption, partial(figures.returns, rows, goals=goals, over=over)
         )
-    figure = Figure(layout="constrained")
-    several_returns(figure, rows, over, goals)
-    return Panel(name, LEARNING, caption, figure)
+    fill = partial(several_returns, table=rows, over=over, goals=goals)
+    return Panel(name, LEARNING, caption, fill)
 
 
 def _cells(
     name: str, section: str, rows: pd.DataFrame, shown: Mapping[str, str], title: str, caption: str
 ) -> Panel:
-    figure = Figure(layout="constrained")
-    several_quantities(figure, rows, shown, title)
-    return Panel(name, section, caption, figure)
+    fill = partial(several_quantities, table=rows, shown=shown, title=title)
+    return Panel(name, section, caption, fill)
 
 
 def _measured(run: Training) -> list[Panel]:

@@ -8,7 +8,6 @@ from math import exp, hypot, isfinite, log
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
@@ -434,9 +433,13 @@ def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page
 def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:
     """A map as high as its rows need."""
     height = max(SIZE[1], min(_SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
-    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
-    figures.jacobian_entries(run.table(), figure.add_subplot(), quantity=quantity)
-    return Panel(name, section, caption, figure)
+    return Panel(
+        name, section, caption,
+        lambda figure: figures.jacobian_entries(
+            run.table(), figure.add_subplot(), quantity=quantity
+        ),
+        (SIZE[0], height),
+    )  # fmt: skip
 
 
 KIND = Kind(JacobianRun.load, page, screen)

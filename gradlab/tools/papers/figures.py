@@ -146,14 +146,14 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
             return {}
         caption = "Small errors of the prediction need not be small errors of the Jacobian."
         draw = partial(curves.fit_errors, fits=fits)
-        return {"fit-errors": partial(_several, "fit-errors", caption, draw)}
+        return {"fit-errors": partial(Panel, "fit-errors", "", caption, draw)}
     if found == {kinds.PROFILE}:
         profiles = {path.stem: load_profile(path) for path in paths}
         if any(each.surface is None for each in profiles.values()):
             return {}
         draw = partial(curves.loss_surface, runs=profiles)
         caption = "Roughness: mean second difference in shares of the range."
-        return {"loss-surface": partial(_several, "loss-surface", caption, draw)}
+        return {"loss-surface": partial(Panel, "loss-surface", "", caption, draw)}
     if found != {KIND}:
         return {}
     runs = training_runs(paths)
@@ -183,14 +183,7 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
     if all("gradient_explained" in run.model for run in every):
         caption = "One step, after every fit."
         cells["model-errors"] = caption, partial(curves.model_errors, runs=runs)
-    return own | {name: partial(_several, name, *each) for name, each in cells.items()}
-
-
-def _several(name: str, caption: str, draw: Callable[[Figure], object]) -> Panel:
-    """A figure of its own, which `draw` fills with its axes."""
-    figure = Figure(layout="constrained")
-    draw(figure)
-    return Panel(name, "", caption, figure)
+    return own | {name: partial(Panel, name, "", *each) for name, each in cells.items()}
 
 
 def sized(figure: Figure, width: str | None) -> None:

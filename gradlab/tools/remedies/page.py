@@ -7,7 +7,6 @@ from functools import partial
 from html import escape
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
@@ -150,8 +149,6 @@ def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
 
 def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     blocks = "Points on a clip or in contact, often most of the error, stand apart."
-    figure = Figure(figsize=(SIZE[0], 1.4 * SIZE[1]), layout="constrained")
-    figures.remedy_jacobians(table, figure.add_subplot())
     predicted = partial(
         figures.remedy_levels, levels, quantity="prediction_error", along="steps predicted",
         one="as wrong as predicting no change",
@@ -161,7 +158,9 @@ def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
         panel("prediction", _MODEL, "Open loop: the price of a remedy over many steps.", predicted),
         panel("exponents", _MODEL, "Right of the simulator's the model's chains grow too fast.",
               exponents),
-        Panel("jacobians", _MODEL, blocks, figure),
+        Panel("jacobians", _MODEL, blocks,
+              lambda figure: figures.remedy_jacobians(table, figure.add_subplot()),
+              (SIZE[0], 1.4 * SIZE[1])),
     ]  # fmt: skip
 
 
