@@ -161,7 +161,9 @@ class Updates:
     ) -> None:
         """The gradient is there, `scale` times too large."""
         begun = self.budget.begin()
-        if not self.stepped and self._seen and step != self.step:
+        # A loop that skips the step of a lost gradient does not end that update; a scaler's is none.
+        skipped = self._open is not None and not self._scaled and not finite(self._open)
+        if self._seen and step != self.step and (skipped or not self.stepped):
             self.over()
             begun = self.budget.clock()
         if self._rest and not self._alert(scale):

@@ -350,6 +350,22 @@ def test_steps_that_a_scaler_skips_are_no_updates():
     assert row["vitals/nonfinite_updates"] == 0 and probe.alarms == []
 
 
+def test_a_lost_gradient_whose_step_the_loop_skips_is_an_update():
+    policy, rows = nn.Linear(1, 1, bias=False), []
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+    probe = probed(policy, optimizer, rows)
+    for step in range(101):
+        optimizer.zero_grad()
+        loss = policy(torch.ones(1, 1)).sum() * (torch.nan if step % 5 == 4 else 1.0)
+        with probe(step):
+            loss.backward()
+        if torch.isfinite(loss):
+            optimizer.step()
+    row = vitals(rows)[0]
+    assert row["update"] == row["vitals/looked"] == 100
+    assert row["vitals/nonfinite_updates"] == 20
+
+
 @pytest.mark.parametrize("gain, share", [(100.0, 1.0), (1e-3, 0.0)])
 def test_saturated_actions_are_counted_by_action(gain, share):
     policy, rows = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Tanh()), []
