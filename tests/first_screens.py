@@ -9,7 +9,7 @@ from typing import Any
 from gradlab.reporting.page import Page, render
 from gradlab.verdicts.screen import FACTS, NUMBERS, WORDS, counted
 
-FOLD = ((1200, 800), (420, 900))
+FOLD = ((1200, 800, "light"), (420, 900, "dark"))
 BEFORE = """() => { const walk = document.createTreeWalker(document.querySelector("main"));
     let text = ""; for (let node = walk.nextNode(); node; node = walk.nextNode()) {
       if (node.nodeName === "FIGURE") return text;
@@ -53,14 +53,45 @@ def check_first_screen(tab: Any, page: Page, folder: Path) -> None:
     path, html = folder / "first.html", render(drawing(page, *shown))
     assert not repeated(words_of(html)), repeated(words_of(html))
     path.write_text(html, encoding="utf-8")
-    for width, height in FOLD:
-        opened(tab, path, width=width, height=height)
+    for width, height, scheme in FOLD:
+        opened(tab, path, scheme, width, height)
+        assert not illegible(tab), illegible(tab)
         words, numbers = counted(tab.evaluate(BEFORE))
         assert words <= WORDS and numbers <= NUMBERS
         box = tab.locator("#verdict").bounding_box()
         assert box["y"] + box["height"] <= height
         assert tab.locator("#verdict figure svg").count() == 1
         assert tab.locator("main > details.section[open]").count() <= 1
+
+
+# Of every text of the figures: its words, box and colour, the box of its figure; not of what is
+# turned, whose box is larger than it, and not of numbers in the cells of a map.
+WRITTEN = """() => [...document.querySelectorAll("figure svg text")].flatMap((text) => {
+    const turned = /rotate\\((?!-?90\\b|-?0\\b)/.test(text.getAttribute("transform") || "");
+    const cell = /fill: *(#|var\\(--paper)/.test(text.getAttribute("style") || "");
+    const [box, page] = [text, text.closest("svg")].map((e) => e.getBoundingClientRect())
+        .map((b) => [b.left, b.top, b.right, b.bottom]);
+    const shown = !turned && !cell && text.textContent.trim();
+    return shown ? [[text.textContent, box, getComputedStyle(text).fill, page]] : [];
+})"""
+
+
+def illegible(tab: Any) -> list[str]:
+    """Texts of the figures in sight that are cut off, cover one another, or hardly stand out."""
+    style = "(e) => getComputedStyle(e).backgroundColor"
+    back = tab.locator("#verdict").evaluate(style)
+    texts, found = tab.evaluate(WRITTEN), []
+    for k, (words, (left, top, right, bottom), fill, page) in enumerate(texts):
+        if left < page[0] - 2 or right > page[2] + 2 or top < page[1] - 2 or bottom > page[3] + 2:
+            found.append(f"cut off: {words}")
+        if contrast(fill, back) < 4.5:
+            found.append(f"faint: {words}")
+        for others, box, _, of in texts[:k]:
+            wide = min(right, box[2]) - max(left, box[0])
+            high = min(bottom, box[3]) - max(top, box[1])
+            if of == page and wide > 2 and high > 3:
+                found.append(f"covered: {words} by {others}")
+    return found
 
 
 class Text(HTMLParser):

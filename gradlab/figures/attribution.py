@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Numbers
 from gradlab.figures.style import INK, MUTED, PAPER, Look
+from gradlab.wording import signed
 
 # A cause's marker stands for its hatch where it is a bar.
 _CAUSES: Mapping[str, Look] = {
@@ -121,7 +122,8 @@ def entries(
     notes = [
         f"{_named(table, estimator)}, h = {int(at['horizon'].iloc[0])}",
         unit,
-        f"beside the map: {rest} from the states; empty: exactly 0; hatched: negative",
+        f"beside the map: {rest} from the states",
+        "empty: exactly 0; hatched: negative",
     ]
     style.dress(ax, title, "output", notes)
     ax.set_xlabel("input", color=INK)
@@ -163,7 +165,7 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
     if figure is not None:
         bar = figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
         bar.ax.yaxis.set_major_locator(MaxNLocator(5))
-        bar.ax.yaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if percent else f"{x:.2g}")
+        bar.ax.yaxis.set_major_formatter(lambda x, _: signed(f"{x:.0%}" if percent else f"{x:.2g}"))
         bar.ax.tick_params(colors=MUTED, labelsize=8)
         bar.outline.set_edgecolor(MUTED)
     for (i, j), value in np.ndenumerate(values):
@@ -174,7 +176,7 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
                 Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0, ec=MUTED)
             )
         if values.size <= _WORDY:
-            text = _signed(value, percent)
+            text = signed(_text(value, percent))
             # A number stands clear of the hatching.
             box = {"fc": ON_DARK, "ec": "none", "pad": 1.0} if value < 0 else None
             dark = value > _DARK * top
@@ -182,7 +184,7 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
             ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, bbox=box)
 
 
-def _signed(value: float, percent: bool) -> str:
+def _text(value: float, percent: bool) -> str:
     if not percent:
         return f"{value:+.2g}"
     if abs(value) >= 10:

@@ -12,6 +12,7 @@ end of its interval.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from math import exp
 
 import numpy as np
@@ -206,16 +207,15 @@ def _notes(lines: Sequence[Curve | None]) -> list[str]:
 def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: float | None) -> None:
     if truth_error2 is not None and truth_error2 > 0:
         floor = min(floor, truth_error2 / 2)
-        label = "the truth's own squared error"
+        label = "the truth's own error"
         ax.axhspan(floor, truth_error2, color=MUTED, alpha=0.16, lw=0, label=label, zorder=0)
     if truth_norm2 is not None and truth_norm2 > 0:
-        _threshold(ax, truth_norm2, "zero gradient: worse than none above")
+        _threshold(ax, truth_norm2, "zero gradient: worse above")
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
 
 
 _USABLE = 0.7
-_WIDE = 1.0  # an interval of a cosine that is wider says next to nothing
 
 
 def cosine(table: pd.DataFrame, ax: Axes | None = None, *, chosen: str | None = None) -> Axes:
@@ -230,7 +230,7 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None, *, chosen: str | None = 
         ax.axhline(0, color=MUTED, lw=0.8)
     if not ax.lines:
         drawing.nothing(ax, "no cosine: the truth or its norm is not known")
-    notes = [f"no band: the interval is wider than {_WIDE:g}"] if unknown else []
+    notes = ["no band: interval wider than 1; no point: noise beyond ± 1"] * unknown
     return style.dress(ax, "Direction: cosine with the true gradient", "cosine", notes)
 
 
@@ -239,27 +239,32 @@ def sign_agreement(
 ) -> Axes:
     """Share of parameters whose step has the true sign, `chosen` drawn strong; ½ is chance."""
     ax = style.new_axes() if ax is None else ax
-    lowest = min(0.5, _bounded(ax, table, "sign_agreement", 0.0, 1.0, chosen)[0])
+    lowest, unknown = _bounded(ax, table, "sign_agreement", 0.0, 1.0, chosen)
+    lowest, notes = min(0.5, lowest), ["no band: interval wider than ½"] * unknown
     if ax.lines:
         _threshold(ax, 0.5, "chance: ½")
     else:
         drawing.nothing(ax, "no sign agreement in this table")
     ax.set_ylim(max(lowest - 0.04, -0.02), 1.02)
-    return style.dress(ax, "Direction: signs that agree with the truth", "share of parameters")
+    title = "Direction: signs that agree with the truth"
+    return style.dress(ax, title, "share of parameters", notes)
 
 
 def _bounded(
     ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float, chosen: str | None
 ) -> tuple[float, bool]:
     """Every curve, clipped to what the quantity can be; the lowest point drawn, and whether an
-    interval was too wide to be drawn."""
-    cut = {
-        name: line.clipped(low, high).known(_WIDE) for name, line in _lines(table, quantity).items()
-    }
-    lines = {name: line for name, (line, _) in cut.items()}
+    interval was too wide to be drawn, since it says next to nothing. A value beyond these limits
+    with such an interval is noise, and is not drawn either."""
+    lines, wide = dict[str, Curve](), False
+    for name, line in _lines(table, quantity).items():
+        cut, unknown = line.clipped(low, high).known((high - low) / 2)
+        noise = np.isnan(cut.low) & (cut.value != line.value)
+        lines[name] = replace(cut, value=np.where(noise, np.nan, cut.value))
+        wide |= unknown
     _every(ax, table, lines, chosen)
-    lowest = (float(np.nanmin([line.value, line.low])) for line in lines.values())
-    return min(lowest, default=high), any(unknown for _, unknown in cut.values())
+    lowest = (float(np.nanmin([*line.value, *line.low, high])) for line in lines.values())
+    return min(lowest, default=high), wide
 
 
 def _threshold(ax: Axes, at: float, label: str) -> None:
@@ -283,7 +288,7 @@ def snr(
     lines = _lines(table, "snr")
     floor = _every(ax, table, lines, chosen, logarithmic=True)
     if batch:
-        _threshold(ax, 1 / batch, f"1 / N′, N′ = {batch}: a batch is half noise")
+        _threshold(ax, 1 / batch, f"1 / N′, N′ = {batch}: half noise")
         floor = min(floor, 0.5 / batch)
     ax.set_ylim(bottom=floor)
     if not lines:
@@ -319,7 +324,7 @@ def sample_norm(
     elif ax.get_ylim()[1] > _LARGEST:
         _threshold(ax, _LARGEST, "range of float32")
     title = "Growth: size of one sample's gradient"
-    return style.dress(ax, title, "root mean square norm [return / parameter]")
+    return style.dress(ax, title, "norm, rms [return / parameter]")
 
 
 def _norms(table: pd.DataFrame) -> dict[str, Curve]:
@@ -339,6 +344,6 @@ def _predicted(ax: Axes, line: Curve, exponent: float) -> None:
         return
     last, x = positive[-1], line.horizon
     y = line.value[last] * np.exp(exponent * (x - x[last]))
-    label = f"simulator's chain alone: × {exp(exponent):.3g} per step"
+    label = f"simulator's chain: × {exp(exponent):.3g} a step"
     shown = y > line.value[positive].min() / 10
     ax.plot(x[shown], y[shown], color=style.PURPLE, lw=1.3, ls=(0, (1, 1.2)), label=label)

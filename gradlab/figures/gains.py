@@ -34,7 +34,7 @@ from gradlab.figures.style import (
     Look,
 )
 from gradlab.runs.identity import Identity
-from gradlab.wording import label
+from gradlab.wording import label, signed
 
 _TRUTH = "truth"  # in the place of an estimator's name
 _SIDE = 0.12  # steps between estimators that share a horizon
@@ -309,10 +309,10 @@ def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ends = [max(low[place], floor), high[place]]
             ax.plot(ends, [place, place], color=colour, lw=2.2)
             ax.plot(value[place], place, marker=marker, color=colour, ms=7, mec=style.PAPER)
-        label = f"{min(cosine[place], 1.0):.2f}" if np.isfinite(cosine[place]) else "–"
+        label = signed(f"{min(cosine[place], 1.0):.2f}") if np.isfinite(cosine[place]) else "–"
         ax.annotate(label, (1.0, place), (6, 0), ("axes fraction", "data"), "offset points",
                     fontsize=9, color=MUTED, va="center")  # fmt: skip
-    notes = ["on starts that chose none of them; bar: 95%; right: cosine of one batch"]
+    notes = ["on starts that chose none of them; bar: 95%", "right: cosine of one batch"]
     if known.any():
         ax.set_xscale("log")
         ax.set_ylim(len(names) - 0.4, -0.6)

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from gradlab.figures.drawing import POINTS
 from gradlab.figures.style import (
+    BELOW,
     BLUE,
     GRID,
     INK,
     MUTED,
-    SIZE,
     STRONG,
     THIN,
     TICKS,
@@ -35,14 +35,15 @@ from gradlab.figures.style import (
     label_decades,
     looks,
     plain,
+    tick,
 )
 
 _Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 _SINGLE = 6  # seeds up to which each is a line
-_COLUMNS = 3
-_CELL = (2.2, 1.9)  # inches
+_COLUMNS = 2  # a phone's page has room for no more
+_CELL = (2.65, 1.8)  # inches
 _LETTER = 0.085  # inches, of a bold title of 10 points
 
 
@@ -53,21 +54,18 @@ def several_returns(
     rows = table[table["quantity"] == "return"]
     names = list(dict.fromkeys(rows["run"]))
     of_run = {name: rows[rows["run"] == name] for name in names}
-    cells = _grid(figure, len(names), shared=True)
-    low = float(rows["value"].min())
-    for name, ax in zip(names, cells, strict=True):
-        for goal in goals:
-            if goal > low:
-                ax.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
+    cells = _grid(figure, len(names), AXIS[over], shared=True)
+    for (name, look), ax in zip(looks(names).items(), cells, strict=True):
+        levels(ax, goals, rows, named=False)
         for other in names:
             if other != name:
                 ax.plot(
                     *_median(of_run[other], over), color=MUTED, linewidth=0.7, alpha=0.45, zorder=1
                 )
-        seeds_of(ax, of_run[name], over)
+        seeds_of(ax, of_run[name], over, look.colour)
         _dress_cell(ax, name)
     bend_returns(cells[0], rows)
-    _around(figure, rows, "Return of an episode", AXIS[over])
+    _around(figure, rows, "Return of an episode")
     return figure
 
 
@@ -79,9 +77,7 @@ def best_first(
     rows = table[(table["quantity"] == "return") & (table["seed"] == "all")]
     last = rows.groupby("run", sort=False)["value"].last().sort_values(ascending=False)
     names = [best, *(str(name) for name in last.index if name != best)]
-    for goal in goals:
-        if goal > float(rows["value"].min()):
-            ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    levels(ax, goals, rows)
     shown = looks(list(dict.fromkeys(table["run"])))  # in the colours of all other figures
     for name in reversed(names):  # the best on top
         look, mine = shown[name], rows[rows["run"] == name].sort_values("iteration")
@@ -100,8 +96,8 @@ def best_first(
     dress(ax, "Return of an episode: the best run first", "return of an episode", [note])
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(
-        handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2,
-        frameon=False, fontsize=9, labelcolor=INK,
+        handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2,
+        borderaxespad=BELOW, frameon=False, fontsize=9, labelcolor=INK,
     )  # fmt: skip
     ax.set_xlabel(AXIS[over], color=INK)
     return ax
@@ -111,7 +107,7 @@ def several_quantities(
     figure: Figure, table: pd.DataFrame, shown: Mapping[str, str], title: str
 ) -> Figure:
     """One cell per quantity (name → its title): of one run the seeds, of several their medians."""
-    cells = _grid(figure, len(shown), shared=False)
+    cells = _grid(figure, len(shown), AXIS["iteration"], shared=False)
     names = list(dict.fromkeys(table["run"]))
     for (quantity, label), ax in zip(shown.items(), cells, strict=True):
         rows = table[(table["quantity"] == quantity) & np.isfinite(table["value"])]
@@ -120,7 +116,7 @@ def several_quantities(
             if mine.empty:
                 continue
             if len(names) == 1:
-                seeds_of(ax, mine)
+                seeds_of(ax, mine, colour=look.colour)
             else:
                 x, y = _median(mine, "iteration")
                 ax.plot(
@@ -130,12 +126,23 @@ def several_quantities(
         if len(rows) and (rows["value"] > 0).all():
             ax.set_yscale("log")
             label_decades(ax)
-    _around(figure, table, title, AXIS["iteration"])
+    _around(figure, table, title)
     if len(names) > 1:
         handles, labels = cells[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False,
-                      fontsize=8, labelcolor=INK)  # fmt: skip
+        figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(names) / 2))
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
+                      fontsize=9, labelcolor=INK)  # fmt: skip
     return figure
+
+
+def levels(ax: Axes, goals: Sequence[float], rows: pd.DataFrame, named: bool = True) -> None:
+    """Goals above the least return as dotted lines, their numbers on the right."""
+    low = float(rows["value"].min()) if len(rows) else 0.0
+    for goal in goals:
+        if goal > low:
+            ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+            ax.annotate(tick(goal) if named else "", (1.0, goal), (2, 0), ("axes fraction", "data"),
+                        "offset points", fontsize=8, color=MUTED, va="center")  # fmt: skip
 
 
 def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:
@@ -148,30 +155,30 @@ def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:
         ax.yaxis.set_major_formatter(TICKS)
 
 
-def _grid(figure: Figure, count: int, shared: bool) -> list[Axes]:
-    """`count` axes, at most three in a row, four of seven and more; the figure takes their size."""
-    columns = 2 if count == 4 else min(count, _COLUMNS + (count > 2 * _COLUMNS))
+def _grid(figure: Figure, count: int, along: str, shared: bool) -> list[Axes]:
+    """`count` axes, at most two in a row; the figure takes their size."""
+    columns = min(count, _COLUMNS)
     rows = ceil(count / columns)
-    figure.set_size_inches(max(SIZE[0], _CELL[0] * columns), max(SIZE[1], _CELL[1] * rows + 0.6))
+    figure.set_size_inches(_CELL[0] * _COLUMNS, max(_CELL[1] * rows, 2 * _CELL[1]) + 0.6)
     made = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()
     for spare in made[count:]:
         spare.set_visible(False)
+    for lowest in made[max(count - columns, 0) : count]:  # also above a spare one
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel(along, fontsize=9, color=INK)
     return list(made[:count])
 
 
-def _around(figure: Figure, rows: pd.DataFrame, title: str, along: str) -> None:
-    """Title, a note on the lines, and the name of the common axis."""
+def _around(figure: Figure, rows: pd.DataFrame, title: str) -> None:
+    """Title, and a note on the lines."""
     counted = rows[rows["seed"] != "all"]["seed"].nunique()
     note = note_of(max(int(counted), 1))
     if rows["run"].nunique() > 1:
-        note += "; grey: the other runs" if "Return" in title else "; medians over seeds"
+        grey = f"{note}; grey: the other runs"
+        note = grey if title.startswith("Return of an") else "medians over seeds"
     note = "; ".join([note, *lost_note(rows)])
     whole = fill(f"{title} ({note})", int(figure.get_figwidth() / _LETTER))
     figure.suptitle(whole, x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
-    shown = [ax for ax in figure.axes if ax.get_visible()]
-    grid = shown[0].get_gridspec()
-    for ax in shown[-(grid.ncols if grid else 1) :]:  # a legend stands below the last row
-        ax.set_xlabel(along, fontsize=9, color=INK)
 
 
 def _median(rows: pd.DataFrame, over: str) -> tuple[_Numbers, _Numbers]:

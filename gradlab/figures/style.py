@@ -49,7 +49,9 @@ COLOURS: Mapping[str, str] = {
 
 Dash = str | tuple[int, tuple[float, ...]]
 SIZE = (6.6, 4.3)
-_NOTE = 72  # letters in a line above the plot, which fit a page's first figure
+_TITLE, _NOTE = 50, 68  # letters in a line above the plot, which fit a page's figure
+_PAIR = 60  # and of the two entries in a row of the legend
+BELOW = 4.3  # from the axes down to the legend, in heights of its text: clear of ticks and label
 STRONG, THIN = 3.2, 1.3  # widths of the recommended line and of the others
 _Width = Literal["single", "text", "double"]
 # ICML's column, NeurIPS' and ICLR's text, ICML's two columns; IEEE's 3.5 and 7.16 have room.
@@ -84,7 +86,7 @@ def variance_look(batch: int) -> Look:
     return Look(f"variance / N′, N′ = {batch}", BLUE, (0, (1.2, 1.4)), "^")
 
 
-_DATA = Look("", MUTED, (0, (7, 2.5)), "")
+DATA = Look("", MUTED, (0, (7, 2.5)), "")
 _FIRST: Dash = (0, (5, 1.8))  # solid: θ in all actions
 _FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
     (("model", "model"), "first"): Look("", BLUE, _FIRST, "o"),
@@ -132,7 +134,7 @@ def family(identity: Identity) -> Look | None:
     """The look, without a label, of the gradients that every measurement has; None of others."""
     if identity.cut or identity.gradient_model:
         return None
-    return _DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))
+    return DATA if identity.data else _FAMILIES.get((identity.systems, identity.actions))
 
 
 def plain(name: str) -> str:
@@ -150,12 +152,16 @@ def new_axes() -> Axes:
 
 def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
     """Everything around the curves. Notes stand above the plot, the legend below it."""
-    notes = [line for note in notes for line in textwrap.wrap(note, _NOTE)]
-    pad = 8 + 13 * len(notes)
-    ax.set_title(title, loc="left", pad=pad, fontsize=11, color=INK, fontweight="bold")
-    for row, note in enumerate(reversed(notes)):
-        place = (0, 6 + 13 * row)
-        ax.annotate(note, (0, 1), place, "axes fraction", "offset points", fontsize=9, color=MUTED)
+    above = 6
+    for note in reversed(notes):
+        lines = textwrap.wrap(note, _NOTE)
+        ax.annotate("\n".join(lines), (0, 1), (0, above), "axes fraction", "offset points",
+                    fontsize=9, color=MUTED)  # fmt: skip
+        above += 13 * len(lines)
+    ax.set_title(
+        textwrap.fill(title, _TITLE), loc="left", pad=above + 2, fontsize=11, color=INK,
+        fontweight="bold",
+    )  # fmt: skip
     ax.set_xlabel("horizon n [steps]", color=INK)
     ax.set_ylabel(ylabel, color=INK)
     if ax.lines:
@@ -169,9 +175,12 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
         spine.set_color(MUTED)
     handles, labels = ax.get_legend_handles_labels()
     if handles:
+        half = -(-len(labels) // 2)
+        widest = sum(max(map(len, part), default=0) for part in (labels[:half], labels[half:]))
         ax.legend(
-            handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
-            frameon=False, fontsize=9, labelcolor=INK, handlelength=3.2, columnspacing=1.6,
+            handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=BELOW,
+            ncols=1 if widest > _PAIR and len(labels) <= 4 else 2, frameon=False, fontsize=9,
+            labelcolor=INK, handlelength=3.2, columnspacing=1.6,
         )  # fmt: skip
     return ax
 
@@ -259,7 +268,7 @@ def _head(ax: Axes, inches: float, title: bool) -> None:
     notes = [text for text in ax.texts if text.get_text() and _above(text)]
     height = 4.0
     for note in reversed(notes):
-        note.set_text(_filled(note.get_text(), inches, _TICK))
+        note.set_text(_filled(note.get_text(), inches, _TICK))  # one paragraph, wrapped anew
         note.set_position((0, height))
         height += 1.25 * _TICK * len(note.get_text().splitlines()) + 1
     words = _filled(ax.get_title(loc="left"), 0.9 * inches, _LABEL) if title else ""

@@ -19,10 +19,19 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import nothing
-from gradlab.figures.multiples import AXIS, Over, bend_returns, lost_note, note_of, seeds_of
+from gradlab.figures.multiples import (
+    AXIS,
+    Over,
+    bend_returns,
+    levels,
+    lost_note,
+    note_of,
+    seeds_of,
+)
 from gradlab.figures.style import (
     BIAS,
     BLUE,
+    DATA,
     GREEN,
     INK,
     MSE,
@@ -35,13 +44,13 @@ from gradlab.figures.style import (
     looks,
     new_axes,
     plain,
-    tick,
     variance_look,
 )
 from gradlab.wording import label
 
-_LOOKS: tuple[tuple[str, Dash, str], ...] = (
-    (VERMILION, "-", "s"), (BLUE, "-", "o"), (GREEN, "-", "^"), (INK, "-", "D"),
+_LOOKS = (
+    Look("", BLUE, "-", "o"), Look("", VERMILION, "-", "s"), Look("", GREEN, "-", "^"),
+    Look("", INK, "-", "D"),
 )  # fmt: skip
 _RULE: Dash = (0, (5, 2))
 
@@ -57,11 +66,12 @@ def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         nothing(ax, "no weights were measured")
         return ax
     drawn = horizons[1:] if len(horizons) == 2 else horizons
-    for horizon, (colour, dash, marker) in zip(drawn, _LOOKS, strict=False):
+    for horizon, look in _of_horizons(drawn).items():
+        colour, dash, marker = look.colour, look.dash, look.marker
         seeds, rule = (_wide(table, quantity, horizon) for quantity in ("in force", "rule"))
         for name in seeds.columns if len(drawn) == 1 < len(seeds.columns) else ():
             ax.step(seeds.index, seeds[name], where="post", color=colour, lw=0.6, alpha=0.4)
-        ax.plot(seeds.index, seeds.median(axis=1), dash, color=colour, marker=marker, lw=1.8,
+        ax.plot(seeds.index, seeds.median(axis=1), ls=dash, color=colour, marker=marker, lw=1.8,
                 markersize=4.5, label=f"h = {horizon}, measured")  # fmt: skip
         ax.plot(rule.index, rule.median(axis=1), linestyle=_RULE, color=colour, lw=1.4,
                 marker=marker, markersize=4.5, markerfacecolor="none",
@@ -76,6 +86,12 @@ def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     dress(ax, "Weights through training: rule and measured", "weight", notes)
     ax.set_xlabel("iteration")
     return ax
+
+
+def _of_horizons(horizons: Sequence[int]) -> dict[int, Look]:
+    """Their looks: h = 0 is the data gradient, the others are the model's."""
+    model = iter(_LOOKS)
+    return {h: DATA if h == 0 else next(model, _LOOKS[-1]) for h in horizons}
 
 
 def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -120,9 +136,10 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     a ring where the return of what may be followed is highest."""
     ax = style.new_axes() if ax is None else ax
     if "candidate" not in table:
-        called = table["estimator"].map(partial(label, identities=table.attrs.get("identities")))
+        called = table["estimator"].map(partial(label, identities=drawing.identities(table)))
         steps = called + " at h = " + table["horizon"].astype(str)
-        table = table.assign(candidate=steps.where(table["horizon"] > 0, called))
+        several = table.groupby("estimator")["horizon"].transform("nunique") > 1
+        table = table.assign(candidate=steps.where(several | (table["horizon"] > 0), called))
     names = list(dict.fromkeys(table["candidate"]))
     rows = table[np.isfinite(table["value"])]
     notes = ["band: 95%, paired with the start; ring: follow it so far; a line that ends: dropped"]
@@ -134,7 +151,7 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             np.concatenate([[0.0], own[column].to_numpy(float)])
             for column in ("updates", "value", "ci_low", "ci_high")
         )
-        ax.plot(x, y, color=look.colour, ls=look.dash, marker=look.marker, ms=4, label=name)
+        ax.plot(x, y, color=look.colour, ls=look.dash, marker=look.marker, ms=5.5, label=name)
         ax.fill_between(x, low, high, color=look.colour, alpha=0.14, lw=0)
         at = own[own["holds"].astype(bool)]
         ax.plot(at["updates"], at["value"], "o", ms=11, mfc="none", mec=look.colour, mew=1.6)
@@ -147,23 +164,24 @@ def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _candidates(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Look]:
-    """The look of a candidate is its estimator's, with a marker for each of its horizons."""
+    """The look of a candidate is its estimator's, with a dash and a marker for each horizon."""
     if "identities" not in table.attrs:
         return style.looks(names)
     looks, often = drawing.looks(table), Counter[str]()
     found = {}
     for name, estimator in table[["candidate", "estimator"]].drop_duplicates().to_numpy():
-        marker = "osD^vP"[often[estimator] % 6]
-        found[name] = replace(looks[estimator], label=name, marker=marker)
+        own, k = looks[estimator], often[estimator]
+        dash = (own.dash, (0, (5, 1.8)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))[k % 4]
+        found[name] = replace(own, label=name, dash=dash, marker="osD^vP"[k % 6])
         often[estimator] += 1
     return found
 
 
 _FEWEST = 5  # rows of a record that make a box
 _PARTS = {
-    "policy": Look("an update of the policy", VERMILION, "-", ""),
-    "critic": Look("an update of the critic, with its target", BLUE, "-", ""),
-    "iteration": Look("a whole iteration", MUTED, "-", ""),
+    "policy": Look("policy's update", VERMILION, "-", ""),
+    "critic": Look("critic's, with its target", BLUE, "-", ""),
+    "iteration": Look("whole iteration", MUTED, "-", ""),
 }
 
 
@@ -177,13 +195,7 @@ def returns(
     """Mean return over the evaluation starts, every run a curve; goals as levels."""
     ax = ax or new_axes()
     rows = table[table["quantity"] == "return"]
-    low = float(rows["value"].min()) if len(rows) else 0.0
-    for goal in goals:
-        if goal > low:
-            ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-            place = (1.0, goal)
-            ax.annotate(tick(goal), place, (2, 0), ("axes fraction", "data"), "offset points",
-                        fontsize=8, color=MUTED, va="center")  # fmt: skip
+    levels(ax, goals, rows)
     _curves(ax, rows, over)
     bend_returns(ax, rows)
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
@@ -196,12 +208,11 @@ def mixture_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Weight of every horizon of the mixture over iterations."""
     ax = ax or new_axes()
     rows = table[table["quantity"].str.startswith("weight ")]
-    for name, look in looks(list(dict.fromkeys(rows["quantity"]))).items():
-        mine = rows[rows["quantity"] == name]
-        label = f"horizon {name.removeprefix('weight ')}"
-        ax.plot(
-            mine["iteration"], mine["value"], color=look.colour, linestyle=look.dash, label=label
-        )
+    names = {int(name.removeprefix("weight ")): name for name in dict.fromkeys(rows["quantity"])}
+    for horizon, look in _of_horizons(list(names)).items():
+        mine = rows[rows["quantity"] == names[horizon]]
+        ax.plot(mine["iteration"], mine["value"], color=look.colour, linestyle=look.dash,
+                label=f"h = {horizon}")  # fmt: skip
     ax.set_ylim(-0.03, 1.03)
     dress(ax, "Weights of the mixture", "weight")
     ax.set_xlabel(AXIS["iteration"])
@@ -274,9 +285,10 @@ def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
                     manage_ticks=False, medianprops={"color": INK},
                     boxprops={"facecolor": look.colour, "alpha": 0.45},
                 )  # fmt: skip
-    for look in _PARTS.values():
+    drawn = set(pd.concat(groups.values())["part"])
+    for look in (look for part, look in _PARTS.items() if part in drawn):
         ax.fill_between([], [], color=look.colour, alpha=0.45, label=look.label)
-    notes = ["boxes: quartiles over rows of the record, whiskers: 5% and 95%"]
+    notes = ["boxes: quartiles over rows", "whiskers: 5% and 95%"]
     dress(ax, "Time of an update", "", notes)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

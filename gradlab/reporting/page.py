@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
+from gradlab.wording import signed
 
-_FIRST = (5.3, 4.0)  # inches of the first screen's figure
+_SHOWN = (5.3, 4.0)  # inches of a figure: small, so that its words stay readable on a phone
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,17 @@ def lay_out(page: Page) -> Panel | None:
     """Lays every figure out, once: it takes as long as the drawing, which comes up to three times.
 
     Returns:
-        The panel of the first screen, made small, so that its words stay readable on a phone.
+        The panel of the first screen.
     """
     first = None
     if page.screen.figure is not None and page.panels:
         # The one that the screen names, else, where the run has no numbers for it, the first.
         named = (each for each in page.panels if each.name == page.screen.figure)
         first = next(named, page.panels[0])
-    if first is not None and tuple(first.figure.get_size_inches()) == SIZE:
-        first.figure.set_size_inches(*_FIRST)
     for panel in page.panels:
+        wide, high = panel.figure.get_size_inches()
+        if wide == SIZE[0]:
+            panel.figure.set_size_inches(_SHOWN[0], _SHOWN[1] if high == SIZE[1] else high)
         engine = panel.figure.get_layout_engine()
         if engine is not None:
             engine.execute(panel.figure)
@@ -154,6 +156,7 @@ def method(command: object, columns: Mapping[str, Mapping[str, object]], more: s
     lists = "".join(
         f"<div><h3>{escape(title)}</h3>{shell.definitions(values)}</div>"
         for title, values in columns.items()
+        if values
     )
     body = f'{shell.reproduce(command)}<div class="columns">{lists}</div>{more}'
     return Section("How this was computed", body=body, name="method")
@@ -228,7 +231,7 @@ def _fact(fact: Fact, source: PageSource) -> str:
     lines = [f"<p>{escape(fact.how)}</p>"] if fact.how else []
     lines += [f"<p>File: <code>{escape(source.file)}</code></p>"] if source.file else []
     lines += [f"<p>Again: <code>{escape(source.command)}</code></p>"] if source.command else []
-    value = escape(shell.signed(fact.text))
+    value = escape(signed(fact.text))
     return (
         f'<details class="number"><summary><span class="value">{value}</span> '
         f"<span>{shell.marked(fact.label)}</span></summary>{''.join(lines)}</details>"

@@ -269,8 +269,6 @@ def _lasting(profile: Profile, measured: pd.DataFrame) -> list[Panel]:
         return []
     table = rehearsed.table()
     table.attrs |= measured.attrs
-    cells, called = zip(table["estimator"], table["horizon"], strict=True), _labels(profile)
-    table["candidate"] = [called[name] + (f" at h = {h}" if h else "") for name, h in cells]
     assumed = " (assumed: give yours with --lr and --optimizer)" if rehearsed.assumed else ""
     caption = (
         f"Updates by {stepping(rehearsed.optimizer, rehearsed.rate)}{assumed}, batches of "

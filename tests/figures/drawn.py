@@ -10,8 +10,8 @@ def line(ax: Axes, label: str) -> Line2D:
 
 
 def texts(ax: Axes) -> str:
-    # Notes are drawn from the plot upwards, a line each.
-    return " ".join(text.get_text() for text in reversed(ax.texts))
+    # Notes are drawn from the plot upwards.
+    return " ".join(" ".join(text.get_text().split()) for text in reversed(ax.texts))
 
 
 def check_texts(ax: Axes) -> None:

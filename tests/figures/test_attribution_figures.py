@@ -73,7 +73,7 @@ def test_the_map_has_every_coordinate_and_the_signs():
     ax = figures.entries(table(account(2), account(5, lost=True)))
     drawn = np.ma.filled(ax.images[0].get_array(), 0.0)
     np.testing.assert_allclose(drawn, [[0, 4.0, 0], [0, 0, 0], [0, 0, 0], [0, -0.75, 0]])
-    assert "h = 2" in texts(ax) and "+400%" in texts(ax) and "-75%" in texts(ax)
+    assert "h = 2" in texts(ax) and "+400%" in texts(ax) and "−75%" in texts(ax)
     assert len(ax.patches) == 1  # the negative cell is hatched
     lost = figures.entries(table(account(5, lost=True)))
     assert "not distinguishable from zero" in texts(lost) and "+4" in texts(lost)

@@ -8,6 +8,7 @@ from matplotlib.text import Text
 
 from gradlab import figures
 from gradlab.errors import InputError
+from gradlab.figures import style
 from tests import planted
 
 
@@ -40,6 +41,15 @@ def test_a_figure_fits_a_column_with_readable_text(draw, width, inches):
     assert not legend.get_window_extent().overlaps(ax.xaxis.label.get_window_extent())
     assert ax.get_window_extent().height > 0.35 * figure.bbox.height
     assert len(ax.lines) == drawn and bool(ax.get_title(loc="left")) == (width == "text")
+
+
+def test_a_note_is_one_paragraph_in_a_column_however_wide_the_figure_was():
+    note = " ".join(f"word{k:02}" for k in range(24))
+    ax = figures.column(style.dress(Figure().add_subplot(), "title", "unit", [note, "short"]))
+    below, above = ax.texts
+    lines = above.get_text().splitlines()
+    assert below.get_text() == "short" and " ".join(lines) == note
+    assert all(len(line) + len(" word00") > len(lines[0]) for line in lines[:-1])  # none is ragged
 
 
 def test_a_wrong_width_or_no_axes_are_refused():

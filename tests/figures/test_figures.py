@@ -161,7 +161,7 @@ def test_the_size_of_a_sample_holds_mean_and_variance():
     rows = table[(table["estimator"] == "model") & (table["horizon"] == 3)].set_index("quantity")
     size = np.sqrt(rows["value"]["variance"] + rows["value"]["mean_norm"] ** 2)
     assert model.get_ydata()[3] == pytest.approx(size)
-    assert any("1.11 per step" in str(line.get_label()) for line in axes.lines)  # e^0.1
+    assert any("1.11 a step" in str(line.get_label()) for line in axes.lines)  # e^0.1
 
 
 def test_contenders_without_a_known_error_are_named_and_not_drawn():

@@ -71,7 +71,7 @@ def logged_noise(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.set_yscale("log")
     else:
         drawing.nothing(ax, "no gradients")
-    unit = "variance of one sample [(return / parameter)²]"
+    unit = "variance [(return / parameter)²]"
     return style.dress(ax, "How noisy each gradient is", unit)
 
 

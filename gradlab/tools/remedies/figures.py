@@ -309,7 +309,7 @@ def remedy_marks(
         ax,
         QUANTITIES.get(quantity, quantity),
         "",
-        ["bars: 95%; open: the baseline, fitted as long as the remedy"],
+        ["bars: 95%", "open: the baseline, fitted as long"],
     )
     ax.set_xlabel(unit, color=INK)
     ax.locator_params(axis="x", nbins=5)  # exponents may need five digits each

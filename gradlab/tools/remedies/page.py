@@ -129,7 +129,7 @@ def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     relative, caption = bool((levels["quantity"] == "relative_mse").any()), "Lower is better."
     level = partial(figures.remedy_levels, levels, quantity="mse")
     if relative:  # the truth's norm is known
-        one = "zero gradient: worse than none above"
+        one = "zero gradient: worse above"
         level = partial(figures.remedy_levels, levels, quantity="relative_mse", one=one)
         caption = "Above the line a zero gradient is better."
     ratios = {
