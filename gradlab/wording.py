@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import ceil, isfinite, isnan
 from typing import Any
@@ -40,6 +41,17 @@ _WAYS = {
     "ddcg": "DDCG",
     "total": "total propagation",
 }
+
+
+_MINUS = re.compile(r"(?<![\w.)\]−–-])-(?=\.?\d)")
+
+
+def signed(text: str) -> str:
+    """`text` with − before negative numbers, as figures have it; a command in backticks stays."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return _MINUS.sub("−", text)
+    return "`".join(part if k % 2 else _MINUS.sub("−", part) for k, part in enumerate(parts))
 
 
 def describe(identity: Identity) -> tuple[str, str]:

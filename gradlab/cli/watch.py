@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +70,6 @@ class Watch:
             return document(state)
         # The command line has replaced standard output by standard error meanwhile.
         console = Console(file=sys.__stdout__, highlight=False)
-        if isinstance(sys.__stdout__, io.TextIOWrapper):  # not every terminal knows every sign
-            sys.__stdout__.reconfigure(errors="replace")
         if self.once:
             with console.capture() as captured:  # without regard to the height of the screen
                 console.print(screen(watcher.state(), watcher.clock(), console.width))

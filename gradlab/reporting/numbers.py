@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import pandas as pd
 
 from gradlab.statistics.quantities import QUANTITIES
+from gradlab.wording import signed
 
 _FIRST = ("gain", "mse", "relative_mse", "bias2", "variance", "cosine")  # in order of use
 _HEADINGS = {
@@ -56,23 +58,40 @@ def by_section(table: pd.DataFrame, titles: Mapping[str, str], headings: Mapping
     return "\n".join(parts)
 
 
-def texts(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str = "prose") -> str:
-    """A table of texts.
-
-    Args:
-        style: "sortable" by a click on a heading, "prose" for words, or "".
-    """
-    names = [escape(each) for each in heads]
-    if style == "sortable":
-        names = [f'<button type="button">{each}</button>' for each in names]
-    head = "".join(f'<th scope="col">{each}</th>' for each in names)
+def texts(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of words."""
+    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in rows
+        f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}</tr>" for cells in rows
     )
-    kind = f' class="{style}"' if style else ""
     return (
-        f'<div class="wide"><table{kind}><thead><tr>{head}</tr></thead>'
+        f'<div class="wide"><table class="prose"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+_WORDS = '<td class="words'
+
+
+def sortable(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table that sorts by a click on a heading; its cells are HTML, as `cell` makes it."""
+    rows = list(rows)
+    first = rows[0] if rows else ()
+    names = "".join(
+        f'<th scope="col"{_side(first, k)}><button type="button">{escape(name)}</button></th>'
+        for k, name in enumerate(heads)
+    )
+    body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return (
+        f'<div class="wide"><table class="sortable"><thead><tr>{names}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _side(cells: Sequence[str], column: int) -> str:
+    """Words stand left, under their heading; numbers right."""
+    return (
+        ' class="words"' if cells[column : column + 1] and cells[column].startswith(_WORDS) else ""
     )
 
 
@@ -81,11 +100,12 @@ def number(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return str(value)
+        return signed(str(value))
     if isinstance(value, float):
-        return (
-            f"{value:.4g}" if math.isfinite(value) else ("–" if math.isnan(value) else f"{value:+}")
-        )
+        if math.isnan(value):
+            return "–"
+        # 11500, not 1.15e+04
+        return signed(f"{float(f'{value:.4g}'):g}" if math.isfinite(value) else f"{value:+}")
     return escape(str(value))
 
 
@@ -98,24 +118,21 @@ def folded(
         headings: column of `rows` → what the page calls it.
         code: the quantity's name in files; about: its formula and source.
     """
-    head = "".join(
-        f'<th scope="col"><button type="button">{heading}</button></th>'
-        for heading in headings.values()
-    )
-    body = "\n".join(
-        f"<tr>{''.join(_cell(value) for value in values)}</tr>"
-        for values in zip(*(rows[name].tolist() for name in headings), strict=True)
-    )
+    columns = zip(*(rows[name].tolist() for name in headings), strict=True)
+    shown = sortable(headings.values(), [[cell(value) for value in each] for each in columns])
     named = f" <code>{escape(code)}</code>" if code else ""
     how = f'<p class="formula">{escape(about)}</p>' if about else ""
     return (
         f"<details><summary>{escape(title)}{named} <small>{len(rows)} rows</small></summary>\n"
-        f'{how}<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div></details>"
+        f"{how}{shown}</details>"
     )
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, int | float):
+def cell(value: object, long: bool = False) -> str:
+    """A cell of a table: a number with its full value, to sort by; else words, maybe of a line or
+    more."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td data-v="{value!r}">{number(value)}</td>'
-    return f"<td>{escape(str(value))}</td>"
+    listed = isinstance(value, list | dict)
+    text = json.dumps(value, ensure_ascii=False) if listed else str(value)
+    return f'{_WORDS}{" long" if long else ""}">{escape(text)}</td>'

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from gradlab.figures.style import COLOURS
 from gradlab.reporting.figure_data import hovers
 from gradlab.reporting.numbers import number
+from gradlab.wording import signed
 
 _TAG = re.compile(r"<[^<>]*>")
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
@@ -202,24 +203,19 @@ _TERMS = {
     "MSE": "Mean squared error of one batch's gradient: squared bias + variance / batch.",
     "shown": "Its 95% interval excludes the contrary.",
 }
-_MINUS = re.compile(r"(?<![\w.)\]−–-])-(?=\.?\d)")
 _ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, _TERMS), key=len, reverse=True))
                   + r")(?![\w-])")  # fmt: skip
 
 
 def with_commands(text: str, words: Callable[[str], str] = escape) -> str:
     """`text` as HTML, by `words`; what stands between backticks is a command."""
+    text = signed(text)
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return words(text)
     return "".join(
         f"<code>{escape(part)}</code>" if k % 2 else words(part) for k, part in enumerate(parts)
     )
-
-
-def signed(text: str) -> str:
-    """`text` with − before negative numbers, as figures have it."""
-    return _MINUS.sub("−", text)
 
 
 def marked(text: str) -> str:
@@ -233,4 +229,4 @@ def marked(text: str) -> str:
         met.add(term)
         return f'<abbr title="{escape(_TERMS[term])}" tabindex="0">{term}</abbr>'
 
-    return with_commands(text, lambda part: _ANY.sub(mark, escape(signed(part))))
+    return with_commands(text, lambda part: _ANY.sub(mark, escape(part)))

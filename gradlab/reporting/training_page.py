@@ -28,7 +28,7 @@ from gradlab.runs.training.results import (
     times,
 )
 from gradlab.verdicts.training.first_screen import screen
-from gradlab.wording import listed
+from gradlab.wording import listed, signed
 
 LEARNING = "Does it learn?"
 _TRACKING = "What the policy does with the state"
@@ -128,6 +128,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     coordinates = {f"rms {k}": str(name) for k, name in enumerate(names)}
     best = ranked(runs)[0]
     several = "The best run strong, the others thin, from the highest last return to the lowest."
+    several += " Dotted: goals of MPG's Table I." if goals else ""
     drawn_panels = []
     if len(runs) > 1:
         first_panel = partial(best_first, rows, best=best, goals=goals)
@@ -275,7 +276,7 @@ def _facts(runs: Mapping[str, Training]) -> dict[str, object]:
 
     return {
         "task": next(iter(runs.values())).task,
-        "algorithm": ", ".join(dict.fromkeys(run.name for run in runs.values())),
+        "algorithm": "; ".join(dict.fromkeys(run.name for run in runs.values())),
         "seeds": ", ".join(dict.fromkeys(str(len(run.seeds)) for run in runs.values())),
         "iterations": ", ".join(dict.fromkeys(str(int(r.iteration[-1])) for r in runs.values())),
         "termination": every("termination"),
@@ -303,16 +304,15 @@ def _table(runs: Mapping[str, Training]) -> Section:
     """Final return of every seed, and the iteration at which it reached each goal."""
     goals = GOALS.get(next(iter(runs.values())).task, ())
     heads = ["run", "seed", "final return", "standard error", "ends per episode"]
-    heads += [f"iterations to {goal:g}" for goal in goals]
+    heads += [signed(f"iterations to {goal:g}") for goal in goals]
     body = []
     for name, run in runs.items():
         reached = [first_reached(run, goal) for goal in goals]
         for k, seed in enumerate(run.seeds):
             last = [run.returns[-1, k], run.errors[-1, k], run.ends[-1, k]]
-            cells = [name, str(seed), *(f"{value:.4g}" for value in last)]
-            cells += ["–" if each[k] != each[k] else f"{each[k]:.0f}" for each in reached]
-            body.append(cells)
-    table = numbers.texts(heads, body, "sortable")
+            values = [float(value) for value in (*last, *(each[k] for each in reached))]
+            body.append([numbers.cell(value) for value in (name, int(seed), *values)])
+    table = numbers.sortable(heads, body)
     return Section("Every seed", body=f"<p>Click a heading to sort.</p>{table}")
 
 
@@ -327,15 +327,15 @@ def _pairs(runs: Mapping[str, Training]) -> Section:
     for _, pair in differences.iterrows():
         change = f"{pair['change']:.3g}×" if pair["ratio"] else f"{pair['change']:+.3g}"
         cells = [pair["run"], pair["against"], pairs.WORDS.get(pair["quantity"], pair["quantity"])]
-        cells += [f"{pair['first']:.3g}", f"{pair['second']:.3g}", change]
-        cells += [f"{pair['low']:.3g} to {pair['high']:.3g}", f"{pair['seeds']}"]
-        cells += [f"{pair['measurements']:.3g}"]
-        body.append(cells)
+        cells += [float(pair["first"]), float(pair["second"]), signed(change)]
+        cells += [signed(f"{pair['low']:.3g} to {pair['high']:.3g}"), int(pair["seeds"])]
+        cells += [float(pair["measurements"])]
+        body.append([numbers.cell(value) for value in cells])
     about = (
         "<p>Each run against the first; errors of the gradient are ratios of geometric means at "
         "the longest horizon. Intervals leave a seed out in turn.</p>"
     )
-    return Section("Paired over seeds", body=about + numbers.texts(heads, body, ""))
+    return Section("Paired over seeds", body=about + numbers.sortable(heads, body))
 
 
 def _methods(runs: Mapping[str, Training]) -> list[Section]:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gradlab.wording import signed
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -81,12 +83,13 @@ class Screen:
 def lines(screen: Screen) -> list[str]:
     """The first screen as plain text: recommendation, how sure it is, and its numbers."""
     width = max((len(fact.text) for fact in screen.numbers), default=0)
-    return [
+    found = [
         *([screen.notice] if screen.notice else []),
         screen.headline,
         light_line(screen.light, screen.sure),
         *(f"  {fact.text:>{width}}  {fact.label}" for fact in screen.numbers),
     ]
+    return [signed(each) for each in found]
 
 
 def light_line(light: Light, sure: str) -> str:

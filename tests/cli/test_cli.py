@@ -5,6 +5,7 @@ Long work is seen to be alive, and its price stands before it begins.
 Streams that are closed, full or know no Unicode (`gradlab.cli.terminal.streams`).
 """
 
+import contextlib
 import errno
 import io
 import json
@@ -21,6 +22,7 @@ import torch
 from gradlab import cli
 from gradlab.cli import main
 from gradlab.cli.terminal import streams
+from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import Lines, bars
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
@@ -434,6 +436,18 @@ def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(capsys):
     full = capsys.readouterr().out
     assert plain.isascii() and not full.isascii()
     assert json.loads(plain) == json.loads(full)
+
+
+def test_a_minus_is_a_hyphen_where_a_stream_has_no_other():
+    for encoding, minus in (("utf-8", "−"), ("ascii", "-"), ("latin-1", "-")):
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=streams.ESCAPED)
+        with contextlib.redirect_stdout(out):
+            document = {"recommendation": "Try -7: `train --lr -3`.", "light": "act", "sure": "-2"}
+            answer(document | {"numbers": [{"text": "-1", "label": "-5 – θ"}]}, as_json=False)
+        out.flush()
+        text = out.buffer.getvalue().decode(encoding)
+        assert f"Try {minus}7: `train --lr -3`." in text and f"  {minus}1  {minus}5" in text
+        assert ("θ" in text) == (encoding == "utf-8")
 
 
 def test_an_argument_that_is_no_utf8_can_be_named_in_an_answer():

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from gradlab.cli.program import main
 from gradlab.errors import InputError
-from gradlab.reporting import kinds, profile_page, render, report
+from gradlab.reporting import kinds, numbers, profile_page, render, report
 from gradlab.runs.check_results import CheckResult
 from gradlab.storage import journal, records
 from gradlab.verdicts.measurement.verdict import Sentence
@@ -167,6 +167,15 @@ def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
     assert not sanity.get_by_text("relative error 1e-9").is_visible()
     sanity.locator("details summary").click()
     assert sanity.get_by_text("relative error 1e-9").is_visible()
+
+
+def test_cells_hold_their_value_and_show_a_minus_and_whole_thousands() -> None:
+    assert numbers.cell(-7.25) == '<td data-v="-7.25">−7.25</td>'
+    assert numbers.cell(12500.0) == '<td data-v="12500.0">12500</td>'
+    assert numbers.cell("mpg-v2 at -3") == '<td class="words">mpg-v2 at -3</td>'
+    assert numbers.cell(float("nan")).endswith(">–</td>")
+    head = numbers.sortable(("run", "n"), [[numbers.cell("a"), numbers.cell(1)]])
+    assert re.findall(r'<th scope="col"( class="words")?>', head) == [' class="words"', ""]
 
 
 def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:

@@ -14,7 +14,7 @@ from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import utf8
 from gradlab.errors import Failure, InputError
-from gradlab.wording import percent, two
+from gradlab.wording import percent, signed, two
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
         interval = f"[{check['low']:.4g}, {check['high']:.4g}]"
         mistake = "" if check["mistake"] is None else f"{check['mistake']:.4g}"
         numbers = f"{check['known']:11.4g} {check['measured']:11.4g}  {interval:25} {mistake}"
-        print(f"{mark:4}  {check['name']:{width}}  {numbers}")
+        print(f"{mark:4}  {check['name']:{width}}  {signed(numbers)}")
     failed = sum(not check["passed"] for check in checks)
     print(f"{len(checks) - failed} passed, {failed} failed")
 
@@ -69,7 +69,7 @@ def _print_attribution(rows: _Rows) -> None:
 
 def _with_interval(row: Mapping[str, Any]) -> str:
     value, low, high = (two(row[name]) for name in ("value", "ci_low", "ci_high"))
-    return f"{value}\n[{low}, {high}]"
+    return signed(f"{value}\n[{low}, {high}]")
 
 
 def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
@@ -81,7 +81,7 @@ def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
         rounding = max(map(abs, (row["ci_low"], row["ci_high"]))) < _ROUNDING * total["ci_high"]
         return "≈ 0" if rounding else _with_interval(row)
     low, high = (_percent(row[f"fraction_{end}"]) for end in ("low", "high"))
-    return f"{_percent(row['fraction'])}\n[{low}, {high}]"
+    return signed(f"{_percent(row['fraction'])}\n[{low}, {high}]")
 
 
 def _percent(share: float) -> str:
@@ -196,21 +196,21 @@ def _print_screen(document: Document) -> None:
 
     console = _console()
     if "notice" in document:
-        console.print(str(document["notice"]), style="bold red")
-    console.print(str(document["recommendation"]), style="bold")
-    console.print(light_line(cast("Light", document["light"]), str(document["sure"])))
+        console.print(signed(str(document["notice"])), style="bold red")
+    console.print(signed(str(document["recommendation"])), style="bold")
+    console.print(signed(light_line(cast("Light", document["light"]), str(document["sure"]))))
     numbers = document["numbers"]
     facts = numbers if isinstance(numbers, list) else []
     width = max((len(fact["text"]) for fact in facts), default=0)
     for fact in facts:
-        console.print(f"  {fact['text']:>{width}}  {fact['label']}")
+        console.print(signed(f"  {fact['text']:>{width}}  {fact['label']}"))
     if "networks" in document:
         console.print(str(document["networks"]))
     console.print()
 
 
 def bold(sentence: str) -> None:
-    _console().print(sentence, style="bold")
+    _console().print(signed(sentence), style="bold")
 
 
 def _console() -> Console:
@@ -238,7 +238,7 @@ def _print_verdict(document: Document) -> None:
         sentences, texts = sentences[1:], texts[1:]
     for sentence, text in zip(sentences, texts, strict=True):
         if text:
-            console.print(f"• {text}", style="bold" if sentence["decided"] else None)
+            console.print(f"• {signed(text)}", style="bold" if sentence["decided"] else None)
             console.print()
 
 

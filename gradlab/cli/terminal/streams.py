@@ -5,7 +5,7 @@ closed (`>&-`)                 the null device stands in: else the next file to 
 reader gone (`| head -1`)      the rest is dropped, the exit code is that of the work
 standard output full           one line on standard error, exit code 1; what is saved stays
 standard error full or gone    messages are dropped, the work goes on
-no UTF-8 (`LANG=C`)            a sign that it lacks is escaped: θ is \u03b8
+no UTF-8 (`LANG=C`)            a minus or a dash is a hyphen, another sign is escaped: θ is \u03b8
 Ctrl-C, SIGTERM                KeyboardInterrupt: finished work is saved, exit code 130 or 143
 """
 
@@ -55,7 +55,19 @@ def undisturbed() -> Iterator[None]:
 
 
 _FAILED = 1
-ESCAPED = "backslashreplace"
+ESCAPED = "gradlab.escaped"  # how a stream writes what it cannot encode
+_HYPHENS = "−–"
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError):
+        if error.object[error.start] in _HYPHENS:
+            return "-", error.start + 1
+        error.end = error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(ESCAPED, _escaped)
 
 
 @contextlib.contextmanager
