@@ -221,12 +221,11 @@ def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
     """The two largest shares and the whole."""
     how = f"Shapley value over all orders of replacing causes by true ones, {starts} starts."
     parts = sorted(account.shapley, key=lambda part: -part.value)[:2]
-    total = Fact(
-        f"squared bias, {two(account.total.low)} to {two(account.total.high)}",
-        two(account.total.value), "|E G − E T|², noise-corrected.",
-    )  # fmt: skip
-    if account.lost:
-        return (total,)
+    whole, square = account.total, "|E G − E T|², noise-corrected."
+    if account.lost:  # the value is noise
+        return (Fact("squared bias, 95%", f"≤ {two(whole.high)}", square),)
+    label = f"squared bias, {two(whole.low)} to {two(whole.high)}"
+    total = Fact(label, two(whole.value), square)
     shares = [
         Fact(f"of it {CAUSES[p.name]}, {_between(p)}", percent(p.fraction), how) for p in parts
     ]

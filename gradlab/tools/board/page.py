@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from gradlab.reporting.numbers import cell, sortable
 from gradlab.reporting.page import Page, PageSource, Section
 from gradlab.tools.board.result import Board
 from gradlab.verdicts.screen import Fact, Screen
@@ -21,16 +22,10 @@ _HEADINGS = (
 def page(board: Board, command: str = "") -> Page:
     """What the page of a board shows."""
     table = board.table()
-    head = "".join(
-        f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in _HEADINGS
-    )
-    body = "\n".join(f"<tr>{_row(row)}</tr>" for row in table.to_dict("records"))
     shown = (
         "<p>Click a heading to sort. Shares of the best estimator, medians over seeds; in brackets "
-        "the range that holds "
-        'the median of all seeds.</p><div class="wide"><table class="sortable">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+        "the range that holds the median of all seeds.</p>"
+    ) + sortable(_HEADINGS, [_row(row) for row in table.to_dict("records")])
     how = (
         "<p><b>First update</b>: change of the return by the first update of the task's own rule, "
         "as a share of the largest in its group (one policy, critic and model); below 0 it lowers "
@@ -50,31 +45,29 @@ def page(board: Board, command: str = "") -> Page:
         "cells": len(board.cells),
         "empty": empty or None,
         "commits": len({cell.commit for cell in board.cells}) or None,
+        "wall time": duration(sum(cell.wall for cell in board.cells)),
     }
     question = "What is each gradient worth, and how long does it last?"
     source = PageSource(str(board.folder), command)
     return Page("The board", question, facts, screen(board), (), sections, source, apart=False)
 
 
-def _row(row: Mapping[Any, Any]) -> str:
-    words = "".join(
-        f'<td class="words">{escape(str(row[name]))}</td>'
-        for name in ("task", "stage", "estimator")
-    )
+def _row(row: Mapping[Any, Any]) -> list[str]:
+    words = [cell(row[name]) for name in ("task", "stage", "estimator")]
     if not row["seeds"]:
-        return words + f'<td class="words long" colspan="6">{escape(str(row["reason"]))}</td>'
-    numbers = (
-        _ranged(row, "gain", 100.0), _ranged(row, "lasts", 1.0), _ranged(row, "kept", 100.0),
-        _plain(row["seconds"], 1e3), _plain(row["snr"], 1.0),
-    )  # fmt: skip
+        return [*words, f'<td class="words long" colspan="6">{escape(str(row["reason"]))}</td>']
     older = "" if row["commits"] == 1 else f" ({row['commits']} versions)"
-    return words + "".join(numbers) + f'<td data-v="{row["seeds"]}">{row["seeds"]}{older}</td>'
+    return [
+        *words, _ranged(row, "gain", 100.0), _ranged(row, "lasts", 1.0),
+        _ranged(row, "kept", 100.0), _plain(row["seconds"], 1e3), _plain(row["snr"], 1.0),
+        f'<td data-v="{row["seeds"]}">{row["seeds"]}{older}</td>',
+    ]  # fmt: skip
 
 
 def _ranged(row: Mapping[Any, Any], name: str, scale: float) -> str:
     value, low, high = (scale * float(row[n]) for n in (name, f"{name}_low", f"{name}_high"))
     if math.isnan(value):
-        return '<td class="words">–</td>'
+        return cell(value)
     ends = f" [{_whole(low)}, {_whole(high)}]" if not math.isnan(low) else ""
     return f'<td data-v="{value!r}">{_whole(value)}{ends}</td>'
 
@@ -84,10 +77,7 @@ def _whole(value: float) -> str:
 
 
 def _plain(value: float, scale: float) -> str:
-    number = scale * value
-    if math.isnan(number):
-        return '<td class="words">–</td>'
-    return f'<td data-v="{number!r}">{number:.2g}</td>'
+    return cell(float(f"{scale * value:.2g}"))
 
 
 def screen(board: Board) -> Screen:
@@ -106,10 +96,17 @@ def screen(board: Board) -> Screen:
     ends = there.loc[places["kept"].idxmax(), "estimator"].value_counts()
     begins = there.loc[places["gain"].idxmax(), "estimator"].value_counts()
     name, count = str(ends.index[0]), int(ends.iloc[0])
+    own = there.loc[there["estimator"] == name, "kept"]
+    fell = int((own < 0).sum())
     text = (
-        f"Follow {name} first: it ends highest in {count} of {len(places)} stages. "
+        f"Follow {name} first: it ends highest in {count} of {len(places)} stages"
+        f"{f', and below the start in {fell}' if fell else ''}. "
         f"{begins.index[0]} has the best first update in {int(begins.iloc[0])}."
     )
-    wall = sum(cell.wall for cell in board.cells)
-    facts = (Fact("all cells", duration(wall), "Sum of their wall times."),)
+    how = "Change of the return after all updates, as a share of the largest, medians over seeds."
+    facts = (
+        Fact(f"of the best at the end, {name}, the median of {len(own)} stages",
+             f"{_whole(100 * own.median())}%", how),
+        Fact(f"stages in which {name} ends below the start", f"{fell} of {len(own)}", how),
+    )  # fmt: skip
     return Screen(text, "choose", "medians over seeds, which predict no other task yet", facts)

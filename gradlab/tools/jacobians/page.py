@@ -306,7 +306,7 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
         far = int(min(chain.value, H))
         beyond = "beyond, the chained Jacobians are worse than a zero gradient."
         reach = f" Backpropagate at most {steps(far)}: {beyond}"
-        reach = " Its chained Jacobians hold over the whole path." if far == H else reach
+        reach = " The model's chained Jacobians hold over the whole path." if far == H else reach
         if not far:
             reach = " Do not chain its Jacobians: one step is worse than a zero gradient."
     if entry is None:

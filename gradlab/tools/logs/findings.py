@@ -342,7 +342,7 @@ def _judged(run: LogsRun) -> tuple[str, Light, str]:
         open_ = [each for each in judged if each.status == "undecided"]
         return text, "choose" if open_ else "act", _sure(open_)
     if judged[0].status == "disagree":
-        text = "Do not use this model's gradient: these data refute it from the first step on."
+        text = "Do not use this model's gradient: it differs from the score from the first step on."
         return f"{text} Refit the model.", "act", "shown (95%)"
     text = "Use no model step yet: these data do not decide about the model's gradient."
     return text, "choose", _sure(judged)

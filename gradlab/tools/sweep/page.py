@@ -5,12 +5,12 @@ Above it what became of all of them.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from functools import partial
 from html import escape
 from statistics import median
+from textwrap import shorten
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -18,11 +18,11 @@ from matplotlib.ticker import MaxNLocator
 from gradlab.figures import style
 from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import number
+from gradlab.reporting.numbers import cell, sortable
 from gradlab.reporting.page import Page, PageSource, Section, panel
 from gradlab.tools.sweep.result import INDEX, Row, Sweep, load
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import duration
+from gradlab.wording import duration, signed
 
 
 def page(sweep: Sweep) -> Page:
@@ -31,15 +31,8 @@ def page(sweep: Sweep) -> Page:
     how = f"{shell.reproduce(sweep.command)}<h3>Every run</h3><pre>{commands}</pre>"
     fields = list(dict.fromkeys(name for row in sweep.rows for name in row.differs))
     headings = ("run", *fields, "state", "seconds", "result")
-    head = "".join(
-        f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in headings
-    )
-    body = "\n".join(f"<tr>{''.join(_cells(sweep, row, fields))}</tr>" for row in sweep.rows)
-    table = (
-        '<p>Click a heading to sort, a run for its page.</p><div class="wide">'
-        f'<table class="sortable"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    rows = [list(_cells(sweep, row, fields)) for row in sweep.rows]
+    table = f"<p>Click a heading to sort, a run for its page.</p>{sortable(headings, rows)}"
     sections = (
         Section("Runs", body=table, opened=True),
         Section("How this was computed", body=how, name="method"),
@@ -59,7 +52,7 @@ def page(sweep: Sweep) -> Page:
 
 def _seconds(sweep: Sweep, ax: Axes) -> Axes:
     """Seconds of every run that began, by its state."""
-    for state, colour in _STATES.items():
+    for state, (colour, marker) in _STATES.items():
         rows = [
             (k, row.seconds)
             for k, row in enumerate(sweep.rows, 1)
@@ -67,11 +60,14 @@ def _seconds(sweep: Sweep, ax: Axes) -> Axes:
         ]
         if rows:
             places, seconds = zip(*rows, strict=True)
-            ax.bar(places, seconds, width=0.7, color=colour, label=f"{len(rows)} {state}")
+            ax.vlines(places, 0, seconds, color=colour, lw=1.6)
+            ax.plot(places, seconds, marker, color=colour, ms=8, label=f"{len(rows)} {state}",
+                    clip_on=False)  # fmt: skip
     style.dress(ax, "Wall time of every run", "seconds")
     ax.set_xlabel("run, as in the table", color=style.INK)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlim(0.4, len(sweep.rows) + 0.6)
+    ax.set_ylim(bottom=0)
     return ax
 
 
@@ -79,24 +75,21 @@ def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
     link = escape(row.name)
     if (sweep.folder / f"{row.name}.html").is_file():
         link = f'<a href="{escape(row.name)}.html">{link}</a>'
-    yield f"<td>{link}</td>"
+    yield f'<td class="words">{link}</td>'
     for name in fields:
-        yield _cell(row.differs.get(name, ""))
+        yield cell(row.differs.get(name, ""))
     again = f", {row.attempts} attempts" if row.attempts > 1 else ""
-    yield f'<td class="words">{escape(row.state)}{again}</td>'
-    yield _cell("" if row.seconds is None else round(row.seconds, 1))
-    yield f'<td class="words long">{escape(row.sentence or row.error)}</td>'
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f'<td data-v="{value!r}">{number(value)}</td>'
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
-    return f'<td class="words">{escape(text)}</td>'
+    yield cell(f"{row.state}{again}")
+    yield cell("" if row.seconds is None else round(row.seconds, 1))
+    said = (row.sentence or row.error).partition(". ")[0]
+    yield cell(signed(shorten(said, _LONGEST, placeholder=" …")), long=True)
 
 
 _FIGURE = "times"
-_STATES = {"done": style.BLUE, "failed": style.VERMILION, "interrupted": style.MUTED}
+_LONGEST = 160  # letters of a result; errors stand whole above the table
+_STATES = {
+    "done": (style.BLUE, "o"), "failed": (style.VERMILION, "X"), "interrupted": (style.MUTED, "s"),
+}  # fmt: skip
 _SURE: dict[Light, str] = {
     "act": "every run has its result",
     "choose": "not every run was executed",
