@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm, to_rgba
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -32,10 +32,8 @@ _CAUSES: Mapping[str, Look] = {
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
 _ENDS = ("value", "ci_low", "ci_high")
 _UNIT = "1 = the sizes of all shares together; black line: the total"
-_LEAST = 5e-3  # of the largest size: smaller numbers are not written into a map
-# Not of the palette: a map keeps its colours in the dark scheme, and so must its numbers.
-ON_LIGHT, ON_DARK = "#15191f", "#fdfdfd"
-_DARK = 0.55  # of the largest size: from there a number is written in white
+_LEAST = 1e-2  # of the largest size: smaller numbers are not written into a map
+_FULL = 0.8  # opacity of the largest size: numbers stand out from it in both schemes
 _WORDY = 120  # cells up to which each shows its number
 
 
@@ -157,7 +155,11 @@ def _unit(at: pd.DataFrame) -> tuple[str, str]:
 
 def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
     top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    colours = LinearSegmentedColormap.from_list("share", [style.BLUE, PAPER, style.VERMILION])
+    tints = ((0.0, style.BLUE, _FULL), (0.5, style.BLUE, 0), (0.5, style.VERMILION, 0),
+             (1.0, style.VERMILION, _FULL))  # fmt: skip
+    colours = LinearSegmentedColormap.from_list(
+        "share", [(place, to_rgba(colour, opacity)) for place, colour, opacity in tints]
+    )
     norm = TwoSlopeNorm(0.0, -top, top)
     shown = np.where(values == 0, np.nan, values)
     image = ax.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
@@ -178,10 +180,8 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
         if values.size <= _WORDY:
             text = signed(_text(value, percent))
             # A number stands clear of the hatching.
-            box = {"fc": ON_DARK, "ec": "none", "pad": 1.0} if value < 0 else None
-            dark = value > _DARK * top
-            colour = ON_DARK if dark else ON_LIGHT
-            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, bbox=box)
+            box = {"fc": PAPER, "ec": "none", "pad": 1.0} if value < 0 else None
+            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=INK, bbox=box)
 
 
 def _text(value: float, percent: bool) -> str:
