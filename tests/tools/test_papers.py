@@ -380,6 +380,22 @@ def test_a_variant_is_its_algorithm_with_its_options(
     assert load(tmp_path / "td3-double_integrator.h5").config["algorithm"]["hidden"] != [8, 8]
 
 
+def test_a_run_measures_its_gradient_as_often_as_its_item_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def recorded(**given: object) -> SimpleNamespace:
+        asked.append(given)
+        return SimpleNamespace(run=lambda command: None)
+
+    monkeypatch.setattr(reproduction, "Train", recorded)
+    part = ItemPart("double_integrator", ("maac",), iterations=40, measured=4)
+    due = reproduction.planned(Item("a figure", (part,)), tmp_path, 1, 0.5)
+    assert reproduction.run_missing(due) == []
+    assert asked[0]["gradient_every"] == 5 and asked[0]["iterations"] == 20
+
+
 def test_tables_of_times_and_plans_are_sums_and_means_of_the_columns(tmp_path: Path) -> None:
     target = tmp_path / "times.md"
     assert main(["figure", "table-times", str(MAAC), "--output", str(target)]) == 0

@@ -122,6 +122,9 @@ def run_missing(
         each.path.parent.mkdir(parents=True, exist_ok=True)
         resume = resume_file(each.path).exists()
         algorithm, options = each.part.trained(each.row)
+        if each.part.measured:
+            every = max(1, each.iterations // each.part.measured)
+            options = {**options, "gradient_every": every}
         Train(
             algorithm=algorithm, task=each.part.task, settings=(each.part.settings,),
             seeds=each.seeds, iterations=each.iterations, output=each.path, no_report=True,
