@@ -161,7 +161,7 @@ class Updates:
     ) -> None:
         """The gradient is there, `scale` times too large."""
         begun = self.budget.begin()
-        # A loop that skips the step of a lost gradient does not end that update; a scaler's is none.
+        # A loop that skips the step of a lost gradient does not end that update.
         skipped = self._open is not None and not self._scaled and not finite(self._open)
         if self._seen and step != self.step and (skipped or not self.stepped):
             self.over()
