@@ -255,3 +255,19 @@ def test_the_price_is_held_against_the_budget(said):
     assert "4% of 50 min; within" in said("cost", vitals=rows).text
     rows[-1] |= {"spent": 0.07}
     assert "above its budget" in said("cost", vitals=rows).text
+
+
+@pytest.mark.parametrize("low, weighs", [(0.3, True), (-0.2, False), (np.nan, False)])
+@pytest.mark.parametrize("share, cell, words", [
+    (0.8, (0, 0), "Weigh the critic's own gradient above the model's"),
+    (0.2, (1, -1), "steps above the critic's own gradient"),
+])  # fmt: skip
+def test_no_gradient_whose_direction_is_unknown_is_weighed_above_another(
+    tmp_path, low, weighs, share, cell, words
+):
+    ends = dict(weight_zero=share, weight_zero_low=share - 0.1, weight_zero_high=share + 0.1)
+    row = measurement(400, **ends)
+    row["cosine_low"] = row["cosine_low"].copy()
+    row["cosine_low"][cell] = low
+    run = load(written(tmp_path / "run.h5", everything() | {"alarms": [], "measured": [row]}))
+    assert (words in screen(run).headline) == weighs

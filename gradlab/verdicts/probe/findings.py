@@ -33,7 +33,7 @@ from gradlab.wording import ratio as sized
 
 _RISK = 0.05  # of an interval
 RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
-_MODEL = ESTIMATORS.index("model")
+MODEL = ESTIMATORS.index("model")
 _OF_DATA, _OF_MODEL = (gradient(by_default(ESTIMATORS)[e]) for e in ESTIMATORS[:2])
 OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
@@ -262,12 +262,12 @@ def _usable(run: ProbeRun) -> str:
     """Horizons at which the model gradient's cosine is at least .7 and its error at most twice
     the least, by the lower ends of both intervals and by the upper ones."""
     cosine, error = (
-        {end: run.measured[f"{name}_{end}"][-1, _MODEL] for end in ("low", "high")}
+        {end: run.measured[f"{name}_{end}"][-1, MODEL] for end in ("low", "high")}
         for name in ("cosine", "mse")
     )
     if not all(np.isfinite(each["low"][1:]).any() for each in (cosine, error)):
         return ""
-    mse = run.measured["mse"][-1, _MODEL]
+    mse = run.measured["mse"][-1, MODEL]
     surely = (cosine["low"] >= COSINE) & (mse <= EXCESS * np.nanmin(mse))
     perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
     usable = in_ranges(range(len(mse)), surely.tolist(), perhaps.tolist())

@@ -26,8 +26,9 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
-from gradlab.verdicts.probe.findings import RECENT, too_few, verdict
+from gradlab.verdicts.probe.findings import MODEL, RECENT, too_few, verdict
 from gradlab.verdicts.probe.returns import (
+    DATA,
     Followed,
     Seen,
     facts_of,
@@ -247,13 +248,15 @@ def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Scree
 
 
 def _weight(run: ProbeRun) -> str:
-    """Where the weights of the task's newest measurement decide."""
+    """Where the weights of the task's newest measurement decide, for a gradient that is shown to
+    point up the true one: a small gradient has a small error whatever its direction."""
     if not run.measured or run.critic_alone:
         return ""
     low, high = (float(run.measured[f"weight_zero_{end}"][-1]) for end in ("low", "high"))
-    if isfinite(low) and low > HALF:
+    cosines_low = run.measured["cosine_low"][-1]
+    if isfinite(low) and low > HALF and cosines_low[DATA, 0] > 0:
         return " Weigh the critic's own gradient above the model's."
-    if isfinite(high) and high < HALF:
+    if isfinite(high) and high < HALF and cosines_low[MODEL, run.horizon] > 0:
         return f" Weigh the model's {run.horizon} steps above the critic's own gradient."
     return ""
 

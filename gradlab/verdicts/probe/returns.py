@@ -194,7 +194,7 @@ def void(run: ProbeRun) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-_DATA = ESTIMATORS.index("data")
+DATA = ESTIMATORS.index("data")
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def followed(run: ProbeRun) -> Followed | None:
     measurement at visited states has this cosine."""
     if not run.critic_alone or not run.measured or run.config.get("law") != LAW:
         return None
-    ends = [run.measured[f"cosine{end}"][:, _DATA, 0] for end in ("", "_low", "_high")]
+    ends = [run.measured[f"cosine{end}"][:, DATA, 0] for end in ("", "_low", "_high")]
     known = np.flatnonzero(np.isfinite(ends).all(axis=0))
     if not len(known):
         return None
