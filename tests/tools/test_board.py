@@ -14,7 +14,7 @@ from analyses.lasting import __main__ as lasting
 from gradlab.errors import InputError
 from gradlab.tools.board import compute
 from gradlab.tools.board.page import page, screen
-from gradlab.tools.board.result import Cell, Group, ReturnChange, cells_of, load
+from gradlab.tools.board.result import Board, Cell, Group, ReturnChange, cells_of, load
 
 TASK = """
 import torch, gradlab
@@ -134,11 +134,30 @@ def test_shares_are_of_the_best_of_a_group_and_lost_branches_are_said(tmp_path: 
     assert table["lasts"].to_dict() == {"good": 5.0, "half": 5.0, "lost": 1.0, "harm": 0.0}
     assert table.loc["good", "kept"] == pytest.approx(4 / 6)
     assert not np.isfinite(table.loc["lost", "kept"])
-    assert screen(load(tmp_path)).headline.startswith(
-        "Follow half first: it ends highest in 1 of 1"
+    alone = "Follow half: 100% of the best at the end, below the start in 0 of 1 stages."
+    assert screen(load(tmp_path)).headline == alone
+    (tmp_path / "estimators").mkdir()
+    (tmp_path / "estimators" / "half.py").write_text("\nSIMULATOR = True\n")
+    assert screen(load(tmp_path)).headline == (
+        "Follow good: 67% of the best at the end, below the start in 0 of 1 stages. With the "
+        "simulator's derivatives follow half: 100% of the best at the end, below the start in 0 of "
+        "1 stages."
     )
     body = page(load(tmp_path)).sections[0].body
     assert "lost" in body and "nan" not in body.lower().replace('data-v="nan"', "")
+
+
+def test_an_estimator_that_often_harms_is_not_named_for_its_best_stages() -> None:
+    rows = [("steady", (0.6, 0.5, 0.6)), ("wild", (1.0, 1.0, -30.0))]
+    made = tuple(
+        Cell("t", f"s{k}", 0, name, (ReturnChange(1, v, v, v), ReturnChange(5, v, v, v)))
+        for name, values in rows
+        for k, v in enumerate(values)
+    )
+    headline = screen(Board(Path(), made)).headline
+    assert (
+        headline == "Follow steady: 60% of the best at the end, below the start in 0 of 3 stages."
+    )
 
 
 def test_a_board_on_which_nothing_raises_the_return_has_a_page(folder: Path):

@@ -92,21 +92,33 @@ def screen(board: Board) -> Screen:
         where = "one group" if groups == 1 else f"{groups} groups"
         text = f"Keep the policy: no estimator raises the return in {where}."
         return Screen(text, "choose", "medians over seeds, which predict no other task yet", ())
-    places = there.groupby(["task", "stage"])
-    ends = there.loc[places["kept"].idxmax(), "estimator"].value_counts()
-    begins = there.loc[places["gain"].idxmax(), "estimator"].value_counts()
-    name, count = str(ends.index[0]), int(ends.iloc[0])
-    own = there.loc[there["estimator"] == name, "kept"]
-    fell = int((own < 0).sum())
-    text = (
-        f"Follow {name} first: it ends highest in {count} of {len(places)} stages"
-        f"{f', and below the start in {fell}' if fell else ''}. "
-        f"{begins.index[0]} has the best first update in {int(begins.iloc[0])}."
-    )
-    how = "Change of the return after all updates, as a share of the largest, medians over seeds."
-    facts = (
-        Fact(f"of the best at the end, {name}, the median of {len(own)} stages",
-             f"{_whole(100 * own.median())}%", how),
-        Fact(f"stages in which {name} ends below the start", f"{fell} of {len(own)}", how),
-    )  # fmt: skip
-    return Screen(text, "choose", "medians over seeds, which predict no other task yet", facts)
+    stages = len(there.groupby(["task", "stage"]))
+    # Harm counts as much as the best brings: a gradient is not followed for its best stage.
+    worth = there["kept"].clip(-1.0, 1.0).groupby(there["estimator"]).agg(["mean", "count"])
+    often = worth[worth["count"] >= stages / 2]["mean"].sort_values(ascending=False)
+    own = [name for name in often.index if name not in board.oracles]
+    named = list(dict.fromkeys([*own[:1], often.index[0]]))
+    parts: list[str] = []
+    facts: list[Fact] = []
+    for name in named:
+        kept = there.loc[there["estimator"] == name, "kept"]
+        fell = f"below the start in {int((kept < 0).sum())} of {len(kept)} stages"
+        lead = "Follow" if not parts else "With the simulator's derivatives follow"
+        parts.append(
+            f"{lead} {name}: {_whole(100 * kept.median())}% of the best at the end, {fell}."
+        )
+        facts.append(
+            Fact(f"of the best at the end, {name}", f"{_whole(100 * kept.median())}%", _HOW)
+        )
+    if often[named[0]] <= 0:
+        parts = [
+            f"Keep the policy: no estimator raises the return on the whole in {stages} stages."
+        ]
+    sure = "medians over seeds, which predict no other task yet"
+    return Screen(" ".join(parts), "choose", sure, tuple(facts))
+
+
+_HOW = (
+    "Change of the return after all updates, as a share of the largest: median over stages of "
+    "medians over seeds. Named: the largest mean over stages, each share cut at ±100%."
+)

@@ -125,10 +125,15 @@ def cells_of(file: Path) -> list[Cell]:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Cells of a folder."""
+    """Cells of a folder.
+
+    Attributes:
+        oracles: estimators whose file says SIMULATOR = True: they differentiate the simulator.
+    """
 
     folder: Path
     cells: tuple[Cell, ...]
+    oracles: frozenset[str] = frozenset()
 
     def table(self) -> pd.DataFrame:
         """One row per task, stage and estimator, over seeds.
@@ -215,4 +220,6 @@ def load(folder: str | Path) -> Board:
             f"{folder} is no board: expected folders tasks, estimators and cells in it"
         )
     cells = [cell for file in sorted((place / CELLS).glob("*.jsonl")) for cell in cells_of(file)]
-    return Board(place, tuple(cells))
+    files = (place / "estimators").glob("*.py")
+    oracles = (each.stem for each in files if "\nSIMULATOR = True\n" in each.read_text("utf-8"))
+    return Board(place, tuple(cells), frozenset(oracles))

@@ -2,6 +2,8 @@
 
 from gradlab import Estimator, Tail
 
+SIMULATOR = True
+
 
 def make(task, critic):
     return Estimator(task.simulator, task.simulator, "all", Tail(5, critic, task.discount))

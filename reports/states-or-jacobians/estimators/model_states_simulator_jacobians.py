@@ -2,6 +2,8 @@
 
 from gradlab import Estimator, Tail
 
+SIMULATOR = True
+
 
 def make(task, critic):
     return Estimator(task.prior, task.simulator, "all", Tail(8, critic, task.discount))
