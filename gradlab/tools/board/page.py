@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from html import escape
 from typing import Any
 
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradlab.figures import style
 from gradlab.reporting.numbers import cell, sortable
-from gradlab.reporting.page import Page, PageSource, Section
+from gradlab.reporting.page import Page, PageSource, Section, panel
 from gradlab.tools.board.result import Board
 from gradlab.verdicts.screen import Fact, Screen
 from gradlab.wording import duration
@@ -49,7 +54,45 @@ def page(board: Board, command: str = "") -> Page:
     }
     question = "What is each gradient worth, and how long does it last?"
     source = PageSource(str(board.folder), command)
-    return Page("The board", question, facts, screen(board), (), sections, source, apart=False)
+    caption = (
+        "Change of the return after all updates as a share of the largest of its stage, cut at "
+        "±100%; a dot is a stage (median over seeds), a line the mean over stages."
+    )
+    any_ = len(_worth(table)[0])
+    drawn = (panel(_FIGURE, "Estimators", caption, partial(_shares, board)),) if any_ else ()
+    return Page("The board", question, facts, screen(board), drawn, sections, source, apart=False)
+
+
+_FIGURE = "shares"
+
+
+def _worth(table: pd.DataFrame) -> tuple[pd.Series[float], pd.DataFrame]:
+    """Estimators by their mean share at the end, the best first, of those that half of the stages
+    have; and the rows where some estimator raises the return. Harm counts as much as the best
+    brings: a gradient is not followed for its best stage."""
+    there = table[table["kept"].notna()] if len(table) else table
+    if there.empty:
+        return pd.Series(dtype=float), there
+    mean = there["kept"].clip(-1.0, 1.0).groupby(there["estimator"]).agg(["mean", "count"])
+    often = mean[mean["count"] >= len(there.groupby(["task", "stage"])) / 2]["mean"]
+    return often.sort_values(ascending=False), there
+
+
+def _shares(board: Board, ax: Axes) -> Axes:
+    """A row of dots for every estimator."""
+    often, there = _worth(board.table())
+    for place, name in enumerate(reversed(often.index)):
+        kept = 100 * there.loc[there["estimator"] == name, "kept"].clip(-1.0, 1.0)
+        colour = style.MUTED if name in board.oracles else style.BLUE
+        ax.plot(kept, [place] * len(kept), "o", color=colour, ms=5, alpha=0.45, clip_on=False)
+        ax.vlines(100 * often[name], place - 0.36, place + 0.36, color=colour, lw=2.6)
+    ax.axvline(0.0, color=style.INK, lw=1.0)
+    notes = ["grey: differentiates the simulator"] if board.oracles & set(often.index) else []
+    style.dress(ax, "What is left of each gradient at the end", "", notes)
+    ax.set_yticks(range(len(often)), [style.plain(name) for name in reversed(often.index)])
+    ax.set_xlabel("change of the return, % of the best of a stage", color=style.INK)
+    ax.set_xlim(-100, 100)
+    return ax
 
 
 def _row(row: Mapping[Any, Any]) -> list[str]:
@@ -86,16 +129,13 @@ def screen(board: Board) -> Screen:
     if table.empty or not table["seeds"].any():
         text = f"Compute the cells first: gradlab board {board.folder}."
         return Screen(text, "choose", "no cell is known", ())
-    there = table[table["kept"].notna()]
+    often, there = _worth(table)
     if there.empty:
         groups = len({cell.group for cell in board.cells})
         where = "one group" if groups == 1 else f"{groups} groups"
         text = f"Keep the policy: no estimator raises the return in {where}."
         return Screen(text, "choose", "medians over seeds, which predict no other task yet", ())
     stages = len(there.groupby(["task", "stage"]))
-    # Harm counts as much as the best brings: a gradient is not followed for its best stage.
-    worth = there["kept"].clip(-1.0, 1.0).groupby(there["estimator"]).agg(["mean", "count"])
-    often = worth[worth["count"] >= stages / 2]["mean"].sort_values(ascending=False)
     own = [name for name in often.index if name not in board.oracles]
     named = list(dict.fromkeys([*own[:1], often.index[0]]))
     parts: list[str] = []
@@ -115,7 +155,7 @@ def screen(board: Board) -> Screen:
             f"Keep the policy: no estimator raises the return on the whole in {stages} stages."
         ]
     sure = "medians over seeds, which predict no other task yet"
-    return Screen(" ".join(parts), "choose", sure, tuple(facts))
+    return Screen(" ".join(parts), "choose", sure, tuple(facts), _FIGURE)
 
 
 _HOW = (
