@@ -329,7 +329,7 @@ CLAIMS = (
     ),
     Claim(
         "MPC", "MAAC, Table 2", "planning from the policy's prior helps, most in hard tasks",
-        "model-based/mpc", 5, "last policies, 22 seeds on the pendulum, 5 on the cart-pole swing-up",
+        "model-based/mpc", 5, "last policies, 22 seeds on the pendulum, 5 on the cart-pole",
         INSTEAD,
         "17 seeds were added to 5 on the pendulum, their number fixed before; five of them said "
         "−1.8 [−4.9, 0.5]",
