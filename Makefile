@@ -23,10 +23,11 @@ demo: $(VENV)/.installed
 	$(BIN)/gradlab measure path_tracking --policy $(NETWORKS).policy.safetensors \
 		--critic $(NETWORKS).critic.safetensors --starts 128 --output $(DEMO) --overwrite
 
+# Workers and the programs that tests start keep compiled modules, which each compiled anew.
 test: $(VENV)/.installed-dev
 	bash tests/ensure_chromium.sh $(BIN)/python
 	echo "Running the tests"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 docs: $(VENV)/.installed-dev
 	echo "Building the site (half a minute)"
