@@ -367,17 +367,26 @@ def test_an_item_is_trained_once_and_stands_beside_the_paper(
 def test_a_variant_is_its_algorithm_with_its_options(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    narrow = {"narrow": ("td3", {"hidden": (8, 8)})}
+    variants = {"narrow": ("td3", {"hidden": (8, 8)}), "wide": ("td3", {"hidden": (16, 16)})}
     part = ItemPart(
-        "double_integrator", ("narrow", "td3"), iterations=4, variants=narrow,
-        options={"evaluate_every": 2},
+        "double_integrator", tuple(variants), iterations=3, variants=variants,
+        options={"evaluate_every": 3},
     )  # fmt: skip
     monkeypatch.setitem(ITEMS["mpg"], "table-1", Item("a table", (part,)))  # type: ignore[index]
+    pages: list[list[Path]] = []
+
+    def page(paths: list[Path], target: Path) -> Path:
+        pages.append(paths)
+        return target
+
+    monkeypatch.setattr("gradlab.reporting.output.compare", page)
     assert main(["reproduce", "mpg", "table-1", "--seeds", "1", "--folder", str(tmp_path)]) == 0
+    assert pages == [[tmp_path / f"{row}-double_integrator.h5" for row in variants]]
     run = load(tmp_path / "narrow-double_integrator.h5")
     assert run.name == "td3" and run.config["algorithm"]["hidden"] == [8, 8]
-    assert run.config["settings"]["evaluate_every"] == 2 and run.iteration[-1] == 4
-    assert load(tmp_path / "td3-double_integrator.h5").config["algorithm"]["hidden"] != [8, 8]
+    assert run.config["settings"]["evaluate_every"] == 3 and run.iteration[-1] == 3
+    wide = load(tmp_path / "wide-double_integrator.h5")
+    assert wide.config["algorithm"]["hidden"] == [16, 16]
 
 
 def test_a_run_measures_its_gradient_as_often_as_its_item_says(

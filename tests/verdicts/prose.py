@@ -51,9 +51,13 @@ def _measured(profile: Profile) -> Case:
 
 def _about(about: str) -> Case:
     """The sentence about one thing for every law that is planted for it, in their order."""
-    found = (verdict(profile(**changes)) for changes in SENTENCES[about])
-    told = tuple(each for sentences in found for each in sentences if each.about == about)
-    return lambda folder: Screen("", "none", "", rest=told)
+
+    def told(folder: Path) -> Screen:
+        found = (verdict(profile(**changes)) for changes in SENTENCES[about])
+        rest = tuple(each for sentences in found for each in sentences if each.about == about)
+        return Screen("", "none", "", rest=rest)
+
+    return told
 
 
 def _probed(folder: Path, **changes: float) -> Screen:
