@@ -194,7 +194,11 @@ class Task:
         }
         for name, width in widths.items():
             value = getattr(self, name)
-            validation.instance(name, value, (tuple, list, type(None)), f"{width} entries, or None")
+            if isinstance(value, Tensor | np.ndarray):  # as env.action_space.high
+                value = tuple(value.reshape(-1).tolist())
+                object.__setattr__(self, name, value)
+            kind = (tuple, list, type(None))
+            validation.instance(name, value, kind, f"a tuple of {width}, or None")
             if value and len(value) != width:
                 raise InputError(f"{name} has {len(value)} entries, expected {width}")
 

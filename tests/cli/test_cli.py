@@ -22,7 +22,7 @@ import torch
 from gradlab import cli
 from gradlab.cli import main
 from gradlab.cli.terminal import streams
-from gradlab.cli.terminal.answer import answer
+from gradlab.cli.terminal.answer import answer, bold
 from gradlab.cli.terminal.progress_bars import Lines, bars
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
@@ -472,3 +472,8 @@ def test_a_run_is_saved_although_its_answer_cannot_be_printed(tmp_path, monkeypa
         "gradlab: failed: standard output could not be written (No space left on device): "
         "give it a place that has space"
     )
+
+
+def test_a_function_of_a_file_is_printed_as_it_is_called(capsys):
+    bold("Fix arm.py:sound: its step has a detach.")
+    assert capsys.readouterr().out == "Fix arm.py:sound: its step has a detach.\n"

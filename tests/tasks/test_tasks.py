@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import gymnasium
 import pytest
@@ -161,6 +162,8 @@ def test_three_lines_make_a_task_of_ones_own():
     starts = lambda n, generator: torch.randn(n, 1, generator=generator).double()  # noqa: E731
     task = Task("mine", simulator, None, starts, discount=0.9, horizon=5)
     assert task.prior is None and draw(task, 3).shape == (3, 1)
+    for limit in (torch.ones(1), torch.ones(1).numpy()):  # as env.action_space.high
+        assert replace(task, action_limit=limit).action_limit == (1.0,)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,8 @@ def test_three_lines_make_a_task_of_ones_own():
         ({"prior": VehicleModel()}, "prior has state_dim 6, but the simulator has 1"),
         ({"state_names": ("x", "y")}, "state_names has 2 entries, expected 1"),
         ({"action_limit": (1.0, 2.0)}, "action_limit has 2 entries"),
+        ({"action_limit": torch.ones(2)}, "action_limit has 2 entries"),
+        ({"action_limit": 1.0}, "action_limit is 1.0, expected a tuple of 1, or None"),
     ],
 )
 def test_a_task_checks_its_parts(change, message):

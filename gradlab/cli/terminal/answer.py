@@ -45,7 +45,7 @@ def _print_attribution(rows: _Rows) -> None:
 
     from gradlab.runs.attribution import CAUSES, SOURCES
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     for account, kind, names, what in (
         ("bias", "shapley", CAUSES, "squared bias, Shapley shares"),
         ("variance", "source", SOURCES, "variance"),
@@ -220,7 +220,7 @@ def _console() -> Console:
         def on_broken_pipe(self) -> None:  # where rich would exit with 1
             raise BrokenPipeError
 
-    return Piped(soft_wrap=False, highlight=False, markup=False)
+    return Piped(soft_wrap=False, highlight=False, markup=False, emoji=False)
 
 
 def _print_verdict(document: Document) -> None:
