@@ -43,13 +43,17 @@ class Walk(gymnasium.Env[Any, Any]):
 Row = dict[str, Any]
 
 
-def collected(env: Any, steps: int = 600) -> tuple[list[Row], list[Row]]:
-    """Rows as a sound loop stores them, and the one after each (the next episode's at its end)."""
+def collected(env: Any, steps: int = 600, scale: int = 1) -> tuple[list[Row], list[Row]]:
+    """Rows as a sound loop stores them, and the one after each (the next episode's at its end).
+
+    Args:
+        scale: of the actions that are sent; more than 1: a loop that scales them twice.
+    """
     rng, rows = np.random.default_rng(0), []
     before, _ = env.reset(seed=0)
     for _ in range(steps):
         action = rng.uniform(-2, 2, 1).astype(np.float32)
-        after, reward, terminated, truncated, _ = env.step(action)
+        after, reward, terminated, truncated, _ = env.step(scale * action)
         rows.append({
             "observation": before, "action": action, "reward": reward,
             "next_observation": after, "terminated": terminated, "truncated": truncated,
@@ -120,6 +124,22 @@ def test_a_fault_of_storage_is_told_by_its_name(words):
     stored = [a | FAULTS[words](a, b) for a, b in zip(rows, after, strict=True)]
     found = told(stored, probe, update)
     assert found and all(words in each and each.endswith("?") for each in found)
+
+
+def test_actions_that_are_scaled_twice_are_told():
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()), scale=2)
+    found = told(rows, probe, update)
+    assert found and all("the stored actions are not those" in each for each in found)
+
+
+def test_terminations_that_were_given_but_never_came_are_waited_for():
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    told([row for row in rows if not row["terminated"]], probe, update)
+    probe.close()
+    found = answers(log)["terminations are stored"]
+    assert (found["state"], found["proof"]) == ("waiting", "0 rows of 5")
 
 
 @pytest.mark.parametrize("way", SOUND)

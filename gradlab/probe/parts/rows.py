@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -122,18 +123,20 @@ class Rows:
             f"env = probe.record(env), probe.batch(observation=…, {needs}=…)"
         )
         self.hidden = False  # whether too few of the rows are found
-        self._looked, self._found = 0, Counter[str]()
+        self._given, self._looked, self._found = False, 0, Counter[str]()
 
     def take(self, rows: Matched) -> None:
+        column = "following" if self.needs == "next_observation" else self.needs
+        self._given |= getattr(rows, column) is not None
         looked, found = self.count(rows)
         self._looked += looked
         self._found.update(found)
 
     def answer(self, *_: object) -> CheckAnswer:
-        if self.hidden or not self._looked:
+        if self.hidden or not self._given:
             return off(TRANSFORMED if self.hidden else self.reason)
         mistake, times = max(self._found.items(), key=lambda each: each[1], default=("", 0))
-        share = times / self._looked
+        share = times / self._looked if self._looked else nan
         proof = f"{times} of {self._looked} rows differ (fault: more than half of {self.least})"
         if self._looked < self.least:
             return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
@@ -249,7 +252,9 @@ def _actions(low: _Array | None, high: _Array | None) -> _Count:
             return 0, {}
         forms = [stored]
         if low is not None and high is not None:
-            forms += [np.clip(stored, low, high), low + (stored + 1) * (high - low) / 2]
+            forms.append(np.clip(stored, low, high))
+            if np.abs(stored).max(initial=0.0) <= 1 + _SAME:  # else not in shares of the limits
+                forms.append(low + (stored + 1) * (high - low) / 2)
         scale = max(float(np.abs(sent).max(initial=0.0)), 1e-12)
         same = np.array([(np.abs(form - sent) <= _SAME * scale).all(1) for form in forms])
         return len(sent), {"others": int((~same.any(0)).sum())}
