@@ -73,6 +73,30 @@ def test_the_gradient_of_the_page_on_gradients_has_a_row_for_each_start():
     assert names["gradients"].shape == (64, 14)
 
 
+@pytest.mark.parametrize("steps", [0, 4])
+@pytest.mark.parametrize("every", [True, False])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_the_loss_of_the_page_on_training_has_the_recommended_gradient(mixed, every, steps):
+    names: dict[str, object] = {}
+    exec(blocks.python_blocks()["docs/start.md:1"], names)
+    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:1"], names)
+    task, policy = names["task"], torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh())
+    policy = policy.append(torch.nn.Linear(3, 1)).double()
+    critic = lambda state, action: (state**3).sum(1) - (action[:, 0] - state[:, 1]) ** 2  # noqa: E731
+    states = task.starts(8, torch.Generator().manual_seed(0))
+    simulator = names["step"] if mixed else None
+    names["loss"](
+        policy, critic, states, steps, 0.95, names["rough_step"], simulator, every
+    ).backward()
+    found = -torch.cat([p.grad.reshape(-1) for p in policy.parameters()])
+    estimator = gradlab.Estimator(
+        states=task.simulator if mixed else task.prior, jacobians=task.prior,
+        actions="all" if every else "first", tail=gradlab.Tail(steps, critic, 0.95),
+    )  # fmt: skip
+    expected = estimator.gradients(policy, states).mean(0)
+    assert (found - expected).norm() < 1e-10 * expected.norm()
+
+
 def test_tables_of_the_pages_are_those_of_committed_runs():
     critic = next(line for line in tables.laws().splitlines() if "the critic alone" in line)
     assert critic.replace("\N{NO-BREAK SPACE}", " ") == (
