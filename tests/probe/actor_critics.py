@@ -71,9 +71,12 @@ class Loop:
 
     def fit_critic(self, rows: dict[str, Tensor], goal: Tensor) -> None:
         loss = sum(((c(rows["state"], rows["action"]) - goal) ** 2).mean() for c in self.critics)
-        self.critic_optimizer.zero_grad()
+        if self.fault != "actor's gradients in the critic":
+            self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
+        if self.fault == "actor's gradients in the critic":
+            self.critic_optimizer.zero_grad()
 
     def actor_loss(self, rows: dict[str, Tensor]) -> Tensor:
         value = self.critics[0](rows["state"], self.policy(rows["state"])).mean()

@@ -257,7 +257,8 @@ PLANTED = {
     "swapped tau": ("targets follow too fast", "targets take 0.98 of the network"),
     "copied at every step": ("targets follow too fast", "or is the copy made at every step"),
     "critic in the actor's optimiser": ("actor's steps move the critic", "hold the critic's"),
-    "gradients add up": ("gradients are not cleared", "is zero_grad() called"),
+    "gradients add up": ("gradients are not cleared", "policy's gradients add up"),
+    "actor's gradients in the critic": ("gradients are not cleared", "critic's gradients add up"),
     "outside of steps": ("network moves without a step", "the policy changes between"),
     "target into network": ("network moves without a step", "target exchanged"),
 }
@@ -292,7 +293,7 @@ def test_a_sound_loop_has_a_proof_of_each_part():
     assert follow["state"] == "sound" and follow["value"] == pytest.approx(0.02, rel=1e-4)
     for name in (
         "actor's step moves the policy alone", "networks move by steps alone",
-        "gradients are cleared between steps",
+        "gradients are cleared between steps", "critic's gradients are cleared between steps",
     ):  # fmt: skip
         assert found[name]["state"] == "sound" and found[name]["value"] == 0
 
@@ -300,7 +301,7 @@ def test_a_sound_loop_has_a_proof_of_each_part():
 def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same():
     policy = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(policy.parameters(), 0.1)
-    check = Cleared(policy, optimizer)
+    check = Cleared("policy", [*policy.parameters()])
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):  # ten windows, then one in ten
         check.begin()
@@ -320,7 +321,7 @@ def test_saturated_actions_send_gradients_of_0_and_what_was_left_is_seen(cleared
     policy = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
     policy(torch.ones(5, 3)).sum().backward()
-    check = Cleared(policy, optimizer)
+    check = Cleared("policy", [*policy.parameters()])
     for _ in range(12):
         policy[0].weight.grad = torch.ones(2, 3)
         check.begin()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED, UNCLEARED
 from gradlab.probe.isolation import say, warn
-from gradlab.probe.parts.networks import CRITIC, Networks, held
+from gradlab.probe.parts.networks import CRITIC, POLICY, Networks, held
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 _LOOKS = 10
@@ -35,6 +35,7 @@ _FAST = 0.5  # of the gap at a step of the critic
 _RESTED = 40  # steps of another optimiser in which the actor's rests
 _LAYERS = 20  # steps between two looks at which tensors the policy has
 _SELDOM = 10  # windows to one that is looked at again
+_LEFT_BY_ACTOR = ", or only before the actor's, which leaves gradients in the critic"
 _DIRECTION = 6  # entries of a tensor whose gradients differ in direction
 _SAME = 1e-7  # 1 − cosine of two gradients that are one
 _ALONG = 0.9  # cosine of a move with the way to the target
@@ -224,47 +225,62 @@ class ActorStep:
 
 @final
 class Cleared:
-    """Does the actor step along the gradients since its last step alone?
+    """Does a network step along the gradients since the actor's last step alone?
 
     Of its smallest tensor with a direction, g before the step against what backward passes sent
-    since the step before, Σ, and against the g₀ that was left there. A clip changes no direction.
+    since then, Σ, and against the g₀ that was left there: in a critic by the actor's backward pass
+    too. A clip changes no direction.
     """
 
-    name = "gradients are cleared between steps"
-
-    def __init__(self, policy: nn.Module, actor: Any) -> None:
-        mine = {id(p) for p in policy.parameters()}
-        stepped = [] if actor is None else held(actor)  # what it does not hold, it does not clear
-        known = [p for p in stepped if id(p) in mine and p.numel() >= _DIRECTION]
-        self._tensor = min(known, key=torch.numel, default=None)
+    def __init__(self, whose: str = POLICY, parameters: Sequence[Tensor] = ()) -> None:
+        of = "critic's gradients" if whose == CRITIC else "gradients"
+        self.name, self._whose = f"{of} are cleared between steps", whose
+        self._known = self._with_direction(parameters)
+        self._tensor: Tensor | None = None
         self._handle: Any = None
         self._left: Any = 0.0
         self._sent: Any = None  # no backward pass yet
         self._looks = self._added = self._windows = 0
 
-    def begin(self) -> None:
-        """The actor has stepped: one in ten windows is looked at where enough were cleared."""
+    @staticmethod
+    def _with_direction(parameters: Sequence[Tensor]) -> list[Tensor]:
+        return sorted((p for p in parameters if p.numel() >= _DIRECTION), key=torch.numel)
+
+    def begin(self, parameters: Sequence[Tensor] = ()) -> None:
+        """The actor has stepped: one in ten windows is looked at where enough were cleared.
+
+        Args:
+            parameters: in the place of those before; what an optimiser does not hold, it does
+                not clear.
+        """
         self.end()
+        self._known = self._with_direction(parameters) or self._known
         self._windows += 1
         settled = self._looks >= _FEWEST and not self._added
-        if self._tensor is None or not self._tensor.requires_grad:  # frozen for now
+        if (settled and self._windows % _SELDOM) or not self._known:
             return
-        if not (settled and self._windows % _SELDOM):
+        held_over = (p for p in self._known if p.grad is not None and bool(p.grad.any()))
+        self._tensor = next(held_over, self._known[0])
+        if self._tensor.requires_grad:  # else frozen for now
             left = self._tensor.grad
             self._left = 0.0 if left is None else _numbers(left)
             self._sent = None
             self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
+
+    def is_of(self, optimizer: Any) -> bool:
+        """Whether a step of it is looked at."""
+        return self._handle is not None and any(p is self._tensor for p in held(optimizer))
 
     def _take(self, gradient: Tensor) -> None:
         try:
             sent = _numbers(gradient)
             self._sent = sent if self._sent is None else self._sent + sent
         except Exception as error:  # the user's backward pass goes on
-            self._tensor = None
+            self._tensor, self._known = None, []
             warn(f"does not check any more whether {self.name}", error)
 
     def look(self) -> None:
-        """The actor is about to step."""
+        """The network is about to step."""
         was = self._handle is not None
         self.end()
         if not was or self._tensor is None or self._tensor.grad is None or self._sent is None:
@@ -283,8 +299,11 @@ class Cleared:
             self._handle = None
 
     def answer(self, *_: object) -> CheckAnswer:
-        if self._tensor is None:
-            return off(f"no tensor of the policy that is stepped has {_DIRECTION} entries")
+        if not self._known and not self._looks:
+            return off(
+                f"no optimiser steps a tensor of {_DIRECTION} entries of the {self._whose}"
+                + (" alone, between two steps of the actor" if self._whose == CRITIC else "")
+            )
         if self._looks < _FEWEST:
             return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         proof = f"what was left was added to in {self._added} of {self._looks} looks"
@@ -293,8 +312,8 @@ class Cleared:
             return CheckAnswer("sound", proof, *numbers)
         return CheckAnswer(
             "fault", proof, *numbers, UNCLEARED,
-            "the policy's gradients add up from step to step: is zero_grad() called before each "
-            "backward pass?",
+            f"the {self._whose}'s gradients add up from step to step: is zero_grad() called before "
+            f"each backward pass{_LEFT_BY_ACTOR if self._whose == CRITIC else ''}?",
         )  # fmt: skip
 
 

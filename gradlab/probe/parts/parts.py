@@ -38,7 +38,7 @@ from gradlab.probe.parts.moves import (
     Targets,
     TrainedByLoop,
 )
-from gradlab.probe.parts.networks import CRITIC, Calls, Networks, held, modules
+from gradlab.probe.parts.networks import CRITIC, POLICY, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import STORED, Drawn, Matched, Rows, check_lengths, matched, questions
@@ -105,12 +105,16 @@ class Parts:
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
         self.trained = TrainedByLoop(policy, optimizers[0])
-        self.cleared = Cleared(policy, optimizers[0])
+        mine = {id(p) for p in policy.parameters()}
+        stepped = [] if optimizers[0] is None else held(optimizers[0])
+        self.cleared = Cleared(POLICY, [p for p in stepped if id(p) in mine])
+        self.critic_cleared = Cleared(CRITIC)
+        self._since: set[Any] = set()  # optimisers that stepped since the actor's last step
         self.formula = OwnFormula(policy)
         self.checks: list[_Check] = [
-            self.trained, self.formula, NoStep(), Targets(), self.cleared, ActorStep(),
-            self.objective, self.objective.density, self.algebra, self.advantages, self.weights,
-            self.implied, self.drawn, *questions(None, None),
+            self.trained, self.formula, NoStep(), Targets(), self.cleared, self.critic_cleared,
+            ActorStep(), self.objective, self.objective.density, self.algebra, self.advantages,
+            self.weights, self.implied, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -245,6 +249,7 @@ class Parts:
         self._stop_searching()
         self._hear([])
         self.cleared.end()
+        self.critic_cleared.end()
 
     def step(self, optimizer: Any, before: bool) -> None:
         """An optimiser is about to step, or has stepped."""
@@ -258,6 +263,9 @@ class Parts:
             if optimizer is self.networks.actor:
                 self._ask(self.cleared, self.cleared.look)
                 self._tell(self.cleared)
+            elif self.critic_cleared.is_of(optimizer):
+                self._ask(self.critic_cleared, self.critic_cleared.look)
+                self._tell(self.critic_cleared)
             with self._paying():
                 self._before = optimizer, self._sampled()
             self._ask(self.formula, self.formula.before, optimizer)
@@ -285,6 +293,9 @@ class Parts:
             each.release()
         if optimizer is self.networks.actor:
             self._over()
+            self._since.clear()
+        else:
+            self._since.add(optimizer)
 
     def _see_rows(self, ring: Ring) -> None:
         """Rows that a critic was fitted on, where none are handed over: (s, a), or both in one."""
@@ -326,9 +337,21 @@ class Parts:
                 self.formula.begin()
             if _compiled() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
+                self._look_at_critic()
         if self._count >= self._file:
             self._file = self._count - self._count % _ROW + _ROW
             self.file()
+
+    def _look_at_critic(self) -> None:
+        """What was stepped since the actor's last step: a critic that adds up passes of several
+        updates by intention is none."""
+        known = self.networks.online.get(CRITIC)
+        of = () if known is None else known.parameters
+        stepped = {id(p) for each in self._since for p in held(each)}
+        stepped -= {*map(id, held(self.networks.actor))}
+        own = [p for p in of if id(p) in stepped]
+        if own:
+            self._ask(self.critic_cleared, self.critic_cleared.begin, own)
 
     def _close(self, steps: Sequence[SampledStep]) -> None:
         begin, pairs = self._begin, len(self.networks.pairs)
