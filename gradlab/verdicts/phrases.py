@@ -109,7 +109,9 @@ def change(
 
 
 def _range_text(over: Sequence[int]) -> str:
-    """10–25 steps"""
+    """10–25 steps; from 0 on, the critic at the start states: up to 25 steps"""
+    if len(over) > 1 and list(over) == list(range(over[-1] + 1)):
+        return f"up to {over[-1]} steps"
     return steps(over[0]) if len(over) == 1 else f"{horizons(over)} steps"
 
 
