@@ -270,7 +270,7 @@ CLAIMS = (
         "remedies/multistep",  28, "28 trials, pendulum and cart-pole",
         changed="steps of training halved before the trials that count; 23 trials were added to 5, "
         "their number fixed before",
-        beside="at equal steps h steps err more in the product of Jacobians on the pendulum (h = 10 "
+        beside="at equal steps h steps err more in the product of Jacobians on the pendulum (10: "
         "1.4 [1.2, 1.7]), less on the cart-pole (0.85 [0.74, 0.98]); the policy gradient's squared "
         "bias is lower on the pendulum (0.21 [0.098, 0.44] at h = 5, 0.045 [0.016, 0.13] at 10)",
     ),

@@ -116,7 +116,7 @@ def test_forty_claims_each_with_its_outcome_and_its_number():
         ("OPT-H", "direction shown, size not", "≥ 0.9"),
         ("BIAS-LIN", "direction shown, size not", "≥ 5"),
         ("SN-VAR", "undecided", "cart-pole"),
-        ("MULTISTEP", "undecided", "equal steps"),
+        ("MULTISTEP", "refuted", "equal steps"),
         ("DD-VS-MSE", "refuted", "equal steps"),
         ("GRADLOSS", "undecided", "equal steps"),
         ("TWO-MODEL", "refuted", "pendulum 3000 single"),
