@@ -18,6 +18,7 @@ from gradlab.runs.training.results import GOALS, Floats, Training, first_reached
 from gradlab.tools.papers.published import RETURNS, printed
 
 _EPOCH = 1000  # transitions of one row of seconds
+_LOGS_PLANS = "gradlab train --plan-horizon H"
 
 
 def returns(runs: Iterable[Training]) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def planning(runs: Iterable[Training]) -> pd.DataFrame:
         if not np.isfinite(columns.get("planned_return_mean", np.array([np.nan]))[-1]).any():
             raise InputError(
                 f"table-planning needs returns with a plan, which the run of {run.name} has not: "
-                f"gradlab train --plan-horizon H logs them"
+                f"{_LOGS_PLANS} logs them"
             )
         planned, gain = columns["planned_return_mean"][-1], columns["planned_gain_mean"][-1]
         own = columns["planned_gain_se"][-1]
