@@ -271,8 +271,8 @@ def written(
     cells = load(board).cells
     count, hours = len(cells), sum(cell.wall for cell in cells) / 3600
     put(page, "cost", f"{count:,} cells took {hours:.1f} hours of cores that other work shared, "
-        f"{3600 * hours / count:.0f} s each; cells know nothing of each other, so that as many workers as there are groups share "
-        "them (`gradlab board --workers N`, or `--ray`).")  # fmt: skip
+        f"{3600 * hours / count:.0f} s each; cells know nothing of each other, so that as many "
+        "workers as there are groups share them (`gradlab board --workers N`, or `--ray`).")  # fmt: skip
 
 
 def _ends(row: Mapping[str, float]) -> str:
