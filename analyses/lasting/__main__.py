@@ -270,9 +270,13 @@ def written(
         f"it {how_long}.")  # fmt: skip
     cells = load(board).cells
     count, hours = len(cells), sum(cell.wall for cell in cells) / 3600
-    put(page, "cost", f"{count:,} cells took {hours:.1f} hours of cores that other work shared, "
+    put(
+        page,
+        "cost",
+        f"{count:,} cells took {hours:.1f} hours of cores that other work shared, "
         f"{3600 * hours / count:.0f} s each; cells know nothing of each other, so that as many "
-        "workers as there are groups share them (`gradlab board --workers N`, or `--ray`).")  # fmt: skip
+        "workers as there are groups share them (`gradlab board --workers N`, or `--ray`).",
+    )
 
 
 def _ends(row: Mapping[str, float]) -> str:
