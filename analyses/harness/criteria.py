@@ -37,6 +37,11 @@ Numbers = Mapping[str, float]
 VERDICTS = "verdicts.json"  # of all claims of a folder
 
 
+def _three(value: float) -> str:
+    """Three digits, whole thousands without an exponent."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 @dataclass(frozen=True)
 class Part:
     """One number of a criterion.
@@ -62,12 +67,12 @@ class Part:
     @property
     def shown(self) -> str:
         """0.52 [0.35, 0.65]; without an error the value alone."""
-        value = f"{self.value:.3g}" if isfinite(self.value) else "lost"
+        value = _three(self.value) if isfinite(self.value) else "lost"
         if self.low == self.high:
             return value
         if not (isfinite(self.low) and isfinite(self.high)):
             return f"{value} [no interval]"
-        return f"{value} [{self.low:.3g}, {self.high:.3g}]"
+        return f"{value} [{_three(self.low)}, {_three(self.high)}]"
 
     @property
     def asked(self) -> str:
