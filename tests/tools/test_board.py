@@ -129,7 +129,10 @@ def test_shares_are_of_the_best_of_a_group_and_lost_branches_are_said(tmp_path: 
         for name, rows in outcomes.items()
     ]
     (tmp_path / "cells" / "t-s-0.jsonl").write_text("\n".join(lines) + "\n")
+    with (tmp_path / "cells" / "t-s-0.jsonl").open("a") as file:  # by a second command
+        file.write(lines[0] + "\n")
     table = load(tmp_path).table().set_index("estimator")
+    assert table["seeds"].to_list() == [1, 1, 1, 1]
     assert table["gain"].to_dict() == {"good": 1.0, "half": 0.5, "lost": 0.25, "harm": -0.5}
     assert table["lasts"].to_dict() == {"good": 5.0, "half": 5.0, "lost": 1.0, "harm": 0.0}
     assert table.loc["good", "kept"] == pytest.approx(4 / 6)

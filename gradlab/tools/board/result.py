@@ -93,7 +93,8 @@ class Cell:
 
 
 def cells_of(file: Path) -> list[Cell]:
-    """Cells of one file; none where it is not there. A line that a kill cut short is left out.
+    """Cells of one file; none where it is not there. A line that a kill cut short is left out, and
+    of a cell that two commands computed at the same time the first is kept.
 
     Raises:
         InputError: a line in the middle is no cell.
@@ -120,7 +121,10 @@ def cells_of(file: Path) -> list[Cell]:
                 f"{file}:{number} is no cell of a board ({error}): delete the line, and the board "
                 f"computes it again"
             ) from None
-    return found
+    first: dict[tuple[Group, str], Cell] = {}
+    for each in found:
+        first.setdefault((each.group, each.estimator), each)
+    return list(first.values())
 
 
 @dataclass(frozen=True, eq=False)
