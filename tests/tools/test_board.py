@@ -87,6 +87,18 @@ def test_a_cell_does_not_depend_on_what_is_computed_beside_it(folder: Path) -> N
     assert alone.followed == beside.followed and alone.snr == beside.snr
 
 
+def test_a_rehearsal_has_draws_and_starts_of_its_own(folder: Path) -> None:
+    task = folder / "tasks" / "line.py"
+    task.write_text(
+        task.read_text().replace("start_covariance=[[0.0]]", "start_covariance=[[1.0]]")
+    )
+    compute.Builder(str(folder), str(Path.cwd())).build(Group("line", "only", 0), ("simulator",))
+    (cell,) = load(folder).cells
+    first, again = cell.after(1), cell.after(1, rehearsed=True)
+    assert first.value != again.value
+    assert first.low < again.value < first.high
+
+
 def test_what_fails_is_an_empty_cell_with_its_reason(folder: Path) -> None:
     cells = build(folder, "none", "wrong")
     assert cells["none"].reason == "no such model" and not cells["none"].followed

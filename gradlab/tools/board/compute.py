@@ -183,7 +183,7 @@ def cell_of(
     )  # fmt: skip
     common = {
         "updates": _optional(file, "UPDATES", UPDATES), "update": load_object(f"{file}:UPDATE"),
-        "starts": empty.starts, "batch": BATCH, "seed": child(group.seed, "board"),
+        "starts": empty.starts, "batch": BATCH,
         "termination": _optional(file, "TERMINATION", "ignore"), "drop": False,
     }  # fmt: skip
     try:
@@ -194,11 +194,15 @@ def cell_of(
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             torch.manual_seed(child(group.seed, f"board {name}") >> 1)
+            # A rehearsal by the draws of what it predicts would be that, until the first refit.
+            seed, other = child(group.seed, "board"), child(group.seed, "board, rehearsed")
             followed, rehearsed = (
-                gradlab.race(task, policy, critic, {name: candidate}, refit_critic=fit, **common)
-                for fit in (True, False)
+                gradlab.race(
+                    task, policy, critic, {name: candidate}, refit_critic=fit, seed=draws, **common
+                )
+                for fit, draws in ((True, seed), (False, other))
             )
-            seconds, snr = _one_batch(candidate, task, policy, common)
+            seconds, snr = _one_batch(candidate, task, policy, common | {"seed": seed})
     except (KeyboardInterrupt, MemoryError):
         raise
     except Exception as error:  # a file of anybody's may raise anything
