@@ -241,11 +241,12 @@ def written(
     """The numbers of the paper, between its marks."""
     tasks = ", ".join(f"`{task}`" for task in dict.fromkeys(group.task for group in found))
     of = f"{len(found)} groups of {tasks}"
-    best = table.loc[table.groupby("updates")["regret"].idxmin()].set_index("updates")
-    by_gain = table[table["predictor"] == "gain"].set_index("updates")
+    of_gain, of_chance = (
+        table[table["predictor"] == name].set_index("updates") for name in ("gain", "chance")
+    )
     said = "; ".join(
-        f"after {k} the least regret is that of {best.predictor[k]} ({_ends(best.loc[k])}), gain "
-        f"leaves {_ends(by_gain.loc[k])}"
+        f"after {k} updates the estimator of the largest first gain leaves {_ends(of_gain.loc[k])} "
+        f"of the best, chance {_ends(of_chance.loc[k])}"
         for k in (25, 100)
     )
     put(page, "abstract", f"On {of}: {said}.")
