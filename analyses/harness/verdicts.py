@@ -175,7 +175,7 @@ def listed(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
 
 def decided(made: Mapping[str, object], folder: Path) -> str:
     """What was asked, the numbers that decide, one a line, and every other folded."""
-    parts = [part for part in parts_at(made, folder) if part.of != "beside"]
+    parts = [part for part in parts_at(made, folder) or () if part.of != "beside"]
     order = ("missed", "undecided", "met")
     parts = sorted(parts, key=lambda part: (part.of != "sentence", order.index(part.state)))
     lines = [
@@ -202,18 +202,20 @@ def row(made: Mapping[str, object], folder: Path) -> str:
 
 def word(made: Mapping[str, object], folder: Path) -> Outcome:
     """The outcome of a verdict by its parts; of one without any, by what it says itself."""
-    if made["claim"] in PREMISES:
-        return "not tried"
     parts = parts_at(made, folder)
-    return outcome(parts) if parts else "holds" if made["holds"] else "undecided"
+    if parts is None:
+        return "holds" if made["holds"] else "undecided"
+    return outcome(parts)
 
 
-def parts_at(made: Mapping[str, object], folder: Path) -> list[Part]:
-    """The parts of its criterion; none of a run at a smaller scale, which lacks numbers of them."""
+def parts_at(made: Mapping[str, object], folder: Path) -> list[Part] | None:
+    """The parts of its criterion, none where it was not tried; None: it has no parts, or is of a
+    run at a smaller scale, which lacks numbers of them."""
     claim = str(made["claim"])
     with suppress(KeyError):
-        return parts_of(claim, folder / claim.lower()) if claim in PARTS else []
-    return []
+        if claim in PARTS or claim in PREMISES:
+            return parts_of(claim, folder / claim.lower())
+    return None
 
 
 if __name__ == "__main__":

@@ -211,3 +211,12 @@ def test_a_page_lists_the_numbers_that_decide_one_a_line_what_was_missed_first()
     assert text.strip().startswith("**COND1: refuted.** Asked: ")
     assert [line.split(" | ")[-1] for line in lines] == ["missed |", *["met |"] * 7]
     assert text.index("<details>") < text.index(made["sentence"]) < text.index("</details>")
+
+
+@pytest.mark.parametrize(
+    "folder, stem, expected",
+    [("scale", "staleness", "not tried"), ("remedies", "sn-train", "not tried"),
+     ("horizon-claims", "early-late-return", "holds")],
+)  # fmt: skip
+def test_a_page_says_what_was_not_tried_and_what_has_no_parts(folder, stem, expected):
+    assert verdicts.word(read_verdicts(REPORTS / folder)[stem], REPORTS / folder) == expected
