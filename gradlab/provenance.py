@@ -23,7 +23,9 @@ def environment(begun: float | None = None) -> dict[str, str]:
     """Versions, commit, time and threads of this process, as text; of work in float64 that began
     at this time of `time.monotonic`, its precision and seconds, too."""
     versions = {name: _version(name) for name in _REPORTED}
-    seconds = "" if begun is None else f"{time.monotonic() - begun:.1f}"
+    work = {} if begun is None else {
+        "precision": "float64", "wall_seconds": f"{time.monotonic() - begun:.1f}",
+    }  # fmt: skip
     return {
         "gradlab": _version("gradlab"),
         "commit": commit(),
@@ -32,8 +34,7 @@ def environment(begun: float | None = None) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "machine": f"{platform.system()} {platform.machine()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **({"precision": "float64", "wall_seconds": seconds} if seconds else {}),
-    }
+    } | work
 
 
 @cache

@@ -169,15 +169,8 @@ class Measure:
             progress.plan(prices, self._memory(judged, given, horizon, truth))
             networks = given | self._made(task, given, termination, progress)
             names = (
-                "starts",
-                "batch",
-                "seed",
-                "attribute",
-                "judges",
-                "trim_starts",
-                "also",
-                "surface",
-            )
+                "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
+            )  # fmt: skip
             settings: dict[str, Any] = {name: getattr(self, name) for name in names}
             settings |= {"truth": truth, "law": law, "termination": termination}
             settings |= {"strata": None if self.strata else False, "update": update}

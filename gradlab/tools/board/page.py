@@ -16,7 +16,7 @@ from gradlab.reporting.numbers import cell, sortable
 from gradlab.reporting.page import Page, PageSource, Section, panel
 from gradlab.tools.board.result import Board
 from gradlab.verdicts.screen import Fact, Screen
-from gradlab.wording import duration
+from gradlab.wording import duration, signed
 
 _HEADINGS = (
     "task", "stage", "estimator", "first update, %", "lasts, updates", "at the end, %",
@@ -116,7 +116,7 @@ def _ranged(row: Mapping[Any, Any], name: str, scale: float) -> str:
 
 
 def _whole(value: float) -> str:
-    return "lost" if math.isinf(value) or math.isnan(value) else f"{value:.0f}".replace("-", "−")
+    return "lost" if math.isinf(value) or math.isnan(value) else signed(f"{value:.0f}")
 
 
 def _plain(value: float, scale: float) -> str:
@@ -134,7 +134,7 @@ def screen(board: Board) -> Screen:
         groups = len({cell.group for cell in board.cells})
         where = "one group" if groups == 1 else f"{groups} groups"
         text = f"Keep the policy: no estimator raises the return in {where}."
-        return Screen(text, "choose", "medians over seeds, which predict no other task yet", ())
+        return Screen(text, "choose", _SURE, ())
     stages = len(there.groupby(["task", "stage"]))
     own = [name for name in often.index if name not in board.oracles]
     named = list(dict.fromkeys([*own[:1], often.index[0]]))
@@ -154,10 +154,10 @@ def screen(board: Board) -> Screen:
         parts = [
             f"Keep the policy: no estimator raises the return on the whole in {stages} stages."
         ]
-    sure = "medians over seeds, which predict no other task yet"
-    return Screen(" ".join(parts), "choose", sure, tuple(facts), _FIGURE)
+    return Screen(" ".join(parts), "choose", _SURE, tuple(facts), _FIGURE)
 
 
+_SURE = "medians over seeds, which predict no other task yet"
 _HOW = (
     "Change of the return after all updates, as a share of the largest: median over stages of "
     "medians over seeds. Named: the largest mean over stages, each share cut at ±100%."
