@@ -258,14 +258,18 @@ def places(length: int = LENGTH) -> Iterator[tuple[Place, int]]:
     for law, n in FULL.items():
         for iteration in iterations:
             for task in TASKS:
-                tailed = task == "path_tracking" and iteration == 0 and law != RETURN
                 if law != "starts" or iteration > 0:
-                    yield Place(task, iteration, 0, law), MANY if tailed else n
+                    yield _sized(Place(task, iteration, 0, law), n)
     for seed in range(1, SEEDS):
         for iteration in iterations:
             for task in TASKS:
-                tailed = task == "path_tracking" and iteration == 0
-                yield Place(task, iteration, seed, "visited"), MANY if tailed else FEW
+                yield _sized(Place(task, iteration, seed, "visited"), FEW)
+
+
+def _sized(place: Place, n: int) -> tuple[Place, int]:
+    """With `MANY` starts where a few of them carry most of the truth."""
+    tailed = place.task == "path_tracking" and place.iteration == 0 and place.law != RETURN
+    return place, MANY if tailed else n
 
 
 def main(
