@@ -345,15 +345,21 @@ def test_a_swap_is_named_within_50_updates(what, marked):
     assert all(alarm.message.startswith(SWAPPED[what]) for alarm in probe.alarms)
 
 
-def test_agents_that_are_trained_one_after_the_other_are_no_swap():
+@pytest.mark.parametrize("critics", [False, True])
+def test_agents_that_are_trained_one_after_the_other_are_no_swap(critics):
     probes, names = [], []
     for _ in range(2):
-        policy, rows = actor(), []
+        policy, critic, rows = actor(), nn.Linear(8, 1), []
         optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
+        regression = torch.optim.Adam(critic.parameters(), 1e-3)
         probes.append(gradlab.Probe(policy, optimizer, log=rows.append))
         names.append(rows)
         with pytest.warns(RuntimeWarning, match="close this one") if len(names) > 1 else _quiet():
             for _ in range(60):
+                if critics:  # new, and of other shapes: no sign that the first loop goes on
+                    regression.zero_grad()
+                    critic(torch.randn(4, 8)).mean().backward()
+                    regression.step()
                 optimizer.zero_grad()
                 policy(torch.randn(8, 2)).mean().backward()
                 optimizer.step()

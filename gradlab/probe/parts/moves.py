@@ -403,10 +403,11 @@ class TrainedByLoop:
         self.marks = 0  # since the actor's last step
         self._policy, self._actor = policy, actor
         self._tensors = [*policy.parameters()]
-        self._known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # "": of the loop
+        # "": of the loop; None: of other shapes, and new since the actor's last step
+        self._known: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
         self._steps = Counter[str]()  # since the actor's last one, by words
         self._looks = self._stepped = self._longest = 0
-        self._goes_on = self._said = False
+        self._new = self._goes_on = self._said = False
         self.replaced = ""  # by what, in words
 
     def see(self, optimizer: Any) -> None:
@@ -418,16 +419,18 @@ class TrainedByLoop:
             if len(now) != len(self._tensors) or any(a is not b for a, b in pairs):
                 self.replaced = "the policy's layers were replaced: make a new probe when they are"
         if optimizer is self._actor:
-            if self._steps:
-                self._longest = max(self._longest, *self._steps.values())
+            if self._new:
+                self._longest = max([self._longest, *self._steps.values()])
                 self._known.update(dict.fromkeys([*self._known], ""))
                 self._steps.clear()
+                self._new = False
             self._stepped, self._goes_on, self.marks = self._stepped + 1, False, 0
             return
         if optimizer not in self._known:
             self._known[optimizer] = self._words(optimizer)
+            self._new = True
         words = self._known[optimizer]
-        self._goes_on |= not words
+        self._goes_on |= words == ""
         if not words:
             return
         self._steps[words] += 1
@@ -440,12 +443,12 @@ class TrainedByLoop:
             else:
                 say(f"sees that {text}")
 
-    def _words(self, optimizer: Any) -> str:
+    def _words(self, optimizer: Any) -> str | None:
         mine, its = ({id(p): p.shape for p in held(each)} for each in (self._actor, optimizer))
         if any(id(p) in its for p in self._tensors):
             return _OPTIMIZER
         alike = [*mine.values()] == [*its.values()] and not mine.keys() & its.keys()
-        return _POLICIES if alike else ""
+        return _POLICIES if alike else None
 
     def answer(self, *_: object) -> CheckAnswer:
         if self.replaced:
