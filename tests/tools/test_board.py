@@ -66,7 +66,7 @@ def value(k: float) -> tuple[float, float]:
 
 def build(folder: Path, *names: str) -> dict[str, Cell]:
     compute.Builder(str(folder), str(Path.cwd())).build(Group("line", "only", 0), names)
-    return {cell.estimator: cell for cell in cells_of(folder / "cells" / "line-only-0.jsonl")}
+    return {cell.estimator: cell for cell in cells_of(folder / "cells" / "line.jsonl")}
 
 
 def test_updates_along_the_exact_gradient_change_the_return_as_the_closed_form(
@@ -82,7 +82,7 @@ def test_updates_along_the_exact_gradient_change_the_return_as_the_closed_form(
 
 def test_a_cell_does_not_depend_on_what_is_computed_beside_it(folder: Path) -> None:
     alone = build(folder, "data")["data"]
-    (folder / "cells" / "line-only-0.jsonl").unlink()
+    (folder / "cells" / "line.jsonl").unlink()
     beside = build(folder, "simulator", "data")["data"]
     assert alone.followed == beside.followed and alone.snr == beside.snr
 
@@ -108,13 +108,16 @@ def test_what_fails_is_an_empty_cell_with_its_reason(folder: Path) -> None:
 
 def test_a_line_cut_short_is_computed_again_and_a_foreign_one_is_named(folder: Path) -> None:
     build(folder, "none", "wrong")
-    file = folder / "cells" / "line-only-0.jsonl"
+    file = folder / "cells" / "line.jsonl"
     file.write_text(file.read_text()[:-20])
     (left,) = compute.missing(folder).values()
     assert left == ("data", "simulator", "wrong")
     assert set(build(folder, "data")) == {"none", "data"}  # after the torn line
+    held = file.read_text()
+    build(folder, "data", "none")  # there by now
+    assert file.read_text() == held
     file.write_text("{}\n" + file.read_text())
-    with pytest.raises(InputError, match=r"line-only-0.jsonl:1 is no cell"):
+    with pytest.raises(InputError, match=r"line.jsonl:1 is no cell"):
         load(folder)
 
 
@@ -140,8 +143,8 @@ def test_shares_are_of_the_best_of_a_group_and_lost_branches_are_said(tmp_path: 
         json.dumps({**vars(Cell("t", "s", 0, name)), "followed": rows, "rehearsed": rows})
         for name, rows in outcomes.items()
     ]
-    (tmp_path / "cells" / "t-s-0.jsonl").write_text("\n".join(lines) + "\n")
-    with (tmp_path / "cells" / "t-s-0.jsonl").open("a") as file:  # by a second command
+    (tmp_path / "cells" / "t.jsonl").write_text("\n".join(lines) + "\n")
+    with (tmp_path / "cells" / "t.jsonl").open("a") as file:  # by a second command
         file.write(lines[0] + "\n")
     table = load(tmp_path).table().set_index("estimator")
     assert table["seeds"].to_list() == [1, 1, 1, 1]

@@ -9,7 +9,7 @@ A folder holds what is compared, and what was found:
                           critic; UPDATES, SEEDS, STARTS where they differ from those here
     estimators/NAME.py    make(task, critic) → a candidate of `gradlab.race`, or in words why it is
                           none there
-    cells/TASK-STAGE-SEED.jsonl     a line for each cell, written as soon as it is known
+    cells/TASK.jsonl                a line for each cell, written as soon as it is known
 
 Every cell of a group meets the same starts and noise, and knows nothing of the others: one that is
 added later stands beside those that are there.
@@ -17,6 +17,7 @@ added later stands beside those that are there.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -37,7 +38,7 @@ from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import as_critic
-from gradlab.tools.board.result import CELLS, Cell, Group, ReturnChange, cells_of
+from gradlab.tools.board.result import CELLS, Cell, Group, ReturnChange, cells_of, computed, load
 from gradlab.user_code.loading import load_object
 
 UPDATES, SEEDS, STARTS, BATCH = 100, (0, 1, 2, 3, 4), 256, 256
@@ -127,10 +128,10 @@ def missing(folder: Path, only: Sequence[str] = ()) -> dict[Group, tuple[str, ..
         return not chosen[kind] or str(name) in chosen[kind]
 
     left = {}
+    there = computed(load(folder).cells)
     for group in groups:
         if all(wanted(kind, getattr(group, kind)) for kind in ("task", "stage", "seed")):
-            there = {cell.estimator for cell in cells_of(folder / CELLS / group.file)}
-            lacking = tuple(n for n in every if wanted("estimator", n) and n not in there)
+            lacking = tuple(n for n in every if wanted("estimator", n) and (group, n) not in there)
             if lacking:
                 left[group] = lacking
     return left
@@ -152,23 +153,26 @@ class Builder:
         """Compute some cells of a group and append each to its file; returns the seconds."""
         begun = time.monotonic()
         file = sources(self._folder)[group.task].file
+        made = estimators(self._folder)
         task, policy, critic = load_object(f"{file}:make")(group.stage, group.seed)
         policy, critic = double_copy("policy", policy), double_copy("critic", as_critic(critic))
-        path = self._folder / CELLS / group.file
+        path = self._folder / CELLS / f"{group.task}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        if before and not before.endswith("\n"):  # a line that a kill cut short
-            kept = path.with_suffix(".tmp")
-            kept.write_text(before[: before.rfind("\n") + 1], encoding="utf-8")
-            os.replace(kept, path)
         for name in names:
-            made = estimators(self._folder)[name]
-            cell = cell_of(group, file, name, made, task, policy, critic)
-            with path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(asdict(cell)) + "\n")
-                lines.flush()
-                os.fsync(lines.fileno())
+            if (group, name) not in computed(cells_of(path)):  # by another command, meanwhile
+                _append(path, cell_of(group, file, name, made[name], task, policy, critic))
         return time.monotonic() - begun
+
+
+def _append(path: Path, cell: Cell) -> None:
+    """A line more, one command at a time, in the place of one that a kill cut short."""
+    with path.open("ab+") as lines:
+        fcntl.flock(lines, fcntl.LOCK_EX)
+        lines.seek(0)
+        lines.truncate(lines.read().rfind(b"\n") + 1)
+        lines.write(json.dumps(asdict(cell)).encode() + b"\n")
+        lines.flush()
+        os.fsync(lines.fileno())
 
 
 def cell_of(

@@ -32,10 +32,6 @@ class Group:
     stage: str
     seed: int
 
-    @property
-    def file(self) -> str:
-        return f"{self.task}-{self.stage}-{self.seed}.jsonl"
-
 
 class ReturnChange(NamedTuple):
     """Change of the return after some updates, with its 95% interval over starts."""
@@ -125,6 +121,11 @@ def cells_of(file: Path) -> list[Cell]:
     for each in found:
         first.setdefault((each.group, each.estimator), each)
     return list(first.values())
+
+
+def computed(cells: Iterable[Cell]) -> set[tuple[Group, str]]:
+    """Where there is a cell, empty ones included."""
+    return {(cell.group, cell.estimator) for cell in cells}
 
 
 @dataclass(frozen=True, eq=False)
