@@ -45,9 +45,10 @@ class Verdict:
     def text(self, reports: Path) -> str:
         place = reports / self.file
         numbers = read_verdicts(place.parent)[place.name]["numbers"]
-        ends = [numbers.get(f"{self.name} {end}") for end in ("low", "high")]
+        ends = [numbers.get(f"{self.name}{joint}{end}") for end in ("low", "high")
+                for joint in (" ", "_") if f"{self.name}{joint}{end}" in numbers]  # fmt: skip
         value = numbers[self.name]
-        return f"{value:.3g}".replace("-", "−") if None in ends else interval(value, *ends)
+        return f"{value:.3g}".replace("-", "−") if len(ends) < 2 else interval(value, *ends)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ def half_width(values: ArrayLike, level: float = 0.95) -> NDArray[np.float64]:
     return np.asarray(quantile * samples.std(axis=-1, ddof=1) / n**0.5)
 
 
-def geometric_mean(ratios: ArrayLike) -> tuple[float, float, float]:
+def geometric_mean(ratios: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
     """Of positive numbers: the mean and the ends of its interval."""
     logs = np.log(np.asarray(ratios, dtype=np.float64))
-    half = float(half_width(logs))
+    half = float(half_width(logs, level))
     value, low, high = np.exp(logs.mean() + np.array([0.0, -half, half]))
     return float(value), float(low), float(high)

@@ -16,9 +16,9 @@ likelihood for as long as that took. Jacobian of s' alone, the reward is known; 
 on its velocity limit are left out, and given beside. At 3,000 rows also with ReLU, and with the
 squares divided by the predicted variance (w = 1).
 
-The same fits serve PRED-COST, TWO-MODEL and CAPACITY. Five trials came first and left PRED-COST and
-TWO-MODEL undecided, at a price of 16 and 19 more. Twenty more were then fixed, before any of them;
-all 25 are judged once.
+The same fits serve PRED-COST, TWO-MODEL-BIAS and CAPACITY-ERRORS. Five trials came first and left
+PRED-COST and TWO-MODEL-BIAS undecided, at a price of 16 and 19 more. Twenty more were then fixed,
+before any of them; all 25 are judged once.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""TWO-MODEL: states of one model and Jacobians of another, does it lower the gradient's bias?
+"""TWO-MODEL-BIAS: states of one model and Jacobians of another, does it lower the gradient's bias?
 
     claim       two models (prediction and gradient) beat a single model with the
                 directional-derivative loss; both beat a model without it
     paper       DDPPO, Figs. 3 right and 5
-    criterion   its five-minute proxy: squared bias of the policy gradient, roll-outs of the
-                prediction model with Jacobians of the gradient model, below that of the gradient
-                model alone and below that of the prediction model alone (whole 95% intervals of the
-                paired ratios), pendulum at every data size and cart-pole
+    criterion   a proxy of returns, which TWO-MODEL judges (`analyses.model_based.claims`): squared
+                bias of the policy gradient, roll-outs of the prediction model with Jacobians of the
+                gradient model, below that of the gradient model alone and below that of the
+                prediction model alone (whole 95% intervals of the paired ratios), pendulum at every
+                data size and cart-pole
 
     python -m analyses.remedies.two_model [--small] [--output reports/remedies] [--trials FILE]
 
@@ -58,7 +59,7 @@ def judge(trials: pd.DataFrame) -> Verdict:
         f"not part of the proxy."
     )
     return Verdict(
-        "TWO-MODEL",
+        "TWO-MODEL-BIAS",
         "DDPPO, Figs. 3 right and 5",
         "bias² of prediction roll-outs × gradient model's Jacobians below that of the single model "
         "with the loss and below that of the one without (whole 95% intervals), pendulum at every "
