@@ -187,7 +187,8 @@ CLAIMS = (
         "remedies/sn-train",  5, "5 paired seeds, pendulum, 2,500 iterations",
         "pendulum instead of Hopper and Walker2d",
         "judged at h = 3 and 15, unroll 30 shown beside",
-        beside="normalising costs return there (its paired interval is below 0). On the cart-pole swing-up (SN-TRAIN-SWING-UP) h = 15 less h = 3 of plain training is "
+        beside="normalising costs return there (its paired interval is below 0). On the cart-pole "
+        "swing-up (SN-TRAIN-SWING-UP) h = 15 less h = 3 of plain training is "
         "{model-based/sn-train-swing-up|rp-dp-h15-cart-pole − rp-dp-cart-pole} at the end, where "
         "the premise asks for −3.8: by its estimate, not by its interval; normalised less plain is "
         "{model-based/sn-train-swing-up|rp-dp-sn-h15-cart-pole − rp-dp-h15-cart-pole} there",
@@ -446,6 +447,8 @@ def still_open(claim: Claim) -> str:
     if settling is None:
         return ""
     part, more = settling
+    if not isfinite(part.high - part.low):
+        return f"{part.label}: {part.value:g} by their intervals"
     if claim.outcome == "undecided":
         verb = "refute" if part.wrong else "decide"
         return f"{enough(claim, more)} would {verb} it, by {part.label} {part.shown}"

@@ -155,10 +155,10 @@ def u_shape(of: Numbers) -> Iterator[Part]:
     if "slope_high_largest" in of:
         slope = of["slope_high_largest"]
         yield exact("slope of log error, upper end, worst cell", slope, "below", 0)
-    # From the cells whose intervals show a U up to all that are not shown to have none.
-    shown, most = of["cells_with_a_u"], of["cells"] - of["cells_without_a_u"]
-    label = f"learned models, cells of {of['cells']:.0f} with a U by their intervals"
-    yield Part(label, shown, shown, most, "above", of["cells"])
+    yield exact("learned models, cells shown to have no U", of["cells_without_a_u"], "below", 0)
+    label, shown = f"learned models, cells of {of['cells']:.0f} with a U", of["cells_with_a_u"]
+    every = shown == of["cells"]
+    yield Part(label, shown, *((shown, shown) if every else (nan, nan)), "above", of["cells"])
     asked = exact("learned models, cells with a U of our size", of["cells_learned_met"], "above",
                   of["cells"])  # fmt: skip
     yield from counted([asked], "size")
