@@ -176,7 +176,9 @@ def _in_one_dtype(
         starts = replace(starts, states=starts.states.double(), weight=starts.weight.double())
     else:
         starts = starts.double()
-    return replace(estimator, tail=tail), double_copy("policy", policy), starts
+    place = next(policy.parameters(), torch.zeros(())).device
+    own = double_copy("policy", policy).to(place)
+    return replace(estimator, tail=tail), own, starts
 
 
 def checked(

@@ -170,7 +170,7 @@ def _states_at(
     found_alive = torch.ones(m, k, dtype=torch.bool)
     last = when.amax(dim=1)
     for t in range(int(last.max())):
-        running = ((last > t) & (alive | ~mask)).nonzero()[:, 0]
+        running = ((last > t) & (alive | (not mask))).nonzero()[:, 0]
         epsilon = policy_noise_at(policy, m, seed, t, begin)
         xi = simulator.sample_noise(m, stream(seed, "dynamics", t), begin.dtype)
         for block in row_blocks(len(running)):

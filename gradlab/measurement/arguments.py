@@ -15,7 +15,6 @@ the default estimators of a policy that has one, as in Dreamer.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -323,7 +322,7 @@ def estimators_at(
                 got = type(estimator).__name__
                 raise InputError(f"estimator {name!r} is a {got}: measure its parts, Estimators")
             own = estimator.tail.critic
-            copied = None if own is None else copy.deepcopy(own).double()
+            copied = None if own is None else double_copy("critic", own)
             of_critic = estimator.jacobians is None and estimator.way.differentiates
             tail = replace(estimator.tail, critic=copied, horizon=0 if of_critic else horizon)
             lengthened[name] = replace(estimator, tail=tail)

@@ -256,7 +256,7 @@ def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
         expected = "a number of starts, a tensor [N, ds] or a Path"
         validation.instance("starts", starts, (Tensor, np.ndarray, list, tuple), expected)
         try:
-            starts = torch.as_tensor(starts).double()
+            starts = torch.as_tensor(starts).cpu().double()
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise InputError(f"starts is no tensor [N, ds] of numbers: {error}") from None
     begin = as_starts(starts, task.simulator.state_dim)

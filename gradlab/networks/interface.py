@@ -165,7 +165,7 @@ def check_trainable(policy: nn.Module) -> None:
 
 
 def double_copy(name: str, module: nn.Module) -> nn.Module:
-    """A float64 copy of a user's network, which is left alone.
+    """A float64 copy of a user's network on the CPU, where simulators are; it is left alone.
 
     Raises:
         InputError: it is no module, or none that can be copied.
@@ -180,7 +180,10 @@ def double_copy(name: str, module: nn.Module) -> nn.Module:
     if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
         raise InputError(f"{name} has lazy parameters: run one forward pass first")
     try:
-        return copy.deepcopy(module).double()
+        copied = copy.deepcopy(module)
+        # What has no values, on the meta device, stays where it is: no pass may read it.
+        copied._apply(lambda x: x if x.is_meta else x.cpu())  # type: ignore[no-untyped-call]
+        return copied.double()
     except RuntimeError as error:
         raise InputError(
             f"{name} cannot be copied ({str(error).splitlines()[0][:100]}…): with weight_norm or "

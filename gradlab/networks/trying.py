@@ -36,6 +36,10 @@ _CAST = (
     "; it turns its inputs to another dtype: leave that out (Stable-Baselines3's: "
     "gradlab.integrations.stable_baselines3.parts_of(model).{})"
 )
+_ELSEWHERE = (
+    "; its inputs are on {}: what it computes with is to be there, too, as by .to(state.device) or "
+    "as a buffer of the module"
+)
 _INPUTS = (
     "; of one input, critic=lambda s, a: net(torch.cat([s, a], 1)); a critic of states alone needs "
     "Tail(value='V')"
@@ -140,6 +144,8 @@ def _cure(name: str, error: Exception, inputs: tuple[Tensor, ...]) -> str:
     words = str(error)
     if isinstance(error, NotImplementedError) and name == "policy":
         return _SPLIT
+    if "device" in words:
+        return _ELSEWHERE.format(inputs[0].device)
     if "dtype" in words:
         return _CAST.format(name)
     if name == "critic":

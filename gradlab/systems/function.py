@@ -167,7 +167,7 @@ class FunctionSystem:
                     f"step returned {name} in {value.dtype} for states in {state.dtype}: compute "
                     f"it in the states' dtype (a network: .to(state.dtype))"
                 )
-        return after.to(state.dtype), reward.to(state.dtype)
+        return after.to(state), reward.to(state)
 
 
 def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
     if living.shape != after.shape[:1] or living.dtype != torch.bool:
         got = f"{living.dtype} {tuple(living.shape)}"
         raise InputError(f"alive returned {got}, expected torch.bool {tuple(after.shape[:1])}")
-    return living
+    return living.to(after.device)
 
 
 def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor]) -> object:
@@ -194,6 +194,11 @@ def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor])
 def _remedy(words: str, state: Tensor) -> str:
     if "numpy" in words or "data pointer" in words:
         return ": write it with torch operations, without numpy, so that it can be differentiated"
+    if "device" in words:
+        return (
+            f": its states are on {state.device}; what it computes with is to be there, too, as by "
+            f".to(state.device)"
+        )
     if "in-place" in words or "inplace" in words:
         return (
             ": write it without changing a tensor in place (state = state.clone() first), and a "

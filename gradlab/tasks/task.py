@@ -42,7 +42,7 @@ from gradlab.user_code.calls import running
 
 @dataclass(frozen=True)
 class _StartLaw:
-    """(n, generator) → float64 [n, ds], of a function (n, generator) or (n)."""
+    """(n, generator) → float64 [n, ds] on the CPU, of a function (n, generator) or (n)."""
 
     function: Callable[..., Any]
     state_dim: int
@@ -70,7 +70,7 @@ class _StartLaw:
                 f"[{n}, {self.state_dim}]"
             )
         values = drawn.clone() if drawn.is_inference() else drawn.detach()
-        return values.double()
+        return values.cpu().double()
 
 
 def _start_law(function: Callable[..., Any], state_dim: int) -> _StartLaw:

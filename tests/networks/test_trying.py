@@ -54,6 +54,9 @@ def old_weight_norm():
         return torch.nn.utils.weight_norm(nn.Linear(2, 1))
 
 
+ELSEWHERE = torch.ones(1, 1, dtype=torch.float64, device="meta")  # as of a GPU
+
+
 def sb3_actor():
     import stable_baselines3  # takes half a second
 
@@ -101,6 +104,10 @@ def test_a_policy_that_cannot_be_measured_is_told_why(make, words):
         (lambda s, a: F.dropout(valued(s, a), 0.05), "critic gives other values for the same"),
         (lambda s, a: 0.0, "critic returns a float, expected one tensor: return [N], computed"),
         (lambda s, a: [][0], "list index out of range"),
+        (
+            lambda s, a: torch.cat([s, ELSEWHERE.expand(len(s), 1)], 1),
+            "its inputs are on cpu: what it",
+        ),
     ],
 )
 def test_a_critic_that_cannot_be_differentiated_is_told_why(critic, words):

@@ -183,6 +183,7 @@ def test_mujoco_torch_beside_a_mujoco_that_it_does_not_know_is_one_line(monkeypa
 
 
 STATE = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
+ELSEWHERE = torch.ones(1, 1, dtype=torch.float64, device="meta")  # as of a GPU
 
 
 def scalar(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,6 +261,10 @@ def test_a_column_of_rewards_and_of_survivors_is_taken_as_rows():
         (lambda s: (s, s[:, 0]), r"step takes \(state, action\)"),
         (lambda s, a: (s, s[:, 3]), "step failed .IndexError"),
         (lambda s, a: (s.add_(a), s[:, 0]), "without changing a tensor in place"),
+        (
+            lambda s, a: (torch.where(s > 0, s, ELSEWHERE), s[:, 0]),
+            r"its states are on cpu; .*\.to\(",
+        ),
     ],
 )
 def test_a_step_that_cannot_be_differentiated_is_told_in_one_line(step, words):

@@ -85,8 +85,8 @@ def at_once(system: System, points: Points) -> Tensor:
 
 
 def _remedy(words: str) -> str:
-    if "CUDA" in words or "cuda" in words:
-        return ": this machine has no such GPU; build the simulator for the CPU"
+    if "device" in words or "CUDA" in words:
+        return ": states are given on the CPU: build the simulator there, or let its step move them"
     return ""
 
 
