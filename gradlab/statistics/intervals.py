@@ -226,19 +226,15 @@ def _norm(estimate: Estimate, se: float, level: float) -> Interval:
 
 def _variance(estimate: Estimate, se: float, level: float) -> Interval:
     if estimate.stratified and estimate.value > 0:
-        return _of_strata(estimate, se, level)
+        squares = (estimate.left_out - estimate.left_out.mean()) ** 2
+        if not squares.any():
+            return Interval(estimate.value, estimate.value, se, "without error")
+        freedom = squares.sum() ** 2 / (squares**2).sum()
+        factor = float(np.exp(student(max(freedom, 1.0), level) * se / estimate.value))
+        low, high = estimate.value / factor, estimate.value * factor
+        return Interval(low, high, se, "strata, Student's t of the logarithm")
     low, high = skewness_corrected(estimate, level)
     return Interval(max(low, 0.0), max(high, 0.0), se, "jackknife with skewness")
-
-
-def _of_strata(estimate: Estimate, se: float, level: float) -> Interval:
-    squares = (estimate.left_out - estimate.left_out.mean()) ** 2
-    if not squares.any():
-        return Interval(estimate.value, estimate.value, se, "without error")
-    freedom = squares.sum() ** 2 / (squares**2).sum()
-    factor = float(np.exp(student(max(freedom, 1.0), level) * se / estimate.value))
-    low, high = estimate.value / factor, estimate.value * factor
-    return Interval(low, high, se, "strata, Student's t of the logarithm")
 
 
 def _root(estimate: Estimate, se: float, level: float) -> Interval:

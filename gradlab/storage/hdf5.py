@@ -78,26 +78,23 @@ def as_hdf5(record: Record) -> bytes:
         for name, value in record.attributes.items():
             run.attrs[name] = value
         for name, arrays in record.groups.items():
-            _write_group(file.create_group(name, track_order=True), arrays)
+            group = file.create_group(name, track_order=True)
+            for key, array in arrays.items():
+                values = array.values
+                if values.dtype.kind in "OU":
+                    values = values.astype(h5py.string_dtype("utf-8"))
+                else:
+                    values = np.ascontiguousarray(values).reshape(values.shape)
+                dataset = group.create_dataset(key, data=values)
+                dataset.attrs["unit"] = array.unit
+                if array.dims == (key,):
+                    dataset.make_scale(key)
+            for key, array in arrays.items():
+                for axis, dim in enumerate(array.dims):
+                    group[key].dims[axis].label = dim
+                    if array.dims != (key,):  # HDF5 lets no scale have a scale
+                        group[key].dims[axis].attach_scale(group[dim])
     return content.getvalue()
-
-
-def _write_group(group: Any, arrays: Mapping[str, Array]) -> None:
-    for name, array in arrays.items():
-        values = array.values
-        if values.dtype.kind in "OU":
-            values = values.astype(h5py.string_dtype("utf-8"))
-        else:
-            values = np.ascontiguousarray(values).reshape(values.shape)
-        dataset = group.create_dataset(name, data=values)
-        dataset.attrs["unit"] = array.unit
-        if array.dims == (name,):
-            dataset.make_scale(name)
-    for name, array in arrays.items():
-        for axis, dim in enumerate(array.dims):
-            group[name].dims[axis].label = dim
-            if array.dims != (name,):  # HDF5 lets no scale have a scale
-                group[name].dims[axis].attach_scale(group[dim])
 
 
 def check_record(record: Record) -> None:

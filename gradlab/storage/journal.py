@@ -133,7 +133,18 @@ class Journal:
             if values.ndim and not layout.takes(name, values.shape):
                 raise InputError(f"{name!r} of {table!r} has shape {values.shape}: check the row")
         self._write({"kind": "row", "table": table, "text": text}, numbers)
-        self._settle()
+        # It is forced to disk and folded when it is time.
+        now = time.monotonic()
+        if now - self._synced < SYNC:
+            return
+        self._sync()
+        self._synced = now
+        if self._child is not None and self._child.poll() is not None:
+            self._finish_fold()
+        size = os.fstat(self._file.fileno()).st_size
+        due = max(SMALLEST, SHARE * size_of(self.path), self._give_up_below)
+        if self._child is None and size > due:
+            self._start_fold()
 
     def close(self) -> None:
         """Fold what is left. Where that cannot be done the journal stays, readable.
@@ -146,21 +157,18 @@ class Journal:
             return
         try:
             if not self._gone:
-                self._finish()
+                self._check_there()
+                if self._child is not None:
+                    self._child.wait()
+                    self._finish_fold()
+                self._sync()
+                if self._folds_the_rest():
+                    journal_of(self.path).unlink(missing_ok=True)
+                self._sweep()
         finally:
             self._file.close()
             if self._folded is not None:
                 self._folded.close()
-
-    def _finish(self) -> None:
-        self._check_there()
-        if self._child is not None:
-            self._child.wait()
-            self._finish_fold()
-        self._sync()
-        if self._folds_the_rest():
-            journal_of(self.path).unlink(missing_ok=True)
-        self._sweep()
 
     def _folds_the_rest(self) -> bool:
         """Everything into the file; a short run here, since a process takes longer to begin."""
@@ -192,12 +200,7 @@ class Journal:
             raise _damaged(self.path, error) from error
         self.attributes[RUN] = run or secrets.token_hex(8)
         self._older = bool(base) and RUN not in base
-        self._trim(base, before)
-        self._hold_folded()
-        self._write(self._opening(), {})
-
-    def _trim(self, base: Mapping[str, Attribute], before: Sequence[tuple[int, Frame]]) -> None:
-        """Cut a torn tail off; refuse a run that has other tables."""
+        # A torn tail is cut off; a run that has other tables is refused.
         try:
             kept = [frame for _, frame in before if frame.header.get("kind") == "open"]
             earlier = [folded_tables(base), *(opened_tables(frame) for frame in kept)]
@@ -205,11 +208,13 @@ class Journal:
             raise _damaged(self.path, error) from error
         for tables in earlier:
             joined(tables, self.tables, self.path)
-            if lost := sorted(tables.keys() - self.tables.keys()):
+            if missing := sorted(tables.keys() - self.tables.keys()):
                 raise InputError(
-                    f"{self.path} has other tables ({', '.join(lost)}): choose another output"
+                    f"{self.path} has other tables ({', '.join(missing)}): choose another output"
                 )
         self._file.truncate(before[-1][0] if before else 0)
+        self._hold_folded()
+        self._write(self._opening(), {})
 
     def _write(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         self._check_there()
@@ -228,20 +233,6 @@ class Journal:
         # Counted before it is written: an interrupt must not give two frames one number.
         self._sequence += 1
         return journal_frames.encode({"n": self._sequence, **header}, arrays)
-
-    def _settle(self) -> None:
-        """Force to disk and fold when it is time."""
-        now = time.monotonic()
-        if now - self._synced < SYNC:
-            return
-        self._sync()
-        self._synced = now
-        if self._child is not None and self._child.poll() is not None:
-            self._finish_fold()
-        size = os.fstat(self._file.fileno()).st_size
-        due = max(SMALLEST, SHARE * size_of(self.path), self._give_up_below)
-        if self._child is None and size > due:
-            self._start_fold()
 
     def _sync(self) -> None:
         try:

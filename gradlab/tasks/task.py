@@ -55,9 +55,6 @@ class _StartLaw:
             else:
                 with _streams(int(torch.randint(2**32, (), generator=generator))):
                     drawn = self.function(n)
-        return self._checked(drawn, n)
-
-    def _checked(self, drawn: Any, n: int) -> Tensor:
         if isinstance(drawn, np.ndarray) and drawn.dtype.kind in "fiu":
             drawn = torch.from_numpy(drawn)
         if not isinstance(drawn, Tensor):
@@ -181,9 +178,6 @@ class Task:
                 f"a policy visits, and what it earns, depends on the start law"
             )
         object.__setattr__(self, "starts", _start_law(self.starts, ds))
-        self._check_widths(ds, da)
-
-    def _check_widths(self, ds: int, da: int) -> None:
         widths = {
             "state_names": ds,
             "action_names": da,

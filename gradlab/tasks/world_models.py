@@ -162,7 +162,9 @@ class _Filter:
 
     def __call__(self, state: Tensor, latent: Tensor, action: Tensor) -> Tensor:
         seen = observed(self.observe, state)
-        with running("model.encode", lambda _: _seen(seen)):
+        shape = list(seen.shape) if isinstance(seen, Tensor) else "of another kind"
+        more = f": it was given observations {shape}; observe=state → observation makes its own"
+        with running("model.encode", lambda _: more):
             found = self.model.encode(seen, *((latent, action) if self.width else ()))
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(state):
             raise InputError(
@@ -170,11 +172,6 @@ class _Filter:
                 f"expected a latent [{len(state)}, dz]"
             )
         return found
-
-
-def _seen(observation: Any) -> str:
-    shape = list(observation.shape) if isinstance(observation, Tensor) else "of another kind"
-    return f": it was given observations {shape}; observe=state → observation makes its own"
 
 
 def _begun(task: Task, filtered: _Filter) -> Callable[[int, torch.Generator], Tensor]:
