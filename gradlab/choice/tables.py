@@ -86,8 +86,9 @@ _QUANTITIES = ("bias2", "variance", "mse")
 
 def decays_of(profile: Profile) -> dict[str, float]:
     """α by estimator: the decays that were measured, and the full gradient beside them."""
-    alphas = {name: found for name, each in profile.identities.items()
-              if (found := _alpha(each)) is not None}  # fmt: skip
+    cuts = {name: each.cut for name, each in profile.identities.items()}
+    alphas = {name: 0.0 if cut == "transition" else float(cut[6:]) for name, cut in cuts.items()
+              if cut == "transition" or cut.startswith("decay ")}  # fmt: skip
     like = {_plain(profile.identities[name]) for name in alphas}
     whole = {name: 1.0 for name, each in profile.identities.items()
              if not each.cut and _plain(each) in like}  # fmt: skip
@@ -138,13 +139,6 @@ def decay_table(
             "batch": profile.batch,
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _alpha(identity: Identity) -> float | None:
-    """α of a decayed gradient, 0 of one without a transition; None: it is none."""
-    if identity.cut == "transition":
-        return 0.0
-    return float(identity.cut[6:]) if identity.cut.startswith("decay ") else None
 
 
 def _plain(identity: Identity) -> Identity:

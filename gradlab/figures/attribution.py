@@ -107,7 +107,8 @@ def entries(
     if rows.empty:
         drawing.nothing(ax, f"nothing attributed for the estimator {style.plain(estimator)}")
         return style.dress(ax, title, "")
-    column, unit = _unit(at)
+    positive = bool(at[at["kind"] == "total"]["ci_low"].iloc[0] > 0)
+    column = "fraction" if positive else "value"
     outputs, inputs = ([str(x) for x in dict.fromkeys(rows[name])] for name in ("output", "input"))
     values = rows.pivot_table(column, "output", "input", "sum", sort=False)
     shown = values.reindex(index=outputs, columns=inputs).to_numpy(float)
@@ -119,7 +120,9 @@ def entries(
     rest = f"{states[column]:.0%}" if column == "fraction" else f"{states[column]:.2g}"
     notes = [
         f"{_named(table, estimator)}, h = {int(at['horizon'].iloc[0])}",
-        unit,
+        "share of the squared bias"
+        if positive
+        else "squared gradient norms: the squared bias is not distinguishable from zero",
         f"beside the map: {rest} from the states",
         "empty: exactly 0; hatched: negative",
     ]
@@ -143,14 +146,6 @@ def _account(table: pd.DataFrame, estimator: str, horizon: int | None) -> pd.Dat
 
 def _named(table: pd.DataFrame, estimator: str) -> str:
     return style.looks([estimator], drawing.identities(table))[estimator].label
-
-
-def _unit(at: pd.DataFrame) -> tuple[str, str]:
-    """Fractions, or squared gradient norms where the total is not distinguishable from zero."""
-    positive = bool(at[at["kind"] == "total"]["ci_low"].iloc[0] > 0)
-    if positive:
-        return "fraction", "share of the squared bias"
-    return "value", "squared gradient norms: the squared bias is not distinguishable from zero"
 
 
 def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:

@@ -265,7 +265,12 @@ def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
 
 def _head(ax: Axes, inches: float, title: bool) -> None:
     """The title, wrapped or none, above the notes, which take a line or more each."""
-    notes = [text for text in ax.texts if text.get_text() and _above(text)]
+    corner = (0, 1), "axes fraction"  # where `dress` puts its notes
+    notes = [
+        text
+        for text in ax.texts
+        if text.get_text() and (getattr(text, "xy", None), getattr(text, "xycoords", "")) == corner
+    ]
     height = 4.0
     for note in reversed(notes):
         note.set_text(_filled(note.get_text(), inches, _TICK))  # one paragraph, wrapped anew
@@ -277,8 +282,3 @@ def _head(ax: Axes, inches: float, title: bool) -> None:
 
 def _filled(text: str, inches: float, size: float) -> str:
     return textwrap.fill(text, int(72 * inches / (_LETTER * size)), break_long_words=False)
-
-
-def _above(text: Text) -> bool:
-    """Is it a note of `style.dress`, in points above the axes' upper left corner?"""
-    return getattr(text, "xy", None) == (0, 1) and getattr(text, "xycoords", "") == "axes fraction"

@@ -68,7 +68,13 @@ def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     drawn = horizons[1:] if len(horizons) == 2 else horizons
     for horizon, look in _of_horizons(drawn).items():
         colour, dash, marker = look.colour, look.dash, look.marker
-        seeds, rule = (_wide(table, quantity, horizon) for quantity in ("in force", "rule"))
+        rows = table[table["horizon"] == horizon]
+        seeds, rule = (
+            rows[rows["quantity"] == quantity].pivot(
+                index="iteration", columns="seed", values="value"
+            )
+            for quantity in ("in force", "rule")
+        )
         for name in seeds.columns if len(drawn) == 1 < len(seeds.columns) else ():
             ax.step(seeds.index, seeds[name], where="post", color=colour, lw=0.6, alpha=0.4)
         ax.plot(seeds.index, seeds.median(axis=1), ls=dash, color=colour, marker=marker, lw=1.8,
@@ -123,12 +129,6 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     dress(ax, "Error of the weights in force", "MSE / MSE of the rule's weights", notes)
     ax.set_xlabel("iteration")
     return ax
-
-
-def _wide(table: pd.DataFrame, quantity: str, horizon: int) -> pd.DataFrame:
-    """Iterations × seeds."""
-    rows = table[(table["quantity"] == quantity) & (table["horizon"] == horizon)]
-    return rows.pivot(index="iteration", columns="seed", values="value")
 
 
 def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -89,9 +89,16 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     table = curves(runs)
     one = next(iter(runs.values()))
     alone = one if len(runs) == 1 else None
-    drawn = _having(table, _over_steps(table, one.horizon))
-    if "layer_norm" in _over_time(table):
-        drawn.append(_map(table, max(len(run.parameters) for run in runs.values())))
+    have = _over_time(table)
+    curve = _over_steps(table, one.horizon)
+    drawn = [_panel(name, draw) for name, draw in curve.items() if name in have]
+    if "layer_norm" in have:
+        tensors = max(len(run.parameters) for run in runs.values())
+        height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
+        drawn.append(Panel(
+            "layer_norm", HEALTH, CAPTIONS["layer_norm"],
+            lambda figure: figures.layer_norms(table, figure.add_subplot()), (SIZE[0], height),
+        ))  # fmt: skip
     if alone is not None:
         drawn += _errors(alone)
         if not (rows := chains(alone)).empty:
@@ -150,7 +157,21 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
         why = "No row yet: the first comes after 100 updates."
         reasons |= {HEALTH: [why], _COST: [why]}
     else:
-        reasons[HEALTH] = _sound(run)
+        # What was found that has no panel, and what could not be examined.
+        drawn = []
+        if run.successive and (most := int(np.nanmax(run.successive["dead_columns"], initial=0))):
+            of = int(np.nanmax(run.successive["columns"]))
+            drawn.append(
+                f"Columns of weights without a gradient through a burst: up to {most} of {of}."
+            )
+        if not np.isfinite(run.vitals["update_ratio"]).any():
+            drawn.append("No sizes of updates: give the probe the policy's optimizer.")
+        if not np.isfinite(run.vitals.get("saturation", np.empty(0))).any():
+            drawn.append(
+                "No saturation: no limit of the actions is known, from the task's action_limit, "
+                "the policy's action_scale or limit, or a tanh at its end."
+            )
+        reasons[HEALTH] = drawn
     if not run.returns and not run.episodes:
         waits = _waits(run, "returns") if "returns: " in run.due else ""
         reasons[RETURN] = [f"No episode yet{waits}" if waits else _WITHOUT]
@@ -180,24 +201,6 @@ def _known_once(table: pd.DataFrame, section: str) -> list[str]:
                 text += f" (CI {span(row['ci_low'], row['ci_high'])})"
             values.append(f"{text}, step {row['step']:,.0f}")
     return [f"Known at one step so far: {'; '.join(values)}."] if values else []
-
-
-def _sound(run: ProbeRun) -> list[str]:
-    """What was found that has no panel, and what could not be examined."""
-    drawn = []
-    if run.successive and (most := int(np.nanmax(run.successive["dead_columns"], initial=0))):
-        of = int(np.nanmax(run.successive["columns"]))
-        drawn.append(
-            f"Columns of weights without a gradient through a burst: up to {most} of {of}."
-        )
-    if not np.isfinite(run.vitals["update_ratio"]).any():
-        drawn.append("No sizes of updates: give the probe the policy's optimizer.")
-    if not np.isfinite(run.vitals.get("saturation", np.empty(0))).any():
-        drawn.append(
-            "No saturation: no limit of the actions is known, from the task's action_limit, the "
-            "policy's action_scale or limit, or a tanh at its end."
-        )
-    return drawn
 
 
 def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
@@ -230,15 +233,6 @@ def _waits(run: ProbeRun, what: str) -> str:
     )
 
 
-def _map(table: pd.DataFrame, tensors: int) -> Panel:
-    """As high as its tensors need."""
-    height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
-    return Panel(
-        "layer_norm", HEALTH, CAPTIONS["layer_norm"],
-        lambda figure: figures.layer_norms(table, figure.add_subplot()), (SIZE[0], height),
-    )  # fmt: skip
-
-
 def _errors(run: ProbeRun) -> list[Panel]:
     """Over the horizon, at the newest measurement."""
     rows = profiles(run)
@@ -261,11 +255,6 @@ def _over_time(table: pd.DataFrame) -> set[str]:
     known = table[np.isfinite(table["value"])]
     steps = known.groupby("quantity")["step"].nunique()
     return set(steps.index[steps > 1])
-
-
-def _having(table: pd.DataFrame, drawn: Mapping[str, Callable[..., Axes]]) -> list[Panel]:
-    have = _over_time(table)
-    return [_panel(name, draw) for name, draw in drawn.items() if name in have]
 
 
 def _panel(name: str, draw: Callable[..., Axes], more: str = "") -> Panel:

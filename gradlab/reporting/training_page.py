@@ -349,7 +349,15 @@ def _methods(runs: Mapping[str, Training]) -> list[Section]:
         }
         sections = method(run.attributes.get("command"), columns)
         return [replace(sections, title=f"How {name} was trained")]
-    settings = {name: _flat(run) for name, run in runs.items()}
+    settings = {}  # every setting by its path: algorithm.critic.hidden → 2×256
+    for name, run in runs.items():
+        whole = {
+            "command": run.attributes.get("command", ""),
+            "algorithm": run.config["algorithm"],
+            "settings": run.config["settings"],
+            "versions": run.environment,
+        }
+        settings[name] = dict(_leaves(whole, ""))
     keys = dict.fromkeys(key for each in settings.values() for key in each)
     rows = {key: [each.get(key, "–") for each in settings.values()] for key in keys}
     differ = {key: values for key, values in rows.items() if len(set(values)) > 1}
@@ -360,17 +368,6 @@ def _methods(runs: Mapping[str, Training]) -> list[Section]:
     text = f"{table}{shared}{shell.definitions(common)}</details>"
     note = f"{len(differ)} settings differ"
     return [Section("How they were trained", body=text, note=note, name="method")]
-
-
-def _flat(run: Training) -> dict[str, str]:
-    """Every setting by its path: algorithm.critic.hidden → 2×256."""
-    whole = {
-        "command": run.attributes.get("command", ""),
-        "algorithm": run.config["algorithm"],
-        "settings": run.config["settings"],
-        "versions": run.environment,
-    }
-    return dict(_leaves(whole, ""))
 
 
 def _leaves(value: object, path: str) -> Iterator[tuple[str, str]]:

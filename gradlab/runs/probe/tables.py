@@ -197,7 +197,10 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     for name in ("grad_norm", "grad_norm_max", "update_ratio", "marked", "looked"):
         yield _rows(step, name, merged[name])
     if "critic_loss" in run.vitals:
-        yield _noted(run.vitals, "critic_loss")
+        kept = np.flatnonzero(np.isfinite(run.vitals["critic_loss"]))  # where the loop noted it
+        if len(kept):
+            kept = kept[np.unique(np.linspace(0, len(kept) - 1, _WINDOWS).astype(int))]
+        yield _rows(run.vitals["step"][kept], "critic_loss", run.vitals["critic_loss"][kept])
     yield _rows(step, "nonfinite", merged["nonfinite_updates"])
     for k, place in enumerate(run.parameters):
         yield _rows(step, "layer_norm", merged["layer_norm"][:, k], place=place)
@@ -208,17 +211,6 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     yield _rows(step, "budget", np.full(len(step), run.budget))
     for place, share in shares(run).items():
         yield _rows(run.vitals["step"], "share", share, place=place)
-
-
-def _noted(vitals: Columns, name: str) -> pd.DataFrame:
-    """What the loop noted, at the rows where it did."""
-    finite = np.flatnonzero(np.isfinite(vitals[name]))
-    kept = (
-        finite[np.unique(np.linspace(0, len(finite) - 1, _WINDOWS).astype(int))]
-        if len(finite)
-        else finite
-    )
-    return _rows(vitals["step"][kept], name, vitals[name][kept])
 
 
 def windows(vitals: Columns, most: int = _WINDOWS) -> dict[str, _Floats]:

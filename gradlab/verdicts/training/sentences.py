@@ -196,7 +196,8 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     finite = np.isfinite(last["relative_mse"])
     where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1])}"
     if not finite.any():
-        why = _why_none(run)
+        reasons = errors.get("truth_reason")  # what stood in the way of the newest truth
+        why = "" if reasons is None or not str(reasons[-1]) else f": {reasons[-1]}"
         what = "no error that a true gradient could show" if why else "no true gradient"
         return [Sentence("gradient", False, f"{name}: {what} at {where}{why}.")]
     error, bias, mse = (np.median(last[name][finite]) for name in ("relative_mse", "bias2", "mse"))
@@ -282,14 +283,6 @@ def _sample_of(run: Training) -> str:
     if starts is not None and np.isfinite(starts[-1]).any():
         count = int(np.nanmax(starts[-1]))
     return f"N = {count} {law}"
-
-
-def _why_none(run: Training) -> str:
-    """What stood in the way of the newest truth, as the end of a sentence."""
-    reasons = run.gradients.get("truth_reason")
-    if reasons is None or not str(reasons[-1]):
-        return ""
-    return f": {reasons[-1]}"
 
 
 def _newest(run: Training, column: str) -> NDArray[np.float64]:
