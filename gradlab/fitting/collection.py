@@ -77,14 +77,6 @@ class Still(nn.Module):
         return state.new_zeros(len(state), self.width)
 
 
-def _random_policy(task: Task) -> nn.Module:
-    """Uniform within the task's limits, Gaussian where it has none."""
-    if task.action_limit is not None:
-        return _Uniform(task.action_limit)
-    width = task.simulator.action_dim
-    return Exploring(Still(width), task.exploration or (1.0,) * width, None)
-
-
 def exploring(task: Task, policy: nn.Module, std: Sequence[float] | None = None) -> nn.Module:
     """`policy` with noise added.
 
@@ -112,7 +104,8 @@ def collect(
     """`rows` transitions of the task's simulator, float64, from its own starts.
 
     Args:
-        policy: float64, for example `exploring(task, policy)`; None: `_random_policy(task)`.
+        policy: float64, for example `exploring(task, policy)`; None: uniform within the
+            task's limits, Gaussian where it has none.
         length: steps of a trajectory, which ends earlier in a terminal state; None: twice the
             task's horizon.
 
@@ -124,7 +117,13 @@ def collect(
     validation.whole("rows", rows, 1)
     validation.whole("seed", seed)
     length = max(2 * task.horizon, 1) if length is None else validation.whole("length", length, 1)
-    policy = _random_policy(task) if policy is None else policy
+    if policy is None:
+        width = task.simulator.action_dim
+        policy = (
+            _Uniform(task.action_limit)
+            if task.action_limit is not None
+            else Exploring(Still(width), task.exploration or (1.0,) * width, None)
+        )
     parts: list[Trajectories] = []
     begun = 0
     while (missing := rows - sum(map(len, parts))) > 0:

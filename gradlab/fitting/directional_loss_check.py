@@ -24,7 +24,7 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import Neighbours, pushed
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import StandardisedRows, split, standardised, units
+from gradlab.fitting.losses import split, standardised, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
@@ -102,9 +102,16 @@ class _Directional:
 def _directional(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
 ) -> _Directional:
-    _, held = split(data, fit.settings.held_out, fit.settings.seed)
+    training, held = split(data, fit.settings.held_out, fit.settings.seed)
     held = held[torch.randperm(len(held), generator=stream(seed, "nearness"))[:_SAMPLE]]
-    rows = _rows(data, fit)
+    rows, _ = standardised(
+        data,
+        training,
+        residual=fit.settings.residual,
+        reward=fit.settings.reward,
+        dtype=torch.float64,
+        device="cpu",
+    )
     width = rows.inputs.shape[1]
     wider = max(_WIDER * width, neighbours)
     near = Neighbours(wider, np.ones(width), torch.get_num_threads())
@@ -158,19 +165,6 @@ def target_errors(v: Tensor, change: Tensor, square: Tensor) -> Tensor:
     leverage = Q.square().sum(dim=2, keepdim=True)
     errors: Tensor = residual.square() / (1 - leverage).clamp_min(1e-6)
     return errors
-
-
-def _rows(data: Trajectories, fit: Fit) -> StandardisedRows:
-    training, _ = split(data, fit.settings.held_out, fit.settings.seed)
-    rows, _ = standardised(
-        data,
-        training,
-        residual=fit.settings.residual,
-        reward=fit.settings.reward,
-        dtype=torch.float64,
-        device="cpu",
-    )
-    return rows
 
 
 @torch.no_grad()

@@ -238,18 +238,7 @@ def split(record: Trajectories, share: float, seed: int) -> tuple[Tensor, Tensor
     validation.number("held_out", share, above=0, below=1)
     if len(record) < _FEWEST:
         raise InputError(f"data has {len(record)} rows, expected at least {_FEWEST}")
-    piece = _pieces(record)
-    order = torch.randperm(int(piece[-1]) + 1, generator=stream(seed, "held out"))
-    sizes = torch.bincount(piece)[order].cumsum(0)
-    wanted = min(share * len(record), _MOST)
-    count = max(1, min(int((sizes <= wanted).sum()), len(order) - 1))
-    held = torch.isin(piece, order[:count])
-    rows = torch.arange(len(record))
-    return rows[~held], rows[held]
-
-
-def _pieces(record: Trajectories) -> Tensor:
-    """[M], the piece of each row, counted from 0 in the order of the rows."""
+    # The piece of each row, counted from 0 in the order of the rows.
     rows = torch.arange(len(record))
     trajectory = record.trajectory.cpu()
     length = max(len(record) // _PIECES, min(_LENGTH, len(record) // 5), 1)
@@ -259,7 +248,12 @@ def _pieces(record: Trajectories) -> Tensor:
     begin = (counts.cumsum(0) - counts)[number]
     label = number * len(record) + (rows - begin) // length
     piece: Tensor = torch.unique_consecutive(label, return_inverse=True)[1]
-    return piece
+    order = torch.randperm(int(piece[-1]) + 1, generator=stream(seed, "held out"))
+    sizes = torch.bincount(piece)[order].cumsum(0)
+    wanted = min(share * len(record), _MOST)
+    count = max(1, min(int((sizes <= wanted).sum()), len(order) - 1))
+    held = torch.isin(piece, order[:count])
+    return rows[~held], rows[held]
 
 
 def units(record: Trajectories, rows: Tensor) -> NDArray[np.int64]:

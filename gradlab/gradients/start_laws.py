@@ -71,7 +71,14 @@ def mixture(
     Raises:
         InputError: an argument out of its range, or states that leave the finite numbers.
     """
-    _check_mixture(n, beta, per_trajectory, termination)
+    _check_count("n", n)
+    _check_count("per_trajectory", per_trajectory)
+    if n % per_trajectory:
+        raise InputError(f"n is {n}, expected a multiple of per_trajectory, {per_trajectory}")
+    if not 0 <= beta <= 1:
+        raise InputError(f"beta is {beta!r}, expected a number from 0 to 1")
+    if termination not in TERMINATIONS:
+        raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
     visiting = stream(seed, "visitation").initial_seed()
     uniform = torch.rand(n, generator=stream(visiting, "time"), dtype=torch.float64)
     when = (torch.log1p(-uniform) / math.log(task.discount)).floor().long()  # P(T ≥ t) = γᵗ
@@ -202,17 +209,6 @@ def _as_path(starts: Starts) -> Path:
 def _check_count(name: str, value: int) -> None:
     if not isinstance(value, int) or value < 1:
         raise InputError(f"{name} is {value!r}, expected an integer ≥ 1")
-
-
-def _check_mixture(n: int, beta: float, per_trajectory: int, termination: str) -> None:
-    _check_count("n", n)
-    _check_count("per_trajectory", per_trajectory)
-    if n % per_trajectory:
-        raise InputError(f"n is {n}, expected a multiple of per_trajectory, {per_trajectory}")
-    if not 0 <= beta <= 1:
-        raise InputError(f"beta is {beta!r}, expected a number from 0 to 1")
-    if termination not in TERMINATIONS:
-        raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
 
 
 def _check_finite(states: Tensor) -> None:

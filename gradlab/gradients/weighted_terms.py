@@ -214,7 +214,10 @@ def _redrawn(
     """γᵗ f′ [K, n] and γᵗ ∇f′ in ε_t [K, n, da], with that noise redrawn; and ε′ − ε [n, da]."""
     estimator, policy, seed = here.estimator, pilot.policy, pilot.seed
     tail, before = estimator.tail, here.linear.path
-    at = _with_other_noise(pilot, t, before.states[t, :PAIRS])
+    states = before.states[t, :PAIRS]
+    fresh = policy_noise_at(policy, len(pilot.starts.states), child(seed, "other"), t, like=states)
+    draws = {("policy", seed, t, noise_dim(policy)): fresh}
+    at = replace(pilot.starts.block(slice(0, PAIRS)), states=states, draws=draws)
     path, K = rollout_with_jacobians(
         estimator.states, policy, at, before.horizon - t, seed, first=t
     )
@@ -229,14 +232,6 @@ def _redrawn(
     returns = returns_to_go(estimator, path, left, pilot.termination)[:, 0]
     moved = path.policy_noise[0] - before.policy_noise[t, :PAIRS]
     return tail.discount**t * returns, tail.discount**t * slope, moved
-
-
-def _with_other_noise(pilot: TermRequest, t: int, states: Tensor) -> Starts:
-    few = pilot.starts.block(slice(0, PAIRS))
-    total, policy = len(pilot.starts.states), pilot.policy
-    fresh = policy_noise_at(policy, total, child(pilot.seed, "other"), t, like=states)
-    draws = {("policy", pilot.seed, t, noise_dim(policy)): fresh}
-    return replace(few, states=states, draws=draws)
 
 
 PILOT, SPREAD = 256, 64  # paths; any leading 64 of them are spread over the starts
@@ -307,7 +302,9 @@ def composite(estimator: Choices, requested: TermRequest, shared: Shared | None)
 def total(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
     """Orders mixed at every node on the way backwards."""
     here, fit = nodes(estimator, requested, shared), fitted(estimator, requested, _propagated)
-    signals = _swept(here, here.advantage(fit.baseline), _given(fit))
+    signals = _swept(
+        here, here.advantage(fit.baseline), lambda t, inside, first, zeroth: fit.shares[inside, t]
+    )
     return _carried(here, signals, requested)
 
 
@@ -347,13 +344,6 @@ def _trace(squares: Tensor, mean: Tensor) -> Tensor:
     """Trace of the covariance [K] from squared norms [K, N] and means [K, P]."""
     n = squares.shape[1]
     return (squares.mean(dim=1) - mean.square().sum(dim=1)).clamp_min(0.0) * n / (n - 1)
-
-
-def _given(fit: FittedShares) -> _Shares:
-    def share(t: int, inside: list[int], first: Tensor, zeroth: Tensor) -> Tensor:
-        return fit.shares[inside, t]
-
-    return share
 
 
 def _swept(here: Nodes, advantage: Tensor, shares: _Shares) -> Tensor:

@@ -108,10 +108,13 @@ def parts_of(trainer: Any) -> LoopParts:
     theirs = [p for name, p in loss.named_parameters() if name.startswith(networks)]
     valued = _stepping(trainer, theirs)
     alone = isinstance(loss, DDPGLoss | TD3Loss | SACLoss)
-    watched = _watched(actor)
-    return LoopParts(
-        policy, _optimizer(trainer, actor), critic, watched, valued, critic_alone=alone
-    )
+    watched, optimizer = _watched(actor), _stepping(trainer, actor.parameters())
+    if optimizer is None:
+        raise InputError(
+            "trainer has no optimizer that steps its loss's actor_network: give the trainer one, "
+            "with loss_module.parameters()"
+        )
+    return LoopParts(policy, optimizer, critic, watched, valued, critic_alone=alone)
 
 
 def check_measurable(trainer: Any) -> None:
@@ -133,17 +136,6 @@ def discount_of(loss: Any) -> float | None:
     """γ of the loss's value estimator, where one has been made."""
     gamma = getattr(loss._value_estimator, "gamma", None)
     return None if gamma is None else float(gamma)
-
-
-def _optimizer(trainer: Any, actor: nn.Module) -> torch.optim.Optimizer:
-    """The one that steps the actor."""
-    stepping = _stepping(trainer, actor.parameters())
-    if stepping is not None:
-        return stepping
-    raise InputError(
-        "trainer has no optimizer that steps its loss's actor_network: give the trainer one, with "
-        "loss_module.parameters()"
-    )
 
 
 def _stepping(trainer: Any, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer | None:

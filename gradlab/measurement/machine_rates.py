@@ -40,38 +40,34 @@ def rates(task: Task, policy: nn.Module | None) -> Rates:
         policy: float64; None: a network like the one that is made.
     """
     with torch.random.fork_rng(devices=[]):
-        return _probed(task, policy)
+        system, prior = task.simulator, task.prior
+        policy = policy or Policy(system.state_dim, system.action_dim).double()
+        state = task.starts(ROWS, stream(0, "price")).double()
+        starts = as_starts(state, system.state_dim)
+        noise = starts.policy_noise(policy, 0, 0)
+        with torch.no_grad():
+            action = act(policy, state, noise)
+        xi = system.sample_noise(ROWS, stream(0, "price noise"), state.dtype)
+        one = torch.ones(1, ROWS, system.action_dim, dtype=state.dtype)
+        several = one.reshape(_STEPS, ROWS // _STEPS, -1)
 
+        def jacobians(of: System) -> float:
+            rows = DEAR if linearization_price(of) else ROWS
+            drawn = of.sample_noise(rows, stream(0, "price noise"), state.dtype)
+            return _seconds(lambda: of.linearize(state[:rows], action[:rows], drawn)) / rows
 
-def _probed(task: Task, policy: nn.Module | None) -> Rates:
-    system, prior = task.simulator, task.prior
-    policy = policy or Policy(system.state_dim, system.action_dim).double()
-    state = task.starts(ROWS, stream(0, "price")).double()
-    starts = as_starts(state, system.state_dim)
-    noise = starts.policy_noise(policy, 0, 0)
-    with torch.no_grad():
-        action = act(policy, state, noise)
-    xi = system.sample_noise(ROWS, stream(0, "price noise"), state.dtype)
-    one = torch.ones(1, ROWS, system.action_dim, dtype=state.dtype)
-    several = one.reshape(_STEPS, ROWS // _STEPS, -1)
+        def gradients(weights: torch.Tensor) -> float:
+            jacobian = policy_jacobian(policy, state, noise)
+            return _seconds(lambda: gram.path_gradients(jacobian, weights)) / ROWS
 
-    def jacobians(of: System) -> float:
-        rows = DEAR if linearization_price(of) else ROWS
-        drawn = of.sample_noise(rows, stream(0, "price noise"), state.dtype)
-        return _seconds(lambda: of.linearize(state[:rows], action[:rows], drawn)) / rows
-
-    def gradients(weights: torch.Tensor) -> float:
-        jacobian = policy_jacobian(policy, state, noise)
-        return _seconds(lambda: gram.path_gradients(jacobian, weights)) / ROWS
-
-    return Rates(
-        step=_seconds(lambda: system.step(state, action, xi)) / ROWS,
-        jacobian=jacobians(system),
-        prior=0.0 if prior is None else jacobians(prior),
-        summed=gradients(several),
-        gradient=gradients(one),
-        update=_update(system),
-    )
+        return Rates(
+            step=_seconds(lambda: system.step(state, action, xi)) / ROWS,
+            jacobian=jacobians(system),
+            prior=0.0 if prior is None else jacobians(prior),
+            summed=gradients(several),
+            gradient=gradients(one),
+            update=_update(system),
+        )
 
 
 def work(task: Task, starts: int, horizon: int, visited: bool, parameters: int) -> MeasurementWork:

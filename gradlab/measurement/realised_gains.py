@@ -294,7 +294,11 @@ def realised_gains(
     horizons: tuple[int, ...] = (truth.horizon,)
     if true is None and truth.status != "jumps":
         horizons = tuple(effective_horizon(task.discount, left) for left in (0.01, LEAST_LEFT))
-    simulator, controls = stepping.setting.simulator, _controls(stepping)
+    simulator = stepping.setting.simulator
+    controls = [  # they have the simulator's own states and Jacobians, as the truth has
+        name for name, one in stepping.chosen.items()
+        if one.states is simulator and one.jacobians is simulator
+    ]  # fmt: skip
     modelled = [name for name, one in stepping.chosen.items() if one.states is not simulator]
     unlike_truth = [name for name in stepping.chosen if name not in controls]
     cells = chosen_cells(means, gains, controls)
@@ -341,15 +345,6 @@ def measured_steps(stepping: Stepping) -> int:
         along += states * setting.horizon * bool(unrolled)
     tried = truth.scouts if truth.scouts and not truth.admissible else len(setting.starts.states)
     return jacobian_steps(system) * (measured.starts * along + tried * truth.horizon)
-
-
-def _controls(stepping: Stepping) -> list[str]:
-    """Estimators with the simulator's own states and Jacobians, as the truth has."""
-    simulator = stepping.setting.simulator
-    return [
-        name for name, estimator in stepping.chosen.items()
-        if estimator.states is simulator and estimator.jacobians is simulator
-    ]  # fmt: skip
 
 
 def check_judges(judges: int | None) -> None:

@@ -89,48 +89,6 @@ class _JointLimits:
         return self.excess(qpos) > self.high - self.low
 
 
-def _load(env_id: str, root: int) -> _GymnasiumModel:
-    """The environment as Gymnasium makes it.
-
-    Args:
-        root: leading translations that the state leaves out.
-    """
-    with warnings_caught:
-        try:
-            environment: Any = gymnasium.make(env_id).unwrapped
-        except gymnasium.error.Error as error:
-            raise InputError(f"Gymnasium cannot make {env_id!r}: {error}") from None
-    missing = [
-        name
-        for name in ("model", "frame_skip", "init_qpos", "init_qvel", "_reset_noise_scale")
-        if not hasattr(environment, name)
-    ]
-    if missing:
-        raise InputError(f"{env_id} has no {missing[0]}: it is not a Gymnasium MuJoCo environment")
-    model = without_restart(environment.model)
-    hidden = {
-        "actuator activations": model.na,
-        "motion-capture bodies": model.nmocap,
-        "plugin states": model.npluginstate,
-        "user data": model.nuserdata,
-        "delayed controls or sensors": model.nhistory,
-    }
-    unsettable = [f"{count} {name}" for name, count in hidden.items() if count]
-    if unsettable:
-        raise InputError(
-            f"{env_id}: its state cannot be set exactly, the model has {', '.join(unsettable)} "
-            f"beside positions and velocities"
-        )
-    return _GymnasiumModel(
-        physics=BatchedPhysics(model, environment.frame_skip),
-        chart=Chart.of(model, root),
-        limits=_JointLimits.of(model),
-        qpos=environment.init_qpos.copy(),
-        qvel=environment.init_qvel.copy(),
-        reset_scale=float(environment._reset_noise_scale),
-    )
-
-
 @dataclass(frozen=True)
 class MujocoEnvironment:
     """One row of `environments.ENVIRONMENTS`, or a row of the user's.
@@ -166,7 +124,43 @@ class MujocoEnvironment:
 
     @cached_property
     def built(self) -> _GymnasiumModel:
-        return _load(self.environment.env_id, self.environment.root)
+        env_id = self.environment.env_id
+        with warnings_caught:
+            try:
+                environment: Any = gymnasium.make(env_id).unwrapped
+            except gymnasium.error.Error as error:
+                raise InputError(f"Gymnasium cannot make {env_id!r}: {error}") from None
+        missing = [
+            name
+            for name in ("model", "frame_skip", "init_qpos", "init_qvel", "_reset_noise_scale")
+            if not hasattr(environment, name)
+        ]
+        if missing:
+            raise InputError(
+                f"{env_id} has no {missing[0]}: it is not a Gymnasium MuJoCo environment"
+            )
+        model = without_restart(environment.model)
+        hidden = {
+            "actuator activations": model.na,
+            "motion-capture bodies": model.nmocap,
+            "plugin states": model.npluginstate,
+            "user data": model.nuserdata,
+            "delayed controls or sensors": model.nhistory,
+        }
+        unsettable = [f"{count} {name}" for name, count in hidden.items() if count]
+        if unsettable:
+            raise InputError(
+                f"{env_id}: its state cannot be set exactly, the model has {', '.join(unsettable)} "
+                f"beside positions and velocities"
+            )
+        return _GymnasiumModel(
+            physics=BatchedPhysics(model, environment.frame_skip),
+            chart=Chart.of(model, self.environment.root),
+            limits=_JointLimits.of(model),
+            qpos=environment.init_qpos.copy(),
+            qvel=environment.init_qvel.copy(),
+            reset_scale=float(environment._reset_noise_scale),
+        )
 
     @property
     def physics(self) -> BatchedPhysics:

@@ -355,7 +355,13 @@ def _passes(world: _World, true: BlockedTruth | None, progress: Progress) -> _Su
     kept: list[list[_Summed]] = []
     for done, rows in enumerate(blocks):
         progress(STAGE, done, 2 * len(blocks))
-        made = _first(world, sums, true, rows)
+        # The truth and products within starts need single samples.
+        T, path = (None, None) if true is None else true.block(rows)
+        block, groups = world.block(rows, path), world.division.groups(rows)
+        if T is not None:
+            sums.add_truth(groups, T, block.label)
+        sums.add_within(groups, block, T)
+        made = block.summed()
         parts = list(made) if keep else made
         for part in parts:
             sums.add(division.groups(rows), part)
@@ -367,16 +373,6 @@ def _passes(world: _World, true: BlockedTruth | None, progress: Progress) -> _Su
         sums.multiply(division.groups(rows), again)
     progress(STAGE, 2 * len(blocks), 2 * len(blocks))
     return sums
-
-
-def _first(world: _World, sums: _Sums, true: BlockedTruth | None, rows: slice) -> Iterable[_Summed]:
-    """One block: the truth and products within starts, which need single samples, and its sums."""
-    T, path = (None, None) if true is None else true.block(rows)
-    block, groups = world.block(rows, path), world.division.groups(rows)
-    if T is not None:
-        sums.add_truth(groups, T, block.label)
-    sums.add_within(groups, block, T)
-    return block.summed()
 
 
 def _moments(sums: _Sums, truth: bool) -> list[Moments]:

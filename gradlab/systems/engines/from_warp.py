@@ -57,7 +57,14 @@ def from_warp(
     validation.word("dtype", dtype, _PRECISIONS)
     wp = warp_on(device)
     engine = _engine(wp, step, state_dim, _PRECISIONS[dtype], device, rows)
-    return _rewarded(EngineSystem(engine, state_dim, action_dim, 0, None), reward, alive, dtype)
+    system, precision = EngineSystem(engine, state_dim, action_dim, 0, None), _PRECISIONS[dtype]
+
+    def stepped(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        after = system.step(state, action).state
+        paid = reward(*(x.to(precision) for x in (state, action, after)))
+        return after, paid.to(state.dtype)
+
+    return from_function(stepped, state_dim, action_dim, alive=alive)
 
 
 def warp_on(device: str) -> Any:
@@ -70,20 +77,6 @@ def warp_on(device: str) -> Any:
         got = validation.shown(device)
         raise InputError(f"device is {got}, which this machine does not have: use 'cpu'")
     return wp
-
-
-def _rewarded(
-    system: EngineSystem, reward: Reward, alive: AliveFunction | None, dtype: str
-) -> System:
-    """The engine's next state with a reward of tensors, in the engine's precision."""
-    precision = _PRECISIONS[dtype]
-
-    def stepped(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        after = system.step(state, action).state
-        paid = reward(*(x.to(precision) for x in (state, action, after)))
-        return after, paid.to(state.dtype)
-
-    return from_function(stepped, system.state_dim, system.action_dim, alive=alive)
 
 
 def _engine(
