@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -50,7 +50,22 @@ class AuditCommand:
         with undisturbed():
             from gradlab.tools.audit.compute import audit
 
-        given = _arguments(self.file, audit)
+        if not is_user_function(self.file):
+            raise InputError(f"{self.file!r} is no function of a file, expected FILE.py:FUNCTION")
+        given = load_made(self.file)
+        names = list(inspect.signature(audit).parameters)
+        if not isinstance(given, Mapping):
+            raise InputError(
+                f"{self.file} gives a {type(given).__name__}, expected a dict of the arguments of "
+                f"gradlab.audit, as dict(loss=loss, actor=actor, critic=critic)"
+            )
+        for key in given:
+            if key not in names:
+                raise InputError(f"{self.file} gives {key!r}, expected any of {', '.join(names)}")
+        for key in ("loss", "actor"):
+            if key not in given:
+                raise InputError(f"{self.file} gives no {key}: gradlab.audit needs loss and actor")
+        given = dict(given)
         given |= {} if self.lengths is None else {"lengths": self.lengths}
         with failing(self.file.rpartition(":")[0]):
             result = audit(**{"seed": self.seed} | given)
@@ -62,23 +77,3 @@ class AuditCommand:
             "table": result.table().to_dict("records"),
             "scales": [asdict(scale) for scale in result.scales],
         }
-
-
-def _arguments(name: str, audit: Any) -> dict[str, Any]:
-    """Arguments of an audit from a user's file."""
-    if not is_user_function(name):
-        raise InputError(f"{name!r} is no function of a file, expected FILE.py:FUNCTION")
-    given = load_made(name)
-    names = list(inspect.signature(audit).parameters)
-    if not isinstance(given, Mapping):
-        raise InputError(
-            f"{name} gives a {type(given).__name__}, expected a dict of the arguments of "
-            f"gradlab.audit, as dict(loss=loss, actor=actor, critic=critic)"
-        )
-    for key in given:
-        if key not in names:
-            raise InputError(f"{name} gives {key!r}, expected any of {', '.join(names)}")
-    for key in ("loss", "actor"):
-        if key not in given:
-            raise InputError(f"{name} gives no {key}: gradlab.audit needs loss and actor")
-    return dict(given)

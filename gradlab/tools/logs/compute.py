@@ -41,7 +41,6 @@ from gradlab.tools.logs.arguments import (
     windows,
 )
 from gradlab.tools.logs.diagnostics import (
-    Directional,
     Residuals,
     constant,
     directional,
@@ -299,7 +298,13 @@ def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> 
     """The model's own derivatives and predictions, on these data."""
     near = directional(what.data, model, what.seed)
     if near is not None:
-        _add_directions(rows, near, what.data.state_names)
+        # Per output, and "all" of them together.
+        for quantity, each in (("error", near.error), ("noise", near.noise)):
+            for output, (estimate, span) in zip([*what.data.state_names, "all"], each, strict=True):
+                row = _one(TableEntry(quantity, estimate, span), near.trajectories)
+                rows.add("direction", quantity, row, At(output=output))
+        middle = number(near.distance, np.nan, np.nan, near.rows, "median")
+        rows.add("direction", "distance", middle)
     ahead = prediction(cut.path.cut(what.horizons[-1]), model)
     rows.add("prediction", "error", ahead.error, At(step=np.arange(1, len(ahead.error.value) + 1)))
     return {
@@ -341,13 +346,3 @@ def _add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) 
         rows.add("policy", quantity, row, At(output=names))
     whole = number(residuals.p_value, np.nan, np.nan, residuals.rows, "Bonferroni")
     rows.add("policy", "p_value", whole)
-
-
-def _add_directions(rows: RowCollector, directional: Directional, names: Sequence[str]) -> None:
-    """Per output, and "all" of them together."""
-    for quantity, each in (("error", directional.error), ("noise", directional.noise)):
-        for output, (estimate, span) in zip([*names, "all"], each, strict=True):
-            row = _one(TableEntry(quantity, estimate, span), directional.trajectories)
-            rows.add("direction", quantity, row, At(output=output))
-    near = number(directional.distance, np.nan, np.nan, directional.rows, "median")
-    rows.add("direction", "distance", near)

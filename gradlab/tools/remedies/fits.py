@@ -31,7 +31,7 @@ from gradlab.fitting.derivative_losses import (
     Sobolev,
     named_loss,
 )
-from gradlab.fitting.fitted import Descent, Fit
+from gradlab.fitting.fitted import Descent
 from gradlab.fitting.losses import (
     LOG_2PI,
     Loss,
@@ -154,7 +154,17 @@ def made(
             )  # fmt: skip
         except (InputError, Failure) as error:
             raise type(error)(f"arm {part.recipe}: {error}") from error
-        whole_files.write(path.with_suffix(".json"), _notes(fit))
+        notes = {  # what is not in the network
+            "seconds": float(fit.curves["seconds"][-1]),
+            "best_epoch": list(fit.best_epoch),
+            "dropped": {str(member): epoch for member, epoch in fit.dropped.items()},
+            "constant": list(fit.constant),
+            "repeated": fit.repeated,
+            "training_rows": fit.training_rows,
+            "held_out_rows": fit.held_out_rows,
+            "norms": {layer.name: max(layer.values) for layer in fit.norms},
+        }
+        whole_files.write(path.with_suffix(".json"), notes)
         checkpoint.save(fit.ensemble, path)
     return kept(folder, part, recipe.settings.network)
 
@@ -174,20 +184,6 @@ def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian")
 
 def _file(folder: Path, part: FittedPart) -> Path:
     return folder / f"{_plain(part.recipe)}-{part.epochs}.safetensors"
-
-
-def _notes(fit: Fit) -> dict[str, Any]:
-    """What is not in the network: time, and what became of members and rows."""
-    return {
-        "seconds": float(fit.curves["seconds"][-1]),
-        "best_epoch": list(fit.best_epoch),
-        "dropped": {str(member): epoch for member, epoch in fit.dropped.items()},
-        "constant": list(fit.constant),
-        "repeated": fit.repeated,
-        "training_rows": fit.training_rows,
-        "held_out_rows": fit.held_out_rows,
-        "norms": {layer.name: max(layer.values) for layer in fit.norms},
-    }
 
 
 def forget_states(folder: Path) -> None:

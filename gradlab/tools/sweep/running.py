@@ -262,13 +262,11 @@ class Running:
                 self._idle.append(busy.worker)
             self._folder.put(row)
             if row.state != "waiting":
-                self._shown.ended(row, self._done(), len(self._folder.sweep.rows))
+                done = self._folder.sweep.count("done", "failed", "interrupted")
+                self._shown.ended(row, done, len(self._folder.sweep.rows))
         sweep = self._folder.sweep
         lines = {each.row.name: _last_line(_log_of(sweep, each.row)) for each in self._busy}
         self._shown.at_work(lines)
-
-    def _done(self) -> int:
-        return self._folder.sweep.count("done", "failed", "interrupted")
 
 
 def _log_of(sweep: Sweep, row: Row) -> Path:
