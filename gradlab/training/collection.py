@@ -62,7 +62,10 @@ class Environments:
             wanted = drawn.double().cpu()
         # A seed that has diverged acts at 0, so that the others can go on.
         action = within(torch.nan_to_num(wanted), self.limit)
-        shocks = self._noise()
+        width, shocks = self.task.simulator.noise_dim, None
+        if width:
+            shocks = self.draws.normal("simulator", self.steps, (self.agents, width))
+            shocks = shocks.double().cpu()
         after, reward, alive = model_step(self.task.simulator, self.state, action, shocks)
         broken = ~(after.isfinite().all(dim=2) & reward.isfinite())
         terminated = (alive < 0.5) & ~broken
@@ -116,12 +119,6 @@ class Environments:
         ]
         return torch.stack(drawn).double()
 
-    def _noise(self) -> Tensor | None:
-        width = self.task.simulator.noise_dim
-        if width == 0:
-            return None
-        return self.draws.normal("simulator", self.steps, (self.agents, width)).double().cpu()
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -162,10 +159,12 @@ def evaluate(
         wanted = act(cast(state)).double().cpu()
         squares += state.square() * counted[..., None]
         steps += counted
-        state, reward, alive = model_step(
-            task.simulator, state, within(torch.nan_to_num(wanted), limit),
-            _shared(task, starts, t, members, count),
-        )  # fmt: skip
+        noise = None
+        if task.simulator.noise_dim:  # the same for every member
+            noise = task.simulator.sample_noise(starts, stream(0, "evaluation noise", t))
+            noise = noise[:count].expand(members, -1, -1)
+        action = within(torch.nan_to_num(wanted), limit)
+        state, reward, alive = model_step(task.simulator, state, action, noise)
         # A simulation that broke earns nothing in that step; a policy without numbers, no return.
         alive = alive * state.isfinite().all(dim=2)
         reward = torch.where(reward.isfinite() | (alive > 0.5), reward, 0.0)
@@ -187,11 +186,3 @@ def evaluate(
 
 def _limit(task: Task) -> Tensor | None:
     return None if task.action_limit is None else torch.tensor(task.action_limit).double()
-
-
-def _shared(task: Task, starts: int, t: int, members: int, count: int) -> Tensor | None:
-    """The simulator's noise at one step, the same for every member, [E, count, noise_dim]."""
-    if task.simulator.noise_dim == 0:
-        return None
-    drawn = task.simulator.sample_noise(starts, stream(0, "evaluation noise", t))
-    return drawn[:count].expand(members, -1, -1)

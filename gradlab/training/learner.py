@@ -152,7 +152,8 @@ class Learner:
         acted = iteration % self.algorithm.delay == 0
         adapted = None if self.adapted is None else self.adapted.value.clone()
         if acted:
-            batch = self._sloped(batch)
+            if self.algorithm.loss.of_simulator:
+                batch = replace(batch, slopes=simulator_slopes(self.task.simulator, batch))
             if not self.rehearsed:
                 policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
             self.update_temperature(iteration, batch)
@@ -363,12 +364,6 @@ class Learner:
             critics = partial(self.valuing.every, self.critic)
             yield self.algorithm.critic_loss(context, rows, critics, target)
 
-    def _sloped(self, batch: Batch) -> Batch:
-        """With the simulator's slopes, where the policy's loss is of them."""
-        if not self.algorithm.loss.of_simulator:
-            return batch
-        return replace(batch, slopes=simulator_slopes(self.task.simulator, batch))
-
     def _update_policy(
         self, iteration: int, batch: Batch, weights: Floats
     ) -> tuple[Tensor, Tensor, int]:
@@ -410,15 +405,10 @@ def alone(
     settings = replace(settings, seeds=1, first_seed=learner.seeds[member])
     single = Learner(learner.algorithm, learner.task, settings)
     state = learner.state() if state is None else state
-    single.load(_sliced(state, member, learner.algorithm.critics))
-    single.in_force = learner.in_force[[member]]
-    return single
-
-
-def _sliced(state: Mapping[str, Tensor], member: int, critics: int) -> dict[str, Tensor]:
-    """Of one seed, whose critics are side by side."""
     sliced = {}
     for name, value in state.items():
-        count = critics if name.startswith(("critic", "target_critic")) else 1
+        count = learner.algorithm.critics if name.startswith(("critic", "target_critic")) else 1
         sliced[name] = value[member * count : (member + 1) * count] if value.ndim else value
-    return sliced
+    single.load(sliced)
+    single.in_force = learner.in_force[[member]]
+    return single

@@ -123,17 +123,14 @@ class SeedMeasurements:
 
     def row(self) -> tuple[int, dict[str, Any]] | None:
         """A seed's place and its row, where there is time for one."""
-        seed = self._next()
+        # The next seed that is not lost.
+        lost, seeds = self.run.lost, self.run.settings.seeds
+        turns = [(self._turn + k) % seeds for k in range(seeds)]
+        seed = next((seed for seed in turns if not lost[seed]), None)
         if seed is None or not self.measurements.due(seed):
             return None
         self._turn = seed + 1
         return seed, self.measurements.row(self.run.algorithm.batch, self.run.iteration, seed)
-
-    def _next(self) -> int | None:
-        """The next seed that is not lost."""
-        lost, seeds = self.run.lost, self.run.settings.seeds
-        turns = [(self._turn + k) % seeds for k in range(seeds)]
-        return next((seed for seed in turns if not lost[seed]), None)
 
     def _subject(self, seed: int) -> tuple[Question, nn.Module]:
         run = self.run
@@ -269,17 +266,7 @@ class _Instruments:
             self.budget.pay(begun)
         self._due = False
         settings, k = self.run.settings, self.run.iteration
-        self._remember(k)
-        # Also where a state is saved: what is written again after a kill is whole.
-        whole = (ROW * settings.log_every, settings.checkpoint_every, settings.iterations)
-        if any(k % each == 0 for each in whole):
-            self.file_window()
-        if k % settings.log_every == 0:
-            self._successive()
-            self._measured()
-
-    def _remember(self, k: int) -> None:
-        """Keep the state that an origin is sought with."""
+        # The state that an origin is sought with.
         begun = self.budget.clock()
         self.origins.add(k - 1)
         self.budget.pay(begun)
@@ -288,6 +275,13 @@ class _Instruments:
             begun = self.budget.clock()
             self.origins.remember()
             self.budget.pay(begun)
+        # Also where a state is saved: what is written again after a kill is whole.
+        whole = (ROW * settings.log_every, settings.checkpoint_every, settings.iterations)
+        if any(k % each == 0 for each in whole):
+            self.file_window()
+        if k % settings.log_every == 0:
+            self._successive()
+            self._measured()
 
     def finish(self) -> None:
         """No more updates come."""

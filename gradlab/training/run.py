@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from math import lcm
 from pathlib import Path
-from typing import NoReturn, Protocol, final
+from typing import Protocol, final
 
 import numpy as np
 
@@ -51,13 +51,7 @@ def _note_good(run: Run) -> None:
 
 def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:
     """Events of the window that ended; `value`: mean critic values in it, [E]."""
-    _report_divergence(run, path, journal)
-    _report_excess(run, value, journal)
-    _note_good(run)
-
-
-def _report_divergence(run: Run, path: Path, journal: Journal) -> None:
-    """Note each seed that leaves the finite numbers; give up when none is left."""
+    # Each seed that leaves the finite numbers; training gives up when none is left.
     fresh = [member for member in run.window.divergences if not run.lost[member]]
     for member in fresh:
         kept = checkpoints.keep_good(path, run, member)
@@ -71,17 +65,15 @@ def _report_divergence(run: Run, path: Path, journal: Journal) -> None:
             f"{seeds} diverged by iteration {run.iteration}: {first}; the last good networks "
             f"are in {checkpoints.good_folder(path)}"
         )
-
-
-def _report_excess(run: Run, value: Floats, journal: Journal) -> None:
-    """Note each seed whose values no rewards can sum to: Adam's steps keep what diverges finite
-    for long, so that the critic is wrong well before anything overflows."""
+    # Each seed whose values no rewards can sum to: Adam's steps keep what diverges finite for
+    # long, so that the critic is wrong well before anything overflows.
     scale = run.settings.reward_scale / (1 - run.task.discount)
     bound = scale * run.replay.largest_reward().double().cpu().numpy()
     limit = _EXCESS * np.maximum(bound, 1.0)  # fresh networks give about 1 before any reward
-    for member in np.flatnonzero((np.abs(value) > limit) & ~run.excessive):
-        journal.append("events", excess(run, int(member), value[member], bound[member]))
+    for member in np.flatnonzero((np.abs(value) > limit) & ~run.excessive).tolist():
+        journal.append("events", excess(run, member, value[member], bound[member]))
         run.excessive[member] = True
+    _note_good(run)
 
 
 @contextmanager
@@ -217,7 +209,11 @@ def go(
             visited = clock()
             if interrupted():
                 work.settle(run, journal)
-                _leave(run, path, config)
+                checkpoints.save(path, run, config)
+                raise KeyboardInterrupt(
+                    f"the state after {run.iteration} iterations is saved: the same again with "
+                    f"resume=True goes on from there. {path} can be read as it is"
+                )
             if steering.due(run):
                 journal.append("steering", steering.row(run))
             collect(run, work)
@@ -271,28 +267,15 @@ def _visit(
     if k in settings.kept:
         checkpoints.keep(path, run, k)
     if gradient_errors.due(run):
-        _measure(run, journal)
+        begun = time.monotonic()
+        journal.append("gradients", gradient_errors.row(run))
+        run.begun += time.monotonic() - begun
     if measured_weights.due(run):
         journal.append("weights", measured_weights.row(run))
     if k % settings.checkpoint_every == 0 or run.done:
         work.settle(run, journal)
         checkpoints.save(path, run, config)
     return run.done
-
-
-def _measure(run: Run, journal: Journal) -> None:
-    """The gradients that the policy follows, against the truth."""
-    begun = time.monotonic()
-    journal.append("gradients", gradient_errors.row(run))
-    run.begun += time.monotonic() - begun
-
-
-def _leave(run: Run, path: Path, config: dict[str, object]) -> NoReturn:
-    checkpoints.save(path, run, config)
-    raise KeyboardInterrupt(
-        f"the state after {run.iteration} iterations is saved: the same again with "
-        f"resume=True goes on from there. {path} can be read as it is"
-    )
 
 
 def _fit(run: Run, journal: Journal) -> None:

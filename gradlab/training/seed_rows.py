@@ -157,20 +157,16 @@ class SeedRows:
         """
         at = {"update": self.run.iteration, "step": self.run.iteration}
         tested = {
-            seed: self._without_events(seed, {**at, **together, **row})
-            for seed, row in own.items()
-            if not self.run.lost[seed]
+            seed: {**at, **together, **row} for seed, row in own.items() if not self.run.lost[seed]
         }
+        for seed, row in tested.items():
+            if self.run.excessive[seed]:  # an event of the run has reported it
+                row.pop("value", None)
         self.log.file(table, {**_stacked(own, self.run.learner.seeds), **together, **at}, tested)
 
     def report(self, alarm: Alarm, seed: int | None = None) -> None:
         """One about a seed, by its place, or about the run."""
         self.log.report(alarm, self.run.iteration, self.run.iteration, seed)
-
-    def _without_events(self, seed: int, row: Row) -> Row:
-        """The row without what an event of the run has reported."""
-        reported = ("value",) if self.run.excessive[seed] else ()
-        return {name: value for name, value in row.items() if name not in reported}
 
 
 def _stacked(rows: Rows, seeds: Sequence[int]) -> dict[str, Any]:

@@ -50,10 +50,12 @@ class Adam:
         """
         self._made += 1
         steps = [self._made] * len(self._parameters)
-        pairs = zip(self._parameters, gradients, strict=True)
+        ordered = [
+            g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+            for p, g in zip(self._parameters, gradients, strict=True)
+        ]
         torch._fused_adam_(
-            self._parameters, [_in_order_of(p, g) for p, g in pairs],
-            self._means, self._squares, [], steps,
+            self._parameters, ordered, self._means, self._squares, [], steps,
             lr=self.rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=EPS,
             amsgrad=False, maximize=False,
         )  # fmt: skip
@@ -73,13 +75,6 @@ class Adam:
 
     def _own(self, k: int) -> dict[str, Tensor]:
         return {"step": self._made, "exp_avg": self._means[k], "exp_avg_sq": self._squares[k]}
-
-
-def _in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with its entries in memory as the parameter's are."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)
 
 
 @final

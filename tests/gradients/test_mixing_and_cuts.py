@@ -26,7 +26,6 @@ from gradlab.gradients.courses import Cut, TermRequest
 from gradlab.gradients.nodes import nodes
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.weighted_terms import (
-    _given,
     _inverse_variance,
     _pilot,
     _propagated,
@@ -154,7 +153,8 @@ def test_total_propagation_passes_the_mixture_on():
     estimator = mixing("total", critic=critic)
     here, fit = nodes(estimator, asked, None), fitted(estimator, asked, _propagated)
     advantage = here.advantage(fit.baseline)
-    path, got = here.linear.path, _swept(here, advantage, _given(fit))[0]
+    got = _swept(here, advantage, lambda t, inside, first, zeroth: fit.shares[inside, t])[0]
+    path = here.linear.path
     assert fit.shares.min() > 0.01
     assert fit.shares.max() < 0.999
     s_n = path.states[H].clone().requires_grad_()

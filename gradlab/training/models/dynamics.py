@@ -169,12 +169,19 @@ class _Ensembles:
         if self.steps and not self.choice.warm_start:
             self._begin()
         again = self.steps and self.choice.warm_start
-        self._standardise(data)
+        rows, members = data.rows, self.choice.members
+        given = (rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
+        self.ensemble.set_normalisers(*(value.repeat_interleave(members, 0) for value in given))
         before = {name: value.clone() for name, value in self.ensemble.state_dict().items()}
         sample = self._sample(data) if self.choice.bootstrap else None
         self.ensemble.train()
         for _ in range(self.choice.steps if again else self.choice.first_steps):
-            at = self._drawn(bounds[0].rows, data, sample)
+            # A batch of every member's own.
+            shape = self.choice.members, self.choice.batch
+            share = self.draws.uniform(f"{self.role} model rows", self.steps, shape)
+            if sample is not None:
+                share = sample.gather(2, (share * sample.shape[2]).long())
+            at = _picked(bounds[0].rows, data, share)
             loss = bounds[0].value(self.ensemble, at, self.steps)
             self.adam.zero_grad()
             torch.autograd.backward(loss.sum())
@@ -252,19 +259,6 @@ class _Ensembles:
         self.adam = torch.optim.Adam(
             self.ensemble.parameters(), lr=choice.learning_rate, fused=True
         )
-
-    def _standardise(self, data: _Experience) -> None:
-        rows, members = data.rows, self.choice.members
-        given = (rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
-        self.ensemble.set_normalisers(*(value.repeat_interleave(members, 0) for value in given))
-
-    def _drawn(self, rows: Tensor, data: _Experience, sample: Tensor | None) -> Tensor:
-        """A batch of every member's own."""
-        shape = self.choice.members, self.choice.batch
-        share = self.draws.uniform(f"{self.role} model rows", self.steps, shape)
-        if sample is not None:
-            share = sample.gather(2, (share * sample.shape[2]).long())
-        return _picked(rows, data, share)
 
     def _sample(self, data: _Experience) -> Tensor:
         """Where every member's bootstrap sample lies among its seed's rows, [E, M, rows]."""
