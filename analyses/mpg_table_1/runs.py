@@ -30,8 +30,8 @@ from gradlab.networks import checkpoint
 from gradlab.reporting.output import compare
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
+from gradlab.tools.papers.figures import reached
 from gradlab.tools.papers.published import ITEMS
-from gradlab.tools.papers.tables import reached
 from gradlab.training.algorithms import find
 from gradlab.training.collection import evaluate
 

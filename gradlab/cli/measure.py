@@ -130,10 +130,9 @@ class Measure:
                 narrowed,
                 resolved,
             )
-            from gradlab.measurement.measure import measure
+            from gradlab.measurement.measure import check_surface, measure
             from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
-            from gradlab.measurement.surface import check_surface
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral
             from gradlab.runs.stages import Interrupted, timed

@@ -12,19 +12,23 @@ critic; a truth that checks itself is the reference of every bias.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
 from gradlab.checks import Subject, examine
+from gradlab.data.noise import stream
 from gradlab.data.path import Path
+from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
-from gradlab.gradients.rollout import noise_mode
+from gradlab.gradients.rollout import noise_mode, rollout
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution import MeasuredWorld, attributed, check_horizons
@@ -37,11 +41,9 @@ from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.rare_starts import rare_starts, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
-from gradlab.measurement.surface import check_surface
-from gradlab.measurement.surface import surface as loss_surface
 from gradlab.measurement.update import Update
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.runs.profile import Profile
+from gradlab.runs.profile import Profile, Surface
 from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
@@ -127,7 +129,7 @@ def measure(
             are taken as for `judges`. At most 30% more, and as much again for each of two smaller
             rates where nobody gave one (see `gradlab.measurement.rehearsal`).
         surface: model steps h for each of which a slice of the model's value estimate around the
-            policy is kept (see `gradlab.runs.surface`).
+            policy is kept (see `gradlab.runs.profile.Surface`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -165,7 +167,7 @@ def measure(
         stages["attribution"] = lambda profile: measured.attribution(profile, horizons)
     if unrolled:
         stages["surface"] = lambda profile: replace(
-            profile, surface=loss_surface(posed, unrolled, progress)
+            profile, surface=_loss_surface(posed, unrolled, progress)
         )
     return completed(profile, stages, begun)
 
@@ -311,3 +313,53 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
         identities=posed.identities,
         jumps=found.tried.jumps,
     )
+
+
+_POINTS, _STARTS, _STREAM = 21, 32, "surface"
+
+
+def check_surface(unrolled: Sequence[int]) -> tuple[int, ...]:
+    """The horizons, each once, from the shortest."""
+    for each in unrolled:
+        validation.whole("surface", each, 0)
+    return tuple(sorted(set(unrolled)))
+
+
+@torch.no_grad()
+def _loss_surface(asked: Problem, unrolled: Sequence[int], progress: Progress) -> Surface:
+    """At 21 × 21 points, from the first 32 starts; on the task's prior, or else its simulator."""
+    tail = next(iter(asked.chosen.values())).tail
+    if tail.critic is None:
+        raise InputError("surface needs a critic, which values where the model's steps end")
+    task, critic = asked.task, tail.critic
+    model = task.simulator if task.prior is None else task.prior
+    starts = asked.setting.starts.block(slice(0, _STARTS))
+    policy = copy.deepcopy(asked.original)
+    parameters = list(policy.parameters())
+    theta = [each.clone() for each in parameters]
+    moves = []  # u and v, random, each tensor with the norm that it has in θ (1 where that is 0)
+    for k in range(2):
+        generator = stream(asked.setting.seed, _STREAM, k)
+        drawn = [torch.randn(each.shape, generator=generator, dtype=each.dtype) for each in theta]
+        norms = [float(each.norm()) or 1.0 for each in theta]
+        moves.append([x / x.norm() * norm for x, norm in zip(drawn, norms, strict=True)])
+    line = torch.linspace(-1, 1, _POINTS, dtype=torch.float64)
+    loss = np.full((len(unrolled), _POINTS, _POINTS), np.nan)
+    for i, alpha in enumerate(line):
+        progress("surface", i, _POINTS)
+        for j, beta in enumerate(line):
+            for each, value, along, across in zip(parameters, theta, *moves, strict=True):
+                each.copy_(value + alpha * along + beta * across)
+            path = rollout(model, policy, starts, max(unrolled), asked.setting.seed)
+            sums = [torch.zeros_like(path.weight)]
+            for t, reward in enumerate(path.rewards):
+                sums.append(sums[-1] + task.discount**t * reward)
+            for k, h in enumerate(unrolled):
+                valued = (
+                    (path.states[h], path.actions[h]) if tail.value == "Q" else (path.states[h],)
+                )
+                total = sums[h] + task.discount**h * critic(*valued).reshape(-1)
+                loss[k, i, j] = -float((path.weight * total).mean())
+    progress("surface", _POINTS, _POINTS)
+    points = line.numpy()
+    return Surface(np.array(unrolled), points, points.copy(), loss)

@@ -33,7 +33,6 @@ from gradlab.runs.substitutions import (
     substitution_groups,
     substitutions_from_groups,
 )
-from gradlab.runs.surface import Surface
 from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
@@ -81,11 +80,10 @@ def _labels(kernels: Kernels) -> dict[str, Array]:
 
 
 def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
-    fold = Array(products.fold, ("group",))
     common = {
         "group": codec.counted(len(products.fold), "group"),
         "fold": codec.counted(len(products.total), "fold"),
-        "fold_of": fold,
+        "fold_of": Array(products.fold, ("group",)),
     }
     if isinstance(products, GroupProducts):
         square = ("group", "gradient", "other")
@@ -144,6 +142,31 @@ _Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
 _AXES = ("estimator", "quantity", "horizon")
 _UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A slice of the model's value estimate around θ, the loss surface of RP-PGM's Figure 3:
+
+        −V_h(θ + α u + β v),     V_h = E[Σ_{t<h} γᵗ r_t + γʰ Q(s_h, a_h)],     α, β in [−1, 1]
+
+    u and v are random, each parameter tensor with the norm that it has in θ; every point has the
+    same starts and noise.
+
+    Attributes:
+        unrolled: [h], model steps; alpha, beta: [points], in norms of θ; loss: [h, points, points].
+    """
+
+    unrolled: Annotated[NDArray[np.int64], stored("unrolled", name="unrolled", unit="model steps")]
+    alpha: Annotated[NDArray[np.float64], stored("alpha", name="alpha", unit="norm of θ")]
+    beta: Annotated[NDArray[np.float64], stored("beta", name="beta", unit="norm of θ")]
+    loss: Annotated[NDArray[np.float64], stored("unrolled", "alpha", "beta", unit="return")]
+
+    def roughness(self) -> NDArray[np.float64]:
+        """Mean |second difference| along both directions, in shares of the range, [h]; 0.01 for
+        a parabola over 21 points."""
+        bent = [np.abs(np.diff(self.loss, 2, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2)]
+        return np.asarray(sum(bent) / 2 / np.ptp(self.loss, axis=(1, 2)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -45,8 +45,16 @@ class FigureCommand:
 
     def run(self, command: str) -> Document:
         """Draw, and write the figure and its table."""
-        from gradlab.tools.papers.figures import chosen, mixed, save, sized, training_runs
-        from gradlab.tools.papers.tables import TABLES, markdown, write
+        from gradlab.tools.papers.figures import (
+            TABLES,
+            chosen,
+            markdown,
+            mixed,
+            save,
+            sized,
+            training_runs,
+            write,
+        )
 
         if self.name in TABLES:
             table = TABLES[self.name](training_runs(self.runs).values())
@@ -109,8 +117,7 @@ class ReproduceCommand:
         item = published.narrowed(item, self.rows, self.tasks)
         with undisturbed():
             from gradlab.tools.papers import reproduction as made
-            from gradlab.tools.papers.figures import mixed
-            from gradlab.tools.papers.tables import TABLES, markdown, write
+            from gradlab.tools.papers.figures import TABLES, markdown, mixed, write
 
         folder = self.folder or Path("runs") / f"{self.paper}-{self.item}"
         due = made.planned(item, folder, self.seeds, self.share)
