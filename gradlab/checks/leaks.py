@@ -63,7 +63,12 @@ def _shared(
     systems: Mapping[str, System],
 ) -> CheckResult:
     """Move the user's policy: does anything else change? Are tensors shared?"""
-    s, a = inspected.setting.starts.states, _actions(inspected, systems)
+    setting, s = inspected.setting, inspected.setting.starts.states
+    noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)
+    with torch.no_grad():
+        a = act(setting.policy, s, noise)
+    # Without the log π that entropy adds.
+    a = a[:, : min((system.action_dim for system in systems.values()), default=None)]
     addresses = {p.data_ptr() for p in policy.parameters()}
     shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in addresses]
     values = {name: partial(_stepped, system, s, a) for name, system in systems.items()}
@@ -87,16 +92,6 @@ def _shared(
         "its gradients are not your update's: detach or copy them"
     )
     return CheckResult(check, result, meaning, False)
-
-
-def _actions(inspected: Inspection, systems: Mapping[str, System]) -> Tensor:
-    """The policy's first actions, without the log π that entropy adds."""
-    noise = inspected.setting.starts.policy_noise(
-        inspected.setting.policy, inspected.setting.seed, 0
-    )
-    with torch.no_grad():
-        action = act(inspected.setting.policy, inspected.setting.starts.states, noise)
-    return action[:, : min((system.action_dim for system in systems.values()), default=None)]
 
 
 def _stepped(system: System, s: Tensor, a: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from gradlab.runs.identity import Identity
 from gradlab.runs.realised import TRUE_CELL, Cell, Realised, Status
 from gradlab.systems.system import System, by_differences
 from gradlab.tasks import Task
-from gradlab.truth.agreement import TrueGradient, precision_of
+from gradlab.truth.agreement import precision_of
 from gradlab.truth.common_random import Rolling, own_size
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.truth import Truth
@@ -290,7 +290,12 @@ def realised_gains(
     gains = stepping.table[stepping.table["quantity"] == "gain"] if true is not None else None
     references = {(name, 0): Direction(d) for name, d in stepping.beside.items() if d is not None}
     if true is not None and truth.every is not None:
-        references[TRUE_CELL] = Direction(true, _norm_of(truth.every, stepping.setting.starts))
+        norm, starts = truth.every.norm, stepping.setting.starts
+        if len(truth.every.gradients) == len(starts.states):
+            norm = precision_of(truth.every.gradients, starts).norm.item()
+        # Else the truth was cut: its norm is of the half that judges, and the direction's mean is
+        # of the other half, too.
+        references[TRUE_CELL] = Direction(true, norm)
     horizons: tuple[int, ...] = (truth.horizon,)
     if true is None and truth.status != "jumps":
         horizons = tuple(effective_horizon(task.discount, left) for left in (0.01, LEAST_LEFT))
@@ -315,14 +320,6 @@ def realised_gains(
     judging = judging_starts(task, plan.judges, stepping.setting.seed)
     setting = replace(stepping.setting, starts=judging, horizon=plan.horizon)
     return realise(setting, directions, stepping.move, plan.once, progress)
-
-
-def _norm_of(truth: TrueGradient, starts: Starts) -> float:
-    """|∇J| by all starts: those of a truth that was cut are the half that judges, and the mean
-    of the other half is in the direction, too."""
-    if len(truth.gradients) != len(starts.states):
-        return truth.norm
-    return precision_of(truth.gradients, starts).norm.item()
 
 
 def jacobian_steps(system: System) -> int:

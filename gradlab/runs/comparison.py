@@ -88,8 +88,22 @@ class Comparison:
 
 def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B")) -> Comparison:
     """Two profiles side by side."""
-    _same_task(first, second, names)
-    _same_truth(first, second, names)
+    one, other = first.config, second.config
+    _require("task", one.get("task"), other.get("task"), names)
+    ours, theirs = (_parameters(each) for each in (one, other))
+    for key in sorted(set(ours) | set(theirs)):
+        if not str(key).startswith(_PRIOR):
+            _require(f"the task's {key}", ours.get(key), theirs.get(key), names)
+    _require("policy", one.get("policy_hash"), other.get("policy_hash"), names)
+    for key, default in _SETTINGS.items():
+        _require(key, one.get(key, default), other.get(key, default), names)
+    actions = one.get("actions", {}), other.get("actions", {})
+    for name in set(actions[0]) & set(actions[1]):
+        what = f"the actions that carry θ in {name}"
+        _require(what, actions[0][name], actions[1][name], names)
+    if "cut" in (first.truth.get("status"), second.truth.get("status")) and _judged(first, second):
+        what = "the step T at which the truth is cut"
+        _require(what, first.truth.get("horizon"), second.truth.get("horizon"), names)
     horizons = tuple(h for h in first.horizons if h in second.horizons)
     estimators = tuple(name for name in first.estimators if name in second.estimators)
     if not estimators or not horizons:
@@ -102,29 +116,6 @@ def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B"
         first, second, names, _unpaired(first, second), _changed(first, second), estimators,
         horizons, quantities, skipped,
     )  # fmt: skip
-
-
-def _same_task(first: Profile, second: Profile, names: tuple[str, str]) -> None:
-    one, other = first.config, second.config
-    _require("task", one.get("task"), other.get("task"), names)
-    ours, theirs = (_parameters(each) for each in (one, other))
-    for key in sorted(set(ours) | set(theirs)):
-        if not str(key).startswith(_PRIOR):
-            _require(f"the task's {key}", ours.get(key), theirs.get(key), names)
-    _require("policy", one.get("policy_hash"), other.get("policy_hash"), names)
-
-
-def _same_truth(first: Profile, second: Profile, names: tuple[str, str]) -> None:
-    one, other = first.config, second.config
-    for key, default in _SETTINGS.items():
-        _require(key, one.get(key, default), other.get(key, default), names)
-    actions = one.get("actions", {}), other.get("actions", {})
-    for name in set(actions[0]) & set(actions[1]):
-        what = f"the actions that carry θ in {name}"
-        _require(what, actions[0][name], actions[1][name], names)
-    if "cut" in (first.truth.get("status"), second.truth.get("status")) and _judged(first, second):
-        what = "the step T at which the truth is cut"
-        _require(what, first.truth.get("horizon"), second.truth.get("horizon"), names)
 
 
 def _require(what: str, one: object, other: object, names: tuple[str, str]) -> None:

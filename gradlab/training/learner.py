@@ -99,7 +99,12 @@ class Learner:
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
         gaussian = algorithm.policy == "gaussian"
         self.acting = Acting(gaussian, algorithm.exploration, self.limit, algorithm.log_std)
-        self.tuned, self.adapted = self._tuned(), self._adapted()
+        self.tuned, self.adapted = self._tuned(), None
+        if algorithm.adaptive is not None:
+            longest = max(algorithm.horizons)
+            self.adapted = AdaptiveHorizon(
+                algorithm.adaptive, longest, len(self.seeds), self.device
+            )
         self.objective = Objective(
             task.discount,
             settings.reward_scale,
@@ -279,12 +284,6 @@ class Learner:
             return None
         width = self.task.simulator.action_dim
         return Temperature(choice, len(self.seeds), width, self.limit, self.dtype, self.device)
-
-    def _adapted(self) -> AdaptiveHorizon | None:
-        row = self.algorithm
-        if row.adaptive is None:
-            return None
-        return AdaptiveHorizon(row.adaptive, max(row.horizons), len(self.seeds), self.device)
 
     @property
     def _trained(self) -> dict[str, Trained]:

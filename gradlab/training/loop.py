@@ -62,7 +62,9 @@ def check(run: Run, note: _Note) -> None:
     horizon = max(run.algorithm.horizons)
     if horizon == 0:
         return
-    needed, present = predicted(run), _present_on(run.learner.device)
+    needed, present, device = predicted(run), machine.memory(), run.learner.device  # 0: not known
+    if device.type == "cuda":
+        present = float(torch.cuda.get_device_properties(device).total_memory)
     text = f"policy rollouts of {horizon} steps take about {_size(needed)} at their peak"
     if 0 < present < needed:
         raise InputError(
@@ -95,13 +97,6 @@ def _slopes(run: Run) -> float:
     each = (simulator.state_dim + 1) * (simulator.state_dim + simulator.action_dim)
     size = torch.empty((), dtype=learner.dtype).element_size()
     return float(len(learner.seeds) * run.algorithm.batch * each * (8 + 2 * size))
-
-
-def _present_on(device: torch.device) -> float:
-    """Bytes of the device, or of the machine or what it grants this process; 0: not known."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    return machine.memory()
 
 
 def _size(count: float) -> str:

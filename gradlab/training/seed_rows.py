@@ -232,7 +232,9 @@ class SeedSignals:
         Args:
             update: what a policy update takes, in seconds: the first price is so many of them.
         """
-        if not self._affordable(self.seconds or (PAIRS + 1) * update):
+        first = self.seconds or (PAIRS + 1) * update
+        part = PART * self.budget.share * (self.budget.elapsed + first)
+        if self.own + first > part or not self.budget.allows(first):
             return None
         measured = self._rows_on_policy if self.run.algorithm.loss.paths else self._rows
         with self.budget.paying() as price:
@@ -240,10 +242,6 @@ class SeedSignals:
         self.seconds = price[0]
         self.own += self.seconds
         return rows
-
-    def _affordable(self, price: float) -> bool:
-        part = PART * self.budget.share * (self.budget.elapsed + price)
-        return self.own + price <= part and self.budget.allows(price)
 
     def _rows(self) -> list[dict[str, Any]]:
         """Products, squares, and weights that no batch has reached."""

@@ -258,7 +258,9 @@ def _cut(
         halves = halves_of_sweep(sweep, question.jacobian(), question.setting.starts)
         good = halves.chosen(sweep)
         if not sweep.at(reach).good:  # what one half of the starts chooses, if the other agrees
-            T = _truncation(good, question.setting.horizon)
+            admissible = good.nonzero().flatten() + 1
+            admissible = admissible[admissible >= max(question.setting.horizon, 1)]
+            T = int(admissible[-1]) if len(admissible) else len(good)
             T = T if halves.at(sweep, T).good else len(sweep.gradients)
     whole = reach == T
     cut = _Cut(T, None, None, unrolled.converged and whole, unrolled.remainder)
@@ -345,13 +347,6 @@ class _Question:
         H = linear.path.horizon
         more = piece(self.setting, T - H, first=H, before=linear.path)
         return joined([linear, more])
-
-
-def _truncation(good: Tensor, horizon: int) -> int:
-    """The longest admissible T ≥ H, counted from 1; all of it where there is none."""
-    admissible = good.nonzero().flatten() + 1
-    admissible = admissible[admissible >= max(horizon, 1)]
-    return int(admissible[-1]) if len(admissible) else len(good)
 
 
 def _every(

@@ -242,15 +242,15 @@ class Work:
         self.batches = int(state["batches"])
         for k, environments in enumerate(self.environments[1:], 1):
             environments.load(under(state, f"actor.{k}."))
-        self.jobs = {int(k): _job(state, k) for k in under(state, "job.")}
+        self.jobs = {}
+        for learner in under(state, "job."):
+            role, number = state[f"job.{learner}"].tolist()
+            self.jobs[int(learner)] = Job(
+                ROLES[role], number, arrays(under(state, f"batch.{learner}."))
+            )
         begun = sorted({name.split(".")[0] for name in under(state, "critic.")})
         self.critics = {int(k): under(state, f"critic.{k}.") for k in begun}
         self.window.load(under(state, "window."))
-
-
-def _job(state: Mapping[str, Tensor], learner: str) -> Job:
-    role, number = state[f"job.{learner}"].tolist()
-    return Job(ROLES[role], number, arrays(under(state, f"batch.{learner}.")))
 
 
 def _named(owner: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
