@@ -40,7 +40,7 @@ TaskName = Annotated[
     Positional[str],
     arg(
         metavar="TASK",
-        help="A task of `gradlab list tasks`, or your own as file.py:function (the file is "
+        help="A task of `gradlab list tasks`, or your own as file.py:function (such files are "
         "executed).",
     ),
 ]
@@ -57,14 +57,14 @@ ModelFile = Annotated[
     arg(
         metavar="FILE",
         help="Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or "
-        "file.py:function that returns a System or is its step (the file is executed).",
+        "file.py:function that returns a System or is its step.",
     ),
 ]
 PolicyFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Policy to measure: .safetensors file or file.py:function (the file is executed). "
+        help="Policy to measure: .safetensors file or file.py:function. "
         "Default: SAC's for MuJoCo tasks, else a stabilising one is fitted.",
     ),
 ]
@@ -73,8 +73,7 @@ CriticFile = Annotated[
     arg(
         metavar="FILE",
         help="Critic of the tail: .safetensors file or file.py:function, which returns the critic "
-        "or is the critic (the file is executed). Default: SAC's with SAC's policy, else one is "
-        "fitted.",
+        "or is it. Default: SAC's with SAC's policy, else one is fitted.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of every random draw.")]

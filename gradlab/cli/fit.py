@@ -60,8 +60,8 @@ class FitCommand:
     rows: int = 5000
     """Transitions to record where there is no --data."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy that records, with exploration noise: .safetensors file or file.py:function (the file
-    is executed). Default: random actions."""
+    """Policy that records, with exploration noise: .safetensors file or file.py:function.
+    Default: random actions."""
     export: Annotated[str | None, arg(metavar="minari:ID|FOLDER")] = None
     """Write the transitions as a Minari dataset, too."""
     loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|multistep-dd|sobolev|FILE")] = (
@@ -70,8 +70,8 @@ class FitCommand:
     """Likelihood; squared error; directional derivatives to the nearest points, beside the
     likelihood (DDPPO); squared error over several steps, alone or with directional derivatives
     (RP-PGM); Jacobians of the simulator; or your own, file.py:function of mean, log variance and
-    target, each [members, rows, outputs] (the file is executed). Default: nll, and dd for the
-    gradient model of --two-model."""
+    target, each [members, rows, outputs]. Default: nll, and dd for the gradient model of
+    --two-model."""
     weight: float = 1.0
     """Weight of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task
     has no noise."""
@@ -93,7 +93,7 @@ class FitCommand:
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
     """Type of model: mean and variance of the next state; the mean alone; or your own network,
     file.py:Net with Net(inputs, outputs), a torch module from standardised rows [N, inputs] to
-    [N, outputs], the mean, or [N, 2 outputs], mean and log variance (the file is executed)."""
+    [N, outputs], the mean, or [N, 2 outputs], mean and log variance."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or RP-PGM's ReLU units with normalised layers."""
     members: int | None = None

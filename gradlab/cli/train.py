@@ -189,10 +189,8 @@ class Train(_Configured):  # type: ignore[misc]
         ),
     ] = None
     loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|multistep-dd|FILE")] = None
-    """Loss of a learned model: likelihood, squared error, directional derivatives to the
-    nearest points beside the likelihood (DDPPO), squared error over several steps, alone or with
-    directional derivatives (RP-PGM), or your own as in `gradlab fit`. Default: nll, and dd for the
-    second of two models."""
+    """Loss of a learned model, as --loss of `gradlab fit`. Default: nll, and dd for the second of
+    two models."""
     loss_weight: float | None = None
     """Weight w of the directional derivatives in --loss dd. Default: 1."""
     neighbours: int | None = None
@@ -239,8 +237,7 @@ class Train(_Configured):  # type: ignore[misc]
     Default: processes of this machine, without Ray."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
     """Policy that every seed begins with, such as the one for which a horizon was measured:
-    gradlab's own, a .safetensors file or file.py:function (the file is executed). A good one wants
-    a small --policy-rate. Default: fresh ones."""
+    gradlab's own, a .safetensors file or file.py:function. Default: fresh ones."""
     critic: Annotated[str | None, arg(metavar="FILE")] = None
     """Critic of that policy; twin critics both begin as it. Default: fresh ones."""
     output: Annotated[

@@ -35,10 +35,7 @@ Read = Callable[[Any], Tensor]
 Write = Callable[[Any, Tensor], object]
 Observe = Callable[[Tensor], Tensor]
 _ALIKE = 1e-5  # of rounding, relative to the largest number
-_MIXES = (
-    "env.step mixes rows: {}; a row of a batch must depend on its own state and action alone (look "
-    "for a mean over dim 0, or batch statistics)"
-)
+_MIXES = "env.step mixes rows: {}; look for a mean over dim 0, or batch statistics"
 _STEPS, _SECONDS = 200, 2.0  # from one state, to find what it does not hold, clocks among it
 
 

@@ -39,8 +39,8 @@ class Asynchronous:
     the run without processes, bit for bit."""
 
     learners: int = 1
-    """Processes that compute gradients, each on batches of its own, for a run in several processes
-    (asynchronous training). Default: 1 where there are any processes, else the run is in one."""
+    """Processes that compute gradients, each on batches of its own (asynchronous training).
+    Default: 1 where there are any processes, else the run is in one."""
     actors: int = 1
     """Processes that step environments, each as many as --agents, in turn."""
     buffers: int = 1
@@ -49,8 +49,8 @@ class Asynchronous:
     """Gradients that may wait to be applied while their learners go on; 0: learners wait for theirs
     to be applied."""
     deterministic: bool = False
-    """Apply gradients in the order in which they were begun: the run can be repeated bit for bit,
-    and waits for the slowest learner. Else a gradient is applied when it arrives."""
+    """Apply gradients in the order in which they were begun, not as they arrive: the run can be
+    repeated bit for bit, and waits for the slowest learner."""
 
     def __post_init__(self) -> None:
         for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):

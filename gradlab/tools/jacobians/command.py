@@ -42,7 +42,7 @@ class JacobiansCommand:
     settings: arguments.Settings = ()
     model: Annotated[str | None, arg(metavar="FILE")] = None
     """Model to compare: a .safetensors file, or file.py:function that returns a System or is its
-    step (the file is executed). Default: the task's own prior, where it has one."""
+    step. Default: the task's own prior, where it has one."""
     gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
     """A second model, whose Jacobians are taken along --model's states (`gradlab fit
     --two-model`)."""

@@ -59,7 +59,7 @@ class RemediesCommand:
     """Remedies to test (`gradlab list remedies`), or losses of your own, file.py:function, as in
     `gradlab fit --loss`. Default: spectral dd multistep two-model."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy to measure: .safetensors file or file.py:function (the file is executed).
+    """Policy to measure: .safetensors file or file.py:function.
     Default: fit one to half of the stabilising feedback, which leaves something to learn."""
     critic: arguments.CriticFile = None
     trials: int = 5
