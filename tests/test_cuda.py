@@ -1,11 +1,14 @@
 """On a CUDA device the numbers are those of the processor; without one these count as skipped."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import gradlab
+from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
@@ -14,8 +17,9 @@ from gradlab.gradients.starts import as_starts, by_group, group_sums, grouping
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
-from gradlab.systems import LearnedSystem
+from gradlab.systems import LearnedSystem, from_function
 from gradlab.training.loop import train
+from tests.probe.small_loops import linear_task
 from tests.training.small_runs import SMALL, numbers, row, task
 
 HERE = torch.cuda.is_available()
@@ -114,6 +118,89 @@ def test_training_takes_the_same_first_steps(name, tmp_path):
         for place in ("cpu", "cuda")
     )
     torch.testing.assert_close(there, here, rtol=1e-2, atol=1e-3)
+
+
+def profiled(task, policy, critic, starts=16):
+    profile = gradlab.measure(task, policy, critic, horizon=2, starts=starts, batch=8)
+    return torch.from_numpy(profile.table()["value"].to_numpy(copy=True)).nan_to_num()
+
+
+@pytest.mark.cuda
+@on_device
+def test_networks_starts_and_steps_of_the_device_are_measured_as_on_the_processor():
+    torch.manual_seed(0)
+    world = linear_task()
+    networks = Policy(2, 1, hidden=(8,)).double(), QCritic(2, 1, hidden=(8,)).double()
+    here, there = (profiled(world, *each) for each in both(*networks))
+    torch.testing.assert_close(there, here, rtol=0, atol=0)
+
+    def step(state, action):  # computes there, and leaves its results there
+        out = world.simulator.step(state, action)
+        return out.state.cuda(), out.reward.cuda()
+
+    system = from_function(step, 2, 1)
+    moved = replace(
+        world, simulator=system, prior=system,
+        starts=lambda n, generator: world.starts(n, generator).cuda(),
+    )  # fmt: skip
+    still = from_function(lambda s, a: (s, s[:, 0] + torch.zeros(1, device="cuda")), 2, 1)
+    assert profiled(moved, both(*networks)[1][0], both(*networks)[1][1].__call__).isfinite().all()
+    with pytest.raises(InputError, match=r"its states are on cpu; .*\.to\(state\.device\)"):
+        still.step(torch.zeros(3, 2), torch.zeros(3, 1))
+
+
+def watched(place, lost=-1, updates=300):
+    """Rows and alarms of a small critic-alone loop; at one update the loss is NaN."""
+    torch.manual_seed(0)
+    actor = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2), nn.Tanh()).double()
+    critic = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+    states = torch.randn(updates, 32, 3, dtype=torch.float64).to(place)
+    actor, critic = actor.to(place), critic.to(place)
+    target = copy.deepcopy(critic)
+    steps, fits = (torch.optim.Adam(x.parameters(), 1e-3) for x in (actor, critic))
+    rows = []
+    probe = gradlab.Probe(
+        actor, steps, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0, critic_alone=True
+    )
+    probe.networks(critic=critic, target=target)
+    for k, s in enumerate(states):
+        with torch.no_grad():
+            value = target(torch.cat([s, actor(s)], 1))
+        fits.zero_grad()
+        (
+            critic(torch.cat([s, actor(s).detach()], 1)) - s[:, :1] - 0.9 * value
+        ).square().mean().backward()
+        fits.step()
+        steps.zero_grad()
+        loss = -critic(torch.cat([s, actor(s)], 1)).mean()
+        with probe(k):
+            (loss * (torch.nan if k == lost else 1.0)).backward()
+        steps.step()
+    probe.close()
+    return rows, probe.alarms
+
+
+@pytest.mark.cuda
+@on_device
+def test_a_probe_finds_the_same_in_a_loop_on_the_device():
+    """Its target is never updated."""
+    (here, alarms), (there, others) = watched("cpu"), watched("cuda")
+    assert "targets do not move" in [alarm.kind for alarm in alarms]
+    assert [(a.kind, a.message) for a in alarms] == [(a.kind, a.message) for a in others]
+    for one, other in zip(here, there, strict=True):
+        assert one.keys() == other.keys()
+        for name in (name for name in one if name.startswith("vitals/")):
+            if isinstance(one[name], float):
+                assert other[name] == pytest.approx(one[name], rel=1e-6, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.cuda
+@on_device
+def test_an_update_that_is_lost_on_the_device_is_named():
+    _, alarms = watched("cuda", lost=41)
+    found = next(alarm for alarm in alarms if alarm.kind == "non-finite gradient")
+    assert "policy's optimiser was not finite in update 42" in found.message
+    assert any("since the step of update 42" in alarm.message for alarm in alarms)
 
 
 @pytest.fixture

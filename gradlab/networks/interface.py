@@ -179,15 +179,18 @@ def double_copy(name: str, module: nn.Module) -> nn.Module:
     if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
         raise InputError(f"{name} has lazy parameters: run one forward pass first")
     try:
-        copied = copy.deepcopy(module)
-        # What has no values, on the meta device, stays where it is: no pass may read it.
-        copied._apply(lambda x: x if x.is_meta else x.cpu())  # type: ignore[no-untyped-call]
-        return copied.double()
+        return on_cpu(copy.deepcopy(module)).double()
     except RuntimeError as error:
         raise InputError(
             f"{name} cannot be copied ({str(error).splitlines()[0][:100]}…): with weight_norm or "
             f"spectral_norm of torch.nn.utils, use those of torch.nn.utils.parametrizations"
         ) from error
+
+
+def on_cpu(module: nn.Module) -> nn.Module:
+    """Itself, moved. What has no values, on the meta device, stays: no pass may read it."""
+    module._apply(lambda x: x if x.is_meta else x.cpu())  # type: ignore[no-untyped-call]
+    return module
 
 
 def _check_sound(name: str, module: nn.Module, state: Tensor) -> None:

@@ -91,6 +91,7 @@ def same_critic(one: nn.Module | None, other: nn.Module | None) -> bool:
 def judge(critic: nn.Module, value: str, state: Tensor, action: Tensor) -> Tensor:
     """Values [N] of a Q critic at states [N, ds] and actions [N, da], or of a V critic."""
     values: Tensor = critic(state) if value == "V" else critic(state, action)
+    values = values.to(state.device)  # of a function whose network is on a GPU
     return values[:, 0] if values.shape == (len(state), 1) else values
 
 

@@ -88,12 +88,41 @@ def shows_loss(parameters: Sequence[Tensor]) -> list[Tensor]:
 
 def lost(parameters: Sequence[Tensor]) -> bool:
     """Is a gradient of these not finite? False on an accelerator."""
+    total = _total(parameters)
+    return total is not None and total.is_cpu and not isfinite(total.item())
+
+
+def _total(parameters: Sequence[Tensor]) -> Tensor | None:
+    """Of all entries of their gradients; None: there are none."""
     here = [g for p in parameters if (g := p.grad) is not None and g.layout is torch.strided]
-    if not here or not here[0].is_cpu:
-        return False
+    if not here:
+        return None
     kind = torch.float32 if here[0].dtype in _HALF else None
-    flat = _flatten_dense_tensors(here)  # type: ignore[no-untyped-call]
-    return not isfinite(flat.sum(dtype=kind).item())
+    flat: Tensor = _flatten_dense_tensors(here)  # type: ignore[no-untyped-call]
+    return flat.sum(dtype=kind)
+
+
+@final
+class Latch:
+    """The first lost gradient on an accelerator: noted there at every step, without a wait."""
+
+    def __init__(self) -> None:
+        self._first: Tensor | None = None  # number of its update, −1: none
+
+    def see(self, parameters: Sequence[Tensor], update: int) -> None:
+        """An optimiser is about to step these."""
+        total = _total(parameters)
+        if total is None or (self._first is not None and self._first.device != total.device):
+            return
+        if self._first is None:
+            self._first = torch.full_like(total, -1, dtype=torch.long)
+        known = torch.isfinite(total) | (self._first >= 0)
+        self._first = torch.where(known, self._first, update)
+
+    def take(self) -> int:
+        """The number, which is waited for; it begins anew."""
+        first, self._first = self._first, None
+        return -1 if first is None else int(first.item())
 
 
 @final

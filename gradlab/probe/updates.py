@@ -23,6 +23,7 @@ from gradlab.errors import InputError
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.alarms.gradients import (
     LOST_CRITIC,
+    NONFINITE,
     OF_A_POLICY,
     ORIGIN,
     STRETCH,
@@ -41,7 +42,14 @@ from gradlab.probe.recorders import LOSS, RETURN, Notes, Recorders, is_finite
 from gradlab.probe.returns import WINDOWS, Looks, ReturnWindows
 from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.probe.sampler import Bursts, Measurements
-from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite, lost, shows_loss
+from gradlab.probe.update_statistics import (
+    Latch,
+    Numbers,
+    UpdateStatistics,
+    finite,
+    lost,
+    shows_loss,
+)
 
 ROW = 100  # updates between two rows
 _LEAST = 10  # measured updates in a row, where others are skipped: a row costs more than these
@@ -144,6 +152,7 @@ class Updates:
         self._small = shows_loss(loop.parameters)
         self._promised = False  # whether it was said when the first measurement comes
         self._lost_at, self._origin = -1, ""  # the first update that was lost
+        self._latches = {NONFINITE: Latch(), LOST_CRITIC: Latch()}  # of accelerators
         self._looks, self._rest = 0, 0  # looks; updates to pass over
         self._row = _next_row(count)
 
@@ -194,17 +203,20 @@ class Updates:
 
     def guard(self, optimizer: Any) -> None:
         """Test small gradients of an optimiser that is about to step, whatever the budget."""
-        critic = self.critic
-        if critic is not None and optimizer is critic.optimizer is not self.optimizer:
-            return  # it is looked at beside its own steps
+        critic, mine = self.critic, optimizer is self.optimizer
         begun = self.budget.clock()
         groups, known = optimizer.param_groups, self._guarded.get(optimizer)
         sizes = [len(group["params"]) for group in groups]
         if known is None or known[0] != sizes:
             held = shows_loss([p for group in groups for p in group["params"]])
             known = self._guarded[optimizer] = sizes, held
+        small, gone = known[1], False
         # A fused optimiser under a scaler skips such a step by itself.
-        gone = lost(known[1]) and getattr(optimizer, "found_inf", None) is None
+        if small and getattr(optimizer, "found_inf", None) is None:
+            if not small[0].is_cpu:
+                self._latches[NONFINITE if mine else LOST_CRITIC].see(small, self.count)
+            elif critic is None or mine or optimizer is not critic.optimizer:
+                gone = lost(small)  # the critic's is looked at beside its own steps
         self.budget.guard(begun)
         if gone:
             self._spoilt(optimizer)
@@ -222,6 +234,21 @@ class Updates:
         elif self.log.due(LOST_CRITIC, self.count):
             self._origin = self.rows() or "which sample is not known"
             self._report(LOST_CRITIC, self._origin)
+
+    def _unlatch(self) -> None:
+        """Report the gradients that an accelerator has noted."""
+        for kind, latch in self._latches.items():
+            update = latch.take() + 1
+            if not update:
+                continue
+            if kind == NONFINITE and self._lost_at < 0:
+                self._lost_at = update
+            whose = "the policy's" if kind == NONFINITE else "another"
+            message = (
+                f"a gradient of {whose} optimiser was not finite in update {update}: stop, and "
+                f"look at its rewards and targets, and for a root, norm or power at 0 in its loss"
+            )
+            self.log.report(Alarm(kind, message), self.count, self.step)
 
     def before_step(self, optimizer: Any, closure: bool = False) -> None:
         """The optimiser is about to move θ, or to ask a closure for the gradient first."""
@@ -359,6 +386,7 @@ class Updates:
             self._statistics.after_step()
             self._statistics.add(self._open, self._scaled)
             self._looks += 1
+            self._unlatch()
         self._open, self._seen, self._waiting, self._thrown = None, False, 0, 0
         self._batch = self.watch.batch or self._batch
         self.watch.release()
@@ -418,6 +446,7 @@ class Updates:
         """No more updates come, since the loop has raised `error`, if any."""
         if self._seen:
             self._count()
+        self._unlatch()
         self._last_look(error)
         self._record()
         self.file_vitals(ended=True)

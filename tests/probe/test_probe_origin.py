@@ -21,6 +21,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.critics import LastPasses
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts import targets
+from gradlab.probe.update_statistics import Latch
 from tests.probe.actor_critics import answers
 from tests.probe.small_loops import probed
 
@@ -109,6 +110,14 @@ def test_an_operation_is_no_origin_of_what_it_was_given():
     with Finder() as finder:
         torch.tensor([1.0, -1.0]).log().add(spoilt[0])
     assert finder.found == "NaN first out of log (row 1 of 2)"
+
+
+def test_what_an_accelerator_notes_is_the_first_update_that_was_lost():
+    latch, weight = Latch(), nn.Parameter(torch.zeros(2))
+    for update, size in enumerate((1.0, torch.nan, 2.0, torch.inf)):
+        weight.grad = torch.tensor([1.0, size])
+        latch.see([weight], update)
+    assert [latch.take(), latch.take()] == [1, -1]
 
 
 def test_watching_operations_changes_no_bit():

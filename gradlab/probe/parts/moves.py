@@ -54,6 +54,22 @@ class MomentSamples:
     online: Sequence[Tensor]
 
 
+def brought(moments: Sequence[MomentSamples]) -> list[MomentSamples]:
+    """The same on the CPU, in float64, from an accelerator in one transfer: it is waited for."""
+    tensors = [x for m in moments for x in (*m.networks.values(), *m.targets, *m.online)]
+    if all(x.is_cpu for x in tensors):
+        return list(moments)
+    together = torch.cat([x.to(tensors[0].device, torch.float64) for x in tensors]).cpu()
+    left = iter(torch.split(together, [len(x) for x in tensors]))
+    return [
+        MomentSamples(
+            {name: next(left) for name in m.networks}, [next(left) for _ in m.targets],
+            [next(left) for _ in m.online],
+        )
+        for m in moments
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class SampledStep:
     """Samples around a step of one optimiser.

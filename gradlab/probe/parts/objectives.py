@@ -340,14 +340,14 @@ def _weights(made: Pass, old: Action, critics: _Critics, corrected: bool = True)
         seen = ((old.value - old.squash.centre) / old.squash.half).abs() < FLAT
         if int(seen.sum()) < FEWEST * mean.shape[-1]:
             return None
-    arrived = torch.cat([made.arrived[k][:_ROWS][seen] for k in (0, 1)]).double()
+    arrived = torch.cat([made.arrived[k][:_ROWS][seen] for k in (0, 1)]).double().cpu()
     parts = []
     density = action.log_density if corrected else -log_std.sum(-1).mean()
     for each in (_value(critics, action.value).mean(), density):
         found = torch.autograd.grad(
             each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        parts.append(torch.cat([x[seen] for x in found]).double())
+        parts.append(torch.cat([x[seen] for x in found]).double().cpu())
     both, size = torch.stack(parts, 1), float(arrived.norm())
     fit = torch.linalg.lstsq(both, arrived[:, None]).solution[:, 0]
     terms = (both * fit).norm(dim=0).tolist()

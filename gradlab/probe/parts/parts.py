@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -37,6 +38,7 @@ from gradlab.probe.parts.moves import (
     SampledStep,
     Targets,
     TrainedByLoop,
+    brought,
 )
 from gradlab.probe.parts.networks import CRITIC, POLICY, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import ActorObjective
@@ -357,6 +359,12 @@ class Parts:
         begin, pairs = self._begin, len(self.networks.pairs)
         if begin is None or any(len(each.after.targets) != pairs for each in steps):
             return  # the networks were declared in the middle of it
+        with self._paying():
+            begin, *ends = brought(
+                [begin, *(m for each in steps for m in (each.before, each.after))]
+            )
+            pairs_of = zip(steps, ends[::2], ends[1::2], strict=True)
+            steps = [replace(each, before=one, after=two) for each, one, two in pairs_of]
         window = ActorWindow(self.now()[0], begin, steps)
         for check in self.checks:
             if isinstance(check, NoStep | Targets | ActorStep):

@@ -253,7 +253,7 @@ def compare_jacobians(
 def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:
     validation.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
     starts = as_starts(
-        states.double() if isinstance(states, Path) else _numbers("states", states),
+        states.double() if isinstance(states, Path) else _numbers("states", states).cpu(),
         simulator.state_dim,
     )
     check_policy(policy, starts.states, simulator.action_dim)

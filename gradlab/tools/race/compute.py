@@ -38,7 +38,7 @@ from gradlab.measurement.arguments import check_networks
 from gradlab.measurement.prices import Price
 from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update
-from gradlab.networks.interface import double_copy
+from gradlab.networks.interface import double_copy, on_cpu
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.rehearsal import LOST, Rule, judged
@@ -365,7 +365,7 @@ def _contest(
     if is_task:
         longest = effective_horizon(task.discount) if task.discount < 1 else _LONGEST
         steps = min(longest, _LONGEST) if length is None else length
-        begin = double_copy("policy", policy)
+        begin, policy = double_copy("policy", policy), on_cpu(copy.deepcopy(policy))
         drawn = task.starts(starts or _JUDGES, stream(seed, "race returns")).double()
         judging = Setting(
             task.simulator, begin, as_starts(drawn, task.simulator.state_dim), task.discount, steps,
