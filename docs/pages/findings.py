@@ -137,7 +137,7 @@ FINDINGS = (
         ({"world": "cart-pole", "pair": "5 steps, equal time", "quantity": "product_5"},),
         "remedies/multistep.png",
         "python -m analyses.remedies.multistep",
-        "Five paired trials, 3,000 rows. At equal optimiser steps the comparison flatters the loss "
+        "28 paired trials, 3,000 rows. At equal optimiser steps the comparison flatters the loss "
         "that costs more.",
     ),
     Finding(
