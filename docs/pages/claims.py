@@ -6,15 +6,17 @@ from docs.pages.tables import REPORTS, rows_of
 
 HEAD = """# Claims of the papers
 
-A verdict is about the paper's sentence. *holds*: all of it is shown by whole 95% intervals, and
-every size that we ask for. *direction shown, size not*: a size of ours is not shown. *refuted*: a
-bound is violated, or the opposite direction is shown, in one world at least. *undecided*: an
-interval holds the threshold. *not tried*: not run here, or its premise did not occur. Equal data is
-the papers' condition, *equal time* ours. [More on every claim](../../reports/README.md), with what
-was changed after looking; the table is `reports/claims.csv`, made by `python -m analyses.claims`.
+A verdict is about the paper's sentence, as it is printed. *holds*: all of it is shown by whole 95%
+intervals, and every size that we ask for. *direction shown, size not*: a size of ours is not shown.
+*refuted*: a bound is violated, or the opposite direction is shown, in one world at least.
+*undecided*: an interval holds the threshold. *not tried*: not run here, or its premise did not
+occur. Equal data is the papers' condition, *equal time* ours. [More on every
+claim](../../reports/README.md), with what was changed after looking; *raw* says from what a reader
+recomputes a verdict: single rows or run files in this tree (*here*) or at commit 57789d45, else the
+command again. The table is `reports/claims.csv`, made by `python -m analyses.claims`.
 
 """
-TITLES = ("claim", "paper", "outcome", "decided by", "equal time", "scale")
+TITLES = ("claim", "paper", "outcome", "decided by", "equal time", "scale", "raw")
 OUTCOMES = ("holds", "direction shown, size not", "refuted", "undecided", "not tried")
 
 
@@ -37,4 +39,4 @@ def cells(row: dict[str, str]) -> tuple[str, ...]:
         name = f"[{row['id']}](../../reports/{report})"
     decided = row["decided by"].split(";")[0].replace("|", "\\|").replace("*", "\\*")
     claim = f"{name}: {row['claim']}".replace("|", "\\|")
-    return claim, row["paper"], row["outcome"], decided, row["equal time"], row["scale"]
+    return claim, row["paper"], row["outcome"], decided, row["equal time"], row["scale"], row["raw"]
