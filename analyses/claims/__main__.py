@@ -208,8 +208,8 @@ CLAIMS = (
         "learning rates annealed over the shorter run",
         "four of six algorithms had 10,000 iterations at first; budgets are equal now",
         beside="one ADP seed in five passes −30, once, on its way from the untrained policy to the "
-        "plateau. At the paper's length three rows of six are here: MPG-v2 is shown above SAC, not "
-        "above TD3",
+        "plateau. At the paper's length five rows of six are here: MPG-v2 is shown above SAC and "
+        "n-step DPG, not above TD3",
         of="seeds", raw="here",
     ),
     Claim(
