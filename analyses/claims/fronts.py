@@ -131,8 +131,8 @@ FRONTS = (
     Front(
         "shac", "first-order/README.md",
         "**`shac` takes fewer processor seconds than Stable-Baselines3's SAC on the pendulum, "
-        "and is not shown to take fewer than gradlab's own `sac` in any world.** Seconds over those of "
-        "Stable-Baselines3's SAC to −250 on the pendulum: `shac` {shac_pendulum}, `sac` "
+        "and is not shown to take fewer than gradlab's own `sac` in any world.** Seconds over "
+        "those of Stable-Baselines3's SAC to −250 on the pendulum: `shac` {shac_pendulum}, `sac` "
         "{sac_pendulum}; to 900 on InvertedPendulum-v5 `shac` {shac_inverted} and `sac` "
         "{sac_inverted}, to 500 on Hopper `shac` {shac_hopper} and `sac` {sac_hopper}. Seconds "
         "here are those of one program of five seeds divided by five, Stable-Baselines3's those "
