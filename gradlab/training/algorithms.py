@@ -22,7 +22,7 @@ from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.temperature import Automatic
-from gradlab.training.rows import first_order, model_based, mpg, pathwise
+from gradlab.training.rows import model_based, mpg, pathwise
 
 __all__ = [
     "ALGORITHMS",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    row.name: row for family in (mpg, model_based, pathwise, first_order) for row in family.ROWS
+    row.name: row for family in (mpg, model_based, pathwise) for row in family.ROWS
 }
 
 

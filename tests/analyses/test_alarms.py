@@ -15,7 +15,7 @@ from gradlab.runs.probe.results import load
 
 
 def test_steps_that_undo_each_other_have_the_share_of_the_closed_form() -> None:
-    shares = [alarm_worlds.with_steps(0.5, 120, seed)[0] for seed in range(5)]
+    shares = [alarm_worlds.with_steps(0.5, 120, seed)[0] for seed in range(3)]
     assert abs(np.mean(shares) + 0.25) < 0.05
 
 

@@ -54,7 +54,7 @@ def test_the_true_mean_is_the_closed_form(world):
 @pytest.mark.parametrize("world", lq.WORLDS, ids=lambda w: w.name)
 def test_means_and_traces_are_those_of_many_draws(world):
     M = lq.action_gradients(world)
-    for name, G in lq.drawn(world, M, 100_000, np.random.default_rng(0)).items():
+    for name, G in lq.drawn(world, M, 25_000, np.random.default_rng(0)).items():
         trace, mean = lq.trace_of(world, M[name]), lq.mean_of(world, M[name])
         assert np.linalg.norm(G.mean(0) - mean) < 4 * (trace / len(G)) ** 0.5, name
         assert np.var(G, axis=0).sum() == pytest.approx(trace, rel=0.06), name
@@ -83,7 +83,7 @@ def test_without_noise_a_gradient_is_that_of_gradlab():
 def test_the_trace_is_that_of_many_draws_from_tailed_starts_too():
     world = replace(lq.WORLDS[2], freedom=9.0)
     m = lq.action_gradients(world, (5,))["model 5"]
-    G = lq.drawn(world, {"G": m}, 400_000, np.random.default_rng(2))["G"]
+    G = lq.drawn(world, {"G": m}, 100_000, np.random.default_rng(2))["G"]
     assert np.var(G, axis=0).sum() == pytest.approx(lq.trace_of(world, m), rel=0.06)
 
 
