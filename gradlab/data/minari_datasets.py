@@ -121,7 +121,14 @@ def write(record: Trajectories, name: str | Path) -> Path:
     try:
         temporary.mkdir(parents=True)
         _fill(record, temporary, _identifier(name))
-        _seal(temporary)
+        # Each file of the dataset has a checksum.
+        for file in _stored(temporary):
+            content = file.read_bytes()
+            with file.open("ab") as end:
+                end.write(seals.seal(content))
+        metadata = json.loads((temporary / "metadata.json").read_text())
+        sealed = json.dumps(metadata | {_CHECK: _checksum(metadata)})
+        (temporary / "metadata.json").write_text(sealed)
         os.replace(temporary, place)
     except OSError as error:
         raise InputError(f"{name} cannot be written: {error}") from error
@@ -193,17 +200,6 @@ def _metadata(place: Path) -> Mapping[str, Any]:
 
 def _stored(place: Path) -> list[Path]:
     return sorted(place.glob("*.hdf5"))
-
-
-def _seal(place: Path) -> None:
-    """A checksum for each of the files of a dataset."""
-    for file in _stored(place):
-        content = file.read_bytes()
-        with file.open("ab") as end:
-            end.write(seals.seal(content))
-    metadata = json.loads((place / "metadata.json").read_text())
-    sealed = json.dumps(metadata | {_CHECK: _checksum(metadata)})
-    (place / "metadata.json").write_text(sealed)
 
 
 def _checksum(metadata: Mapping[str, Any]) -> str:

@@ -129,18 +129,14 @@ def collect(
     while (missing := rows - sum(map(len, parts))) > 0:
         usual = sum(map(len, parts)) / begun if begun else length
         count = math.ceil(missing / usual)
-        parts.append(_rolled(task, policy, count, length, seed, len(parts)))
+        begin = task.starts(count, stream(seed, "record starts", len(parts)))
+        check_policy(policy, begin, task.simulator.action_dim)
+        starts = Starts(begin, torch.ones_like(begin[:, 0]), torch.arange(count))
+        path = rollout(task.simulator, policy, starts, length, child(seed, f"record {len(parts)}"))
+        if not torch.isfinite(path.states).all():
+            raise InputError(
+                "policy leaves the finite numbers: pass a stabler one, or lower length"
+            )
+        parts.append(trajectories.from_path(path, task.state_names, task.action_names))
         begun += count
     return trajectories.first(trajectories.joined(parts), rows)
-
-
-def _rolled(
-    task: Task, policy: nn.Module, count: int, length: int, seed: int, turn: int
-) -> Trajectories:
-    begin = task.starts(count, stream(seed, "record starts", turn))
-    check_policy(policy, begin, task.simulator.action_dim)
-    starts = Starts(begin, torch.ones_like(begin[:, 0]), torch.arange(count))
-    path = rollout(task.simulator, policy, starts, length, child(seed, f"record {turn}"))
-    if not torch.isfinite(path.states).all():
-        raise InputError("policy leaves the finite numbers: pass a stabler one, or lower length")
-    return trajectories.from_path(path, task.state_names, task.action_names)

@@ -141,11 +141,17 @@ def _judged(errors: _Directional, outputs: _Outputs) -> _LossCheck:
     if not target.shape[1]:
         raise InputError("outputs is 'reward', but the model has no head for it")
     target, own = target.mean(dim=1), (whole - target).mean(dim=1)
-    gain, low, high = _with_interval((own - target).numpy(), errors.unit)
+    values = (own - target).numpy()
+    sums, counts = np.bincount(errors.unit, values), np.bincount(errors.unit)
+    if len(counts) < 2:
+        raise InputError("one row is held out: record more")
+    left_out = (sums.sum() - sums) / (counts.sum() - counts)
+    mean = float(values.mean())
+    low, high = map(float, skewness_corrected(Estimate(mean, left_out)))
     return _LossCheck(
         target_error=float(target.mean()),
         model_error=float(own.mean()),
-        gain=(gain, low, high),
+        gain=(mean, low, high),
         distance=errors.distance,
         verdict="can help" if low > 0 else "cannot help" if high < 0 else "undecided",
         rows=len(target),
@@ -174,15 +180,3 @@ def _model_errors(fit: Fit, inputs: Tensor, v: Tensor, change: Tensor) -> Tensor
     moved = pushed(fit.ensemble, inputs.expand(count, -1, -1), v.expand(count, -1, -1, -1))[2]
     error: Tensor = (moved - change).square().mean(dim=0)
     return error
-
-
-def _with_interval(
-    values: NDArray[np.float64], unit: NDArray[np.int64]
-) -> tuple[float, float, float]:
-    sums, counts = np.bincount(unit, values), np.bincount(unit)
-    if len(counts) < 2:
-        raise InputError("one row is held out: record more")
-    left_out = (sums.sum() - sums) / (counts.sum() - counts)
-    mean = float(values.mean())
-    low, high = skewness_corrected(Estimate(mean, left_out))
-    return mean, float(low), float(high)

@@ -276,7 +276,14 @@ class ProbeCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         if self.probe is None:
-            self._begin()
+            model: Any = self.model
+            parts, task = parts_of(model), self.task
+            if task is not None:
+                check_measurable(model)
+                check_widths(task, model.observation_space.shape, model.action_space.shape)
+                task = replace(task, discount=model.gamma)
+            self.probe = probe_of(parts, task, [self.log, self._record], self._given)
+            self._parts = parts
         elif self._parts is None or self._parts.optimizer is not parts_of(self.model).optimizer:
             raise InputError(
                 "callback has watched another model: give this one a new ProbeCallback, with "
@@ -315,16 +322,6 @@ class ProbeCallback(BaseCallback):
         if self.verbose:
             alarms = len(self.probe.alarms)
             print(f"gradlab probe: {self.probe.spent:.1%} of the time, alarms: {alarms}")
-
-    def _begin(self) -> None:
-        model: Any = self.model
-        parts, task = parts_of(model), self.task
-        if task is not None:
-            check_measurable(model)
-            check_widths(task, model.observation_space.shape, model.action_space.shape)
-            task = replace(task, discount=model.gamma)
-        self.probe = probe_of(parts, task, [self.log, self._record], self._given)
-        self._parts = parts
 
     def _mark(self) -> None:
         if self.probe is not None:

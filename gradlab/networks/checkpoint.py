@@ -176,7 +176,15 @@ def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .safetensors file or file.py:function")
-    architecture, held = _read(path)
+    try:
+        held, architecture = read(path, KEY)
+    except KeyError as error:
+        raise InputError(f"{path} is not a gradlab checkpoint: use file.py:function") from error
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged or no safetensors file: save it again") from error
+    dtypes = {tensor.dtype for tensor in held.values()}
+    if not isinstance(architecture, dict) or not dtypes <= {torch.float32, torch.float64}:
+        raise InputError(f"{path} is no gradlab checkpoint of float32 or float64: save it again")
     name = architecture.get("network", "gaussian")
     if isinstance(network, OwnNetwork):
         architecture = architecture | {"network": network}
@@ -191,19 +199,6 @@ def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} holds no network that gradlab knows: {reason}") from error
     return module
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        held, architecture = read(path, KEY)
-    except KeyError as error:
-        raise InputError(f"{path} is not a gradlab checkpoint: use file.py:function") from error
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file: save it again") from error
-    dtypes = {tensor.dtype for tensor in held.values()}
-    if not isinstance(architecture, dict) or not dtypes <= {torch.float32, torch.float64}:
-        raise InputError(f"{path} is no gradlab checkpoint of float32 or float64: save it again")
-    return architecture, held
 
 
 def _made(name: str) -> nn.Module:

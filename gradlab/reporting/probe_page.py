@@ -89,7 +89,10 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     table = curves(runs)
     one = next(iter(runs.values()))
     alone = one if len(runs) == 1 else None
-    have = _over_time(table)
+    # What is known at two steps or more: a single point is no curve.
+    known = table[np.isfinite(table["value"])]
+    steps = known.groupby("quantity")["step"].nunique()
+    have = set(steps.index[steps > 1])
     curve = _over_steps(table, one.horizon)
     drawn = [_panel(name, draw) for name, draw in curve.items() if name in have]
     if "layer_norm" in have:
@@ -248,13 +251,6 @@ def _errors(run: ProbeRun) -> list[Panel]:
         drawn["cosine"] = partial(figures.cosine, newest)
     when = f" Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
     return [_panel(each, draw, when) for each, draw in drawn.items()]
-
-
-def _over_time(table: pd.DataFrame) -> set[str]:
-    """Quantities known at two steps or more: a single point is no curve."""
-    known = table[np.isfinite(table["value"])]
-    steps = known.groupby("quantity")["step"].nunique()
-    return set(steps.index[steps > 1])
 
 
 def _panel(name: str, draw: Callable[..., Axes], more: str = "") -> Panel:

@@ -25,7 +25,7 @@ from gradlab.systems.cartpole import (
     Timing,
     alive,
 )
-from gradlab.systems.differences import CertifiedJacobian, certified_jacobian
+from gradlab.systems.differences import certified_jacobian
 from gradlab.systems.physics import BatchedPhysics, check_physical, to_array, without_restart
 from gradlab.systems.system import (
     Certificate,
@@ -101,11 +101,6 @@ class MujocoPendulum:
         if self.reward == "post_step":
             after = torch.as_tensor(self.physics.step(before, control)).to(state)
         r_s, r_a = self._reward.gradients(state, after, A, B)
-        return Linearization(A, B, r_s, r_a, self._certificate(jacobian, state))
-
-    sample_noise = sample_normal
-
-    def _certificate(self, jacobian: CertifiedJacobian, state: Tensor) -> Certificate:
         error_A = torch.as_tensor(jacobian.error_A).to(state)
         error_B = torch.as_tensor(jacobian.error_B).to(state)
         error = {"A": error_A, "B": error_B, "r_s": error_A, "r_a": error_B}
@@ -114,7 +109,10 @@ class MujocoPendulum:
             exact = Certificate.exact(state).error
             error = {"A": error_A, "B": error_B, "r_s": exact["r_s"], "r_a": exact["r_a"]}
         flags = torch.as_tensor(jacobian.flags).to(state.device)
-        return Certificate(flags, error, torch.as_tensor(jacobian.step).to(state))
+        certificate = Certificate(flags, error, torch.as_tensor(jacobian.step).to(state))
+        return Linearization(A, B, r_s, r_a, certificate)
+
+    sample_noise = sample_normal
 
 
 def _pendulum_model(slider: Slider) -> mujoco.MjModel:

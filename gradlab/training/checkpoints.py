@@ -205,7 +205,12 @@ def _differences(theirs: object, ours: object, name: str = "") -> list[str]:
 def keep(path: Path, run: Run, iteration: int) -> None:
     """Policy, critic and a sample of replay's states of every seed."""
     place, states = folder(path, iteration), _states(run)
-    _check_space(path, 3 * states.nbytes)
+    free = shutil.disk_usage(path.parent).free
+    if free < 3 * states.nbytes + _SPARE:
+        raise Failure(
+            f"{path.parent} has {free / 1e6:.0f} MB left, too little for a checkpoint; what was "
+            f"saved before is kept: free space, then resume"
+        )
     learner = run.learner
     for member in range(len(learner.seeds)):
         networks: dict[str, nn.Module | None]
@@ -250,15 +255,6 @@ def _saved(save: Callable[[], object]) -> None:
         save()
     except (InputError, OSError) as error:
         raise Failure(f"{error}; what was saved before is kept: free space, then resume") from error
-
-
-def _check_space(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < needed + _SPARE:
-        raise Failure(
-            f"{path.parent} has {free / 1e6:.0f} MB left, too little for a checkpoint; what was "
-            f"saved before is kept: free space, then resume"
-        )
 
 
 def _states(run: Run) -> np.ndarray:

@@ -99,7 +99,12 @@ class Learner:
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
         gaussian = algorithm.policy == "gaussian"
         self.acting = Acting(gaussian, algorithm.exploration, self.limit, algorithm.log_std)
-        self.tuned, self.adapted = self._tuned(), None
+        temperature, width = algorithm.target.temperature, task.simulator.action_dim
+        self.tuned, self.adapted = None, None
+        if isinstance(temperature, Automatic):
+            self.tuned = Temperature(
+                temperature, len(self.seeds), width, self.limit, self.dtype, self.device
+            )
         if algorithm.adaptive is not None:
             longest = max(algorithm.horizons)
             self.adapted = AdaptiveHorizon(
@@ -277,13 +282,6 @@ class Learner:
         activation = str(architecture_of(modules[0])["activation"])
         network = stacked(parts, activation, self.dtype, self.device)  # type: ignore[arg-type]
         return Trained(network, self._rate(name, 0), self.algorithm.clip, spectral)
-
-    def _tuned(self) -> Temperature | None:
-        choice = self.algorithm.target.temperature
-        if not isinstance(choice, Automatic):
-            return None
-        width = self.task.simulator.action_dim
-        return Temperature(choice, len(self.seeds), width, self.limit, self.dtype, self.device)
 
     @property
     def _trained(self) -> dict[str, Trained]:

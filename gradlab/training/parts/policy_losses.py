@@ -302,15 +302,14 @@ class RolloutSteps:
         if not self._slopes:
             count = max(1, ROWS // max(len(self._at[0][0]), 1))
             for first in range(0, len(self._at), count):
-                self._slopes += self._together(self._at[first : first + count])
+                states, actions, noises = zip(*self._at[first : first + count], strict=True)
+                noise = None if noises[0] is None else torch.cat(noises)
+                found = self.system.linearize(torch.cat(states), torch.cat(actions), noise)
+                parts = (
+                    torch.split(x, len(states[0])) for x in (found.A, found.B, found.r_s, found.r_a)
+                )
+                self._slopes += list(zip(*parts, strict=True))
         return self._slopes[k]
-
-    def _together(self, steps: list[tuple[Tensor, Tensor, Tensor | None]]) -> list[_Slopes]:
-        states, actions, noises = zip(*steps, strict=True)
-        noise = None if noises[0] is None else torch.cat(noises)
-        found = self.system.linearize(torch.cat(states), torch.cat(actions), noise)
-        parts = (torch.split(x, len(states[0])) for x in (found.A, found.B, found.r_s, found.r_a))
-        return list(zip(*parts, strict=True))
 
 
 class _Step(torch.autograd.Function):

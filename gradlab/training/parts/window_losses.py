@@ -106,7 +106,10 @@ class WindowReturn:
         steps = terms[0].horizon
         paths = _by_path(batch, steps, context.agents)
         slopes, tail = self._slopes(context, paths), self._tail(context, paths)
-        slopes = _scaled(slopes, context.objective.reward_scale)
+        # ∂(s′, r)/∂(s, a) with the reward in the critic's scale.
+        scale = torch.ones(slopes.shape[2], 1, device=slopes.device, dtype=slopes.dtype)
+        scale[-1] = context.objective.reward_scale
+        slopes = scale * slopes
         acted, blended = _acted(context, paths), None
         if self.blend == "variance":
             blended = _blended(context, paths, steps, slopes, tail[1])
@@ -146,13 +149,6 @@ class WindowReturn:
         beyond = objective.discount * going_on
         value = value if self.amended else value.detach()
         return beyond * value, beyond[..., None] * slope
-
-
-def _scaled(slopes: Tensor, reward_scale: float) -> Tensor:
-    """∂(s′, r)/∂(s, a) with the reward in the critic's scale."""
-    scale = torch.ones(slopes.shape[2], 1, device=slopes.device, dtype=slopes.dtype)
-    scale[-1] = reward_scale
-    return scale * slopes
 
 
 def _tail_action(context: Context, after: Tensor) -> tuple[Tensor, Tensor | None]:
