@@ -14,19 +14,8 @@ from gradlab.errors import InputError
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Interrupted, completed
 from gradlab.storage import records
+from tests.own_files import OWN
 
-OWN = """
-import torch
-def policy():
-    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    torch.nn.init.constant_(network.weight, -0.3)
-    return network
-class Critic(torch.nn.Module):
-    def forward(self, s, a):
-        return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
-def critic():
-    return Critic()
-"""
 LQR = dict(
     A=[[0.9]], B=[[0.5]], Q=[[1.0]], R=[[1.0]], noise_covariance=[[0.01]], start_mean=[0.0],
     start_covariance=[[1.0]], discount=0.9,

@@ -21,6 +21,7 @@ from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import Certificate, Linearization, Transition
 from tests.gradients.worlds import Critic, Noisy, network, nonlinear
+from tests.measurement.scalar import Quadratic
 
 ONE = torch.eye(1, dtype=torch.float64)
 A, B, R, W, GAMMA = 0.9, 0.5, 0.3, 0.04, 0.9
@@ -28,15 +29,6 @@ GAIN, SPREAD = -0.4, 0.2  # a = w s + σ ε
 MEAN, DEVIATION = 0.8, 0.5  # of the starts
 SECOND = MEAN**2 + DEVIATION**2
 FOURTH = MEAN**4 + 6 * MEAN**2 * DEVIATION**2 + 3 * DEVIATION**4
-
-
-class Quadratic(nn.Module):
-    """Q(s, u) = −(p s² + q u² + 2 m s u)."""
-
-    p, q, m = 2.0, 1.5, 0.4
-
-    def forward(self, s, u):
-        return -(self.p * s[:, 0] ** 2 + self.q * u[:, 0] ** 2 + 2 * self.m * s[:, 0] * u[:, 0])
 
 
 class Drawn(nn.Module):
