@@ -60,6 +60,14 @@ ModelFile = Annotated[
         "file.py:function that returns a System or is its step.",
     ),
 ]
+GradientModelFile = Annotated[
+    str | None,
+    arg(
+        metavar="FILE",
+        help="A second model, whose Jacobians are taken along --model's states (`gradlab fit "
+        "--two-model`).",
+    ),
+]
 PolicyFile = Annotated[
     str | None,
     arg(
@@ -81,9 +89,16 @@ Output = Annotated[
     Path | None,
     arg(metavar="RUN.h5", help="Where the run is written (.h5). Default: runs/TASK.h5."),
 ]
+Resume = Annotated[
+    bool,
+    arg(help="Go on with what was stopped or killed; repeat its other arguments."),
+]
 Overwrite = Annotated[bool, arg(help="Replace an earlier run of that name.")]
 Explain = Annotated[bool, arg(help="Print every sentence below the recommendation, too.")]
 NoReport = Annotated[bool, arg(help="Write no HTML report next to the run.")]
+Json = Annotated[
+    bool, arg(help="Print one JSON document: recommendation, verdict, table and paths.")
+]
 _LONGEST_NAME = (
     200  # bytes of a file's name: what is kept beside a run has longer ones, 255 is the end
 )

@@ -115,8 +115,7 @@ class FitCommand:
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="MODEL.safetensors")] = None
     """Where the model is written. Default: runs/TASK-model.safetensors."""
-    resume: bool = False
-    """Go on with a fit that was stopped or killed; repeat its other arguments."""
+    resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     json: bool = False
     """Print one JSON document: verdict and paths."""

@@ -57,9 +57,7 @@ class Measure:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     model: arguments.ModelFile = None
-    gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
-    """A second model, whose Jacobians are taken along --model's states (`gradlab fit
-    --two-model`)."""
+    gradient_model: arguments.GradientModelFile = None
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     spectral: Annotated[tuple[Literal["policy", "critic"], ...], arg(metavar="policy|critic")] = ()
@@ -115,8 +113,7 @@ class Measure:
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: recommendation, verdict, table and paths."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""

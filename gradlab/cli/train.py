@@ -247,8 +247,7 @@ class Train(_Configured):  # type: ignore[misc]
             help="Where the run is written (.h5). Default: runs/ALGORITHM-TASK.h5.",
         ),
     ] = None
-    resume: bool = False
-    """Go on with a run that was stopped or killed; repeat its other arguments."""
+    resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False

@@ -43,9 +43,7 @@ class JacobiansCommand:
     model: Annotated[str | None, arg(metavar="FILE")] = None
     """Model to compare: a .safetensors file, or file.py:function that returns a System or is its
     step. Default: the task's own prior, where it has one."""
-    gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
-    """A second model, whose Jacobians are taken along --model's states (`gradlab fit
-    --two-model`)."""
+    gradient_model: arguments.GradientModelFile = None
     data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
     """Recorded trajectories that the model was fitted to: shows errors by distance from them."""
     policy: arguments.PolicyFile = None
@@ -61,8 +59,7 @@ class JacobiansCommand:
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: recommendation, verdict, table and paths."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Compare, and write RUN.h5, RUN.html and a policy that was fitted."""

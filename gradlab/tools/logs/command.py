@@ -73,8 +73,7 @@ class Logs:
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: recommendation, verdict, table and paths."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5 and RUN.html."""

@@ -85,13 +85,11 @@ class RemediesCommand:
         Path | None,
         arg(metavar="RUN.h5", help="Where the run is written. Default: runs/TASK-remedies.h5."),
     ] = None
-    resume: bool = False
-    """Go on with a run that was stopped or killed; repeat its other arguments."""
+    resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: recommendation, verdict, table and paths."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
