@@ -348,9 +348,9 @@ BY_NUMBERS: Mapping[str, Callable[[Numbers], Iterable[Part]]] = {
     "LEMMA-A1": lambda of: (
         part
         for name, label, kind in (
-            ("violations_printed_own_states", "violations as printed", "sentence"),
+            ("violations_own_states", "violations on the model's own states", "sentence"),
             ("violations_total_variation", "violations, total variation", "sentence"),
-            ("violations", "violations, corrected, on common states", "beside"),
+            ("violations", "violations on common states", "beside"),
         )
         for part in counted([exact(label, of[name], "below", 0)], kind)
     ),

@@ -119,7 +119,7 @@ def test_forty_claims_each_with_its_outcome_and_its_number():
         ("SN-VAR", "refuted", "h = 2, pendulum"),
         ("U-SHAPE", "undecided", "cells of 32 with a U: 11"),
         ("THM1-MPG", "refuted", "as printed"),
-        ("LEMMA-A1", "refuted", "as printed"),
+        ("LEMMA-A1", "refuted", "the model's own states"),
         ("MONOTONE", "refuted", "as printed"),
         ("CAPACITY", "undecided", "mean return over the run"),
         ("MULTISTEP", "refuted", "equal steps"),
@@ -206,7 +206,7 @@ def test_the_committed_table_is_that_of_the_files():
 
 def test_a_page_of_a_folder_has_the_outcomes_of_its_own_numbers(tmp_path):
     numbers = {
-        "violations": 0.0, "violations_total_variation": 0.0, "violations_printed_own_states": 3.0
+        "violations": 0.0, "violations_total_variation": 0.0, "violations_own_states": 3.0
     }  # fmt: skip
     made = {
         "claim": "LEMMA-A1", "paper": "MAAC", "holds": True, "sentence": "True", "command": "x",
@@ -214,7 +214,7 @@ def test_a_page_of_a_folder_has_the_outcomes_of_its_own_numbers(tmp_path):
     }  # fmt: skip
     (tmp_path / "verdicts.json").write_text(json.dumps({"lemma-a1": made}))
     assert "**refuted**" in verdicts.row(made, tmp_path)
-    repaired = made | {"numbers": {**numbers, "violations_printed_own_states": 0.0}}
+    repaired = made | {"numbers": {**numbers, "violations_own_states": 0.0}}
     (tmp_path / "verdicts.json").write_text(json.dumps({"lemma-a1": repaired}))
     assert "**holds**" in verdicts.row(made, tmp_path)
 
