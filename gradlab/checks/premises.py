@@ -233,8 +233,8 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
         size = f"{two(q.value / r.value)} times the discounted returns measured there"
         result = f"the critic's values are {size} (CI {span(ratio.low, ratio.high)}, {where})"
         meaning = (
-            "the critic belongs to another discount, reward scale or policy, so nothing can be "
-            "decided: refit it"
+            "the critic is not fitted far enough, or to another discount, reward scale or policy, "
+            "so nothing can be decided: refit it"
         )
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     error = qq.value - 2 * qr.value + rr.value

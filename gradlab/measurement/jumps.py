@@ -34,6 +34,7 @@ from gradlab.truth.common_random import Rolling, StartRollouts, own_size
 from gradlab.truth.oracles import perturbed
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
+from gradlab.wording import percent
 
 _Floats = NDArray[np.float64]
 SUSPECTS, ROUNDS, PARTS = 24, 5, 8
@@ -189,7 +190,7 @@ def _what(jumps: Jumps) -> str:
     how = "return jumps" if jumps.kind == "harmful" else "return is rough"
     return (
         f"the {how}: the pathwise gradient promises {jumps.promised:+.3g} per unit step and brings "
-        f"{brought:+.3g} where actions move by {jumps.moves[UPDATE]:.0%}"
+        f"{brought:+.3g} where actions move by {percent(float(jumps.moves[UPDATE]))}"
     )
 
 

@@ -3,8 +3,10 @@
     θ_{k+1} = θ_k + step of the user's optimiser along the candidate's mean gradient at θ_k
 
 Every update draws a batch with noise that all candidates share: fresh starts for θ in every action,
-frozen visited states for θ in the first one. The policies after 1, 2, 5, 10, 25, … updates, up to
-`refit`, are judged on fresh starts (`runs.rehearsal`). At most 30% of the measurement per rate:
+frozen visited states for θ in the first one, of as many steps as the returns sum (those of a truth
+that is cut earlier give another gradient than a loop's). The policies after 1, 2, 5, 10, 25, …
+updates, up to `refit`, are judged on fresh starts (`runs.rehearsal`). At most 30% of the
+measurement per rate:
 
     price = updates · batch · (10 + h · price of a Jacobian) per candidate + T · starts/4 per return
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,12 +33,14 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
+from gradlab.errors import InputError
 from gradlab.fitting.critics import ROWS, refit_critic
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.visited import visited
+from gradlab.measurement.moments.visited import steps_visited, visited
 from gradlab.measurement.prices import rolled_steps
 from gradlab.measurement.realised_gains import (
     CLOSED_FORM,
@@ -224,10 +229,12 @@ def rehearsal(
     cells = candidate_cells(list(measured.means), stepping.table, stepping.identities)
     plan = planned(stepping, cells, update, batch)
     rate = update.rate_for(setting, measured.means[cells[0]])
-    candidates = {}
+    candidates, at = {}, measured.at
+    if plan.visits:
+        at = _visited(stepping, setting, plan)
     for name, horizon in plan.cells:
         estimator = at_horizon(stepping.chosen[name], horizon)
-        states = stepping.task if estimator.way.every else measured.at
+        states = stepping.task if estimator.way.every else at
         candidates[name, horizon] = frozen_gradient(
             estimator, states, plan.batch, setting.seed, setting.termination
         )
@@ -249,6 +256,19 @@ def rehearsal(
         return found
     found = replace(found, steps=found.steps + plan.again)
     return _again(stepping, found, chosen, update, plan, progress)
+
+
+def _visited(stepping: Stepping, setting: Setting, plan: _Plan) -> Starts:
+    """Visited states, for as many steps as the returns sum; as the measurement's where states
+    leave the finite numbers on the way, or all of them end: no return is known there, either."""
+    samples = stepping.measured.visits
+    if plan.visits:
+        with suppress(InputError):
+            at = visits(replace(setting, horizon=plan.visits), samples)
+            if setting.termination == "mask":
+                check_alive(at)
+            return at
+    return visited(setting, stepping.truth, samples)
 
 
 def _drawn(task: Task, n: int, seed: int, name: str) -> Starts:
@@ -275,15 +295,15 @@ def _again(
     states: Starts | Task = task
     follows = update.refit == 1 and _follows(stepping, estimator)
     if follows or not estimator.way.every:
-        visits = visited(other, stepping.truth, stepping.measured.visits)
-        states = task if estimator.way.every else visits
+        there = _visited(stepping, other, plan)
+        states = task if estimator.way.every else there
     gradient = frozen_gradient(estimator, states, plan.batch, seed, setting.termination)
     lengths = [k for k in found.lengths if k <= found.peak[place]]
     if follows is None:  # it moves, and nobody knows whereto
         lengths = lengths[:1]
     moved = followed(setting.policy, gradient, update, found.rate, lengths)
     if follows:
-        gradient = following_gradient(stepping, estimator, states, visits.states, plan.batch, seed)
+        gradient = following_gradient(stepping, estimator, states, there.states, plan.batch, seed)
         moved += followed(setting.policy, gradient, update, found.rate, lengths)
     mean = stepping.measured.means[cell]
     unit = mean / mean.norm()
@@ -366,7 +386,8 @@ def candidate_cells(
 @dataclass(frozen=True)
 class _Plan:
     """What is rehearsed: candidates, batch, starts of the returns, their steps, and the price: of
-    one rehearsal of all candidates, and of the dearest `again`."""
+    one rehearsal of all candidates, and of the dearest `again`. States are visited anew for as many
+    steps where the measurement's are of fewer, else for none."""
 
     cells: tuple[Cell, ...]
     batch: int
@@ -374,6 +395,7 @@ class _Plan:
     horizon: int
     steps: int
     again: int
+    visits: int
 
 
 def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: int) -> _Plan:
@@ -389,20 +411,23 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     rolled = 1.0 if by_differences(stepping.setting.simulator) else ROLLED
     batches = [n for n in (batch // each for each in _BATCHES) if n >= min(_FEWEST, batch)]
     wanted = min(_WANTED, len({(name, h == 0) for name, h in cells}))
+    visiting = not all(stepping.chosen[name].way.every for name, _ in cells)
+    seen, starts = steps_visited(stepping.setting, truth), len(stepping.setting.starts.states)
 
     def bought(n: int, judges: int, horizon: int, cheapest_first: bool = False) -> _Plan:
         prices = {c: n * _gradient_steps(stepping.chosen[c[0]], c[1]) for c in cells}
         taken: list[Cell] = []
-        once = int(rolled * horizon * judges)
-        steps, again = once, 0
+        once, anew = int(rolled * horizon * judges), horizon if visiting and horizon > seen else 0
+        walked = int(rolled * anew * starts)
+        steps, again = once + walked, 0
         for cell in sorted(cells, key=prices.__getitem__) if cheapest_first else cells:
             own = updates[-1] * prices[cell] + len(updates) * once
-            once_more = max(again, own + 2 * once)  # the dearest may be the choice
+            once_more = max(again, own + 2 * once + walked)  # the dearest may be the choice
             if update.refit == 1:
-                once_more = max(again, 2 * (own + once) + updates[-1] * ROWS)
+                once_more = max(again, 2 * (own + once) + walked + updates[-1] * ROWS)
             if not taken or steps + own + once_more <= budget:
                 taken, steps, again = [*taken, cell], steps + own, once_more
-        return _Plan(tuple(taken), n, judges, horizon, steps, again)
+        return _Plan(tuple(taken), n, judges, horizon, steps, again, anew)
 
     def worth(plan: _Plan) -> tuple[int, ...]:
         few = min(len(plan.cells), wanted)

@@ -209,8 +209,8 @@ class FileSink:
         there = self.path.is_file() or journal_of(self.path).exists()
         if there and not resume:
             raise InputError(
-                f"log is {path}, which holds a run already: go on in it with resume=True, or "
-                f"choose another name"
+                f"log is {path}, which holds a run already, or its .journal does: go on in it with "
+                f"resume=True, or choose another name"
             )
         if resume and not there:
             raise InputError(_NOTHING_THERE.format(path))

@@ -438,8 +438,8 @@ def chosen(
 ) -> tuple[Choice, Screen]:
     """The choice and its first screen; arguments and errors as of `choose`."""
     check_profile(profile)
-    if void := failed_premises(profile.sanity):
-        raise InputError(f"nothing can be chosen: {void[0].result}; {void[0].meaning}")
+    if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
+        raise InputError(f"nothing can be chosen: {recommendation(facts(profile)).headline}")
     choice = choice_of(profile, batch, estimators, by, iteration, ramp)
     asked = batch is None and not estimators and by in (None, "gain")
     first = screen(choice)

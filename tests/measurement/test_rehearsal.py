@@ -12,6 +12,7 @@ from torch import nn
 from gradlab import Estimator, Tail, load, measure, tasks
 from gradlab.data.noise import child
 from gradlab.gradients.bptt import mean_gradient
+from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.realised_gains import CLOSED_FORM, Stepping, measured_steps
@@ -282,6 +283,33 @@ def test_returns_that_are_decided_late_are_rolled_out_for_longer():
     assert found.again_horizon == 3 * found.horizon
     assert found.step.mean() == pytest.approx(change(found.again_horizon), rel=0.02)
     assert change(found.horizon) < 0.97 * change(found.again_horizon)
+
+
+def test_states_are_visited_for_as_long_as_returns_are_summed_where_the_truth_is_cut(monkeypatch):
+    """r = a, and a critic (t − 5) a, wrong in the first five steps alone: 9 is the mean of t."""
+    kept = {}
+
+    def caught(stepping, *rest):
+        kept["stepping"] = stepping
+        raise KeyboardInterrupt
+
+    clock = from_function(lambda s, a: (s + 1, a[:, 0]), 1, 1)
+    task = tasks.Task(
+        "clock", clock, None, lambda n, g: 0.01 * torch.rand(n, 1, generator=g), 0.9, 3
+    )
+    monkeypatch.setattr("gradlab.measurement.measure.rehearsal", caught)
+    policy = nn.Linear(1, 1).double()
+    with pytest.raises(KeyboardInterrupt):
+        measure(task, policy, lambda s, a: (s[:, 0] - 5) * a[:, 0], starts=32, batch=32)
+    stepping: Stepping = kept["stepping"]
+    early = visits(replace(stepping.setting, horizon=3), stepping.measured.visits)
+    cut = replace(
+        stepping, truth=replace(stepping.truth, status="cut", horizon=3),
+        measured=replace(stepping.measured, at=early),
+    )  # fmt: skip
+    for each in (stepping, cut):
+        found = rehearsal(each, Update("sgd", 1e-4, refit=5), 32)
+        assert found.horizon > 20 and found.low[found.cells.index(("data", 0)), -1] > 0
 
 
 class Tilted(nn.Module):

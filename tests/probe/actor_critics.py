@@ -144,10 +144,11 @@ def answers(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 class Gaussian(nn.Module):
-    """Mean and log σ, as in SAC; the action is squashed outside of it."""
+    """Mean and log σ, as in SAC; the action is squashed outside of it, to ± `scale`."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.scale = 1.0
         self.body = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
         self.corrected = True
 
@@ -162,8 +163,8 @@ class Gaussian(nn.Module):
         action = torch.tanh(inner)
         density = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner)
         if self.corrected:
-            density = density - torch.log(1 - action**2 + 1e-6)
-        return action, density.sum(1, keepdim=True)
+            density = density - torch.log(self.scale * (1 - action**2) + 1e-6)
+        return self.scale * action, density.sum(1, keepdim=True)
 
 
 class Soft(Loop):

@@ -295,9 +295,9 @@ def rollout(truncated: bool = False) -> dict[str, Any]:
 
 def summed(
     r: dict[str, Any], gamma: float = 0.95, trace: float = 0.8, ended: Tensor | None = None,
-    final: bool = True, last: bool = True,
+    final: bool = True, last: bool = True, sign: int = 1,
 ) -> Tensor:  # fmt: skip
-    """A_t = Σ_k (γλ)^k δ_{t+k}, up to the end of the episode."""
+    """± A_t = Σ_k (γλ)^k δ_{t+k}, up to the end of the episode."""
     e = r["ended"] if ended is None else ended
     after = torch.cat([r["value"][1:], r["last_value"][None] * last])
     delta = r["reward"] + gamma * (1 - e) * after - r["value"]
@@ -307,7 +307,7 @@ def summed(
     for n in range(3):
         for t in range(40):
             for k in range(t, 40):
-                out[t, n] += (gamma * trace) ** (k - t) * delta[k, n]
+                out[t, n] += sign * (gamma * trace) ** (k - t) * delta[k, n]
                 if e[k, n]:
                     break
     return out
@@ -318,6 +318,8 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "are dones used": {"ended": torch.zeros(40, 3)},
     "γ and λ exchanged": {"gamma": 0.8, "trace": 0.95},
     "value after its last step": {"last": False},
+    "mask of dones inverted": {"ended": 1 - rollout()["ended"]},
+    "wrong sign": {"sign": -1},
 }
 
 

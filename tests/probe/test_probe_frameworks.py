@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -498,10 +499,14 @@ def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch):
     assert found["targets follow"]["state"] == "sound"
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize("fault", ["", "no correction of the tanh"])
-def test_a_density_without_its_correction_is_told(fault):
+def test_a_density_without_its_correction_is_told(fault, scale):
+    """Also where the loop scales actions to the environment's limits, and nothing says so."""
     loop, rows = Soft(fault), []
+    loop.policy.scale = scale
     probe = watched(loop, log=rows.append)
+    probe.record(gymnasium.make("Pendulum-v1"))  # actions within ± 2
     loop.run(probe, 150)
     probe.close()
     found = answers(rows)["log π is that of the squashed action"]

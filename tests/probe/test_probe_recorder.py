@@ -142,6 +142,30 @@ def test_terminations_that_were_given_but_never_came_are_waited_for():
     assert (found["state"], found["proof"]) == ("waiting", "0 rows of 5")
 
 
+def test_a_replay_that_writes_over_next_observations_is_told_and_rows_of_several_steps_are_not():
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    stored = [
+        row | {"next_observation": other["next_observation"]}
+        for row, other in zip(rows, rows[7:] + rows[:7], strict=True)
+    ]
+    found = told(stored, probe, update)
+    assert found and all("that of another step" in each for each in found)
+    for paid in (lambda row: row["reward"], lambda row: float(row["reward"] > 0)):  # sparse, too
+        probe, log, update = probed()
+        rows, _ = collected(probe.record(Walk()))
+        stored = []
+        for k, row in enumerate(rows[:-3]):
+            end = next((j for j in range(3) if over(rows[k + j])), 2)
+            total = sum(0.9**j * paid(rows[k + j]) for j in range(end + 1))
+            after = rows[k + end]["next_observation"]
+            stored.append(row | {"reward": total, "next_observation": after})
+        assert not told(stored, probe, update)
+        probe.close()
+        found = answers(log)["next observations are those after the step"]
+        assert found["state"] == "off" and "rows of several steps" in found["proof"]
+
+
 @pytest.mark.parametrize("way", SOUND)
 def test_sound_storage_is_not_accused(way):
     probe, log, update = probed()

@@ -151,8 +151,10 @@ def test_a_step_of_four_percent_is_no_update_of_an_assumed_rate():
     labels = [fact.label for fact in recommendation(found).numbers]
     assert any("by one step of" in label for label in labels)
     own = replace(found, rehearsal=replace(found.rehearsal, assumed=False))
-    labels = [fact.label for fact in recommendation(own).numbers]
-    assert any("by one update" in label for label in labels)
+    for optimizer, name in (("adam", "one plain step"), ("sgd", "one update")):
+        own = replace(own, rehearsal=replace(own.rehearsal, optimizer=optimizer))
+        labels = [fact.label for fact in recommendation(own).numbers]
+        assert any(f"by {name}" in label for label in labels)
 
 
 def test_of_rehearsals_the_higher_return_is_followed_and_not_the_larger_gain_of_one_step():
@@ -187,7 +189,8 @@ def test_what_was_tried_is_advised_first_and_then_that_the_return_jumps():
     screen = recommendation(found)
     assert screen.headline.startswith("Use the critic alone (h = 0)")
     assert screen.headline.endswith(
-        "The return is discontinuous: backpropagation predicts +104, updates bring +13."
+        "The return is discontinuous: the simulator's gradient predicts +104, steps along it "
+        "bring +13."
     )
     assert advise(found).cell == CRITIC and screen.light == "act"
 

@@ -137,11 +137,15 @@ class Visits:
         return stratum_rows(strata, samples=samples)
 
 
-def visited(setting: Setting, truth: Truth, samples: int) -> Starts:
-    """The visited states of all starts, for as many steps as the truth has."""
+def steps_visited(setting: Setting, truth: Truth) -> int:
+    """For how many steps states are visited: as many as the truth has."""
     summed = truth.every is not None or truth.status == "jumps"  # a return of T steps
-    steps = truth.horizon if summed else max(setting.horizon, 1)
-    at = visits(replace(setting, horizon=steps), samples)
+    return truth.horizon if summed else max(setting.horizon, 1)
+
+
+def visited(setting: Setting, truth: Truth, samples: int) -> Starts:
+    """The visited states of all starts."""
+    at = visits(replace(setting, horizon=steps_visited(setting, truth)), samples)
     if setting.termination == "mask":
         check_alive(at)
     return at

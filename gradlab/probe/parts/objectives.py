@@ -138,6 +138,7 @@ class ActorObjective:
 
     def __init__(self, policy: nn.Module) -> None:
         self.policy = policy
+        self.limits: tuple[Any, Any] = (None, None)  # of the recorded environment's actions
         self.density = _Density()
         self.on = False  # whether passes are heard: in windows
         self.made: Pass | None = None
@@ -194,7 +195,7 @@ class ActorObjective:
             return
         with undisturbed():
             critics = [(self._fresh(module).copy, args) for module, args in made.values]
-            if isinstance(old := _action(made, self.policy), str):
+            if isinstance(old := _action(made, self.policy, *self.limits), str):
                 self._reason = old
                 return
             fresh = self._passes % REFIT == 0
@@ -406,8 +407,12 @@ class Action:
             return Action(_squashed(outputs[0], self.squash), self.squash)
 
 
-def _action(made: Pass, policy: nn.Module) -> Action | str:
-    """How the critic's action comes from the policy's outputs; a reason where it is not known."""
+def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) -> Action | str:
+    """How the critic's action comes from the policy's outputs; a reason where it is not known.
+
+    Args:
+        low, high: of the environment's actions, which a loop may squash to by itself.
+    """
     given = made.values[0][1][-1]
     outputs = made.outputs
     width = outputs[0].shape[-1]
@@ -421,6 +426,9 @@ def _action(made: Pass, policy: nn.Module) -> Action | str:
     if known is not None:
         edge = known.edge.to(given) / (1 - 1e-3)
         squashes.insert(1, _Squash(edge * unit, known.centre.to(given)))
+    ends = [torch.as_tensor(x).to(given) for x in (low, high) if x is not None]
+    if len(ends) == 2 and all(x.shape == unit.shape and bool(x.isfinite().all()) for x in ends):
+        squashes.insert(1, _Squash((ends[1] - ends[0]) / 2, (ends[1] + ends[0]) / 2))
     with torch.no_grad():
         for squash in [*squashes, _line(outputs[0][:_ROWS], given)]:
             if torch.allclose(_squashed(outputs[0][:_ROWS], squash), given, atol=1e-6):

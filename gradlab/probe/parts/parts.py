@@ -161,11 +161,11 @@ class Parts:
         from gradlab.probe.parts.recorder import Ring, recorded
 
         space = getattr(env, "single_action_space", getattr(env, "action_space", None))
-        limits = (getattr(space, name, None) for name in ("low", "high"))
+        limits = getattr(space, "low", None), getattr(space, "high", None)
         asked = iter(questions(*limits))
         ring = self._ring or Ring(self.budget)
         env = recorded(env, ring)
-        self._ring = ring
+        self._ring, self.objective.limits = ring, limits
         self.checks = [next(asked) if isinstance(each, Rows) else each for each in self.checks]
         return env
 

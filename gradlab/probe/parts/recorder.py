@@ -262,6 +262,11 @@ class Ring:
         self._file()
         return 0 if self._action is None else self._action.shape[1]
 
+    def begin(self, found: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these keys are of observations that a recorded step begins at."""
+        self._file()
+        return np.array([each in self._at for each in found.tolist()], dtype=bool)
+
     def places(self, observations: NDArray[Any]) -> NDArray[np.intp]:
         """Of the steps that begin at these observations, −1 where none or several do."""
         self._file()

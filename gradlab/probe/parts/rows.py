@@ -1,7 +1,7 @@
 """Rows of the replay against what was recorded around the environment.
 
     rewards     correlation of the stored with the paid one     −1: flipped; 0: lost; or late
-    next        the observation after the step                  the first, one late, the reset's
+    next        the observation after the step                  the first, another's, the reset's
     ends        terminated and truncated of ended steps         lost, or a time limit as an end
     actions     what was stored against what was sent           up to a clip or the limits' scale
 
@@ -110,7 +110,7 @@ class Rows:
     Args:
         name: of the check; needs: a column that the batch must have; least: rows it takes.
         count: of a batch, rows that were looked at, and of these how many have which mistake.
-        words: of every mistake.
+        words: of every mistake; of "": why rows that differ are none.
     """
 
     def __init__(
@@ -140,6 +140,8 @@ class Rows:
         proof = f"{times} of {self._looked} rows differ (fault: more than half of {self.least})"
         if self._looked < self.least:
             return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
+        if share > _HALF and not mistake:
+            return off(f"{times} of {self._looked} rows {self.words[mistake]}")
         if share <= _HALF:
             return CheckAnswer("sound", proof, share, _HALF, self._looked)
         return CheckAnswer(
@@ -207,12 +209,16 @@ def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
     keys, found = rows.following, rows.found
     if keys is None:
         return 0, {}
-    inside = ~rows.ended
-    late = (keys == found.later) & (keys != found.following) & _one_reward(rows)
-    return int(inside.sum()), {
-        "equal": int((inside & (keys == rows.begun) & (keys != found.following)).sum()),
-        "late": int((inside & late).sum()),
-    }
+    wrong = ~rows.ended & (keys != found.following)
+    equal = wrong & (keys == rows.begun)
+    late = wrong & (keys == found.later) & _one_reward(rows) & ~equal
+    other = np.zeros(len(keys), dtype=bool)
+    if rows.reward is not None:  # paid by this step alone, which no sum over several steps is
+        paid, size = found.reward, np.abs(found.reward).max(initial=0.0)
+        alone = (paid != 0) & (np.abs(rows.reward - paid) <= _SAME * size)
+        other = wrong & alone & rows.ring.begin(keys) & ~(equal | late)
+    kinds = {"equal": equal, "late": late, "other": other, "": wrong & ~(equal | late | other)}
+    return int((~rows.ended).sum()), {name: int(each.sum()) for name, each in kinds.items()}
 
 
 def _last(rows: Matched) -> tuple[int, Mapping[str, int]]:
@@ -290,6 +296,10 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "set before the row is stored?",
             "late": "the stored next observation is that of one step later: when is the row "
             "stored?",
+            "other": "the stored next observation is that of another step: does the replay write "
+            "over rows, or keep the array that the environment changes?",
+            "": "have a next observation that no environment gave after one step: rows of several "
+            "steps, or transformed?",
         }),
         Rows("episodes end with their last observation", "next_observation", _last, {
             "reset": "rows that a time limit cut have the next episode's first observation as "

@@ -11,7 +11,7 @@ and the value V: b > 0 and c = 0 in a sound PPO, c = b with returns in A's place
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING, Any, final
 
@@ -189,6 +189,8 @@ class Rollout:
         shifted = torch.cat([torch.zeros_like(e[:1]), e[:-1]])
         found = {
             "unended": self._left(torch.zeros_like(e)),
+            "inverted": self._left(1 - e),
+            "negated": replace(self, advantage=-self.advantage)._left(e, final=self.final_value),
             "shifted": self._left(shifted),
             "exchanged": self._left(e, self.trace, self.discount),
             "unfinished": self._left(e, last=torch.zeros_like(self.last_value)),
@@ -214,12 +216,14 @@ class Rollout:
         return expected + (0.0 if final is None else gamma * final.double()) - advantage
 
 
-_ORDER = ("", "cut", "shifted", "unended", "exchanged", "unfinished")
+_ORDER = ("", "cut", "shifted", "unended", "inverted", "negated", "exchanged", "unfinished")
 _FORMULAS = {
     "cut": "treat time limits as ends: is the value of the last observation added where an "
     "episode is truncated?",
     "shifted": "use the ends of one step earlier: do rewards and dones have the same index?",
     "unended": "go on beyond the ends of episodes: are dones used?",
+    "inverted": "go on at the ends of episodes alone: is the mask of dones inverted?",
+    "negated": "have the wrong sign: are they values minus returns?",
     "exchanged": "have γ and λ exchanged: in which order are they given?",
     "unfinished": "end with the rollout: is the value after its last step added?",
 }

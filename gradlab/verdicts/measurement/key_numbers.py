@@ -224,12 +224,16 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
 
 
 def one_update(facts: Facts, length: bool = True) -> str:
-    """The update that was taken; where nobody gave its rate it is longer than the rehearsed ones,
-    and named by its length, or, where a number has no room, a plain step."""
+    """The step that was taken, which is an update of plain steps alone: Adam's, as long, goes
+    another way. Where nobody gave a rate it is longer than the rehearsed ones, and named by its
+    length, or, where a number has no room, a plain step."""
     taken, rehearsed = facts.realised, facts.rehearsal
-    if taken is None or rehearsed is None or not rehearsed.assumed:
+    assumed = rehearsed is not None and rehearsed.assumed
+    if rehearsed is not None and rehearsed.optimizer == "sgd" and not assumed:
         return "one update"
-    return f"one step of {taken.moves[taken.at]:.0%}" if length else "one plain step"
+    if taken is None or not assumed or not length:
+        return "one plain step"
+    return f"one step of {taken.moves[taken.at]:.0%}"
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:

@@ -202,7 +202,8 @@ def _jump(facts: Facts, short: bool = False) -> str:
     how = "The return is rough" if jumps.kind == "rough" else "The return is discontinuous"
     where = f" ({jumps.count} of {jumps.tried} starts)" if jumps.count and not short else ""
     promised, brought = f"{jumps.promised:+.3g}", f"{float(jumps.brought[UPDATE]):+.3g}"
-    text = f"{how}{where}: backpropagation predicts {promised}, updates bring {brought}."
+    text = f"{how}{where}: the simulator's gradient predicts {promised}, "
+    text += f"steps along it bring {brought}."
     return text.replace("-", "−")
 
 
@@ -269,7 +270,7 @@ def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
     if not advice.missing:
-        tried = "one update"
+        tried = key_numbers.one_update(facts, length=False)
         if facts.rehearsal is not None and advice.updates is not None:
             many = advice.updates > 1
             several = f"{advice.updates} updates (two rehearsals)" if many else "one update"
@@ -294,7 +295,8 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         return "undecided: smaller updates raise the return, one plain step is not shown to"
     assert facts.realised is not None
     more = facts.realised.missing(cell)
-    return f"undecided: one update is not shown to raise the return{_more(facts, more)}"
+    one = key_numbers.one_update(facts, length=False)
+    return f"undecided: {one} is not shown to raise the return{_more(facts, more)}"
 
 
 def _not_twice(facts: Facts, cell: Cell) -> str:

@@ -77,7 +77,8 @@ def jumps(profile: Profile) -> list[Sentence]:
     where = f"{found.count} of {found.tried} starts" + (
         "" if found.step is None else f", near step {found.step}"
     )
-    holds = f"backpropagation predicts {promised} per unit step, updates bring {brought}"
+    holds = f"the simulator's gradient predicts {promised} per unit step, steps along "
+    holds += f"it bring {brought}"
     ends = span(float(found.gap_low[UPDATE]), float(found.gap_high[UPDATE]))
     n = f"N = {found.samples}"
     more = (

@@ -228,8 +228,9 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         text += " A batch's gradient is not known to be more than noise."
     sure = "the loop's parts were not checked"
     if run.checks:
-        all_ = len(run.checks["number"])
-        sure = f"{all_ - unchecked(run)} of {all_} checks of the loop's parts passed"
+        left = unchecked(run)
+        sure = f"{len(run.checks['number']) - left} checks of the loop's parts passed"
+        sure += f", {left} had nothing to look at" if left else ""
     figure = "signal_share" if numbers else "grad_norm"
     return Screen(text + _weight(run), "choose", sure, (*numbers, *_lost(run)), figure, rest)
 
