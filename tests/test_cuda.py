@@ -1,7 +1,6 @@
 """On a CUDA device the numbers are those of the processor; without one these count as skipped."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -134,19 +133,26 @@ def test_networks_starts_and_steps_of_the_device_are_measured_as_on_the_processo
     here, there = (profiled(world, *each) for each in both(*networks))
     torch.testing.assert_close(there, here, rtol=0, atol=0)
 
-    def step(state, action):  # computes there, and leaves its results there
-        out = world.simulator.step(state, action)
-        return out.state.cuda(), out.reward.cuda()
+    actor, critic = both(*networks)[1]
 
-    system = from_function(step, 2, 1)
-    moved = replace(
-        world, simulator=system, prior=system,
-        starts=lambda n, generator: world.starts(n, generator).cuda(),
-    )  # fmt: skip
-    still = from_function(lambda s, a: (s, s[:, 0] + torch.zeros(1, device="cuda")), 2, 1)
-    assert profiled(moved, both(*networks)[1][0], both(*networks)[1][1].__call__).isfinite().all()
+    def plain(state, action):
+        return 0.8 * state + torch.cat([action, action], 1), -state.square().sum(1)
+
+    def there_and_left(state, action):
+        return tuple(x.cuda() for x in plain(state, action))
+
+    def starts(n, generator):
+        return world.starts(n, generator).cuda()
+
+    found = []
+    for step, law in ((plain, world.starts), (there_and_left, starts)):
+        system = from_function(step, 2, 1)
+        moved = gradlab.Task("there", system, system, law, 0.8, 5)
+        found.append(profiled(moved, actor, lambda s, a: critic(s.cuda(), a.cuda())))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+    mixed = from_function(lambda s, a: (s, s[:, 0] @ torch.eye(len(s), device="cuda")), 2, 1)
     with pytest.raises(InputError, match=r"its states are on cpu; .*\.to\(state\.device\)"):
-        still.step(torch.zeros(3, 2), torch.zeros(3, 1))
+        mixed.step(torch.zeros(3, 2), torch.zeros(3, 1))
 
 
 def watched(place, lost=-1, updates=300):

@@ -236,9 +236,11 @@ class Updates:
             self._report(LOST_CRITIC, self._origin)
 
     def _unlatch(self) -> None:
-        """Report the gradients that an accelerator has noted."""
-        for kind, latch in self._latches.items():
-            update = latch.take() + 1
+        """Report the gradients that an accelerator has noted, for which it is waited."""
+        begun = self.budget.clock()
+        found = {kind: latch.take() + 1 for kind, latch in self._latches.items()}
+        self.budget.guard(begun)
+        for kind, update in found.items():
             if not update:
                 continue
             if kind == NONFINITE and self._lost_at < 0:
@@ -332,6 +334,7 @@ class Updates:
             if self.measurements is not None:
                 self._sampled("measured", self._measurement(self.measurements))
         if self.count % STRETCH == 0:
+            self._unlatch()
             for each in (self._growth, None if self.critic is None else self.critic.growth):
                 alarm = None if each is None else each.stretch()
                 if alarm is not None:
@@ -386,7 +389,6 @@ class Updates:
             self._statistics.after_step()
             self._statistics.add(self._open, self._scaled)
             self._looks += 1
-            self._unlatch()
         self._open, self._seen, self._waiting, self._thrown = None, False, 0, 0
         self._batch = self.watch.batch or self._batch
         self.watch.release()

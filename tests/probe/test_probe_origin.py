@@ -120,6 +120,22 @@ def test_what_an_accelerator_notes_is_the_first_update_that_was_lost():
     assert [latch.take(), latch.take()] == [1, -1]
 
 
+def test_an_update_that_an_accelerator_has_noted_is_named_within_twenty():
+    policy, lost = nn.Linear(2, 1), nn.Parameter(torch.zeros(2))
+    lost.grad = torch.full((2,), torch.nan)
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+    probe = probed(policy, optimizer)
+    for step in range(60):
+        optimizer.zero_grad()
+        if step == 41:
+            probe._updates._latches["non-finite gradient"].see([lost], probe._updates.count)
+        with probe(step):
+            policy(torch.randn(8, 2)).sum().backward()
+        optimizer.step()
+    (alarm,) = probe.alarms
+    assert "the policy's optimiser was not finite in update 42" in alarm.message
+
+
 def test_watching_operations_changes_no_bit():
     def run(probed: bool) -> list[Tensor]:
         torch.manual_seed(3)
