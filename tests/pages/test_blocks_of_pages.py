@@ -97,6 +97,15 @@ def test_the_loss_of_the_page_on_training_has_the_recommended_gradient(mixed, ev
     assert (found - expected).norm() < 1e-10 * expected.norm()
 
 
+def test_the_backward_pass_of_the_page_on_mujoco_is_that_of_its_step():
+    names: dict[str, object] = {}
+    exec(blocks.python_blocks()["docs/howto/mujoco.md:0"], names)
+    state, action = torch.randn(3, 2).double(), torch.randn(3, 1).double()
+    inputs = state.requires_grad_(), action.requires_grad_()
+    assert torch.autograd.gradcheck(names["step"], inputs, eps=1e-5, atol=1e-6)
+    assert names["simulator"]().step(state, action).state.shape == (3, 2)
+
+
 def test_tables_of_the_pages_are_those_of_committed_runs():
     critic = next(line for line in tables.laws().splitlines() if "the critic alone" in line)
     assert critic.replace("\N{NO-BREAK SPACE}", " ") == (
