@@ -72,8 +72,7 @@ class RaceCommand:
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
     """Where the run is written (.h5). Default: runs/TASK-race.h5."""
-    resume: bool = False
-    """Go on with a race that was stopped."""
+    resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
