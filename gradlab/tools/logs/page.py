@@ -44,13 +44,12 @@ _HEADINGS = {
     "n": "n",
     "method": "interval by",
 }
-_WORDS = """<p>There is no simulator here, so there is no truth and no bias of the whole gradient. A
-<em>score</em> (likelihood ratio) differentiates the policy's density and nothing else: its mean is
-the gradient of the recorded return, whatever model and critic are worth, and its noise is large.
-The <em>model's</em> gradient follows the recorded states and takes the model's Jacobians there, so
-its difference from the score of the same return is the doing of these Jacobians. What the model
-would do along its own predictions, and what the policy would earn after a step, these data cannot
-tell.</p>"""
+_WORDS = """<p>Without a simulator there is no truth, and no bias of the whole gradient. The mean
+of a <em>score</em> (likelihood ratio) is the gradient of the recorded return, whatever model and
+critic are worth; its noise is large. The <em>model's</em> gradient takes the model's Jacobians at
+the recorded states: what it differs by from the score of the same return is their doing. These
+data cannot tell what the model would do along its own predictions, nor what the policy would earn
+after a step.</p>"""
 
 
 def panels(run: LogsRun) -> list[Panel]:
