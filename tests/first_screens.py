@@ -56,6 +56,7 @@ def check_first_screen(tab: Any, page: Page, folder: Path) -> None:
     for width, height, scheme in FOLD:
         opened(tab, path, scheme, width, height)
         assert not illegible(tab), illegible(tab)
+        assert not small(tab), small(tab)
         words, numbers = counted(tab.evaluate(BEFORE))
         assert words <= WORDS and numbers <= NUMBERS
         box = tab.locator("#verdict").bounding_box()
@@ -74,6 +75,19 @@ WRITTEN = """() => [...document.querySelectorAll("figure svg text")].flatMap((te
     const shown = !turned && !cell && text.textContent.trim();
     return shown ? [[text.textContent, box, getComputedStyle(text).fill, page]] : [];
 })"""
+
+
+# Texts of figures, numbers in the cells of maps among them, with their heights in pixels.
+HEIGHTS = """() => [...document.querySelectorAll("figure svg text")].map((text) => {
+    const page = text.closest("svg"), wide = page.getBoundingClientRect().width;
+    const zoom = wide / page.viewBox.baseVal.width;
+    return [text.textContent, wide ? parseFloat(getComputedStyle(text).fontSize) * zoom : 99]; })"""
+LEAST = 9.0  # pixels, on a phone
+
+
+def small(tab: Any) -> list[str]:
+    """Texts of the figures in sight that nobody can read."""
+    return [words for words, height in tab.evaluate(HEIGHTS) if words and height < LEAST]
 
 
 def illegible(tab: Any) -> list[str]:

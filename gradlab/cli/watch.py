@@ -69,7 +69,7 @@ class Watch:
         if self.json:
             return document(state)
         # The command line has replaced standard output by standard error meanwhile.
-        console = Console(file=sys.__stdout__, highlight=False)
+        console = Console(file=sys.__stdout__, markup=False, highlight=False, emoji=False)
         if self.once:
             with console.capture() as captured:  # without regard to the height of the screen
                 console.print(screen(watcher.state(), watcher.clock(), console.width))

@@ -8,7 +8,7 @@
     Certification.table()      certified_errors
     tools.remedies             remedy_*
     tools.logs                 logged_*
-    Race, Rehearsal            return_over_updates
+    Race, Rehearsal, Step      return_over_updates, step_changes
     runs.training              returns, training_curve, mixture_weights, gradient_errors,
                                update_times, weights_against_rule, error_over_rule
     runs.probe.tables          probe_*, moved_*, gradient_norms and what else is of a probe
@@ -38,7 +38,7 @@ _HERE = {  # by gradlab.figures.NAME
     "probe": "action_shares chosen_horizons critic_values gradient_norms growth_rates "
     "layer_norms moved_chains probe_cost probe_curve",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
-    "training_curve update_times weights_against_rule",
+    "step_changes training_curve update_times weights_against_rule",
 }
 _OF_TOOLS = {  # by gradlab.tools.NAME.figures
     "certify": "certified_errors",

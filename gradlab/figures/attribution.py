@@ -112,17 +112,21 @@ def entries(
     outputs, inputs = ([str(x) for x in dict.fromkeys(rows[name])] for name in ("output", "input"))
     values = rows.pivot_table(column, "output", "input", "sum", sort=False)
     shown = values.reindex(index=outputs, columns=inputs).to_numpy(float)
-    _signed_map(ax, shown, percent=column == "fraction")
+    top = float(np.nanmax(np.abs(shown), initial=0.0))
+    scale = 1.0 if positive or not top > 0 else 10.0 ** np.floor(np.log10(top))
+    _signed_map(ax, shown / scale, percent=positive)
     for axis, names in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
         keep = range(0, len(names), 1 + (len(names) - 1) // 24)
         axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
     states = at[(at["kind"] == "shapley") & (at["cause"] == "states")].iloc[0]
-    rest = f"{states[column]:.0%}" if column == "fraction" else f"{states[column]:.2g}"
+    rest, unit = f"{states[column]:.0%}", "share of the squared bias"
+    if not positive:
+        rest = style.tick(float(f"{states[column]:.2g}"))
+        unit = f"squared gradient norms × {style.tick(scale)}; their sum"
+        unit += " is not distinguishable from zero"
     notes = [
         f"{_named(table, estimator)}, h = {int(at['horizon'].iloc[0])}",
-        "share of the squared bias"
-        if positive
-        else "squared gradient norms: the squared bias is not distinguishable from zero",
+        unit,
         f"beside the map: {rest} from the states",
         "empty: exactly 0; hatched: negative",
     ]
@@ -160,10 +164,10 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
     image = ax.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     figure = ax.get_figure()
     if figure is not None:
-        bar = figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
+        bar = figure.colorbar(image, cax=ax.inset_axes((1.03, 0.05, 0.035, 0.9)))
         bar.ax.yaxis.set_major_locator(MaxNLocator(5))
         bar.ax.yaxis.set_major_formatter(lambda x, _: signed(f"{x:.0%}" if percent else f"{x:.2g}"))
-        bar.ax.tick_params(colors=MUTED, labelsize=8)
+        bar.ax.tick_params(colors=MUTED, labelsize=9)
         bar.outline.set_edgecolor(MUTED)
     for (i, j), value in np.ndenumerate(values):
         if abs(value) < _LEAST * top:
@@ -176,12 +180,12 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
             text = signed(_text(value, percent))
             # A number stands clear of the hatching.
             box = {"fc": PAPER, "ec": "none", "pad": 1.0} if value < 0 else None
-            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=INK, bbox=box)
+            ax.text(j, i, text, ha="center", va="center", fontsize=9, color=INK, bbox=box)
 
 
 def _text(value: float, percent: bool) -> str:
     if not percent:
-        return f"{value:+.2g}"
+        return f"{value:+.1f}" if abs(value) >= 0.1 else f"{value:+.1g}"
     if abs(value) >= 10:
         return f"{value:+.2g}×"
     return f"{value:+.0%}" if abs(value) >= 0.1 else f"{100 * value:+.2g}%"

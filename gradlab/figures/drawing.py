@@ -185,7 +185,7 @@ def bent(ax: Axes, sizes: Numbers) -> list[str]:
     positive = sizes[np.isfinite(sizes) & (sizes > 0)]
     if not positive.size or positive.max() < _SPREAD * np.median(positive):
         return []
-    bend = float(f"{np.median(positive):.0e}")
+    bend = 10.0 ** round(np.log10(np.median(positive)))  # a tick stands there, clear of that at 0
     ax.set_yscale("symlog", linthresh=bend)
     ax.yaxis.set_major_formatter(TICKS)
     return [f"axis: linear within ± {bend:g}, logarithmic beyond"]

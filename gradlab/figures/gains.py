@@ -272,7 +272,7 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.dress(ax, "Weights: measured and by rule", "weight", [note])
     known = table.attrs.get("identities")
     names = [f"{style.plain(label(name, known))}\nh = {h}" for name, h in cells]
-    ax.set_xticks(range(len(cells)), names, fontsize=8)
+    ax.set_xticks(range(len(cells)), names, fontsize=9)
     ax.set_xlim(-0.5, len(cells) - 0.5)
     ax.set_xlabel("")  # two lines of names say it
     return ax

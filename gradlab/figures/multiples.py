@@ -142,7 +142,7 @@ def levels(ax: Axes, goals: Sequence[float], rows: pd.DataFrame, named: bool = T
         if goal > low:
             ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
             ax.annotate(tick(goal) if named else "", (1.0, goal), (2, 0), ("axes fraction", "data"),
-                        "offset points", fontsize=8, color=MUTED, va="center")  # fmt: skip
+                        "offset points", fontsize=9, color=MUTED, va="center")  # fmt: skip
 
 
 def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:

@@ -22,7 +22,7 @@ from gradlab.figures.drawing import Curve, Numbers
 from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
 
 _FEW = 40  # points up to which each has a marker
-_NAMED = 40  # tensors up to which each has its name
+_NAMED = 20  # tensors up to which each has its name
 _DECADES = 6  # of colours below the largest norm
 _MOST_ACTIONS = 8
 _ENDS = ("ci_low", "ci_high")
@@ -111,7 +111,7 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     _map(ax, values, wide.columns.to_numpy(float))
     names = [style.plain(str(name)) for name in wide.index]
     keep = range(0, len(names), 1 + (len(names) - 1) // _NAMED)
-    ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=8.5 if len(names) < 20 else 7)
+    ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=9)
     ax.tick_params(length=0, colors=INK)
     several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
     note = f"norms, window means{several}; hatched: exactly 0 or not finite"
@@ -230,7 +230,7 @@ def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
     bar.ax.yaxis.set_major_locator(LogLocator(numticks=6))
     bar.ax.yaxis.set_major_formatter(TICKS)
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.tick_params(colors=MUTED, labelsize=8)
+    bar.ax.tick_params(colors=MUTED, labelsize=9)
     bar.outline.set_edgecolor(MUTED)
 
 

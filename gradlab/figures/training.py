@@ -1,4 +1,4 @@
-"""Curves of training, of branches and of weights.
+"""Curves of training, of branches and of weights, and what a step did.
 
 The table (`gradlab.runs.training.results.table`) has a row per run, iteration, seed and quantity;
 the seed "all" is the median over all seeds with its interval. `return_over_updates` draws
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -36,6 +35,9 @@ from gradlab.figures.style import (
     INK,
     MSE,
     MUTED,
+    PAPER,
+    STRONG,
+    THIN,
     TICKS,
     VERMILION,
     Dash,
@@ -46,7 +48,6 @@ from gradlab.figures.style import (
     plain,
     variance_look,
 )
-from gradlab.wording import label
 
 _LOOKS = (
     Look("", BLUE, "-", "o"), Look("", VERMILION, "-", "s"), Look("", GREEN, "-", "^"),
@@ -131,50 +132,81 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def return_over_updates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def return_over_updates(
+    table: pd.DataFrame, ax: Axes | None = None, *, chosen: tuple[str, int] | None = None
+) -> Axes:
     """Change of the return from the start over the updates, every candidate a line with its band;
-    a ring where the return of what may be followed is highest."""
+    a ring where the return of what may be followed is highest.
+
+    Args:
+        chosen: estimator and horizon that are recommended, drawn strong.
+    """
     ax = style.new_axes() if ax is None else ax
-    if "candidate" not in table:
-        called = table["estimator"].map(partial(label, identities=drawing.identities(table)))
-        steps = called + " at h = " + table["horizon"].astype(str)
-        several = table.groupby("estimator")["horizon"].transform("nunique") > 1
-        table = table.assign(candidate=steps.where(several | (table["horizon"] > 0), called))
-    names = list(dict.fromkeys(table["candidate"]))
-    rows = table[np.isfinite(table["value"])]
     notes = ["band: 95%, paired with the start; ring: follow it so far; a line that ends: dropped"]
-    if not len(rows):
+    if not np.isfinite(table["value"]).any():
         drawing.nothing(ax, "every branch was lost")
-    for name, look in _candidates(table, names).items():
-        own = rows[rows["candidate"] == name]
+    for cell, look in _candidates(table).items():
+        own = table[(table["estimator"] == cell[0]) & (table["horizon"] == cell[1])]
+        own = own[np.isfinite(own["value"])]
         x, y, low, high = (
             np.concatenate([[0.0], own[column].to_numpy(float)])
             for column in ("updates", "value", "ci_low", "ci_high")
         )
-        ax.plot(x, y, color=look.colour, ls=look.dash, marker=look.marker, ms=5.5, label=name)
+        width = 1.8 if chosen is None else STRONG if cell == chosen else THIN
+        ax.plot(
+            x, y, color=look.colour, ls=look.dash, lw=width, marker=look.marker, ms=5.5,
+            label=look.label,
+        )  # fmt: skip
         ax.fill_between(x, low, high, color=look.colour, alpha=0.14, lw=0)
         at = own[own["holds"].astype(bool)]
         ax.plot(at["updates"], at["value"], "o", ms=11, mfc="none", mec=look.colour, mew=1.6)
-    if len(rows):
+    if np.isfinite(table["value"]).any():
         ax.axhline(0.0, color=MUTED, lw=0.8)
-        notes += drawing.bent(ax, rows["value"].abs().to_numpy(float))
+        notes += drawing.bent(ax, table["value"].abs().to_numpy(float))
     style.dress(ax, "Return over updates", "change of the return", notes)
     ax.set_xlabel("updates", color=INK)
     return ax
 
 
-def _candidates(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Look]:
-    """The look of a candidate is its estimator's, with a dash and a marker for each horizon."""
-    if "identities" not in table.attrs:
-        return style.looks(names)
-    looks, often = drawing.looks(table), Counter[str]()
+def _candidates(table: pd.DataFrame) -> dict[tuple[str, int], Look]:
+    """By estimator and horizon: the look and the name are the estimator's, with a dash and a marker
+    for each horizon."""
+    known, looks, often = drawing.identities(table), drawing.looks(table), Counter[str]()
+    cells = list(dict.fromkeys(zip(table["estimator"], table["horizon"], strict=True)))
+    several = Counter(name for name, _ in cells)
     found = {}
-    for name, estimator in table[["candidate", "estimator"]].drop_duplicates().to_numpy():
-        own, k = looks[estimator], often[estimator]
+    for name, horizon in cells:
+        own, k = looks[name], often[name]
         dash = (own.dash, (0, (5, 1.8)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))[k % 4]
-        found[name] = replace(own, label=name, dash=dash, marker="osD^vP"[k % 6])
-        often[estimator] += 1
+        at = f" at h = {horizon}" if several[name] > 1 or (horizon > 0 and name in known) else ""
+        marker = "osD^vP"[k % 6] if name in known else own.marker
+        found[name, horizon] = replace(own, label=f"{own.label}{at}", dash=dash, marker=marker)
+        often[name] += 1
     return found
+
+
+_STEPS = {"after": "the step", "opposite": "the opposite step"}
+
+
+def step_changes(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Change of the return by a step and by the opposite one, with intervals (`Step.table`)."""
+    ax = style.new_axes() if ax is None else ax
+    for y, (policy, name) in enumerate(_STEPS.items()):
+        row = table[table["policy"] == policy].iloc[0]
+        colour = BLUE if policy == "after" else MUTED
+        ax.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=STRONG, label="_")
+        ax.plot([row["value"]], [y], "o", color=colour, ms=9, mec=PAPER, label="_")
+        ax.annotate(
+            name, (row["value"], y), (0, 12), textcoords="offset points", ha="center", color=INK
+        )
+    ax.axvline(0.0, color=INK, lw=1.1)
+    style.dress(ax, "Change of the return", "", ["dot and bar: mean and 95%"])
+    ax.set_xlabel("lower  ←  change of the return  →  higher", color=INK)
+    ax.set_ylim(len(_STEPS) - 0.4, -0.6)
+    ax.set_yticks([])
+    ax.margins(x=0.25)
+    style.ruled(ax, "x")
+    return ax
 
 
 _FEWEST = 5  # rows of a record that make a box

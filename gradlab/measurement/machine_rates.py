@@ -20,16 +20,18 @@ from gradlab.gradients.starts import as_starts
 from gradlab.measurement.moments.visited import FEWEST, SAMPLES, VISITING
 from gradlab.measurement.pilot import plan_pilot
 from gradlab.measurement.prices import MeasurementWork, Price, Rates, measurement, network
-from gradlab.networks.interface import act
+from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.mlp import Policy
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.truth.common_random import acting_along
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.scout import PATIENCE, SCOUTING, linearization_price
 
 ROWS, DEAR = 128, 8  # states of the probe: of a system whose Jacobians are dear, fewer
 _STEPS = 16  # of a path whose gradients are summed
 UPDATES, REPEATS = 3, 4
+_MOVED = 2**22  # parameters of all rows whose policies are moved
 _CRITIC = 2  # updates of a policy in one of a critic, whose target is evaluated and moved, too
 
 
@@ -60,8 +62,19 @@ def rates(task: Task, policy: nn.Module | None) -> Rates:
             jacobian = policy_jacobian(policy, state, noise)
             return _seconds(lambda: gram.path_gradients(jacobian, weights)) / ROWS
 
+        def rolled() -> None:
+            with torch.no_grad():
+                system.step(state, act(policy, state, noise), xi)
+
+        # As where jumps are bisected: to move θ for each row is dearer than the step.
+        direction = flat_parameters(policy)
+        few = slice(0, max(DEAR, min(ROWS, _MOVED // max(len(direction), 1))))
+        lengths = torch.linspace(-1e-3, 1e-3, ROWS, dtype=state.dtype)[few]
+        step = _seconds(rolled) / ROWS
+        moving = _seconds(lambda: acting_along(policy, direction, lengths, state[few], noise[few]))
         return Rates(
-            step=_seconds(lambda: system.step(state, action, xi)) / ROWS,
+            step=step,
+            moved=step + moving / len(lengths),
             jacobian=jacobians(system),
             prior=0.0 if prior is None else jacobians(prior),
             summed=gradients(several),

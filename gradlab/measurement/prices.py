@@ -6,7 +6,7 @@ parameters, a truth of T steps, K visited states per start:
     pilot                up to 10 to 120 N starts, returns of a hundred steps (`rare_starts`)
     truth                N T (Jacobian + its share of an explicit gradient)
     finite differences   min(N, 64) · 8 directions · 4 policies · T steps
-    jumps                (6 N + 888) T steps
+    jumps                (6 N + 888) T steps, these 888 with a θ of each row's own
     estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator
     realised gains       15 N T steps and more     checks  15%     rehearsal  at most 30%
 
@@ -56,7 +56,8 @@ class Rates:
     """Seconds that one piece of work takes here and now.
 
     Attributes:
-        step: of the simulator, one state.
+        step: of policy and simulator, one state.
+        moved: the same where every state has a θ of its own, as where jumps are bisected.
         jacobian, prior: the derivatives of simulator and prior model at one state; prior is 0
             where there is none.
         summed, gradient: what one state adds to an explicit gradient of θ, and one such gradient.
@@ -69,6 +70,7 @@ class Rates:
     summed: float
     gradient: float
     update: float
+    moved: float
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,12 @@ def measurement(work: MeasurementWork, rates: Rates) -> tuple[Price, ...]:
     price = stepped * rates.step
     counted = f"{_many(stepped)} steps"
     tried = (_MOVED + _BISECTED / n) * unrolled
+    jumps = unrolled * (_MOVED * rates.step + _BISECTED / n * rates.moved)
     stages = [
         Price("pilot", f"{_many(work.pilot)} steps", work.pilot * rates.step),
         Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
         Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
-        Price("jumps", f"{_many(tried)} steps", tried * rates.step, at_most=True),
+        Price("jumps", f"{_many(tried)} steps", jumps, at_most=True),
         Price(
             "estimators",
             f"{_many(taken)} Jacobians" + (f", {_many(explicit)} gradients" if explicit else ""),

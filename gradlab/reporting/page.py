@@ -24,7 +24,7 @@ from gradlab.reporting import shell
 from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
 from gradlab.wording import signed
 
-_SHOWN = (5.3, 4.0)  # inches of a figure: small, so that its words stay readable on a phone
+_SHOWN = (5.25, 4.0)  # inches of a figure: small, so that its words stay readable on a phone
 
 
 @dataclass(frozen=True)

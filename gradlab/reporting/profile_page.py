@@ -204,7 +204,7 @@ def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
     chosen = None if best is None else best[0]
     return [
         *_gain(profile, table, facts, best),
-        *_lasting(profile, table),
+        *_lasting(profile, table, best),
         *_error(profile, table, evidence, chosen),
         *_direction(profile, table, chosen),
         *_source(profile, evidence),
@@ -262,7 +262,7 @@ def _gain(
     return drawn_panels
 
 
-def _lasting(profile: Profile, measured: pd.DataFrame) -> list[Panel]:
+def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | None) -> list[Panel]:
     """Where the gradients' own updates led."""
     rehearsed = profile.rehearsal
     if rehearsed is None:
@@ -276,7 +276,7 @@ def _lasting(profile: Profile, measured: pd.DataFrame) -> list[Panel]:
         f"{rehearsed.judges} fresh starts. A gradient lasts up to its highest point, the "
         f"recommended one as far as a second rehearsal shows it, too."
     )
-    drawn = partial(figures.return_over_updates, table)
+    drawn = partial(figures.return_over_updates, table, chosen=best)
     return [panel("return_over_updates", _LASTING, caption, drawn)]
 
 

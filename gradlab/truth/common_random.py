@@ -256,7 +256,7 @@ class Rolling:
         self, starts: Starts, direction: Tensor, rows: Tensor, lengths: Tensor, stage: str
     ) -> StartRollouts:
         """From start rows[j] with the policy at θ + lengths[j] · direction, for j = 1 … R."""
-        acting = partial(_acting, self.setting.policy, direction, lengths)
+        acting = partial(acting_along, self.setting.policy, direction, lengths)
         steps = list(self._steps(starts, rows, acting, stage))
         paid = torch.stack([step.paid for step in steps])
         alive = torch.stack([step.alive for step in steps])
@@ -304,7 +304,7 @@ class Rolling:
             self.progress(stage, t + 1, setting.horizon)
 
 
-def _acting(
+def acting_along(
     policy: nn.Module, direction: Tensor, lengths: Tensor, state: Tensor, noise: Tensor
 ) -> Tensor:
     """Actions [R, da] of policies at θ + lengths[j] · direction, each at a state of its own."""

@@ -156,7 +156,7 @@ def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:
     """
     with Server(watcher, port) as server:
         notice = printable(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)")
-        console.print(notice, markup=False, soft_wrap=True)
+        console.print(notice, soft_wrap=True)
         if opened:
             webbrowser.open(server.url)
         threading.Thread(target=server.serve_forever, args=(_EVERY / 20,), daemon=True).start()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,6 +145,20 @@ def test_errors_of_blocks_in_units_a_million_times_apart_are_those_of_rounding()
 
     certificate = gradlab.certify(from_function(step, 2, 1), samples=256)
     assert certificate.passed and certificate.table()["p95"].max() < 1e-3
+
+
+def test_a_cast_inside_the_step_is_named_with_its_line():
+    def step(s, a):
+        low = torch.sin(s.float()).double()
+        return s + 0.1 * a + 0.05 * low, -s.square().sum(1)
+
+    certificate = gradlab.certify(from_function(step, 1, 1), samples=128)
+    (said,) = [each for each in certificate.sentences if "float32" in each]
+    line = step.__code__.co_firstlineno + 1
+    assert f"float32, first at {Path(__file__).name}:{line} (`low = torch.sin(s.float())" in said
+    assert certificate.passed
+    exact = gradlab.certify(from_function(lambda s, a: (s + a, -(s**2).sum(1)), 1, 1), samples=64)
+    assert "float32" not in str(exact.sentences)
 
 
 # The certificate names the forty planted faults, and is silent where nothing is wrong.

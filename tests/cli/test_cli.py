@@ -474,6 +474,13 @@ def test_a_run_is_saved_although_its_answer_cannot_be_printed(tmp_path, monkeypa
     )
 
 
-def test_a_function_of_a_file_is_printed_as_it_is_called(capsys):
+def test_a_function_of_a_file_is_printed_as_it_is_called(capsys, monkeypatch):
     bold("Fix arm.py:sound: its step has a detach.")
     assert capsys.readouterr().out == "Fix arm.py:sound: its step has a detach.\n"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with bars() as progress:
+        progress.plan([Price("arm.py:sound: [red]race")])
+        progress("arm.py:sound: [bold]", 1, 2)
+    said = capsys.readouterr().err
+    assert "arm.py:sound: [red]race" in said and "arm.py:sound: [bold]" in said

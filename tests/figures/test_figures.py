@@ -20,7 +20,7 @@ from gradlab import figures
 from gradlab.figures import style
 from gradlab.figures.multiples import best_first
 from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
-from gradlab.runs.identity import by_known_name
+from gradlab.runs.identity import by_known_name, told_apart
 from gradlab.tools.jacobians.figures import tinted
 from tests import planted
 from tests.figures.drawn import check_texts, line, texts
@@ -229,18 +229,28 @@ def test_two_values_are_points_with_their_intervals_and_no_curve(horizon, joined
     assert bool(bars) != joined
 
 
-def test_candidates_of_a_rehearsal_have_the_colours_of_their_gradients():
-    rows = [(name, h, 1, 0.5) for name, h in (("model", 2), ("model", 5), ("model_all", 5))]
+def test_candidates_of_a_rehearsal_have_the_colours_and_names_of_their_gradients():
+    cells = [
+        ("model", 2),
+        ("model", 5),
+        ("model_all", 5),
+        ("true_dynamics_all", 5),
+        ("own", -1),
+    ]
+    rows = [(*cell, 1, 0.5) for cell in cells]
     table = pd.DataFrame(rows, columns=["estimator", "horizon", "updates", "value"])
-    table = table.assign(ci_low=0.0, ci_high=1.0, holds=True, candidate=["a", "b", "c"])
-    known = by_known_name(["model", "model_all"])
+    table = table.assign(ci_low=0.0, ci_high=1.0, holds=True)
+    known = told_apart(list(by_known_name([name for name, _ in cells]).values()))
     table.attrs["identities"] = {name: asdict(each) for name, each in known.items()}
-    axes = figures.return_over_updates(table, ax=Figure().add_subplot())
+    axes = figures.return_over_updates(table, ax=Figure().add_subplot(), chosen=("model", 5))
     looks = style.looks(list(known), known)
-    assert [line(axes, name).get_color() for name in "abc"] == [
-        looks["model"].colour, looks["model"].colour, looks["model_all"].colour,
-    ]  # fmt: skip
-    assert line(axes, "a").get_marker() != line(axes, "b").get_marker()
+    near, far = (line(axes, f"model, first action at h = {h}") for h in (2, 5))
+    assert near.get_color() == far.get_color() == looks["model"].colour
+    assert near.get_marker() != far.get_marker()
+    assert line(axes, "model, BPTT at h = 5").get_color() == looks["model_all"].colour
+    assert line(axes, "simulator, BPTT at h = 5").get_color() == style.MUTED
+    assert line(axes, "own").get_color() not in (style.MUTED, near.get_color())
+    assert (near.get_linewidth(), far.get_linewidth()) == (style.THIN, style.STRONG)
 
 
 def test_of_several_runs_the_best_is_first_and_strong():

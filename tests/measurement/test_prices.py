@@ -22,7 +22,7 @@ from gradlab.measurement.prices import (
 from gradlab.systems.system import Linearization, System, Transition
 from gradlab.tasks import Task
 
-NOTHING = Rates(0, 0, 0, 0, 0, 0)
+NOTHING = Rates(0, 0, 0, 0, 0, 0, 0)
 SMALL = MeasurementWork(
     starts=10, horizon=5, truth=20, visits=8, through_simulator=1, through_prior=2
 )
@@ -47,6 +47,7 @@ def seconds(work: MeasurementWork, rates: Rates) -> dict[str, float]:
         ("prior", 0, 0, 2 * 9 * 50),
         ("summed", 2.5 * 200, 0, 0),
         ("gradient", 0, 0, 2.5 * 3 * 60),
+        ("moved", 0, 0, 0),
     ],
 )
 def test_a_stage_costs_its_counts(
@@ -57,7 +58,7 @@ def test_a_stage_costs_its_counts(
     assert found["finite differences"] == differences
     assert found["estimators"] == estimators
     steps = 20 if rate == "step" else 0
-    assert found["jumps"] == (6 * 10 + 888) * steps
+    assert found["jumps"] == 6 * 10 * steps + 888 * 20 * (rate == "moved")
     assert found["realised gains"] == 15 * 10 * steps
     whole = truth + differences + estimators + found["jumps"] + found["realised gains"]
     assert found["checks"] == pytest.approx(0.15 * whole)
@@ -71,7 +72,7 @@ def test_dear_jacobians_are_counted_up_to_what_is_spent_on_them() -> None:
 
 
 def test_at_the_starts_there_are_no_explicit_gradients_and_no_steps() -> None:
-    found = seconds(replace(SMALL, visits=0), Rates(1, 1, 1, 1, 1, 1))
+    found = seconds(replace(SMALL, visits=0), Rates(1, 1, 1, 1, 1, 1, 1))
     assert found["truth"] == 200 and found["estimators"] == 3 * 50
     assert "realised gains" not in found
 
@@ -152,6 +153,11 @@ def test_the_probe_times_every_rate_and_disturbs_no_stream() -> None:
     found = rates(linear_quadratic(), None)
     assert torch.equal(torch.rand(3), first)
     assert all(0 < each < 1 for each in vars(found).values())
+
+
+def test_moving_the_parameters_of_every_row_is_dearer_than_a_step() -> None:
+    found = rates(tasks.pendulum(), None)
+    assert found.moved > 5 * found.step
 
 
 def test_the_plan_has_every_stage_in_order() -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from gradlab.cli.program import main
+from gradlab.figures import style
+from gradlab.reporting import kinds
 from gradlab.tools.race.result import load
 from tests.own_files import LQR, OWN
 
@@ -32,6 +34,12 @@ def test_a_race_has_a_file_a_page_and_a_price_before_it(tmp_path, capsys):
     assert "2 branches × 8 updates of 16 states" in said.err
     page = Path(document["report"]).read_text(encoding="utf-8")
     assert "Which gradient leads farthest?" in page and document["recommendation"] in page
+    names = {"data (critic only)", "model, BPTT at h = 2"}
+    race, shown = load(tmp_path / "race.h5"), kinds.page_of(tmp_path / "race.h5")
+    curves = {str(each.get_label()): each for each in shown.panels[0].figure.axes[0].lines}
+    assert names <= set(curves) and {race.called(name) for name in race.names} == names
+    assert curves["data (critic only)"].get_color() == style.MUTED
+    assert curves["model, BPTT at h = 2"].get_color() == style.CYAN
     assert load(tmp_path / "race.h5").config["command"].startswith("gradlab race")
     assert raced(tmp_path) == 2 and "exists" in capsys.readouterr().err
 

@@ -14,7 +14,8 @@ from gradlab.cli.program import main
 from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.statistics.over_groups import difference_of_means
-from gradlab.tools.race.page import step_screen
+from gradlab.tools.race.page import step_page, step_screen
+from tests.first_screens import check_first_screen
 from tests.racing.small_environments import (
     Begun,
     Counting,
@@ -53,8 +54,8 @@ def decided_sides(found):
     [
         (lambda a: -(a**2), 1.0, "too long a step, or a ridge", "choose"),
         (lambda a: a**2, 1.0, "any move helps", "act"),
-        (lambda a: a, 1.0, "would lower it by 1 ± 0", "act"),
-        (lambda a: a, -1.0, "would raise it by 1 ± 0", "choose"),
+        (lambda a: a, 1.0, "would lower it.", "act"),
+        (lambda a: a, -1.0, "would raise it.", "choose"),
         (lambda a: float(a > 5), 1.0, "changed no return", "choose"),
         (lambda a: float(a > 0.5), 1.0, "not known", "act"),
     ],
@@ -67,7 +68,7 @@ def test_what_is_said_follows_from_both_signs(reward, moved, said, light):
 def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
     near = gradlab.step(gain_of(-1.0), gain_of(-1.0 + 1e-6), Noisy, starts=2, at_most=5)
     assert near.starts == 20 and near.helped is None
-    assert "from 20 starts" in near.headline and step_screen(near).light == "choose"
+    assert "20 starts)" in near.headline and step_screen(near).light == "choose"
     assert gradlab.step(gain_of(-1.0), gain_of(-2.0), Sliding, starts=2, at_most=64).starts < 64
 
 
@@ -213,6 +214,18 @@ def after():
 """
 
 
+def test_a_page_says_what_to_do_above_its_figure(tab, tmp_path):
+    found = gradlab.step(gain_of(GAINS[0]), gain_of(GAINS[1]), Sliding, seed=3, updates=50)
+    page = step_page(found, {"after": "own.py:after", "env": "own.py:make_env"}, {})
+    check_first_screen(tab, page, tmp_path)
+    screen = step_screen(found)
+    assert screen.figure == page.panels[0].name and screen.headline.startswith("Train on: ")
+    drawn = {float(x) for each in page.panels[0].figure.axes[0].lines for x in each.get_xdata()}
+    table = found.table().set_index("policy")
+    for policy in ("after", "opposite"):
+        assert drawn > set(table.loc[policy, ["value", "ci_low", "ci_high"]])
+
+
 def test_the_command_prints_what_the_step_did(tmp_path, capsys):
     own = tmp_path / "own.py"
     own.write_text(OWN)
@@ -222,5 +235,8 @@ def test_the_command_prints_what_the_step_did(tmp_path, capsys):
     assert document["recommendation"].startswith("Train on: these 50 updates raised")
     assert document["light"] == "act" and document["paired"]
     assert [row["policy"] for row in document["table"]] == ["before", "after", "opposite"]
+    page = tmp_path / "step.html"
+    assert main([*words, "--html", str(page)]) == 0
+    assert str(page) in capsys.readouterr().out.replace("\n", "")
     assert main([*words[:3], "--env", "Nowhere-v0"]) == 2
     assert "Nowhere" in capsys.readouterr().err

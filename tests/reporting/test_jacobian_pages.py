@@ -6,11 +6,12 @@ import torch
 import gradlab
 from gradlab import systems
 from gradlab.reporting import report
+from gradlab.reporting.page import render
 from gradlab.tools.jacobians import page as jacobian_page
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
 from gradlab.wording import percent, two
-from tests.first_screens import check_first_screen
+from tests.first_screens import check_first_screen, opened, small
 from tests.planted_jacobians import compared, said
 
 
@@ -82,3 +83,10 @@ def test_the_finding_stands_on_the_first_screen(tab, tmp_path):
     alone = jacobian_page.page(compared(model=False))
     check_first_screen(tab, alone, tmp_path)
     assert alone.screen.figure == "entries-size"
+
+
+def test_numbers_of_the_maps_can_be_read_on_a_phone(tab, run, tmp_path):
+    (tmp_path / "page.html").write_text(render(jacobian_page.page(run)), encoding="utf-8")
+    opened(tab, tmp_path / "page.html", width=420)
+    tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert not small(tab)

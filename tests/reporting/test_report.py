@@ -18,7 +18,7 @@ from gradlab.runs.check_results import CheckResult
 from gradlab.storage import journal, records
 from gradlab.verdicts.measurement.verdict import Sentence
 from tests import planted
-from tests.first_screens import contrast, drawing, luminance, opened
+from tests.first_screens import contrast, drawing, luminance, opened, small
 
 KINDS = ("png", "csv")
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -81,6 +81,12 @@ def test_text_and_curves_stand_out_in_both_colour_schemes(
 def test_nothing_is_wider_than_the_screen(tab: Any, page: Path, width: int) -> None:
     opened(tab, page, width=width)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_text_of_every_figure_can_be_read_on_a_phone(tab: Any, page: Path) -> None:
+    opened(tab, page, width=420)
+    tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert tab.locator("figure svg:visible").count() > 5 and not small(tab)
 
 
 def test_tables_hold_every_number_and_sort_by_value(tab: Any, page: Path) -> None:

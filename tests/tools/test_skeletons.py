@@ -87,7 +87,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(mistake, tmp_path):
+def test_a_mistake_is_named(mistake, tmp_path, capsys):
     old, new, about, words = MISTAKES[mistake]
     file = written("env", tmp_path)
     text = file.read_text()
@@ -98,7 +98,12 @@ def test_a_mistake_is_named(mistake, tmp_path):
         return
     missing = states(file)
     assert words in missing[about]
+    capsys.readouterr()
     assert main(["check", str(file)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(
+        said.count(f"{name}: {' '.join(text.split())}") <= 1 for name, text in missing.items()
+    )
 
 
 def test_derivatives_that_are_not_those_of_the_step(tmp_path):

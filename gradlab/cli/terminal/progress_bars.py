@@ -159,7 +159,7 @@ class _Drawn:
 
     def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
         for text in (*_planned(prices), *notes):
-            self._shown.console.print(text, markup=False, highlight=False)
+            self._shown.console.print(text)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         from rich.progress import TaskID
@@ -193,7 +193,9 @@ def _drawn() -> Iterator[Bars]:
         MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Bars(*columns, console=Console(stderr=True)) as shown:
+    # Names are printed as they are: no markup, no emoji.
+    plain = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    with Bars(*columns, console=plain) as shown:
         yield shown
 
 

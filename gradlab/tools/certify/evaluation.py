@@ -15,9 +15,12 @@ numbers of rows: memory stays flat, and an engine compiles twice.
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import factorial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -224,27 +227,40 @@ _HIDDEN = 1e3  # units of ε of the lowest precision inside, that its noise may 
 
 
 class _Inside(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Precisions of all floating-point numbers that torch makes."""
+    """Precisions of all floating-point numbers that torch makes, and where each is made first."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.dtypes: set[torch.dtype] = set()
+        self.dtypes: dict[torch.dtype, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for x in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(x, Tensor) and x.is_floating_point():
-                self.dtypes.add(x.dtype)
+            if isinstance(x, Tensor) and x.is_floating_point() and x.dtype not in self.dtypes:
+                self.dtypes[x.dtype] = _line_of_the_step()
         return made
 
 
-def precisions_inside(system: System, points: Points) -> tuple[str, ...]:
+def _line_of_the_step() -> str:
+    """The innermost line of the step that is neither torch's nor gradlab's; "" where none is."""
+    package = str(Path(__file__).parents[2])
+    for frame in reversed(traceback.extract_stack()[:-2]):
+        if frame.filename == __file__:  # who asked for the step
+            return ""
+        if f"{os.sep}torch{os.sep}" not in frame.filename and not frame.filename.startswith(
+            package
+        ):
+            return f"{Path(frame.filename).name}:{frame.lineno} (`{frame.line}`)"
+    return ""
+
+
+def precisions_inside(system: System, points: Points) -> dict[str, str]:
     """Names of the precisions in which one step computes, the lowest first, as far as torch does
-    it."""
+    it, and the line of the step that is the first to compute in each."""
     with _Inside() as inside:
         outputs(system, points.at(slice(0, SMALL)))
-    ordered = sorted(inside.dtypes, key=lambda dtype: -torch.finfo(dtype).eps)
-    return tuple(str(dtype).removeprefix("torch.") for dtype in ordered)
+    ordered = sorted(inside.dtypes.items(), key=lambda each: -torch.finfo(each[0]).eps)
+    return {str(dtype).removeprefix("torch."): line for dtype, line in ordered}
 
 
 def size_of(z: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +125,7 @@ def _rows(name: str, values: Any, width: int) -> Tensor | None:
     return rows
 
 
-def _described(system: System, epsilon: float, inside: Sequence[str]) -> list[str]:
+def _described(system: System, epsilon: float, inside: Mapping[str, str]) -> list[str]:
     """J, D, and the step's own precision, a sentence each.
 
     A system whose `linearize` takes differences itself says which in an attribute `derivatives`.
@@ -142,6 +142,18 @@ def _described(system: System, epsilon: float, inside: Sequence[str]) -> list[st
         + (f", with {' and '.join(inside)} inside" if len(inside) > 1 else "")
         + ": nothing is called wrong, a kink or mixed below it.",
     ]
+
+
+def _lower_precision(inside: Mapping[str, str], epsilon: float) -> list[Finding]:
+    """A step on float64 that computes in less, with the line that is the first to do so."""
+    lowest, line = next(iter(inside.items()), ("float64", ""))
+    if lowest == "float64":
+        return []
+    text = (
+        f"The step computes in {lowest}{line and f', first at {line}'}: its values are precise to "
+        f"{epsilon:.2g} of their size. Use float64 there to judge smaller errors."
+    )
+    return [Finding("single precision", "note", text, epsilon)]
 
 
 _POINTS = 16  # that are moved
@@ -261,6 +273,7 @@ def examined(
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
     findings = [*behaviour, *([] if loss is None else [loss.finding(about.names.rows)])]
+    findings += _lower_precision(inside, epsilon)
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))

@@ -44,9 +44,9 @@ def tinted(
         if numbers:
             value = float(values[i, j])
             colour = MUTED if place < 0 else PAPER if place >= _FULL else INK
-            text = f"{value:.2g}" if value >= least else "~0"
+            text = f"{value:.{2 if value >= 0.01 else 1}g}" if value >= least else "~0"
             text = "0" if value == 0 else "–" if place < 0 else text
-            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+            ax.text(j, i, text, ha="center", va="center", fontsize=9, color=colour)
     ax.set_xlim(-0.5, columns - 0.5)
     ax.set_ylim(rows - 0.5, -0.5)
     # Every tint, the largest above, with the number at which it begins.
@@ -60,7 +60,7 @@ def tinted(
     begins = [top * 10 ** (decades * (step / count - 1)) for step in range(count + 1)]
     side.set_yticks(range(1, count + 1), [tick(float(f"{each:.1g}")) for each in begins[1:]])
     side.yaxis.tick_right()
-    side.tick_params(colors=MUTED, labelsize=8, length=0)
+    side.tick_params(colors=MUTED, labelsize=9, length=0)
     for spine in side.spines.values():
         spine.set_color(MUTED)
 
@@ -111,11 +111,11 @@ def jacobian_entries(
     for axis, names in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
         keep = range(0, len(names), 1 + (len(names) - 1) // 24)
         axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
-    ax.tick_params(axis="x", labelsize=8.5, colors=INK)
+    ax.tick_params(axis="x", labelsize=9, colors=INK)
     if len(inputs) > 5:
         for label in ax.get_xticklabels():
             label.set(rotation=45, ha="right")
-    ax.tick_params(axis="y", labelsize=8.5, colors=INK)
+    ax.tick_params(axis="y", labelsize=9, colors=INK)
     ax.tick_params(length=0)
     ax.axhline(len(outputs) - 1.5, color=MUTED, lw=1.2)
     ax.axvline(len(outputs) - 1.5, color=MUTED, lw=1.2)

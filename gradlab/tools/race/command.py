@@ -154,7 +154,7 @@ class StepCommand:
     no fault.
 
         gradlab step before.safetensors after.safetensors --env Hopper-v5
-        gradlab step mine.py:before mine.py:after --env mine.py:make_env --updates 50
+        gradlab step mine.py:before mine.py:after --env mine.py:make_env --html step.html
     """
 
     before: Positional[
@@ -177,6 +177,8 @@ class StepCommand:
     updates: Annotated[int | None, arg(metavar="K")] = None
     """Updates between the two, for the words. Default: not said."""
     seed: arguments.Seed = 0
+    html: Annotated[Path | None, arg(metavar="FILE.html")] = None
+    """Where the page is written. Default: none."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: what the step did, and the returns."""
@@ -185,9 +187,12 @@ class StepCommand:
         """The first screen, and the table of returns."""
         with undisturbed():
             from gradlab.networks.checkpoint import load
-            from gradlab.tools.race.page import step_screen
+            from gradlab.provenance import environment
+            from gradlab.reporting.output import named, write
+            from gradlab.tools.race.page import step_page, step_screen
             from gradlab.tools.race.step import step
 
+        target = None if self.html is None else named(self.html)
         policies = [load(name) for name in (self.before, self.after)]
         with bars() as progress:
             found = step(
@@ -195,4 +200,9 @@ class StepCommand:
                 updates=self.updates, seed=self.seed, progress=progress,
             )  # fmt: skip
         table = found.table().to_dict("records")
-        return of_screen(step_screen(found)) | {"paired": found.paired, "table": table}
+        document = of_screen(step_screen(found)) | {"paired": found.paired, "table": table}
+        if target is not None:
+            asked = ("before", "after", "env", "starts", "at_most", "updates", "seed")
+            config = {name: getattr(self, name) for name in asked} | {"command": command}
+            document["report"] = str(write(target, step_page(found, config, environment())))
+        return document

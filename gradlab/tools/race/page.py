@@ -7,6 +7,7 @@ The page of a race: where each candidate led, with what, and every number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -55,7 +56,7 @@ def _fact(label: str, change: Number, how: str) -> Fact:
     return Fact(f"{label}, {span(change.low, change.high)}", two(change.value), how)
 
 
-_LABELS = ("before", "after the step", "after the opposite step, 2θ₀ − θ₁")
+_CHANGES = "step_changes"
 
 
 def step_screen(step: Step) -> Screen:
@@ -63,17 +64,34 @@ def step_screen(step: Step) -> Screen:
     words = {True: "shown (95%)", False: "one step alone is no fault", None: "open"}
     lights: dict[bool | None, Light] = {True: "act"}
     notes = (Sentence("step", True, f"{topic}: {text}") for topic, text in step.notes.items())
-    means = step.returns.mean(axis=1)
-    how = f"Mean return of {step.starts} whole episodes without noise."
-    facts = tuple(
-        Fact(f"return {label}", f"{mean:.4g}".replace("-", "−"), how)
-        for label, mean in zip(_LABELS, means, strict=True)
+    how = f"Mean of {step.starts} whole episodes without noise, from the same resets."
+    how = how if step.paired else how.replace("from the same", "from other")
+    before = Fact("return before the step", two(float(step.returns[0].mean())), how)
+    facts = (
+        before,
+        _fact("change by the step", step.after, how),
+        _fact("change by the opposite step, 2θ₀ − θ₁", step.opposite, how),
     )
     lead = {True: "Train on", False: "Judge it by more updates", None: "Measure more starts"}
     todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "Check that the two differ"
     headline = f"{todo}: {step.headline[0].lower()}{step.headline[1:]} {step.normal}".strip()
     light = lights.get(step.helped, "choose")
-    return Screen(headline, light, words[step.helped], facts, rest=tuple(notes))
+    return Screen(headline, light, words[step.helped], facts, _CHANGES, tuple(notes))
+
+
+def step_page(step: Step, config: Mapping[str, object], environment: Mapping[str, str]) -> Page:
+    """What the page of a step shows."""
+    table = step.table()
+    caption = "Right of 0 a step raises the return; bars: 95%, all looks together."
+    drawn = (panel(_CHANGES, _SECTION, caption, partial(figures.step_changes, table)),)
+    changes = {name: _HEADINGS[name] for name in ("value", "ci_low", "ci_high")}
+    headings = {"policy": "policy", "mean": "mean return", **changes, "n": "episodes"}
+    numbers = table_of("Every policy", table, headings)
+    facts = {"environment": config.get("env"), "starts": step.starts, "updates": step.updates}
+    sections = (Section("Numbers", body=numbers), method_of(config, environment))
+    question = "Did the last updates raise the return?"
+    return Page(str(config.get("after", "")), question, facts, step_screen(step), drawn, sections,
+                apart=False)  # fmt: skip
 
 
 _SECTION = "Where each candidate led"
@@ -95,8 +113,9 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
     caption = "Every branch meets the same starts and noise; the critic is fitted again on the way."
     table = race.table()
     shown = table.assign(candidate=table["candidate"].map(race.called))
-    drawn = (panel(_FIGURE, _SECTION, caption, partial(figures.return_over_updates, shown)),)
-    numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', table, _HEADINGS)}"
+    draw = partial(figures.return_over_updates, table, chosen=race.chosen)
+    drawn = (panel(_FIGURE, _SECTION, caption, draw),)
+    numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', shown, _HEADINGS)}"
     sections = (
         *folded(_SECTION, drawn),
         Section("Numbers", body=numbers),

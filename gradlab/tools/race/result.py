@@ -14,7 +14,7 @@ ridge. One step that lowers the return is no fault: most short ones of sound loo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.runs.identity import by_known_name
+from gradlab.runs.identity import Identity, by_known_name, told_apart
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.number import Decision, Number, decide
 from gradlab.storage import codec, records
@@ -70,11 +70,22 @@ class Race:
     def called(self, name: str) -> str:
         """A candidate as figures and sentences call it: model_all:5 is `model, BPTT at h = 5`."""
         _, horizon = self.results.cells[self.names.index(name)]
-        base = name.partition(":")[0]
-        known = by_known_name([base])
-        if base not in known or horizon == ALONE:
+        known, estimator = self.identities, self._estimator(name)
+        if estimator not in known:
             return name
-        return label(base, known) + (f" at h = {horizon}" if horizon else "")
+        return label(estimator, known) + (f" at h = {horizon}" if horizon else "")
+
+    @property
+    def identities(self) -> dict[str, Identity]:
+        """Who the estimators of the candidates are; not a user's own losses."""
+        known = by_known_name([self._estimator(name) for name in self.names])
+        return told_apart(list(known.values()))
+
+    def _estimator(self, name: str) -> str:
+        """model_all:5 follows model_all; a mixture or a user's own follows itself."""
+        base = name.partition(":")[0]
+        alone = (name, ALONE) in self.results.cells or not by_known_name([base])
+        return name if alone else base
 
     def after_one(self, name: str) -> Number:
         """What one step had promised: the change of the return after the first update."""
@@ -84,6 +95,14 @@ class Race:
     def may_be_best(self) -> tuple[str, ...]:
         """Candidates that are not excluded as the best, with 95% together."""
         return tuple(name for name, _ in self.results.not_excluded())
+
+    @property
+    def chosen(self) -> tuple[str, int] | None:
+        """Estimator and horizon to follow; None where the policy is to be kept."""
+        best = self.results.best
+        if best is None or self.results.hold:
+            return None
+        return self._estimator(best.cell[0]), best.cell[1]
 
     @property
     def recommendation(self) -> str:
@@ -106,11 +125,15 @@ class Race:
 
         Columns: candidate, horizon (−1: none), updates, value, ci_low, ci_high (change of the
         return), may_be_best, holds (follow it for so long?), n, dropped (after so many updates; 0:
-        never).
+        never), estimator (that the candidate follows).
         """
         table = self.results.table().rename(columns={"estimator": "candidate"})
         dropped = dict(zip(self.names, self.dropped, strict=True))
-        return table.assign(dropped=table["candidate"].map(dropped))
+        name = table["candidate"]
+        table = table.assign(dropped=name.map(dropped), estimator=name.map(self._estimator))
+        known = self.identities
+        table.attrs["identities"] = {each: asdict(identity) for each, identity in known.items()}
+        return table
 
     def __str__(self) -> str:
         width = max(len(self.called(name)) for name in self.names)
@@ -211,7 +234,7 @@ class Step:
         if not forward.decided:
             return f"{subject} {self._open(forward)}"
         verb = "raised" if forward.kind == "above" else "lowered"
-        return f"{subject} {verb} the return by {_size(self.after)}{self._beside(forward, back)}"
+        return f"{subject} {verb} the return by {self._beside(forward, back)}"
 
     @property
     def normal(self) -> str:
@@ -250,31 +273,22 @@ class Step:
     __repr__ = __str__
 
     def _beside(self, forward: Decision, back: Decision) -> str:
-        count = f" ({self.starts} starts)"
+        low, high = sorted((abs(self.after.low), abs(self.after.high)))  # a verb has the sign
+        size = f"{two(abs(self.after.value))} (CI {span(low, high)}, {self.starts} starts)"
         if not back.decided:
-            return f"{count}. The effect of the opposite step is not known."
+            return f"{size}. The effect of the opposite step is not known."
         if forward.kind == back.kind == "below":
-            return f"{count}. So would the opposite step: too long a step, or a ridge."
+            return f"{size}. So would the opposite step: too long a step, or a ridge."
         if forward.kind == back.kind:
-            return f"{count}. So would the opposite step: any move helps here."
+            return f"{size}. So would the opposite step: any move helps here."
         other = "raise" if back.kind == "above" else "lower"
-        return f"{count}. The opposite step would {other} it by {_size(self.opposite)}."
+        return f"{size}. The opposite step would {other} it."
 
     def _open(self, decision: Decision) -> str:
-        text = (
-            f"are not shown to have changed the return: {two(self.after.value)} ± "
-            f"{two(_half(self.after))} from {self.starts} starts"
-        )
-        text = text.replace("are not", "is not", 1) if self.updates == 1 else text
-        text = text.replace("-", "−")
+        are = "is" if self.updates == 1 else "are"
+        ends = span(self.after.low, self.after.high)
+        text = f"{are} not shown to change the return: {two(self.after.value)} (CI {ends}, "
+        text += f"{self.starts} starts)."
         if decision.more is None:
-            return f"{text}."
-        return f"{text}. About {two(self.starts + decision.more)} would decide."
-
-
-def _size(change: Number) -> str:
-    return f"{two(abs(change.value))} ± {two(_half(change))}"
-
-
-def _half(change: Number) -> float:
-    return (change.high - change.low) / 2
+            return text
+        return f"{text} About {two(self.starts + decision.more)} starts would decide."

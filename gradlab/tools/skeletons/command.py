@@ -86,12 +86,12 @@ class CheckCommand:
             raise InputError(f"{self.file!r} is no file of Python's: FILE.py or FILE.py:NAME")
         lines, after = checked(file, name)
         counts = Counter(line.state for line in lines)
-        missing = next((line for line in lines if line.state == "missing"), None)
+        missing = dict.fromkeys(line.about for line in lines if line.state == "missing")
         headline = "Ready to be measured." if after else f"Nothing is missing in {file}."
-        if missing is not None:
-            headline = f"Missing: {missing.about}: {missing.words}"
+        if missing:  # in words below
+            headline = f"Something is missing in {file}: {', '.join(missing)}."
         text = "\n".join([*map(str, lines), *[after] * bool(after)])
         return {
-            "passed": missing is None, "headline": headline, "text": text,
+            "passed": not missing, "headline": headline, "text": text,
             "lines": [asdict(line) for line in lines], "counts": dict(counts), "next": after,
         }  # fmt: skip
