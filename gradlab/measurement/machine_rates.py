@@ -31,7 +31,7 @@ from gradlab.truth.scout import PATIENCE, SCOUTING, linearization_price
 ROWS, DEAR = 128, 8  # states of the probe: of a system whose Jacobians are dear, fewer
 _STEPS = 16  # of a path whose gradients are summed
 UPDATES, REPEATS = 3, 4
-_MOVED = 2**22  # parameters of all rows whose policies are moved
+_MOVED = 2**20  # parameters of all rows whose policies are moved: a few milliseconds
 _CRITIC = 2  # updates of a policy in one of a critic, whose target is evaluated and moved, too
 
 

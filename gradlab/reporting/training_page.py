@@ -123,12 +123,13 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     """Returns first, then what the policy reaches, then what drives it."""
     rows, first = table(runs), next(iter(runs.values()))
     goals = GOALS.get(first.task, ())
-    caption = "Dotted: goals of MPG's Table I." if goals else "Over the evaluation starts."
+    dotted = "Dotted: this task's goals in MPG's Table I." if goals else ""
+    caption = dotted or "Over the evaluation starts."
     names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
     coordinates = {f"rms {k}": str(name) for k, name in enumerate(names)}
     best = ranked(runs)[0]
     several = "The best run strong, the others thin, from the highest last return to the lowest."
-    several += " Dotted: goals of MPG's Table I." if goals else ""
+    several = f"{several} {dotted}".strip()
     drawn_panels = []
     if len(runs) > 1:
         first_panel = partial(best_first, rows, best=best, goals=goals)

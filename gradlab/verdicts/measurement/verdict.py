@@ -284,9 +284,9 @@ def checks(profile: Profile) -> list[Sentence]:
     named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
     if not named:
         return []
-    asks = "needs" if len(named) == 1 else "need"
-    total = len(profile.sanity or ())
-    text = f"{len(named)} of {total} sanity checks {asks} attention: {'; '.join(named)}."
+    asks, total = "needs" if len(failed) == 1 else "need", len(profile.sanity or ())
+    text = f"{len(failed)} of {total} checks {asks} attention: {'; '.join(named)}"
+    text += "." if len(named) == len(failed) else "; the others have sentences of their own."
     return [Sentence("sanity", True, text)]
 
 
