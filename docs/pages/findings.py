@@ -261,7 +261,7 @@ def false_alarms(number: int) -> str:
         "",
         "robustness/third-party/defaults.csv",
         (),
-        "probe/report.png",
+        "../docs/pictures/probe-light.png",
         THERE + "python -m analyses.third_party --cleanrl DIR",
         "Nine algorithms of CleanRL, Stable-Baselines3 and TorchRL on their defaults, every test "
         "made as often as it can be. The picture is of another run, with planted faults.",

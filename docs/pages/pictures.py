@@ -16,7 +16,7 @@ PICTURES = {
     "front": ("reports/path-tracking/report.html", 740, 1000, ()),
     "first-screen": (
         "reports/path-tracking/report.html",
-        770,
+        920,
         1000,
         (".headline", "p.light", ".first svg", ".numbers", "dl.facts", "details.section"),
     ),
