@@ -174,7 +174,7 @@ def test_an_estimator_that_often_harms_is_not_named_for_its_best_stages() -> Non
     )
     headline = screen(Board(Path(), made)).headline
     assert (
-        headline == "Follow steady: 60% of the best at the end, below the start in 0 of 3 stages."
+        headline == "Follow steady: 70% of the best at the end, below the start in 0 of 3 stages."
     )
 
 

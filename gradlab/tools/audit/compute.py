@@ -243,15 +243,15 @@ class Audit:
         faults = "a fault" if wrong == 1 else f"{wrong} faults"
         verdict = f"Fix the actor's loss first: it has {faults}."
         if not wrong:
-            verdict = "The actor's gradient is whole: no finding is wrong."
+            verdict = "Keep this loss: no fault was found in the actor's gradient."
             if any(each.kind == "own draws" for each in shown):
-                verdict = "No finding is wrong, as far as the loss could be compared."
+                verdict = "Keep this loss: no fault was found, as far as it could be compared."
             if self.derivative is not None and self.derivative.surrogate:
                 why = self.surrogate or "it has a backward pass of its own"
                 verdict = (
-                    f"No finding is wrong. The gradient is that of a surrogate ({why}): about "
-                    f"{percent(self.derivative.missing)} of the loss's derivative is not in it, by "
-                    f"differences{self.derivative.words}."
+                    f"Keep this loss if its surrogate is meant ({why}): about "
+                    f"{percent(self.derivative.missing)} of its derivative is not in the gradient, "
+                    f"by differences{self.derivative.words}."
                 )
             verdict = _filled(verdict, "")
         marked = [_filled(f"{each.sentence}.", f"{_MARKS[each.severity]} ") for each in shown]
