@@ -306,16 +306,19 @@ def grid() -> Iterator[tuple[str, ...]]:
         f"A={HUGE}", f"A={'[' * 400}{']' * 400}", f"A={'[' * 100_000}", "discount=NaN",
         f"discount={HUGE}", 'A="\\ud800"', "=1", "no_such=1",
     )  # fmt: skip
-    # What one function reads of all commands: each has two or three of them, all together all.
+    # What one function reads of all commands and options: each command has one, two or three of
+    # them, all together all; what the parser itself refuses stands at its first option.
     unread, read, written = cycle(("9" * 5000, "1.5", "")), cycle(sets), cycle(devices)
     for command in commands().values():
         yield (*command.words, "\udcff")
         yield (*command.words, "a\0b")
         for option in command.whole:
-            values = seeds if option in ("seed", "first-seed") else (HUGE, next(unread))
+            values = seeds if option in ("seed", "first-seed") else (HUGE,)
             yield from (replaced(command, option, each) for each in values)
         for option in command.real:
-            yield from (replaced(command, option, each) for each in ("nan", "inf", "-inf", ""))
+            yield from (replaced(command, option, each) for each in ("nan", "inf", "-inf"))
+        yield from (replaced(command, option, next(unread)) for option in command.whole[:1])
+        yield from (replaced(command, option, "") for option in command.real[:1])
         for option in command.files:
             # A folder may be where a dataset goes or comes from.
             given = [each for each in devices if each != "folder" or option != "export"]
