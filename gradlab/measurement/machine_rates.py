@@ -31,7 +31,7 @@ from gradlab.truth.scout import PATIENCE, SCOUTING, linearization_price
 ROWS, DEAR = 128, 8  # states of the probe: of a system whose Jacobians are dear, fewer
 _STEPS = 16  # of a path whose gradients are summed
 UPDATES, REPEATS = 3, 4
-_MOVED = 2**20  # parameters of all rows whose policies are moved: a few milliseconds
+_MOVED, _LEAST = 2**18, 4  # parameters of all rows whose policies are moved, and rows at least
 _CRITIC = 2  # updates of a policy in one of a critic, whose target is evaluated and moved, too
 
 
@@ -68,13 +68,16 @@ def rates(task: Task, policy: nn.Module | None) -> Rates:
 
         # As where jumps are bisected: to move θ for each row is dearer than the step.
         direction = flat_parameters(policy)
-        few = slice(0, max(DEAR, min(ROWS, _MOVED // max(len(direction), 1))))
+        few = slice(0, max(_LEAST, min(ROWS, _MOVED // max(len(direction), 1))))
         lengths = torch.linspace(-1e-3, 1e-3, ROWS, dtype=state.dtype)[few]
         step = _seconds(rolled) / ROWS
-        moving = _seconds(lambda: acting_along(policy, direction, lengths, state[few], noise[few]))
+
+        def moving() -> None:
+            acting_along(policy, direction, lengths, state[few], noise[few])
+
         return Rates(
             step=step,
-            moved=step + moving / len(lengths),
+            moved=step + min(_seconds(moving) for _ in range(REPEATS)) / len(lengths),
             jacobian=jacobians(system),
             prior=0.0 if prior is None else jacobians(prior),
             summed=gradients(several),

@@ -115,12 +115,17 @@ def measurement(work: MeasurementWork, rates: Rates) -> tuple[Price, ...]:
     price = stepped * rates.step
     counted = f"{_many(stepped)} steps"
     tried = (_MOVED + _BISECTED / n) * unrolled
-    jumps = unrolled * (_MOVED * rates.step + _BISECTED / n * rates.moved)
+    bisected = unrolled * _BISECTED / n * rates.moved
     stages = [
         Price("pilot", f"{_many(work.pilot)} steps", work.pilot * rates.step),
         Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
         Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
-        Price("jumps", f"{_many(tried)} steps", jumps, at_most=True),
+        Price(
+            "jumps",
+            f"{_many(tried)} steps",
+            _MOVED * unrolled * rates.step + bisected,
+            at_most=True,
+        ),
         Price(
             "estimators",
             f"{_many(taken)} Jacobians" + (f", {_many(explicit)} gradients" if explicit else ""),
@@ -133,7 +138,7 @@ def measurement(work: MeasurementWork, rates: Rates) -> tuple[Price, ...]:
     if not every:
         left_out = ("jumps", "realised gains", "rehearsal")
         stages = [stage for stage in stages if stage.stage not in left_out]
-    return (*stages, Price("checks", "", _SHARE * so_far))
+    return (*stages, Price("checks", "", _SHARE * (so_far - bisected)))
 
 
 def rolled_steps(starts: int, truth: int) -> int:
