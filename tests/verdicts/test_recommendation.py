@@ -210,3 +210,12 @@ def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(tab, tmp_p
     known = Evidence(None, None, {}, facts(profile))
     page = shown(profile, recommendation(known.facts), "path_tracking", known)
     check_first_screen(tab, page, tmp_path)
+
+
+def test_what_lowers_the_return_wherever_it_is_cut_is_said_beside_what_raises_it():
+    """A model with a wrong gain of its actions: θ in the first action helps, BPTT only harms."""
+    first = [-0.5, 0.6, 0.9, 0.95, 0.9, 0.8]
+    apart = {"data": [-0.5], "model": first, "model_all": [-0.6, -0.5, -0.4, -0.4, -0.3, -0.2]}
+    assert "BPTT lowers the return at every horizon." in screen(apart).headline
+    apart["model_all"][-1] = 0.2
+    assert "BPTT lowers" not in screen(apart).headline

@@ -89,8 +89,9 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
             return Fact(label, share(then), how)
         more = facts.gains[cells[len(before) + 1]].clipped - now
         return Fact(f"more by fixing {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
-    after = f" after {before[0]}" if len(before) == 1 else " after the model" if before else ""
-    return Fact(f"more by fixing {cause}{after}", f"{100 * causes[cause]:.0f} points", how)
+    exact = before[0].replace("the model's", "exact") if len(before) == 1 else "an exact model"
+    label = f"more by fixing {cause}" + (f" beside {exact}" if before else "")
+    return Fact(label, f"{100 * causes[cause]:.0f} points", how)
 
 
 def losses(facts: Facts, cell: Cell) -> dict[str, float]:

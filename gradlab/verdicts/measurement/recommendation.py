@@ -225,8 +225,12 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
         short = f"{_sides(facts, cell, harmful)} lower the return."
         return HeadlinePart(_until(harmful, first), short, 4)
     own = facts.identities[name]
-    twins = same_as(facts.identities, replace(own, actions="first")) if own.actions == "all" else ()
-    other = facts.best_of(twins)
+    way, what = ("all", "BPTT") if own.actions == "first" else ("first", "The first action alone")
+    twins = () if own.data else same_as(facts.identities, replace(own, actions=way))
+    lowering = [each for each in twins if facts.harmful(each) == facts.horizons(each) != []]
+    if twins and len(lowering) == len(twins):
+        return HeadlinePart(f"{what} lowers the return at every horizon.", "", 4)
+    other = facts.best_of(twins if own.actions == "all" else ())
     if other is None or cell not in facts.gains:
         return _NO_PART
     if not facts.gains[other].high < facts.gains[cell].low:
@@ -264,7 +268,8 @@ def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
     if gain is None or cell == facts.data:
         return _NO_PART
     text = alone(gain)
-    return HeadlinePart(text, "" if gain.low > 0 else text, 6)
+    short = "The critic alone harms." if gain.high < 0 else text
+    return HeadlinePart(text, "" if gain.low > 0 else short, 6)
 
 
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
