@@ -39,8 +39,12 @@ def environment(begun: float | None = None) -> dict[str, str]:
 
 @cache
 def _version(name: str) -> str:
-    """Of an installed package, whose description is parsed whole: once in a process."""
-    return importlib.metadata.version(name)
+    """Of an installed package, whose description is parsed whole: once in a process. A checkout on
+    the path alone is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @cache

@@ -3,6 +3,7 @@
 pytest collects test files by their names alone: two of one name stop the whole suite.
 """
 
+import importlib.metadata
 import re
 import tomllib
 from collections import Counter
@@ -10,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import gradlab
-from gradlab import cli
+from gradlab import cli, provenance
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -47,3 +48,13 @@ def test_files_beside_the_code_are_in_the_wheel():
 def test_no_two_test_files_share_a_name():
     names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_a_checkout_that_is_not_installed_says_so(monkeypatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    provenance._version.cache_clear()
+    assert provenance.environment()["gradlab"] == "not installed"
+    provenance._version.cache_clear()
