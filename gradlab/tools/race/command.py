@@ -154,7 +154,7 @@ class StepCommand:
     no fault.
 
         gradlab step before.safetensors after.safetensors --env Hopper-v5
-        gradlab step mine.py:before mine.py:after --env mine.py:make_env --html step.html
+        gradlab step mine.py:before mine.py:after --env mine.py:env --html step.html
     """
 
     before: Positional[
