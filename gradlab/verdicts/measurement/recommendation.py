@@ -225,12 +225,13 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
         short = f"{_sides(facts, cell, harmful)} lower the return."
         return HeadlinePart(_until(harmful, first), short, 4)
     own = facts.identities[name]
-    way, what = ("all", "BPTT") if own.actions == "first" else ("first", "The first action alone")
+    every = own.actions == "all"
+    way, what = ("first", "The first action alone") if every else ("all", "BPTT")
     twins = () if own.data else same_as(facts.identities, replace(own, actions=way))
     lowering = [each for each in twins if facts.harmful(each) == facts.horizons(each) != []]
     if twins and len(lowering) == len(twins):
         return HeadlinePart(f"{what} lowers the return at every horizon.", "", 4)
-    other = facts.best_of(twins if own.actions == "all" else ())
+    other = facts.best_of(twins if every else ())
     if other is None or cell not in facts.gains:
         return _NO_PART
     if not facts.gains[other].high < facts.gains[cell].low:
