@@ -208,7 +208,7 @@ def main(
 def freeze(run: Path) -> None:
     """The page without its figures, which it holds, and its sentences beside it."""
     gradlab.report(run)
-    shutil.rmtree(run.with_name(f"{run.stem}_figures"))
+    shutil.rmtree(run.with_name(f"{run.stem}_figures"), ignore_errors=True)
     found = load(run)
     made = {
         "command": "python -m analyses.alarms.probe_runs"

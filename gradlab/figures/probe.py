@@ -311,7 +311,7 @@ def critic_values(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not lines:
         return _empty(ax, "Critic against the bound of its return", "no critic was given")
     for k, bound in enumerate(_curves_of(table, "return_bound")):
-        label = "± largest |reward| so far / (1 − γ)" if k == 0 else ""
+        label = "± what the largest |reward| so far allows" if k == 0 else ""
         for side, text in ((1, label), (-1, "")):
             ax.plot(bound.horizon, side * bound.value, color=style.PURPLE, lw=1.4,
                     ls=(0, (2, 2)), label=text)  # fmt: skip

@@ -134,7 +134,11 @@ def _along(
     rewards = linear.path.rewards.abs().nan_to_num(nan=torch.inf)
     largest = max(reward_max, float(rewards.max()))
     row = _growth(A + B @ K, skip)
-    row |= {"reward_max": largest, "return_bound": largest / (1 - task.discount)}
+    # Later rewards of a loop that grows are larger than any that was seen, by the square of its
+    # growth where they are quadratic.
+    growth = task.discount * float(np.exp(2 * max(row["lyapunov"], 0.0)))
+    bound = largest / (1 - growth) if growth < 1 else np.inf
+    row |= {"reward_max": largest, "return_bound": bound}
     model = linear
     if task.prior is not None:
         # Along the simulator's path, at the noise that explains it.

@@ -58,7 +58,6 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("measured", [measured(**SHORT | EXPONENTIAL | {"growth_evidence": 3.0})]),
     ("measured", [measured(lyapunov=0.2, lyapunov_se=0.05)]),
     ("measured", [measured(lyapunov=-float(np.log(0.9)) + 1e-9, lyapunov_se=0.0)]),
-    ("measured", [measured(value=-12.0, lyapunov=0.05)]),
     ("measured", [measured(cosine=AWAY, cosine_high=AWAY + 0.7)]),
     ("measured", [measured(**SHORT | {"over_data": 0.2})]),
     ("measured", [measured(cosine=AWAY, starts=63)]),  # intervals cover from 64 on

@@ -62,6 +62,16 @@ def test_a_loop_that_outgrows_its_discount_is_told_with_its_tenfold_steps():
         assert all(f"every {1 / np.log10(1.3):.2g} steps" in x.message for x in told)
 
 
+@pytest.mark.parametrize(
+    ("factor", "grown"), [(0.9, 0.8), (1.05, 0.8 * 1.05**2), (1.2, np.inf)]
+)
+def test_what_rewards_allow_grows_with_the_square_of_the_loop(factor, grown):
+    A = torch.diag(torch.tensor([factor, 0.5], dtype=torch.float64))
+    row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
+    allowed = row["reward_max"] / (1 - grown) if grown < 1 else np.inf
+    assert row["return_bound"] == pytest.approx(allowed, rel=1e-6)
+
+
 def holed(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     inside = (state[:, :1] - 0.5) * (state[:, :1] > 0.5)  # the derivative of √0, times 0, is NaN
     after = 0.5 * state + torch.cat([action + 0.0 * torch.sqrt(inside), 0 * action], 1)

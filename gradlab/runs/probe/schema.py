@@ -98,7 +98,7 @@ _OF_CRITIC = {
     "value": ProbeColumn(unit="mean critic value at the starts"),
     "value_se": ProbeColumn(unit="reward"),
     "reward_max": ProbeColumn(unit="largest |reward| on the fresh paths"),
-    "return_bound": ProbeColumn(unit="largest |reward| so far / (1 − γ)"),
+    "return_bound": ProbeColumn(unit="largest |reward| so far / (1 − γ); with λ > 0, 1 − γ e²λ"),
 }
 _JACOBIANS = {
     "jacobian_error": ProbeColumn(unit="ln of the relative error of A and B"),
