@@ -62,9 +62,7 @@ def test_a_loop_that_outgrows_its_discount_is_told_with_its_tenfold_steps():
         assert all(f"every {1 / np.log10(1.3):.2g} steps" in x.message for x in told)
 
 
-@pytest.mark.parametrize(
-    ("factor", "grown"), [(0.9, 0.8), (1.05, 0.8 * 1.05**2), (1.2, np.inf)]
-)
+@pytest.mark.parametrize(("factor", "grown"), [(0.9, 0.8), (1.05, 0.8 * 1.05**2), (1.2, np.inf)])
 def test_what_rewards_allow_grows_with_the_square_of_the_loop(factor, grown):
     A = torch.diag(torch.tensor([factor, 0.5], dtype=torch.float64))
     row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
