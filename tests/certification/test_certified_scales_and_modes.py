@@ -157,7 +157,16 @@ def test_a_cast_inside_the_step_is_named_with_its_line():
     line = step.__code__.co_firstlineno + 1
     assert f"float32, first at {Path(__file__).name}:{line} (`low = torch.sin(s.float())" in said
     assert certificate.passed
-    exact = gradlab.certify(from_function(lambda s, a: (s + a, -(s**2).sum(1)), 1, 1), samples=64)
+
+
+def test_constants_and_masks_in_single_precision_are_no_cast():
+    """They are promoted, or no part of the values."""
+
+    def step(s, a):
+        mask = s.float() > 0
+        return torch.where(mask, 0.9 * s, 0.8 * s) + torch.tensor([0.1]) * a, -s.square().sum(1)
+
+    exact = gradlab.certify(from_function(step, 1, 1), samples=64)
     assert "float32" not in str(exact.sentences)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gradlab.errors import InputError
 from gradlab.systems.system import System
@@ -227,36 +228,40 @@ _HIDDEN = 1e3  # units of ε of the lowest precision inside, that its noise may 
 
 
 class _Inside(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Precisions of all floating-point numbers that torch makes, and where each is made first."""
+    """Precisions of all floating-point numbers that torch makes, and where tensors of a higher one
+    were first rounded to each; None: nowhere, as of constants, which are promoted."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.dtypes: dict[torch.dtype, str] = {}
+        self.dtypes: dict[torch.dtype, str | None] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.ndim]
+        finest = min((torch.finfo(x.dtype).eps for x in given if x.is_floating_point()), default=1)
         for x in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(x, Tensor) and x.is_floating_point() and x.dtype not in self.dtypes:
-                self.dtypes[x.dtype] = _line_of_the_step()
+            if isinstance(x, Tensor) and x.is_floating_point():
+                rounded = finest < torch.finfo(x.dtype).eps
+                if rounded and self.dtypes.get(x.dtype) is None:
+                    self.dtypes[x.dtype] = _line_of_the_step()
+                self.dtypes.setdefault(x.dtype, None)
         return made
 
 
 def _line_of_the_step() -> str:
     """The innermost line of the step that is neither torch's nor gradlab's; "" where none is."""
-    package = str(Path(__file__).parents[2])
+    others = tuple(f"{folder}{os.sep}" for folder in (*torch.__path__, Path(__file__).parents[2]))
     for frame in reversed(traceback.extract_stack()[:-2]):
         if frame.filename == __file__:  # who asked for the step
             return ""
-        if f"{os.sep}torch{os.sep}" not in frame.filename and not frame.filename.startswith(
-            package
-        ):
+        if not frame.filename.startswith(others):
             return f"{Path(frame.filename).name}:{frame.lineno} (`{frame.line}`)"
     return ""
 
 
-def precisions_inside(system: System, points: Points) -> dict[str, str]:
+def precisions_inside(system: System, points: Points) -> dict[str, str | None]:
     """Names of the precisions in which one step computes, the lowest first, as far as torch does
-    it, and the line of the step that is the first to compute in each."""
+    it, and the line of the step that is the first to round to each; None: no line does."""
     with _Inside() as inside:
         outputs(system, points.at(slice(0, SMALL)))
     ordered = sorted(inside.dtypes.items(), key=lambda each: -torch.finfo(each[0]).eps)

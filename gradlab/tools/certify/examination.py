@@ -125,7 +125,7 @@ def _rows(name: str, values: Any, width: int) -> Tensor | None:
     return rows
 
 
-def _described(system: System, epsilon: float, inside: Mapping[str, str]) -> list[str]:
+def _described(system: System, epsilon: float, inside: Mapping[str, str | None]) -> list[str]:
     """J, D, and the step's own precision, a sentence each.
 
     A system whose `linearize` takes differences itself says which in an attribute `derivatives`.
@@ -144,13 +144,13 @@ def _described(system: System, epsilon: float, inside: Mapping[str, str]) -> lis
     ]
 
 
-def _lower_precision(inside: Mapping[str, str], epsilon: float) -> list[Finding]:
-    """A step on float64 that computes in less, with the line that is the first to do so."""
-    lowest, line = next(iter(inside.items()), ("float64", ""))
-    if lowest == "float64":
+def _lower_precision(inside: Mapping[str, str | None], epsilon: float) -> list[Finding]:
+    """A step on float64 whose values are less precise, with the line that is the first to round."""
+    name, line = next((each for each in inside.items() if each[1] is not None), ("float64", None))
+    if line is None or epsilon <= torch.finfo(torch.float64).eps:  # constants; what makes a mask
         return []
     text = (
-        f"The step computes in {lowest}{line and f', first at {line}'}: its values are precise to "
+        f"The step computes in {name}{line and f', first at {line}'}: its values are precise to "
         f"{epsilon:.2g} of their size. Use float64 there to judge smaller errors."
     )
     return [Finding("single precision", "note", text, epsilon)]
