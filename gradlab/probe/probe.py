@@ -268,7 +268,7 @@ class Probe:
         """Advantages of one rollout, of T steps in one environment or several, [T] or [T, N].
 
         Args:
-            reward, value: of every step and of the state that it begins in.
+            reward, value: of every step, as paid, and of the state that it begins in.
             ended: whether step t ended an episode; truncated: by its time limit.
             last_value: of the states after the last step, [N].
             advantage: before it is normalised.

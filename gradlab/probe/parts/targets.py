@@ -219,7 +219,7 @@ class Rollout:
 _ORDER = ("", "cut", "shifted", "unended", "inverted", "negated", "exchanged", "unfinished")
 _FORMULAS = {
     "cut": "treat time limits as ends: is the value of the last observation added where an "
-    "episode is truncated?",
+    "episode is truncated? (A reward that holds it already is to be handed over as it was paid.)",
     "shifted": "use the ends of one step earlier: do rewards and dones have the same index?",
     "unended": "go on beyond the ends of episodes: are dones used?",
     "inverted": "go on at the ends of episodes alone: is the mask of dones inverted?",
