@@ -14,6 +14,7 @@ from torch import nn
 
 import gradlab
 from gradlab.probe.budget import UNSEEN, Budget
+from gradlab.probe.parts.recorder import Episodes, Ring
 from tests.probe import small_loops
 from tests.probe.actor_critics import answers
 
@@ -38,6 +39,14 @@ class Walk(gymnasium.Env[Any, Any]):
         ended = bool(abs(self.state[1]) > 2)
         reward = 1.0 + float(self.state[0])
         return self.state.copy(), reward, ended, self.steps >= LIMIT and not ended, {}
+
+
+class Crash(Walk):
+    """Beside its end all rewards are small."""
+
+    def step(self, action: Any) -> Any:
+        after, reward, ended, *rest = super().step(action)
+        return after, reward - 1e6 * ended, ended, *rest
 
 
 Row = dict[str, Any]
@@ -151,9 +160,13 @@ def test_a_replay_that_writes_over_next_observations_is_told_and_rows_of_several
     ]
     found = told(stored, probe, update)
     assert found and all("that of another step" in each for each in found)
-    for paid in (lambda row: row["reward"], lambda row: float(row["reward"] > 0)):  # sparse, too
+    for world, paid in (
+        (Walk, lambda row: row["reward"]),
+        (Walk, lambda row: float(row["reward"] > 0)),  # sparse
+        (Crash, lambda row: row["reward"]),
+    ):
         probe, log, update = probed()
-        rows, _ = collected(probe.record(Walk()))
+        rows, _ = collected(probe.record(world()))
         stored = []
         for k, row in enumerate(rows[:-3]):
             end = next((j for j in range(3) if over(rows[k + j])), 2)
@@ -210,7 +223,16 @@ def test_transformed_observations_say_where_to_wrap():
     assert not told(shifted, probe, update)
     probe.close()
     found = answers(log)["rewards are stored as paid"]
-    assert found["state"] == "off" and "observations are transformed" in found["proof"]
+    assert found["state"] == "off" and "where they are transformed" in found["proof"]
+
+
+def test_a_replay_that_is_larger_than_the_ring_is_not_called_transformed():
+    probe, log, update = probed()
+    probe._parts._ring = Ring(probe._parts.budget, 250)
+    rows, _ = collected(probe.record(Walk()))
+    assert not told(rows, probe, update)
+    probe.close()
+    assert answers(log)["rewards are stored as paid"]["state"] == "sound"
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
@@ -266,8 +288,6 @@ def test_recording_is_paid_from_the_budget(vector):
 
 
 def test_the_ring_forgets_its_oldest_steps():
-    from gradlab.probe.parts.recorder import Episodes, Ring
-
     ring, episodes = Ring(Budget(0.05, lambda: 0.0), 4), Episodes(1)
     states = np.arange(12, dtype=np.float32).reshape(6, 1, 2)
     ring.keep(episodes, states[0])

@@ -206,7 +206,8 @@ class Parts:
             observations = arrays["observation"]
             self._ask(self.drawn, self.drawn.take, observations, self._ring.count)
             self._tell(self.drawn)
-        self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
+        if self._ring.count <= self._ring.size:  # else rows may be older than what is kept
+            self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
         hidden = 2 * self._matched < self._sought
         for each in self.checks:
             if isinstance(each, Rows):

@@ -5,7 +5,8 @@
     ends        terminated and truncated of ended steps         lost, or a time limit as an end
     actions     what was stored against what was sent           up to a clip or the limits' scale
 
-A row is found by its observation; where fewer than half are, observations are transformed.
+A row is found by its observation; where fewer than half are, while every recorded step is kept,
+observations are transformed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 STORED = ("observation", "action", "reward", "next_observation", "terminated")
 TRANSFORMED = (
-    "observations are transformed: fewer than half of the stored ones were seen; record the "
+    "fewer than half of the stored observations were seen: where they are transformed, record the "
     "environment outside of wrappers that do it, env = probe.record(Normalise(env))"
 )
 _ROWS = 64  # of a batch, beside those that end
@@ -214,8 +215,8 @@ def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
     late = wrong & (keys == found.later) & _one_reward(rows) & ~equal
     other = np.zeros(len(keys), dtype=bool)
     if rows.reward is not None:  # paid by this step alone, which no sum over several steps is
-        paid, size = found.reward, np.abs(found.reward).max(initial=0.0)
-        alone = (paid != 0) & (np.abs(rows.reward - paid) <= _SAME * size)
+        paid = found.reward
+        alone = (paid != 0) & (np.abs(rows.reward - paid) <= _SAME * np.abs(paid))
         other = wrong & alone & rows.ring.begin(keys) & ~(equal | late)
     kinds = {"equal": equal, "late": late, "other": other, "": wrong & ~(equal | late | other)}
     return int((~rows.ended).sum()), {name: int(each.sum()) for name, each in kinds.items()}
