@@ -203,12 +203,14 @@ def judge(table: pd.DataFrame) -> Verdict:
 def cell(rows: pd.DataFrame) -> dict[str, float]:
     """The criterion's numbers for one task and stage; ratios of all horizons, "h5", hold together
     in 95% (Bonferroni), since any of them refutes that every one is cut."""
-    ratios = {h: compared(rows, BOTH, "variance", h) for h in HORIZONS}
+    level = 1 - 0.05 / len(HORIZONS)
+    every = {h: compared(rows, BOTH, "variance", h, level) for h in HORIZONS}
     steep = {arm: slopes(rows[rows["arm"] == arm]) for arm in ARMS}
-    late = min(low for h, (_, low, _) in ratios.items() if h >= FROM)
+    late = min(compared(rows, BOTH, "variance", h)[1] for h in HORIZONS if h >= FROM)
+    cut = all(low > 1 for _, low, _ in every.values())
     halved = steep[BOTH].mean() <= 0.5 * steep[PLAIN].mean()
     found = {
-        "met": float(ratios[JUDGED][0] >= LEAST and late > 1 and halved),
+        "met": float(every[JUDGED][0] >= LEAST and cut and halved),
         "lowest_end": late,
         "slope_plain": steep[PLAIN].mean(),
         "slope_both": steep[BOTH].mean(),
@@ -220,8 +222,7 @@ def cell(rows: pd.DataFrame) -> dict[str, float]:
                 ("", "_low", "_high"), compared(rows, arm, column, JUDGED), strict=True
             ):
                 found[f"{name}_{arm}{end}"] = value
-    for h in HORIZONS:
-        ends = compared(rows, BOTH, "variance", h, 1 - 0.05 / len(HORIZONS))
+    for h, ends in every.items():
         found |= dict(zip((f"h{h}", f"h{h}_low", f"h{h}_high"), ends, strict=True))
     return found
 
