@@ -247,7 +247,7 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
     sound, off = [each for each in found.rest if each.about == "part"]
     assert sound.decided and "20 looks, 0.1% of the time" in sound.text
     assert not off.decided and "not handed over" in off.text
-    assert found.sure == "1 checks of the loop's parts passed, 1 had nothing to look at"
+    assert found.sure == "1 check of the loop's parts passed, 1 had nothing to look at"
 
 
 def test_the_price_is_held_against_the_budget(said):

@@ -229,7 +229,8 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
     sure = "the loop's parts were not checked"
     if run.checks:
         left = unchecked(run)
-        sure = f"{len(run.checks['number']) - left} checks of the loop's parts passed"
+        passed = len(run.checks["number"]) - left
+        sure = f"{passed} check{'s' * (passed != 1)} of the loop's parts passed"
         sure += f", {left} had nothing to look at" if left else ""
     figure = "signal_share" if numbers else "grad_norm"
     return Screen(text + _weight(run), "choose", sure, (*numbers, *_lost(run)), figure, rest)
