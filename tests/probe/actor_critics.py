@@ -144,11 +144,11 @@ def answers(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 class Gaussian(nn.Module):
-    """Mean and log σ, as in SAC; the action is squashed outside of it, to ± `scale`."""
+    """Mean and log σ, as in SAC; the action is squashed outside of it, to ± `scale`, if at all."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale = 1.0
+        self.scale, self.squashed = 1.0, True
         self.body = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
         self.corrected = True
 
@@ -162,6 +162,8 @@ class Gaussian(nn.Module):
         inner = mean + log_std.exp() * torch.randn_like(mean)
         action = torch.tanh(inner)
         density = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner)
+        if not self.squashed:
+            return inner, density.sum(1, keepdim=True)
         if self.corrected:
             density = density - torch.log(self.scale * (1 - action**2) + 1e-6)
         return self.scale * action, density.sum(1, keepdim=True)

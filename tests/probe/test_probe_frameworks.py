@@ -473,6 +473,21 @@ def test_where_the_entropy_outweighs_q_its_sign_and_density_are_told(alpha, corr
     assert check.density.answer().state == ("sound" if corrected else "fault")
 
 
+def test_small_actions_without_a_tanh_lack_no_correction():
+    loop = Soft(rate=1e-4)
+    loop.policy.squashed, last = False, loop.policy.body[2]
+    last.weight.data *= 0.3
+    last.bias.data[1] = -2.5
+    check = heard(loop)
+    for _ in range(30):
+        loop.actor_loss(loop.batch()).backward()
+        loop.actor_optimizer.step()
+        check.after()
+        loop.actor_optimizer.zero_grad()
+    assert check.density.answer().state == "off"
+    assert check._weights == pytest.approx((-1, loop.ALPHA, 0), abs=1e-4)
+
+
 def test_a_loop_without_a_critic_or_targets_says_what_it_does_not_hand_over():
     policy, rows = nn.Linear(2, 1), []
     optimizer = torch.optim.Adam(policy.parameters())

@@ -149,6 +149,7 @@ class ActorObjective:
         self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
         self._bare = False  # whether the loss fits without the squash's correction alone
+        self._open = False  # whether it fits a Gaussian better whose small actions have no tanh
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
         """The policy, or a part of it, has been called with gradients."""
@@ -202,6 +203,7 @@ class ActorObjective:
             if fresh:
                 self._weights = self._weighed(made, old, critics)
             self._passes += 1
+            old = _opened(made, old) if self._open else old
             weights = self._weights
             if weights is None:
                 self._reason = "the actor's loss has other terms than Q − α log π"
@@ -236,16 +238,23 @@ class ActorObjective:
 
     def _weighed(self, made: Pass, old: Action, critics: _Critics) -> _Weights | None:
         """With the density of the squashed Gaussian; where only the one before the squash fits, the
-        loop has left its correction out."""
-        self._bare = False
+        loop has left its correction out. Small actions look squashed where nothing squashes them:
+        what leaves less of the gradient is right."""
+        self._bare = self._open = False
         if old.noise is None:
             return _slope(made, old, critics), 0.0, 1.0
         found = _weights(made, old, critics)
         bare = None if found is not None else _weights(made, old, critics, corrected=False)
+        fit = found or bare
+        if old.squash.half is not None and fit is not None and fit[2] > _EXACT:
+            free = _weights(made, _opened(made, old), critics)
+            if free is not None and free[2] < fit[2]:
+                self._open = True
+                return free
         if old.squash.half is not None:
             self.density.take(found, bare)
         self._bare = found is None and bare is not None
-        return found or bare
+        return fit
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
@@ -489,6 +498,14 @@ def _gaussian(mean: Tensor, log_std: Tensor, noise: Tensor, squash: _Squash) -> 
     if squash.half is not None:
         density = density - torch.log(squash.half * (1 - torch.tanh(inner) ** 2) + 1e-6).sum(-1)
     return Action(_squashed(inner, squash), squash, noise, density.mean())
+
+
+def _opened(made: Pass, old: Action) -> Action:
+    """The same actions as those of a Gaussian without a tanh."""
+    if old.noise is None:
+        return old
+    mean, log_std = (x[:_ROWS] for x in made.outputs[:2])
+    return _gaussian(mean, log_std, (old.value - mean) / log_std.exp(), _Squash())
 
 
 def _alone(values: Sequence[Any]) -> tuple[Tensor, ...]:
