@@ -250,7 +250,7 @@ def test_a_row_that_comes_is_shown_without_a_reload_and_what_was_unfolded_stays(
             every.focus()
             writer.append("evaluations", grown.evaluation_row(20))
             served.reports.renew()
-            tab.wait_for_selector("td:has-text('-80')")
+            tab.wait_for_selector("td:has-text('−80')")
             assert tab.locator("details[open] > summary h2").all_inner_texts() == ["Every seed"]
             assert tab.evaluate("document.activeElement.textContent") == "Every seed"
             tab.locator("th button", has_text="final return").click()  # sorts the new table
