@@ -175,6 +175,7 @@ def test_a_check_that_cannot_run_is_a_finding_and_stops_nothing(monkeypatch):
 @pytest.mark.slow
 def test_soft_gradients_are_checked_without_their_log_density_and_with_their_entropy_term():
     system = from_function(step, 2, 1)
+    torch.manual_seed(0)  # of ten drawn policies, two have a score with a heavy tail
     policy = GaussianPolicy(2, 1, hidden=(8,)).double()
     tail = gradlab.Tail(3, Quadratic(), DISCOUNT)
     soft = {"soft": gradlab.Estimator(system, system, "all", tail, entropy=0.1)}

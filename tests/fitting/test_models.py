@@ -16,7 +16,7 @@ from gradlab.fitting.losses import MultiStep, OneStepError, split
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.tasks import linear_quadratic, pendulum
+from gradlab.tasks import double_integrator, linear_quadratic, pendulum
 from tests.systems.ensembles import by_jacrev
 
 FAST = ModelSettings(members=3, hidden=(24, 24), batch=64, epochs=4, precision="float64")
@@ -177,7 +177,8 @@ def fit(model, data, *more):
 
 
 @pytest.mark.slow
-def test_measure_and_jacobians_take_one_and_both_in_the_place_of_the_prior(tmp_path, data, capsys):
+def test_measure_and_jacobians_take_one_and_both_in_the_place_of_the_prior(tmp_path, capsys):
+    data = collect(double_integrator(), 150).save(tmp_path / "data.h5")
     networks = tmp_path / "networks.py"
     networks.write_text(NETWORKS)
     assert fit(tmp_path / "m.safetensors", data) == 0
