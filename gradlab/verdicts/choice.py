@@ -103,7 +103,7 @@ def _best(choice: Choice, best: Best) -> Sentence:
         f"{value}, N = {choice.samples}"
     )
     if best.kept == (best.cell,):
-        return Sentence(best.criterion, True, f"{text}. Nothing else may be best (95%).")
+        return Sentence(best.criterion, True, f"{text}; nothing else may be best (95%).")
     text += f". The 95% set is {cells_words(choice, best.kept)}"
     parts = [
         f"{further(each.more)} separate {cell_words(choice, each.member)} from "
