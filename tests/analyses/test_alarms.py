@@ -41,8 +41,10 @@ def test_an_interval_of_a_rate_is_exact() -> None:
 
 @pytest.mark.slow
 def test_planted_faults_ring_and_are_kept_with_the_page(tmp_path: Path) -> None:
+    """Three bursts and a first window must lie before the samples that are lost, from half-way on:
+    the probe pays for its start before it takes bursts."""
     run = tmp_path / "faults.h5"
-    probe_runs.train(gradlab.tasks.path_tracking(), run, updates=120, faulty=True)
+    probe_runs.train(gradlab.tasks.path_tracking(), run, updates=1000, faulty=True)
     told = set(load(run).alarms["alarm"])
     assert {"saturated actor", "dead inputs", "origin of a non-finite gradient"} <= told
     probe_runs.freeze(run)
