@@ -1,5 +1,6 @@
 """The table of all claims, from reports/claims.csv; a few lines of script make it filterable."""
 
+import re
 from pathlib import Path
 
 from docs.pages.tables import REPORTS, rows_of
@@ -11,13 +12,19 @@ intervals, and every size that we ask for. *direction shown, size not*: a size o
 *refuted*: a bound is violated, or the opposite direction is shown, in one world at least.
 *undecided*: an interval holds the threshold. *not tried*: not run here, or its premise did not
 occur. Equal data is the papers' condition, *equal time* ours. [More on every
-claim](../../reports/README.md), with what was changed after looking; *raw* says from what a reader
+claim](../../reports/README.md), with what was changed after looking. A picture has the 95% interval
+of the number that decided, and in grey where it was asked to be. *raw* says from what a reader
 recomputes a verdict: single rows or run files in this tree (*here*) or at commit 57789d45, else the
 command again. The table is `reports/claims.csv`, made by `python -m analyses.claims`.
 
 """
-TITLES = ("claim", "paper", "outcome", "decided by", "equal time", "scale", "raw")
-OUTCOMES = ("holds", "direction shown, size not", "refuted", "undecided", "not tried")
+TITLES = ("claim", "paper", "outcome", "decided by", "equal time", "scale and raw")
+OUTCOMES = {
+    "holds": "●", "direction shown, size not": "◐", "refuted": "✕", "undecided": "○",
+    "not tried": "–",
+}  # fmt: skip
+_NUMBER = r"([-+.,e\d]+)"
+_DECIDED = re.compile(rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\] \(asked: ([≤≥]) {_NUMBER}\)")
 
 
 def write(folder: Path) -> None:
@@ -39,4 +46,26 @@ def cells(row: dict[str, str]) -> tuple[str, ...]:
         name = f"[{row['id']}](../../reports/{report})"
     decided = row["decided by"].split(";")[0].replace("|", "\\|").replace("*", "\\*")
     claim = f"{name}: {row['claim']}".replace("|", "\\|")
-    return claim, row["paper"], row["outcome"], decided, row["equal time"], row["scale"], row["raw"]
+    outcome = row["outcome"]
+    word = f'<span class="outcome {outcome.split()[0]}">{OUTCOMES[outcome]} {outcome}</span>'
+    scale = f"{row['scale']}; *raw:* {row['raw']}"
+    return claim, row["paper"], word + picture(decided), decided, row["equal time"], scale
+
+
+def picture(decided: str) -> str:
+    """The interval that decided beside its threshold, as SVG; "" where there is none."""
+    found = _DECIDED.search(decided)
+    if not found:
+        return ""
+    *numbers, side, asked = found.groups()
+    value, low, high, threshold = (float(each.replace(",", "")) for each in (*numbers, asked))
+    ends = min(low, threshold), max(high, threshold)
+    width = 1.3 * (ends[1] - ends[0]) or 1.0
+    v, lo, hi, t = (60 + 120 * (x - sum(ends) / 2) / width for x in (value, low, high, threshold))
+    band = (0.0, t) if side == "≤" else (t, 120 - t)
+    return (
+        f'<svg class="interval" viewBox="0 0 120 16" role="img" aria-label="{found.group()}">'
+        f'<rect x="{band[0]:.1f}" width="{band[1]:.1f}" height="16"/>'
+        f'<path d="M{lo:.1f} 8H{hi:.1f}M{lo:.1f} 4v8M{hi:.1f} 4v8"/>'
+        f'<circle cx="{v:.1f}" cy="8" r="3"/></svg>'
+    )

@@ -174,6 +174,14 @@ def test_the_table_of_claims_has_all_of_them(tmp_path):
     assert f"**{len(known)} claims: " in page
 
 
+@pytest.mark.parametrize(("side", "end"), [("≤", 'x="0.0" width'), ("≥", 'x="17.4" width="102.6"')])
+def test_the_picture_of_a_claim_has_the_asked_side_of_its_threshold(side, end):
+    drawn = claims.picture(f"a ratio: 1.04 [0.996, 1.1] (asked: {side} 1); 3 met")
+    assert end in drawn  # 1 lies 0.004 right of the interval's left end, at 13.8 of 120
+    assert 'd="M13.8 8H106.2' in drawn
+    assert claims.picture("violations: 0 (asked: ≤ 0)") == ""
+
+
 def test_the_time_of_the_committed_report_is_that_of_its_run():
     folder = blocks.ROOT / "reports/path-tracking"
     made = json.loads((folder / "made.json").read_text())
