@@ -86,7 +86,7 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     if before and then < now:  # points after a loss are no points more than now
         if cause == _CRITIC:
             label = "with the simulator as the model and this critic"
-            return Fact(label, share(then), how)
+            return Fact(label, share(then), how.partition(", less")[0] + ", at the same horizon")
         more = facts.gains[cells[len(before) + 1]].clipped - now
         return Fact(f"more by fixing {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
     exact = before[0].replace("the model's", "exact") if len(before) == 1 else "an exact model"
