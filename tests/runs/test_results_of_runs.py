@@ -96,7 +96,7 @@ def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
     assert main(["train", "mpgv2", "path_tracking"]) == 2
     assert "did you mean mpg-v" in capsys.readouterr().err
     assert main(["train", "td3", "path_tracking", "--clip", "-1"]) == 2
-    assert "td3 has clip -1.0, expected a positive number" in capsys.readouterr().err
+    assert "td3's clip is -1.0, expected a number > 0" in capsys.readouterr().err
 
 
 def test_a_run_without_an_evaluation_says_so(tmp_path):
