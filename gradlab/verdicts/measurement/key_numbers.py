@@ -161,7 +161,9 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    label = f"change of the return after {updates(peak.updates)} "
+    # Others of the horizons that are recommended together may last shorter: a step of each is known.
+    at = f" at h = {cell[1]}" if len(facts.close(cell)) > 1 else ""
+    label = f"change of the return after {updates(peak.updates)}{at} "
     label += f"({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):
