@@ -37,7 +37,6 @@ from gradlab.errors import InputError
 from gradlab.fitting.critics import ROWS, refit_critic
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import steps_visited, visited
@@ -264,11 +263,8 @@ def _visited(stepping: Stepping, setting: Setting, plan: _Plan) -> Starts:
     samples = stepping.measured.visits
     if plan.visits:
         with suppress(InputError):
-            at = visits(replace(setting, horizon=plan.visits), samples)
-            if setting.termination == "mask":
-                check_alive(at)
-            return at
-    return visited(setting, stepping.truth, samples)
+            return visited(setting, plan.visits, samples)
+    return visited(setting, steps_visited(setting, stepping.truth), samples)
 
 
 def _drawn(task: Task, n: int, seed: int, name: str) -> Starts:

@@ -12,7 +12,12 @@ from gradlab.measurement.moments import grams, inner_products
 from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.by_blocks import path_sums, visit_sums
 from gradlab.measurement.moments.grams import Held
-from gradlab.measurement.moments.visited import gradients_at, objective_moments, visited
+from gradlab.measurement.moments.visited import (
+    gradients_at,
+    objective_moments,
+    steps_visited,
+    visited,
+)
 from gradlab.statistics.grams import error_matrix
 from gradlab.statistics.moments import PairSums, estimates
 from gradlab.statistics.strata import Strata
@@ -50,7 +55,8 @@ def formed(world, truth):
         horizons = tuple(range(int(name == "score"), H + 1))
         X, squares = path_sums(held.rows(estimator, slice(0, N), horizons), label)
         sums |= {(name, n): (X[:, k], squares[k], 1) for k, n in enumerate(horizons)}
-    there = gradients_at(world.first, world.setting, visited(world.setting, truth, S))
+    at = visited(world.setting, steps_visited(world.setting, truth), S)
+    there = gradients_at(world.first, world.setting, at)
     X, squares = visit_sums(there, label, S)
     return sums | {key: (X[:, k], squares[k], S) for k, key in enumerate(there.keys)}
 

@@ -96,7 +96,8 @@ def objective_moments(
     T = None if truth.every is None else truth.every.gradients
     at = begin
     if visiting:
-        there = gradients_at(visiting, setting, visited(setting, truth, samples), progress)
+        seen = visited(setting, steps_visited(setting, truth), samples)
+        there = gradients_at(visiting, setting, seen, progress)
         at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
         targets = None
         if T is not None:  # of each group the sum of what its samples are paired with, [G, P]
@@ -143,9 +144,9 @@ def steps_visited(setting: Setting, truth: Truth) -> int:
     return truth.horizon if summed else max(setting.horizon, 1)
 
 
-def visited(setting: Setting, truth: Truth, samples: int) -> Starts:
-    """The visited states of all starts."""
-    at = visits(replace(setting, horizon=steps_visited(setting, truth)), samples)
+def visited(setting: Setting, steps: int, samples: int) -> Starts:
+    """The states that all starts visit in so many steps."""
+    at = visits(replace(setting, horizon=steps), samples)
     if setting.termination == "mask":
         check_alive(at)
     return at

@@ -81,12 +81,13 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     cause = max(causes, key=lambda each: causes[each])
     cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
-    how = "gain with the simulator in its place, less the gain without, at the same horizon"
+    gain, at = "gain with the simulator in its place", "at the same horizon"
+    how = f"{gain}, less the gain without, {at}"
     now, then = facts.gains[cell].clipped, facts.gains[cells[len(before)]].clipped
     if before and then < now:  # points after a loss are no points more than now
         if cause == _CRITIC:
             label = "with the simulator as the model and this critic"
-            return Fact(label, share(then), how.partition(", less")[0] + ", at the same horizon")
+            return Fact(label, share(then), f"{gain}, {at}")
         more = facts.gains[cells[len(before) + 1]].clipped - now
         return Fact(f"more by fixing {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
     exact = before[0].replace("the model's", "exact") if len(before) == 1 else "an exact model"
