@@ -21,6 +21,8 @@ first. "Same mechanism", never "figure reproduced".
     control     on the pendulum                     td3, added after mage was seen not to learn
     models      on the cart-pole                    mbpo and maac with models fitted by squared
                                                     error ("mse") or 2×200 wide ("wide")
+    learns      on the cart-pole                    steve, mage, svg and ddppo by squared error;
+                on both worlds                      svg with the simulator as its model ("exact")
     more        on the pendulum                     maac and maac-real-data: 17 seeds more
     smoke       on Gymnasium's Hopper-v5            the main rows: two seeds, 4,000 transitions
                 on its HalfCheetah-v5               sac, maac, ddppo: the same
@@ -33,6 +35,14 @@ cart-pole, where their models, 2×64 by likelihood, explain less than half of th
 of the reward and over .95 of every state's, and `rp-dp` to learn, whose model has squared error and
 explains .99. The reward is to blame if a row learns by either of the two other models: if the
 interval of its final return lies above the one it has by its own.
+
+The runs that ask which rows learn came last, with those of `mage` and `svg` made anew: the
+optimiser scrambled MAGE's gradients, and svg's σ collapsed (its log σ is at least −1 since). A row
+*learns* a world where in at least 4 of 5 seeds the final return is no further below `sac`'s final
+median than a tenth of the way from there to the untrained policy's (−267 on the pendulum, −19.8 on
+the cart-pole). Where it does not by the papers' likelihood, squared error stands beside it: of the
+losses tried on six worlds it explains the cart-pole's reward best. In ddppo both models, states and
+Jacobians, are then fitted by it. One number of runs, one look; each is listed.
 
 Five seeds left ENTROPY-REAL undecided, at a price of 17 more by maac − maac-real-data, and MPC, at
 one of 12. So seeds 5 to 21 of these two arms are trained, fixed before any of them, by
@@ -59,6 +69,7 @@ from typing import Literal, get_args
 from analyses.harness import running
 from analyses.harness.running import commands, ended
 from gradlab import tasks
+from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import OneStepError
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
@@ -69,7 +80,7 @@ from gradlab.training.settings import Planning
 RUNS = Path("runs/model-based")
 Swing = Literal["pendulum", "cart-pole"]
 World = Literal["pendulum", "cart-pole", "hopper", "half-cheetah"]
-Fit = Literal["mse", "wide"]
+Fit = Literal["mse", "wide", "exact"]
 SMOKE = ("hopper", "half-cheetah")
 SEEDS, MORE, SMOKE_SEEDS = 5, 17, 2
 TRANSITIONS = 4000
@@ -137,9 +148,16 @@ class Arm:
         if row.model is not None and self.row.startswith(("rp-", "ddppo")):
             row = replace(row, model=replace(row.model, steps=500, batch=128))
         if row.model is not None and self.model == "mse":
-            row = replace(row, model=replace(row.model, loss=OneStepError("mse")))
+            squared, loss = OneStepError("mse"), row.model.loss
+            if isinstance(loss, DirectionalDerivative):
+                loss = replace(loss, prediction="mse")
+            else:
+                loss = squared
+            row = replace(row, model=replace(row.model, loss=loss, states=squared))
         if row.model is not None and self.model == "wide":
             row = replace(row, model=replace(row.model, hidden=(200, 200)))
+        if self.model == "exact":
+            row = replace(row, model=None)
         return replace(
             row, name=self.name, hidden=(64,) * len(row.hidden), batch=row.batch // 2,
             policy_rate=RATES, value_rate=RATES,
@@ -151,10 +169,14 @@ class Arm:
         return ON_POLICY if row.source.steps else TRANSITIONS * (row.updates or 1)
 
     def task(self) -> Task:
-        if self.world == "pendulum":
-            return tasks.pendulum(coordinates="circle", discount=DISCOUNT)
-        if self.world == "cart-pole":
-            return tasks.cart_pole_swing_up()
+        if self.world in get_args(Swing):
+            pendulum = self.world == "pendulum"
+            task = (
+                tasks.pendulum(coordinates="circle", discount=DISCOUNT)
+                if pendulum
+                else tasks.cart_pole_swing_up()
+            )
+            return replace(task, prior=task.simulator) if self.model == "exact" else task
         return tasks.mujoco("Hopper-v5" if self.world == "hopper" else "HalfCheetah-v5")
 
 
@@ -176,8 +198,13 @@ def arms() -> list[Arm]:
     horizons = [Arm("ddppo", "pendulum", h) for h in HORIZONS]
     smoke = [Arm(row, "hopper") for row in MAIN]
     smoke += [Arm(row, "half-cheetah") for row in ("sac", "maac", "ddppo")]
-    models = [Arm(row, "cart-pole", model=fit) for row in ("mbpo", "maac") for fit in get_args(Fit)]
-    return [*main, Arm("td3", "pendulum"), *smoke, *ablations, *unrolls, *horizons, *models]
+    fits: tuple[Fit, ...] = ("mse", "wide")
+    models = [Arm(row, "cart-pole", model=fit) for row in ("mbpo", "maac") for fit in fits]
+    learns = [Arm(row, "cart-pole", model="mse") for row in ("steve", "mage", "svg", "ddppo")]
+    learns += [Arm("svg", world, model="exact") for world in get_args(Swing)]
+    return [
+        *main, Arm("td3", "pendulum"), *smoke, *ablations, *unrolls, *horizons, *models, *learns,
+    ]  # fmt: skip
 
 
 def path_of(arm: Arm, folder: Path, more: bool = False) -> Path:
@@ -189,7 +216,7 @@ def finished(arm: Arm, folder: Path, more: bool = False) -> bool:
     return ended(path_of(arm, folder, more), arm.iterations)
 
 
-def trained(arm: Arm, folder: Path, more: bool = False) -> None:
+def trained(arm: Arm, folder: Path, more: bool = False, device: str = "cpu") -> None:
     """Train an arm to its end, unless it has been; Ctrl-C saves its state."""
     row, iterations = arm.algorithm(), arm.iterations
     if finished(arm, folder, more):
@@ -202,7 +229,7 @@ def trained(arm: Arm, folder: Path, more: bool = False) -> None:
         interval=AGENTS * (row.updates or 1),
         warmup=500, episode=EPISODES[arm.world], evaluate_every=iterations // EVALUATIONS,
         evaluation_starts=20, checkpoint_every=iterations // EVALUATIONS, keep=(),
-        reward_scale=SCALES[arm.world],
+        reward_scale=SCALES[arm.world], device=device,
         gradient_every=iterations // STAGES if arm.measured and not more else 0,
         gradient_starts=SMOKE_STARTS if arm.smoke else STARTS, gradient_truth="score",
         planning=Planning(5) if arm.row == "maac" and not arm.smoke else None,
@@ -214,11 +241,11 @@ def trained(arm: Arm, folder: Path, more: bool = False) -> None:
 
 def one(
     arm: str, world: World, horizon: int | None = None, model: Fit | None = None,
-    folder: Path = RUNS, more: bool = False,
+    folder: Path = RUNS, more: bool = False, device: str = "cpu",
 ) -> None:  # fmt: skip
     """Train one arm, or its further seeds; goes on where it stopped."""
     with suppress(KeyboardInterrupt):
-        trained(Arm(arm, world, horizon, model), folder, more)
+        trained(Arm(arm, world, horizon, model), folder, more, device)
 
 
 def every(first: int = 0, of: int = 1, folder: Path = RUNS) -> None:

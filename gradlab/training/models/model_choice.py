@@ -23,8 +23,9 @@ class LearnedModel:
 
     Attributes:
         loss: what it is fitted by.
-        two_models: states from a model fitted by likelihood, Jacobians from one fitted by `loss`
+        two_models: states from a model fitted by `states`, Jacobians from one fitted by `loss`
             (DDPPO); False: one model for both.
+        states: what the first of two models is fitted by.
         spectral: layers held at norm 1 (RP-PGM: all but the last), or None.
         members: per seed, one drawn for every step of a rollout.
         elites: how many of them rollouts draw from, those of least held-out loss in the last fit
@@ -42,6 +43,7 @@ class LearnedModel:
 
     loss: Loss = LIKELIHOOD
     two_models: bool = False
+    states: Loss = LIKELIHOOD
     spectral: spectral.Which | None = None
     members: int = 5
     hidden: tuple[int, ...] = (64, 64)
@@ -83,11 +85,12 @@ class LearnedModel:
     def roles(self) -> dict[str, Loss]:
         """What is fitted, by what: one model, or DDPPO's two."""
         if self.two_models:
-            return {"prediction": LIKELIHOOD, "gradient": self.loss}
+            return {"prediction": self.states, "gradient": self.loss}
         return {"prediction": self.loss}
 
     @property
     def name(self) -> str:
         """Such as "dd", "nll, spectral norm", "two models (nll, dd)"."""
-        fitted = f"two models (nll, {self.loss.name})" if self.two_models else self.loss.name
+        both = f"two models ({self.states.name}, {self.loss.name})"
+        fitted = both if self.two_models else self.loss.name
         return fitted + ("" if self.spectral is None else ", spectral norm")
