@@ -9,6 +9,7 @@ import inspect
 import json
 import math
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -251,8 +252,35 @@ def check_words(words: Sequence[str]) -> None:
             raise InputError(f"argument {k} holds a NUL: leave it out")
 
 
-def check_fields(command: Any) -> None:
-    """Check the fields of a command, whatever their use."""
+def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
+    """The error of a file without a name in it: which names will do, and the command with one."""
+    with undisturbed():
+        from torch import nn
+
+        from gradlab.systems.system import System
+        from gradlab.tasks import Task
+        from gradlab.user_code.loading import candidates, executed, own_names
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "task": Task, "simulator": (Task, System), "model": System, "gradient_model": System,
+    }  # fmt: skip
+    kinds |= dict.fromkeys(("policy", "critic", "before", "after"), nn.Module)
+    file = text.rstrip(":")
+    noun = "task" if field == "simulator" else field.rpartition("_")[2]
+    names = candidates(file, kinds[field], noun) if field in kinds else []
+    if names:
+        named = f"{file}:{names[0]}"
+        whole = [f"{w[: -len(text)]}{named}" if w.endswith(text) else w for w in words]
+        return InputError(
+            f"{file} needs a name, {' or '.join(names)}: {shlex.join(['gradlab', *whole])}"
+        )
+    there = ", ".join(own_names(executed(file))) or "nothing"
+    hint = f": gradlab check {shlex.quote(file)} says what is missing" if noun == "task" else ""
+    a_kind = f"; none is known to be a {noun}" if field in kinds else ""
+    return InputError(f"{file} needs a name, {file}:NAME, and has {there}{a_kind}{hint}")
+
+
+def check_fields(command: Any, words: Sequence[str]) -> None:
+    """Check the fields of a command, parsed from words, whatever their use."""
     given = ((field.name, getattr(command, field.name)) for field in fields(command))
     singly = (
         (n, x) for n, value in given for x in (value if isinstance(value, tuple) else [value])
@@ -261,6 +289,8 @@ def check_fields(command: Any) -> None:
         option = f"--{name.replace('_', '-')}"
         if value is None or isinstance(value, bool):
             continue
+        if isinstance(value, str) and value.endswith((".py", ".py:")):
+            raise _unnamed(name, value, words)
         if isinstance(value, int):
             validation.whole(option, value, 0 if name in _SEEDS else -validation.LARGEST)
         elif isinstance(value, float):

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gradlab.errors import InputError
@@ -23,13 +24,12 @@ def is_user_function(name: object) -> bool:
     return str(name).rpartition(":")[0].endswith(".py")
 
 
-def load_object(name: str) -> Any:
-    """The object of "PATH.py:NAME", as it is in the file.
+def executed(file: str) -> ModuleType:
+    """The module of a file.
 
-    The file's folder is importable: first while the file is executed and last from then on, so
-    that no file in it hides an installed package.
+    Its folder is importable: first while the file is executed and last from then on, so that no
+    file in it hides an installed package.
     """
-    file, _, wanted = name.rpartition(":")
     path = Path(file).absolute()
     if not path.is_file():
         raise InputError(f"{file}: no such file; expected PATH.py:FUNCTION")
@@ -48,10 +48,48 @@ def load_object(name: str) -> Any:
             sys.path.remove(folder)
             if folder not in sys.path:
                 sys.path.append(folder)
+    return module
+
+
+def load_object(name: str) -> Any:
+    """The object of "PATH.py:NAME", as it is in the file."""
+    file, _, wanted = name.rpartition(":")
+    module = executed(file)
     if not hasattr(module, wanted):
-        there = [each for each in vars(module) if not each.startswith("_")]
-        raise InputError(f"{file} has no function {wanted!r}: it has {', '.join(there) or 'none'}")
+        there = ", ".join(own_names(module)) or "none"
+        raise InputError(f"{file} has no function {wanted!r}: it has {there}")
     return getattr(module, wanted)
+
+
+def own_names(module: ModuleType) -> list[str]:
+    """Public names of a file, without what it imports."""
+    here = module.__name__
+    return [
+        name
+        for name, found in vars(module).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(found)
+        and (not hasattr(found, "__qualname__") or found.__module__ == here)
+    ]
+
+
+def makes(name: str, found: Any, word: str = "task") -> bool:
+    """Whether it is called to see what it returns: make…, `word` or …_`word`, without arguments."""
+    named = name.startswith("make") or name.rpartition("_")[2] == word
+    return named and inspect.isroutine(found) and needs_nothing(found)
+
+
+def candidates(file: str, kinds: type | tuple[type, ...], word: str) -> list[str]:
+    """Names of a file that "PATH.py:NAME" takes where one of those kinds is wanted."""
+    module, found = executed(file), []
+    for name in own_names(module):
+        held = getattr(module, name)
+        if makes(name, held, word):
+            with contextlib.suppress(InputError):
+                held = called(f"{file}:{name}", held)
+        if isinstance(held, kinds):
+            found.append(name)
+    return found
 
 
 def load_made(name: str) -> Any:

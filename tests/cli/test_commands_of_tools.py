@@ -102,14 +102,15 @@ def test_lengths_are_handed_to_the_loss(mine, capsys):
         ("{file}:short", "gives no actor"),
         ("{file}:fails", "loss failed (ZeroDivisionError: division by zero; "),
         ("{file}:nothing", "has no function 'nothing'"),
-        ("{file}", "is no function of a file, expected FILE.py:FUNCTION"),
+        ("{file}", "needs a name, {file}:NAME, and has "),
+        ("mine", "is no function of a file, expected FILE.py:FUNCTION"),
         ("missing.py:f", "missing.py: no such file"),
     ],
 )
 def test_bad_file_is_refused_in_one_line(words, message, mine, capsys):
     assert cli.main(["audit", words.format(file=mine)]) == 2
     err = capsys.readouterr().err
-    assert message in err and len(err.splitlines()) == 1
+    assert message.format(file=mine) in err and len(err.splitlines()) == 1
 
 
 OWN = """

@@ -66,7 +66,7 @@ MISTAKES = {
         "return self.state, -(position**2)", "return self.state, -((position**2).mean())",
         "make_task", "mixes rows",
     ),
-    "no task": ("def make_task", "def task", "make_task", "from_environment(Env(…)"),
+    "no task": ("def make_task", "def build", "make_task", "from_environment(Env(…)"),
     "fails": ("import gradlab\n", "import gradlab\n\nENV = 1 / 0\n", "", "ZeroDivisionError"),
     "not finite": (
         "return gradlab.Task(",
@@ -169,6 +169,52 @@ def test_parts_of_what_a_function_returns_get_names(tmp_path):
     found = {line.about: line.words for line in lines}
     assert "make_policy = lambda: make_all()[1]" in found["make_all()[1]"]
     assert command == ""
+
+
+NAMELESS = """
+import torch, gradlab
+from gradlab.tasks import pendulum
+def own_task():
+    return pendulum()
+def build():
+    return pendulum()
+ready = pendulum()
+def policy():
+    return torch.nn.Linear(2, 1)
+def train():
+    raise SystemExit
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["measure", "{}", "--starts", "8"], "own_task or ready: gradlab measure {}:own_task "),
+        (["certify", "{}:"], "own_task or ready: gradlab certify {}:own_task"),
+        (["train", "svg", "{}"], "own_task or ready: gradlab train svg {}:own_task"),
+        (["measure", "pendulum", "--policy={}"], "policy: gradlab measure pendulum --policy={}:po"),
+        (["step", "a", "b", "--env", "{}"], "and has own_task, build, ready, policy, train"),
+        (["measure", "pendulum", "--critic", "{}"], "train; none is known to be a critic"),
+    ],
+)
+def test_a_file_without_a_name_is_refused_with_the_names_that_will_do(
+    words, said, tmp_path, capsys
+):
+    file = tmp_path / "nameless.py"
+    file.write_text(NAMELESS)
+    assert main([word.format(file) for word in words]) == 2
+    assert said.format(file) in capsys.readouterr().err
+
+
+def test_check_finds_tasks_by_name_and_says_which_functions_it_did_not_call(tmp_path):
+    file = tmp_path / "nameless.py"
+    file.write_text(NAMELESS)
+    lines, command = checked(str(file))
+    assert command == f"gradlab measure {file}:own_task"
+    assert {"own_task", "ready"} <= {line.about for line in lines}
+    file.write_text(NAMELESS.replace("own_task", "_own").replace("ready", "_ready"))
+    lines, _ = checked(str(file))
+    assert f"gradlab check {file}:build or " in lines[0].words
 
 
 def test_a_gymnasium_environment_is_for_the_probe(tmp_path):

@@ -11,7 +11,6 @@ Tried on eight states: `gradlab certify` looks at a simulator closely, this at w
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,13 +26,12 @@ from gradlab.tasks.memory import WithMemory
 from gradlab.tasks.task import Task
 from gradlab.tasks.world_models import is_world_model, lacking
 from gradlab.user_code.calls import running
-from gradlab.user_code.loading import called, load_object, needs_nothing
+from gradlab.user_code.loading import called, executed, load_object, makes, needs_nothing, own_names
 
 _ROWS, _STEP, _CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 _ROUGH = 1e-2  # both of them, of a step that computes in float32
 _FLAT = 1e-12  # a derivative that is 0
 _STILL = 1e-8  # the same by differences, rounded
-_MAKERS = "make"  # what functions that are called begin with
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class _Line:
 def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
     """Lines about a file's objects, and the command to go on with ("" where there is none). `name`:
     of the one object to look at; "": all tasks, systems and modules of the file, and what its
-    functions `make…` return."""
+    functions `make…` and `…task` return."""
     found, lines = _objects(file, name)
     roles: dict[str, str] = {}
     tasks = {each: x for each, x in found.items() if isinstance(x, Task)}
@@ -83,13 +81,17 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
         elif callable(getattr(x, "step", None)) and task is None:
             lines += [*_of_environment(each, x)]
     if not lines:  # a class with a step that is written in the file
-        module = sys.modules[load_object(f"{file}:__name__")]
+        module = executed(file)
         classes = (x for x in vars(module).values() if inspect.isclass(x))
         own = (x for x in classes if x.__module__ == module.__name__ and hasattr(x, "step"))
         if made := next((x.__name__ for x in own), ""):
             lines += [*_of_environment(f"{made}(…)", None)]
     if not lines:
-        text = f"nothing to look at: a gradlab.Task, or a function {_MAKERS}_task that returns one"
+        module = executed(file)
+        functions = [x for x in own_names(module) if inspect.isroutine(getattr(module, x))]
+        free = [f"gradlab check {file}:{x}" for x in functions if needs_nothing(getattr(module, x))]
+        text = "nothing to look at: a gradlab.Task, or a function make_task that returns one"
+        text += f" ({' or '.join(free)}, if it does)" if free and not name else ""
         return [_Line("missing", file, text)], ""
     nameless = {role: each for role, each in roles.items() if each.endswith("]")}
     lines += [
@@ -104,16 +106,16 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
 
 def _objects(file: str, name: str) -> tuple[dict[str, Any], list[_Line]]:
     """By name: what the file holds or makes; and a line for each function that fails."""
-    module = sys.modules[load_object(f"{file}:__name__")]
     if name:
         held = {name: load_object(f"{file}:{name}")}
     else:
+        module = executed(file)
         held = {k: x for k, x in vars(module).items() if not k.startswith("_")}
     found: dict[str, Any] = {}
     lines: list[_Line] = []
     for each, x in held.items():
-        makes = inspect.isroutine(x) and each.startswith(_MAKERS)
-        if (makes or (name and callable(x))) and not isinstance(x, nn.Module) and needs_nothing(x):
+        asked = name and callable(x) and not isinstance(x, nn.Module) and needs_nothing(x)
+        if makes(each, x) or asked:
             try:
                 x = called(f"{file}:{each}", x)
             except InputError as error:

@@ -61,15 +61,15 @@ class InitCommand:
 class CheckCommand:
     """What does gradlab find in your file, and what is missing?
 
-    Looks at tasks, systems and modules of the file and at what its functions make… return, a line
-    each. Exit code 1 where something is missing.
+    Looks at tasks, systems and modules of the file and at what its functions make… and …task
+    return, a line each. Exit code 1 where something is missing.
 
         gradlab check env.py
         gradlab check env.py:make_task
     """
 
     file: Annotated[
-        Positional[str], arg(metavar="FILE.py[:NAME]", help="Your file (it is executed).")
+        Positional[Path], arg(metavar="FILE.py[:NAME]", help="Your file (it is executed).")
     ]
     json: bool = False
     """Print one JSON document."""
@@ -79,11 +79,11 @@ class CheckCommand:
         with undisturbed():
             from gradlab.tools.skeletons.check import checked
 
-        file, _, name = self.file.rpartition(":")
+        file, colon, name = str(self.file).rpartition(":")
+        if not colon or name.endswith(".py"):  # a folder may have a colon
+            file, name = str(self.file), ""
         if not file.endswith(".py"):
-            file, name = self.file, ""
-        if not file.endswith(".py"):
-            raise InputError(f"{self.file!r} is no file of Python's: FILE.py or FILE.py:NAME")
+            raise InputError(f"{file!r} is no file of Python's: FILE.py or FILE.py:NAME")
         lines, after = checked(file, name)
         counts = Counter(line.state for line in lines)
         missing = dict.fromkeys(line.about for line in lines if line.state == "missing")

@@ -139,7 +139,7 @@ def _executed(
         try:
             words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
             arguments.check_words(words)
-            arguments.check_fields(usage.parsed(Swept, words))
+            arguments.check_fields(usage.parsed(Swept, words), words)
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
     # The pool first: a cluster that cannot be used must not leave a folder to resume.
