@@ -33,7 +33,7 @@ from gradlab.training.recording import divergence, evaluation_row, excess, model
 from gradlab.training.state import Good, Run
 from gradlab.wording import duration
 
-_LOOKED = 30.0  # seconds of updates that a price is made from, at most
+_LOOKED = 0.3, 2.0  # seconds of updates that a price is made from, at least and at most
 _SHOWN = 1.0  # seconds between two looks at long iterations
 _EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 
@@ -145,7 +145,8 @@ HERE = _Here()
 
 @final
 class _Pricing:
-    """Says what a run will take once a round of its updates has been timed.
+    """Says what a run will take: one that is resumed at once, at its rate so far, a new one as soon
+    as a round of its updates has been timed.
 
     Args:
         note: is given the line.
@@ -158,10 +159,13 @@ class _Pricing:
         self._seconds = dict.fromkeys(("visit", "fit", "update"), 0.0)
         self._times = dict.fromkeys(self._seconds, 0)
         self._told = run.done
+        if self._first >= self._round and run.seconds > 0:
+            self._tell(run.seconds / self._first * (settings.iterations - self._first))
 
     def add(self, visit: float, fit: float, update: float) -> None:
         """An iteration's seconds: records and checkpoints, models, all else."""
-        k, settings, dynamics = self._run.iteration, self._run.settings, self._run.dynamics
+        k, row = self._run.iteration, self._run.algorithm
+        settings, dynamics = self._run.settings, self._run.dynamics
         if self._told:
             return
         if k - 1 == self._first:  # with the warm-up, which is made once
@@ -169,17 +173,22 @@ class _Pricing:
             self._spend("fit", fit)
             return
         self._spend("update", update)
-        spent = self._seconds["update"]
-        if not ((self._times["update"] >= self._round and spent > 1) or spent > _LOOKED):
+        spent, times = self._seconds["update"], self._times["update"]
+        if spent < _LOOKED[times < self._round] or times < row.delay:
             return
         left = settings.iterations - self._first
         visits = left / min(settings.evaluate_every, settings.checkpoint_every)
-        seconds = left * spent / self._times["update"] + visits * self._seconds["visit"]
+        seconds = left * spent / times + visits * self._seconds["visit"]
         if dynamics is not None:  # later fits are shorter than the first
             choice = dynamics.choice
             share = choice.steps / choice.first_steps if choice.warm_start else 1.0
             seconds += self._seconds["fit"] * (1 + share * left / choice.every)
-        self._note(f"about {duration(seconds)} for {left:,} iterations")
+        self._tell(seconds)
+
+    def _tell(self, seconds: float) -> None:
+        left = self._run.settings.iterations - self._first
+        if not self._told:
+            self._note(f"about {duration(seconds)} for {left:,} iterations")
         self._told = True
 
     def _spend(self, part: str, seconds: float) -> None:

@@ -326,14 +326,15 @@ def test_the_next_stage_ends_the_one_before():
     clock.now = 3.0
     lines("checks", 0, 1)
     assert written == [
-        "[0:00] estimators: begins (price unknown)",
+        "[0:00] estimators: begins",
         "[0:03] estimators: ended after 3 s",
-        "[0:03] checks: begins (price unknown)",
+        "[0:03] checks: begins",
     ]
 
 
 def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not():
     lines, clock, written = shown()
+    lines("truth", 0, 400)
     lines("truth", 100, 400)
     for clock.now in range(1, 41):
         lines.beat()
@@ -350,6 +351,14 @@ def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not
     ]
 
 
+def test_what_an_earlier_sitting_did_is_no_part_of_the_rate():
+    lines, clock, written = shown()
+    lines("training", 2416, 100_000)
+    clock.now = 16.0
+    lines("training", 2535, 100_000)
+    assert written[1] == "[0:16] training: 16 s so far, 2,535 of 100,000, about 3.6 h more"
+
+
 def test_what_is_left_is_unknown_where_a_price_is():
     assert left_after((*PLAN, Price("realised")), "checks") != left_after(PLAN, "checks")
     assert left_after((*PLAN, Price("realised")), "realised") == 0.0
@@ -362,7 +371,7 @@ def test_a_stage_that_reports_nothing_is_seen_without_a_terminal(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     first, *between, last = [line.split("] ")[1] for line in err.splitlines()]
-    assert first == "truth: begins (price unknown)"
+    assert first == "truth: begins"
     assert between and all("so far" in line for line in between)
     assert last.startswith("truth: ended after")
 

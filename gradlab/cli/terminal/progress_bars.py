@@ -83,7 +83,7 @@ class Lines:
         self._stage: str | None = None  # the one that has begun and not ended
         self._ended: str | None = None  # the latest one that has
         self._begun = self._written = self._start  # of the stage, or of the work after one
-        self._done, self._total = 0, 0
+        self._first, self._done, self._total = 0, 0, 0  # a resumed stage begins with some done
         self._lock = threading.RLock()
 
     def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
@@ -98,9 +98,9 @@ class Lines:
                 if stage == self._ended and done >= total:
                     return  # its end, reported again
                 self.close()
-                self._stage, self._begun, self._done, self._total = stage, self._clock(), 0, 0
-                price = {each.stage: each for each in self._prices}.get(stage, Price(stage))
-                self._line(f"{stage}: begins ({price})")
+                self._stage, self._begun, self._first = stage, self._clock(), done
+                price = {each.stage: f" ({each})" for each in self._prices}.get(stage, "")
+                self._line(f"{stage}: begins{price}")
             self._done, self._total = done, total
             if done >= total:
                 self.close()
@@ -119,8 +119,8 @@ class Lines:
             text = f"{self._stage}: {duration(so_far)} so far"
             if self._total > 1:
                 text += f", {self._done:,} of {self._total:,}"
-            if 0 < self._done < self._total:
-                more = so_far * (self._total - self._done) / self._done
+            if self._first < self._done < self._total:
+                more = so_far * (self._total - self._done) / (self._done - self._first)
                 text += f", about {duration(more)} more"
             self._line(text)
 
@@ -165,7 +165,7 @@ class _Drawn:
         from rich.progress import TaskID
 
         if stage not in self._stages:
-            self._stages[stage] = self._shown.add_task(stage, total=total)
+            self._stages[stage] = self._shown.add_task(stage, total=total, completed=done)
         self._shown.update(TaskID(self._stages[stage]), completed=done, total=total)
 
 
