@@ -3,19 +3,23 @@
     J e_i ≈ (f(z + h_i e_i) − f(z − h_i e_i)) / 2 h_i,      z = (s, a),   f = (s', r)
 
 A state agrees where one of two step sizes comes within 0.1% of the block's largest entry, rounding
-allowed for. Columns that are 0 in every state are a dead path. Jacobians by differences are flagged
+allowed for. Columns that are 0 in every state are a dead path; entries that are, though their
+differences are not, a detached one. Jacobians by differences are flagged
 where a contact or limit switches inside their stencil and a thousandth of the step did not help:
 such samples stay, in estimators and truth alike, and are counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from gradlab.checks.inspection import Inspection
 from gradlab.data.path import Path
-from gradlab.runs.check_results import IDLE, CheckResult
+from gradlab.networks.interface import act
+from gradlab.runs.check_results import DETACHED, IDLE, CheckResult
 from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import (
@@ -36,10 +40,10 @@ _VANISHING = 1e-12  # of the largest column
 
 def jacobians(inspected: Inspection) -> list[CheckResult]:
     """One result per system and kind of fault."""
-    results = []
+    results = _policy_detached(inspected)
     for name, (system, path) in inspected.differentiated().items():
         results.append(_differences(name, system, path))
-        results += _columns(name, system, path, inspected)
+        results += _detached(name, system, path) + _columns(name, system, path, inspected)
     return results
 
 
@@ -83,20 +87,82 @@ def _differences(name: str, system: System, path: Path) -> CheckResult:
     return CheckResult(check, result, meaning, False)
 
 
+def _detached(name: str, system: System, path: Path) -> list[CheckResult]:
+    """Derivatives of a step that are exactly 0 in every state, though it moves in most of them."""
+    s, a = sampled(path)
+    if not len(s) or by_differences(system):
+        return []
+    linear = linearize_running(system, s, a)
+    rewards = torch.cat([linear.r_s, linear.r_a], dim=1)[:, None]
+    given = torch.cat([torch.cat([linear.A, linear.B], dim=2), rewards], dim=1)
+    cut = _cut(given, *_central(system, s, a, _STEPS[0]))
+    ds = s.shape[1]
+    what = "step" if cut[:ds].any() else "reward"
+    inputs = {"state": cut[:, :ds].any(), "action": cut[:, ds:].any()}
+    return _told(name, what, " and ".join(k for k in inputs if inputs[k]), cut, len(s))
+
+
+def _policy_detached(inspected: Inspection) -> list[CheckResult]:
+    """The same of the policy's actions, at the starts."""
+    setting, starts = inspected.setting, inspected.setting.starts
+    linear = [inspected.along(each) for each in inspected.pathwise().values()]
+    if not linear or not linear[0].path.horizon:
+        return []
+    noise = starts.policy_noise(setting.policy, setting.seed, 0)
+
+    def acted(rows: Tensor) -> Tensor:
+        several = noise.repeat(len(rows) // len(noise), 1)
+        with torch.no_grad():
+            return act(setting.policy, rows, several).to(rows)
+
+    J, rounding = _differenced(acted, starts.states, _STEPS[0])
+    cut = _cut(linear[0].K[0][:, : J.shape[1]], J, rounding)
+    return _told("policy", "action", "state", cut, len(starts.states))
+
+
+def _cut(given: Tensor, J: Tensor, rounding: Tensor) -> Tensor:
+    """[outputs, inputs]: is the derivative lost?"""
+    moved = J.abs() - rounding > _TOLERANCE * J.abs().amax(dim=(0, 2), keepdim=True)
+    return (given == 0).all(dim=0) & (moved.double().mean(dim=0) > 0.5)
+
+
+def _told(name: str, what: str, inputs: str, cut: Tensor, states: int) -> list[CheckResult]:
+    if not cut.any():
+        return []
+    result = (
+        f"{int(cut.sum())} of {cut.numel()} derivatives of the {name} are exactly 0 in all of "
+        f"{states} states, though its {what} moves"
+    )
+    meaning = (
+        f"the {name}'s {what} is detached from its {inputs}, so nothing can be decided: let the "
+        f"gradient through"
+    )
+    return [CheckResult(f"{DETACHED}{name}'s {what}", result, meaning, False)]
+
+
 _LABELS = {"A": "∂f/∂s", "B": "∂f/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 
 
 def _central(system: System, s: Tensor, a: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """Differences [M, ds + 1, ds + da] of (s', r), and their rounding error, of the same shape."""
-    z = torch.cat([s, a], dim=1)
+
+    def stepped(rows: Tensor) -> Tensor:
+        out = step_running(system, rows[:, : s.shape[1]], rows[:, s.shape[1] :])
+        return torch.cat([out.state, out.reward[:, None]], dim=1)
+
+    return _differenced(stepped, torch.cat([s, a], dim=1), step)
+
+
+def _differenced(f: Callable[[Tensor], Tensor], z: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Differences [M, outputs, inputs] of f [M, inputs] → [M, outputs], and their rounding
+    error."""
     size = z.square().mean(dim=0).sqrt()
     # A coordinate that is 0 in every state has no size of its own.
     h = step * torch.where(size > 0, size, torch.ones_like(size))
     moves = torch.diag(h)
     m, width = z.shape
     rows = torch.cat([z[None] + moves[:, None], z[None] - moves[:, None]]).reshape(-1, width)
-    out = step_running(system, rows[:, : s.shape[1]], rows[:, s.shape[1] :])
-    y = torch.cat([out.state, out.reward[:, None]], dim=1).reshape(2, width, m, -1)
+    y = f(rows).reshape(2, width, m, -1)
     J = (y[0] - y[1]) / (2 * h[:, None, None])
     rounding = _ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / (2 * h[:, None, None])
     return J.permute(1, 2, 0), rounding.permute(1, 2, 0)

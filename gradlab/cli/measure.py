@@ -210,7 +210,8 @@ class Measure:
         termination = self.termination or ("mask" if trained else "ignore")
         if not missing:
             return files, termination, ""
-        origin = f"placeholders for the {' and '.join(missing)}"
+        fitted = {"policy": "a stabilising policy", "critic": "a critic of the policy"}
+        origin = f"{' and '.join(fitted[kind] for kind in missing)}, fitted here"
         if trained:
             origin = (
                 f"SAC's after {UPDATES:,} updates, return {TRAINED[task.name]:,}, measured "

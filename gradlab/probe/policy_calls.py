@@ -3,8 +3,9 @@
     saturated: |a_j − centre_j| ≥ (1 − 10⁻³) · limit_j      there tanh and clips pass no gradient on
     attenuation: mean of 1 − ((a_j − centre_j) / limit_j)²   what a tanh passes on
 
-Differentiated passes count, one in an update. The last input and the gradient that arrived at the
-last output are kept until the update has been measured, for the origin of a NaN.
+Differentiated passes count, one in an update, without actions that are NaN: these are counted where
+they reach the gradient. The last input and the gradient that arrived at the last output are kept
+until the update has been measured, for the origin of a NaN.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ class ModuleWatch:
         self.arrived: Tensor | None = None
         self._saturated: list[Tensor] = []
         self._passed: list[Tensor] = []
+        self._known: list[Tensor] = []
         self._rows = 0
         self.actions = 0  # da, once an action has been seen
         self.counting = True  # whether the next pass is counted
@@ -154,14 +156,16 @@ class ModuleWatch:
         """Share of saturated actions since the last row, [da]; nothing where no limit is known."""
         if not self._rows:
             return {}
-        count = torch.stack(self._saturated).double().sum(0).cpu().numpy()
-        passed = torch.stack(self._passed).double().sum(0).cpu().numpy()
+        count, passed, known = (
+            torch.stack(each).double().sum(0).cpu()
+            for each in (self._saturated, self._passed, self._known)
+        )
         row = {
-            "saturation": count / self._rows,
-            "attenuation": passed / self._rows,
+            "saturation": (count / known).numpy(),
+            "attenuation": (passed / known).numpy(),
             "watched": len(self._saturated),
         }
-        self._saturated, self._passed, self._rows = [], [], 0
+        self._saturated, self._passed, self._known, self._rows = [], [], [], 0
         return row
 
     def _see(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -194,8 +198,10 @@ class ModuleWatch:
             centre, edge = self.limits.centre, self.limits.edge
         size = (action - centre).abs_()
         self._saturated.append((size >= edge).sum(dim=0))
+        self._known.append((~size.isnan()).sum(dim=0))
         # The derivative of l tanh(x / l) is 1 − (a / l)²; beyond the limit nothing gets through.
-        self._passed.append((1 - ((1 - NEAR) * size / edge).square_()).clamp_min_(0).sum(dim=0))
+        through = (1 - ((1 - NEAR) * size / edge).square_()).clamp_min_(0)
+        self._passed.append(through.nansum(dim=0))
         self._rows += len(action)
 
 

@@ -17,6 +17,7 @@ SEEN = "states that the model has seen"
 RARE = "starts rarer than the sample"
 UNDRAWN = "starts rarer than the sample, of a law that is not drawn from"
 PREMISE = "premises of every decision"
+DETACHED = f"{PREMISE}, derivatives of the "  # policy's action, simulator's step, …
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,23 @@ class CheckResult:
 
 
 def failed_premises(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...]:
-    """Why nothing can be decided from a measurement, the first reason first.
+    """Why nothing can be decided from a measurement, the first reason first: a derivative that is
+    lost explains what else fails.
 
     Older files have an exact model among them, which is no such reason.
     """
-    failed = (e for e in results or () if not e.passed and e.check.startswith(PREMISE))
+    failed = [e for e in results or () if not e.passed and e.check.startswith(PREMISE)]
+    failed.sort(key=lambda e: not e.check.startswith(DETACHED))
     return tuple(e for e in failed if e.check != f"{PREMISE}, model")
+
+
+def detached(results: Sequence[CheckResult] | None) -> frozenset[str]:
+    """Whose Jacobians are lost, as an identity says it; a policy's are in those of all systems."""
+    failed = [e.check for e in failed_premises(results) if e.check.startswith(DETACHED)]
+    if any(f"{DETACHED}policy" in each for each in failed):
+        return frozenset(("simulator", "model"))
+    simulated = [each.startswith(f"{DETACHED}simulator") for each in failed]
+    return frozenset("simulator" if each else "model" for each in simulated)
 
 
 def no_gradient(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...]:

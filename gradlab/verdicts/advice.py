@@ -13,7 +13,8 @@
             choose   nothing contradicts, and something was not looked at or not decided
             none     the policy is kept, or a check failed
 
-Where a premise of every gain fails, as with a critic of another reward, returns alone decide.
+Where a premise of every gain fails, as with a critic of another reward, returns alone decide; no
+gradient is followed whose Jacobians are lost.
 """
 
 from __future__ import annotations
@@ -74,16 +75,17 @@ def believed(facts: Facts) -> Facts:
     if not facts.void:
         return facts
     nothing: dict[Cell, Number] = {}
+    jumps = None if "simulator" in facts.detached else facts.jumps
     return replace(
         facts, gains=nothing, batch_gains=nothing, best=None, chosen=None, beyond=None,
-        disagreements=(),
+        disagreements=(), jumps=jumps,
     )  # fmt: skip
 
 
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
     rehearsed, steps = facts.rehearsal, facts.realised
     cell = None if rehearsed is None else rehearsed.chosen
-    if cell is not None and not lowers_at_once(facts, cell):
+    if cell is not None and not facts.lost(cell) and not lowers_at_once(facts, cell):
         updates = _holds(facts, cell)
         if updates is not None:
             return cell, updates
@@ -108,6 +110,7 @@ def helping(facts: Facts) -> Cell | None:
         return None
     own = facts.own_steps
     cells = [cell for cell in own.stepped if own.helps(cell) and not lowers(facts, cell)]
+    cells = [cell for cell in cells if not facts.lost(cell)]
     return max(cells, key=lambda cell: own.change(cell).value, default=None)
 
 

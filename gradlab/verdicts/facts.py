@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.runs.check_results import failed_premises
+from gradlab.runs.check_results import detached, failed_premises
 from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_data_again
 from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import Identity, competing, data_of, needs_states
@@ -56,6 +56,7 @@ class Facts:
         failed: checks that ask for attention, by name.
         void: why nothing can be decided from gains, in sentences; () where something can;
             premise: the first of them without its numbers, and what to do.
+        detached: whose Jacobians are lost where they should not be, as identities say it.
     """
 
     samples: int
@@ -82,6 +83,11 @@ class Facts:
     premise: str = ""
     rehearsal: Rehearsal | None = None
     jumps: Jumps | None = None
+    detached: frozenset[str] = frozenset()
+
+    def lost(self, cell: Cell) -> bool:
+        """Does a gradient rest on Jacobians that are lost?"""
+        return cell[1] > 0 and self.identities[cell[0]].jacobians in self.detached
 
     def horizons(self, name: str) -> list[int]:
         """Horizons of an estimator with a gain."""
@@ -183,6 +189,7 @@ def facts(profile: Profile) -> Facts:
         carried=float(profile.truth.get("concentration", 0.0)) if few else 0.0,
         rehearsal=profile.rehearsal,
         jumps=profile.jumps,
+        detached=detached(profile.sanity),
     )
 
 

@@ -13,14 +13,16 @@ PUSH = 0.3
 class Linear(nn.Module):
     """a = squash(gain Σ s + bias)."""
 
-    def __init__(self, squash=lambda x: x, gain: float = -0.4, bias: float = 0.0) -> None:
+    def __init__(
+        self, squash=lambda x: x, gain: float = -0.4, bias: float = 0.0, sees=lambda s: s
+    ) -> None:
         super().__init__()
-        self.layer, self.squash = nn.Linear(2, 1), squash
+        self.layer, self.squash, self.sees = nn.Linear(2, 1), squash, sees
         nn.init.constant_(self.layer.weight, gain)
         nn.init.constant_(self.layer.bias, bias)
 
     def forward(self, state: Tensor) -> Tensor:
-        return self.squash(self.layer(state))
+        return self.squash(self.layer(self.sees(state)))
 
 
 class Quadratic(nn.Module):
@@ -38,10 +40,13 @@ def cost(s: Tensor, a: Tensor) -> Tensor:
     return -(s**2).sum(1) - 0.1 * (a**2).sum(1)
 
 
-def world(reward=cost, push: float = PUSH):
+def world(reward=cost, push: float = PUSH, cut=lambda s, a: (s, a)):
+    """`cut`: what the next state is made from."""
+
     def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        speed = torch.tanh(s[:, 1:] + push * a)
-        return torch.cat([s[:, :1] + 0.2 * speed, 0.9 * speed], 1), reward(s, a)
+        before, action = cut(s, a)
+        speed = torch.tanh(before[:, 1:] + push * action)
+        return torch.cat([before[:, :1] + 0.2 * speed, 0.9 * speed], 1), reward(s, a)
 
     return from_function(step, 2, 1)
 
@@ -72,6 +77,17 @@ CASES = {
     ),
     "lost in rounding": (
         task(lambda s, a: -(s**2).sum(1), push=1e-20), Linear(), Quadratic(), "Moving θ by a tenth",
+    ),
+    "a detached action": (
+        Task("planted", world(cut=lambda s, a: (s, a.detach())), world(), draws, 0.9, 3),
+        Linear(), Quadratic(), "2 of 9 derivatives of the simulator are exactly 0",
+    ),
+    "a policy that detaches the state": (
+        task(), Linear(sees=lambda s: s.detach()), Quadratic(), "2 of 2 derivatives of the policy",
+    ),
+    "a detached state": (
+        Task("planted", world(), world(cut=lambda s, a: (s.detach(), a)), draws, 0.9, 3),
+        Linear(), Quadratic(), "3 of 9 derivatives of the prior model are exactly 0",
     ),
     "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
     "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),

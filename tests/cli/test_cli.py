@@ -122,7 +122,7 @@ def test_measure_hands_on_what_was_asked(calls, tmp_path, capsys):
 
 
 def test_the_networks_are_named_where_they_are_not_the_users(calls, tmp_path, capsys):
-    """A trained pair where there is one; else placeholders, which are kept with the run."""
+    """A trained pair where there is one; else fitted ones, which are kept with the run."""
     words = ["measure", "Hopper-v5", "--no-report", "--output"]
     assert cli.main([*words, str(tmp_path / "trained.h5")]) == 0
     assert "SAC's after 25,000 updates" in capsys.readouterr().out
@@ -134,7 +134,7 @@ def test_the_networks_are_named_where_they_are_not_the_users(calls, tmp_path, ca
     mine = ["--policy", str(tmp_path / "mine.safetensors")]
     assert cli.main([*words, str(tmp_path / "mine.h5"), *mine]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "placeholders for the critic; give yours with --critic FILE" in out
+    assert "Networks: a critic of the policy, fitted here; give yours with --critic FILE" in out
     assert "critic" in calls and "policy" not in calls
 
 

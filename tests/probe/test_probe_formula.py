@@ -411,6 +411,17 @@ def test_attenuation_is_the_mean_derivative_of_the_tanh(size):
     np.testing.assert_allclose(first["attenuation"], slope.mean(0).numpy(), rtol=1e-9, atol=1e-12)
 
 
+def test_actions_that_are_nan_leave_the_others_of_the_row_known():
+    torch.manual_seed(0)
+    net, states = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).double(), torch.randn(16, 3).double()
+    known, _ = rows(net, [*net.parameters()], states)
+    lost = torch.cat([states, torch.full((4, 3), torch.nan, dtype=torch.float64)])
+    first, _ = rows(net, [*net.parameters()], lost)
+    for name in ("attenuation", "saturation"):
+        np.testing.assert_allclose(first[name], known[name], rtol=1e-12)
+    assert first["nonfinite_updates"] == first["looked"]  # and that they are lost is counted
+
+
 def test_what_an_update_reaches_is_said_once():
     net, other = nn.Linear(3, 1), nn.Linear(2, 1)
     net.bias.requires_grad_(False)

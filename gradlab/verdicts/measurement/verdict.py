@@ -23,6 +23,7 @@ from gradlab.runs.check_results import (
     IDLE,
     PREMISE,
     CheckResult,
+    detached,
     failed_premises,
     rare_starts,
 )
@@ -70,7 +71,7 @@ from gradlab.wording import (
 def jumps(profile: Profile) -> list[Sentence]:
     """What backpropagation promised at the length of an update, and what it brought."""
     found = profile.jumps
-    if found is None:
+    if found is None or "simulator" in detached(profile.sanity):
         return []
     promised, move = f"{found.promised:+.3g}", percent(float(found.moves[UPDATE]))
     brought = f"{float(found.brought[UPDATE]):+.3g}"
@@ -113,6 +114,8 @@ def _lost(found: Jumps) -> str:
 def no_truth(profile: Profile) -> str:
     """Why there is none, and what is left."""
     reason = str(profile.truth["reason"])
+    if "simulator" in detached(profile.sanity):  # whatever else it seems to be
+        reason = "no truth here: the simulator's own gradient is detached"
     return f"{reason[0].upper() + reason[1:]}. Only variances and their growth are reported."
 
 
