@@ -119,6 +119,24 @@ def test_training_takes_the_same_first_steps(name, tmp_path):
     torch.testing.assert_close(there, here, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.cuda
+@on_device
+@pytest.mark.parametrize("name", ["td3", "mbpo"])
+def test_a_training_goes_on_from_where_it_was_stopped(name, tmp_path):
+    """Between two rows, with a model whose optimiser counts its steps on the device."""
+
+    def stop(part, done, of):
+        if part == "training" and done >= 33:
+            raise KeyboardInterrupt
+
+    settings = SMALL | {"device": "cuda"}
+    whole = numbers(train(row(name), task(), tmp_path / "whole.h5", **settings))
+    with pytest.raises(KeyboardInterrupt):
+        train(row(name), task(), tmp_path / "parts.h5", **settings, progress=stop)
+    parts = numbers(train(row(name), task(), tmp_path / "parts.h5", **settings, resume=True))
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
+
+
 def profiled(task, policy, critic, starts=16):
     profile = gradlab.measure(task, policy, critic, horizon=2, starts=starts, batch=8)
     return torch.from_numpy(profile.table()["value"].to_numpy(copy=True)).nan_to_num()

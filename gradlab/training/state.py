@@ -68,14 +68,14 @@ class _Window:
 
     def row(self, iteration: int, seconds: float) -> dict[str, Any]:
         """The row of the window that ends at `iteration`; begins the next."""
-        critic = torch.stack(self.critic).double().cpu()
+        critic = _stacked(self.critic).double().cpu()
         row: dict[str, Any] = {"iteration": iteration, "seconds": seconds}
         row |= {name: critic[:, k].mean(dim=0).numpy() for k, name in enumerate(_CRITIC)}
         row["critic_seconds"] = self.critic_seconds / len(critic)
         lost = (~torch.isfinite(critic).all(dim=1)).sum(dim=0)
         policy = None
         if self.policy:
-            policy = torch.stack(self.policy).double().cpu()
+            policy = _stacked(self.policy).double().cpu()
             row |= {name: policy[:, k].mean(dim=0).numpy() for k, name in enumerate(_POLICY)}
             row["clipped"] = (policy[:, 1] > self.clip).double().mean(dim=0).numpy()
             row["realised_horizon"] = self.horizon / len(self.policy)
@@ -111,7 +111,7 @@ class _Window:
         }
         for name in ("critic", "policy"):
             if getattr(self, name):
-                tensors[name] = torch.stack(getattr(self, name))
+                tensors[name] = _stacked(getattr(self, name))
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -128,6 +128,11 @@ class _Window:
         self.at: list[int] = []  # of every policy update, its place among the critic's
         self.horizon = self.terminated = self.truncated = self.broken = 0
         self.critic_seconds = self.policy_seconds = 0.0
+
+
+def _stacked(values: list[Tensor]) -> Tensor:
+    """On the device of the last one: those that a resumed run brought along are on the CPU."""
+    return torch.stack([value.to(values[-1].device) for value in values])
 
 
 def _story(critic: Tensor, policy: Tensor | None, at: list[int], member: int, begin: int) -> str:

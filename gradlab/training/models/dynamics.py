@@ -231,7 +231,9 @@ class _Ensembles:
         for k, parameter in enumerate(self._parameters):
             memory = under(state, f"adam.{k}.")
             if memory:
-                self.adam.state[parameter] = restored(memory, parameter)
+                again = restored(memory, parameter)
+                # Unlike `Trained`'s, torch's own fused Adam counts on the device.
+                self.adam.state[parameter] = again | {"step": again["step"].to(parameter.device)}
         if self.choice.elites is not None:
             self.elites.copy_(state["elites"])
         self.steps = int(state["steps"])
