@@ -239,13 +239,15 @@ def made(arm: str, world: Swing, seed: int, mbrl_lib: Path, mage_folder: Path) -
 def main(
     mbrl_lib: Path, mage: Path, runs: Path = Path("runs/published.jsonl"),
     output: Path = Path("reports/model-based/published.csv"), seeds: int = SEEDS,
-    pairs: int = len(ARMS),
+    pairs: int = len(ARMS), only: str = "",
 ) -> None:  # fmt: skip
-    """Make what is missing of the first seeds and pairs of arm and world, and write the table."""
+    """Make what is missing of the first seeds and pairs of arm and world, of those of which the
+    implementation's name begins by `only`, and write the table."""
     torch.set_num_threads(1)
     cells = [
         (arm, world, seed, mbrl_lib.resolve(), mage.resolve())
         for seed, (arm, world) in product(range(seeds), ARMS[:pairs])
+        if arm.startswith(only)
     ]
     fields = ("implementation", "world", "seed")
     rows = grown(runs, cells, fields, made, lambda row: f"{row['final']}")
