@@ -18,7 +18,7 @@ first. "Same mechanism", never "figure reproduced".
     ablations   on the pendulum                     MAAC's, DDPPO's
     unrolls     on the cart-pole                    rp-dp-sn at h = 3, both at 15
     horizons    on the pendulum                     ddppo at H = 5, 10 beside its 3
-    control     on the pendulum                     td3, added after mage was seen not to learn
+    control     on both worlds                      td3, added after mage was seen not to learn
     models      on the cart-pole                    mbpo and maac with models fitted by squared
                                                     error ("mse") or 2×200 wide ("wide")
     learns      on the cart-pole                    steve, mage, svg and ddppo by squared error;
@@ -202,9 +202,8 @@ def arms() -> list[Arm]:
     models = [Arm(row, "cart-pole", model=fit) for row in ("mbpo", "maac") for fit in fits]
     learns = [Arm(row, "cart-pole", model="mse") for row in ("steve", "mage", "svg", "ddppo")]
     learns += [Arm("svg", world, model="exact") for world in get_args(Swing)]
-    return [
-        *main, Arm("td3", "pendulum"), *smoke, *ablations, *unrolls, *horizons, *models, *learns,
-    ]  # fmt: skip
+    control = [Arm("td3", world) for world in get_args(Swing)]
+    return [*main, *control, *smoke, *ablations, *unrolls, *horizons, *models, *learns]
 
 
 def path_of(arm: Arm, folder: Path, more: bool = False) -> Path:
