@@ -96,8 +96,8 @@ class Measure:
     strata: bool = True
     """Do not sample by strata, with weights, where a pilot finds that few starts carry much."""
     judges: int | None = None
-    """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
-    as are measured."""
+    """Fresh starts from which steps along some of the gradients are rolled out, and rehearsals
+    where these are more than they have. Default: as many as are measured, and up to 256."""
     lr: float | None = None
     """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
     first step. Default: a step that moves the actions by 4% of their size; rehearsed are updates

@@ -108,8 +108,9 @@ def measure(
             part made the error (see `gradlab.measurement.attribution`); takes several
             times as long.
         judges: fresh starts from which steps along some of the mean gradients are rolled out,
-            wherever the starts' law is the task's and the truth the return's gradient. None: as
-            many as the measurement has (see `gradlab.measurement.realised_gains`).
+            wherever the starts' law is the task's and the truth the return's gradient; rehearsals,
+            too, where these are more than they have. None: as many as the measurement has, and
+            up to 256 for rehearsals (see `gradlab.measurement.realised_gains`).
         trim_starts: measure from the task's law of starts without this share of them, those that
             are farthest from their mean: another question, for starts whose tails no sample of N
             shows (see `gradlab.tasks.task`). 0: none.
@@ -160,7 +161,7 @@ def measure(
             "realised gains": lambda profile: measured.realised(profile, judges)
         }
         if rehearse:
-            tried["rehearsal"] = measured.rehearsed
+            tried["rehearsal"] = lambda profile: measured.rehearsed(profile, judges)
         stages = tried | stages
     if attribute is not False:
         horizons = None if isinstance(attribute, bool) else tuple(attribute)
@@ -202,9 +203,11 @@ class _Found:
             profile, realised=realised_gains(self._stepping(profile), judges, self.progress)
         )
 
-    def rehearsed(self, profile: Profile) -> Profile:
+    def rehearsed(self, profile: Profile, judges: int | None) -> Profile:
         """The updates of the gradients that compete, made ahead."""
-        found = rehearsal(self._stepping(profile), self.update, self.asked.batch, self.progress)
+        found = rehearsal(
+            self._stepping(profile), self.update, self.asked.batch, self.progress, judges
+        )
         return replace(profile, rehearsal=found)
 
     def _stepping(self, profile: Profile) -> Stepping:

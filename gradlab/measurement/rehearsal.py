@@ -217,16 +217,21 @@ def at_horizon(estimator: Estimator, horizon: int) -> Estimator:
 
 
 def rehearsal(
-    stepping: Stepping, update: Update, batch: int, progress: Progress = silent
+    stepping: Stepping,
+    update: Update,
+    batch: int,
+    progress: Progress = silent,
+    judges: int | None = None,
 ) -> Rehearsal:
     """The rehearsal of a measurement: of the gradients that compete, as many as 30% of it buys.
 
     Args:
         batch: N′ of the measurement.
+        judges: starts that returns are of, where these are more than it buys, whatever they cost.
     """
     setting, measured = stepping.setting, stepping.measured
     cells = candidate_cells(list(measured.means), stepping.table, stepping.identities)
-    plan = planned(stepping, cells, update, batch)
+    plan = _judged_by(planned(stepping, cells, update, batch), judges, stepping, update)
     rate = update.rate_for(setting, measured.means[cells[0]])
     candidates, at = {}, measured.at
     if plan.visits:
@@ -438,6 +443,16 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
         if paid and len(found[-1].cells) >= min(_FEWEST_CELLS, len(cells)):
             return found[-1]
     return found[0]
+
+
+def _judged_by(plan: _Plan, judges: int | None, stepping: Stepping, update: Update) -> _Plan:
+    """With the judges that were asked for, where these are more, and what they take."""
+    more = max(0, (judges or 0) - plan.judges)
+    rolled = 1.0 if by_differences(stepping.setting.simulator) else ROLLED
+    once, each = int(rolled * plan.horizon * more), len(lengths_within(update))
+    again = plan.again + once * (each + 2) * (2 if update.refit == 1 else 1)
+    steps = plan.steps + once * (each * len(plan.cells) + 1)
+    return replace(plan, judges=plan.judges + more, steps=steps, again=again)
 
 
 def _measurement_steps(stepping: Stepping) -> int:

@@ -172,9 +172,11 @@ class Rehearsal:
         return self.again_cell >= 0 and self.cells[self.again_cell] == cell
 
     @property
-    def plain_step(self) -> Interval:
+    def plain_step(self) -> Number:
         """What the plain step of the second rehearsal changed, with 95%."""
-        return mean_interval(sample_mean(self.step, self.size))
+        changed = sample_mean(self.step, self.size)
+        ends = mean_interval(changed)
+        return Number(changed.value, ends.low, ends.high, self.judges)
 
     def peak_of(self, cell: Cell) -> Peak | None:
         """Where the return along one candidate is highest; None where it was lost. Of one that was

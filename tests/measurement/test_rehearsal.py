@@ -258,6 +258,21 @@ def test_the_gradient_of_choice_is_rehearsed_once_more_with_a_plain_step():
     assert found.step.mean() == pytest.approx(after - before, rel=0.05)
 
 
+def test_as_many_starts_judge_as_are_asked_for():
+    """Whoever is told that more of them would decide asks for them, and gets them."""
+    system = world()
+    task = tasks.Task("linear", system, system, lambda n, g: START.repeat(n, 1), GAMMA, 3)
+    options = {"horizon": 3, "starts": 32, "batch": 32, "update": Update("sgd", RATE / 10, 5)}
+    critic = ExactCritic(system, W, GAMMA)
+    usual, few, many = (
+        measure(task, policy_of(), critic, judges=n, **options).rehearsal for n in (None, 8, 300)
+    )
+    assert usual.judges == few.judges < many.judges == 300
+    assert usual.cells == many.cells and usual.batch == many.batch
+    assert few.steps == usual.steps < many.steps
+    assert many.plain_step.n == 300
+
+
 def test_returns_that_are_decided_late_are_rolled_out_for_longer():
     """γ λ² = .983: a change of the return is not over where the gradient is."""
 

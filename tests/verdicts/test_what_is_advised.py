@@ -1,5 +1,6 @@
 """What is advised from planted gains, steps and rehearsals, under which light."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,45 @@ def test_the_length_of_the_highest_return_is_said(changes, updates, light, words
     assert ("10 updates along it lower the return" in screen.sure) == (light == "choose")
     said, numbers = counted(f"{screen.headline} {screen.sure}")
     assert said <= WORDS and numbers <= NUMBERS, screen.headline
+
+
+def test_updates_that_fall_before_they_rise_are_told_from_those_that_stop_helping():
+    found = read(realised=RAISED, rehearsal=rehearsed({BEST: (1, 2, -5, 9, 20), CRITIC: FALLS}))
+    screen = recommendation(found)
+    assert "lasts at least 25 updates" in screen.headline and screen.light == "choose"
+    assert screen.sure == "undecided: 5 updates along it lower the return, 25 raise it"
+
+
+def test_a_duration_is_of_the_horizon_that_was_rehearsed():
+    """Of the range 4–5 the other horizon may last shorter, unless it was rehearsed, too."""
+    other = ("model_all", 4)
+    for beside, named in (
+        ({}, True), ({other: PASSES}, True), ({other: FALLS}, True),
+        ({other: tuple(0.97 * each for each in RISES)}, False),
+    ):  # fmt: skip
+        told = rehearsed({BEST: RISES, CRITIC: FALLS, **beside})
+        headline = recommendation(read(realised=RAISED, rehearsal=told)).headline
+        assert headline.startswith("Backpropagate 4–5 steps")
+        assert "lasts at least 25 updates" in headline and ("h = 5 lasts" in headline) == named
+    narrow = replace(rehearsed({BEST: PASSES, CRITIC: FALLS}), rate=3e-5)
+    headline = recommendation(read(realised=RAISED, rehearsal=narrow)).headline
+    assert "one of them lasts about 5 updates (Adam at 3e-5)" in headline  # no room for a number
+
+
+@pytest.mark.parametrize("step", [0.05, 0.0])
+def test_what_is_open_says_how_many_starts_would_tell(step):
+    """A plain step of 0.05 with noise 0.5: about (2.8 · 0.5 / 0.05)² = 784 starts."""
+    told = rehearsed({BEST: RISES, CRITIC: FALLS}, step=step)
+    told = replace(told, step=told.step - told.step.mean() + step)
+    sure = recommendation(read(realised=RAISED, rehearsal=told)).sure
+    assert "one plain step is not shown to" in sure
+    asked = re.search(r"--judges (\d+) needed", sure)
+    assert (asked is not None) == (step > 0)
+    assert asked is None or 500 < int(asked[1]) < 1200
+    open_steps = steps({BEST: 0.05, CRITIC: -0.9}, noise=0.5)
+    screen = recommendation(read(realised=open_steps))
+    assert "one update is not shown to raise the return" in screen.headline
+    assert screen.sure.startswith("undecided: it may (--judges ")
 
 
 def test_no_steps_through_a_model_are_the_critic_alone():

@@ -46,6 +46,7 @@ from gradlab.wording import (
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
 _DAY = 86400.0  # seconds
+_JUDGED = 0.3  # of a measurement, what returns of its judging starts take at most
 _MARGIN = 4  # words of the page before the figure beside headline and sureness
 _NO_PART = HeadlinePart("", "", 9)
 _NOT_TWICE = "but no gain is shown over several updates"
@@ -102,9 +103,11 @@ def _figure(facts: Facts) -> str | None:
 def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -> Screen:
     sure = _sure(facts, advice, cell)
     use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
+    lasting = (f"{use}{last}." for last in _lasts(facts, advice, cell))
+    said = next(text for text in (*lasting, f"{use}.") if _has_room(text, sure))
     parts = (
         HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
-        HeadlinePart(f"{use}{_lasts(facts, advice, cell)}.", f"{use}.", 0),
+        HeadlinePart(said, f"{use}.", 0),
         HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
         _passing(facts, advice),
         _harmful(facts, cell),
@@ -122,13 +125,17 @@ def _fitted(parts: Sequence[HeadlinePart], sure: str) -> str:
     for k in sorted(range(len(parts)), key=lambda k: parts[k].rank):
         for text in (parts[k].text, parts[k].short):
             longer = [*shown[:k], text, *shown[k + 1 :]]
-            words, numbers = counted(" ".join([*longer, sure]))
-            if words <= WORDS - _MARGIN and numbers <= NUMBERS:
+            if _has_room(*longer, sure):
                 shown = longer
                 break
         else:
             shown[k] = "" if parts[k].rank else parts[k].short
     return " ".join(each for each in shown if each)
+
+
+def _has_room(*texts: str) -> bool:
+    words, numbers = counted(" ".join(texts))
+    return words <= WORDS - _MARGIN and numbers <= NUMBERS
 
 
 def _gradient(facts: Facts, cell: Cell) -> str:
@@ -163,20 +170,26 @@ def _peak(facts: Facts, cell: Cell) -> Peak | None:
     return peak if peak.gain.low > 0 and not taken.helps(cell) else None
 
 
-def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
+def _lasts(facts: Facts, advice: Advice, cell: Cell) -> tuple[str, ...]:
+    """For how many updates, in forms that take less and less room: of one horizon alone, where
+    others of the range are not known to last as long."""
     rehearsed, gain = facts.rehearsal, facts.gains.get(cell)
     said = (gain is None or not gain.low > 0) and _peak(facts, cell) is not None
     if rehearsed is None or advice.updates is None or said:
-        return ""
+        return ()
     # The rate, where nobody gave one and the usual one is too long a step.
     smaller = rehearsed.assumed and rehearsed.rate < RATE
     by = f" ({stepping(rehearsed.optimizer, rehearsed.rate)})" if smaller else ""
+    if advice.updates == 1 and not rehearsed.at_least(cell):
+        return (f"; stop after one update{by} and measure again",)
+    last = f"lasts about {advice.updates} updates{by}"
     if rehearsed.at_least(cell):
-        last = f"{advice.updates} updates, until the critic's next fit"
-        return f"; lasts at least {last}{by}"
-    if advice.updates == 1:
-        return f"; stop after one update{by} and measure again"
-    return f"; lasts about {advice.updates} updates{by}"
+        last = f"lasts at least {advice.updates} updates, until the critic's next fit{by}"
+    others = [(cell[0], h) for h in facts.close(cell)]
+    known = [rehearsed.holds(each) or 0 for each in others if each in rehearsed.cells]
+    if len(known) == len(others) and min(known) >= advice.updates:
+        return (f"; {last}",)
+    return f"; h = {cell[1]} {last}", f"; one of them {last}"
 
 
 def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
@@ -295,21 +308,46 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         return "undecided: rehearsed only once"
     if advice.missing == "farther":
         assert facts.rehearsal is not None
-        fewest = facts.rehearsal.lowered_after(cell)
+        fewest, lasts = facts.rehearsal.lowered_after(cell), advice.updates
+        if fewest is not None and lasts is not None and fewest < lasts:
+            falls = f"{updates(fewest)} along it lower{'s' if fewest == 1 else ''} the return"
+            return f"undecided: {falls}, {lasts} raise it"
         return f"undecided how long it lasts: {fewest} updates along it lower the return"
     if advice.updates is not None:
-        return "undecided: smaller updates raise the return, one plain step is not shown to"
+        assert facts.rehearsal is not None
+        step = facts.rehearsal.plain_step
+        more = _judges(facts, decide(step, 0.0).more, step.n)
+        return f"undecided: smaller updates raise the return, one plain step is not shown to{more}"
     assert facts.realised is not None
-    more = facts.realised.missing(cell)
     one = key_numbers.one_update(facts, length=False)
-    return f"undecided: {one} is not shown to raise the return{_more(facts, more)}"
+    return f"undecided: {one} is not shown to raise the return{_missing(facts, cell)}"
 
 
 def _not_twice(facts: Facts, cell: Cell) -> str:
     """That both rehearsals have to show it, and how many more starts would."""
     told = facts.rehearsal
-    more = None if told is None or cell not in told.cells else told.more(cell)
-    return f"undecided: its updates are not shown to raise the return{_more(facts, more)}"
+    known = told is not None and cell in told.cells
+    more = _judges(facts, told.more(cell), told.judges) if told is not None and known else ""
+    return f"undecided: its updates are not shown to raise the return{more}"
+
+
+def _missing(facts: Facts, cell: Cell) -> str:
+    """How many judging starts would show what one step along it does."""
+    taken = facts.realised
+    if taken is None or cell not in taken.stepped:
+        return ""
+    return _judges(facts, taken.missing(cell), taken.judges)
+
+
+def _judges(facts: Facts, more: int | None, judges: int) -> str:
+    """(--judges 5500 needed, 3 min): of returns more starts to judge by are asked for."""
+    if not more or more < 0:
+        return ""
+    seconds = facts.seconds * (1 + _JUDGED * more / judges)
+    if seconds > _DAY:
+        return " (needs more than a day of judging starts)"
+    price = f", {duration(seconds)}" if isfinite(seconds) else ""
+    return f" (--judges {rounded_up(judges + more)} needed{price})"
 
 
 def _more(facts: Facts, more: int | None) -> str:
@@ -351,7 +389,10 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         if cell is not None:
             fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
             fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
-        sure = f"undecided with {taken.judges} starts" if cell is None else _not_twice(facts, cell)
+        highest = taken.best()
+        more = "" if highest is None or taken.harms(highest) else _missing(facts, highest)
+        sure = f"undecided with {taken.judges} starts{more}"
+        sure = sure if cell is None else _not_twice(facts, cell)
         kept = (
             HeadlinePart(f"{safe}{how}", safe, 0),
             HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
@@ -381,8 +422,8 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
             return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
         did = "lowers the return" if fallen else "is not shown to raise the return"
         text = f"{safe} {gains}, but one update {did}. Lower the rate or improve the critic first."
-        did = "lowered" if fallen else "did not raise"
-        sure = f"tested: updates {did} the return on fresh starts"
+        sure = "tested: updates lowered the return on fresh starts"
+        sure = sure if fallen else f"undecided: it may{_missing(facts, best)}"
         return Screen(text, "none", sure, numbers, figure, rest)
     name, at = facts.best
     harmful = [each for each in facts.own if facts.harmful(each)]
