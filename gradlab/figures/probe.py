@@ -288,10 +288,10 @@ def chosen_horizons(
 
 
 def growth_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Growth per step of the horizon: of the model gradient's variance, and of perturbations."""
+    """Growth per step of the horizon: of the gradient's variance, and of perturbations."""
     ax = ax or style.new_axes()
     looks = {
-        "growth": Look("log of the model gradient's variance", style.VERMILION, (0, (5, 1.6)), "s"),
+        "growth": Look("log of the gradient's variance", style.VERMILION, (0, (5, 1.6)), "s"),
         "lyapunov": Look("Lyapunov exponent λ of the closed loop", style.BLUE, "-", "o"),
     }
     drawn = {name: _curves_of(table, name) for name in looks}

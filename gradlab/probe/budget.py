@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf, isfinite
 from typing import final
 
 from gradlab import validation
@@ -48,7 +48,8 @@ class Budget:
         self.begun: float | None = None
         self.own = 0.0
         self._before = 0.0  # seconds of the log's earlier probes
-        self._always = self._bursts = self._episodes = self._guarded = 0.0
+        self._always = self._bursts = self._episodes = self._guarded = self._filed = 0.0
+        self.lent = 0.0  # seconds that first looks at the loop's parts will still take, on a loan
         self._looks = 0
 
     @property
@@ -101,12 +102,27 @@ class Budget:
         self._guarded += seconds
 
     @property
+    def tested(self) -> float:
+        """The share that what goes on takes: tests at every update, looks and their rows."""
+        goes_on = self._guarded + self._always + self._filed
+        return goes_on / self.elapsed if self.elapsed > 0 else 0.0
+
+    @property
+    def holds(self) -> float:
+        """Seconds of the loop after which the share will hold, beside what goes on; it may never.
+        Measurements and episodes wait until then."""
+        once = self.own - self.tested * self.elapsed + self.lent
+        return once / (self.share - self.tested) if self.tested < self.share else inf
+
+    @property
     def governed(self) -> float:
         """Seconds that are held against the share."""
         return self.own - max(self._guarded - GUARDED * self.share * self.elapsed, 0.0)
 
     @contextmanager
-    def paying(self, burst: bool = False, episode: bool = False) -> Iterator[list[float]]:
+    def paying(
+        self, burst: bool = False, episode: bool = False, row: bool = False
+    ) -> Iterator[list[float]]:
         """Counts what is done inside; the list then holds its seconds."""
         begun, price = self.clock(), [0.0]
         try:
@@ -116,6 +132,7 @@ class Budget:
             self.own += price[0]
             self._bursts += price[0] if burst else 0.0
             self._episodes += price[0] if episode else 0.0
+            self._filed += price[0] if row else 0.0
 
     def allows(self, price: float, loan: float = 0.0) -> bool:
         """Would the share still hold after something that takes `price` seconds, or be exceeded
@@ -142,11 +159,30 @@ class Budget:
     def until(self, price: float) -> float:
         """Seconds until something of `price` will be allowed, at the present pace of all else."""
         share = self.rest_share
-        lacking = self._rest + price - share * (self.elapsed + price)
+        return self._after(self._rest + price - share * (self.elapsed + price), share)
+
+    def episode_after(self, price: float) -> float:
+        """The same for a whole episode."""
+        own = (self._episodes + price) / self.for_episodes - price - self.elapsed
+        lacking = self.governed + price - self.share * (self.elapsed + price)
+        return max(own, self._after(lacking, self.share), 0.0)
+
+    def _after(self, lacking: float, share: float) -> float:
+        """Seconds until so much is saved of a share, beside what goes on."""
         if lacking <= 0:
             return 0.0
-        regular = (self._always + self._bursts) / self.elapsed if self.elapsed > 0 else share
-        return lacking / (share - min(regular, (ALWAYS + SIGNAL) * share))
+        spare = share - self.regular(share)
+        return (lacking + self.lent) / spare if spare > 0 else inf
+
+    def regular(self, share: float) -> float:
+        """The part of the time that goes on being taken of a share, by looks, bursts and what is
+        tested at every update."""
+        if not self.elapsed > 0:
+            return 0.0
+        sampled, filed, tested = (
+            x / self.elapsed for x in (self._always + self._bursts, self._filed, self._guarded)
+        )
+        return min(sampled, (ALWAYS + SIGNAL) * share) + filed + min(tested, GUARDED * self.share)
 
     def within(self, price: float, seconds: float) -> float:
         """The share at which something of `price` would be allowed so many seconds from now."""
@@ -195,6 +231,8 @@ class Due:
     hour: float = 0.0
 
     def __str__(self) -> str:
+        if not isfinite(self.wait):
+            return f"{self.what}: no {self.which} at this budget"
         when = f"in about {span(self.wait)}" if self.wait > 0 else "with the next updates"
         if not self.sure:
             when = f"in {span(self.wait)} or more, its price is not known yet"
@@ -218,12 +256,14 @@ class Due:
 
 
 def overdrawn(budget: Budget) -> str:
-    """The cost of setting up beyond the share, and from when on the share holds again."""
-    own = budget.governed
-    if not own > budget.share * budget.elapsed > 0:
+    """What was spent beyond the share, and from when on the share holds."""
+    if not budget.own > budget.share * budget.elapsed > 0:
         return ""
-    again = span(own / budget.share)
-    return f"start: {own:.2g} s, within {100 * budget.share:.3g}% after {again} of training"
+    text, most = f"probe: {budget.own:.2g} s so far", f"{100 * budget.share:.3g}%"
+    after = budget.holds
+    if isfinite(after):
+        return f"{text}, within {most} of the time after about {span(after)} of training"
+    return f"{text}, above {most}: tests of every update alone take {100 * budget.tested:.2g}%"
 
 
 def span(seconds: float) -> str:

@@ -126,7 +126,8 @@ class Looks:
 
     def every(self, update: int) -> int:
         """K, by the newest price and the time of an update so far."""
-        share = self.budget.for_episodes * self.budget.elapsed / max(update, 1)
+        spare = self.budget.share - self.budget.regular(self.budget.rest_share)
+        share = min(self.budget.for_episodes, spare) * self.budget.elapsed / max(update, 1)
         return max(CLOSEST, ceil(self._price / share) if share > 0 else CLOSEST)
 
     def waits(self, update: int, ended: bool) -> str:
@@ -139,7 +140,7 @@ class Looks:
         if not lacking:
             return text
         pace = self.budget.elapsed / max(update, 1)
-        soon = max((self._next - update) * pace, self.budget.episode_wait(self._price), 0.0)
+        soon = max((self._next - update) * pace, self.budget.episode_after(self._price))
         return f"{text}, first answer in about {span(soon + (lacking - 1) * every * pace)}"
 
     def close(self) -> None:

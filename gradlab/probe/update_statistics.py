@@ -338,6 +338,7 @@ class Repeats:
 FIRST = 4  # pairs of the burst that finds the price
 PAIRS = 32
 _LISTED = 5  # columns named per layer
+_PARTS = 4  # of a burst, at whose ends columns are looked at
 
 
 def columns_of(estimate: Signal) -> dict[str, Any]:
@@ -388,7 +389,7 @@ class Burst:
         )
         self._squares: list[Tensor] = []
         self._products: list[Tensor] = []
-        self._dead: list[Tensor] = []
+        self._zero: dict[int, list[Tensor]] = {}  # columns, by the number of the gradient
         self._samples: list[Tensor | None] = []
         self._batch: Tensor | None = None
         self._seen = False
@@ -422,8 +423,8 @@ class Burst:
             return
         if self._squares:
             self._products.append(self._old @ self._new)
-        else:
-            self._dead = self._zero_columns()
+        if len(self._squares) % max(self.pairs // _PARTS, 1) == 0:
+            self._zero[len(self._squares)] = self._zero_columns()
         self._squares.append(self._new @ self._new)
         self._samples.append(self._batch)
         self._old, self._new, self._seen = self._new, self._old, False
@@ -435,8 +436,11 @@ class Burst:
         again = Repeats.of([None if each is None else each.cpu().numpy() for each in self._samples])
         kept = fresh(again.shared)
         estimate = signal(np.asarray(x), np.asarray(y), kept, again.distinct)
-        self._new = self._old
-        dead = [a & b for a, b in zip(self._dead, self._zero_columns(), strict=True)]
+        # NaN says of no column whether it is reached.
+        known = [zero for k, zero in self._zero.items() if np.isfinite(y[k])]
+        if len(known) < 2:
+            known = [[torch.zeros_like(each) for each in self._zero[0]]]
+        dead = [torch.stack(each).all(0) for each in zip(*known, strict=True)]
         layers = [name for name, p in zip(self.names, self.parameters, strict=True) if p.ndim == 2]
         return {
             **columns_of(estimate),

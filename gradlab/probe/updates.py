@@ -32,7 +32,7 @@ from gradlab.probe.alarms.gradients import (
     spoilt,
 )
 from gradlab.probe.alarms.steps import thrown_away
-from gradlab.probe.budget import Budget, overdrawn
+from gradlab.probe.budget import Budget, overdrawn, span
 from gradlab.probe.critics import Critic, Turns, rate_of
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.leaks import ModelGradients
@@ -150,6 +150,7 @@ class Updates:
         # By optimiser: how many tensors its groups have, and the small ones of them.
         self._guarded: WeakKeyDictionary[Any, tuple[list[int], list[Tensor]]] = WeakKeyDictionary()
         self._small = shows_loss(loop.parameters)
+        self._told = False  # whether it was said when the first windows of returns are full
         self._promised = False  # whether it was said when the first measurement comes
         self._lost_at, self._origin = -1, ""  # the first update that was lost
         self._latches = {NONFINITE: Latch(), LOST_CRITIC: Latch()}  # of accelerators
@@ -396,7 +397,7 @@ class Updates:
         self.budget.pay(begun)
         if self.count >= self._row and self._statistics.looked >= _LEAST:
             self._row = _next_row(self.count)
-            with self.budget.paying():  # a log that is opened is no price of a look
+            with self.budget.paying(row=bool(self._filed)):  # the first row opens the log
                 self.file_vitals()
         self._due = self.watch.hook.on = self.budget.look()
         self.watch.counting = self._looks % STRIDE == 0
@@ -422,6 +423,8 @@ class Updates:
             return
         row["learning_rate"] = rate_of(self.optimizer, held)
         row |= {} if self.critic is None else self.critic.row()
+        means, episodes = self.notes.row()
+        self._file_episodes(episodes)  # before it is said when there are enough
         spent = {
             "marked": int(self._marked),
             "own_seconds": self.budget.own,
@@ -429,9 +432,7 @@ class Updates:
             "spent": self.budget.spent,
             "due": self._waits(ended),
         }
-        means, episodes = self.notes.row()
         self._filed = self._file("vitals", row | means | spent)
-        self._file_episodes(episodes)
 
     def _file_episodes(self, episodes: list[dict[str, Any]]) -> None:
         for each in episodes:
@@ -477,9 +478,22 @@ class Updates:
         wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
         waiting = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in waiting]
-        looks = "" if self.looks is None else self.looks.waits(self.count, ended)
-        words = [overdrawn(self.budget), looks, *words]
-        return "; ".join(each for each in words if each)
+        looks = self._episodes_due(ended)
+        if not ended and looks and not self._told:  # once: a row says it anew
+            self._told = True
+            self.log.say("; ".join(filter(None, (looks, overdrawn(self.budget)))))
+        return "; ".join(filter(None, (overdrawn(self.budget), looks, *words)))
+
+    def _episodes_due(self, ended: bool) -> str:
+        """When the first two windows of returns are full, in words."""
+        if self.looks is not None:
+            return self.looks.waits(self.count, ended)
+        own = self._returns["episodes"]
+        lacking = max(2 * own.window - own.count, 0)
+        if ended or not own.count or not lacking:
+            return ""
+        left = span(lacking * self.budget.elapsed / own.count)
+        return f"returns: first answer in about {left}, {lacking} more training episodes"
 
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
         """A row, when one is due; where measuring fails, all else goes on without it."""

@@ -14,6 +14,7 @@ import torch
 import gradlab
 from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
 from gradlab.probe.row_sinks import AlarmLog, NoSink
+from gradlab.probe.update_statistics import PAIRS, Burst
 from gradlab.runs.probe.schema import tables
 from gradlab.runs.training import probe_results
 from tests.probe.planted_rows import NAN, bound, burst, measured, steps, vitals
@@ -193,3 +194,34 @@ def test_what_is_no_step_is_told_and_the_loop_goes_on(step):
             with probe(step):
                 policy(torch.zeros(1, 2)).sum().backward()
     assert len(caught) == 1 and probe.off
+
+
+@pytest.mark.parametrize("lost", [(), (0,), (32,), (0, 32), (0, 8, 16, 24), (0, 8, 16, 24, 32)])
+def test_a_gradient_that_is_not_finite_hides_no_dead_input(lost):
+    """The second input is 0 in every batch, the third in all but the one of update 16."""
+    layer = torch.nn.Linear(3, 1)
+    burst = Burst(list(layer.parameters()), ["weight", "bias"], PAIRS)
+    for k in range(PAIRS + 1):
+        layer.weight.grad = torch.tensor([[1.0, 0.0, float(k == 16)]])
+        layer.bias.grad = torch.ones(1) * (NAN if k in lost else 1.0)
+        if k in lost:
+            layer.weight.grad.fill_(NAN)
+        burst.see(None)
+        burst.commit()
+    seen = {0, 8, 16, 24, 32} - {*lost}
+    dead = [1, *([] if 16 in seen else [2])] if len(seen) > 1 else []
+    row = burst.row()
+    assert row["dead_inputs"] == len(dead)
+    assert row["dead_where"] == (f"weight: {', '.join(map(str, dead))}" if dead else "")
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_a_gradient_is_the_simulators_where_there_is_no_model(prior):
+    variance = np.ones((4, 11))
+    variance[1] = 1.0 if prior else NAN
+    row = measured(variance=variance, kept_high=3, **EXPONENTIAL)
+    found = examine("measured", AlarmEvidence([row], 1, ("0.weight",)))
+    told = {alarm.kind: alarm.message for alarm in found}
+    whose = "the model gradient" if prior else "the gradient through the true dynamics"
+    for kind in ("variance doubling time", "worse than without a model"):
+        assert whose in told[kind] and ("model gradient" in told[kind]) is prior

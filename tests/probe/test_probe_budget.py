@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.probe import sampler, update_statistics
-from gradlab.probe.budget import ALWAYS, UNSEEN, Budget
+from gradlab.probe.budget import ALWAYS, UNSEEN, Budget, overdrawn, span
 from gradlab.probe.measured import Past
 from gradlab.probe.update_statistics import FIRST, PAIRS
 from gradlab.reporting import probe_page
@@ -131,6 +131,41 @@ def test_a_budget_allows_exactly_its_share():
         clock.now += 10.0
     assert price == [10.0] and budget.spent == pytest.approx(0.1)
     assert not budget.allows(0.01)
+
+
+@pytest.mark.parametrize("tests", [0.0, 0.03])
+def test_the_share_holds_from_when_it_was_said_to(tests):
+    """A start of 4 s, then 1 s of the loop at a time, of which so much are tests."""
+    clock = Clock(100.0)
+    budget = Budget(0.05, clock)
+    with budget.paying():
+        clock.now += 4.0
+    budget.begin()
+    for _ in range(10):
+        begun = clock.now
+        clock.now += tests / UNSEEN
+        budget.guard(begun)
+        clock.now += 1.0 - tests / UNSEEN
+    held = budget.holds
+    assert f"after about {span(held)} of training" in overdrawn(budget)
+    while budget.spent > 0.05:
+        begun = clock.now
+        clock.now += tests / UNSEEN
+        budget.guard(begun)
+        clock.now += 1.0 - tests / UNSEEN
+    assert budget.elapsed == pytest.approx(held, abs=1.5) and overdrawn(budget) == ""
+
+
+def test_a_share_that_tests_of_every_update_exceed_is_never_promised():
+    clock = Clock(100.0)
+    budget = Budget(0.05, clock)
+    budget.begin()
+    begun = clock.now
+    clock.now += 0.1
+    budget.guard(begun)
+    clock.now += 0.9
+    said = "above 5%: tests of every update alone take 17%"
+    assert said in overdrawn(budget) and budget.holds == float("inf")
 
 
 def test_episodes_wait_until_the_start_is_paid_back():

@@ -237,3 +237,17 @@ def test_faults_stand_on_the_first_screen(tab, run, tmp_path):
     quiet = probe_page.page(load(written(tmp_path / "sound.h5", sound)))
     first_screens.check_first_screen(tab, quiet, tmp_path)
     assert quiet.screen.light != "none" and quiet.screen.figure == "returns"
+
+
+def test_without_a_prior_model_no_line_speaks_of_a_model_gradient(tmp_path):
+    """What growth and the longest horizon are about is then the simulator's gradient."""
+    row = measurement(500, chosen_estimator=3, jacobian_error=np.nan)
+    for name in ("variance", "bias2", "mse", "cosine"):
+        for key in [each for each in row if each.startswith(name)]:
+            row[key] = row[key].copy()
+            row[key][1:3] = np.nan
+    rows = {"vitals": [window(k) for k in range(1, 6)], "measured": [row]}
+    run = load(written(tmp_path / "run.h5", rows))
+    told = [each.text for each in verdict(run) if each.about in ("rivals", "variance")]
+    assert len(told) == 2 and all("the gradient through the true dynamics" in x for x in told)
+    assert not [each.text for each in verdict(run) if "model gradient" in each.text]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 import gradlab
 from gradlab.data.noise import child
 from gradlab.errors import InputError
+from gradlab.probe import updates
 from gradlab.probe.alarms.steps import IN_A_ROW, KIND, fallen
 from gradlab.probe.returns import CLOSEST
 from gradlab.reporting.kinds import screen_of
@@ -22,7 +24,7 @@ from gradlab.runs.probe.returns import LEAST, WINDOW, Returns
 from gradlab.statistics.over_groups import difference_of_means
 from gradlab.storage.journal import Journal
 from tests.probe import planted_probe
-from tests.probe.small_loops import net
+from tests.probe.small_loops import Clock, net
 from tests.racing.small_environments import Drawing, Sliding, gain_of
 
 
@@ -52,6 +54,61 @@ def test_rows_are_returns_of_whole_episodes_from_fresh_resets():
     assert values(rows) == pytest.approx(expected, rel=1e-5)
     updates = [row["update"] for row in rows if "returns/value" in row]
     assert set(np.diff(updates)) == {CLOSEST} and (WINDOW - 1) * CLOSEST >= LEAST
+
+
+@pytest.mark.parametrize(("tests", "share"), [(0.0, 0.05), (0.03, 0.05)])
+def test_the_first_answer_comes_when_it_was_announced(tests, share, monkeypatch, capsys):
+    """Tests of every update that take so many seconds of one, and episodes of 1 s."""
+    clock = Clock()
+
+    def lost(small: Any) -> bool:
+        clock.now += tests / 1.7
+        return False
+
+    class Slow(Sliding):
+        def step(self, action: Any) -> Any:
+            clock.now += 0.1
+            return super().step(action)
+
+    rows: list[dict[str, Any]] = []
+
+    def log(row: dict[str, Any]) -> None:
+        rows.append(row | {"at": clock.now})
+
+    monkeypatch.setattr(updates, "lost", lost)
+    policy = gain_of(-1.0)
+    optimizer = torch.optim.SGD(policy.parameters(), 0.0)
+    probe = gradlab.Probe(policy, optimizer, env=Slow, log=log, overhead_budget=share, clock=clock)
+    probe.budget.own += 20.0  # a start
+    for step in range(8_000):
+        clock.now += 1.0 - tests
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 1)).square().mean().backward()
+        optimizer.step()
+        if sum("returns/value" in row for row in rows) == 2 * WINDOW:
+            break
+    (said,) = re.findall(r"first answer in about (\d+) (minutes|hours)", capsys.readouterr().err)
+    first = next(row["at"] for row in rows if "vitals/due" in row)
+    promised = int(said[0]) * {"minutes": 60, "hours": 3600}[said[1]]
+    assert clock.now - first == pytest.approx(promised, rel=0.1)
+
+
+def test_training_episodes_say_when_their_first_windows_are_full(capsys):
+    rows, clock = [], Clock()
+    policy = gain_of(-1.0)
+    probe = gradlab.Probe(policy, log=rows.append, clock=clock)
+    for step in range(500):
+        clock.now += 1.0
+        with probe(step):
+            policy(torch.randn(8, 1)).square().mean().backward()
+        if step % 50 == 0:
+            probe.note(episode_return=1.0)
+    said = [row["vitals/due"] for row in rows if "vitals/due" in row]
+    assert "returns: first answer in about 12 minutes, 14 more training episodes" in said[0]
+    assert "returns: first answer in about 10 minutes, 12 more training episodes" in said[1]
+    words = "gradlab probe: returns: first answer in about 12 minutes, 14 more training episodes\n"
+    assert capsys.readouterr().err == words  # once
 
 
 def dropping() -> nn.Module:

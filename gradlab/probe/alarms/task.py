@@ -23,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.probe.alarms.evidence import FEWEST, AlarmEvidence, AlarmTest
+from gradlab.runs.identity import by_default
+from gradlab.runs.probe.schema import ESTIMATORS, judged
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
-from gradlab.wording import horizons
+from gradlab.wording import gradient, horizons
 
 DATA, MODEL = 0, 1  # indices of estimators
 _DIRECTION = ("cosine", "cosine_high")
@@ -44,9 +46,14 @@ def _doubling(evidence: AlarmEvidence) -> str | None:
     if not (horizon > 0 and low * horizon > log(2)) or sound:
         return None
     return (
-        f"the variance of the model gradient doubles every {log(2) / slope:.2g} steps (CI "
+        f"the variance of {_judged(evidence)} doubles every {log(2) / slope:.2g} steps (CI "
         f"{log(2) / high:.2g} to {log(2) / low:.2g}, {_starts(evidence)}): shorten the horizon"
     )
+
+
+def _judged(evidence: AlarmEvidence) -> str:
+    """The gradient at the longest horizon: the model's, where there is one."""
+    return gradient(by_default(ESTIMATORS)[judged(evidence.new)])
 
 
 def _diverging(evidence: AlarmEvidence) -> str | None:
@@ -124,7 +131,7 @@ def _worse_than_data(evidence: AlarmEvidence) -> str | None:
     if not gap - margin > 0 or not evidence.at("kept_high") < horizon:
         return None
     return (
-        f"the model gradient at horizon {horizon} has {exp(gap):.2g} times the error of the data "
+        f"{_judged(evidence)} at horizon {horizon} has {exp(gap):.2g} times the error of the data "
         f"gradient (at least {exp(gap - margin):.2g}, {_starts(evidence)}): shorten the horizon to "
         f"{evidence.at('chosen_horizon'):.0f}"
     )

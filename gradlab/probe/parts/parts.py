@@ -464,6 +464,7 @@ class Parts:
         if self._looks < GRACE:
             return True
         price = self._own / self._looks
+        self.budget.lent = price * max(FIRST - self._looks, 0)
         allowed = self.budget.share * (self.budget.elapsed + price)
         if self._looks < FIRST:
             return self._own + price <= LOAN * allowed

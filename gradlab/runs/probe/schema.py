@@ -120,6 +120,14 @@ ESTIMATORS = ("data", "model", "mixed", "true_dynamics")
 Row = Mapping[str, Any]
 
 
+def judged(row: Row) -> str:
+    """The estimator of a row of "measured" that growth and "over_data" are about: the model's,
+    where there is one."""
+    variance = np.asarray(row.get("variance", 0.0), dtype=float)
+    named = variance.ndim == 0 or bool(np.isfinite(variance[ESTIMATORS.index("model")]).any())
+    return "model" if named else "true_dynamics"
+
+
 def tables(
     parameters: int, actions: int, horizon: int | None, seeds: Sequence[int] | None = None
 ) -> dict[str, Table]:
@@ -179,7 +187,7 @@ SUCCESSIVE = {
     "snr": ProbeColumn(unit="|E g|² / tr Cov(g), of one batch"),
     "noise_scale": ProbeColumn(unit="batches after which noise and signal are equal"),
     "cosine": ProbeColumn(unit="of one batch's gradient with the mean gradient"),
-    "dead_columns": ProbeColumn(unit="columns of weights, exactly 0 at both ends"),
+    "dead_columns": ProbeColumn(unit="columns of weights, exactly 0 at 5 finite gradients"),
     "columns": ProbeColumn(unit="columns of weights"),
     "dead_inputs": ProbeColumn(unit="columns of the first layer's weights"),
     "dead_where": ProbeColumn(text=True),

@@ -18,7 +18,7 @@ from gradlab.probe.alarms.evidence import FEWEST
 from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio, in_ranges
 from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.runs.probe.schema import ESTIMATORS, judged
 from gradlab.runs.probe.tables import jacobian_ratio, signals
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
@@ -34,7 +34,7 @@ from gradlab.wording import ratio as sized
 _RISK = 0.05  # of an interval
 RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
 MODEL = ESTIMATORS.index("model")
-_OF_DATA, _OF_MODEL = (gradient(by_default(ESTIMATORS)[e]) for e in ESTIMATORS[:2])
+_NAMED = {name: gradient(each) for name, each in by_default(ESTIMATORS).items()}
 OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
     "growth",
@@ -272,7 +272,7 @@ def _usable(run: ProbeRun) -> str:
     perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
     usable = in_ranges(range(len(mse)), surely.tolist(), perhaps.tolist())
     rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least error, 95% each"
-    text = usable_text(_OF_MODEL, usable, rule)
+    text = usable_text(_NAMED["model"], usable, rule)
     return text[0].lower() + text[1:]
 
 
@@ -290,16 +290,18 @@ def _judged(
 
 
 def _rivals(run: ProbeRun) -> Sentence | None:
-    """The model gradient at the longest horizon against the data gradient."""
+    """The gradient at the longest horizon, through the model where there is one, against the data
+    gradient."""
     gap, se = (run.measured[name] for name in ("over_data", "over_data_se"))
     low, high = gap - Z * se, gap + Z * se
     turned = run.measured["step"][(high < 0) if gap[-1] > 0 else (low > 0)]
     before = f"the other way round at step {turned[-1]:,.0f}" if len(turned) else ""
+    whole = _longest(run)
     return _judged(
-        run, "rivals", f"Error of one batch of {_OF_MODEL}, h = {run.horizon}, over that of "
-        f"{_OF_DATA}", _number(run, "over_data"), 0.0,
+        run, "rivals", f"Error of one batch of {whole}, h = {run.horizon}, over that of "
+        f"{_NAMED['data']}", _number(run, "over_data"), 0.0,
         sized(_exp(gap[-1]), _exp(low[-1]), _exp(high[-1])), "the data gradient is better",
-        "the model gradient is better", before,
+        f"{whole} is better", before,
     )  # fmt: skip
 
 
@@ -366,7 +368,7 @@ def _variance(run: ProbeRun) -> Sentence | None:
         return None
     low, high = slope - Z * se, slope + Z * se
     evidence, text = _newest(run, "growth_evidence"), f"{two(slope)} (CI {span(low, high)})"
-    what = f"Growth of the variance of {_OF_MODEL}, log per step, up to h = {run.horizon}"
+    what = f"Growth of the variance of {_longest(run)}, log per step, up to h = {run.horizon}"
     if low <= 0:
         said, decided = "no exponential growth", high < 0
     elif evidence < -DECISIVE:
@@ -389,6 +391,11 @@ def _exponent(run: ProbeRun) -> Sentence | None:
         run, "growth", "Growth of perturbations of the closed loop, λ per step", rate, 0.0,
         _with_ends(rate), grown, "they die out",
     )  # fmt: skip
+
+
+def _longest(run: ProbeRun) -> str:
+    """The gradient that is judged at the longest horizon."""
+    return _NAMED[judged({"variance": run.measured["variance"][-1]})]
 
 
 def _exp(x: float) -> float:
