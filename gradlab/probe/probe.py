@@ -269,7 +269,8 @@ class Probe:
 
         Args:
             reward, value: of every step, as paid, and of the state that it begins in.
-            ended: whether step t ended an episode; truncated: by its time limit.
+            ended: whether step t ended an episode (CleanRL's dones say it of the step before:
+                torch.cat([dones[1:], next_done[None]])); truncated: by its time limit.
             last_value: of the states after the last step, [N].
             advantage: before it is normalised.
             discount, trace: γ and λ.

@@ -372,6 +372,25 @@ def test_ends_of_one_step_earlier_are_told():
     assert "one step earlier" in told(r | {"advantage": summed(r, ended=shifted)}, "rollout")[1][0]
 
 
+@pytest.mark.parametrize("ends", [[(39, 0), (39, 1), (39, 2)], [], [(7, 0), (39, 1)]])
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_flags_of_the_state_before_a_step_are_no_fault_of_the_loop(ends, first):
+    """CleanRL's dones, also where episodes end exactly with the rollout, or begin with it: alone
+    they look like a value after the last step that is missing, or dones that are not used."""
+    r = rollout()
+    ended = torch.zeros(40, 3)
+    for place in ends:
+        ended[place] = 1.0
+    dones = torch.cat([torch.full((1, 3), first), ended[:-1]])
+    given = r | {"advantage": summed(r, ended=ended)}
+    found, alarms = told(given | {"ended": dones}, "rollout")
+    assert not alarms and found["state"] in ("off", "sound")
+    if ended.any():
+        assert "torch.cat([dones[1:], next_done[None]])" in found["proof"]
+    handed = torch.cat([dones[1:], ended[-1:]])
+    assert told(given | {"ended": handed}, "rollout")[0]["state"] == "sound"
+
+
 @pytest.mark.parametrize("handed", [True, False])
 def test_time_limits_that_are_ends_are_told(handed):
     r = rollout(truncated=True)

@@ -152,6 +152,12 @@ class Advantages:
                 f"advantages are not GAE's of the given values ({self._rest:.2g} is left): "
                 f"hand them over before they are normalised"
             )
+        if self._found == "late":
+            return off(
+                "they fit ended of the next step, and at the last one either: hand over whether "
+                "step t itself ended an episode, of CleanRL's dones "
+                "torch.cat([dones[1:], next_done[None]])"
+            )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
         if self._found == "":
             return CheckAnswer("sound", proof, self._rest, _ROUNDING, self._looks)
@@ -188,6 +194,7 @@ class Rollout:
         e = self.ended.double()
         shifted = torch.cat([torch.zeros_like(e[:1]), e[:-1]])
         found = {
+            "late": self._late(e),
             "unended": self._left(torch.zeros_like(e)),
             "inverted": self._left(1 - e),
             "negated": replace(self, advantage=-self.advantage)._left(e, final=self.final_value),
@@ -201,6 +208,15 @@ class Rollout:
         if self.final_value is None:
             return {"cut": self._left(e)} | found
         return {"": self._left(e, final=self.final_value), "cut": self._left(e)} | found
+
+    def _late(self, e: Tensor) -> Tensor:
+        """Of flags that belong to the state before a step; those of the last one are not known. No
+        mistake of the loop's, and where a rollout has no other end not to be told from one."""
+        goes_on, ends = (
+            self._left(torch.cat([e[1:], torch.full_like(e[:1], last)]), final=self.final_value)
+            for last in (0.0, 1.0)
+        )
+        return torch.where(goes_on.abs() < ends.abs(), goes_on, ends)
 
     def _left(
         self, ended: Tensor, discount: float | None = None, trace: float | None = None,
@@ -216,7 +232,7 @@ class Rollout:
         return expected + (0.0 if final is None else gamma * final.double()) - advantage
 
 
-_ORDER = ("", "cut", "shifted", "unended", "inverted", "negated", "exchanged", "unfinished")
+_ORDER = ("", "cut", "late", "shifted", "unended", "inverted", "negated", "exchanged", "unfinished")
 _FORMULAS = {
     "cut": "treat time limits as ends: is the value of the last observation added where an "
     "episode is truncated? (A reward that holds it already is to be handed over as it was paid.)",
