@@ -122,6 +122,12 @@ def batches(samples: float) -> str:
     return str(max(1, rounded_up(ceil(samples)))) if samples < 1e9 else f"{samples:.1e}"
 
 
+def states_each(batch: int, update: int) -> str:
+    """256 states (N′); 64 states (N′ / 4): of a batch beside that of the user's update."""
+    part = round(update / batch)
+    return f"{batch} states (N′{f' / {part}' if part > 1 else ''})"
+
+
 def steps(count: int) -> str:
     return "1 step" if count == 1 else f"{count} steps"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
+from safetensors import SafetensorError, safe_open
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
@@ -129,18 +131,14 @@ class Choose:
         from gradlab.runs.profile import load
         from gradlab.verdicts.choice import chosen
 
+        profile = load(self.file)
+        start = _start(profile, self.file)
         choice, screen = chosen(
-            load(self.file),
-            self.batch,
-            self.estimator or None,
-            self.by,
-            self.iteration,
-            self.ramp,
+            profile, self.batch, self.estimator or None, self.by, self.iteration, self.ramp, start
         )
-        document: Document = of_screen(screen) | {
-            "best": best_table(choice).to_dict("records"),
-            "run": str(self.file),
-        }
+        document: Document = of_screen(screen) | {"best": best_table(choice).to_dict("records")}
+        document |= {"train": choice.command} if choice.command else {}
+        document["run"] = str(self.file)
         for name, mixing in (("pair", choice.pair), ("several", choice.several)):
             if mixing is not None:
                 document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
@@ -148,6 +146,41 @@ class Choose:
         return document
 
 
+def _start(profile: Profile, run: Path) -> list[str]:
+    """The words that name a run's task and networks for `gradlab train`; none where it was not made
+    by `gradlab measure`, or begins with networks or a model that no row begins with."""
+    asked = _asked(profile)
+    if asked is None or asked.gradient_model or not (asked.model or "x.safetensors").endswith(_OWN):
+        return []
+    words = [asked.task, *(word for group in asked.settings for word in ("--set", *group))]
+    words += ["--model", "learned"] if asked.model else []
+    for kind, held in (("policy", "policy"), ("critic", "q_critic")):
+        file = getattr(asked, kind) or str(arguments.beside(run, kind))
+        if not file.endswith(_OWN) or _kind(file) != held:
+            return []
+        words += [f"--{kind}", file]
+    return words
+
+
+def _kind(file: str) -> str:
+    """Of a network on disk, as `networks.checkpoint` names it, read without torch; "" if none."""
+    try:
+        with safe_open(file, framework="np") as network:
+            about = json.loads((network.metadata() or {})["gradlab.architecture"])
+        return str(about["kind"])
+    except (KeyError, TypeError, OSError, SafetensorError, ValueError, RecursionError):
+        return ""
+
+
+def _asked(profile: Profile) -> Measure | None:
+    """The command that made a run; None where no `gradlab measure` did."""
+    words = shlex.split(str(profile.config.get("command", "")))
+    if words[:2] != ["gradlab", "measure"]:
+        return None
+    return tyro.cli(Measure, args=words[2:], config=(FlagCreatePairsOff,))
+
+
+_OWN = ".safetensors"
 _AGAIN = (
     "The run holds no substitutions: they were computed again from its task, policy and critic "
     "(--keep stores them; `gradlab measure --attribute` computes them at once)."
@@ -205,13 +238,12 @@ def _again(profile: Profile, run: Path) -> Profile:
     with undisturbed():
         from gradlab.measurement.attribution import attributed_again
 
-    words = shlex.split(str(profile.config.get("command", "")))
-    if words[:2] != ["gradlab", "measure"]:
+    made = _asked(profile)
+    if made is None:
         raise InputError(
             f"{run} holds no substitutions and was not made by `gradlab measure`, whose command "
             f"names task, policy and critic: measure again with attribute=True"
         )
-    made = tyro.cli(Measure, args=words[2:], config=(FlagCreatePairsOff,))
     files = {
         kind: getattr(made, kind) or str(arguments.beside(run, kind))
         for kind in ("policy", "critic")

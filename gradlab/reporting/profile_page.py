@@ -27,7 +27,7 @@ from gradlab.verdicts.choice import cells_words, statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence, decays, evidence, first_screen
 from gradlab.verdicts.screen import Screen
-from gradlab.wording import label, percent, stepping
+from gradlab.wording import label, percent, states_each, stepping
 
 _GAIN = "Gain of a step"
 _LASTING = "For how many updates it lasts"
@@ -272,9 +272,9 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
     assumed = " (assumed: give yours with --lr and --optimizer)" if rehearsed.assumed else ""
     caption = (
         f"Updates by {stepping(rehearsed.optimizer, rehearsed.rate)}{assumed}, batches of "
-        f"{rehearsed.batch}, with critic, model and visited states as they are; the return of "
-        f"{rehearsed.judges} fresh starts. A gradient lasts up to its highest point, the "
-        f"recommended one as far as a second rehearsal shows it, too."
+        f"{states_each(rehearsed.batch, profile.batch)}, with critic, model and visited states as "
+        f"they are; the return of {rehearsed.judges} fresh starts. A gradient lasts up to its "
+        f"highest point, the recommended one as far as a second rehearsal shows it, too."
     )
     drawn = partial(figures.return_over_updates, table, chosen=best)
     return [panel("return_over_updates", _LASTING, caption, drawn)]

@@ -14,7 +14,8 @@
             none     the policy is kept, or a check failed
 
 Where a premise of every gain fails, as with a critic of another reward, returns alone decide; no
-gradient is followed whose Jacobians are lost.
+gradient is followed whose Jacobians are lost. They alone decide, too, beside a true gradient whose
+standard error is above a quarter of it, or carried by few starts.
 """
 
 from __future__ import annotations
@@ -72,14 +73,17 @@ def advise(facts: Facts) -> Advice:
 
 
 def believed(facts: Facts) -> Facts:
-    if not facts.void:
+    """Without gains, where a premise of them fails or the true gradient is not precise."""
+    if not facts.void and not facts.uncertain:
         return facts
     nothing: dict[Cell, Number] = {}
-    jumps = None if "simulator" in facts.detached else facts.jumps
-    return replace(
-        facts, gains=nothing, batch_gains=nothing, best=None, chosen=None, beyond=None,
-        disagreements=(), jumps=jumps,
+    facts = replace(
+        facts, gains=nothing, batch_gains=nothing, best=None, chosen=None, beyond=None
     )  # fmt: skip
+    if not facts.void:
+        return facts
+    jumps = None if "simulator" in facts.detached else facts.jumps
+    return replace(facts, disagreements=(), jumps=jumps)
 
 
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:

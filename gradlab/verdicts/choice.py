@@ -6,8 +6,9 @@ says what the report of the measurement says (`verdicts.measurement.recommendati
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from math import exp, isfinite, log
 
@@ -17,10 +18,11 @@ from gradlab.errors import InputError
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import COSINE, EXCESS
 from gradlab.runs.profile import Profile, check_profile
+from gradlab.runs.stages import trimming
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.quantities import QUANTITIES
-from gradlab.verdicts.advice import advise
+from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text
@@ -312,7 +314,6 @@ def screen(choice: Choice) -> Screen:
     if choice.beyond is not None:
         cell, gain = choice.beyond.cell, choice.beyond.gain
         text += f" With simulator states: {cell_words(choice, cell)}, gain {cosine(gain.clipped)}."
-    text += _to_train(choice, best.cell) if helps else ""
     also = choice.direction
     judged = [best] if also is None or also is best else [best, also]
     facts = tuple(_fact(choice, each) for each in judged)
@@ -321,18 +322,39 @@ def screen(choice: Choice) -> Screen:
     return Screen(text, light, sure, facts, None, rest)
 
 
-def _to_train(choice: Choice, cell: Cell) -> str:
-    """The command that follows a gradient from the measured networks; "" where no row does."""
+_PLACES = ("TASK", "--policy", "FILE", "--critic", "FILE")
+_CAREFUL = "1e-5"  # of a policy that is good already: docs/howto/choose_and_train.md
+
+
+def _to_train(
+    choice: Choice, cell: Cell, profile: Profile, start: Sequence[str], advice: Advice | None = None
+) -> str:
+    """The command that follows a gradient with the settings of its measurement, as rehearsed: every
+    update on a batch of its own; "" where no row does.
+
+    Args:
+        start: the words that name task and networks.
+        advice: what is advised of that cell, where it is that of the report.
+    """
     name, h = cell
     rows = {
-        "first": f"mpg-v2 TASK --horizons {h} --weights 1",
-        "all": f"n-step-adp TASK --horizons {h} --beta 0",
+        "first": f"mpg-v2 --horizons {h} --weights 1 --delay 1",
+        "all": f"n-step-adp --horizons {h} --beta 0",
     }
-    identity = choice.identities[name]
-    if identity.systems != ("model", "model") or identity.actions not in rows or not h:
+    identity, config = choice.identities[name], profile.config
+    followed = identity.systems == ("model", "model") and identity.actions in rows and h
+    if not (start and followed) or trimming(config) or config.get("entropy", 0.0):
         return ""
-    networks = "--policy FILE --critic FILE --policy-rate 1e-5"
-    return f" To train with it: `gradlab train {rows[identity.actions]} {networks}`."
+    row, options = rows[identity.actions].split(" ", 1)
+    rehearsed, rate, length = profile.rehearsal, _CAREFUL, ""
+    if advice is not None and advice.updates is not None and rehearsed is not None:
+        length = f" --iterations {advice.updates}"
+        rate = f"{rehearsed.rate:.2g}" if rehearsed.optimizer == "adam" else rate
+    ends = f"--termination {config['termination']} " if "termination" in config else ""
+    return (
+        f"gradlab train {row} {shlex.join(start)} {options} --reuse 1 --batch {choice.batch} "
+        f"{ends}--policy-rate {rate}{length}"
+    )
 
 
 def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
@@ -435,20 +457,28 @@ def chosen(
     by: Criterion | None = None,
     iteration: int | None = None,
     ramp: int | None = None,
+    start: Sequence[str] = _PLACES,
 ) -> tuple[Choice, Screen]:
-    """The choice and its first screen; arguments and errors as of `choose`."""
+    """The choice and its first screen; arguments and errors as of `choose`.
+
+    Args:
+        start: the words that name task and networks in a command that trains; () where none does.
+    """
     check_profile(profile)
     if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
         raise InputError(f"nothing can be chosen: {recommendation(facts(profile)).headline}")
     choice = choice_of(profile, batch, estimators, by, iteration, ramp)
     asked = batch is None and not estimators and by in (None, "gain")
     first = screen(choice)
+    best, advice = choice.best or choice.mse or choice.direction, None
+    cell = None if best is None or first.light == "none" else best.cell
     if asked and choice.by in (None, "gain"):
-        # What the report says, with the command that follows it and the sentences of the choice.
+        # What the report says, with the sentences of the choice.
         read = facts(profile)
-        said, cell = recommendation(read), advise(read).cell
-        follow = "" if cell is None else _to_train(choice, cell)
-        first = replace(said, headline=f"{said.headline}{follow}", figure=None, rest=first.rest)
+        advice = advise(read)
+        cell, first = advice.cell, replace(recommendation(read), figure=None, rest=first.rest)
+    command = "" if cell is None else _to_train(choice, cell, profile, start, advice)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
-    return replace(choice, recommendation=text), first
+    follow = [f"To train with it: {command}"] if command else []
+    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers, *follow])
+    return replace(choice, recommendation=text, command=command), first

@@ -49,6 +49,7 @@ class Facts:
         beyond: the cell of largest gain that needs the simulator's states, where it is shown to
             gain notably more than `best`.
         carried: share of the truth's square that 1% of the starts carry, where that is too much.
+        wanted: further starts that would make an imprecise truth precise; 0: none, or not known.
         realised: None where no steps were taken; disagreements: steps whose realised gain is not
             what it is to first order.
         rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
@@ -80,10 +81,17 @@ class Facts:
     void: tuple[str, ...] = ()
     beyond: Cell | None = None
     carried: float = 0.0
+    wanted: int = 0
     premise: str = ""
     rehearsal: Rehearsal | None = None
     jumps: Jumps | None = None
     detached: frozenset[str] = frozenset()
+
+    @property
+    def uncertain(self) -> bool:
+        """Is the true gradient so imprecise that it tells which of two gradients is nearer, and
+        no gain?"""
+        return self.truth == "imprecise" and not self.void
 
     def lost(self, cell: Cell) -> bool:
         """Does a gradient rest on Jacobians that are lost?"""
@@ -187,6 +195,7 @@ def facts(profile: Profile) -> Facts:
         premise=f"{premise[:1].upper()}{premise[1:]}." if premise else "",
         beyond=beyond,
         carried=float(profile.truth.get("concentration", 0.0)) if few else 0.0,
+        wanted=max(0, int(profile.truth.get("missing", 0))),
         rehearsal=profile.rehearsal,
         jumps=profile.jumps,
         detached=detached(profile.sanity),

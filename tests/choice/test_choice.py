@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import shlex
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +14,17 @@ from gradlab import choose
 from gradlab.choice.best import at_batch, best, candidates, singles
 from gradlab.cli.program import main
 from gradlab.errors import InputError
+from gradlab.networks import checkpoint
+from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
+from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import statements
 from gradlab.wording import label
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world
 from tests.measurement.scalar import ONE, Quadratic, known_biases, scalar_policy, scalar_task
+from tests.verdicts.test_recommendation import PAPER
+from tests.verdicts.test_recommendation import planted as planted_gains
+from tests.verdicts.test_what_is_advised import BEST, CRITIC, FALLS, RISES, rehearsed
 
 # The horizon
 
@@ -340,3 +349,43 @@ def test_degenerate_estimators_share_their_weight_or_say_so():
     chosen = choose(planted(few, truth[:4]))
     assert chosen.pair is None
     assert any("4 independent groups" in note for note in chosen.notes)
+
+
+TRAINED = """
+from dataclasses import replace
+from tests.checks.planted_premises import task
+def make(push: float = 0.3): return replace(task(push=push), discount=0.97)
+"""
+
+
+def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(TRAINED)
+    checkpoint.save(Policy(2, 1, hidden=(8,)), "mine.safetensors")
+    checkpoint.save(QCritic(2, 1, hidden=(8,)), "run.critic.safetensors")
+    command = "gradlab measure --batch 32 own.py:make --set push=0.2 --policy mine.safetensors"
+    told = rehearsed({BEST: RISES, CRITIC: FALLS})
+    profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told)
+    config = profile.config | {"command": command, "termination": "mask", "batch": 32}
+    dataclasses.replace(profile, config=config).save("run.h5")
+    assert main(["choose", "run.h5", "--json"]) == 0
+    words = shlex.split(json.loads(capsys.readouterr().out)["train"])
+    given = dict(pairwise(words))
+    assert words[:4] == ["gradlab", "train", "n-step-adp", "own.py:make"]
+    assert given["--set"] == "push=0.2" and given["--batch"] == "32"
+    assert given["--termination"] == "mask" and given["--horizons"] == str(BEST[1])
+    assert (given["--iterations"], given["--policy-rate"]) == ("25", "0.001")
+    assert main([*words[1:], "--warmup", "40", "--no-report", "--output", "trained.h5"]) == 0
+    assert "25 iterations" in capsys.readouterr().out
+    # Nothing is printed that would be refused: another kind of network, none on disk.
+    checkpoint.save(VCritic(2, hidden=(8,)), "run.critic.safetensors")
+    assert main(["choose", "run.h5", "--json"]) == 0
+    assert "train" not in json.loads(capsys.readouterr().out)
+
+
+def test_one_iteration_of_the_command_is_one_update_of_the_policy():
+    for name, options in (("mpg-v2", {"delay": 1, "reuse": 1}), ("n-step-adp", {"reuse": 1})):
+        row = with_changes(find(name), **options)
+        assert (row.delay, row.reuse) == (1, 1)

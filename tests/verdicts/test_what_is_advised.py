@@ -125,6 +125,20 @@ def test_what_is_open_says_how_many_starts_would_tell(step):
     assert screen.sure.startswith("undecided: it may (--judges ")
 
 
+def test_a_rehearsals_batches_are_named_beside_those_of_an_update():
+    told = rehearsed({BEST: RISES, CRITIC: FALLS})
+    for batch, words in ((256, "batches of 256 states (N′)"), (64, "of 64 states (N′ / 4)")):
+        found = read(realised=RAISED, rehearsal=replace(told, batch=batch))
+        assert any(words in fact.how for fact in recommendation(found).numbers)
+
+
+def test_updates_that_are_rehearsed_need_no_precise_truth():
+    told = rehearsed({BEST: RISES, CRITIC: FALLS})
+    found = read(realised=RAISED, rehearsal=told, status="imprecise")
+    assert (advise(found).cell, advise(found).updates, advise(found).light) == (BEST, 25, "act")
+    assert "possible gain" not in recommendation(found).headline
+
+
 def test_no_steps_through_a_model_are_the_critic_alone():
     first = ("model_all", 0)
     found = read(rehearsal=rehearsed({first: RISES, CRITIC: FALLS}))

@@ -155,7 +155,7 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
             _print_checks(checks)
         if isinstance(shares, list):
             _print_attribution(shares)
-    for kind in ("run", "report"):
+    for kind in ("train", "run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
     _print_lists(document)

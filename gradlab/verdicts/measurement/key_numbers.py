@@ -23,7 +23,7 @@ from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.phrases import change, gain_text, named, share
 from gradlab.verdicts.screen import FACTS, Fact
-from gradlab.wording import span, stepping, updates
+from gradlab.wording import span, states_each, stepping, updates
 
 _CRITIC = "the critic"
 _STATES = "the model's state predictions"
@@ -175,8 +175,8 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
             why += f", and parts from the frozen one after {updates(rehearsed.parted)}"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
-        f"batches of {rehearsed.batch}; {rehearsed.judges} starts, {rehearsed.horizon} steps, "
-        f"paired; {why}"
+        f"batches of {states_each(rehearsed.batch, facts.batch)}; {rehearsed.judges} starts, "
+        f"{rehearsed.horizon} steps, paired; {why}"
     )
     return Fact(label, change_text(peak.gain), how)
 

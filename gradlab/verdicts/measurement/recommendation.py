@@ -62,7 +62,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         return Screen(facts.void[0], "none", NOTHING, (), _figure(facts), rest)
     if facts.law != "visited" and not facts.gains and facts.errors:
         return _at_given_states(facts, rest)
-    advice, facts = advise(facts), believed(facts)
+    guessed, advice, facts = facts, advise(facts), believed(facts)
     if advice.contradiction is not None:
         # Returns contradict gradients: nothing is recommended from either before that is fixed.
         found = advice.contradiction
@@ -77,6 +77,8 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
     if advice.cell is not None:
         return _use(facts, advice, advice.cell, rest)
+    if facts.uncertain and guessed.best is not None:
+        return _keep(guessed, rest)
     if facts.best is None and (facts.realised is None or not facts.realised.stepped):
         # Neither gains nor steps: what was judged, and how to get an answer.
         why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
@@ -381,7 +383,10 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         text = f"Take smaller steps: {smaller}"
         sure = "tested: one update lowered the return on fresh starts"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
-    if facts.best is None or facts.chosen is None:
+    tried = facts.realised is not None and bool(facts.realised.stepped)
+    if facts.uncertain and not (tried and helping(facts)):
+        return _guess(facts, safe, rest)
+    if facts.best is None or facts.chosen is None or facts.uncertain:
         taken = facts.own_steps
         lower = sum(taken.harms(cell) for cell in taken.stepped)
         how = f" {lower} of {len(taken.stepped)} tested gradients lower it." if lower else ""
@@ -425,23 +430,37 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         sure = "tested: updates lowered the return on fresh starts"
         sure = sure if fallen else f"undecided: it may{_missing(facts, best)}"
         return Screen(text, "none", sure, numbers, figure, rest)
+    return _guess(facts, safe, rest)
+
+
+def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
+    """Nothing is shown: the best guess, and how many starts would tell. What lowers the return, or
+    gains more, is not said beside a true gradient that is not precise."""
+    assert facts.best is not None and facts.chosen is not None
     name, at = facts.best
-    harmful = [each for each in facts.own if facts.harmful(each)]
     guess = step_along(facts.identities[name], [at], small=True)
-    guess = "" if facts.carried else f"Best guess: {guess}, gain {gain_text(facts.chosen)}."
+    gain = "" if facts.uncertain else f", gain {gain_text(facts.chosen)}"
+    harmful = [each for each in facts.own if facts.harmful(each) and not facts.uncertain]
     parts = (
         HeadlinePart(_few(facts), _few(facts), 2),
         HeadlinePart(safe, safe, 0),
         HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
         HeadlinePart(_lowered(facts, harmful), "", 4),
-        HeadlinePart(guess, "", 3),
-        HeadlinePart(_beyond(facts), "", 5),
+        HeadlinePart("" if facts.carried else f"Best guess: {guess}{gain}.", "", 3),
+        HeadlinePart("" if facts.uncertain else _beyond(facts), "", 5),
     )
-    more = _more(facts, decide(facts.chosen, 0.0).more)
-    sure = f"undecided: the best guess may raise or lower it{more}"
+    sure = "undecided: the best guess may raise or lower it"
+    sure += _more(facts, decide(facts.chosen, 0.0).more)
+    numbers: tuple[Fact, ...] = ()
+    if facts.uncertain:
+        sure = f"undecided: the true gradient is not precise{_more(facts, facts.wanted)}"
+        stepped = facts.realised is not None and bool(facts.realised.stepped)
+        numbers = key_numbers.of_returns(facts) if stepped else ()
+    else:
+        numbers = key_numbers.of_what_was_tried(facts)
     if facts.carried:
         sure = "undecided: the true gradient rests on few starts"
-    return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
+    return Screen(_fitted(parts, sure), "none", sure, numbers, _figure(facts), rest)
 
 
 def _smaller(facts: Facts) -> str:
