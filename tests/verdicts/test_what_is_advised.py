@@ -137,6 +137,10 @@ def test_updates_that_are_rehearsed_need_no_precise_truth():
     found = read(realised=RAISED, rehearsal=told, status="imprecise")
     assert (advise(found).cell, advise(found).updates, advise(found).light) == (BEST, 25, "act")
     assert "possible gain" not in recommendation(found).headline
+    told = rehearsed({BEST: (0, 0, 0, 0, 0), CRITIC: FALLS}, noise=9.0)
+    screen = recommendation(read(realised=RAISED, rehearsal=told, status="imprecise"))
+    assert screen.light == "none" and "over several updates" in screen.headline
+    assert "Backpropagate 5 steps through your model (BPTT): one plain step" in screen.headline
 
 
 def test_no_steps_through_a_model_are_the_critic_alone():

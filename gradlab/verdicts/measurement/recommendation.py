@@ -78,7 +78,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
     if advice.cell is not None:
         return _use(facts, advice, advice.cell, rest)
     if facts.uncertain and guessed.best is not None:
-        return _keep(guessed, rest)
+        return _keep(facts, rest, guessed)
     if facts.best is None and (facts.realised is None or not facts.realised.stepped):
         # Neither gains nor steps: what was judged, and how to get an answer.
         why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
@@ -363,8 +363,9 @@ def _more(facts: Facts, more: int | None) -> str:
     return f" (about {rounded_up(more)} more starts needed{price})"
 
 
-def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
-    """No gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
+def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None) -> Screen:
+    """No gradient is shown to raise the return: what is safe meanwhile, and the best guess;
+    `guessed` has that beside a true gradient that is not precise."""
     figure = _figure(facts)
     which = "no gradient" if facts.beyond is None else "no model-based gradient"
     safe = f"Keep the current policy: {which} is shown to raise the return."
@@ -384,12 +385,12 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         sure = "tested: one update lowered the return on fresh starts"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     tried = facts.realised is not None and bool(facts.realised.stepped)
-    if facts.uncertain and not (tried and helping(facts)):
-        return _guess(facts, safe, rest)
-    if facts.best is None or facts.chosen is None or facts.uncertain:
+    if guessed is not None and not (tried and helping(facts)):
+        return _guess(guessed, safe, rest)
+    if facts.best is None or facts.chosen is None:
         taken = facts.own_steps
         lower = sum(taken.harms(cell) for cell in taken.stepped)
-        how = f" {lower} of {len(taken.stepped)} tested gradients lower it." if lower else ""
+        how = f"{lower} of {len(taken.stepped)} tested gradients lower it." if lower else ""
         fix, cell = "Fix the critic first, or measure more starts.", helping(facts)
         if cell is not None:
             fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
@@ -399,7 +400,8 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         sure = f"undecided with {taken.judges} starts{more}"
         sure = sure if cell is None else _not_twice(facts, cell)
         kept = (
-            HeadlinePart(f"{safe}{how}", safe, 0),
+            HeadlinePart(safe, safe, 0),
+            HeadlinePart(how, "", 3),
             HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
             HeadlinePart(fix, "", 2),
         )
