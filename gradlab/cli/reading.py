@@ -99,7 +99,8 @@ class Compare:
 class Choose:
     """Which horizon, estimator and weights suit an update, and how sure is that?
 
-    Reads the file of a measurement and computes nothing again.
+    Reads the file of a measurement and computes nothing again; `gradlab report` draws the run's own
+    choice.
 
         gradlab choose runs/inverted_pendulum.h5 --batch 64
         gradlab choose run.h5 --estimator model --estimator data --by mse
@@ -192,6 +193,7 @@ class Attribute:
     """What causes the bias of a run's gradients, and what their variance?
 
     Reads the substitutions of `gradlab measure --attribute`; without them they are computed again.
+    `gradlab report` draws those that the file holds.
 
         gradlab attribute runs/inverted_pendulum.h5
         gradlab attribute runs/inverted_pendulum.h5 --keep --explain

@@ -19,6 +19,7 @@ Whether a certificate names a planted fault, and whether it alarms where nothing
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from gradlab.tasks import Task
 from gradlab.tools.certify.chains import Chain, smoothed
 from gradlab.tools.certify.comparison import SAFETY
 from gradlab.tools.certify.evaluation import SIZE, Points, by_autograd, reference
-from gradlab.tools.certify.page import screen
+from gradlab.tools.certify.page import page, screen
 from gradlab.tools.certify.result import Certification, Finding
 from tests.certification.faults.fault import Fault, with_derivative_of
 from tests.certification.faults.planted import FAULTS
@@ -378,6 +379,26 @@ def test_a_kink_is_rough_and_its_smoothed_gradient_is_beside():
     assert certificate.passed
     (finding,) = (each for each in certificate.findings if each.kind == "rough")
     assert finding.stratum == "onset" and finding.size == pytest.approx(1.0, abs=1e-6)
+
+
+def test_kinks_on_limits_are_counted_and_the_smoothed_gradient_says_how_it_was_made():
+    """A control that the step clips at the task's limit."""
+
+    def step(s, a):
+        return 0.9 * s + 0.1 * a.clamp(-1, 1), -(s[:, 0] ** 2)
+
+    def starts(n, generator):
+        return torch.randn(n, 1, generator=generator, dtype=torch.float64)
+
+    task = gradlab.Task(
+        "clipped", from_function(step, 1, 1), None, starts, 0.9, 5, action_limit=(1.0,)
+    )
+    certificate = gradlab.certify(task, samples=256)
+    (finding,) = (each for each in certificate.findings if each.kind == "rough")
+    assert re.search(r"at \d+ of them where an action is on its limit", finding.sentence)
+    assert re.search(r"σ 10% of their spread, 128 pairs, standard error \d", finding.sentence)
+    lines = "\n".join(page(certificate).sections[2].lines)
+    assert "at a kink or jump within the stencil" in lines and "(its derivative of 0 is" in lines
 
 
 def test_clips_are_found_without_being_named():

@@ -260,18 +260,25 @@ def at_kinks(
     draw = ahead.drawn.draw("smoothing", _PAIRS, len(rows), len(spread))
     result = smoothed(run, derivative, spread, draw)
     numbers = {"gap": result.gap, "noise": result.noise, "cosine": result.cosine}
-    count = int(onset.sum())
+    count, limit = int(onset.sum()), ahead.drawn.action_limit
+    clipped = 0
+    if limit is not None:
+        actions = ahead.points.z[onset, ahead.drawn.system.state_dim :]
+        clipped = int((actions.abs() == limit).any(1).sum())
     decided = result.points > 0 and result.gap > max(_DIFFERS, 2 * result.noise)
     text = (
-        f"The step has a kink or a jump at {count} of {len(onset)} states, where no derivative is "
-        f"wrong"
+        f"The step has a kink or a jump at {count} of {len(onset)} states"
+        f"{f', at {clipped} of them where an action is on its limit' * bool(clipped)}: no "
+        f"derivative is wrong there"
     )
     if result.points:
         far = f"differs by {percentage(result.gap)}, cosine {result.cosine:.2f}"
-        near = f"does not differ by more than its noise, {percentage(result.noise)}"
+        near = "is not shown to differ"
         text += (
-            f". Beside the gradient of the smoothed {_STEPS}-step return, that of the return "
-            f"{far if decided else near} (median of {result.points} states)"
+            f". From the gradient of the {_STEPS}-step return smoothed over actions (σ "
+            f"{_SMOOTHING:.0%} of their spread, {_PAIRS} pairs, standard error "
+            f"{percentage(result.noise)}) that of the return {far if decided else near} (median of "
+            f"{result.points} states)"
         )
     size = result.gap if decided else 0.0
     found = Finding("rough", "rough", f"{text}.", size, stratum="onset", source=name)

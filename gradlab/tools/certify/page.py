@@ -31,7 +31,12 @@ _ORIGINS = {
     "limits": "on limits of the actions, or with a coordinate at 0",
     "kinks": "on both sides of kinks and jumps",
 }  # fmt: skip
-_ELSEWHERE = ("compared", "ranges", "origins", "starts", "command", "versions")
+_STRATA = {
+    "free": "free", "contact": "in contact", "onset": "at a kink or jump within the stencil",
+    "limit": "with an action on its limit, or a joint beyond",
+    "saturation": "with an input that is clipped there (its derivative of 0 is right)",
+}  # fmt: skip
+_ELSEWHERE = ("compared", "ranges", "origins", "strata", "starts", "command", "versions")
 _QUESTION = "Are these derivatives those of {} itself?"
 
 
@@ -49,7 +54,8 @@ def page(certificate: Certification) -> Page:
     shown = table.assign(block=table["block"].map(SYMBOLS))
     ranges = pd.DataFrame(facts["ranges"], columns=list(_RANGES))
     counted = ", ".join(f"{n:,} {_ORIGINS[name]}" for name, n in facts["origins"].items())
-    lines = (*facts["compared"], f"States: {counted}; {facts['starts']}.")
+    strata = ", ".join(f"{n:,} {_STRATA[name]}" for name, n in facts["strata"].items() if n)
+    lines = (*facts["compared"], f"States: {counted}; {facts['starts']}. Of them {strata}.")
     settings: dict[str, object] = {}
     for key, value in facts.items():
         if key not in _ELSEWHERE and value not in ({}, None):
