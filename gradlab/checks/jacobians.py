@@ -105,8 +105,8 @@ def _detached(name: str, system: System, path: Path) -> list[CheckResult]:
 def _policy_detached(inspected: Inspection) -> list[CheckResult]:
     """The same of the policy's actions, at the starts."""
     setting, starts = inspected.setting, inspected.setting.starts
-    linear = [inspected.along(each) for each in inspected.pathwise().values()]
-    if not linear or not linear[0].path.horizon:
+    whole = next((each for each in inspected.pathwise().values() if not each.cut), None)
+    if whole is None or not (linear := inspected.along(whole)).path.horizon:
         return []
     noise = starts.policy_noise(setting.policy, setting.seed, 0)
 
@@ -116,7 +116,7 @@ def _policy_detached(inspected: Inspection) -> list[CheckResult]:
             return act(setting.policy, rows, several).to(rows)
 
     J, rounding = _differenced(acted, starts.states, _STEPS[0])
-    cut = _cut(linear[0].K[0][:, : J.shape[1]], J, rounding)
+    cut = _cut(linear.K[0][:, : J.shape[1]], J, rounding)
     return _told("policy", "action", "state", cut, len(starts.states))
 
 

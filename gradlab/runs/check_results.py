@@ -49,7 +49,8 @@ def failed_premises(results: Sequence[CheckResult] | None) -> tuple[CheckResult,
     Older files have an exact model among them, which is no such reason.
     """
     failed = [e for e in results or () if not e.passed and e.check.startswith(PREMISE)]
-    failed.sort(key=lambda e: not e.check.startswith(DETACHED))
+    simulated = f"{DETACHED}simulator"  # whose gradient is the truth
+    failed.sort(key=lambda e: (not e.check.startswith(DETACHED), simulated not in e.check))
     return tuple(e for e in failed if e.check != f"{PREMISE}, model")
 
 

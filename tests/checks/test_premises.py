@@ -14,6 +14,7 @@ from gradlab.gradients.starts import as_starts, distinct
 from gradlab.reporting import profile_page
 from gradlab.reporting.page import render
 from gradlab.reporting.profile_page import page
+from gradlab.runs.check_results import DETACHED, PREMISE, CheckResult, detached, failed_premises
 from gradlab.systems import from_function
 from gradlab.tasks import Task
 from gradlab.verdicts.advice import advise
@@ -163,3 +164,18 @@ def test_a_critic_is_not_judged_where_a_policy_has_settled():
     made = Task("settling", simulator, None, draws, 0.98, 2)
     profile = gradlab.measure(made, Linear(), Quadratic(1.1, -0.4), starts=64, judges=4)
     assert all(each.passed for each in profile.sanity if "premises" in each.check)
+
+
+def test_the_simulators_detached_step_is_named_before_the_models():
+    both = [
+        CheckResult(f"{DETACHED}{name}'s step", "", f"the {name}'s step", False)
+        for name in ("prior model", "simulator")
+    ]
+    failed = failed_premises([CheckResult(f"{PREMISE}, critic", "", "", False), *both])
+    assert [each.meaning for each in failed[:2]] == [
+        "the simulator's step",
+        "the prior model's step",
+    ]
+    assert detached(both) == {"simulator", "model"} and detached(both[:1]) == {"model"}
+    policy = CheckResult(f"{DETACHED}policy's action", "", "", False)
+    assert detached([policy]) == {"simulator", "model"} and detached([]) == set()
