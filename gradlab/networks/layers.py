@@ -128,8 +128,9 @@ def pull_back(layers: Layers, slopes: Sequence[Tensor], rows: Tensor) -> Tensor:
 def tangents(layers: Layers | Modules, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs [E, N, out] and their derivatives [E, N, K, out] along directions [E, N, K, in]."""
     if isinstance(layers, Modules):
-        x = x.expand(directions.shape[0], *x.shape[-2:])
-        pushed = [torch.func.jvp(layers, (x,), (way,)) for way in directions.unbind(dim=2)]
+        x = x.expand(directions.shape[0], *x.shape[-2:]).contiguous()
+        ways = directions.contiguous().unbind(dim=2)  # jvp refuses rows that share memory
+        pushed = [torch.func.jvp(layers, (x,), (way,)) for way in ways]
         return pushed[0][0], torch.stack([each[1] for each in pushed], dim=2)
     moved = directions
     for k in range(len(layers.weights) - 1):

@@ -47,8 +47,6 @@ from gradlab.errors import InputError
 from gradlab.storage.records import Array, Attribute, Record
 
 # What a foreign file can raise where its content is taken apart.
-# Kinds of which `gradlab report` makes a page (`reporting.kinds.KINDS`).
-SHOWN = ("profile", "training", "probe", "jacobians", "remedies", "logs", "race")
 _UNREADABLE = (
     KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -80,9 +78,9 @@ def described(record: Record, *more: str) -> dict[str, Any]:
     return header
 
 
-def shown(path: Path, kind: object) -> str:
-    """The end of a refusal: what shows the file instead, or that it is no run."""
-    return f": see `gradlab report {path}`" if kind in SHOWN else ": it is no run"
+def shown(path: Path, record: Record) -> str:
+    """The end of a refusal: what shows the file instead, or that it is no run (`header`)."""
+    return f": see `gradlab report {path}`" if "config" in record.attributes else ": it is no run"
 
 
 @contextlib.contextmanager
@@ -97,7 +95,7 @@ def content_of(record: Record, path: Path, kind: str, what: str) -> Iterator[Non
     """
     stored = record.attributes.get("kind")
     if stored != kind:
-        raise InputError(f"{path} holds {stored!r}, expected a {what}{shown(path, stored)}")
+        raise InputError(f"{path} holds {stored!r}, expected a {what}{shown(path, record)}")
     try:
         yield
     except InputError:

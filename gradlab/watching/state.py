@@ -107,7 +107,7 @@ def view(record: Record, path: Path) -> View:
     """
     kind = str(record.attributes.get("kind"))
     if kind not in _KINDS:
-        raise InputError(f"{path} holds {kind!r}, which does not grow{shown(path, kind)}")
+        raise InputError(f"{path} holds {kind!r}, which does not grow{shown(path, record)}")
     with content_of(record, path, kind, f"run of {kind}"):
         lost = int(record.attributes.get("damaged_frames", 0))
         return replace(_KINDS[kind](record, path), kind=kind, lost=lost)

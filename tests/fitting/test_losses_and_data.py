@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from gradlab.data import trajectories
 from gradlab.errors import InputError
@@ -22,6 +23,7 @@ from gradlab.fitting.derivative_losses import (
     true_jacobians,
 )
 from gradlab.fitting.losses import OneStepError, outputs
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.networks.mlp import Policy
 from gradlab.tasks import double_integrator, inverted_pendulum, linear_quadratic, pendulum
 from tests.fitting.small_models import everywhere, halves, model, random, rows_of
@@ -134,6 +136,16 @@ def test_pushed_directions_are_finite_differences():
         torch.testing.assert_close(
             moved[:, :, k], (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8
         )
+
+
+def test_directions_that_share_memory_pass_a_network_of_one_layer():
+    """As a check of a fit has them: one set of rows for all members."""
+    network = OwnNetwork("here", nn.Linear)
+    ensemble = GaussianEnsemble(2, 1, 3, network=network).double()
+    inputs, v = random(4, 3).expand(3, -1, -1), random(4, 2, 3).expand(3, -1, -1, -1)
+    moved, weight = pushed(ensemble, inputs, v)[2], [*ensemble.parameters()]
+    weight = next(each for each in weight if each.shape == (3, 3, 3))
+    torch.testing.assert_close(moved, torch.einsum("nki,eoi->enko", v[0], weight))
 
 
 @pytest.mark.parametrize("divided", [False, True])
