@@ -1,4 +1,4 @@
-"""What `gradlab list` knows by name, as tables: tasks, estimators, algorithms, remedies."""
+"""What `gradlab list` knows by name, as tables: tasks, estimators, algorithms, losses, remedies."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from gradlab.cli.listing import List
 
 HEAD = """# Names
 
-Tasks, estimators, algorithms and remedies that the command line and Python know by name; the same
-as `gradlab list`.
+Tasks, estimators, algorithms, losses and remedies that the command line and Python know by name;
+the same as `gradlab list`.
 """
 
 

@@ -64,14 +64,10 @@ class FitCommand:
     Default: random actions."""
     export: Annotated[str | None, arg(metavar="minari:ID|FOLDER")] = None
     """Write the transitions as a Minari dataset, too."""
-    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|multistep-dd|sobolev|FILE")] = (
-        None
-    )
-    """Likelihood; squared error; directional derivatives to the nearest points, beside the
-    likelihood (DDPPO); squared error over several steps, alone or with directional derivatives
-    (RP-PGM); Jacobians of the simulator; or your own, file.py:function of mean, log variance and
-    target, each [members, rows, outputs]. Default: nll, and dd for the gradient model of
-    --two-model."""
+    loss: Annotated[str | None, arg(metavar="NAME|FILE")] = None
+    """A loss of `gradlab list losses`, such as nll, mse, dd (DDPPO) or sobolev; or your own,
+    file.py:function of mean, log variance and target, each [members, rows, outputs]. Default: nll,
+    and dd for the gradient model of --two-model."""
     weight: float = 1.0
     """Weight of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task
     has no noise."""

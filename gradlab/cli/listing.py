@@ -14,7 +14,7 @@ from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError, imported
 
-KINDS = ("tasks", "estimators", "algorithms", "remedies")
+KINDS = ("tasks", "estimators", "algorithms", "losses", "remedies")
 _ESTIMATORS = {
     "data": "the critic alone: no derivative of any dynamics",
     "model": "states and Jacobians of the task's prior model",
@@ -40,7 +40,7 @@ BESIDE = {
 
 @dataclass(frozen=True)
 class List:
-    """Which tasks, estimators, algorithms and remedies have a name here?
+    """Which tasks, estimators, algorithms, losses and remedies have a name here?
 
     A star marks what is taken where nothing is chosen.
 
@@ -48,7 +48,9 @@ class List:
         gradlab list algorithms --json
     """
 
-    what: Positional[Literal["all", "tasks", "estimators", "algorithms", "remedies"]] = "all"
+    what: Positional[Literal["all", "tasks", "estimators", "algorithms", "losses", "remedies"]] = (
+        "all"
+    )
     """Which list."""
     json: bool = False
     """Print one JSON document."""
@@ -78,13 +80,19 @@ class List:
             from gradlab.training import ALGORITHMS
 
             document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
+        if self.what in ("all", "losses"):
+            from gradlab.fitting.derivative_losses import LOSSES, Sobolev
+
+            losses = {**{name: type(loss) for name, loss in LOSSES.items()}, Sobolev.name: Sobolev}
+            document["losses"] = {name: _first_line(each.__doc__) for name, each in losses.items()}
+            taken["losses"] = ["nll"]
         if self.what in ("all", "remedies"):
             with suppress(InputError):  # a tool that is not there
                 document["remedies"] = dict(imported("gradlab.tools.remedies.result:ABOUT"))
                 taken["remedies"] = list(imported("gradlab.tools.remedies.result:DEFAULT"))
         lists = {kind: x for kind, x in document.items() if isinstance(x, dict) and kind in KINDS}
         counts = [f"{len(names)} {kind}" for kind, names in lists.items()]
-        headline = ", ".join(counts) + ("; * marks the default ones." if taken else ".")
+        headline = ", ".join(counts) + ("; * marks defaults." if taken else ".")
         return {"headline": headline, "by default": taken} | document
 
 

@@ -188,7 +188,7 @@ class Train(_Configured):  # type: ignore[misc]
             "algorithm's, mostly prior."
         ),
     ] = None
-    loss: Annotated[str | None, arg(metavar="nll|mse|dd|multistep|multistep-dd|FILE")] = None
+    loss: Annotated[str | None, arg(metavar="NAME|FILE")] = None
     """Loss of a learned model, as --loss of `gradlab fit`. Default: nll, and dd for the second of
     two models."""
     loss_weight: float | None = None

@@ -25,6 +25,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.fitting.losses import (
+    PLAIN,
     Bound,
     Loss,
     MultiStep,
@@ -159,7 +160,7 @@ _Error = Callable[[GaussianEnsemble, Tensor, int], tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class DirectionalDerivative:
-    """DDPPO's gradient loss beside a prediction loss.
+    """Directional derivatives to the nearest points beside a prediction loss (DDPPO).
 
     Attributes:
         neighbours: n.
@@ -268,8 +269,10 @@ class DirectionalDerivative:
 
 @dataclass(frozen=True)
 class MultiStepDirectional:
-    """The sum of `MultiStep` and of DDPPO's R at the first row of each window, times `weight`
-    (RP-PGM Fig. 6, third learner)."""
+    """Squared error over several steps, with directional derivatives (RP-PGM Fig. 6).
+
+    The sum of `MultiStep` and of DDPPO's R at the first row of each window, times `weight`.
+    """
 
     name: ClassVar[str] = "multistep-dd"
     prediction: ClassVar[Prediction] = "mse"
@@ -408,10 +411,8 @@ def true_jacobians(
 
 
 LOSSES: Mapping[str, Loss] = {  # of data alone
-    "nll": OneStepError("nll"),
-    "mse": OneStepError("mse"),
+    **PLAIN,
     "dd": DirectionalDerivative(),
-    "multistep": MultiStep(),
     "multistep-dd": MultiStepDirectional(),
 }
 

@@ -12,7 +12,7 @@ m and log v are the outputs at x̂. Whole trajectories are held out, or pieces o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -85,7 +85,7 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class OneStepError:
-    """Likelihood or squared error of the next state and reward."""
+    """Likelihood (nll) or squared error (mse) of the next state and reward."""
 
     prediction: Prediction = "nll"
 
@@ -189,6 +189,13 @@ class MultiStep:
 
         parts = [windows(rows.record, part, self.steps) for part in (training, held_out)]
         return Bound(parts[0], value), Bound(parts[1], value)
+
+
+PLAIN: Mapping[str, Loss] = {  # rows of `derivative_losses.LOSSES` without derivatives
+    "nll": OneStepError("nll"),
+    "mse": OneStepError("mse"),
+    "multistep": MultiStep(),
+}
 
 
 def outputs(ensemble: GaussianEnsemble, inputs: Tensor) -> tuple[Tensor, Tensor]:

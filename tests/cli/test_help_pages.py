@@ -1,6 +1,7 @@
 """Help and lists: one voice, 80 columns, and examples that the command itself takes."""
 
 import dataclasses
+import json
 import re
 import shlex
 from typing import get_args
@@ -56,10 +57,13 @@ def test_every_option_and_its_default_are_in_the_help(capsys):
     assert "usage: gradlab logs DATA --policy FILE [options]" in page(capsys, "logs")
 
 
-def test_the_help_names_every_loss(capsys):
-    names = "|".join(LOSSES)
-    assert f"--loss {names}|sobolev|FILE" in "\n".join(page(capsys, "fit"))
-    assert f"--loss {names}|FILE" in "\n".join(page(capsys, "train"))
+def test_every_loss_has_a_line_in_the_list_that_the_help_names(capsys):
+    for command in ("fit", "train"):
+        assert "--loss NAME|FILE" in "\n".join(page(capsys, command))
+    assert "`gradlab list losses`" in " ".join(" ".join(page(capsys, "fit")).split())
+    assert cli.main(["list", "losses", "--json"]) == 0
+    losses = json.loads(capsys.readouterr().out)["losses"]
+    assert losses.keys() == LOSSES.keys() | {"sobolev"} and all(losses.values())
 
 
 def test_the_programs_help_has_every_command_with_its_question(capsys):
@@ -74,9 +78,9 @@ def test_lists_fit_a_terminal_and_mark_what_is_taken_by_default(capsys):
     assert cli.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= COLUMNS
-    assert lines[0].endswith("* marks the default ones.")
+    assert lines[0].endswith("* marks defaults.")
     marked = [line.split()[1] for line in lines if line.startswith("* ")]
-    assert set(marked) == {"data", "model", "mixed", "true_dynamics", *DEFAULT} | {
+    assert set(marked) == {"data", "model", "mixed", "true_dynamics", "nll", *DEFAULT} | {
         "model_all", "mixed_all", "true_dynamics_all",
     }  # fmt: skip
     assert any(line.startswith(f"  {named.mpg.__name__} ") for line in lines)

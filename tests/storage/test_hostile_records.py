@@ -408,7 +408,10 @@ def test_a_header_names_the_run_and_what_is_wrong_with_a_file():
     assert told == {"config": config, "environment": {"commit": "abc"}, "notes": {"a": [1]}}
     path = Path("run.h5")
     other = content_of(record, path, "journey", "journey")
-    with pytest.raises(InputError, match="expected a journey: see `gradlab report run.h5`"), other:
+    with (
+        pytest.raises(InputError, match=r"expected a journey: see `gradlab report run\.h5`"),
+        other,
+    ):
         pass
     nothing = content_of(Record({"kind": "states"}, {}), path, "flight", "flight")
     with pytest.raises(InputError, match="holds 'states', expected a flight: it is no"), nothing:
