@@ -27,7 +27,6 @@ from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.reporting.kinds import KINDS
 from gradlab.storage import records
-from gradlab.storage.codec import SHOWN
 from gradlab.tasks import double_integrator, pendulum
 from gradlab.truth.lqr import ExactCritic
 from tests.runs.planted_attribution import GAMMA, WEIGHT, A, policy, task
@@ -410,8 +409,12 @@ READERS = {
 }
 
 
-def test_the_kinds_that_report_is_recommended_for_are_those_that_it_shows():
-    assert set(SHOWN) == set(KINDS)
+def test_report_is_recommended_for_every_kind_that_it_shows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for kind in KINDS.keys() - {"profile"}:
+        records.write(f"{kind}.h5", records.Record({"kind": kind, "config": "{}"}, {}))
+        assert cli.main(["choose", f"{kind}.h5"]) == 2
+        assert f"see `gradlab report {kind}.h5`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -419,7 +422,8 @@ def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, m
     monkeypatch.chdir(tmp_path)
     for kind in (*OTHERS, *KINDS):
         file = f"{kind.replace(' ', '-')}.h5"
-        records.write(file, records.Record({"kind": kind}, {}))
+        run = {"config": "{}"} if kind in KINDS else {}
+        records.write(file, records.Record({"kind": kind, **run}, {}))
         words = [file if word == "FILE" else word for word in READERS[name]]
         assert cli.main(words) == 2
         message = capsys.readouterr().err.splitlines()[-1]
