@@ -11,11 +11,11 @@
 
 Differences of means have Welch's intervals over seeds; a seed that never reaches a goal counts as
 later than any that does. Budgets are equal: each algorithm of a task has the same number of
-iterations and seeds, else the verdict names the shorter ones. The order that the paper prints (path
-tracking: MPG before TD3, n-step DPG and SAC, and these before n-step ADP; pendulum: MPG-v2 before
-SAC and TD3, these before ADP, and ADP before the two that fail) is reported pair by pair with its
-interval: "shown" where the whole interval is above 0, "the other way" where it is below, else
-"undecided". It decides nothing about the claim.
+iterations and seeds, else the verdict names the range (n-step ADP ends on its plateau). The order
+that the paper prints (path tracking: MPG before TD3, n-step DPG and SAC, and these before n-step
+ADP; pendulum: MPG-v2 before SAC and TD3, these before ADP, and ADP before the two that fail) is
+reported pair by pair with its interval: "shown" where the whole interval is above 0, "the other
+way" where it is below, else "undecided". It decides nothing about the claim.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ FOLDERS = {
     "path_tracking": FOLDER,
     "inverted_pendulum": Path("reports/inverted-pendulum-training"),
 }
+RUNS = {"path_tracking": FOLDER / "full", "inverted_pendulum": FOLDER / "runs"}
 
 
 def gymnasium_starts() -> Task:
@@ -130,12 +131,15 @@ def _median_action(policy: nn.Module, state: Tensor) -> Tensor:
     return action[None]
 
 
-def table(folder: Path = FOLDER / "runs", output: Path = FOLDER.parent) -> None:
-    """Put the runs of a folder beside the paper's numbers: a folder per task with table.csv,
-    table.md, the page of all runs, and the verdict on the claim where every row is there."""
-    every = {path: load(path) for path in sorted(folder.glob("*.h5"))}
-    for task in dict.fromkeys(run.task for run in every.values()):
-        runs = {path: run for path, run in every.items() if run.task == task}
+def table(folder: Path | None = None, output: Path = FOLDER.parent) -> None:
+    """Put the runs of a folder, by default each task's longest, beside the paper's numbers: a
+    folder per task with table.csv, table.md, the page of all runs, and the verdict on the claim
+    where every row is there."""
+    for task in FOLDERS:
+        files = sorted((folder or RUNS[task]).glob(f"*-{task}.h5"))
+        runs = {path: load(path) for path in files}
+        if not runs:
+            continue
         place = output / FOLDERS[task].name
         place.mkdir(parents=True, exist_ok=True)
         rows = pd.concat([seeds(run) for run in runs.values()], ignore_index=True)
