@@ -108,10 +108,10 @@ def _table_1(name: str) -> Verdict:
 FRONTS = (
     Front(
         "table-1", "README.md",
-        "MPG's Table I on path tracking, five seeds of six algorithms, a fifth of the paper's "
-        "length: MPG-v2 ends best by its median and is shown above SAC (by {sac}), not above "
-        "TD3 ({td3}), n-step DPG ({dpg}) or n-step ADP ({adp}); SAC is second here and next to "
-        "last in the paper; MPG-v1's end and the gap in speed are not as printed",
+        "MPG's Table I on path tracking at the paper's length, five seeds of six algorithms: "
+        "MPG-v2 ends best by its median and is shown above n-step ADP (by {adp}), SAC ({sac}) and "
+        "n-step DPG ({dpg}), not above TD3 ({td3}), which loses one seed; the gap in speed is not "
+        "as printed",
         {"sac": _table_1("mpg-v2 − sac"), "td3": _table_1("mpg-v2 − td3"),
          "dpg": _table_1("mpg-v2 − n-step-dpg"), "adp": _table_1("mpg-v2 − n-step-adp")},
     ),
