@@ -69,6 +69,7 @@ def own_names(module: ModuleType) -> list[str]:
         for name, found in vars(module).items()
         if not name.startswith("_")
         and not inspect.ismodule(found)
+        and type(found).__module__ != "__future__"
         and (not hasattr(found, "__qualname__") or found.__module__ == here)
     ]
 

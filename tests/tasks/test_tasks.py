@@ -242,7 +242,7 @@ def test_a_file_of_ones_own_makes_a_task(tmp_path):
     task = task_from_name(f"{file}:make", {"gain": 0.5})
     state = torch.ones(1, 1, dtype=torch.float64)
     assert task.simulator.step(state, 0 * state).state.item() == 0.5
-    with pytest.raises(InputError, match="has no function 'other'"):
+    with pytest.raises(InputError, match=r"no function 'other': it has Setting, make, nothing$"):
         task_from_name(f"{file}:other", {})
     with pytest.raises(InputError, match="missing a required argument: 'gain'"):
         task_from_name(f"{file}:make", {})
