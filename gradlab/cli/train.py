@@ -82,8 +82,9 @@ class Train(_Configured):  # type: ignore[misc]
     """What return does an algorithm reach on a task, over several seeds?
 
     Trains the policies of all seeds side by side. The run can be read while it is written (`gradlab
-    report`). Ctrl-C saves its state, a kill costs at most the iterations since the last saved one:
-    the same command with --resume goes on. `gradlab train td3 --help` has the defaults of td3.
+    report`). Ctrl-C or SIGTERM saves its state, a kill costs at most the iterations since the last
+    saved one: the same command with --resume goes on. `gradlab train td3 --help` has the defaults
+    of td3.
 
         gradlab train mpg-v2 path_tracking --seeds 5
         gradlab train td3 Hopper-v5 --iterations 50000 --probe-budget 0.05

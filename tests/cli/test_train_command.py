@@ -1,9 +1,12 @@
 """What the command line makes of a learned model and its remedies."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
+from gradlab import cli
 from gradlab.cli.train import Train
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative, MultiStepDirectional
@@ -12,6 +15,7 @@ from gradlab.reporting import training_page
 from gradlab.runs.training.results import load
 from gradlab.training import presets
 from gradlab.training.algorithms import find
+from gradlab.training.learner import Learner
 
 
 def row(**options):
@@ -194,3 +198,41 @@ def test_a_whole_run_on_a_learned_model_from_the_command_line(tmp_path):
     assert {"return", "gradient", "model"} <= about
     drawn = {panel.name for panel in training_page.panels({"run": load(tmp_path / "run.h5")})}
     assert {"gradient-parts", "gradient-dynamics_parts", "model-prediction"} <= drawn
+
+
+SHORT = ("train", "td3", "double_integrator", "--iterations", "40", "--agents", "4")
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+@pytest.mark.parametrize(("sent", "word", "code"), [("SIGTERM", "terminated", 143),
+                                                    ("SIGINT", "interrupted", 130)])  # fmt: skip
+def test_a_run_that_is_ended_saves_its_state(
+    ctrl_c, sent, word, code, tmp_path, monkeypatch, capsys
+):
+    """Also where a shell's background ignores Ctrl-C."""
+    update = Learner.update
+
+    def ended(self, iteration, batch):
+        if iteration == 7:
+            signal.raise_signal(signal.Signals[sent])
+        return update(self, iteration, batch)
+
+    words = [*SHORT, "--checkpoint-every", "40", "--output", str(tmp_path / "run.h5")]
+    both = signal.SIGINT, signal.SIGTERM
+    before = signal.signal(signal.SIGINT, ctrl_c), signal.getsignal(signal.SIGTERM)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Learner, "update", ended)
+            assert cli.main([*words, "--no-report"]) == code
+        assert [signal.getsignal(each) for each in both] == [ctrl_c, before[1]]
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+    said = f"gradlab: {word}; the state after 8 iterations is saved: the same again with --resume"
+    assert said in capsys.readouterr().err
+    assert cli.main([*words, "--no-report", "--resume"]) == 0
+    assert "for 32 iterations" in capsys.readouterr().err
+
+
+def test_a_thread_of_a_program_may_run_a_command():
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(cli.main, ["list", "tasks"]).result() == 0

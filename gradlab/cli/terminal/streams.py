@@ -6,7 +6,7 @@ reader gone (`| head -1`)      the rest is dropped, the exit code is that of the
 standard output full           one line on standard error, exit code 1; what is saved stays
 standard error full or gone    messages are dropped, the work goes on
 no UTF-8 (`LANG=C`)            a minus or a dash is a hyphen, another sign is escaped: θ is \u03b8
-Ctrl-C, SIGTERM                KeyboardInterrupt: finished work is saved, exit code 130 or 143
+Ctrl-C, SIGTERM                finished work is saved, exit code 130 or 143
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, final
@@ -26,12 +27,18 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def terminable() -> Iterator[list[int]]:
-    """Inside, SIGTERM raises KeyboardInterrupt; yields the list of received signals."""
+    """Inside, SIGTERM does what Ctrl-C would; yields the list of received signals. Outside of the
+    main thread it does what it did before."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
-    def end(number: int, _: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        press = signal.getsignal(signal.SIGINT)
+        # In a shell's background Ctrl-C is ignored, SIGTERM is not.
+        (press if callable(press) else signal.default_int_handler)(number, frame)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
