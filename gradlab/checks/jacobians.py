@@ -19,7 +19,7 @@ from torch import Tensor
 from gradlab.checks.inspection import Inspection
 from gradlab.data.path import Path
 from gradlab.networks.interface import act
-from gradlab.runs.check_results import DETACHED, IDLE, CheckResult
+from gradlab.runs.check_results import DETACHED, IDLE, WRONG, CheckResult
 from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import (
@@ -34,6 +34,7 @@ from gradlab.systems.system import (
 STATES = 96  # whose Jacobians are compared, over all starts and steps
 _STEPS = (1e-5, 1e-6)  # times the size of each coordinate
 _TOLERANCE = 1e-3
+_GROSS = 0.1  # by over 10% in most states: not the derivative of this step
 _ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
 _VANISHING = 1e-12  # of the largest column
 
@@ -42,8 +43,9 @@ def jacobians(inspected: Inspection) -> list[CheckResult]:
     """One result per system and kind of fault."""
     results = _policy_detached(inspected)
     for name, (system, path) in inspected.differentiated().items():
-        results.append(_differences(name, system, path))
-        results += _detached(name, system, path) + _columns(name, system, path, inspected)
+        lost = _detached(name, system, path)
+        results += [_differences(name, system, path, not lost), *lost]
+        results += _columns(name, system, path, inspected)
     return results
 
 
@@ -56,7 +58,8 @@ def sampled(path: Path) -> tuple[Tensor, Tensor]:
     return s[rows], a[rows]
 
 
-def _differences(name: str, system: System, path: Path) -> CheckResult:
+def _differences(name: str, system: System, path: Path, whole: bool) -> CheckResult:
+    """`whole`: no derivative is lost, which would be the reason of all that is off here."""
     check = f"Jacobians of the {name} against differences"
     s, a = sampled(path)
     if not len(s):
@@ -79,6 +82,14 @@ def _differences(name: str, system: System, path: Path) -> CheckResult:
         return CheckResult(check, result, "the derivatives are those of the step", True)
     at = int((off & trusted).int().argmax())
     block = BLOCKS[int(errors[at].argmax())]
+    far = ((errors > _GROSS).any(dim=1) & trusted).sum()
+    if name == "simulator" and whole and far > len(s) / 2:
+        text = f"the simulator's {_LABELS[block]} is off by over 10% in {far} of {len(s)} states"
+        meaning = (
+            f"the simulator's {_LABELS[block]} is not the derivative of its step, so nothing can "
+            f"be decided: correct the backward pass, or linearize"
+        )
+        return CheckResult(WRONG, f"{text} (largest: {numbers})", meaning, False)
     result += f"; {wrong} of {len(s)} states are off, most in {_LABELS[block]}"
     share = wrong / len(s)
     meaning = "the derivative is wrong: correct linearize before trusting any number here"

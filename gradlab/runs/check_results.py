@@ -18,6 +18,7 @@ RARE = "starts rarer than the sample"
 UNDRAWN = "starts rarer than the sample, of a law that is not drawn from"
 PREMISE = "premises of every decision"
 DETACHED = f"{PREMISE}, derivatives of the "  # policy's action, simulator's step, …
+WRONG = f"{PREMISE}, Jacobians of the simulator against differences"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ def detached(results: Sequence[CheckResult] | None) -> frozenset[str]:
         return frozenset(("simulator", "model"))
     simulated = [each.startswith(f"{DETACHED}simulator") for each in failed]
     return frozenset("simulator" if each else "model" for each in simulated)
+
+
+def other_derivative(results: Sequence[CheckResult] | None) -> bool:
+    """Is the simulator's derivative none, or one of something else than its step?"""
+    wrong = any(each.check == WRONG for each in failed_premises(results))
+    return wrong or "simulator" in detached(results)
 
 
 def no_gradient(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...]:

@@ -82,8 +82,7 @@ def believed(facts: Facts) -> Facts:
     )  # fmt: skip
     if not facts.void:
         return facts
-    jumps = None if "simulator" in facts.detached else facts.jumps
-    return replace(facts, disagreements=(), jumps=jumps)
+    return replace(facts, disagreements=())
 
 
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.runs.check_results import detached, failed_premises
+from gradlab.runs.check_results import detached, failed_premises, other_derivative
 from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_data_again
 from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import Identity, competing, data_of, needs_states
@@ -197,7 +197,8 @@ def facts(profile: Profile) -> Facts:
         carried=float(profile.truth.get("concentration", 0.0)) if few else 0.0,
         wanted=max(0, int(profile.truth.get("missing", 0))),
         rehearsal=profile.rehearsal,
-        jumps=profile.jumps,
+        # A return that is not what another derivative promises is not rough for it.
+        jumps=None if other_derivative(profile.sanity) else profile.jumps,
         detached=detached(profile.sanity),
     )
 

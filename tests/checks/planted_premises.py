@@ -89,6 +89,13 @@ CASES = {
         Task("planted", world(), world(cut=lambda s, a: (s.detach(), a)), draws, 0.9, 3),
         Linear(), Quadratic(), "3 of 9 derivatives of the prior model are exactly 0",
     ),
+    "another derivative": (
+        Task(
+            "planted", world(cut=lambda s, a: (s, a.detach() + 3 * (a - a.detach()))), world(),
+            draws, 0.9, 3,
+        ),
+        Linear(), Quadratic(), "The simulator's ∂f/∂a is off by over 10%",
+    ),
     "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
     "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),
 }  # fmt: skip

@@ -25,6 +25,7 @@ from gradlab.runs.check_results import (
     CheckResult,
     detached,
     failed_premises,
+    other_derivative,
     rare_starts,
 )
 from gradlab.runs.decision_rules import (
@@ -71,7 +72,7 @@ from gradlab.wording import (
 def jumps(profile: Profile) -> list[Sentence]:
     """What backpropagation promised at the length of an update, and what it brought."""
     found = profile.jumps
-    if found is None or "simulator" in detached(profile.sanity):
+    if found is None or other_derivative(profile.sanity):
         return []
     promised, move = f"{found.promised:+.3g}", percent(float(found.moves[UPDATE]))
     brought = f"{float(found.brought[UPDATE]):+.3g}"
