@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.cli.terminal.streams import undisturbed
+from gradlab.wording import duration
 
 if TYPE_CHECKING:
     from gradlab.tools.papers.published import ItemPart
@@ -124,7 +125,7 @@ class ReproduceCommand:
         made.check_disk(due, folder)
         for each in due:
             there = each.done >= each.iterations
-            price = "is there" if there else f"about {_hours(each.hours)}"
+            price = "is there" if there else f"about {duration(3600 * each.hours)}"
             standard_error(
                 f"gradlab: {each.row} on {each.part.task}: {each.iterations:,} iterations, "
                 f"{each.transitions:,} transitions, {each.seeds} seeds, {price}"
@@ -136,7 +137,7 @@ class ReproduceCommand:
              "hours": round(each.hours, 2), "path": str(each.path)}
             for each in due
         ]  # fmt: skip
-        said = f"{item.title}: {len(due)} runs, about {_hours(whole)} of one core"
+        said = f"{item.title}: {len(due)} runs, about {duration(3600 * whole)} of one core"
         if self.plan:
             return {"headline": f"{said} for what is missing.", "plan": plan}
         left = made.run_missing(due, self.hours, command)
@@ -153,15 +154,11 @@ class ReproduceCommand:
             files += _drawn(item.figures, part, list(runs), folder)
         done = f"{item.title}: {len(due) - len(left)} of {len(due)} runs are there"
         if left:
-            done += f"; about {_hours(sum(each.hours for each in left))} for the rest"
+            done += f"; about {duration(3600 * sum(each.hours for each in left))} for the rest"
         return {
             "headline": f"{done}.", "text": "\n".join([*text, *files]), "plan": plan,
             "tables": tables, "files": files,
         }  # fmt: skip
-
-
-def _hours(hours: float) -> str:
-    return f"{60 * hours:.0f} min" if hours < 2 else f"{hours:.0f} h"
 
 
 def _drawn(names: tuple[str, ...], part: ItemPart, paths: list[Path], folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """What the papers trained, at their own length, and the numbers that they print.
 
 A part is one task with its rows; iterations are critic updates, five seeds of a row are one run.
-Prices are milliseconds of one processor core per iteration and seed, measured on the runs of
+Prices are milliseconds of one processor core per iteration and seed, those of the quickest run of
 `reports/mpg-table-1` and `reports/model-based`; another machine may take a third or three times.
 """
 
@@ -19,7 +19,7 @@ _MAAC_ABLATIONS = ("maac", "maac-h0", "maac-no-steve", "maac-one-sample")
 _MODEL_BASED = ("svg", "steve", "mbpo", "maac", "mage", "ddppo")
 RETURNS = "table-returns"
 _ITERATION = {
-    "mpg-v1": 26, "mpg-v2": 14, "n-step-dpg": 20, "n-step-adp": 92, "td3": 10, "sac": 14,
+    "mpg-v1": 5.4, "mpg-v2": 10, "n-step-dpg": 8, "n-step-adp": 34, "td3": 10, "sac": 11,
     "mbpo": 22, "steve": 25, "mage": 20, "svg": 20, "rp-dp": 52, "rp-dp-sn": 52, "rp-dr": 1045,
     "maac": 34, "maac-h0": 20, "maac-no-steve": 22, "maac-one-sample": 20, "maac-five-batch": 45,
     "maac-real-data": 30, "maac-no-entropy": 30, "ddppo": 89, "ddppo-no-gradient-loss": 60,
