@@ -2,7 +2,8 @@
 
     git clone https://github.com/facebookresearch/mbrl-lib     (3f93ccc)
     git clone https://github.com/nnaisense/MAGE                (c5aba23)
-    pip install hydra-core omegaconf termcolor tqdm imageio sacred dotmap; pip install --no-deps gym
+    pip install hydra-core omegaconf termcolor tqdm imageio sacred dotmap
+    pip install --no-deps gym==0.26.2 gym-notices cloudpickle
     python -m analyses.model_based.published --mbrl-lib mbrl-lib --mage MAGE
 
 Their code is read from these folders and runs as it is, but for the patches below; gradlab gives
