@@ -67,7 +67,7 @@ def listed(runs: dict[Arm, Training], world: World) -> str:
     for arm in order:
         run = own[arm]
         means = run.returns[-1], run.returns.mean(axis=0)
-        cells = *map(_interval, means), near(run, runs[Arm("sac", world)]), _reward(run)
+        cells = *map(_interval, means), near(run, runs.get(Arm("sac", world))), _reward(run)
         changes = {
             "mse": "model by squared error", "wide": "model of 2×200", "exact": "exact model",
         }  # fmt: skip
@@ -83,12 +83,14 @@ def listed(runs: dict[Arm, Training], world: World) -> str:
     return "\n".join(lines)
 
 
-def near(run: Training, sac: Training) -> str:
+def near(run: Training, sac: Training | None) -> str:
     """Seeds that end no further below SAC's final median than a tenth of the way from there to the
     untrained policy's: four of five is what `runs` calls to learn."""
+    if sac is None:
+        return "–"
     first, last = np.median(sac.returns[0]), np.median(sac.returns[-1])
     learned = int((run.returns[-1] >= last - 0.1 * (last - first)).sum())
-    return f"{learned} of {len(run.seeds)}"
+    return f"{learned} of {run.returns.shape[1]}"
 
 
 def _interval(values: Floats) -> str:

@@ -210,8 +210,8 @@ def test_runs_are_listed_best_first_with_the_reward_that_their_models_explain():
     }
     lines = model_based_report.listed(runs, "cart-pole").splitlines()[2:]
     assert lines == [
-        "| `mbpo`, model by squared error | −1.0 [−1.0, −1.0] | −5.5 [−5.5, −5.5] | 0.20 |",
-        "| `sac` | −3.0 [−5.0, −1.0] | −6.5 [−7.5, −5.5] | no model |",
+        "| `mbpo`, model by squared error | −1.0 [−1.0, −1.0] | −5.5 [−5.5, −5.5] | 5 of 5 | 0.20 |",  # noqa: E501
+        "| `sac` | −3.0 [−5.0, −1.0] | −6.5 [−7.5, −5.5] | 3 of 5 | no model |",  # from −3.7
     ]
 
 
