@@ -528,3 +528,25 @@ def test_a_density_without_its_correction_is_told(fault, scale):
     assert found["state"] == ("fault" if fault else "sound") and found["value"] == bool(fault)
     told = [each for each in probe.alarms if each.kind == objectives.DENSITY]
     assert bool(told) == bool(fault) and all("log(1 − tanh²)" in each.message for each in told)
+
+
+@pytest.mark.parametrize("fault", ["", "no correction of the tanh"])
+def test_a_loop_that_scales_actions_by_itself_is_told_what_lets_them_be_looked_at(fault):
+    """And the advice holds: the two checks are made once it is followed."""
+    for recorded in (False, True):
+        loop, rows = Soft(fault), []
+        loop.policy.scale = 2.0
+        probe = watched(loop, log=rows.append)
+        if recorded:
+            probe.record(gymnasium.make("Pendulum-v1"))
+        loop.run(probe, 150)
+        probe.close()
+        for check in (CHECK, "log π is that of the squashed action"):
+            found = answers(rows)[check]
+            if not recorded:
+                assert found["state"] == "off"
+                assert "env = probe.record(env) lets it be looked at" in found["proof"]
+            elif check == CHECK and fault:  # its objective is another one, which the page says
+                assert "before its tanh" in found["proof"]
+            else:
+                assert found["state"] != "off" and "probe.record" not in found["proof"]

@@ -48,6 +48,10 @@ _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
 )
+_SCALED = (
+    "; where the loop scales actions to the environment's limits by itself, env = "
+    "probe.record(env) lets it be looked at"
+)
 
 
 @dataclass
@@ -196,8 +200,14 @@ class ActorObjective:
             return
         with undisturbed():
             critics = [(self._fresh(module).copy, args) for module, args in made.values]
-            if isinstance(old := _action(made, self.policy, *self.limits), str):
-                self._reason = old
+            old = _action(made, self.policy, *self.limits)
+            remedy = _SCALED if self.limits[0] is None else ""
+            if old is None:
+                self._reason = (
+                    "the critic's actions are neither the policy's outputs nor drawn from them at "
+                    "a scale that is known" + remedy
+                )
+                self.density.remedy = remedy if len(made.outputs) > 1 else ""
                 return
             fresh = self._passes % REFIT == 0
             if fresh:
@@ -206,7 +216,12 @@ class ActorObjective:
             old = _opened(made, old) if self._open else old
             weights = self._weights
             if weights is None:
-                self._reason = "the actor's loss has other terms than Q − α log π"
+                remedy = remedy if old.squash.half is None else ""
+                self._reason = (
+                    "the gradient that the actor's loss sends to mean and log σ is not one of Q "
+                    "and log π as they are read" + remedy
+                )
+                self.density.remedy = remedy
                 return
             if self._bare:  # Q − α log π is not what it follows
                 self._reason = "log π in the actor's loss is that of the action before its tanh"
@@ -289,6 +304,7 @@ class _Density:
 
     def __init__(self) -> None:
         self._fits = self._bare = 0
+        self.remedy = ""  # where the action's scale may be what is not known
 
     def take(self, found: _Weights | None, bare: _Weights | None) -> None:
         """Weights of one loss with the correction, and without."""
@@ -298,7 +314,7 @@ class _Density:
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._fits:
-            return off("no log π of a squashed Gaussian is seen in the actor's loss")
+            return off("no log π of a squashed Gaussian was read" + self.remedy)
         share = self._bare / self._fits
         proof = f"the loss fits without the correction alone in {self._bare} of {self._fits} looks"
         if self._fits < FITS:
@@ -416,8 +432,8 @@ class Action:
             return Action(_squashed(outputs[0], self.squash), self.squash)
 
 
-def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) -> Action | str:
-    """How the critic's action comes from the policy's outputs; a reason where it is not known.
+def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) -> Action | None:
+    """How the critic's action comes from the policy's outputs; None where it is not known.
 
     Args:
         low, high: of the environment's actions, which a loop may squash to by itself.
@@ -426,7 +442,7 @@ def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) ->
     outputs = made.outputs
     width = outputs[0].shape[-1]
     if given.ndim != 2 or given.shape[-1] < width or len(given) != len(outputs[0]):
-        return "the critic's action is not of the shape of the policy's output"
+        return None
     given = given[:_ROWS, -width:]
     actors = policy, *(call.module for call in made.calls)
     known = next((each for actor in actors if (each := limits_of(actor, None))), None)
@@ -447,10 +463,7 @@ def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) ->
                 noise = _noise(outputs[0][:_ROWS], outputs[1][:_ROWS], given, squash)
                 if noise is not None:
                     return _gaussian(outputs[0][:_ROWS], outputs[1][:_ROWS], noise, squash)
-    return (
-        "the critic is called at no action of the policy that is known: a critic of states alone, "
-        "as in PPO, has none"
-    )
+    return None
 
 
 def _squashed(output: Tensor, squash: _Squash) -> Tensor:
