@@ -3,10 +3,11 @@
     own ≤ share · elapsed            own: seconds inside the probe, import and set-up included
     made when own + price ≤ share · (elapsed + price), price: what the last one cost
 
-A first measurement may be made on a loan. Episodes have a part of the share of their own, bursts
-and looks at updates parts of the rest. What is tested at every update takes at most half of the
-share from all else. A clock inside an update does not see hooks being called: a second counts
-`UNSEEN` times, as seventeen pairs of loops lost (`reports/loops`).
+A first measurement may be made on a loan. Episodes have a part of the share of their own, of which
+`KEPT` is theirs whatever all else has taken; bursts and looks at updates have parts of the rest.
+What is tested at every update takes at most half of the share from these. A clock inside an update
+does not see hooks being called: a second counts `UNSEEN` times, as seventeen pairs of loops lost
+(`reports/loops`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Clock = Callable[[], float]
 GRACE = 10  # looks that are made before there is a price
 ALWAYS = 0.4  # of the share: 2% of the time by default
 SIGNAL = 0.3  # of the share: successive gradients beside a task
-EPISODES = 0.6  # of the share: whole episodes, where there is an environment
+EPISODES = 0.6  # of the share: whole episodes, where there is an environment; at most
+KEPT = 0.25  # of the share: the same at least, whatever tests and the start have taken
 GUARDED = 0.5  # of the share: numbers that are tested at every update
 LOAN = 3.0  # seconds beyond the share, once
 _PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
@@ -45,6 +47,7 @@ class Budget:
         validation.function("clock", clock, "nothing, in seconds")
         self.share, self.clock = share, clock
         self.for_episodes, self.rest_share = episodes * share, (1 - episodes) * share
+        self.kept = min(KEPT, episodes) * share
         self.begun: float | None = None
         self.own = 0.0
         self._before = 0.0  # seconds of the log's earlier probes
@@ -110,9 +113,10 @@ class Budget:
     @property
     def holds(self) -> float:
         """Seconds of the loop after which the share will hold, beside what goes on; it may never.
-        Measurements and episodes wait until then."""
-        once = self.own - self.tested * self.elapsed + self.lent
-        return once / (self.share - self.tested) if self.tested < self.share else inf
+        Measurements wait until then, and episodes beyond what is kept for them."""
+        goes_on = self.tested + self.kept
+        once = self.own - goes_on * self.elapsed + self.lent
+        return once / (self.share - goes_on) if goes_on < self.share else inf
 
     @property
     def governed(self) -> float:
@@ -142,9 +146,10 @@ class Budget:
 
     def episode_wait(self, price: float) -> float:
         """Seconds until a whole episode keeps to its own part, and all that the probe has done to
-        the share: the start and the first looks at the loop's parts are paid back before."""
-        own, all_of_it = (self._episodes + price) / self.for_episodes, self.governed + price
-        return max(own, all_of_it / self.share) - price - self.elapsed
+        the share; or the episodes to what is kept for them."""
+        episodes = self._episodes + price
+        spare = max(episodes / self.for_episodes, (self.own + price) / self.share)
+        return min(spare, episodes / self.kept) - price - self.elapsed
 
     @property
     def _rest(self) -> float:
@@ -159,30 +164,27 @@ class Budget:
     def until(self, price: float) -> float:
         """Seconds until something of `price` will be allowed, at the present pace of all else."""
         share = self.rest_share
-        return self._after(self._rest + price - share * (self.elapsed + price), share)
-
-    def episode_after(self, price: float) -> float:
-        """The same for a whole episode."""
-        own = (self._episodes + price) / self.for_episodes - price - self.elapsed
-        lacking = self.governed + price - self.share * (self.elapsed + price)
-        return max(own, self._after(lacking, self.share), 0.0)
-
-    def _after(self, lacking: float, share: float) -> float:
-        """Seconds until so much is saved of a share, beside what goes on."""
+        lacking = self._rest + price - share * (self.elapsed + price)
+        spare = share - self._regular(share, GUARDED * self.share)
         if lacking <= 0:
             return 0.0
-        spare = share - self.regular(share)
         return (lacking + self.lent) / spare if spare > 0 else inf
 
-    def regular(self, share: float) -> float:
-        """The part of the time that goes on being taken of a share, by looks, bursts and what is
-        tested at every update."""
+    @property
+    def episode_share(self) -> float:
+        """The part of the time that episodes take once the share holds."""
+        spare = self.share - self._regular(self.rest_share, self.share)
+        return max(min(self.for_episodes, spare), self.kept)
+
+    def _regular(self, share: float, most: float) -> float:
+        """The part of the time that goes on being taken of a share, by looks, bursts and, `most`,
+        what is tested at every update."""
         if not self.elapsed > 0:
             return 0.0
         sampled, filed, tested = (
             x / self.elapsed for x in (self._always + self._bursts, self._filed, self._guarded)
         )
-        return min(sampled, (ALWAYS + SIGNAL) * share) + filed + min(tested, GUARDED * self.share)
+        return min(sampled, (ALWAYS + SIGNAL) * share) + filed + min(tested, most)
 
     def within(self, price: float, seconds: float) -> float:
         """The share at which something of `price` would be allowed so many seconds from now."""
@@ -263,7 +265,11 @@ def overdrawn(budget: Budget) -> str:
     after = budget.holds
     if isfinite(after):
         return f"{text}, within {most} of the time after about {span(after)} of training"
-    return f"{text}, above {most}: tests of every update alone take {100 * budget.tested:.2g}%"
+    tests = f"{100 * budget.tested:.2g}%"
+    if budget.kept:
+        episodes = f"episodes up to {100 * budget.kept:.2g}%"
+        return f"{text}, above {most}: tests of every update take {tests}, {episodes}"
+    return f"{text}, above {most}: tests of every update alone take {tests}"
 
 
 def span(seconds: float) -> str:

@@ -89,8 +89,8 @@ class Probe:
             adapter, say, gives the task's actions, but the loop calls what is inside.
         watched_critic: the same for the critic.
         env: a function that makes an environment as the loop's, with reset and step. Every K-th
-            update a whole episode without noise is played in it from a fresh reset, by three fifths
-            of the budget; K is stated, and windows of 16 episodes say if the return rises.
+            update a whole episode without noise is played in it from a fresh reset, by a quarter to
+            three fifths of the budget; K is stated, windows of 16 episodes say if the return rises.
         critic_alone: the actor ascends the critic alone, as in DDPG, TD3 and SAC, without a step of
             a model: verdict and alarms are about that gradient.
 

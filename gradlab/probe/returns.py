@@ -1,6 +1,6 @@
 """Whole episodes of a loop's policy, at every K-th update, from fresh resets and without noise.
 
-    K = price of an episode / (its part of the share · time of an update), at least `CLOSEST`
+    K = price of an episode / (episodes' part of the time · time of an update), at least `CLOSEST`
 
 so that a window of 16 spans 250 updates or more. The environment is the probe's own; the loop's
 random streams are put back, and its policy is copied.
@@ -89,7 +89,7 @@ class Looks:
         self.policy, self.budget, self.seed, self.count = policy, budget, seed, 0
         self._next = self._every = 0
         self._prices: deque[float] = deque(maxlen=_PRICES)
-        with budget.paying(episode=True), undisturbed():
+        with budget.paying(), undisturbed():
             self.environment = made(make)
             actor = Actor(copied(policy), self.environment)
             self._seeded = takes_seed(self.environment)
@@ -126,8 +126,12 @@ class Looks:
 
     def every(self, update: int) -> int:
         """K, by the newest price and the time of an update so far."""
-        spare = self.budget.share - self.budget.regular(self.budget.rest_share)
-        share = min(self.budget.for_episodes, spare) * self.budget.elapsed / max(update, 1)
+        held = self.budget.holds <= self.budget.elapsed
+        return self._apart(self.budget.episode_share if held else self.budget.kept, update)
+
+    def _apart(self, part: float, update: int) -> int:
+        """Updates between two episodes that take this part of the time."""
+        share = part * self.budget.elapsed / max(update, 1)
         return max(CLOSEST, ceil(self._price / share) if share > 0 else CLOSEST)
 
     def waits(self, update: int, ended: bool) -> str:
@@ -140,8 +144,16 @@ class Looks:
         if not lacking:
             return text
         pace = self.budget.elapsed / max(update, 1)
-        soon = max((self._next - update) * pace, self.budget.episode_after(self._price))
-        return f"{text}, first answer in about {span(soon + (lacking - 1) * every * pace)}"
+        soon = max((self._next - update) * pace, self.budget.episode_wait(self._price), 0.0)
+        # What is kept for episodes until the share holds, all of their part from then on.
+        slow, fast = (
+            self._apart(part, update) * pace
+            for part in (self.budget.kept, self.budget.episode_share)
+        )
+        paid = max(self.budget.holds - self.budget.elapsed - soon, 0.0)
+        slowly = min(paid / slow, lacking - 1) if slow > 0 else 0.0
+        left = slowly * slow + (lacking - 1 - slowly) * fast
+        return f"{text}, first answer in about {span(soon + left)}"
 
     def close(self) -> None:
         with suppress(Exception), undisturbed():

@@ -479,7 +479,8 @@ class Updates:
         waiting = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in waiting]
         looks = self._episodes_due(ended)
-        if not ended and looks and not self._told:  # once: a row says it anew
+        priced = self.looks is None or self.looks.count
+        if not ended and looks and priced and not self._told:  # once: a row says it anew
             self._told = True
             self.log.say("; ".join(filter(None, (looks, overdrawn(self.budget)))))
         return "; ".join(filter(None, (overdrawn(self.budget), looks, *words)))

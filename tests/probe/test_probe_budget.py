@@ -168,16 +168,30 @@ def test_a_share_that_tests_of_every_update_exceed_is_never_promised():
     assert said in overdrawn(budget) and budget.holds == float("inf")
 
 
-def test_episodes_wait_until_the_start_is_paid_back():
+@pytest.mark.parametrize("tests", [0.0, 0.02, 0.03, 0.08])
+def test_episodes_keep_a_quarter_whatever_tests_and_the_start_take(tests):
+    """A start of 20 s, episodes of 1 s, and so much of every second of the loop in tests."""
     clock = Clock(100.0)
-    budget = Budget(0.1, clock, episodes=0.6)
+    budget = Budget(0.05, clock, episodes=0.6)
     budget.begin()
-    assert budget.episode_wait(1.0) == pytest.approx(1 / 0.06 - 1)
-    with budget.paying():  # a start, or a loan
-        clock.now += 5.0
-    assert budget.episode_wait(1.0) == pytest.approx((5 + 1) / 0.1 - 1 - 5)
-    clock.now += 54.0
-    assert not budget.episode_wait(1.0) > 1e-9
+    with budget.paying():
+        clock.now += 20.0
+    played = []
+    for _ in range(4000):
+        begun = clock.now
+        clock.now += tests / UNSEEN
+        budget.guard(begun)
+        clock.now += 1.0 - tests / UNSEEN
+        if budget.episode_wait(1.0) <= 0:
+            played.append(budget.elapsed)
+            with budget.paying(episode=True):
+                clock.now += 1.0
+    quarter = 0.25 * 0.05 * budget.elapsed
+    assert played[0] <= 1 / (0.25 * 0.05) and len(played) >= quarter - 1
+    if tests < 0.75 * 0.05:
+        assert budget.spent <= 0.05
+    else:
+        assert len(played) <= quarter
 
 
 # The step that a probe recommends, from cosines at visited states.
