@@ -9,9 +9,11 @@ scores can be taken. A deterministic actor, as TD3's and DDPG's, is a policy as 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import final
+from contextlib import suppress
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -115,22 +117,7 @@ class Reparameterised(nn.Module):
         return self._log_slope(latent).exp()
 
     def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        returned = self.actor(state)
-        returned = getattr(returned, "base_dist", returned)  # of Independent
-        if isinstance(returned, torch.distributions.Normal):
-            returned = returned.loc, returned.scale.log()
-        if self.log_std is not None and isinstance(returned, Tensor):
-            return returned, self.log_std.reshape(1, -1).expand_as(returned)
-        if isinstance(returned, tuple | list) and len(returned) == 2 and self.log_std is None:
-            mean, log_std = returned
-            return mean, log_std.expand_as(mean)
-        several = isinstance(returned, tuple | list)
-        got = f"{len(returned)} values" if several else type(returned).__name__
-        wanted = "mean and log_std" if self.log_std is None else "the mean alone"
-        raise InputError(
-            f"actor returns {got}, expected {wanted}: write a module with noise_dim and "
-            f"forward(self, state, noise) that returns mean + std * noise"
-        )
+        return _normal(self.actor(state), self.log_std)
 
     def bounded(self, latent: Tensor) -> Tensor:
         """The action [N, da] of what the Gaussian draws."""
@@ -155,6 +142,25 @@ class Reparameterised(nn.Module):
         return log_tanh_slope(latent, self.scale.to(latent))
 
 
+def _normal(returned: Any, fixed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and log σ of what an actor returns; raises InputError."""
+    returned = getattr(returned, "base_dist", returned)  # of Independent
+    if isinstance(returned, torch.distributions.Normal):
+        returned = returned.loc, returned.scale.log()
+    if fixed is not None and isinstance(returned, Tensor):
+        return returned, fixed.reshape(1, -1).expand_as(returned)
+    if isinstance(returned, tuple | list) and len(returned) == 2 and fixed is None:
+        mean, log_std = returned
+        return mean, log_std.expand_as(mean)
+    several = isinstance(returned, tuple | list)
+    got = f"{len(returned)} values" if several else type(returned).__name__
+    wanted = "mean and log_std" if fixed is None else "the mean alone"
+    raise InputError(
+        f"actor returns {got}, expected {wanted}: write a module with noise_dim and "
+        f"forward(self, state, noise) that returns mean + std * noise"
+    )
+
+
 def _row(bound: _Bound) -> Tensor:
     values = bound if isinstance(bound, Tensor) else torch.tensor(bound, dtype=torch.float64)
     flat = values.detach().reshape(-1)
@@ -164,7 +170,8 @@ def _row(bound: _Bound) -> Tensor:
 
 
 def _width(actor: nn.Module, log_std: Tensor | None, scale: Tensor | None) -> int:
-    """da: of log σ, of the bounds, else of the actor's last linear layer."""
+    """da: of log σ, of the bounds, else of the means that a copy gives, where its first layer takes
+    the states, or of the actor's last linear layer."""
     if log_std is not None:
         return math.prod(log_std.shape)
     if scale is not None and len(scale) > 1:
@@ -172,4 +179,8 @@ def _width(actor: nn.Module, log_std: Tensor | None, scale: Tensor | None) -> in
     linear = [module for module in actor.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InputError("actor has no linear layer to tell its width: give scale per action")
+    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        twin = copy.deepcopy(getattr(actor, "_orig_mod", actor)).eval()
+        state = linear[0].weight.new_zeros(1, linear[0].in_features)
+        return _normal(twin(state), None)[0].shape[1]
     return linear[-1].out_features

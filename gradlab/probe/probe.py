@@ -161,6 +161,8 @@ class Probe:
                 measurements = Measurements(lambda _: (question, policy), self.budget, LOAN)
             if looks is not None:
                 looks.count = len(sink.earlier.returns.get("update", ()))
+                if looks.doubt:
+                    self.alarm_log.say(looks.doubt)
             instruments = Instruments(watch, models, measurements, looks)
             self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
             optimizers = optimizer, critic_optimizer

@@ -19,6 +19,7 @@ from torch import nn
 
 from gradlab.data.episodes import LONGEST, Actor, begin, made, play, takes_seed
 from gradlab.data.noise import child
+from gradlab.networks.actors import Reparameterised
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.alarms.steps import fallen
 from gradlab.probe.budget import Budget, span
@@ -26,11 +27,13 @@ from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.row_sinks import Earlier
 from gradlab.runs.probe.returns import COLUMNS, LEAST, TRAINED, WINDOW, Returns
 from gradlab.user_code.calls import running
+from gradlab.wording import two
 
 CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes
 _TRIED = 10  # steps that find the first price
 WINDOWS = {"returns": WINDOW, "episodes": TRAINED}
 _PRICES = 5  # newest episodes whose mean is the price of the next
+_ROUNDING = 1e-4  # of the width of an action's range
 _TYPICAL = 1000  # steps of an episode, where the environment does not say
 
 MakeEnv = Callable[[], Any]
@@ -71,6 +74,30 @@ def reward_wrappers(env: Any) -> list[str]:
     return found
 
 
+def _other_ends(policy: nn.Module, space: Any) -> str:
+    """Where a squashed policy and a box of actions end apart, and what to give if by mistake."""
+    box = getattr(space, "low", None), getattr(space, "high", None)
+    if not isinstance(policy, Reparameterised) or any(end is None for end in box):
+        return ""
+    if policy.scale is None or policy.bias is None:
+        return ""
+    scale, bias = (each.double().cpu().numpy() for each in (policy.scale, policy.bias))
+    low, high, least, most = np.broadcast_arrays(
+        bias - scale, bias + scale, *(np.ravel(end) for end in box)
+    )
+    apart = np.maximum(abs(low - least), abs(high - most))
+    j = int(apart.argmax())
+    if not np.isfinite(apart).all() or apart[j] <= _ROUNDING * (high - low)[j]:
+        return ""
+    middle = (least + most)[j] / 2
+    shifted = f", bias={two(middle)}" if middle else ""
+    return (
+        f"actions of the policy end at {two(low[j])} and {two(high[j])}, those of env at "
+        f"{two(least[j])} and {two(most[j])}: if the loop's do, too, squashed(actor, "
+        f"scale={two((most - least)[j] / 2)}{shifted})"
+    )
+
+
 @final
 class Looks:
     """Looks at the return as the budget allows.
@@ -80,6 +107,7 @@ class Looks:
 
     Attributes:
         count: episodes that were played, in the log's earlier probes, too.
+        doubt: whether the policy's actions are the loop's; may be empty.
 
     Raises:
         InputError: it cannot be made or stepped, or the policy cannot act in it.
@@ -95,6 +123,7 @@ class Looks:
             self._seeded = takes_seed(self.environment)
             with running("env"):
                 actor.check(begin(self.environment, self._seed))
+                self.doubt = _other_ends(policy, actor.space)
                 for _ in range(2):  # the first time is also that of what is loaded
                     begun = budget.clock()
                     tried = play(self.environment, actor, self._seed, _TRIED)[0]

@@ -483,7 +483,8 @@ class Updates:
         if not ended and looks and priced and not self._told:  # once: a row says it anew
             self._told = True
             self.log.say("; ".join(filter(None, (looks, overdrawn(self.budget)))))
-        return "; ".join(filter(None, (overdrawn(self.budget), looks, *words)))
+        doubt = "" if self.looks is None else self.looks.doubt
+        return "; ".join(filter(None, (overdrawn(self.budget), looks, doubt, *words)))
 
     def _episodes_due(self, ended: bool) -> str:
         """When the first two windows of returns are full, in words."""

@@ -220,6 +220,8 @@ def test_adapted_actors_keep_their_parameters_and_know_their_width():
     actor = Act(lambda out: out.chunk(2, -1), 2)  # mean and log σ of one action, from one layer
     actor.register_buffer("action_scale", torch.tensor([2.0]))
     assert squashed(actor).noise_dim == 1
+    del actor.action_scale
+    assert squashed(actor).noise_dim == gaussian(actor).noise_dim == 1
     policy = Gaussian(nn.Linear(DS, DA, bias=False).double(), 0.3)
     state, noise = draw(N, DS), draw(N, DA, seed=1)
     torch.testing.assert_close(policy(state, noise), policy.mean_action(state) + 0.3 * noise)

@@ -15,6 +15,7 @@ from torch import nn
 import gradlab
 from gradlab.data.noise import child
 from gradlab.errors import InputError
+from gradlab.networks.actors import squashed
 from gradlab.probe import updates
 from gradlab.probe.alarms.steps import IN_A_ROW, KIND, fallen
 from gradlab.probe.returns import CLOSEST
@@ -280,6 +281,39 @@ def test_what_cannot_be_looked_at_is_refused_at_the_begin(words, env, policy, tm
     with pytest.raises(InputError, match=words):
         gradlab.Probe(policy, env=env, log=tmp_path / "run.h5")
     assert not list(tmp_path.iterdir())
+
+
+class Heads(nn.Module):
+    """Mean and log σ from one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, state: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.layer(state).chunk(2, -1)
+
+
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_a_squashed_policy_whose_actions_end_elsewhere_than_those_of_env_is_told(scale, capsys):
+    gymnasium, rows, now = pytest.importorskip("gymnasium"), list[dict[str, Any]](), [0.0]
+    policy = squashed(Heads(), scale=scale)
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, clock=lambda: now[0],
+        env=lambda: gymnasium.make("Pendulum-v1"),
+    )  # fmt: skip
+    for step in range(110):
+        now[0] += 1.0
+        loss = policy.actor(torch.ones(1, 3))[0].sum()
+        with probe(step):
+            loss.backward()
+        optimizer.step()
+    probe.close()
+    told = capsys.readouterr().err.count("end at -1 and 1, those of env at -2 and 2")
+    assert told == (scale is None)
+    due = [row["vitals/due"] for row in rows if "vitals/due" in row]
+    assert due and all(("squashed(actor, scale=2)" in each) == (scale is None) for each in due)
 
 
 def trained(steps: int, given: Any = (), **options: Any) -> tuple[list[float], list[Any]]:
