@@ -28,7 +28,7 @@ def starts(n=32):
     return torch.randn(n, 2, generator=stream(0, "test"), dtype=torch.float64)
 
 
-def compared(model=True, names=("position [m]", "speed [m/s]")):
+def compared(model=True, names=("position [m]", "speed [m/s]"), **settings):
     data = (starts(200), torch.randn(200, 1, generator=stream(1, "test")).double())
     return gradlab.compare_jacobians(
         system(0.0),
@@ -38,7 +38,7 @@ def compared(model=True, names=("position [m]", "speed [m/s]")):
         data if model else None,
         state_names=names,
         action_names=("push [N]",),
-        settings={"task": "mine", "command": "gradlab jacobians mine"},
+        settings={"task": "mine", "command": "gradlab jacobians mine"} | settings,
     )
 
 

@@ -229,6 +229,24 @@ def beside(run: Path, kind: str) -> Path:
     return run.with_name(f"{run.stem}.{kind}.safetensors")
 
 
+_FITTED = {"policy": "a stabilising policy", "critic": "a critic of the policy"}
+
+
+def whose(run: Path, kinds: Sequence[str], trained: str = "") -> str:
+    """Whose the networks are that were not given, and the options that give them; "" without any.
+
+    Args:
+        kinds: those that were not given.
+        trained: those that come with the task, in words; "" where they were fitted.
+    """
+    if not kinds:
+        return ""
+    files = " and ".join(beside(run, kind).name for kind in kinds)
+    fitted = f"{' and '.join(_FITTED[kind] for kind in kinds)}, fitted here and kept in {files}"
+    options = " ".join(f"--{kind} FILE" for kind in kinds)
+    return f"{trained or fitted}; give yours with {options}"
+
+
 def check_outputs(run: Path, made: tuple[str, ...], overwrite: bool, page: bool) -> None:
     """Refuses, before the long work, what cannot be written."""
     if run.suffix not in (".h5", ".hdf5"):

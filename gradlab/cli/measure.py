@@ -137,7 +137,7 @@ class Measure:
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
-        files, termination, origin = self._networks(task)
+        files, termination, trained = self._networks(task)
         check_arguments(horizon, self.starts, self.batch, termination)
         check_judges(self.judges)
         check_also(self.also, None)
@@ -182,6 +182,9 @@ class Measure:
                 raise KeyboardInterrupt(_NOTHING) from None
         profile = timed(profile, begun, "wall_seconds")
         stopped = "interrupted" in profile.config
+        missing = [kind for kind in files if getattr(self, kind) is None]
+        if origin := arguments.whose(run, missing, trained):
+            profile = replace(profile, config={**profile.config, "networks": origin})
         keep(
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
@@ -193,14 +196,14 @@ class Measure:
         ]
         document = of_run(run, page=not self.no_report, more=more)
         if origin:
-            document["networks"] = origin
+            document["networks"] = f"Networks: {origin}."
         if stopped:
             document["interrupted"] = profile.config["interrupted"]
         return document | {"table": profile.table().to_dict("records")}
 
     def _networks(self, task: Task) -> tuple[dict[str, str | None], Literal["ignore", "mask"], str]:
-        """Files of policy and critic, None where one is fitted; the termination; and whose the
-        networks are in words, "" where both are the user's."""
+        """Files of policy and critic, None where one is fitted; the termination; and the networks
+        that come with the task in words, "" where they are not taken."""
         from gradlab.tasks.environments import TRAINED, UPDATES, trained_networks
 
         files = {"policy": self.policy, "critic": self.critic}
@@ -208,17 +211,10 @@ class Measure:
         missing = [kind for kind, file in files.items() if file is None]
         files |= {kind: str(trained[kind]) for kind in missing if kind in trained}
         termination = self.termination or ("mask" if trained else "ignore")
-        if not missing:
+        if not trained or not missing:
             return files, termination, ""
-        fitted = {"policy": "a stabilising policy", "critic": "a critic of the policy"}
-        origin = f"{' and '.join(fitted[kind] for kind in missing)}, fitted here"
-        if trained:
-            origin = (
-                f"SAC's after {UPDATES:,} updates, return {TRAINED[task.name]:,}, measured "
-                f"without its entropy bonus"
-            )
-        options = " ".join(f"--{kind} FILE" for kind in missing)
-        return files, termination, f"Networks: {origin}; give yours with {options}."
+        origin = f"SAC's after {UPDATES:,} updates, return {TRAINED[task.name]:,}"
+        return files, termination, f"{origin}, measured without its entropy bonus"
 
     def _plan(
         self,

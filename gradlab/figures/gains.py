@@ -84,6 +84,7 @@ LOW, HIGH = -112.0, 112.0
 _WIDE = 100.0  # points, beyond which an interval says next to nothing
 _ROOM = 1.72  # of the horizontal axis, with the names at the ends of lines
 _APART = 15.0  # % between labels at the ends of lines
+_CLOSE = 11.5  # % from a name to its second line
 _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
 
 
@@ -97,7 +98,7 @@ def gain(
 
     Args:
         realised: dots of the user's update; None: no steps were taken.
-        chosen: the recommended estimator and its horizons, marked.
+        chosen: the recommended estimator and its horizons, marked; its name says so.
     """
     ax = style.new_axes() if ax is None else ax
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
@@ -108,7 +109,8 @@ def gain(
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
-    ends = {name: _line(ax, table, name, looks[name], end, name == best) for name in names}
+    above = sorted(names, key=lambda name: name == best)  # the recommended one over all others
+    ends = {name: _line(ax, table, name, looks[name], end, name == best) for name in above}
     lines = [_curve(table, name) for name in names]
     unknown = any(line is not None and line.known(_WIDE)[1] for line in lines)
     # A line at 0 as far as the curves go, so that it crosses no label, and shade below.
@@ -118,7 +120,7 @@ def gain(
         _mark(ax, table, chosen)
     if realised is not None:
         _dots(ax, realised, looks, known)
-    _label(ax, ends, looks, end)
+    _label(ax, ends, looks, end, best)
     oracles = any(looks[name].colour == MUTED and not known[name].data for name in names)
     notes = ["lines: to first order, 95% bands (solid: BPTT; dashed: first action)"]
     if realised is not None:
@@ -183,11 +185,6 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> N
     ax.plot(x, y, color=INK, lw=13, alpha=0.22, solid_capstyle="round", zorder=1.2)
     if len(x) == 1:
         ax.plot(x, y, marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2)
-    middle = (len(x) - 1) // 2
-    side = "right" if x[middle] > 0.8 * line.horizon.max() else "center"  # of the names
-    ax.annotate("recommended", (x[middle], y[middle]), (0, -17), textcoords="offset points",
-                ha=side, va="top", fontsize=9, color=INK, fontweight="bold", zorder=6,
-                bbox={"facecolor": PAPER, "alpha": 0.85, "linewidth": 0, "pad": 1.0})  # fmt: skip
 
 
 def _dots(
@@ -209,16 +206,25 @@ def _dots(
         ax.plot(x, value, marker="o", ms=8, mfc=face, mec=edge, mew=1.7, zorder=5, clip_on=False)
 
 
-def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float) -> None:
-    """Names at the ends of the lines, moved apart where they would cover one another."""
+def _label(
+    ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float, best: str | None
+) -> None:
+    """Names at the ends of the lines, moved apart where they would cover one another; the
+    recommended one has a second line, with a place of its own."""
     names = sorted(ends, key=lambda name: ends[name])
-    places = _apart([ends[name] for name in names])
-    for name, place in zip(names, places, strict=True):
-        x, look = max(end, 1), looks[name]
-        ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False)
-        text = f"{_SIGNS.get(look.marker, '')}{look.label}"
-        ax.annotate(text, (1.05 * x, place), fontsize=9.5, color=look.colour, va="center",
-                    annotation_clip=False)  # fmt: skip
+    own = {best: (True, False)}  # the second line is below the name, and places rise
+    lines = [(name, second) for name in names for second in own.get(name, (False,))]
+    places = _apart([ends[name] for name, _ in lines])
+    x = max(end, 1)
+    for (name, second), place, above in zip(lines, places, [*places[1:], HIGH], strict=True):
+        look, weight = looks[name], "bold" if name == best else None
+        text, height = f"{_SIGNS.get(look.marker, '')}{look.label}", place
+        if second:
+            text, height = "recommended", above - _CLOSE
+        else:
+            ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False)
+        ax.annotate(text, (1.05 * x, height), fontsize=9.5, color=look.colour, va="center",
+                    fontweight=weight, annotation_clip=False)  # fmt: skip
 
 
 def _apart(heights: Sequence[float]) -> list[float]:

@@ -134,7 +134,8 @@ def test_the_networks_are_named_where_they_are_not_the_users(calls, tmp_path, ca
     mine = ["--policy", str(tmp_path / "mine.safetensors")]
     assert cli.main([*words, str(tmp_path / "mine.h5"), *mine]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "Networks: a critic of the policy, fitted here; give yours with --critic FILE" in out
+    kept = "fitted here and kept in mine.critic.safetensors"
+    assert f"Networks: a critic of the policy, {kept}; give yours with --critic FILE." in out
     assert "critic" in calls and "policy" not in calls
 
 

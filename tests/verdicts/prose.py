@@ -259,6 +259,9 @@ CASES: Mapping[str, Mapping[str, Case]] = {
     "jacobians": {
         "a model": lambda folder: jacobians(planted_jacobians.compared()),
         "the simulator alone": lambda folder: jacobians(planted_jacobians.compared(model=False)),
+        "a policy that is not the user's": lambda folder: jacobians(
+            planted_jacobians.compared(model=False, networks="a stabilising policy, fitted here")
+        ),
     },
     "remedies": {
         "four trials": lambda folder: remedies(planted_remedies.RUN),

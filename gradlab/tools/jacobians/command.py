@@ -68,7 +68,7 @@ class JacobiansCommand:
             from gradlab.measurement.memory import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load
-            from gradlab.tasks.environments import trained_networks
+            from gradlab.tasks.environments import UPDATES, trained_networks
             from gradlab.tools.jacobians.compute import (
                 FEWEST,
                 check_model,
@@ -80,6 +80,9 @@ class JacobiansCommand:
         trained = trained_networks(task).get("policy")
         file = self.policy or (None if trained is None else str(trained))
         made = () if file else ("policy",)
+        missing = () if self.policy else ("policy",)
+        taken = "" if made else f"SAC's policy after {UPDATES:,} updates"
+        origin = arguments.whose(run, missing, taken)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         validation.whole("starts", self.starts, FEWEST)
         if self.horizon is not None:
@@ -111,13 +114,16 @@ class JacobiansCommand:
                     "task_parameters": dict(task.parameters),
                     "compared_with": self.gradient_model or name,
                     "command": command,
-                },
+                }
+                | ({"networks": origin} if origin else {}),
                 progress=progress,
             )
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
         keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
         more = [{"text": _PRIOR, "decided": True}] if own and self.gradient_model is None else []
         document = of_run(run, page=not self.no_report, more=more)
+        if origin:
+            document["networks"] = f"Networks: {origin}."
         return document | {"table": comparison.table().to_dict("records")}
 
 

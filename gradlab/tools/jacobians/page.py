@@ -292,9 +292,12 @@ def screen(run: JacobianRun) -> Screen:
         label = f"growth λ per step in closed loop{ends}"
         how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
         facts.append(Fact(label, two(exponent.value), how))
-    if run.config.get("model") is None:
-        return Screen(*_simulator(run), tuple(facts), "entries-size", rest)
-    return Screen(*_model(run), tuple(facts), "entries-effect", rest)
+    alone = run.config.get("model") is None
+    text, light, sure = _simulator(run) if alone else _model(run)
+    if light == "act" and "networks" in run.config:
+        light, sure = "choose", f"{sure}, of a policy that is not yours: give it with --policy"
+    figure = "entries-size" if alone else "entries-effect"
+    return Screen(text, light, sure, tuple(facts), figure, rest)
 
 
 def _model(run: JacobianRun) -> tuple[str, Light, str]:
