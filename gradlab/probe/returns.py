@@ -76,7 +76,7 @@ def reward_wrappers(env: Any) -> list[str]:
 
 def _other_ends(policy: nn.Module, space: Any) -> str:
     """Where a squashed policy and a box of actions end apart, and what to give if by mistake."""
-    box = getattr(space, "low", None), getattr(space, "high", None)
+    box: list[Any] = [getattr(space, end, None) for end in ("low", "high")]
     if not isinstance(policy, Reparameterised) or any(end is None for end in box):
         return ""
     if policy.scale is None or policy.bias is None:

@@ -38,6 +38,7 @@ from gradlab.probe.parts import objectives
 from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.policy_calls import Hook
+from gradlab.reporting.kinds import screen_of
 from gradlab.truth.oracles import AT_MOST
 from tests.probe.actor_critics import Loop, Soft, answers, watched
 from tests.probe.small_loops import looped, probed
@@ -550,3 +551,19 @@ def test_a_loop_that_scales_actions_by_itself_is_told_what_lets_them_be_looked_a
                 assert "before its tanh" in found["proof"]
             else:
                 assert found["state"] != "off" and "probe.record" not in found["proof"]
+
+
+def test_a_fault_says_when_it_was_last_looked_at_and_a_critics_shows_no_norm_of_the_policys(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(parts_of_a_loop.Parts, "_affordable", lambda self: self._looks < 12)
+    loop, rows = Loop("actor's gradients in the critic"), []
+    probe = watched(loop, log=[rows.append, tmp_path / "run.h5"])
+    loop.run(probe, 250)
+    probe.close()
+    found = answers(rows)["critic's gradients are cleared between steps"]
+    assert found["state"] == "fault" and found["proof"].endswith(
+        "last look at update 120, none since"
+    )
+    first = screen_of(tmp_path / "run.h5")
+    assert "The critic's gradients add up" in first.headline and first.figure is None

@@ -124,6 +124,7 @@ class Parts:
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
+        self._looked = 0  # update of the newest look
         self._open: list[SampledStep] | None = None  # steps of the window under way
         self._begin: MomentSamples | None = None
         self._before: tuple[Any, MomentSamples] | None = None
@@ -333,7 +334,7 @@ class Parts:
         if self._count >= self._next and self._affordable():
             self._next = self._count + _EVERY
             with self._paying():
-                self._looks += 1
+                self._looks, self._looked = self._looks + 1, self.now()[0]
                 self.networks.refresh()
                 self._begin, self._open, self._first = self._sampled(), [], True
                 self._listen_in(True)
@@ -493,11 +494,15 @@ class Parts:
             if not everything and self._states.get(check.name) == answer.state:
                 continue
             self._states[check.name] = answer.state
+            proof = answer.proof
+            if answer.state == "fault" and check not in (self.advantages, self.trained):
+                proof += f"; last look at update {self._looked:,}"
+                proof += ", none since" if self._looked <= count - _ROW else ""
             try:
                 self.log.sink.write("checks", {
                     "number": number, "update": count, "step": step, "check": check.name,
                     "state": answer.state, "value": answer.value, "threshold": answer.threshold,
-                    "proof": answer.proof, "looks": answer.looks,
+                    "proof": proof, "looks": answer.looks,
                     "seconds": self._seconds[check.name],
                 })  # fmt: skip
             except Exception as error:  # a log that fails is the whole probe's

@@ -53,7 +53,7 @@ def verdict(run: ProbeRun) -> list[Sentence]:
 def _alarms(run: ProbeRun) -> Sentence:
     names = [str(each) for each in run.alarms.get("alarm", ())]
     if not names:
-        rate = f"each is raised in {percent(ALPHA)} of sound runs"
+        rate = f"each is raised in at most {percent(ALPHA)} of sound runs"
         return finding("alarms", True, "Alarms", f"none in {run.updates:,} updates", rate)
     told = [
         f"{kind} (step {int(run.alarms['step'][names.index(kind)]):,}"

@@ -167,7 +167,10 @@ def _faulty(
         text += f" At step {own.step:,} a step along the actor's gradient lowered the return."
     raised = sum(kinds.values())
     sure = f"{raised} alarm{'s' * (raised > 1)} in {run.updates:,} updates"
-    figure = SEEN_IN.get(found[0].kind if found else worst, "grad_norm")
+    shown = found[0].kind if found else worst
+    if found and found[0].words.startswith("The critic's gradients"):  # the norms are the policy's
+        shown = worst
+    figure = SEEN_IN.get(shown, "grad_norm") if shown else None
     return Screen(text, "none", sure, (*_lost(run), *_return(run), *_cosine(run)), figure, rest)
 
 

@@ -57,7 +57,7 @@ def _alarms(run: Training, name: str) -> Sentence:
             kinds.setdefault(str(kind), {})[seed] = None
             first[str(kind)] = min(int(at), first.get(str(kind), int(at)))
     if not kinds:
-        text = f"{name}: no alarm was raised (each is in {percent(ALPHA)} of sound runs)."
+        text = f"{name}: no alarm was raised (each is in at most {percent(ALPHA)} of sound runs)."
         return Sentence("alarms", True, text)
     listing = "; ".join(
         f"{kind} ({_seeds(tuple(kinds[kind]), len(run.seeds))}, first at iteration {first[kind]:,})"
