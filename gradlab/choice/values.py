@@ -208,7 +208,6 @@ class Choice:
         notes: what a reader has to know, in whole sentences.
         identities: who every measured estimator is, by name.
         recommendation: what to use, how sure that is, and what it gains, in a few lines.
-        command: of `gradlab train`, which follows it; "" where none does.
     """
 
     estimators: tuple[str, ...]
@@ -232,7 +231,6 @@ class Choice:
     notes: tuple[str, ...] = ()
     identities: Mapping[str, Identity] = field(default_factory=dict)
     recommendation: str = ""
-    command: str = ""
 
     def __str__(self) -> str:
         return self.recommendation or repr(self)

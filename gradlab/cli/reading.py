@@ -134,12 +134,12 @@ class Choose:
 
         profile = load(self.file)
         start = _start(profile, self.file)
-        choice, screen = chosen(
+        choice, screen, train, untrained = chosen(
             profile, self.batch, self.estimator or None, self.by, self.iteration, self.ramp, start
         )
         document: Document = of_screen(screen) | {"best": best_table(choice).to_dict("records")}
-        document |= {"train": choice.command} if choice.command else {}
-        document["run"] = str(self.file)
+        follow = {"train": train, "untrained": untrained, "run": str(self.file)}
+        document |= {kind: text for kind, text in follow.items() if text}
         for name, mixing in (("pair", choice.pair), ("several", choice.several)):
             if mixing is not None:
                 document[f"weights of {name}"] = weight_table(mixing).to_dict("records")

@@ -322,8 +322,10 @@ def screen(choice: Choice) -> Screen:
     return Screen(text, light, sure, facts, None, rest)
 
 
-_PLACES = ("TASK", "--policy", "FILE", "--critic", "FILE")
-_CAREFUL = "1e-5"  # of a policy that is good already: docs/howto/choose_and_train.md
+_BEGINS = "no row of `gradlab train` begins with what was measured: use the loop"
+_FOLLOWS = "no command is written for this gradient: use a row of the table"
+_CAREFUL = "1e-5"  # of a policy that is good already: `_ROWS`
+_ROWS = "docs/howto/choose_and_train.md"
 
 
 def _to_train(
@@ -457,9 +459,10 @@ def chosen(
     by: Criterion | None = None,
     iteration: int | None = None,
     ramp: int | None = None,
-    start: Sequence[str] = _PLACES,
-) -> tuple[Choice, Screen]:
-    """The choice and its first screen; arguments and errors as of `choose`.
+    start: Sequence[str] = (),
+) -> tuple[Choice, Screen, str, str]:
+    """The choice, its first screen, and the command of `gradlab train` that follows it or why there
+    is none; both "" where nothing is recommended. Arguments and errors as of `choose`.
 
     Args:
         start: the words that name task and networks in a command that trains; () where none does.
@@ -479,6 +482,6 @@ def chosen(
         cell, first = advice.cell, replace(recommendation(read), figure=None, rest=first.rest)
     command = "" if cell is None else _to_train(choice, cell, profile, start, advice)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    follow = [f"To train with it: {command}"] if command else []
-    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers, *follow])
-    return replace(choice, recommendation=text, command=command), first
+    why = "" if command or cell is None else _FOLLOWS if start else _BEGINS
+    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
+    return replace(choice, recommendation=text), first, command, why and f"{why} in {_ROWS}"

@@ -382,7 +382,10 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     # Nothing is printed that would be refused: another kind of network, none on disk.
     checkpoint.save(VCritic(2, hidden=(8,)), "run.critic.safetensors")
     assert main(["choose", "run.h5", "--json"]) == 0
-    assert "train" not in json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
+    assert "train" not in document and "no row" in document["untrained"]
+    assert main(["choose", "run.h5"]) == 0
+    assert f"train:  {document['untrained']}\n" in capsys.readouterr().out
 
 
 def test_one_iteration_of_the_command_is_one_update_of_the_policy():

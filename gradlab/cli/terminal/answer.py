@@ -89,6 +89,7 @@ def _percent(share: float) -> str:
 
 
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
+_LINES = {"train": "train", "untrained": "train", "run": "run", "report": "report"}
 _HEADINGS = {
     "tasks": "tasks:",
     "estimators": "estimators:",
@@ -156,9 +157,9 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
             _print_checks(checks)
         if isinstance(shares, list):
             _print_attribution(shares)
-    for kind in ("train", "run", "report"):
+    for kind, shown in _LINES.items():
         if kind in document:
-            print(f"{kind + ':':8}{document[kind]}")
+            print(f"{shown + ':':8}{document[kind]}")
     _print_lists(document)
     if "recommendation" in document and not explain:
         print("--explain prints the rest.")
