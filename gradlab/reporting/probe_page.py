@@ -290,10 +290,9 @@ def _alarms(run: ProbeRun) -> Section:
     rows: dict[str, list[int]] = {}
     for k, kind in enumerate(run.alarms["alarm"]):
         rows.setdefault(str(kind), []).append(k)
-    about = (
-        "A kind is reported again when twice as many updates have passed and the fault is seen "
-        "then; the line of a check of the loop's parts says when its last look was."
-    )
+    about = "A kind is reported again when it is seen after twice as many updates."
+    if any("last look at update" in str(proof) for proof in run.checks.get("proof", ())):
+        about += " Under Why, the line of the check says when its last look was."
     step, message = run.alarms["step"], run.alarms["message"]
     raised = [
         (kind, "", "step", [f"{step[k]:,.0f}" for k in own], str(message[own[-1]]))

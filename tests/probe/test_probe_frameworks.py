@@ -38,7 +38,9 @@ from gradlab.probe.parts import objectives
 from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.policy_calls import Hook
+from gradlab.reporting import probe_page
 from gradlab.reporting.kinds import screen_of
+from gradlab.runs.probe.results import load
 from gradlab.truth.oracles import AT_MOST
 from tests.probe.actor_critics import Loop, Soft, answers, watched
 from tests.probe.small_loops import looped, probed
@@ -565,5 +567,7 @@ def test_a_fault_says_when_it_was_last_looked_at_and_a_critics_shows_no_norm_of_
     assert found["state"] == "fault" and found["proof"].endswith(
         "last look at update 120, none since"
     )
+    alarms = probe_page.page(load(tmp_path / "run.h5")).sections[0]
+    assert "says when its last look was" in alarms.body
     first = screen_of(tmp_path / "run.h5")
     assert "The critic's gradients add up" in first.headline and first.figure is None
