@@ -57,7 +57,7 @@ def test_a_loss_of_ones_own_is_that_of_the_learned_model(tmp_path):
     own.write_text("def squared(m, v, y):\n    return (m - y).square().mean(dim=(1, 2))\n")
     model = row(model="learned", loss=f"{own}:squared").model
     assert model.name == f"{own}:squared" and model.loss.prediction == "mse"
-    with pytest.raises(InputError, match="loss is 'sobolev', expected one of nll, mse, dd, mul"):
+    with pytest.raises(InputError, match="loss is 'sobolev', expected one of nll, mse, mul"):
         row(model="learned", loss="sobolev")
 
 

@@ -85,7 +85,7 @@ PARTS = [
     (Automatic, {"entropy": math.nan}, "entropy is nan"),
     (Planning, {"horizon": 2, "samples": 4, "elites": 5}, "elites is 5, expected 2 to its 4"),
     (LearnedModel, {"learning_rate": 0.0}, "model's learning_rate is 0"),
-    (LearnedModel, {"loss": "nll"}, "loss 'nll', expected one of nll, mse, dd, multistep"),
+    (LearnedModel, {"loss": "nll"}, "loss 'nll', expected one of nll, mse, multistep, dd"),
     (LearnedModel, {"members": 4, "elites": 5}, "elites is 5, expected 1 to its 4"),
     (Settings, {"probe_budget": math.nan}, "probe_budget is nan"),
     (FixedWeights((0.5, 0.5)), {"iteration": 0, "horizons": (0,)}, "one for each"),
