@@ -73,7 +73,7 @@ PolicyFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Policy to measure: .safetensors file or file.py:function. "
+        help="Policy to measure: .safetensors file or file.py:NAME, a module or what returns it. "
         "Default: SAC's for MuJoCo tasks, else a stabilising one is fitted.",
     ),
 ]
@@ -81,8 +81,8 @@ CriticFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Critic of the tail: .safetensors file or file.py:function, which returns the critic "
-        "or is it. Default: SAC's with SAC's policy, else one is fitted.",
+        help="Critic of the tail: .safetensors file or file.py:NAME, a module, what returns it, or "
+        "a function of state and action. Default: SAC's with SAC's policy, else one is fitted.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of every random draw.")]

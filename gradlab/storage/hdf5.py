@@ -61,6 +61,9 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         message = f"{path} is not a readable HDF5 file: damaged or foreign; make the run again"
+        if path.suffix == ".safetensors":
+            reads = "gradlab.networks.checkpoint.load reads networks"
+            message = f"{path} is safetensors, no run: {reads}"
         raise InputError(message) from error
 
 

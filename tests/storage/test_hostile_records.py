@@ -294,6 +294,9 @@ def test_attributes_alone_are_those_of_the_whole_and_refuse_alike(tmp_path):
         records.attributes(path)
     with pytest.raises(InputError, match="no such file"):
         records.attributes(tmp_path / "none.h5")
+    network = path.rename(tmp_path / "run.critic.safetensors")
+    with pytest.raises(InputError, match=r"no run: gradlab\.networks\.checkpoint\.load reads"):
+        records.attributes(network)
 
 
 Floats = NDArray[np.float64]

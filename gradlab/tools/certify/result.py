@@ -166,9 +166,10 @@ class Certification:
                 f"by up to {largest:.2g}{away}, more than the tolerated {self.fail_above:g}."
             )
         at = f"{self.facts['states']} {'inputs' if self.of_function else 'states'}"
+        helps = "" if self.of_function else " Whether a step along them helps: `gradlab measure`."
         return (
             f"Use the derivatives of {self.system}: they are those of {self._whose}. 95% of the "
-            f"relative errors are below {max(1e-16, largest):.3g}{away}, at {at}."
+            f"relative errors are below {max(1e-16, largest):.3g}{away}, at {at}.{helps}"
         )
 
     @property
