@@ -11,7 +11,7 @@ such samples stay, in estimators and truth alike, and are counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,15 +37,23 @@ _TOLERANCE = 1e-3
 _GROSS = 0.1  # by over 10% in most states: not the derivative of this step
 _ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
 _VANISHING = 1e-12  # of the largest column
+_Differences = tuple[Tensor, Tensor]  # and their rounding error
 
 
 def jacobians(inspected: Inspection) -> list[CheckResult]:
     """One result per system and kind of fault."""
     results = _policy_detached(inspected)
     for name, (system, path) in inspected.differentiated().items():
-        lost = _detached(name, system, path)
-        results += [_differences(name, system, path, not lost), *lost]
-        results += _columns(name, system, path, inspected)
+        s, a = sampled(path)
+        if not len(s):
+            check, nothing = _compared(name), "no finite state to look at"
+            results.append(CheckResult(check, nothing, "its rollouts overflow at once", False))
+            continue
+        linear = linearize_running(system, s, a)
+        central = [_central(system, s, a, step) for step in _STEPS]
+        lost = [] if by_differences(system) else _detached(name, linear, *central[0])
+        results += [_differences(name, linear, central, not lost), *lost]
+        results += _columns(name, linear, inspected)
     return results
 
 
@@ -58,18 +66,19 @@ def sampled(path: Path) -> tuple[Tensor, Tensor]:
     return s[rows], a[rows]
 
 
-def _differences(name: str, system: System, path: Path, whole: bool) -> CheckResult:
-    """`whole`: no derivative is lost, which would be the reason of all that is off here."""
-    check = f"Jacobians of the {name} against differences"
-    s, a = sampled(path)
-    if not len(s):
-        return CheckResult(
-            check, "no finite state to look at", "its rollouts overflow at once", False
-        )
-    linear = linearize_running(system, s, a)
+def _compared(name: str) -> str:
+    return f"Jacobians of the {name} against differences"
+
+
+def _differences(
+    name: str, linear: Linearization, central: Sequence[_Differences], whole: bool
+) -> CheckResult:
+    """`central`: of both step sizes. `whole`: no derivative is lost, which would be the reason of
+    all that is off here."""
+    check, states = _compared(name), len(linear.A)
     # Per state and block, [M, 4], by the better of two step sizes: as it is, and beyond what the
     # rounding of the differences explains.
-    sizes = [_relative(linear, *_central(system, s, a, step)) for step in _STEPS]
+    sizes = [_relative(linear, *each) for each in central]
     raw, errors = (torch.minimum(*each) for each in zip(*sizes, strict=True))
     trusted = ~linear.certificate.flags
     off = (errors > _TOLERANCE).any(dim=1)
@@ -77,40 +86,35 @@ def _differences(name: str, system: System, path: Path, whole: bool) -> CheckRes
     largest = torch.where(trusted[:, None], raw, 0.0).amax(dim=0)
     blocks = zip(BLOCKS, largest.tolist(), strict=True)
     numbers = ", ".join(f"{_LABELS[block]} {value:.1g}" for block, value in blocks)
-    result = f"largest relative error: {numbers} ({len(s)} states, {flagged} flagged)"
+    result = f"largest relative error: {numbers} ({states} states, {flagged} flagged)"
     if not wrong:
         return CheckResult(check, result, "the derivatives are those of the step", True)
     at = int((off & trusted).int().argmax())
     block = BLOCKS[int(errors[at].argmax())]
     far = ((errors > _GROSS).any(dim=1) & trusted).sum()
-    if name == "simulator" and whole and far > len(s) / 2:
-        text = f"the simulator's {_LABELS[block]} is off by over 10% in {far} of {len(s)} states"
+    if name == "simulator" and whole and far > states / 2:
+        text = f"the simulator's {_LABELS[block]} is off by over 10% in {far} of {states} states"
         meaning = (
             f"the simulator's {_LABELS[block]} is not the derivative of its step, so nothing can "
             f"be decided: correct the backward pass, or linearize"
         )
         return CheckResult(WRONG, f"{text} (largest: {numbers})", meaning, False)
-    result += f"; {wrong} of {len(s)} states are off, most in {_LABELS[block]}"
-    share = wrong / len(s)
+    result += f"; {wrong} of {states} states are off, most in {_LABELS[block]}"
+    share = wrong / states
     meaning = "the derivative is wrong: correct linearize before trusting any number here"
     if share < 0.1:
         meaning = "a kink, contact or wrap that the certificate did not see, in few states"
     return CheckResult(check, result, meaning, False)
 
 
-def _detached(name: str, system: System, path: Path) -> list[CheckResult]:
+def _detached(name: str, linear: Linearization, J: Tensor, rounding: Tensor) -> list[CheckResult]:
     """Derivatives of a step that are exactly 0 in every state, though it moves in most of them."""
-    s, a = sampled(path)
-    if not len(s) or by_differences(system):
-        return []
-    linear = linearize_running(system, s, a)
     rewards = torch.cat([linear.r_s, linear.r_a], dim=1)[:, None]
     given = torch.cat([torch.cat([linear.A, linear.B], dim=2), rewards], dim=1)
-    cut = _cut(given, *_central(system, s, a, _STEPS[0]))
-    ds = s.shape[1]
+    cut, ds = _cut(given, J, rounding), linear.A.shape[1]
     what = "step" if cut[:ds].any() else "reward"
     inputs = {"state": cut[:, :ds].any(), "action": cut[:, ds:].any()}
-    return _told(name, what, " and ".join(k for k in inputs if inputs[k]), cut, len(s))
+    return _told(name, what, " and ".join(k for k in inputs if inputs[k]), cut, len(given))
 
 
 def _policy_detached(inspected: Inspection) -> list[CheckResult]:
@@ -154,7 +158,7 @@ def _told(name: str, what: str, inputs: str, cut: Tensor, states: int) -> list[C
 _LABELS = {"A": "∂f/∂s", "B": "∂f/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 
 
-def _central(system: System, s: Tensor, a: Tensor, step: float) -> tuple[Tensor, Tensor]:
+def _central(system: System, s: Tensor, a: Tensor, step: float) -> _Differences:
     """Differences [M, ds + 1, ds + da] of (s', r), and their rounding error, of the same shape."""
 
     def stepped(rows: Tensor) -> Tensor:
@@ -164,7 +168,7 @@ def _central(system: System, s: Tensor, a: Tensor, step: float) -> tuple[Tensor,
     return _differenced(stepped, torch.cat([s, a], dim=1), step)
 
 
-def _differenced(f: Callable[[Tensor], Tensor], z: Tensor, step: float) -> tuple[Tensor, Tensor]:
+def _differenced(f: Callable[[Tensor], Tensor], z: Tensor, step: float) -> _Differences:
     """Differences [M, outputs, inputs] of f [M, inputs] → [M, outputs], and their rounding
     error."""
     size = z.square().mean(dim=0).sqrt()
@@ -196,12 +200,8 @@ def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tenso
     return torch.stack(raw, dim=1), torch.stack(beyond, dim=1)
 
 
-def _columns(name: str, system: System, path: Path, inspected: Inspection) -> list[CheckResult]:
+def _columns(name: str, linear: Linearization, inspected: Inspection) -> list[CheckResult]:
     """Inputs without effect: exactly 0 in every state (dead) or too small to matter."""
-    s, a = sampled(path)
-    if not len(s):
-        return []
-    linear = linearize_running(system, s, a)
     columns = {
         "dynamics": linear.B.abs().amax(dim=(0, 1)),
         "reward": linear.r_a.abs().amax(dim=0),
@@ -213,13 +213,15 @@ def _columns(name: str, system: System, path: Path, inspected: Inspection) -> li
     if not dead["dynamics"] and not faint.any():
         clipped = (linear.B == 0).all(dim=1).any(dim=1).double().mean()
         said = "every action has an effect on the next state"
-        result = said + (f"; in {clipped:.0%} of {len(s)} states one has none" if clipped else "")
+        result = said + (
+            f"; in {clipped:.0%} of {len(linear.B)} states one has none" if clipped else ""
+        )
         what = "a limit or a clip stops the gradient there" if clipped else "no dead path"
         reward = ", ".join(inspected.action(j) for j in dead["reward"])
         result += f"; ∂r/∂a is 0 everywhere for {reward}" if reward else ""
         return [CheckResult(check, result, what, bool(clipped < 0.5))]
     words = [
-        f"∂f/∂a of {inspected.action(j)} is exactly 0 in 100% of {len(s)} states"
+        f"∂f/∂a of {inspected.action(j)} is exactly 0 in 100% of {len(linear.B)} states"
         + (", and so is ∂r/∂a" if j in dead["reward"] else "")
         for j in dead["dynamics"]
     ]
