@@ -169,15 +169,12 @@ class Arm:
         return ON_POLICY if row.source.steps else TRANSITIONS * (row.updates or 1)
 
     def task(self) -> Task:
-        if self.world in get_args(Swing):
-            pendulum = self.world == "pendulum"
-            task = (
-                tasks.pendulum(coordinates="circle", discount=DISCOUNT)
-                if pendulum
-                else tasks.cart_pole_swing_up()
-            )
-            return replace(task, prior=task.simulator) if self.model == "exact" else task
-        return tasks.mujoco("Hopper-v5" if self.world == "hopper" else "HalfCheetah-v5")
+        if self.smoke:
+            return tasks.mujoco("Hopper-v5" if self.world == "hopper" else "HalfCheetah-v5")
+        task = tasks.cart_pole_swing_up()
+        if self.world == "pendulum":
+            task = tasks.pendulum(coordinates="circle", discount=DISCOUNT)
+        return replace(task, prior=task.simulator) if self.model == "exact" else task
 
 
 def refitted(row: Algorithm, every: int) -> Algorithm:
