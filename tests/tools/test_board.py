@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from analyses.lasting import __main__ as lasting
+from analyses.lasting import contact
+from gradlab import tasks
 from gradlab.errors import InputError
+from gradlab.networks.interface import flat_parameters
+from gradlab.networks.mlp import Policy, QCritic
 from gradlab.tools.board import compute
 from gradlab.tools.board.page import page, screen
 from gradlab.tools.board.result import Board, Cell, Group, ReturnChange, cells_of, load
@@ -229,3 +235,40 @@ def test_the_rule_that_was_chosen_is_judged_on_other_tasks() -> None:
     first, second = lasting.verdict(choose, judged).splitlines()
     assert first.startswith("K = 25: rehearsed 5") and first.endswith("holds")
     assert second.endswith("undecided")
+
+
+def test_the_simulators_gradient_brings_what_it_promises_where_nothing_touches(monkeypatch):
+    monkeypatch.setattr(contact, "MOVE", 1e-4)
+    torch.manual_seed(0)
+    task, critic = tasks.pendulum(), QCritic(2, 1, (8,)).double()
+    policy = Policy(2, 1, (8,), "tanh").double()
+    starts = contact.visited(task, policy, "starts", 0)
+    units = nn.functional.normalize(torch.randn(2, flat_parameters(policy).numel()).double())
+    d = contact.brought(task, policy, critic, starts, units, 4, 0)
+    promised = contact.estimators(task, critic, task.simulator)["simulator"]
+    tail = replace(promised.tail, horizon=4)
+    p = units @ replace(promised, tail=tail).gradients(policy, starts).T
+    assert torch.allclose(p, d, rtol=1e-4, atol=1e-6)
+    found = contact.numbers(p[0], 2 * d[0])  # a simulator that brings twice as much
+    assert found["bias"] == pytest.approx(-found["promised"], rel=1e-2)
+
+
+def test_bias_and_variance_of_planted_contacts_are_told_apart(tmp_path):
+    def group(seed, bias):
+        cells = [
+            {"estimator": name, "horizon": 16, "along": along, "brought": 1.0, "bias": bias * size,
+             "bias_se": 0.01, "sd": 8.0}
+            for name, size in zip(contact.NAMES, (1.0, 0.1, 1.0, 2.0), strict=True)
+            for along in contact.NAMES
+        ]  # fmt: skip
+        return {"task": "T", "stage": "late", "seed": seed, "starts": 256, "cells": cells}
+
+    page = tmp_path / "page.md"
+    for bias, word in ((10.0, "| bias: 0.98"), (0.05, "| variance: -1 [")):
+        page.write_text("<!-- contact -->\n<!-- /contact -->\n")
+        found = contact.summary(contact.errors([group(seed, bias) for seed in range(5)]))
+        contact.written(found, 5, page)
+        assert word in page.read_text()
+    ratio = found.set_index("estimator")["log ratio"]
+    of = [size**2 * 0.05**2 - 0.01**2 + 1 for size in (2, 1)]
+    assert np.exp(ratio["mixed"]) == pytest.approx(of[0] / of[1])
