@@ -98,6 +98,7 @@ def find_jumps(
         roughness=roughness,
         tried=found.tried,
         starts=found.starts,
+        states=starts.states[torch.from_numpy(found.starts)].double().cpu().numpy(),
         sizes=found.sizes,
         at=found.at,
         missing=missing if kind == "open" else 0,

@@ -40,7 +40,8 @@ class Jumps:
         spread: Σ e_1² / Σ e_2²; 1/256 where the return is smooth, 1 and more at jumps.
         roughness: rms p / rms d_1.
         tried: starts that were bisected; starts: those at whose returns a jump was found.
-        sizes: of each jump, return of one start; at: the step of the path where it is seen.
+        states: these starts; sizes: of each jump, return of one start; at: the step of the path
+            where it is seen.
         missing: further starts that would decide an open gap; 0 where it is decided, −1 where
             nobody knows, as where returns are lost.
         samples: N; horizon: T, steps that a return sums; steps: simulator steps that were taken.
@@ -60,6 +61,7 @@ class Jumps:
     roughness: Annotated[float, scalar("plain", text=True)]
     tried: Annotated[int, scalar("plain")]
     starts: Annotated[_Counts, stored("jump", name="start", optional=True)]
+    states: Annotated[_Floats, stored("jump", "state", optional=True)]
     sizes: Annotated[_Floats, stored("jump", unit="discounted return", optional=True)]
     at: Annotated[_Counts, stored("jump", unit="steps", optional=True)]
     missing: Annotated[int, scalar("plain")]

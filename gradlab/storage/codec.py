@@ -345,7 +345,7 @@ def _value(field: _Stored, group: Group) -> Any:
         return len(group[place.dims[0]].values)
     columns = _columns(field)
     if place.optional and columns[0].name not in group:
-        sizes = [len(group[dim].values) for dim in place.dims[1:]]
+        sizes = [len(group[dim].values) if dim in group else 0 for dim in place.dims[1:]]
         return np.zeros((0, *sizes), dtype=_dtype(hint))
     if field.default is not MISSING and columns[0].name not in group:
         return field.default

@@ -103,6 +103,7 @@ def test_a_jump_has_its_size_and_its_step():
         assert size == pytest.approx(5.0 * GAMMA**at, rel=0.05)
         assert float(near[at, start]) < 0.1
     assert trial.step == int(np.median(trial.at))
+    assert (trial.states == setting.starts.states.numpy()[trial.starts]).all()
 
 
 def test_the_end_of_an_episode_is_a_jump_where_it_ends():

@@ -37,7 +37,8 @@ def planted_jumps(kind: str = "harmful", **changed) -> Jumps:
     plain = dict(
         kind=kind, moves=np.array([0.01, 0.04, 0.12]), lengths=LENGTHS, promised=104.0,
         brought=104 * (1 + gap), gap=gap, gap_low=gap - 0.05, gap_high=gap + 0.05, spread=2.0,
-        roughness=1.0, tried=24, starts=np.arange(9 * found), sizes=np.full(9 * found, 5.0),
+        roughness=1.0, tried=24, starts=np.arange(9 * found),
+        states=np.full((9 * found, 2), 0.5), sizes=np.full(9 * found, 5.0),
         at=np.full(9 * found, 21), missing=0, samples=128, horizon=40, steps=1000,
     )  # fmt: skip
     return Jumps(**(plain | changed))

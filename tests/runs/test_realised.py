@@ -11,6 +11,7 @@ import pytest
 
 from gradlab import load
 from gradlab.measurement.realised_gains import chosen_cells, first_cells, planned
+from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL, Realised
 from gradlab.storage.codec import arrays, decoded, labels
@@ -189,6 +190,12 @@ def test_a_file_of_two_lengths_is_read_at_the_shorter_one():
     del entries["at"]
     older["plain"] = labels([json.dumps(entries)], "one")
     assert decoded(Realised, older).at == 0
+    jumping = planted_jumps()
+    assert decoded(Jumps, arrays(jumping)).states.shape == (9, 2)
+    older = {
+        key: array for key, array in arrays(jumping).items() if "state" not in (key, *array.dims)
+    }
+    assert len(older) == len(arrays(jumping)) - 2 and not len(decoded(Jumps, older).states)
 
 
 def test_a_profile_keeps_it_and_files_without_it_have_none(tmp_path):

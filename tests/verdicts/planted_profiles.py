@@ -150,5 +150,6 @@ SENTENCES: dict[str, tuple[dict[str, Any], ...]] = {
         *map(jumps, ("harmful", "harmless", "rough", "curved", "smooth")),
         jumps("open", missing=300), jumps("open", missing=-1, lost=(0, 3, 9)),
         jumps("harmful", lost=(0, 0, 9)),
+        jumps("rough", starts=np.arange(5), states=np.ones((5, 2)), at=np.full(5, 3)),
     ),
 }  # fmt: skip

@@ -125,6 +125,16 @@ def test_what_is_open_says_how_many_starts_would_tell(step):
     assert screen.sure.startswith("undecided: it may (--judges ")
 
 
+def test_where_returns_alone_decide_nothing_is_called_wrong_without_evidence():
+    """No gain was measured: what is wrong with the critic is not known."""
+    blind = dict(admissible=False, status="none")
+    screen = recommendation(read(realised=steps({BEST: 0.3, CRITIC: -0.9}, noise=3), **blind))
+    assert "critic" not in screen.headline and "--judges" in screen.sure
+    screen = recommendation(read(realised=LOWERED, **blind))
+    assert "critic" not in screen.headline and "2 of 2 tested gradients" in screen.headline
+    assert screen.sure == "tested: updates lowered the return on fresh starts"
+
+
 def test_a_rehearsals_batches_are_named_beside_those_of_an_update():
     told = rehearsed({BEST: RISES, CRITIC: FALLS})
     for batch, words in ((256, "batches of 256 states (N′)"), (64, "of 64 states (N′ / 4)")):

@@ -388,17 +388,18 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
     if guessed is not None and not (tried and helping(facts)):
         return _guess(guessed, safe, rest)
     if facts.best is None or facts.chosen is None:
-        taken = facts.own_steps
+        taken, cell = facts.own_steps, helping(facts)
         lower = sum(taken.harms(cell) for cell in taken.stepped)
         how = f"{lower} of {len(taken.stepped)} tested gradients lower it." if lower else ""
-        fix, cell = "Fix the critic first, or measure more starts.", helping(facts)
+        highest = taken.best()
+        more = "" if highest is None or taken.harms(highest) else _missing(facts, highest)
+        sure, fix = f"undecided with {taken.judges} starts{more}", ""
         if cell is not None:
             fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
             fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
-        highest = taken.best()
-        more = "" if highest is None or taken.harms(highest) else _missing(facts, highest)
-        sure = f"undecided with {taken.judges} starts{more}"
-        sure = sure if cell is None else _not_twice(facts, cell)
+            sure = _not_twice(facts, cell)
+        elif lower == len(taken.stepped):
+            sure = "tested: updates lowered the return on fresh starts"
         kept = (
             HeadlinePart(safe, safe, 0),
             HeadlinePart(how, "", 3),

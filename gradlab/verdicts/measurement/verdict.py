@@ -91,15 +91,18 @@ def jumps(profile: Profile) -> list[Sentence]:
         "harmless": f"The return is discontinuous ({where}) without harm: {holds} ({n}).",
         "open": f"Undecided whether discontinuities of the return ({where}) do harm: {holds}, a "
         f"gap of {ends} of it ({n}){more}.",
-        "rough": f"The return is rough: {holds}. Where actions move by "
-        f"{percent(float(found.moves[0]))}, they bring {float(found.brought[0]):+.3g}.",
+        "rough": f"The return is rough{f' ({where})' * bool(found.count)}: {holds}. Where actions "
+        f"move by {percent(float(found.moves[0]))}, they bring {float(found.brought[0]):+.3g}.",
         "curved": f"The return is continuous but curved within an update: {holds}. Where actions "
         f"move by {percent(float(found.moves[-1]))}, they bring {float(found.brought[-1]):+.3g}.",
         "smooth": f"The return is smooth within an update (actions move by {move}): {holds}.",
-    }[found.kind]
+    }[found.kind].replace("-", "−")
+    if len(found.states):  # an older file has none
+        run = "profile" if profile.file is None else f'gradlab.load("{profile.file}")'
+        text += f" These starts: `{run}.jumps.states`."
     if found.first_lost is not None:
         text = _lost(found) if found.kind == "open" else f"{text} {_lost(found)}"
-    return [Sentence("jumps", found.kind != "open", text.replace("-", "−"))]
+    return [Sentence("jumps", found.kind != "open", text)]
 
 
 def _lost(found: Jumps) -> str:
