@@ -91,14 +91,14 @@ _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the end
 def gain(
     table: pd.DataFrame,
     realised: pd.DataFrame | None = None,
-    chosen: tuple[str, Sequence[int]] | None = None,
+    chosen: tuple[str, int] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Gain over the horizon of every estimator.
 
     Args:
         realised: dots of the user's update; None: no steps were taken.
-        chosen: the recommended estimator and its horizons, marked; its name says so.
+        chosen: the recommended estimator and its horizon, marked; its name says so.
     """
     ax = style.new_axes() if ax is None else ax
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
@@ -174,16 +174,13 @@ def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Loo
     return looks
 
 
-def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> None:
-    """A ring band behind the recommended part of a line."""
-    name, over = chosen
+def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, int]) -> None:
+    """A ring around the recommended point of a line."""
+    name, at = chosen
     line = _curve(table, name)
-    if line is None or not over:
-        return
-    here = np.isin(line.horizon, list(over))
-    x, y = line.horizon[here], line.value[here]
-    ax.plot(x, y, color=INK, lw=13, alpha=0.22, solid_capstyle="round", zorder=1.2)
-    if len(x) == 1:
+    if line is not None:
+        here = line.horizon == at
+        x, y = line.horizon[here], line.value[here]
         ax.plot(x, y, marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2)
 
 

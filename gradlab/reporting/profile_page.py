@@ -249,8 +249,7 @@ def _gain(
     if realised is not None:
         realised.attrs |= table.attrs
     if facts is not None and facts.gains:
-        chosen = None if best is None else (best[0], facts.close(best))
-        drawn = partial(figures.gain, table, realised, chosen)
+        drawn = partial(figures.gain, table, realised, best)
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
         )

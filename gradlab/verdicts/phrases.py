@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import exp, log
 
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
@@ -108,30 +107,23 @@ def change(
     return f"{value:+.2g} (CI {span(ends.low, ends.high)})".replace("-", "−")
 
 
-def _range_text(over: Sequence[int]) -> str:
-    """10–25 steps; from 0 on, the critic at the start states: up to 25 steps"""
-    if len(over) > 1 and list(over) == list(range(over[-1] + 1)):
-        return f"up to {over[-1]} steps"
-    return steps(over[0]) if len(over) == 1 else f"{horizons(over)} steps"
-
-
 def named(identity: Identity) -> str:
     """What an estimator differentiates, and how, as a reader would say it: your model (BPTT)."""
     who, how = describe(identity)
     return f"{who} ({how})" if how else who
 
 
-def step_along(identity: Identity, over: Sequence[int], small: bool = False) -> str:
-    """Backpropagate 10–25 steps through your model (BPTT)"""
+def step_along(identity: Identity, h: int, small: bool = False) -> str:
+    """Backpropagate 10 steps through your model (BPTT)"""
     if identity.data:
         return named(identity) if small else f"Use {named(identity)} (h = 0)"
     if identity.jacobians == "none":
         use = "use" if small else "Use"
-        return f"{use} {gradient(identity)}, {_range_text(over)}"
-    if list(over) == [0]:
+        return f"{use} {gradient(identity)}, {steps(h)}"
+    if h == 0:
         return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
     verb = "backpropagate" if small else "Backpropagate"
-    return f"{verb} {_range_text(over)} through {named(identity)}"
+    return f"{verb} {steps(h)} through {named(identity)}"
 
 
 def alone(data: Number) -> str:

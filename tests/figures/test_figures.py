@@ -215,13 +215,15 @@ def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others
 @pytest.mark.parametrize("best", ["model", "model_all"])
 def test_the_word_recommended_stands_below_the_name_of_the_recommended_gradient(best):
     """The recommended line may be covered: beside it, the word would be read as another's."""
-    ax = figures.gain(gains(), chosen=(best, [1, 2]), ax=Figure().add_subplot())
+    ax = figures.gain(gains(), chosen=(best, 2), ax=Figure().add_subplot())
     look = style.looks(names := ["model", "model_all"], by_known_name(names))[best]
     (word,) = (each for each in ax.texts if each.get_text() == "recommended")
     others = [each for each in ax.texts if each is not word]
     nearest = min(others, key=lambda each: abs(each.xy[1] - word.xy[1]))
     assert word.get_color() == nearest.get_color() == look.colour
     assert nearest.get_text() == look.label and word.xy[1] < nearest.xy[1]
+    (ring,) = (each for each in ax.lines if each.get_markersize() == 17)
+    assert list(ring.get_xdata()) == [2.0]
 
 
 @pytest.mark.parametrize("draw", [figures.mse, figures.cosine, figures.sign_agreement, figures.snr])

@@ -162,9 +162,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    # Of the other horizons of a range one step is known: they may last shorter.
-    at = f" at h = {cell[1]}" if len(facts.close(cell)) > 1 else ""
-    label = f"change of the return after {updates(peak.updates)}{at} "
+    label = f"change of the return after {updates(peak.updates)} "
     label += f"({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):

@@ -1,6 +1,6 @@
 """The first screen of a measurement: which gradient, for how long, what not, what to fix first.
 
-    use     the gradient of `advice`, the horizons that gain nine tenths of it, its updates
+    use     the gradient of `advice` at one horizon, its gain, its updates
     not     its horizons that lower the return, and the critic alone where that does
     fix     the costliest of states, derivatives and critic, and what is gained without that error
 
@@ -105,8 +105,8 @@ def _figure(facts: Facts) -> str | None:
 def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -> Screen:
     sure = _sure(facts, advice, cell)
     use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
-    lasting = (f"{use}{last}." for last in _lasts(facts, advice, cell))
-    said = next(text for text in (*lasting, f"{use}.") if _has_room(text, sure))
+    said = f"{use}{_lasts(facts, advice, cell)}."
+    said = said if _has_room(said, sure) else f"{use}."
     parts = (
         HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
         HeadlinePart(said, f"{use}.", 0),
@@ -141,16 +141,14 @@ def _has_room(*texts: str) -> bool:
 
 
 def _gradient(facts: Facts, cell: Cell) -> str:
-    return step_along(facts.identities[cell[0]], facts.close(cell))
+    return step_along(facts.identities[cell[0]], cell[1])
 
 
 def _worth(facts: Facts, cell: Cell) -> str:
     """Its gain of one step, else what one update, or the rehearsal, added to the return."""
     gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
     if gain is not None and gain.low > 0:
-        text = gain_text(gain)
-        most = "up to " if len(facts.close(cell)) > 1 and not text.startswith("over") else ""
-        return f"{most}{text} of the best possible gain"
+        return f"{gain_text(gain)} of the best possible gain"
     peak = _peak(facts, cell)
     if peak is None:
         assert facts.realised is not None
@@ -172,26 +170,20 @@ def _peak(facts: Facts, cell: Cell) -> Peak | None:
     return peak if peak.gain.low > 0 and not taken.helps(cell) else None
 
 
-def _lasts(facts: Facts, advice: Advice, cell: Cell) -> tuple[str, ...]:
-    """For how many updates, in forms that take less and less room: of one horizon alone, where
-    others of the range are not known to last as long."""
+def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
+    """For how many updates, where that is known and not said already."""
     rehearsed, gain = facts.rehearsal, facts.gains.get(cell)
     said = (gain is None or not gain.low > 0) and _peak(facts, cell) is not None
     if rehearsed is None or advice.updates is None or said:
-        return ()
+        return ""
     # The rate, where nobody gave one and the usual one is too long a step.
     smaller = rehearsed.assumed and rehearsed.rate < RATE
     by = f" ({stepping(rehearsed.optimizer, rehearsed.rate)})" if smaller else ""
-    if advice.updates == 1 and not rehearsed.at_least(cell):
-        return (f"; stop after one update{by} and measure again",)
-    last = f"lasts about {advice.updates} updates{by}"
     if rehearsed.at_least(cell):
-        last = f"lasts at least {advice.updates} updates, until the critic's next fit{by}"
-    others = [(cell[0], h) for h in facts.close(cell)]
-    known = [rehearsed.holds(each) or 0 for each in others if each in rehearsed.cells]
-    if len(known) == len(others) and min(known) >= advice.updates:
-        return (f"; {last}",)
-    return f"; h = {cell[1]} {last}", f"; one of them {last}"
+        return f"; lasts at least {advice.updates} updates, until the critic's next fit{by}"
+    if advice.updates == 1:
+        return f"; stop after one update{by} and measure again"
+    return f"; lasts about {advice.updates} updates{by}"
 
 
 def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
@@ -441,7 +433,7 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
     gains more, is not said beside a true gradient that is not precise."""
     assert facts.best is not None and facts.chosen is not None
     name, at = facts.best
-    guess = step_along(facts.identities[name], [at], small=True)
+    guess = step_along(facts.identities[name], at, small=True)
     gain = "" if facts.uncertain else f", gain {gain_text(facts.chosen)}"
     harmful = [each for each in facts.own if facts.harmful(each) and not facts.uncertain]
     parts = (
