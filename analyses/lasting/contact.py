@@ -113,9 +113,12 @@ def group(env_id: str, stage: str, seed: int) -> Row:
     """Promised and brought, of every estimator and horizon along each one's own direction."""
     begun = time.monotonic()
     task, policy, critic = sac_stage(env_id, STAGES, stage, seed)
+    exploration = [0.3] * task.simulator.action_dim
     rows = [
-        collect(task, 2000, by, length=50, seed=child(seed, f"contact rows {k}"))
-        for k, by in enumerate((exploring(task, policy, [0.3] * task.simulator.action_dim), None))
+        collect(task, count, by, length=STEPS, seed=child(seed, f"contact rows {k}"))
+        for k, (count, by) in enumerate(
+            ((16_000, exploring(task, policy, exploration)), (4_000, None))
+        )
     ]
     settings = ModelSettings(
         members=3, epochs=60, hidden=(256, 256), seed=child(seed, "contact model") >> 1
