@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -35,7 +36,7 @@ from gradlab.systems.system import (
 from gradlab.user_code.calls import running
 
 _StepFunction = Callable[..., tuple[Tensor, Tensor]]
-AliveFunction = Callable[[Tensor], Tensor]
+AliveFunction = Callable[[Tensor], Tensor]  # also of contacts and limits
 
 
 def from_function(
@@ -44,6 +45,8 @@ def from_function(
     action_dim: int,
     noise_dim: int = 0,
     alive: AliveFunction | None = None,
+    contacts: AliveFunction | None = None,
+    beyond_limits: AliveFunction | None = None,
 ) -> System:
     """A System from `(state, action[, noise]) -> (next_state, reward)`.
 
@@ -55,12 +58,18 @@ def from_function(
         action_dim: da.
         noise_dim: width of the noise argument, 0 for a function without one.
         alive: next_state [N, ds] -> bool [N]; None: every state is alive.
+        contacts: state [N, ds] -> bool [N], where bodies touch; `gradlab.certify` judges these
+            states apart. None: no state is known to.
+        beyond_limits: the same of a joint beyond its limit.
 
     Raises:
-        InputError: a dimension or a function is none; later, when it is called, `step` or `alive`
-            fails or returns something else. A reward [N, 1] is taken for [N].
+        InputError: a dimension or a function is none; later, when it is called, a function fails
+            or returns something else. A reward [N, 1] is taken for [N].
     """
-    return FunctionSystem(step, state_dim, action_dim, noise_dim, alive)
+    return FunctionSystem(
+        step, state_dim, action_dim, noise_dim, alive,
+        _tested("contacts", contacts), _tested("beyond_limits", beyond_limits),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,8 @@ class FunctionSystem:
     action_dim: int
     noise_dim: int
     alive: AliveFunction | None
+    contacts: AliveFunction | None = None
+    beyond_limits: AliveFunction | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
@@ -174,15 +185,27 @@ def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
     """`alive` of the next states, checked; all of them without it. bool [N]."""
     if alive is None:
         return torch.ones_like(after[:, 0], dtype=torch.bool)
-    living: object = _tried("alive", alive, [after])
-    if not isinstance(living, Tensor):
-        raise InputError(f"alive returned {validation.shown(living)}, expected torch.bool [N]")
-    if living.shape == (len(after), 1) and living.dtype == torch.bool:
-        living = living[:, 0]
-    if living.shape != after.shape[:1] or living.dtype != torch.bool:
-        got = f"{living.dtype} {tuple(living.shape)}"
-        raise InputError(f"alive returned {got}, expected torch.bool {tuple(after.shape[:1])}")
-    return living.to(after.device)
+    return _truths("alive", alive, after)
+
+
+def _tested(name: str, function: AliveFunction | None) -> AliveFunction | None:
+    """The user's function of a state, what it returns checked."""
+    if function is None:
+        return None
+    validation.function(name, function, "state [N, ds]")
+    return partial(_truths, name, function)
+
+
+def _truths(name: str, function: AliveFunction, state: Tensor) -> Tensor:
+    found: object = _tried(name, function, [state])
+    if not isinstance(found, Tensor):
+        raise InputError(f"{name} returned {validation.shown(found)}, expected torch.bool [N]")
+    if found.shape == (len(state), 1) and found.dtype == torch.bool:
+        found = found[:, 0]
+    if found.shape != state.shape[:1] or found.dtype != torch.bool:
+        got = f"{found.dtype} {tuple(found.shape)}"
+        raise InputError(f"{name} returned {got}, expected torch.bool {tuple(state.shape[:1])}")
+    return found.to(state.device)
 
 
 def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor]) -> object:

@@ -100,10 +100,15 @@ def test_the_loss_of_the_page_on_training_has_the_recommended_gradient(mixed, ev
 def test_the_backward_pass_of_the_page_on_mujoco_is_that_of_its_step():
     names: dict[str, object] = {}
     exec(blocks.python_blocks()["docs/howto/mujoco.md:0"], names)
-    state, action = torch.randn(3, 2).double(), torch.randn(3, 1).double()
+    state = torch.tensor([[0.1, 1.0], [-0.8, 2.0], [0.5, 0.1]]).double()
+    action = torch.tensor([[0.5], [-0.2], [0.9]]).double()
     inputs = state.requires_grad_(), action.requires_grad_()
     assert torch.autograd.gradcheck(names["step"], inputs, eps=1e-5, atol=1e-6)
-    assert names["simulator"]().step(state, action).state.shape == (3, 2)
+    simulator = names["task"]().simulator
+    assert simulator.step(state, action).state.shape == (3, 2)
+    placed = torch.tensor([[0.4, 0.0], [-0.6, 0.0], [-0.8, 0.0]]).double()
+    assert simulator.contacts(placed).tolist() == [True, False, False]
+    assert simulator.beyond_limits(placed).tolist() == [False, False, True]
 
 
 def test_tables_of_the_pages_are_those_of_committed_runs():

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import gradlab
 from gradlab.errors import InputError
 from gradlab.systems import (
     LinearQuadratic,
@@ -212,6 +213,17 @@ def test_alive_judges_the_next_state():
     wrong = from_function(scalar, 1, 1, alive=lambda after: after)
     with pytest.raises(InputError, match=r"alive returned torch.float64 \(2, 1\)"):
         wrong.step(STATE, STATE)
+
+
+def test_a_certificate_judges_contacts_and_limits_apart_where_the_function_has_them():
+    system = from_function(
+        scalar, 1, 1, contacts=lambda s: s[:, 0] > 0, beyond_limits=lambda s: s[:, 0] > 1
+    )
+    counts = gradlab.certify(system, samples=64).facts["strata"]
+    assert min(counts[name] for name in ("free", "contact", "limit")) > 0
+    wrong = from_function(scalar, 1, 1, contacts=lambda s: s)
+    with pytest.raises(InputError, match=r"contacts returned torch.float64"):
+        gradlab.certify(wrong, samples=64)
 
 
 def test_wrong_outputs_are_named_with_their_shapes():
