@@ -6,6 +6,7 @@ the same as options, `--overwrite` and `without --resume`.
 
 import importlib
 import re
+import textwrap
 import time
 from typing import Any
 
@@ -16,6 +17,12 @@ _ARGUMENT = re.compile(r"(with |\b)(overwrite|resume)=(True|False)\b")
 def one_line(message: object) -> str:
     """What was got may be an array, printed in many lines."""
     return " ".join(str(message).split())
+
+
+def in_short(error: object, width: int = 160) -> str:
+    """Its first line, no word of which is cut in two."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return textwrap.shorten(first, width, placeholder=" …")
 
 
 class InputError(ValueError):

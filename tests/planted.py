@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -135,6 +136,7 @@ class Profile:
     realised: None = None
     rehearsal: None = None
     jumps: None = None
+    file: Path | None = None
 
     @property
     def estimators(self) -> tuple[str, ...]:

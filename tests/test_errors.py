@@ -12,7 +12,7 @@ import pytest
 import gradlab
 from gradlab import validation
 from gradlab.cli.program import main
-from gradlab.errors import InputError, as_options
+from gradlab.errors import InputError, as_options, in_short
 from gradlab.progress import check_progress
 
 PACKAGE = Path(gradlab.__file__).parent
@@ -69,6 +69,17 @@ def test_an_error_in_progress_is_of_that_argument():
         check_progress(3)
     with pytest.raises(InputError, match=r"progress cannot be called .*: give a function of stage"):
         check_progress(wrong)("fit", 1, 2)
+
+
+def test_a_long_reason_ends_with_a_whole_word():
+    """float32 was not supported "(… compute it in the s)"."""
+    words = "compute it in the state's dtype " * 9
+    short = in_short(f"{words}\nand a second line", 90)
+    assert len(short) <= 90 and short.endswith(" …")
+    assert words.startswith(f"{short.removesuffix(' …')} ")
+    assert in_short(RuntimeError("told")) == "told" and in_short(ValueError()) == "ValueError"
+    sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    assert not any(re.search(r"error\)\.split\w*\([^)]*\)(\[0\])?\[:", text) for text in sources)
 
 
 REFUSED = [

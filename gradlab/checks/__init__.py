@@ -26,7 +26,7 @@ from gradlab.checks.jacobians import jacobians, switches
 from gradlab.checks.leaks import leaks
 from gradlab.checks.premises import premises, states
 from gradlab.checks.scale import scale
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.tail import Setting
@@ -95,8 +95,7 @@ def examine(subject: Subject) -> tuple[CheckResult, ...]:
         try:
             results += check()
         except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
-            reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-            tried = f"could not be tried: {reason}"
+            tried = f"could not be tried: {in_short(error)}"
             results.append(CheckResult(name, tried, "look at this first", False))
     return tuple(results)
 

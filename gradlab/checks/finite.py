@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.checks.inspection import Inspection
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short
 from gradlab.gradients.courses import Shared, linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients
@@ -198,8 +198,8 @@ def _compared(
             copies,
         )
     except (RuntimeError, TypeError, InputError) as error:
-        reason = str(error).splitlines()[0][:90]
-        return CheckResult(check, f"float32 is not supported ({reason})", "not tested", True)
+        result = f"float32 is not supported ({in_short(error)})"
+        return CheckResult(check, result, "not tested", True)
     limited = not single.error <= _LIMIT
     result = (
         f"cosine {single.cosine:.6g}, relative error {single.error:.1g} "

@@ -19,7 +19,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrizations
 
 from gradlab import validation
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short
 from gradlab.networks.mlp import FunctionCritic
 from gradlab.networks.spectral import SpectralNorm
 from gradlab.networks.trying import check_attached, check_backward, check_steady, tried
@@ -182,7 +182,7 @@ def double_copy(name: str, module: nn.Module) -> nn.Module:
         return on_cpu(copy.deepcopy(module)).double()
     except RuntimeError as error:
         raise InputError(
-            f"{name} cannot be copied ({str(error).splitlines()[0][:100]}…): with weight_norm or "
+            f"{name} cannot be copied ({in_short(error)}): with weight_norm or "
             f"spectral_norm of torch.nn.utils, use those of torch.nn.utils.parametrizations"
         ) from error
 

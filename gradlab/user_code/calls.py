@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short, one_line
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -41,7 +41,7 @@ def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[N
     except InputError:
         raise
     except Exception as error:
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        words = in_short(one_line(f"{type(error).__name__}: {error}"), 300)
         more = "" if remedy is None else remedy(str(error))
         frames = traceback.extract_tb(error.__traceback__)
         users = [each for each in frames if not each.filename.startswith(_INSTALLED)]

@@ -107,6 +107,13 @@ def test_what_is_not_shown_says_how_many_more_fits_would_tell():
     assert found.light == "choose" and found.sure.endswith("more fits would decide")
 
 
+def test_a_gain_that_two_digits_call_one_time_is_a_percentage():
+    for noise, light, words in ((0.03, "choose", "best guess"), (0.01, "act", "Take")):
+        found = screen(planted({"dd": 0.98}, noise=noise))
+        assert found.light == light and words in found.headline
+        assert re.search(r"lowers the (gradient's )?error by [\d.]+%", found.headline)
+
+
 def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():
     for noise in (0.01, 0.05):
         _, text = told(planted({"dd": 0.25}, longer_fits={"dd": 0.25}, noise=noise))

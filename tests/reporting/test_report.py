@@ -151,6 +151,18 @@ def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
     assert "Not recorded: this run was measured without checks" in text
 
 
+def test_what_is_absent_names_this_run_and_what_was_asked_of_it(monkeypatch: Any) -> None:
+    monkeypatch.setattr(profile_page, "panels", lambda *_: [])
+    kept = planted.Profile(file=Path("my runs/a.h5"))
+    told = shown(kept, (), "kept")
+    assert "gradlab attribute &#x27;my runs/a.h5&#x27; --keep" in told
+    assert "Not rehearsed: `gradlab measure TASK` does" in re.sub("</?code>", "`", told)
+    left_out = planted.Profile(
+        config={**kept.config, "command": "gradlab measure a --no-rehearsal"}
+    )
+    assert "Not rehearsed: --no-rehearsal was given" in shown(left_out, (), "left out")
+
+
 def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> None:
     opened(tab, page)
     headings = tab.locator("h2, .absent b").all_inner_texts()

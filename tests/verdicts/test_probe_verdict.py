@@ -241,13 +241,15 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
         about | {"number": 0, "check": "targets follow", "state": "sound", "value": 0.005,
                  "proof": "a move closes 0.005 of the gap", "looks": 20, "seconds": 0.1},
         about | {"number": 1, "check": "advantages", "state": "off", "value": 0.0,
-                 "proof": "not handed over", "looks": 0, "seconds": 0.0},
+                 "proof": "not handed over: env = probe.record(env), probe.batch(…)", "looks": 0,
+                 "seconds": 0.0},
     ]  # fmt: skip
     found = first(vitals=[window(1)], checks=checks)
     sound, off = [each for each in found.rest if each.about == "part"]
     assert sound.decided and "20 looks, 0.1% of the time" in sound.text
     assert not off.decided and "not handed over" in off.text
-    assert found.sure == "1 check of the loop's parts passed, 1 had nothing to look at"
+    parts = "1 check of the loop's parts passed, 1 had nothing to look at"
+    assert found.sure == f"{parts} (1 for want of probe.record(env) and probe.batch(…))"
 
 
 def test_the_price_is_held_against_the_budget(said):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab import validation
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short, one_line
 from gradlab.tools.audit.calls import JUDGES, LossCalls, Role, Watching
 from gradlab.tools.audit.tags import Tag
 from gradlab.user_code.calls import running
@@ -94,9 +94,9 @@ def differentiable(audited: Audited) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        words = " ".join(str(error).split())[:120]
         raise InputError(
-            f"loss cannot be differentiated ({words}): return it before any backward() or step()"
+            f"loss cannot be differentiated ({in_short(one_line(error))}): return it before any "
+            f"backward() or step()"
         ) from error
     finally:
         for p, gradient, value in before:

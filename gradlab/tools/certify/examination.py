@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data.noise import stream
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short
 from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress
 from gradlab.systems.system import System, check_system
@@ -337,7 +337,7 @@ def _once(
             about.system, derivative, steady, about.names, ahead.units
         )
     except (RuntimeError, TypeError, InputError) as error:
-        precisions = f"not supported: {str(error).splitlines()[0][:90]}"
+        precisions = f"not supported: {in_short(error)}"
     turning, sign = chained(ahead, name, derivative)
     kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"))
     decided = sign.horizon if sign.decidable else None

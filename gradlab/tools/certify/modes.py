@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gradlab.data.noise import stream
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
 from gradlab.tools.certify.evaluation import Points
 from gradlab.tools.certify.result import Finding, Kind
@@ -41,7 +41,7 @@ def mode_findings(
         try:
             error = compared(system, points, seed)
         except _REFUSED as refusal:
-            tried[name] = f"not offered: {str(refusal).splitlines()[0][:80]}"
+            tried[name] = f"not offered: {in_short(refusal)}"
             continue
         tried[name] = f"off by up to {error:.1g}"
         if error > fail_above:

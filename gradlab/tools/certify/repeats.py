@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
 from gradlab.tasks.task import Task
 from gradlab.tools.certify.evaluation import (
@@ -255,7 +255,7 @@ def _first_calls(made: System | Task, seed: int) -> _Calls | str:
     try:
         return _apart(lambda: at_once(system, points)), _apart(after)
     except (OSError, ValueError, RuntimeError) as error:
-        return f"not tried: {str(error).splitlines()[0][:90]}"
+        return f"not tried: {in_short(error)}"
 
 
 def certified_anew(

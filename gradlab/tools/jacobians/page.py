@@ -65,7 +65,7 @@ def _certificate(run: JacobianRun) -> Sentence:
     worst, block = max(known)
     quality = f"certified to {worst:.1g} ({block}, 95th percentile)"
     if run.notes.get("derivatives") == "exact":
-        quality = "exact derivatives"
+        quality = "its own derivatives"
     share = number(run, "certificate", "flagged share")
     failed = "none failed"
     if share is not None and share.value > 0:
@@ -337,7 +337,9 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
         )
         return text, "act", f"shown: λ = {_ci(rate.value, rate.low, rate.high)}"
     if rate.high < 0:
-        text = "Backpropagate as far as you like: this policy's closed loop damps gradients."
+        origin = str(run.config.get("networks", "this policy"))  # "a …, fitted here; give yours …"
+        whose = origin.partition(";")[0].partition(", fitted")[0]
+        text = f"Backpropagate as far as you like: the closed loop of {whose} damps gradients."
         return text, "act", f"shown: λ = {_ci(rate.value, rate.low, rate.high)}"
     text = "Look at a longer path: this one shows neither growth nor decay of gradients."
     return text, "choose", f"not shown: λ = {_ci(rate.value, rate.low, rate.high)}"

@@ -34,7 +34,7 @@ from gradlab.tools.remedies.result import (
 )
 from gradlab.verdicts.phrases import capital, further, inverse, same
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import horizons, listed, span, times, two
+from gradlab.wording import horizons, listed, percent, span, times, two
 from gradlab.wording import ratio as sized
 
 _FALSE = 0.05  # share of named horizons that chance may have named
@@ -165,6 +165,12 @@ def _by(ratio: LogRatio) -> str:
     return sized(exp(ratio.value), exp(ratio.low), exp(ratio.high))
 
 
+def _lower(ratio: LogRatio) -> str:
+    """1.5×; by 2% where that would be 1×."""
+    gain = times(exp(ratio.value))
+    return gain if gain != "1×" else f"by {percent(1 - exp(-ratio.value))}"
+
+
 def verdict(run: Remedies) -> list[Sentence]:
     """What each remedy does at equal time, and how far to trust the truth."""
     judged = [_OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
@@ -243,12 +249,14 @@ def screen(run: Remedies) -> Screen:
         best = shown[0]
     facts: list[Fact] = []
     if best is not None:
-        lower = times(exp(ratios[best].value))
+        lower = _lower(ratios[best])
         how = (
             f"exp of the mean of log(least MSE without / with {best}) over "
             f"{judged[best].samples}, least over the horizons, at equal fitting time."
         )
-        facts.append(Fact(f"lower error with {called(best)}, {_ends(ratios[best])}", lower, how))
+        if lower.endswith("×"):
+            label = f"lower error with {called(best)}, {_ends(ratios[best])}"
+            facts.append(Fact(label, lower, how))
         how = f"Seconds per step of fitting {best} over those of {BASELINE} (config costs)."
         price = times(_step_cost(run, best))
         facts.append(Fact(f"time per step of fitting, {best}", price, how))
@@ -260,7 +268,7 @@ def _take(
 ) -> tuple[str, Light, str]:
     """The best that is shown; others whose interval reaches its lower end are not excluded."""
     best = shown[0]
-    gain = times(exp(ratios[best].value))
+    gain = _lower(ratios[best])
     text = f"Take {called(best)}: at equal fitting time it lowers the gradient's error {gain}."
     alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
     worse = [called(arm) for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
@@ -275,7 +283,7 @@ def _take_none(
     best = next((arm for arm in order if ratios[arm].value > 0), None)
     if best is None:
         return "Keep the plain fit: no remedy even looks better.", "act", "none better"
-    gain = times(exp(ratios[best].value))
+    gain = _lower(ratios[best])
     text = (
         f"Keep the plain fit: no remedy is shown to help. The best guess is {called(best)}, which "
         f"lowers the error {gain} at equal fitting time."

@@ -235,6 +235,8 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         passed = len(run.checks["number"]) - left
         sure = f"{passed} check{'s' * (passed != 1)} of the loop's parts passed"
         sure += f", {left} had nothing to look at" if left else ""
+        rows = sum("probe.record(env)" in str(each) for each in run.checks["proof"])
+        sure += f" ({rows} for want of probe.record(env) and probe.batch(…))" if rows else ""
     figure = "signal_share" if numbers else "grad_norm"
     return Screen(text + _weight(run), "choose", sure, (*numbers, *_lost(run)), figure, rest)
 
@@ -246,7 +248,9 @@ def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Scree
     said = f"{lead}: {lately.text[0].lower()}{lately.text[1:]}"
     text = " ".join(filter(None, (said, lately.count))) + _weight(run)
     fell = "it fell lately" if change.direction == "fell" else "not shown above its first window"
-    sure = "above its first window (99.8%)" if lately.raised else f"no alarm; {fell}"
+    sure = f"no alarm; {fell}"
+    if lately.raised:
+        sure = "the return is above its first window (99.8% confidence)"
     light: Light = "act" if lately.raised else "choose"
     shown = (*_return(run), *_cosine(run), *_lost(run))
     return Screen(text, light, sure, shown, lately.source, rest)
