@@ -12,7 +12,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -184,6 +184,15 @@ def model_option(task: Task, model: str | None, gradient_model: str | None = Non
     if gradient_model is None:
         return states
     return TwoModels(states, named_model(gradient_model, task, "--gradient-model"))
+
+
+def with_model(task: Task, model: str | None, gradient_model: str | None = None) -> Task:
+    """The task with the model of these options as its prior; its files are kept with a run."""
+    system = model_option(task, model, gradient_model)
+    if system is None:
+        return task
+    named = " + ".join(filter(None, (model, gradient_model)))
+    return replace(task, prior=system, parameters={**task.parameters, "prior_file": named})
 
 
 def named_model(name: str, task: Task | None, option: str = "--model") -> System:

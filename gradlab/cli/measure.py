@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, model_option
+from gradlab.cli.arguments import Document
 from gradlab.cli.fit import listed_norms
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
@@ -153,12 +153,7 @@ class Measure:
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
         check_densities(self.also, given.get("policy"))
-        model = model_option(task, self.model, self.gradient_model)
-        judged = task
-        if model is not None:  # its files are kept with the run
-            named = " + ".join(filter(None, (self.model, self.gradient_model)))
-            parameters = {**task.parameters, "prior_file": named}
-            judged = replace(task, prior=model, parameters=parameters)
+        judged = arguments.with_model(task, self.model, self.gradient_model)
         check_networks(judged, given.get("policy"), given.get("critic"))
         with bars() as progress:
             prices = self._plan(judged, given, made, horizon, truth == "objective")

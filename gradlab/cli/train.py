@@ -182,13 +182,9 @@ class Train(_Configured):  # type: ignore[misc]
     """Steps n of an n-step target of the critic. Default: the algorithm's, mostly 25."""
     clip: float | None = None
     """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
-    model: Annotated[
-        Literal["prior", "learned"] | None,
-        arg(
-            help="The task's model, or one learned from replay during training. Default: the "
-            "algorithm's, mostly prior."
-        ),
-    ] = None
+    model: Annotated[str | None, arg(metavar="prior|learned|FILE")] = None
+    """The task's model, one learned from replay during training, or one of yours, as --model of
+    `gradlab measure`. Default: the algorithm's, mostly prior."""
     loss: Annotated[str | None, arg(metavar="NAME|FILE")] = None
     """Loss of a learned model, as --loss of `gradlab fit`. Default: nll, and dd for the second of
     two models."""
@@ -292,6 +288,8 @@ class Train(_Configured):  # type: ignore[misc]
         task = arguments.named_task(self.task, self.settings)
         if self.preset is not None:
             return self._preset(task.name).run(command)
+        if self.model not in (None, "prior", "learned"):
+            task = arguments.with_model(task, self.model)
         row = self._row(task.name)
         run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
         # --resume and --overwrite decide about an earlier run: it is not refused here.

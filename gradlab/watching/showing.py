@@ -140,7 +140,8 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
             print(f"  {event_line(state, event)}", file=out, flush=True)
         printed = len(state.view.events)
         if state.phase != shown or (now >= due and state.phase == "running"):
-            print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {line(state, now)}",
+            hint = " (Ctrl-C ends the view)" if state.phase == "waiting" else ""
+            print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {line(state, now)}{hint}",
                   file=out, flush=True)  # fmt: skip
             shown, due = state.phase, now + _LINES
         if state.phase in _OVER:

@@ -278,7 +278,7 @@ def _phase(writer: _Writer, written: float | None, view: View, now: float) -> _P
 
 def _in_words(phase: _Phase, view: View, path: Path) -> str:
     if phase == "waiting":
-        return f"no run at {path} yet: waiting for it"
+        return f"no run at {path} yet: waiting for it to be begun by `gradlab train` or a probe"
     if phase == "empty":
         return "the run has begun and has no row yet: waiting for the first"
     if phase == "ended":

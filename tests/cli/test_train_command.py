@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+import torch
 
 from gradlab import cli
 from gradlab.cli.train import Train
@@ -184,6 +185,24 @@ def test_rollouts_that_fill_a_second_replay_are_options():
         Train("td3", "pendulum", rollouts=40)._row("pendulum")
     with pytest.raises(InputError, match="rollout_length is"):
         Train("mbpo", "pendulum", rollout_length=(1, 2))._row("pendulum")
+
+
+def test_a_model_of_ones_own_is_the_prior(tmp_path, monkeypatch):
+    """As --model of the other commands: it was refused."""
+    taken = []
+    monkeypatch.setattr(
+        "gradlab.training.loop.train", lambda row, task, *_, **__: taken.append(task)
+    )
+    monkeypatch.setattr("gradlab.cli.train.of_run", lambda *_, **__: {})
+    own = tmp_path / "own.py"
+    own.write_text("def step(state, action):\n    return state + 0 * action, state[:, 0]\n")
+    given = {"output": tmp_path / "run.h5", "no_report": True}
+    Train("mpg-v2", "double_integrator", model=f"{own}:step", **given).run("")
+    ones = torch.ones(3, 2, dtype=torch.float64)
+    assert (taken[0].prior.step(ones, ones[:, :1]).state == ones).all()
+    assert taken[0].parameters["prior_file"] == f"{own}:step"
+    with pytest.raises(InputError, match="gone: no such file"):
+        Train("mpg-v2", "double_integrator", model="gone", **given).run("")
 
 
 @pytest.mark.slow

@@ -81,7 +81,8 @@ MISTAKES = {
         "return self.state, -(position**2)",
         "position, speed = position.detach(), speed.detach()\n"
         "        return self.state, -(position**2)",
-        "make_task.simulator", "its reward's derivative by the state is 0 and should not be",
+        "make_task.simulator",
+        "its reward's derivative by the state is 0 and should not be: look for detach(), ",
     ),
 }  # fmt: skip
 

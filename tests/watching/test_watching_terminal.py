@@ -84,6 +84,16 @@ def test_wrong_usage_is_refused_in_a_line(words, said, capfd):
     assert said in capfd.readouterr().err
 
 
+def test_a_run_that_is_not_there_is_named_with_what_ends_the_view(tmp_path):
+    def ended(seconds):
+        raise KeyboardInterrupt
+
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        showing.lines(Watcher(tmp_path / "gone.h5"), out, ended)
+    assert "gone.h5 yet" in out.getvalue() and "Ctrl-C ends the view" in out.getvalue()
+
+
 def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("gradlab.watching.state.SHARE", 1e9)  # no rest on a slow machine
     path, now, out = tmp_path / "run.h5", [time.time()], io.StringIO()

@@ -214,7 +214,10 @@ def _of_derivatives(
                     yield _Line("note", name, f"{about} {text}")
                     continue
                 sound = False
-                text = "is 0 and should not be: is it computed apart from the graph?"
+                text = (
+                    "is 0 and should not be: look for detach(), torch.no_grad() or numpy in its "
+                    "step"
+                )
                 if float(mine.abs().max()) > _FLAT:
                     text = f"is not that of its step at {int(wrong.sum())} of {len(wrong)} states"
                 yield _Line("missing", name, f"{about} {text}")
