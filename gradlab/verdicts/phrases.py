@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, log
 
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
@@ -113,17 +114,22 @@ def named(identity: Identity) -> str:
     return f"{who} ({how})" if how else who
 
 
-def step_along(identity: Identity, h: int, small: bool = False) -> str:
-    """Backpropagate 10 steps through your model (BPTT)"""
+def step_along(identity: Identity, h: int, small: bool = False, over: Sequence[int] = ()) -> str:
+    """Backpropagate 10–25 steps (best: 20) through your model (BPTT)
+
+    Args:
+        over: horizons around h that gain practically as much, in order.
+    """
     if identity.data:
         return named(identity) if small else f"Use {named(identity)} (h = 0)"
+    if h == 0 and identity.jacobians != "none":
+        return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
+    length = f"{horizons(over)} steps (best: {h})" if len(over) > 1 else steps(h)
     if identity.jacobians == "none":
         use = "use" if small else "Use"
-        return f"{use} {gradient(identity)}, {steps(h)}"
-    if h == 0:
-        return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
+        return f"{use} {gradient(identity)}, {length}"
     verb = "backpropagate" if small else "Backpropagate"
-    return f"{verb} {steps(h)} through {named(identity)}"
+    return f"{verb} {length} through {named(identity)}"
 
 
 def alone(data: Number) -> str:

@@ -1,6 +1,7 @@
 """The first screen of a measurement: which gradient, for how long, what not, what to fix first.
 
-    use     the gradient of `advice` at one horizon, its gain, its updates
+    use     the gradient of `advice`, the horizons that gain nine tenths of it, its best one's gain
+            and updates
     not     its horizons that lower the return, and the critic alone where that does
     fix     the costliest of states, derivatives and critic, and what is gained without that error
 
@@ -104,9 +105,13 @@ def _figure(facts: Facts) -> str | None:
 
 def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -> Screen:
     sure = _sure(facts, advice, cell)
-    use = f"{_gradient(facts, cell)}: {_worth(facts, cell)}"
-    said = f"{use}{_lasts(facts, advice, cell)}."
-    said = said if _has_room(said, sure) else f"{use}."
+    worth, lasts = _worth(facts, cell), _lasts(facts, advice, cell)
+    identity = facts.identities[cell[0]]
+    ranged, use = (
+        f"{step_along(identity, cell[1], over=over)}: {worth}" for over in (facts.close(cell), ())
+    )
+    options = (f"{ranged}{lasts}.", f"{use}{lasts}.", f"{use}.")
+    said = next((text for text in options if _has_room(text, sure)), options[-1])
     parts = (
         HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
         HeadlinePart(said, f"{use}.", 0),
@@ -114,7 +119,7 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
         _passing(facts, advice),
         _harmful(facts, cell),
         _critic(facts, cell),
-        HeadlinePart(_beyond(facts), "", 2),
+        HeadlinePart(_beyond(facts), "", 9),
         first_to_fix(facts, cell),
     )
     numbers = key_numbers.of_use(facts, cell)
