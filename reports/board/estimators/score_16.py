@@ -3,18 +3,24 @@ actions' size on the policy, the critic's value at the end, less the batch's mea
 
 import torch
 
+from gradlab.networks.interface import act, noise_dim
+
+
+def mean_action(policy, state):
+    return act(policy, state, state.new_zeros(len(state), noise_dim(policy)))
+
 
 def make(task, critic):
     simulator, gamma, steps = task.simulator, task.discount, 16
 
     def loss(policy, states):
         with torch.no_grad():
-            sigma = 0.1 * policy(states).square().mean(0).sqrt().clamp_min(1e-3)
+            sigma = 0.1 * mean_action(policy, states).square().mean(0).sqrt().clamp_min(1e-3)
         visited, actions, rewards = [], [], []
         state = states
         with torch.no_grad():
             for _ in range(steps):
-                mean = policy(state)
+                mean = mean_action(policy, state)
                 action = mean + sigma * torch.randn_like(mean)
                 noise = torch.randn(len(state), simulator.noise_dim, dtype=state.dtype)
                 after = simulator.step(state, action, noise)
@@ -22,12 +28,12 @@ def make(task, critic):
                 actions.append(action)
                 rewards.append(after.reward)
                 state = after.state
-            value = critic(state, policy(state)).reshape(-1)
+            value = critic(state, mean_action(policy, state)).reshape(-1)
         total = torch.zeros(())
         for t in reversed(range(steps)):
             value = rewards[t] + gamma * value
             advantage = value - value.mean()
-            misfit = ((actions[t] - policy(visited[t])) / sigma).square().sum(1) / 2
+            misfit = ((actions[t] - mean_action(policy, visited[t])) / sigma).square().sum(1) / 2
             total = total + gamma**t * (advantage * misfit).mean()
         return total
 
