@@ -155,14 +155,16 @@ def draw(
     )  # fmt: skip
     if points:
         ends = np.isfinite(low) & np.isfinite(line.high)
-        ax.vlines(line.horizon[ends], low[ends], line.high[ends], color=look.colour, lw=width)
+        ax.vlines(line.horizon[ends], low[ends], line.high[ends], color=look.colour, lw=width,
+                  label=f"_{look.label}")  # fmt: skip
     else:
         _band(ax, line.horizon, low, line.high, look, band)
 
 
 def _band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look, alpha: float) -> None:
     shown = np.isfinite(low) & np.isfinite(high) & (high > low)
-    ax.fill_between(x, low, high, where=shown, color=look.colour, alpha=alpha, linewidth=0)
+    ax.fill_between(x, low, high, where=shown, color=look.colour, alpha=alpha, linewidth=0,
+                    label=f"_{look.label}")  # fmt: skip
 
 
 def has_bounds(lines: Sequence[Curve | None]) -> bool:
@@ -175,7 +177,7 @@ def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = N
     value, low, high = (each[:1].repeat(2) for each in (line.value, line.low, line.high))
     if floor is not None:
         value, low = np.where(value > 0, value, high), np.maximum(low, floor)
-    x = np.array([-0.3, end + 0.3])
+    x = np.array([0.0, end]) if end > 0 else np.array([-0.3, 0.3])
     ax.plot(x, value, color=look.colour, linestyle=look.dash, label=look.label, linewidth=1.6)
     _band(ax, x, low, high, look, alpha=0.14)
 

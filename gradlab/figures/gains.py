@@ -62,7 +62,7 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         own, look = rows[rows["estimator"] == name].sort_values("horizon"), looks[name]
         x = own["horizon"].to_numpy(float) + _SIDE * (place - (len(names) - 1) / 2)
         value, low, high = (own[each].to_numpy(float) for each in ("value", "ci_low", "ci_high"))
-        ax.vlines(x, low, high, color=look.colour, lw=1.8)
+        ax.vlines(x, low, high, color=look.colour, lw=1.8, label=f"_{look.label}")
         ax.plot(x, value, color=look.colour, ls=look.dash, lw=1.0, alpha=0.6)
         ax.plot(x, value, color=look.colour, ls="", marker=look.marker or "D", ms=7, mec=PAPER,
                 mew=0.8, label=look.label)  # fmt: skip
@@ -81,6 +81,7 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 LOW, HIGH = -112.0, 112.0
+_EDGE = 1.1  # share beyond which a dot is a triangle at the axis' end
 _WIDE = 100.0  # points, beyond which an interval says next to nothing
 _ROOM = 1.72  # of the horizontal axis, with the names at the ends of lines
 _APART = 15.0  # % between labels at the ends of lines
@@ -114,14 +115,14 @@ def gain(
     lines = [_curve(table, name) for name in names]
     unknown = any(line is not None and line.known(_WIDE)[1] for line in lines)
     # A line at 0 as far as the curves go, so that it crosses no label, and shade below.
-    ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5)
+    ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5, label="__")
     ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
     if chosen is not None:
         _mark(ax, table, chosen)
     if realised is not None:
         _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end, best)
-    oracles = any(looks[name].colour == MUTED and not known[name].data for name in names)
+    oracles = any(looks[name].colour == MUTED for name in names)
     notes = ["lines: to first order, 95% bands (solid: BPTT; dashed: first action)"]
     if realised is not None:
         notes.append("dots: your update, fresh starts, 95% bars (open: first action)")
@@ -154,7 +155,7 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float, stro
     assert line is not None
     line, _ = line.known(_WIDE)
     if len(line.horizon) == 1:
-        drawing.level(ax, line, look, end - 0.3)
+        drawing.level(ax, line, look, end)
         return float(line.value[0])
     # Horizon 0 is the critic alone, which has a level of its own.
     later = line.horizon > 0
@@ -187,20 +188,28 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, int]) -> None:
 def _dots(
     ax: Axes, realised: pd.DataFrame, looks: dict[str, Look], known: Mapping[str, Identity]
 ) -> None:
-    """The share that the user's update realised, with its interval."""
+    """The share that the user's update realised, with its interval; triangles: beyond the axis."""
     rows = realised[realised["estimator"].isin(list(looks)) & np.isfinite(realised["share"])]
     rows = rows[rows["update"]]
     for row in rows.itertuples():
         look, x = looks[str(row.estimator)], float(row.horizon)
         value, low, high = (
-            100 * float(np.clip(each, -1.1, 1.1))
+            100 * float(np.clip(each, -_EDGE, _EDGE))
             for each in (row.share, row.share_low, row.share_high)
         )
-        ax.plot([x, x], [low, high], color=look.colour, lw=1.6, zorder=4, clip_on=False)
+        name = (
+            look.label
+            if abs(row.share) <= _EDGE
+            else f"{look.label} ({signed(f'{row.share:.0%}')})"
+        )
+        ax.vlines(x, low, high, color=look.colour, lw=1.6, zorder=4, clip_on=False,
+                  label=f"_{name}")  # fmt: skip
         own = known.get(str(row.estimator))
         first = own is not None and own.actions == "first"
         face, edge = (PAPER, look.colour) if first else (look.colour, PAPER)
-        ax.plot(x, value, marker="o", ms=8, mfc=face, mec=edge, mew=1.7, zorder=5, clip_on=False)
+        mark = "v" if row.share < -_EDGE else "^" if row.share > _EDGE else "o"  # beyond the axis
+        ax.plot(x, value, marker=mark, ms=8, mfc=face, mec=edge, mew=1.7, zorder=5, clip_on=False,
+                label=f"_{name}")  # fmt: skip
 
 
 def _label(
@@ -219,7 +228,8 @@ def _label(
         if second:
             text, height = "recommended", above - _CLOSE
         else:
-            ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False)
+            ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False,
+                    label="__")  # fmt: skip
         ax.annotate(text, (1.05 * x, height), fontsize=9.5, color=look.colour, va="center",
                     fontweight=weight, annotation_clip=False)  # fmt: skip
 

@@ -89,7 +89,8 @@ def best_first(
             linewidth=STRONG if name == best else THIN,
         )  # fmt: skip
         if name == best:
-            ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0)
+            ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0,
+                            label=f"_{look.label}")  # fmt: skip
     bend_returns(ax, rows)
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"
@@ -192,20 +193,20 @@ def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str 
     seeds = rows[rows["seed"] != "all"]
     if seeds.empty:
         one = rows.sort_values(over)
-        ax.plot(one[over], one["value"], color=colour, linewidth=1.8)
+        ax.plot(one[over], one["value"], color=colour, linewidth=1.8, label="_the seed")
         return
     table = seeds.pivot_table(index="iteration", columns="seed", values="value", dropna=False)
     together = rows[rows["seed"] == "all"].sort_values("iteration")
     x = seeds.groupby("iteration")[over].first().to_numpy(float)
     values = table.to_numpy(float)
     few = len(x) <= POINTS
-    if values.shape[1] <= _SINGLE:
+    single = values.shape[1] <= _SINGLE
+    if single:
         ax.plot(x, values, "." if few else "-", color=colour, linewidth=0.7, alpha=0.6)
-    else:
-        low, high = (together[name].to_numpy(float) for name in ("ci_low", "ci_high"))
-        ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    median = together["value"].to_numpy(float)
-    ax.plot(x, median, "D" if few else "-", color=colour, linewidth=1.9)
+    median, low, high = (together[c].to_numpy(float) for c in ("value", "ci_low", "ci_high"))
+    ax.fill_between(x, low, high, color=colour, alpha=0.0 if single else 0.2, linewidth=0,
+                    label="_median")  # fmt: skip
+    ax.plot(x, median, "D" if few else "-", color=colour, linewidth=1.9, label="_median")
 
 
 def _dress_cell(ax: Axes, name: str) -> None:

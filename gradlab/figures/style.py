@@ -86,7 +86,7 @@ def variance_look(batch: int) -> Look:
     return Look(f"variance / N′, N′ = {batch}", BLUE, (0, (1.2, 1.4)), "^")
 
 
-DATA = Look("", MUTED, (0, (7, 2.5)), "")
+DATA = Look("", VERMILION, (0, (7, 2.5)), "")
 _FIRST: Dash = (0, (5, 1.8))  # solid: θ in all actions
 _FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
     (("model", "model"), "first"): Look("", BLUE, _FIRST, "o"),
@@ -200,7 +200,7 @@ def tick(value: float, _: object = None) -> str:
     power = math.floor(math.log10(size) + 1e-9)
     front = float(f"{value / 10.0**power:.3g}")
     ten = f"10{str(power).translate(_RAISED)}"
-    return ten if front == 1 else f"−{ten}" if front == -1 else f"{front:g}·{ten}"
+    return ten if front == 1 else f"−{ten}" if front == -1 else f"{front:g}·{ten}".replace("-", "−")
 
 
 TICKS = FuncFormatter(tick)

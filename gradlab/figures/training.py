@@ -30,6 +30,7 @@ from gradlab.figures.multiples import (
 from gradlab.figures.style import (
     BIAS,
     BLUE,
+    CYAN,
     DATA,
     GREEN,
     INK,
@@ -50,7 +51,7 @@ from gradlab.figures.style import (
 )
 
 _LOOKS = (
-    Look("", BLUE, "-", "o"), Look("", VERMILION, "-", "s"), Look("", GREEN, "-", "^"),
+    Look("", BLUE, "-", "o"), Look("", CYAN, "-", "s"), Look("", GREEN, "-", "^"),
     Look("", INK, "-", "D"),
 )  # fmt: skip
 _RULE: Dash = (0, (5, 2))
@@ -157,7 +158,7 @@ def return_over_updates(
             x, y, color=look.colour, ls=look.dash, lw=width, marker=look.marker, ms=5.5,
             label=look.label,
         )  # fmt: skip
-        ax.fill_between(x, low, high, color=look.colour, alpha=0.14, lw=0)
+        ax.fill_between(x, low, high, color=look.colour, alpha=0.14, lw=0, label=f"_{look.label}")
         at = own[own["holds"].astype(bool)]
         ax.plot(at["updates"], at["value"], "o", ms=11, mfc="none", mec=look.colour, mew=1.6)
     if np.isfinite(table["value"]).any():
@@ -351,7 +352,8 @@ def _curve(ax: Axes, rows: pd.DataFrame, over: Over, look: Look, band: bool = Tr
     ax.plot(x, value, color=look.colour, linestyle=look.dash, label=look.label,
             marker=look.marker, markevery=every, markersize=4.5, linewidth=1.8)  # fmt: skip
     if band:
-        ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0)
+        ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0,
+                        label=f"_{look.label}")  # fmt: skip
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:

@@ -1,7 +1,9 @@
 """What a figure shows, as a table: every curve, band, interval, bar, point and cell that is drawn.
 
 Written beside each figure, so that it can be drawn again elsewhere. Values are those drawn: on a
-logarithmic axis a band ends at the axis's floor, as it does in the figure.
+logarithmic axis a band ends at the axis's floor, as it does in the figure. What is not in the
+legend is of the series that its label names after "_" (of none: "__"), else of the only one of
+its colour.
 """
 
 from __future__ import annotations
@@ -56,7 +58,11 @@ def hovers(figure: Figure) -> list[tuple[float, float, str]]:
     scale = 72 / figure.dpi
     for ax in figure.axes:
         rows = [row for row in _of_axes(ax) if row["series"]] if ax.get_visible() else []
-        ends = {(row["series"], row.get("x")): row for row in rows if "low" in row and "x" in row}
+        ends = {
+            (row["kind"], row["series"], row["x"]): row
+            for row in rows
+            if "low" in row and "x" in row
+        }
         curves = [row for row in rows if row["kind"] in ("line", "point") and "y" in row]
         often = Counter(row["series"] for row in curves)
         met: Counter[object] = Counter()
@@ -67,8 +73,9 @@ def hovers(figure: Figure) -> list[tuple[float, float, str]]:
                 continue
             left, up = ax.transData.transform((x, y)) * scale
             if 0 <= left <= width and 0 <= up <= height:
-                at = row["x_name"] or tick(x)
-                interval = ends.get((series, x))
+                at = row["x_name"] or tick(x if x == round(x) else float(f"{x:.3g}"))
+                kinds = ("band", "interval") if row["kind"] == "line" else ("interval", "band")
+                interval = next((ends[k, series, x] for k in kinds if (k, series, x) in ends), None)
                 known = (
                     ""
                     if interval is None
@@ -85,12 +92,16 @@ def hovers(figure: Figure) -> list[tuple[float, float, str]]:
 def _of_axes(ax: Axes) -> Iterator[_Row]:
     title = " ".join((ax.get_title(loc="left") or ax.get_title()).split())
     handles, labels = ax.get_legend_handles_labels()
-    pairs = reversed([*zip(map(_colour, handles), labels, strict=True)])
-    names = {colour: label.strip() for colour, label in pairs if colour}
+    pairs = {
+        (_colour(handle), label.strip()) for handle, label in zip(handles, labels, strict=True)
+    }
+    often = Counter(colour for colour, _ in pairs)  # one that several share says nothing
+    names = {colour: label for colour, label in pairs if colour and often[colour] == 1}
     x_names, y_names = _tick_names(ax.xaxis), _tick_names(ax.yaxis)
     for artist, kind, numbers in _artists(ax):
         label = str(artist.get_label())
-        series = names.get(_colour(artist), "") if label.startswith("_") else label.strip()
+        unnamed = label == "_" or label.startswith(("_child", "_nolegend_"))
+        series = names.get(_colour(artist), "") if unnamed else label.lstrip("_").strip()
         for row in numbers:
             yield {
                 "axes": title,

@@ -226,6 +226,17 @@ def test_the_word_recommended_stands_below_the_name_of_the_recommended_gradient(
     assert list(ring.get_xdata()) == [2.0]
 
 
+def test_an_update_beyond_the_axis_is_a_triangle_that_says_its_value():
+    rows = [("model", h, share, share - 0.1, share + 0.1, True) for h, share in ((1, 0.3), (2, -4))]
+    columns = ["estimator", "horizon", "share", "share_low", "share_high", "update"]
+    ax = figures.gain(gains(), pd.DataFrame(rows, columns=columns), ax=Figure().add_subplot())
+    dots = {each.get_marker(): each for each in ax.lines if len(each.get_xdata()) == 1}
+    assert dots["o"].get_xydata()[0] == pytest.approx([1, 30])
+    assert dots["o"].get_label() == "_model, first action"
+    assert dots["v"].get_xydata()[0] == pytest.approx([2, -110])
+    assert dots["v"].get_label() == "_model, first action (−400%)"
+
+
 @pytest.mark.parametrize("draw", [figures.mse, figures.cosine, figures.sign_agreement, figures.snr])
 def test_the_recommended_gradient_is_strong_and_what_needs_the_simulator_is_grey(draw):
     ax = draw(planted.table(), chosen="model")
@@ -233,6 +244,7 @@ def test_the_recommended_gradient_is_strong_and_what_needs_the_simulator_is_grey
     assert model.get_linewidth() == style.STRONG and mixed.get_linewidth() == style.THIN
     assert mixed.get_color() == simulator.get_color() == style.MUTED != model.get_color()
     assert mixed.get_marker() != simulator.get_marker()
+    assert line(ax, "data").get_color() != style.MUTED  # the critic alone needs no simulator
 
 
 @pytest.mark.parametrize(("horizon", "joined"), [(1, False), (2, True)])

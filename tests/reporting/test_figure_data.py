@@ -78,3 +78,38 @@ def test_a_pointer_meets_the_values_of_curves_with_their_intervals() -> None:
         assert text.endswith(
             f", {row.horizon}: {row.value:.3g} (95%: {row.ci_low:.3g} to {row.ci_high:.3g})"
         )
+
+
+def test_an_interval_is_that_of_its_own_curve_where_several_share_a_colour() -> None:
+    """Grey is what needs the simulator: the name of an interval is no matter of its colour."""
+    names = ("data", "mixed", "true_dynamics", "model")
+    rows = [
+        (name, h, "gain", 0.1 * k + 0.01 * h, 0.1 * k, 0.1 * k + 0.02 * h)
+        for k, name in enumerate(names)
+        for h in (range(1) if name == "data" else range(1, 6))
+    ]
+    columns = ["estimator", "horizon", "quantity", "value", "ci_low", "ci_high"]
+    table, figure = pd.DataFrame(rows, columns=columns), Figure(layout="constrained")
+    steps = pd.DataFrame({"estimator": names[1:], "horizon": 5, "share": [-0.4, -0.6, -0.8]})
+    low_end, high_end = steps["share"] - 0.1, steps["share"] + 0.1
+    steps = steps.assign(share_low=low_end, share_high=high_end, update=True)
+    figures.gain(table, steps, ax=figure.add_subplot())
+    figure.draw_without_rendering()
+    found = {text for *_, text in hovers(figure)}
+    for name, h, _, value, low, high in rows[1:]:
+        said = {"model": "model", "mixed": "mixed", "true_dynamics": "simulator"}[name]
+        interval = f"(95%: {100 * low:.3g} to {100 * high:.3g})"
+        assert f"{said}, first action, {h}: {100 * value:.3g} {interval}" in found
+    assert "mixed, first action, 5: −40 (95%: −50 to −30)" in found
+    # Curves, both ends of the level, the dots; no lines to names, no axis.
+    assert len(found) == 3 * 5 + 2 + 3
+
+
+def test_a_colour_that_two_curves_share_names_no_interval() -> None:
+    figure = Figure()
+    ax = figure.add_subplot()
+    for name, height in (("one", 1.0), ("other", 5.0)):
+        ax.plot([0, 1], [height, height], color="#5c6571", label=name)
+    ax.fill_between([0, 1], [4, 4], [6, 6], color="#5c6571")
+    assert set(of(drawn(figure), "band")["series"]) == {""}
+    assert not any("95%" in text for *_, text in hovers(figure))

@@ -6,6 +6,7 @@ dark page; a cell that is exactly 0 has no tint.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -223,20 +224,18 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Largest singular value of the chained Jacobians, in powers of ten; the others thin."""
     ax = style.new_axes() if ax is None else ax
     rows = table[table["section"] == "growth"]
-    for loop, look in _LOOPS.items():
-        block = rows[rows["block"] == loop]
+    largest = (table["section"] == "exponent") & (table["output"] == "1")
+    exponents = table[largest].set_index("block")["value"]
+    for loop, own in _LOOPS.items():
+        known = f": λ = {exponents[loop]:.3g} per step" if loop in exponents.index else ""
+        look, block = replace(own, label=f"{own.label}{known}"), rows[rows["block"] == loop]
         for k in sorted(int(each) for each in set(block["output"])):
             line = drawing.curve_of(block[block["output"] == str(k)], "step").scaled(1 / log(10))
             if k == 1:
                 drawing.draw(ax, line, look)
             else:
-                ax.plot(line.horizon, line.value, color=look.colour, lw=0.6, alpha=0.45)
-    largest = (table["section"] == "exponent") & (table["output"] == "1")
-    exponents = table[largest].set_index("block")
-    for drawn in ax.lines:
-        for loop, look in _LOOPS.items():
-            if drawn.get_label() == look.label and loop in exponents.index:
-                drawn.set_label(f"{look.label}: λ = {exponents['value'][loop]:.3g} per step")
+                ax.plot(line.horizon, line.value, color=look.colour, lw=0.6, alpha=0.45,
+                        label=f"_{own.label}, direction {k}")  # fmt: skip
     if rows.empty:
         drawing.nothing(ax, "no products")
     bottom, top = ax.get_ylim()

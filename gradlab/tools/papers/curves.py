@@ -221,7 +221,8 @@ def _curve(ax: Axes, x: Floats, values: Floats, look: Look, label: str = "") -> 
             markevery=max(1, len(x) // 8), label=label or look.label)  # fmt: skip
     if values.shape[1] > 1:
         spread = values.std(axis=1, ddof=1)
-        ax.fill_between(x, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0)
+        ax.fill_between(x, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0,
+                        label=f"_{label or look.label}")  # fmt: skip
 
 
 def _axes(figure: Figure, count: int) -> list[Axes]:
