@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import pkgutil
 import re
 import shlex
 
@@ -40,6 +41,12 @@ def test_names_of_the_package_in_python_blocks_exist(page, block):
             value = gradlab
             for name in dotted.split(".")[1:]:
                 value = getattr(value, name)
+
+
+@pytest.mark.parametrize("page", blocks.PAGES, ids=lambda page: page.stem)
+def test_what_a_sentence_calls_can_be_called(page):
+    for name in set(re.findall(r"(?<![\w.])(gradlab(?:\.\w+)+)\(", page.read_text())):
+        assert callable(pkgutil.resolve_name(name)), name
 
 
 def _dotted(node: ast.expr) -> str:
