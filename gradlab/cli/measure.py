@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,16 @@ if TYPE_CHECKING:
 
 
 _NOTHING = "no estimator was measured yet: nothing was written"
+_KEPT = (
+    "no estimator was measured yet: pilot and truth are lost, {} kept: the same command goes on "
+    "from there"
+)
+_ROWS = 8  # states whose steps tell one task from another
+
+
+def _partial(run: Path) -> Path:
+    """Where an interrupted run is written: never in the place of a complete one."""
+    return run.with_name(f"{run.stem}.partial{run.suffix}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,8 @@ class Measure:
     """Which policy gradient helps, up to which horizon, and how sure is that?
 
     Measures what a step along every gradient gains, its bias, variance and direction over the
-    horizon. Ctrl-C or SIGTERM leave the complete stages in RUN.partial.h5, with their report.
+    horizon. Ctrl-C or SIGTERM leave the complete stages in RUN.partial.h5, with their report; the
+    same command goes on from networks that were fitted.
 
         gradlab measure path_tracking --starts 128
         gradlab measure mine.py:make_task --policy policy.safetensors --horizon 25
@@ -158,7 +171,7 @@ class Measure:
         with bars() as progress:
             prices = self._plan(judged, given, made, horizon, truth == "objective")
             progress.plan(prices, self._memory(judged, given, horizon, truth))
-            networks = given | self._made(task, given, termination, progress)
+            kept = self._places(run, task, given, made, termination)
             names = (
                 "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
             )  # fmt: skip
@@ -166,15 +179,20 @@ class Measure:
             settings |= {"truth": truth, "law": law, "termination": termination}
             settings |= {"strata": None if self.strata else False, "update": update}
             try:
+                networks = given | self._made(task, given, termination, kept, progress)
                 profile = measure(
                     judged, networks["policy"], networks["critic"], horizon=horizon,
                     rehearse=not self.no_rehearsal, progress=progress, command=command, **settings,
                 )  # fmt: skip
             except Interrupted as stop:
-                # Kept beside the run: never in the place of a complete one.
-                profile, run = stop.profile, run.with_name(f"{run.stem}.partial{run.suffix}")
+                profile, run = stop.profile, _partial(run)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(_NOTHING) from None
+                there = " and ".join(
+                    f"the fitted {k}" for k, file in kept.items() if file.is_file()
+                )
+                verb = "are" if " and " in there else "is"
+                told = _KEPT.format(f"{there} {verb}") if there else _NOTHING
+                raise KeyboardInterrupt(told) from None
         profile = timed(profile, begun, "wall_seconds")
         stopped = "interrupted" in profile.config
         missing = [kind for kind in files if getattr(self, kind) is None]
@@ -184,6 +202,8 @@ class Measure:
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
         )
+        for file in () if stopped else kept.values():
+            file.unlink(missing_ok=True)
         norms = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
         more: list[Document] = [
             {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
@@ -238,28 +258,68 @@ class Measure:
         divided = memory.planned(task, given.get("policy"), horizon, self.starts, self.also)
         return [] if divided is None else [memory.in_words(divided)]
 
+    def _places(
+        self,
+        run: Path,
+        task: Task,
+        given: Mapping[str, nn.Module],
+        made: tuple[str, ...],
+        termination: str,
+    ) -> dict[str, Path]:
+        """Where fitted networks are kept until the run is complete: a name for all that they depend
+        on, so that another task, policy or setting finds none."""
+        import torch
+
+        from gradlab import provenance
+        from gradlab.data.noise import stream
+        from gradlab.systems.system import step_running
+
+        system, draw = task.simulator, stream(self.seed, "kept")
+        state = task.starts(_ROWS, draw).double()
+        action = torch.randn(_ROWS, system.action_dim, generator=draw, dtype=state.dtype)
+        after = step_running(system, state, action, system.sample_noise(_ROWS, draw, state.dtype))
+        named = [Path(each.rpartition(":")[0] or each) for each in (self.task, self.policy or "")]
+        texts = [file.read_bytes() for file in named if file.is_file()]
+        policy = given.get("policy")
+        about = (
+            provenance.commit(), self.seed, self.spectral, termination, task.discount, task.horizon,
+            task.exploration, task.observation_scale, task.action_limit, task.reference_state,
+            sorted(task.parameters.items()), texts,
+            "" if policy is None else provenance.network_hash(policy),
+            provenance.tensors_hash(state, after.state, after.reward),
+        )  # fmt: skip
+        key = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
+        return {kind: arguments.beside(_partial(run), f"{kind}.{key}") for kind in made}
+
     def _made(
         self,
         task: Task,
         given: Mapping[str, nn.Module],
         termination: Literal["ignore", "mask"],
+        kept: Mapping[str, Path],
         progress: Progress,
     ) -> dict[str, nn.Module]:
-        """Networks that were not given: a stabilising policy, a critic fitted to the policy."""
-        made: dict[str, nn.Module] = {}
-        if "policy" not in given:
-            from gradlab.fitting.policies import stabilising_policy
+        """Networks that were not given: a stabilising policy, a critic fitted to the policy; those
+        that an interrupted run has kept."""
+        from gradlab.fitting.critics import fit_critic
+        from gradlab.fitting.policies import stabilising_policy
+        from gradlab.networks import checkpoint
 
-            made["policy"] = stabilising_policy(
-                task, seed=self.seed, progress=progress,
-                spectral="all" if "policy" in self.spectral else None,
-            )  # fmt: skip
-        if "critic" not in given:
-            from gradlab.fitting.critics import fit_critic
-
-            policy = given.get("policy") or made["policy"]
-            made["critic"] = fit_critic(
-                task, policy, termination=termination, seed=self.seed, progress=progress,
-                spectral="all_but_last" if "critic" in self.spectral else None,
-            )  # fmt: skip
-        return made
+        networks = dict(given)
+        for kind, file in kept.items():
+            if file.is_file():
+                networks[kind] = checkpoint.load(file)
+                continue
+            held = kind in self.spectral
+            if kind == "policy":
+                networks[kind] = stabilising_policy(
+                    task, seed=self.seed, progress=progress, spectral="all" if held else None
+                )
+            else:
+                networks[kind] = fit_critic(
+                    task, networks["policy"], termination=termination, seed=self.seed,
+                    progress=progress, spectral="all_but_last" if held else None,
+                )  # fmt: skip
+            with suppress(InputError):  # what cannot be kept now is written at the end
+                checkpoint.save(networks[kind], file)
+        return networks

@@ -32,7 +32,6 @@ ROWS, DEAR = 128, 8  # states of the probe: of a system whose Jacobians are dear
 _STEPS = 16  # of a path whose gradients are summed
 UPDATES, REPEATS = 3, 4
 _MOVED, _LEAST = 2**18, 4  # parameters of all rows whose policies are moved, and rows at least
-_CRITIC = 2  # updates of a policy in one of a critic, whose target is evaluated and moved, too
 
 
 def rates(task: Task, policy: nn.Module | None) -> Rates:
@@ -154,7 +153,7 @@ def prices(
         Policy(task.simulator.state_dim, task.simulator.action_dim) if policy is None else policy
     )
     parameters = sum(p.numel() for p in policy.parameters())
-    updates = {"policy": policies.UPDATES, "critic": _CRITIC * critics.UPDATES}
+    updates = {"policy": policies.UPDATES, "critic": critics.UPDATES}
     first = [
         network(kind, network_steps(task, kind), updates[kind], measured)
         for kind in updates

@@ -10,7 +10,7 @@ parameters, a truth of T steps, K visited states per start:
     estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator
     realised gains       15 N T steps and more     checks  15%     rehearsal  at most 30%
 
-Good to a factor of two: T is not known, and other work may share the machine.
+Good to a factor of two where nothing else runs: T is not known.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gradlab.wording import duration
 _PASSES = 2.5
 _SHARE = 0.15  # checks, measured
 _MOVED = 6  # returns of a start by which jumps are looked for
+_CRITIC = 2  # updates of a policy in one of a critic, whose target is evaluated and moved, too
 _BISECTED = 888  # and of those that are bisected
 _STEPPED = 15  # returns of a start along the most important gradients
 
@@ -47,8 +48,9 @@ class Price:
     def __str__(self) -> str:
         if not isfinite(self.seconds):
             return ", ".join(filter(None, (self.work, "price unknown")))
-        bound = "at most" if self.at_most else "about"
-        return ", ".join(filter(None, (self.work, f"{bound} {duration(self.seconds)}")))
+        taken = f"{'at most' if self.at_most else 'about'} {duration(self.seconds)}"
+        taken = "less than 1 s" if self.seconds < 1 else taken
+        return ", ".join(filter(None, (self.work, taken)))
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def _differenced(starts: int) -> int:
 def network(kind: str, steps: int, updates: int, rates: Rates) -> Price:
     """A policy or a critic that is made: simulator steps for its data, then updates."""
     work = f"{_many(steps)} steps, {_many(updates)} updates"
-    return Price(kind, work, steps * rates.step + updates * rates.update)
+    dearer = _CRITIC if kind == "critic" else 1
+    return Price(kind, work, steps * rates.step + updates * dearer * rates.update)
 
 
 def left_after(prices: Sequence[Price], stage: str) -> float:

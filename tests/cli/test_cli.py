@@ -321,6 +321,26 @@ def test_a_stage_writes_one_line_when_it_begins_and_one_when_it_ends():
     ]
 
 
+def test_a_busy_machine_is_seen_in_what_is_left_and_a_stage_of_parts_in_one_price():
+    lines, clock, written = shown()
+    lines.plan((Price("jumps", "8 steps", 0.2), Price("checks", "", 10.0)))
+    assert written[0].endswith("plan: about 10 s, where nothing else runs")
+    assert written[1].endswith("jumps: 8 steps, less than 1 s")
+    written.clear()
+    for _ in range(2):
+        lines("jumps", 0, 1)
+        clock.now += 2.5  # with the first second, 3 and 5 times what was predicted
+        lines("jumps", 1, 1)
+        lines("other", 1, 1)
+    told = [line.split("] ")[1] for line in written if "other" not in line]
+    assert told == [
+        "jumps: begins (8 steps, less than 1 s)", "jumps: ended after 2 s; about 29 s left",
+        "jumps: begins", "jumps: ended after 2 s; about 50 s left",
+    ]  # fmt: skip
+    lines("checks", 1, 1)
+    assert written[-1].endswith("checks: ended after 0 s")
+
+
 def test_the_next_stage_ends_the_one_before():
     lines, clock, written = shown()
     lines("estimators", 0, 4)

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from gradlab import load, measure, tasks
+from gradlab.cli.program import main
 from gradlab.errors import InputError
+from gradlab.fitting import critics
+from gradlab.measurement import measure as measurement
+from gradlab.networks import checkpoint
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Interrupted, completed
 from gradlab.storage import records
@@ -108,6 +113,40 @@ def test_a_command_that_is_killed_early_writes_nothing(tmp_path):
     out, lines = ended(words, signal.SIGTERM, "policy: begins", 143, tmp_path)
     assert out == "" and not list(runs.glob("*"))
     assert lines[-1].startswith("gradlab: terminated; ")
+
+
+def test_the_same_command_goes_on_from_the_networks_that_were_fitted(tmp_path, monkeypatch, capsys):
+    """A critic took two minutes, and was lost with a measurement that ended in its truth."""
+    own, run = tmp_path / "own.py", tmp_path / "run.h5"
+    own.write_text(OWN)
+    fitted, whole = [], measurement.measure
+    fit = critics.fit_critic
+    monkeypatch.setattr(critics, "UPDATES", 3)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 4)
+    monkeypatch.setattr(
+        critics, "fit_critic", lambda *a, **k: fitted.append(fit(*a, **k)) or fitted[-1]
+    )
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def told(*more):
+        words = ["measure", *WORDS, "--policy", f"{own}:policy", "--output", str(run), "--horizon"]
+        code = main([*words, "2", "--starts", "16", "--no-report", "--no-rehearsal", *more])
+        return code, capsys.readouterr().err.splitlines()[-1]
+
+    monkeypatch.setattr(measurement, "measure", stopped)
+    for count, more in ((1, ()), (1, ()), (2, ("--seed", "1"))):
+        code, line = told(*more)
+        assert code == 130 and len(fitted) == count
+        assert "pilot and truth are lost, the fitted critic is kept: the same command" in line
+    own.write_text(OWN + "\n")  # perhaps another task
+    assert told()[0] == 130 and len(fitted) == 3
+    monkeypatch.setattr(measurement, "measure", whole)
+    assert told()[0] == 0 and len(fitted) == 3
+    kept = checkpoint.load(tmp_path / "run.critic.safetensors").state_dict()
+    assert all(torch.equal(kept[name], x) for name, x in fitted[2].state_dict().items())
+    assert len(list(tmp_path.glob("run.partial.critic.*"))) == 2  # of other tasks and seeds
 
 
 def ended(

@@ -168,3 +168,4 @@ def test_the_plan_has_every_stage_in_order() -> None:
         "rehearsal", "checks",
     ]  # fmt: skip
     assert work(task, 32, 4, True, 2).most_truth == inf
+    assert f"{critics.UPDATES:,} updates" in plan[0].work  # as its progress counts them

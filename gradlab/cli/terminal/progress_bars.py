@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from gradlab.errors import Doubtful
@@ -82,6 +82,7 @@ class Lines:
         self._prices: tuple[Price, ...] = ()
         self._stage: str | None = None  # the one that has begun and not ended
         self._ended: str | None = None  # the latest one that has
+        self._spent: dict[str, float] = {}  # seconds of each that has
         self._begun = self._written = self._start  # of the stage, or of the work after one
         self._first, self._done, self._total = 0, 0, 0  # a resumed stage begins with some done
         self._lock = threading.RLock()
@@ -100,6 +101,7 @@ class Lines:
                 self.close()
                 self._stage, self._begun, self._first = stage, self._clock(), done
                 price = {each.stage: f" ({each})" for each in self._prices}.get(stage, "")
+                price = "" if stage in self._spent else price
                 self._line(f"{stage}: begins{price}")
             self._done, self._total = done, total
             if done >= total:
@@ -129,11 +131,15 @@ class Lines:
             if self._stage is None:
                 return
             stage = self._ended = self._stage
-            self._stage = None
-            text = f"{stage}: ended after {duration(self._clock() - self._begun)}"
+            self._stage, taken = None, self._clock() - self._begun
+            self._spent[stage] = self._spent.get(stage, 0.0) + taken
             self._begun = self._clock()
-            left = left_after(self._prices, stage)
-            self._line(text + (f"; about {duration(left)} left" if isfinite(left) else ""))
+            # A busy machine takes longer for the rest, too; a second may be the stage's own.
+            priced = {each.stage: each.seconds for each in self._prices}.get(stage, inf)
+            slower = max((self._spent[stage] + 1) / (priced + 1), 1.0)
+            left = slower * left_after(self._prices, stage)
+            text = f"{stage}: ended after {duration(taken)}"
+            self._line(text + (f"; about {duration(left)} left" if 1 <= left < inf else ""))
 
     def _line(self, text: str) -> None:
         self._written = self._clock()
@@ -145,7 +151,7 @@ def _planned(prices: Sequence[Price]) -> list[str]:
     known = sum(each.seconds for each in prices if isfinite(each.seconds))
     unknown = [each.stage for each in prices if not isfinite(each.seconds)]
     beside = f", and {', '.join(unknown)}" if unknown else ""
-    total = f"plan: about {duration(known)}{beside}"
+    total = f"plan: about {duration(known)}{beside}, where nothing else runs"
     return [total, *(f"  {each.stage}: {each}" for each in prices)]
 
 
