@@ -81,13 +81,13 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     """Each criterion with its share, interval and outcome."""
     said = []
     for letter, (judge, least, what) in CRITERIA.items():
-        met = judge(rows)
-        if not met:
+        good = judge(rows)
+        if not good:
             continue
-        low, high = scipy.stats.binomtest(sum(met), len(met)).proportion_ci(method="wilson")
-        outcome = "met" if sum(met) >= least * len(met) else "not met"
+        low, high = scipy.stats.binomtest(sum(good), len(good)).proportion_ci(method="wilson")
+        outcome = "holds" if low >= least else "refuted" if high < least else "undecided"
         said.append(
-            f"({letter}) {what}: {sum(met)} of {len(met)} ({low:.0%}–{high:.0%}), at least "
+            f"({letter}) {what}: {sum(good)} of {len(good)} ({low:.0%}–{high:.0%}), at least "
             f"{least:.0%} asked for: {outcome}."
         )
     wrong = wrong_greens(rows)

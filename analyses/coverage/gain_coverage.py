@@ -193,7 +193,7 @@ def page(table: pd.DataFrame, command: str) -> str:
         f"{made['mean']:.3f} on average, no cell under {made['least']:.3f}; without the errors of "
         f"lengths {table['without'].mean():.3f}, least {table['without'].min():.3f}. Criterion "
         f"(0.94 and 0.93 less two standard errors; 0.05 on either side): "
-        f"{'met' if made['holds'] else 'not met'}.",
+        f"{'holds' if made['holds'] else 'refuted'}.",
         "",
         f"Made by `{command}`, commit {provenance.commit()}; every cell in `gain.csv`.",
         "",

@@ -120,8 +120,8 @@ def _named(row: pd.Series) -> str:
 
 def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> str:
     lines = ["# Coverage of nominal 95% intervals", ""]
-    state = "so far " if verdict["not_measured"] else ""
-    lines += [f"Criterion {state}{'met' if verdict['holds'] else 'not met'}:", ""]
+    state = " so far" if verdict["not_measured"] else ""
+    lines += [f"Criterion{state}: {'holds' if verdict['holds'] else 'refuted'}.", ""]
     cells, bias, flags = judged["cells"], judged["squared bias"], judged["flags"]
     averages = judged["small N"]["averages"]
     assert isinstance(averages, dict)
@@ -151,7 +151,7 @@ def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> 
         "seeds": f"medians over five seeds {PROMISED:.4g} as promised: "
         f"{judged['seeds']['mean']:.3f}, least {judged['seeds']['least']:.3f}.",
     }
-    lines += [f"- {_met(judged[name])} {text}" for name, text in sentences.items()]
+    lines += [f"- {_word(judged[name])} {text}" for name, text in sentences.items()]
     lines += ["", "Gains of steps, also end to end: `gain.md`, made by "
               "`python -m analyses.coverage.gain_coverage`.", ""]  # fmt: skip
     lines += _not_measured(verdict["not_measured"])
@@ -175,8 +175,8 @@ def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> 
     return "\n".join(lines)
 
 
-def _met(judged: Verdict) -> str:
-    return "met:" if judged["holds"] else "**not met**:"
+def _word(judged: Verdict) -> str:
+    return "holds:" if judged["holds"] else "**refuted**:"
 
 
 def _not_measured(names: object) -> list[str]:

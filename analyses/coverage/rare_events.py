@@ -279,7 +279,7 @@ def verdict(table: pd.DataFrame) -> list[str]:
     over = goal[goal["missed"] > MOST_MISSED]
     light = on[on["world"].isin(LIGHT)]
     flags = light.groupby(["world", "n"])["flags"].first()
-    held = "met" if over.empty else "not met: " + "; ".join(
+    held = "holds" if over.empty else "refuted: " + "; ".join(
         f"{r.world} N = {r.n}, {r.quantity} {r.missed:.1%}" for r in over.itertuples()
     )  # fmt: skip
     most = f"{flags.max():.1%}" if len(flags) else "not run"
@@ -287,7 +287,7 @@ def verdict(table: pd.DataFrame) -> list[str]:
         f"- misses without a flag, at most {MOST_MISSED:.0%} for every quantity: {held} "
         f"(largest {goal['missed'].max():.1%})",
         f"- flags from Gaussian, uniform and bimodal starts, at most {MOST_FLAGGED:.0%}: "
-        f"{'met' if flags.max() <= MOST_FLAGGED else 'not met'} (largest {most})",
+        f"{'holds' if flags.max() <= MOST_FLAGGED else 'refuted'} (largest {most})",
     ]
 
 

@@ -236,3 +236,13 @@ def test_a_page_lists_the_numbers_that_decide_one_a_line_what_was_missed_first()
 )  # fmt: skip
 def test_a_page_says_what_was_not_tried_and_what_has_no_parts(folder, stem, expected):
     assert verdicts.word(read_verdicts(REPORTS / folder)[stem], REPORTS / folder) == expected
+
+
+def test_no_page_and_no_print_of_a_study_has_a_second_word_for_refuted():
+    """Holds, direction shown, refuted, undecided, not tried: "not met" would be a sixth outcome."""
+    folders = ((REPORTS, "*.md"), (REPORTS.parent / "analyses", "*.py"))
+    texts = {path: path.read_text() for folder, kind in folders for path in folder.rglob(kind)}
+    assert len(texts) > 100
+    words = r"[Cc]riterion (is |was )?(not )?met\b|\bnot met\b[:.*'\"]"
+    found = [path for path, text in texts.items() if re.search(words, text)]
+    assert not found, found

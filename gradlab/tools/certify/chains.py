@@ -22,7 +22,7 @@ from gradlab.tools.certify.comparison import Units
 from gradlab.tools.certify.evaluation import Derivative, Points, evenly, outputs
 from gradlab.tools.certify.result import Finding, percentage
 from gradlab.tools.certify.sampling import Law
-from gradlab.wording import steps
+from gradlab.wording import cosine, steps
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def smoothed(chain: Chain, derivative: Derivative, sigma: Tensor, draw: Tensor) 
     if not bool(finite.any()):
         return Smoothed(float("nan"), float("nan"), float("nan"), 0)
     gap = ((path - mean).norm(dim=1) / size)[finite].median()
-    cosine = torch.nn.functional.cosine_similarity(path, mean, dim=1)[finite].median()
+    alike = torch.nn.functional.cosine_similarity(path, mean, dim=1)[finite].median()
     noise = (error.norm(dim=1) / size)[finite].median()
-    return Smoothed(float(gap), float(noise), float(cosine), int(finite.sum()))
+    return Smoothed(float(gap), float(noise), float(alike), int(finite.sum()))
 
 
 _DIRECTIONS = 4
@@ -272,13 +272,12 @@ def at_kinks(
         f"derivative is wrong there"
     )
     if result.points:
-        far = f"differs by {percentage(result.gap)}, cosine {result.cosine:.2f}"
+        far = f"differs by {percentage(result.gap)} (cosine {cosine(result.cosine)})"
         near = "is not shown to differ"
         text += (
-            f". From the gradient of the {_STEPS}-step return smoothed over actions (σ "
-            f"{_SMOOTHING:.0%} of their spread, {_PAIRS} pairs, standard error "
-            f"{percentage(result.noise)}) that of the return {far if decided else near} (median of "
-            f"{result.points} states)"
+            f". The gradient of the {_STEPS}-step return {far if decided else near} from that of "
+            f"the return smoothed over actions (σ {_SMOOTHING:.0%} of their spread, {_PAIRS} "
+            f"pairs, standard error {percentage(result.noise)}; median of {result.points} states)"
         )
     size = result.gap if decided else 0.0
     found = Finding("rough", "rough", f"{text}.", size, stratum="onset", source=name)
