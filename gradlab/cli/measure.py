@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import hashlib
 import time
 from collections.abc import Mapping
@@ -169,9 +170,10 @@ class Measure:
         judged = arguments.with_model(task, self.model, self.gradient_model)
         check_networks(judged, given.get("policy"), given.get("critic"))
         with bars() as progress:
-            prices = self._plan(judged, given, made, horizon, truth == "objective")
-            progress.plan(prices, self._memory(judged, given, horizon, truth))
             kept = self._places(run, task, given, made, termination)
+            fitted = tuple(kind for kind, file in kept.items() if not file.is_file())
+            prices = self._plan(judged, given, fitted, horizon, truth == "objective")
+            progress.plan(prices, self._memory(judged, given, horizon, truth))
             names = (
                 "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
             )  # fmt: skip
@@ -202,8 +204,9 @@ class Measure:
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
         )
-        for file in () if stopped else kept.values():
-            file.unlink(missing_ok=True)
+        own = glob.escape(_partial(run).stem)
+        for file in () if stopped else run.parent.glob(f"{own}.*.*.safetensors"):
+            file.unlink()
         norms = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
         more: list[Document] = [
             {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
