@@ -16,7 +16,8 @@ Refused, by name, are variance, error and SNR
     unseen    where few starts carry much, and those beyond the largest q of the sample 70% of Σ q²
     ends      where episodes end in too few starts (`Pilot.needed`)
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator
-    tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½
+    tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½,
+              or more in a pilot below 2,100 starts (`statistics.tails.no_variance`)
     cut       where few starts carry much and the truth is cut before it converges
 """
 
@@ -54,7 +55,7 @@ from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.stages import REMEDY, central
 from gradlab.statistics.moments import Array
 from gradlab.statistics.strata import Strata
-from gradlab.statistics.tails import tail_shape
+from gradlab.statistics.tails import no_variance, tail_shape
 from gradlab.truth.common_random import Rolling, own_size
 from gradlab.truth.truth import Truth
 
@@ -64,7 +65,6 @@ _QUANTILES = (0.5, 0.8, 0.95, 0.99, 0.997)
 _SMALLEST = 32  # N from which on there are strata
 _TAIL = 0.01  # of the starts
 _UNSEEN = 0.7  # share of Σ q² that the sample may have missed
-_HEAVIEST = 0.5  # Pareto k of squares beyond which they have no variance
 
 
 def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Problem:
@@ -234,7 +234,7 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
                 f"1 start in 100 carries {carried[name, h]:.0%} of the squared gradients ({name}, "
                 f"h = {h})"
             )
-    if not pilot.rare and pilot.shape > _HEAVIEST:
+    if not pilot.rare and pilot.shape > no_variance(pilot.size):
         reasons.append(
             f"the squared score of {pilot.size:,} starts has a tail without a variance (Pareto k "
             f"{pilot.shape:.2f})"

@@ -18,6 +18,8 @@ Res. 25), estimated as there (Zhang & Stephens 2009, Technometrics 51): a mean o
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 
 from gradlab.statistics.moments import Array, Estimate
@@ -26,9 +28,21 @@ from gradlab.statistics.strata import Strata
 
 def tail_shape(values: Array) -> float:
     """k of the largest 3 √n of n positive values, at most a fifth; NaN where they do not vary."""
-    ordered = np.sort(values)
-    beyond = min(int(0.2 * len(ordered)), int(3 * len(ordered) ** 0.5))
+    ordered, beyond = np.sort(values), _beyond(len(values))
     return shape(ordered[-beyond:] - ordered[-beyond - 1])
+
+
+def _beyond(n: int) -> int:
+    return min(int(0.2 * n), int(3 * n**0.5))
+
+
+def no_variance(n: int) -> float:
+    """The k of n values from which on they are said to have no variance: ½, or what one sample in
+    20 of a fourth power of a Gaussian exceeds, the heaviest square of a return that is quadratic
+    in Gaussian starts. Its k of 0 is reached as 0.9 / ln(n/m) with m values in the tail."""
+    m = _beyond(n)
+    apparent = 0.9 / log(n / m)
+    return max(0.5, apparent + 1.645 * (1 + apparent) / m**0.5)
 
 
 def shape(excess: Array) -> float:
