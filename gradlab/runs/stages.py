@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+from gradlab.runs.long_table import LongTable
 from gradlab.runs.profile import Profile
 
 REMEDY = 0.01  # the share that is proposed where starts have tails
@@ -40,6 +41,7 @@ def trimming(config: Mapping[str, Any]) -> str:
 
 Stage = Callable[[Profile], Profile]
 _BOTH = "wall_seconds", "measured_seconds"
+_Run = TypeVar("_Run", bound=Profile | LongTable)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -78,8 +80,8 @@ def notice(config: Mapping[str, Any]) -> str:
     return " ".join(filter(None, [*notices, trimming(config)]))
 
 
-def timed(profile: Profile, begun: float, *names: str) -> Profile:
+def timed(run: _Run, begun: float, *names: str) -> _Run:
     """With the seconds since `begun`: "wall_seconds" of the whole run, networks that it fitted
     included, "measured_seconds" of the measurement alone."""
     seconds = f"{time.monotonic() - begun:.1f}"
-    return replace(profile, environment={**profile.environment, **dict.fromkeys(names, seconds)})
+    return replace(run, environment={**run.environment, **dict.fromkeys(names, seconds)})

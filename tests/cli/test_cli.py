@@ -34,6 +34,9 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import kinds, profile_page
 from gradlab.storage import journal, records
+from gradlab.tools.jacobians import command as jacobians_command
+from gradlab.tools.jacobians import compute
+from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.measurement import verdict as verdicts
 from tests import planted
 from tests.own_files import LQR, OWN
@@ -502,6 +505,28 @@ def test_a_run_is_saved_although_its_answer_cannot_be_printed(tmp_path, monkeypa
         "gradlab: failed: standard output could not be written (No space left on device): "
         "give it a place that has space"
     )
+
+
+def test_the_seconds_of_a_comparison_are_those_of_the_whole_run(tmp_path, monkeypatch):
+    """A policy that the command fits is part of what it took."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policies, "UPDATES", 20)
+    fit, compare, alone = jacobians_command._stabilising, compute.compare_jacobians, []
+
+    def slowly(*given):
+        time.sleep(1)
+        return fit(*given)
+
+    def compared(*given, **named):
+        alone.append(compare(*given, **named))
+        return alone[0]
+
+    monkeypatch.setattr(jacobians_command, "_stabilising", slowly)
+    monkeypatch.setattr(compute, "compare_jacobians", compared)
+    words = ["jacobians", "double_integrator", "--starts", "8", "--output", "run.h5", "--no-report"]
+    assert main(words) == 0
+    whole, part = (run.environment for run in (JacobianRun.load("run.h5"), alone[0]))
+    assert float(whole["wall_seconds"]) > float(part["wall_seconds"]) + 0.9
 
 
 def test_a_function_of_a_file_is_printed_as_it_is_called(capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,11 +64,13 @@ class JacobiansCommand:
 
     def run(self, command: str) -> Document:
         """Compare, and write RUN.h5, RUN.html and a policy that was fitted."""
+        begun = time.monotonic()
         with undisturbed():
             from gradlab.data.noise import stream
             from gradlab.measurement.memory import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load
+            from gradlab.runs.stages import timed
             from gradlab.tasks.environments import UPDATES, trained_networks
             from gradlab.tools.jacobians.compute import (
                 FEWEST,
@@ -118,6 +121,7 @@ class JacobiansCommand:
                 | ({"networks": origin} if origin else {}),
                 progress=progress,
             )
+        comparison = timed(comparison, begun, "wall_seconds")
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
         keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
         more = [{"text": _PRIOR, "decided": True}] if own and self.gradient_model is None else []
