@@ -5,6 +5,8 @@ pytest collects test files by their names alone: two of one name stop the whole 
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
 from collections import Counter
 from fnmatch import fnmatch
@@ -25,6 +27,14 @@ def test_the_version_is_that_of_pyproject(capsys):
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
     written = [f for f in (ROOT / "gradlab").rglob("*.py") if f'"{VERSION}"' in f.read_text()]
     assert not written
+
+
+def test_a_program_may_begin_with_a_function_that_stands_beside_its_command():
+    names = [name for name, home in gradlab._HOMES.items() if home.endswith(".command")]
+    assert names
+    for name in names:
+        program = f"import gradlab; assert callable(gradlab.{name})"
+        subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_every_extra_is_documented():

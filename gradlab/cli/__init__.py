@@ -4,6 +4,13 @@ A command is a frozen dataclass of its arguments; `run` calls the package and re
 Numerical packages are imported when a command runs, so that --help is quick.
 """
 
-from gradlab.cli.program import main
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`program.main`. The program imports every command, and a command this package."""
+    from gradlab.cli import program
+
+    return program.main(arguments)

@@ -230,7 +230,7 @@ def compare_planners(
             None: actions are 0 there, and plans end without a value.
         model: None: the task's prior.
         horizons: steps of a plan, H; None: 1, 2, 5, 10, … up to the task's.
-        planners: "gradient", "projected", "cem", "mppi" (`tools.planning.search`).
+        planners: "gradient", "projected", "cem", "mppi" (`gradlab.tools.planning.compute`).
         rollouts: of the model for one plan of one start; a gradient counts 3 of them.
         steps: of every episode that are planned, by each planner; None: the longest H.
         replan: steps of a plan that are executed before the next one is made; None: H.
