@@ -7,15 +7,19 @@ from docs.pages.tables import REPORTS, rows_of
 
 HEAD = """# Claims of the papers
 
-A verdict is about the paper's sentence, as it is printed. *holds*: all of it is shown by whole 95%
-intervals, and every size that we ask for. *direction shown, size not*: a size of ours is not shown.
-*refuted*: a bound is violated, or the opposite direction is shown, in one world at least.
-*undecided*: an interval holds the threshold. *not tried*: not run here, or its premise did not
-occur. Equal data is the papers' condition, *equal time* ours. [More on every
-claim](../../reports/README.md), with what was changed after looking. A picture has the 95% interval
-of the number that decided, and in grey where it was asked to be. *raw* says from what a reader
-recomputes a verdict: single rows or run files in this tree (*here*) or at commit 57789d45, else the
-command again. The table is `reports/claims.csv`, made by `python -m analyses.claims`.
+A verdict is about the paper's sentence as printed.
+
+- *holds*: whole 95% intervals show all of it, at every size that we ask for.
+- *direction shown, size not*: a size that we ask for is not shown.
+- *refuted*: in at least one world a bound is violated, or the opposite direction is shown.
+- *undecided*: an interval contains the threshold.
+- *not tried*: not run here, or its premise did not occur.
+
+Equal data is the papers' condition, *equal time* ours. A picture shows the 95% interval of the number
+that decided, and in grey where it should be. *raw* says what a verdict is recomputed from: single rows
+or run files in this tree (*here*) or at commit 57789d45, else the command. [More on every
+claim](../../reports/README.md), with what was changed after looking; the table is
+`reports/claims.csv`, made by `python -m analyses.claims`.
 
 """
 TITLES = ("claim", "paper", "outcome", "decided by", "equal time", "scale and raw")

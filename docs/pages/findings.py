@@ -10,9 +10,9 @@ from docs.pages.tables import REPORTS, rows_of
 
 HEAD = """# Findings
 
-What measuring gradients has shown here, twelve cards. A number is read from the committed file that
-is named under it, with its 95% interval; the command makes it again. All of it is on the tasks that
-are named, most of them small. [Every claim of the papers](claims.md) has a page of its own.
+Twelve things that measuring gradients has shown. Below each number, with its 95% interval, stand the
+file that it comes from and the command that makes it again. Each holds for the tasks that it names, most
+of them small. [Every claim of the papers](claims.md) has a page of its own.
 """
 
 
@@ -104,8 +104,8 @@ FINDINGS = (
         ),
         "measured-weights/measured-weights.png",
         THERE + "python -m analyses.measured_weights table",
-        "MPG-v2, path tracking, six paired seeds, 10,000 iterations. What is measured is gone 500 "
-        "iterations later.",
+        "MPG-v2, path tracking, six paired seeds, 10,000 iterations. A measurement no longer "
+        "holds 500 iterations later.",
         ("change", "low", "high"),
     ),
     Finding(
@@ -148,7 +148,7 @@ FINDINGS = (
         "../docs/pictures/by-gain.png",
         "python -m analyses.choice.choice_by_gain",
         "120 linear-quadratic worlds with closed forms. For plain steps at the largest stable rate "
-        "it is the other way round.",
+        "error chooses better.",
         ("difference", "low", "high"),
         times=100,
     ),
@@ -196,8 +196,8 @@ FINDINGS = (
         "python -m analyses.staleness judge",
         "MPG-v2 on path tracking, five seeds, 4,096 replayed states. Two asynchronous learners "
         "have a lag of one step, twelve would have about eight. With the true gradient the fresh "
-        "one has a positive cosine in some seeds and a negative one in others, so that the claim "
-        "itself stays untested.",
+        "one has a positive cosine in some seeds and a negative one in others, so the claim "
+        "itself is untested.",
         (
             "cosine with the fresh gradient",
             "cosine with the fresh gradient low",
