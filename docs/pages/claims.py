@@ -15,11 +15,11 @@ A verdict is about the paper's sentence as printed.
 - *undecided*: an interval contains the threshold.
 - *not tried*: not run here, or its premise did not occur.
 
-Equal data is the papers' condition, *equal time* ours. A picture shows the 95% interval of the number
-that decided, and in grey where it should be. *raw* says what a verdict is recomputed from: single rows
-or run files in this tree (*here*) or at commit 57789d45, else the command. [More on every
-claim](../../reports/README.md), with what was changed after looking; the table is
-`reports/claims.csv`, made by `python -m analyses.claims`.
+Equal data is the papers' condition, *equal time* ours. A picture shows the 95% interval of the
+number that decided, and in grey where it should be. *raw* says what a verdict is recomputed
+from: single rows or run files in this tree (*here*) or at commit 57789d45, else the command.
+[More on every claim](../../reports/README.md), with what was changed after looking; the table
+is `reports/claims.csv`, made by `python -m analyses.claims`.
 
 """
 TITLES = ("claim", "paper", "outcome", "decided by", "equal time", "scale and raw")

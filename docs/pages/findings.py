@@ -10,9 +10,9 @@ from docs.pages.tables import REPORTS, rows_of
 
 HEAD = """# Findings
 
-Twelve things that measuring gradients has shown. Below each number, with its 95% interval, stand the
-file that it comes from and the command that makes it again. Each holds for the tasks that it names, most
-of them small. [Every claim of the papers](claims.md) has a page of its own.
+Twelve things that measuring gradients has shown. Below each number, with its 95% interval,
+stand the file that it comes from and the command that makes it again. Each holds for the tasks
+that it names, most of them small. [Every claim of the papers](claims.md) has a page of its own.
 """
 
 
