@@ -17,7 +17,7 @@ Refused, by name, are variance, error and SNR
     ends      where episodes end in too few starts (`Pilot.needed`)
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator
     tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½,
-              or more in a pilot below 2,100 starts (`statistics.tails.no_variance`)
+              or more in a pilot below 2,500 starts (`statistics.tails.no_variance`)
     cut       where few starts carry much and the truth is cut before it converges
 """
 

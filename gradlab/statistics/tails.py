@@ -18,7 +18,7 @@ Res. 25), estimated as there (Zhang & Stephens 2009, Technometrics 51): a mean o
 
 from __future__ import annotations
 
-from math import log
+from math import log, sqrt
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def no_variance(n: int) -> float:
     in Gaussian starts. Its k of 0 is reached as 0.9 / ln(n/m) with m values in the tail."""
     m = _beyond(n)
     apparent = 0.9 / log(n / m)
-    return max(0.5, apparent + 1.645 * (1 + apparent) / m**0.5)
+    return max(0.5, apparent + 1.645 * (1 + apparent) / sqrt(m))
 
 
 def shape(excess: Array) -> float:
