@@ -107,13 +107,13 @@ def measure(
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
             part made the error (see `gradlab.measurement.attribution`); takes several
             times as long.
-        judges: fresh starts from which steps along some of the mean gradients are rolled out,
-            wherever the starts' law is the task's and the truth the return's gradient; rehearsals,
-            too, where these are more than they have. None: as many as the measurement has, and
-            up to 256 for rehearsals (see `gradlab.measurement.realised_gains`).
-        trim_starts: measure from the task's law of starts without this share of them, those that
-            are farthest from their mean: another question, for starts whose tails no sample of N
-            shows (see `gradlab.tasks.task`). 0: none.
+        judges: fresh starts that judge steps along some of the mean gradients, and rehearsals if
+            these have fewer; only where the starts' law is the task's and the truth the return's
+            gradient. None: as many as the measurement has, and up to 256 for rehearsals (see
+            `gradlab.measurement.realised_gains`).
+        trim_starts: leave out this share of the task's law of starts, the farthest from their
+            mean: another law, for tails that no sample of N shows (see `gradlab.tasks.trimmed`).
+            0: none.
         strata: sample a number of starts by strata of a pilot, each with its weight; None: where
             the pilot finds that few of them carry much, and no later stage needs equal weights
             (attribute). False: never (see `gradlab.measurement.rare_starts`).
@@ -122,13 +122,13 @@ def measure(
             "decay_0.9", "stop_5", …, or "decay" for a curve over α (`gradlab.choice.tables`); see
             `gradlab.measurement.arguments`. In a world model's latent those by density are the
             model's, and "score" and "ivw" are there where the policy has a density.
-        update: your own, at whose length truth and gradients are tried (see
-            `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,
+        update: your optimiser and rate; truth and gradients are tried at the length of its steps
+            (see `gradlab.measurement.update`). None: a step that moves the actions by 4% of their size,
             and rehearsals by Adam at 3e-4, or less where that is too long.
-        rehearse: make the updates of the gradients that compete ahead, as many as there are
-            between two fits of the critic, and keep what each does to the return; wherever steps
-            are taken as for `judges`. At most 30% more, and as much again for each of two smaller
-            rates where nobody gave one (see `gradlab.measurement.rehearsal`).
+        rehearse: make the updates of competing gradients ahead, those between two fits of the
+            critic, and keep what each does to the return; where `judges` judge. It takes at most
+            30% more time, and as much again for each of two smaller rates if none was given (see
+            `gradlab.measurement.rehearsal`).
         surface: model steps h for each of which a slice of the model's value estimate around the
             policy is kept (see `gradlab.runs.profile.Surface`).
         progress: called as progress(stage, done, total).

@@ -23,17 +23,16 @@ _SWEEP = "sweep.json"  # the index in a folder of runs, beside which its page go
 
 
 def report(path: str | Path, figures: bool = False, pdf: bool = False, quiet: bool = False) -> Path:
-    """Writes the page of the run at `path` next to it, and its figures in a folder; of a sweep in
-    its folder.
+    """Writes the page of the run at `path` beside it, and its figures in a folder.
 
-    A probe's page is asked for again and again while its loop runs: it is written alone.
+    A sweep's page is in its folder. A probe's page is written without figures, because it is asked
+    for again and again while the loop runs. An earlier page of gradlab is replaced; anything else
+    of that name is left alone.
 
     Args:
-        figures: write those of a probe, too.
-        pdf: write figures as PDF, too, with text that can be edited: about a second for each.
-        quiet: do not print the recommendation, which `gradlab report` prints.
-
-    An earlier page of gradlab is replaced; anything else of that name is left alone.
+        figures: write the figures of a probe, too.
+        pdf: write figures also as PDF with text that can be edited: about a second for each.
+        quiet: do not print the recommendation.
 
     Returns:
         The path of the HTML file.

@@ -427,15 +427,15 @@ def choose(
     iteration: int | None = None,
     ramp: int | None = None,
 ) -> Choice:
-    """The horizon, the estimator and the weights that a measurement supports, and how surely.
+    """The horizon, the estimator and the weights that a measurement supports, with their intervals.
 
-    `print(choice)` says it in a few lines, those of the report's first screen.
+    `print(choice)` prints the report's first screen.
 
     Args:
         batch: N′, samples that one update averages; None: as the profile was measured for.
-        estimators: who competes; None: what a user can run, of the gradients under the truth of the
-            model's: those that need neither states nor derivatives of the simulator, where there
-            are such (`runs.competing`).
+        estimators: names of those that compete. None: those with the model's truth that need
+            neither states nor derivatives of the simulator, if there are any
+            (`runs.competing`).
         by: the criterion that decides. "gain": what one small step along the mean gradient adds to
             the return, only under its gradient as the truth (the default there); "mse": the mean
             squared error (the default elsewhere); "direction": the expected cosine of one batch.
