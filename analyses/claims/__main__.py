@@ -209,7 +209,8 @@ CLAIMS = (
         "a fifth of the length came first, with the same outcome",
         beside="one ADP seed in five passes −30, once, on its way from the untrained policy to the "
         "plateau. MPG-v2 is shown above SAC, n-step DPG and n-step ADP, not above TD3, which loses "
-        "one seed",
+        "one seed. `gradlab compare`, paired and corrected for skewness, shows SAC and n-step ADP "
+        "alone below it",
         of="seeds", raw="here",
     ),
     Claim(
@@ -469,15 +470,16 @@ def wants(claim: Claim, parts: list[Part]) -> Iterator[str]:
     ]
     undecided.sort(key=lambda each: inf if each[1] is None else each[1])
     for part, more in undecided[:3]:
-        wanted = f" wants {enough(claim, more)}" if isfinite(part.high - part.low) else ""
+        wanted = f" needs {enough(claim, more)}" if isfinite(part.high - part.low) else ""
         yield f"{part.label} {part.shown}{wanted}"
     if len(undecided) > 3:
-        others = "another" if len(undecided) == 4 else f"{len(undecided) - 3} others up to"
-        yield f"{others} {enough(claim, undecided[-1][1])}"
+        others, most = len(undecided) - 3, undecided[-1][1]
+        upto = "" if others == 1 or most is None else "up to "
+        yield f"{others} other{'s' * (others > 1)}: {upto}{enough(claim, most)}"
 
 
 def enough(claim: Claim, more: int | None) -> str:
-    return f"no affordable number of {claim.of}" if more is None else f"{more:,} {claim.of} more"
+    return f"more {claim.of} than can be paid" if more is None else f"{more:,} more {claim.of}"
 
 
 def told(text: str) -> str:
@@ -551,7 +553,7 @@ def page(table: pd.DataFrame) -> str:
         ]
         if notes:
             lines.append(f"- **{row['id']}.** {'. '.join(notes)}.")
-    return "\n".join(lines)
+    return re.sub(r"(?<=[ \[(])-(?=\d)", "−", "\n".join(lines))
 
 
 def main(output: Path = REPORTS) -> None:

@@ -73,9 +73,9 @@ def test_one_part_on_the_wrong_side_settles_a_claim_and_all_on_the_right_one_hav
 @pytest.mark.parametrize(
     "claim, unit",
     [
-        ("SN-VAR", "trials more"), ("TWO-MODEL", "seeds more"), ("PRED-COST", "trials more"),
-        ("CAPACITY", "seeds more"), ("MULTISTEP", "trials more"), ("EARLY-LATE", "starts more"),
-        ("TAB1-PEND", "seeds more"), ("DP-VS-DR", "wrong models more"), ("U-SHAPE", "cells of 32"),
+        ("SN-VAR", "more trials"), ("TWO-MODEL", "more seeds"), ("PRED-COST", "more trials"),
+        ("CAPACITY", "more seeds"), ("MULTISTEP", "more trials"), ("EARLY-LATE", "more starts"),
+        ("TAB1-PEND", "more seeds"), ("DP-VS-DR", "more wrong models"), ("U-SHAPE", "cells of 32"),
     ],
 )  # fmt: skip
 def test_what_is_undecided_has_the_number_that_would_decide(claim, unit):
