@@ -287,12 +287,13 @@ def _gap(e: Tensor, p: Tensor, group: Tensor) -> tuple[float, float, float]:
     brought, promised = by_group(torch.stack([e, p]), label)
     G, total = len(promised), promised.sum()
     gap = float(brought.sum() / total)
-    v = (brought - gap * promised) ** 2
-    if G < 2 or not v.sum() > 0:
+    apart = np.abs(brought - gap * promised)
+    if G < 2 or not apart.sum() > 0:
         half = 0.0 if G > 1 else np.inf
     else:
+        v = (apart / apart.max()) ** 2  # of what explodes the fourth power is none
         freedom = min(float(v.sum() ** 2 / (v**2).sum()), G - 1.0)
-        half = student(freedom) * float(np.sqrt(v.sum() * G / (G - 1)) / abs(total))
+        half = student(freedom) * float(np.sqrt(v.sum() * G / (G - 1)) * apart.max() / abs(total))
     return gap, gap - half, gap + half
 
 

@@ -17,6 +17,7 @@ from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.realised import PATHWISE, TRUE_CELL
 from gradlab.storage.codec import arrays, decoded
+from gradlab.systems import from_function
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 from gradlab.truth.truth import matched_truth
 from tests.measurement.jumping_worlds import (
@@ -104,6 +105,20 @@ def test_a_jump_has_its_size_and_its_step():
         assert float(near[at, start]) < 0.1
     assert trial.step == int(np.median(trial.at))
     assert (trial.states == setting.starts.states.numpy()[trial.starts]).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_returns_that_explode_have_the_gaps_of_small_ones():
+    setting = collision(n=64)
+
+    def large(s: torch.Tensor, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        after, reward, _ = setting.simulator.step(s, a)
+        return after, 1e100 * reward
+
+    exploding = found(replace(setting, simulator=from_function(large, 4, 2)))
+    small = found(setting)
+    for name in ("gap", "gap_low", "gap_high"):
+        np.testing.assert_allclose(getattr(exploding, name), getattr(small, name), rtol=1e-6)
 
 
 def test_the_end_of_an_episode_is_a_jump_where_it_ends():
