@@ -1,6 +1,6 @@
 """`pytest --gradlab-certify FILE.py:NAME`: a test for every block and stratum of a certificate.
 
-    engine.py:simulator::B [generic]      FAILED   ∂s′/∂a: v′ by force is off by 3.1%: …
+    engine.py:simulator::B [free]         FAILED   ∂s′/∂a: v′ by force is off by 3.1%: …
 
 The examination is made as the tests are collected; JUnit's XML has an entry each, as of any test.
 A plugin of pytest's by an entry point of this package; without the option it does nothing.
