@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -527,6 +528,16 @@ def test_the_seconds_of_a_comparison_are_those_of_the_whole_run(tmp_path, monkey
     assert main(words) == 0
     whole, part = (run.environment for run in (JacobianRun.load("run.h5"), alone[0]))
     assert float(whole["wall_seconds"]) > float(part["wall_seconds"]) + 0.9
+
+
+def test_a_note_is_said_once_although_a_file_is_read_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    probe = (
+        Path(__file__).parents[2] / "reports/probe/path-tracking.h5"
+    )  # of a version without checksums
+    (tmp_path / "run.h5").write_bytes(probe.read_bytes())
+    assert main(["report", "run.h5"]) == 0
+    assert capsys.readouterr().err.count("run.h5 has no checksum") == 1
 
 
 def test_a_function_of_a_file_is_printed_as_it_is_called(capsys, monkeypatch):

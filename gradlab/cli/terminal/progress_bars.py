@@ -207,14 +207,16 @@ def _drawn() -> Iterator[Bars]:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Inside, gradlab's warnings are single lines; warnings of other packages stay as they are."""
-    before = warnings.showwarning
+    """Inside, gradlab's warnings are single lines, each said once; those of other packages stay as
+    they are."""
+    before, said = warnings.showwarning, set[str]()
 
     def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if issubclass(category, Doubtful):
-            standard_error(f"gradlab: note: {message}")
-        else:
+        if not issubclass(category, Doubtful):
             before(message, category, *rest, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            standard_error(f"gradlab: note: {message}")
 
     warnings.showwarning = show
     try:
