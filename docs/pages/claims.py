@@ -43,12 +43,14 @@ def write(folder: Path) -> None:
 
 
 def cells(row: dict[str, str]) -> tuple[str, ...]:
-    """Of one claim: what decided it first, without what else was undecided."""
+    """Of one claim: what decided it and which size of ours is not shown, not what else is open."""
     report = Path(row["file"]).parent / "README.md"
     name = f"**{row['id']}**"
     if row["file"] and (REPORTS / report).exists():
         name = f"[{row['id']}](../../reports/{report})"
-    decided = row["decided by"].split(";")[0].replace("|", "\\|").replace("*", "\\*")
+    first, *more = row["decided by"].split("; ")
+    decided = "; ".join([first, *(each for each in more if each.startswith("our size"))])
+    decided = decided.replace("|", "\\|").replace("*", "\\*")
     claim = f"{name}: {row['claim']}".replace("|", "\\|")
     outcome = row["outcome"]
     word = f'<span class="outcome {outcome.split()[0]}">{OUTCOMES[outcome]} {outcome}</span>'

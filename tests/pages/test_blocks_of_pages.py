@@ -184,6 +184,8 @@ def test_the_table_of_claims_has_all_of_them(tmp_path):
     known = [row["id"] for row in tables.rows_of("claims.csv")]
     assert all(f"| [{name}]" in page or f"| **{name}**" in page for name in known)
     assert f"**{len(known)} claims: " in page
+    lines = [line for line in page.splitlines() if "◐ direction shown" in line]
+    assert lines and all("our size, " in line for line in lines)
 
 
 @pytest.mark.parametrize(("side", "end"), [("≤", 'x="0.0" width'), ("≥", 'x="17.4" width="102.6"')])
