@@ -139,7 +139,7 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
     else:
         drawing.nothing(ax, "no Jacobians were compared")
     notes = [f"at {budget}; left of 1: smaller with the remedy; bars: 95%", *_beyond(rows)]
-    style.dress(ax, "Error of the Jacobians along the policy's path", "", notes)
+    style.dress(ax, "Error of the Jacobians on the path", "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if places:
         names = ((_BLOCKS[block], region) for block, region in places)
