@@ -250,7 +250,7 @@ def whose(run: Path, kinds: Sequence[str], trained: str = "") -> str:
     """
     if not kinds:
         return ""
-    files = " and ".join(beside(run, kind).name for kind in kinds)
+    files = " and ".join(str(beside(run, kind)) for kind in kinds)
     fitted = f"{' and '.join(_FITTED[kind] for kind in kinds)}, fitted here and kept in {files}"
     options = " ".join(f"--{kind} FILE" for kind in kinds)
     return f"{trained or fitted}; give yours with {options}"

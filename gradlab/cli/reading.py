@@ -111,7 +111,7 @@ class Choose:
     batch: Annotated[int | None, arg(metavar="N")] = None
     """N′, the samples that one update of your algorithm averages. Default: the run's."""
     estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
-    """A candidate; may be repeated. Default: all that need neither states nor derivatives of the
+    """A candidate. Default: all that need neither states nor derivatives of the
     simulator, where there are such."""
     by: Literal["gain", "mse", "direction"] | None = None
     """Criterion: the gain of one small step along the mean gradient, the mean squared error, or

@@ -25,6 +25,7 @@ from gradlab.statistics.number import Number, decide
 from gradlab.statistics.over_groups import mean_interval, mean_interval_at
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.codec import scalar, stored
+from gradlab.wording import two
 
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
@@ -126,6 +127,11 @@ class Rehearsal:
     def judges(self) -> int:
         """How many starts the returns are of."""
         return int(self.size.sum())
+
+    @property
+    def present(self) -> str:
+        """The present policy's return from the same starts, of which the changes are."""
+        return two(float(self.before.sum()) / self.judges)
 
     @property
     def best(self) -> Peak | None:

@@ -24,10 +24,11 @@ from gradlab.statistics.mixing import Weights
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
+from gradlab.verdicts.measurement.key_numbers import change_text
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import batches, cosine, cosines, horizons, label, span, times, two
+from gradlab.wording import batches, cosine, cosines, horizons, label, span, times, two, updates
 
 CALLED = {
     "gain": "gain (what one small step adds to the return, in shares of the best one)",
@@ -40,6 +41,7 @@ _LARGEST = {
     "direction": "best direction",
 }
 _CARRIED = "The true gradient rests on few starts: trim their distribution"
+_ALIKE = 0.01  # of the best possible gain, or cosine
 _FEW = 2  # pairs of candidates that more starts would tell apart, mentioned
 
 
@@ -107,17 +109,24 @@ def _best(choice: Choice, best: Best) -> Sentence:
     if best.kept == (best.cell,):
         return Sentence(best.criterion, True, f"{text}; nothing else may be best (95%).")
     text += f". The 95% set is {cells_words(choice, best.kept)}"
+    apart = [each for each in best.partings if not _alike(best, each.member)]
     parts = [
         f"{further(each.more)} separate {cell_words(choice, each.member)} from "
         f"{cell_words(choice, each.contender)}"
-        for each in best.partings[:_FEW]
+        for each in apart[:_FEW]
     ]
-    more = f"{capital(further(None))} shrink it"
+    more = "" if best.partings else f" {capital(further(None))} shrink it."
     if choice.carried:
-        more = _CARRIED
+        more = f" {_CARRIED}."
     elif parts:
-        more = f"Not enough starts to say more: {'; '.join(parts)}"
-    return Sentence(best.criterion, False, f"{text}. {more}.")
+        more = f" Not enough starts to say more: {'; '.join(parts)}."
+    return Sentence(best.criterion, False, f"{text}.{more}")
+
+
+def _alike(best: Best, member: Cell) -> bool:
+    """Is it by a cosine too little worse than its contender to be worth more samples?"""
+    gap = best.ranks.gap[best.candidates.index(member)]
+    return best.criterion != "mse" and gap < _ALIKE
 
 
 def _steps(choice: Choice) -> list[Sentence]:
@@ -322,6 +331,27 @@ def screen(choice: Choice) -> Screen:
     return Screen(text, light, sure, facts, None, rest)
 
 
+def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
+    """Why not the gradient of largest gain is recommended, where another's updates led farther."""
+    best, told, cell = choice.gain, profile.rehearsal, advice.cell
+    peak = None if told is None else told.best
+    if best is None or told is None or peak is None or cell in (None, best.cell):
+        return ()
+    if cell != peak.cell or cell != told.chosen:
+        return ()
+    led = f"{change_text(peak.gain)} after {updates(peak.updates)}"
+    other = told.peak_of(best.cell) if best.cell in told.cells else None
+    beside = ""
+    if other is not None:
+        beside = f"; along {cell_words(choice, best.cell)} it was {change_text(other.gain)} after "
+        beside += f"{updates(other.updates)}"
+    text = (
+        f"Recommended is {cell_words(choice, cell)}, not the largest gain of one step: of the "
+        f"rehearsed updates its own led to the highest return, {led}{beside}."
+    )
+    return (Sentence("farther", True, text),)
+
+
 _BEGINS = "no row of `gradlab train` begins with what was measured: use the loop"
 _FOLLOWS = "no command is written for this gradient: use a row of the table"
 _CAREFUL = "1e-5"  # of a policy that is good already: `_ROWS`
@@ -479,7 +509,8 @@ def chosen(
         # What the report says, with the sentences of the choice.
         read = facts(profile)
         advice = advise(read)
-        cell, first = advice.cell, replace(recommendation(read), figure=None, rest=first.rest)
+        cell, rest = advice.cell, (*_farther(choice, advice, profile), *first.rest)
+        first = replace(recommendation(read), figure=None, rest=rest)
     command = "" if cell is None else _to_train(choice, cell, profile, start, advice)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]
     why = "" if command or cell is None else _FOLLOWS if start else _BEGINS

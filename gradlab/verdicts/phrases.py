@@ -132,10 +132,15 @@ def step_along(identity: Identity, h: int, small: bool = False, over: Sequence[i
     return f"{verb} {length} through {named(identity)}"
 
 
-def alone(data: Number) -> str:
-    """What the critic by itself is worth."""
+def alone(data: Number, beside: bool) -> str:
+    """What the critic by itself is worth, at the states that the policy visits.
+
+    Args:
+        beside: whether the critic alone at the start states stands before it.
+    """
+    who = "At visited states it" if beside else "The critic alone"
     if data.high < 0:
-        return f"The critic alone (h = 0) lowers the return: {share(data.clipped)}."
+        return f"{who}{'' if beside else ' (h = 0)'} lowers the return: {share(data.clipped)}."
     if data.low > 0:
-        return f"The critic alone gains {share(data.clipped)}."
-    return "The critic alone is not shown to help."
+        return f"{who} gains {share(data.clipped)}."
+    return f"{who} is not shown to help."

@@ -67,6 +67,16 @@ def test_ties_stay_in_the_set_and_the_missing_samples_are_told():
     assert "more starts would separate" in said.text
 
 
+def test_no_more_starts_are_asked_for_between_gradients_that_point_alike():
+    rng = np.random.default_rng(1)
+    truth = np.broadcast_to(np.eye(P)[0], (80, P))
+    found = {("model", h): noisy(rng, 80, 0.001 + 0.0001 * h, 0.1) for h in range(1, 6)}
+    chosen = choose(planted(found, truth), by="direction")
+    assert chosen.direction.partings and len(chosen.direction.kept) > 1
+    said = statements(chosen)[0].text
+    assert "95% set" in said and "separate" not in said
+
+
 def covered(shape, trials, N=64, batch=64):
     """How often the set holds a best horizon of noisy profiles with this squared bias."""
     hits = 0

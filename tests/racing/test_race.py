@@ -12,8 +12,10 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.measurement.update import Update
 from gradlab.tools.race.compute import Stopped, state_file
+from gradlab.tools.race.page import screen
 from gradlab.tools.race.result import ALONE, load
 from gradlab.truth.lqr import ExactCritic, lqr_return
+from gradlab.wording import two
 
 W = torch.tensor([[-0.3, -0.5]], dtype=torch.float64)
 LENGTH, UPDATES = 30, 24
@@ -81,8 +83,22 @@ def test_the_planted_best_wins_and_the_wrong_sign_is_dropped(found):
     assert found.may_be_best() == ("right",) and found.names == ("right", "short", "wrong")
     assert found.dropped == (0, 0, 12)
     assert found.results.holds(("wrong", 0)) is None
-    assert found.recommendation.startswith("Follow right for 24 updates or more")
+    start = f"Follow right for 24 updates or more: the return of {two(found.results.before.mean())}"
+    assert found.recommendation.startswith(start)
     assert "wrong" in str(found) and "dropped after 12" in str(found)
+
+
+def test_candidates_with_horizons_are_told_apart_and_all_are_explained(found):
+    cells = (("model_all:0", 0), ("data", 0), ("model_all:20", 20))
+    race = replace(found, results=replace(found.results, cells=cells))
+    assert [race.called(name) for name in race.names] == [
+        "model, BPTT at h = 0", "data (critic only)", "model, BPTT at h = 20",
+    ]  # fmt: skip
+    assert "Follow model, BPTT at h = 0 (the critic alone at the start states)" in str(race)
+    told = [each.text for each in screen(race).rest[:3]]
+    assert all(map(str.startswith, told, map(race.called, race.names)))
+    first = replace(race, results=replace(found.results, cells=(("model:0", 0), *cells[1:])))
+    assert "at the start states" not in str(first)  # θ in the first action alone
 
 
 def test_bands_hold_the_closed_form_return_of_the_policies_that_were_followed(found):

@@ -223,6 +223,26 @@ def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(tab, tmp_p
     check_first_screen(tab, page, tmp_path)
 
 
+def test_beside_the_critic_alone_the_models_horizons_that_harm_are_named():
+    up = [0.97, 0.5, 0.4, -0.3, -0.4, -0.5]
+    both = {"data": [0.97], "model": up, "model_all": [-0.5, 0.5, -0.5, 0.5, -0.5, 0.5]}
+    assert (
+        "Your model (first action only) at h = 3–5 lowers the return."
+        in screen({"data": [0.97], "model": up}, se=0.001).headline
+    )
+    full = "Your model (first action only) and your model (BPTT) lower the return at some horizons."
+    assert full in screen(both).headline
+    assert "lower" not in screen({"data": [0.97], "model": [0.97, *_UP[1:]]}).headline
+
+
+def test_the_critic_alone_at_the_start_states_is_told_from_that_at_visited_states():
+    gains = {"data": [0.3], "model_all": [0.9, 0.6, 0.6, 0.6, 0.6, 0.6]}
+    found = screen(gains)
+    assert found.headline.startswith("Use the critic alone at the start states (h = 0): 90%")
+    assert "At visited states it gains 30%." in found.headline
+    assert found.numbers[-1].label == "gain of the critic alone at visited states"
+
+
 def test_what_lowers_the_return_wherever_it_is_cut_is_said_beside_what_raises_it():
     """A model with a wrong gain of its actions: θ in the first action helps, BPTT only harms."""
     first = [-0.5, 0.6, 0.9, 0.95, 0.9, 0.8]

@@ -9,6 +9,7 @@ import pytest
 from gradlab.runs.realised import TRUE_CELL
 from gradlab.runs.rehearsal import Rule, judged
 from gradlab.verdicts.advice import advise
+from gradlab.verdicts.choice import chosen
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.screen import NUMBERS, WORDS, counted
@@ -105,6 +106,25 @@ def test_one_horizon_is_named_whose_gain_change_and_duration_are_told():
     narrow = replace(rehearsed({BEST: PASSES, CRITIC: FALLS}), rate=3e-5)
     headline = recommendation(read(realised=RAISED, rehearsal=narrow)).headline
     assert "; lasts about 5 updates (Adam at 3e-5)" in headline
+
+
+def test_updates_that_led_farther_than_the_largest_gain_are_said_to_have():
+    told = rehearsed({BEST: PASSES, CRITIC: RISES})
+    profile = replace(planted(PAPER | {"data": [0.3]}), rehearsal=told)
+    sentences = {each.about: each.text for each in chosen(profile)[1].rest}
+    assert sentences["farther"] == (
+        "Recommended is data (critic only) at h = 0, not the largest gain of one step: of the "
+        "rehearsed updates its own led to the highest return, +20 (CI 20–20) after 25 updates; "
+        "along model, BPTT at h = 5 it was +3 (CI 2.8–3.2) after 5 updates."
+    )
+    again = replace(profile, rehearsal=rehearsed({BEST: RISES, CRITIC: PASSES}))
+    assert "farther" not in {each.about for each in chosen(again)[1].rest}
+
+
+def test_a_rehearsed_change_stands_beside_the_return_that_it_is_of():
+    told = replace(rehearsed({BEST: RISES, CRITIC: FALLS}), before=np.full(32, -29.9))
+    numbers = recommendation(read(realised=RAISED, rehearsal=told)).numbers
+    assert any("change of the return (-30 before) after 25" in each.label for each in numbers)
 
 
 @pytest.mark.parametrize("step", [0.05, 0.0])

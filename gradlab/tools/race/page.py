@@ -47,7 +47,8 @@ def screen(race: Race) -> Screen:
             _fact(f"after {updates(best.updates)}{rule}", gain, how),
             _fact("after its first update", one, "The promise of one step."),
         )
-    rest = tuple(Sentence("race", True, f"{topic}: {text}") for topic, text in race.notes.items())
+    said = (*(f"{each}." for each in race.outcomes), *(f"{k}: {v}" for k, v in race.notes.items()))
+    rest = tuple(Sentence("race", True, text) for text in said)
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
     return Screen(race.recommendation, light, sure, facts, _FIGURE, rest, notice)
 

@@ -73,7 +73,8 @@ class Race:
         known, estimator = self.identities, self._estimator(name)
         if estimator not in known:
             return name
-        return label(estimator, known) + (f" at h = {horizon}" if horizon else "")
+        at = "" if known[estimator].data else f" at h = {horizon}"
+        return label(estimator, known) + at
 
     @property
     def identities(self) -> dict[str, Identity]:
@@ -115,10 +116,27 @@ class Race:
             )
         name, made = best.cell[0], updates(best.updates)
         more = " or more" if best.updates == self.updates else ""
-        text = f"Follow {self.called(name)} for {made}{more}: the return rises by "
-        text += f"{_with_ends(best.gain)}."
+        own, alone = self.identities.get(self._estimator(name)), best.cell[1] == 0
+        alone = alone and own is not None and own.actions == "all"
+        critic = " (the critic alone at the start states)" if alone else ""
+        text = f"Follow {self.called(name)}{critic} for {made}{more}: the return of "
+        text += f"{self.results.present} rises by {_with_ends(best.gain)}."
         others = [self.called(other) for other in self.may_be_best() if other != name]
         return f"{text} Not excluded: {listed(others, _SHOWN)}." if others else text
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Where each candidate led, and its first update."""
+        found = []
+        for cell, at in zip(self.results.cells, self.dropped, strict=True):
+            peak = self.results.peak_of(cell)
+            outcome = "lost"
+            if peak is not None:
+                outcome = f"highest after {peak.updates}: {_with_ends(peak.gain)}"
+            dropped = f", dropped after {at}" if at else ""
+            one = _with_ends(self.after_one(cell[0]))
+            found.append(f"{self.called(cell[0])}: {outcome}{dropped}; one update: {one}")
+        return tuple(found)
 
     def table(self) -> pd.DataFrame:
         """One row per candidate and evaluation.
@@ -136,19 +154,7 @@ class Race:
         return table
 
     def __str__(self) -> str:
-        width = max(len(self.called(name)) for name in self.names)
-        lines = [self.recommendation]
-        for cell, at in zip(self.results.cells, self.dropped, strict=True):
-            peak = self.results.peak_of(cell)
-            outcome = "lost"
-            if peak is not None:
-                outcome = f"highest after {peak.updates}: {_with_ends(peak.gain)}"
-            dropped = f", dropped after {at}" if at else ""
-            one = _with_ends(self.after_one(cell[0]))
-            lines.append(
-                f"  {self.called(cell[0]):<{width}}  {outcome}{dropped}; one update: {one}"
-            )
-        return "\n".join(lines)
+        return "\n  ".join((self.recommendation, *self.outcomes))
 
     __repr__ = __str__
 

@@ -28,6 +28,7 @@ from gradlab.wording import span, states_each, stepping, updates
 _CRITIC = "the critic"
 _STATES = "the model's state predictions"
 _DERIVATIVES = "the model's derivatives"
+_MORE = "more of the best possible gain by fixing"
 _WORTH = 0.1  # of the possible gain, from which on fixing something comes first
 _RANK = 5  # after what to use, what is better and what not to use
 
@@ -89,9 +90,9 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
             label = "with the simulator as the model and this critic"
             return Fact(label, share(then), f"{gain}, {at}")
         more = facts.gains[cells[len(before) + 1]].clipped - now
-        return Fact(f"more by fixing {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
+        return Fact(f"{_MORE} {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
     exact = before[0].replace("the model's", "exact") if len(before) == 1 else "an exact model"
-    label = f"more by fixing {cause}" + (f" beside {exact}" if before else "")
+    label = f"{_MORE} {cause}" + (f" beside {exact}" if before else "")
     return Fact(label, f"{100 * causes[cause]:.0f} points", how)
 
 
@@ -162,7 +163,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    label = f"change of the return after {updates(peak.updates)} "
+    label = f"change of the return ({rehearsed.present} before) after {updates(peak.updates)} "
     label += f"({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):
@@ -250,6 +251,5 @@ def _critic_alone(facts: Facts, cell: Cell) -> Fact | None:
     data = facts.data_gain
     if data is None or cell == facts.data:
         return None
-    return Fact(
-        "gain of the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"
-    )
+    label = "gain of the critic alone" + ("" if cell[1] else " at visited states")
+    return Fact(label, gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient")

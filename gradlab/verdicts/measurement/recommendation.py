@@ -237,6 +237,17 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
         short = f"{_sides(facts, cell, harmful)} lower the return."
         return HeadlinePart(_until(harmful, first), short, 4)
     own = facts.identities[name]
+    if own.data:
+        lower = {named(facts.identities[each]): facts.harmful(each) for each in facts.own}
+        said = [f"{who} at h = {horizons(those)}" for who, those in lower.items() if those]
+        if not said:
+            return _NO_PART
+        verb = "lowers" if len(said) == 1 else "lower"
+        who, short = (
+            _capital(" and ".join(each)) for each in (said, [who for who in lower if lower[who]])
+        )
+        some = f"{short} {verb} the return at some horizons."
+        return HeadlinePart(f"{who} {verb} the return.", some, 4)
     every = own.actions == "all"
     way, what = ("first", "The first action alone") if every else ("all", "BPTT")
     twins = () if own.data else same_as(facts.identities, replace(own, actions=way))
@@ -280,7 +291,7 @@ def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
     gain = facts.data_gain
     if gain is None or cell == facts.data:
         return _NO_PART
-    text = alone(gain)
+    text = alone(gain, beside=cell[1] == 0)
     short = "The critic alone harms." if gain.high < 0 else text
     return HeadlinePart(text, "" if gain.low > 0 else short, 6)
 
