@@ -125,7 +125,7 @@ def test_measure_hands_on_what_was_asked(calls, tmp_path, capsys):
     assert " ".join(planted.VERDICT[1].text.split()) not in " ".join(out.split())
 
 
-def test_the_networks_are_named_where_they_are_not_the_users(calls, tmp_path, capsys):
+def test_the_networks_are_named_where_they_are_not_the_users(calls, tmp_path, capsys, monkeypatch):
     """A trained pair where there is one; else fitted ones, which are kept with the run."""
     words = ["measure", "Hopper-v5", "--no-report", "--output"]
     assert cli.main([*words, str(tmp_path / "trained.h5")]) == 0
@@ -136,9 +136,10 @@ def test_the_networks_are_named_where_they_are_not_the_users(calls, tmp_path, ca
     assert "policy" not in calls and "critic" not in calls
     checkpoint.save(policy, tmp_path / "mine.safetensors")
     mine = ["--policy", str(tmp_path / "mine.safetensors")]
-    assert cli.main([*words, str(tmp_path / "mine.h5"), *mine]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*words, "runs/mine.h5", *mine]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    kept = "fitted here and kept in mine.critic.safetensors"
+    kept = "fitted here and kept in runs/mine.critic.safetensors"
     assert f"Networks: a critic of the policy, {kept}; give yours with --critic FILE." in out
     assert "critic" in calls and "policy" not in calls
 

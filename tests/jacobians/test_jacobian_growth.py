@@ -9,6 +9,7 @@ import gradlab
 from gradlab import systems
 from gradlab.errors import InputError
 from gradlab.tasks import Task
+from gradlab.tools.jacobians.page import screen
 from tests.jacobians.systems import GAIN, A, B, feedback, linear, starts, value
 
 
@@ -53,6 +54,37 @@ def test_the_mean_square_follows_the_fastest_starts():
     )
     assert value(run, "exponent", "λ", block="closed", output="1") == pytest.approx(0.2, rel=1e-6)
     assert value(run, "exponent", "λ of the mean square") == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("growth", "discount", "light", "words"),
+    [
+        ((0.005,) * 4, 0.99, "act", "Backpropagate as far as you like: in the closed loop of"),
+        (
+            (0.005,) * 4,
+            1.0,
+            "act",
+            "Keep rollouts short: the variance of the gradient doubles in 69",
+        ),
+        ((0.02,) * 4, 0.99, "act", "the variance of the discounted gradient doubles in 35 steps"),
+        ((0.0,) * 15 + (0.5,), 0.9, "choose", "variance of the discounted gradient doubles in 0.8"),
+        ((0.1, 0.11) * 2, 0.9, "choose", "neither growth nor decay of the discounted gradient"),
+    ],
+)
+def test_a_chain_is_judged_with_the_discount_and_by_the_starts_that_carry_the_variance(
+    growth, discount, light, words
+):
+    def step(s, a):
+        return torch.stack([s[:, 0] * torch.exp(s[:, 1]), s[:, 1]], 1) + 0 * a, s[:, 0]
+
+    rates = torch.tensor(growth * 4, dtype=torch.float64)
+    run = gradlab.compare_jacobians(
+        systems.from_function(step, state_dim=2, action_dim=1), None,
+        torch.stack([1e-9 + 0 * rates, rates], 1), feedback(torch.zeros(1, 2).double()),
+        horizon=60, discount=discount,
+    )  # fmt: skip
+    first = screen(run)
+    assert first.light == light and words in first.headline
 
 
 def test_a_model_one_percent_too_strong_informs_for_sixty_nine_steps():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from math import exp, hypot, isfinite, log
+from math import exp, hypot, inf, isfinite, log
 
 import numpy as np
 import pandas as pd
@@ -161,7 +161,8 @@ def _growth(run: JacobianRun) -> Sentence:
     closed, open_ = lyapunov(run, "closed"), lyapunov(run, "open")
     loops = ("closed",) if closed == open_ else ("closed", "open")
     decided = closed is not None and (closed.low > 0 or closed.high < 0)
-    what = f"Growth of chained Jacobians, second half of {run.config['horizon']} steps"
+    half = f"second half of {run.config['horizon']} steps"
+    what = f"Growth of chained Jacobians without the discount, {half}"
     parts = [_one_growth(run, loop) for loop in loops]
     return finding("growth", decided, what, *parts, n=None if closed is None else closed.n)
 
@@ -180,13 +181,13 @@ def _one_growth(run: JacobianRun, loop: str) -> str:
     return f"{text}, {sign} 10 in {two(abs(decade.value))} steps{end}"
 
 
+_DOUBLING = "predicted doubling of the variance"
+_BY = ("typical start", "mean square")
+
+
 def _variance(run: JacobianRun) -> Sentence | None:
     """Doubling times by the products alone, and those of a measurement that was given."""
-    called = {"typical start": "by the typical start", "mean square": "by the mean square"}
-    predicted = {
-        words: number(run, "horizon", "predicted doubling of the variance", block=block)
-        for block, words in called.items()
-    }
+    predicted = {f"by the {by}": number(run, "horizon", _DOUBLING, block=by) for by in _BY}
     known = [f"{words} {_pace(each)}" for words, each in predicted.items() if each is not None]
     if len(known) < len(predicted):
         return None
@@ -290,6 +291,8 @@ def screen(run: JacobianRun) -> Screen:
     if exponent is not None and isfinite(exponent.value):
         ends = _between(two(exponent.low), two(exponent.high))
         label = f"growth λ per step in closed loop{ends}"
+        if run.config.get("model") is None and (discount := float(run.config["discount"])) < 1:
+            label += f"; a discount of {discount:g} makes up for {two(-log(discount))}"
         how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
         facts.append(Fact(label, two(exponent.value), how))
     alone = run.config.get("model") is None
@@ -329,20 +332,37 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
     if rate is None or not isfinite(rate.value):
         text = "Backpropagate through no product here: its Jacobians are singular or not finite."
         return text, "none", "no growth rate"
-    decade = number(run, "horizon", "steps per factor of ten", block="closed")
-    if rate.low > 0 and decade is not None:
-        few = f"{abs(decade.value):.0f} steps"
-        text = (
-            f"Backpropagate far fewer than {few}: in closed loop gradients grow tenfold over them."
-        )
-        return text, "act", f"shown: λ = {_ci(rate.value, rate.low, rate.high)}"
-    if rate.high < 0:
-        origin = str(run.config.get("networks", "this policy"))  # "a …, fitted here; give yours …"
-        whose = origin.partition(";")[0].partition(", fitted")[0]
-        text = f"Backpropagate as far as you like: the closed loop of {whose} damps gradients."
-        return text, "act", f"shown: λ = {_ci(rate.value, rate.low, rate.high)}"
-    text = "Look at a longer path: this one shows neither growth nor decay of gradients."
-    return text, "choose", f"not shown: λ = {_ci(rate.value, rate.low, rate.high)}"
+    found = f"λ = {_ci(rate.value, rate.low, rate.high)}"
+    typical, square = (number(run, "horizon", _DOUBLING, block=block) for block in _BY)
+    discounted = float(run.config["discount"]) < 1
+    gradient = "discounted gradient" if discounted else "gradient"
+    leading = square if _grows(square) else typical
+    if leading is not None and _grows(leading):
+        text = f"Keep rollouts short: the variance of the {gradient} {_pace(leading)}."
+        if _grows(typical):
+            return text, "act", f"shown: {found}"
+        own = "it is undecided"
+        if typical is not None and _shrinks(typical):
+            own = _pace(typical)
+        return text, "choose", f"by the mean square over starts; by the typical start {own}"
+    if not _shrinks(typical):
+        text = f"Look at a longer path: this one shows neither growth nor decay of the {gradient}."
+        return text, "choose", f"not shown: {found}"
+    if not _shrinks(square):
+        text = f"Measure the variance before you use long rollouts: the {gradient} of the typical "
+        return f"{text}start decays, that of the mean square may grow.", "choose", f"open: {found}"
+    origin = str(run.config.get("networks", "this policy"))  # "a …, fitted here; give yours …"
+    whose = origin.partition(";")[0].partition(", fitted")[0]
+    damped = f"in the closed loop of {whose} the {gradient} decays"
+    return f"Backpropagate as far as you like: {damped}.", "act", f"shown: {found}"
+
+
+def _grows(doubling: Number | None) -> bool:
+    return doubling is not None and doubling.low > 0 and doubling.high < inf
+
+
+def _shrinks(doubling: Number | None) -> bool:
+    return doubling is not None and doubling.high < 0 and doubling.low > -inf
 
 
 _ERROR = "Where the model's derivatives are wrong"
