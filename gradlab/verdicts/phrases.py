@@ -47,7 +47,9 @@ def further(more: int | None, of: str = "starts") -> str:
 
 
 def capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    """With a capital, but for a name of the user's, as actor.0.weight or log_std."""
+    named = {".", "_"} & set(text.split()[0].rstrip(".:,"))
+    return text if named else text[0].upper() + text[1:]
 
 
 def usable_text(who: str, usable: UsableHorizons, rule: str) -> str:

@@ -380,6 +380,50 @@ def test_advantages_are_recomputed(words):
     assert bool(alarms) == bool(words) and all(words in each for each in alarms)
 
 
+@pytest.mark.parametrize(
+    "gamma, decay, words",
+    [
+        (0.95, 0.8**2, "by 0.6400, λ², where γλ is 0.7600"),
+        (0.95, 0.95**2, "by 0.9025, γ²,"),
+        (0.95, 0.8, "by 0.8000, λ,"),
+        (0.95, 0.95, "by 0.9500, γ,"),
+        (0.95, 0.5, "by 0.5000 where γλ is 0.7600"),
+        (0.95**2, 0.95**2 * 0.8, "are those of γ = 0.9025 and λ = 0.8000, not of 0.95 and 0.8"),
+    ],
+)
+@pytest.mark.parametrize("limits", [False, True])
+def test_another_factor_in_the_place_of_a_discount_is_told_by_its_number(
+    gamma, decay, words, limits
+):
+    r = rollout(truncated=limits)
+    found, alarms = told(r | {"advantage": summed(r, gamma, decay / gamma)}, "rollout")
+    assert found["state"] == "fault" and words in alarms[0]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("trace", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_sound_advantages_are_sound_normalised_or_not(gamma, trace, scale):
+    """Of values of any size: as they were, by the rollout's mean and deviation, or divided."""
+    r = rollout(truncated=True) | {"discount": gamma, "trace": trace}
+    r |= {name: scale * r[name] for name in ("value", "last_value", "final_value")}
+    a = summed(r, gamma, trace)
+    for each in (a, (a - a.mean()) / (a.std() + 1e-8), a / a.std()):
+        found, alarms = told(r | {"advantage": each}, "rollout")
+        assert found["state"] == "sound" and not alarms
+    # Of a rollout without values, γ is not to be read.
+    r |= {name: 0 * r[name] for name in ("value", "last_value", "final_value")}
+    assert told(r | {"advantage": summed(r, gamma, trace)}, "rollout")[0]["state"] == "sound"
+
+
+def test_advantages_that_are_off_by_no_named_mistake_are_open():
+    r = rollout()
+    torch.manual_seed(2)
+    found, alarms = told(r | {"advantage": summed(r) + 0.05 * torch.randn(40, 3)}, "rollout")
+    assert found["state"] == "open" and not alarms
+    assert "changed before they were handed over, or of another formula?" in found["proof"]
+
+
 def test_ends_of_one_step_earlier_are_told():
     r = rollout()
     shifted = torch.cat([torch.zeros(1, 3), r["ended"][:-1]])

@@ -77,7 +77,7 @@ def _actor_partly_still(evidence: AlarmEvidence) -> str | None:
     stuck, followed = _stuck(evidence)
     if stuck.any() and (stuck != followed).any():
         return (
-            f"{listed(stuck, evidence.names)} had a gradient, and none of "
+            f"the policy's {listed(stuck, evidence.names)} had a gradient, and none of "
             f"{evidence.at('stepped'):.0f} steps changed them: give the optimiser all of "
             f"policy.parameters(), or say requires_grad_(False) where they are meant to stay"
         )

@@ -19,7 +19,7 @@ from gradlab.errors import InputError
 from gradlab.probe.budget import Budget
 from gradlab.probe.isolation import warn
 
-_State = Literal["sound", "fault", "waiting", "off"]
+_State = Literal["sound", "fault", "waiting", "open", "off"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class CheckAnswer:
     """What a check knows so far.
 
     Attributes:
-        state: "waiting": too few looks; "off": the loop does not hand over what it needs.
+        state: "waiting": too few looks; "open": neither sound nor a fault with a name; "off": the
+            loop does not hand over what it needs.
         proof: the number against its threshold in words; of "off" the reason and the way out.
         value, threshold: NaN where there are none.
         looks: that it rests on.

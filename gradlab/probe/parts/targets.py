@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-3  # of the size of y − r, or of the advantages: float32 leaves 1e-6
+_APART = 1e-3  # least singular value of columns of length 1, from which both slopes are read
 _OFF = 1e-3  # of γ: (1 − .99²) is ten times as much
 ADDED = ("reward", "terminated", "next_value", "target")
 _UNDISCOUNTED = 0.99995
@@ -132,12 +133,17 @@ class Advantages:
 
     def __init__(self) -> None:
         self._found, self._rest, self._looks = "", nan, 0
+        self._factors, self._meant = (nan, nan), (nan, nan)  # γ and λ, of the fit and declared
 
     def take(self, rollout: Rollout) -> None:
         """One rollout, as the loop has it."""
         self._looks += 1
         size = max(float(rollout.advantage.double().norm()), 1e-300)
         rests = {name: float(each.norm()) / size for name, each in rollout.residuals().items()}
+        self._meant = rollout.discount, rollout.trace
+        if not min(rests.values()) < _ROUNDING:
+            rests["normalised"] = rollout.normalised()
+            self._factors, rests["factors"] = rollout.factors()
         self._found = min(rests, key=lambda name: (rests[name] >= _ROUNDING, _ORDER.index(name)))
         self._rest = rests[self._found]
 
@@ -148,10 +154,12 @@ class Advantages:
                 "last_value=…, advantage=…, discount=…, trace=…)"
             )
         if not self._rest < _ROUNDING:
-            return off(
-                f"advantages are not GAE's of the given values ({self._rest:.2g} is left): "
-                f"hand them over before they are normalised"
-            )
+            gamma, trace = self._meant
+            return CheckAnswer(
+                "open", f"{self._rest:.2g} of the advantages is left by GAE of γ = {gamma:g}, "
+                f"λ = {trace:g}: changed before they were handed over, or of another formula?",
+                self._rest, _ROUNDING, self._looks,
+            )  # fmt: skip
         if self._found == "late":
             return off(
                 "they fit ended of the next step, and at the last one either: hand over whether "
@@ -159,11 +167,12 @@ class Advantages:
                 "torch.cat([dones[1:], next_done[None]])"
             )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
-        if self._found == "":
+        if self._found in ("", "normalised"):
             return CheckAnswer("sound", proof, self._rest, _ROUNDING, self._looks)
+        words = _FORMULAS.get(self._found) or _factors(*self._factors, *self._meant)
         return CheckAnswer(
             "fault", proof, self._rest, _ROUNDING, self._looks, ADVANTAGE,
-            f"the advantages {_FORMULAS[self._found]}",
+            f"the advantages {words}",
         )  # fmt: skip
 
 
@@ -218,6 +227,28 @@ class Rollout:
         )
         return torch.where(goes_on.abs() < ends.abs(), goes_on, ends)
 
+    def factors(self) -> tuple[tuple[float, float], float]:
+        """γ and λ by least squares of the given numbers, and the share of the advantages that they
+        leave; NaN where one of them is not to be read."""
+        one, valued, carried = (
+            self._left(self.ended.double(), gamma, trace, final=self.final_value).reshape(-1)
+            for gamma, trace in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+        )
+        (gamma, decay), rest = _solved(-one, valued - one, carried - valued)
+        size = max(float(self.advantage.double().norm()), 1e-300)
+        return (gamma, decay / gamma if gamma else nan), rest / size
+
+    def normalised(self) -> float:
+        """The share that GAE leaves of advantages of which a mean was taken, and the rest divided
+        by a positive number; NaN where it was not positive."""
+        e = self.ended.double()
+        delta = self._left(e, trace=0.0, final=self.final_value) + self.advantage.double()
+        own = delta - self._left(e, final=self.final_value)
+        on = torch.cat([1 - e[:-1], torch.zeros_like(e[:1])])  # none comes after the last step
+        mean = 1 - self.discount * self.trace * on
+        (scale, _), rest = _solved(*(x.reshape(-1) for x in (delta, own, mean)))
+        return rest / (scale * float(self.advantage.double().norm())) if scale > 0 else nan
+
     def _left(
         self, ended: Tensor, discount: float | None = None, trace: float | None = None,
         last: Tensor | None = None, final: Tensor | None = None,
@@ -232,7 +263,37 @@ class Rollout:
         return expected + (0.0 if final is None else gamma * final.double()) - advantage
 
 
-_ORDER = ("", "cut", "late", "shifted", "unended", "inverted", "negated", "exchanged", "unfinished")
+def _solved(left: Tensor, *columns: Tensor) -> tuple[list[float], float]:
+    """Least squares and the norm of what they leave; NaN where columns are nearly one and the
+    same."""
+    held = torch.stack(columns, 1).cpu().numpy()
+    held, y = held / np.maximum(sizes := np.linalg.norm(held, axis=0), 1e-300), left.cpu().numpy()
+    found, *_, singular = np.linalg.lstsq(held, y, rcond=None)
+    if not (np.isfinite(found).all() and singular.min() > _APART):
+        return [nan] * len(columns), nan
+    return (found / sizes).tolist(), float(np.linalg.norm(y - held @ found))
+
+
+def _factors(gamma: float, trace: float, meant: float, carried: float) -> str:
+    """Which factor stands in the place of γ or γλ, by its number."""
+    if abs(gamma - meant) > _OFF:
+        return (
+            f"are those of γ = {gamma:.4f} and λ = {trace:.4f}, not of {meant:g} and {carried:g}: "
+            f"which numbers does the loop use?"
+        )
+    named = {"λ²": carried**2, "γ²": meant**2, "λ": carried, "γ": meant}
+    found = gamma * trace
+    name = next((f", {name}," for name, each in named.items() if abs(found - each) < _OFF), "")
+    return (
+        f"carry the next one on by {found:.4f}{name} where γλ is {meant * carried:.4f}: by which "
+        f"factors is it multiplied?"
+    )
+
+
+_ORDER = (
+    "", "normalised", "cut", "late", "shifted", "unended", "inverted", "negated", "exchanged",
+    "unfinished", "factors",
+)  # fmt: skip
 _FORMULAS = {
     "cut": "treat time limits as ends: is the value of the last observation added where an "
     "episode is truncated? (A reward that holds it already is to be handed over as it was paid.)",

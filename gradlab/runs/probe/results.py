@@ -97,8 +97,10 @@ class ProbeRun:
         return self._newest("step")
 
     def _newest(self, name: str) -> int:
-        tables = (self.vitals, self.successive, self.measured, self.alarms, self.returns)
-        return max((int(each[name][-1]) for each in tables if each), default=0)
+        tables = (
+            self.vitals, self.successive, self.measured, self.alarms, self.returns, self.checks
+        )  # fmt: skip
+        return max((int(each[name].max()) for each in tables if each), default=0)
 
 
 def load(path: str | Path) -> ProbeRun:

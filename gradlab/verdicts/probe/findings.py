@@ -39,7 +39,7 @@ OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
     "growth",
 )  # fmt: skip
-_STATES = {"off": "not looked at", "waiting": "open", "fault": "fault"}
+_STATES = {"off": "not looked at", "waiting": "open", "open": "open", "fault": "fault"}
 
 
 def verdict(run: ProbeRun) -> list[Sentence]:
@@ -80,12 +80,15 @@ def _lost(run: ProbeRun) -> Sentence | None:
         return None
     looked, lost = (int(run.vitals[name].sum()) for name in ("looked", "nonfinite_updates"))
     what = "Gradients that are not finite"
+    of, updates = f"{looked:,} looks", f"{run.updates:,} updates"
     if lost:
         since = int(run.vitals["step"][np.flatnonzero(run.vitals["nonfinite_updates"])[0]])
-        share = f"{lost:,} of {looked:,} ({percent(lost / looked)})"
-        return finding("health", True, what, share, f"first in the window up to step {since:,}")
+        share = f"{lost:,} of {of} ({percent(lost / looked)})"
+        return finding(
+            "health", True, what, share, f"first in the window up to step {since:,}", updates
+        )
     most = percent(1 - _RISK ** (1 / max(looked, 1)))
-    return finding("health", True, what, f"none of {looked:,}", f"at most {most} (95%)")
+    return finding("health", True, what, f"none of {of}", f"at most {most} (95%)", updates)
 
 
 def _saturation(run: ProbeRun) -> Sentence | None:

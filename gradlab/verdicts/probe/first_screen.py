@@ -165,8 +165,10 @@ def _faulty(
     text += f" {more} other kind{'s' * (more > 1)} of alarm." if more else ""
     if own is not None and own.direction == "lowered":
         text += f" At step {own.step:,} a step along the actor's gradient lowered the return."
-    raised = sum(kinds.values())
-    sure = f"{raised} alarm{'s' * (raised > 1)} in {run.updates:,} updates"
+    count, raised = len(kinds), sum(kinds.values())
+    sure = f"{count} alarm{'s' * (count > 1)}"
+    sure += f", raised {raised} times," if raised > count else ""
+    sure += f" in {run.updates:,} updates"
     shown = found[0].kind if found else worst
     if found and found[0].words.startswith("The critic's gradients"):  # the norms are the policy's
         shown = worst
@@ -215,6 +217,16 @@ def unchecked(run: ProbeRun) -> int:
     return sum(str(each) in ("off", "waiting") for each in run.checks.get("state", ()))
 
 
+def _open(run: ProbeRun) -> list[str]:
+    """Of checks that have looked and cannot say "sound": what they are about, and their proof."""
+    states = [str(each) for each in run.checks.get("state", ())]
+    return [
+        f" Open: {run.checks['check'][k]}: {run.checks['proof'][k]}"
+        for k, state in enumerate(states)
+        if state == "open"
+    ]
+
+
 def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
     lately, known = seen(run), None if run.critic_alone else facts_of(run)
     if known is not None and known.best is not None:
@@ -226,14 +238,15 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
     if lately is not None:
         return _by_return(run, lately, rest)
-    text, numbers = waiting(run), _cosine(run)
+    text, numbers = waiting(run) + "".join(_open(run)), _cosine(run)
     if numbers and numbers[0].text.startswith("≤"):
         text += " A batch's gradient is not known to be more than noise."
     sure = "the loop's parts were not checked"
     if run.checks:
-        left = unchecked(run)
-        passed = len(run.checks["number"]) - left
+        left, unsure = unchecked(run), len(_open(run))
+        passed = len(run.checks["number"]) - left - unsure
         sure = f"{passed} check{'s' * (passed != 1)} of the loop's parts passed"
+        sure += f", {unsure} open" if unsure else ""
         sure += f", {left} had nothing to look at" if left else ""
         rows = sum("probe.record(env)" in str(each) for each in run.checks["proof"])
         sure += f" ({rows} for want of probe.record(env) and probe.batch(…))" if rows else ""
@@ -246,12 +259,12 @@ def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Scree
     change = lately.newest
     lead = "Watch the return" if change.direction == "fell" else "Train on"
     said = f"{lead}: {lately.text[0].lower()}{lately.text[1:]}"
-    text = " ".join(filter(None, (said, lately.count))) + _weight(run)
+    text = " ".join(filter(None, (said, lately.count))) + "".join(_open(run)) + _weight(run)
     fell = "it fell lately" if change.direction == "fell" else "not shown above its first window"
     sure = f"no alarm; {fell}"
     if lately.raised:
         sure = "the return is above its first window (99.8% confidence)"
-    light: Light = "act" if lately.raised else "choose"
+    light: Light = "act" if lately.raised and not _open(run) else "choose"
     shown = (*_return(run), *_cosine(run), *_lost(run))
     return Screen(text, light, sure, shown, lately.source, rest)
 
