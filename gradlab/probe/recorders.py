@@ -77,9 +77,11 @@ class Recorders:
 
     Attributes:
         price: seconds of a search, guessed before there was one.
+        known: whether the program has such wrappers at all.
     """
 
     price = 0.05
+    known = False
 
     def __init__(self, own: Any = None) -> None:
         self._own = {id(each) for each in _inside(own)}
@@ -94,7 +96,8 @@ class Recorders:
         """Look for them among all objects; takes tens of milliseconds."""
         begun = time.perf_counter()
         kinds = {getattr(sys.modules[name], _KIND) for name in _PLACES if name in sys.modules}
-        alive = [each for each in gc.get_objects() if type(each) in kinds]
+        self.known = bool(kinds)
+        alive = [each for each in gc.get_objects() if type(each) in kinds] if kinds else []
         self._seen = [
             (weakref.ref(each), int(each.episode_count))
             for each in alive

@@ -27,7 +27,7 @@ from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.row_sinks import Earlier
 from gradlab.runs.probe.returns import COLUMNS, LEAST, TRAINED, WINDOW, Returns
 from gradlab.user_code.calls import running
-from gradlab.wording import two
+from gradlab.wording import rounded_up, two
 
 CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes
 _TRIED = 10  # steps that find the first price
@@ -107,6 +107,7 @@ class Looks:
 
     Attributes:
         count: episodes that were played, in the log's earlier probes, too.
+        apart: updates between the last two.
         doubt: whether the policy's actions are the loop's; may be empty.
 
     Raises:
@@ -115,7 +116,7 @@ class Looks:
 
     def __init__(self, make: MakeEnv, policy: nn.Module, budget: Budget, seed: int) -> None:
         self.policy, self.budget, self.seed, self.count = policy, budget, seed, 0
-        self._next = self._every = 0
+        self._next = self.apart = 0
         self._prices: deque[float] = deque(maxlen=_PRICES)
         with budget.paying(), undisturbed():
             self.environment = made(make)
@@ -143,13 +144,13 @@ class Looks:
             played = play(self.environment, actor, self._seed)
         self._prices.append(price[0])
         self._price, self.count = float(np.mean(self._prices)), self.count + 1
-        self._every = self.every(update)
-        self._next = update + self._every
+        self.apart = self.every(update)
+        self._next = update + self.apart
         return {
             "value": float(np.mean([episode.total for episode in played])),
             "length": float(np.mean([episode.length for episode in played])),
             "episodes": len(played),
-            "every": self._every,
+            "every": self.apart,
             "seconds": price[0],
         }
 
@@ -166,9 +167,10 @@ class Looks:
     def waits(self, update: int, ended: bool) -> str:
         """How often, and when the first two windows are full."""
         lacking = max(2 * WINDOW - self.count, 0)
+        every, so_far = self.apart or self.every(update), f"{self.count} of {2 * WINDOW}"
         if ended:
-            return f"returns: no answer, {self.count} of {2 * WINDOW} episodes" if lacking else ""
-        every = self._every or self.every(update)
+            more = f"about {rounded_up(lacking * every):,} more updates would do"
+            return f"returns: no answer, {so_far} episodes, {more}" if lacking else ""
         text = f"returns: an episode every {every:,} updates"
         if not lacking:
             return text
@@ -182,7 +184,9 @@ class Looks:
         paid = max(self.budget.holds - self.budget.elapsed - soon, 0.0)
         slowly = min(paid / slow, lacking - 1) if slow > 0 else 0.0
         left = slowly * slow + (lacking - 1 - slowly) * fast
-        return f"{text}, first answer in about {span(soon + left)}"
+        updates = rounded_up(ceil((soon + left) / pace)) if pace > 0 else 0
+        when = f"first answer in about {span(soon + left)}, {updates:,} updates"
+        return f"{text}, {so_far} so far, {when}"
 
     def close(self) -> None:
         with suppress(Exception), undisturbed():

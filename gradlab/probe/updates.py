@@ -150,7 +150,7 @@ class Updates:
         # By optimiser: how many tensors its groups have, and the small ones of them.
         self._guarded: WeakKeyDictionary[Any, tuple[list[int], list[Tensor]]] = WeakKeyDictionary()
         self._small = shows_loss(loop.parameters)
-        self._told = False  # whether it was said when the first windows of returns are full
+        self._told = 0  # updates between two episodes when it was said when windows are full
         self._promised = False  # whether it was said when the first measurement comes
         self._lost_at, self._origin = -1, ""  # the first update that was lost
         self._latches = {NONFINITE: Latch(), LOST_CRITIC: Latch()}  # of accelerators
@@ -346,9 +346,16 @@ class Updates:
             self._look_at_return(self.looks)
 
     def _seeks(self) -> bool:
-        """Is it time to look for recorders, and affordable?"""
+        """Is it time to look for recorders? The first time whatever the budget: a loop that is
+        above it for good would have no returns."""
         due = bool(self._searches) and self.count >= self._searches[0]
-        return due and not self._recorders.found and self.budget.allows(self._recorders.price)
+        if not due or self._recorders.found:
+            return False
+        return not self._sought or self.budget.allows(self._recorders.price)
+
+    @property
+    def _sought(self) -> bool:
+        return len(self._searches) < len(_SEARCHES)
 
     def _record(self) -> None:
         """Training episodes that the loop's own wrappers have recorded, where none is noted."""
@@ -479,9 +486,10 @@ class Updates:
         waiting = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in waiting]
         looks = self._episodes_due(ended)
-        priced = self.looks is None or self.looks.count
-        if not ended and looks and priced and not self._told:  # once: a row says it anew
-            self._told = True
+        apart = 1 if self.looks is None else self.looks.count and self.looks.apart
+        longer = "first answer" in looks and apart > 2 * self._told
+        if not ended and apart and longer:  # once, and where it takes longer: a row says it anew
+            self._told = apart
             self.log.say("; ".join(filter(None, (looks, overdrawn(self.budget)))))
         doubt = "" if self.looks is None else self.looks.doubt
         return "; ".join(filter(None, (overdrawn(self.budget), looks, doubt, *words)))
@@ -492,6 +500,11 @@ class Updates:
             return self.looks.waits(self.count, ended)
         own = self._returns["episodes"]
         lacking = max(2 * own.window - own.count, 0)
+        if not own.count and self._recorders.known and not self.noted:
+            if self._recorders.found:
+                return f"returns: first answer after {lacking} training episodes, none has ended"
+            if self.measurements is None:
+                return "returns: no RecordEpisodeStatistics was found"
         if ended or not own.count or not lacking:
             return ""
         left = span(lacking * self.budget.elapsed / own.count)

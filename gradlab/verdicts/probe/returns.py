@@ -20,7 +20,7 @@ import scipy
 from gradlab.runs.competing import best_shown
 from gradlab.runs.identity import by_default, competing
 from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.probe.returns import RECENT, TRAINED, WINDOW, Change, Returns
+from gradlab.runs.probe.returns import LEAST, RECENT, TRAINED, WINDOW, Change, Returns
 from gradlab.runs.probe.schema import ESTIMATORS, LAW
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
@@ -50,8 +50,14 @@ class Seen:
     risen: bool
 
     @property
+    def short(self) -> bool:
+        """Are windows so short that of all of them some rise by chance?"""
+        return self.changes[-1].updates < LEAST
+
+    @property
     def newest(self) -> Change:
-        return self.changes[-1]
+        """The change that is told: since the first window, where they are short."""
+        return self.since if self.short else self.changes[-1]
 
     @property
     def window(self) -> int:
@@ -70,8 +76,10 @@ class Seen:
     @property
     def text(self) -> str:
         """The newest change, and where it is not known that of all windows together."""
-        text = f"Over the last {self.newest.updates:,} updates the return"
-        text += f"{_SOURCES[self.source][1]} {told(self.newest)}."
+        whose = f"the return{_SOURCES[self.source][1]}"
+        if len(self.changes) > 1 and self.short:
+            return f"Since the first window {whose} {told(self.since)}."
+        text = f"Over the last {self.newest.updates:,} updates {whose} {told(self.newest)}."
         if len(self.changes) > 1 and not (self.risen and self.newest.direction == "rose"):
             text += f" Since the first window it {told(self.since)}."
         return text
@@ -80,7 +88,7 @@ class Seen:
     def count(self) -> str:
         """It fell in 2 of the last 3 windows; "" where there is one only."""
         ways, n = [each.direction for each in self.changes], len(self.changes)
-        if n < 2 or not {"fell", "rose"} & set(ways):
+        if n < 2 or self.short or not {"fell", "rose"} & set(ways):
             return ""
         counts = [f"{way} in {ways.count(way)}" for way in ("rose", "fell") if way in ways]
         return f"It {' and '.join(counts)} of the last {n} windows."
@@ -104,7 +112,14 @@ def waiting(run: ProbeRun) -> str:
     if found:
         return f"Train on: no alarm. Whether a step helps: first answer {when}."
     if due.startswith("returns: no answer"):
-        return "Train longer: no alarm, but too short a run to tell whether its steps helped."
+        text = "Train longer: no alarm, but too short a run to tell whether its steps helped"
+        return f"{text}: {due.removeprefix('returns: no answer, ')}."
+    if due.startswith("returns: no Record"):
+        return (
+            "Pass env=make_env, call note(episode_return=…), or wrap the environment in "
+            "RecordEpisodeStatistics (none was found): no alarm, but whether a step helps is "
+            "unknown."
+        )
     measured = next((part for part in parts if part.startswith("task: ")), "")
     if run.task and measured:
         why = measured.removeprefix("task: ")
