@@ -57,7 +57,7 @@ ModelFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or "
+        help="Model in the place of the task's prior: a .safetensors file of `gradlab fit`, or "
         "file.py:function that returns a System or is its step.",
     ),
 ]
@@ -73,26 +73,26 @@ PolicyFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Policy to measure: .safetensors file or file.py:NAME, a module or what returns it. "
-        "Default: SAC's for MuJoCo tasks, else a stabilising one is fitted.",
+        help="Policy to measure: a .safetensors file, or file.py:NAME of a module or of a function "
+        "that returns one. Default: SAC's for MuJoCo tasks, else a stabilising one is fitted.",
     ),
 ]
 CriticFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Critic of the tail: .safetensors file or file.py:NAME, a module, what returns it, or "
-        "a function of state and action. Default: SAC's with SAC's policy, else one is fitted.",
+        help="Critic of the tail: as --policy, or file.py:NAME of a function of state and action. "
+        "Default: SAC's with SAC's policy, else one is fitted.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of every random draw.")]
 Output = Annotated[
     Path | None,
-    arg(metavar="RUN.h5", help="Where the run is written (.h5). Default: runs/TASK.h5."),
+    arg(metavar="RUN.h5", help="File of the run. Default: runs/TASK.h5."),
 ]
 Resume = Annotated[
     bool,
-    arg(help="Go on with what was stopped or killed; repeat its other arguments."),
+    arg(help="Continue a run that was stopped or killed; repeat its other arguments."),
 ]
 Overwrite = Annotated[bool, arg(help="Replace an earlier run of that name.")]
 Explain = Annotated[bool, arg(help="Print every sentence below the recommendation, too.")]

@@ -56,7 +56,7 @@ class FitCommand:
     settings: arguments.Settings = ()
     data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
     """Recorded transitions, or a Minari dataset by its ID or folder (the extra gradlab[minari]).
-    Default: record some, with the policy or random actions."""
+    Default: new ones, recorded with the policy or random actions."""
     rows: int = 5000
     """Transitions to record where there is no --data."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
@@ -69,12 +69,12 @@ class FitCommand:
     file.py:function of mean, log variance and target, each [members, rows, outputs]. Default: nll,
     and dd for the gradient model of --two-model."""
     weight: float = 1.0
-    """Weight of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task
-    has no noise."""
+    """Weight of the derivatives' loss (dd, sobolev). For dd without noise in the task, take less,
+    such as 0.1."""
     neighbours: int = 10
     """Nearest points per row (dd, multistep-dd)."""
     directions: int | None = None
-    """How many of them one step uses, in turn (dd). Default: all; 1 is about five times faster than
+    """Neighbours that one step uses, in turn (dd). Default: all; 1 is about five times faster than
     10."""
     divided: bool = False
     """Divide directional errors by the distance (dd)."""
@@ -87,16 +87,15 @@ class FitCommand:
     """Compare the members' Jacobians with the simulator's after every epoch (`gradlab figure
     fit-errors`)."""
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
-    """Type of model: mean and variance of the next state; the mean alone; or your own network,
-    file.py:Net with Net(inputs, outputs), a torch module from standardised rows [N, inputs] to
-    [N, outputs], the mean, or [N, 2 outputs], mean and log variance."""
+    """Type of model: mean and variance of the next state, or the mean alone. Or your own torch
+    module, file.py:Net: Net(inputs, outputs) maps standardised rows [N, inputs] to the mean [N,
+    outputs], or to mean and log variance [N, 2 outputs]."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or RP-PGM's ReLU units with normalised layers."""
     members: int | None = None
     """Members of the ensemble. Default: the network's, 7, or 1 for rp-pgm."""
     elites: int | None = None
-    """Keep so many members, those with the lowest held-out loss (MBPO's code: 5 of 7).
-    Default: all."""
+    """Members to keep, those with the lowest held-out loss (MBPO's code: 5 of 7). Default: all."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
     """Widths of the hidden layers. Default: the network's."""
     spectral: Literal["all", "all_but_last", "hidden"] | None = None
@@ -106,8 +105,8 @@ class FitCommand:
     seconds: float | None = None
     """Longest time of each model's fit. Default: no limit."""
     patience: int = 20
-    """Epochs without a lower held-out loss after which a member stops (MBPO: 5, going on from an
-    earlier model; a first fit of few rows would stop too soon)."""
+    """Epochs without a lower held-out loss after which a member stops. MBPO's 5 would stop a first
+    fit of few rows too soon."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="MODEL.safetensors")] = None
     """Where the model is written. Default: runs/TASK-model.safetensors."""

@@ -42,7 +42,7 @@ BESIDE = {
 class List:
     """Which tasks, estimators, algorithms, losses and remedies have a name here?
 
-    A star marks what is taken where nothing is chosen.
+    A star marks defaults.
 
         gradlab list
         gradlab list algorithms --json
@@ -104,7 +104,7 @@ def _first_line(text: str | None) -> str:
 class Selftest:
     """Are closed-form answers met on this machine, and usual mistakes detected?
 
-    Exit code 1 where one is not.
+    Exit code 1 where a check fails.
 
         gradlab selftest
         gradlab selftest --json

@@ -49,9 +49,9 @@ def _partial(run: Path) -> Path:
 class Measure:
     """Which policy gradient helps, up to which horizon, and how sure is that?
 
-    Measures what a step along every gradient gains, its bias, variance and direction over the
-    horizon. Ctrl-C or SIGTERM leave the complete stages in RUN.partial.h5, with their report; the
-    same command goes on from networks that were fitted.
+    Measures the gain of a step along every gradient, and its bias, variance and direction over the
+    horizon. Ctrl-C or SIGTERM leave the complete stages, with their report, in RUN.partial.h5; the
+    same command reuses the networks that were fitted.
 
         gradlab measure path_tracking --starts 128
         gradlab measure mine.py:make_task --policy policy.safetensors --horizon 25
@@ -85,43 +85,43 @@ class Measure:
     batch: int = 256
     """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
     termination: Literal["ignore", "mask"] | None = None
-    """Rollouts at terminal states: go on as in the papers' model rollouts, or stop there. Default:
-    "mask" with the networks that come with a task, which were trained so, else "ignore"."""
+    """Whether rollouts go on at terminal states ("ignore"), as in the papers, or stop there
+    ("mask"). Default: "mask" with the networks that come with a task, else "ignore"."""
     law: Literal["visited", "start"] = "visited"
-    """Where gradients are measured: at states that the policy visits, as an update takes them,
-    against the gradient of the return; or at the start states, against the gradients there."""
+    """Where gradients are measured: at states that the policy visits, against the gradient of the
+    return; or at the start states, against the gradients there."""
     truth: Literal["objective", "matched"] | None = None
-    """Reference of every bias: the gradient of the return, one for all, or the gradient that each
-    estimator targets. Default: the return's at visited states, matched at start states."""
+    """Reference of every bias: the gradient of the return, or the gradient that each estimator
+    targets ("matched"). Default: the return's at visited states, matched at start states."""
     attribute: bool = False
-    """Store the substitutions of `gradlab attribute`: causes of the error, sources of the variance.
+    """Store what `gradlab attribute` needs to find causes of the error and sources of the variance.
     Takes several times as long."""
     surface: Annotated[tuple[int, ...], arg(metavar="H")] = ()
-    """Keep a slice of the model's value estimate around the policy for each of these horizons
-    (`gradlab figure loss-surface`). Costs 441 roll-outs of the longest, from 32
-    starts."""
+    """Keep a slice of the model's value estimate around the policy at each of these horizons
+    (`gradlab figure loss-surface`). Costs 441 roll-outs of the longest from 32 starts."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
-    """Estimators of the simulator beside the default ones: score, ivw, ddcg, total (of a stochastic
-    --policy), cut_transition, decay_0.9, stop_5, decay (a curve over α), replayed (`gradlab list
+    """Further estimators of the simulator: score, ivw, ddcg, total (of a stochastic --policy),
+    cut_transition, decay_0.9, stop_5, decay (a curve over α), replayed (`gradlab list
     estimators`)."""
     trim_starts: float = 0.0
-    """Share of the starts, those farthest from their mean, that are left out of their law: another
-    question, where the tails of the starts make errors unreliable."""
+    """Share of the starts, those farthest from their mean, that are left out. This changes the
+    question; it helps where rare starts make errors unreliable."""
     strata: bool = True
-    """Do not sample by strata, with weights, where a pilot finds that few starts carry much."""
+    """Never sample by strata. Strata, with weights, are used where a pilot finds that few starts
+    carry much of the variance."""
     judges: int | None = None
-    """Fresh starts from which steps along some of the gradients are rolled out, and rehearsals
-    where these are more than they have. Default: as many as are measured, and up to 256."""
+    """Fresh starts for steps along some of the gradients, and for rehearsals where these have
+    fewer. Default: as many as are measured, at most 256."""
     lr: float | None = None
     """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
-    first step. Default: a step that moves the actions by 4% of their size; rehearsed are updates
-    at 3e-4, or less where they are too long."""
+    first step. Default: a step that moves the actions by 4% of their size; in rehearsals 3e-4, or
+    less where that is too long."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Your policy's optimiser."""
     refit: int = 25
-    """Updates of your policy between two fits of its critic; 1: it is fitted at every update."""
+    """Updates of your policy between two fits of its critic; 1: a fit at every update."""
     no_rehearsal: bool = False
-    """Do not make the updates of the best gradients ahead, which says for how many they hold."""
+    """Skip the rehearsal, which shows for how many updates the best gradients hold."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False

@@ -40,11 +40,11 @@ class Report:
     WITHOUT: ClassVar = {"--overwrite": "an earlier page of gradlab is replaced"}
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5|FOLDER")]
-    """The run, RUN.h5, or the folder of a sweep."""
+    """The run, or the folder of a sweep."""
     figures: bool = False
-    """Write the figures of a probe's run as files, too, as those of every other run."""
+    """Write the figures of a probe's run as files, as those of every other run are."""
     pdf: bool = False
-    """Write the figures as PDF, too, with text that can be edited: about a second for each."""
+    """Write the figures as PDF, too, with editable text: about a second each."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: recommendation, verdict and paths."""
@@ -66,8 +66,8 @@ class Report:
 class Compare:
     """How do measurements of one policy, or training runs of one task, differ?
 
-    Training runs with the same seeds are paired with the first, seed by seed: differences of return
-    and ratios of the gradient's error.
+    Training runs with the same seeds are paired, seed by seed, with the first, for differences of
+    return and ratios of the gradient's error.
 
         gradlab compare runs/nll.h5 runs/dd.h5
         gradlab compare runs/mpg-v2.h5 runs/td3.h5 --output runs/returns.html
@@ -99,20 +99,19 @@ class Compare:
 class Choose:
     """Which horizon, estimator and weights suit an update, and how sure is that?
 
-    Reads the file of a measurement and computes nothing again; `gradlab report` draws the run's own
-    choice.
+    Measures nothing again; `gradlab report` draws the run's own choice.
 
         gradlab choose runs/inverted_pendulum.h5 --batch 64
         gradlab choose run.h5 --estimator model --estimator data --by mse
     """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """The run, RUN.h5, of `gradlab measure`."""
+    """A run of `gradlab measure`."""
     batch: Annotated[int | None, arg(metavar="N")] = None
     """N′, the samples that one update of your algorithm averages. Default: the run's."""
     estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
-    """A candidate. Default: all that need neither states nor derivatives of the
-    simulator, where there are such."""
+    """A candidate. Default: all that need neither states nor derivatives of the simulator, where
+    there are such."""
     by: Literal["gain", "mse", "direction"] | None = None
     """Criterion: the gain of one small step along the mean gradient, the mean squared error, or
     the expected cosine of one batch. Default: gain where the truth is the gradient of the return,
@@ -200,11 +199,9 @@ class Attribute:
     """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """The run, RUN.h5. Without `gradlab measure --attribute` its substitutions are computed
-    again."""
+    """A run of `gradlab measure`."""
     keep: bool = False
-    """Store substitutions that were computed again in RUN.h5: the next attribution takes
-    seconds."""
+    """Store computed substitutions in RUN.h5: the next attribution takes seconds."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: sentences and the attribution's table."""

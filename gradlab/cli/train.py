@@ -124,8 +124,8 @@ class Train(_Configured):  # type: ignore[misc]
     task: arguments.TaskName
     settings: arguments.Settings = ()
     preset: Literal["paper"] | None = None
-    """Take what the algorithm's paper prints for the task, for every option that is left out (MPG
-    table VI, DDPPO table 1, layers of RP-PGM); what differs from the defaults is said first."""
+    """Values that the algorithm's paper prints for the task, for every option that is left out (MPG
+    table VI, DDPPO table 1, layers of RP-PGM); what differs from the defaults is printed first."""
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them unless --weights has a number for
     each. Default: the algorithm's."""
@@ -144,10 +144,11 @@ class Train(_Configured):  # type: ignore[misc]
     """Criterion of measured weights or horizon: the error of the gradient at replayed states, or
     the gain in return of a step along it at visited states."""
     steer: Literal["rehearse", "accept"] | None = None
-    """Let returns on the simulator decide: rehearse the updates of every horizon, adopt the best or
-    hold the policy; or take back what is lower than the last policy accepted. Default: neither."""
+    """Let returns on the simulator decide. "rehearse" tries the updates of every horizon, and
+    adopts the best or holds the policy; "accept" takes back a policy that is below the last
+    accepted one. Default: neither."""
     steer_every: int | None = None
-    """Iterations between two such decisions. Default: 25 or 5 updates of the policy."""
+    """Iterations between two decisions of --steer. Default: 25 or 5 updates of the policy."""
     batch: int | None = None
     """Transitions of a batch. Default: the algorithm's, mostly 256."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
@@ -166,7 +167,7 @@ class Train(_Configured):  # type: ignore[misc]
     """Consecutive updates on one batch and its targets. Default: the algorithm's, mostly 1."""
     updates: int | None = None
     """Updates of the critic for every transition that a seed collects. Default: the algorithm's, or
-    as --agents and --interval have it."""
+    what --agents and --interval imply."""
     exploration: float | None = None
     """Standard deviation of the noise on collected actions, in units of their limit. Default: the
     algorithm's, mostly 0.1."""
@@ -193,7 +194,7 @@ class Train(_Configured):  # type: ignore[misc]
     neighbours: int | None = None
     """Nearest points n of each transition in --loss dd. Default: 10."""
     directions: int | Literal["all"] | None = None
-    """How many of them one step uses, in turn. Default: 1, which costs a fraction of all."""
+    """Neighbours that one step uses, in turn. Default: 1, which costs a fraction of all."""
     as_printed: bool = False
     """Squares of --loss dd without the predicted variance, as DDPPO's eq. 10 has them."""
     loss_steps: int | None = None
@@ -204,8 +205,8 @@ class Train(_Configured):  # type: ignore[misc]
     """Networks whose layers are held at spectral norm 1, such as "model,policy": all but the last
     of the model, all of the policy, all of the critic (RP-PGM)."""
     members: int | None = None
-    """Members of a learned model, per seed, all of which rollouts use. Default: the algorithm's,
-    mostly 5."""
+    """Members of a learned model, per seed; rollouts use all. Default: the algorithm's, mostly
+    5."""
     model_type: Annotated[str | None, arg(metavar="gaussian|deterministic|FILE")] = None
     """Type of a learned model, as --type of `gradlab fit`. Default: the algorithm's, mostly
     gaussian."""
@@ -220,7 +221,7 @@ class Train(_Configured):  # type: ignore[misc]
     """Model steps k of rollouts that fill a second replay: one number, or the first and last one
     and the iterations between which it grows (MBPO, DDPPO). Default: the algorithm's, mostly 1."""
     rollouts: int | None = None
-    """Such rollouts in a filling, of each seed. Default: 5000."""
+    """Rollouts of each seed when that replay is filled. Default: 5000."""
     temperature: Annotated[float | Literal["auto"] | None, arg(metavar="ALPHA")] = None
     """Temperature of the entropy, in scaled rewards per nat, or "auto": it holds the policy's
     entropy at -1 nat per action, in units of its limit (SAC). Default: the algorithm's, 0.03."""
@@ -241,7 +242,7 @@ class Train(_Configured):  # type: ignore[misc]
         Path | None,
         arg(
             metavar="RUN.h5",
-            help="Where the run is written (.h5). Default: runs/ALGORITHM-TASK.h5.",
+            help="File of the run. Default: runs/ALGORITHM-TASK.h5.",
         ),
     ] = None
     resume: arguments.Resume = False

@@ -25,16 +25,16 @@ _LEFT = "gradlab: the view has ended, the run has not been touched"
 class Watch:
     """How far is a run that is being written, and is something wrong in it?
 
-    The run is one of `gradlab train`, or of a probe in a loop of your own. It is read beside its
-    writer and never changed; a run that does not exist yet is waited for. On a terminal the view is
-    redrawn until Ctrl-C. Into a pipe it is a line now and then until the run has ended.
+    The run is one of `gradlab train`, or of a probe in a loop of your own. It is never changed; one
+    that does not exist yet is waited for. On a terminal the view is redrawn until Ctrl-C; a pipe
+    gets a line now and then until the run has ended.
 
         gradlab watch runs/mpg-v2-path_tracking.h5
         gradlab watch run.h5 --web --open
     """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """The run, RUN.h5, which may not exist yet."""
+    """The run, which may not exist yet."""
     once: bool = False
     """Print the whole present state once."""
     web: bool = False

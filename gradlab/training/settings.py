@@ -40,17 +40,17 @@ class Asynchronous:
 
     learners: int = 1
     """Processes that compute gradients, each on batches of its own (asynchronous training).
-    Default: 1 where there are any processes, else the run is in one."""
+    Default: 1 with any other option of processes, else the run is one process."""
     actors: int = 1
     """Processes that step environments, each as many as --agents, in turn."""
     buffers: int = 1
     """Processes that hold transitions, a share each, and draw batches."""
     queue: int = 1
-    """Gradients that may wait to be applied while their learners go on; 0: learners wait for theirs
-    to be applied."""
+    """Gradients that may wait while their learners go on; 0: learners wait until theirs is
+    applied."""
     deterministic: bool = False
-    """Apply gradients in the order in which they were begun, not as they arrive: the run can be
-    repeated bit for bit, and waits for the slowest learner."""
+    """Apply gradients in the order in which they were begun: the run can be repeated bit for bit,
+    and waits for the slowest learner."""
 
     def __post_init__(self) -> None:
         for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):
@@ -104,7 +104,7 @@ class Settings:
     seeds: int = 1
     """Policies trained side by side."""
     first_seed: int = 0
-    """Seed of the first of them, of every random draw."""
+    """Seed of the first one, for every random draw."""
     iterations: int = 100_000
     """Critic updates, as many as in the papers."""
     agents: int = 8
@@ -131,7 +131,7 @@ class Settings:
     evaluation_starts: int = 50
     """Starts of an evaluation, the same each time."""
     log_every: int = 50
-    """Iterations that one row of the record sums up."""
+    """Iterations in one row of the record."""
     checkpoint_every: int = 3000
     """Iterations between saved states, from which --resume goes on."""
     keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -139,15 +139,15 @@ class Settings:
     gradient_every: int | None = None
     """Iterations between two measurements of the gradient that the policy follows against the true
     one, of the same return and at the states that the algorithm starts from; 0: never. Default:
-    never, and where networks are kept for mixtures (mpg-v1, …) with a learned model."""
+    never; of mixtures (mpg-v1, …) with a learned model, wherever networks are kept."""
     gradient_starts: int = 128
-    """Starts of one measurement."""
+    """Starts of one such measurement."""
     gradient_truth: _GradientTruth = "unrolled"
     """The true gradient: the simulator's Jacobians chained until the return has converged, or score
-    functions, which also have one where chains explode (of a deterministic policy: with its
-    exploration noise). score wants more starts, such as 512."""
+    functions, which hold even where chains explode (of a deterministic policy: with its exploration
+    noise). score needs more starts, such as 512."""
     measure_every: int = 1000
-    """Iterations between two measurements of weights or horizon, where they are measured."""
+    """Iterations between two measurements of weights or horizon."""
     measure_starts: int = 128
     """States per measurement and seed: replayed, or visited with --by gain."""
     probe_budget: float | None = None
@@ -162,8 +162,8 @@ class Settings:
     precision: _Precision = "float32"
     """Precision of training; float64 for comparisons."""
     products: Products = "measured"
-    """How the networks of a run are multiplied: as one batch, one after another, or as is faster
-    here when the run begins."""
+    """How the networks of a run are multiplied: as one batch, one after another, or the faster of
+    the two when the run begins."""
     device: str = "cpu"
     """Device of the networks: "cpu" or "cuda"."""
 

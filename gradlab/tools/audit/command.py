@@ -20,8 +20,8 @@ from gradlab.user_code.loading import failing, is_user_function, load_made
 class AuditCommand:
     """Where does an actor loss get its gradient, and where does it lose it?
 
-    Audits gradients by path, dead paths, lost samples, leaks and scales. Exit code 1 where
-    something is wrong.
+    Shows gradients by path, dead paths, lost samples, leaks and scales. Exit code 1 where something
+    is wrong.
 
         gradlab audit my_loss.py:sac
         gradlab audit my_loss.py:maac --lengths 8 16
@@ -39,7 +39,7 @@ class AuditCommand:
         ]
     ]
     lengths: Annotated[tuple[int, int] | None, arg(metavar="L L")] = None
-    """Two lengths of a segment, which the loss takes as length=: compares how one step weighs.
+    """Two lengths of a segment, which the loss takes as length=, to compare how one step weighs.
     Default: the file's, else not compared."""
     seed: arguments.Seed = 0
     json: bool = False

@@ -31,8 +31,8 @@ _BUILDER = "gradlab.tools.board.compute:Builder"
 class BoardCommand:
     """What is each gradient worth, by task and stage, and how long does it last?
 
-    Computes the cells that the board lacks, one after another or by workers, and writes its page.
-    Ctrl-C keeps every cell that is known; the same command goes on.
+    Computes the missing cells of the board, one after another or by workers, and writes its page.
+    Ctrl-C keeps every complete cell; the same command goes on.
 
         gradlab board reports/board --plan
         gradlab board reports/board --only path_tracking middle
@@ -43,7 +43,7 @@ class BoardCommand:
     only: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Tasks, stages, seeds and estimators to compute, as NAME or KIND=NAME. Default: all."""
     plan: bool = False
-    """Say what is missing and what it would take; compute nothing."""
+    """Print what is missing and its price; compute nothing."""
     hours: float | None = None
     """Begin no group after so many hours."""
     workers: int = 1

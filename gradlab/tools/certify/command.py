@@ -45,15 +45,15 @@ class Certify:
     """The file's function returns a differentiable map, x [N, n] → [N, m], and inputs [N, n]: no
     simulator, but an MPC layer, a renderer, or a solver."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy whose visited states are among those examined: .safetensors file or file.py:function.
+    """Policy whose visited states are examined, too: .safetensors file or file.py:function.
     Default: random actions alone."""
     samples: int = 2048
     """Number of states at which derivatives are compared with differences."""
     fail_above: float = 1e-3
     """Relative error from which a derivative is wrong."""
     horizon: int | None = None
-    """Steps over which Jacobians are chained: until which step are the product, and the sign of the
-    return's derivative, right? Default: the task's, up to 25; of a bare system 16."""
+    """Steps over which Jacobians are chained, to find until which step their product and the sign
+    of the return's derivative are right. Default: the task's, up to 25; of a bare system 16."""
     seed: arguments.Seed = 0
     html: Annotated[Path | None, arg(metavar="FILE.html")] = None
     """Where the page is written. Default: none."""

@@ -56,7 +56,7 @@ class JacobiansCommand:
     """Number of start states."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
-    """Where the run is written (.h5). Default: runs/TASK-jacobians.h5."""
+    """File of the run. Default: runs/TASK-jacobians.h5."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False

@@ -50,12 +50,12 @@ class Logs:
     """The model whose gradient is measured: a .safetensors file of `gradlab fit`, file.py:function
     that returns a System, or "prior" of the --task. Default: the score alone."""
     critic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE")] = ()
-    """Critic Q(s, a) of the tail; repeat the option for the disagreement of several."""
+    """Critic Q(s, a) of the tail; several show their disagreement."""
     fit_critics: int = 0
-    """Without --critic, how many to fit to every other trajectory; the others are measured on."""
+    """Critics to fit to every other trajectory where no --critic is given; the rest is measured."""
     noise_std: Annotated[tuple[float, ...] | None, arg(metavar="STD [STD ...]")] = None
-    """Standard deviation of the noise that was added to a deterministic policy's actions: one
-    number for all of them, or one for each."""
+    """Standard deviation of the noise on a deterministic policy's actions: one number for all of
+    them, or one for each."""
     task: Annotated[str | None, arg(metavar="TASK")] = None
     """A task of `gradlab list tasks`, for its discount, horizon, names and prior only."""
     settings: arguments.Settings = ()
@@ -69,7 +69,7 @@ class Logs:
     """Steps between the windows of a trajectory, for few long ones. Default: one window each."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
-    """Where the run is written (.h5). Default: runs/DATA-logs.h5."""
+    """File of the run. Default: runs/DATA-logs.h5."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False

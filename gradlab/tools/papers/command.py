@@ -34,7 +34,7 @@ class FigureCommand:
     """
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
-    """The figure's name; an unknown one names those that the runs have."""
+    """Name of the figure; an unknown one lists those that the runs have."""
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
     """The runs, in the order of the legend; the folder of a sweep stands for its runs."""
     output: Annotated[Path | None, arg(metavar="FILE.png|pdf|svg")] = None
@@ -81,9 +81,9 @@ class FigureCommand:
 class ReproduceCommand:
     """What does a paper's table or figure become here, and in how many hours?
 
-    Says the hours and transitions of every run, trains what is missing, one run after the other,
-    and writes tables (Markdown, LaTeX, CSV) with the paper's numbers beside, figures and a page.
-    Stopped, it goes on by the same command.
+    Prints the hours and transitions of every run, trains what is missing, one run after the other,
+    and writes figures, a page and tables (Markdown, LaTeX, CSV) that have the paper's numbers, too.
+    The same command goes on with what was stopped.
 
         gradlab reproduce mpg table-1 --plan
         gradlab reproduce mpg figure-3 --share 0.2 --rows mpg-v2 td3
@@ -92,19 +92,19 @@ class ReproduceCommand:
     paper: Annotated[Positional[str], arg(metavar="PAPER")]
     """mpg, maac, ddppo or rp-pgm."""
     item: Annotated[Positional[str], arg(metavar="ITEM")]
-    """table-1, figure-3, …; an unknown one names those of the paper."""
+    """table-1, figure-3, …; an unknown one lists those of the paper."""
     rows: tuple[str, ...] = ()
-    """Some of its algorithms. Default: all."""
+    """Some of the paper's algorithms. Default: all."""
     tasks: tuple[str, ...] = ()
-    """Some of its tasks. Default: all."""
+    """Some of the paper's tasks. Default: all."""
     seeds: int = 5
     """Seeds of every run; the papers have five (MAAC four)."""
     share: float = 1.0
     """Share of the paper's length that is trained."""
     plan: bool = False
-    """Say hours and transitions alone."""
+    """Print hours and transitions alone."""
     hours: float | None = None
-    """Begin no run that is not expected to end within so many hours. Default: no limit."""
+    """Begin no run that is expected to end after so many hours. Default: no limit."""
     folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Where runs, tables, figures and page go. Default: runs/PAPER-ITEM."""
     json: bool = False

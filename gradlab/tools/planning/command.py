@@ -18,9 +18,9 @@ from gradlab.cli.terminal.streams import undisturbed
 class PlanCommand:
     """Is planning in your model worth it, and by gradients, CEM or MPPI?
 
-    Every planner has equally many roll-outs of the model; what it plans is executed in the
-    simulator, and compared with the policy's own actions from the same starts. One step along the
-    gradient of the plan's score is tried beside.
+    Every planner has equally many roll-outs of the model. Its plans are executed in the simulator
+    and compared with the policy's own actions from the same starts. One step along the gradient of
+    the plan's score is tried, too.
 
         gradlab plan path_tracking --horizons 5 10
         gradlab plan Hopper-v5 --model model.safetensors --policy policy.safetensors
@@ -41,13 +41,13 @@ class PlanCommand:
     rollouts: Annotated[int, arg(metavar="N")] = 512
     """Roll-outs of the model for one plan; a gradient counts 3."""
     steps: Annotated[int | None, arg(metavar="T")] = None
-    """Steps that are planned. Default: those of the longest plan."""
+    """Steps of an episode that are planned. Default: those of the longest plan."""
     replan: Annotated[int | None, arg(metavar="K")] = None
     """Steps of a plan that are executed before the next one is made. Default: all."""
     starts: int = 32
     """Starts of the episodes, the same for all."""
     no_policy: bool = False
-    """Plan without policy and critic: actions are 0 elsewhere."""
+    """Plan without policy and critic; unplanned actions are 0."""
     seed: arguments.Seed = 0
     explain: arguments.Explain = False
     json: bool = False

@@ -25,9 +25,9 @@ from gradlab.storage.whole_files import keep
 class RaceCommand:
     """Which gradient leads farthest in K updates, and how long does it?
 
-    Every candidate makes the updates from the same policy, its critic fitted again on the way;
-    returns from the same starts are compared, and branches that cannot be best are dropped. Ctrl-C
-    leaves a readable RUN.h5, and --resume goes on.
+    Every candidate makes K updates from the same policy, with its critic fitted again on the way.
+    Returns from the same starts are compared, and candidates that cannot be best are dropped.
+    Ctrl-C leaves a readable RUN.h5, and --resume goes on.
 
         gradlab race path_tracking --updates 200 --lr 1e-3
         gradlab race mine.py:make_task --policy p.safetensors --updates 100
@@ -48,15 +48,15 @@ class RaceCommand:
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     candidates: Annotated[tuple[str, ...], arg(metavar="NAME:STEPS")] = ()
-    """Gradients that race, such as data, model:5, model_all:25. Default: the critic's own, and the
+    """Gradients to compare, such as data, model:5, model_all:25. Default: the critic's own, and the
     model's with θ in all actions at 1, 5 and the task's horizon."""
     updates: Annotated[int, arg(metavar="K")] = 200
-    """Updates of every branch that is not dropped."""
+    """Updates of every candidate that is not dropped."""
     lr: float | None = None
     """Learning rate. Default: 3e-4, or less where its first step moves the actions by more
     than 4%."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """What an update does with a gradient."""
+    """Optimiser of the updates."""
     refit: int = 25
     """Updates between two fits of the critic."""
     freeze_critic: bool = False
@@ -68,10 +68,11 @@ class RaceCommand:
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Longest horizon of the default candidates, in steps. Default: the task's."""
     termination: Literal["ignore", "mask"] = "ignore"
-    """Model roll-outs and returns at terminal states: go on, or stop there."""
+    """Whether model roll-outs and returns go on at terminal states ("ignore") or stop there
+    ("mask")."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
-    """Where the run is written (.h5). Default: runs/TASK-race.h5."""
+    """File of the run. Default: runs/TASK-race.h5."""
     resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
@@ -150,7 +151,7 @@ class StepCommand:
     """Did the last updates raise the return?
 
     Plays whole episodes of both policies, and of the opposite step, from the same resets, until the
-    signs are known. Needs an environment's reset and step alone. One step that lowers the return is
+    signs are known. Needs only an environment's reset and step. One step that lowers the return is
     no fault.
 
         gradlab step before.safetensors after.safetensors --env Hopper-v5
@@ -167,15 +168,15 @@ class StepCommand:
             ),
         ]
     ]
-    after: Positional[Annotated[str, arg(metavar="AFTER", help="The same after them.")]]
+    after: Positional[Annotated[str, arg(metavar="AFTER", help="Policy after them.")]]
     env: Annotated[str, arg(metavar="ENV")]
     """An id of Gymnasium, or file.py:function that makes an environment with reset and step."""
     starts: int = 4
-    """Resets of the first look; they are doubled until the signs are known."""
+    """Resets of the first comparison; they are doubled until the signs are known."""
     at_most: int = 64
-    """Resets of the last look."""
+    """Resets at most."""
     updates: Annotated[int | None, arg(metavar="K")] = None
-    """Updates between the two, for the words. Default: not said."""
+    """Updates between the two, which the sentences then name."""
     seed: arguments.Seed = 0
     html: Annotated[Path | None, arg(metavar="FILE.html")] = None
     """Where the page is written. Default: none."""

@@ -32,10 +32,9 @@ _SHARE = 0.5
 class RemediesCommand:
     """Which remedy of a learned model improves its policy gradient, and at what price?
 
-    Trials are paired and change one thing. Each trial fits the baseline and every remedy to one
-    record of transitions, for as many steps and for as long, and measures all models on the same
-    starts and noise. Ctrl-C and kills cost at most the trial in progress: the same command with
-    --resume goes on.
+    Each trial fits the baseline and every remedy to the same transitions, at equal steps and at
+    equal time, and measures all models on the same starts and noise. Ctrl-C and kills cost at most
+    the trial in progress: the same command with --resume goes on.
 
         gradlab remedies path_tracking
         gradlab remedies Hopper-v5 --data record.h5 --remedies spectral dd --trials 3
@@ -51,19 +50,19 @@ class RemediesCommand:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     data: Annotated[str | None, arg(metavar="FILE.h5")] = None
-    """Recorded transitions, for every trial. Default: record some in each, with the policy and
-    exploration noise."""
+    """Recorded transitions, for every trial. Default: new ones in each, recorded with the policy
+    and exploration noise."""
     rows: int | None = None
     """Transitions to record per trial where there is no --data. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Remedies to test (`gradlab list remedies`), or losses of your own, file.py:function, as in
     `gradlab fit --loss`. Default: spectral dd multistep two-model."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy to measure: .safetensors file or file.py:function.
-    Default: fit one to half of the stabilising feedback, which leaves something to learn."""
+    """Policy to measure: .safetensors file or file.py:function. Default: one fitted to half of the
+    stabilising feedback, which leaves something to learn."""
     critic: arguments.CriticFile = None
     trials: int = 5
-    """Seeds of fit and record, over which the intervals are; with 1, over its starts."""
+    """Trials, each with a seed of its own; intervals are over trials, or with 1 over its starts."""
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
     """Type of every model, as --type of `gradlab fit`."""
     network: Literal["small", "mbpo", "rp-pgm"] = "small"
@@ -83,7 +82,7 @@ class RemediesCommand:
     seed: arguments.Seed = 0
     output: Annotated[
         Path | None,
-        arg(metavar="RUN.h5", help="Where the run is written. Default: runs/TASK-remedies.h5."),
+        arg(metavar="RUN.h5", help="File of the run. Default: runs/TASK-remedies.h5."),
     ] = None
     resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False

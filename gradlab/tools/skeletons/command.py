@@ -26,7 +26,7 @@ _NEXT = {
 class InitCommand:
     """How does a file with your own environment, model or world model begin?
 
-    Writes one that runs as it is, to put yours into.
+    Writes a file that runs as it is, for you to change.
 
         gradlab init env
         gradlab init worldmodel tdmpc.py
@@ -61,8 +61,8 @@ class InitCommand:
 class CheckCommand:
     """What does gradlab find in your file, and what is missing?
 
-    Looks at tasks, systems and modules of the file and at what its functions make… and …task
-    return, a line each. Exit code 1 where something is missing.
+    Lists tasks, systems and modules of the file, and what its functions make… and …task return.
+    Exit code 1 where something is missing.
 
         gradlab check env.py
         gradlab check env.py:make_task

@@ -29,10 +29,10 @@ RUNNER = "gradlab.tools.sweep.runner:Runner"
 class SweepCommand:
     """What comes out of many runs of one command, over tasks, seeds and settings?
 
-    The file names a command (measure, train, remedies or certify), the fields of all runs in
-    [settings], those of which every combination is made in [grid], and further differences as
-    [[run]]. A run that fails keeps its error while the others go on. Ctrl-C lets the runs at work
-    save what they have: the same command with --resume does what is missing.
+    The file names a command (measure, train, remedies or certify), options of all runs in
+    [settings], values of which every combination is run in [grid], and further runs as [[run]]. A
+    run that fails keeps its error while the others go on. After Ctrl-C, which lets runs save what
+    they have, the same command with --resume does the rest.
 
         gradlab sweep table.toml --workers 4
         gradlab sweep table.toml --ray 10.0.0.1:6379 --resume
@@ -49,7 +49,7 @@ class SweepCommand:
     """Folder of the runs, their logs and the index, on a disk that all machines have. Default:
     runs/FILE."""
     resume: bool = False
-    """Do what is missing in the folder: runs that failed, were interrupted or never began."""
+    """Do what is missing: runs that failed, were interrupted or never began."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: how many runs are done, and a row for each."""
