@@ -244,13 +244,13 @@ class ProbeCallback(BaseCallback):
         seed: of the probe's own starts and noise.
         resume: go on in the run file that `log` names, as after loading a saved model.
         env: a function that makes an environment as the model's, without normalisers: whole
-            episodes of the policy without noise are played in it, and say if the return rises.
-        verbose: as in every callback; 1 says at the end of training what the probe has cost.
+            episodes without noise are played in it, and show whether the return rises.
+        verbose: as in every callback; 1 prints the cost of the probe at the end of training.
         clock: seconds, for the budget.
 
-    The critic's loss and the return of episodes, as the model has them, stand beside the gradients.
-    A few numbers and the alarms also go to the model's own logger, as "gradlab/…". Calling `learn`
-    again goes on in the same log. `probe` is the `gradlab.Probe`, once training has begun.
+    The model's critic loss and returns of episodes are logged, too. A few numbers and the alarms
+    also go to the model's own logger, as "gradlab/…". Another `learn` goes on in the same log.
+    `probe` is the `gradlab.Probe`, once training has begun.
     """
 
     def __init__(

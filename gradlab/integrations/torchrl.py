@@ -201,14 +201,14 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
         resume: go on in the run file that `log` names, as after loading a saved model.
-        env: a function that makes one of Gymnasium's, as the trainer's: whole episodes of the
-            policy without noise are played in it, and say if the return rises.
+        env: a function that makes one of Gymnasium's, as the trainer's: whole episodes without
+            noise are played in it, and show whether the return rises.
         clock: seconds, for the budget.
 
-    The critic's loss stands beside the gradients, and the return of episodes where the environment
-    sums it up (RewardSum). A few numbers also go to the trainer's own logger, as "gradlab/…".
-    `probe` is the `gradlab.Probe`, once training has begun. Checkpoints hold nothing of it, since
-    training does not depend on it; a resumed run goes on in its log with resume=True.
+    The critic's loss is logged, too, and, where the environment has RewardSum, episodes' returns.
+    A few numbers also go to the trainer's own logger, as "gradlab/…". `probe` is the
+    `gradlab.Probe`, once training has begun. Checkpoints hold nothing of it; a resumed run goes on
+    in its log with resume=True.
     """
 
     def __init__(

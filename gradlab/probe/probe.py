@@ -65,38 +65,39 @@ Logs = str | Path | Log | Sequence["Logs"] | None
 
 @final
 class Probe:
-    """Measures a policy's gradients from outside.
+    """Measures the gradients of a policy in a training loop of your own.
 
     Args:
         policy: the module whose gradients are measured; frozen parameters are skipped until they
             are thawed.
-        optimizer: its updates are measured by its step hooks; None: no update ratios, and one
-            update is all that is marked with the same step.
+        optimizer: its updates are measured by its step hooks; None: no update ratios, and all
+            passes marked with the same step are one update.
         task: adds bias and variance by horizon, Jacobians and growth, on copies.
-        critic: (state, action) → [N], the tail of these gradients on a task; with its optimiser
-            also measured beside the policy, so that the sample of a NaN is named. A module is
-            copied; a function is called as it is, so it must change nothing.
+        critic: (state, action) → [N], the tail of these gradients on a task; with its optimiser it
+            is measured, too, so that the sample of a NaN is named. A module is copied; a function
+            is called as it is, and must change nothing.
         critic_optimizer: its steps are measured, too: a critic that does not move, whose rate is
-            too large, or whose gradient explodes. Where one optimiser steps both, give it twice.
-        log: path of a run file (readable while it is written), a function that takes one dict of
-            plain numbers per row, several of these, or None.
+            too large, or whose gradient explodes. An optimiser that steps both is given twice.
+        log: path of a run file (readable while it is written), a function of one dict of plain
+            numbers per row, several of these, or None.
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
         clock: seconds, for the budget.
-        resume: go on in the run file that `log` names, which another probe of this policy and task
-            has written: counts, alarms and the share of the time go on, too.
-        watched: the module whose forward passes the loop makes, where it is not the policy: an
-            adapter, say, gives the task's actions, but the loop calls what is inside.
+        resume: go on in the run file at `log`, of an earlier probe of this policy and task, with
+            its counts, alarms and share of the time.
+        watched: the module that the loop calls, where it is not the policy: the module inside of an
+            adapter that gives the task's actions, say.
         watched_critic: the same for the critic.
         env: a function that makes an environment as the loop's, with reset and step. Every K-th
-            update a whole episode without noise is played in it from a fresh reset, by a quarter to
-            three fifths of the budget; K is stated, windows of 16 episodes say if the return rises.
+            update a whole episode without noise is played in it from a fresh reset, for a quarter
+            to three fifths of the budget; K is stated. Windows of 16 episodes show whether the
+            return rises.
         critic_alone: the actor ascends the critic alone, as in DDPG, TD3 and SAC, without a step of
             a model: verdict and alarms are about that gradient.
 
     Several backward passes before an optimiser's step are one update, whose last gradient counts.
-    With a gradient scaler say `probe(step, scaler)`. In a group of processes the first one writes;
-    a process that is forked from this one has no probe, and a copy of this object does nothing.
+    With a gradient scaler, write `probe(step, scaler)`. In a group of processes the first one
+    writes; a forked process has no probe, and a copy of this object does nothing.
 
     Raises:
         InputError: names the argument, what it got and what to do.
@@ -182,10 +183,10 @@ class Probe:
     def __call__(
         self, step: int, scaler: torch.amp.GradScaler | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        """Marks the backward pass of update `step`, an integer.
+        """Mark the backward pass of update `step`, an integer.
 
         Args:
-            scaler: what has multiplied the loss, if anything has.
+            scaler: the gradient scaler that has multiplied the loss, if there is one.
         """
         if self.off:
             self._let_go()  # here no hook is being called
@@ -195,23 +196,23 @@ class Probe:
         self, *, critic_loss: float | Tensor | Any = None,
         episode_return: float | Tensor | Any = None,
     ) -> None:  # fmt: skip
-        """Numbers of the loop's own, at any time: rows have the means since the last one.
+        """Log numbers of the loop at any time; a row has the means since the last one.
 
         Args:
             critic_loss: of one update, a number or a tensor of one.
-            episode_return: of an episode that has ended, or an array of several. Where nothing is
-                noted, those that Gymnasium's RecordEpisodeStatistics has recorded are read.
+            episode_return: of an episode that has ended, or an array of several. Without a note,
+                those that Gymnasium's RecordEpisodeStatistics has recorded are read.
         """
         for name, value in (("critic_loss", critic_loss), ("episode_return", episode_return)):
             if value is not None:
                 self._attempt(self._updates.note, name, value)
 
     def networks(self, *, critic: object, target: object = (), period: int | None = None) -> None:
-        """What the loop trains beside the policy, where the probe does not find it by itself.
+        """Declare what the loop trains beside the policy, where the probe cannot find it.
 
         Args:
-            critic: a module, or several; target: their copies, and the policy's, in any order.
-            period: updates between two copies, where a target is not moved at every update.
+            critic: a module, or several; target: copies of these and of the policy, in any order.
+            period: updates between two copies, where a target does not move at every update.
 
         Raises:
             InputError: no modules, or a target with the shapes of no network.
@@ -221,11 +222,11 @@ class Probe:
         self._parts.declare(critic, target, period)
 
     def record(self, env: Any) -> Any:
-        """The environment with its steps recorded, so that stored rows can be held against them.
+        """Return the environment with its steps recorded, to check stored rows against them.
 
         Args:
-            env: a gymnasium.Env or gymnasium.vector.VectorEnv, as the loop sees it: outside of
-                what transforms observations, actions and rewards.
+            env: a gymnasium.Env or gymnasium.vector.VectorEnv, as the loop uses it: outside of what
+                transforms observations, actions and rewards.
 
         Raises:
             InputError: none of these. A warning names wrappers that change the rewards of `env` or
@@ -247,12 +248,12 @@ class Probe:
         next_observation: Any = None, terminated: Any = None, next_value: Any = None,
         target: Any = None, discount: float | None = None,
     ) -> None:  # fmt: skip
-        """One batch of the critic's, at any time before its step; what is left out is not checked.
+        """Check one batch of the critic's, before its step; what is left out is not checked.
 
         Args:
-            observation, action, reward, next_observation, terminated: rows as the replay has
-                them, for `record`.
-            next_value, target: of every row v and y = r + γ (1 − d) v as the loop adds them up,
+            observation, action, reward, next_observation, terminated: rows as the replay has them,
+                for `record`.
+            next_value, target: v and y = r + γ (1 − d) v of every row, as the loop adds them up,
                 with reward and terminated; the entropy belongs to next_value.
             discount: γ that is meant (γⁿ of n-step targets); None: only γ = 1 is wrong.
 
@@ -267,16 +268,16 @@ class Probe:
         self, *, reward: Any, value: Any, ended: Any, last_value: Any, advantage: Any,
         discount: float, trace: float, truncated: Any = None, final_value: Any = None,
     ) -> None:  # fmt: skip
-        """Advantages of one rollout, of T steps in one environment or several, [T] or [T, N].
+        """Check the advantages of one rollout: T steps of one environment, [T], or of N, [T, N].
 
         Args:
             reward, value: of every step, as paid, and of the state that it begins in.
-            ended: whether step t ended an episode (CleanRL's dones say it of the step before:
+            ended: whether step t ended an episode (CleanRL's dones are of the step before:
                 torch.cat([dones[1:], next_done[None]])); truncated: by its time limit.
             last_value: of the states after the last step, [N].
             advantage: before it is normalised.
             discount, trace: γ and λ.
-            final_value: of the last observation of an episode that was truncated, 0 elsewhere.
+            final_value: of the last observation of a truncated episode, 0 elsewhere.
 
         Raises:
             InputError: no tensors, or of other shapes.
@@ -298,7 +299,7 @@ class Probe:
     def close(self) -> None:
         """Write what is open, finish the file and let go of policy and optimiser.
 
-        Not for a hook of the optimiser's, which goes through its hooks as it calls them.
+        Not to be called from a hook of the optimiser.
         """
         self._attempt(self._updates.finish, sys.exception() or self._died)
         self._attempt(self._parts.finish)

@@ -335,7 +335,7 @@ def check_profile(profile: object) -> None:
 
 
 def load(path: str | Path) -> Profile:
-    """The profile in a file written by `Profile.save`; nothing but the file is needed.
+    """Load a profile from the file that `Profile.save` has written; nothing else is needed.
 
     Raises:
         InputError: the file is missing, foreign, damaged, or not of a measurement.

@@ -272,25 +272,25 @@ def train(
     critic: nn.Module | None = None,
     **changes: object,
 ) -> Path:
-    """Train `settings.seeds` policies side by side; returns the path of the run file.
+    """Train `settings.seeds` policies side by side, and return the path of the run file.
 
     Args:
         algorithm: a name of `ALGORITHMS`, or a row of your own.
         output: run file; default "ALGORITHM-TASK.h5" in the current folder.
-        settings: all settings; default: those of the papers for this task, with the algorithm's own
+        settings: all settings; default: those of the papers for this task, and the algorithm's own
             number of updates for each transition where it has one.
-        weights, horizon: "rule", the algorithm's, or "measured" (one of the two): what measurements
-            against the simulator's own gradient have shown to be better than the rule.
-        by: what is better: "mse", the smaller error of the gradient at replayed states, or "gain",
-            the larger gain of return by a step along it, at visited states.
-        steer: "rehearse": every so many iterations the updates of every horizon are made ahead,
-            and the policy with the highest return is adopted, or the present one held; "accept":
-            policies that are lower than the last one accepted are taken back; None: neither.
+        weights, horizon: "rule", the algorithm's, or (one of the two) "measured": what is shown to
+            be better than the rule, by the simulator's own gradient.
+        by: criterion of "measured": "mse", the smaller error of the gradient at replayed states, or
+            "gain", the larger gain of return by a step along it, at visited states.
+        steer: "rehearse": the updates of every horizon are tried, and the policy with the highest
+            return is adopted, or the present one held; "accept": a policy that is below the last
+            accepted one is taken back; None: neither.
         steer_every: iterations between two decisions; None: 25 or 5 updates of the policy.
         resume: go on with the run at `output`; overwrite: replace it.
-        note: is given a line about the memory that rollouts of the policy will take, one about the
-            time of the run once its first updates are timed, and one where a process of an
-            asynchronous run has died.
+        note: called with a line about the memory of the policy's rollouts, one about the time of
+            the run once its first updates are timed, and one where a process of an asynchronous run
+            has died.
         ray: a cluster of Ray by its HOST:PORT, or "local", for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: processes of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
@@ -298,9 +298,9 @@ def train(
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
     Raises:
-        InputError: an unknown algorithm or setting, a model that is missing, a policy or critic
-            that the row cannot train, rollouts beyond the machine's memory, or a run that cannot be
-            resumed, with the difference.
+        InputError: an unknown algorithm or setting, a missing model, a policy or critic that the
+            row cannot train, rollouts beyond the machine's memory, or a run that cannot be resumed,
+            with the difference.
         Diverged: every seed diverged; the last good networks of each are kept.
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
     """

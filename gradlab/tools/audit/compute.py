@@ -278,24 +278,23 @@ def audit(
 ) -> Audit:
     """Audit an actor loss: which parameters get gradient through which path, and what is lost.
 
-    The loss is computed as it is, once, once more for the second length and for parameters whose
-    gradient is exactly zero, and six times for each direction. Parameters, their `grad`, buffers
-    and random generators are afterwards as before; an environment of the user's that moves on has
-    moved on.
+    The loss is evaluated once, once more for the second length and for parameters whose gradient is
+    exactly zero, and six times for each direction. Parameters, their `grad`, buffers and random
+    generators are restored; an environment that the loss steps is not.
 
     Args:
         loss: loss(*inputs) → a scalar tensor, or named terms whose sum is the loss.
         actor: a module, or several in a list or dict.
         critic, model: modules, or objects whose methods the loss calls (an environment, a System);
             one, or several in a list or dict.
-        inputs: of the loss, a tuple of positional ones, as a batch.
+        inputs: of the loss: a batch, or a tuple of positional arguments.
         optimizer: the actor's; None: what its step moves is not checked.
-        lengths: two lengths of a segment, as (8, 16): the loss takes them as `length=`, and the
-            weights of one step are compared. None: not compared.
-        directions: random ones in θ, along which the loss is differenced, and along its gradient;
-            0: not at all.
-        surrogate: the loss is meant to have another gradient than its derivative (straight-through,
-            decayed): how much is missing is a note.
+        lengths: two lengths of a segment, as (8, 16), which the loss takes as `length=`, to compare
+            the weights of one step. None: not compared.
+        directions: random ones in θ, along which the loss is differenced, as along its gradient; 0:
+            not at all.
+        surrogate: the gradient is meant to differ from the derivative (straight-through, decayed):
+            what is missing is a note.
         seed: of every random draw in the loss.
 
     Raises:

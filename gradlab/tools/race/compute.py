@@ -104,33 +104,33 @@ def race(
     progress: Progress = silent,
     command: str = "",
 ) -> Race:
-    """Follow every candidate for `updates` updates from one policy, and compare the returns.
+    """Follow every candidate for K updates from one policy, and compare the returns.
 
     Args:
-        task: a Task, or an environment with reset and step as Gymnasium's, on which candidates are
-            losses. Resets without a seed cannot be paired: more starts stand in.
+        task: a Task, or an environment with reset and step as Gymnasium's, whose candidates are
+            losses. Where its resets take no seed, more starts replace the pairing.
         critic: of the default candidates; also of estimators that have it as their tail's critic.
         candidates: by name: an Estimator at its horizon; pairs (weight, Estimator); a loss(policy,
-            states [batch, ds]) → scalar to descend; or (loss, optimizer(parameters)), where not the
-            update's rule is wanted. Names such as "model_all:5" choose default estimators at a
+            states [batch, ds]) → scalar to minimise; or (loss, optimizer(parameters)), for another
+            rule than that of `update`. Names such as "model_all:5" choose default estimators at a
             horizon. None: the critic's own gradient, and the model's, θ in all actions, at 1, 5 and
             `horizon` steps.
         updates: K.
         update: optimiser, rate and the updates between two fits of the critic; None: Adam at 3e-4,
-            or less where its first step along the first estimator moves actions by more than 4%;
-            fits every 25.
+            or less where its first step along the first estimator moves actions by more than 4%,
+            and a fit every 25.
         batch: states behind each update.
         starts: of the returns; None: 64 (of an environment 32, or 128 where resets take no seed).
         horizon: the longest of default estimators; None: the task's.
-        length: steps of a judged episode; None: until γᵀ is 1%, at most 1,000.
+        length: steps of an evaluated episode; None: until γᵀ is 1%, at most 1,000.
         discount: of an environment's returns; a task has its own.
         termination: "mask" stops model roll-outs and returns at an end; "ignore" goes on.
-        refit_critic: True: the critic is trained on from where it stands, on the branch's own
-            roll-outs (`fitting.critics.refit_critic`); False: never; or a function (policy, critic,
-            fit) → critic. One without parameters is kept.
-        drop: leave branches behind that cannot be best; False: each goes on to the end, and one
-            candidate may go alone.
-        output: file of the race, written at every evaluation; its state stands beside it.
+        refit_critic: True: the critic is trained further on the candidate's own roll-outs
+            (`fitting.critics.refit_critic`), unless it has no parameters; False: never; or a
+            function (policy, critic, fit) → critic.
+        drop: drop candidates that cannot be best; False: each makes all updates, and a single one
+            is allowed.
+        output: file of the race, written at every evaluation; its state is kept beside it.
         resume: go on from that state; overwrite: replace an earlier race.
         announce: called with the predicted price before the first update.
         progress: called as progress("race", updates done, of all).

@@ -204,10 +204,11 @@ class Step:
 
     Attributes:
         returns: [3, n], of whole episodes of the policies before and after it, and of the opposite
-            step's; column by column from one reset where `paired`.
-        after, opposite: changes of the return, with intervals that hold at every look together.
-        paired: do the three meet the same resets?
-        updates: how many made the step; None: nobody said.
+            step's; each column from one reset where `paired`.
+        after, opposite: changes of the return, with intervals that hold at every comparison
+            together.
+        paired: whether the three begin from the same resets.
+        updates: their number in the step; None: not given.
         notes: what a reader must know, by topic.
     """
 

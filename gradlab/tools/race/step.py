@@ -43,17 +43,17 @@ def step(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Step:
-    """Whether the step from one policy to another raised the return.
+    """Test whether the step from one policy to another raised the return.
 
     Args:
         before, after: of one architecture: policy(observation [n, …]) → action [n, …]; one with
             `noise_dim` acts at noise 0, a recurrent one is policy(observation, hidden) → (action,
-            hidden). Both are copied, in eval mode, and act without noise.
+            hidden). Copies of both, in eval mode, act without noise.
         env: a function that makes an environment, an environment with reset and step (with
             `num_envs`: that many episodes side by side), an id of Gymnasium, or "FILE.py:FUNCTION".
-        starts: resets of the first look; at_most: of all. Four times as many where resets cannot
-            be repeated, so that the three policies are compared by means.
-        updates: how many made the step, for the words alone.
+        starts: resets of the first comparison; at_most: of all. Four times as many where resets
+            cannot be repeated, since the policies are then compared by means.
+        updates: their number in the step, which the sentences name.
         seed: of the resets.
         progress: called as progress("step", episodes, of at most).
 
