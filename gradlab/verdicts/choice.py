@@ -264,7 +264,11 @@ def _agreement(choice: Choice) -> list[Sentence]:
     """Only without a truth: who points where the others do."""
     parts = [
         f"{cell_words(choice, each.first)} and {cell_words(choice, each.second)}: "
-        f"{each.cosine:.2g} (CI {span(each.interval.low, each.interval.high)})"
+        + (
+            f"{each.cosine:.2g} (CI {span(each.interval.low, each.interval.high)})"
+            if isfinite(each.cosine)
+            else f"undecided, one of them is {ZERO}"
+        )
         for each in choice.agreement
     ]
     if not parts:

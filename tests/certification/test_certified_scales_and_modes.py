@@ -30,8 +30,8 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.systems import Pendulum, from_function
 from gradlab.tasks import Task
-from gradlab.tools.certify.chains import Chain, smoothed
-from gradlab.tools.certify.comparison import SAFETY
+from gradlab.tools.certify.chains import Chain, _signs, smoothed
+from gradlab.tools.certify.comparison import SAFETY, Units
 from gradlab.tools.certify.evaluation import SIZE, Points, by_autograd, reference
 from gradlab.tools.certify.page import page, screen
 from gradlab.tools.certify.result import Certification, Finding
@@ -360,12 +360,32 @@ def test_the_step_at_which_a_chained_gradient_turns_is_named():
     system = from_function(lambda s, a: (0.9 * s - 2.9 * (s - s.detach()), s[:, 0]), 1, 1)
     certificate = gradlab.certify(system, states=random(64, 1), actions=random(64, 1))
     assert certificate.facts["sign horizon"] == 1
-    assert any(finding.kind == "sign" for finding in certificate.findings)
+    (said,) = (each.sentence for each in certificate.findings if each.kind == "sign")
+    assert said.startswith("After 2 steps the sign of the chained gradient is right in 0 of ")
 
 
 def test_signs_of_a_sound_system_hold_over_the_whole_horizon():
     certificate = gradlab.certify(gradlab.tasks.double_integrator(), samples=64, horizon=12)
     assert certificate.facts["sign horizon"] == 12
+    said = "Chained gradient: sign right in 95% of the directions up to 12 of 12 steps."
+    assert said in certificate.sentences
+
+
+@pytest.mark.parametrize(("turned", "horizon"), [(2, 1), (10, 0)])
+def test_signs_that_few_starts_have_wrong_are_not_called_wrong(turned, horizon):
+    """2 of 30 starts are 93% right, fewer than 95%: their interval is not. 10 of 30 are too few."""
+    z = random(30, 2)
+    run = Chain(
+        from_function(lambda s, a: (s, s[:, 0]), 1, 1), z, torch.zeros(0, 30, 1).double(), None, 0.9
+    )
+
+    def wrong(system, points):
+        J = by_autograd(system, points)
+        return torch.where(torch.arange(len(J))[:, None, None] < turned, -J, J)
+
+    units = Units(torch.ones(2).double(), torch.ones(2).double())
+    signs = _signs(run, wrong, units, 2e-16, random(30, 2, 4, seed=1))
+    assert signs.agree[0] == pytest.approx(1 - turned / 30) and signs.horizon == horizon
 
 
 def test_a_kink_is_rough_and_its_smoothed_gradient_is_beside():

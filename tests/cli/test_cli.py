@@ -332,18 +332,27 @@ def test_a_busy_machine_is_seen_in_what_is_left_and_a_stage_of_parts_in_one_pric
     assert written[0].endswith("plan: about 10 s, where nothing else runs")
     assert written[1].endswith("jumps: 8 steps, less than 1 s")
     written.clear()
-    for _ in range(2):
+    for taken in (2.5, 1.0, 1.5):  # with the first second, 3 and 5 times what was predicted
         lines("jumps", 0, 1)
-        clock.now += 2.5  # with the first second, 3 and 5 times what was predicted
+        clock.now += taken
         lines("jumps", 1, 1)
         lines("other", 1, 1)
     told = [line.split("] ")[1] for line in written if "other" not in line]
-    assert told == [
+    assert told == [  # the short repetitions are counted and not told
         "jumps: begins (8 steps, less than 1 s)", "jumps: ended after 2 s; about 29 s left",
-        "jumps: begins", "jumps: ended after 2 s; about 50 s left",
     ]  # fmt: skip
+    lines("jumps", 0, 1)
+    clock.now += 15.0
+    lines("jumps", 1, 1)
+    assert written[-1].endswith("jumps: ended after 15 s; about 3 min left")
     lines("checks", 1, 1)
     assert written[-1].endswith("checks: ended after 0 s")
+
+
+def test_work_after_the_run_goes_on_with_its_clock():
+    written: list[str] = []
+    Lines(written.append, lambda: 70.0, start=23.0)("figures", 0, 1)
+    assert written == ["[0:47] figures: begins"]
 
 
 def test_the_next_stage_ends_the_one_before():

@@ -11,6 +11,7 @@ from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio, growth_of, needed_batch, ratio_to_best
 from gradlab.statistics.intervals import Interval
 from gradlab.tools.remedies.findings import remedy
+from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
 from gradlab.wording import span
 from tests.verdicts.planted_profiles import (
@@ -109,6 +110,9 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     sentences = verdict(profile(admissible=False, status="none", reason="no truth here"), known)
     assert [each.about for each in sentences] == ["truth", "agreement", "variance"]
     assert "model at h = 3 and mixed at h = 3: 0.8 (CI 0.7–0.9)" in sentences[1].text
+    lost = replace(told, cosine=float("nan"), interval=Interval(-1.0, -0.04, 0.05, "planted"))
+    (said,) = _agreement(Choice(("model",), {}, 256, 256, False, agreement=(lost,)))
+    assert "h = 3: undecided, one of them is not distinguishable from zero." in said.text
 
 
 def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():

@@ -1,7 +1,8 @@
 """Progress of long work on standard error: bars on a terminal, lines where there is none.
 
-Lines are for logs: one when a stage begins, with its predicted price; one when it ends; one every
-15 s in between, from a thread, so that a stage which reports nothing is seen to be at work.
+Lines are for logs: one when a stage begins, with its predicted price; one when it ends, both only
+once of a stage whose repetitions are short; one every 15 s in between, from a thread, so that a
+stage which reports nothing is seen to be at work.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 EVERY = 15.0  # seconds between two lines of a long stage
+_STARTED = time.monotonic()  # of the program, whose stages share one clock
 
 
 class _Shown(Protocol):
@@ -42,7 +44,7 @@ def bars(every: float = EVERY) -> Iterator[_Shown]:
         with _drawn() as drawn:
             yield _Drawn(drawn)
         return
-    lines, ended = Lines(standard_error, every=every), threading.Event()
+    lines, ended = Lines(standard_error, every=every, start=_STARTED), threading.Event()
 
     def beat() -> None:
         while not ended.wait(min(every, 1.0)):
@@ -76,14 +78,15 @@ class Lines:
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         every: float = EVERY,
+        start: float | None = None,
     ) -> None:
         self._write, self._clock, self._every = write, clock, every
-        self._start = clock()
+        self._start = clock() if start is None else start
         self._prices: tuple[Price, ...] = ()
         self._stage: str | None = None  # the one that has begun and not ended
         self._ended: str | None = None  # the latest one that has
         self._spent: dict[str, float] = {}  # seconds of each that has
-        self._begun = self._written = self._start  # of the stage, or of the work after one
+        self._begun = self._written = clock()  # of the stage, or of the work after one
         self._first, self._done, self._total = 0, 0, 0  # a resumed stage begins with some done
         self._lock = threading.RLock()
 
@@ -101,8 +104,8 @@ class Lines:
                 self.close()
                 self._stage, self._begun, self._first = stage, self._clock(), done
                 price = {each.stage: f" ({each})" for each in self._prices}.get(stage, "")
-                price = "" if stage in self._spent else price
-                self._line(f"{stage}: begins{price}")
+                if stage not in self._spent:
+                    self._line(f"{stage}: begins{price}")
             self._done, self._total = done, total
             if done >= total:
                 self.close()
@@ -132,8 +135,11 @@ class Lines:
                 return
             stage = self._ended = self._stage
             self._stage, taken = None, self._clock() - self._begun
+            again = stage in self._spent
             self._spent[stage] = self._spent.get(stage, 0.0) + taken
             self._begun = self._clock()
+            if again and taken < self._every:
+                return  # a short repetition
             # A busy machine takes longer for the rest, too; a second may be the stage's own.
             priced = {each.stage: each.seconds for each in self._prices}.get(stage, inf)
             slower = max((self._spent[stage] + 1) / (priced + 1), 1.0)

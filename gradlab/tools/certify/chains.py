@@ -4,9 +4,9 @@
     ∇_a E R_T(a + σu)  =  E u (R_T(a + σu) − R_T(a − σu)) / 2σ,     u ~ N(0, I)
 
 A sign is certain where the difference is larger than what two step sizes disagree by; the horizon
-is the largest T up to which 95% of the certain signs agree. A kink has no derivative that could be
-wrong, yet its one-sided gradient can be far from that of the smoothed return, which a stochastic
-policy follows (Suh et al. 2022).
+is the largest T before fewer than 95% of the certain signs are shown to agree. A kink has no
+derivative that could be wrong, yet its one-sided gradient can be far from that of the smoothed
+return, which a stochastic policy follows (Suh et al. 2022).
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.moments import sample_mean
+from gradlab.statistics.over_groups import mean_interval
 from gradlab.systems.system import System
 from gradlab.tools.certify.comparison import Units
 from gradlab.tools.certify.evaluation import Derivative, Points, evenly, outputs
@@ -133,17 +138,25 @@ _ROUNDING = 32.0
 
 @dataclass(frozen=True)
 class _Signs:
-    """Of T = 1 … H steps: share of certain signs, and of these the share that agrees."""
+    """Of T = 1 … H steps: share of certain signs, and of these the share that agrees, with the
+    ends of its 95% interval over starts.
+
+    Attributes:
+        directions: that signs were asked of.
+    """
 
     certain: tuple[float, ...]
     agree: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    directions: int
     constant: bool = False  # the reward, as far as moved trajectories show
 
     @property
     def horizon(self) -> int:
-        """The largest T up to which signs agree; as far as enough of them are certain."""
-        for t, (certain, agree) in enumerate(zip(self.certain, self.agree, strict=True)):
-            if certain < _CERTAIN or not agree >= AGREE:
+        """The largest T before signs are shown not to agree; as far as enough are certain."""
+        for t, (certain, high) in enumerate(zip(self.certain, self.high, strict=True)):
+            if certain < _CERTAIN or not high >= AGREE:
                 return t
         return len(self.certain)
 
@@ -183,10 +196,22 @@ def _signs(
     agree = (given.sign() == narrow.sign()) & certain
     counts = certain.flatten(1).sum(1)
     shares = agree.flatten(1).sum(1).double() / counts  # 114 of 120 are 95%, not less
+    # Over starts: the directions of one are wrong together.
+    over = zip(agree.sum(2).numpy(), certain.sum(2).numpy(), strict=True)
+    intervals = [_interval(right[size > 0], size[size > 0]) for right, size in over]
     known = wide[torch.isfinite(wide)]
     constant = bool(len(known)) and not bool(known.any())  # no return moves with its first state
     share = tuple((counts / certain[0].numel()).tolist())
-    return _Signs(share, tuple(shares.nan_to_num().tolist()), constant)
+    agreeing = tuple(shares.nan_to_num().tolist())
+    low, high = ([getattr(each, end) for each in intervals] for end in ("low", "high"))
+    return _Signs(share, agreeing, tuple(low), tuple(high), certain[0].numel(), constant)
+
+
+def _interval(right: NDArray[np.int64], size: NDArray[np.int64]) -> Interval:
+    """Of a share over starts; unknown with one."""
+    if len(size) < 2:
+        return Interval(0.0, 1.0, np.nan, "one start")
+    return mean_interval(sample_mean(right.astype(float), size.astype(float)))
 
 
 _STARTS = 30  # trajectories of a chain: with 16 moved ones each, they just fill two calls
@@ -237,11 +262,11 @@ def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Findi
     if not result.turns:
         return [], result
     h = result.horizon
-    agree = result.agree[h]
+    agree, n = result.agree[h], round(result.certain[h] * result.directions)
     text = (
-        f"The sign of the chained gradient is right up to {steps(h)}. At {h + 1} it is right in "
-        f"{100 * agree:.4g}% of the directions, less than the {AGREE:.0%} that are needed "
-        f"({percentage(result.certain[h])} of them can be decided)."
+        f"After {steps(h + 1)} the sign of the chained gradient is right in {round(agree * n)} of "
+        f"{n} directions that can be decided ({agree:.0%}, CI {max(result.low[h], 0):.0%} to "
+        f"{min(result.high[h], 1):.0%}), less than the {AGREE:.0%} that are needed."
     )
     found = Finding("sign", "rough", text, 1 - agree, sign_kept=False, source=name)
     return [found], result

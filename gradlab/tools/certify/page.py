@@ -83,7 +83,7 @@ def page(certificate: Certification) -> Page:
     line = {
         "system": certificate.system,
         _examined(certificate): facts["states"],
-        "chained": _chained(certificate),
+        "chained": certificate.chained,
     }
     question = _QUESTION.format("the function" if certificate.of_function else "the step")
     return Page(certificate.system, question, line, screen(certificate), drawn, sections,
@@ -92,23 +92,6 @@ def page(certificate: Certification) -> Page:
 
 def _examined(certificate: Certification) -> str:
     return "inputs" if certificate.of_function else "states"
-
-
-def _chained(certificate: Certification) -> str | None:
-    """How far the sign of the chained gradient is right: no release of derivatives that are
-    wrong."""
-    facts = certificate.facts
-    if not certificate.passed or certificate.of_function:
-        return None
-    if "sign" in facts:
-        return f"sign: {facts['sign']}"
-    steps = facts.get("sign horizon")
-    if steps is None:
-        return None
-    return (
-        f"sign right in {facts['signs needed']:.0%} of the directions up to {steps} of "
-        f"{facts['horizon']} steps"
-    )
 
 
 def screen(certificate: Certification) -> Screen:

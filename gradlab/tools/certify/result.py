@@ -186,6 +186,26 @@ class Certification:
         return max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=math.nan)
 
     @property
+    def chained(self) -> str | None:
+        """How far the sign of the chained gradient is right: no release of derivatives that are
+        wrong."""
+        facts = self.facts
+        if not self.passed or self.of_function:
+            return None
+        if "sign" in facts:
+            return f"sign: {facts['sign']}"
+        steps = facts.get("sign horizon")
+        if steps is None:
+            return None
+        needed, open_ = facts["signs needed"], ""
+        if min(facts["signs that agree"][:steps], default=1.0) < needed:
+            open_ = ", or in too few to tell,"
+        return (
+            f"sign right in {needed:.0%} of the directions{open_} up to {steps} of "
+            f"{facts['horizon']} steps"
+        )
+
+    @property
     def of_function(self) -> bool:
         """Of a map y = f(x) that is no step."""
         return any(row["block"] == "y" for row in self.rows)
@@ -198,6 +218,8 @@ class Certification:
     def sentences(self) -> tuple[str, ...]:
         """The verdict: the headline, then every finding without what an earlier one has said."""
         texts = unsaid([finding.sentence for finding in self.findings], self.headline)
+        if self.chained and not any(finding.kind == "sign" for finding in self.findings):
+            texts.append(f"Chained gradient: {self.chained}.")
         return (self.headline, *filter(None, texts))
 
     def table(self) -> pd.DataFrame:
