@@ -20,7 +20,7 @@ _HEADINGS = {
     "se": "standard error",
     "ci_low": "95 % from",
     "ci_high": "to",
-    "n": "n",
+    "n": "samples",
     "method": "interval by",
 }
 
@@ -70,6 +70,7 @@ def texts(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
 
 
+_HIDDEN, _ROUNDING = 5e-5, 1e-12  # distances from 1 that four digits do not show
 _WORDS = '<td class="words'
 
 
@@ -96,7 +97,8 @@ def _side(cells: Sequence[str], column: int) -> str:
 
 
 def number(value: object) -> str:
-    """Four significant digits; integers whole; a dash for what is not there."""
+    """Four significant digits, and what is left of ±1; integers whole; a dash for what is not
+    there."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -104,6 +106,8 @@ def number(value: object) -> str:
     if isinstance(value, float):
         if math.isnan(value):
             return "–"
+        if _ROUNDING < (left := 1 - abs(value)) < _HIDDEN:  # a cosine is never rounded to 1
+            return f"1 − {left:.1g}" if value > 0 else f"−1 + {left:.1g}"
         # 11500, not 1.15e+04
         return signed(f"{float(f'{value:.4g}'):g}" if math.isfinite(value) else f"{value:+}")
     return escape(str(value))

@@ -196,6 +196,12 @@ def test_cells_hold_their_value_and_show_a_minus_and_whole_thousands() -> None:
     assert re.findall(r'<th scope="col"( class="words")?>', head) == [' class="words"', ""]
 
 
+def test_a_number_near_one_is_never_rounded_to_it() -> None:
+    near = {1 - 3e-6: "1 − 3e-06", 1e-5 - 1: "−1 + 1e-05", 0.9994: "0.9994", 1.0: "1"}
+    assert {value: numbers.number(value) for value in near} == near
+    assert numbers.number(1 - 1e-15) == "1"  # rounding of the machine
+
+
 def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]+)"', text)
