@@ -94,12 +94,15 @@ def gain(
     realised: pd.DataFrame | None = None,
     chosen: tuple[str, int] | None = None,
     ax: Axes | None = None,
+    *,
+    close: Sequence[int] = (),
 ) -> Axes:
     """Gain over the horizon of every estimator.
 
     Args:
         realised: dots of the user's update; None: no steps were taken.
         chosen: the recommended estimator and its horizon, marked; its name says so.
+        close: its horizons that gain practically as much, a band behind the line.
     """
     ax = style.new_axes() if ax is None else ax
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
@@ -118,7 +121,7 @@ def gain(
     ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5, label="__")
     ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
     if chosen is not None:
-        _mark(ax, table, chosen)
+        _mark(ax, table, chosen, close)
     if realised is not None:
         _dots(ax, realised, looks, known)
     _label(ax, ends, looks, end, best)
@@ -175,14 +178,17 @@ def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Loo
     return looks
 
 
-def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, int]) -> None:
-    """A ring around the recommended point of a line."""
+def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, int], close: Sequence[int]) -> None:
+    """A ring around the recommended point of a line, a band behind those that gain as much."""
     name, at = chosen
     line = _curve(table, name)
-    if line is not None:
-        here = line.horizon == at
-        x, y = line.horizon[here], line.value[here]
-        ax.plot(x, y, marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2)
+    if line is None:
+        return
+    x, y, ring = line.horizon, line.value, line.horizon == at
+    band = np.isin(x, list(close))
+    ax.plot(x[band], y[band], color=INK, lw=13, alpha=0.15, solid_capstyle="round", zorder=1.2,
+            label="__")  # fmt: skip
+    ax.plot(x[ring], y[ring], marker="o", ms=17, color=INK, alpha=0.3, zorder=1.2, label="__")
 
 
 def _dots(

@@ -253,7 +253,8 @@ def _gain(
     if realised is not None:
         realised.attrs |= table.attrs
     if facts is not None and facts.gains:
-        drawn = partial(figures.gain, table, realised, best)
+        close = () if best is None else facts.close(best)
+        drawn = partial(figures.gain, table, realised, best, close=close)
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
         )

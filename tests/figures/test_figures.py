@@ -226,6 +226,13 @@ def test_the_word_recommended_stands_below_the_name_of_the_recommended_gradient(
     assert list(ring.get_xdata()) == [2.0]
 
 
+def test_a_band_lies_behind_the_horizons_that_gain_as_much_as_the_recommended_one():
+    ax = figures.gain(gains(), chosen=("model", 2), ax=Figure().add_subplot(), close=[2, 3, 4])
+    (band,) = (each for each in ax.lines if each.get_linewidth() == 13)
+    assert list(band.get_xdata()) == [2.0, 3.0, 4.0]
+    assert band.get_zorder() < line(ax, "model, first action").get_zorder()
+
+
 def test_an_update_beyond_the_axis_is_a_triangle_that_says_its_value():
     rows = [("model", h, share, share - 0.1, share + 0.1, True) for h, share in ((1, 0.3), (2, -4))]
     columns = ["estimator", "horizon", "share", "share_low", "share_high", "update"]
