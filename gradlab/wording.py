@@ -184,7 +184,8 @@ def cosines(low: float, high: float) -> str:
 
 
 def ratio(value: float, low: float, high: float, more: str = "") -> str:
-    """3.2× (CI 2.1–4.9); of an interval over decades one end: "at least 1.7×".
+    """3.2× (CI 2.1–4.9); of an interval over decades one end: "at least 1.7×"; of one that holds 1,
+    both: "between 0.021× and 3×".
 
     Args:
         more: text behind the interval, in the same brackets.
@@ -192,10 +193,14 @@ def ratio(value: float, low: float, high: float, more: str = "") -> str:
     rest = f", {more}" if more else ""
     if isfinite(high) and low > 0 and high <= 10 * low:
         return f"{times(value)} (CI {span(low, high)}{rest})"
-    rest = f" (95%{rest})"
+    ends = "unknown"
     if low > 1:
-        return f"at least {times(low)}{rest}"
-    return f"at most {times(high)}{rest}" if high < 1 else f"an unknown multiple of{rest}"
+        ends = f"at least {times(low)}"
+    elif high < 1:
+        ends = f"at most {times(high)}"
+    elif low > 0 and isfinite(high):
+        ends = f"between {times(low)} and {times(high)}"
+    return f"{ends} (95%{rest})"
 
 
 def known(text: str, low: float, high: float, count: str) -> str:

@@ -255,6 +255,14 @@ CASES: Mapping[str, Mapping[str, Case]] = {
             written(folder / "b.h5", name="bad", returns=RETURNS - [[20.0, 21, 19, 20, 20]]),
             written(folder / "c.h5", name="near", returns=RETURNS - [[2.0, -2, 1, -1, 0.5]]),
         ])[0].screen,
+        "one of four runs is better than all": lambda folder: side_by_side([
+            written(folder / "a.h5", name="good"),
+            *(
+                written(folder / f"{name}.h5", name=name,
+                        returns=RETURNS - [[20.0, 21, 19, 20, 20]])
+                for name in ("bad", "worse", "worst")
+            ),
+        ])[0].screen,
     },
     "jacobians": {
         "a model": lambda folder: jacobians(planted_jacobians.compared()),

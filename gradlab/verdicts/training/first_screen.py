@@ -168,8 +168,8 @@ def _best(
     out = [each.name for each in others if each.excluded]
     kept = [each for each in others if not each.excluded]
     if not kept:
-        text = f"{lead}, better than {listed(out, _NAMED)}."
-        return text, "act", "shown against every other run"
+        every = listed(out, _NAMED) if len(out) <= _NAMED else "every other run"
+        return f"{lead}. Better than {every}.", "act", "no 95% interval of a difference holds 0"
     better = f" Better than {listed(out, _NAMED)}." if out else ""
     alike = listed([each.name for each in kept], _NAMED)
     text = f"{lead}.{better} These seeds do not separate it from {alike}."
