@@ -126,6 +126,7 @@ def test_without_a_truth_nothing_is_taken_and_the_reason_is_given():
     found = screen(run)
     assert found.light == "none" and found.sure.endswith("λ = 0.9 outgrows 1/γ")
     assert not told(run)[0]
+    assert found.figure is None  # its first one is of variances
 
 
 def test_a_truth_that_is_not_what_it_should_be_is_said_once():

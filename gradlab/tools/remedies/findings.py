@@ -228,7 +228,7 @@ def screen(run: Remedies) -> Screen:
     # What four times the samples would do instead.
     rows, beside = larger_batches(run), list[Fact]()
     mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
-    if not mine.empty and mine["ratio"].iloc[0] > 0:
+    if not mine.empty and mine["ratio_low"].iloc[0] > 0:
         row = mine.iloc[0]
         how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
         ends = span(*sorted((1 / row["ratio_high"], 1 / row["ratio_low"])))
@@ -238,7 +238,8 @@ def screen(run: Remedies) -> Screen:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
         text = "Keep the plain fit: no remedy's gradient error can be compared here."
         sure = "; ".join(["no admissible truth", *sorted(reasons)[:1]])
-        return Screen(text, "none", sure, tuple(beside), _FIGURE, rest)
+        # No figure: a ratio of variances, which needs no truth, would be read as one of errors.
+        return Screen(text, "none", sure, tuple(beside), None, rest)
     order = sorted((arm for arm in ratios if arm != _CEILING), key=lambda arm: -ratios[arm].value)
     shown = [arm for arm in order if ratios[arm].low > 0]
     if not shown:
