@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from gradlab.figures.drawing import POINTS
+from gradlab.figures.drawing import POINTS, hidden_band
 from gradlab.figures.style import (
     BELOW,
     BLUE,
@@ -91,6 +91,8 @@ def best_first(
         if name == best:
             ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0,
                             label=f"_{look.label}")  # fmt: skip
+        else:
+            hidden_band(ax, x, low, high, look)
     bend_returns(ax, rows)
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"

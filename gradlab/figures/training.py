@@ -354,6 +354,8 @@ def _curve(ax: Axes, rows: pd.DataFrame, over: Over, look: Look, band: bool = Tr
     if band:
         ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0,
                         label=f"_{look.label}")  # fmt: skip
+    else:
+        drawing.hidden_band(ax, x, low, high, look)
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:

@@ -59,9 +59,10 @@ def hovers(figure: Figure) -> list[tuple[float, float, str]]:
     for ax in figure.axes:
         rows = [row for row in _of_axes(ax) if row["series"]] if ax.get_visible() else []
         ends = {
-            (row["kind"], row["series"], row["x"]): row
+            (row["kind"], row["series"], along, row[along]): row
             for row in rows
-            if "low" in row and "x" in row
+            for along in ("x", "y")
+            if "low" in row and along in row
         }
         curves = [row for row in rows if row["kind"] in ("line", "point") and "y" in row]
         often = Counter(row["series"] for row in curves)
@@ -73,9 +74,14 @@ def hovers(figure: Figure) -> list[tuple[float, float, str]]:
                 continue
             left, up = ax.transData.transform((x, y)) * scale
             if 0 <= left <= width and 0 <= up <= height:
-                at = row["x_name"] or tick(x if x == round(x) else float(f"{x:.3g}"))
                 kinds = ("band", "interval") if row["kind"] == "line" else ("interval", "band")
-                interval = next((ends[k, series, x] for k in kinds if (k, series, x) in ends), None)
+                own = [(k, series, *at) for k in kinds for at in (("x", x), ("y", y))]
+                interval = next((ends[each] for each in own if each in ends), None)
+                names = row["x_name"], row["y_name"]
+                # Values lie along x where rows have names, or intervals are level.
+                if (names[1] and not names[0]) or (interval is not None and "y" in interval):
+                    x, y, names = y, x, (names[1], names[0])
+                at = names[0] or tick(x if x == round(x) else float(f"{x:.3g}"))
                 known = (
                     ""
                     if interval is None
@@ -83,9 +89,10 @@ def hovers(figure: Figure) -> list[tuple[float, float, str]]:
                         *(tick(float(f"{interval[end]:.3g}")) for end in ("low", "high"))
                     )
                 )
-                said = row["y_name"] or tick(float(f"{y:.3g}"))
+                said = names[1] or tick(float(f"{y:.3g}"))
                 place = round(float(left), 2), round(float(height - up), 2)
-                found.setdefault(place, f"{series}, {at}: {said}{known}")
+                what = series if series == at else f"{series}, {at}"
+                found.setdefault(place, f"{what}: {said}{known}")
     return [(*place, text) for place, text in found.items()]
 
 
@@ -108,8 +115,8 @@ def _of_axes(ax: Axes) -> Iterator[_Row]:
                 "series": series,
                 "kind": kind,
                 **row,
-                "x_name": x_names.get(row.get("x", nan), ""),
-                "y_name": y_names.get(row.get("y", nan), ""),
+                "x_name": _word(x_names, row.get("x", nan)),
+                "y_name": _word(y_names, row.get("y", nan)),
             }
 
 
@@ -196,6 +203,11 @@ def _colour(artist: Any) -> str:
     filled: Any = artist.get_colors() if several else getattr(artist, "get_facecolor", list)()
     colours: Any = np.atleast_2d(np.asarray(filled, dtype=float))
     return to_hex(tuple(colours[0][:3])) if colours.shape[0] == 1 and colours.size else ""
+
+
+def _word(names: dict[float, str], at: float) -> str:
+    """Of a place: its tick's, else that of the whole number it stands beside."""
+    return (names.get(at) or names.get(round(at), "")) if np.isfinite(at) else ""
 
 
 def _tick_names(axis: Any) -> dict[float, str]:

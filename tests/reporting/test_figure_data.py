@@ -1,13 +1,17 @@
 """The CSV beside a figure has the numbers of the table that was drawn."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from gradlab import figures
+from gradlab.figures.multiples import best_first
 from gradlab.reporting.figure_data import COLUMNS, drawn, hovers
 from tests import planted
+from tests.planted_remedies import TABLE
 
 
 def of(data: pd.DataFrame, kind: str, series: str = "") -> pd.DataFrame:
@@ -113,3 +117,32 @@ def test_a_colour_that_two_curves_share_names_no_interval() -> None:
     ax.fill_between([0, 1], [4, 4], [6, 6], color="#5c6571")
     assert set(of(drawn(figure), "band")["series"]) == {""}
     assert not any("95%" in text for *_, text in hovers(figure))
+
+
+def test_a_pointer_meets_the_rows_of_a_test_of_remedies_with_their_intervals() -> None:
+    figure = Figure(layout="constrained")
+    figures.remedy_effects(TABLE, figure.add_subplot())
+    figure.draw_without_rendering()
+    found = {text for *_, text in hovers(figure)}
+    rows = TABLE[TABLE["quantity"] == "least_mse"]
+    assert len(found) == len(rows) == 6
+    for row in rows.itertuples():
+        interval = f"(95%: {row.ratio_low:.3g} to {row.ratio_high:.3g})"
+        assert f"at {row.budget}, {row.arm}: {row.ratio:.3g} {interval}" in found
+
+
+def test_a_pointer_meets_intervals_that_are_not_drawn_and_take_no_room() -> None:
+    rows = [
+        (name, seed, "return", k, k, value, value - far, value + far)
+        for name, far, first in (("good", 1.0, 2.0), ("bad", 500.0, 1.0))
+        for seed in ("0", "1", "all")
+        for k, value in enumerate((first, 3.0 + first))
+    ]
+    columns = "run", "seed", "quantity", "iteration", "seconds", "value", "ci_low", "ci_high"
+    table = pd.DataFrame(rows, columns=columns)
+    for draw in (partial(best_first, best="good"), figures.returns):
+        figure = Figure(layout="constrained")
+        ax = draw(table, ax=figure.add_subplot())
+        figure.draw_without_rendering()
+        assert ax.get_ylim()[1] < 10
+        assert "bad, 1: 4 (95%: −496 to 504)" in {text for *_, text in hovers(figure)}

@@ -87,7 +87,8 @@ def remedy_effects(
             mine, look = rows[rows["arm"] == arm], looks([arm])[arm]
             for budget, shift in ((TIME, -0.17), (STEPS, 0.17), ("", 0.0)):
                 chosen = mine[mine["budget"] == budget]
-                _point(ax, chosen, place + shift, look, filled=budget != STEPS)
+                label = f"at {budget}" if budget else arm
+                _point(ax, chosen, place + shift, look, label, filled=budget != STEPS)
             if not np.isfinite(mine["ratio"].to_numpy(float)).any():
                 ax.annotate("no ratio: not clearly above 0", (0.02, place), (0, 0),
                             ("axes fraction", "data"), "offset points", fontsize=9, color=MUTED,
@@ -129,7 +130,7 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
             mine = rows[
                 (rows["arm"] == arm) & (rows["block"] == block) & (rows["region"] == region)
             ]
-            _point(ax, mine, place + shift, look, filled=True)
+            _point(ax, mine, place + shift, look, look.label, filled=True)
         ax.plot([], [], marker=look.marker, color=look.colour, lw=1.6, ms=5, label=look.label)
     if places:
         _ratio_axis(ax, rows)
@@ -181,19 +182,20 @@ def _arms(rows: pd.DataFrame) -> list[str]:
     return [str(arm) for arm in dict.fromkeys(rows["arm"])]
 
 
-def _point(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:
+def _point(ax: Axes, rows: pd.DataFrame, y: float, look: Look, label: str, filled: bool) -> None:
     if len(rows) and np.isfinite(rows["ratio"].iloc[0]):
         ratio = np.clip([float(rows[c].iloc[0]) for c in _RATIO], 1 / _REACH, _REACH)
-        mark(ax, list(ratio), y, look, filled)
+        mark(ax, list(ratio), y, look, label, filled)
 
 
-def mark(ax: Axes, value: Sequence[float], y: float, look: Look, filled: bool) -> None:
-    """A point with its interval (value, low, high) in row `y`."""
+def mark(ax: Axes, value: Sequence[float], y: float, look: Look, label: str, filled: bool) -> None:
+    """A point with its interval (value, low, high) in row `y`; `label`: of its series."""
     middle, low, high = value
-    ax.plot([low, high], [y, y], color=look.colour, lw=2.0 if filled else 1.2)
+    if np.isfinite([low, high]).all():
+        ax.hlines(y, low, high, color=look.colour, lw=2.0 if filled else 1.2, label=f"_{label}")
     ax.plot(middle, y, marker=look.marker or "o", color=look.colour, ms=7 if filled else 6,
             mfc=look.colour if filled else PAPER, mec=PAPER if filled else look.colour,
-            mew=0.8 if filled else 1.3, ls="none", zorder=3)  # fmt: skip
+            mew=0.8 if filled else 1.3, ls="none", zorder=3, label=f"_{label}")  # fmt: skip
 
 
 def _beyond(rows: pd.DataFrame) -> list[str]:
@@ -289,7 +291,8 @@ def remedy_marks(
     for place, name in enumerate(names):
         mine = rows[rows["model"] == name].iloc[0]
         arm = name.removeprefix(_LONGER)
-        mark(ax, [float(mine[c]) for c in _VALUE], place, looks([arm])[arm], filled=arm == name)
+        mark(ax, [float(mine[c]) for c in _VALUE], place, looks([arm])[arm], name,
+             filled=arm == name)  # fmt: skip
     starred = levels[(levels["quantity"] == beside) & levels["model"].isin(names)]
     label = QUANTITIES.get(beside, beside)
     for name, value in zip(starred["model"], starred["value"], strict=True):
