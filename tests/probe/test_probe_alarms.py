@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import gradlab
+from gradlab.probe.alarms import evidence
 from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
 from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.probe.update_statistics import PAIRS, Burst
@@ -170,7 +171,7 @@ def test_every_alarm_has_its_row_in_the_examples():
     page = Path(__file__).parents[2] / "examples" / "alarms.md"
     rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| ")]
     named = {name.strip() for row in rows for name in row.split(",")}
-    assert {alarm.kind for alarm in ALARMS} <= named
+    assert {alarm.kind for alarm in ALARMS} | {*evidence.CAUSES} <= named
 
 
 # The number of a step: any whole one counts, others are reported and the loop goes on.

@@ -259,7 +259,7 @@ def net(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, 32), nn.Tanh(), nn.Linear(32, outputs))
 
 
-def ppo(fault: str, discrete: bool) -> dict[str, Any]:
+def ppo(fault: str, discrete: bool, trace: float = TRACE) -> dict[str, Any]:
     """CleanRL's PPO in short, and its check's newest row; critics that tell states apart."""
     torch.manual_seed(0)
     name, width = ("CartPole-v1", 2) if discrete else ("Pendulum-v1", 1)
@@ -297,14 +297,16 @@ def ppo(fault: str, discrete: bool) -> dict[str, Any]:
             last = following = critic(state)[:, 0]
         for t in reversed(range(STEPS)):
             delta = r[t] + GAMMA * (1 - e[t]) * following - v[t]
-            carried = delta + GAMMA * TRACE * (1 - e[t]) * carried
+            carried = delta + GAMMA * trace * (1 - e[t]) * carried
             advantage[t], following = carried, v[t]
         probe.rollout(
             reward=r, value=v, ended=e, last_value=last, advantage=advantage, discount=GAMMA,
-            trace=TRACE,
+            trace=trace,
         )  # fmt: skip
         goal = advantage + v
-        w = goal if fault == "returns" else advantage
+        w = {"returns": goal, "after": advantage.roll(-1, 0), "before": advantage.roll(1, 0)}.get(
+            fault, advantage
+        )
         flat = [x.flatten(0, 1) for x in (s, a, old, w, goal)]
         for _ in range(4):
             for index in torch.randperm(4 * STEPS).split(64):
@@ -341,6 +343,18 @@ def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete
     assert found["state"] == ("fault" if words else "sound")
     assert bool(found["causes"]) == bool(words) and all(words in each for each in found["causes"])
     assert found["value"] > 0.35 or words
+
+
+@pytest.mark.parametrize(("trace", "discrete"), [(0.0, False), (0.8, False), (TRACE, True)])
+@pytest.mark.parametrize("fault", ["", "before", "after"])
+def test_advantages_of_a_neighbour_are_told_where_rewards_say_which_step_is_which(
+    fault, trace, discrete
+):
+    """CartPole pays 1 at every step: a rollout that is one step late looks the same there."""
+    found = ppo(fault, discrete, trace)
+    words = f"by the advantages of the step {fault}: where do rows move"
+    assert [words in each for each in found["causes"]] == [True] * len(found["causes"])
+    assert (found["state"] == "fault") == bool(found["causes"]) == bool(fault and not discrete)
 
 
 @pytest.mark.parametrize("far", [0.0, 2.0, 4.0])

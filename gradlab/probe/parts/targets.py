@@ -334,6 +334,7 @@ def check_rows(reward: Tensor, **others: Tensor) -> None:
 
 LOOKS, ROWS, LEAST = 10, 256, 16  # minibatches; rows of one, and the fewest
 WRONG, SOUND = -0.5, 0.2  # correlation: sound loops .35 and more, a wrong sign under −.7
+BESIDE = 2.0  # of what a neighbour's advantage leaves of the weights: the own leaves less in theory
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
 _Array = NDArray[np.float64]
@@ -347,10 +348,10 @@ class LossWeights:
 
     def __init__(self) -> None:
         self._ring: Ring | None = None
-        self._columns: _Array = np.zeros((0, 2))  # A and V, by place in the ring
+        self._columns: _Array = np.zeros((0, 4))  # A_t, V_t, A_{t−1}, A_{t+1}, by place in the ring
         self._held: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the newest rollout
         self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
-        self._seen: deque[tuple[float, float]] = deque(maxlen=LOOKS)
+        self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._reason = (
             "the environment is not recorded, or advantages not handed over: "
@@ -376,11 +377,15 @@ class LossWeights:
             )
             return
         if len(self._columns) != ring.size:
-            self._columns = np.full((ring.size, 2), nan)
+            self._columns = np.full((ring.size, 4), nan)
         self._columns[self._held], self._held = nan, places
         self._ring = ring
-        columns = torch.stack([rollout.advantage.reshape(-1), rollout.value.reshape(-1)], 1)
-        self._columns[places] = columns.double().cpu().numpy()
+        advantage, value = (x.double().cpu().numpy() for x in (rollout.advantage, rollout.value))
+        beside = [_shifted(advantage, by) for by in (1, -1)]
+        late = [_shifted(stored.reshape(advantage.shape), by).reshape(-1) for by in (1, -1)]
+        if any(np.mean(np.abs(paid - each) <= SAME * scale) >= EQUAL for each in late):
+            beside = [nan * each for each in beside]  # rewards do not say which step is which
+        self._columns[places] = np.stack([advantage, value, *beside], -1).reshape(-1, 4)
         self._limits = _limits(ring.actions(places))
 
     def after(self, made: Pass | None) -> None:
@@ -408,13 +413,14 @@ class LossWeights:
             return
         self._looks += 1
         correlation = float(np.corrcoef(weights, columns[:, 0])[0, 1])
+        beside = [_left_over(weights, columns[:, 0], each) for each in columns[:, 2:].T]
         valued = nan
         if spread[1] > SEEN * spread[0]:
             free = weights != 0  # those that are clipped are 0
-            both = np.column_stack([columns, np.ones(len(columns))])[free]
+            both = np.column_stack([columns[:, :2], np.ones(len(columns))])[free]
             slope, own, _ = np.linalg.lstsq(both, weights[free], rcond=None)[0]
             valued = float(own / slope) if slope > 0 else nan
-        self._seen.append((correlation, valued))
+        self._seen.append((correlation, valued, *beside))
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._seen:
@@ -434,6 +440,14 @@ class LossWeights:
                 "the policy's loss makes actions of larger advantage less likely: is its sign "
                 "right, and is the ratio the new probability over the old?",
             )  # fmt: skip
+        before, after = np.exp(np.log(seen[:, 2:]).mean(0))
+        if max(before, after) > BESIDE:
+            where = "before" if before > after else "after"
+            return CheckAnswer(
+                "fault", proof, max(before, after), BESIDE, self._looks, WEIGHTED,
+                f"the policy's loss weighs actions by the advantages of the step {where}: where "
+                f"do rows move between the rollout and the loss?",
+            )  # fmt: skip
         if valued > VALUED:
             return CheckAnswer(
                 "fault", proof, valued, VALUED, self._looks, WEIGHTED,
@@ -443,6 +457,23 @@ class LossWeights:
         if correlation < SOUND:
             return off(f"its weights are not read: {proof}")
         return CheckAnswer("sound", proof, correlation, WRONG, self._looks)
+
+
+def _shifted(values: _Array, by: int) -> _Array:
+    """Of every step the value of the one before (1) or after (−1); NaN where there is none."""
+    moved = np.roll(values.astype(float), by, 0)
+    moved[0 if by > 0 else -1] = nan
+    return moved
+
+
+def _left_over(weights: _Array, own: _Array, others: _Array) -> float:
+    """1 − r² of the weights with their own advantages over that with others'; NaN: not known."""
+    known = np.isfinite(others)
+    if known.sum() < LEAST or not min(np.ptp(x[known]) for x in (weights, own, others)) > 0:
+        return nan
+    r = np.array([np.corrcoef(weights[known], each[known])[0, 1] for each in (own, others)])
+    mine, its = np.maximum(1 - r * np.abs(r), _ROUNDING)  # of a wrong sign nothing is explained
+    return float(mine / its)
 
 
 def _limits(actions: _Array) -> _Array:

@@ -1,0 +1,75 @@
+"""Thresholds that the catalogue of alarms and the guide name are the constants of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradlab.probe import critics
+from gradlab.probe.alarms import catalogue, evidence, gradients, steps, task
+from gradlab.probe.parts import formula, implied, moves, objectives, parts, rows, targets
+from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW
+
+WORDS = {3: "three", 4: "four", 5: "five", 8: "eight", 10: "ten", 16: "sixteen", 60: "sixty"}
+
+
+def test_thresholds_on_the_pages_are_those_of_the_code():
+    said = {
+        "dead path": [f"≥ {gradients._FEWEST} updates"],
+        "actor does not move": [f"≥ {steps._FEWEST} steps"],
+        "learning rate too large": [
+            f"more than {steps._LONG:.0%} of", f"a rate of {steps._HIGH} or more",
+        ],
+        "dead inputs": [f"in {WORDS[gradients._PERSISTENT]} bursts"],
+        "exploding gradient": [
+            f"{WORDS[gradients.OF_A_CRITIC]} stretches of {gradients.STRETCH} updates in a row "
+            f"({WORDS[gradients.OF_A_POLICY]} of a policy)",
+            f"{WORDS[int(gradients.FOURFOLD)]} times", f"{WORDS[gradients.LAG]} stretches before",
+        ],
+        "exploding critic": [f"its first {critics._YOUNG * gradients.STRETCH} updates"],
+        "saturated actor": [
+            f"under {catalogue._BORN:.0%} through", f"last {catalogue._RECENT} rows",
+            f"under {catalogue._COST:.0%} gets through",
+        ],
+        "gradient no better than noise": [f"less than {gradients.NOISE:.0%} in common"],
+        "falling return": [
+            f"in {WORDS[steps.IN_A_ROW]} windows", f"{WINDOW} whole episodes",
+            f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {steps._LEVEL:.1%}",
+        ],
+        "another policy is trained": [f"{moves._RESTED} steps"],
+        "stored rows differ": [f"half of {rows.ENOUGH} rows ({rows.ENDS} of those that end)"],
+        "optimiser's step is another formula's": [f"≥ {formula._FEWEST} looks at one tensor"],
+        "network moves without a step": [f"≥ {moves._FEWEST} looks"],
+        "gradients are not cleared": [f"≥ {moves._FEWEST} looks"],
+        "targets follow too fast": [f"{moves._LOOKS} looks in a row"],
+        "targets do not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
+        "actor's steps move the critic": [f"≥ {moves._FEWEST} looks"],
+        "actor's steps lower their objective": [
+            f"({objectives.WRONG:.0%} rise)", f"({objectives.SOUND:.0%})",
+            f"under {objectives.LEAST:.0%} of {objectives.LOOKS} rise",
+        ],
+        "wrong weights of actions": [
+            f"correlation under −{-targets.WRONG}", f"value above {targets.VALUED}",
+            f"{targets.BESIDE:g} times as much", f"in {targets.LOOKS} minibatches",
+        ],
+        "wrong density": [f"≥ {objectives.FITS} looks"],
+        "critic learns another reward": [
+            f"under {implied._NOTHING} of it in {implied.TIMES} looks {implied.APART} updates "
+            f"apart from update {implied.FIRST} on", f"{implied._NOTHING} to {implied.LOW},",
+        ],
+        "wrong direction": [f"from {evidence.FEWEST} starts on"],
+        "precision-limited": [f"more than {task._PRECISE:.0%} off"],
+    }  # fmt: skip
+    root = Path(__file__).parents[2]
+    lines = (root / "examples" / "alarms.md").read_text().splitlines()
+    for kind, each in said.items():
+        (row,) = [line for line in lines if line.startswith(f"| {kind} |")]
+        assert [part for part in each if part not in row] == [], kind
+    page = " ".join((root / "docs" / "watch.md").read_text().split())
+    for part in (
+        f"that rest ({moves._UNDECLARED} updates,",
+        f"from update {implied.FIRST + (implied.TIMES - 1) * implied.APART} on",
+        f"Windows of under {LEAST} updates",
+        f"A window is {WORDS[WINDOW]} episodes", f"in windows of {WORDS[TRAINED]}",
+        f"At every {WORDS[parts._EVERY]}th update", f"first {WORDS[parts.FIRST]} looks",
+    ):  # fmt: skip
+        assert part in page
