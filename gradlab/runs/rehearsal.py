@@ -25,7 +25,7 @@ from gradlab.statistics.number import Number, decide
 from gradlab.statistics.over_groups import mean_interval, mean_interval_at
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.codec import scalar, stored
-from gradlab.wording import two
+from gradlab.wording import signed, two
 
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
@@ -131,7 +131,7 @@ class Rehearsal:
     @property
     def present(self) -> str:
         """The present policy's return from the same starts, of which the changes are."""
-        return two(float(self.before.sum()) / self.judges)
+        return signed(two(float(self.before.sum()) / self.judges))
 
     @property
     def best(self) -> Peak | None:

@@ -15,7 +15,7 @@ from gradlab.tools.race.compute import Stopped, state_file
 from gradlab.tools.race.page import screen
 from gradlab.tools.race.result import ALONE, load
 from gradlab.truth.lqr import ExactCritic, lqr_return
-from gradlab.wording import two
+from gradlab.wording import signed, two
 
 W = torch.tensor([[-0.3, -0.5]], dtype=torch.float64)
 LENGTH, UPDATES = 30, 24
@@ -83,7 +83,8 @@ def test_the_planted_best_wins_and_the_wrong_sign_is_dropped(found):
     assert found.may_be_best() == ("right",) and found.names == ("right", "short", "wrong")
     assert found.dropped == (0, 0, 12)
     assert found.results.holds(("wrong", 0)) is None
-    start = f"Follow right for 24 updates or more: the return of {two(found.results.before.mean())}"
+    before = signed(two(found.results.before.mean()))
+    start = f"Follow right for 24 updates or more: the return of {before} rises by "
     assert found.recommendation.startswith(start)
     assert "wrong" in str(found) and "dropped after 12" in str(found)
 

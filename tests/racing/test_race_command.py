@@ -38,7 +38,7 @@ def test_a_race_has_a_file_a_page_and_a_price_before_it(tmp_path, capsys):
     race, shown = load(tmp_path / "race.h5"), kinds.page_of(tmp_path / "race.h5")
     curves = {str(each.get_label()): each for each in shown.panels[0].figure.axes[0].lines}
     assert names <= set(curves) and {race.called(name) for name in race.names} == names
-    assert curves["data (critic only)"].get_color() == style.MUTED
+    assert curves["data (critic only)"].get_color() == style.VERMILION
     assert curves["model, BPTT at h = 2"].get_color() == style.CYAN
     assert load(tmp_path / "race.h5").config["command"].startswith("gradlab race")
     assert raced(tmp_path) == 2 and "exists" in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_updates_that_led_farther_than_the_largest_gain_are_said_to_have():
 def test_a_rehearsed_change_stands_beside_the_return_that_it_is_of():
     told = replace(rehearsed({BEST: RISES, CRITIC: FALLS}), before=np.full(32, -29.9))
     numbers = recommendation(read(realised=RAISED, rehearsal=told)).numbers
-    assert any("change of the return (-30 before) after 25" in each.label for each in numbers)
+    assert any("change of the return (−30 before) after 25" in each.label for each in numbers)
 
 
 @pytest.mark.parametrize("step", [0.05, 0.0])
