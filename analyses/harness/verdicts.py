@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analyses.claims.parts import PARTS, PREMISES, parts_of
-from analyses.harness.criteria import VERDICTS, Outcome, Part, outcome, read_verdicts
+from analyses.harness.criteria import OUTCOMES, VERDICTS, Outcome, Part, outcome, read_verdicts
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")
@@ -29,13 +29,13 @@ THERE = (
     "*What is named here and not in the tree (code, run files, single numbers) is at commit "
     "57789d45: `git worktree add build/57789d45 57789d45`, then the command there.*"
 )
-HEADER = """# Claims of the papers, tested again: {subject}
-
+HEADER = "# Claims of the papers, tested again: {subject}\n"
+NOTE = """
 {there}
 
 Each row is one script; `verdicts.json` has its numbers.
-The outcome is about the paper's sentence ([five outcomes](../README.md)); sizes are ours. A verdict
-says where its claim is wrong as printed. Intervals are 95% unless the verdict says otherwise.
+The outcome is about the paper's sentence ([five outcomes](../README.md)); sizes are ours.
+Intervals are 95% unless the verdict names another.
 """
 FIRST, TITLE = "## What to do\n", "## Verdicts\n"
 TABLE = """
@@ -150,7 +150,7 @@ def put(page: Path, mark: str, text: str) -> None:
 
 def main(output: Path = FOLDER) -> None:
     """Write README.md from the verdicts in the folder. What to do comes before them, where the page
-    has such a section; all others stay after them.
+    has such a section, else what was found; all others stay after them.
 
     Args:
         output: folder of the verdicts.
@@ -161,10 +161,20 @@ def main(output: Path = FOLDER) -> None:
     sections = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", written, flags=re.M)[1:]]
     kept = [part for part in sections if not part.startswith(TITLE)]
     first = [part for part in kept if part.startswith(FIRST)]
-    claims = TITLE + listed(rows, output) if first else listed(rows, output).lstrip()
+    claims = TITLE + NOTE.format(there=THERE) + listed(rows, output)
     others = [part for part in kept if part not in first]
-    head = HEADER.format(subject=output.name.replace("-", " "), there=THERE)
-    page.write_text("\n".join((head, *first, claims, *others)))
+    head = HEADER.format(subject=output.name.replace("-", " "))
+    page.write_text("\n".join((head, *(first or [found(rows, output)]), claims, *others)))
+
+
+def found(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
+    """The claims of a folder in words, by their outcomes."""
+    from analyses.claims.__main__ import CLAIMS  # which puts its tables by this module
+
+    words = {str(made["claim"]): word(made, folder) for made in verdicts}
+    ours = [(words.get(claim.file.rpartition("/")[2].upper()), claim) for claim in CLAIMS]
+    texts = {each: [f"{c.text} ({c.id})" for its, c in ours if its == each] for each in OUTCOMES}
+    return "".join(f"- **{each}**: {'; '.join(texts[each])}\n" for each in OUTCOMES if texts[each])
 
 
 def listed(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:

@@ -13,18 +13,19 @@ import pandas as pd
 import tyro
 
 from analyses.harness.criteria import read_verdicts
-from analyses.harness.verdicts import THERE, Verdict, listed, save
+from analyses.harness.verdicts import THERE, Verdict, found, listed, save
 
 FOLDER = Path("reports/remedies")
 HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
 
+{found}
 {there}
 
 Each row is one script; `verdicts.json` has its numbers.
 The outcome is about the paper's sentence ([five outcomes](../README.md)); sizes are ours. Papers
 compare at equal data, here equal steps; equal time is our condition and stands in the verdict.
-Intervals are 95% unless the verdict says otherwise; remedies are compared on the same data, starts,
-noise and initial weights.
+Intervals are 95% unless the verdict names another; remedies share data, starts, noise and initial
+weights.
 """
 TRAINING = """
 ## Single tasks
@@ -47,7 +48,8 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 
 def refresh(folder: Path = FOLDER) -> None:
     """Write README.md from the verdicts in the folder."""
-    parts, left = [HEAD.format(there=THERE)], read_verdicts(folder)
+    left = read_verdicts(folder)
+    parts = [HEAD.format(found=found(list(left.values()), folder), there=THERE)]
     for title, order in SECTIONS.items():
         stems = [stem for name in order for stem in left if _belongs(stem, name)]
         parts.append(_section(title, [left.pop(stem) for stem in stems], folder))
