@@ -91,9 +91,7 @@ def screen(
         head.append(Text(how_far(state, view.progress)))
     if view.lost:
         head.append(Text(f"! {view.lost} rows of the file are lost", style="bold"))
-    # The phase says whether the run was closed.
-    first = [] if view.screen is None else first_lines(replace(view.screen, notice=""))
-    advice = [part for each in first for part in textwrap.wrap(printable(each), wide)]
+    advice = [part for each in _first(state) for part in textwrap.wrap(printable(each), wide)]
     texts = [event_line(state, each, often) for each, often in last_of_each_kind(view.events)]
     happened = [*texts[:-1], *(textwrap.wrap(texts[-1], wide)[:4] if texts else [])]
     below = [Text(each) for each in (texts if height is None else happened)]
@@ -132,13 +130,15 @@ def redraw(watcher: Watcher, console: Console) -> None:
 
 def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.sleep) -> None:
     """A line when there are new rows, at most every ten seconds, until the run has ended; events
-    and changes of phase at once."""
+    and changes of phase at once, and the report's first screen at the end."""
     shown, printed, due = "", 0, 0.0
     while True:
         state, now = watcher.state(), watcher.clock()
         for event in state.view.events[printed:]:
             print(f"  {event_line(state, event)}", file=out, flush=True)
         printed = len(state.view.events)
+        for each in _first(state) if state.phase in _OVER else ():
+            print(printable(each), file=out, flush=True)
         if state.phase != shown or (now >= due and state.phase == "running"):
             hint = " (Ctrl-C ends the view)" if state.phase == "waiting" else ""
             print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {line(state, now)}{hint}",
@@ -147,6 +147,12 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
         if state.phase in _OVER:
             return
         sleep(max(_EVERY, watcher.rest))
+
+
+def _first(state: State) -> list[str]:
+    """The report's first screen, without its notice: the phase says whether the run was closed."""
+    shown = state.view.screen
+    return [] if shown is None else first_lines(replace(shown, notice=""))
 
 
 def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:

@@ -397,4 +397,4 @@ def test_rows_that_a_critic_is_fitted_on_are_found_without_batch(fault):
     assert found["actions are stored as sent"]["state"] == ("fault" if fault else "sound")
     assert found["batches are drawn anew"]["state"] == "sound"
     rewards = found["rewards are stored as paid"]
-    assert rewards["state"] == "off" and "reward not handed over" in rewards["proof"]
+    assert rewards["state"] == "off" and "does not hand over reward" in rewards["proof"]

@@ -14,7 +14,9 @@ from torch import nn
 
 import gradlab
 from gradlab.probe.budget import UNSEEN, Budget
+from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.recorder import Episodes, Ring
+from gradlab.probe.parts.rows import Drawn, questions
 from tests.probe import small_loops
 from tests.probe.actor_critics import answers
 
@@ -124,6 +126,32 @@ SOUND: dict[str, Callable[[Row], Row]] = {
     "scaled": lambda row: {"reward": 0.1 * row["reward"] - 3},
     "as Stable-Baselines3 stores actions": lambda row: {"action": row["action"] / 2},
 }
+
+
+@pytest.mark.parametrize(
+    "recorded, rollouts, said",
+    [
+        (False, False, "the environment is not recorded: env = probe.record(env)"),
+        (True, False, "no rows are handed over: probe.batch(observation=…"),
+        (False, True, "a loop that hands over rollouts has no replay"),
+        (True, True, "a loop that hands over rollouts has no replay"),
+    ],
+)
+def test_what_rows_lack_is_said_of_the_loop_as_it_is(recorded, rollouts, said):
+    probe, written, update = probed()
+    if recorded:
+        probe.record(Walk())
+    if rollouts:
+        one = torch.ones(8)
+        probe.rollout(
+            reward=one, value=one, ended=0 * one, last_value=torch.ones(()), advantage=one,
+            discount=0.9, trace=0.9,
+        )  # fmt: skip
+    update()
+    probe.close()
+    found = answers(written)
+    of = [each.name for each in (*questions(None, None), Drawn, Implied)]
+    assert all(found[name]["proof"].startswith(said) for name in of), found
 
 
 @pytest.mark.parametrize("words", FAULTS)

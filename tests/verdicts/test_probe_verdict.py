@@ -253,6 +253,16 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
     assert found.sure == f"{parts} (1 for want of probe.record(env) and probe.batch(…))"
 
 
+def test_checks_that_lack_the_same_have_one_line(first):
+    about = {"update": 100, "step": 99, "threshold": 0.0, "value": 0.0, "looks": 0, "seconds": 0.0,
+             "state": "off"}  # fmt: skip
+    said = [("rewards are stored", "no replay"), ("log π", "none was read"), ("ends", "no replay")]
+    checks = [about | {"number": k, "check": a, "proof": b} for k, (a, b) in enumerate(said)]
+    found = [each.text for each in first(vitals=[window(1)], checks=checks).rest]
+    assert "Rewards are stored; ends: not looked at, no replay." in found
+    assert sum("not looked at" in each for each in found) == 2
+
+
 def test_what_a_check_leaves_open_is_on_the_first_screen(first):
     """Advantages that are off by a share that no named mistake explains."""
     row = {"update": 100, "step": 99, "threshold": 1e-3, "number": 0, "looks": 4, "seconds": 0.1,

@@ -12,12 +12,15 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from gradlab.cli import main
+from gradlab.reporting.kinds import screen_of
 from gradlab.storage.journal import discard, journal_of
+from gradlab.verdicts.screen import lines as first_lines
 from gradlab.watching import showing
 from gradlab.watching.showing import Server, screen
 from gradlab.watching.state import SILENT, Watcher
@@ -119,7 +122,10 @@ def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path, monkeypatch):
     assert [line for line in lines if "final return, 2 seeds" in line]
     assert "  ! iteration 1: seed 0 diverged" in lines
     assert "the run has ended" in lines[-1]
-    assert len(lines) == 6  # empty, one every ten seconds of thirty, the event, the end
+    first = first_lines(replace(screen_of(path), notice=""))
+    assert lines[-1 - len(first) : -1] == first
+    # Beside it: empty, one every ten seconds of thirty, the event, the end.
+    assert len(lines) == 6 + len(first)
     assert "\x1b" not in out.getvalue()
 
 

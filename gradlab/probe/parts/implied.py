@@ -22,7 +22,7 @@ from gradlab.probe.alarms.evidence import IMPLIED
 from gradlab.probe.isolation import undisturbed
 from gradlab.probe.parts.objectives import Twin
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.parts.rows import Matched
+from gradlab.probe.parts.rows import UNRECORDED, Matched
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
@@ -42,10 +42,7 @@ class Implied:
         self._sums: list[tuple[float, float, float]] = []  # r̂ r, r², r_used r of batches
         self._verdicts: list[float] = []
         self._next, self._looks = FIRST, 0
-        self._reason = (
-            "the environment is not recorded, or rows not handed over: env = probe.record(env), "
-            "probe.batch(observation=…, action=…, terminated=…, next_value=…, discount=…)"
-        )
+        self._reason = UNRECORDED
 
     def take(
         self, rows: Matched, given: Mapping[str, Tensor], discount: float | None,

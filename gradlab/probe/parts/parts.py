@@ -67,6 +67,10 @@ _SEARCH = 5  # updates in which all modules are hooked, to find targets
 _AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 _LONGEST = 64  # steps of a window
 _ROW = 100  # updates between two looks at the answers
+_NO_ROWS = (
+    "no rows are handed over: probe.batch(observation=…, action=…, reward=…, next_observation=…, "
+    "terminated=…, next_value=…, discount=…)"
+)
 
 
 class _Check(Protocol):
@@ -390,8 +394,15 @@ class Parts:
             self.log.report(Alarm(answer.kind, answer.message), *self.now())
 
     def _answer(self, check: _Check) -> CheckAnswer:
-        reason = self._failed.get(check.name)
-        return check.answer(self.networks) if reason is None else off(reason)
+        if check.name in self._failed:
+            return off(self._failed[check.name])
+        answer = check.answer(self.networks)
+        if answer.state != "off" or self._sought:
+            return answer
+        rows = isinstance(check, Rows | Drawn | Implied)
+        if self._new and self.advantages.looks and (rows or check is self.algebra):
+            return off("a loop that hands over rollouts has no replay")
+        return off(_NO_ROWS) if rows and self._ring is not None else answer
 
     def _sampled(self) -> MomentSamples:
         networks, pairs = self.networks, self.networks.pairs

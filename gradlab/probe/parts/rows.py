@@ -32,6 +32,7 @@ TRANSFORMED = (
     "fewer than half of the stored observations were seen: where they are transformed, record the "
     "environment outside of wrappers that do it, env = probe.record(Normalise(env))"
 )
+UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
 _ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
@@ -119,16 +120,14 @@ class Rows:
     ) -> None:
         self.name, self.needs, self.count, self.words = name, needs, count, words
         self.least = least
-        self.reason = (
-            f"the environment is not recorded, or {needs} not handed over: "
-            f"env = probe.record(env), probe.batch(observation=…, {needs}=…)"
-        )
+        self.reason = UNRECORDED
         self.hidden = False  # whether too few of the rows are found
         self._given, self._looked, self._found = False, 0, Counter[str]()
 
     def take(self, rows: Matched) -> None:
         column = "following" if self.needs == "next_observation" else self.needs
         self._given |= getattr(rows, column) is not None
+        self.reason = f"probe.batch does not hand over {self.needs}"
         looked, found = self.count(rows)
         self._looked += looked
         self._found.update(found)
@@ -168,10 +167,7 @@ class Drawn:
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
-            return off(
-                "batches are not handed over, or the environment is not recorded: "
-                "env = probe.record(env), probe.batch(observation=…)"
-            )
+            return off(UNRECORDED)
         proof = f"{self._alike} times in a row the same rows (fault: {_REPEATED})"
         if self._looks <= _REPEATED:
             return CheckAnswer("waiting", proof, self._alike, _REPEATED)

@@ -132,12 +132,12 @@ class Advantages:
     name = "advantages are those of GAE"
 
     def __init__(self) -> None:
-        self._found, self._rest, self._looks = "", nan, 0
+        self._found, self._rest, self.looks = "", nan, 0
         self._factors, self._meant = (nan, nan), (nan, nan)  # γ and λ, of the fit and declared
 
     def take(self, rollout: Rollout) -> None:
         """One rollout, as the loop has it."""
-        self._looks += 1
+        self.looks += 1
         size = max(float(rollout.advantage.double().norm()), 1e-300)
         rests = {name: float(each.norm()) / size for name, each in rollout.residuals().items()}
         self._meant = rollout.discount, rollout.trace
@@ -148,7 +148,7 @@ class Advantages:
         self._rest = rests[self._found]
 
     def answer(self, *_: object) -> CheckAnswer:
-        if not self._looks:
+        if not self.looks:
             return off(
                 "advantages are not handed over: probe.rollout(reward=…, value=…, ended=…, "
                 "last_value=…, advantage=…, discount=…, trace=…)"
@@ -158,7 +158,7 @@ class Advantages:
             return CheckAnswer(
                 "open", f"{self._rest:.2g} of the advantages is left by GAE of γ = {gamma:g}, "
                 f"λ = {trace:g}: changed before they were handed over, or of another formula?",
-                self._rest, _ROUNDING, self._looks,
+                self._rest, _ROUNDING, self.looks,
             )  # fmt: skip
         if self._found == "late":
             return off(
@@ -168,10 +168,10 @@ class Advantages:
             )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
         if self._found in ("", "normalised"):
-            return CheckAnswer("sound", proof, self._rest, _ROUNDING, self._looks)
+            return CheckAnswer("sound", proof, self._rest, _ROUNDING, self.looks)
         words = _FORMULAS.get(self._found) or _factors(*self._factors, *self._meant)
         return CheckAnswer(
-            "fault", proof, self._rest, _ROUNDING, self._looks, ADVANTAGE,
+            "fault", proof, self._rest, _ROUNDING, self.looks, ADVANTAGE,
             f"the advantages {words}",
         )  # fmt: skip
 
@@ -354,8 +354,8 @@ class LossWeights:
         self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._reason = (
-            "the environment is not recorded, or advantages not handed over: "
-            "env = probe.record(env), probe.rollout(…)"
+            "the environment is not recorded, or no rollout handed over since: "
+            "env = probe.record(env), then probe.rollout(…)"
         )
 
     @property
@@ -372,8 +372,8 @@ class LossWeights:
             self._ring = None
             self._reason = (
                 "the rollout's rewards are not those of the newest recorded steps, in their order: "
-                "record outside of wrappers that scale, env = probe.record(Normalise(env)), and "
-                "reset in the step that ends an episode"
+                "record outside of wrappers that scale, env = probe.record(Normalise(env)), move a "
+                "scale of the loop's own into one, and reset in the step that ends an episode"
             )
             return
         if len(self._columns) != ring.size:

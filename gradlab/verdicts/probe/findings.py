@@ -136,15 +136,26 @@ def _signal(run: ProbeRun) -> Sentence | None:
 
 
 def _checked(run: ProbeRun) -> Iterator[Sentence]:
-    """Of every check of the loop's parts its answer, its proof, on how many looks, and its cost."""
-    for k in range(len(run.checks.get("number", ()))):
-        row = {name: str(column[k]) for name, column in run.checks.items()}
+    """Of every check of the loop's parts its answer, its proof, on how many looks, and its cost;
+    those that have not looked for one and the same reason in one line."""
+    rows = [
+        {name: str(column[k]) for name, column in run.checks.items()}
+        for k in range(len(run.checks.get("number", ())))
+    ]
+    off: dict[str, list[str]] = {}
+    for row in rows:
+        if row["state"] == "off":
+            off.setdefault(row["proof"], []).append(row["check"])
+    for row in rows:
+        alike = off.get(row["proof"], [row["check"]])
+        if row["check"] != alike[0]:
+            continue
         state, looks = row["state"], int(float(row["looks"]))
         share = float(row["seconds"]) / run.seconds if run.seconds > 0 else np.nan
         known = looks and np.isfinite(share)
         cost = f"{looks} looks, {percent(share)} of the time" if known else ""
         answer = f"{_STATES.get(state, 'yes')}, {row['proof']}"
-        yield finding("part", state in ("sound", "fault"), capital(row["check"]), answer, cost)
+        yield finding("part", state in ("sound", "fault"), capital("; ".join(alike)), answer, cost)
 
 
 def _cost(run: ProbeRun) -> Sentence | None:
