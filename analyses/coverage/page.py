@@ -121,8 +121,13 @@ def _named(row: pd.Series) -> str:
 def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> str:
     lines = ["# Coverage of nominal 95% intervals", ""]
     state = " so far" if verdict["not_measured"] else ""
-    lines += [f"Criterion{state}: {'holds' if verdict['holds'] else 'refuted'}.", ""]
     cells, bias, flags = judged["cells"], judged["squared bias"], judged["flags"]
+    lines += [
+        f"Intervals hold the true value in {cells['mean']:.1%} of repetitions, on average over the "
+        f"{cells['judged']:,} cells that are not flagged. Criterion{state}: "
+        f"{'holds' if verdict['holds'] else 'refuted'}.",
+        "",
+    ]
     averages = judged["small N"]["averages"]
     assert isinstance(averages, dict)
     plain = table[table["quantity"] == REFERENCE]["coverage"].mean()
@@ -131,9 +136,9 @@ def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> 
     under = f" Under it: {'; '.join(short)}." if short else ""
     sentences = {
         "cells": f"every cell that is not flagged at least {CELL:.2f} less two standard errors: "
-        f"{cells['judged']} cells, {cells['mean']:.3f} on average, least {cells['least']:.3f} "
-        f"({cells['least_at']}) of those with {MANY} repetitions or more, of the others "
-        f"{cells['mean_of_few']:.3f} on average; {cells['flagged']} are flagged.{under}",
+        f"least {cells['least']:.3f} ({cells['least_at']}) of those with {MANY} repetitions or "
+        f"more, of the others {cells['mean_of_few']:.3f} on average; {cells['flagged']} are "
+        f"flagged.{under}",
         "small N": f"averages of at least {AVERAGE:.2f} from N = 64 on: "
         + "; ".join(f"{name} {mean:.3f}" for name, mean in averages.items())
         + ".",

@@ -326,9 +326,9 @@ def page(whole: pd.DataFrame) -> str:
     wide = shown.pivot(index=["world", "n", "strata", "flags"], columns="quantity", values="missed")
     cover = shown.pivot(index=["world", "n", "strata"], columns="quantity", values="coverage")
     lines = [
-        "# Rare events", "",
+        "# Rare events", "", *verdict(whole), "",
         "`python -m analyses.coverage.rare_events`: shares of runs over five estimators; "
-        "criterion in the docstring.", "", *verdict(whole), "", NOTE, "",
+        "criterion in the docstring.", "", NOTE, "",
         "Flags without rare starts:", "", _markdown(flags[["world", "n", "runs", "flags"]]), "",
         "Misses without a flag:", "", _markdown(wide[list(QUANTITIES)].reset_index()), "",
         "Coverage, whatever is flagged:", "", _markdown(cover[list(QUANTITIES)].reset_index()), "",
