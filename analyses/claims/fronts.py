@@ -171,8 +171,8 @@ FRONTS = (
     ),
     Front(
         "paths", "first-order/README.md",
-        "**No window is told from another on Hopper.** Of six horizons a small step along "
-        "`shac`'s gradient gains by its mean of five seeds at h = 16 alone, {gain} when "
+        "**No window is shown to differ from another on Hopper.** Of six horizons h = 16 alone "
+        "gains by a small step along `shac`'s gradient, as the mean of five seeds: {gain}, "
         "corrected for the choice of one of six. Training at 16 instead of 32 changes the final "
         "return by {trained}",
         {"gain": BestOf("first-order/window-gains-hopper.csv", "horizon", "16", "gain"),
