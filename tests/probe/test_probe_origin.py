@@ -300,8 +300,8 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE) -> dict[str, Any]:
             carried = delta + GAMMA * trace * (1 - e[t]) * carried
             advantage[t], following = carried, v[t]
         probe.rollout(
-            reward=r, value=v, ended=e, last_value=last, advantage=advantage, discount=GAMMA,
-            trace=trace,
+            reward=0.1 * r if fault == "scaled" else r, value=v, ended=e, last_value=last,
+            advantage=advantage, discount=GAMMA, trace=trace,
         )  # fmt: skip
         goal = advantage + v
         w = {"returns": goal, "after": advantage.roll(-1, 0), "before": advantage.roll(1, 0)}.get(
@@ -343,6 +343,11 @@ def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete
     assert found["state"] == ("fault" if words else "sound")
     assert bool(found["causes"]) == bool(words) and all(words in each for each in found["causes"])
     assert found["value"] > 0.35 or words
+
+
+def test_a_loop_that_scales_its_reward_by_itself_is_told_what_to_do():
+    found = ppo("scaled", False)
+    assert found["state"] == "off" and "move a scale of the loop's own into one" in found["proof"]
 
 
 @pytest.mark.parametrize(("trace", "discrete"), [(0.0, False), (0.8, False), (TRACE, True)])
