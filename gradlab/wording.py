@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Context
 from math import ceil, isfinite, isnan
 from typing import Any
 
@@ -138,13 +139,25 @@ def updates(count: int) -> str:
 
 def stepping(optimizer: str, rate: float) -> str:
     """Adam at 1.5e-4"""
-    digits, _, power = f"{rate:.1e}".partition("e")
-    return f"{_OPTIMIZERS.get(optimizer, optimizer)} at {float(digits):g}e{int(power)}"
+    return f"{_OPTIMIZERS.get(optimizer, optimizer)} at {_power(rate)}"
 
 
 def two(value: float) -> str:
-    """Two significant digits, without an exponent where that is short."""
-    return f"{float(f'{value:.2g}'):g}" if abs(value) < 1e5 else f"{value:.1e}"
+    """Two significant digits: 0.021, 12,000; 2.2e-7 and 1.4e6 where that is shorter."""
+    if not isfinite(value) or value == 0 or 1e-4 <= abs(value) < 1e5:
+        rounded = float(f"{value:.2g}")
+        return f"{rounded:,g}" if abs(rounded) >= 1e4 else f"{rounded:g}"
+    return _power(value)
+
+
+def below(value: float) -> str:
+    """Two significant digits, rounded up: a bound must stay one."""
+    return two(float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(value)))
+
+
+def _power(value: float) -> str:
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
 
 
 def times(ratio: float) -> str:

@@ -43,7 +43,7 @@ def further(more: int | None, of: str = "starts") -> str:
     """The same of a count: 0 where the present ones should do, None where none is affordable."""
     if more is None:
         return f"no affordable number of {of} would"
-    return f"about {rounded_up(more)} more {of} would" if more else "a few more would"
+    return f"about {rounded_up(more):,} more {of} would" if more else "a few more would"
 
 
 def capital(text: str) -> str:

@@ -13,7 +13,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict
 from gradlab.verdicts.probe.first_screen import screen
 from gradlab.verdicts.probe.returns import void
-from gradlab.wording import span, two
+from gradlab.wording import below, span, two
 from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
 
 
@@ -316,3 +316,16 @@ def test_no_gradient_whose_direction_is_unknown_is_weighed_above_another(
     row["cosine_low"][cell] = low
     run = load(written(tmp_path / "run.h5", everything() | {"alarms": [], "measured": [row]}))
     assert (words in screen(run).headline) == weighs
+
+
+def test_a_number_has_two_digits_thousands_apart_and_a_short_exponent():
+    said = {
+        0.021: "0.021",
+        16000: "16,000",
+        99_999: "100,000",
+        2.19e-7: "2.2e-7",
+        -1.44e6: "-1.4e6",
+    }
+    assert {value: two(value) for value in said} == said
+    assert below(2.11e-7) == "2.2e-7" and below(0.0301) == "0.031"  # no bound below its number
+    assert below(float("nan")) == "nan"

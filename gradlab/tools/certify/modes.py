@@ -22,6 +22,7 @@ from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
 from gradlab.tools.certify.evaluation import Points
 from gradlab.tools.certify.result import Finding, Kind
+from gradlab.wording import below
 
 SMOOTH = 64  # points
 _STEPS = (1e-4, 3e-5)  # of the points' size, of second differences
@@ -43,7 +44,7 @@ def mode_findings(
         except _REFUSED as refusal:
             tried[name] = f"not offered: {in_short(refusal)}"
             continue
-        tried[name] = f"off by up to {error:.1g}"
+        tried[name] = f"off by up to {below(error)}"
         if error > fail_above:
             text = sentence.format(f"{100 * min(error, 1):.2g}")
             found.append(Finding(name, "note", text, error))

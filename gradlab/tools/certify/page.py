@@ -12,6 +12,7 @@ from gradlab.reporting.numbers import folded
 from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.tools.certify.result import SYMBOLS, Certification
 from gradlab.verdicts.screen import Fact, Light, Screen
+from gradlab.wording import below
 
 _HEADINGS = {
     "source": "derivatives by",
@@ -98,7 +99,7 @@ def screen(certificate: Certification) -> Screen:
     """The verdict and its three numbers."""
     smooth = certificate.table()["stratum"] != "onset"
     away = ", away from kinks" if smooth.any() else ""
-    examined, largest = _examined(certificate), f"{certificate.largest:.3g}"
+    examined, largest = _examined(certificate), below(certificate.largest)
     how = "‖J − D‖ / ‖D‖ of a block, J the simulator's, D certified differences of its step"
     numbers = (
         Fact(f"{examined} examined", str(certificate.facts["states"]), certificate.facts["starts"]),

@@ -17,7 +17,7 @@ import pandas as pd
 from gradlab import validation
 from gradlab.errors import InputError, imported
 from gradlab.verdicts.screen import unsaid
-from gradlab.wording import listed
+from gradlab.wording import below, listed
 
 BLOCKS = ("A", "B", "r_s", "r_a")
 SYMBOLS = {
@@ -163,13 +163,13 @@ class Certification:
         if not self.shown:
             return (
                 f"Use the derivatives of {self.system} with care: differences of {self._whose} err "
-                f"by up to {largest:.2g}{away}, more than the tolerated {self.fail_above:g}."
+                f"by up to {below(largest)}{away}, more than the tolerated {self.fail_above:g}."
             )
         at = f"{self.facts['states']} {'inputs' if self.of_function else 'states'}"
         helps = "" if self.of_function else " Whether a step along them helps: `gradlab measure`."
         return (
             f"Use the derivatives of {self.system}: they are those of {self._whose}. 95% of the "
-            f"relative errors are below {max(1e-16, largest):.3g}{away}, at {at}.{helps}"
+            f"relative errors are below {below(max(1e-16, largest))}{away}, at {at}.{helps}"
         )
 
     @property

@@ -125,7 +125,7 @@ def _enough(undecided: Sequence[Agreement]) -> str:
     few, most = (rounded_up(end(counts, default=0)) for end in (min, max))
     if few == most:
         return f"{further(max(counts, default=None), 'trajectories')} decide"
-    return f"about {few}–{most} more trajectories would decide"
+    return f"about {few:,}–{most:,} more trajectories would decide"
 
 
 def _gap(each: Agreement) -> str:
@@ -157,11 +157,11 @@ def _referee(run: LogsRun) -> list[Sentence]:
         size, few, most = referee(own)
         enough = f"{SUPPORTED:g} needs "
         if size is None or most is None:
-            few_ = "an unknown number of" if few is None else f"at least {rounded_up(few)}"
+            few_ = "an unknown number of" if few is None else f"at least {rounded_up(few):,}"
             enough, decided = f"too noisy to referee, {enough}{few_} trajectories", False
         else:
-            ends = f"CI {rounded_up(few or 1)}–{rounded_up(most)}"
-            enough += f"about {rounded_up(size)} trajectories ({ends})"
+            ends = f"CI {rounded_up(few or 1):,}–{rounded_up(most):,}"
+            enough += f"about {rounded_up(size):,} trajectories ({ends})"
             decided = own.high < SUPPORTED
     plain = numbers(run, "gradient", "variance", "score without baseline").get(h)
     variance = numbers(run, "gradient", "variance", "score").get(h)

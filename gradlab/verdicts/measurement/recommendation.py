@@ -368,7 +368,7 @@ def _more(facts: Facts, more: int | None) -> str:
     if seconds > _DAY:
         return " (needs starts for more than a day)"
     price = f", {duration(seconds)}" if isfinite(seconds) else ""
-    return f" (about {rounded_up(more)} more starts needed{price})"
+    return f" (about {rounded_up(more):,} more starts needed{price})"
 
 
 def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None) -> Screen:

@@ -84,7 +84,7 @@ def jumps(profile: Profile) -> list[Sentence]:
     ends = span(float(found.gap_low[UPDATE]), float(found.gap_high[UPDATE]))
     n = f"N = {found.samples}"
     more = (
-        f"; about {rounded_up(found.missing)} more starts would tell" if found.missing > 0 else ""
+        f"; about {rounded_up(found.missing):,} more starts would tell" if found.missing > 0 else ""
     )
     text = {
         "harmful": f"The return is discontinuous ({where}): {holds}.",

@@ -66,7 +66,7 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
         todo.append((f"Read its {len(run.events)} event{'s' * (len(run.events) > 1)} first", ""))
     if result.peak > first > result.median:
         reason = f"the median return was {two(result.peak)} there"
-        todo.append((f"Stop earlier, near iteration {result.peak_at}", reason))
+        todo.append((f"Stop earlier, near iteration {result.peak_at:,}", reason))
     if 0 < k < n and result.failed:
         one, seeds = len(result.failed) == 1, listed([str(s) for s in result.failed], _NAMED)
         reason = f"{'it ends' if one else 'they end'} no better than before training"
@@ -99,7 +99,7 @@ def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
     settings = run.config["settings"]
     n = len(result.seeds)
     how = (
-        f"Median over the seeds of the return at iteration {result.iterations}: the mean over "
+        f"Median over the seeds of the return at iteration {result.iterations:,}: the mean over "
         f"{settings.get('evaluation_starts')} fixed starts of {settings.get('episode')} steps "
         f"(evaluations/return_mean)."
     )
@@ -107,7 +107,7 @@ def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
     last = Fact(f"final return, {n} seed{'s' * (n > 1)}{ends}", two(result.median), how)
     took = float(run.seconds[-1])
     when = Fact(
-        f"for {result.iterations} iterations, all seeds", duration(took),
+        f"for {result.iterations:,} iterations, all seeds", duration(took),
         "Wall time at the last evaluation (evaluations/seconds).",
     )  # fmt: skip
     return (last, *_goal(run), when)
@@ -124,7 +124,7 @@ def _goal(run: Training) -> list[Fact]:
     goal = next((each for each in reversed(goals) if counts[each] >= half), goals[0])
     reached = first_reached(run, goal)
     trained = reached[reached > run.iteration[0]]
-    at = f" by iteration {np.median(trained):.0f}" if len(trained) else ""
+    at = f" by iteration {np.median(trained):,.0f}" if len(trained) else ""
     text = f"{counts[goal]} of {len(run.seeds)}"
     how = "Seeds whose return came to be at least the goal; iteration: the median of their first."
     return [Fact(f"seeds reach the goal {goal:g}{at}", text, how)]

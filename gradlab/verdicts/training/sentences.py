@@ -166,7 +166,7 @@ def _final(run: Training, name: str) -> Sentence:
     return Sentence(
         "return",
         True,
-        f"{name} on {run.task}: return {seeds} after {int(run.iteration[-1])} iterations "
+        f"{name} on {run.task}: return {seeds} after {int(run.iteration[-1]):,} iterations "
         f"({middle}; mean ± standard error over {settings['evaluation_starts']} fixed starts of "
         f"{settings['episode']} steps that {settings['at_end']} at terminal states; termination in "
         f"training: {settings['termination']}, reward scale: {settings['reward_scale']:g}).",
@@ -180,7 +180,7 @@ def _goals(run: Training, name: str) -> list[Sentence]:
         count = int(np.isfinite(reached).sum())
         when = ""
         if count:
-            when = f", at iteration {np.nanmedian(reached):.0f} in the median of those"
+            when = f", at iteration {np.nanmedian(reached):,.0f} in the median of those"
             if np.nanmax(reached) == run.iteration[0]:
                 when = ", before any update"
         told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
@@ -194,7 +194,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
         return []
     last = {name: errors[name][-1, :, -1] for name in ("relative_mse", "bias2", "mse", "cosine")}
     finite = np.isfinite(last["relative_mse"])
-    where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1])}"
+    where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1]):,}"
     if not finite.any():
         reasons = errors.get("truth_reason")  # what stood in the way of the newest truth
         why = "" if reasons is None or not str(reasons[-1]) else f": {reasons[-1]}"
@@ -354,7 +354,7 @@ def _weights(run: Training, name: str) -> Sentence:
         if (outcome == code).any()
     )
     parts = [
-        f"{name}: measured {run.config['algorithm']['weights']['follow']} at iteration {last}: "
+        f"{name}: measured {run.config['algorithm']['weights']['follow']} at iteration {last:,}: "
         f"{named}{', medians of the seeds' if len(run.seeds) > 1 else ''}",
         over,
         f"{(outcome == SWITCHED).sum()} of {outcome.size} measurements put others in force"
