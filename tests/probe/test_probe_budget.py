@@ -416,6 +416,15 @@ def test_sound_advantages_are_sound_normalised_or_not(gamma, trace, scale):
     assert told(r | {"advantage": summed(r, gamma, trace)}, "rollout")[0]["state"] == "sound"
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_rollout_of_a_few_steps_is_no_proof_of_a_factor_or_of_a_scale(steps):
+    r = {name: x[:steps, :1] if torch.is_tensor(x) and x.ndim == 2 else x
+         for name, x in rollout().items()}  # fmt: skip
+    r |= {"last_value": r["last_value"][:1], "advantage": torch.randn(steps, 1)}
+    found, alarms = told(r, "rollout")
+    assert found["state"] == "open" and not alarms
+
+
 def test_advantages_that_are_off_by_no_named_mistake_are_open():
     r = rollout()
     torch.manual_seed(2)

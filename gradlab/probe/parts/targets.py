@@ -265,11 +265,11 @@ class Rollout:
 
 def _solved(left: Tensor, *columns: Tensor) -> tuple[list[float], float]:
     """Least squares and the norm of what they leave; NaN where columns are nearly one and the
-    same."""
+    same, or where so few rows would fit anything."""
     held = torch.stack(columns, 1).cpu().numpy()
     held, y = held / np.maximum(sizes := np.linalg.norm(held, axis=0), 1e-300), left.cpu().numpy()
     found, *_, singular = np.linalg.lstsq(held, y, rcond=None)
-    if not (np.isfinite(found).all() and singular.min() > _APART):
+    if len(y) < LEAST or not (np.isfinite(found).all() and singular.min() > _APART):
         return [nan] * len(columns), nan
     return (found / sizes).tolist(), float(np.linalg.norm(y - held @ found))
 
