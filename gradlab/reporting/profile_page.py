@@ -258,6 +258,8 @@ def _gain(
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
         )
+        if len(close) > 1:
+            caption += " Ring: the best horizon; shade along the line: those practically as good."
         drawn_panels.append(panel("gain", _GAIN, caption, drawn))
     elif realised is not None:
         caption = "Returns before and after one step of equal length along each gradient."
