@@ -83,7 +83,7 @@ def family_table(rows: Sequence[Row], family: str) -> str:
             for name in lq.ARMS}  # fmt: skip
     heads = [
         "arm", "share, 200 updates", "median", "below start", "− best fixed",
-        "better, worse by .02", "held", "steps, of fixed's", "share, equal steps", "− best fixed",
+        "better, worse by 0.02", "held", "steps, of fixed's", "share, equal steps", "− best fixed",
     ]  # fmt: skip
     lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
     for name in [BEST, BEST_HELD, *lq.ARMS]:
