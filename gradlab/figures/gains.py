@@ -188,7 +188,7 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, int], close: Sequenc
     band = np.isin(x, list(close))
     ax.plot(x[band], y[band], color=INK, lw=13, alpha=0.15, solid_capstyle="round", zorder=1.2,
             label="__")  # fmt: skip
-    ax.plot(x[ring], y[ring], marker="o", ms=17, color=INK, alpha=0.3, zorder=1.2, label="__")
+    ax.plot(x[ring], y[ring], marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2, label="__")
 
 
 def _dots(

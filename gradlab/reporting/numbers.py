@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -107,10 +108,18 @@ def number(value: object) -> str:
         if math.isnan(value):
             return "–"
         if _ROUNDING < (left := 1 - abs(value)) < _HIDDEN:  # a cosine is never rounded to 1
-            return f"1 − {left:.1g}" if value > 0 else f"−1 + {left:.1g}"
-        # 11500, not 1.15e+04
-        return signed(f"{float(f'{value:.4g}'):g}" if math.isfinite(value) else f"{value:+}")
+            near = _power(f"{left:.1g}")
+            return f"1 − {near}" if value > 0 else f"−1 + {near}"
+        if not math.isfinite(value):
+            return signed(f"{value:+}")
+        rounded = float(f"{value:.4g}")  # 11,500, not 1.15e+04
+        return signed(_power(f"{rounded:,g}" if abs(rounded) >= 1e4 else f"{rounded:g}"))
     return escape(str(value))
+
+
+def _power(text: str) -> str:
+    """2.19e-7, not 2.19e-07."""
+    return re.sub(r"e\+?(-?)0*", r"e\1", text)
 
 
 def folded(

@@ -189,7 +189,8 @@ def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
 
 def test_cells_hold_their_value_and_show_a_minus_and_whole_thousands() -> None:
     assert numbers.cell(-7.25) == '<td data-v="-7.25">−7.25</td>'
-    assert numbers.cell(12500.0) == '<td data-v="12500.0">12500</td>'
+    assert numbers.cell(12500.0) == '<td data-v="12500.0">12,500</td>'
+    assert numbers.cell(2.19e-7) == '<td data-v="2.19e-07">2.19e-7</td>'
     assert numbers.cell("mpg-v2 at -3") == '<td class="words">mpg-v2 at -3</td>'
     assert numbers.cell(float("nan")).endswith(">–</td>")
     head = numbers.sortable(("run", "n"), [[numbers.cell("a"), numbers.cell(1)]])
@@ -197,7 +198,7 @@ def test_cells_hold_their_value_and_show_a_minus_and_whole_thousands() -> None:
 
 
 def test_a_number_near_one_is_never_rounded_to_it() -> None:
-    near = {1 - 3e-6: "1 − 3e-06", 1e-5 - 1: "−1 + 1e-05", 0.9994: "0.9994", 1.0: "1"}
+    near = {1 - 3e-6: "1 − 3e-6", 1e-5 - 1: "−1 + 1e-5", 0.9994: "0.9994", 1.0: "1"}
     assert {value: numbers.number(value) for value in near} == near
     assert numbers.number(1 - 1e-15) == "1"  # rounding of the machine
 

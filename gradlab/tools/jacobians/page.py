@@ -28,7 +28,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
-from gradlab.wording import percent, span, steps, two
+from gradlab.wording import below, percent, span, steps, two
 from gradlab.wording import ratio as sized
 
 _BLOCKS = ("A", "B", "r_s", "r_a")
@@ -63,7 +63,7 @@ def _certificate(run: JacobianRun) -> Sentence:
     if not known:
         return finding("certificate", False, what, "none can be used", samples, *lost)
     worst, block = max(known)
-    quality = f"certified to {worst:.1g} ({block}, 95th percentile)"
+    quality = f"certified to {below(worst)} ({block}, 95th percentile)"
     if run.notes.get("derivatives") == "exact":
         quality = "its own derivatives"
     share = number(run, "certificate", "flagged share")
