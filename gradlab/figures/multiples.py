@@ -125,6 +125,9 @@ def several_quantities(
                 ax.plot(
                     x, y, color=look.colour, linestyle=look.dash, linewidth=1.4, label=look.label
                 )
+                together = mine[mine["seed"] == "all"].sort_values("iteration")
+                low, high = (together[c].to_numpy(float) for c in ("ci_low", "ci_high"))
+                hidden_band(ax, x, low, high, look)
         _dress_cell(ax, label)
         if len(rows) and (rows["value"] > 0).all():
             ax.set_yscale("log")

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gradlab import figures
-from gradlab.figures.multiples import best_first
+from gradlab.figures.multiples import best_first, several_quantities
 from gradlab.reporting.figure_data import COLUMNS, drawn, hovers
 from tests import planted
 from tests.planted_remedies import TABLE
@@ -146,3 +146,6 @@ def test_a_pointer_meets_intervals_that_are_not_drawn_and_take_no_room() -> None
         figure.draw_without_rendering()
         assert ax.get_ylim()[1] < 10
         assert "bad, 1: 4 (95%: −496 to 504)" in {text for *_, text in hovers(figure)}
+    figure = several_quantities(Figure(layout="constrained"), table, {"return": "return"}, "")
+    figure.draw_without_rendering()
+    assert "bad, 1: 4 (95%: −496 to 504)" in {text for *_, text in hovers(figure)}
