@@ -142,7 +142,7 @@ def test_a_policy_of_which_the_optimiser_holds_a_part_is_told_with_the_rest():
     loop.moves = torch.optim.Adam(list(loop.actor.parameters())[2:], 1e-3)
     loop.run(loop.probe())
     ((at, words), *_) = loop.told("actor moves in part")
-    assert at == 100 and words.startswith("0.weight, 0.bias had a gradient")
+    assert at == 100 and words.startswith("the policy's 0.weight, 0.bias had a gradient")
 
 
 @pytest.mark.parametrize("share", [1.0, 1e-6])

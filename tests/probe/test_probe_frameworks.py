@@ -352,6 +352,9 @@ def test_the_share_is_kept_on_the_true_clock(share, monkeypatch):
     parts = probe._parts  # whose first looks are made whatever they cost, too
     grace = GRACE * probe.budget._always / probe.budget._looks / 2.0
     grace += min(GRACE / max(parts._looks, 1), 1.0) * parts._own / 2.0
+    grace += (
+        probe._updates._recorders.price / 2.0
+    )  # all objects are searched once, whatever it costs
     grace += parts_of_a_loop.LOAN * share * (parts._looks <= parts_of_a_loop.FIRST)  # a loan, open
     # What is tested at every update takes a tenth of this tiny loop; looks do not yield to it.
     assert probe.budget.governed <= ((1 + GUARDED) * share + grace) * probe.budget.elapsed
