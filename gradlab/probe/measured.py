@@ -172,7 +172,7 @@ def _growth(M: Array, skip: chains.Flags) -> dict[str, Any]:
     beyond = (_FLOAT32 - norm[-1]) / exponent if exponent > 0 else np.inf
     return {
         "lyapunov": exponent,
-        "lyapunov_se": float(rate.se[0]),
+        "lyapunov_se": float(np.hypot(rate.se[0], chains.swing(chains.second_half(norm)))),
         "lyapunov_horizon": 1 / exponent if exponent > 0 else np.inf,
         "chain_norm": norm / np.log(10),
         "chain_condition": float(spread / np.log(10)),

@@ -9,7 +9,9 @@ Jacobi rotations of the triangle's rows, which find graded singular values to hi
 than two.
 
 Exponents are slopes over the second half of the window: the first half holds the transient of
-non-normal matrices and the turning of the directions.
+non-normal matrices and the turning of the directions. Modes that turn let ln σ_k swing about its
+line for good, so that a slope over n steps is off by about its swing over n (`swing`), which no
+number of starts shows.
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ def exponents(logs: _Array, skip: Flags | None = None) -> _Array:
         skip: [H, N], steps that were passed over and do not count.
 
     Returns:
-        [N, d], largest first; NaN where no step of the second half counts, −inf where the product
-        is singular.
+        [N, d], in the order of the singular values; NaN where no step of the second half counts,
+        −inf where the product is singular.
     """
     H, n = logs.shape[0] - 1, logs.shape[1]
     half = H // 2
@@ -67,8 +69,21 @@ def exponents(logs: _Array, skip: Flags | None = None) -> _Array:
     steps = counted[half:].sum(0).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = (logs[H] - logs[half]) / steps[:, None]
-    slope = np.where(np.isneginf(logs[H]), -np.inf, slope)
-    return np.asarray(-np.sort(-slope, axis=1))
+    return np.asarray(np.where(np.isneginf(logs[H]), -np.inf, slope))
+
+
+def second_half(curves: _Array) -> _Array:
+    """The part of curves [H + 1, ...] whose slopes are the exponents."""
+    return curves[(len(curves) - 1) // 2 :]
+
+
+def swing(late: _Array) -> _Array:
+    """Range of what a line leaves of curves [n + 1, ...], per step, [...]."""
+    steps = len(late) - 1
+    share = np.arange(steps + 1).reshape(-1, *[1] * (late.ndim - 1)) / steps
+    with np.errstate(invalid="ignore"):  # −inf where a product is singular
+        left = late - late[0] - share * (late[-1] - late[0])
+    return np.asarray(np.nan_to_num(np.ptp(left, axis=0)) / steps)
 
 
 def product_error(true: _Array, model: _Array, skip: Flags | None = None) -> _Array:

@@ -22,7 +22,7 @@ from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
 from gradlab.tools.certify.evaluation import Points
 from gradlab.tools.certify.result import Finding, Kind
-from gradlab.wording import below
+from gradlab.wording import below, percent
 
 SMOOTH = 64  # points
 _STEPS = (1e-4, 3e-5)  # of the points' size, of second differences
@@ -46,17 +46,17 @@ def mode_findings(
             continue
         tried[name] = f"off by up to {below(error)}"
         if error > fail_above:
-            text = sentence.format(f"{100 * min(error, 1):.2g}")
+            text = sentence.format(percent(min(error, 1.0)))
             found.append(Finding(name, "note", text, error))
     return found, tried
 
 
 _FORWARD = (
-    "Forward mode gives another derivative than reverse mode, by up to {}%: torch.func.jvp and "
+    "Forward mode gives another derivative than reverse mode, by up to {}: torch.func.jvp and "
     "jacfwd of this step are wrong."
 )
 _SECOND = (
-    "Second derivatives are not those of the first, by up to {}%: a backward pass that is not "
+    "Second derivatives are not those of the first, by up to {}: a backward pass that is not "
     "differentiated itself spoils gradient penalties and losses on derivatives."
 )
 

@@ -17,6 +17,7 @@ typical one. Steps whose Jacobian failed its certificate are passed over.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from math import log
 
@@ -156,13 +157,17 @@ def add_growth(rows: RowCollector, visited: Visited, discount: float, progress: 
         progress("products of Jacobians", done, 3)
         logs = chains.log_singular_values(M, skip)
         H, d = logs.shape[0] - 1, logs.shape[2]
+        curves = []
         for k in range(d):
             means = over_groups.mean(_by_group(logs[:, :, k].T, visited))
+            curves.append(means.value)
             rows.add(
                 "growth", "ln σ", means, At(block=loop, output=str(k + 1), step=np.arange(H + 1))
             )
         rates = chains.exponents(logs, skip)
         rate = over_groups.mean(_by_group(rates, visited))
+        off = chains.swing(chains.second_half(np.stack(curves, axis=1)))
+        rate = replace(rate, low=rate.low - off, high=rate.high + off)
         order = [str(k + 1) for k in range(rates.shape[1])]
         rows.add("exponent", "λ", rate, At(block=loop, output=order))
         _add_horizons(rows, loop, logs, rate, visited)
@@ -257,19 +262,22 @@ def _add_doubling(
 
 def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, float]:
     """½ slope of ln E σ_1² over the second half of the window, with its interval."""
-    H = len(logs) - 1
-    ends = logs[[H // 2, H], :, 0]
-    top = ends.max(1, keepdims=True)
-    squares = over_groups.group_sums(np.exp(2 * (ends - top)).T, visited.group)
+    late = chains.second_half(logs[:, :, 0])
+    top = late.max(1, keepdims=True)
+    squares = over_groups.group_sums(np.exp(2 * (late - top)).T, visited.group)
 
-    def slope(sums: Array) -> Array:
+    def curve(sums: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            grown = np.log(sums[..., 1]) - np.log(sums[..., 0])
-        return np.asarray((0.5 * grown + top[1, 0] - top[0, 0]) / (H - H // 2))
+            return np.asarray(0.5 * np.log(sums) + top[:, 0])
 
-    value = float(slope(squares.sum(0)))
+    def slope(curves: Array) -> Array:
+        return np.asarray((curves[..., -1] - curves[..., 0]) / (len(late) - 1))
+
+    own = curve(squares.sum(0))
+    value = float(slope(own))
     with np.errstate(invalid="ignore"):  # without the fastest start nothing may be left
-        half = Z * jackknife_se(slope(squares.sum(0) - squares))
+        half = Z * jackknife_se(slope(curve(squares.sum(0) - squares)))
+    half += float(chains.swing(own))
     return value, value - half, value + half
 
 
