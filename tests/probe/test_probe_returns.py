@@ -455,6 +455,8 @@ def rows_of(means: list[float], window: int = WINDOW) -> list[dict[str, Any]]:
 def test_the_light_follows_the_return(means, light, said, tmp_path):
     screen = told(tmp_path, returns=rows_of(means))
     assert screen.light == light and said in screen.headline
+    # A rise of 1 ± 0.72 is shown at 95%, and no green light.
+    assert ("with 99.8% confidence" in screen.sure) == (means == [0.0, 1.0])
 
 
 @pytest.mark.parametrize(

@@ -260,8 +260,10 @@ def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Scree
     lead = "Watch the return" if change.direction == "fell" else "Train on"
     said = f"{lead}: {lately.text[0].lower()}{lately.text[1:]}"
     text = " ".join(filter(None, (said, lately.count))) + "".join(_open(run)) + _weight(run)
-    fell = "it fell lately" if change.direction == "fell" else "not shown above its first window"
-    sure = f"no alarm; {fell}"
+    unsure = "not shown above its first window"
+    if lately.since.direction == "rose":
+        unsure += " with 99.8% confidence"
+    sure = f"no alarm; {'it fell lately' if change.direction == 'fell' else unsure}"
     if lately.raised:
         sure = "the return is above its first window (99.8% confidence)"
     light: Light = "act" if lately.raised and not _open(run) else "choose"
