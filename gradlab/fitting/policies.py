@@ -90,8 +90,8 @@ def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
         K = np.linalg.solve(R + discount * B.T @ P @ B, discount * B.T @ P @ A + S.T)
     except (np.linalg.LinAlgError, ValueError) as error:
         raise InputError(
-            "no policy was given, and none could be made: the model has no discounted Riccati "
-            "feedback at the reference state; pass a policy of your own"
+            "no policy was given, and none could be made: no linear feedback (discounted Riccati) "
+            "stabilises the task at its reference state; pass a policy of your own"
         ) from error
     return torch.from_numpy(K)
 
