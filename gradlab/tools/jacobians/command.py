@@ -32,8 +32,8 @@ _PRIOR = "The model is the task's own prior; --model FILE compares another."
 class JacobiansCommand:
     """Where are a model's Jacobians wrong, and how far may they be chained?
 
-    Certifies the simulator's Jacobians, compares the model's with them, and measures the growth of
-    their products along a rollout.
+    Compares the model's Jacobians with the simulator's, and measures the growth of their products
+    along a rollout. Those by differences are certified; a simulator's own: `gradlab certify`.
 
         gradlab jacobians inverted_pendulum
         gradlab jacobians Hopper-v5 --model model.safetensors --data model.data.h5

@@ -64,10 +64,10 @@ def _certificate(run: JacobianRun) -> Sentence:
         return finding("certificate", False, what, "none can be used", samples, *lost)
     worst, block = max(known)
     quality = f"certified to {below(worst)} ({block}, 95th percentile)"
-    if run.notes.get("derivatives") == "exact":
-        quality = "its own derivatives"
-    share = number(run, "certificate", "flagged share")
     failed = "none failed"
+    if run.notes.get("derivatives") == "exact":
+        quality, failed = "its own derivatives", "not tested here (`gradlab certify` does)"
+    share = number(run, "certificate", "flagged share")
     if share is not None and share.value > 0:
         failed = f"{_percent(share)} failed and are left out"
     return finding("certificate", not lost, what, quality, failed, *lost, samples)
