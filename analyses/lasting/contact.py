@@ -27,7 +27,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
@@ -35,6 +34,7 @@ from analyses.first_order.clock import Clock, seconds_at
 from analyses.first_order.runs import PATHS_OF_DMO, Arm, path_of, started
 from analyses.harness.running import Row, commands, grown
 from analyses.harness.verdicts import put
+from analyses.lasting.__main__ import interval
 from gradlab import Estimator, Tail
 from gradlab.data import trajectories
 from gradlab.data.noise import child, stream
@@ -62,7 +62,6 @@ STARTS, VISITS, STEPS = 64, 4, 200
 BATCH = 64  # starts of the gradient whose variance the bias is compared with
 MOVE = 0.04  # of the actions' size: the length of the differences
 SIGMA, DRAWS = 0.1, 4  # of a smoothed Jacobian: noise of an action, times its limit; copies
-RESAMPLES = 4000
 NAMES = ("simulator", "model", "smoothed", "mixed")
 
 
@@ -217,17 +216,6 @@ def errors(rows: list[Row]) -> pd.DataFrame:
     return table.reset_index()
 
 
-def interval(values: pd.Series, seeds: pd.Series) -> tuple[float, float, float]:
-    """Mean with its 95% interval, by bootstrap over seeds."""
-    sums = values.groupby(seeds).agg(["sum", "count"]).to_numpy(float)
-    if not len(sums) or not sums[:, 1].sum():
-        return (float("nan"),) * 3
-    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    means: NDArray[np.float64] = sums[drawn, 0].sum(1) / sums[drawn, 1].sum(1)
-    low, high = np.nanquantile(means, [0.025, 0.975])
-    return float(sums[:, 0].sum() / sums[:, 1].sum()), float(low), float(high)
-
-
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Of every task, horizon and estimator: more bias than variance? error over the simulator's;
     share of the best direction."""
@@ -235,7 +223,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for (task, horizon, name), part in table.groupby(["task", "horizon", "estimator"], sort=False):
         made: dict[str, object] = {"task": task, "horizon": horizon, "estimator": name}
         for column in ("more bias", "log ratio", "gain"):
-            mean, low, high = interval(part[column], part["seed"])
+            mean, low, high = interval(part[column].to_numpy(float), list(part["seed"]))
             made |= {column: mean, f"{column} low": low, f"{column} high": high}
         rows.append(made)
     return pd.DataFrame(rows)
