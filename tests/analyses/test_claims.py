@@ -226,7 +226,16 @@ def test_a_page_lists_the_numbers_that_decide_one_a_line_what_was_missed_first()
     lines = [line for line in text.splitlines() if line.startswith("| exponent")]
     assert text.strip().startswith("**COND1: refuted.** Asked: ")
     assert [line.split(" | ")[-1] for line in lines] == ["missed |", *["met |"] * 7]
-    assert text.index("<details>") < text.index(made["sentence"]) < text.index("</details>")
+    assert text.index("<details>") < text.index("- Does not hold in general\n")
+    assert text.endswith("hides them in the norm\n\n</details>\n")
+
+
+def test_a_sentence_of_many_numbers_is_a_list_under_its_title():
+    said = "Partly. Error: at h = 1: 0.5 (bias: 0.1; noise: 0.2); at h = 4: 0.6. By eq. 5; not by (6)."
+    assert list(verdicts.one_a_line(said)) == [
+        "- Partly", "- Error:", "  - at h = 1: 0.5 (bias: 0.1; noise: 0.2)", "  - at h = 4: 0.6",
+        "- By eq. 5", "- not by (6)",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
