@@ -231,9 +231,9 @@ def test_a_page_lists_the_numbers_that_decide_one_a_line_what_was_missed_first()
 
 
 def test_a_sentence_of_many_numbers_is_a_list_under_its_title():
-    said = "Partly. Error: at h = 1: 0.5 (bias: 0.1; noise: 0.2); at h = 4: 0.6. By eq. 5; not by (6)."
+    said = "Partly. Error: at h = 1: 0.5 (bias: 0.1; noise: 2); at h = 4: 6. By eq. 5; not by (6)."
     assert list(verdicts.one_a_line(said)) == [
-        "- Partly", "- Error:", "  - at h = 1: 0.5 (bias: 0.1; noise: 0.2)", "  - at h = 4: 0.6",
+        "- Partly", "- Error:", "  - at h = 1: 0.5 (bias: 0.1; noise: 2)", "  - at h = 4: 6",
         "- By eq. 5", "- not by (6)",
     ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -125,6 +126,8 @@ def test_a_page_says_what_its_rows_say(front):
     text = front.text(REPORTS)
     page = (REPORTS / front.page).read_text()
     assert f"<!-- front {front.name} -->{text}<!-- /front -->" in page
+    undrawn = re.search(r"^(- )?<!-- front [\w-]+ -->[^\n]", page, flags=re.M)
+    assert undrawn is None
     assert all(number.text(REPORTS) in text for number in front.numbers.values())
 
 
@@ -142,7 +145,7 @@ def test_another_number_in_the_row_is_another_sentence(tmp_path):
     for name in ("window-gain.csv", "window-gains-hopper.csv"):
         shutil.copy(REPORTS / "first-order" / name, tmp_path / "first-order")
     front = next(front for front in FRONTS if front.name == "shac")
-    assert "`shac` 1.5 [1.2, 123]" in front.text(tmp_path)
+    assert "| −250 on the pendulum | 1.5 [1.2, 123] |" in front.text(tmp_path)
     (tmp_path / "first-order/README.md").write_text("<!-- front shac -->old<!-- /front -->, more")
     fronts.write(tmp_path)
     assert (tmp_path / "first-order/README.md").read_text() == (
