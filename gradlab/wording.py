@@ -144,10 +144,14 @@ def stepping(optimizer: str, rate: float) -> str:
 
 def two(value: float) -> str:
     """Two significant digits: 0.021, 12,000; 2.2e-7 and 1.4e6 where that is shorter."""
+    return _rounded(value, 2)
+
+
+def _rounded(value: float, digits: int) -> str:
     if not isfinite(value) or value == 0 or 1e-4 <= abs(value) < 1e5:
-        rounded = float(f"{value:.2g}")
+        rounded = float(f"{value:.{digits}g}")
         return f"{rounded:,g}" if abs(rounded) >= 1e4 else f"{rounded:g}"
-    return _power(value)
+    return _power(value, digits)
 
 
 def below(value: float) -> str:
@@ -155,9 +159,9 @@ def below(value: float) -> str:
     return two(float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(value)))
 
 
-def _power(value: float) -> str:
-    digits, _, power = f"{value:.1e}".partition("e")
-    return f"{float(digits):g}e{int(power)}"
+def _power(value: float, digits: int = 2) -> str:
+    factor, _, power = f"{value:.{digits - 1}e}".partition("e")
+    return f"{float(factor):g}e{int(power)}"
 
 
 def times(ratio: float) -> str:
@@ -205,7 +209,7 @@ def ratio(value: float, low: float, high: float, more: str = "") -> str:
     """
     rest = f", {more}" if more else ""
     if isfinite(high) and low > 0 and high <= 10 * low:
-        return f"{times(value)} (CI {span(low, high)}{rest})"
+        return with_interval(value, low, high, "×", more)
     ends = "unknown"
     if low > 1:
         ends = f"at least {times(low)}"
@@ -225,10 +229,28 @@ def known(text: str, low: float, high: float, count: str) -> str:
 
 def span(low: float, high: float) -> str:
     """The two ends of an interval; "unknown" where one is no number."""
+    return with_ends(low, low, high)[1]
+
+
+def with_interval(value: float, low: float, high: float, unit: str = "", more: str = "") -> str:
+    """1.44× (CI 1.42–1.46, N = 64)
+
+    Args:
+        unit: behind the value; more: text behind the interval, in the same brackets.
+    """
+    number, ends = with_ends(value, low, high)
+    return f"{number}{unit} (CI {ends}{f', {more}' if more else ''})"
+
+
+def with_ends(value: float, low: float, high: float) -> tuple[str, str]:
+    """A value and the two ends of its interval, all three to as many digits, two at least, as tell
+    the ends apart: "1.44" and "1.42–1.46". Ends that five digits do not tell apart are one."""
     if isnan(low) or isnan(high):
-        return "unknown"
+        return two(value), "unknown"
+    digits = (n for n in range(2, 6) if _rounded(low, n) != _rounded(high, n))
+    n = next(digits, 2)
     joint = " to " if low < 0 or high < 0 else "–"
-    return f"{two(low)}{joint}{two(high)}"
+    return _rounded(value, n), f"{_rounded(low, n)}{joint}{_rounded(high, n)}"
 
 
 def duration(seconds: float) -> str:

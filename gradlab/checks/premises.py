@@ -41,7 +41,7 @@ from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import AT_MOST, effective_horizon
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
-from gradlab.wording import span, two
+from gradlab.wording import with_ends, with_interval
 
 _LEFT = 0.1  # γᵀ beyond the returns that are measured
 MOST, LEAST = 96, 16  # states that they are measured from
@@ -230,8 +230,9 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     follows = rise is not None and rise.low > 1 / _FACTOR and rise.high < _FACTOR
     apart = ratio is not None and (ratio.high < 1 / _FACTOR or ratio.low > _FACTOR)
     if ratio is not None and apart and not follows:
-        size = f"{two(q.value / r.value)} times the discounted returns measured there"
-        result = f"the critic's values are {size} (CI {span(ratio.low, ratio.high)}, {where})"
+        value, ends = with_ends(q.value / r.value, ratio.low, ratio.high)
+        size = f"{value} times the discounted returns measured there"
+        result = f"the critic's values are {size} (CI {ends}, {where})"
         meaning = (
             "the critic is not fitted far enough, or to another discount, reward scale or policy, "
             "so nothing can be decided: refit it"
@@ -241,7 +242,7 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     if rise is not None and rise.high < _FLAT and error > _OFF * rr.value:
         result = (
             f"where the critic rises by 1 the measured return rises by "
-            f"{two(together.value / own.value)} (CI {span(rise.low, rise.high)}, {where})"
+            f"{with_interval(together.value / own.value, rise.low, rise.high, more=where)}"
         )
         meaning = "the critic does not follow the return, so nothing can be decided: refit it"
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)

@@ -22,7 +22,7 @@ from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, me
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import WORDS, chains, choices, curves, profiles
 from gradlab.verdicts.probe.first_screen import screen
-from gradlab.wording import span, two
+from gradlab.wording import two, with_interval
 
 RETURN = "Does the return rise?"
 SIGNAL = "Is there a signal in the noise?"
@@ -199,10 +199,10 @@ def _known_once(table: pd.DataFrame, section: str) -> list[str]:
         few = known[known["quantity"] == name]
         if len(few) == 1 and name in WORDS:
             row = few.iloc[0]
-            text = f"{WORDS[name]} {two(row['value'])}"
-            if np.isfinite([row["ci_low"], row["ci_high"]]).all():
-                text += f" (CI {span(row['ci_low'], row['ci_high'])})"
-            values.append(f"{text}, step {row['step']:,.0f}")
+            value, low, high = (row[column] for column in ("value", "ci_low", "ci_high"))
+            known_ends = np.isfinite([low, high]).all()
+            text = with_interval(value, low, high) if known_ends else two(value)
+            values.append(f"{WORDS[name]} {text}, step {row['step']:,.0f}")
     return [f"Known at one step so far: {'; '.join(values)}."] if values else []
 
 

@@ -28,7 +28,17 @@ from gradlab.verdicts.measurement.key_numbers import change_text
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import batches, cosine, cosines, horizons, label, span, times, two, updates
+from gradlab.wording import (
+    batches,
+    cosine,
+    cosines,
+    horizons,
+    label,
+    times,
+    updates,
+    with_ends,
+    with_interval,
+)
 
 CALLED = {
     "gain": "gain (what one small step adds to the return, in shares of the best one)",
@@ -55,7 +65,7 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
     if (tried := choice.tried) is not None:  # without a truth: what realised gains say
         text = (
             f"Most return gained by a step along {cell_words(choice, tried.cell)}: "
-            f"{tried.value:.2g} (CI {span(tried.interval.low, tried.interval.high)}), "
+            f"{with_interval(tried.value, tried.interval.low, tried.interval.high)}, "
             f"the best possible is unknown; the 95% set is {cells_words(choice, tried.kept)}."
         )
         found.append(Sentence("realised", tried.kept == (tried.cell,), text))
@@ -64,7 +74,7 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
         gain = choice.beyond.gain
         text = (
             f"With the simulator's states {cell_words(choice, choice.beyond.cell)} gains more: "
-            f"{cosine(gain.clipped)} (CI {span(gain.low, gain.high)}), {n}; it does not compete."
+            f"{cosine(gain.clipped)} (CI {cosines(gain.low, gain.high)}), {n}; it does not compete."
         )
         found.append(Sentence("beyond", True, text))
     found += _steps(choice) + _criteria(choice)
@@ -101,7 +111,7 @@ def _best(choice: Choice, best: Best) -> Sentence:
     if best.criterion == "gain":
         value = gain_text(best.number(choice.samples))
     elif best.criterion != "mse":
-        value = f"{cosine(best.value)} (CI {span(best.interval.low, best.interval.high)})"
+        value = f"{cosine(best.value)} (CI {cosines(best.interval.low, best.interval.high)})"
     text = (
         f"Best {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(choice, best.cell)}, "
         f"{value}, N = {choice.samples}"
@@ -208,8 +218,8 @@ def _weights_by_error(choice: Choice, about: str, mixing: Mixing) -> Sentence:
     own, weights = mixing.contender("mse"), mixing.direction
     by_direction = "none: no mixture points along the truth"
     if weights.share.any():
-        ends = span(weights.scale_low, weights.scale_high)
-        by_direction = f"{_shares(choice, mixing, weights)}, scale {weights.scale:.2g} (CI {ends})"
+        scale = with_interval(weights.scale, weights.scale_low, weights.scale_high)
+        by_direction = f"{_shares(choice, mixing, weights)}, scale {scale}"
     text = (
         f"Weights of {cells_words(choice, mixing.cells)}: by mean squared error "
         f"{_shares(choice, mixing, mixing.mse)}; by direction {by_direction}"
@@ -220,8 +230,7 @@ def _weights_by_error(choice: Choice, about: str, mixing: Mixing) -> Sentence:
         return Sentence(about, False, f"{text}. {judged} their error is {ZERO}.")
     ratio = own.mse / mixing.contender("best scaled single").mse
     verdict = (
-        f"{judged} their error is {times(ratio)} (CI {_exp(against)}) that of the best scaled "
-        f"single estimator"
+        f"{judged} their error is {_times(ratio, against)} that of the best scaled single estimator"
     )
     if isfinite(own.gap.low):
         verdict += f", their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
@@ -233,7 +242,7 @@ def _weights_by_error(choice: Choice, about: str, mixing: Mixing) -> Sentence:
 def _shares(choice: Choice, mixing: Mixing, weights: Weights) -> str:
     """The shares that matter, with their intervals."""
     shown = [
-        f"{share:.2g} (CI {span(low, high)}) {cell_words(choice, cell)}"
+        f"{with_interval(share, low, high)} {cell_words(choice, cell)}"
         for cell, share, low, high in zip(
             mixing.cells, weights.share, weights.low, weights.high, strict=True
         )
@@ -253,11 +262,11 @@ def _rules(mixing: Mixing) -> str:
         return ""
     ratio, few = mixing.contender("mse").mse / best.mse, len(rules) == 1
     which = f"the {best.name}" if few else f"the best rule ({best.name})"
-    return f"and {times(ratio)} (CI {_exp(best.saved)}) that of {which}"
+    return f"and {_times(ratio, best.saved)} that of {which}"
 
 
-def _exp(logarithm: Interval) -> str:
-    return span(exp(logarithm.low), exp(logarithm.high))
+def _times(ratio: float, logarithm: Interval) -> str:
+    return with_interval(ratio, exp(logarithm.low), exp(logarithm.high), "×")
 
 
 def _agreement(choice: Choice) -> list[Sentence]:
@@ -265,7 +274,7 @@ def _agreement(choice: Choice) -> list[Sentence]:
     parts = [
         f"{cell_words(choice, each.first)} and {cell_words(choice, each.second)}: "
         + (
-            f"{each.cosine:.2g} (CI {span(each.interval.low, each.interval.high)})"
+            with_interval(each.cosine, each.interval.low, each.interval.high)
             if isfinite(each.cosine)
             else f"undecided, one of them is {ZERO}"
         )
@@ -287,7 +296,7 @@ def _needed(choice: Choice) -> list[Sentence]:
         size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
         text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
         return [Sentence("samples", True, text)]
-    ends = span(needed.cosine.low, needed.cosine.high)
+    ends = cosines(needed.cosine.low, needed.cosine.high)
     cap = f"bias alone caps it at {cosine(needed.value)} (CI {ends}, N = {choice.samples})"
     if needed.cosine.high < 0.9:
         return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
@@ -297,7 +306,7 @@ def _needed(choice: Choice) -> list[Sentence]:
 def _error(value: float, error: Interval) -> str:
     """A noise-corrected error; one that is not above 0 is known from above only."""
     if value > 0:
-        return f"{value:.2g} (CI {span(error.low, error.high)})"
+        return with_interval(value, error.low, error.high)
     return f"at most {error.high:.2g} (upper end of its CI)"
 
 
@@ -403,8 +412,8 @@ def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
     if others:
         text += f" Not excluded by {choice.samples} starts: {_alternatives(choice, others)}."
     where = f"return gained by a step along {cell_words(choice, tried.cell)}"
-    ends = span(tried.interval.low, tried.interval.high)
-    fact = Fact(f"{where}, {ends}", two(tried.value), "the best possible gain is unknown")
+    value, ends = with_ends(tried.value, tried.interval.low, tried.interval.high)
+    fact = Fact(f"{where}, {ends}", value, "the best possible gain is unknown")
     sure = "undecided" if others else "sure (nothing else that was tried may be best, 95%)"
     light: Light = "choose" if others else "act"
     return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
@@ -445,7 +454,8 @@ def _fact(choice: Choice, best: Best) -> Fact:
     if best.criterion != "mse":
         shown = Fact(f"{where}, {cosines(*ends)}", cosine(best.value), "")
     else:
-        shown = Fact(f"{where}, {span(*ends)}", two(best.value), "")
+        value, both = with_ends(best.value, *ends)
+        shown = Fact(f"{where}, {both}", value, "")
     name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
     quantity = next((each for each in QUANTITIES.values() if each.name == name), None)
     formula = "" if quantity is None else f"{quantity.formula} ({quantity.source}), "

@@ -9,7 +9,15 @@ from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
 from gradlab.statistics.number import Decision, Number
-from gradlab.wording import describe, gradient, horizons, rounded_up, span, steps, times
+from gradlab.wording import (
+    describe,
+    gradient,
+    horizons,
+    rounded_up,
+    steps,
+    with_ends,
+    with_interval,
+)
 
 ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
@@ -19,14 +27,9 @@ def same(ratio: LogRatio) -> bool:
     return -log(SAME) < ratio.low and ratio.high < log(SAME)
 
 
-def ratio_of(ratio: LogRatio) -> str:
-    """3.2×"""
-    return times(exp(ratio.value))
-
-
-def ratio_span(ratio: LogRatio) -> str:
-    """2.1–4.9"""
-    return span(exp(ratio.low), exp(ratio.high))
+def ratio_with_ends(ratio: LogRatio) -> tuple[str, str]:
+    """3.2 and 2.1–4.9"""
+    return with_ends(exp(ratio.value), exp(ratio.low), exp(ratio.high))
 
 
 def inverse(ratio: LogRatio) -> LogRatio:
@@ -97,6 +100,11 @@ def gain_text(gain: Number) -> str:
     return f"{share(gain.clipped)} (CI {low}{joint}{high})"
 
 
+def signed_interval(value: float, low: float, high: float) -> str:
+    """+0.31 (CI 0.25–0.37)"""
+    return f"{'+' if value >= 0 else ''}{with_interval(value, low, high)}".replace("-", "−")
+
+
 def change(
     taken: Realised, cell: tuple[str, int], length: int | None = None, chosen: bool = False
 ) -> str:
@@ -106,8 +114,7 @@ def change(
         chosen: whether the cell is mentioned because its gain is among the largest.
     """
     ends = taken.chosen_ends(cell) if chosen else taken.ends(cell, length)
-    value = taken.change(cell, length).value
-    return f"{value:+.2g} (CI {span(ends.low, ends.high)})".replace("-", "−")
+    return signed_interval(taken.change(cell, length).value, ends.low, ends.high)
 
 
 def named(identity: Identity) -> str:

@@ -13,7 +13,7 @@ from gradlab.statistics.intervals import Interval
 from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
-from gradlab.wording import span
+from gradlab.wording import span, with_interval
 from tests.verdicts.planted_profiles import (
     BAD,
     CUT,
@@ -170,3 +170,20 @@ def test_horizons_that_differ_by_chance_alone_are_rarely_named():
 def test_an_interval_that_is_no_number_is_unknown():
     assert span(float("nan"), float("nan")) == "unknown" == span(0.1, float("nan"))
     assert span(0.1, 0.2) == "0.1–0.2"
+
+
+@pytest.mark.parametrize("widest", [1.0, 0.1, 0.01, 2e-3])
+def test_the_ends_of_an_interval_are_told_apart_around_their_value(widest):
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        value = rng.choice([-1, 1]) * 10 ** rng.uniform(-8, 8)
+        low, high = np.sort(value + abs(value) * rng.uniform(-widest, widest, 2))
+        value = rng.uniform(low, high)
+        text = with_interval(value, low, high, "×", "N = 64")
+        found = re.fullmatch(r"(.+)× \(CI (.+?)(?: to |–)(.+), N = 64\)", text)
+        number, first, last = (float(each.replace(",", "")) for each in found.groups())
+        assert first <= number <= last, text
+        if high - low > 1e-3 * abs(value):
+            assert first < last, text
+        for shown, exact in ((first, low), (last, high)):
+            assert abs(shown - exact) <= 0.051 * abs(exact), text

@@ -28,7 +28,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
-from gradlab.wording import below, percent, span, steps, two
+from gradlab.wording import below, percent, steps, two, with_ends, with_interval
 from gradlab.wording import ratio as sized
 
 _BLOCKS = ("A", "B", "r_s", "r_a")
@@ -206,7 +206,8 @@ def _pace(rate: Number) -> str:
     if not isfinite(rate.low) or not isfinite(rate.high):
         return f"{verb} in {two(abs(rate.value))} steps or not at all"
     low, high = sorted(abs(each) for each in (rate.low, rate.high))
-    return f"{verb} in {two(abs(rate.value))} steps (CI {span(low, high)})"
+    value, ends = with_ends(abs(rate.value), low, high)
+    return f"{verb} in {value} steps (CI {ends})"
 
 
 def _condition(run: JacobianRun) -> Sentence | None:
@@ -245,8 +246,8 @@ def _percent(share: Number) -> str:
 
 
 def _ci(value: float, low: float, high: float) -> str:
-    alike = two(value) == two(low) == two(high)
-    return two(value) if alike else f"{two(value)} (CI {span(low, high)})"
+    alike = f"{low:.5g}" == f"{high:.5g}"
+    return two(value) if alike else with_interval(value, low, high)
 
 
 def _between(low: str, high: str) -> str:

@@ -23,7 +23,18 @@ from gradlab.tools.logs.result import (
 )
 from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
-from gradlab.wording import cosine, cosines, horizons, percent, rounded_up, span, steps, times, two
+from gradlab.wording import (
+    cosine,
+    cosines,
+    horizons,
+    percent,
+    rounded_up,
+    span,
+    steps,
+    two,
+    with_ends,
+    with_interval,
+)
 
 _FIT = 0.05  # of a critic's spread: residuals within it are called small
 _BEYOND = 0.01  # share of values outside of the return bound that is worth a word
@@ -179,15 +190,14 @@ def _noise(run: LogsRun) -> list[Sentence]:
     parts, n = [], None
     if ratios:
         each, n = ratios[max(ratios)], ratios[max(ratios)].n
-        ends = span(each.low, each.high)
-        parts.append(f"{times(each.value)} that of the score at h = {max(ratios)} (CI {ends})")
+        value, ends = with_ends(each.value, each.low, each.high)
+        parts.append(f"{value}× that of the score at h = {max(ratios)} (CI {ends})")
     if slopes:
         onset, each = next(iter(slopes.items()))
         n = each.n
         if each.low > 0:
-            double = [log(2) / x for x in (each.value, each.high, each.low)]
-            ends = span(*double[1:])
-            parts.append(f"doubles every {two(double[0])} steps (CI {ends}) beyond h = {onset}")
+            value, ends = with_ends(*(log(2) / x for x in (each.value, each.high, each.low)))
+            parts.append(f"doubles every {value} steps (CI {ends}) beyond h = {onset}")
         else:
             ends = span(each.low, each.high)
             parts.append(f"no exponential growth (slope of its logarithm, CI {ends})")
@@ -289,7 +299,7 @@ def _episodes(run: LogsRun) -> list[Sentence]:
 
 
 def _ci(number: Number) -> str:
-    return f"{two(number.value)} (CI {span(number.low, number.high)})"
+    return with_interval(number.value, number.low, number.high)
 
 
 def screen(run: LogsRun) -> Screen:
@@ -313,9 +323,10 @@ def screen(run: LogsRun) -> Screen:
     if ratios:
         h = max(ratios)
         each = ratios[h]
-        label = f"of the score's variance at h = {h}, {span(each.low, each.high)}"
+        value, ends = with_ends(each.value, each.low, each.high)
+        label = f"of the score's variance at h = {h}, {ends}"
         how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n}."
-        found.append(Fact(label, two(each.value), how))
+        found.append(Fact(label, value, how))
     facts = tuple(found[:3])
     if not run.config["stochastic"]:
         text = "Record with known noise: without it nothing here can judge the model's gradient."

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import horizons, listed, percent, span, two
+from gradlab.wording import horizons, listed, percent, two, with_ends
 
 NONE, STEP = "none", "gradient step"
 _NAMED = {
@@ -73,7 +73,7 @@ class Plans:
             instead = f"; at as many roll-outs {what}"
         return (
             f"Plan with {_NAMED[best.planner]}, {_steps(best.horizon)} ahead: "
-            f"{_signed(best.gain)} return ({span(best.ci_low, best.ci_high)}) over {over}"
+            f"{_gained(best, ' return')} over {over}"
             f"{instead}."
         )
 
@@ -113,8 +113,7 @@ class Plans:
             words.append(f"One step along the gradient of the plan's score {', '.join(parts)}.")
         for horizon in sorted(set(self.planned.horizon)):
             rows = self.planned[self.planned.horizon == horizon]
-            gains = (f"{_NAMED[row.planner]} {_signed(row.gain)} ({span(row.ci_low, row.ci_high)})"
-                     for _, row in rows.iterrows())  # fmt: skip
+            gains = (f"{_NAMED[row.planner]} {_gained(row)}" for _, row in rows.iterrows())
             words.append(f"{_steps(horizon)} ahead: {', '.join(gains)}.")
         words += [f"{topic}: {text}" for topic, text in self.notes.items()]
         rest = tuple(Sentence("plan", True, each) for each in words)
@@ -123,6 +122,14 @@ class Plans:
 
 def _steps(count: float) -> str:
     return "1 step" if count == 1 else f"{int(count)} steps"
+
+
+def _gained(row: Any, unit: str = "") -> str:
+    """+0.31 return (0.25–0.37)"""
+    if not np.isfinite(row.gain):
+        return "unknown"
+    value, ends = with_ends(row.gain, row.ci_low, row.ci_high)
+    return f"{'+' if row.gain >= 0 else ''}{value}{unit} ({ends})".replace("-", "−")
 
 
 def _signed(value: float) -> str:

@@ -20,7 +20,7 @@ from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, m
 from gradlab.statistics.number import Number
 from gradlab.tools.race.result import Race, Step, load
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import span, stepping, two, updates
+from gradlab.wording import stepping, two, updates, with_ends
 
 _FIGURE = "race"
 
@@ -54,7 +54,8 @@ def screen(race: Race) -> Screen:
 
 
 def _fact(label: str, change: Number, how: str) -> Fact:
-    return Fact(f"{label}, {span(change.low, change.high)}", two(change.value), how)
+    value, ends = with_ends(change.value, change.low, change.high)
+    return Fact(f"{label}, {ends}", value, how)
 
 
 _CHANGES = "step_changes"

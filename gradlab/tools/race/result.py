@@ -28,7 +28,7 @@ from gradlab.statistics.number import Decision, Number, decide
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
-from gradlab.wording import label, listed, percent, span, two, updates
+from gradlab.wording import label, listed, percent, two, updates, with_interval
 
 KIND = "race"
 ALONE = -1  # horizon of a candidate that has none: a mixture, or a user's own loss
@@ -189,7 +189,7 @@ def load(path: str | Path) -> Race:
 
 
 def _with_ends(number: Number) -> str:
-    return f"{two(number.value)} (CI {span(number.low, number.high)})"
+    return with_interval(number.value, number.low, number.high)
 
 
 POLICIES = ("before", "after", "opposite")
@@ -281,7 +281,7 @@ class Step:
 
     def _beside(self, forward: Decision, back: Decision) -> str:
         low, high = sorted((abs(self.after.low), abs(self.after.high)))  # a verb has the sign
-        size = f"{two(abs(self.after.value))} (CI {span(low, high)}, {self.starts} starts)"
+        size = with_interval(abs(self.after.value), low, high, more=f"{self.starts} starts")
         if not back.decided:
             return f"{size}. The effect of the opposite step is not known."
         if forward.kind == back.kind == "below":
@@ -293,9 +293,9 @@ class Step:
 
     def _open(self, decision: Decision) -> str:
         are = "is" if self.updates == 1 else "are"
-        ends = span(self.after.low, self.after.high)
-        text = f"{are} not shown to change the return: {two(self.after.value)} (CI {ends}, "
-        text += f"{self.starts} starts)."
+        after = self.after
+        size = with_interval(after.value, after.low, after.high, more=f"{self.starts} starts")
+        text = f"{are} not shown to change the return: {size}."
         if decision.more is None:
             return text
         return f"{text} About {two(self.starts + decision.more)} starts would decide."

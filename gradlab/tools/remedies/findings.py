@@ -34,7 +34,7 @@ from gradlab.tools.remedies.result import (
 )
 from gradlab.verdicts.phrases import capital, further, inverse, same
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import horizons, listed, percent, span, times, two
+from gradlab.wording import horizons, listed, percent, span, times, with_ends, with_interval
 from gradlab.wording import ratio as sized
 
 _FALSE = 0.05  # share of named horizons that chance may have named
@@ -151,7 +151,7 @@ def _change(evidence: _OfTrials, quantity: str, at: int, word: str) -> str:
     if ratio is None or not ratio.high - ratio.low < _WIDE:
         value, gap = evidence.change(quantity, at)
         squared = "squared " if quantity == "bias2" else ""
-        return f"changes the {squared}{word} by {two(value)} (CI {span(gap.low, gap.high)})"
+        return f"changes the {squared}{word} by {with_interval(value, gap.low, gap.high)}"
     power = 0.5 if quantity == "bias2" else 1.0
     change = LogRatio(*(power * each for each in (ratio.value, ratio.low, ratio.high, ratio.se)))
     if change.low <= 0 <= change.high:
@@ -231,9 +231,11 @@ def screen(run: Remedies) -> Screen:
     if not mine.empty and mine["ratio_low"].iloc[0] > 0:
         row = mine.iloc[0]
         how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
-        ends = span(*sorted((1 / row["ratio_high"], 1 / row["ratio_low"])))
-        label = f"lower error by {_LARGER}× the batch instead, {ends}"
-        beside.append(Fact(label, times(1 / float(row["ratio"])), how))
+        found = 1 / float(row["ratio"])
+        ends = sorted((1 / row["ratio_high"], 1 / row["ratio_low"]))
+        value, around = with_ends(found, *ends)
+        label = f"lower error by {_LARGER}× the batch instead, {around}"
+        beside.append(Fact(label, f"{value}×", how))
     if not ratios:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
         text = "Keep the plain fit: no remedy's gradient error can be compared here."

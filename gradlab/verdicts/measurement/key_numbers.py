@@ -21,9 +21,9 @@ from gradlab.runs.identity import same_as
 from gradlab.runs.realised import TRUE_CELL
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.phrases import change, gain_text, named, share
+from gradlab.verdicts.phrases import change, gain_text, named, share, signed_interval
 from gradlab.verdicts.screen import FACTS, Fact
-from gradlab.wording import span, states_each, stepping, updates
+from gradlab.wording import states_each, stepping, updates
 
 _CRITIC = "the critic"
 _STATES = "the model's state predictions"
@@ -151,7 +151,7 @@ def of_gains(facts: Facts) -> tuple[Fact, ...]:
 
 def change_text(number: Number) -> str:
     """+0.31 (CI 0.25–0.37), in units of return."""
-    return f"{number.value:+.2g} (CI {span(number.low, number.high)})".replace("-", "−")
+    return signed_interval(number.value, number.low, number.high)
 
 
 def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:

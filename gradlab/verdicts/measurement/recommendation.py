@@ -38,11 +38,10 @@ from gradlab.wording import (
     duration,
     horizons,
     rounded_up,
-    span,
     stepping,
     steps,
-    two,
     updates,
+    with_interval,
 )
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
@@ -524,7 +523,7 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         found = "no gradient is shown to be better than a zero gradient at these states"
     how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"
     error = facts.errors[cell]
-    level = f"{two(error.value)} (CI {span(error.low, error.high)})"
+    level = with_interval(error.value, error.low, error.high)
     if error.spans_decades:
         level = f"unknown ({error.n} starts)"
     numbers = [Fact("error", level, how)]

@@ -66,6 +66,8 @@ from gradlab.wording import (
     span,
     steps,
     times,
+    with_ends,
+    with_interval,
 )
 
 
@@ -216,7 +218,7 @@ def _best(profile: Profile, name: str, n: str = "") -> str:
     backwards = profile.interval(name, "cosine", at).high < 0
     remedy = "it points backwards" if backwards else "a smaller scale would do better"
     return (
-        f"{text}. It is still {times(relative.value)} (CI {span(ends.low, ends.high)}) that of a "
+        f"{text}. It is still {with_interval(relative.value, ends.low, ends.high, '×')} that of a "
         f"zero gradient: {remedy}"
     )
 
@@ -310,10 +312,8 @@ def variance(profile: Profile, name: str) -> list[Sentence]:
         text = f"Too few horizons to tell how the variance of {who} grows ({n})."
         return [Sentence("variance", False, text)]
     stretch = f"from h = {growth.onset} to {growth.last}"
-    slope = (
-        f"slope of its logarithm {growth.slope:.2g} per step {stretch}, CI "
-        f"{span(growth.low, growth.high)}, {n}"
-    )
+    value, ends = with_ends(growth.slope, growth.low, growth.high)
+    slope = f"slope of its logarithm {value} per step {stretch}, CI {ends}, {n}"
     if not growth.grows:
         text = f"No exponential growth of the variance of {who} detected ({slope})."
         return [Sentence("variance", growth.high < 0, text)]
@@ -326,11 +326,8 @@ def variance(profile: Profile, name: str) -> list[Sentence]:
             f"than an exponential ({slope})."
         )
         return [Sentence("variance", True, text)]
-    doubling = log(2) / growth.slope
-    text = (
-        f"The variance of {who} doubles every {doubling:.2g} steps {stretch} "
-        f"(CI {span(log(2) / growth.high, log(2) / growth.low)}, {n})"
-    )
+    value, ends = with_ends(*(log(2) / each for each in (growth.slope, growth.high, growth.low)))
+    text = f"The variance of {who} doubles every {value} steps {stretch} (CI {ends}, {n})"
     doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
     full = text + _exponent(profile) + (doubt if growth.law == "either" else "")
     return [Sentence("variance", True, f"{full}.")]

@@ -28,7 +28,18 @@ from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
 from gradlab.verdicts.probe.returns import facts_of, followed, seen, void
 from gradlab.verdicts.screen import Sentence, finding
-from gradlab.wording import cosine, cosines, duration, gradient, horizons, percent, span, times, two
+from gradlab.wording import (
+    cosine,
+    cosines,
+    duration,
+    gradient,
+    horizons,
+    percent,
+    times,
+    two,
+    with_ends,
+    with_interval,
+)
 from gradlab.wording import ratio as sized
 
 _RISK = 0.05  # of an interval
@@ -325,7 +336,7 @@ def _weights(run: ProbeRun) -> Sentence | None:
     return _judged(
         run, "weights", f"Weight of horizon 0 beside horizon {run.horizon} with the least error",
         Number(value, low, high, _count(run), (high - low) / (2 * Z)), HALF,
-        f"{two(value)} (CI {span(low, high)})", "the critic's own gradient deserves more",
+        with_interval(value, low, high), "the critic's own gradient deserves more",
         "the longer one deserves more",
     )  # fmt: skip
 
@@ -359,11 +370,12 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
         return finding("jacobians", True, what, "0, they are exact", n=_count(run))
     if not np.isfinite([error, se]).all():
         return None
-    text = f"{two(_exp(error))} (CI {span(_exp(error - Z * se), _exp(error + Z * se))})"
+    text = with_interval(_exp(error), _exp(error - Z * se), _exp(error + Z * se))
     ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
     if not np.isfinite([low, high]).all():
         return finding("jacobians", True, what, text, n=_count(run))
-    since = f"{times(ratio)} that of the first measurement (CI {span(low, high)})"
+    value, ends = with_ends(ratio, low, high)
+    since = f"{value}× that of the first measurement (CI {ends})"
     if low > 1 / SAME and high < SAME:
         decided, said = True, "the same"
     elif low > 1 or high < 1:
@@ -381,15 +393,15 @@ def _variance(run: ProbeRun) -> Sentence | None:
     if not np.isfinite([slope, se]).all():
         return None
     low, high = slope - Z * se, slope + Z * se
-    evidence, text = _newest(run, "growth_evidence"), f"{two(slope)} (CI {span(low, high)})"
+    evidence, text = _newest(run, "growth_evidence"), with_interval(slope, low, high)
     what = f"Growth of the variance of {_longest(run)}, log per step, up to h = {run.horizon}"
     if low <= 0:
         said, decided = "no exponential growth", high < 0
     elif evidence < -DECISIVE:
         said, decided = "it grows like a power of h", True
     else:
-        ends = span(log(2) / high, log(2) / low)
-        said, decided = f"it doubles every {two(log(2) / slope)} steps (CI {ends})", True
+        value, ends = with_ends(*(log(2) / each for each in (slope, high, low)))
+        said, decided = f"it doubles every {value} steps (CI {ends})", True
         said += "" if evidence > DECISIVE else "; a power law fits as well: do not extrapolate"
     return finding("variance", decided, what, text, said, n=_count(run))
 
@@ -399,8 +411,8 @@ def _exponent(run: ProbeRun) -> Sentence | None:
     rate = _number(run, "lyapunov")
     grown = ""
     if rate.low > 0:
-        grown = f"they grow e-fold in {two(1 / rate.value)} steps "
-        grown += f"(CI {span(1 / rate.high, 1 / rate.low)})"
+        value, ends = with_ends(1 / rate.value, 1 / rate.high, 1 / rate.low)
+        grown = f"they grow e-fold in {value} steps (CI {ends})"
     return _judged(
         run, "growth", "Growth of perturbations of the closed loop, λ per step", rate, 0.0,
         _with_ends(rate), grown, "they die out",
@@ -430,7 +442,7 @@ def _number(run: ProbeRun, name: str) -> Number:
 
 
 def _with_ends(number: Number) -> str:
-    return f"{two(number.value)} (CI {span(number.low, number.high)})"
+    return with_interval(number.value, number.low, number.high)
 
 
 def _count(run: ProbeRun) -> int:

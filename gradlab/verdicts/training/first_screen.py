@@ -26,7 +26,7 @@ from gradlab.runs.training.pairs import (
 from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.screen import NUMBERS, WORDS, Fact, Light, Screen, Sentence, counted
 from gradlab.verdicts.training.sentences import verdict
-from gradlab.wording import duration, listed, span, times, two
+from gradlab.wording import duration, listed, two, with_ends
 
 _FIGURE, _BEST = "returns", "returns-best"  # of one run, and of several
 _MANY = 100  # seeds that nobody trains
@@ -103,8 +103,11 @@ def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
         f"{settings.get('evaluation_starts')} fixed starts of {settings.get('episode')} steps "
         f"(evaluations/return_mean)."
     )
-    ends = f", {span(result.finite.min(), result.finite.max())}" if len(result.finite) > 1 else ""
-    last = Fact(f"final return, {n} seed{'s' * (n > 1)}{ends}", two(result.median), how)
+    label, value = f"final return, {n} seed{'s' * (n > 1)}", two(result.median)
+    if len(result.finite) > 1:
+        value, ends = with_ends(result.median, result.finite.min(), result.finite.max())
+        label += f", {ends}"
+    last = Fact(label, value, how)
     took = float(run.seconds[-1])
     when = Fact(
         f"for {result.iterations:,} iterations, all seeds", duration(took),
@@ -190,12 +193,12 @@ def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[
     if second is None or second.gap is None:
         return tuple(facts)
     gap = second.gap
-    ends = span(-gap.high, -gap.low)
+    value, ends = with_ends(-gap.value, -gap.high, -gap.low)
     paired = (
         f"Mean over {gap.n} seeds of both of {order[0]}'s final return less {order[1]}'s; "
         f"leave-one-seed-out interval, widened for {len(runs) - 1} other runs."
     )
-    return (*facts, Fact(f"difference of means, {ends}", two(-gap.value), paired))
+    return (*facts, Fact(f"difference of means, {ends}", value, paired))
 
 
 def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:
@@ -234,10 +237,10 @@ def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence 
 def _error(what: str, pair: Pair | None) -> list[str]:
     if pair is None:
         return []
-    ends = span(pair.low, pair.high)
-    return [f"{what} {times(pair.change)} [{ends}] ({pair.measurements:.0f} measurements a seed)"]
+    value, ends = with_ends(pair.change, pair.low, pair.high)
+    return [f"{what} {value}× [{ends}] ({pair.measurements:.0f} measurements a seed)"]
 
 
 def _signed(pair: Pair) -> str:
-    sign = "+" if pair.change > 0 else ""
-    return f"{sign}{two(pair.change)} [{span(pair.low, pair.high)}]"
+    value, ends = with_ends(pair.change, pair.low, pair.high)
+    return f"{'+' if pair.change > 0 else ''}{value} [{ends}]"

@@ -29,7 +29,7 @@ from gradlab.statistics.successive import pooled
 from gradlab.verdicts.phrases import capital, usable_text
 from gradlab.verdicts.probe.findings import RECENT
 from gradlab.verdicts.screen import Sentence
-from gradlab.wording import cosine, cosines, duration, percent, span, times, two
+from gradlab.wording import cosine, cosines, duration, percent, times, two, with_ends
 
 
 def _probed(run: Training, name: str) -> list[Sentence]:
@@ -206,18 +206,21 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     directions = np.clip(last["cosine"][np.isfinite(last["cosine"])], -1, 1)
     cosine = f"; cosine {two(np.median(directions))}" if len(directions) else ""
     if len(directions) > 1:
-        cosine += f" ({span(directions.min(), directions.max())})"
+        middle, around = with_ends(np.median(directions), directions.min(), directions.max())
+        cosine = f"; cosine {middle} ({around})"
     each = last["relative_mse"][finite]
     if len(each) > 1:
-        spread = f"median of {len(each)} seeds, {span(each.min(), each.max())}"
+        value, ends = with_ends(error, each.min(), each.max())
+        spread = f"median of {len(each)} seeds, {ends}"
     else:
-        ends = (errors[f"relative_mse_{end}"][-1, finite, -1][0] for end in ("low", "high"))
-        spread = f"one seed, 95% interval {span(*ends)}"
+        low, high = (errors[f"relative_mse_{end}"][-1, finite, -1][0] for end in ("low", "high"))
+        value, ends = with_ends(error, low, high)
+        spread = f"one seed, 95% interval {ends}"
     return [
         Sentence(
             "gradient",
             bool(error < 1),
-            f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} "
+            f"{name}: gradient MSE {value} of the true gradient's square at {where} "
             f"({spread}; {_sample_of(run)}, "
             f"batches of {run.samples}), {percent(max(bias, 0.0) / mse)} of "
             f"it squared bias{cosine}.",
@@ -371,13 +374,15 @@ def _error(run: Training) -> tuple[str, bool]:
     starts = f"on N = {int(run.weights['starts'][-1])} starts of replay that did not choose it"
     if not each:
         return "its MSE beside the rule's is not known yet", False
-    ratio = f"its MSE was {times(exp(np.mean(each)))} that of the rule's weights"
+    mean = exp(np.mean(each))
     if len(each) < FEWEST:
-        return f"{ratio} ({count} measurements, {len(each)} seeds: no interval, {starts})", False
+        few = f"({count} measurements, {len(each)} seeds: no interval, {starts})"
+        return f"its MSE was {times(mean)} that of the rule's weights {few}", False
     low, high = interval_of_mean(np.array(each))
+    value, ends = with_ends(mean, exp(low), exp(high))
     return (
-        f"{ratio} (95% interval {span(exp(low), exp(high))} over {len(each)} seeds, {count} "
-        f"measurements {starts})",
+        f"its MSE was {value}× that of the rule's weights (95% interval {ends} over {len(each)} "
+        f"seeds, {count} measurements {starts})",
         low > 0 or high < 0,
     )
 
