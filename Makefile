@@ -42,7 +42,7 @@ reports: $(VENV)/.installed
 	cp reports/advice/cells.jsonl $(REPORTS)/advice
 	cp reports/coverage/coverage.csv $(REPORTS)/coverage
 	cp reports/probe/*.h5 $(REPORTS)/probe
-	cp reports/steering/*.jsonl reports/steering/README.md $(REPORTS)/steering
+	cp reports/steering/*.jsonl reports/steering/*.md $(REPORTS)/steering
 	$(BIN)/python -m analyses.claims --output $(REPORTS)
 	$(BIN)/python -m analyses.mpg_table_1 table --output $(REPORTS)
 	$(BIN)/python -m analyses.model_based.claims --runs reports/model-based/runs --output $(REPORTS)/model-based

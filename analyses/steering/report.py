@@ -7,7 +7,7 @@ the worlds, paired; over seeds the wider end of Student's and the skewness-corre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def family_table(rows: Sequence[Row], family: str) -> str:
         "arm", "share, 200 updates", "median", "below start", "− best fixed",
         "better, worse by 0.02", "held", "steps, of fixed's", "share, equal steps", "− best fixed",
     ]  # fmt: skip
-    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    lines = []
     for name in [BEST, BEST_HELD, *lq.ARMS]:
         own, apart = updates[name], (updates[name] - updates[BEST]).to_numpy()
         at = steps[name]
@@ -98,15 +98,15 @@ def family_table(rows: Sequence[Row], family: str) -> str:
             f"{arm.price / lq.FITTED:.1f}", f"{at.mean():.2f}",
             "–" if name == BEST else shown(interval_of((at - steps[BEST]).to_numpy())),
         ]  # fmt: skip
-        lines.append(" | ".join(cells))
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return table_of(heads, lines)
 
 
 def stronger_table(rows: Sequence[Row]) -> str:
     """Rehearse and accept beside fixed gradients that spend the steps otherwise, equal steps."""
     heads = ["best fixed of each world", *(f"{family}: {what}" for family in AGAIN for what in
              ("its share", "rehearse −", "accept −"))]  # fmt: skip
-    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    lines = []
     tables = {family: shares_of(rows, family, True) for family in AGAIN}
     groups = {"as it is, 850 updates": FIXED, "with hold, 550 updates": HELD}
     groups |= {kind: [f"{name}, {kind}" for name in FIXED] for kind in lq.KINDS}
@@ -118,8 +118,13 @@ def stronger_table(rows: Sequence[Row]) -> str:
             cells.append(f"{best.mean():.2f}")
             for arm in ("rehearse", "accept"):
                 cells.append(shown(interval_of((wide[arm] - best).to_numpy())))
-        lines.append(" | ".join(cells))
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return table_of(heads, lines)
+
+
+def table_of(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    every = (heads, ["---"] * len(heads), *rows)
+    return "\n".join(" | ".join(cells) for cells in every) + "\n"
 
 
 def judge(rows: Sequence[Row]) -> str:
@@ -141,13 +146,11 @@ def judge(rows: Sequence[Row]) -> str:
                 outcome = "pays"
             elif any(above) and any(under):
                 outcome = "depends on the family"
-            said = "; ".join(
-                f"{name} {shown(each)}, {below[name]:.0%} below their start"
-                for name, each in found.items()
-            )
-            budget = "equal simulator steps" if steps else "200 updates"
-            lines.append(f"- `{arm}`, {budget}: **{outcome}** ({said}).")
-    return "\n".join(lines) + "\n"
+            lines.append([
+                f"`{arm}`", "equal simulator steps" if steps else "200 updates", f"**{outcome}**",
+                *map(shown, found.values()), ", ".join(f"{each:.0%}" for each in below.values()),
+            ])  # fmt: skip
+    return table_of(["arm", "budget", "outcome", "mild", "hard", "below start: mild, hard"], lines)
 
 
 def forest(rows: Sequence[Row]) -> Figure:
@@ -221,7 +224,7 @@ def task_table(rows: Sequence[Row], task: str) -> str:
         "− best fixed, equal iterations", "− best fixed, equal seconds", "processor", "transitions",
         "judging steps", "held",
     ]  # fmt: skip
-    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    lines = []
     best = best_of(arms)
     for name, found in arms.items():
         first, mean = found[0], whole(found)
@@ -232,13 +235,13 @@ def task_table(rows: Sequence[Row], task: str) -> str:
         begin = np.mean([row["returns"][0] for row in found])
         end = ", ".join(f"{row['returns'][-1]:.4g}" for row in found)
         held = "–" if first["held"] is None else f"{np.mean([row['held'] for row in found]):.0%}"
-        lines.append(" | ".join([
+        lines.append([
             f"{name} (best fixed)" if name == best else name, f"{begin:.4g}; {end}",
             f"{below(found)} of {len(found)}", f"{mean.mean():.4g}", apart, later,
             f"{first['seconds'][-1]:.0f} s", f"{first['transitions'][-1]:,}",
             f"{first['judged'][-1]:,}", held,
-        ]))  # fmt: skip
-    return "\n".join(lines) + "\n"
+        ])  # fmt: skip
+    return table_of(heads, lines)
 
 
 def below(found: Sequence[Row]) -> int:
@@ -248,26 +251,28 @@ def below(found: Sequence[Row]) -> int:
 
 def judge_learned(rows: Sequence[Row]) -> str:
     """Accept and rehearse by part 4 of the criterion, task by task, where all arms were run."""
+    heads = [
+        "task", "arm", "outcome", "− best fixed, equal seconds", "− best fixed, equal iterations",
+        "− rule", "below start", "best fixed, below start",
+    ]  # fmt: skip
     lines = []
     for task in training.LEARNED:
         arms = arms_of(rows, task)
         if len(arms) < len(training.ARMS):
-            lines.append(f"- {task}: not over, {len(arms)} of {len(training.ARMS)} arms.")
+            over = f"not over, {len(arms)} of {len(training.ARMS)} arms"
+            lines.append([task, "", over, *[""] * 5])
             continue
         best = best_of(arms)
         assert best is not None
         for name in training.STEERED:
             found = arms[name]
             apart, later = whole(found) - whole(arms[best]), timed(found, arms[best])
-            outcome = outcome_of(apart, later)
-            ruled = paired(whole(found) - whole(arms["rule"]))
-            lines.append(
-                f"- {task}, `{name}`: **{outcome}** (less {best}, the best fixed: {paired(later)} "
-                f"at equal seconds, {paired(apart)} at equal iterations; less the rule: {ruled}; "
-                f"{below(found)} of {len(found)} seeds below their start, {best}: "
-                f"{below(arms[best])})."
-            )
-    return "\n".join(lines) + "\n"
+            lines.append([
+                task, f"`{name}`", f"**{outcome_of(apart, later)}**", paired(later), paired(apart),
+                paired(whole(found) - whole(arms["rule"])), f"{below(found)} of {len(found)}",
+                f"{best}, {below(arms[best])} of {len(found)}",
+            ])  # fmt: skip
+    return table_of(heads, lines)
 
 
 def outcome_of(apart: Floats, later: Floats) -> str:
@@ -292,21 +297,18 @@ def paired(values: Floats) -> str:
 
 
 def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> None:
-    """The generated parts of README.md, and the figure."""
-    page = output / "README.md"
+    """The generated parts of README.md and, of every arm, of arms.md; and the figure."""
+    page, arms = output / "README.md", output / "arms.md"
     if worlds:
         put(page, "verdict", judge(worlds))
-        # What each part is worth, a family a column.
         families = {family: shares_of(worlds, family, False) for family in FIRST}
-        lines = [" | ".join(["what", *families]), " | ".join(["---"] * (1 + len(families)))]
-        for what, a, b in CONTRASTS:
-            apart = (
-                shown(interval_of((wide[a] - wide[b]).to_numpy())) for wide in families.values()
-            )
-            lines.append(" | ".join([what, *apart]))
-        put(page, "parts", "\n".join(lines) + "\n")
+        lines = [
+            [what, *(shown(interval_of((w[a] - w[b]).to_numpy())) for w in families.values())]
+            for what, a, b in CONTRASTS
+        ]
+        put(page, "parts", table_of(["what", *families], lines))
         for family in FIRST:
-            put(page, family.replace(", ", "-"), family_table(worlds, family))
+            put(arms, family.replace(", ", "-"), family_table(worlds, family))
         if any(row["family"] in AGAIN for row in worlds):
             put(page, "stronger", stronger_table(worlds))
         figure = forest(worlds)
@@ -315,4 +317,4 @@ def write_page(worlds: Sequence[Row], tasks: Sequence[Row], output: Path) -> Non
     put(page, "learned", judge_learned(tasks))
     for task in training.WORLDS:
         if any(row["task"] == task for row in tasks):
-            put(page, task, task_table(tasks, task))
+            put(arms, task, task_table(tasks, task))
