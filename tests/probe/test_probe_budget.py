@@ -18,6 +18,7 @@ import gradlab
 from gradlab.probe import sampler, update_statistics
 from gradlab.probe.budget import ALWAYS, UNSEEN, Budget, overdrawn, span
 from gradlab.probe.measured import Past
+from gradlab.probe.parts import targets
 from gradlab.probe.update_statistics import FIRST, PAIRS
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import ProbeRun, load
@@ -244,6 +245,7 @@ def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path):
 
 N = 64
 TARGETS, ADVANTAGES = "targets are r + γ (1 − d) v", "advantages are those of GAE"
+LIMITS = "time limits are bootstrapped in advantages"
 
 
 def rows(seed: int = 0) -> dict[str, Tensor]:
@@ -252,14 +254,16 @@ def rows(seed: int = 0) -> dict[str, Tensor]:
     return {"reward": torch.randn(N, 1), "terminated": ended, "next_value": torch.randn(N, 1)}
 
 
-def told(given: dict[str, Any], method: str = "batch") -> tuple[dict[str, Any], list[str]]:
+def told(
+    given: dict[str, Any], method: str = "batch", name: str = ""
+) -> tuple[dict[str, Any], list[str]]:
     """The check's answer and the alarms, by kind and message."""
     loop, found = Loop(), []
     probe = watched(loop, log=found.append)
     getattr(probe, method)(**given)
     loop.run(probe, 12)
     probe.close()
-    name = TARGETS if method == "batch" else ADVANTAGES
+    name = name or (TARGETS if method == "batch" else ADVANTAGES)
     alarms = [a.message for a in probe.alarms if a.kind in ("wrong targets", "wrong advantages")]
     return answers(found)[name], alarms
 
@@ -463,6 +467,76 @@ def test_time_limits_that_are_ends_are_told(handed):
     r = rollout(truncated=True)
     cut = summed(r, final=False)
     given = r if handed else {k: v for k, v in r.items() if k != "final_value"}
-    found, alarms = told(given | {"advantage": cut}, "rollout")
+    found, alarms = told(given | {"advantage": cut}, "rollout", LIMITS)
     assert found["state"] == "fault" and "treat time limits as ends" in alarms[0]
-    assert told(r | {"advantage": summed(r)}, "rollout")[0]["state"] == "sound"
+    found, alarms = told(r | {"advantage": summed(r)}, "rollout", LIMITS)
+    assert found["state"] == "sound" and not alarms
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"truncated": None, "final_value": None}, "hand over truncated= and final_value= to"),
+        ({"final_value": torch.zeros(40, 3)}, "0 where truncated= is set"),
+        ({"truncated": torch.zeros(40, 3)}, "no episode was cut by a time limit"),
+    ],
+)
+def test_time_limits_are_not_looked_at_without_what_tells_them_from_ends(changed, words):
+    r = rollout(truncated=True)
+    for cut in (False, True):
+        found, alarms = told(
+            r | {"advantage": summed(r, final=not cut)} | changed, "rollout", LIMITS
+        )
+        assert found["state"] == "off" and not alarms
+        assert words in found["proof"] or not cut
+
+
+def test_the_newest_rollout_with_a_time_limit_answers():
+    r, without = rollout(truncated=True), rollout()
+    cut = r | {"advantage": summed(r, final=False)}
+    check = targets.Advantages()
+    for each in (cut, without | {"advantage": summed(without)}):
+        check.take(targets.Rollout(**each))
+    assert check.answer().state == "sound" and check.limits.answer().state == "fault"
+
+
+NOUGHT = torch.zeros(40, 3)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"advantage": NOUGHT},
+        {"advantage": NOUGHT * float("nan")},
+        {"reward": NOUGHT + float("inf")},
+        {"last_value": torch.full((3,), float("nan"))},
+    ],
+)
+def test_no_share_of_advantages_is_printed_where_there_is_none(changed):
+    for limits in (False, True):
+        r = rollout(limits)
+        found, alarms = told(r | {"advantage": summed(r)} | changed, "rollout")
+        assert found["state"] == "off" and "not finite" in found["proof"] and not alarms
+
+
+@pytest.mark.parametrize("broken", ["next_value", "reward"])
+def test_no_share_of_targets_is_printed_where_there_is_none(broken):
+    r = rows()
+    for number in (0.0, float("nan")):
+        given = r | {"next_value": r["next_value"] * 0, broken: r[broken] * number}
+        found, alarms = told(given | {"target": target(given, 0.99)})
+        assert found["state"] == "off" and not alarms
+        assert "nan" not in found["proof"] and "in all rows" in found["proof"]
+    square = r["reward"][:, 0] + r["next_value"]
+    assert "nan" not in told(r | {"target": square})[0]["proof"]
+
+
+@pytest.mark.parametrize("known", range(11))
+def test_a_share_of_the_value_that_is_not_read_says_what_is_missing(known):
+    check = targets.LossWeights()
+    for k in range(10):
+        check._seen.append((0.9, 0.1 if k < known else float("nan"), 0.5, 0.5))
+    answer = check.answer()
+    assert answer.state == "sound" and "nan" not in answer.proof
+    assert ("share of the value 0.10" in answer.proof) == (known >= 6)
+    assert (f"not read: {known} minibatches of 6 in which" in answer.proof) == (known < 6)

@@ -17,6 +17,8 @@ from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.recorder import Episodes, Ring
 from gradlab.probe.parts.rows import Drawn, questions
+from gradlab.reporting import probe_page
+from gradlab.runs.probe.results import load
 from tests.probe import small_loops
 from tests.probe.actor_critics import answers
 
@@ -161,6 +163,51 @@ def test_a_fault_of_storage_is_told_by_its_name(words):
     stored = [a | FAULTS[words](a, b) for a, b in zip(rows, after, strict=True)]
     found = told(stored, probe, update)
     assert found and all(words in each and each.endswith("?") for each in found)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("handed", [True, False])
+@pytest.mark.parametrize("sound, held", [(True, True), (True, False), (False, False)])
+def test_a_page_says_whether_time_limits_of_gae_were_looked_at(
+    recorded, handed, sound, held, tmp_path
+):
+    """Of a loop that treats time limits as ends, and one that adds the last observation's value."""
+    policy = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(policy.parameters())
+    given = {"overhead_budget": 1.0, "clock": lambda: 0.0}
+    probe = gradlab.Probe(policy, optimizer, log=tmp_path / "run.h5", **given)
+    rows, _ = collected(probe.record(Walk()) if recorded else Walk(), steps=64)
+    s, after = (torch.as_tensor(np.array([row[name] for row in rows])).sum(1)
+                for name in ("observation", "next_observation"))  # fmt: skip
+    reward, terminated, truncated = (
+        torch.tensor([float(row[name]) for row in rows])
+        for name in ("reward", "terminated", "truncated")
+    )
+    ended = terminated + truncated
+    following = (1 - (terminated if sound else ended)) * after
+    advantage, carried = torch.zeros(64), torch.zeros(())
+    for t in reversed(range(64)):
+        carried = reward[t] + 0.9 * following[t] - s[t] + 0.9 * 0.8 * (1 - ended[t]) * carried
+        advantage[t] = carried
+    # A sound loop may hand over rewards that hold the value, as Stable-Baselines3 makes them.
+    paid = reward if handed or not held else reward + 0.9 * truncated * after
+    more = {"truncated": truncated > 0, "final_value": truncated * after} if handed else {}
+    for _ in range(8):
+        probe.rollout(
+            reward=paid, value=s, ended=ended, last_value=after[-1], advantage=advantage,
+            discount=0.9, trace=0.8, **more,
+        )  # fmt: skip
+        small_loops.looped(policy, optimizer, probe, 1)
+    probe.close()
+    assert truncated.any()
+    told = ["treat time limits as ends" in alarm.message for alarm in probe.alarms]
+    assert told == [True] * len(told) and bool(told) == (handed and not sound)
+    shown = probe_page.page(load(tmp_path / "run.h5")).screen
+    lines = [each for each in shown.rest if each.text.startswith("Time limits are bootstrapped")]
+    missing = "hand over truncated= and final_value= to probe.rollout"
+    why = f"episodes were cut by time limits: {missing}" if recorded else missing
+    assert [f": not looked at, {why}" in each.text for each in lines] == [not handed]
+    assert ("1 for want of truncated= and final_value=" in shown.sure) == (not handed)
 
 
 def test_actions_that_are_scaled_twice_are_told():

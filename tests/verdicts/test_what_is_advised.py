@@ -114,8 +114,8 @@ def test_updates_that_led_farther_than_the_largest_gain_are_said_to_have():
     sentences = {each.about: each.text for each in chosen(profile)[1].rest}
     assert sentences["farther"] == (
         "Recommended is data (critic only) at h = 0, not the largest gain of one step: of the "
-        "rehearsed updates its own led to the highest return, +19.9 (CI 19.8–20.1) after 25 updates; "
-        "along model, BPTT at h = 5 it was +3 (CI 2.8–3.2) after 5 updates."
+        "rehearsed updates its own led to the highest return, +19.9 (CI 19.8–20.1) after 25 "
+        "updates; along model, BPTT at h = 5 it was +3 (CI 2.8–3.2) after 5 updates."
     )
     again = replace(profile, rehearsal=rehearsed({BEST: RISES, CRITIC: PASSES}))
     assert "farther" not in {each.about for each in chosen(again)[1].rest}

@@ -74,7 +74,11 @@ class Implied:
         used = paid
         if "target" in given and given["target"].numel() == given["next_value"].numel():
             used = _flat(given["target"])[rows.at] - discount * (1 - d) * v
-        self._sums.append((float(implied @ paid), float(paid @ paid), float(used @ paid)))
+        sums = float(implied @ paid), float(paid @ paid), float(used @ paid)
+        if not np.isfinite(sums).all():
+            self._reason = "values of the critic, or its targets, are not finite"
+            return
+        self._sums.append(sums)
         self._sums, self._looks = self._sums[-_BATCHES:], self._looks + 1
         if update >= self._next and len(self._sums) == _BATCHES:
             self._next = update + APART

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -139,7 +140,8 @@ def _share(one: MomentSamples, two: MomentSamples, k: int) -> float:
         return 0.0
     target = one.targets[k].double()
     gap, move = one.online[k].double() - target, two.targets[k].double() - target
-    return float(move @ gap / (gap @ gap)) if bool(gap.any()) else 0.0
+    share = float(move @ gap / (gap @ gap))
+    return share if isfinite(share) else 0.0  # no gap, or parameters that are no numbers
 
 
 @final

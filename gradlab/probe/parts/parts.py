@@ -120,7 +120,7 @@ class Parts:
         self.checks: list[_Check] = [
             self.trained, self.formula, NoStep(), Targets(), self.cleared, self.critic_cleared,
             ActorStep(), self.objective, self.objective.density, self.algebra, self.advantages,
-            self.weights, self.implied, self.drawn, *questions(None, None),
+            self.advantages.limits, self.weights, self.implied, self.drawn, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -234,8 +234,10 @@ class Parts:
         found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
         found["last_value"] = found["last_value"].reshape(shape[1:])
         rollout = Rollout(**found, discount=discount, trace=trace)
-        self._ask(self.advantages, self.advantages.take, rollout)
+        recorded = self._ring is not None and self._ring.limits
+        self._ask(self.advantages, self.advantages.take, rollout, recorded)
         self._tell(self.advantages)
+        self._tell(self.advantages.limits)
         if self._ring is not None:
             was, weights = self.weights.ready, self.weights
             self._ask(weights, weights.take, rollout, self._ring)
@@ -500,13 +502,14 @@ class Parts:
         count, step = self.now()
         hundreds = self._count // _ROW
         everything = ended or hundreds & (hundreds - 1) == 0
+        always = self.advantages, self.advantages.limits, self.trained
         for number, check in enumerate(self.checks):
             answer = self._answer(check)
             if not everything and self._states.get(check.name) == answer.state:
                 continue
             self._states[check.name] = answer.state
             proof = answer.proof
-            if answer.state == "fault" and check not in (self.advantages, self.trained):
+            if answer.state == "fault" and check not in always:
                 proof += f"; last look at update {self._looked:,}"
                 proof += ", none since" if self._looked <= count - _ROW else ""
             try:

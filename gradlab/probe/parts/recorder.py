@@ -258,6 +258,13 @@ class Ring:
         return self._ending
 
     @property
+    def limits(self) -> bool:
+        """Whether a time limit ended one of the episodes."""
+        self._file()
+        terminated, truncated = self._ended.T
+        return bool((truncated & ~terminated).any())
+
+    @property
     def width(self) -> int:
         """Numbers of an action."""
         self._file()

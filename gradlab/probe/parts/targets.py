@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from math import nan
+from math import isfinite, isnan, nan
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -89,7 +89,12 @@ class Algebra:
                 "target=…, discount=…)"
             )
         if fit.mistake:
-            return self._fault(fit, f"of y − r is left {fit.rest:.1g}", _MISTAKES[fit.mistake])
+            left = "one target per pair of rows"
+            if fit.mistake != "shape":
+                left = f"of y − r is left {fit.rest:.1g}"
+            return self._fault(fit, left, _MISTAKES[fit.mistake])
+        if isnan(fit.rest):
+            return off("y − r or (1 − d) v is 0 in all rows, or a number is not finite")
         if not fit.rest < _ROUNDING:
             return off(
                 f"y is not r + γ (1 − d) v of the given values ({fit.rest:.2g} of y − r is "
@@ -134,25 +139,31 @@ class Advantages:
     def __init__(self) -> None:
         self._found, self._rest, self.looks = "", nan, 0
         self._factors, self._meant = (nan, nan), (nan, nan)  # γ and λ, of the fit and declared
+        self.limits = TimeLimits()
 
-    def take(self, rollout: Rollout) -> None:
-        """One rollout, as the loop has it."""
+    def take(self, rollout: Rollout, recorded: bool = False) -> None:
+        """One rollout, as the loop has it; `recorded`: time limits were seen by `record`."""
         self.looks += 1
-        size = max(float(rollout.advantage.double().norm()), 1e-300)
-        rests = {name: float(each.norm()) / size for name, each in rollout.residuals().items()}
         self._meant = rollout.discount, rollout.trace
-        if not min(rests.values()) < _ROUNDING:
-            rests["normalised"] = rollout.normalised()
-            self._factors, rests["factors"] = rollout.factors()
-        self._found = min(rests, key=lambda name: (rests[name] >= _ROUNDING, _ORDER.index(name)))
-        self._rest = rests[self._found]
+        size = float(rollout.advantage.double().norm())
+        rests = {name: float(each.norm()) for name, each in rollout.residuals().items()}
+        self._found, self._rest = "", nan
+        if size > 0 and all(map(isfinite, (size, *rests.values()))):
+            rests = {name: each / size for name, each in rests.items()}
+            if not min(rests.values()) < _ROUNDING:
+                rests["normalised"] = rollout.normalised()
+                self._factors, rests["factors"] = rollout.factors()
+            order = {name: (not rests[name] < _ROUNDING, _ORDER.index(name)) for name in rests}
+            self._found = min(rests, key=order.__getitem__)
+            self._rest = rests[self._found]
+        fits = self._found if self._rest < _ROUNDING else "nothing"
+        self.limits.take(rollout, fits, self._rest, recorded)
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self.looks:
-            return off(
-                "advantages are not handed over: probe.rollout(reward=…, value=…, ended=…, "
-                "last_value=…, advantage=…, discount=…, trace=…)"
-            )
+            return off(_NO_ROLLOUT)
+        if isnan(self._rest):
+            return off("all advantages are 0, or a number that was handed over is not finite")
         if not self._rest < _ROUNDING:
             gamma, trace = self._meant
             return CheckAnswer(
@@ -167,13 +178,62 @@ class Advantages:
                 "torch.cat([dones[1:], next_done[None]])"
             )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
-        if self._found in ("", "normalised"):
+        if self._found in _OF_GAE:
             return CheckAnswer("sound", proof, self._rest, _ROUNDING, self.looks)
         words = _FORMULAS.get(self._found) or _factors(*self._factors, *self._meant)
         return CheckAnswer(
             "fault", proof, self._rest, _ROUNDING, self.looks, ADVANTAGE,
             f"the advantages {words}",
         )  # fmt: skip
+
+
+@final
+class TimeLimits:
+    """Is the last observation's value added where a time limit ends an episode?
+
+    By the newest rollout that has one: without truncated= and final_value= GAE fits either way.
+    """
+
+    name = "time limits are bootstrapped in advantages"
+
+    def __init__(self) -> None:
+        self._answer = off(_NO_ROLLOUT)
+        self._looks = 0
+
+    def take(self, rollout: Rollout, fits: str, rest: float, recorded: bool) -> None:
+        """One rollout, the formula that fits it and what that leaves of the advantages."""
+        if rollout.truncated is None or not rollout.truncated.any():
+            if self._looks:
+                return
+            reason = "no episode was cut by a time limit so far"
+            if recorded or rollout.truncated is None:
+                seen = "episodes were cut by time limits: " if recorded else ""
+                reason = f"{seen}hand over truncated= and final_value= to probe.rollout"
+            self._answer = off(reason)
+            return
+        self._looks += 1
+        added = 0.0
+        if rollout.final_value is not None:
+            values = rollout.final_value.double() * rollout.truncated.double()
+            added = rollout.discount * float(values.norm() / rollout.advantage.double().norm())
+        proof = f"{rest:.1g} of the advantages is left (fault: GAE fits without final_value=)"
+        if fits == "cut":
+            self._answer = CheckAnswer(
+                "fault", proof, rest, _ROUNDING, self._looks, ADVANTAGE,
+                f"the advantages {_FORMULAS['cut']}",
+            )  # fmt: skip
+        elif fits not in _OF_GAE:
+            self._answer = off("the advantages are not those of GAE")
+        elif not added > _ROUNDING:
+            self._answer = off(
+                "final_value= is missing, or 0 where truncated= is set: hand over the critic's "
+                "value of the last observation"
+            )
+        else:
+            self._answer = CheckAnswer("sound", proof, rest, _ROUNDING, self._looks)
+
+    def answer(self, *_: object) -> CheckAnswer:
+        return self._answer
 
 
 @dataclass(frozen=True)
@@ -294,6 +354,11 @@ _ORDER = (
     "", "normalised", "cut", "late", "shifted", "unended", "inverted", "negated", "exchanged",
     "unfinished", "factors",
 )  # fmt: skip
+_OF_GAE = ("", "normalised", "cut")  # what is no mistake but of time limits
+_NO_ROLLOUT = (
+    "advantages are not handed over: probe.rollout(reward=…, value=…, ended=…, last_value=…, "
+    "advantage=…, discount=…, trace=…)"
+)
 _FORMULAS = {
     "cut": "treat time limits as ends: is the value of the last observation added where an "
     "episode is truncated? (A reward that holds it already is to be handed over as it was paid.)",
@@ -427,10 +492,17 @@ class LossWeights:
             return off(self._reason)
         seen = np.array(self._seen)
         correlation, known = float(seen[:, 0].mean()), seen[np.isfinite(seen[:, 1]), 1]
-        valued = float(np.median(known)) if 2 * len(known) > LOOKS else nan
+        valued, least = nan, LOOKS // 2 + 1
+        share = (
+            f"not read: {len(known)} minibatches of {least} in which values vary, and weights rise "
+            f"with the advantages"
+        )
+        if len(known) >= least:
+            valued = float(np.median(known))
+            share = f"{valued:.2f} (fault: above {VALUED})"
         proof = (
-            f"correlation {correlation:.2f} (fault: under {WRONG}), share of the value "
-            f"{valued:.2f} (fault: above {VALUED}), {len(seen)} minibatches of {LOOKS}"
+            f"correlation {correlation:.2f} (fault: under {WRONG}), share of the value {share}, "
+            f"{len(seen)} minibatches of {LOOKS}"
         )
         if len(seen) < LOOKS:
             return CheckAnswer("waiting", proof, correlation, WRONG, self._looks)

@@ -248,8 +248,16 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         sure = f"{passed} check{'s' * (passed != 1)} of the loop's parts passed"
         sure += f", {unsure} open" if unsure else ""
         sure += f", {left} had nothing to look at" if left else ""
-        rows = sum("probe.record(env)" in str(each) for each in run.checks["proof"])
-        sure += f" ({rows} for want of probe.record(env) and probe.batch(…))" if rows else ""
+        wants = {
+            "probe.record(env) and probe.batch(…)": "probe.record(env)",
+            "truncated= and final_value=": "hand over truncated=",
+        }
+        lacking = {
+            what: sum(words in str(each) for each in run.checks["proof"])
+            for what, words in wants.items()
+        }
+        told = ", ".join(f"{n} for want of {what}" for what, n in lacking.items() if n)
+        sure += f" ({told})" if told else ""
     figure = "signal_share" if numbers else "grad_norm"
     return Screen(text + _weight(run), "choose", sure, (*numbers, *_lost(run)), figure, rest)
 
