@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from gradlab import cli
 from gradlab.cli import main
 from gradlab.cli.terminal import streams
 from gradlab.cli.terminal.answer import answer, bold
-from gradlab.cli.terminal.progress_bars import Lines, bars
+from gradlab.cli.terminal.progress_bars import Lines, bars, in_one_line
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.measurement import machine_rates
@@ -548,6 +549,15 @@ def test_a_note_is_said_once_although_a_file_is_read_twice(tmp_path, monkeypatch
     (tmp_path / "run.h5").write_bytes(probe.read_bytes())
     assert main(["report", "run.h5"]) == 0
     assert capsys.readouterr().err.count("run.h5 has no checksum") == 1
+
+
+def test_a_warning_is_said_once_from_however_many_places_it_comes():
+    with warnings.catch_warnings(record=True) as said, in_one_line():
+        warnings.simplefilter("always")
+        for words in ("Jacobians are explicit", "another", "Jacobians are explicit"):
+            warnings.warn(words, stacklevel=1)
+        warnings.warn("Jacobians are explicit", stacklevel=1)
+    assert [str(each.message) for each in said] == ["Jacobians are explicit", "another"]
 
 
 def test_a_function_of_a_file_is_printed_as_it_is_called(capsys, monkeypatch):

@@ -213,16 +213,18 @@ def _drawn() -> Iterator[Bars]:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Inside, gradlab's warnings are single lines, each said once; those of other packages stay as
-    they are."""
+    """Inside, every warning is said once, from wherever in the code it comes; those of files in one
+    line."""
     before, said = warnings.showwarning, set[str]()
 
     def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if not issubclass(category, Doubtful):
-            before(message, category, *rest, **more)
-        elif str(message) not in said:
-            said.add(str(message))
+        if str(message) in said:
+            return
+        said.add(str(message))
+        if issubclass(category, Doubtful):
             standard_error(f"gradlab: note: {message}")
+        else:
+            before(message, category, *rest, **more)
 
     warnings.showwarning = show
     try:
