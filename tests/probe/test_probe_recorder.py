@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -269,6 +270,24 @@ def test_sound_storage_is_not_accused(way):
     states = {name: row["state"] for name, row in answers(log).items()}
     assert states["terminations are stored"] == states["actions are stored as sent"] == "sound"
     assert states["episodes end with their last observation"] == "sound"
+
+
+def test_rows_that_end_an_episode_are_counted_where_a_check_leaves_them_out():
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    assert not told(rows, probe, update)
+    probe.close()
+    found = answers(log)
+    compared = {
+        name: [int(each.replace(",", "")) for each in re.findall(r"\d[\d,]*", row["proof"])]
+        for name, row in found.items()
+        if row["state"] == "sound" and "rows differ" in row["proof"]
+    }
+    differ, looked, _, left = compared["next observations are those after the step"]
+    every = compared["actions are stored as sent"]
+    assert differ == 0 < left < looked and [0, looked + left] == every[:2]
+    assert ", which end an episode" in found["next observations are those after the step"]["proof"]
+    assert "left out" not in found["actions are stored as sent"]["proof"]
 
 
 @pytest.mark.parametrize("begins_where_it_ends", [False, True])

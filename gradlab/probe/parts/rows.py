@@ -113,16 +113,24 @@ class Rows:
         name: of the check; needs: a column that the batch must have; least: rows it takes.
         count: of a batch, rows that were looked at, and of these how many have which mistake.
         words: of every mistake; of "": why rows that differ are none.
+        others: what rows are that were found and not looked at, where they could have been.
     """
 
     def __init__(
-        self, name: str, needs: str, count: _Count, words: Mapping[str, str], least: int = ENOUGH
+        self,
+        name: str,
+        needs: str,
+        count: _Count,
+        words: Mapping[str, str],
+        least: int = ENOUGH,
+        others: str = "",
     ) -> None:
         self.name, self.needs, self.count, self.words = name, needs, count, words
-        self.least = least
+        self.least, self.others = least, others
         self.reason = UNRECORDED
         self.hidden = False  # whether too few of the rows are found
         self._given, self._looked, self._found = False, 0, Counter[str]()
+        self._left = 0  # rows that were found and not looked at
 
     def take(self, rows: Matched) -> None:
         column = "following" if self.needs == "next_observation" else self.needs
@@ -130,6 +138,7 @@ class Rows:
         self.reason = f"probe.batch does not hand over {self.needs}"
         looked, found = self.count(rows)
         self._looked += looked
+        self._left += len(rows.begun) - looked
         self._found.update(found)
 
     def answer(self, *_: object) -> CheckAnswer:
@@ -137,11 +146,13 @@ class Rows:
             return off(TRANSFORMED if self.hidden else self.reason)
         mistake, times = max(self._found.items(), key=lambda each: each[1], default=("", 0))
         share = times / self._looked if self._looked else nan
-        proof = f"{times} of {self._looked} rows differ (fault: more than half of {self.least})"
+        of = f"{times:,} of {self._looked:,} rows"
+        left = f"; {self._left:,} left out, {self.others}" if self._left and self.others else ""
+        proof = f"{of} differ (fault: more than half of {self.least}){left}"
         if self._looked < self.least:
             return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
         if share > _HALF and not mistake:
-            return off(f"{times} of {self._looked} rows {self.words[mistake]}")
+            return off(f"{of} {self.words[mistake]}")
         if share <= _HALF:
             return CheckAnswer("sound", proof, share, _HALF, self._looked)
         return CheckAnswer(
@@ -297,7 +308,7 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "over rows, or keep the array that the environment changes?",
             "": "have a next observation that no environment gave after one step: rows of several "
             "steps, or transformed?",
-        }),
+        }, others="which end an episode: what follows them has a check of its own"),
         Rows("episodes end with their last observation", "next_observation", _last, {
             "reset": "rows that a time limit cut have the next episode's first observation as "
             "their next one: is `final_obs` of the infos stored?",
