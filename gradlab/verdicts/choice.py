@@ -358,11 +358,13 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
     if other is not None:
         beside = f"; along {cell_words(choice, best.cell)} it was {change_text(other.gain)} after "
         beside += f"{updates(other.updates)}"
-    text = (
-        f"Recommended is {cell_words(choice, cell)}, not the largest gain of one step: of the "
-        f"rehearsed updates its own led to the highest return, {led}{beside}."
-    )
-    return (Sentence("farther", True, text),)
+    tied = tuple(each for each in told.not_excluded() if each != cell)
+    why = f"of the rehearsed updates its own led to the highest return, {led}{beside}"
+    if tied:
+        why = f"its rehearsed updates have the highest estimate, {led}{beside}; {told.judges} "
+        why += f"starts do not tell it apart from {_alternatives(choice, tied)}"
+    text = f"Recommended is {cell_words(choice, cell)}, not the largest gain of one step: {why}."
+    return (Sentence("farther", not tied, text),)
 
 
 _BEGINS = "no row of `gradlab train` begins with what was measured: use the loop"

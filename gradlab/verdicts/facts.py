@@ -98,8 +98,9 @@ class Facts:
         return cell[1] > 0 and self.identities[cell[0]].jacobians in self.detached
 
     def horizons(self, name: str) -> list[int]:
-        """Horizons of an estimator with a gain."""
-        return sorted(h for each, h in self.gains if each == name)
+        """Horizons of an estimator with a gain; where none has one, those that were stepped."""
+        stepped = () if self.gains or self.realised is None else self.own_steps.stepped
+        return sorted(h for each, h in self.gains or stepped if each == name)
 
     @property
     def data(self) -> Cell | None:
@@ -129,7 +130,9 @@ class Facts:
         return list(range(low, high + 1))
 
     def harmful(self, name: str) -> list[int]:
-        """Horizons whose step is shown to lower the return."""
+        """Horizons whose step is shown to lower the return: to first order, else as it was taken."""
+        if not self.gains:
+            return [h for h in self.horizons(name) if self.own_steps.harms((name, h))]
         return [h for h in self.horizons(name) if self.gains[name, h].high < 0]
 
     def best_of(self, names: Sequence[str]) -> Cell | None:

@@ -178,6 +178,11 @@ def _advice() -> Mapping[str, Case]:
         "updates that are shown once": _advised(
             realised=advised.RAISED, rehearsal=advised.rehearsed(both, again=(0, 0, 0, 0, 0))
         ),
+        "updates that are not told apart": _advised(
+            gains=advised.RISING, realised=None,
+            rehearsal=advised.rehearsed({advised.SHORT: advised.RISES, advised.BEST: advised.NEAR},
+                                        noise=5.0),
+        ),
         "updates that fall": _advised(
             realised=advised.RAISED, rehearsal=advised.rehearsed(falling)
         ),

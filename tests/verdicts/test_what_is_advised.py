@@ -20,6 +20,7 @@ from tests.verdicts.test_recommendation import PAPER, planted
 BEST, SHORT, CRITIC = ("model_all", 5), ("model_all", 1), ("data", 0)
 LENGTHS = (1, 2, 5, 10, 25)
 RISES, PASSES, FALLS = (1, 2, 5, 9, 20), (1, 2, 3, -4, -30), (-1, -2, -5, -9, -20)
+NEAR = tuple(0.97 * each for each in RISES)
 RULE = Rule("adam", 1e-3, True, 25, 256, 100, "ignore", 0, 1000)
 
 
@@ -117,8 +118,72 @@ def test_updates_that_led_farther_than_the_largest_gain_are_said_to_have():
         "rehearsed updates its own led to the highest return, +19.9 (CI 19.8–20.1) after 25 "
         "updates; along model, BPTT at h = 5 it was +3 (CI 2.8–3.2) after 5 updates."
     )
+    near = rehearsed({CRITIC: RISES, BEST: NEAR}, noise=5.0)
+    sentences = {each.about: each for each in chosen(replace(profile, rehearsal=near))[1].rest}
+    assert not sentences["farther"].decided and "led to" not in sentences["farther"].text
+    assert sentences["farther"].text.endswith(
+        "32 starts do not tell it apart from model, BPTT at h = 5."
+    )
     again = replace(profile, rehearsal=rehearsed({BEST: RISES, CRITIC: PASSES}))
     assert "farther" not in {each.about for each in chosen(again)[1].rest}
+
+
+RISING = {"data": [0.6], "model_all": [0.2, 0.8, 0.8, 0.95, 0.97, 0.99]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "noise", "why"),
+    [
+        ({SHORT: RISES, BEST: NEAR}, 5.0, "but over several the two cannot be told apart"),
+        ({SHORT: RISES, BEST: PASSES}, 0.5, "but less over several"),
+        ({SHORT: RISES, BEST: FALLS}, 0.5, "but updates along them lower the return"),
+        ({SHORT: RISES, CRITIC: PASSES}, 0.5, "but no update along them was rehearsed"),
+        ({BEST: RISES, SHORT: NEAR}, 5.0, ""),
+    ],
+    ids=["not told apart", "less", "falls", "not rehearsed", "followed"],
+)
+def test_why_a_larger_gain_of_one_step_is_not_followed_is_said(changes, noise, why):
+    """The figure beside it has a curve above the ring."""
+    told = rehearsed(changes, noise=noise)
+    headline = recommendation(read(RISING, rehearsal=replace(told, step=told.step + 9))).headline
+    gains_more = f"Longer rollouts gain more in one step, {why}."
+    assert (gains_more in headline) == bool(why) == ("more in one step" in headline)
+    assert headline.startswith("Backpropagate 1 step through") == bool(why), headline
+    short = recommendation(read(RISING, rehearsal=told, jumps=planted_jumps())).headline
+    assert ("not one step's gain" in short or gains_more in short) >= (noise == 0.5 and bool(why))
+
+
+def test_another_gradient_that_gains_more_in_one_step_is_named():
+    told = rehearsed({CRITIC: RISES, BEST: PASSES})
+    headline = recommendation(read(RISING, rehearsal=told)).headline
+    assert "Your model (BPTT) gains more in one step, but less over several." in headline
+    tried = read(RISING, realised=steps({BEST: -0.3, CRITIC: 0.5}))
+    assert advise(tried).cell == CRITIC
+    said = "Your model (BPTT) gains more in one step, but updates along it lower the return."
+    assert said in recommendation(tried).headline
+    alike = read(RISING | {"data": [0.97]}, rehearsal=told)  # no curve is visibly above it
+    assert "more in one step" not in recommendation(alike).headline
+
+
+@pytest.mark.parametrize("jumps", [None, "harmful", "open"])
+@pytest.mark.parametrize("changes", [RISES, PASSES])
+def test_horizons_that_lower_the_return_are_always_said_and_never_others(changes, jumps):
+    told = rehearsed({BEST: changes, CRITIC: FALLS})
+    found = None if jumps is None else planted_jumps(jumps)
+    for gains, words in ((PAPER, True), (RISING, False)):
+        headline = recommendation(read(gains, rehearsal=told, jumps=found)).headline
+        assert headline.startswith("Backpropagate")
+        assert ("ollouts lower the return" in headline or "steps lower" in headline) == words
+
+
+def test_horizons_whose_step_lowered_the_return_are_said_where_no_gain_is_known():
+    taken = steps({BEST: 0.7, SHORT: -0.4, CRITIC: -0.5}, truth=False)
+    headline = recommendation(read(admissible=False, status="none", realised=taken)).headline
+    assert headline.startswith("Backpropagate 5 steps through your model (BPTT): one plain step")
+    assert "Rollouts of 1 step lower the return. The critic alone lowers the return." in headline
+    taken = steps({BEST: 0.7, SHORT: 0.0, CRITIC: 0.0}, truth=False)
+    headline = recommendation(read(admissible=False, status="none", realised=taken)).headline
+    assert "lower" not in headline
 
 
 def test_a_rehearsed_change_stands_beside_the_return_that_it_is_of():
@@ -246,8 +311,7 @@ def test_a_step_of_four_percent_is_no_update_of_an_assumed_rate():
 def test_of_rehearsals_the_higher_return_is_followed_and_not_the_larger_gain_of_one_step():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: PASSES, SHORT: RISES}))
     assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
-    near = tuple(0.97 * each for each in RISES)
-    found = read(realised=RAISED, rehearsal=rehearsed({SHORT: RISES, BEST: near}, noise=5.0))
+    found = read(realised=RAISED, rehearsal=rehearsed({SHORT: RISES, BEST: NEAR}, noise=5.0))
     assert found.rehearsal.best.cell == SHORT and BEST in found.rehearsal.not_excluded()
     assert (advise(found).cell, advise(found).updates) == (SHORT, 25)
 

@@ -132,7 +132,7 @@ def _replacements(facts: Facts, cell: Cell) -> tuple[list[Cell], list[str]]:
     return cells, [*causes, _CRITIC]
 
 
-_NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
+NOTABLE = 0.03  # of the possible gain, from which on a difference of two is said
 
 
 def of_use(facts: Facts, cell: Cell) -> tuple[Fact, ...]:
@@ -241,7 +241,7 @@ def one_update(facts: Facts, length: bool = True) -> str:
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
     gain = facts.batch_gains.get(cell)
-    if gain is None or gain.clipped > facts.gains[cell].clipped - _NOTABLE:
+    if gain is None or gain.clipped > facts.gains[cell].clipped - NOTABLE:
         return None
     how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
     return Fact(f"gain of one batch of {facts.batch} samples", gain_text(gain), how)

@@ -30,7 +30,7 @@ from gradlab.verdicts.advice import (
 )
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement import key_numbers
-from gradlab.verdicts.measurement.key_numbers import HeadlinePart, first_to_fix
+from gradlab.verdicts.measurement.key_numbers import NOTABLE, HeadlinePart, first_to_fix
 from gradlab.verdicts.phrases import alone, change, gain_text, named, share, step_along
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sentence, counted
 from gradlab.wording import (
@@ -48,8 +48,10 @@ GAINS, RETURNS = "gain", "realised_gains"  # figures
 _DAY = 86400.0  # seconds
 _JUDGED = 0.3  # of a measurement, what returns of its judging starts take at most
 _MARGIN = 4  # words of the page before the figure beside headline and sureness
+_MUST = 3  # rank up to which all are said in short before any is said at length
 _NO_PART = HeadlinePart("", "", 9)
 _NOT_TWICE = "but no gain is shown over several updates"
+_NOT_ONE = "Returns decide, not one step's gain."
 _REASONS = {
     "boundary": "episodes end, and pathwise gradients do not see it",
     "law": "gradient and return belong to different problems",
@@ -106,16 +108,17 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     sure = _sure(facts, advice, cell)
     worth, lasts = _worth(facts, cell), _lasts(facts, advice, cell)
     identity = facts.identities[cell[0]]
-    ranged, use = (
-        f"{step_along(identity, cell[1], over=over)}: {worth}" for over in (facts.close(cell), ())
-    )
+    passing, close = _passing(facts, advice), facts.close(cell)
+    # Horizons that gain more in one step, and no more over several updates, are not as good.
+    close = [] if passing.text and facts.best in [(cell[0], h) for h in close] else close
+    ranged, use = (f"{step_along(identity, cell[1], over=over)}: {worth}" for over in (close, ()))
     options = (f"{ranged}{lasts}.", f"{use}{lasts}.", f"{use}.")
     said = next((text for text in options if _has_room(text, sure)), options[-1])
     parts = (
         HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
         HeadlinePart(said, f"{use}.", 0),
         HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
-        _passing(facts, advice),
+        passing,
         _harmful(facts, cell),
         _critic(facts, cell),
         HeadlinePart(_beyond(facts), "", 9),
@@ -126,16 +129,26 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
 
 
 def _fitted(parts: Sequence[HeadlinePart], sure: str) -> str:
-    """What a first screen has room for: each part by its rank, shortened where it has to be."""
+    """What a first screen has room for: in short first what must be there (`_MUST`), then
+    each part by its rank, as long as there is room."""
     shown = [""] * len(parts)
-    for k in sorted(range(len(parts)), key=lambda k: parts[k].rank):
-        for text in (parts[k].text, parts[k].short):
-            longer = [*shown[:k], text, *shown[k + 1 :]]
-            if _has_room(*longer, sure):
-                shown = longer
-                break
-        else:
-            shown[k] = "" if parts[k].rank else parts[k].short
+    ranked = sorted(range(len(parts)), key=lambda k: parts[k].rank)
+
+    def put(k: int, *texts: str) -> bool:
+        for text in texts:
+            if _has_room(*shown[:k], text, *shown[k + 1 :], sure):
+                shown[k] = text
+                return True
+        return False
+
+    for k in ranked:
+        if not parts[k].rank and not put(k, parts[k].text):
+            shown[k] = parts[k].short
+        elif 0 < parts[k].rank <= _MUST:
+            put(k, parts[k].short)
+    for k in ranked:
+        if parts[k].rank:
+            put(k, *parts[k][:2])
     return " ".join(each for each in shown if each)
 
 
@@ -191,18 +204,32 @@ def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
 
 
 def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
-    """The gradient of largest one-step gain, where a rehearsal led to another one."""
-    best, rehearsed = facts.best, facts.rehearsal
-    if advice.updates is None or best is None or rehearsed is None or facts.chosen is None:
+    """Why the gradient of largest gain in one step, to first order, is not the recommended one."""
+    best, cell, rehearsed = facts.best, advice.cell, facts.rehearsal
+    if best is None or cell is None or cell == best:
         return _NO_PART
-    same = advice.cell is not None and best[0] == advice.cell[0]
-    if same or best not in rehearsed.cells or best in rehearsed.not_excluded():
+    now, most = facts.gains.get(cell), facts.chosen
+    little = now is not None and most is not None and most.clipped - now.clipped < NOTABLE
+    if most is None or not most.low > 0 or little:
         return _NO_PART
-    gained = share(facts.chosen.clipped)
-    text = f"{_capital(named(facts.identities[best[0]]))} gains more in one step ({gained}), "
-    lasting = rehearsed.holds(best)
-    text += "but less over several." if lasting else "but does not last."
-    return HeadlinePart(text, "", 3)
+    own, h = facts.identities[best[0]], best[1]
+    who, it = f"{_capital(named(own))} gains", "it"
+    if best[0] == cell[0] and h:
+        who, it = f"{'Longer' if h > cell[1] else 'Shorter'} rollouts gain", "them"
+    elif not h and not own.data:
+        who = "The critic alone at the start states gains"
+    top = None if rehearsed is None else rehearsed.best
+    if lowers(facts, best):
+        why = f"updates along {it} lower the return"
+    elif rehearsed is None or top is None or top.cell != cell:
+        why = f"updates along {it} are not shown to raise the return"
+    elif best not in rehearsed.cells:
+        why = f"no update along {it} was rehearsed"
+    elif best in rehearsed.not_excluded():
+        why = "over several the two cannot be told apart"
+    else:
+        why = "less over several"
+    return HeadlinePart(f"{who} more in one step, but {why}.", _NOT_ONE, 3)
 
 
 def _jump(facts: Facts, short: bool = False) -> str:
@@ -211,9 +238,10 @@ def _jump(facts: Facts, short: bool = False) -> str:
     if jumps is None or not jumps.refuted:
         return ""
     how = "The return is rough" if jumps.kind == "rough" else "The return is discontinuous"
-    where = f" ({jumps.count} of {jumps.tried} starts)" if jumps.count and not short else ""
+    if short:
+        return f"{how}: the simulator's gradient misses it."
     promised, brought = f"{jumps.promised:+.3g}", f"{float(jumps.brought[UPDATE]):+.3g}"
-    text = f"{how}{where}: the simulator's gradient predicts {promised}, "
+    text = f"{how}: the simulator's gradient predicts {promised}, "
     text += f"steps along it bring {brought}."
     return text.replace("-", "−")
 
@@ -228,31 +256,32 @@ def _beyond(facts: Facts) -> str:
 
 
 def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
-    """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
+    """Horizons that lower the return, of the recommended gradient, else of others that compete;
+    else what θ once is worth."""
     name = cell[0]
     harmful = [h for h in facts.harmful(name) if h]
     if harmful:
         first = min(h for h in facts.horizons(name) if h)
         short = f"{_sides(facts, cell, harmful)} lower the return."
-        return HeadlinePart(_until(harmful, first), short, 4)
+        return HeadlinePart(_until(harmful, first), short, 2)
     own = facts.identities[name]
-    if own.data:
-        lower = {named(facts.identities[each]): facts.harmful(each) for each in facts.own}
-        said = [f"{who} at h = {horizons(those)}" for who, those in lower.items() if those]
-        if not said:
-            return _NO_PART
-        verb = "lowers" if len(said) == 1 else "lower"
-        who, short = (
-            _capital(" and ".join(each)) for each in (said, [who for who in lower if lower[who]])
-        )
-        some = f"{short} {verb} the return at some horizons."
-        return HeadlinePart(f"{who} {verb} the return.", some, 4)
     every = own.actions == "all"
     way, what = ("first", "The first action alone") if every else ("all", "BPTT")
     twins = () if own.data else same_as(facts.identities, replace(own, actions=way))
     lowering = [each for each in twins if facts.harmful(each) == facts.horizons(each) != []]
     if twins and len(lowering) == len(twins):
         return HeadlinePart(f"{what} lowers the return at every horizon.", "", 4)
+    # The critic alone has a sentence of its own where its gain is known.
+    others = [each for each in facts.own if each != name and (each, 0) != facts.data]
+    lower = {named(facts.identities[each]): facts.harmful(each) for each in others}
+    said = [f"{who} at h = {horizons(those)}" for who, those in lower.items() if those]
+    if said:
+        verb = "lowers" if len(said) == 1 else "lower"
+        who, short = (
+            _capital(" and ".join(each)) for each in (said, [who for who in lower if lower[who]])
+        )
+        some = f"{short} {verb} the return at some horizons."
+        return HeadlinePart(f"{who} {verb} the return.", some, 4)
     other = facts.best_of(twins if every else ())
     if other is None or cell not in facts.gains:
         return _NO_PART
@@ -265,7 +294,7 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
 def _until(harmful: Sequence[int], first: int) -> str:
     """Up to 5 steps lower the return; 3–5 steps where shorter ones do not."""
     run = [h for k, h in enumerate(harmful) if h == first + k]
-    if run and len(run) == len(harmful) and run[-1] > 1:
+    if first == 1 and len(run) == len(harmful) and run[-1] > 1:
         return f"Rollouts of up to {steps(run[-1])} lower the return."
     if list(harmful) == [1]:
         return "Rollouts of 1 step lower the return."
@@ -288,6 +317,8 @@ def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
 def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
     """What the critic alone is worth, where it is not the recommendation itself."""
     gain = facts.data_gain
+    if gain is None and facts.data is not None and facts.harmful(facts.data[0]):
+        return HeadlinePart("The critic alone lowers the return.", "The critic alone harms.", 6)
     if gain is None or cell == facts.data:
         return _NO_PART
     text = alone(gain, beside=cell[1] == 0)
@@ -302,7 +333,7 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         if facts.rehearsal is not None and advice.updates is not None:
             many = advice.updates > 1
             several = f"{advice.updates} updates (two rehearsals)" if many else "one update"
-            tried = f"{several} and one plain step"
+            return f"tested: {several} and one plain step raised the return"
         return f"tested: {tried} raised the return on fresh starts"
     if advice.missing == "premise":
         return "a check failed, so only measured returns count"
