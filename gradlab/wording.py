@@ -44,6 +44,7 @@ _WAYS = {
 }
 
 
+_COUNTED = re.compile(r"\d[\d.,]*(e[−+-]?\d+)?")
 _MINUS = re.compile(r"(?<![\w.)\]−–-])-(?=\.?\d)")
 
 
@@ -53,6 +54,11 @@ def signed(text: str) -> str:
     if len(parts) % 2 == 0:
         return _MINUS.sub("−", text)
     return "`".join(part if k % 2 else _MINUS.sub("−", part) for k, part in enumerate(parts))
+
+
+def unnumbered(text: str) -> str:
+    """What messages have in common that differ in their numbers alone."""
+    return _COUNTED.sub("#", text)
 
 
 def describe(identity: Identity) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """Sinks of a probe's rows: a run's file, a function, several, none; and the log of its alarms.
 
 Rows are tested with the earlier rows of the same seed. An alarm of a kind is reported when it is
-first raised, then only after twice as many updates: about twenty times in a million.
+first raised, then only after twice as many updates: about twenty times in a million. It is printed
+once, with its count at the end: messages that differ in numbers alone are one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gradlab.storage import journal
 from gradlab.storage.journal import Journal, journal_of
 from gradlab.storage.journal_tables import plain
 from gradlab.storage.records import Attribute, check_output
+from gradlab.wording import listed, unnumbered
 
 _NEW = "log to a new file"
 
@@ -275,6 +277,7 @@ class AlarmLog:
         self._counts: list[Counter[str]] = [Counter() for _ in range(count)]
         self._reported: dict[tuple[int | None, str], int] = {}  # by place of the seed and kind
         self._number: int | None = None
+        self._told: dict[tuple[str, str], list[tuple[int, int | None]]] = {}  # steps and seeds
 
     def file(self, table: str, row: Row, tested: Mapping[int, Row] | None = None) -> None:
         """Write a row and test it.
@@ -298,7 +301,7 @@ class AlarmLog:
         return last is None or update >= 2 * max(last, 1)
 
     def report(self, alarm: Alarm, update: int, step: int, seed: int | None = 0) -> None:
-        """Write and print an alarm, unless one of its kind was reported lately.
+        """Write an alarm, unless one of its kind was reported lately, and print a new one.
 
         Args:
             seed: its place; None: the alarm is about the whole run.
@@ -317,12 +320,28 @@ class AlarmLog:
             row["seed"] = np.nan if seed is None else self.seeds[seed]
             source += "" if seed is None else f", seed {self.seeds[seed]}"
         self.sink.write("alarms", row)
-        text = f"{source}, step {step}: {alarm.kind}: {alarm.message}"
-        print(text, file=self.stream or sys.stderr, flush=True)
+        told = self._told.setdefault((alarm.kind, unnumbered(alarm.message)), [])
+        told.append((step, seed))
+        if len(told) == 1:
+            text = f"{source}, step {step}: {alarm.kind}: {alarm.message}"
+            print(text, file=self.stream or sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """Print a line that is no alarm."""
         print(f"{self.source}: {text}", file=self.stream or sys.stderr, flush=True)
 
+    def _named(self, places: set[int | None]) -> str:
+        if self.seeds is None:
+            return ""
+        seeds = [str(self.seeds[k]) for k in sorted(k for k in places if k is not None)]
+        return f", seed{'s' * (len(seeds) > 1)} {listed(seeds, len(seeds))}" if seeds else ""
+
     def close(self) -> None:
+        """Say how often what was printed once was reported, and close the sink."""
+        for (kind, _), told in self._told.items():
+            if len(told) > 1:
+                steps, of = [step for step, _ in told], self._named({seed for _, seed in told})
+                often = f"reported {len(told)} times, from step {min(steps):,} to {max(steps):,}"
+                self.say(f"{kind}: {often}{of}")
+            told[1:] = []
         self.sink.close()

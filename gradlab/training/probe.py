@@ -287,6 +287,7 @@ class _Instruments:
         """No more updates come."""
         self._find_origins()  # of the last seed, whose loss has ended the run
         self.file_window(last=True)
+        self.rows.log.close()
 
     def _find_origins(self) -> None:
         """Of the seeds that are lost since the last window."""

@@ -47,7 +47,7 @@ from gradlab.watching.state import (
     phase_line,
     printable,
 )
-from gradlab.wording import duration
+from gradlab.wording import duration, unnumbered
 
 _EVERY = 1.0  # seconds between two readings
 _LINES = 10.0  # seconds between two lines
@@ -130,13 +130,21 @@ def redraw(watcher: Watcher, console: Console) -> None:
 
 def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.sleep) -> None:
     """A line when there are new rows, at most every ten seconds, until the run has ended; events
-    and changes of phase at once, and the report's first screen at the end."""
-    shown, printed, due = "", 0, 0.0
+    and changes of phase at once, an alarm once, and at the end its count and the report's first
+    screen."""
+    shown, printed, due, told = "", 0, 0.0, set[tuple[str, str]]()
     while True:
         state, now = watcher.state(), watcher.clock()
         for event in state.view.events[printed:]:
-            print(f"  {event_line(state, event)}", file=out, flush=True)
+            words = event.kind, unnumbered(event.text)
+            if not event.kind or words not in told:
+                print(f"  {event_line(state, event)}", file=out, flush=True)
+            told.add(words)
         printed = len(state.view.events)
+        for event, often in last_of_each_kind(state.view.events) if state.phase in _OVER else ():
+            if event.kind and often > 1:
+                text = f"  ! {event.kind}: {often} times, the last at {event.at:,}"
+                print(printable(text), file=out, flush=True)
         for each in _first(state) if state.phase in _OVER else ():
             print(printable(each), file=out, flush=True)
         if state.phase != shown or (now >= due and state.phase == "running"):

@@ -159,12 +159,31 @@ def test_an_alarm_is_reported_again_only_after_twice_the_updates():
     stream, log = io.StringIO(), AlarmLog(NoSink(), ())
     log.stream = stream
     for update in range(1, 1001):
-        log.report(Alarm("kind", "message"), update, update)
-    assert [line.split(",")[1].split(":")[0] for line in stream.getvalue().splitlines()] == [
-        f" step {2**k}" for k in range(10)
-    ]
+        log.report(Alarm("kind", f"for {update} updates"), update, update)
+    assert [alarm.message for alarm in log.alarms] == [f"for {2**k} updates" for k in range(10)]
     log.report(Alarm("another", "message"), 1001, 1001)
     assert len(log.alarms) == 11
+
+
+@pytest.mark.parametrize("seeds", [None, (3, 5, 7)])
+def test_an_alarm_is_printed_once_and_its_count_at_the_end(seeds):
+    stream, log = io.StringIO(), AlarmLog(NoSink(), (), seeds)
+    log.stream = stream
+    for update in range(1, 1001):
+        for place in range(len(seeds or (0,))):
+            log.report(Alarm("kind", f"{0.5 / update:.1e} of {place}"), update, 2 * update, place)
+    log.report(Alarm("kind", "another cause"), 1024, 2048, 0)
+    log.report(Alarm("another", "message"), 1001, 2002, 0)
+    first = "gradlab probe, seed 3, step" if seeds else "gradlab probe, step"
+    lines = [f"{first} 2: kind: 5.0e-01 of 0", f"{first} 2048: kind: another cause",
+             f"{first} 2002: another: message"]  # fmt: skip
+    assert stream.getvalue().splitlines() == lines
+    log.close()
+    count, of = ("30", ", seeds 3, 5 and 7") if seeds else ("10", "")
+    count = f"reported {count} times, from step 2 to 1,024{of}"
+    assert stream.getvalue().splitlines() == [*lines, f"gradlab probe: kind: {count}"]
+    log.close()
+    assert len(stream.getvalue().splitlines()) == 4
 
 
 def test_every_alarm_has_its_row_in_the_examples():

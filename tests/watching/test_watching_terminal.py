@@ -140,6 +140,22 @@ def test_lines_say_when_a_run_is_silent_and_when_its_writer_is_gone(tmp_path):
     assert "was not closed" in out.getvalue().splitlines()[-1]
 
 
+def test_lines_have_an_alarm_once_and_at_the_end_its_count(tmp_path):
+    path, now, out = tmp_path / "run.h5", [time.time()], io.StringIO()
+    planted.written(path, planted.everything())
+
+    def sleep(seconds):
+        now[0] += SILENT
+
+    showing.lines(Watcher(path, clock=lambda: now[0]), out, sleep)
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("  ! ")]
+    assert lines == [
+        "  ! update 500: dead inputs: dead inputs at update 500: fix it",
+        "  ! update 1,200: saturated actor: saturated actor at update 1200: fix it",
+        "  ! dead inputs: 2 times, the last at 1,000",
+    ]
+
+
 def screens(process, descriptor, until, limit=20.0):
     """What a terminal gets until a text is there."""
     text, end = "", time.monotonic() + limit
