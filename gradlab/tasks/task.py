@@ -39,6 +39,11 @@ from gradlab.errors import InputError
 from gradlab.systems.system import System, check_system
 from gradlab.user_code.calls import running
 
+OTHER_BOUNDS = (
+    "If actions have bounds of their own, as [0, 1], map them in the step: "
+    "docs/howto/own_task.md#actions-with-other-bounds."
+)
+
 
 @dataclass(frozen=True)
 class _StartLaw:
@@ -132,7 +137,8 @@ class Task:
         observation_scale: fixed factors [ds] of the first layer of policy and critic.
         reference_state: [ds], where the prior's Riccati gain is taken; None: zeros.
         exploration: standard deviation per action of exploratory noise.
-        action_limit: largest |action| per action, beyond which the simulator clips.
+        action_limit: largest |action| per action, beyond which the simulator clips. Other bounds,
+            as [0, 1], are mapped in the step.
         alive: next_state [N, ds] -> bool [N], the termination that a learned model takes over;
             None: no state is terminal.
         parameters: how the task was built, as JSON.

@@ -32,7 +32,7 @@ from gradlab.systems import Pendulum, from_function
 from gradlab.tasks import Task
 from gradlab.tools.certify.chains import Chain, _signs, smoothed
 from gradlab.tools.certify.comparison import SAFETY, Units
-from gradlab.tools.certify.evaluation import SIZE, Points, by_autograd, reference
+from gradlab.tools.certify.evaluation import SIZE, Points, by_autograd, noise_of, reference
 from gradlab.tools.certify.page import page, screen
 from gradlab.tools.certify.result import Certification, Finding
 from tests.certification.faults.fault import Fault, with_derivative_of
@@ -254,6 +254,18 @@ def test_a_kink_is_seen_at_its_place_alone():
     assert made.D[1, 0, 0] == pytest.approx(1.0)
 
 
+def test_the_noise_of_a_step_is_that_where_it_is_finite():
+    def noise(lost):
+        def step(s, a):
+            single = s[:, 0].float().sin().double()
+            return s + a, single + torch.where(a[:, 0] < 0, lost, 0.0)
+
+        return noise_of(from_function(step, 1, 1), Points(random(256, 2), None))
+
+    assert noise(0.0) > 1e-9
+    assert noise(torch.nan) == pytest.approx(noise(0.0), rel=0.5)
+
+
 def test_a_jump_leaves_no_certain_difference():
     z = torch.zeros(1, 2, dtype=torch.float64)
     made = differenced(lambda s, a: ((s > 0).to(s) + 0 * a, s[:, 0]), z)
@@ -386,6 +398,35 @@ def test_signs_that_few_starts_have_wrong_are_not_called_wrong(turned, horizon):
     units = Units(torch.ones(2).double(), torch.ones(2).double())
     signs = _signs(run, wrong, units, 2e-16, random(30, 2, 4, seed=1))
     assert signs.agree[0] == pytest.approx(1 - turned / 30) and signs.horizon == horizon
+
+
+def test_trajectories_that_leave_the_numbers_have_no_sign():
+    """2 of 3 leave; the others' signs are all right, in 2 steps."""
+    z = random(30, 2)
+    z[:20, 0], z[20:, 0] = -2.0, 1 + z[20:, 0].abs()
+    system = from_function(lambda s, a: (s + 1, torch.where(s > -1.5, s, s.log())[:, 0]), 1, 1)
+    units = Units(torch.ones(2).double(), torch.ones(2).double())
+
+    def signs(lost):
+        z[:20, 0] = lost
+        run = Chain(system, z, torch.zeros(1, 30, 1).double(), None, 0.9)
+        return _signs(run, by_autograd, units, 2e-16, random(30, 2, 4, seed=1))
+
+    some = signs(-2.0)
+    assert some.finite == pytest.approx((1 / 3, 1 / 3))
+    assert some.certain[0] == some.agree[0] == 1.0 and some.horizon == 2
+    z[20:25, 0] = -2.0
+    few = signs(-2.0)
+    assert few.horizon == 0 and not few.turns and not few.decidable
+    assert few.undecided == "too few derivatives are finite"
+
+
+def test_kinks_from_which_smoothed_rollouts_leave_the_numbers_are_left_out():
+    system = from_function(lambda s, a: (s, (torch.relu(a) + 0 * (s + a).sqrt())[:, 0]), 1, 1)
+    first = torch.tensor([[9.0, 0.0]] * 5 + [[0.05, 0.0]] * 3).double()
+    run = Chain(system, first, torch.zeros(0, 8, 1).double(), None, 0.9)
+    result = smoothed(run, by_autograd, torch.tensor([0.1]).double(), random(4000, 8, 1))
+    assert result.points == 5 and result.gap == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_kink_is_rough_and_its_smoothed_gradient_is_beside():

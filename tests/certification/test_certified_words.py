@@ -5,9 +5,11 @@ import torch
 
 import gradlab
 from gradlab.systems import from_function
+from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.tools.certify import page as certification_page
 from gradlab.tools.certify.comparison import wrong_words
-from gradlab.tools.certify.result import WrongEntry, percentage
+from gradlab.tools.certify.result import Names, WrongEntry, percentage
+from gradlab.tools.certify.sampling import region
 
 DT = 0.05
 
@@ -85,3 +87,89 @@ def test_the_page_says_what_was_compared_where_and_how_it_is_made_again(tmp_path
     assert "seed=3" in text and gradlab.__version__ in text and "rollouts begin at the task" in text
     ranges = {each["coordinate"]: each for each in first.facts["ranges"]}
     assert len(ranges) == 3 and all(each["lowest"] < each["highest"] for each in ranges.values())
+
+
+def bounded(least, reward=lambda s: -(s**2)):
+    """A step that pays for a^1.5 from `least` on: NaN below it."""
+
+    def step(s, a):
+        x = 0.9 * s + DT * torch.sin(s)
+        return x + DT * a, reward(s[:, 0]) - (a[:, 0] - least) ** 1.5
+
+    return gradlab.certify(from_function(step, 3, 1), samples=256)
+
+
+@pytest.fixture(scope="module")
+def positive():
+    return bounded(0.0)
+
+
+def test_states_that_are_not_finite_are_counted_with_their_bound_and_what_to_do(positive):
+    (finding,) = (each for each in positive.findings if each.kind == "not finite")
+    lost, n = positive.facts["not finite"], positive.facts["states"]
+    assert lost > 50 and finding.severity == "note" and finding.row == "r"
+    assert finding.sentence.startswith(f"The step is not finite at {lost} of {lost + n} states")
+    assert ": all have a0 < 0, and no other has. These are left out." in finding.sentence
+    assert OTHER_BOUNDS in finding.sentence
+    ranges = {each["coordinate"]: each for each in positive.facts["ranges"]}
+    assert ranges["a0"]["lowest"] >= 0
+
+
+def test_what_the_finite_states_show_is_the_verdict(positive):
+    assert positive.shown and certification_page.screen(positive).word == "Sound"
+    lost, n = positive.facts["not finite"], positive.facts["states"]
+    assert f"at the {n} of {n + lost} states where it is finite." in positive.headline
+    assert {each.kind for each in positive.findings} == {"not finite"}
+    assert max(positive.facts["single precision"].values()) < 1e-2
+    (chained,) = (each for each in positive.sentences if each.startswith("Chained"))
+    assert chained.endswith("of 16 steps; beyond, too few rollouts stay finite.")
+    finite, h = positive.facts["finite signs"], positive.facts["sign horizon"]
+    assert 1 <= h < 16 and finite[h] < 0.2 <= finite[h - 1]
+    wrong = bounded(0.0, lambda s: -(s.detach() * s))
+    assert not wrong.passed and "Fix ∂r/∂s" in wrong.headline
+
+
+def test_derivatives_that_are_not_finite_show_nothing_of_precision():
+    def step(s, a):
+        x = 0.9 * s + DT * a
+        return x, torch.where(a[:, 0] > 0, a[:, 0].sqrt(), 0.0)  # of slope NaN below 0
+
+    certificate = gradlab.certify(from_function(step, 3, 1), samples=128)
+    assert {each.kind for each in certificate.findings} >= {"not finite"}
+    assert "single precision" not in {each.kind for each in certificate.findings}
+    found = next(each.sentence for each in certificate.findings if each.source == "step")
+    assert ": all have a0 < " in found and OTHER_BOUNDS in found
+
+
+def test_precision_is_lost_where_finite_states_lose_it():
+    certificate = bounded(0.0, lambda s: (1e6 + s) ** 2 - 1e12 - 2e6 * s)
+    (finding,) = (each for each in certificate.findings if each.kind == "single precision")
+    assert finding.block == "r_s" and finding.size > 0.03  # 2 s, of terms of 2e6
+
+
+def test_too_few_finite_states_are_no_sound_ones():
+    certificate = bounded(1.8)
+    n, lost = certificate.facts["states"], certificate.facts["not finite"]
+    assert 16 < n < 0.25 * (n + lost)
+    assert certificate.passed and not certificate.shown
+    screen = certification_page.screen(certificate)
+    assert screen.word == "Not shown" and screen.light == "choose"
+    assert f"is finite at {n} of {n + lost} states, too few to judge them." in certificate.headline
+
+
+def test_bounds_that_part_what_is_not_finite_are_named_and_no_others():
+    names = Names(("x", "y"), ("u",))
+    z = torch.rand(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4 - 2
+    z[0, 2] = 1.0  # on the bound
+    beyond = (z[:, 2] < 0) | (z[:, 2] > 1)
+    where, remedy = region(names, z, beyond)
+    assert where in (
+        f": all have u {first}, and no other has" for first in ("< 0 or u > 1", "> 1 or u < 0")
+    )
+    assert remedy.startswith(OTHER_BOUNDS)
+    where, remedy = region(names, z, z[:, 0] > 1.25)
+    assert where.startswith(": all have x > 1.2") and OTHER_BOUNDS not in remedy
+    where, remedy = region(names, z, z[:, 0] + z[:, 1] > 1)
+    assert where.startswith(", first at x ") and "clamp" in remedy
+    one = torch.arange(500) == int(z[:, 1].argmax())
+    assert region(names, z, one)[0].startswith(", first at")  # of one, chance has bounds

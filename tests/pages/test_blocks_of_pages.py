@@ -17,6 +17,7 @@ from docs.pages import claims, findings, formulas, names, offline, tables
 from docs.pages import commands as command_pages
 from gradlab.cli import program
 from gradlab.cli.terminal import usage
+from gradlab.tasks.task import OTHER_BOUNDS
 from tests.pages import blocks
 
 API = (blocks.ROOT / "docs/reference/api.md").read_text()
@@ -47,6 +48,31 @@ def test_names_of_the_package_in_python_blocks_exist(page, block):
 def test_what_a_sentence_calls_can_be_called(page):
     for name in set(re.findall(r"(?<![\w.])(gradlab(?:\.\w+)+)\(", page.read_text())):
         assert callable(pkgutil.resolve_name(name)), name
+
+
+@pytest.mark.parametrize("page", blocks.PAGES, ids=lambda page: page.stem)
+def test_headings_stand_apart(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    assert not re.findall(r"^.+\n#+ .*$", text, flags=re.M)
+
+
+def test_actions_with_other_bounds_are_mapped_as_the_page_says():
+    file, _, anchor = OTHER_BOUNDS.split(": ")[1].rstrip(".").partition("#")
+    page = (blocks.ROOT / file).read_text()
+    title = next(
+        x for x in re.findall(r"^#+ (.*)$", page, re.M) if x.lower().replace(" ", "-") == anchor
+    )
+    block = blocks.PYTHON.findall(page.split(title, 1)[1])[0]
+    for text, lost in ((block, False), (block.replace("u.clamp(-1, 1)", "u"), True)):
+        names: dict[str, object] = {}
+        exec(compile(text, "own_task.md", "exec"), names)
+        certificate = gradlab.certify(names["make_task"](), samples=128)
+        assert certificate.shown and (certificate.facts["not finite"] > 0) == lost
+    # A root of an action has an infinite slope at 0, and none a little above.
+    root = block.replace("distancing**1.5", "distancing**0.5")
+    for text, sound in ((root, False), (root.replace("clamp(-1,", "clamp(-0.999,"), True)):
+        exec(compile(text, "own_task.md", "exec"), names := {})
+        assert gradlab.certify(names["make_task"](), samples=128).passed == sound
 
 
 def _dotted(node: ast.expr) -> str:

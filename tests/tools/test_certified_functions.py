@@ -41,6 +41,15 @@ def test_sound_maps_are_sound(function):
     assert set(certificate.table()["block"]) == {"y"}
 
 
+def test_inputs_at_which_a_map_is_not_finite_are_named_as_inputs():
+    certificate = certify_function(lambda x: x[:, :1].sqrt() + x[:, 1:], inputs(200))
+    lost = int((inputs(200)[:, 0] < 0).sum())
+    assert f"at the {200 - lost} of 200 inputs where it is finite." in certificate.headline
+    (text,) = (each.sentence for each in certificate.findings if each.kind == "not finite")
+    assert text.startswith(f"The function is not finite at {lost} of 200 inputs (output y0): all ")
+    assert "x0 < 0" in text and "action" not in text
+
+
 class Outside(torch.autograd.Function):
     """Q⁻¹ x by NumPy, as layers of convex solvers are: no batches of cotangents pass through it."""
 

@@ -25,7 +25,7 @@ from gradlab.statistics.over_groups import mean_interval
 from gradlab.systems.system import System
 from gradlab.tools.certify.comparison import Units
 from gradlab.tools.certify.evaluation import Derivative, Points, evenly, outputs
-from gradlab.tools.certify.result import Finding, percentage
+from gradlab.tools.certify.result import FINITE, Finding, percentage
 from gradlab.tools.certify.sampling import Law
 from gradlab.wording import cosine, steps
 
@@ -116,12 +116,12 @@ def smoothed(chain: Chain, derivative: Derivative, sigma: Tensor, draw: Tensor) 
     moves = torch.cat([draw.new_zeros(pairs, m, ds), sigma * draw], 2)
     z = torch.cat([chain.first + moves, chain.first - moves]).reshape(2 * pairs * m, -1)
     R = chain.rolled(z)[0][-1].reshape(2, pairs, m, 1)
-    samples = (draw * (R[0] - R[1]) / 2).nan_to_num()
+    samples = draw * (R[0] - R[1]) / 2
     mean, error = samples.mean(0), samples.std(0) / pairs**0.5
     into = torch.cat([draw.new_zeros(ds, da), torch.diag(sigma)]).expand(m, -1, -1)
     path = chain.tangents(derivative, into, chain.rolled(chain.first)[1])[-1]
     size = mean.norm(dim=1).clamp_min(1e-300)
-    finite = torch.isfinite(path).all(1)
+    finite = torch.isfinite(path).all(1) & torch.isfinite(samples).all(2).all(0)
     if not bool(finite.any()):
         return Smoothed(float("nan"), float("nan"), float("nan"), 0)
     gap = ((path - mean).norm(dim=1) / size)[finite].median()
@@ -138,13 +138,14 @@ _ROUNDING = 32.0
 
 @dataclass(frozen=True)
 class _Signs:
-    """Of T = 1 … H steps: share of certain signs, and of these the share that agrees, with the
-    ends of its 95% interval over starts.
+    """Of T = 1 … H steps: share of the directions with a finite derivative, of these the share of
+    certain signs, and of these the share that agrees, with its 95% interval over starts.
 
     Attributes:
         directions: that signs were asked of.
     """
 
+    finite: tuple[float, ...]
     certain: tuple[float, ...]
     agree: tuple[float, ...]
     low: tuple[float, ...]
@@ -155,21 +156,31 @@ class _Signs:
     @property
     def horizon(self) -> int:
         """The largest T before signs are shown not to agree; as far as enough are certain."""
-        for t, (certain, high) in enumerate(zip(self.certain, self.high, strict=True)):
-            if certain < _CERTAIN or not high >= AGREE:
+        for t, high in enumerate(self.high):
+            if not self._enough(t) or not high >= AGREE:
                 return t
         return len(self.certain)
 
     @property
     def decidable(self) -> bool:
         """Whether enough signs are certain at the first step to say anything."""
-        return not self.constant and self.certain[0] >= _CERTAIN
+        return not self.constant and self._enough(0)
+
+    @property
+    def undecided(self) -> str:
+        """Why it is not."""
+        if self.finite[0] < FINITE:
+            return "too few derivatives are finite"
+        return "the reward is constant" if self.constant else "lost in rounding"
 
     @property
     def turns(self) -> bool:
         """Whether signs are wrong beyond it, and not only uncertain."""
         h = self.horizon
-        return h < len(self.certain) and self.certain[h] >= _CERTAIN
+        return h < len(self.certain) and self._enough(h)
+
+    def _enough(self, t: int) -> bool:
+        return self.finite[t] >= FINITE and self.certain[t] >= _CERTAIN
 
 
 def _signs(
@@ -192,7 +203,8 @@ def _signs(
     wide, narrow = ((R[:, :, 0] - R[:, :, 1]) / (2 * steps[:, None, None])).unbind(1)
     rounding = _ROUNDING * epsilon * R[:, 0].abs().amax(1) / h
     error = 2 * (wide - narrow).abs() + rounding
-    certain = (narrow.abs() > error) & torch.isfinite(given)
+    finite = torch.isfinite(narrow) & torch.isfinite(error) & torch.isfinite(given)
+    certain = (narrow.abs() > error) & finite
     agree = (given.sign() == narrow.sign()) & certain
     counts = certain.flatten(1).sum(1)
     shares = agree.flatten(1).sum(1).double() / counts  # 114 of 120 are 95%, not less
@@ -201,10 +213,12 @@ def _signs(
     intervals = [_interval(right[size > 0], size[size > 0]) for right, size in over]
     known = wide[torch.isfinite(wide)]
     constant = bool(len(known)) and not bool(known.any())  # no return moves with its first state
-    share = tuple((counts / certain[0].numel()).tolist())
+    whole = finite.flatten(1).sum(1)
+    share = tuple((counts / whole.clamp_min(1)).tolist())
+    left = tuple((whole / certain[0].numel()).tolist())
     agreeing = tuple(shares.nan_to_num().tolist())
     low, high = ([getattr(each, end) for each in intervals] for end in ("low", "high"))
-    return _Signs(share, agreeing, tuple(low), tuple(high), certain[0].numel(), constant)
+    return _Signs(left, share, agreeing, tuple(low), tuple(high), certain[0].numel(), constant)
 
 
 def _interval(right: NDArray[np.int64], size: NDArray[np.int64]) -> Interval:
@@ -255,14 +269,13 @@ def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Findi
     draw = ahead.drawn.draw("directions", len(rows), run.first.shape[1], _DIRECTIONS)
     result = _signs(run, derivative, ahead.units, ahead.epsilon, draw)
     if not result.decidable:
-        why = "differences of the return are lost in rounding"
-        why = "the reward is constant" if result.constant else why
-        text = f"The sign of the chained gradient is not decidable ({why})."
+        text = f"The sign of the chained gradient is not decidable ({result.undecided})."
         return [Finding("sign", "note", text, 0.0, source=name)], result
     if not result.turns:
         return [], result
     h = result.horizon
-    agree, n = result.agree[h], round(result.certain[h] * result.directions)
+    n = round(result.finite[h] * result.certain[h] * result.directions)
+    agree = result.agree[h]
     text = (
         f"After {steps(h + 1)} the sign of the chained gradient is right in {round(agree * n)} of "
         f"{n} directions that can be decided ({agree:.0%}, CI {max(result.low[h], 0):.0%} to "

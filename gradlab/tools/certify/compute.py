@@ -20,12 +20,12 @@ from gradlab.errors import InputError
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.function import from_function
 from gradlab.systems.system import System
-from gradlab.tasks.task import Task
-from gradlab.tools.certify.evaluation import Points, noise_of, outputs
+from gradlab.tasks.task import OTHER_BOUNDS, Task
+from gradlab.tools.certify.evaluation import FEW, Points, noise_of, outputs
 from gradlab.tools.certify.examination import (
     CertifiedSubject,
     examined,
-    first_steps,
+    stepped,
     subject,
 )
 from gradlab.tools.certify.parameters import named
@@ -212,7 +212,9 @@ def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonF
         z = torch.cat([about.states, a], 1)
         given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
     seen, loss = visited(drawn, n)
-    first_steps(about.system, seen)  # refuses a step that is NaN at once, before more are made
+    stepped(
+        about.system, seen.points.at(slice(0, FEW))
+    )  # refuses a step that is NaN at once, before more are made
     ways = {"random": shifted, "limits": limits, "kinks": _pushed}
     more = [way(drawn, seen, max(int(_SHARES[name] * n), 1)) for name, way in ways.items()]
     kept = []
@@ -225,7 +227,10 @@ def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonF
 
 
 _BLOCK = "B"  # ∂s′/∂a, which is ∂y/∂x
-_WORDS = (("∂s′/∂a", "∂y/∂x"), ("the step", "the function"), ("′", ""))
+_WORDS = (
+    (f" {OTHER_BOUNDS}", ""), ("states and actions", "inputs"), ("∂s′/∂a", "∂y/∂x"),
+    ("the step", "the function"), ("The step", "The function"), ("′", ""),
+)  # fmt: skip
 
 
 def certify_function(

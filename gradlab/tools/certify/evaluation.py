@@ -287,12 +287,12 @@ def noise_of(system: System, points: Points) -> float:
     rows = [few.z + spacing * move for spacing in _SPACINGS for move in moves]
     f = outputs(system, few.moved(torch.cat(rows)))
     f = f.reshape(len(_SPACINGS), len(places), lines, -1)
-    rms = f.square().mean((0, 1, 2)).sqrt()
+    rms = f.square().nanmean((0, 1, 2)).sqrt()
     sigma = []  # [orders, spacings, out]
     for k in _ORDERS:
         scale = factorial(k) ** 2 / factorial(2 * k)
         squares = scale * f.diff(n=k, dim=1).square().mean(1)
-        sigma.append(squares.median(1).values.sqrt())
+        sigma.append(squares.nanmedian(1).values.sqrt())
     orders = torch.stack(sigma)
     level = orders.amax(0)
     noisy = (level > 0) & (level <= _ALIKE * orders.amin(0))

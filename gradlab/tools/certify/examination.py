@@ -17,7 +17,7 @@ from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress
 from gradlab.systems.system import System, check_system
 from gradlab.tasks import task_from_name
-from gradlab.tasks.task import Task
+from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify import comparison, modes, repeats
 from gradlab.tools.certify.chains import AGREE, Ahead, at_kinks, chained
 from gradlab.tools.certify.comparison import Units, compared
@@ -46,7 +46,15 @@ from gradlab.tools.certify.result import (
     Names,
     percentage,
 )
-from gradlab.tools.certify.sampling import STRATA, Law, NonFiniteStep, Samples, strata
+from gradlab.tools.certify.sampling import (
+    STRATA,
+    Law,
+    NonFiniteStep,
+    Samples,
+    not_finite,
+    region,
+    strata,
+)
 from gradlab.user_code.loading import is_user_function, load_made
 
 
@@ -208,7 +216,11 @@ def _in_single_precision(
         i, j = names.block(block)
         scale = units.z[j] / units.y[i, None]
         gap, size = ((x[:, i, j] * scale).flatten(1).norm(dim=1) for x in (short - exact, exact))
-        usual = size.nan_to_num().square().mean().sqrt()
+        known = torch.isfinite(size)  # a derivative that is not shows nothing of precision
+        if not bool(known.any()):
+            continue
+        gap, size = gap[known], size[known]
+        usual = size.square().mean().sqrt()
         relative = (gap / torch.maximum(size, 1e-3 * usual).clamp_min(1e-300)).nan_to_num(nan=1.0)
         errors[block] = float(np.quantile(relative.numpy(), 0.95))
         if errors[block] > _LIMIT:
@@ -243,11 +255,16 @@ def examined(
         horizon: most steps of a chained gradient.
         parameters: tensors of the step whose gradients are judged, or None.
     """
-    system, points, n = about.system, taken.points, len(taken)
+    system, every = about.system, taken.points
+    y = stepped(system, every)
+    finite = torch.isfinite(y).all(1)
+    lost = not_finite(about.names, every.z, y, loss)
+    taken = taken.at(finite.nonzero().flatten())  # what is not finite shows nothing
+    points, n = taken.points, len(taken)
     begun = points.at(evenly(n, repeats.LATER))
     before = at_once(system, begun)
     size, inside = size_of(points.z), precisions_inside(system, points)
-    epsilon = precision_of(first_steps(system, taken))
+    epsilon = precision_of(y[finite][:FEW])
     behaviour, coupling = repeats.step_findings(system, points, epsilon, tolerance)
     epsilon = max(epsilon, coupling, noise_of(system, points))
     wrong_behaviour = any(each.severity == "wrong" for each in behaviour)
@@ -258,8 +275,8 @@ def examined(
     label = strata(system, taken, found, drawn.action_limit)
     ahead = Ahead(drawn, points, units, epsilon, discount, horizon)
     facts: dict[str, Any] = {
-        "states": n, "fail_above": tolerance, "precision": epsilon, "inside": list(inside),
-        "horizon": horizon,
+        "states": n, "not finite": len(every) - n, "fail_above": tolerance,
+        "precision": epsilon, "inside": list(inside), "horizon": horizon,
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
         "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
         "ranges": [
@@ -272,7 +289,7 @@ def examined(
         "compared": _described(system, epsilon, inside),
     }  # fmt: skip
     rows: list[Mapping[str, Any]] = []
-    findings = [*behaviour, *([] if loss is None else [loss.finding(about.names.rows)])]
+    findings = [*behaviour, *lost]
     findings += _lower_precision(inside, epsilon)
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
@@ -297,7 +314,9 @@ def examined(
             findings += more
             facts |= numbers
         if name == "step":
-            findings = [_traced(each, system, points, difference.lost) for each in findings]
+            findings = [
+                _traced(each, system, about.names, points, difference.lost) for each in findings
+            ]
             free = (label == STRATA.index("free")).nonzero().flatten()
             rows_free = free if len(free) else torch.arange(n)
             smooth = points.at(rows_free[evenly(len(rows_free), modes.SMOOTH)])
@@ -314,11 +333,13 @@ def examined(
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 
-def first_steps(system: System, samples: Samples) -> Tensor:
-    """y of the first few."""
-    y = outputs(system, samples.points.at(slice(0, FEW)))
+def stepped(system: System, points: Points) -> Tensor:
+    """y, of a step that is not NaN everywhere."""
+    y = outputs(system, points)
     if not bool(torch.isfinite(y).all(1).any()):
-        raise InputError("step returns NaN at every state: check the states' units and the step")
+        raise InputError(
+            f"step returns NaN at every state: check the states' units and the step. {OTHER_BOUNDS}"
+        )
     return y
 
 
@@ -341,23 +362,27 @@ def _once(
     turning, sign = chained(ahead, name, derivative)
     kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"))
     decided = sign.horizon if sign.decidable else None
-    reason = "the reward is constant" if sign.constant else "lost in rounding"
+    reason = sign.undecided
     undecidable = {} if sign.decidable else {"sign": f"not decidable ({reason})"}
     numbers = undecidable | {
         "signs needed": AGREE,
         "single precision": precisions, "sign horizon": decided, "certain signs": sign.certain,
         "signs that agree": sign.agree, "smoothed": gap,
+        "finite signs": sign.finite if min(sign.finite) < 1 else None,
     }  # fmt: skip
     return [*single, *turning, *kinks], numbers
 
 
-def _traced(finding: Finding, system: System, points: Points, lost: Tensor) -> Finding:
+def _traced(
+    finding: Finding, system: System, names: Names, points: Points, lost: Tensor
+) -> Finding:
     """A derivative that is not finite with its first row and the operation that made it so."""
     if finding.kind != "not finite" or finding.severity != "wrong" or not bool(lost.any()):
         return finding
     reward = finding.block in ("r_s", "r_a")
     rows = lost[:, -1:] if reward else lost[:, :-1]
-    first = int(rows.flatten(1).any(1).nonzero()[0])
+    bad = rows.flatten(1).any(1)
+    first = int(bad.nonzero()[0])
     here, ds = points.at(slice(first, first + 1)), system.state_dim
 
     def output(z: Tensor) -> Tensor:
@@ -367,7 +392,9 @@ def _traced(finding: Finding, system: System, points: Points, lost: Tensor) -> F
     origin = modes.nan_origin(output, here.z)
     row = ", ".join(f"{x:.3g}" for x in here.z[0].tolist())
     by = f"the derivative of {origin} is the first that is not finite" if origin else "in"
-    text = f"{finding.sentence[:-1]}; {by}, at row {first}: ({row})."
+    text = f"{finding.sentence[:-1]}; {by}, at row {first}: ({row})"
+    where, remedy = region(names, points.z, bad)
+    text = f"{text}{where if where[0] == ':' else ''}. {remedy}"
     return replace(finding, sentence=text.replace("; in, at", "; at"))
 
 

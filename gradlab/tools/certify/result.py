@@ -19,6 +19,7 @@ from gradlab.errors import InputError, imported
 from gradlab.verdicts.screen import unsaid
 from gradlab.wording import below, listed
 
+FINITE = 0.2  # of the directions, least share whose derivative along a chain is finite
 BLOCKS = ("A", "B", "r_s", "r_a")
 SYMBOLS = {
     "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "parameters": "∂s′/∂p",
@@ -152,11 +153,19 @@ class Certification:
             they = "it is not that" if len(blocks) == 1 else "they are not those"
             named = listed(blocks, len(BLOCKS))
             return f"Fix {named} of {self.system} first: {they} of {self._whose}."
-        vague = [SYMBOLS[str(each.block)] for each in self.findings if each.kind == "not judged"]
-        if vague:
+        vague = [each.block for each in self.findings if each.kind == "not judged"]
+        n, lost = self.facts["states"], self.facts["not finite"]
+        examined = "inputs" if self.of_function else "states"
+        if None in vague:
             return (
-                f"Use the derivatives of {self.system} with care: "
-                f"{', '.join(dict.fromkeys(vague))} could not be judged in most states."
+                f"Use the derivatives of {self.system} with care: {self._whose} is finite at "
+                f"{n} of {n + lost} {examined}, too few to judge them."
+            )
+        if vague:
+            unknown = ", ".join(dict.fromkeys(SYMBOLS[str(each)] for each in vague))
+            return (
+                f"Use the derivatives of {self.system} with care: {unknown} could not be judged in "
+                f"most states."
             )
         largest, strata = self.largest, {row["stratum"] for row in self.rows}
         away = " away from kinks" if strata > {"onset"} else ""
@@ -165,7 +174,7 @@ class Certification:
                 f"Use the derivatives of {self.system} with care: differences of {self._whose} err "
                 f"by up to {below(largest)}{away}, more than the tolerated {self.fail_above:g}."
             )
-        at = f"{self.facts['states']} {'inputs' if self.of_function else 'states'}"
+        at = f"the {n} of {n + lost} {examined} where it is finite" if lost else f"{n} {examined}"
         helps = "" if self.of_function else " Whether a step along them helps: `gradlab measure`."
         return (
             f"Use the derivatives of {self.system}: they are those of {self._whose}. 95% of the "
@@ -200,9 +209,11 @@ class Certification:
         needed, open_ = facts["signs needed"], ""
         if min(facts["signs that agree"][:steps], default=1.0) < needed:
             open_ = ", or in too few to tell,"
+        finite = (facts["finite signs"] or ())[steps : steps + 1]
+        ended = "; beyond, too few rollouts stay finite" if min(finite, default=1) < FINITE else ""
         return (
             f"sign right in {needed:.0%} of the directions{open_} up to {steps} of "
-            f"{facts['horizon']} steps"
+            f"{facts['horizon']} steps{ended}"
         )
 
     @property

@@ -11,7 +11,7 @@ has one), limit, contact (the system's `contacts(state) -> bool [N]`), free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,15 +20,18 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
-from gradlab.tasks.task import Task
+from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify.evaluation import Points, Reference, evenly, outputs
-from gradlab.tools.certify.result import Finding
+from gradlab.tools.certify.result import Finding, Names
 
 _STARTS = 64  # trajectories
 _SCALES = (1.0, 0.1, 1.0, 4.0)  # of their starts, where nobody says what states are usual
 _LONGEST = 64  # steps of one
 _FAR = 1e6  # times its first size: a rollout that left is not followed
 _BEYOND = 1.3  # of a limit
+_FEWEST, _SHARE = 16, 0.25  # finite points, and their share, below which nothing is judged
+_BOUNDS, _PARTED = 4, 0.9  # of coordinates that are named; share of the points beyond them
+_GUARD = "Where a root, power or logarithm is the cause, clamp what it takes: `x.clamp(min=1e-9)`."
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.origin)
+
+    def at(self, rows: Tensor) -> Samples:
+        """Some of them, by index."""
+        origin = tuple(self.origin[i] for i in rows.tolist())
+        return Samples(self.points.at(rows), origin, self.step[rows], self.onset[rows])
 
 
 def pooled(parts: list[Samples]) -> Samples:
@@ -139,14 +147,72 @@ class NonFiniteStep:
     rollouts: int
     of: int
 
-    def finding(self, rows: Sequence[str]) -> Finding:
-        """A note, of these names of outputs."""
-        output = rows[self.output]
-        text = (
-            f"The step itself leaves the finite numbers in {self.rollouts} of {self.of} rollouts, "
-            f"first at step {self.step}, output {output}."
-        )
-        return Finding("not finite", "note", text, row=output)
+
+def not_finite(
+    names: Names, z: Tensor, y: Tensor, rollout: NonFiniteStep | None
+) -> tuple[Finding, ...]:
+    """Where the step itself is not finite, of all points z [N, ds + da] and their outputs y, and in
+    rollouts: too few finite points are "not judged"."""
+    bad = ~torch.isfinite(y)
+    lost = bad.any(1)
+    n, left, at = len(z), int((~lost).sum()), ""
+    if rollout is not None:
+        at = f"in {rollout.rollouts} of {rollout.of} rollouts, first at step {rollout.step}"
+        if left == n:
+            output = names.rows[rollout.output]
+            text = f"The step itself leaves the finite numbers {at}, output {output}."
+            return (Finding("not finite", "note", text, row=output),)
+    elif left == n:
+        return ()
+    output = names.rows[int(bad.any(0).nonzero()[0])]
+    where, remedy = region(names, z, lost)
+    few = left < max(_FEWEST, _SHARE * n)
+    rest = f": the other {left} are too few to judge derivatives by" if few else ""
+    text = (
+        f"The step is not finite at {n - left} of {n} states and actions (output {output}"
+        f"{at and f'; {at}'}){where}. These are left out{rest}. {remedy}"
+    )
+    if few:
+        return (Finding("not judged", "rough", text, 1 - left / n, row=output),)
+    return (Finding("not finite", "note", text, row=output),)
+
+
+def region(names: Names, z: Tensor, lost: Tensor) -> tuple[str, str]:
+    """Bounds of coordinates beyond which the lost points are, and no other, of z [N, ds + da], or
+    the first of them where no bounds part them; and what to do."""
+    inside, left = z[~lost], z[lost]
+    found: list[str] = []
+    remedy = _GUARD
+    while len(inside) and len(left) and len(found) < _BOUNDS:
+        low, high = inside.amin(0), inside.amax(0)
+        beyond = torch.stack([left < low, left > high])
+        side, column = divmod(int(beyond.sum(1).argmax()), z.shape[1])
+        out = beyond[side, :, column]
+        if int(out.sum()) < 2:  # one lies beyond all others by chance
+            break
+        lies = left[out, column]
+        near, edge = (lies.amax(), low) if side == 0 else (lies.amin(), high)
+        bound = _between(float(near), float(edge[column]))
+        found.append(f"{names.columns[column]} {'<>'[side]} {bound:g}")
+        if column >= len(names.state):
+            remedy = f"{OTHER_BOUNDS} {_GUARD}"
+        left = left[~out]
+    n = int(lost.sum())
+    parted = n - len(left)
+    if parted < _PARTED * n:
+        values = zip(names.columns, z[lost][0].tolist(), strict=True)
+        return f", first at {', '.join(f'{name} {x:.3g}' for name, x in values)}", _GUARD
+    share = "all" if parted == n else parted
+    return f": {share} have {' or '.join(found)}, and no other has", remedy
+
+
+def _between(lost: float, kept: float) -> float:
+    """The number of fewest digits from `kept`, at most, to `lost`, which it is not."""
+    middle = (lost + kept) / 2
+    for bound in (0.0, *(float(f"{middle:.{digits}g}") for digits in range(1, 17))):
+        if kept <= bound < lost or lost < bound <= kept:
+            return bound
+    return kept
 
 
 def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
@@ -180,13 +246,7 @@ def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
 
 def thinned(samples: Samples, n: int) -> Samples:
     """n of them, evenly spread."""
-    rows = evenly(len(samples), n)
-    return Samples(
-        samples.points.at(rows),
-        tuple(samples.origin[int(i)] for i in rows),
-        samples.step[rows],
-        samples.onset[rows],
-    )
+    return samples.at(evenly(len(samples), n))
 
 
 def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
