@@ -1,6 +1,7 @@
 """Files of one's own: as they are written, and with a mistake in them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
+from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.tools.skeletons.check import checked
 from gradlab.user_code.loading import load_made
 
@@ -120,6 +122,25 @@ def test_derivatives_that_are_not_those_of_the_step(tmp_path):
         "    return gradlab.Task('half', system, None, starts, discount=0.9, horizon=5)\n"
     )
     assert "by the state is not that of its step at 8 of 8" in states(file)["make_task.simulator"]
+
+
+def test_a_step_that_is_not_finite_is_named_with_its_state_and_action(tmp_path):
+    file = tmp_path / "lost.py"
+    file.write_text(
+        "import torch, gradlab\n"
+        "def step(s, a):\n"
+        "    return s + a, s[:, 0] + (20 - s[:, 0]).sqrt()\n"
+        "starts = lambda n: torch.arange(n)[:, None] + torch.tensor([[4.0, 0.5]]).double()\n"
+        "def make_task():\n"
+        "    system = gradlab.systems.from_function(step, state_dim=2, action_dim=2)\n"
+        "    return gradlab.Task('lost', system, None, starts, discount=0.9, horizon=5)\n"
+    )
+    assert "make_task.simulator" not in states(file)
+    file.write_text(file.read_text().replace("(20", "(8"))
+    text = states(file)["make_task.simulator"]
+    number = r"-?[\d.e-]+"
+    at = rf"its next reward is not finite at state \(9, 5.5\) and action \({number}, {number}\)\. "
+    assert re.fullmatch(at + re.escape(OTHER_BOUNDS), text.strip())
 
 
 @pytest.mark.parametrize(("share", "sound"), [(1.0, True), (0.5, False)])

@@ -23,7 +23,7 @@ from gradlab.errors import InputError
 from gradlab.networks.interface import check_rows
 from gradlab.systems.system import System
 from gradlab.tasks.memory import WithMemory
-from gradlab.tasks.task import Task
+from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tasks.world_models import is_world_model, lacking
 from gradlab.user_code.calls import running
 from gradlab.user_code.loading import called, executed, load_object, makes, needs_nothing, own_names
@@ -149,10 +149,16 @@ def _of_task(name: str, task: Task) -> Iterator[_Line]:
     except InputError as error:
         yield _Line("missing", f"{name}.simulator", str(error))
         return
-    lost = [k for k, x in (("state", after.state), ("reward", after.reward))
-            if not bool(torch.isfinite(x).all())]  # fmt: skip
+    finite = {"state": torch.isfinite(after.state).all(1), "reward": torch.isfinite(after.reward)}
+    lost = [what for what, rows in finite.items() if not bool(rows.all())]
     if lost:
-        yield _Line("missing", f"{name}.simulator", f"its next {' and '.join(lost)} is not finite")
+        k = int((~(finite["state"] & finite["reward"])).nonzero()[0])
+        at = [
+            f"{what} ({', '.join(f'{x:.3g}' for x in rows[k].tolist())})"
+            for what, rows in (("state", begin), ("action", action))
+        ]
+        text = f"its next {' and '.join(lost)} is not finite at {' and '.join(at)}. {OTHER_BOUNDS}"
+        yield _Line("missing", f"{name}.simulator", text)
         return
     yield from _of_derivatives(f"{name}.simulator", simulator, begin, action, drawn)
     if task.prior is None:
