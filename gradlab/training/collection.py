@@ -18,6 +18,7 @@ from gradlab.data.noise import stream
 from gradlab.data.replay import Replay
 from gradlab.errors import Failure, InputError
 from gradlab.tasks import Task
+from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.training.draws import Draws
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.targets import within
@@ -104,7 +105,8 @@ class Environments:
                 seed = self.seeds[int(broken.all(dim=1).nonzero()[0])]
                 raise Failure(
                     f"every environment of seed {seed} left the finite numbers in step "
-                    f"{self.steps}: check the simulator; what was saved before is kept"
+                    f"{self.steps}: check the simulator; what was saved before is kept. "
+                    f"{OTHER_BOUNDS}"
                 )
             sound = (~broken).to(torch.uint8).argmax(dim=1, keepdim=True)
             rows = torch.where(broken, sound, torch.arange(self.agents))

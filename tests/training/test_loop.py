@@ -203,7 +203,8 @@ def test_broken_transitions_are_counted_and_not_learned_from(tmp_path):
     updates = read(path).groups["updates"]
     assert updates["broken"].values.sum() > 10
     assert (updates["nonfinite"].values == 0).all()
-    with pytest.raises(Failure, match="every environment of seed 0 left the finite numbers"):
+    lost = "every environment of seed 0 left the finite numbers.*#actions-with-other-bounds"
+    with pytest.raises(Failure, match=lost):
         train(row("td3"), fragile, tmp_path / "one.h5", **(SMALL | {"agents": 1}))
 
 
