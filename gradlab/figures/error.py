@@ -68,7 +68,7 @@ def bias_variance(
         here = np.isin(error.horizon, list(kept)) & (error.value > 0)
         if here.sum() > 1:
             ax.plot(error.horizon[here], error.value[here], "o", color=INK, markersize=11,
-                    markerfacecolor="none", markeredgewidth=1.1, label="95% set of h*",
+                    markerfacecolor="none", markeredgewidth=1.1, label="may be h* (95%)",
                     zorder=4)  # fmt: skip
         _mark_minimum(ax, error)
     if data is not None and not (estimator in known and known[estimator].data):

@@ -86,6 +86,7 @@ _WIDE = 100.0  # points, beyond which an interval says next to nothing
 _ROOM = 1.72  # of the horizontal axis, with the names at the ends of lines
 _APART = 15.0  # % between labels at the ends of lines
 _CLOSE = 11.5  # % from a name to its second line
+_AT_STARTS = Look("critic alone at the starts", INK, (0, (1.2, 1.4)), "")  # h = 0 of a model's line
 _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
 
 
@@ -109,6 +110,14 @@ def gain(
     known = drawing.identities(table)
     best = None if chosen is None else chosen[0]
     looks = _looks(names, known)
+    # At h = 0 nothing is backpropagated through what the line is named after.
+    starts = (
+        best in known
+        and chosen is not None
+        and chosen[1] == 0
+        and (known[str(best)].jacobians != "none")
+    )
+    best = None if starts else best
     if not names:
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
@@ -121,6 +130,11 @@ def gain(
     ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5, label="__")
     ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
     if chosen is not None:
+        if starts and (line := _curve(table, chosen[0])) is not None:
+            first = Curve(*(each[:1] for each in (line.horizon, line.value, line.low, line.high)))
+            drawing.level(ax, first, _AT_STARTS, end)
+            best = _AT_STARTS.label
+            ends[best], looks[best] = float(first.value[0]), _AT_STARTS
         _mark(ax, table, chosen, close)
     if realised is not None:
         _dots(ax, realised, looks, known)
@@ -129,7 +143,7 @@ def gain(
     notes = ["lines: to first order, 95% bands (solid: BPTT; dashed: first action)"]
     if realised is not None:
         notes.append("dots: your update, fresh starts, 95% bars (open: first action)")
-    more = ["grey: needs the simulator"] if oracles else []
+    more = ["grey: needs the simulator, does not compete"] if oracles else []
     if unknown:
         more.append(f"no band: interval wider than {_WIDE:.0f} points")
     notes += ["; ".join(more)] if more else []

@@ -282,7 +282,9 @@ def chosen_horizons(
                 markerfacecolor="none", markeredgewidth=1.1)  # fmt: skip
     if longest is not None:
         ax.set_ylim(-0.6, longest + 0.6)
-    _over_steps(ax, title, "horizon [steps]", ["marks: the 95% set; rings: the smallest estimate"])
+    _over_steps(
+        ax, title, "horizon [steps]", ["marks: may be the best (95%); rings: the smallest estimate"]
+    )
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 

@@ -53,11 +53,13 @@ def _advice(account: Account, what: str) -> tuple[str, bool]:
     if advice == "none":
         none = f"Fixing any one or two causes does not lower {what}"
         return f"{none}{_raised(account)}", True
-    falls = f"with the true {causes_text(best.causes)} {what} falls by {_share(best.part)}"
+    falls = f"with the true {causes_text(best.causes)} {what} falls "
     if advice == "open":
+        falls += f"by {_share(best.part)}"
         return f"Undecided what to fix first: {falls}{_raised(account)}", False
     rivals = " or ".join(map(causes_text, best.rivals[:2]))
     more = f", perhaps by more with {rivals}" if rivals else ""
+    falls += f"by {_share(best.part)}" if _told_apart(best.part) else f"({_OPEN})"
     return f"Fix {to_fix(best.causes)} first: {falls}{more}{_raised(account)}", True
 
 
@@ -110,7 +112,17 @@ def to_fix(causes: Sequence[str]) -> str:
 
 
 def _share(part: Part) -> str:
-    return f"{_percent(part.fraction)} (CI {_ends(part.fraction_low, part.fraction_high, True)})"
+    share = _percent(part.fraction) if _width(part) <= _WIDE else "an unknown share"
+    return f"{share} (CI {_ends(part.fraction_low, part.fraction_high, True)})"
+
+
+def _width(part: Part) -> float:
+    return part.fraction_high - part.fraction_low
+
+
+def _told_apart(part: Part) -> bool:
+    """Is its share known, beside its sign? The whole that it is a share of has noise of its own."""
+    return part.fraction_low > 0 and _width(part) <= _WIDE
 
 
 def _ends(low: float, high: float, share: bool = False) -> str:
@@ -123,6 +135,8 @@ def _percent(share: float) -> str:
 
 
 _ABOUT = "source"
+_WIDE = 1.0  # from which on an interval of a share says nothing of it
+_OPEN = "by how much is open"
 
 
 def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
@@ -206,15 +220,15 @@ def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
     if advice == "none":
         text = f"Fix more than two causes together: any one or two do not lower {what}."
         return text, "choose", f"shown ({shown})"
-    part = best.part
-    text = (
-        f"Fix {to_fix(best.causes)} first: with the true {causes_text(best.causes)} {what} falls "
-        f"by {percent(part.fraction)}."
-    )
+    told = _told_apart(best.part)
+    by = f" by {percent(best.part.fraction)}" if told else ""
+    text = f"Fix {to_fix(best.causes)} first: with the true {causes_text(best.causes)} {what} "
+    text += f"falls{by}."
+    how = _between(best.part) if told else f"{shown}; {_OPEN}"
     if advice == "contested":
         rivals = " or ".join(map(causes_text, best.rivals[:2]))
-        return text, "choose", f"shown ({_between(part)}); not excluded as better: {rivals}"
-    return text, "act", f"sure ({_between(part)})"
+        return text, "choose", f"shown ({how}); not excluded as better: {rivals}"
+    return text, "act", f"sure ({how})"
 
 
 def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
@@ -227,7 +241,12 @@ def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
     label = f"squared bias, {two(whole.low)} to {two(whole.high)}"
     total = Fact(label, two(whole.value), square)
     shares = [
-        Fact(f"of it {CAUSES[p.name]}, {_between(p)}", percent(p.fraction), how) for p in parts
+        Fact(
+            f"of it {CAUSES[p.name]}, {_between(p)}",
+            percent(p.fraction) if _width(p) <= _WIDE else f"unknown ({starts} starts)",
+            how,
+        )
+        for p in parts
     ]
     return (*shares, total)
 

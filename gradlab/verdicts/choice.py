@@ -66,7 +66,7 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
         text = (
             f"Most return gained by a step along {cell_words(choice, tried.cell)}: "
             f"{with_interval(tried.value, tried.interval.low, tried.interval.high)}, "
-            f"the best possible is unknown; the 95% set is {cells_words(choice, tried.kept)}."
+            f"the best possible is unknown; {_may_be_best(choice, tried.kept)}."
         )
         found.append(Sentence("realised", tried.kept == (tried.cell,), text))
     found += [_best(choice, each) for each in every if each is not None]
@@ -117,8 +117,8 @@ def _best(choice: Choice, best: Best) -> Sentence:
         f"{value}, N = {choice.samples}"
     )
     if best.kept == (best.cell,):
-        return Sentence(best.criterion, True, f"{text}; nothing else may be best (95%).")
-    text += f". The 95% set is {cells_words(choice, best.kept)}"
+        return Sentence(best.criterion, True, f"{text}; {_may_be_best(choice, best.kept)}.")
+    text += f". {capital(_may_be_best(choice, best.kept))}"
     apart = [each for each in best.partings if not _alike(best, each.member)]
     parts = [
         f"{further(each.more)} separate {cell_words(choice, each.member)} from "
@@ -131,6 +131,12 @@ def _best(choice: Choice, best: Best) -> Sentence:
     elif parts:
         more = f" Not enough starts to say more: {'; '.join(parts)}."
     return Sentence(best.criterion, False, f"{text}.{more}")
+
+
+def _may_be_best(choice: Choice, kept: tuple[Cell, ...]) -> str:
+    if len(kept) == 1:
+        return "nothing else may be best (95%)"
+    return f"any of these may be best (95%): {cells_words(choice, kept)}"
 
 
 def _alike(best: Best, member: Cell) -> bool:

@@ -130,7 +130,7 @@ class Facts:
         return list(range(low, high + 1))
 
     def harmful(self, name: str) -> list[int]:
-        """Horizons whose step is shown to lower the return: to first order, else as it was taken."""
+        """Horizons whose step is shown to lower the return: to first order, else as taken."""
         if not self.gains:
             return [h for h in self.horizons(name) if self.own_steps.harms((name, h))]
         return [h for h in self.horizons(name) if self.gains[name, h].high < 0]

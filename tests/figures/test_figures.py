@@ -226,6 +226,23 @@ def test_the_word_recommended_stands_below_the_name_of_the_recommended_gradient(
     assert list(ring.get_xdata()) == [2.0]
 
 
+def test_a_ring_at_no_step_through_a_model_is_named_the_critic_alone():
+    table = gains()
+    row = ("model_all", 0, "gain", 0.7, 0.6, 0.8)
+    table = pd.concat([table, pd.DataFrame([row], columns=table.columns)])
+    ax = figures.gain(table, chosen=("model_all", 0), ax=Figure().add_subplot())
+    bold = [each.get_text() for each in ax.texts if each.get_fontweight() == "bold"]
+    assert set(bold) == {"critic alone at the starts", "recommended"}
+    level = line(ax, "critic alone at the starts")
+    assert list(level.get_ydata()) == pytest.approx([70, 70])
+    (ring,) = (each for each in ax.lines if each.get_markersize() == 17)
+    assert ring.get_xydata()[0] == pytest.approx([0, 70])
+    assert line(ax, "model, BPTT").get_linewidth() == style.THIN
+    ax = figures.gain(table, chosen=("model_all", 1), ax=Figure().add_subplot())
+    bold = [each.get_text() for each in ax.texts if each.get_fontweight() == "bold"]
+    assert set(bold) == {"model, BPTT", "recommended"}
+
+
 def test_a_band_lies_behind_the_horizons_that_gain_as_much_as_the_recommended_one():
     ax = figures.gain(gains(), chosen=("model", 2), ax=Figure().add_subplot(), close=[2, 3, 4])
     (band,) = (each for each in ax.lines if each.get_linewidth() == 13)

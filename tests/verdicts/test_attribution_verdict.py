@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
+
 from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
-from gradlab.verdicts.attribution import source
+from gradlab.verdicts.attribution import screen, sentences, source
+from gradlab.wording import percent
 from tests.verdicts.planted_profiles import FLAT, said
 
 
@@ -54,7 +57,7 @@ def test_a_third_share_whose_interval_reaches_the_largest_is_its_rival():
     )
     text = source_text(replace(found, bias=(replace(found.bias[0], shapley=wide),)))
     assert "Whether ∂f/∂a (60%" in text
-    assert "or states (10%" in text
+    assert "or states (an unknown share (CI -60% to 80%))" in text
 
 
 def test_where_causes_cancel_the_pair_is_advised_and_what_one_alone_does_is_printed():
@@ -101,3 +104,32 @@ def test_without_stored_substitutions_the_form_is_silent():
     assert source(FLAT, None, "model") == []
     assert "source" not in said(FLAT)
     assert source(FLAT, attribution({"B": 0.8}), "mixed") == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "known"), [(0.5, 0.9, True), (-3.0, 1.33, False), (-0.1, 0.8, False),
+                               (0.1, 1.4, False)],
+)  # fmt: skip
+def test_a_share_is_named_where_its_own_interval_tells_it(low, high, known):
+    """That the squared bias falls is of its size, which is shown; the share is of a noisy whole."""
+    found = attribution({"B": 0.8})
+    noisy = replace(part("B", 0.67), fraction_low=low, fraction_high=high)
+    for rivals in ((), (("A",),)):
+        account = replace(found.bias[0], replacement=Replacement(("B",), noisy, rivals))
+        told = replace(found, bias=(account,))
+        first, text = screen(FLAT, told, sentences(told, FLAT)), source_text(told)
+        assert ("67%" in first.headline) == ("falls by 67%" in text) == known
+        assert ("by how much is open" in first.sure) == ("by how much is open" in text) != known
+        assert f"{percent(low)}" in first.sure or not known
+
+
+def test_a_share_whose_interval_is_wider_than_the_whole_is_unknown():
+    found = attribution({"B": 0.8, "A": 0.2}).bias[0]
+    wide = tuple(
+        replace(each, fraction_low=-3.0, fraction_high=1.33) if each.name == "B" else each
+        for each in found.shapley
+    )
+    told = replace(attribution({"B": 0.8}), bias=(replace(found, shapley=wide),))
+    numbers = {each.label: each.text for each in screen(FLAT, told, ()).numbers}
+    assert numbers["of it ∂f/∂a, -300% to 133%"] == "unknown (256 starts)"
+    assert numbers["of it ∂f/∂s, 18% to 22%"] == "20%"

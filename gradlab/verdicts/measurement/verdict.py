@@ -202,7 +202,7 @@ def _more_for_horizon(profile: Profile, name: str, usable: UsableHorizons) -> st
 
 
 def _best(profile: Profile, name: str, n: str = "") -> str:
-    """Where the error is least, with the 95% set."""
+    """Where the error is least, and which other horizons may have the least (95%)."""
     over = judged_horizons(profile, name)
     at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
     whose = gradient(profile.identities[name])
@@ -210,7 +210,10 @@ def _best(profile: Profile, name: str, n: str = "") -> str:
     text += ", the data gradient J_0" if at == 0 else ""
     if (ranked := best_horizons(profile, name)) is not None:
         kept = [h for h, here in zip(over, ranked[1].kept, strict=True) if here]
-        text += f" (95% set: {'; '.join(filter(None, (horizons(kept), n)))})"
+        others = "at no other h"
+        if len(kept) > 1:
+            others = f"may be smallest at any of h = {horizons(kept)}"
+        text += f" ({'; '.join(filter(None, (f'{others}, 95%', n)))})"
     relative = profile.estimate(name, "relative_mse", at)
     ends = interval("relative_mse", relative)
     if not ends.low > 1:  # the error of not moving at all, |truth|²

@@ -242,7 +242,7 @@ def _lost_jacobians(run: ProbeRun) -> Sentence | None:
 
 
 def _horizon(run: ProbeRun) -> Sentence | None:
-    """The horizon of the smallest error, its 95% set, and the usable ones."""
+    """The horizon of the smallest error, those that may have it, and the usable ones."""
     if not np.isfinite(run.measured["variance"][-1]).any():
         return None  # no critic, no gradient
     what = f"Smallest error of one batch of {_newest(run, 'batch'):.0f}"
@@ -254,7 +254,12 @@ def _horizon(run: ProbeRun) -> Sentence | None:
     who = gradient(chosen) if chosen.data else f"{gradient(chosen)} at h = {at:.0f}"
     decided = (low, high) != (0, run.horizon)
     open_ = "" if decided else f"undecided, 0 and {high} may both be: more starts would decide"
-    values = (f"{who} (95% set: {_set(run)})", _before(run, low, high), open_, _usable(run))
+    values = (
+        f"{who} (may be smallest, 95%: {_set(run)})",
+        _before(run, low, high),
+        open_,
+        _usable(run),
+    )
     return finding("horizon", decided, what, *values, n=_count(run))
 
 
