@@ -83,7 +83,7 @@ def test_the_page_says_what_was_compared_where_and_how_it_is_made_again(tmp_path
     assert pages[0] == pages[1]
     text = pages[0].decode()
     assert "<b>Sound</b>" in text and "at least" not in text[: text.index("<figure")]
-    assert "sign right in 95% of the directions up to" in text
+    assert "sign right in at least 95% of the directions up to" in text
     assert "seed=3" in text and gradlab.__version__ in text and "rollouts begin at the task" in text
     ranges = {each["coordinate"]: each for each in first.facts["ranges"]}
     assert len(ranges) == 3 and all(each["lowest"] < each["highest"] for each in ranges.values())

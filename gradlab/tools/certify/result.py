@@ -206,14 +206,16 @@ class Certification:
         steps = facts.get("sign horizon")
         if steps is None:
             return None
-        needed, open_ = facts["signs needed"], ""
-        if min(facts["signs that agree"][:steps], default=1.0) < needed:
-            open_ = ", or in too few to tell,"
+        needed, least = facts["signs needed"], min(facts["signs that agree"][:steps], default=1.0)
+        share, doubt = f"{needed:.0%}", ""
+        if least < needed:
+            share = f"{math.floor(1000 * least) / 10:g}%"
+            doubt = f", which is not shown to be below the {needed:.0%} that are needed"
         finite = (facts["finite signs"] or ())[steps : steps + 1]
         ended = "; beyond, too few rollouts stay finite" if min(finite, default=1) < FINITE else ""
         return (
-            f"sign right in {needed:.0%} of the directions{open_} up to {steps} of "
-            f"{facts['horizon']} steps{ended}"
+            f"sign right in at least {share} of the directions up to {steps} of {facts['horizon']} "
+            f"steps{doubt}{ended}"
         )
 
     @property
