@@ -208,6 +208,8 @@ def test_a_page_says_whether_time_limits_of_gae_were_looked_at(
     missing = "hand over truncated= and final_value= to probe.rollout"
     why = f"episodes were cut by time limits: {missing}" if recorded else missing
     assert [f": not looked at, {why}" in each.text for each in lines] == [not handed]
+    hint = "Bootstrapped at time limits: hand over truncated= and final_value=, too."
+    assert (hint in shown.headline) == (sound and not held and not handed)
     assert ("1 for want of truncated= and final_value=" in shown.sure) == (not handed)
 
 

@@ -139,12 +139,14 @@ class Advantages:
     def __init__(self) -> None:
         self._found, self._rest, self.looks = "", nan, 0
         self._factors, self._meant = (nan, nan), (nan, nan)  # γ and λ, of the fit and declared
+        self._bare = False  # episodes end, and no value of a last observation was handed over
         self.limits = TimeLimits()
 
     def take(self, rollout: Rollout, recorded: bool = False) -> None:
         """One rollout, as the loop has it; `recorded`: time limits were seen by `record`."""
         self.looks += 1
         self._meant = rollout.discount, rollout.trace
+        self._bare = rollout.final_value is None and bool(rollout.ended.any())
         size = float(rollout.advantage.double().norm())
         rests = {name: float(each.norm()) for name, each in rollout.residuals().items()}
         self._found, self._rest = "", nan
@@ -166,10 +168,11 @@ class Advantages:
             return off("all advantages are 0, or a number that was handed over is not finite")
         if not self._rest < _ROUNDING:
             gamma, trace = self._meant
+            also = " Bootstrapped at time limits: hand over truncated= and final_value=, too."
             return CheckAnswer(
                 "open", f"{self._rest:.2g} of the advantages is left by GAE of γ = {gamma:g}, "
-                f"λ = {trace:g}: changed before they were handed over, or of another formula?",
-                self._rest, _ROUNDING, self.looks,
+                f"λ = {trace:g}: changed before they were handed over, or of another formula?"
+                f"{also * self._bare}", self._rest, _ROUNDING, self.looks,
             )  # fmt: skip
         if self._found == "late":
             return off(

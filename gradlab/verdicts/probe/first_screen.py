@@ -252,10 +252,9 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
             "probe.record(env) and probe.batch(…)": "probe.record(env)",
             "truncated= and final_value=": "hand over truncated=",
         }
-        lacking = {
-            what: sum(words in str(each) for each in run.checks["proof"])
-            for what, words in wants.items()
-        }
+        answers = zip(run.checks["state"], run.checks["proof"], strict=True)
+        off = [str(proof) for state, proof in answers if str(state) == "off"]
+        lacking = {what: sum(words in each for each in off) for what, words in wants.items()}
         told = ", ".join(f"{n} for want of {what}" for what, n in lacking.items() if n)
         sure += f" ({told})" if told else ""
     figure = "signal_share" if numbers else "grad_norm"
