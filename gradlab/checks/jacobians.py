@@ -57,12 +57,12 @@ def jacobians(inspected: Inspection) -> list[CheckResult]:
     return results
 
 
-def sampled(path: Path) -> tuple[Tensor, Tensor]:
-    """Finite states and actions, spread over the steps and starts of a path."""
+def sampled(path: Path, states: int = STATES) -> tuple[Tensor, Tensor]:
+    """At most so many finite states and actions, spread over the steps and starts of a path."""
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
     finite = torch.isfinite(s).all(dim=1) & torch.isfinite(a).all(dim=1)
     s, a = s[finite], a[finite]
-    rows = torch.linspace(0, len(s) - 1, min(STATES, len(s))).long()
+    rows = torch.linspace(0, len(s) - 1, min(states, len(s))).long()
     return s[rows], a[rows]
 
 

@@ -86,6 +86,20 @@ def swing(late: _Array) -> _Array:
     return np.asarray(np.nan_to_num(np.ptp(left, axis=0)) / steps)
 
 
+def ahead(late: _Array) -> _Array:
+    """Slope of curves [n + 1, ...] as it would be over a window of twice the length, [...], did it
+    go on to change as from the first half of these steps to the second; NaN with fewer than 2."""
+    steps = len(late) - 1
+    middle = steps // 2
+    if not middle:
+        return np.full(late.shape[1:], np.nan)
+    with np.errstate(invalid="ignore"):  # −inf where a product is singular
+        early = (late[middle] - late[0]) / middle
+        last = (late[-1] - late[middle]) / (steps - middle)
+        # Of steps n … 3n, from the middle of the last part, in halves of n.
+        return np.asarray(last + (last - early) * (3 - middle / steps))
+
+
 def product_error(true: _Array, model: _Array, skip: Flags | None = None) -> _Array:
     """‖P̂_t − P_t‖_F / ‖P_t‖_F of two chains, t = 0 … H: above 1, zero is the better guess.
 

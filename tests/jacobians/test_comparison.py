@@ -16,6 +16,8 @@ from gradlab.gradients.starts import as_starts
 from gradlab.storage import journal
 from gradlab.systems.system import Certificate, Linearization
 from gradlab.tools.jacobians import result as runs
+from gradlab.tools.jacobians.page import screen
+from gradlab.wording import percent
 from tests.jacobians.systems import GAIN, A, B, feedback, linear, starts, value
 
 
@@ -108,6 +110,37 @@ def test_effects_are_changes_of_the_gradient(entry):
     assert found == pytest.approx(expected, rel=1e-3)
     everything = run.rows("entry", quantity="effect")["value"]
     assert (everything > 0).sum() == 1
+
+
+def test_a_mean_square_that_few_states_carry_stands_beside_the_median():
+    """One state in 40 has an error of 100 times the size of the others'."""
+    start, still = starts(ds=2) * 0.1, feedback(torch.zeros(2, 2))
+
+    def model(size):
+        def step(s, a):
+            far = 10 * torch.relu(s[:, :1] - float(start[:, 0].topk(2).values.mean()))
+            return s + 0.01 * torch.sin(s) + size * far + 0.5 * a, -(s**2).sum(1)
+
+        return systems.from_function(step, 2, 2)
+
+    def shown(size):
+        simulator = systems.from_function(
+            lambda s, a: (s + 0.5 * a, -(s**2).sum(1)), state_dim=2, action_dim=2
+        )
+        run = gradlab.compare_jacobians(simulator, model(size), start, still, horizon=1)
+        return run, screen(run).numbers[0]
+
+    run, heavy = shown(1.0)
+    everything = value(run, "block", "relative error", block="A")
+    middle = value(run, "block", "median relative error", block="A")
+    assert everything > 0.5 and middle == pytest.approx(0.01, rel=0.05)
+    assert heavy.text == percent(middle)
+    assert heavy.label.startswith("median error of ∂s'/∂s, the largest of a block")
+    assert f"root mean square {percent(everything)}" in heavy.label
+    assert "Median" in heavy.how
+    run, light = shown(0.0)
+    assert light.text == percent(value(run, "block", "relative error", block="A"))
+    assert "median" not in light.label
 
 
 def test_flagged_samples_are_masked_and_counted():

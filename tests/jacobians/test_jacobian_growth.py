@@ -8,6 +8,7 @@ from torch import nn
 import gradlab
 from gradlab import systems
 from gradlab.errors import InputError
+from gradlab.statistics.chains import ahead
 from gradlab.tasks import Task
 from gradlab.tools.jacobians.page import screen
 from tests.jacobians.systems import GAIN, A, B, feedback, linear, starts, value
@@ -63,10 +64,15 @@ def test_the_mean_square_follows_the_fastest_starts():
         (
             (0.005,) * 4,
             1.0,
-            "act",
+            "choose",
             "Keep rollouts short: the variance of the gradient doubles in 69",
         ),
-        ((0.02,) * 4, 0.99, "act", "the variance of the discounted gradient doubles in 35 steps"),
+        (
+            (0.02,) * 4,
+            0.99,
+            "choose",
+            "the variance of the discounted gradient doubles in 35 steps",
+        ),
         ((0.0,) * 15 + (0.5,), 0.9, "choose", "variance of the discounted gradient doubles in 0.8"),
         ((0.1, 0.11) * 2, 0.9, "choose", "neither growth nor decay of the discounted gradient"),
     ],
@@ -75,7 +81,7 @@ def test_a_chain_is_judged_with_the_discount_and_by_the_starts_that_carry_the_va
     growth, discount, light, words
 ):
     def step(s, a):
-        return torch.stack([s[:, 0] * torch.exp(s[:, 1]), s[:, 1]], 1) + 0 * a, s[:, 0]
+        return torch.stack([s[:, 0] * torch.exp(s[:, 1]), s[:, 1]], 1) + 0 * a, s[:, 0] + a[:, 0]
 
     rates = torch.tensor(growth * 4, dtype=torch.float64)
     run = gradlab.compare_jacobians(
@@ -85,6 +91,34 @@ def test_a_chain_is_judged_with_the_discount_and_by_the_starts_that_carry_the_va
     )  # fmt: skip
     first = screen(run)
     assert first.light == light and words in first.headline
+
+
+@pytest.mark.parametrize(
+    ("loop", "horizon", "light", "words"),
+    [
+        ([[0.97, 1.0], [0.0, 0.97]], 10, "choose", "Look at a longer path, of 20 steps"),
+        ([[0.97, 1.0], [0.0, 0.97]], 20, "choose", "Look at a longer path, of 40 steps"),
+        ([[0.97, 1.0], [0.0, 0.97]], 40, "choose", "Look at a longer path, of 80 steps"),
+        ([[0.97, 1.0], [0.0, 0.97]], 80, "act", "Backpropagate as far as you like"),
+        ([[1.05, 1.0], [0.0, 1.05]], 20, "choose", "Keep rollouts short"),
+        ([[1.3, 0.0], [0.0, 0.5]], 20, "choose", "Keep rollouts short"),
+        ([[0.84, 1.89], [-0.21, 0.84]], 5, "choose", "decays, but these are few"),
+    ],
+)
+def test_growth_that_slows_down_is_not_told_as_growth_that_lasts(loop, horizon, light, words):
+    """The first is t 0.97^(t−1), highest at 33 steps; the last turns, and grows by 5% per step."""
+    M = torch.tensor(loop, dtype=torch.float64)
+    start, still = starts(8, 2), feedback(torch.zeros(1, 2).double())
+    system = linear(M, torch.eye(2, 1).double())
+    first = screen(gradlab.compare_jacobians(system, None, start, still, horizon=horizon))
+    assert first.light == light and words in first.headline
+
+
+def test_a_slope_goes_on_as_it_changes():
+    t = np.arange(20.0, 41)
+    for curve, expected in ((0.3 * t, 0.3), (0.2 * t + 5 * np.log(t), 0.2)):
+        assert ahead(curve) == pytest.approx(expected, abs=0.01)
+    assert np.isnan(ahead(t[:2]))
 
 
 def test_a_model_one_percent_too_strong_informs_for_sixty_nine_steps():

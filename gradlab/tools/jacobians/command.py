@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ class JacobiansCommand:
     """Where are a model's Jacobians wrong, and how far may they be chained?
 
     Compares the model's Jacobians with the simulator's, and measures the growth of their products
-    along a rollout. Those by differences are certified; a simulator's own: `gradlab certify`.
+    along a rollout. The simulator's are certified or, its own, tested where a step is cheap.
 
         gradlab jacobians inverted_pendulum
         gradlab jacobians Hopper-v5 --model model.safetensors --data model.data.h5
@@ -117,6 +118,7 @@ class JacobiansCommand:
                     "task_parameters": dict(task.parameters),
                     "compared_with": self.gradient_model or name,
                     "command": command,
+                    "certify": self._certify(),
                 }
                 | ({"networks": origin} if origin else {}),
                 progress=progress,
@@ -129,6 +131,12 @@ class JacobiansCommand:
         if origin:
             document["networks"] = f"Networks: {origin}."
         return document | {"table": comparison.table().to_dict("records")}
+
+    def _certify(self) -> str:
+        """The command that tests the simulator's own derivatives."""
+        given = ["--policy", self.policy] if self.policy else []
+        changed = [word for group in self.settings for word in ("--set", *group)]
+        return shlex.join(["gradlab", "certify", self.task, *changed, *given])
 
 
 def _stabilising(task: Task, seed: int, progress: Progress) -> nn.Module:

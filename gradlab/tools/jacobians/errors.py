@@ -11,7 +11,8 @@ Growth of products of A + B K along the rollout: how far a gradient can be chain
 With the largest exponent λ the product is multiplied by 10 every ln 10/λ steps, and the variance of
 a gradient discounted by γ doubles every ln 2 / 2(λ + ln γ). The variance is a mean of squares and
 so follows the fastest starts: the exponent of the mean square, ½ d/dt ln E σ_1², stands beside the
-typical one. Steps whose Jacobian failed its certificate are passed over.
+typical one. Matrices that are not normal grow at first and settle: the change of the slope tells
+what a longer path would show. Steps whose Jacobian failed its certificate are passed over.
 """
 
 from __future__ import annotations
@@ -54,8 +55,19 @@ def add_errors(rows: RowCollector, visited: Visited) -> None:
         share = float(squares[-count:].sum() / total) if total > 0 else np.nan
         worst = number(share, np.nan, np.nan, int(kept.sum()), "share")
         rows.add("block", _CONCENTRATION, worst, At(block=block))
+        rows.add("block", "median relative error", _typical(error, size, visited), At(block=block))
         X, Z = (group_sums(np.where(kept, x, 0.0).T, visited.group) for x in (error, size))
         rows.add("time", _RELATIVE, root_ratio(X, Z, kept.sum(1)), At(block=block, step=steps))
+
+
+def _typical(error: Array, size: Array, visited: Visited) -> Estimates:
+    """Median over the starts of each one's median step: what no few steps can carry alone."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(visited.kept & (size > 0), np.sqrt(error / size), np.nan)
+    known = np.isfinite(ratio).any(0)
+    of_starts = np.nanmedian(ratio[:, known], 0)
+    sums = group_sums(of_starts[:, None], visited.group[known])
+    return over_groups.median(sums / group_sums(np.ones((known.sum(), 1)), visited.group[known]))
 
 
 def add_entries(
@@ -248,20 +260,25 @@ def _add_doubling(
 ) -> None:
     """Predicted doubling times of the variance, by the typical start and by the mean square."""
     n, shift = int(rate.n[0]), log(discount)
-    square = _mean_square_exponent(logs, visited)
+    value, low, high, later = _mean_square_exponent(logs, visited)
+    square = value, low, high
     rows.add("exponent", "λ of the mean square", number(*square, n, "jackknife"))
     typical = (float(rate.value[0]), float(rate.low[0]), float(rate.high[0]))
-    for block, rates, method in (
-        ("typical start", typical, rate.method),
-        ("mean square", square, "jackknife"),
+    mean = _by_group(chains.second_half(logs[:, :, 0]).T, visited).mean(0)
+    for block, rates, next_, method in (
+        ("typical start", typical, float(chains.ahead(mean)), rate.method),
+        ("mean square", square, later, "jackknife"),
     ):
         value, low, high = (2 * (rate + shift) for rate in rates)
         doubling = _inverse(log(2), value, low, high, n, method)
         rows.add("horizon", "predicted doubling of the variance", doubling, At(block=block))
+        goes_on = number(next_ + shift, np.nan, np.nan, n, "as the slope changes")
+        rows.add("horizon", "growth on a path of twice the length", goes_on, At(block=block))
 
 
-def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, float]:
-    """½ slope of ln E σ_1² over the second half of the window, with its interval."""
+def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, float, float]:
+    """½ slope of ln E σ_1² over the second half of the window, with its interval; and as it would
+    be on a path of twice the length."""
     late = chains.second_half(logs[:, :, 0])
     top = late.max(1, keepdims=True)
     squares = over_groups.group_sums(np.exp(2 * (late - top)).T, visited.group)
@@ -278,7 +295,7 @@ def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, 
     with np.errstate(invalid="ignore"):  # without the fastest start nothing may be left
         half = Z * jackknife_se(slope(curve(squares.sum(0) - squares)))
     half += float(chains.swing(own))
-    return value, value - half, value + half
+    return value, value - half, value + half, float(chains.ahead(own))
 
 
 def _add_product(rows: RowCollector, closed: Array, visited: Visited) -> None:

@@ -35,6 +35,7 @@ _BLOCKS = ("A", "B", "r_s", "r_a")
 _MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 _CONCENTRATED = 0.9  # of the squared error in 5% of the samples
 _NOTABLE = 1.1  # growth of an error from which it is worth the word
+_SHORT = 8  # steps of a path, in fewer of which turning modes pass for decay
 _SLOW = 1000  # steps per factor of ten from which growth is not worth the word
 
 
@@ -63,14 +64,26 @@ def _certificate(run: JacobianRun) -> Sentence:
     if not known:
         return finding("certificate", False, what, "none can be used", samples, *lost)
     worst, block = max(known)
-    quality = f"certified to {below(worst)} ({block}, 95th percentile)"
-    failed = "none failed"
-    if run.notes.get("derivatives") == "exact":
-        quality, failed = "its own derivatives", "not tested here (`gradlab certify` does)"
     share = number(run, "certificate", "flagged share")
-    if share is not None and share.value > 0:
-        failed = f"{_percent(share)} failed and are left out"
-    return finding("certificate", not lost, what, quality, failed, *lost, samples)
+    left = f"{_percent(share)} failed and are left out" if share and share.value > 0 else ""
+    parts = [f"certified to {below(worst)} ({block}, 95th percentile)", left or "none failed"]
+    open_ = ""
+    if run.notes.get("derivatives") == "exact":
+        open_ = _untested(run)
+        parts = ["its own derivatives", open_ or f"tested: {run.notes['test']}", left]
+    return finding("certificate", not lost and not open_, what, *parts, *lost, samples)
+
+
+def _untested(run: JacobianRun) -> str:
+    """Why the simulator's own derivatives are not shown to be those of its step, and what shows
+    it; "" where they are, or where differences are certified."""
+    tested, said = run.notes.get("tested"), str(run.notes.get("test", "")).removesuffix(".")
+    if run.notes.get("derivatives") != "exact" or tested == "sound":
+        return ""
+    if tested == "wrong":
+        return f"wrong: {said}"
+    word = "not shown" if tested == "open" else "not tested"
+    return f"{word}{said and f' ({said})'}: `{run.config.get('certify', 'gradlab certify')}`"
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
@@ -183,6 +196,7 @@ def _one_growth(run: JacobianRun, loop: str) -> str:
 
 _DOUBLING = "predicted doubling of the variance"
 _BY = ("typical start", "mean square")
+_LATER = "growth on a path of twice the length"
 
 
 def _variance(run: JacobianRun) -> Sentence | None:
@@ -265,6 +279,9 @@ def screen(run: JacobianRun) -> Screen:
     if number(run, "certificate", "95th percentile", block="A") is None:
         text = "Do not use this simulator's Jacobians: none passed its certificate."
         return Screen(text, "none", "no usable sample", (), "entries-size", rest)
+    if run.notes.get("tested") == "wrong":
+        text = str(run.notes["test_headline"])
+        return Screen(text, "none", "a derivative is wrong", (), "entries-size", rest)
     facts: list[Fact] = []
     known = {
         block: found
@@ -276,11 +293,18 @@ def screen(run: JacobianRun) -> Screen:
         how = (
             f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
         )
+        what = f"error of {_MEANING[block]}, the largest of a block"
+        share, typical = (
+            number(run, "block", name, block=block) for name in (_WORST, "median relative error")
+        )
+        if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
+            what = f"median {what} (root mean square {percent(found.value)}, by few steps)"
+            how = f"Median over starts of each one's median step. {how}"
+            found = typical
         lost = found.spans_decades  # an interval over decades is no number
         text = f"unknown ({found.n} steps)" if lost else percent(found.value)
         ends = "" if lost else _between(percent(found.low), percent(found.high))
-        label = f"error of {_MEANING[block]}, the largest of a block{ends}"
-        facts.append(Fact(label, text, how))
+        facts.append(Fact(f"{what}{ends}", text, how))
     rows = run.rows("product")
     if not rows.empty and run.config.get("model") is not None:
         last = rows.sort_values("step").iloc[-1]
@@ -298,8 +322,10 @@ def screen(run: JacobianRun) -> Screen:
         facts.append(Fact(label, two(exponent.value), how))
     alone = run.config.get("model") is None
     text, light, sure = _simulator(run) if alone else _model(run)
-    if light == "act" and "networks" in run.config:
+    if light != "none" and "networks" in run.config:
         light, sure = "choose", f"{sure}, of a policy that is not yours: give it with --policy"
+    if light != "none" and (untested := _untested(run)):
+        light, sure = "choose", f"{sure}; the simulator's derivatives are {untested}"
     figure = "entries-size" if alone else "entries-effect"
     return Screen(text, light, sure, tuple(facts), figure, rest)
 
@@ -308,24 +334,29 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
     """What to correct first, and how far the model's chain is better than zeros."""
     entry = _largest(run, "effect")
     H, chain = int(run.config["horizon"]), number(run, "horizon", "model's product informs")
-    reach = ""
+    reach, measured = "", ""
+    light: Light = "act"
     if chain is not None:
         far = int(min(chain.value, H))
         beyond = "beyond, the chained Jacobians are worse than a zero gradient."
         reach = f" Backpropagate at most {steps(far)}: {beyond}"
         reach = " The model's chained Jacobians hold over the whole path." if far == H else reach
+        if far < H:
+            light, measured = "choose", "; whether so many steps help: `gradlab measure`"
         if not far:
+            light, measured = "none", ""
             reach = " Do not chain its Jacobians: one step is worse than a zero gradient."
     if entry is None:
         text = f"Correct nothing: no error of this model changes the gradient.{reach}"
-        return text, "act", "every effect is 0"
+        return text, light, f"every effect is 0{measured}"
     name, low = named(entry), float(entry["ci_low"])
     if not isfinite(low) or low <= 0:
         text = f"Look at the derivative of {name} first: no error is shown to matter yet.{reach}"
-        return text, "choose", f"not shown (at most {percent(float(entry['ci_high']))})"
+        most = f"not shown (at most {percent(float(entry['ci_high']))})"
+        return text, "choose" if light == "act" else light, most
     ends = f"{percent(low)}–{percent(float(entry['ci_high']))} of its norm"
     text = f"Correct the derivative of {name} first: its error changes the gradient most.{reach}"
-    return text, "act", f"shown (by {ends})"
+    return text, light, f"shown (by {ends}){measured}"
 
 
 def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
@@ -337,11 +368,17 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
     typical, square = (number(run, "horizon", _DOUBLING, block=block) for block in _BY)
     discounted = float(run.config["discount"]) < 1
     gradient = "discounted gradient" if discounted else "gradient"
-    leading = square if _grows(square) else typical
+    later = [number(run, "horizon", _LATER, block=block) for block in _BY]
+    longer = f"Look at a longer path, of {2 * int(run.config['horizon'])} steps: on this one the"
+    slower = f"not shown to go on: {found}"
+    leading, then = (square, later[1]) if _grows(square) else (typical, later[0])
     if leading is not None and _grows(leading):
-        text = f"Keep rollouts short: the variance of the {gradient} {_pace(leading)}."
+        grows = f"variance of the {gradient} {_pace(leading)}"
+        if then is not None and then.value <= 0:
+            return f"{longer} {grows}, ever more slowly.", "choose", slower
+        text = f"Keep rollouts short: the {grows}."
         if _grows(typical):
-            return text, "act", f"shown: {found}"
+            return text, "choose", f"shown: {found}; which length helps: `gradlab measure`"
         own = "it is undecided"
         if typical is not None and _shrinks(typical):
             own = _pace(typical)
@@ -352,6 +389,8 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
     if not _shrinks(square):
         text = f"Measure the variance before you use long rollouts: the {gradient} of the typical "
         return f"{text}start decays, that of the mean square may grow.", "choose", f"open: {found}"
+    if int(run.config["horizon"]) < _SHORT:
+        return f"{longer} {gradient} decays, but these are few.", "choose", slower
     origin = str(run.config.get("networks", "this policy"))  # "a …, fitted here; give yours …"
     whose = origin.partition(";")[0].partition(", fitted")[0]
     damped = f"in the closed loop of {whose} the {gradient} decays"

@@ -2,7 +2,8 @@
 
 Reading needs neither the task nor torch. The sections of the table:
 
-    block        errors at the simulator's states: A, B, r_s, r_a, and of next_state and reward
+    block        errors at the simulator's states: A, B, r_s, r_a, and of next_state and reward;
+                 by root mean square and by the median over starts of their median step
     certificate  the estimated error of the simulator's own blocks, and the share that failed
     entry        output × input: error and size, standardised by what the path varies, and effect
                  of the error on the gradient in the first action, relative to that gradient
@@ -23,7 +24,8 @@ from gradlab.runs.long_table import LongTable
 
 
 class JacobianRun(LongTable):
-    """What `compare_jacobians` found; its notes: counts of masked samples, first losses, laws."""
+    """What `compare_jacobians` found; its notes: counts of masked samples, first losses, laws,
+    and what the test of the simulator's own derivatives says."""
 
     kind: ClassVar = "jacobians"
     called: ClassVar = "comparison of Jacobians"
