@@ -115,7 +115,7 @@ def gradient(identity: Identity) -> str:
 
 def samples(config: Mapping[str, Any]) -> str:
     """The number of starts of a measurement."""
-    return f"N = {config['starts']}"
+    return f"N = {int(config['starts']):,}"
 
 
 def rounded_up(count: int) -> int:
@@ -126,21 +126,21 @@ def rounded_up(count: int) -> int:
 
 def batches(samples: float) -> str:
     """A number of samples to two digits, at least one."""
-    return str(max(1, rounded_up(ceil(samples)))) if samples < 1e9 else f"{samples:.1e}"
+    return f"{max(1, rounded_up(ceil(samples))):,}" if samples < 1e9 else f"{samples:.1e}"
 
 
 def states_each(batch: int, update: int) -> str:
     """256 states (N′); 64 states (N′ / 4): of a batch beside that of the user's update."""
     part = round(update / batch)
-    return f"{batch} states (N′{f' / {part}' if part > 1 else ''})"
+    return f"{batch:,} states (N′{f' / {part}' if part > 1 else ''})"
 
 
 def steps(count: int) -> str:
-    return "1 step" if count == 1 else f"{count} steps"
+    return "1 step" if count == 1 else f"{count:,} steps"
 
 
 def updates(count: int) -> str:
-    return "1 update" if count == 1 else f"{count} updates"
+    return "1 update" if count == 1 else f"{count:,} updates"
 
 
 def stepping(optimizer: str, rate: float) -> str:

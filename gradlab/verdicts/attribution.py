@@ -36,7 +36,7 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
         return []
     least = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
     what = f"the squared bias of {gradient(profile.identities[name])} at h = {least.horizon}"
-    n = f"N = {attribution.starts}"
+    n = f"N = {attribution.starts:,}"
     if least.advice == "lost":
         total = f"{two(least.total.value)}, CI {_ends(least.total.low, least.total.high)}"
         text = f"{capital(what)} is {ZERO} ({total}, {n}): its cause is undecided."
@@ -154,7 +154,7 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
         still = [SOURCES[p.name] for p in each.sources if p.value == 0 and p.se == 0]
         exact = f"; exactly nothing from {', '.join(still)}" if still else ""
         shares = ", ".join(clear) or "no share is clear of 0"
-        text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts})."
+        text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts:,})."
         texts.append(Sentence(_ABOUT, bool(clear), text))
     return texts + [
         Sentence(_ABOUT, True, f"Not attributed: {_skipped(name, profile)}, since {why}.")
@@ -210,7 +210,7 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence])
 
 def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
     what = f"the squared bias of {whose} at h = {account.horizon}"
-    advice, best, shown = account.advice, account.replacement, f"{starts} starts"
+    advice, best, shown = account.advice, account.replacement, f"{starts:,} starts"
     if advice == "lost":
         text = f"Fix nothing yet: {what} is not distinguishable from zero."
         return text, "choose", f"not shown ({shown})"
@@ -233,7 +233,7 @@ def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
 
 def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
     """The two largest shares and the whole."""
-    how = f"Shapley value over all orders of replacing causes by true ones, {starts} starts."
+    how = f"Shapley value over all orders of replacing causes by true ones, {starts:,} starts."
     parts = sorted(account.shapley, key=lambda part: -part.value)[:2]
     whole, square = account.total, "|E G − E T|², noise-corrected."
     if account.lost:  # the value is noise
@@ -243,7 +243,7 @@ def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
     shares = [
         Fact(
             f"of it {CAUSES[p.name]}, {_between(p)}",
-            percent(p.fraction) if _width(p) <= _WIDE else f"unknown ({starts} starts)",
+            percent(p.fraction) if _width(p) <= _WIDE else f"unknown ({starts:,} starts)",
             how,
         )
         for p in parts

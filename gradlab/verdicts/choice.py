@@ -60,7 +60,7 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
     every = sorted(
         (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
     )
-    n = f"N = {choice.samples}"
+    n = f"N = {choice.samples:,}"
     found: list[Sentence] = []
     if (tried := choice.tried) is not None:  # without a truth: what realised gains say
         text = (
@@ -114,7 +114,7 @@ def _best(choice: Choice, best: Best) -> Sentence:
         value = f"{cosine(best.value)} (CI {cosines(best.interval.low, best.interval.high)})"
     text = (
         f"Best {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(choice, best.cell)}, "
-        f"{value}, N = {choice.samples}"
+        f"{value}, N = {choice.samples:,}"
     )
     if best.kept == (best.cell,):
         return Sentence(best.criterion, True, f"{text}; {_may_be_best(choice, best.kept)}.")
@@ -156,7 +156,7 @@ def _steps(choice: Choice) -> list[Sentence]:
         if cells
     ]
     said = "; ".join(parts) if parts else "none is shown to raise or to lower it"
-    text = f"Effect of steps on the return ({how}, N = {choice.samples}, 95% jointly): {said}."
+    text = f"Effect of steps on the return ({how}, N = {choice.samples:,}, 95% jointly): {said}."
     return [Sentence("steps", bool(parts), text)]
 
 
@@ -288,7 +288,7 @@ def _agreement(choice: Choice) -> list[Sentence]:
     ]
     if not parts:
         return []
-    text = f"Cosines between estimators (N = {choice.samples}): {'; '.join(parts)}."
+    text = f"Cosines between estimators (N = {choice.samples:,}): {'; '.join(parts)}."
     return [Sentence("agreement", True, text)]
 
 
@@ -300,10 +300,10 @@ def _needed(choice: Choice) -> list[Sentence]:
     goal = f"A cosine of one batch ≥ .9 with {cell_words(choice, cell)}"
     if needed.batch is not None:
         size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
-        text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
+        text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples:,})."
         return [Sentence("samples", True, text)]
     ends = cosines(needed.cosine.low, needed.cosine.high)
-    cap = f"bias alone caps it at {cosine(needed.value)} (CI {ends}, N = {choice.samples})"
+    cap = f"bias alone caps it at {cosine(needed.value)} (CI {ends}, N = {choice.samples:,})"
     if needed.cosine.high < 0.9:
         return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
     return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
@@ -337,7 +337,7 @@ def screen(choice: Choice) -> Screen:
         text = "Keep the current policy: no gradient is shown to raise the return. "
         text += f"Best guess: {cell_words(choice, best.cell)}."
     if others:
-        text += f" Not excluded by {choice.samples} starts: {_alternatives(choice, others)}."
+        text += f" Not excluded by {choice.samples:,} starts: {_alternatives(choice, others)}."
     text += _lowers(choice)
     if choice.beyond is not None:
         cell, gain = choice.beyond.cell, choice.beyond.gain
@@ -367,7 +367,7 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
     tied = tuple(each for each in told.not_excluded() if each != cell)
     why = f"of the rehearsed updates its own led to the highest return, {led}{beside}"
     if tied:
-        why = f"its rehearsed updates have the highest estimate, {led}{beside}; {told.judges} "
+        why = f"its rehearsed updates have the highest estimate, {led}{beside}; {told.judges:,} "
         why += f"starts do not tell it apart from {_alternatives(choice, tied)}"
     text = f"Recommended is {cell_words(choice, cell)}, not the largest gain of one step: {why}."
     return (Sentence("farther", not tied, text),)
@@ -418,7 +418,7 @@ def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
         text = "Keep the current policy: no step is shown to raise the return. "
         text += f"Best guess: {cell_words(choice, tried.cell)}."
     if others:
-        text += f" Not excluded by {choice.samples} starts: {_alternatives(choice, others)}."
+        text += f" Not excluded by {choice.samples:,} starts: {_alternatives(choice, others)}."
     where = f"return gained by a step along {cell_words(choice, tried.cell)}"
     value, ends = with_ends(tried.value, tried.interval.low, tried.interval.high)
     fact = Fact(f"{where}, {ends}", value, "the best possible gain is unknown")
@@ -458,7 +458,7 @@ def _fact(choice: Choice, best: Best) -> Fact:
     criterion = CALLED[best.criterion].partition(" (")[0]
     where = f"{criterion} of {cell_words(choice, best.cell)}"
     if best.criterion == "gain":
-        return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples} samples.")
+        return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples:,} samples.")
     if best.criterion != "mse":
         shown = Fact(f"{where}, {cosines(*ends)}", cosine(best.value), "")
     else:
@@ -467,7 +467,7 @@ def _fact(choice: Choice, best: Best) -> Fact:
     name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
     quantity = next((each for each in QUANTITIES.values() if each.name == name), None)
     formula = "" if quantity is None else f"{quantity.formula} ({quantity.source}), "
-    return Fact(shown.label, shown.text, f"{formula}{choice.samples} samples.")
+    return Fact(shown.label, shown.text, f"{formula}{choice.samples:,} samples.")
 
 
 def choose(

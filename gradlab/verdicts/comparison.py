@@ -189,7 +189,9 @@ def _more(comparison: Comparison, ratio: LogRatio) -> str:
 
 def _samples(comparison: Comparison) -> str:
     counts = [int(each.config["starts"]) for each in (comparison.first, comparison.second)]
-    return f"N = {counts[0]}" if counts[0] == counts[1] else f"N = {counts[0]} and {counts[1]}"
+    return (
+        f"N = {counts[0]:,}" if counts[0] == counts[1] else f"N = {counts[0]:,} and {counts[1]:,}"
+    )
 
 
 def _short(one: object, other: object) -> tuple[str, str]:

@@ -91,7 +91,7 @@ def share(value: float) -> str:
 def gain_text(gain: Number) -> str:
     """77% (CI 74–80%); unknown where anything between harm and help is possible."""
     if gain.low < -_WIDE and gain.high > _WIDE:
-        return f"unknown ({gain.n} starts)"
+        return f"unknown ({gain.n:,} starts)"
     if gain.low >= _FULL:
         return "over 99%"
     low, high = share(gain.low), share(gain.high)

@@ -174,7 +174,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
             why += f", and parts from the frozen one after {updates(rehearsed.parted)}"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
-        f"batches of {states_each(rehearsed.batch, facts.batch)}; {rehearsed.judges} starts, "
+        f"batches of {states_each(rehearsed.batch, facts.batch)}; {rehearsed.judges:,} starts, "
         f"{rehearsed.horizon} steps, paired; {why}"
     )
     return Fact(label, change_text(peak.gain), how)
@@ -194,7 +194,7 @@ def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
 def of_returns(facts: Facts) -> tuple[Fact, ...]:
     """The three numbers where gains are in units of return."""
     taken = facts.own_steps
-    how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
+    how = f"J(θ + η d/|d|) − J(θ), {taken.judges:,} fresh starts, {taken.horizon} steps, paired"
     two = sorted(taken.stepped, key=lambda c: -taken.change(c).value)[:2]
     changes = [
         Fact(
@@ -215,7 +215,7 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
         return None
     how = (
         f"return before and after a step that moves actions by {taken.moves[taken.at]:.0%}, "
-        f"{taken.judges} fresh starts, {taken.horizon} steps"
+        f"{taken.judges:,} fresh starts, {taken.horizon} steps"
     )
     if (found := taken.share(cell)) is None or taken.reference != TRUE_CELL:
         label = f"change of the return by {one_update(facts)} on fresh starts"

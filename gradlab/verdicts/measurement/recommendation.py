@@ -431,7 +431,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         how = f"{lower} of {len(taken.stepped)} tested gradients lower it." if lower else ""
         highest = taken.best()
         more = "" if highest is None or taken.harms(highest) else _missing(facts, highest)
-        sure, fix = f"undecided with {taken.judges} starts{more}", ""
+        sure, fix = f"undecided with {taken.judges:,} starts{more}", ""
         if cell is not None:
             fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
             fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
@@ -556,7 +556,7 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     error = facts.errors[cell]
     level = with_interval(error.value, error.low, error.high)
     if error.spans_decades:
-        level = f"unknown ({error.n} starts)"
+        level = f"unknown ({error.n:,} starts)"
     numbers = [Fact("error", level, how)]
     if cell in facts.cosines:
         angle = facts.cosines[cell]

@@ -84,7 +84,7 @@ def jumps(profile: Profile) -> list[Sentence]:
     holds = f"the simulator's gradient predicts {promised} per unit step, steps along "
     holds += f"it bring {brought}"
     ends = span(float(found.gap_low[UPDATE]), float(found.gap_high[UPDATE]))
-    n = f"N = {found.samples}"
+    n = f"N = {found.samples:,}"
     more = (
         f"; about {rounded_up(found.missing):,} more starts would tell" if found.missing > 0 else ""
     )
@@ -171,7 +171,7 @@ def imprecise_truth(profile: Profile, name: str | None) -> str:
         again = f"--starts {starts + missing}, {factor:.2g} times as many (≈ {duration(seconds)})"
         cost = f" Rerun with {again}."
     return (
-        f"The true gradient is too uncertain: its standard error ({error:.2g}, N = {starts}) is "
+        f"The true gradient is too uncertain: its standard error ({error:.2g}, N = {starts:,}) is "
         f"not small against {size}{bias}.{cost} Comparisons between gradients on the same starts "
         f"hold."
     )

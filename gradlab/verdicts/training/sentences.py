@@ -371,7 +371,7 @@ def _error(run: Training) -> tuple[str, bool]:
     """MSE of what was in force over the rule's, where the two differ; is it below or above 1?"""
     logs = logs_over_rule(run)
     count, each = sum(map(len, logs)), [float(log.mean()) for log in logs if len(log)]
-    starts = f"on N = {int(run.weights['starts'][-1])} starts of replay that did not choose it"
+    starts = f"on N = {int(run.weights['starts'][-1]):,} starts of replay that did not choose it"
     if not each:
         return "its MSE beside the rule's is not known yet", False
     mean = exp(np.mean(each))
@@ -391,7 +391,7 @@ def _gain(run: Training) -> tuple[str, bool]:
     """Gain of what was in force less that of the rule, where the two differ: above or below 0?"""
     gaps = gains_over_rule(run)
     count, each = sum(map(len, gaps)), [float(gap.mean()) for gap in gaps if len(gap)]
-    starts = f"on N = {int(run.weights['starts'][-1])} starts that did not choose it"
+    starts = f"on N = {int(run.weights['starts'][-1]):,} starts that did not choose it"
     if not each:
         return "its gain beside the rule's is not known yet", False
     text = (
