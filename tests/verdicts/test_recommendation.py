@@ -250,3 +250,11 @@ def test_what_lowers_the_return_wherever_it_is_cut_is_said_beside_what_raises_it
     assert "BPTT lowers the return at every horizon." in screen(apart).headline
     apart["model_all"][-1] = 0.2
     assert "BPTT lowers" not in screen(apart).headline
+
+
+def test_another_gradient_that_lowers_the_return_at_some_horizons_is_named():
+    first = [0.6, 0.3, 0.2, -0.3, -0.4, -0.5]
+    gains = {"data": [0.6], "model": first, "model_all": [0.2, 0.88, 0.9, 0.95, 0.97, 0.99]}
+    said = "Your model (first action only) at h = 3–5 lowers the return."
+    assert said in screen(gains).headline
+    assert "lowers" not in screen(gains | {"model": [0.6, 0.3, 0.2, 0.2, 0.2, 0.2]}).headline
