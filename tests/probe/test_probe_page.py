@@ -255,11 +255,12 @@ def test_without_a_prior_model_no_line_speaks_of_a_model_gradient(tmp_path):
     assert not [each.text for each in verdict(run) if "model gradient" in each.text]
 
 
-def test_the_committed_page_has_the_words_of_today():
+def test_the_committed_page_has_the_first_screen_of_today():
     """`gradlab report reports/probe/faults.h5` makes it again, `python -m docs.pages.pictures` its
     picture."""
     folder = Path(__file__).parents[2] / "reports" / "probe"
     shown = probe_page.page(load(folder / "faults.h5")).screen
     page = html.unescape(re.sub(r"<[^>]*>", "", (folder / "faults.html").read_text()))
-    for text in (shown.headline, shown.sure, *(each.text for each in shown.rest)):
+    of_numbers = (text for fact in shown.numbers for text in (fact.label, fact.text))
+    for text in (shown.headline, shown.sure, *of_numbers):
         assert signed(text).replace("`", "") in page.replace("`", "")
