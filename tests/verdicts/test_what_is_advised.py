@@ -83,7 +83,7 @@ def test_the_length_of_the_highest_return_is_said(changes, updates, light, words
     assert (advice.cell, advice.updates, advice.light) == (BEST, updates, light)
     screen = recommendation(found)
     assert words in screen.headline
-    assert ("10 updates along it lower the return" in screen.sure) == (light == "choose")
+    assert ("more updates along it lower the return" in screen.sure) == (light == "choose")
     said, numbers = counted(f"{screen.headline} {screen.sure}")
     assert said <= WORDS and numbers <= NUMBERS, screen.headline
 

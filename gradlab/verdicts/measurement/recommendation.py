@@ -352,7 +352,7 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         if fewest is not None and lasts is not None and fewest < lasts:
             falls = f"{updates(fewest)} along it lower{'s' if fewest == 1 else ''} the return"
             return f"undecided: {falls}, {lasts} raise it"
-        return f"undecided how long it lasts: {fewest} updates along it lower the return"
+        return "undecided how long it lasts: more updates along it lower the return"
     if advice.updates is not None:
         assert facts.rehearsal is not None
         step = facts.rehearsal.plain_step
