@@ -44,7 +44,7 @@ def jacobians(inspected: Inspection) -> list[CheckResult]:
     """One result per system and kind of fault."""
     results = _policy_detached(inspected)
     for name, (system, path) in inspected.differentiated().items():
-        s, a = sampled(path)
+        s, a = sampled(path, STATES)
         if not len(s):
             check, nothing = _compared(name), "no finite state to look at"
             results.append(CheckResult(check, nothing, "its rollouts overflow at once", False))
@@ -57,12 +57,12 @@ def jacobians(inspected: Inspection) -> list[CheckResult]:
     return results
 
 
-def sampled(path: Path, states: int = STATES) -> tuple[Tensor, Tensor]:
-    """At most so many finite states and actions, spread over the steps and starts of a path."""
+def sampled(path: Path, most: int) -> tuple[Tensor, Tensor]:
+    """Finite states and actions, `most` at most, spread over the steps and starts of a path."""
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
     finite = torch.isfinite(s).all(dim=1) & torch.isfinite(a).all(dim=1)
     s, a = s[finite], a[finite]
-    rows = torch.linspace(0, len(s) - 1, min(states, len(s))).long()
+    rows = torch.linspace(0, len(s) - 1, min(most, len(s))).long()
     return s[rows], a[rows]
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.checks.inspection import Inspection
-from gradlab.checks.jacobians import sampled
+from gradlab.checks.jacobians import STATES, sampled
 from gradlab.data.noise import child, stream
 from gradlab.gradients.start_laws import alive_counts
 from gradlab.gradients.starts import Starts, by_group, group_count, grouping
@@ -41,7 +41,7 @@ from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import AT_MOST, effective_horizon
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
-from gradlab.wording import with_ends, with_interval
+from gradlab.wording import with_interval
 
 _LEFT = 0.1  # γᵀ beyond the returns that are measured
 MOST, LEAST = 96, 16  # states that they are measured from
@@ -80,7 +80,8 @@ def premises(
     sound = CheckResult(PREMISE, result, "gains and horizons have a meaning", True)
     results = results or [sound]
     for name, (system, path) in inspected.differentiated().items():
-        if system is not task.simulator and _identical(task.simulator, system, *sampled(path)):
+        s, a = sampled(path, STATES)
+        if system is not task.simulator and _identical(task.simulator, system, s, a):
             result = f"the {name} does exactly what the simulator does, in steps and derivatives"
             meaning = (
                 "it has no error to judge, what error is left is the critic's; was it meant to be "
@@ -230,9 +231,9 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     follows = rise is not None and rise.low > 1 / _FACTOR and rise.high < _FACTOR
     apart = ratio is not None and (ratio.high < 1 / _FACTOR or ratio.low > _FACTOR)
     if ratio is not None and apart and not follows:
-        value, ends = with_ends(q.value / r.value, ratio.low, ratio.high)
-        size = f"{value} times the discounted returns measured there"
-        result = f"the critic's values are {size} (CI {ends}, {where})"
+        unit = " times the discounted returns measured there"
+        size = with_interval(q.value / r.value, ratio.low, ratio.high, unit, where)
+        result = f"the critic's values are {size}"
         meaning = (
             "the critic is not fitted far enough, or to another discount, reward scale or policy, "
             "so nothing can be decided: refit it"
@@ -240,10 +241,8 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     error = qq.value - 2 * qr.value + rr.value
     if rise is not None and rise.high < _FLAT and error > _OFF * rr.value:
-        result = (
-            f"where the critic rises by 1 the measured return rises by "
-            f"{with_interval(together.value / own.value, rise.low, rise.high, more=where)}"
-        )
+        size = with_interval(together.value / own.value, rise.low, rise.high, more=where)
+        result = f"where the critic rises by 1 the measured return rises by {size}"
         meaning = "the critic does not follow the return, so nothing can be decided: refit it"
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     return None

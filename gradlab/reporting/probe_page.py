@@ -200,8 +200,8 @@ def _known_once(table: pd.DataFrame, section: str) -> list[str]:
         if len(few) == 1 and name in WORDS:
             row = few.iloc[0]
             value, low, high = (row[column] for column in ("value", "ci_low", "ci_high"))
-            known_ends = np.isfinite([low, high]).all()
-            text = with_interval(value, low, high) if known_ends else two(value)
+            ends = np.isfinite([low, high]).all()
+            text = with_interval(value, low, high) if ends else two(value)
             values.append(f"{WORDS[name]} {text}, step {row['step']:,.0f}")
     return [f"Known at one step so far: {'; '.join(values)}."] if values else []
 

@@ -40,10 +40,15 @@ class Number:
 
         An interval that holds 0 has no ratio of its ends; it is a bound from above, or undecided.
         """
-        if not all(isfinite(x) for x in (self.value, self.low, self.high)):
+        if not all(map(isfinite, self.estimate)):
             return True
         near, far = sorted((abs(self.low), abs(self.high)))
         return self.low * self.high > 0 and far > _DECADE * near
+
+    @property
+    def estimate(self) -> tuple[float, float, float]:
+        """The value and its two ends."""
+        return self.value, self.low, self.high
 
     @property
     def negative(self) -> Number:

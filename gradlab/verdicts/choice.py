@@ -24,9 +24,8 @@ from gradlab.statistics.mixing import Weights
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.key_numbers import change_text
 from gradlab.verdicts.measurement.recommendation import recommendation
-from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text
+from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text, with_sign
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import (
     batches,
@@ -36,7 +35,6 @@ from gradlab.wording import (
     label,
     times,
     updates,
-    with_ends,
     with_interval,
 )
 
@@ -358,12 +356,12 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
         return ()
     if cell != peak.cell or cell != told.chosen:
         return ()
-    led = f"{change_text(peak.gain)} after {updates(peak.updates)}"
+    led = f"{with_sign(*peak.gain.estimate)} after {updates(peak.updates)}"
     other = told.peak_of(best.cell) if best.cell in told.cells else None
     beside = ""
     if other is not None:
-        beside = f"; along {cell_words(choice, best.cell)} it was {change_text(other.gain)} after "
-        beside += f"{updates(other.updates)}"
+        gained = f"{with_sign(*other.gain.estimate)} after {updates(other.updates)}"
+        beside = f"; along {cell_words(choice, best.cell)} it was {gained}"
     tied = tuple(each for each in told.not_excluded() if each != cell)
     why = f"of the rehearsed updates its own led to the highest return, {led}{beside}"
     if tied:
@@ -420,8 +418,8 @@ def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
     if others:
         text += f" Not excluded by {choice.samples:,} starts: {_alternatives(choice, others)}."
     where = f"return gained by a step along {cell_words(choice, tried.cell)}"
-    value, ends = with_ends(tried.value, tried.interval.low, tried.interval.high)
-    fact = Fact(f"{where}, {ends}", value, "the best possible gain is unknown")
+    estimate = tried.value, tried.interval.low, tried.interval.high
+    fact = Fact.ranged(where, estimate, "the best possible gain is unknown")
     sure = "undecided" if others else "sure (nothing else that was tried may be best, 95%)"
     light: Light = "choose" if others else "act"
     return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
@@ -457,17 +455,15 @@ def _fact(choice: Choice, best: Best) -> Fact:
     ends = (best.interval.low, best.interval.high)
     criterion = CALLED[best.criterion].partition(" (")[0]
     where = f"{criterion} of {cell_words(choice, best.cell)}"
+    samples = f"{choice.samples:,} samples."
     if best.criterion == "gain":
-        return Fact(where, gain_text(best.number(choice.samples)), f"{choice.samples:,} samples.")
-    if best.criterion != "mse":
-        shown = Fact(f"{where}, {cosines(*ends)}", cosine(best.value), "")
-    else:
-        value, both = with_ends(best.value, *ends)
-        shown = Fact(f"{where}, {both}", value, "")
+        return Fact(where, gain_text(best.number(choice.samples)), samples)
     name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
     quantity = next((each for each in QUANTITIES.values() if each.name == name), None)
-    formula = "" if quantity is None else f"{quantity.formula} ({quantity.source}), "
-    return Fact(shown.label, shown.text, f"{formula}{choice.samples:,} samples.")
+    how = samples if quantity is None else f"{quantity.formula} ({quantity.source}), {samples}"
+    if best.criterion == "mse":
+        return Fact.ranged(where, (best.value, *ends), how)
+    return Fact(f"{where}, {cosines(*ends)}", cosine(best.value), how)
 
 
 def choose(

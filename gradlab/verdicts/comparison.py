@@ -13,9 +13,9 @@ from gradlab.runs.check_results import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference
-from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, ratio_with_ends, same
+from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, same
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
-from gradlab.wording import gradient, horizons, known, listed, percent
+from gradlab.wording import gradient, horizons, known, listed, percent, with_ends, with_interval
 
 _SHOWN, _LEAD = 36, 8  # characters of a value, and of what it shares with the other
 _PARTS = {
@@ -87,7 +87,7 @@ def _fact(comparison: Comparison, name: str, ratio: LogRatio) -> Fact:
     A, B = comparison.names
     paired = "each replicate at its own best horizon"
     how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
-    value, ends = ratio_with_ends(ratio)
+    value, ends = with_ends(exp(ratio.value), exp(ratio.low), exp(ratio.high))
     label = f"× the error, {_gradient(comparison, name).partition(' (')[0]}, {ends}"
     return Fact(label, known(value, exp(ratio.low), exp(ratio.high),
                              _samples(comparison)), how)  # fmt: skip
@@ -147,8 +147,7 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
     if same(ratio):
         text = f"{A} and {B} have the same error of {whose} to within"
         return True, f"{text} {percent(SAME - 1)} ({n})"
-    value, ends = ratio_with_ends(ratio)
-    numbers = f"{value}× (CI {ends}, {n})"
+    numbers = with_interval(exp(ratio.value), exp(ratio.low), exp(ratio.high), "×", n)
     if ratio.low > 0 or ratio.high < 0:
         verb = "raises" if ratio.low > 0 else "lowers"
         text = f"{B} {verb} the mean squared error of {whose} to {numbers} that of {A}"

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log
+from math import log
 
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
 from gradlab.statistics.number import Decision, Number
-from gradlab.wording import (
-    describe,
-    gradient,
-    horizons,
-    rounded_up,
-    steps,
-    with_ends,
-    with_interval,
-)
+from gradlab.wording import describe, gradient, horizons, rounded_up, steps, with_interval
 
 ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
@@ -25,11 +17,6 @@ SAME = 1.05  # errors within 5% of one another are called the same
 
 def same(ratio: LogRatio) -> bool:
     return -log(SAME) < ratio.low and ratio.high < log(SAME)
-
-
-def ratio_with_ends(ratio: LogRatio) -> tuple[str, str]:
-    """3.2 and 2.1–4.9"""
-    return with_ends(exp(ratio.value), exp(ratio.low), exp(ratio.high))
 
 
 def inverse(ratio: LogRatio) -> LogRatio:
@@ -100,8 +87,8 @@ def gain_text(gain: Number) -> str:
     return f"{share(gain.clipped)} (CI {low}{joint}{high})"
 
 
-def signed_interval(value: float, low: float, high: float) -> str:
-    """+0.31 (CI 0.25–0.37)"""
+def with_sign(value: float, low: float, high: float) -> str:
+    """+0.31 (CI 0.25–0.37), as of changes of the return."""
     return f"{'+' if value >= 0 else ''}{with_interval(value, low, high)}".replace("-", "−")
 
 
@@ -114,7 +101,7 @@ def change(
         chosen: whether the cell is mentioned because its gain is among the largest.
     """
     ends = taken.chosen_ends(cell) if chosen else taken.ends(cell, length)
-    return signed_interval(taken.change(cell, length).value, ends.low, ends.high)
+    return with_sign(taken.change(cell, length).value, ends.low, ends.high)
 
 
 def named(identity: Identity) -> str:

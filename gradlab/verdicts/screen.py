@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradlab.wording import signed
+from gradlab.wording import signed, with_ends
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ class Fact:
     label: str
     text: str
     how: str
+
+    @staticmethod
+    def ranged(label: str, estimate: tuple[float, float, float], how: str) -> Fact:
+        """Of a value and its two ends, which stand behind the label."""
+        value, ends = with_ends(*estimate)
+        return Fact(f"{label}, {ends}", value, how)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
-from gradlab.wording import below, percent, steps, two, with_ends, with_interval
+from gradlab.wording import below, percent, steps, two, with_interval
 from gradlab.wording import ratio as sized
 
 _BLOCKS = ("A", "B", "r_s", "r_a")
@@ -220,8 +220,7 @@ def _pace(rate: Number) -> str:
     if not isfinite(rate.low) or not isfinite(rate.high):
         return f"{verb} in {two(abs(rate.value))} steps or not at all"
     low, high = sorted(abs(each) for each in (rate.low, rate.high))
-    value, ends = with_ends(abs(rate.value), low, high)
-    return f"{verb} in {value} steps (CI {ends})"
+    return f"{verb} in {with_interval(abs(rate.value), low, high, ' steps')}"
 
 
 def _condition(run: JacobianRun) -> Sentence | None:

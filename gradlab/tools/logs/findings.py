@@ -32,7 +32,6 @@ from gradlab.wording import (
     span,
     steps,
     two,
-    with_ends,
     with_interval,
 )
 
@@ -64,7 +63,8 @@ def _policy(run: LogsRun) -> list[Sentence]:
     by_state = max(explained, key=lambda name: explained[name].value)
     return [finding(
         "policy", True, what, f"differ, p = {p[''].value:.1g}, so all below is biased",
-        f"noise of {worst}: mean {_ci(mean[worst])} for 0, spread {_ci(spread[worst])} for 1",
+        f"noise of {worst}: mean {with_interval(*mean[worst].estimate)} for 0, "
+        f"spread {with_interval(*spread[worst].estimate)} for 1",
         f"the state explains {percent(max(explained[by_state].value, 0.0))} of {by_state}", rows,
     )]  # fmt: skip
 
@@ -190,17 +190,18 @@ def _noise(run: LogsRun) -> list[Sentence]:
     parts, n = [], None
     if ratios:
         each, n = ratios[max(ratios)], ratios[max(ratios)].n
-        value, ends = with_ends(each.value, each.low, each.high)
-        parts.append(f"{value}× that of the score at h = {max(ratios)} (CI {ends})")
+        unit = f"× that of the score at h = {max(ratios)}"
+        parts.append(with_interval(*each.estimate, unit))
     if slopes:
         onset, each = next(iter(slopes.items()))
         n = each.n
         if each.low > 0:
-            value, ends = with_ends(*(log(2) / x for x in (each.value, each.high, each.low)))
-            parts.append(f"doubles every {value} steps (CI {ends}) beyond h = {onset}")
+            ends = log(2) / each.high, log(2) / each.low
+            every = with_interval(log(2) / each.value, *ends, " steps")
+            parts.append(f"doubles every {every} beyond h = {onset}")
         else:
-            ends = span(each.low, each.high)
-            parts.append(f"no exponential growth (slope of its logarithm, CI {ends})")
+            slope = span(each.low, each.high)
+            parts.append(f"no exponential growth (slope of its logarithm, CI {slope})")
     what = "Variance of the model's gradient by one trajectory"
     return [finding("noise", True, what, *parts, n=n)] if parts else []
 
@@ -217,8 +218,7 @@ def _disagreement(run: LogsRun) -> list[Sentence]:
     worst = max(nonzero, key=lambda h: nonzero[h].value / norms[h].value ** 2)
     for h in sorted({worst, max(nonzero)}):
         value, low, high = (
-            percent(sqrt(max(x, 0.0)) / norms[h].value)
-            for x in (nonzero[h].value, nonzero[h].low, nonzero[h].high)
+            percent(sqrt(max(x, 0.0)) / norms[h].value) for x in nonzero[h].estimate
         )
         parts.append(f"{value} (CI {low}–{high}) of its norm at h = {h}")
     what = f"Model's mean gradient, deviation between {run.config['critics']} critics"
@@ -234,7 +234,8 @@ def _critics(run: LogsRun) -> list[Sentence]:
         ends = f"{percent(residual.low)} to {percent(residual.high)}"
         parts = [f"mean Bellman residual {percent(residual.value)} of its spread (CI {ends})"]
         if "slope" in quantities:
-            parts.append(f"slope of returns over its value {_ci(quantities['slope'])} for 1")
+            slope = with_interval(*quantities["slope"].estimate)
+            parts.append(f"slope of returns over its value {slope} for 1")
         if beyond.low > _BEYOND:
             low, high = run.notes["return_bound"]
             bound = f"beyond what rewards can pay ({low:.3g} to {high:.3g})"
@@ -266,7 +267,7 @@ def _root(square: Number) -> str:
     """√ε² with its interval; "at most" where the square may be 0."""
     if not (isfinite(square.low) and isfinite(square.high)):
         return "an unknown share"
-    value, low, high = (percent(sqrt(max(x, 0.0))) for x in (square.value, square.low, square.high))
+    value, low, high = (percent(sqrt(max(x, 0.0))) for x in square.estimate)
     return f"at most {high} (95%)" if square.low <= 0 else f"{value} (CI {low}–{high})"
 
 
@@ -298,17 +299,13 @@ def _episodes(run: LogsRun) -> list[Sentence]:
     return [finding("episodes", True, "Trajectories", *parts, n=n)] if parts else []
 
 
-def _ci(number: Number) -> str:
-    return with_interval(number.value, number.low, number.high)
-
-
 def screen(run: LogsRun) -> Screen:
     """Take the model's gradient so far, refuse it, or record more."""
     rest, found = tuple(verdict(run)), list[Fact]()
     judged = [each for each in agreements(run, "same") if each.horizon > 0]
     if judged and isfinite(judged[0].gap.value):  # at the first step
         gap, h = judged[0].gap, judged[0].horizon
-        value, low, high = (percent(sqrt(max(x, 0.0))) for x in (gap.value, gap.low, gap.high))
+        value, low, high = (percent(sqrt(max(x, 0.0))) for x in gap.estimate)
         how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n} trajectories."
         value, ends = (f"≤ {high}", "95%") if gap.value <= 0 else (value, f"{low}–{high}")
         found.append(Fact(f"off from the score at h = {h}, {ends}", value, how))
@@ -323,10 +320,8 @@ def screen(run: LogsRun) -> Screen:
     if ratios:
         h = max(ratios)
         each = ratios[h]
-        value, ends = with_ends(each.value, each.low, each.high)
-        label = f"of the score's variance at h = {h}, {ends}"
         how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n}."
-        found.append(Fact(label, value, how))
+        found.append(Fact.ranged(f"of the score's variance at h = {h}", each.estimate, how))
     facts = tuple(found[:3])
     if not run.config["stochastic"]:
         text = "Record with known noise: without it nothing here can judge the model's gradient."

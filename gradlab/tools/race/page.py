@@ -17,10 +17,9 @@ from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of, panel
-from gradlab.statistics.number import Number
 from gradlab.tools.race.result import Race, Step, load
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import stepping, two, updates, with_ends
+from gradlab.wording import stepping, two, updates
 
 _FIGURE = "race"
 
@@ -44,18 +43,13 @@ def screen(race: Race) -> Screen:
         if results.rate != results.rate:  # all candidates bring their own
             rule = ""
         facts = (
-            _fact(f"after {updates(best.updates)}{rule}", gain, how),
-            _fact("after its first update", one, "The promise of one step."),
+            Fact.ranged(f"after {updates(best.updates)}{rule}", gain.estimate, how),
+            Fact.ranged("after its first update", one.estimate, "The promise of one step."),
         )
     said = (*(f"{each}." for each in race.outcomes), *(f"{k}: {v}" for k, v in race.notes.items()))
     rest = tuple(Sentence("race", True, text) for text in said)
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
     return Screen(race.recommendation, light, sure, facts, _FIGURE, rest, notice)
-
-
-def _fact(label: str, change: Number, how: str) -> Fact:
-    value, ends = with_ends(change.value, change.low, change.high)
-    return Fact(f"{label}, {ends}", value, how)
 
 
 _CHANGES = "step_changes"
@@ -71,8 +65,8 @@ def step_screen(step: Step) -> Screen:
     before = Fact("return before the step", two(float(step.returns[0].mean())), how)
     facts = (
         before,
-        _fact("change by the step", step.after, how),
-        _fact("change by the opposite step, 2θ₀ − θ₁", step.opposite, how),
+        Fact.ranged("change by the step", step.after.estimate, how),
+        Fact.ranged("change by the opposite step, 2θ₀ − θ₁", step.opposite.estimate, how),
     )
     lead = {True: "Train on", False: "Judge it by more updates", None: "Measure more starts"}
     todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "Check that the two differ"

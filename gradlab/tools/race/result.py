@@ -120,7 +120,7 @@ class Race:
         alone = alone and own is not None and own.actions == "all"
         critic = " (the critic alone at the start states)" if alone else ""
         text = f"Follow {self.called(name)}{critic} for {made}{more}: the return of "
-        text += f"{self.results.present} rises by {_with_ends(best.gain)}."
+        text += f"{self.results.present} rises by {with_interval(*best.gain.estimate)}."
         others = [self.called(other) for other in self.may_be_best() if other != name]
         return f"{text} Not excluded: {listed(others, _SHOWN)}." if others else text
 
@@ -132,9 +132,9 @@ class Race:
             peak = self.results.peak_of(cell)
             outcome = "lost"
             if peak is not None:
-                outcome = f"highest after {peak.updates}: {_with_ends(peak.gain)}"
+                outcome = f"highest after {peak.updates}: {with_interval(*peak.gain.estimate)}"
             dropped = f", dropped after {at}" if at else ""
-            one = _with_ends(self.after_one(cell[0]))
+            one = with_interval(*self.after_one(cell[0]).estimate)
             found.append(f"{self.called(cell[0])}: {outcome}{dropped}; one update: {one}")
         return tuple(found)
 
@@ -188,10 +188,6 @@ def load(path: str | Path) -> Race:
         )
 
 
-def _with_ends(number: Number) -> str:
-    return with_interval(number.value, number.low, number.high)
-
-
 POLICIES = ("before", "after", "opposite")
 # Updates of a sound loop, and the share of such steps that lower its return: TD3, SAC and PPO on
 # Pendulum, InvertedPendulum and Hopper, 14 cells.
@@ -239,7 +235,12 @@ class Step:
         if not np.ptp(self.returns, axis=0).any():
             return f"{subject} changed no return: all {self.starts} episodes are the same."
         if not forward.decided:
-            return f"{subject} {self._open(forward)}"
+            are = "is" if self.updates == 1 else "are"
+            size = with_interval(*self.after.estimate, more=f"{self.starts} starts")
+            text = f"{subject} {are} not shown to change the return: {size}."
+            if forward.more is None:
+                return text
+            return f"{text} About {two(self.starts + forward.more)} starts would decide."
         verb = "raised" if forward.kind == "above" else "lowered"
         return f"{subject} {verb} the return by {self._beside(forward, back)}"
 
@@ -290,12 +291,3 @@ class Step:
             return f"{size}. So would the opposite step: any move helps here."
         other = "raise" if back.kind == "above" else "lower"
         return f"{size}. The opposite step would {other} it."
-
-    def _open(self, decision: Decision) -> str:
-        are = "is" if self.updates == 1 else "are"
-        after = self.after
-        size = with_interval(after.value, after.low, after.high, more=f"{self.starts} starts")
-        text = f"{are} not shown to change the return: {size}."
-        if decision.more is None:
-            return text
-        return f"{text} About {two(self.starts + decision.more)} starts would decide."

@@ -8,7 +8,7 @@ expected to be there by chance (Benjamini & Hochberg 1995).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import numpy as np
@@ -34,7 +34,7 @@ from gradlab.tools.remedies.result import (
 )
 from gradlab.verdicts.phrases import capital, further, inverse, same
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import horizons, listed, percent, span, times, with_ends, with_interval
+from gradlab.wording import horizons, listed, percent, span, times, with_interval
 from gradlab.wording import ratio as sized
 
 _FALSE = 0.05  # share of named horizons that chance may have named
@@ -231,11 +231,9 @@ def screen(run: Remedies) -> Screen:
     if not mine.empty and mine["ratio_low"].iloc[0] > 0:
         row = mine.iloc[0]
         how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
-        found = 1 / float(row["ratio"])
-        ends = sorted((1 / row["ratio_high"], 1 / row["ratio_low"]))
-        value, around = with_ends(found, *ends)
-        label = f"lower error by {_LARGER}× the batch instead, {around}"
-        beside.append(Fact(label, f"{value}×", how))
+        less = (1 / row["ratio"], 1 / row["ratio_high"], 1 / row["ratio_low"])
+        found = Fact.ranged(f"lower error by {_LARGER}× the batch instead", less, how)
+        beside.append(replace(found, text=f"{found.text}×"))
     if not ratios:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
         text = "Keep the plain fit: no remedy's gradient error can be compared here."

@@ -21,7 +21,7 @@ from gradlab.runs.identity import same_as
 from gradlab.runs.realised import TRUE_CELL
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.phrases import change, gain_text, named, share, signed_interval
+from gradlab.verdicts.phrases import change, gain_text, named, share, with_sign
 from gradlab.verdicts.screen import FACTS, Fact
 from gradlab.wording import states_each, stepping, updates
 
@@ -149,11 +149,6 @@ def of_gains(facts: Facts) -> tuple[Fact, ...]:
     return () if facts.best is None else of_use(facts, facts.best)
 
 
-def change_text(number: Number) -> str:
-    """+0.31 (CI 0.25–0.37), in units of return."""
-    return signed_interval(number.value, number.low, number.high)
-
-
 def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     """Where the gradient's own updates led, at the length of the highest return."""
     rehearsed = facts.rehearsal
@@ -177,7 +172,7 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
         f"batches of {states_each(rehearsed.batch, facts.batch)}; {rehearsed.judges:,} starts, "
         f"{rehearsed.horizon} steps, paired; {why}"
     )
-    return Fact(label, change_text(peak.gain), how)
+    return Fact(label, with_sign(*peak.gain.estimate), how)
 
 
 def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:

@@ -31,7 +31,7 @@ from gradlab.verdicts.advice import (
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement import key_numbers
 from gradlab.verdicts.measurement.key_numbers import NOTABLE, HeadlinePart, first_to_fix
-from gradlab.verdicts.phrases import alone, change, gain_text, named, share, step_along
+from gradlab.verdicts.phrases import alone, change, gain_text, named, share, step_along, with_sign
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sentence, counted
 from gradlab.wording import (
     cosine,
@@ -117,7 +117,7 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     parts = (
         HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
         HeadlinePart(said, f"{use}.", 0),
-        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+        _jump(facts),
         passing,
         _harmful(facts, cell),
         _critic(facts, cell),
@@ -129,26 +129,17 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
 
 
 def _fitted(parts: Sequence[HeadlinePart], sure: str) -> str:
-    """What a first screen has room for: in short first what must be there (`_MUST`), then
-    each part by its rank, as long as there is room."""
-    shown = [""] * len(parts)
-    ranked = sorted(range(len(parts)), key=lambda k: parts[k].rank)
-
-    def put(k: int, *texts: str) -> bool:
-        for text in texts:
-            if _has_room(*shown[:k], text, *shown[k + 1 :], sure):
-                shown[k] = text
-                return True
-        return False
-
-    for k in ranked:
-        if not parts[k].rank and not put(k, parts[k].text):
-            shown[k] = parts[k].short
-        elif 0 < parts[k].rank <= _MUST:
-            put(k, parts[k].short)
-    for k in ranked:
-        if parts[k].rank:
-            put(k, *parts[k][:2])
+    """What a first screen has room for: rank 0, in short what must be there (`_MUST`), then each
+    part by its rank, at length where it can be."""
+    shown = ["" if part.rank else part.short for part in parts]
+    ranked = sorted(enumerate(parts), key=lambda each: each[1].rank)
+    first = [
+        (k, part.short if part.rank else part.text) for k, part in ranked if part.rank <= _MUST
+    ]
+    then = [(k, text) for k, part in ranked for text in (part.short, part.text)]
+    for k, text in first + then:
+        if _has_room(*shown[:k], text, *shown[k + 1 :], sure):
+            shown[k] = text
     return " ".join(each for each in shown if each)
 
 
@@ -172,7 +163,7 @@ def _worth(facts: Facts, cell: Cell) -> str:
         taken = change(facts.realised, cell, chosen=True)
         return f"{key_numbers.one_update(facts, length=False)} changes the return by {taken}"
     verb = "changes" if peak.updates == 1 else "change"
-    return f"{updates(peak.updates)} {verb} the return by {key_numbers.change_text(peak.gain)}"
+    return f"{updates(peak.updates)} {verb} the return by {with_sign(*peak.gain.estimate)}"
 
 
 def _peak(facts: Facts, cell: Cell) -> Peak | None:
@@ -232,18 +223,16 @@ def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
     return HeadlinePart(f"{who} more in one step, but {why}.", _NOT_ONE, 3)
 
 
-def _jump(facts: Facts, short: bool = False) -> str:
+def _jump(facts: Facts) -> HeadlinePart:
     """That the return jumps and backpropagation does not see it, where that does harm."""
     jumps = facts.jumps
     if jumps is None or not jumps.refuted:
-        return ""
+        return _NO_PART
     how = "The return is rough" if jumps.kind == "rough" else "The return is discontinuous"
-    if short:
-        return f"{how}: the simulator's gradient misses it."
     promised, brought = f"{jumps.promised:+.3g}", f"{float(jumps.brought[UPDATE]):+.3g}"
-    text = f"{how}: the simulator's gradient predicts {promised}, "
-    text += f"steps along it bring {brought}."
-    return text.replace("-", "−")
+    text = f"{how}: the simulator's gradient predicts {promised}, steps along it bring {brought}."
+    short = f"{how}: the simulator's gradient misses it."
+    return HeadlinePart(text.replace("-", "−"), short, 1)
 
 
 def _beyond(facts: Facts) -> str:
@@ -414,7 +403,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
             f"{stepping(rehearsed.optimizer, rehearsed.rate)} lower the return along every "
             f"gradient."
         )
-        text = f"{text} {_jump(facts)}".rstrip()
+        text = f"{text} {_jump(facts).text}".rstrip()
         sure = "tested: paired returns after one update and more"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     smaller = _smaller(facts)
@@ -441,7 +430,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         kept = (
             HeadlinePart(safe, safe, 0),
             HeadlinePart(how, "", 3),
-            HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+            _jump(facts),
             HeadlinePart(fix, "", 2),
         )
         text = _fitted(kept, sure)
@@ -461,7 +450,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         if not fallen and not in_vain(facts, best):
             parts: tuple[HeadlinePart, ...] = (
                 HeadlinePart(f"{safe} {gains}, {_NOT_TWICE}.", safe, 0),
-                HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+                _jump(facts),
                 first_to_fix(facts, best),
             )
             sure = _not_twice(facts, best)
@@ -485,7 +474,7 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
     parts = (
         HeadlinePart(_few(facts), _few(facts), 2),
         HeadlinePart(safe, safe, 0),
-        HeadlinePart(_jump(facts), _jump(facts, short=True), 1),
+        _jump(facts),
         HeadlinePart(_lowered(facts, harmful), "", 4),
         HeadlinePart("" if facts.carried else f"Best guess: {guess}{gain}.", "", 3),
         HeadlinePart("" if facts.uncertain else _beyond(facts), "", 5),

@@ -37,7 +37,6 @@ from gradlab.wording import (
     percent,
     times,
     two,
-    with_ends,
     with_interval,
 )
 from gradlab.wording import ratio as sized
@@ -311,7 +310,7 @@ def _judged(
     above: str, below: str, more: str = "",
 ) -> Sentence | None:  # fmt: skip
     """A number against its threshold; nothing where it is not known."""
-    if not np.isfinite([number.value, number.low, number.high]).all():
+    if not np.isfinite(number.estimate).all():
         return None
     decision = decide(number, threshold)
     said = {"above": above, "below": below}.get(decision.kind)
@@ -351,7 +350,8 @@ def _source(run: ProbeRun) -> Sentence | None:
     gap = _number(run, "critic_gap")
     return _judged(
         run, "source", f"Squared bias that the critic makes, less half of all, h = {run.horizon}",
-        gap, 0.0, _with_ends(gap), "most of it is the critic's", "most of it is the model's",
+        gap, 0.0, with_interval(*gap.estimate), "most of it is the critic's",
+        "most of it is the model's",
     )  # fmt: skip
 
 
@@ -363,7 +363,8 @@ def _bound(run: ProbeRun) -> Sentence | None:
     limit = f"the largest |reward| so far allows ± {two(bound)}"
     return _judged(
         run, "critic", "Mean value of the critic", mean if mean.value >= 0 else mean.negative,
-        bound, _with_ends(mean), "beyond its bound: refit the critic", "within its bound", limit,
+        bound, with_interval(*mean.estimate), "beyond its bound: refit the critic",
+        "within its bound", limit,
     )  # fmt: skip
 
 
@@ -379,8 +380,7 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
     ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
     if not np.isfinite([low, high]).all():
         return finding("jacobians", True, what, text, n=_count(run))
-    value, ends = with_ends(ratio, low, high)
-    since = f"{value}× that of the first measurement (CI {ends})"
+    since = with_interval(ratio, low, high, "× that of the first measurement")
     if low > 1 / SAME and high < SAME:
         decided, said = True, "the same"
     elif low > 1 or high < 1:
@@ -405,8 +405,8 @@ def _variance(run: ProbeRun) -> Sentence | None:
     elif evidence < -DECISIVE:
         said, decided = "it grows like a power of h", True
     else:
-        value, ends = with_ends(*(log(2) / each for each in (slope, high, low)))
-        said, decided = f"it doubles every {value} steps (CI {ends})", True
+        every = with_interval(log(2) / slope, log(2) / high, log(2) / low, " steps")
+        said, decided = f"it doubles every {every}", True
         said += "" if evidence > DECISIVE else "; a power law fits as well: do not extrapolate"
     return finding("variance", decided, what, text, said, n=_count(run))
 
@@ -416,11 +416,11 @@ def _exponent(run: ProbeRun) -> Sentence | None:
     rate = _number(run, "lyapunov")
     grown = ""
     if rate.low > 0:
-        value, ends = with_ends(1 / rate.value, 1 / rate.high, 1 / rate.low)
-        grown = f"they grow e-fold in {value} steps (CI {ends})"
+        fold = with_interval(1 / rate.value, 1 / rate.high, 1 / rate.low, " steps")
+        grown = f"they grow e-fold in {fold}"
     return _judged(
         run, "growth", "Growth of perturbations of the closed loop, λ per step", rate, 0.0,
-        _with_ends(rate), grown, "they die out",
+        with_interval(*rate.estimate), grown, "they die out",
     )  # fmt: skip
 
 
@@ -444,10 +444,6 @@ def _number(run: ProbeRun, name: str) -> Number:
     """The same with its interval, from its standard error."""
     value, se = _newest(run, name), _newest(run, f"{name}_se")
     return Number(value, value - Z * se, value + Z * se, _count(run), se)
-
-
-def _with_ends(number: Number) -> str:
-    return with_interval(number.value, number.low, number.high)
 
 
 def _count(run: ProbeRun) -> int:

@@ -103,11 +103,10 @@ def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
         f"{settings.get('evaluation_starts')} fixed starts of {settings.get('episode')} steps "
         f"(evaluations/return_mean)."
     )
-    label, value = f"final return, {n} seed{'s' * (n > 1)}", two(result.median)
+    label = f"final return, {n} seed{'s' * (n > 1)}"
+    last = Fact(label, two(result.median), how)
     if len(result.finite) > 1:
-        value, ends = with_ends(result.median, result.finite.min(), result.finite.max())
-        label += f", {ends}"
-    last = Fact(label, value, how)
+        last = Fact.ranged(label, (result.median, result.finite.min(), result.finite.max()), how)
     took = float(run.seconds[-1])
     when = Fact(
         f"for {result.iterations:,} iterations, all seeds", duration(took),
@@ -193,12 +192,11 @@ def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[
     if second is None or second.gap is None:
         return tuple(facts)
     gap = second.gap
-    value, ends = with_ends(-gap.value, -gap.high, -gap.low)
     paired = (
         f"Mean over {gap.n} seeds of both of {order[0]}'s final return less {order[1]}'s; "
         f"leave-one-seed-out interval, widened for {len(runs) - 1} other runs."
     )
-    return (*facts, Fact(f"difference of means, {ends}", value, paired))
+    return (*facts, Fact.ranged("difference of means", gap.negative.estimate, paired))
 
 
 def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:
