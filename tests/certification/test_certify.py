@@ -1,6 +1,7 @@
 """A certificate: wrong blocks are found and named, sound systems pass."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.systems import CartPoleSimulator, System, VehicleModel, from_function
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
+from gradlab.tools.certify.chains import Chain
 from gradlab.tools.certify.result import to_json
+from gradlab.tools.certify.sampling import law, visited
 
 
 def random(*shape, seed=0):
@@ -155,3 +158,78 @@ def test_what_cannot_be_certified_is_refused_in_one_line(step, message):
     with pytest.raises(InputError, match=message) as refusal:
         certified(step)
     assert "\n" not in str(refusal.value)
+
+
+class Planted:
+    """`linearize` has a fault in ∂s′/∂a of states beyond 2."""
+
+    differentiable = False
+
+    def __init__(self, system, fault):
+        self.system, self.fault = system, fault
+
+    def __getattr__(self, name):
+        return getattr(self.system, name)
+
+    def linearize(self, state, action, noise=None):
+        found = self.system.linearize(state, action, noise)
+        here = (state[:, 0] > 2)[:, None, None]
+        return replace(found, B=torch.where(here, self.fault(found.B), found.B))
+
+
+@pytest.mark.parametrize(("off", "passed"), [(1, True), (2, True), (3, False)])
+@pytest.mark.parametrize("fault", [lambda J: 1.1 * J, lambda J: 0 * J])
+def test_fewer_than_three_states_are_no_wrong_derivative(off, passed, fault):
+    system = Planted(from_function(swing, 2, 1), fault)
+    states = 0.3 * random(96, 2).clamp(-3, 3)
+    states[:off] += 4
+    certificate = gradlab.certify(system, states, 0.1 * random(96, 1, seed=1), horizon=1)
+    assert certificate.passed == certificate.shown == passed
+    assert passed or f"in {off} of 96 states" in certificate.sentences[1]
+
+
+def far_above(offset, cost, detached=False):
+    """A step whose reward, far above its spread of about 1, has ∂r/∂a = `cost`."""
+
+    def step(s, a):
+        given = a.detach() if detached else a
+        return swing(s, a)[0], offset + s[:, 0].cos() + cost * given[:, 0]
+
+    return certified(step, horizon=4)
+
+
+@pytest.mark.parametrize(("offset", "decided"), [(1e3, True), (1e5, True), (1e8, False)])
+def test_a_derivative_that_is_zero_has_the_size_that_would_be_seen(offset, decided):
+    certificate = far_above(offset, 0.0)
+    assert certificate.passed and certificate.shown == decided
+    (said,) = (each for each in certificate.findings if each.block == "r_a")
+    assert said.kind == ("zero" if decided else "not judged")
+    words = "∂r/∂a is zero within the resolution of the differences: r by a0 above "
+    size = float(said.sentence.partition(words)[2].partition(" would be seen")[0])
+    assert size > 0 and (size <= 1e-3 or not decided)
+    assert blocks(far_above(offset, 1.01 * size, detached=True)) == {"r_a"}
+
+
+@pytest.mark.parametrize("given", [{"states": random(16, 2)}, {}])
+def test_under_a_policy_its_states_are_examined_and_its_actions_chained(monkeypatch, given):
+    policy = torch.nn.Linear(2, 1).double().requires_grad_(False)
+    system = from_function(swing, 2, 1)
+    seen, _ = visited(law(system, None, policy, None, 0), 64)
+    paths, tangents = [seen.points.z], Chain.tangents
+
+    def spied(chain, derivative, directions, path):
+        paths.append(path.flatten(0, 1))
+        return tangents(chain, derivative, directions, path)
+
+    monkeypatch.setattr(Chain, "tangents", spied)
+    certified(swing, policy=policy, horizon=5, **given)
+    assert [len(path) for path in paths[:2]] == [64, 5 * 30]  # then those from kinks
+    for path in paths[:2]:
+        torch.testing.assert_close(path[:, 2:], policy(path[:, :2]))
+
+
+def test_what_both_ways_have_not_finite_is_said_once():
+    certificate = certified(lambda s, a: (s + a, s[:, 0].clamp(min=0).sqrt()))
+    said = [each for each in certificate.findings if each.kind == "not finite"]
+    assert len(said) == 1 and said[0].source == "both"
+    assert "; at row " in said[0].sentence and "clamp" in said[0].sentence

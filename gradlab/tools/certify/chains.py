@@ -238,33 +238,37 @@ class Ahead:
     """What rollouts from examined points need.
 
     Attributes:
+        starts: rows of the points from which gradients are chained.
         horizon: most steps of a chained gradient.
     """
 
     drawn: Law
     points: Points
+    starts: Tensor
     units: Units
     epsilon: float
     discount: float
     horizon: int
 
     def chain(self, rows: Tensor, steps: int, name: str) -> Chain:
-        """From some points, along actions of the law."""
+        """From some points, along actions of the law; moved trajectories have the same ones."""
         drawn, first, m = self.drawn, self.points.at(rows), len(rows)
-        da = drawn.system.action_dim
-        actions = drawn.action_size * drawn.draw(f"{name} actions", steps - 1, m, da)
-        if first.noise is None:
-            return Chain(drawn.system, first.z, actions, None, self.discount)
-        width = drawn.system.noise_dim
-        noise = drawn.draw(f"{name} noise", steps - 1, m, width)
-        return Chain(
-            drawn.system, first.z, actions, torch.cat([first.noise[None], noise]), self.discount
-        )
+        system, noise = drawn.system, None
+        actions = drawn.action_size * drawn.draw(f"{name} actions", steps - 1, m, system.action_dim)
+        if first.noise is not None:
+            later = drawn.draw(f"{name} noise", steps - 1, m, system.noise_dim)
+            noise = torch.cat([first.noise[None], later])
+        z = first.z
+        for t in range(steps - 1 if drawn.policy is not None else 0):
+            s = outputs(system, Points(z, None if noise is None else noise[t]))[:, :-1]
+            actions[t] = drawn.actions(s, f"{name} {t}")
+            z = torch.cat([s, actions[t]], 1)
+        return Chain(system, first.z, actions, noise, self.discount)
 
 
 def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Finding], _Signs]:
     """How far the sign of the chained gradient is right."""
-    rows = evenly(len(ahead.points), _STARTS)
+    rows = ahead.starts[evenly(len(ahead.starts), _STARTS)]
     run = ahead.chain(rows, ahead.horizon, "chain")
     draw = ahead.drawn.draw("directions", len(rows), run.first.shape[1], _DIRECTIONS)
     result = _signs(run, derivative, ahead.units, ahead.epsilon, draw)

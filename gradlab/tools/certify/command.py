@@ -45,8 +45,8 @@ class Certify:
     """The file's function returns a differentiable map, x [N, n] → [N, m], and inputs [N, n]: no
     simulator, but an MPC layer, a renderer, or a solver."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy whose visited states are examined, too: .safetensors file or file.py:function.
-    Default: random actions alone."""
+    """Policy of the rollouts, whose states are examined and along whose actions Jacobians are
+    chained: .safetensors file or file.py:function. Default: random actions."""
     samples: int = 2048
     """Number of states at which derivatives are compared with differences."""
     fail_above: float = 1e-3

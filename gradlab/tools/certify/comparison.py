@@ -3,8 +3,9 @@
     off     |J − D| − 5 error(D)  >  tolerance · max(|D|, root mean square of the entry)
 
 A state is off where an entry is; a block is wrong in a stratum where a hundredth of the states that
-can be judged there are off, and stay off where the state is moved a little: a Jacobian that is
-wrong is wrong in a neighbourhood, a kink that the differences did not see is a point.
+can be judged there are off, three at least, and stay off where the state is moved a little: a
+Jacobian that is wrong is wrong in a neighbourhood, a kink that the differences did not see is a
+point.
 
 Its findings, by stratum: dead rows and columns, wrong and non-finite entries.
 """
@@ -22,10 +23,10 @@ from torch import Tensor
 from gradlab.tools.certify.evaluation import Reference
 from gradlab.tools.certify.result import BLOCKS, SYMBOLS, Finding, Names, WrongEntry, percentage
 from gradlab.tools.certify.sampling import STRATA
-from gradlab.wording import listed
+from gradlab.wording import below, listed
 
 SAFETY = 5.0  # errors of D, that a difference is allowed
-_SHARE = 0.01  # of the judged states
+_SHARE, _FEW = 0.01, 3  # of the judged states, and at least so many: fewer may be unseen kinks
 _NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
 _NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
 _ROUNDED = 300.0  # times ε^{2/3}, spreads of the output by one of the input: rounding over h
@@ -53,6 +54,8 @@ class _DerivativeComparison:
         judged: bool [N, out, in], entries that D decides.
         off: bool [N, out, in], judged entries that are wrong.
         lost: bool [N, out, in], entries of J that are not finite where f and D are.
+        unseen: spreads of the output by one of the input that D may miss where J and D are both 0,
+            [N, out, in], and this is more than rounding; 0 elsewhere.
         usual: size of every entry over the states, [out, in], to which errors are relative where
             the entry is smaller.
     """
@@ -62,6 +65,7 @@ class _DerivativeComparison:
     judged: Tensor
     off: Tensor
     lost: Tensor
+    unseen: Tensor
     usual: Tensor
 
 
@@ -74,7 +78,7 @@ def compared(
     usual: Tensor | None = None,
 ) -> _DerivativeComparison:
     """Every entry judged. One that agrees within an error of D that is nothing in units of spread
-    is sound, however small it is itself.
+    is sound, however small it is itself; so is one that is 0, as D is, within the tolerance.
 
     Args:
         tolerance: relative error that counts as wrong.
@@ -94,10 +98,11 @@ def compared(
     gap = (J - D).abs()
     decided = error <= torch.maximum(tolerance * size, 0.5 * gap)
     agrees = (gap <= error) & (units.scaled(error) <= _ROUNDED * epsilon ** (2 / 3))
-    judged = certain & finite & (decided | agrees)
-    return _DerivativeComparison(
-        J, D, judged, judged & (gap - error > tolerance * size), lost, usual
-    )
+    zero = certain & (J == 0) & (D == 0) & ~decided & ~agrees
+    unseen = torch.where(zero, 2 * units.scaled(error), 0.0)  # a gap of twice the error is decided
+    judged = certain & finite & (decided | agrees | (zero & (unseen <= tolerance)))
+    off = judged & (gap - error > tolerance * size)
+    return _DerivativeComparison(J, D, judged, off, lost, unseen, usual)
 
 
 def _relative_errors(
@@ -234,9 +239,11 @@ def _of_block(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     if share < _JUDGED:
         text = (
             f"{SYMBOLS[block]} could be judged in {percentage(share)} of the states only: "
-            f"elsewhere the step is too rough or too noisy for differences."
-        )
+            f"elsewhere the step is too rough or too noisy for differences. {_zero(judged, block)}"
+        ).rstrip()
         yield Finding("not judged", "rough", text, 1 - share, block, source=judged.source)
+    elif text := _zero(judged, block):
+        yield Finding("zero", "note", text, 0.0, block, source=judged.source)
     strata = [k for k in range(len(STRATA)) if _wrong(judged, block, off, judged.label == k)]
     onset = STRATA.index("onset")
     if len(strata) > 1 and onset in strata:  # the same fault, where it is hardest to see
@@ -244,12 +251,32 @@ def _of_block(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     if not strata:
         return
     smooth = [k for k, stratum in enumerate(STRATA) if stratum != "onset"]
-    seen = [k for k in smooth if _judged_states(judged, block, judged.label == k)]
+    seen = [k for k in smooth if _judged_states(judged, block, judged.label == k) >= _FEW]
     if len(seen) > 1 and set(seen) <= set(strata):
         yield _finding(judged, block, off, every, None)
         return
     for k in strata:
         yield _finding(judged, block, off, judged.label == k, STRATA[k])
+
+
+def _zero(judged: JudgedComparison, block: str) -> str:
+    """Of a block that is 0 within what differences resolve, the entry that they see least of."""
+    rows, columns = judged.names.block(block)
+    unseen, J, D = (
+        x[:, rows, columns].flatten(1)
+        for x in (judged.comparison.unseen, judged.comparison.J, judged.comparison.D)
+    )
+    here = (J == 0).all(1) & (D == 0).all(1) & (unseen > 0).any(1)
+    if not bool(here.double().mean() > _JUDGED):
+        return ""
+    least = unseen[here].quantile(0.95, dim=0)
+    outputs, inputs = judged.names.rows[rows], judged.names.columns[columns]
+    i, j = divmod(int(least.argmax()), len(inputs))
+    size = least.max() * judged.units.y[rows][i] / judged.units.z[columns][j]
+    return (
+        f"{SYMBOLS[block]} is zero within the resolution of the differences: {outputs[i]} by "
+        f"{inputs[j]} above {below(float(size))} would be seen."
+    )
 
 
 def _judged_states(judged: JudgedComparison, block: str, here: Tensor) -> int:
@@ -261,7 +288,7 @@ def _wrong(judged: JudgedComparison, block: str, off: Tensor, here: Tensor) -> b
     """A share of the judged states here is off, and stays so nearby."""
     count = _judged_states(judged, block, here)
     states = here & off.flatten(1).any(1)
-    if count == 0 or int(states.sum()) < max(1, _SHARE * count):
+    if int(states.sum()) < max(_FEW, _SHARE * count):
         return False
     points = states.nonzero().flatten()
     stays = judged.persistent(points, *judged.names.block(block))
@@ -316,7 +343,7 @@ def _dead_line(
     ]  # fmt: skip
     affected = bad & torch.isin(judged.label, torch.tensor(strata, dtype=torch.long))
     points = affected.nonzero().flatten()
-    if not len(points) or len(points) < _SHARE * len(J):
+    if len(points) < max(_FEW, _SHARE * len(J)):
         return
     if float(judged.persistent(points, rows, columns).double().mean()) <= 0.5:
         return

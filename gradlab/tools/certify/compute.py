@@ -137,7 +137,7 @@ def certify(
             states alone are pooled with what is drawn.
         noise: [N, noise_dim] of the given states; None: drawn.
         task: of a bare system, for its start law, limits and names.
-        policy: module, state → action, whose visits are half of the rollouts.
+        policy: module, state → action, of all rollouts; None: random actions.
         parameters: of the step, a module or a dict of float tensors that it reads: the gradients
             in them are judged, too.
         samples: number of states that are drawn.

@@ -273,7 +273,9 @@ def examined(
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
     label = strata(system, taken, found, drawn.action_limit)
-    ahead = Ahead(drawn, points, units, epsilon, discount, horizon)
+    own = (taken.step >= 0) & (drawn.policy is not None)  # visited by the policy
+    starts = (own if bool(own.any()) else torch.ones(n, dtype=torch.bool)).nonzero().flatten()
+    ahead = Ahead(drawn, points, starts, units, epsilon, discount, horizon)
     facts: dict[str, Any] = {
         "states": n, "not finite": len(every) - n, "fail_above": tolerance,
         "precision": epsilon, "inside": list(inside), "horizon": horizon,
@@ -399,12 +401,12 @@ def _traced(
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
-    """The gravest first; one of both sources where they agree."""
+    """The gravest first; one of both sources where they agree, though one of them says more."""
     kept: list[Finding] = []
     for finding in findings:
         same = [
             k for k, other in enumerate(kept)
-            if other.sentence == finding.sentence and other.source != finding.source
+            if other.sentence.startswith(finding.sentence[:-1]) and other.source != finding.source
         ]  # fmt: skip
         if same:
             kept[same[0]] = replace(kept[same[0]], source="both")

@@ -47,8 +47,8 @@ def page(certificate: Certification) -> Page:
     findings = certificate.sentences[1:]
     caption = (
         "Left of the line: sound. Right of it: within the errors of the differences, or in less "
-        "than 1% of the states, unless a finding names it. At an onset only what could be judged "
-        "is drawn."
+        "than 1% of the states or than 3, unless a finding names it. At an onset only what could "
+        "be judged is drawn."
     )
     draw = partial(figures.certified_errors, table, fail_above=certificate.fail_above)
     drawn = (panel("errors", _NUMBERS, caption, draw),)

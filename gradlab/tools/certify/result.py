@@ -59,7 +59,8 @@ def percentage(share: float) -> str:
 
 Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
-    "arguments changed", "rough", "not judged", "sign", "forward mode", "second derivatives",
+    "arguments changed", "rough", "not judged", "zero", "sign", "forward mode",
+    "second derivatives",
 ]  # fmt: skip
 _Severity = Literal["wrong", "rough", "note"]
 _COLUMNS = (

@@ -1,6 +1,6 @@
 """States and actions at which derivatives are taken, and the stratum of each.
 
-    visited   rollouts from the start law, under a policy or random actions
+    visited   rollouts from the start law, under the policy, or else random actions
     random    visited ones, every coordinate moved by about its own spread
     limits    actions on their limits and beyond, coordinates at 0
     kinks     both sides of the kinks and jumps that lines between visited points cross
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import stream
-from gradlab.networks.interface import act
+from gradlab.networks.interface import act, noise_dim
 from gradlab.systems.system import System
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify.evaluation import Points, Reference, evenly, outputs
@@ -111,6 +111,13 @@ class Law:
         """Standard normal numbers of a stream of their own."""
         generator = stream(self.seed, f"certify {name}")
         return torch.randn(*shape, generator=generator, dtype=self.starts.dtype)
+
+    def actions(self, s: Tensor, name: str) -> Tensor:
+        """At states [N, ds]: the policy's, or random ones."""
+        if self.policy is None:
+            return self.action_size * self.draw(name, len(s), self.system.action_dim)
+        with torch.no_grad():
+            return act(self.policy, s, self.draw(f"policy {name}", len(s), noise_dim(self.policy)))
 
 
 def law(
@@ -216,20 +223,13 @@ def _between(lost: float, kept: float) -> float:
 
 
 def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
-    """About n states of rollouts, alternately under the policy and under random actions."""
+    """About n states of rollouts."""
     system, steps = drawn.system, min(_LONGEST, max(1, -(-n // len(drawn.starts))))
     s, parts = drawn.starts, []
     bound = _FAR * (1 + s.abs().amax())
     first, count = None, 0
     for t in range(steps):
-        a = drawn.action_size * drawn.draw(f"actions {t}", len(s), system.action_dim)
-        if drawn.policy is not None:  # it acts in every other row
-            width = int(getattr(drawn.policy, "noise_dim", 0))
-            noise = drawn.draw(f"policy noise {t}", len(s), width)
-            with torch.no_grad():
-                chosen = act(drawn.policy, s, noise)
-            a = torch.where((torch.arange(len(s)) % 2 == 0)[:, None], chosen, a)
-        z = torch.cat([s, a], 1)
+        z = torch.cat([s, drawn.actions(s, f"actions {t}")], 1)
         here = labelled(system, z, "visited", drawn.seed + t, None)
         parts.append(Samples(here.points, here.origin, torch.full((len(s),), t), here.onset))
         y = outputs(system, here.points)

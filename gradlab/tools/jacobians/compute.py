@@ -162,7 +162,6 @@ def _share(flags: Flags | Any, visited: Visited) -> over_groups.Estimates:
 _PATIENCE = 5.0, 0.1  # s, and of the time so far, that the test of derivatives may take
 _ROWS = 256  # states of the test, and rows of its calls
 _CALLS, _TIMES = 120, 8  # of the step, beside those of the differences; steps per difference
-_FEW = 3  # states, fewer of which are off at a kink that was not seen as such
 _DERIVATIVES = 1024  # rows that the test differentiates
 _TESTABLE = 16  # states that it needs
 
@@ -212,12 +211,6 @@ def _tested(
     if found.passed:
         return {"tested": "open", "test": found.headline.partition(": ")[2]}
     wrong = [each for each in found.findings if each.severity == "wrong"]
-    rows = found.table()
-    off = (rows["flagged"] * rows["judged"] * rows["states"]).groupby(
-        [rows["source"], rows["block"]]
-    )
-    if all(each.kind == "wrong" for each in wrong) and off.sum().max() < _FEW - 0.5:
-        return {"tested": "open", "test": wrong[0].sentence.partition(". ")[0]}
     row, column = wrong[0].row, wrong[0].column
     place = f"the row {row}" if row else f"the column {column}" if column else ""
     if entries := wrong[0].entries:  # the largest absolute error first
