@@ -264,7 +264,14 @@ def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Ch
         at: every state at which first-action gradients are taken.
         names: of the state's coordinates; empty where the task has none.
     """
-    results = [_alive(at)] if inspected.setting.termination == "mask" else []
+    results = []
+    if inspected.setting.termination == "mask":
+        alive, groups, of = alive_counts(at)
+        n, enough = len(at.states), "enough states carry gradients"
+        result = f"{alive} of {n} states are alive, in {groups} of {of} groups of starts"
+        few = alive < _FEW_ALIVE * n
+        gone = "the policy leaves the task early: gradients rest on few states, take more starts"
+        results.append(CheckResult(ALIVE, result, gone if few else enough, not few))
     noise = at.policy_noise(inspected.setting.policy, inspected.setting.seed, 0)
     kept = at.weight != 0
     with torch.no_grad():
@@ -276,15 +283,6 @@ def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Ch
         if not untouched and len(x):
             results.append(_seen(name, ensemble, x, names, inspected))
     return results
-
-
-def _alive(at: Starts) -> CheckResult:
-    alive, groups, of = alive_counts(at)
-    n = len(at.states)
-    result = f"{alive} of {n} states are alive, in {groups} of {of} groups of starts"
-    few = alive < _FEW_ALIVE * n
-    meaning = "the policy leaves the task early: gradients rest on few states, take more starts"
-    return CheckResult(ALIVE, result, meaning if few else "enough states carry gradients", not few)
 
 
 def _seen(

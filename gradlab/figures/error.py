@@ -56,7 +56,10 @@ def bias_variance(
     error = drawing.curve(table, estimator, "mse")
     variance = None if variance is None else variance.scaled(1 / batch)
     known = drawing.identities(table)
-    data = _data_level(table, data_of(known), error is not None, batch)
+    data, name = None, data_of(known)
+    if name is not None:
+        data = drawing.curve(table, name, "variance" if error is None else "mse")
+        data = data.scaled(1 / batch) if data is not None and error is None else data
     floor = drawing.log_floor([bias, variance, error, data])
     end = drawing.last_horizon(table)
     # The sum first, so that whichever part makes it up stays visible on top of it.
@@ -142,15 +145,6 @@ def decay(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
     ax.set_xticklabels(["0", "0.25", "0.5", "0.75", "1"])
     return ax
-
-
-def _data_level(table: pd.DataFrame, data: str | None, with_mse: bool, batch: int) -> Curve | None:
-    if data is None:
-        return None
-    if with_mse:
-        return drawing.curve(table, data, "mse")
-    variance = drawing.curve(table, data, "variance")
-    return None if variance is None else variance.scaled(1 / batch)
 
 
 def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) -> None:

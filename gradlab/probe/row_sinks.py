@@ -78,7 +78,7 @@ def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> 
 def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:
     names = tuple(json.loads(str(head["parameters"])))
     if run.parameters != names:
-        mine, theirs = (_shown(each) for each in (names, run.parameters))
+        mine, theirs = (listed(each, 3) for each in (names, run.parameters))
         raise InputError(
             f"log is {path}, of a policy with tensors {theirs}, not {mine}: {_NEW}, or resume with "
             f"the policy of that run"
@@ -95,10 +95,6 @@ def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:
     law = json.loads(str(head["config"]))["law"]
     if run.config.get("law") != law:
         raise InputError(f"log is {path}, measured by another version at other states: {_NEW}")
-
-
-def _shown(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 Log = Callable[[dict[str, Any]], object]
@@ -330,17 +326,14 @@ class AlarmLog:
         """Print a line that is no alarm."""
         print(f"{self.source}: {text}", file=self.stream or sys.stderr, flush=True)
 
-    def _named(self, places: set[int | None]) -> str:
-        if self.seeds is None:
-            return ""
-        seeds = [str(self.seeds[k]) for k in sorted(k for k in places if k is not None)]
-        return f", seed{'s' * (len(seeds) > 1)} {listed(seeds, len(seeds))}" if seeds else ""
-
     def close(self) -> None:
         """Say how often what was printed once was reported, and close the sink."""
         for (kind, _), told in self._told.items():
             if len(told) > 1:
-                steps, of = [step for step, _ in told], self._named({seed for _, seed in told})
+                steps, places = zip(*told, strict=True)
+                known = sorted({k for k in places if k is not None})
+                seeds = [] if self.seeds is None else [str(self.seeds[k]) for k in known]
+                of = f", seed{'s' * (len(seeds) > 1)} {listed(seeds, len(seeds))}" if seeds else ""
                 often = f"reported {len(told)} times, from step {min(steps):,} to {max(steps):,}"
                 self.say(f"{kind}: {often}{of}")
             told[1:] = []

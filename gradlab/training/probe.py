@@ -280,7 +280,10 @@ class _Instruments:
         if any(k % each == 0 for each in whole):
             self.file_window()
         if k % settings.log_every == 0:
-            self._successive()
+            if (rows := self.signals.rows(self._update)) is not None:
+                with self.budget.paying():
+                    together = {"seconds": self.signals.seconds}
+                    self.rows.file("successive", dict(enumerate(rows)), together)
             self._measured()
 
     def finish(self) -> None:
@@ -328,13 +331,6 @@ class _Instruments:
             )
             if never is not None and meant:
                 self.rows.report(never)
-
-    def _successive(self) -> None:
-        rows = self.signals.rows(self._update)
-        if rows is not None:
-            with self.budget.paying():
-                together = {"seconds": self.signals.seconds}
-                self.rows.file("successive", dict(enumerate(rows)), together)
 
     def _measured(self) -> None:
         """A row, when one is due; where measuring fails, all else goes on without it."""

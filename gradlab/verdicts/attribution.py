@@ -38,7 +38,8 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
     what = f"the squared bias of {gradient(profile.identities[name])} at h = {least.horizon}"
     n = f"N = {attribution.starts:,}"
     if least.advice == "lost":
-        total = f"{two(least.total.value)}, CI {_ends(least.total.low, least.total.high)}"
+        whole = least.total
+        total = f"{two(whole.value)}, CI {two(whole.low)} to {two(whole.high)}"
         text = f"{capital(what)} is {ZERO} ({total}, {n}): its cause is undecided."
         return [Sentence("source", False, text)]
     advice, decided = _advice(least, what)
@@ -94,7 +95,7 @@ def _raised(account: Account) -> str:
     of_interest = {top.name, *(best.causes if best else ()), *account.cancelling}
     raised = [
         f"{CAUSES[part.name]} alone raises it by {_percent(-part.fraction)} (CI "
-        f"{_ends(-part.fraction_high, -part.fraction_low, True)})"
+        f"{_percent(-part.fraction_high)} to {_percent(-part.fraction_low)})"
         for part in account.first
         if part.name in of_interest and part.high < 0
     ]
@@ -113,7 +114,7 @@ def to_fix(causes: Sequence[str]) -> str:
 
 def _share(part: Part) -> str:
     share = _percent(part.fraction) if _width(part) <= _WIDE else "an unknown share"
-    return f"{share} (CI {_ends(part.fraction_low, part.fraction_high, True)})"
+    return f"{share} (CI {_between(part)})"
 
 
 def _width(part: Part) -> float:
@@ -125,9 +126,8 @@ def _told_apart(part: Part) -> bool:
     return part.fraction_low > 0 and _width(part) <= _WIDE
 
 
-def _ends(low: float, high: float, share: bool = False) -> str:
-    shown = [_percent(each) if share else two(each) for each in (low, high)]
-    return f"{shown[0]} to {shown[1]}"
+def _between(part: Part) -> str:
+    return f"{_percent(part.fraction_low)} to {_percent(part.fraction_high)}"
 
 
 def _percent(share: float) -> str:
@@ -156,16 +156,11 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
         shares = ", ".join(clear) or "no share is clear of 0"
         text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts:,})."
         texts.append(Sentence(_ABOUT, bool(clear), text))
-    return texts + [
-        Sentence(_ABOUT, True, f"Not attributed: {_skipped(name, profile)}, since {why}.")
-        for name, why in attribution.skipped.items()
-    ]
-
-
-def _skipped(name: str, profile: Profile) -> str:
-    """`variance of model, BPTT`"""
-    of, between, estimator = name.rpartition("variance of ")
-    return of + between + label(estimator, profile.identities)
+    for name, why in attribution.skipped.items():  # `variance of model_all`
+        of, between, estimator = name.rpartition("variance of ")
+        what = f"{of}{between}{label(estimator, profile.identities)}"
+        texts.append(Sentence(_ABOUT, True, f"Not attributed: {what}, since {why}."))
+    return texts
 
 
 def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:
@@ -238,18 +233,12 @@ def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
     whole, square = account.total, "|E G − E T|², noise-corrected."
     if account.lost:  # the value is noise
         return (Fact("squared bias, 95%", f"≤ {two(whole.high)}", square),)
-    label = f"squared bias, {two(whole.low)} to {two(whole.high)}"
-    total = Fact(label, two(whole.value), square)
-    shares = [
-        Fact(
-            f"of it {CAUSES[p.name]}, {_between(p)}",
-            percent(p.fraction) if _width(p) <= _WIDE else f"unknown ({starts:,} starts)",
-            how,
-        )
-        for p in parts
+    total = Fact(f"squared bias, {two(whole.low)} to {two(whole.high)}", two(whole.value), square)
+    texts = [
+        percent(p.fraction) if _width(p) <= _WIDE else f"unknown ({starts:,} starts)" for p in parts
     ]
+    shares = (
+        Fact(f"of it {CAUSES[p.name]}, {_between(p)}", text, how)
+        for p, text in zip(parts, texts, strict=True)
+    )
     return (*shares, total)
-
-
-def _between(part: Part) -> str:
-    return f"{percent(part.fraction_low)} to {percent(part.fraction_high)}"

@@ -105,11 +105,15 @@ def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
 
 
 def _best(choice: Choice, best: Best) -> Sentence:
-    value = _error(best.value, best.interval)
+    ends = best.interval.low, best.interval.high
     if best.criterion == "gain":
         value = gain_text(best.number(choice.samples))
     elif best.criterion != "mse":
-        value = f"{cosine(best.value)} (CI {cosines(best.interval.low, best.interval.high)})"
+        value = f"{cosine(best.value)} (CI {cosines(*ends)})"
+    elif best.value > 0:
+        value = with_interval(best.value, *ends)
+    else:  # a noise-corrected error that is not above 0 is known from above only
+        value = f"at most {ends[1]:.2g} (upper end of its CI)"
     text = (
         f"Best {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(choice, best.cell)}, "
         f"{value}, N = {choice.samples:,}"
@@ -117,7 +121,13 @@ def _best(choice: Choice, best: Best) -> Sentence:
     if best.kept == (best.cell,):
         return Sentence(best.criterion, True, f"{text}; {_may_be_best(choice, best.kept)}.")
     text += f". {capital(_may_be_best(choice, best.kept))}"
-    apart = [each for each in best.partings if not _alike(best, each.member)]
+    gaps = (best.ranks.gap[best.candidates.index(each.member)] for each in best.partings)
+    # One that is worse by a cosine too small is not worth more samples.
+    apart = [
+        each
+        for each, gap in zip(best.partings, gaps, strict=True)
+        if best.criterion == "mse" or not gap < _ALIKE
+    ]
     parts = [
         f"{further(each.more)} separate {cell_words(choice, each.member)} from "
         f"{cell_words(choice, each.contender)}"
@@ -135,12 +145,6 @@ def _may_be_best(choice: Choice, kept: tuple[Cell, ...]) -> str:
     if len(kept) == 1:
         return "nothing else may be best (95%)"
     return f"any of these may be best (95%): {cells_words(choice, kept)}"
-
-
-def _alike(best: Best, member: Cell) -> bool:
-    """Is it by a cosine too little worse than its contender to be worth more samples?"""
-    gap = best.ranks.gap[best.candidates.index(member)]
-    return best.criterion != "mse" and gap < _ALIKE
 
 
 def _steps(choice: Choice) -> list[Sentence]:
@@ -305,13 +309,6 @@ def _needed(choice: Choice) -> list[Sentence]:
     if needed.cosine.high < 0.9:
         return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
     return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
-
-
-def _error(value: float, error: Interval) -> str:
-    """A noise-corrected error; one that is not above 0 is known from above only."""
-    if value > 0:
-        return with_interval(value, error.low, error.high)
-    return f"at most {error.high:.2g} (upper end of its CI)"
 
 
 _MANY = 4  # cells in a row that a headline names before it counts

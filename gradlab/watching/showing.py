@@ -141,11 +141,12 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
                 print(f"  {event_line(state, event)}", file=out, flush=True)
             told.add(words)
         printed = len(state.view.events)
-        for event, often in last_of_each_kind(state.view.events) if state.phase in _OVER else ():
-            if event.kind and often > 1:
-                text = f"  ! {event.kind}: {often} times, the last at {event.at:,}"
-                print(printable(text), file=out, flush=True)
-        for each in _first(state) if state.phase in _OVER else ():
+        counts = [
+            f"  ! {event.kind}: {often} times, the last at {event.at:,}"
+            for event, often in last_of_each_kind(state.view.events)
+            if event.kind and often > 1
+        ]
+        for each in [*counts, *_first(state)] if state.phase in _OVER else ():
             print(printable(each), file=out, flush=True)
         if state.phase != shown or (now >= due and state.phase == "running"):
             hint = " (Ctrl-C ends the view)" if state.phase == "waiting" else ""

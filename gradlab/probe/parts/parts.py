@@ -544,10 +544,8 @@ def _listen() -> None:
 def _announce(optimizer: Any, before: bool) -> None:
     if not torch.compiler.is_compiling():
         for each in list(_LISTENING):
-            try:
+            with _guarded(each):
                 each.step(optimizer, before)
-            except Exception as error:
-                _stop_listening(each, error)
 
 
 @contextmanager

@@ -206,13 +206,11 @@ class TimeLimits:
     def take(self, rollout: Rollout, fits: str, rest: float, recorded: bool) -> None:
         """One rollout, the formula that fits it and what that leaves of the advantages."""
         if rollout.truncated is None or not rollout.truncated.any():
-            if self._looks:
-                return
             reason = "no episode was cut by a time limit so far"
             if recorded or rollout.truncated is None:
-                seen = "episodes were cut by time limits: " if recorded else ""
+                seen = "episodes were cut by time limits: " * recorded
                 reason = f"{seen}hand over truncated= and final_value= to probe.rollout"
-            self._answer = off(reason)
+            self._answer = self._answer if self._looks else off(reason)
             return
         self._looks += 1
         added = 0.0

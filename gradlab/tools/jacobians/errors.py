@@ -24,6 +24,7 @@ from math import log
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from gradlab.gradients.visited_jacobians import Array, Visited, jacobian_squares
 from gradlab.progress import Progress
@@ -66,8 +67,7 @@ def _typical(error: Array, size: Array, visited: Visited) -> Estimates:
         ratio = np.where(visited.kept & (size > 0), np.sqrt(error / size), np.nan)
     known = np.isfinite(ratio).any(0)
     of_starts = np.nanmedian(ratio[:, known], 0)
-    sums = group_sums(of_starts[:, None], visited.group[known])
-    return over_groups.median(sums / group_sums(np.ones((known.sum(), 1)), visited.group[known]))
+    return over_groups.median(_by_group(of_starts[:, None], visited.group[known]))
 
 
 def add_entries(
@@ -171,13 +171,13 @@ def add_growth(rows: RowCollector, visited: Visited, discount: float, progress: 
         H, d = logs.shape[0] - 1, logs.shape[2]
         curves = []
         for k in range(d):
-            means = over_groups.mean(_by_group(logs[:, :, k].T, visited))
+            means = over_groups.mean(_by_group(logs[:, :, k].T, visited.group))
             curves.append(means.value)
             rows.add(
                 "growth", "ln σ", means, At(block=loop, output=str(k + 1), step=np.arange(H + 1))
             )
         rates = chains.exponents(logs, skip)
-        rate = over_groups.mean(_by_group(rates, visited))
+        rate = over_groups.mean(_by_group(rates, visited.group))
         off = chains.swing(chains.second_half(np.stack(curves, axis=1)))
         rate = replace(rate, low=rate.low - off, high=rate.high + off)
         order = [str(k + 1) for k in range(rates.shape[1])]
@@ -228,10 +228,9 @@ def _parts(J: Array, visited: Visited) -> tuple[Array, Array]:
     return J[..., :ds, :ds], J[..., :ds, ds:]
 
 
-def _by_group(values: Array, visited: Visited) -> Array:
+def _by_group(values: Array, group: NDArray[np.int64]) -> Array:
     """Group means [G, ...] of values [N, ...]."""
-    sizes = over_groups.group_sums(np.ones(len(values)), visited.group)
-    sums = over_groups.group_sums(values, visited.group)
+    sizes, sums = group_sums(np.ones(len(values)), group), group_sums(values, group)
     return np.asarray(sums / sizes.reshape(-1, *[1] * (values.ndim - 1)))
 
 
@@ -243,7 +242,7 @@ def _add_horizons(
     n, H = int(rate.n[0]), len(logs) - 1
     steps = _inverse(log(10), value, low, high, n, rate.method)
     rows.add("horizon", "steps per factor of ten", steps, At(block=loop))
-    curve = _by_group(logs[:, :, 0].T, visited).mean(0)
+    curve = _by_group(logs[:, :, 0].T, visited.group).mean(0)
     beyond = np.flatnonzero(curve > _FLOAT32)
     if len(beyond):
         inside = number(float(beyond[0]), np.nan, np.nan, n, "reached")
@@ -264,7 +263,7 @@ def _add_doubling(
     square = value, low, high
     rows.add("exponent", "λ of the mean square", number(*square, n, "jackknife"))
     typical = (float(rate.value[0]), float(rate.low[0]), float(rate.high[0]))
-    mean = _by_group(chains.second_half(logs[:, :, 0]).T, visited).mean(0)
+    mean = _by_group(chains.second_half(logs[:, :, 0]).T, visited.group).mean(0)
     for block, rates, next_, method in (
         ("typical start", typical, float(chains.ahead(mean)), rate.method),
         ("mean square", square, later, "jackknife"),
@@ -304,7 +303,7 @@ def _add_product(rows: RowCollector, closed: Array, visited: Visited) -> None:
     A, B = _parts(visited.guess.J, visited)
     errors = chains.product_error(closed, A + B @ visited.K, ~visited.kept)
     with np.errstate(divide="ignore"):
-        logs = _by_group(np.log(errors).T, visited)
+        logs = _by_group(np.log(errors).T, visited.group)
     medians = over_groups.median(logs)
     curves = [np.exp(end) for end in (medians.value, medians.low, medians.high)]
     shown = Estimates(curves[0], medians.se, curves[1], curves[2], medians.n, medians.method)

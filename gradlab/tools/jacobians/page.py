@@ -31,7 +31,6 @@ from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
 from gradlab.wording import below, percent, steps, two, with_interval
 from gradlab.wording import ratio as sized
 
-_BLOCKS = ("A", "B", "r_s", "r_a")
 _MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 _CONCENTRATED = 0.9  # of the squared error in 5% of the samples
 _NOTABLE = 1.1  # growth of an error from which it is worth the word
@@ -58,7 +57,7 @@ def _certificate(run: JacobianRun) -> Sentence:
     samples = f"{run.notes.get('samples')} steps from {run.config.get('starts')} starts"
     known = [
         (found.value, block)
-        for block in _BLOCKS
+        for block in _MEANING
         if (found := number(run, "certificate", "95th percentile", block=block)) is not None
     ]
     if not known:
@@ -67,9 +66,8 @@ def _certificate(run: JacobianRun) -> Sentence:
     share = number(run, "certificate", "flagged share")
     left = f"{_percent(share)} failed and are left out" if share and share.value > 0 else ""
     parts = [f"certified to {below(worst)} ({block}, 95th percentile)", left or "none failed"]
-    open_ = ""
+    open_ = _untested(run)
     if run.notes.get("derivatives") == "exact":
-        open_ = _untested(run)
         parts = ["its own derivatives", open_ or f"tested: {run.notes['test']}", left]
     return finding("certificate", not lost and not open_, what, *parts, *lost, samples)
 
@@ -87,7 +85,7 @@ def _untested(run: JacobianRun) -> str:
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
-    errors = {block: number(run, "block", "relative error", block=block) for block in _BLOCKS}
+    errors = {block: number(run, "block", "relative error", block=block) for block in _MEANING}
     measured = {block: each for block, each in errors.items() if each is not None}
     if not measured:
         return None
@@ -111,12 +109,10 @@ def _entry(run: JacobianRun) -> Sentence | None:
     effect, error = (_largest(run, quantity) for quantity in ("effect", "error"))
     if effect is None or error is None:
         return None
-    value, low, high = (float(effect[name]) for name in ("value", "ci_low", "ci_high"))
-    size = _ci(*(float(error[name]) for name in ("value", "ci_low", "ci_high")))
     return finding(
         "entry", True, f"Error of {named(effect)}, of most effect on the gradient",
-        f"{_percent(Number(value, low, high, 0))} of its norm",
-        f"largest standardised error, {named(error)}: {size}",
+        f"{_percent(_of(effect))} of its norm",
+        f"largest standardised error, {named(error)}: {_ci(_of(error))}",
     )  # fmt: skip
 
 
@@ -161,9 +157,8 @@ def _product(run: JacobianRun) -> Sentence | None:
     H, what = int(run.config["horizon"]), "Model's chained Jacobians, relative error (zero has 1)"
     if informs.value >= H:
         last = run.rows("product").sort_values("step").iloc[-1]
-        value = _ci(*(float(last[name]) for name in ("value", "ci_low", "ci_high")))
         decided = bool(last["ci_high"] <= 1)
-        return finding("product", decided, what, f"{value} after {H} steps", n=informs.n)
+        return finding("product", decided, what, f"{_ci(_of(last))} after {H} steps", n=informs.n)
     ends = f"CI {informs.low:.0f}–{informs.high:.0f}" + ("+" if informs.high >= H else "")
     return finding(
         "product", True, what, f"below 1 up to {informs.value:.0f} steps ({ends})", n=informs.n
@@ -184,7 +179,7 @@ def _one_growth(run: JacobianRun, loop: str) -> str:
     rate = lyapunov(run, loop)
     if rate is None or not isfinite(rate.value):
         return f"{loop} loop singular or lost"
-    text = f"{loop} loop λ = {_ci(rate.value, rate.low, rate.high)} per step"
+    text = f"{loop} loop λ = {_ci(rate)} per step"
     decade = number(run, "horizon", "steps per factor of ten", block=loop)
     if rate.low <= 0 <= rate.high or decade is None or abs(decade.value) > _SLOW:
         return text
@@ -206,7 +201,7 @@ def _variance(run: JacobianRun) -> Sentence | None:
     if len(known) < len(predicted):
         return None
     measured = [
-        f"{row['block']} measured {_pace(Number(row['value'], row['ci_low'], row['ci_high'], 0))}"
+        f"{row['block']} measured {_pace(_of(row))}"
         for _, row in run.rows("horizon", quantity="measured doubling of the variance").iterrows()
     ]
     hint = ["measured: give a measurement of the policy"]
@@ -235,7 +230,7 @@ def _condition(run: JacobianRun) -> Sentence | None:
     rate = number(run, "horizon", "rate of the model's error") if law == "exponential" else None
     return finding(
         "condition", law in laws, "Condition 1 of MPG, the model's error grows linearly",
-        laws.get(law, "undecided"), f"exponent {_ci(k.value, k.low, k.high)}",
+        laws.get(law, "undecided"), f"exponent {_ci(k)}",
         "" if rate is None else f"{_percent(rate)} per step", n=k.n,
     )  # fmt: skip
 
@@ -247,10 +242,13 @@ def lyapunov(run: JacobianRun, loop: str) -> Number | None:
 
 def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
     """The first row that fits; None without one, or where it is lost."""
-    for row in run.rows(section, quantity=quantity, **where).itertuples():
-        value, low, high, n = (getattr(row, name) for name in ("value", "ci_low", "ci_high", "n"))
-        return None if np.isnan(value) else Number(float(value), float(low), float(high), int(n))
-    return None
+    rows = run.rows(section, quantity=quantity, **where)
+    return None if rows.empty or np.isnan(rows["value"].iloc[0]) else _of(rows.iloc[0])
+
+
+def _of(row: pd.Series) -> Number:
+    value, low, high = (float(row[end]) for end in ("value", "ci_low", "ci_high"))
+    return Number(value, low, high, int(row["n"]))
 
 
 def _percent(share: Number) -> str:
@@ -258,9 +256,9 @@ def _percent(share: Number) -> str:
     return value if value == low == high else f"{value} (CI {low}–{high})"
 
 
-def _ci(value: float, low: float, high: float) -> str:
-    alike = f"{low:.5g}" == f"{high:.5g}"
-    return two(value) if alike else with_interval(value, low, high)
+def _ci(found: Number) -> str:
+    alike = f"{found.low:.5g}" == f"{found.high:.5g}"
+    return two(found.value) if alike else with_interval(*found.estimate)
 
 
 def _between(low: str, high: str) -> str:
@@ -284,7 +282,7 @@ def screen(run: JacobianRun) -> Screen:
     facts: list[Fact] = []
     known = {
         block: found
-        for block in _BLOCKS
+        for block in _MEANING
         if (found := number(run, "block", "relative error", block=block)) is not None
     }
     if known:
@@ -363,7 +361,7 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
     if rate is None or not isfinite(rate.value):
         text = "Backpropagate through no product here: its Jacobians are singular or not finite."
         return text, "none", "no growth rate"
-    found = f"λ = {_ci(rate.value, rate.low, rate.high)}"
+    found = f"λ = {_ci(rate)}"
     typical, square = (number(run, "horizon", _DOUBLING, block=block) for block in _BY)
     discounted = float(run.config["discount"]) < 1
     gradient = "discounted gradient" if discounted else "gradient"

@@ -471,11 +471,14 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
     guess = step_along(facts.identities[name], at, small=True)
     gain = "" if facts.uncertain else f", gain {gain_text(facts.chosen)}"
     harmful = [each for each in facts.own if facts.harmful(each) and not facts.uncertain]
+    lowering = " and ".join(named(facts.identities[each]) for each in harmful[:2])
+    verb = "lower" if len(harmful) > 1 else "lowers"
+    lowered = f"{_capital(lowering)} {verb} it." if harmful else ""
     parts = (
         HeadlinePart(_few(facts), _few(facts), 2),
         HeadlinePart(safe, safe, 0),
         _jump(facts),
-        HeadlinePart(_lowered(facts, harmful), "", 4),
+        HeadlinePart(lowered, "", 4),
         HeadlinePart("" if facts.carried else f"Best guess: {guess}{gain}.", "", 3),
         HeadlinePart("" if facts.uncertain else _beyond(facts), "", 5),
     )
@@ -553,10 +556,3 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         numbers.append(Fact("cosine", level, "⟨g, truth⟩/(|g||truth|)"))
     text = f"Leave out --law start to learn whether a step raises the return: {found}."
     return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)
-
-
-def _lowered(facts: Facts, harmful: Sequence[str]) -> str:
-    if not harmful:
-        return ""
-    text = " and ".join(named(facts.identities[name]) for name in harmful[:2])
-    return f"{_capital(text)} {'lower' if len(harmful) > 1 else 'lowers'} it."

@@ -329,8 +329,8 @@ def variance(profile: Profile, name: str) -> list[Sentence]:
             f"than an exponential ({slope})."
         )
         return [Sentence("variance", True, text)]
-    value, low, high = (log(2) / each for each in (growth.slope, growth.high, growth.low))
-    every = with_interval(value, low, high, f" steps {stretch}", n)
+    time, low, high = (log(2) / each for each in (growth.slope, growth.high, growth.low))
+    every = with_interval(time, low, high, f" steps {stretch}", n)
     text = f"The variance of {who} doubles every {every}"
     doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
     full = text + _exponent(profile) + (doubt if growth.law == "either" else "")

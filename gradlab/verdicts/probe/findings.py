@@ -270,12 +270,8 @@ def _set(run: ProbeRun) -> str:
     }
     named = [f"{name} {horizons(over)}" for name, over in kept.items() if over]
     if not named:  # files of older versions say the ends only
-        return _range(int(_newest(run, "kept_low")), int(_newest(run, "kept_high")))
+        return horizons(range(int(_newest(run, "kept_low")), int(_newest(run, "kept_high")) + 1))
     return "; ".join("data" if each == "data 0" else each for each in named)
-
-
-def _range(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low}–{high}"
 
 
 def _before(run: ProbeRun, low: int, high: int) -> str:
@@ -284,7 +280,8 @@ def _before(run: ProbeRun, low: int, high: int) -> str:
     first = {k: int(run.measured[k][finite[0]]) for k in ("kept_low", "kept_high", "step")}
     if first["kept_low"] <= high and low <= first["kept_high"]:
         return ""
-    return f"at step {first['step']:,} h = {_range(first['kept_low'], first['kept_high'])}"
+    kept = horizons(range(first["kept_low"], first["kept_high"] + 1))
+    return f"at step {first['step']:,} h = {kept}"
 
 
 def _usable(run: ProbeRun) -> str:

@@ -212,12 +212,11 @@ def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence 
     if final is None or whole is None:
         return None
     whole_error, own_error = paired.get(WHOLE), paired.get(OWN)
-    parts = [
-        f"final return {_signed(final)}",
-        f"return averaged over the run {_signed(whole)}",
-        *_error("relative gradient MSE", whole_error),
-        *_error("the model's own part of it", own_error),
-    ]
+    named = {
+        "final return": final, "return averaged over the run": whole,
+        "relative gradient MSE": whole_error, "the model's own part of it": own_error,
+    }  # fmt: skip
+    parts = [f"{what} {_change(pair)}" for what, pair in named.items() if pair is not None]
     shared = len(np.intersect1d(first.seeds, run.seeds))
     lost = f" of {shared}, the others diverged" if final.seeds < shared else ""
     says = f"{name} against {base}, paired over {final.seeds} seeds{lost}: {', '.join(parts)}"
@@ -232,13 +231,8 @@ def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence 
     return Sentence("remedy", any(judged.values()), text)
 
 
-def _error(what: str, pair: Pair | None) -> list[str]:
-    if pair is None:
-        return []
+def _change(pair: Pair) -> str:
     value, ends = with_ends(pair.change, pair.low, pair.high)
-    return [f"{what} {value}× [{ends}] ({pair.measurements:.0f} measurements a seed)"]
-
-
-def _signed(pair: Pair) -> str:
-    value, ends = with_ends(pair.change, pair.low, pair.high)
+    if pair.ratio:
+        return f"{value}× [{ends}] ({pair.measurements:.0f} measurements a seed)"
     return f"{'+' if pair.change > 0 else ''}{value} [{ends}]"

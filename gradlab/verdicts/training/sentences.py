@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, sqrt
+from math import exp, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -349,7 +349,7 @@ def _weights(run: Training, name: str) -> Sentence:
         f"w_{h} = {two(w)} (rule: {two(r)})"
         for h, w, r in zip(run.horizons, force, rule, strict=True)
     )
-    over, decided = _gain(run) if by_gain(run) else _error(run)
+    over, decided = _beside_rule(run)
     outcome = found["outcome"]
     lost = ", ".join(
         f"{(outcome == code).sum()} {words}"
@@ -367,42 +367,24 @@ def _weights(run: Training, name: str) -> Sentence:
     return Sentence("weights", decided, f"{'; '.join(parts)}.")
 
 
-def _error(run: Training) -> tuple[str, bool]:
-    """MSE of what was in force over the rule's, where the two differ; is it below or above 1?"""
-    logs = logs_over_rule(run)
-    count, each = sum(map(len, logs)), [float(log.mean()) for log in logs if len(log)]
-    starts = f"on N = {int(run.weights['starts'][-1]):,} starts of replay that did not choose it"
-    if not each:
-        return "its MSE beside the rule's is not known yet", False
-    mean = exp(np.mean(each))
-    if len(each) < FEWEST:
-        few = f"({count} measurements, {len(each)} seeds: no interval, {starts})"
-        return f"its MSE was {times(mean)} that of the rule's weights {few}", False
-    low, high = interval_of_mean(np.array(each))
-    value, ends = with_ends(mean, exp(low), exp(high))
-    return (
-        f"its MSE was {value}× that of the rule's weights (95% interval {ends} over {len(each)} "
-        f"seeds, {count} measurements {starts})",
-        low > 0 or high < 0,
-    )
-
-
-def _gain(run: Training) -> tuple[str, bool]:
-    """Gain of what was in force less that of the rule, where the two differ: above or below 0?"""
-    gaps = gains_over_rule(run)
-    count, each = sum(map(len, gaps)), [float(gap.mean()) for gap in gaps if len(gap)]
-    starts = f"on N = {int(run.weights['starts'][-1]):,} starts that did not choose it"
-    if not each:
-        return "its gain beside the rule's is not known yet", False
-    text = (
-        f"a step along it gained {np.mean(each):+.0%} of the best possible more than along the "
-        f"rule's weights"
-    )
-    if len(each) < FEWEST:
-        return f"{text} ({count} measurements, {len(each)} seeds: no interval, {starts})", False
-    low, high = interval_of_mean(np.array(each))
-    return (
-        f"{text} (95% interval {low:+.0%} to {high:+.0%} over {len(each)} seeds, {count} "
-        f"measurements {starts})",
-        low > 0 or high < 0,
-    )
+def _beside_rule(run: Training) -> tuple[str, bool]:
+    """Gain, or MSE, of what was in force beside the rule's, where the two differ; is it shown to be
+    another?"""
+    gain = by_gain(run)
+    found = gains_over_rule(run) if gain else logs_over_rule(run)
+    each = np.array([float(part.mean()) for part in found if len(part)])
+    if not len(each):
+        return f"its {'gain' if gain else 'MSE'} beside the rule's is not known yet", False
+    mean, few = float(each.mean()), len(each) < FEWEST
+    low, high = (nan, nan) if few else interval_of_mean(each)
+    value, ends = with_ends(exp(mean), exp(low), exp(high))
+    text, replay = f"its MSE was {value}× that of the rule's weights", " of replay"
+    if gain:
+        text = f"a step along it gained {mean:+.0%} of the best possible more than along the "
+        text, replay = f"{text}rule's weights", ""
+        ends = f"{low:+.0%} to {high:+.0%}"
+    count, seeds = f"{sum(map(len, found))} measurements", f"{len(each)} seeds"
+    known = f"95% interval {ends} over {seeds}, {count}"
+    known = f"{count}, {seeds}: no interval," if few else known
+    starts = f"on N = {int(run.weights['starts'][-1]):,} starts{replay} that did not choose it"
+    return f"{text} ({known} {starts})", low > 0 or high < 0
