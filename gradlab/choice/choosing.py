@@ -37,13 +37,7 @@ from gradlab.choice.values import (
     Tried,
     Usable,
 )
-from gradlab.choice.weights import (
-    Times,
-    mixing,
-    pair_cells,
-    rule_times,
-    several_cells,
-)
+from gradlab.choice.weights import Times, mixing, pair_cells, rule_times, several_cells
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import NeededBatch, needed_batch, usable_horizons
 from gradlab.runs.profile import Profile

@@ -18,15 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import nothing
-from gradlab.figures.multiples import (
-    AXIS,
-    Over,
-    bend_returns,
-    levels,
-    lost_note,
-    note_of,
-    seeds_of,
-)
+from gradlab.figures.multiples import AXIS, Over, bend_returns, levels, lost_note, note_of, seeds_of
 from gradlab.figures.style import (
     BIAS,
     BLUE,

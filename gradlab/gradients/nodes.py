@@ -19,13 +19,7 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.courses import (
-    Choices,
-    Shared,
-    TermRequest,
-    course_of,
-    returns_to_go,
-)
+from gradlab.gradients.courses import Choices, Shared, TermRequest, course_of, returns_to_go
 from gradlab.gradients.policy_jacobian import PolicyJacobian, from_factors, trace
 from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
 from gradlab.gradients.sweeps import discounted_costates

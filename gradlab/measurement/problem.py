@@ -49,10 +49,7 @@ from gradlab.measurement.arguments import (
     with_imagined,
 )
 from gradlab.measurement.moments.by_blocks import Division
-from gradlab.networks.interface import (
-    double_copy,
-    noise_dim,
-)
+from gradlab.networks.interface import double_copy, noise_dim
 from gradlab.networks.policies import WithLogProb
 from gradlab.runs.identity import Identity
 from gradlab.tasks import Task

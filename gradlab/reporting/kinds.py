@@ -15,12 +15,7 @@ from typing import Any
 import pandas as pd
 
 from gradlab.errors import InputError, imported
-from gradlab.reporting import (
-    comparison_page,
-    probe_page,
-    profile_page,
-    training_page,
-)
+from gradlab.reporting import comparison_page, probe_page, profile_page, training_page
 from gradlab.reporting.page import Page, PageSource
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE

@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.systems.system import (
-    Certificate,
-    Linearization,
-    Transition,
-    check_step,
-    sample_normal,
-)
+from gradlab.systems.system import Certificate, Linearization, Transition, check_step, sample_normal
 
 
 @dataclass(frozen=True, eq=False)

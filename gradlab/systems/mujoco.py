@@ -37,13 +37,7 @@ from gradlab.systems.physics import (
     warnings_caught,
     without_restart,
 )
-from gradlab.systems.system import (
-    Certificate,
-    Linearization,
-    Transition,
-    check_step,
-    sample_normal,
-)
+from gradlab.systems.system import Certificate, Linearization, Transition, check_step, sample_normal
 
 _SMALLEST_NORM = 1e-3  # of a quaternion that still says how a body is turned
 

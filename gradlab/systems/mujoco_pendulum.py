@@ -27,13 +27,7 @@ from gradlab.systems.cartpole import (
 )
 from gradlab.systems.differences import certified_jacobian
 from gradlab.systems.physics import BatchedPhysics, check_physical, to_array, without_restart
-from gradlab.systems.system import (
-    Certificate,
-    Linearization,
-    Transition,
-    check_step,
-    sample_normal,
-)
+from gradlab.systems.system import Certificate, Linearization, Transition, check_step, sample_normal
 
 Slider = Literal["stock", "wide"]
 

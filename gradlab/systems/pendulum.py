@@ -22,13 +22,7 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.systems.system import (
-    Certificate,
-    Linearization,
-    Transition,
-    check_step,
-    sample_normal,
-)
+from gradlab.systems.system import Certificate, Linearization, Transition, check_step, sample_normal
 
 TORQUE_LIMIT = 2.0  # N m
 SPEED_LIMIT = 8.0  # rad/s

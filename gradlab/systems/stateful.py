@@ -22,13 +22,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.function import AliveFunction, from_function, survivors
-from gradlab.systems.system import (
-    Linearization,
-    System,
-    Transition,
-    check_step,
-    sample_normal,
-)
+from gradlab.systems.system import Linearization, System, Transition, check_step, sample_normal
 from gradlab.user_code.calls import running
 
 Read = Callable[[Any], Tensor]

@@ -39,11 +39,7 @@ from gradlab.storage.journal import Journal, read
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner, UpdateRecord, alone
 from gradlab.training.measured import row_gradients
-from gradlab.training.measured.row_gradients import (
-    in_trained_weights,
-    start_gradients,
-    weights_of,
-)
+from gradlab.training.measured.row_gradients import in_trained_weights, start_gradients, weights_of
 from gradlab.training.models.seed_models import model_step, of_seed
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run

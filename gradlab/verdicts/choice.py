@@ -27,16 +27,7 @@ from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text, with_sign
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import (
-    batches,
-    cosine,
-    cosines,
-    horizons,
-    label,
-    times,
-    updates,
-    with_interval,
-)
+from gradlab.wording import batches, cosine, cosines, horizons, label, times, updates, with_interval
 
 CALLED = {
     "gain": "gain (what one small step adds to the return, in shares of the best one)",

@@ -19,12 +19,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried, path_with_jacobians, severed
 from gradlab.gradients.estimator import Estimator, OtherCritics, first_horizon
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.rollout import (
-    LinearizedPath,
-    jacobian_noise,
-    linearize_path,
-    tail_gradient,
-)
+from gradlab.gradients.rollout import LinearizedPath, jacobian_noise, linearize_path, tail_gradient
 from gradlab.gradients.starts import (
     Floats,
     Starts,

@@ -21,13 +21,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.function import AliveFunction, survivors
-from gradlab.systems.system import (
-    Certificate,
-    Linearization,
-    Transition,
-    check_step,
-    sample_normal,
-)
+from gradlab.systems.system import Certificate, Linearization, Transition, check_step, sample_normal
 
 _Block = Callable[[list[Tensor]], Sequence[Tensor]]
 ROWS = 256

@@ -22,12 +22,7 @@ from gradlab.systems.function import from_function
 from gradlab.systems.system import System
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify.evaluation import FEW, Points, noise_of, outputs
-from gradlab.tools.certify.examination import (
-    CertifiedSubject,
-    examined,
-    stepped,
-    subject,
-)
+from gradlab.tools.certify.examination import CertifiedSubject, examined, stepped, subject
 from gradlab.tools.certify.parameters import named
 from gradlab.tools.certify.result import Certification, Finding
 from gradlab.tools.certify.sampling import (

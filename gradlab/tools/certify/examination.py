@@ -38,14 +38,7 @@ from gradlab.tools.certify.evaluation import (
     sources,
 )
 from gradlab.tools.certify.parameters import parameter_findings
-from gradlab.tools.certify.result import (
-    BLOCKS,
-    SYMBOLS,
-    Certification,
-    Finding,
-    Names,
-    percentage,
-)
+from gradlab.tools.certify.result import BLOCKS, SYMBOLS, Certification, Finding, Names, percentage
 from gradlab.tools.certify.sampling import (
     STRATA,
     Law,

@@ -73,11 +73,7 @@ class JacobiansCommand:
             from gradlab.runs.profile import load
             from gradlab.runs.stages import timed
             from gradlab.tasks.environments import UPDATES, trained_networks
-            from gradlab.tools.jacobians.compute import (
-                FEWEST,
-                check_model,
-                compare_jacobians,
-            )
+            from gradlab.tools.jacobians.compute import FEWEST, check_model, compare_jacobians
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-jacobians.h5"

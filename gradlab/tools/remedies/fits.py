@@ -32,14 +32,7 @@ from gradlab.fitting.derivative_losses import (
     named_loss,
 )
 from gradlab.fitting.fitted import Descent
-from gradlab.fitting.losses import (
-    LOG_2PI,
-    Loss,
-    OneStepError,
-    outputs,
-    split,
-    standardised,
-)
+from gradlab.fitting.losses import LOG_2PI, Loss, OneStepError, outputs, split, standardised
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import doubled, fit_model, prepared
 from gradlab.networks import checkpoint

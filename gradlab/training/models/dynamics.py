@@ -27,14 +27,7 @@ from gradlab.fitting.derivative_losses import (
     Neighbours,
 )
 from gradlab.fitting.fitted import of_members, set_constant_noise
-from gradlab.fitting.losses import (
-    Bound,
-    Loss,
-    Prediction,
-    StandardisedRows,
-    outputs,
-    standardised,
-)
+from gradlab.fitting.losses import Bound, Loss, Prediction, StandardisedRows, outputs, standardised
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem, TwoModels

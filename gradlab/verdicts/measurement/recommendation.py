@@ -20,14 +20,7 @@ from gradlab.runs.jumps import UPDATE
 from gradlab.runs.rehearsal import RATE, Peak
 from gradlab.runs.stages import REMEDY
 from gradlab.statistics.number import decide
-from gradlab.verdicts.advice import (
-    Advice,
-    advise,
-    believed,
-    helping,
-    in_vain,
-    lowers,
-)
+from gradlab.verdicts.advice import Advice, advise, believed, helping, in_vain, lowers
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement import key_numbers
 from gradlab.verdicts.measurement.key_numbers import NOTABLE, HeadlinePart, first_to_fix

@@ -50,11 +50,7 @@ from gradlab.verdicts.attribution import source
 from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts, facts, seconds_of
 from gradlab.verdicts.measurement.recommendation import recommendation
-from gradlab.verdicts.phrases import (
-    capital,
-    further,
-    usable_text,
-)
+from gradlab.verdicts.phrases import capital, further, usable_text
 from gradlab.verdicts.screen import Screen, Sentence
 from gradlab.wording import (
     duration,
