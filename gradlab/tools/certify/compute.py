@@ -207,9 +207,7 @@ def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonF
         z = torch.cat([about.states, a], 1)
         given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
     seen, loss = visited(drawn, n)
-    stepped(
-        about.system, seen.points.at(slice(0, FEW))
-    )  # refuses a step that is NaN at once, before more are made
+    stepped(about.system, seen.points.at(slice(0, FEW)))  # refuses NaN before more are made
     ways = {"random": shifted, "limits": limits, "kinks": _pushed}
     more = [way(drawn, seen, max(int(_SHARES[name] * n), 1)) for name, way in ways.items()]
     kept = []

@@ -313,18 +313,18 @@ def examined(
                 _traced(each, system, about.names, points, difference.lost) for each in findings
             ]
             free = (label == STRATA.index("free")).nonzero().flatten()
-            rows_free = free if len(free) else torch.arange(n)
-            smooth = points.at(rows_free[evenly(len(rows_free), modes.SMOOTH)])
+            free = free if len(free) else torch.arange(n)
+            smooth = points.at(free[evenly(len(free), modes.SMOOTH)])
             more, facts["modes"] = modes.mode_findings(system, smooth, tolerance, drawn.seed)
             findings += more
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
         findings += repeats.later_findings(system, begun, before, epsilon)
         if parameters is not None:
-            wrong, facts["parameters"] = parameter_findings(
+            more, facts["parameters"] = parameter_findings(
                 system, points, parameters, tolerance, epsilon
             )
-            findings += wrong
+            findings += more
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 
@@ -357,8 +357,7 @@ def _once(
     turning, sign = chained(ahead, name, derivative)
     kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"))
     decided = sign.horizon if sign.decidable else None
-    reason = sign.undecided
-    undecidable = {} if sign.decidable else {"sign": f"not decidable ({reason})"}
+    undecidable = {} if sign.decidable else {"sign": f"not decidable ({sign.undecided})"}
     numbers = undecidable | {
         "signs needed": AGREE,
         "single precision": precisions, "sign horizon": decided, "certain signs": sign.certain,
@@ -386,11 +385,10 @@ def _traced(
 
     origin = modes.nan_origin(output, here.z)
     row = ", ".join(f"{x:.3g}" for x in here.z[0].tolist())
-    by = f"the derivative of {origin} is the first that is not finite" if origin else "in"
-    text = f"{finding.sentence[:-1]}; {by}, at row {first}: ({row})"
+    by = f"the derivative of {origin} is the first that is not finite, " if origin else ""
+    text = f"{finding.sentence[:-1]}; {by}at row {first}: ({row})"
     where, remedy = region(names, points.z, bad)
-    text = f"{text}{where if where[0] == ':' else ''}. {remedy}"
-    return replace(finding, sentence=text.replace("; in, at", "; at"))
+    return replace(finding, sentence=f"{text}{where if where[0] == ':' else ''}. {remedy}")
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:

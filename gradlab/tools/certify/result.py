@@ -147,9 +147,8 @@ class Certification:
         wrong = [finding for finding in self.findings if finding.severity == "wrong"]
         if not self.passed:
             if any(each.block is None for each in wrong):
-                return (
-                    f"Fix the step of {self.system} first: it depends on more than its arguments."
-                )
+                fix = f"Fix the step of {self.system} first"
+                return f"{fix}: it depends on more than its arguments."
             blocks = list(dict.fromkeys(SYMBOLS[str(each.block)] for each in wrong))
             they = "it is not that" if len(blocks) == 1 else "they are not those"
             named = listed(blocks, len(BLOCKS))
@@ -157,23 +156,19 @@ class Certification:
         vague = [each.block for each in self.findings if each.kind == "not judged"]
         n, lost = self.facts["states"], self.facts["not finite"]
         examined = "inputs" if self.of_function else "states"
+        care = f"Use the derivatives of {self.system} with care:"
         if None in vague:
-            return (
-                f"Use the derivatives of {self.system} with care: {self._whose} is finite at "
-                f"{n} of {n + lost} {examined}, too few to judge them."
-            )
+            finite = f"finite at {n} of {n + lost} {examined}"
+            return f"{care} {self._whose} is {finite}, too few to judge them."
         if vague:
             unknown = ", ".join(dict.fromkeys(SYMBOLS[str(each)] for each in vague))
-            return (
-                f"Use the derivatives of {self.system} with care: {unknown} could not be judged in "
-                f"most states."
-            )
+            return f"{care} {unknown} could not be judged in most states."
         largest, strata = self.largest, {row["stratum"] for row in self.rows}
         away = " away from kinks" if strata > {"onset"} else ""
         if not self.shown:
             return (
-                f"Use the derivatives of {self.system} with care: differences of {self._whose} err "
-                f"by up to {below(largest)}{away}, more than the tolerated {self.fail_above:g}."
+                f"{care} differences of {self._whose} err by up to {below(largest)}{away}, more "
+                f"than the tolerated {self.fail_above:g}."
             )
         at = f"the {n} of {n + lost} {examined} where it is finite" if lost else f"{n} {examined}"
         helps = "" if self.of_function else " Whether a step along them helps: `gradlab measure`."
