@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.statistics.intervals import Z
 from gradlab.statistics.moments import Array
 
 _FEWEST = 4  # pairs behind a standard error
@@ -47,6 +48,11 @@ class Signal:
     root_squares: float
     share: float
     se: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the share's 95% interval."""
+        return self.share - Z * self.se, min(self.share + Z * self.se, 1.0)
 
     @property
     def snr(self) -> float:

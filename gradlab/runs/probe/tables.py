@@ -273,8 +273,7 @@ def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:
     step = np.array([at[group[-1]] for group in groups])
     together = [pooled([estimates[k] for k in group]) for group in groups]
     share = np.array([each.share for each in together])
-    margin = Z * np.array([each.se for each in together])
-    low, high = share - margin, np.minimum(share + margin, 1.0)
+    low, high = np.array([each.ends for each in together]).T
     yield _rows(step, "signal_share", share, (low, high))
 
 

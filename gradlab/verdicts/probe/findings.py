@@ -126,7 +126,7 @@ def _signal(run: ProbeRun) -> Sentence | None:
     if not found:
         return None
     whole, lately = pooled(found[-RECENT:]), at[-RECENT:]
-    low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
+    low, high = whole.ends
     decision = decide(Number(whole.share, low, high, whole.pairs, whole.se), 0.0)
     where = f"step {lately[0]:,.0f}"
     if len(lately) > 1:
@@ -253,12 +253,8 @@ def _horizon(run: ProbeRun) -> Sentence | None:
     who = gradient(chosen) if chosen.data else f"{gradient(chosen)} at h = {at:.0f}"
     decided = (low, high) != (0, run.horizon)
     open_ = "" if decided else f"undecided, 0 and {high} may both be: more starts would decide"
-    values = (
-        f"{who} (may be smallest, 95%: {_set(run)})",
-        _before(run, low, high),
-        open_,
-        _usable(run),
-    )
+    kept = f"{who} (may be smallest, 95%: {_set(run)})"
+    values = (kept, _before(run, low, high), open_, _usable(run))
     return finding("horizon", decided, what, *values, n=_count(run))
 
 
@@ -367,13 +363,13 @@ def _bound(run: ProbeRun) -> Sentence | None:
 
 def _jacobians(run: ProbeRun) -> Sentence | None:
     """How the prior's Jacobians fare where the policy goes now."""
-    error, se = _newest(run, "jacobian_error"), _newest(run, "jacobian_error_se")
+    error = _number(run, "jacobian_error")
     what = "Relative error of the model's Jacobians at fresh states"
-    if error == -inf:
+    if error.value == -inf:
         return finding("jacobians", True, what, "0, they are exact", n=_count(run))
-    if not np.isfinite([error, se]).all():
+    if not np.isfinite(error.estimate).all():
         return None
-    text = with_interval(_exp(error), _exp(error - Z * se), _exp(error + Z * se))
+    text = with_interval(_exp(error.value), _exp(error.low), _exp(error.high))
     ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
     if not np.isfinite([low, high]).all():
         return finding("jacobians", True, what, text, n=_count(run))
@@ -391,10 +387,9 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
 
 def _variance(run: ProbeRun) -> Sentence | None:
     """Does the variance explode with the horizon?"""
-    slope, se = _newest(run, "growth"), _newest(run, "growth_se")
-    if not np.isfinite([slope, se]).all():
+    slope, low, high = _number(run, "growth").estimate
+    if not np.isfinite([slope, low, high]).all():
         return None
-    low, high = slope - Z * se, slope + Z * se
     evidence, text = _newest(run, "growth_evidence"), with_interval(slope, low, high)
     what = f"Growth of the variance of {_longest(run)}, log per step, up to h = {run.horizon}"
     if low <= 0:

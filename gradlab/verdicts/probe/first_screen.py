@@ -22,7 +22,6 @@ from gradlab.probe.alarms.steps import CHECK
 from gradlab.probe.alarms.steps import KIND as FALLING
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
-from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
@@ -315,7 +314,7 @@ def _cosine(run: ProbeRun) -> list[Fact]:
     if not found:
         return []
     signal = pooled(found[-RECENT:])
-    low, high = signal.share - Z * signal.se, min(signal.share + Z * signal.se, 1.0)
+    low, high = signal.ends
     how = (
         "√(|E g|² / E |g|²), |E g|² from products of successive gradients, pooled over the last "
         f"{RECENT} bursts ({signal.pairs:,} pairs; table successive)."

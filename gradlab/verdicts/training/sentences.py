@@ -24,7 +24,6 @@ from gradlab.runs.training.measured_weights import (
 )
 from gradlab.runs.training.probe_results import UNMEASURED
 from gradlab.runs.training.results import GOALS, Training, asynchrony, first_reached
-from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.phrases import capital, usable_text
 from gradlab.verdicts.probe.findings import RECENT
@@ -80,8 +79,7 @@ def _signal(known: Mapping[str, ProbeRun], name: str) -> list[Sentence]:
         if not found:
             continue
         whole = pooled(found[-RECENT:])
-        low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
-        pairs = whole.pairs
+        (low, high), pairs = whole.ends, whole.pairs
         if low > 0:
             ends = cosines(sqrt(low), sqrt(high))
             clear.append(f"{cosine(whole.cosine)} (seed {seed}, CI {ends})")
