@@ -346,8 +346,8 @@ METHODS: Mapping[str, Callable[[Estimate, float, float], Interval]] = {
 
 
 @lru_cache(maxsize=4)
-def bootstrap_counts(groups: int, replicates: int = _REPLICATES) -> NDArray[np.float64]:
-    """How often each group is drawn, [replicates, groups]; the same draws for every quantity."""
+def bootstrap_counts(groups: int) -> NDArray[np.float64]:
+    """How often each group is drawn, [_REPLICATES, groups]; the same draws for every quantity."""
     generator = np.random.default_rng([20_240_501, groups])
     even = np.full(groups, 1.0 / groups)
-    return generator.multinomial(groups, even, size=replicates).astype(np.float64)
+    return generator.multinomial(groups, even, size=_REPLICATES).astype(np.float64)

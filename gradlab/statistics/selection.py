@@ -177,7 +177,7 @@ def chosen_level(candidates: Sequence[Estimate], kept: NDArray[np.bool_]) -> flo
     return max(float(scipy.stats.norm.cdf(farthest)), LEVEL)
 
 
-def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[_Separation, ...]:
+def separations(kept: RankSet, samples: int) -> tuple[_Separation, ...]:
     """How many more samples would shrink the set, those that are nearest to leaving it first.
 
     The set's critical value is larger than an interval's, since a member is compared with all
@@ -187,8 +187,8 @@ def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[_Sep
     for n in np.flatnonzero(kept.kept):
         if n == kept.best or not kept.gap[n] > 0:
             continue
-        # `more_samples` reaches z(97.5%) + z(power); here critical + z(power) is needed.
-        reach = kept.critical[n] + scipy.stats.norm.ppf(power) - Z
+        # `more_samples` reaches z(97.5%) + z(power); here critical + z(POWER) is needed.
+        reach = kept.critical[n] + scipy.stats.norm.ppf(POWER) - Z
         more = more_samples(
             float(kept.gap[n]), float(kept.se[n]), samples, float(scipy.stats.norm.cdf(reach))
         )

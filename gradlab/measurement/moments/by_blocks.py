@@ -312,18 +312,16 @@ def blocked_moments(
     pilot: Truth,
     division: Division,
     progress: Progress = silent,
-    samples: int = SAMPLES,
 ) -> tuple[Truth, Measured]:
     """The truth of all starts, and moments of every estimator at every horizon against it.
 
     Args:
         setting: with all starts, each of them independent.
         pilot: the truth of the first starts (`truth.by_blocks.pilot_truth`).
-        samples: visited states per start, at most.
     """
     visiting = {name: estimator for name, estimator in chosen.items() if not estimator.way.every}
     staying = {name: estimator for name, estimator in chosen.items() if name not in visiting}
-    begin, samples = affordable(setting, pilot, samples)
+    begin, samples = affordable(setting, pilot, SAMPLES)
     setting, division = replace(setting, starts=begin), replace(division, starts=len(begin.states))
     at = visited(setting, steps_visited(setting, pilot), samples) if visiting else begin
     horizons = kept_horizons(setting.horizon, len(chosen))
