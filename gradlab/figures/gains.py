@@ -108,15 +108,10 @@ def gain(
     ax = style.new_axes() if ax is None else ax
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
     known = drawing.identities(table)
-    best = None if chosen is None else chosen[0]
+    best, at = (None, None) if chosen is None else chosen
     looks = _looks(names, known)
     # At h = 0 nothing is backpropagated through what the line is named after.
-    starts = (
-        best in known
-        and chosen is not None
-        and chosen[1] == 0
-        and (known[str(best)].jacobians != "none")
-    )
+    starts = best in known and at == 0 and known[str(best)].jacobians != "none"
     best = None if starts else best
     if not names:
         drawing.nothing(ax, "no gains: they need the gradient of the return")
@@ -131,10 +126,9 @@ def gain(
     ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
     if chosen is not None:
         if starts and (line := _curve(table, chosen[0])) is not None:
-            first = Curve(*(each[:1] for each in (line.horizon, line.value, line.low, line.high)))
-            drawing.level(ax, first, _AT_STARTS, end)
+            drawing.level(ax, line, _AT_STARTS, end)
             best = _AT_STARTS.label
-            ends[best], looks[best] = float(first.value[0]), _AT_STARTS
+            ends[best], looks[best] = float(line.value[0]), _AT_STARTS
         _mark(ax, table, chosen, close)
     if realised is not None:
         _dots(ax, realised, looks, known)

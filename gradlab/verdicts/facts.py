@@ -93,6 +93,11 @@ class Facts:
         no gain?"""
         return self.truth == "imprecise" and not self.void
 
+    @property
+    def stepped(self) -> bool:
+        """Were steps taken?"""
+        return self.realised is not None and bool(self.realised.stepped)
+
     def lost(self, cell: Cell) -> bool:
         """Does a gradient rest on Jacobians that are lost?"""
         return cell[1] > 0 and self.identities[cell[0]].jacobians in self.detached

@@ -252,7 +252,7 @@ def _of(row: pd.Series) -> Number:
 
 
 def _percent(share: Number) -> str:
-    value, low, high = (percent(each) for each in (share.value, share.low, share.high))
+    value, low, high = map(percent, share.estimate)
     return value if value == low == high else f"{value} (CI {low}–{high})"
 
 

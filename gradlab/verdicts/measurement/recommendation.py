@@ -74,7 +74,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         return _use(facts, advice, advice.cell, rest)
     if facts.uncertain and guessed.best is not None:
         return _keep(facts, rest, guessed)
-    if facts.best is None and (facts.realised is None or not facts.realised.stepped):
+    if facts.best is None and not facts.stepped:
         # Neither gains nor steps: what was judged, and how to get an answer.
         why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
         text = (
@@ -94,7 +94,7 @@ def _figure(facts: Facts) -> str | None:
     """What there is to look at."""
     if facts.gains and facts.best is not None:
         return GAINS
-    return RETURNS if facts.realised is not None and facts.realised.stepped else None
+    return RETURNS if facts.stepped else None
 
 
 def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -> Screen:
@@ -255,15 +255,12 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
         return HeadlinePart(f"{what} lowers the return at every horizon.", "", 4)
     # The critic alone has a sentence of its own where its gain is known.
     others = [each for each in facts.own if each != name and (each, 0) != facts.data]
-    lower = {named(facts.identities[each]): facts.harmful(each) for each in others}
-    said = [f"{who} at h = {horizons(those)}" for who, those in lower.items() if those]
-    if said:
-        verb = "lowers" if len(said) == 1 else "lower"
-        who, short = (
-            _capital(" and ".join(each)) for each in (said, [who for who in lower if lower[who]])
-        )
-        some = f"{short} {verb} the return at some horizons."
-        return HeadlinePart(f"{who} {verb} the return.", some, 4)
+    lower = {named(facts.identities[each]): h for each in others if (h := facts.harmful(each))}
+    if lower:
+        verb = "lowers" if len(lower) == 1 else "lower"
+        said = " and ".join(f"{who} at h = {horizons(those)}" for who, those in lower.items())
+        some = f"{_capital(' and '.join(lower))} {verb} the return at some horizons."
+        return HeadlinePart(f"{_capital(said)} {verb} the return.", some, 4)
     other = facts.best_of(twins if every else ())
     if other is None or cell not in facts.gains:
         return _NO_PART
@@ -310,13 +307,13 @@ def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
 
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What was tried, or what is open and how many more starts would tell."""
+    one = key_numbers.one_update(facts, length=False)
     if not advice.missing:
-        tried = key_numbers.one_update(facts, length=False)
         if facts.rehearsal is not None and advice.updates is not None:
             many = advice.updates > 1
             several = f"{advice.updates} updates (two rehearsals)" if many else "one update"
             return f"tested: {several} and one plain step raised the return"
-        return f"tested: {tried} raised the return on fresh starts"
+        return f"tested: {one} raised the return on fresh starts"
     if advice.missing == "premise":
         return "a check failed, so only measured returns count"
     if advice.missing == "step":
@@ -338,10 +335,8 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
     if advice.updates is not None:
         assert facts.rehearsal is not None
         step = facts.rehearsal.plain_step
-        more = _judges(facts, decide(step, 0.0).more, step.n)
+        more = _more(facts, decide(step, 0.0).more, step.n)
         return f"undecided: smaller updates raise the return, one plain step is not shown to{more}"
-    assert facts.realised is not None
-    one = key_numbers.one_update(facts, length=False)
     return f"undecided: {one} is not shown to raise the return{_missing(facts, cell)}"
 
 
@@ -349,7 +344,7 @@ def _not_twice(facts: Facts, cell: Cell) -> str:
     """That both rehearsals have to show it, and how many more starts would."""
     told = facts.rehearsal
     known = told is not None and cell in told.cells
-    more = _judges(facts, told.more(cell), told.judges) if told is not None and known else ""
+    more = _more(facts, told.more(cell), told.judges) if told is not None and known else ""
     return f"undecided: its updates are not shown to raise the return{more}"
 
 
@@ -358,29 +353,24 @@ def _missing(facts: Facts, cell: Cell) -> str:
     taken = facts.realised
     if taken is None or cell not in taken.stepped:
         return ""
-    return _judges(facts, taken.missing(cell), taken.judges)
+    return _more(facts, taken.missing(cell), taken.judges)
 
 
-def _judges(facts: Facts, more: int | None, judges: int) -> str:
-    """(--judges 5500 needed, 3 min): of returns more starts to judge by are asked for."""
+def _more(facts: Facts, more: int | None, judges: int = 0) -> str:
+    """(about 230 more starts needed, 3 min), of returns with so many `judges` (--judges 5500
+    needed, 3 min); nothing where no affordable number is known."""
     if not more or more < 0:
         return ""
-    seconds = facts.seconds * (1 + _JUDGED * more / judges)
-    if seconds > _DAY:
-        return " (needs more than a day of judging starts)"
-    price = f", {duration(seconds)}" if isfinite(seconds) else ""
-    return f" (--judges {rounded_up(judges + more)} needed{price})"
-
-
-def _more(facts: Facts, more: int | None) -> str:
-    """(about 230 more starts, 3 min); nothing where no affordable number is known."""
-    if not more or more < 0:
-        return ""
+    what, too_many = f"about {rounded_up(more):,} more starts", "starts for more than a day"
     seconds = facts.seconds * (1 + more / facts.samples)
+    if judges:
+        what = f"--judges {rounded_up(judges + more)}"
+        too_many = "more than a day of judging starts"
+        seconds = facts.seconds * (1 + _JUDGED * more / judges)
     if seconds > _DAY:
-        return " (needs starts for more than a day)"
+        return f" (needs {too_many})"
     price = f", {duration(seconds)}" if isfinite(seconds) else ""
-    return f" (about {rounded_up(more):,} more starts needed{price})"
+    return f" ({what} needed{price})"
 
 
 def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None) -> Screen:
@@ -404,8 +394,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         text = f"Take smaller steps: {smaller}"
         sure = "tested: one update lowered the return on fresh starts"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
-    tried = facts.realised is not None and bool(facts.realised.stepped)
-    if guessed is not None and not (tried and helping(facts)):
+    if guessed is not None and not (facts.stepped and helping(facts)):
         return _guess(guessed, safe, rest)
     if facts.best is None or facts.chosen is None:
         taken, cell = facts.own_steps, helping(facts)
@@ -480,8 +469,7 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
     numbers: tuple[Fact, ...] = ()
     if facts.uncertain:
         sure = f"undecided: the true gradient is not precise{_more(facts, facts.wanted)}"
-        stepped = facts.realised is not None and bool(facts.realised.stepped)
-        numbers = key_numbers.of_returns(facts) if stepped else ()
+        numbers = key_numbers.of_returns(facts) if facts.stepped else ()
     else:
         numbers = key_numbers.of_what_was_tried(facts)
     if facts.carried:
@@ -539,7 +527,7 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
         found = "no gradient is shown to be better than a zero gradient at these states"
     how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"
     error = facts.errors[cell]
-    level = with_interval(error.value, error.low, error.high)
+    level = with_interval(*error.estimate)
     if error.spans_decades:
         level = f"unknown ({error.n:,} starts)"
     numbers = [Fact("error", level, how)]
