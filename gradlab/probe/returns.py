@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from math import ceil
+from math import ceil, inf
 from typing import Any, final
 
 import numpy as np
@@ -30,7 +30,7 @@ from gradlab.user_code.calls import running
 from gradlab.wording import rounded_up, two
 
 CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes
-_TRIED = 10  # steps that find the first price
+_TRIED, _TRIAL = 10, 0.2  # steps of the first try at an episode's price; seconds of the last one
 WINDOWS = {"returns": WINDOW, "episodes": TRAINED}
 _PRICES = 5  # newest episodes whose mean is the price of the next
 _ROUNDING = 1e-4  # of the width of an action's range
@@ -125,13 +125,19 @@ class Looks:
             with running("env"):
                 actor.check(begin(self.environment, self._seed))
                 self.doubt = _other_ends(policy, actor.space)
-                for _ in range(2):  # the first time is also that of what is loaded
+                # The first try is also that of what is loaded, and a busy machine hesitates: the
+                # cheapest step counts, of tries that grow to a whole episode where time allows.
+                length, cheapest, whole, tries = _TRIED, inf, False, 0
+                while tries < 2 or not (whole or cheapest * length > _TRIAL):
                     begun = budget.clock()
-                    tried = play(self.environment, actor, self._seed, _TRIED)[0]
-                    took = budget.clock() - begun
+                    tried = play(self.environment, actor, self._seed, length)[0]
+                    took, tries = budget.clock() - begun, tries + 1
+                    cheapest = min(cheapest, took / max(tried.length, 1))
+                    whole = tried.ended or length >= _TYPICAL
+                    length *= 1 if whole or cheapest * length > _TRIAL else 2
             limit = getattr(getattr(self.environment, "spec", None), "max_episode_steps", None)
-            steps = min(limit or _TYPICAL, LONGEST) / max(tried.length, 1)
-            self._price = took * (1 if tried.ended else steps)
+            steps = tried.length if tried.ended else min(limit or _TYPICAL, LONGEST)
+            self._price = cheapest * steps
 
     def due(self, update: int) -> bool:
         """Is there time for an episode after this update?"""

@@ -98,6 +98,33 @@ def test_the_first_answer_comes_when_it_was_announced(tests, share, monkeypatch,
     assert clock.now - first == pytest.approx(promised, rel=0.1)
 
 
+@pytest.mark.parametrize("hesitates", [0, 25])
+def test_the_first_episode_is_played_as_soon_as_its_own_part_of_the_budget_allows(hesitates):
+    """Episodes of 80 steps of 1 ms, of which the environment does not say; one step takes 2 s."""
+    clock = Clock()
+
+    class Longer(Sliding):
+        STEPS, made = 80, 0
+
+        def step(self, action: Any) -> Any:
+            Longer.made += 1
+            clock.now += 2.0 if Longer.made == hesitates else 1e-3
+            return super().step(action)
+
+    rows: list[dict[str, Any]] = []
+    policy = gain_of(-1.0)
+    options = {"env": Longer, "clock": clock, "log": rows.append, "overhead_budget": 0.05}
+    probe = gradlab.Probe(policy, torch.optim.SGD(policy.parameters(), 0.0), **options)
+    for step in range(100):
+        clock.now += 0.1
+        with probe(step):
+            policy(torch.randn(8, 1)).square().mean().backward()
+        probe._optimizer.step()
+        if values(rows):
+            break
+    assert 0.1 * step < 0.08 / (0.25 * 0.05) + 0.1
+
+
 def test_training_episodes_say_when_their_first_windows_are_full(capsys):
     rows, clock = [], Clock()
     policy = gain_of(-1.0)
