@@ -87,7 +87,11 @@ class Loop:
         if self.fault == "frozen targets":
             return
         share = {"swapped tau": 1 - TAU, "copied at every step": 1.0}.get(self.fault, TAU)
-        pairs = [*zip(self.targets.parameters(), self.critics.parameters(), strict=True)]
+        followed = [self.critics[0]] * 2 if self.fault == "crossed targets" else self.critics
+        pairs = [
+            each for one, other in zip(self.targets, followed, strict=True)
+            for each in zip(one.parameters(), other.parameters(), strict=True)
+        ]  # fmt: skip
         if self.fault != "frozen target of the policy":
             pairs += zip(self.target_policy.parameters(), self.policy.parameters(), strict=True)
         for target, online in pairs:

@@ -254,6 +254,7 @@ def test_a_sound_loop_is_not_accused_however_slow_its_critic(given):
 PLANTED = {
     "frozen targets": ("targets do not move", "critic's targets have not moved for 25"),
     "frozen target of the policy": ("targets do not move", "policy's targets have not moved"),
+    "crossed targets": ("targets are crossed", "target 2 follows network 1: are they crossed"),
     "swapped tau": ("targets follow too fast", "targets take 0.98 of the network"),
     "copied at every step": ("targets follow too fast", "or is the copy made at every step"),
     "critic in the actor's optimiser": ("actor's steps move the critic", "hold the critic's"),
@@ -330,6 +331,22 @@ def test_saturated_actions_send_gradients_of_0_and_what_was_left_is_seen(cleared
         policy(torch.full((5, 3), 1e6)).sum().backward()  # 1 − tanh² is 0
         check.look()
     assert check.answer().state == state
+
+
+@pytest.mark.parametrize("fault", ["", "crossed targets"])
+def test_declared_targets_that_are_no_copies_of_one_network_each_have_that_in_their_order(fault):
+    """Crossed ones have become copies of one network, as where the loop goes on after a restart."""
+    loop = Loop(fault)
+    if fault:
+        loop.targets[1].load_state_dict(loop.critics[0].state_dict())
+    if not fault:
+        loop.targets = copy.deepcopy(loop.critics[::-1])  # each nearer to the other's network
+        with torch.no_grad():
+            torch._foreach_mul_([*loop.targets.parameters()], 0.4)
+    probe = watched(loop)
+    probe.networks(critic=loop.critics, target=[*loop.targets, loop.target_policy])
+    loop.run(probe, 150)
+    assert causes(probe) == ({"targets are crossed"} if fault else set())
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import scipy
 REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
+CROSSED = "targets are crossed"
 MISAPPLIED = "optimiser's step is another formula's"
 OUTSIDE = "network moves without a step"
 LEAKED = "actor's steps move the critic"
@@ -31,8 +32,8 @@ IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
     REPLACED, STORED, DISCOUNT, ADVANTAGE, MISAPPLIED, "actor does not move",
-    "critic does not move", OUTSIDE, SWAPPED, FROZEN, UNCLEARED, LEAKED, "learning rate too large",
-    WEIGHTED, DESCENT, DENSITY, IMPLIED,
+    "critic does not move", OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
+    "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
 
 

@@ -24,7 +24,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.evidence import FROZEN, LEAKED, OUTSIDE, REPLACED, SWAPPED, UNCLEARED
+from gradlab.probe.alarms.evidence import (
+    CROSSED,
+    FROZEN,
+    LEAKED,
+    OUTSIDE,
+    REPLACED,
+    SWAPPED,
+    UNCLEARED,
+)
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.parts.networks import CRITIC, POLICY, Networks, held
 from gradlab.probe.parts.recorder import CheckAnswer, off
@@ -39,7 +47,8 @@ _SELDOM = 10  # windows to one that is looked at again
 _LEFT_BY_ACTOR = ", or only before the actor's, which leaves gradients in the critic"
 _DIRECTION = 6  # entries of a tensor whose gradients differ in direction
 _SAME = 1e-7  # 1 − cosine of two gradients that are one
-_ALONG = 0.9  # cosine of a move with the way to the target
+_ALONG = 0.9  # cosine of a move with the way to the target, or to a network
+_ASIDE = 0.5  # cosine of a target's move with the way to its network, under which it goes elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +122,8 @@ class _Followed:
     def __init__(self, whose: str) -> None:
         self.whose = whose
         self.shares: deque[float] = deque(maxlen=_LOOKS)
+        # Cosines of its moves with the way to every network of its size, NaN of others.
+        self.ways: deque[NDArray[np.float64]] = deque(maxlen=_LOOKS)
         self.rested, self.since = 0, -1  # looks in which it rested, and since which update
         self._at: Tensor | None = None
 
@@ -126,6 +137,18 @@ class _Followed:
             self.rested += 1
         shares = [_share(one, two, k) for one, two in window.rests]
         self.shares.append(max((each for each in shares if each), default=0.0))
+        moves = [x for x in window.rests if not torch.equal(x[0].targets[k], x[1].targets[k])]
+        if moves:
+            self.ways.append(_ways(*moves[-1], k))
+
+    def other(self, k: int) -> int | None:
+        """The pair whose network target k follows in the place of its own; −1: none."""
+        if len(self.ways) < _LOOKS:
+            return None
+        ways = np.median(self.ways, axis=0)
+        if not ways[k] < _ASIDE:
+            return None
+        return int(np.nanargmax(ways)) if np.nanmax(ways) > _ALONG else -1
 
     @property
     def share(self) -> float:
@@ -142,6 +165,17 @@ def _share(one: MomentSamples, two: MomentSamples, k: int) -> float:
     gap, move = one.online[k].double() - target, two.targets[k].double() - target
     share = float(move @ gap / (gap @ gap))
     return share if isfinite(share) else 0.0  # no gap, or parameters that are no numbers
+
+
+def _ways(one: MomentSamples, two: MomentSamples, k: int) -> NDArray[np.float64]:
+    """Cosines of target k's move with the ways to the networks of all pairs."""
+    target, found = one.targets[k].double(), np.full(len(one.online), np.nan)
+    move = two.targets[k].double() - target
+    for j, online in enumerate(one.online):
+        if online.shape == target.shape:
+            way = online.double() - target
+            found[j] = float(move @ way / (move.norm() * way.norm()).clamp_min(1e-300))
+    return found
 
 
 @final
@@ -186,11 +220,32 @@ class Targets:
                     f"the {each.whose}'s targets take {each.share:.3g} of the network at each "
                     f"step: are τ and 1 − τ exchanged, or is the copy made at every step?",
                 )  # fmt: skip
+        aside = ""
+        for k, each in enumerate(self._followed):
+            other = each.other(k)
+            if other is None:
+                continue
+            ways = np.median(each.ways, axis=0)
+            proof = (
+                f"cosine of target {k + 1}'s moves with the way to its network {ways[k]:.2f} "
+                f"(fault: under {_ASIDE}, "
+            )
+            if other < 0:
+                aside = aside or f"{proof}and above {_ALONG} to another one)"
+                continue
+            return CheckAnswer(
+                "fault", f"{proof}to network {other + 1} {ways[other]:.2f})", float(ways[k]),
+                _ASIDE, len(each.ways), CROSSED,
+                f"target {k + 1} follows network {other + 1}: are they crossed where the targets "
+                f"are updated?",
+            )  # fmt: skip
         shares = [each.share for each in self._followed]
         if self._looks < _FEWEST or min(shares) == 0:
             text = f"no move was seen in {self._looks} looks" if self._looks else "no look yet"
             return CheckAnswer("waiting", text, looks=self._looks)
         ends = f"{min(shares):.2g}", f"{max(shares):.2g}"
+        if aside:
+            return CheckAnswer("open", aside, looks=self._looks)
         proof = (
             f"a move closes {' to '.join(dict.fromkeys(ends))} of the gap (fault: 0 in {_LOOKS} "
             f"looks and {period} updates, or above {_FAST} in {_LOOKS} looks)"

@@ -169,9 +169,17 @@ class Networks:
         self.critics, self.period, self.declared = list(critics), period, True
         self.trained = [*critics, policy]
         known = [(CRITIC, each) for each in critics] + [(POLICY, policy)]
-        self.pairs = []
+        networks, self.pairs = [each for _, each in known], []
         for target in targets:
-            online = _nearest(target, [each for _, each in known])
+            online = _nearest(target, networks)
+            mine, its = (
+                [each for each in of if _shapes(each.parameters()) == _shapes(target.parameters())]
+                for of in (networks, targets)
+            )
+            nearest = [each for one in its if (each := _nearest(one, mine)) is not None]
+            far = any(_distance(*each) >= _NEAR for each in zip(nearest, its, strict=False))
+            if len(mine) == len(its) and (far or len({*nearest}) < len(its)):
+                online = mine[its.index(target)]  # no copies of one each: in their order
             if online is None:
                 kind = type(target).__name__
                 raise InputError(
