@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from gradlab.probe.parts.rows import Drawn, questions
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import load
 from tests.probe import small_loops
-from tests.probe.actor_critics import answers
+from tests.probe.actor_critics import Critic, answers
 
 LIMIT = 8
 KIND = "stored rows differ"
@@ -218,6 +219,77 @@ def test_actions_that_are_scaled_twice_are_told():
     rows, _ = collected(probe.record(Walk()), scale=2)
     found = told(rows, probe, update)
     assert found and all("the stored actions are not those" in each for each in found)
+
+
+def test_rows_that_differ_lately_are_told_among_many_that_were_right():
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    assert not told(rows, probe, update)
+    wrong = [row | {"action": row["action"] + np.float32(0.1)} for row in rows]
+    found = told(wrong[:300] + rows[300:], probe, update)  # about half of the newest
+    found = found or told(wrong, probe, update)
+    assert found and all("the stored actions are not those" in each for each in found)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_rows_of_which_some_differ_are_neither_stored_as_sent_nor_a_fault(share, tmp_path):
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    wrong = [
+        row | {"action": row["action"] + np.float32(0.1) * (k < share * len(rows))}
+        for k, row in enumerate(rows)
+    ]
+    assert not told(wrong, probe, update)
+    probe.close()
+    found = answers(log)["actions are stored as sent"]
+    assert found["state"] == "open" and not found["proof"].startswith("0 of")
+    assert re.search(r"of [\d,]+ rows differ, \d+ of the newest", found["proof"])
+
+
+def test_actions_of_two_scales_in_one_replay_are_told():
+    """The first rows as they were sent, all others divided by their limit."""
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    mixed = [row | {"action": row["action"] / (1 + (k >= 100))} for k, row in enumerate(rows)]
+    found = told(mixed, probe, update)
+    assert found and all("as sent in some rows, divided by 2 in others" in each for each in found)
+
+
+@pytest.mark.parametrize("stored, given, fault", [
+    (2.0, 2.0, True), (2.0, 1.0, False), (1.0, 2.0, False),
+])  # fmt: skip
+def test_a_critic_that_has_actions_of_two_scales_is_told(stored, given, fault):
+    """What stored actions are divided by, and what the actor's are multiplied by in its loss."""
+    torch.manual_seed(0)
+    policy, critic, log = nn.Sequential(nn.Linear(2, 1), nn.Tanh()), Critic(), []
+    nn.init.constant_(policy[0].weight, 2.0)
+    optimizers = [torch.optim.Adam(each.parameters(), 1e-4) for each in (policy, critic)]
+    probe = small_loops.probed(policy, optimizers[0], log, critic_optimizer=optimizers[1])
+    probe.networks(critic=critic, target=copy.deepcopy(critic))
+    rows, _ = collected(probe.record(Walk()))
+    for step in range(100):
+        batch = [rows[k] for k in np.random.default_rng(step).integers(0, len(rows), 64)]
+        state, action = (
+            torch.as_tensor(np.array([row[name] for row in batch]))
+            for name in ("observation", "action")
+        )
+        action = action / stored
+        probe.batch(observation=state, action=action)
+        optimizers[1].zero_grad()
+        (critic(state, action) ** 2).mean().backward()
+        optimizers[1].step()
+        optimizers[0].zero_grad()
+        with probe(step):
+            critic(state, given * policy(state)).mean().backward()
+        optimizers[0].step()
+    probe.close()
+    found = [alarm.message for alarm in probe.alarms if alarm.kind == KIND]
+    assert bool(found) == fault
+    assert all("divided by 2, those of the policy in the actor's loss are not" in x for x in found)
+    answer = answers(log)["actions are stored as sent"]
+    assert answer["state"] == ("fault" if fault else "sound")
+    assert (f"stored divided by {stored:.3g}" in answer["proof"]) == fault
+    assert fault or ("differ, divided by 2 (" in answer["proof"]) == (stored == 2)
 
 
 def test_terminations_that_were_given_but_never_came_are_waited_for():

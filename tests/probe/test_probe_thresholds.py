@@ -36,7 +36,14 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
             f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {steps._LEVEL:.1%}",
         ],
         "another policy is trained": [f"{moves._RESTED} steps"],
-        "stored rows differ": [f"half of {rows.ENOUGH} rows ({rows.ENDS} of those that end)"],
+        "stored rows differ": [
+            f"half of the newest {rows.NEWEST * rows.ENOUGH} rows, {rows.ENOUGH} at least "
+            f"({rows.NEWEST * rows.ENDS} and {rows.ENDS} of those that end)",
+            f"in {rows.ENDS} looks", {0.1: "a tenth"}[rows._MIXED],
+        ],
+        "targets are crossed": [
+            f"above {moves._ALONG}", f"under {moves._ASIDE}", f"in {moves._LOOKS} looks",
+        ],
         "optimiser's step is another formula's": [f"≥ {formula._FEWEST} looks at one tensor"],
         "network moves without a step": [f"≥ {moves._FEWEST} looks"],
         "gradients are not cleared": [f"≥ {moves._FEWEST} looks"],

@@ -43,7 +43,16 @@ from gradlab.probe.parts.moves import (
 from gradlab.probe.parts.networks import CRITIC, POLICY, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.parts.rows import STORED, Drawn, Matched, Rows, check_lengths, matched, questions
+from gradlab.probe.parts.rows import (
+    SAME,
+    STORED,
+    Drawn,
+    Matched,
+    Rows,
+    check_lengths,
+    matched,
+    questions,
+)
 from gradlab.probe.parts.targets import (
     ADDED,
     Advantages,
@@ -125,6 +134,7 @@ class Parts:
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
         self._first = True  # no batch of this window was looked up
+        self._fitted: tuple[torch.Tensor, ...] = ()  # what a critic was given at rows, in a window
         self.on = False
         self._seconds = {check.name: 0.0 for check in self.checks}
         self._own, self._looks, self._count = 0.0, 0, 0
@@ -293,6 +303,8 @@ class Parts:
         if self._open is not None and optimizer is self.networks.actor:
             self._ask(self.weights, self.weights.after, self.objective.made)
             self._tell(self.weights)
+            if self._ring is not None:
+                self._see_scale(self._ring.width)
             self._ask(self.objective, self.objective.after)
         if self._open is not None and self._before is not None:
             with self._paying():
@@ -310,13 +322,27 @@ class Parts:
     def _see_rows(self, ring: Ring) -> None:
         """Rows that a critic was fitted on, where none are handed over: (s, a), or both in one."""
         args, self.objective.fitted = self.objective.fitted, ()
-        width = ring.width
+        self._fitted, width = args or self._fitted, ring.width
         if len(args) == 1 and args[0].ndim == 2 and args[0].shape[1] > width:
             args = args[0][:, :-width], args[0][:, -width:]
             if (ring.places(args[0][:8].cpu().numpy()) < 0).all():
                 return  # states alone, or what is known of nothing
         if len(args) == 2 and args[1].ndim == 2 and args[1].shape[1] == width:
             self._look_up({"observation": args[0], "action": args[1]})
+
+    def _see_scale(self, width: int) -> None:
+        """Whether the actor gives the critic actions beyond ±1, and the replay none."""
+        made, fitted = self.objective.made, self.objective.fitted or self._fitted
+        self.objective.fitted = self._fitted = ()
+        if made is not None and made.values and fitted and width:
+            with self._paying():
+                (of_actor, of_replay) = (
+                    bool((args[-1][..., -width:].abs() > 1 + SAME).any())
+                    for args in (made.values[0][1], fitted)
+                )
+            for each in self.checks:
+                if isinstance(each, Rows):
+                    each.beyond += of_actor and not of_replay
 
     def _step(self, optimizer: Any) -> SampledStep:
         assert self._before is not None

@@ -11,7 +11,7 @@ observations are transformed.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
@@ -36,9 +36,13 @@ UNRECORDED = "the environment is not recorded: env = probe.record(env), then pro
 _ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
+NEWEST = 4  # times as many rows, the newest, of which more than half are a fault
 _HALF = 0.5
+_FEW = 1e-3  # of all rows, above which those that differ are no rounding: neither sound nor a fault
+_MIXED = 0.1  # of the newest rows in another scale than the rest, a fault
 FLAT, STEEP = 1e-3, 0.5  # share of its size that is lost; correlation of what is flipped
-_SAME = 1e-4  # of the size of an action
+SAME = 1e-4  # of the size of an action
+SCALED, AS_SENT = "scaled", "as sent"  # rows that are no mistakes, but for one among the other
 _Array = NDArray[np.float64]
 
 
@@ -114,6 +118,7 @@ class Rows:
         count: of a batch, rows that were looked at, and of these how many have which mistake.
         words: of every mistake; of "": why rows that differ are none.
         others: what rows are that were found and not looked at, where they could have been.
+        scale: of rows that are counted as `SCALED`, in words.
     """
 
     def __init__(
@@ -124,11 +129,14 @@ class Rows:
         words: Mapping[str, str],
         least: int = ENOUGH,
         others: str = "",
+        scale: str = "",
     ) -> None:
         self.name, self.needs, self.count, self.words = name, needs, count, words
-        self.least, self.others = least, others
+        self.least, self.others, self.scale = least, others, scale
         self.reason = UNRECORDED
         self.hidden = False  # whether too few of the rows are found
+        self.beyond = 0  # looks in which the actor's actions were no shares of their limits
+        self._newest: deque[tuple[int, Mapping[str, int]]] = deque()
         self._given, self._looked, self._found = False, 0, Counter[str]()
         self._left = 0  # rows that were found and not looked at
 
@@ -137,27 +145,62 @@ class Rows:
         self._given |= getattr(rows, column) is not None
         self.reason = f"probe.batch does not hand over {self.needs}"
         looked, found = self.count(rows)
-        self._looked += looked
         self._left += len(rows.begun) - looked
-        self._found.update(found)
+        if looked:
+            self._looked += looked
+            self._found.update(found)
+            self._newest.append((looked, found))
+            while self._recent - self._newest[0][0] >= NEWEST * self.least:
+                self._newest.popleft()
+
+    @property
+    def _recent(self) -> int:
+        """How many rows are the newest."""
+        return sum(looked for looked, _ in self._newest)
 
     def answer(self, *_: object) -> CheckAnswer:
         if self.hidden or not self._given:
             return off(TRANSFORMED if self.hidden else self.reason)
-        mistake, times = max(self._found.items(), key=lambda each: each[1], default=("", 0))
-        share = times / self._looked if self._looked else nan
-        of = f"{times:,} of {self._looked:,} rows"
-        left = f"; {self._left:,} left out, {self.others}" if self._left and self.others else ""
-        proof = f"{of} differ (fault: more than half of {self.least}){left}"
+        newest = Counter[str]()
+        for _looked, found in self._newest:
+            newest.update(found)
+        recent, newest = self._recent, _in_one_scale(newest)
+        every = _in_one_scale(self._found).total()
+        mistake, times = max(newest.items(), key=lambda each: each[1], default=("", 0))
+        share = times / recent if recent else nan
         if self._looked < self.least:
             return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
-        if share > _HALF and not mistake:
+        scaled = 2 * self._found[SCALED] > self._looked
+        form = f", {self.scale}" if scaled else ""
+        of = f"{every:,} of {self._looked:,} rows"
+        most = _MIXED if mistake == "mixed" else _HALF
+        limit = f"{'a tenth' if most == _MIXED else 'half'} of the newest {NEWEST * self.least}"
+        left = f"; {self._left:,} left out, {self.others}" if self._left and self.others else ""
+        lately = f", {newest.total():,} of the newest {recent:,}" if every else ""
+        proof = f"{of} differ{lately}{form} (fault: more than {limit}){left}"
+        if share > most and not mistake:
             return off(f"{of} {self.words[mistake]}")
-        if share <= _HALF:
-            return CheckAnswer("sound", proof, share, _HALF, self._looked)
-        return CheckAnswer(
-            "fault", proof, share, _HALF, self._looked, KIND, self.words[mistake]
-        )  # fmt: skip
+        if share <= most and scaled and self.beyond >= ENDS:
+            mistake, share = "apart", 1.0
+            proof = (
+                f"stored {self.scale}: the actor's loss gives the critic actions beyond ±1 in "
+                f"{self.beyond} looks (fault: {ENDS})"
+            )
+        if share > most:
+            return CheckAnswer(
+                "fault", proof, share, most, self._looked, KIND, self.words[mistake]
+            )  # fmt: skip
+        if every > _FEW * self._looked:
+            return CheckAnswer("open", proof, share, most, self._looked)
+        return CheckAnswer("sound", proof, share, most, self._looked)
+
+
+def _in_one_scale(found: Counter[str]) -> Counter[str]:
+    """Rows that differ, by mistake; those in the rarer one of two scales among them."""
+    differ = Counter({name: n for name, n in found.items() if name not in (SCALED, AS_SENT) and n})
+    if mixed := min(found[SCALED], found[AS_SENT]):
+        differ["mixed"] = mixed
+    return differ
 
 
 @final
@@ -200,8 +243,8 @@ def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
     paid, stored, earlier = paid[one], stored[one], rows.found.earlier[one]
     if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
         return len(paid), {"lost": len(paid)}
-    varies = np.ptp(paid) > _SAME * np.abs(paid).max()
-    close = _SAME * np.abs(paid).max()
+    varies = np.ptp(paid) > SAME * np.abs(paid).max()
+    close = SAME * np.abs(paid).max()
     itself = rows.following is not None and np.mean(rows.following == rows.begun) > _HALF
     if varies and not itself and np.mean(np.abs(stored - paid) <= close) < _HALF:
         late = np.abs(stored - earlier) <= close
@@ -223,7 +266,7 @@ def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
     other = np.zeros(len(keys), dtype=bool)
     if rows.reward is not None:  # paid by this step alone, which no sum over several steps is
         paid = found.reward
-        alone = (paid != 0) & (np.abs(rows.reward - paid) <= _SAME * np.abs(paid))
+        alone = (paid != 0) & (np.abs(rows.reward - paid) <= SAME * np.abs(paid))
         other = wrong & alone & rows.ring.begin(keys) & ~(equal | late)
     kinds = {"equal": equal, "late": late, "other": other, "": wrong & ~(equal | late | other)}
     return int((~rows.ended).sum()), {name: int(each.sum()) for name, each in kinds.items()}
@@ -258,22 +301,38 @@ def _truncated(rows: Matched) -> tuple[int, Mapping[str, int]]:
 
 
 def _actions(low: _Array | None, high: _Array | None) -> _Count:
-    """Stored actions against those that were sent, within the limits of the environment."""
+    """Stored actions against those that were sent, within the limits of the environment: as they
+    are, or all of them in shares of the limits."""
 
     def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
         stored, sent = rows.action, rows.found.action
         if stored is None or stored.shape != sent.shape:
             return 0, {}
-        forms = [stored]
-        if low is not None and high is not None:
-            forms.append(np.clip(stored, low, high))
-            if np.abs(stored).max(initial=0.0) <= 1 + _SAME:  # else not in shares of the limits
-                forms.append(low + (stored + 1) * (high - low) / 2)
         scale = max(float(np.abs(sent).max(initial=0.0)), 1e-12)
-        same = np.array([(np.abs(form - sent) <= _SAME * scale).all(1) for form in forms])
-        return len(sent), {"others": int((~same.any(0)).sum())}
+
+        def same(form: _Array) -> NDArray[np.bool_]:
+            return np.asarray((np.abs(form - sent) <= SAME * scale).all(1))
+
+        plain, scaled = same(stored), np.zeros(len(sent), dtype=bool)
+        if low is not None and high is not None:
+            plain |= same(np.clip(stored, low, high))
+            if np.isfinite(low).all() and np.isfinite(high).all():
+                within = (np.abs(stored) <= 1 + SAME).all(1)
+                scaled = within & same(low + (stored + 1) * (high - low) / 2)
+                if not (within | plain).all():  # neither as sent nor in shares of the limits
+                    scaled[:] = False
+        kinds = {"others": ~(plain | scaled), SCALED: scaled & ~plain, AS_SENT: plain & ~scaled}
+        return len(sent), {name: int(each.sum()) for name, each in kinds.items()}
 
     return count
+
+
+def _scale(low: _Array | None, high: _Array | None) -> str:
+    if low is not None and high is not None:
+        ends = np.unique(np.append(high, -low))
+        if len(ends) == 1:
+            return f"divided by {ends[0]:.3g}"
+    return "in shares of their limits"
 
 
 def _one_reward(rows: Matched) -> NDArray[np.bool_]:
@@ -285,7 +344,7 @@ def _one_reward(rows: Matched) -> NDArray[np.bool_]:
     if size == 0 or not np.ptp(paid):
         return np.zeros(len(rows.begun), dtype=bool)
     slope = float(paid @ stored / (paid @ paid))
-    return np.asarray(np.abs(stored - slope * paid) <= _SAME * size * max(abs(slope), _SAME))
+    return np.asarray(np.abs(stored - slope * paid) <= SAME * size * max(abs(slope), SAME))
 
 
 def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
@@ -324,5 +383,9 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
         Rows("actions are stored as sent", "action", _actions(low, high), {
             "others": "the stored actions are not those that the environment was given: is the "
             "noise, the clip or the order of steps between the two?",
-        }),
+            "mixed": f"the stored actions are as sent in some rows, {_scale(low, high)} in others: "
+            "which of the lines that store them scales?",
+            "apart": f"the stored actions are {_scale(low, high)}, those of the policy in the "
+            "actor's loss are not: in which of both scales is the critic to have them?",
+        }, scale=_scale(low, high)),
     ]  # fmt: skip
