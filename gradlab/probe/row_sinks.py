@@ -1,8 +1,8 @@
 """Sinks of a probe's rows: a run's file, a function, several, none; and the log of its alarms.
 
-Rows are tested with the earlier rows of the same seed. An alarm of a kind is reported when it is
-first raised, then only after twice as many updates: about twenty times in a million. It is printed
-once, with its count at the end: messages that differ in numbers alone are one.
+Rows are tested with the earlier rows of the same seed. A fault is reported when it is first seen,
+then only after twice as many updates: about twenty times in a million. It is printed once, with its
+count at the end: messages that differ in numbers alone are one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.catalogue import Alarm, AlarmEvidence, examine
+from gradlab.probe.alarms.evidence import fault
 from gradlab.runs.probe import results
 from gradlab.runs.probe.results import Columns, ProbeRun, last
 from gradlab.runs.probe.schema import Row, flat, tables
@@ -271,7 +272,7 @@ class AlarmLog:
         count = 1 if seeds is None else len(seeds)
         self.rows: list[dict[str, deque[Row]]] = [{} for _ in range(count)]
         self._counts: list[Counter[str]] = [Counter() for _ in range(count)]
-        self._reported: dict[tuple[int | None, str], int] = {}  # by place of the seed and kind
+        self._reported: dict[tuple[int | None, str], int] = {}  # by place of the seed and fault
         self._number: int | None = None
         self._told: dict[tuple[str, str], list[tuple[int, int | None]]] = {}  # steps and seeds
 
@@ -291,20 +292,21 @@ class AlarmLog:
             for alarm in examine(table, evidence):
                 self.report(alarm, int(one["update"]), int(one["step"]), seed)
 
-    def due(self, kind: str, update: int, seed: int | None = 0) -> bool:
-        """Whether an alarm of this kind would be reported."""
-        last = self._reported.get((seed, kind))
+    def due(self, fault: str, update: int, seed: int | None = 0) -> bool:
+        """Whether this fault would be reported."""
+        last = self._reported.get((seed, fault))
         return last is None or update >= 2 * max(last, 1)
 
     def report(self, alarm: Alarm, update: int, step: int, seed: int | None = 0) -> None:
-        """Write an alarm, unless one of its kind was reported lately, and print a new one.
+        """Write an alarm, unless its fault was reported lately, and print a new one.
 
         Args:
             seed: its place; None: the alarm is about the whole run.
         """
-        if not self.due(alarm.kind, update, seed):
+        own = fault(alarm.kind, alarm.message)
+        if not self.due(own, update, seed):
             return
-        self._reported[seed, alarm.kind] = update
+        self._reported[seed, own] = update
         self.alarms.append(alarm)
         if self._number is None:
             self._number = self.sink.earlier.alarms

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
+from gradlab.probe.alarms.evidence import fault
 from gradlab.reporting import shell
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
 from gradlab.runs.probe.results import ProbeRun
@@ -284,19 +285,20 @@ def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:
 
 
 def _alarms(run: ProbeRun) -> Section:
-    """Every kind in the order in which they were first raised, with their last message."""
+    """Every fault in the order in which they were first seen, with their last message."""
     if not run.alarms:
         return Section("Alarms")
-    rows: dict[str, list[int]] = {}
-    for k, kind in enumerate(run.alarms["alarm"]):
-        rows.setdefault(str(kind), []).append(k)
-    about = "A kind is reported again when it is seen after twice as many updates."
+    rows: dict[tuple[str, str], list[int]] = {}
+    message, kinds = run.alarms["message"], map(str, run.alarms["alarm"])
+    for k, kind in enumerate(kinds):
+        rows.setdefault((kind, fault(kind, str(message[k]))), []).append(k)
+    about = "A fault is reported again when it is seen after twice as many updates."
     if any("last look at update" in str(proof) for proof in run.checks.get("proof", ())):
         about += " Under Why, the line of the check says when its last look was."
-    step, message = run.alarms["step"], run.alarms["message"]
+    step = run.alarms["step"]
     raised = [
         (kind, "", "step", [f"{step[k]:,.0f}" for k in own], str(message[own[-1]]))
-        for kind, own in rows.items()
+        for (kind, _), own in rows.items()
     ]
     return Section("Alarms", body=shell.alarms(about, raised), name="alarms", opened=True)
 

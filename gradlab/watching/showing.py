@@ -34,6 +34,7 @@ from rich.live import Live
 from rich.text import Text
 
 from gradlab.errors import InputError
+from gradlab.probe.alarms.evidence import fault
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.screen import lines as first_lines
 from gradlab.watching.state import (
@@ -107,13 +108,14 @@ def screen(
 
 
 def last_of_each_kind(events: Sequence[Event]) -> list[tuple[Event, int]]:
-    """The last event of each kind of alarm and how many there were, in order; every other event."""
+    """The last event of each alarm's fault and how many there were, in order; every other event."""
     last: dict[str, Event] = {}
-    often = Counter(each.kind or each.text for each in events)
-    for each in events:
-        last.pop(each.kind or each.text, None)
-        last[each.kind or each.text] = each
-    return [(each, often[kind]) for kind, each in last.items()]
+    named = [fault(each.kind, each.text) or each.text for each in events]
+    often = Counter(named)
+    for name, each in zip(named, events, strict=True):
+        last.pop(name, None)
+        last[name] = each
+    return [(each, often[name]) for name, each in last.items()]
 
 
 def redraw(watcher: Watcher, console: Console) -> None:

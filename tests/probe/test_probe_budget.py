@@ -473,6 +473,61 @@ def test_time_limits_that_are_ends_are_told(handed):
     assert found["state"] == "sound" and not alarms
 
 
+def carried(r: dict[str, Any], gamma: float, trace: float, next_value: bool) -> Tensor:
+    """GAE whose sum goes on across time limits, by the value of the last observation, or by that of
+    the next episode's first one."""
+    limit = r["truncated"].float()
+    after = torch.cat([r["value"][1:], r["last_value"][None]])
+    following = (1 - r["ended"]) * after + (limit * after if next_value else r["final_value"])
+    out, following_advantage = torch.zeros(40, 3), torch.zeros(3)
+    for t in reversed(range(40)):
+        on = 1 - r["ended"][t] + limit[t]
+        delta = r["reward"][t] + gamma * following[t] - r["value"][t]
+        out[t] = following_advantage = delta + gamma * trace * on * following_advantage
+    return out
+
+
+AFTER = [lambda a: a, lambda a: (a - a.mean()) / (a.std() + 1e-8), lambda a: a / a.std()]
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize(
+    ("gamma", "trace"), [(0.9, 0.5), (0.95, 0.8), (0.99, 0.95), (0.999, 1.0), (1.0, 0.9)]
+)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_mistakes_at_time_limits_are_named_normalised_or_not(gamma, trace, scale, after):
+    r = rollout(truncated=True) | {"discount": gamma, "trace": trace}
+    r |= {name: scale * r[name] for name in ("value", "last_value", "final_value")}
+
+    def found(advantage: Tensor, **changed: Tensor) -> list[tuple[str, str]]:
+        check = targets.Advantages()
+        check.take(targets.Rollout(**r | {"advantage": after(advantage)} | changed))
+        return [(each.state, each.message) for each in (check.answer(), check.limits.answer())]
+
+    sound, cut = summed(r, gamma, trace), summed(r, gamma, trace, final=False)
+    assert [state for state, _ in found(sound)] == ["sound", "sound"]
+    assert found(cut)[1][0] == "fault" and "treat time limits as ends" in found(cut)[1][1]
+    # A loop's own dones may hold terminations alone.
+    alone = r["ended"] - r["truncated"].float()
+    assert found(sound, ended=alone)[0][0] == "sound"
+    for next_value in (False, True):
+        wrong = carried(r, gamma, trace, next_value)
+        for ended in (r["ended"], alone):
+            (state, message), (limits, _) = found(wrong, ended=ended)
+            assert (state, limits) == ("fault", "off") and "go on beyond time limits" in message
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.8])
+def test_a_step_of_its_own_at_a_reset_is_no_mistake(trace):
+    """There the next value is that of the last observation, and is not handed over twice."""
+    r = rollout(truncated=True) | {"trace": trace}
+    after = torch.cat([r["value"][1:], r["last_value"][None]])
+    advantage = summed(r | {"final_value": r["truncated"] * after}, 0.95, trace)
+    for final in (None, torch.zeros(40, 3)):
+        given = r | {"advantage": advantage, "final_value": final}
+        assert not told(given, "rollout")[1]
+
+
 @pytest.mark.parametrize(
     "changed, words",
     [

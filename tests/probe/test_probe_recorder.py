@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -21,6 +23,8 @@ from gradlab.probe.parts.recorder import Episodes, Ring
 from gradlab.probe.parts.rows import Drawn, questions
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import load
+from gradlab.watching.showing import last_of_each_kind
+from gradlab.watching.state import Event
 from tests.probe import small_loops
 from tests.probe.actor_critics import Critic, answers
 
@@ -165,6 +169,33 @@ def test_a_fault_of_storage_is_told_by_its_name(words):
     stored = [a | FAULTS[words](a, b) for a, b in zip(rows, after, strict=True)]
     found = told(stored, probe, update)
     assert found and all(words in each and each.endswith("?") for each in found)
+
+
+def test_two_faults_of_storage_are_both_told_and_shown(tmp_path):
+    policy, first, second = nn.Linear(2, 1), "opposite sign", "stored actions are not those"
+    optimizer = torch.optim.Adam(policy.parameters())
+    given = {"overhead_budget": 1.0, "clock": lambda: 0.0}
+    probe = gradlab.Probe(policy, optimizer, log=tmp_path / "run.h5", **given)
+    rows, _ = collected(probe.record(Walk()))
+    both = {
+        "action": lambda row: row["action"] + np.float32(0.1),
+        "reward": lambda row: -row["reward"],
+    }
+    stored = [row | {name: change(row) for name, change in both.items()} for row in rows]
+    found = told(stored, probe, partial(small_loops.looped, policy, optimizer, probe, 1))
+    probe.close()
+    beginnings = [[words in each for each in found[:2]] for words in (first, second)]
+    assert sorted(beginnings) == [[False, True], [True, False]]
+    # Each is reported again after twice as many updates.
+    assert max(Counter(found).values()) < 9
+    page = probe_page.page(run := load(tmp_path / "run.h5"))
+    assert first in page.screen.headline and second in page.screen.headline
+    alarms = next(each for each in page.sections if each.name == "alarms").body
+    assert first in alarms and second in alarms
+    events = [
+        Event(0, *each) for each in zip(run.alarms["alarm"], run.alarms["message"], strict=True)
+    ]
+    assert len(last_of_each_kind(events)) == 2
 
 
 @pytest.mark.parametrize("recorded", [True, False])

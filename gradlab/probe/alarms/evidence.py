@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import scipy
 
+from gradlab.wording import unnumbered
+
 REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
@@ -35,6 +37,12 @@ CAUSES = (
     "critic does not move", OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
     "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
+_OF_SEVERAL = (STORED, ADVANTAGE, UNCLEARED)  # kinds of several checks, whose faults differ
+
+
+def fault(kind: str, message: str) -> str:
+    """What is reported and shown apart: a kind, or a message of a kind of several checks."""
+    return unnumbered(message) if kind in _OF_SEVERAL else kind
 
 
 ALPHA = 0.01

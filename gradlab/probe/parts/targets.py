@@ -153,11 +153,12 @@ class Advantages:
         if size > 0 and all(map(isfinite, (size, *rests.values()))):
             rests = {name: each / size for name, each in rests.items()}
             if not min(rests.values()) < _ROUNDING:
-                rests["normalised"] = rollout.normalised()
+                rests |= rollout.normalised()
                 self._factors, rests["factors"] = rollout.factors()
             order = {name: (not rests[name] < _ROUNDING, _ORDER.index(name)) for name in rests}
             self._found = min(rests, key=order.__getitem__)
             self._rest = rests[self._found]
+        self._found = self._found.removeprefix(_NORMALISED)
         fits = self._found if self._rest < _ROUNDING else "nothing"
         self.limits.take(rollout, fits, self._rest, recorded)
 
@@ -264,6 +265,10 @@ class Rollout:
         e = self.ended.double()
         shifted = torch.cat([torch.zeros_like(e[:1]), e[:-1]])
         found = {
+            name: self._left(ended, final=added, on=on)
+            for name, (ended, on, added) in self._at_limits().items()
+        }
+        return found | {
             "late": self._late(e),
             "unended": self._left(torch.zeros_like(e)),
             "inverted": self._left(1 - e),
@@ -272,12 +277,22 @@ class Rollout:
             "exchanged": self._left(e, self.trace, self.discount),
             "unfinished": self._left(e, last=torch.zeros_like(self.last_value)),
         }
-        limits = self.truncated is not None and bool(self.truncated.any())
-        if not limits:
-            return {"": self._left(e)} | found
-        if self.final_value is None:
-            return {"cut": self._left(e)} | found
-        return {"": self._left(e, final=self.final_value), "cut": self._left(e)} | found
+
+    def _at_limits(self) -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
+        """GAE, and mistakes at time limits, of which "cut" is none where nothing is to be added: at
+        which steps no value follows, from which ones the next advantage is carried on, and what is
+        added."""
+        e, final = self.ended.double(), self.final_value
+        limit = torch.zeros_like(e) if self.truncated is None else (self.truncated > 0).double()
+        e, on = torch.maximum(e, limit), 1 - e * (1 - limit)
+        found: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+        if final is not None:
+            found[""] = e, 1 - e, final
+        found["cut"] = e, 1 - e, None
+        # Without final_value= the value after the step may be that of the last observation.
+        if final is not None and bool(limit.any() and final.any()):
+            found |= {"carried": (e, on, final), "crossed": (1 - on, on, None)}
+        return found
 
     def _late(self, e: Tensor) -> Tensor:
         """Of flags that belong to the state before a step; those of the last one are not known. No
@@ -299,29 +314,34 @@ class Rollout:
         size = max(float(self.advantage.double().norm()), 1e-300)
         return (gamma, decay / gamma if gamma else nan), rest / size
 
-    def normalised(self) -> float:
-        """The share that GAE leaves of advantages of which a mean was taken, and the rest divided
-        by a positive number; NaN where it was not positive."""
-        e = self.ended.double()
-        delta = self._left(e, trace=0.0, final=self.final_value) + self.advantage.double()
-        own = delta - self._left(e, final=self.final_value)
-        on = torch.cat([1 - e[:-1], torch.zeros_like(e[:1])])  # none comes after the last step
-        mean = 1 - self.discount * self.trace * on
-        (scale, _), rest = _solved(*(x.reshape(-1) for x in (delta, own, mean)))
-        return rest / (scale * float(self.advantage.double().norm())) if scale > 0 else nan
+    def normalised(self) -> dict[str, float]:
+        """The share that GAE and mistakes at time limits leave of advantages of which a mean was
+        taken, and the rest divided by a positive number; NaN where it was not positive."""
+        found = {}
+        for name, (e, on, added) in self._at_limits().items():
+            delta = self._left(e, trace=0.0, final=added) + self.advantage.double()
+            own = delta - self._left(e, final=added, on=on)
+            later = torch.cat([on[:-1], torch.zeros_like(on[:1])])  # none after the last step
+            mean = 1 - self.discount * self.trace * later
+            (scale, _), rest = _solved(*(x.reshape(-1) for x in (delta, own, mean)))
+            size = scale * float(self.advantage.double().norm())
+            found[_NORMALISED + name] = rest / size if scale > 0 else nan
+        return found
 
     def _left(
         self, ended: Tensor, discount: float | None = None, trace: float | None = None,
-        last: Tensor | None = None, final: Tensor | None = None,
+        last: Tensor | None = None, final: Tensor | None = None, on: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
+        """`on`: steps from which the next advantage is carried on; None: all that did not end."""
         gamma = self.discount if discount is None else discount
         decay = gamma * (self.trace if trace is None else trace)
         end = (self.last_value if last is None else last).double()[None]
-        value, advantage, on = self.value.double(), self.advantage.double(), 1 - ended
+        value, advantage = self.value.double(), self.advantage.double()
+        on = 1 - ended if on is None else on
         following = torch.cat([value[1:], end])
         carried = torch.cat([advantage[1:], torch.zeros_like(advantage[:1])])
-        expected = self.reward.double() + on * (gamma * following + decay * carried) - value
-        return expected + (0.0 if final is None else gamma * final.double()) - advantage
+        expected = self.reward.double() + (1 - ended) * gamma * following + on * decay * carried
+        return expected + (0.0 if final is None else gamma * final.double()) - value - advantage
 
 
 def _solved(left: Tensor, *columns: Tensor) -> tuple[list[float], float]:
@@ -351,11 +371,13 @@ def _factors(gamma: float, trace: float, meant: float, carried: float) -> str:
     )
 
 
+_NORMALISED = "normalised "
 _ORDER = (
-    "", "normalised", "cut", "late", "shifted", "unended", "inverted", "negated", "exchanged",
+    "", _NORMALISED, "cut", f"{_NORMALISED}cut", "late", "shifted", "carried", "crossed",
+    f"{_NORMALISED}carried", f"{_NORMALISED}crossed", "unended", "inverted", "negated", "exchanged",
     "unfinished", "factors",
 )  # fmt: skip
-_OF_GAE = ("", "normalised", "cut")  # what is no mistake but of time limits
+_OF_GAE = ("", "cut")  # what is no mistake but of time limits
 _NO_ROLLOUT = (
     "advantages are not handed over: probe.rollout(reward=…, value=…, ended=…, last_value=…, "
     "advantage=…, discount=…, trace=…)"
@@ -363,6 +385,11 @@ _NO_ROLLOUT = (
 _FORMULAS = {
     "cut": "treat time limits as ends: is the value of the last observation added where an "
     "episode is truncated? (A reward that holds it already is to be handed over as it was paid.)",
+    **dict.fromkeys(
+        ("carried", "crossed"),
+        "go on beyond time limits, into the next episode: does the sum end where an episode is "
+        "truncated, too, with the value of its last observation added?",
+    ),
     "shifted": "use the ends of one step earlier: do rewards and dones have the same index?",
     "unended": "go on beyond the ends of episodes: are dones used?",
     "inverted": "go on at the ends of episodes alone: is the mask of dones inverted?",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
 from gradlab.probe.alarms.catalogue import HALF
-from gradlab.probe.alarms.evidence import CAUSES, FEWEST
+from gradlab.probe.alarms.evidence import CAUSES, FEWEST, fault
 from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
 from gradlab.probe.alarms.steps import CHECK
 from gradlab.probe.alarms.steps import KIND as FALLING
@@ -133,13 +133,18 @@ class _Cause:
 
 def _causes(run: ProbeRun) -> list[_Cause]:
     """Those upstream first, the optimisers' own last."""
-    kinds, found = [str(each) for each in run.alarms.get("alarm", ())], []
-    for kind in (*CAUSES, *_OF_STEPS):
-        if kind in kinds:
-            words = capital(_message(run, kind))
-            words = words if words.endswith(("?", ".")) else f"{words}."
-            found.append(_Cause(kind, words, int(run.alarms["step"][kinds.index(kind)])))
-    return found
+    found: dict[str, _Cause] = {}  # the first step of each, with the newest message
+    for kind, message, step in zip(
+        *(run.alarms.get(name, ()) for name in ("alarm", "message", "step")), strict=True
+    ):
+        own, words = fault(str(kind), str(message)), capital(str(message))
+        words = words if words.endswith(("?", ".")) else f"{words}."
+        found[own] = _Cause(str(kind), words, found[own].step if own in found else int(step))
+    order = (*CAUSES, *_OF_STEPS)
+    return sorted(
+        (each for each in found.values() if each.kind in order),
+        key=lambda each: order.index(each.kind),
+    )
 
 
 def _faulty(
@@ -154,7 +159,11 @@ def _faulty(
     if found:
         first = found[0]
         text = f"{first.words} First seen at {_step(first.step)}."
-        further = [f"{each.kind} ({_step(each.step)})" for each in found[1:]]
+        said = [each.kind for each in found]
+        further = [
+            f"{each.words if each.kind in said[:k] else each.kind} ({_step(each.step)})"
+            for k, each in enumerate(found[1:], 1)
+        ]
         text += f" Also: {', '.join(further)}." if further else ""
         text += f" Symptom: {_symptom(run, worst)}." if worst else ""
     else:
