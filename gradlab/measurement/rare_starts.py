@@ -221,7 +221,7 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
         )
     if needed := pilot.needed(n):
         reasons.append(
-            f"episodes end in 1 of {1 / pilot.ends:.0f} starts: variance, error and SNR need "
+            f"episodes end in 1 of {1 / pilot.ends:,.0f} starts: variance, error and SNR need "
             f"N ≥ {needed:,}"
         )
     squares = {key: cell.squares for key, cell in cells.items()}
@@ -240,17 +240,18 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
             f"{pilot.shape:.2f})"
         )
     if truth.status == "cut" and pilot.rare:
-        reasons.append(f"few starts carry the return beyond the {truth.horizon} steps of its truth")
+        beyond = f"{truth.horizon:,} steps of its truth"
+        reasons.append(f"few starts carry the return beyond the {beyond}")
     if reasons:
         meaning = (
-            f"variance, error and SNR are not decided at N = {n}; slopes and gain hold. Take more "
-            f"starts, or those from the {central(REMEDY)} of their law (--trim-starts "
+            f"variance, error and SNR are not decided at N = {n:,}; slopes and gain hold. Take "
+            f"more starts, or those from the {central(REMEDY)} of their law (--trim-starts "
             f"{REMEDY:g}: another question)"
         )
         return CheckResult(RARE, "; ".join(reasons), meaning, False)
-    sampled = "" if pilot.strata is None else f", {len(pilot.strata.times)} strata"
+    sampled = "" if pilot.strata is None else f", {len(pilot.strata.times):,} strata"
     result = f"1 in 100 of {pilot.size:,} starts carries {pilot.tail:.0%} of their score{sampled}"
-    return CheckResult(RARE, result, f"{n} starts measure variances and errors", True)
+    return CheckResult(RARE, result, f"{n:,} starts measure variances and errors", True)
 
 
 def _undrawn(why: str, measured: Measured) -> CheckResult:
@@ -258,7 +259,7 @@ def _undrawn(why: str, measured: Measured) -> CheckResult:
     cells = measured.cells
     share = {key: float(cell.squares.max() / cell.squares.sum()) for key, cell in cells.items()}
     finite = {key: value for key, value in share.items() if np.isfinite(value)}
-    result = f"not looked for among {measured.starts} starts: {why}"
+    result = f"not looked for among {measured.starts:,} starts: {why}"
     if not finite:
         return CheckResult(UNDRAWN, result, "no gradient is finite", True)
     name, h = max(finite, key=lambda key: finite[key])

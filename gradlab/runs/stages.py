@@ -75,7 +75,7 @@ def notice(config: Mapping[str, Any]) -> str:
     notices = [f"Interrupted in {stage}: what comes from there on is missing."] if stage else []
     if rows:
         notices.append(
-            f"{rows - starts} of {rows} starts repeat others and count once: N = {starts}."
+            f"{rows - starts:,} of {rows:,} starts repeat others and count once: N = {starts:,}."
         )
     return " ".join(filter(None, [*notices, trimming(config)]))
 

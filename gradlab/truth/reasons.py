@@ -61,7 +61,7 @@ def reason(status: Status, outcome: TruthOutcome) -> str:
     scouted = outcome.scouted
     if not outcome.whole and scouted.at_most < AT_MOST:
         text += (
-            f"; more than {scouted.at_most} steps were not tried: they take {scouted.whole:.0f} s"
+            f"; more than {scouted.at_most:,} steps were not tried: they take {scouted.whole:.0f} s"
         )
     share = outcome.flagged
     return text + (f"; {share:.2%} of its Jacobians are flagged" if share else "")
@@ -71,8 +71,8 @@ def given_up(scouted: Plan, unrolled: Unrolled, discount: float, growth: float, 
     """Why there is no truth, as the starts that went first show."""
     growing = _exponents(unrolled, discount, growth, window)
     return (
-        f"no truth here: {growing} on {scouted.scouts} starts that were "
-        f"unrolled for {unrolled.horizon} steps; {scouted.why}"
+        f"no truth here: {growing} on {scouted.scouts:,} starts that were "
+        f"unrolled for {unrolled.horizon:,} steps; {scouted.why}"
     )
 
 
@@ -82,33 +82,33 @@ def of_blocks(status: Status, every: TrueGradient, T: int, starts: int, pilot: i
     if every.carried_by_few:
         precision = f"1% of the starts carry {every.concentration:.0%} of its squared gradients"
     said: dict[Status, str] = {
-        "converged": f"the simulator unrolled for {T} steps converges and agrees with finite "
+        "converged": f"the simulator unrolled for {T:,} steps converges and agrees with finite "
         f"differences",
-        "cut": f"the objective is cut at T = {T} steps, where the unrolled gradient of {starts} "
-        f"starts is precise and agrees with finite differences",
-        "imprecise": f"the truth is not precise at N = {starts} ({precision}): only paired "
+        "cut": f"the objective is cut at T = {T:,} steps, where the unrolled gradient of "
+        f"{starts:,} starts is precise and agrees with finite differences",
+        "imprecise": f"the truth is not precise at N = {starts:,} ({precision}): only paired "
         f"comparisons are sharp",
-        "none": f"no truth here: of {starts} starts the return of T = {T} steps is not precise "
+        "none": f"no truth here: of {starts:,} starts the return of T = {T:,} steps is not precise "
         f"({precision})",
     }
     text = said[status] + _missed(every)
-    return f"{text}; T was chosen by the first {pilot} starts and checked on all {starts}"
+    return f"{text}; T was chosen by the first {pilot:,} starts and checked on all {starts:,}"
 
 
 def _standing(status: Status, outcome: TruthOutcome) -> str:
     T = outcome.horizon
     if status == "converged":
         judged = "agrees with" if outcome.checked else "was not compared with"
-        return f"the simulator unrolled for {T} steps converges and {judged} finite differences"
+        return f"the simulator unrolled for {T:,} steps converges and {judged} finite differences"
     if status == "cut":
         return (
-            f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "
+            f"the objective is cut at T = {T:,} steps, the longest at which the unrolled gradient "
             f"is precise, as half of the starts chose and the others judge, and agrees with finite "
             f"differences ({outcome.exponents})"
         )
     if (share := _concentration(outcome)) > SPREAD:
         return (
-            f"the truth is not reliable at N = {outcome.starts}: 1% of the starts carry "
+            f"the truth is not reliable at N = {outcome.starts:,}: 1% of the starts carry "
             f"{share:.0%} of its squared gradients (wanted: at most {SPREAD:.0%}), and rarer ones "
             f"may carry as much; only paired comparisons are sharp; many more starts, a narrower "
             f"law of the starts or a shorter horizon would help"
@@ -116,7 +116,7 @@ def _standing(status: Status, outcome: TruthOutcome) -> str:
     worst = max(outcome.references, key=lambda reference: reference.relative_se)
     more = "more starts"
     if 0 < worst.missing < _MOST:
-        more = f"about {worst.missing} more starts"
+        more = f"about {worst.missing:,} more starts"
     elif worst.missing >= _MOST:  # beyond any budget
         more = "a shorter horizon or a narrower law of the starts"
     size = "its norm is lost in it"
@@ -133,10 +133,10 @@ def _exponents(
 ) -> str:
     """The closed loop's exponent, that of the fastest start beside the largest that converges."""
     fastest, limit = float(unrolled.lyapunov.max()), -float(np.log(discount))
-    against = f"{fastest:.3g} of the fastest start over {unrolled.horizon}, against ln 1/γ = "
+    against = f"{fastest:.3g} of the fastest start over {unrolled.horizon:,}, against ln 1/γ = "
     if not np.isfinite(growth):
         return f"λ = {against}{limit:.3g}"
-    mean = f"λ = {growth:.3g} per step over {window} steps, the mean of the starts"
+    mean = f"λ = {growth:.3g} per step over {window:,} steps, the mean of the starts"
     return f"{mean}, {against}{limit:.3g}"
 
 
@@ -150,8 +150,8 @@ def _beyond(status: Status, T: int, sweep: Judged | None) -> str:
     steps = T + 1 + int(off[0])
     there = sweep.at(steps)
     return (
-        f"; at {steps} steps it is {there.distance:.2g} ± {there.distance_se:.1g} away from them, "
-        f"{there.discrepancy:.2g} times what is allowed, beside a norm of {there.norm:.2g}"
+        f"; at {steps:,} steps it is {there.distance:.2g} ± {there.distance_se:.1g} away from "
+        f"them, {there.discrepancy:.2g} times what is allowed, beside a norm of {there.norm:.2g}"
     )
 
 
@@ -183,14 +183,15 @@ def _obstacle(outcome: TruthOutcome) -> str:
     if unrolled.lost:
         return (
             f"the rollout or its Jacobians leave the finite numbers on "
-            f"{unrolled.lost} starts, first at step {unrolled.lost_at} ({exponents})"
+            f"{unrolled.lost:,} starts, first at step {unrolled.lost_at:,} ({exponents})"
         )
     if not unrolled.converged:
         text = f"{exponents}, the unrolled gradient does not converge"
         share = _concentration(outcome)
         if share > SPREAD:
             text += (
-                f", and at {outcome.horizon} steps 1% of the starts carry {share:.0%} of its square"
+                f", and at {outcome.horizon:,} steps 1% of the starts carry {share:.0%} of its "
+                f"square"
             )
         return text
     worst = max(outcome.references, key=lambda reference: reference.discrepancy)
@@ -201,4 +202,4 @@ def _obstacle(outcome: TruthOutcome) -> str:
             f"{exponents}, and the unrolled gradient differs from finite differences by "
             f"{worst.discrepancy:.2g} times what is allowed"
         )
-    return f"{exponents}, but what is left out after {outcome.horizon} steps is not negligible"
+    return f"{exponents}, but what is left out after {outcome.horizon:,} steps is not negligible"

@@ -133,3 +133,9 @@ def test_a_truth_that_is_not_what_it_should_be_is_said_once():
     sound, cut = (verdict(planted({"dd": 0.25}, status=each)) for each in ("converged", "cut"))
     assert len(cut) == len(sound) + 1 and "cut in 5 of 5 trials" in cut[-1].text
     assert "N = 64 starts" in told(planted({"dd": 0.5}, trials=1))[1]
+
+
+def test_the_starts_of_one_fit_have_their_thousands_apart():
+    run = planted({"dd": 0.5}, trials=1)
+    many = replace(run, config=run.config | {"starts": 12000})
+    assert any("N = 12,000 starts" in each.text for each in verdict(many))

@@ -6,6 +6,7 @@ A path made in pieces is the path made at once: same noise, same ends, same Jaco
 """
 
 import math
+import re
 from dataclasses import fields, replace
 
 import pytest
@@ -18,9 +19,10 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Setting, Tail
 from gradlab.networks.policies import Gaussian
+from gradlab.runs.stages import notice
 from gradlab.tasks import inverted_pendulum
-from gradlab.truth import oracles
-from gradlab.truth.agreement import PRECISION, judge_first, precision_of
+from gradlab.truth import oracles, reasons
+from gradlab.truth.agreement import PRECISION, TrueGradient, judge_first, precision_of
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.oracles import (
@@ -288,3 +290,12 @@ def test_gradients_do_not_depend_on_how_many_starts_are_held(monkeypatch):
     again, remainder = all_action_remainder(linear, policy, 20, GAMMA)
     torch.testing.assert_close(again, G, rtol=1e-12, atol=1e-12)
     assert remainder == pytest.approx(left, rel=1e-10)
+
+
+@pytest.mark.parametrize("status", ["converged", "cut", "imprecise", "none"])
+def test_counts_of_reasons_have_their_thousands_apart(status):
+    one = TrueGradient(torch.zeros(1, 1), *[0.1] * 8, missing=0, concentration=0.0)
+    text = reasons.of_blocks(status, one, 20_000, 64_000, 16_000)
+    assert "16,000 starts" in text and "64,000" in text and not re.search(r"\d{4}", text)
+    config = {"rows": 20_000, "starts": 12_000}
+    assert notice(config) == "8,000 of 20,000 starts repeat others and count once: N = 12,000."

@@ -90,8 +90,8 @@ def windows(record: Trajectories, steps: int, every: int | None = None) -> Windo
     trajectories = int(torch.unique(record.trajectory).numel())
     if kept < FEWEST:
         raise InputError(
-            f"data has {trajectories} trajectories, of which {kept} have {steps} steps or end in a "
-            f"terminal state: expected at least {FEWEST}; lower the horizon or record more"
+            f"data has {trajectories:,} trajectories, of which {kept:,} have {steps:,} steps or "
+            f"end in a terminal state: expected at least {FEWEST}; lower the horizon or record more"
         )
     return Windows(path, kept, trajectories - kept, float((~path.alive[-1]).double().mean()))
 

@@ -244,7 +244,7 @@ def refuse_far(statistics: Residuals, names: tuple[str, ...]) -> None:
         )
     )
     raise InputError(
-        f"data is not of this policy: in units of its own noise the actions of {statistics.rows} "
+        f"data is not of this policy: in units of its own noise the actions of {statistics.rows:,} "
         f"rows have {parts} (on policy: 0, 1, 0%); give the policy and the noise that recorded "
         f"them"
     )

@@ -55,7 +55,7 @@ def _policy(run: LogsRun) -> list[Sentence]:
         why = "the policy is deterministic, its record has no noise (noise_std)"
         return [finding("policy", False, "Score as a referee", "no score exists", why)]
     p, spread, mean = (by_output(run, "policy", name) for name in ("p_value", "spread", "mean"))
-    rows, what = f"{p[''].n} rows", "Recorded actions against this policy and its noise"
+    rows, what = f"{p[''].n:,} rows", "Recorded actions against this policy and its noise"
     if run.notes["on_policy"]:
         return [finding("policy", True, what, f"agree, p = {two(p[''].value)} of all tests", rows)]
     explained = by_output(run, "policy", "explained")
@@ -290,7 +290,7 @@ def _prediction(run: LogsRun) -> list[Sentence]:
 
 def _episodes(run: LogsRun) -> list[Sentence]:
     left, ended = run.notes["left_out"], run.notes["ended"]
-    parts = [f"{left} shorter than {run.config['reach']} steps left out"] if left else []
+    parts = [f"{left:,} shorter than {steps(run.config['reach'])} left out"] if left else []
     if ended > 0:
         parts.append(
             f"{percent(ended)} end: actions move the end, pathwise gradients do not see it"
@@ -306,7 +306,7 @@ def screen(run: LogsRun) -> Screen:
     if judged and isfinite(judged[0].gap.value):  # at the first step
         gap, h = judged[0].gap, judged[0].horizon
         value, low, high = (percent(sqrt(max(x, 0.0))) for x in gap.estimate)
-        how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n} trajectories."
+        how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n:,} trajectories."
         value, ends = (f"≤ {high}", "95%") if gap.value <= 0 else (value, f"{low}–{high}")
         found.append(Fact(f"off from the score at h = {h}, {ends}", value, how))
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
@@ -314,13 +314,13 @@ def screen(run: LogsRun) -> Screen:
         h = max(cosines_at)
         own = cosines_at[h]
         label = f"the score's own cosine over {steps(h)}, {cosines(own.low, own.high)}"
-        how = f"Cosine of the mean score with its expectation, {own.n} trajectories (gradient)."
+        how = f"Cosine of the mean score with its expectation, {own.n:,} trajectories (gradient)."
         found.append(Fact(label, cosine(own.value), how))
     ratios = numbers(run, "agreement", "variance_ratio", "same")
     if ratios:
         h = max(ratios)
         each = ratios[h]
-        how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n}."
+        how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n:,}."
         found.append(Fact.ranged(f"of the score's variance at h = {h}", each.estimate, how))
     facts = tuple(found[:3])
     if not run.config["stochastic"]:

@@ -136,9 +136,9 @@ class RemediesCommand:
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_kept(run)) from None
         rows, epochs = result.config["rows"], result.config["settings"]["epochs"]
-        told = f"each trial recorded {rows} transitions with the policy and exploration noise"
-        told = told if self.data is None else f"{rows} transitions of {self.data} in every trial"
-        text = f"Data: {told}; the baseline was fitted for {epochs} epochs."
+        told = f"each trial recorded {rows:,} transitions with the policy and exploration noise"
+        told = told if self.data is None else f"{rows:,} transitions of {self.data} in every trial"
+        text = f"Data: {told}; the baseline was fitted for {epochs:,} epochs."
         if self.policy is None:
             share = f"{_SHARE:.0%} of the stabilising feedback"
             text += f" No --policy: one with {share} was fitted."

@@ -34,7 +34,7 @@ from gradlab.tools.remedies.result import (
 )
 from gradlab.verdicts.phrases import capital, further, inverse, same
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import horizons, listed, percent, span, times, with_interval
+from gradlab.wording import horizons, listed, percent, samples, span, times, with_interval
 from gradlab.wording import ratio as sized
 
 _FALSE = 0.05  # share of named horizons that chance may have named
@@ -55,7 +55,7 @@ class _OfTrials:
 
     @property
     def samples(self) -> str:
-        one = f"1 fit, N = {self.run.config['starts']} starts"
+        one = f"1 fit, {samples(self.run.config)} starts"
         return one if self.run.trials == 1 else f"{self.run.trials} fits"
 
     def more(self, ratio: LogRatio) -> str:
