@@ -226,13 +226,6 @@ def ratio(value: float, low: float, high: float, more: str = "") -> str:
     return f"{ends} (95%{rest})"
 
 
-def known(text: str, low: float, high: float, count: str) -> str:
-    """`text`, or "unknown (64 starts)" where its interval, of one sign, spans a decade or more."""
-    near, far = sorted((abs(low), abs(high)))
-    lost = not isfinite(low) or not isfinite(high) or (low * high > 0 and far > 10 * near)
-    return f"unknown ({count})" if lost else text
-
-
 def span(low: float, high: float) -> str:
     """The two ends of an interval; "unknown" where one is no number."""
     return with_ends(low, low, high)[1]

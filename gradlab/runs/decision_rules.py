@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import exp, log
 
 import numpy as np
 
@@ -97,6 +97,11 @@ class LogRatio:
     low: float
     high: float
     se: float
+
+    @property
+    def estimate(self) -> tuple[float, float, float]:
+        """The ratio itself and its two ends."""
+        return exp(self.value), exp(self.low), exp(self.high)
 
     def against(self, samples: int, ratio: float = 1.0) -> Decision:
         """Whether `samples` of what is behind it decide that it is above or below a ratio."""

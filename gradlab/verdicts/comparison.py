@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
-from math import exp
 
 import numpy as np
 
@@ -13,9 +12,10 @@ from gradlab.runs.check_results import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference
+from gradlab.statistics.number import Number
 from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, same
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
-from gradlab.wording import gradient, horizons, known, listed, percent, with_ends, with_interval
+from gradlab.wording import gradient, horizons, listed, percent, with_interval
 
 _SHOWN, _LEAD = 36, 8  # characters of a value, and of what it shares with the other
 _PARTS = {
@@ -87,10 +87,9 @@ def _fact(comparison: Comparison, name: str, ratio: LogRatio) -> Fact:
     A, B = comparison.names
     paired = "each replicate at its own best horizon"
     how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
-    value, ends = with_ends(exp(ratio.value), exp(ratio.low), exp(ratio.high))
-    label = f"× the error, {_gradient(comparison, name).partition(' (')[0]}, {ends}"
-    return Fact(label, known(value, exp(ratio.low), exp(ratio.high),
-                             _samples(comparison)), how)  # fmt: skip
+    fact = Fact.ranged(f"× the error, {_who(comparison, [name])}", ratio.estimate, how)
+    lost = Number(*ratio.estimate, n=0).spans_decades
+    return replace(fact, text=f"unknown ({_samples(comparison)})") if lost else fact
 
 
 def _least(comparison: Comparison, name: str) -> LogRatio | None:
@@ -147,7 +146,7 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
     if same(ratio):
         text = f"{A} and {B} have the same error of {whose} to within"
         return True, f"{text} {percent(SAME - 1)} ({n})"
-    numbers = with_interval(exp(ratio.value), exp(ratio.low), exp(ratio.high), "×", n)
+    numbers = with_interval(*ratio.estimate, "×", n)
     if ratio.low > 0 or ratio.high < 0:
         verb = "raises" if ratio.low > 0 else "lowers"
         text = f"{B} {verb} the mean squared error of {whose} to {numbers} that of {A}"

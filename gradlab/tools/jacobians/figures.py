@@ -41,7 +41,7 @@ def tinted(
     places = np.where(values > 0, level, -1).astype(np.int64)
     for (i, j), place in np.ndenumerate(places):
         if place >= 0:
-            ax.add_patch(_cell(j - 0.5, i - 0.5, 1, 1, _OPACITIES[place]))
+            ax.add_patch(_cell(j - 0.5, i - 0.5, _OPACITIES[place]))
         if numbers:
             value = float(values[i, j])
             colour = MUTED if place < 0 else PAPER if place >= _FULL else INK
@@ -54,7 +54,7 @@ def tinted(
     side = ax.inset_axes((1.03, 0.1, 0.035, 0.8))
     count = len(_OPACITIES)
     for step, opacity in enumerate(_OPACITIES):
-        side.add_patch(_cell(0, step, 1, 1, opacity))
+        side.add_patch(_cell(0, step, opacity))
     side.set_xlim(0, 1)
     side.set_ylim(0, count)
     side.set_xticks([])
@@ -66,8 +66,8 @@ def tinted(
         spine.set_color(MUTED)
 
 
-def _cell(x: float, y: float, width: float, height: float, opacity: float) -> Rectangle:
-    return Rectangle((x, y), width, height, facecolor=BLUE, alpha=opacity, linewidth=0)
+def _cell(x: float, y: float, opacity: float) -> Rectangle:
+    return Rectangle((x, y), 1, 1, facecolor=BLUE, alpha=opacity, linewidth=0)
 
 
 _LOOKS = {

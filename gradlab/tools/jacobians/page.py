@@ -55,14 +55,10 @@ def _certificate(run: JacobianRun) -> Sentence:
     ]
     what = "Simulator's Jacobians"
     samples = f"{run.notes.get('samples')} steps from {run.config.get('starts')} starts"
-    known = [
-        (found.value, block)
-        for block in _MEANING
-        if (found := number(run, "certificate", "95th percentile", block=block)) is not None
-    ]
+    known = _of_blocks(run, "certificate", "95th percentile")
     if not known:
         return finding("certificate", False, what, "none can be used", samples, *lost)
-    worst, block = max(known)
+    worst, block = max((found.value, block) for block, found in known.items())
     share = number(run, "certificate", "flagged share")
     left = f"{_percent(share)} failed and are left out" if share and share.value > 0 else ""
     parts = [f"certified to {below(worst)} ({block}, 95th percentile)", left or "none failed"]
@@ -85,8 +81,7 @@ def _untested(run: JacobianRun) -> str:
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
-    errors = {block: number(run, "block", "relative error", block=block) for block in _MEANING}
-    measured = {block: each for block, each in errors.items() if each is not None}
+    measured = _of_blocks(run, "block", "relative error")
     if not measured:
         return None
     clipped = [
@@ -246,6 +241,12 @@ def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Numbe
     return None if rows.empty or np.isnan(rows["value"].iloc[0]) else _of(rows.iloc[0])
 
 
+def _of_blocks(run: JacobianRun, section: str, quantity: str) -> dict[str, Number]:
+    """Those blocks of which it is known."""
+    found = {block: number(run, section, quantity, block=block) for block in _MEANING}
+    return {block: each for block, each in found.items() if each is not None}
+
+
 def _of(row: pd.Series) -> Number:
     value, low, high = (float(row[end]) for end in ("value", "ci_low", "ci_high"))
     return Number(value, low, high, int(row["n"]))
@@ -280,12 +281,7 @@ def screen(run: JacobianRun) -> Screen:
         text = str(run.notes["test_headline"])
         return Screen(text, "none", "a derivative is wrong", (), "entries-size", rest)
     facts: list[Fact] = []
-    known = {
-        block: found
-        for block in _MEANING
-        if (found := number(run, "block", "relative error", block=block)) is not None
-    }
-    if known:
+    if known := _of_blocks(run, "block", "relative error"):
         block, found = max(known.items(), key=lambda each: each[1].value)
         how = (
             f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."

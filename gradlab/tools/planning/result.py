@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import horizons, listed, percent, two, with_ends
+from gradlab.wording import horizons, listed, percent, steps, two, with_ends
 
 NONE, STEP = "none", "gradient step"
 _NAMED = {
@@ -69,10 +69,10 @@ class Plans:
         if not other.gain.isna().all():
             row = other.iloc[int(np.nanargmax(other.gain))]
             verb = "gives" if not row.kept else "may give as much:"
-            what = f"{_NAMED[row.planner]} {verb} {_signed(row.gain)} at {_steps(row.horizon)}"
+            what = f"{_NAMED[row.planner]} {verb} {_signed(row.gain)} at {steps(int(row.horizon))}"
             instead = f"; at as many roll-outs {what}"
         return (
-            f"Plan with {_NAMED[best.planner]}, {_steps(best.horizon)} ahead: "
+            f"Plan with {_NAMED[best.planner]}, {steps(int(best.horizon))} ahead: "
             f"{_gained(best, ' return')} over {over}"
             f"{instead}."
         )
@@ -85,7 +85,7 @@ class Plans:
         facts: list[Fact] = []
         if best is not None:
             how = "Gain by the model's own score of the first plan, and the return's."
-            label = f"gain that the model promised {_steps(best.horizon)} ahead"
+            label = f"gain that the model promised {steps(int(best.horizon))} ahead"
             facts.append(Fact(label, _signed(best.promised), how))
             facts.append(Fact("starts where the plan pays", percent(best.share_above), how))
         plain = self.frame[self.frame.planner == NONE]["return"].iloc[0]
@@ -114,14 +114,10 @@ class Plans:
         for horizon in sorted(set(self.planned.horizon)):
             rows = self.planned[self.planned.horizon == horizon]
             gains = (f"{_NAMED[row.planner]} {_gained(row)}" for _, row in rows.iterrows())
-            words.append(f"{_steps(horizon)} ahead: {', '.join(gains)}.")
+            words.append(f"{steps(int(horizon))} ahead: {', '.join(gains)}.")
         words += [f"{topic}: {text}" for topic, text in self.notes.items()]
         rest = tuple(Sentence("plan", True, each) for each in words)
         return Screen(self.recommendation, light, sure, tuple(facts), rest=rest)
-
-
-def _steps(count: float) -> str:
-    return "1 step" if count == 1 else f"{int(count)} steps"
 
 
 def _gained(row: Any, unit: str = "") -> str:

@@ -162,7 +162,7 @@ def _change(evidence: _OfTrials, quantity: str, at: int, word: str) -> str:
 
 def _by(ratio: LogRatio) -> str:
     """3.2× (CI 2.1–4.9), or the end that is known."""
-    return sized(exp(ratio.value), exp(ratio.low), exp(ratio.high))
+    return sized(*ratio.estimate)
 
 
 def _lower(ratio: LogRatio) -> str:
@@ -306,4 +306,4 @@ def _step_cost(run: Remedies, arm: str) -> float:
 
 
 def _ends(ratio: LogRatio) -> str:
-    return span(exp(ratio.low), exp(ratio.high))
+    return span(*ratio.estimate[1:])

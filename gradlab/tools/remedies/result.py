@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp, log, nan
+from math import log, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -260,7 +260,7 @@ def _compared(first: Estimate, second: Estimate, ratios: bool, trials: bool) -> 
     change = ratio(first, second, trials) if ratios else None
     if change is None:
         return (*values, gap.low, gap.high, nan, nan, nan)
-    return (*values, gap.low, gap.high, *(exp(x) for x in (change.value, change.low, change.high)))
+    return (*values, gap.low, gap.high, *change.estimate)
 
 
 @dataclass(frozen=True, eq=False)
