@@ -10,6 +10,7 @@ its noise: a policy trained through a biased prior would rest at the prior's tar
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import scipy.linalg
@@ -23,6 +24,7 @@ from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy
 from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.progress import Progress, check_progress, silent
+from gradlab.statistics.over_groups import student_mean
 from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System, linearize_running, step_running
@@ -34,6 +36,7 @@ _CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards
 UPDATES = 1500
 ROWS = 512
 STARTS = 256
+_FAR = 30.0  # times the median over starts, beyond which a rollout has run away
 _SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
 
 
@@ -75,7 +78,33 @@ def stabilising_policy(
         gain = hold_pose_gain(environment)
     else:
         gain = riccati_gain(model, reference, task.discount)
-    return _distil(task, share * gain, reference, seed, progress, spectral, bound)
+    policy = _distil(task, share * gain, reference, seed, progress, spectral, bound)
+    if environment is None:
+        _warn_if_worse_than_nothing(task, model, policy, seed)
+    return policy
+
+
+def _warn_if_worse_than_nothing(task: Task, model: System, policy: Policy, seed: int) -> None:
+    """Compares returns by the model that the feedback is made of, from the same starts."""
+    begin = task.starts(STARTS, stream(seed, "distil-starts"))
+    gain = torch.zeros(STARTS, dtype=torch.float64)
+    for acting in (1.0, 0.0):
+        state = begin
+        for t in range(taught_steps(task)):
+            with torch.no_grad():
+                action = acting * policy(state.float()).double()
+                out = step_running(model, state, action, None)
+            gain += (2 * acting - 1) * task.discount**t * out.reward
+            state = out.state
+    gain = gain[torch.isfinite(gain)]
+    if len(gain) > 1 and student_mean(gain.numpy()).high < 0:
+        at = "state 0" if task.reference_state is None else "the task's reference_state"
+        warnings.warn(
+            f"the fitted policy is worse than no action at all by the model's returns: it is a "
+            f"linear feedback about {at}. Set reference_state= to where the task should rest, "
+            f"or give --policy",
+            stacklevel=3,
+        )
 
 
 def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
@@ -134,6 +163,11 @@ def _distil(
         rows = torch.randint(len(states), (ROWS,), generator=generator)
         loss = (((policy(states[rows]) - targets[rows]) / scale) ** 2).mean()
         optimizer.zero_grad()
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"no policy was given, and none could be made: the fit of a stabilising "
+                f"one diverged at update {update}; pass a policy of your own (--policy)"
+            )
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -159,8 +193,12 @@ def visited_states(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Te
         xi = task.simulator.sample_noise(n, stream(seed, "distil-dynamics", t))
         state = step_running(task.simulator, state, action, xi).state
         visited.append(state)
-    inside = torch.cat(visited)
-    inside = inside[torch.isfinite(inside).all(dim=1)]
+    path = torch.stack(visited)
+    # What runs away from the reference teaches nothing, and spoils the scale of what stays.
+    farthest = (path - reference).abs().nan_to_num(torch.inf).amax(dim=0)
+    usual = farthest.median(dim=0).values
+    inside = path[:, ((farthest <= _FAR * usual) | (usual == 0)).all(dim=1)].flatten(0, 1)
+    inside = inside[torch.isfinite(inside.float()).all(dim=1)]
     return torch.cat([reference + scale * (inside - reference) for scale in _SPREAD])
 
 

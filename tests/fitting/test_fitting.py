@@ -1,11 +1,15 @@
 """Made policies stabilise, made critics value."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from torch import nn
 
+import gradlab
+from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
@@ -125,6 +129,54 @@ def test_bad_input_is_refused():
     )  # fmt: skip
     with pytest.raises(InputError, match="Riccati"):
         policies.stabilising_policy(hopeless)
+
+
+def test_rollouts_that_run_away_do_not_spoil_the_fit():
+    """One start in 64 leaves the cubic's basin and the finite numbers under the feedback."""
+
+    def step(s, a):
+        return s + 0.5 * s**3 + a, -(s[:, 0] ** 2) - a[:, 0] ** 2
+
+    def starts(n, generator):
+        drawn = 0.1 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+        drawn[::64] = 4.0
+        return drawn
+
+    system = systems.from_function(step, 1, 1)
+    task = gradlab.Task("cubic", system, None, starts, 0.95, horizon=20)
+    policy = policies.stabilising_policy(task).double()
+    state = torch.linspace(-0.2, 0.2, 9, dtype=torch.float64)[:, None]
+    wanted = -state @ policies.riccati_gain(system, torch.zeros(1).double(), 0.95).T
+    assert (policy(state) - wanted).abs().max() < 0.1 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("rest", [None, (20.0,)])
+def test_a_policy_worse_than_no_action_is_told_at_once(rest):
+    """Heating towards 20, from 17, with actions within 1: about state 0 the feedback cools."""
+
+    def step(s, a):
+        a = a.clamp(-1, 1)
+        return s + a, -((s[:, 0] - 20) ** 2) - 0.1 * a[:, 0] ** 2
+
+    def starts(n, generator):
+        return 17 + torch.randn(n, 1, generator=generator, dtype=torch.float64)
+
+    system = systems.from_function(step, 1, 1)
+    task = gradlab.Task(
+        "heating", system, None, starts, 0.95, 20, reference_state=rest, action_limit=(1.0,)
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        policies.stabilising_policy(task)
+    said = [str(each.message) for each in told if "worse than no action" in str(each.message)]
+    assert len(said) == (rest is None)
+    assert all("reference_state=" in each and "--policy" in each for each in said)
+
+
+def test_a_fit_that_diverges_is_no_policy(monkeypatch):
+    monkeypatch.setattr(policies, "visited_states", lambda *_: torch.full((600, 2), torch.inf))
+    with pytest.raises(InputError, match="diverged at update 0; pass a policy"):
+        policies.stabilising_policy(linear_quadratic())
 
 
 @pytest.mark.slow

@@ -81,35 +81,69 @@ def test_errors_of_a_nonlinear_model_are_sums_over_the_visited_states():
     assert entry == pytest.approx(float(reward))
 
 
-@pytest.mark.parametrize("entry", [("s1", "s0"), ("s2", "a0"), ("reward", "s1")])
-def test_effects_are_changes_of_the_gradient(entry):
-    """The gradient in the policy's bias, in the first action alone, is g itself."""
-    policy = nn.Linear(3, 1, dtype=torch.float64)
-    policy.weight.data.copy_(GAIN)
-    policy.bias.data.fill_(0.2)
-    policy.weight.requires_grad_(False)
+def wrong_in(changes, noise=0.01):
+    """The linear system with other derivatives in some places, (output, input) → by how much."""
     inputs, outputs = ("s0", "s1", "s2", "a0"), ("s0", "s1", "s2", "reward")
     change = torch.zeros(4, 4, dtype=torch.float64)
-    change[outputs.index(entry[0]), inputs.index(entry[1])] = 1e-6
+    for (output, entry), by in changes.items():
+        change[outputs.index(output), inputs.index(entry)] = by
 
     def step(s, a):
         moved = torch.cat([s, a], 1) @ change.T
-        out = linear().step(s, a)
+        out = linear(noise=noise).step(s, a)
         return out.state + moved[:, :3], out.reward + moved[:, 3]
 
-    model = systems.from_function(step, state_dim=3, action_dim=1)
-    run = gradlab.compare_jacobians(linear(), model, starts(), policy, horizon=12, discount=0.9)
-    tail = gradlab.Tail(12, None, 0.9)
-    right, wrong = (
-        gradlab.Estimator(linear(), jacobians, "first", tail).gradients(policy, starts())
+    return systems.from_function(step, state_dim=3, action_dim=1)
+
+
+def biased(hidden=0):
+    """A policy with few parameters or, with a hidden layer, with more than directions."""
+    if hidden:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return nn.Sequential(nn.Linear(3, hidden), nn.Tanh(), nn.Linear(hidden, 1)).double()
+    policy = nn.Linear(3, 1, dtype=torch.float64)
+    policy.weight.data.copy_(GAIN)
+    policy.bias.data.fill_(0.2)
+    return policy
+
+
+def mean_gradients(model, policy, begin, horizon=12, discount=0.9):
+    """Of backpropagation along the simulator's states, by the simulator's and model's Jacobians."""
+    tail = gradlab.Tail(horizon, None, discount)
+    return (
+        gradlab.Estimator(linear(), jacobians, "all", tail).gradients(policy, begin)
         for jacobians in (linear(), model)
     )
-    expected = float((wrong - right).norm() / right.norm())
-    assert expected > 0
+
+
+def unbiased_square(gradients):
+    total, n = gradients.sum(0), len(gradients)
+    return float((total @ total - (gradients**2).sum()) / (n * (n - 1)))
+
+
+@pytest.mark.parametrize("entry", [("s1", "s0"), ("s2", "a0"), ("reward", "s1")])
+def test_effects_are_changes_of_the_mean_gradient_of_any_size(entry):
+    """Not of the first action's alone, not of the mean square, and not to first order."""
+    model, policy = wrong_in({entry: 0.4}), biased()
+    run = gradlab.compare_jacobians(linear(), model, starts(), policy, horizon=12, discount=0.9)
+    right, wrong = mean_gradients(model, policy, starts())
+    expected = (unbiased_square(wrong - right) / unbiased_square(right)) ** 0.5
+    assert expected > 0.01
     found = value(run, "entry", "effect", output=entry[0], input=entry[1])
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert found == pytest.approx(expected, rel=1e-9)
     everything = run.rows("entry", quantity="effect")["value"]
     assert (everything > 0).sum() == 1
+
+
+def test_effects_along_random_directions_hold_the_exact_one_in_their_interval():
+    model, policy = wrong_in({("s1", "s0"): 0.4}), biased(hidden=64)
+    run = gradlab.compare_jacobians(linear(), model, starts(), policy, horizon=12, discount=0.9)
+    right, wrong = mean_gradients(model, policy, starts())
+    expected = (unbiased_square(wrong - right) / unbiased_square(right)) ** 0.5
+    (row,) = run.rows("entry", quantity="effect", output="s1", input="s0").itertuples()
+    assert row.value == pytest.approx(expected, rel=0.2)
+    assert row.ci_low < expected < row.ci_high
 
 
 def test_a_mean_square_that_few_states_carry_stands_beside_the_median():
@@ -269,3 +303,64 @@ def test_forged_names_are_refused(tmp_path):
     forged.save(tmp_path / "forged.h5")
     with pytest.raises(InputError, match="names of coordinates repeat"):
         runs.JacobianRun.load(tmp_path / "forged.h5")
+
+
+def decided(changes, begin):
+    """The first screen's light, headline and surety, the simulator's derivatives being sound."""
+    policy = biased()
+    run = gradlab.compare_jacobians(linear(), wrong_in(changes), begin, policy, discount=0.9)
+    shown = screen(replace(run, notes=run.notes | {"tested": "sound", "test": "sound"}))
+    return shown.light, shown.headline, shown.sure
+
+
+def test_an_error_of_another_sign_at_every_start_does_not_move_the_mean():
+    """The last state is a sign that the policy does not see; the other error is far smaller."""
+
+    class Blind(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 1, dtype=torch.float64)
+            self.layer.weight.data.fill_(-0.3)
+
+        def forward(self, state):
+            return self.layer(state[:, :1])
+
+    def reward(cross, slope):
+        def step(s, a):
+            after = torch.stack([0.9 * s[:, 0] + a[:, 0], s[:, 1]], 1)
+            return after, -(s[:, 0] ** 2) - (0.5 + slope) * a[:, 0] ** 2 + cross * s[:, 1] * a[:, 0]
+
+        return systems.from_function(step, 2, 1)
+
+    half = starts(200, 1)
+    begin = torch.cat([torch.cat([half, torch.ones_like(half)], 1) for half in (half, half)])
+    begin[200:, 1] = -1.0
+    effects = []
+    for each in ((2.0, 0.0), (0.0, 0.1)):
+        run = gradlab.compare_jacobians(reward(0, 0), reward(*each), begin, Blind(), horizon=5)
+        effects.append(value(run, "entry", "effect", output="reward", input="a0"))
+    assert effects[0] < 0.5 * effects[1]
+
+
+def test_the_light_is_green_where_one_entry_is_before_all_others():
+    light, headline, sure = decided({("reward", "s1"): 0.4, ("reward", "s0"): 0.02}, starts(200))
+    assert light == "act" and sure.startswith("shown (by ")
+    assert headline.startswith("Correct the derivative of reward by s1 first")
+
+
+def test_entries_that_are_not_told_apart_are_named_with_the_starts_that_would():
+    changes = {("reward", "s1"): 0.4, ("reward", "s0"): 0.435}
+    light, headline, sure = decided(changes, starts(60))
+    assert light == "choose" and "reward by s1" in headline and "reward by s0" in headline
+    assert headline.startswith("Look at the derivatives of")
+    assert sure.startswith("not told apart with 60 starts; about ") and sure.endswith(" more would")
+
+
+def test_a_gradient_that_few_starts_carry_is_said_to_be_and_has_no_size():
+    begin = starts(100)
+    begin[:3] *= 300.0
+    light, headline, sure = decided({("reward", "s1"): 0.4}, begin)
+    assert light == "choose"
+    assert headline.startswith("Correct the derivative of reward by s1 first")
+    assert sure.startswith("shown; by how much is unknown (100 starts, ")
+    assert "of which carry 90% of the gradient" in sure

@@ -1,12 +1,10 @@
 """`compare_jacobians`: a model's Jacobians against the simulator's, at the same states and actions.
 
     ε_X = √(Σ ‖X̂ − X‖_F² / Σ ‖X‖_F²),  X ∈ {A, B, r_s, r_a},  over unflagged (s_t, a_t, ξ_t)
-    effect of ΔJ_ij on g = Σ_t γᵗ zₜᵀ (r_s, r_a)_t  is  Σ_t γᵗ w_{t,i} ΔJ_{t,ij} z_{t,j}
-    z_0 = (0, I), z_{t+1} = (I, K_{t+1}) [A B]_t z_t; w_t = (γ p_{t+1}, 1), p_t = c_t + γ Mᵀ p_{t+1}
 
 The model is differentiated at the noise that explains the simulator's transition where it can tell
-(as RP-DR does), else at its mean. Effects are to first order, without a critic, root mean square
-over the starts relative to g. What failed its certificate or is not finite is masked and counted.
+(as RP-DR does), else at its mean. What failed its certificate or is not finite is masked and
+counted. What an error does to the policy gradient is in `effects`.
 A simulator's own derivatives are examined by `gradlab.certify` at states of the path, where that
 takes little beside the comparison.
 """
@@ -15,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -35,9 +32,9 @@ from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.runs.profile import Profile
 from gradlab.statistics import over_groups
-from gradlab.statistics.over_groups import group_sums, root_ratio
 from gradlab.systems.system import BLOCKS, System, check_system, step_running
 from gradlab.tasks import Task
+from gradlab.tools.jacobians.effects import DIRECTIONS, add_effects
 from gradlab.tools.jacobians.errors import (
     add_distance,
     add_entries,
@@ -48,56 +45,6 @@ from gradlab.tools.jacobians.errors import (
 )
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.user_code.calls import differentiating
-
-
-def _add_effects(
-    rows: RowCollector,
-    visited: Visited,
-    discount: float,
-    states: Sequence[str],
-    actions: Sequence[str],
-) -> None:
-    """Quantity "effect" of section entry."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        # Squared norm over actions of every entry's effect [N, ds + 1, ds + da], and of g [N].
-        H, n, ds = visited.states[1:].shape
-        J, K, kept = visited.true.J.copy(), visited.K, visited.kept
-        wrong = visited.wrong
-        J[~kept] = np.eye(*J.shape[2:])
-        J[..., ds, :][~kept] = 0.0
-        # What a change of (s', r) of step t is worth, (γ p_{t+1}, 1).
-        worth, p = np.ones((H, n, ds + 1)), np.zeros((n, ds))
-        for t in reversed(range(H)):
-            worth[t, :, :ds] = discount * p
-            pulled = np.einsum("ni,nij->nj", worth[t], J[t])
-            p = pulled[:, :ds] + np.einsum("na,nas->ns", pulled[:, ds:], K[t])
-        z = np.zeros((n, *J.shape[3:], K.shape[2]))
-        z[:, ds:] = np.eye(K.shape[2])
-        effects, gradient = np.zeros((*wrong.shape[1:], K.shape[2])), np.zeros((n, K.shape[2]))
-        for t in range(H):
-            effects += discount**t * np.einsum("ni,nij,nja->nija", worth[t], wrong[t], z)
-            gradient += discount**t * np.einsum("nj,nja->na", J[t, :, ds], z)
-            if t + 1 < H:
-                moved = J[t, :, :ds] @ z
-                z = np.concatenate([moved, K[t + 1] @ moved], 1)
-        effects, gradient = (effects**2).sum(3), (gradient**2).sum(1)
-    finite = np.isfinite(effects).all((1, 2)) & np.isfinite(gradient)
-    if not finite.any():
-        raise InputError(
-            "states lead to no finite Jacobian and gradient: begin where the simulator stays finite"
-        )
-    squares = effects[finite].reshape(int(finite.sum()), -1)
-    X = group_sums(squares, visited.group[finite])
-    Z = group_sums(gradient[finite][:, None], visited.group[finite])
-    labels = list(product([*states, "reward"], [*states, *actions]))
-    estimates = root_ratio(X, np.broadcast_to(Z, X.shape), np.full(X.shape[1], finite.sum()))
-    rows.add(
-        "entry",
-        "effect",
-        estimates,
-        At(output=[o for o, _ in labels], input=[i for _, i in labels]),
-    )
-
 
 _QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
 
@@ -278,7 +225,8 @@ def compare_jacobians(
     if stored is not None and stored < H:
         raise InputError(f"horizon is {H}, but the path has {stored} steps: ask for fewer")
     validation.number("discount", discount, above=0, most=1)
-    needed = 8 * 5 * H * len(starts.states) * (simulator.state_dim + simulator.action_dim + 1) ** 2
+    width, each = simulator.state_dim + simulator.action_dim + 1, 5 * H + DIRECTIONS
+    needed = 8 * each * len(starts.states) * width**2
     if needed > _MEMORY:
         raise InputError(
             f"horizon {H} with {len(starts.states)} starts needs about {needed / 1e9:.0f} GB, more "
@@ -301,7 +249,7 @@ def compare_jacobians(
     add_entries(rows, visited, *names)
     if visited.guess is not None:
         add_errors(rows, visited)
-        _add_effects(rows, visited, discount, *names)
+        add_effects(rows, visited, path, policy, discount, *names)
         if recorded is not None:
             add_distance(rows, visited, *recorded)
     add_growth(rows, visited, discount, progress)

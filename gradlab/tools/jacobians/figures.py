@@ -91,7 +91,7 @@ def jacobian_entries(
 ) -> Axes:
     """Every entry of [A B; r_s r_a] as a map. `quantity`: "error" of the model or "size" of the
     simulator's own entries, in standard deviations of output and input; "effect" of the errors on
-    the first action's gradient."""
+    the policy gradient."""
     ax = style.new_axes() if ax is None else ax
     chosen = (table["section"] == "entry") & (table["quantity"] == quantity)
     rows = table[chosen]
@@ -122,10 +122,10 @@ def jacobian_entries(
     ax.axvline(len(outputs) - 1.5, color=MUTED, lw=1.2)
     ax.set_xlabel("input", color=INK)
     ax.set_ylabel("output", color=INK)
-    note = "σ of the output per σ of the input along the path"
+    note = "σ of the output per σ of the input along the path; 0: exactly"
     if quantity == "effect":
-        note = "change of the action gradient, relative to its norm"
-    return _titled(ax, titles[quantity], f"{note}; 0: exactly")
+        note = "change of the mean policy gradient (BPTT), relative to its norm"
+    return _titled(ax, titles[quantity], note)
 
 
 def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -25,15 +25,17 @@ from gradlab.reporting.page import (
     panel,
 )
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number
+from gradlab.statistics.number import Number, decide
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
-from gradlab.wording import below, percent, steps, two, with_interval
+from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_interval
 from gradlab.wording import ratio as sized
 
 _MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 _CONCENTRATED = 0.9  # of the squared error in 5% of the samples
 _NOTABLE = 1.1  # growth of an error from which it is worth the word
+_FEW = 0.1  # of the starts, that carry 90% of the gradient
+_NAMED = 3  # entries that are not told apart, the others being counted
 _SHORT = 8  # steps of a path, in fewer of which turning modes pass for decay
 _SLOW = 1000  # steps per factor of ten from which growth is not worth the word
 
@@ -104,18 +106,58 @@ def _entry(run: JacobianRun) -> Sentence | None:
     effect, error = (_largest(run, quantity) for quantity in ("effect", "error"))
     if effect is None or error is None:
         return None
+    found, rivals, few = _of(effect), _rivals(run, effect), _few(run)
+    share = f"unknown ({found.n:,} starts{few})"
+    if not _unknown(run, found):
+        share = f"{_percent(found)} of its norm ({found.n:,} starts{few})"
     return finding(
-        "entry", True, f"Error of {named(effect)}, of most effect on the gradient",
-        f"{_percent(_of(effect))} of its norm",
+        "entry", found.low > 0 and not rivals and not few,
+        f"Error of {named(effect)}, of most effect on the gradient", share,
+        f"not told apart from {listed(rivals, _NAMED)}" if rivals else "",
         f"largest standardised error, {named(error)}: {_ci(_of(error))}",
     )  # fmt: skip
 
 
+def _rivals(run: JacobianRun, largest: pd.Series) -> list[str]:
+    """The entries whose effect is not told apart from the largest, by their intervals together."""
+    share = run.rows("entry", quantity="share")
+    if share.empty:  # of a run before these were compared
+        share = run.rows("entry", quantity="effect").assign(ci_high=inf)
+    near = share[(share["value"] != 0) & ~(share["ci_high"] < 1)].sort_values("value")
+    return [name for _, row in near[::-1].iterrows() if (name := named(row)) != named(largest)]
+
+
+def _further(run: JacobianRun, rivals: list[str]) -> str:
+    """How many more starts would tell the largest from its rivals."""
+    counts = [
+        decide(_of(row), 1.0).more
+        for _, row in run.rows("entry", quantity="share").iterrows()
+        if named(row) in rivals
+    ]
+    known = [each for each in counts if each is not None]
+    if not known or len(known) < len(counts):
+        return ""
+    return f"; about {rounded_up(max(known)):,} more would"
+
+
+def _few(run: JacobianRun) -> str:
+    """What says that few starts carry the gradient; "" where many do."""
+    carry = number(run, "gradient", "starts that carry 90%")
+    if carry is None or carry.value > _FEW * carry.n:
+        return ""
+    return f", {carry.value:.0f} of which carry 90% of the gradient"
+
+
+def _unknown(run: JacobianRun, effect: Number) -> bool:
+    """Is its interval no number? Not even a bound, where few starts carry it."""
+    return effect.spans_decades or bool(_few(run) and effect.low <= 0)
+
+
 def _largest(run: JacobianRun, quantity: str) -> pd.Series | None:
-    """The entry with the largest value, if any is above 0."""
+    """The entry with the largest value, if any may be above 0."""
     rows = run.rows("entry", quantity=quantity)
-    positive = rows[rows["value"] > 0]
-    return None if positive.empty else positive.sort_values("value").iloc[-1]
+    positive = rows[rows["ci_high"] > 0]
+    return None if positive.empty else positive.sort_values(["value", "ci_high"]).iloc[-1]
 
 
 def named(row: pd.Series) -> str:
@@ -342,14 +384,24 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
     if entry is None:
         text = f"Correct nothing: no error of this model changes the gradient.{reach}"
         return text, light, f"every effect is 0{measured}"
-    name, low = named(entry), float(entry["ci_low"])
-    if not isfinite(low) or low <= 0:
+    name, effect, rivals, few = named(entry), _of(entry), _rivals(run, entry), _few(run)
+    unknown = _unknown(run, effect)
+    if light == "act" and (few or unknown or rivals or effect.low <= 0):
+        light = "choose"
+    if effect.low <= 0 and not unknown:
         text = f"Look at the derivative of {name} first: no error is shown to matter yet.{reach}"
-        most = f"not shown (at most {percent(float(entry['ci_high']))})"
-        return text, "choose" if light == "act" else light, most
-    ends = f"{percent(low)}–{percent(float(entry['ci_high']))} of its norm"
+        return text, light, f"not shown (at most {percent(effect.high)})"
+    if rivals:
+        together = listed([name, *rivals], _NAMED)
+        text = f"Look at the derivatives of {together} first: which one changes the gradient most"
+        more = few or _further(run, rivals)
+        return f"{text} is open.{reach}", light, f"not told apart with {effect.n:,} starts{more}"
     text = f"Correct the derivative of {name} first: its error changes the gradient most.{reach}"
-    return text, light, f"shown (by {ends}){measured}"
+    if unknown:
+        return text, light, f"shown; by how much is unknown ({effect.n:,} starts{few})"
+    ends = f"{percent(effect.low)}–{percent(effect.high)} of its norm"
+    few = few and f"; {effect.n:,} starts{few}"
+    return text, light, f"shown (by {ends}{few}){measured}"
 
 
 def _simulator(run: JacobianRun) -> tuple[str, Light, str]:

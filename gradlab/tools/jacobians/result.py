@@ -5,8 +5,10 @@ Reading needs neither the task nor torch. The sections of the table:
     block        errors at the simulator's states: A, B, r_s, r_a, and of next_state and reward;
                  by root mean square and by the median over starts of their median step
     certificate  the estimated error of the simulator's own blocks, and the share that failed
-    entry        output × input: error and size, standardised by what the path varies, and effect
-                 of the error on the gradient in the first action, relative to that gradient
+    entry        output × input: error and size, standardised by what the path varies; effect of
+                 the error on the policy gradient (BPTT, mean over starts), relative to its norm;
+                 share, the square of that effect over the largest one's
+    gradient     how many starts carry 90% of its summed norms
     time         errors, flagged and terminated share along the rollout
     distance     errors by distance from the nearest data (x)
     growth       mean ln σ_k of the chained Jacobians, k in `output`, loop in `block`
