@@ -173,7 +173,8 @@ class Looks:
     def waits(self, update: int, ended: bool) -> str:
         """How often, and when the first two windows are full."""
         lacking = max(2 * WINDOW - self.count, 0)
-        every, so_far = self.apart or self.every(update), f"{self.count} of {2 * WINDOW}"
+        every, so_far = max(self.apart, self.every(update)), f"{self.count} of {2 * WINDOW}"
+        self.apart = every if self.count else 0  # the first K is of the first, slow updates
         if ended:
             more = f"about {rounded_up(lacking * every):,} more updates would do"
             return f"returns: no answer, {so_far} episodes, {more}" if lacking else ""

@@ -125,6 +125,33 @@ def test_the_first_episode_is_played_as_soon_as_its_own_part_of_the_budget_allow
     assert 0.1 * step < 0.08 / (0.25 * 0.05) + 0.1
 
 
+def test_an_early_first_episode_announces_updates_that_fit_the_first_answer(capsys):
+    """Updates of 2 s become such of 1 ms."""
+    clock = Clock()
+
+    class Timed(Sliding):
+        def step(self, action: Any) -> Any:
+            clock.now += 4e-3
+            return super().step(action)
+
+    policy = gain_of(-1.0)
+    optimizer = torch.optim.SGD(policy.parameters(), 0.0)
+    probe = gradlab.Probe(policy, optimizer, env=Timed, log=[].append, clock=clock)
+    probe.budget.own += 20.0  # a start
+    for step in range(120):
+        clock.now += 2.0 if step < 5 else 1e-3
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 1)).square().mean().backward()
+        optimizer.step()
+    (said,) = re.findall(
+        r"every ([\d,]+) updates, (\d+) of 32 so far, first answer in about .*?, ([\d,]+) updates",
+        capsys.readouterr().err,
+    )
+    every, count, updates = (int(each.replace(",", "")) for each in said)
+    assert updates == pytest.approx((2 * WINDOW - count) * every, rel=0.3)
+
+
 def test_training_episodes_say_when_their_first_windows_are_full(capsys):
     rows, clock = [], Clock()
     policy = gain_of(-1.0)
