@@ -12,7 +12,7 @@ Without a truth the realised changes of the return take the place of gains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -175,6 +175,14 @@ def facts(profile: Profile) -> Facts:
             best, others, lambda each: profile.estimate(each[0], "gain", each[1])
         )
     void = failed_premises(profile.sanity)
+    if "stabilising policy" in str(profile.config.get("networks", "")):
+        rests = "set reference_state= of the task to where it should rest, or give --policy"
+        void = tuple(
+            replace(each, meaning=f"{each.meaning.partition(': ')[0]}; it was fitted here: {rests}")
+            if each.meaning.startswith("this policy")
+            else each
+            for each in void
+        )
     premise = void[0].meaning.replace(", so nothing can be decided", "") if void else ""
     realised = profile.realised
     table = profile.table()

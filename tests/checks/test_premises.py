@@ -62,6 +62,17 @@ def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pag
     assert document["verdict"][0]["text"].startswith(first)
 
 
+def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
+    still = profiles["saturated output"]
+    own = first_screen(still).headline
+    fitted = replace(still, config=still.config | {"networks": "a stabilising policy, fitted here"})
+    headline = first_screen(fitted).headline
+    assert "reference_state" not in own and "saturated actions" in own
+    assert "set reference_state= of the task" in headline and "--policy" in headline
+    words, numbers = counted(headline)
+    assert words <= WORDS and numbers <= NUMBERS
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_is_decided_from_it(name, profiles, pages):
     with pytest.raises(InputError, match="nothing can be chosen"):
