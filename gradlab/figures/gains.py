@@ -117,7 +117,8 @@ def gain(
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
-    above = sorted(names, key=lambda name: name == best)  # the recommended one over all others
+    # What competes over what needs the simulator, the recommended one over all others.
+    above = sorted(names, key=lambda name: (name == best, looks[name].colour != MUTED))
     ends = {name: _line(ax, table, name, looks[name], end, name == best) for name in above}
     lines = [_curve(table, name) for name in names]
     unknown = any(line is not None and line.known(_WIDE)[1] for line in lines)

@@ -212,6 +212,14 @@ def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others
     assert len(set(drawn)) == 2
 
 
+def test_what_competes_is_drawn_over_what_needs_the_simulator():
+    """Where both coincide the line that can be followed is the one to see."""
+    rows = pd.concat([gains(), gains().replace({"model": "mixed", "model_all": "mixed_all"})])
+    lines = figures.gain(rows, chosen=("model_all", 2), ax=Figure().add_subplot()).lines
+    order = [line.get_label() for line in lines if "," in str(line.get_label())]
+    assert order == ["mixed, first action", "mixed, BPTT", "model, first action", "model, BPTT"]
+
+
 @pytest.mark.parametrize("best", ["model", "model_all"])
 def test_the_word_recommended_stands_below_the_name_of_the_recommended_gradient(best):
     """The recommended line may be covered: beside it, the word would be read as another's."""
