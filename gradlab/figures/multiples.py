@@ -96,7 +96,7 @@ def best_first(
     bend_returns(ax, rows)
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"
-    dress(ax, "Return of an episode: the best run first", "return of an episode", [note])
+    dress(ax, "Return of an episode: the best run first", "undiscounted return", [note])
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(
         handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2,

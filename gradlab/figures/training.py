@@ -224,7 +224,7 @@ def returns(
     _curves(ax, rows, over)
     bend_returns(ax, rows)
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
-    dress(ax, title, "return of an episode", _notes(rows))
+    dress(ax, title, "undiscounted return of an episode", _notes(rows))
     ax.set_xlabel(AXIS[over])
     return ax
 

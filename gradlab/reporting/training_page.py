@@ -124,12 +124,12 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     rows, first = table(runs), next(iter(runs.values()))
     goals = GOALS.get(first.task, ())
     dotted = "Dotted: this task's goals in MPG's Table I." if goals else ""
-    caption = dotted or "Over the evaluation starts."
+    caption = f"Undiscounted, over the evaluation starts. {dotted}".rstrip()
     names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
     coordinates = {f"rms {k}": str(name) for k, name in enumerate(names)}
     best = ranked(runs)[0]
     several = "The best run strong, the others thin, from the highest last return to the lowest."
-    several = f"{several} {dotted}".strip()
+    several = f"{several} {caption}"
     drawn_panels = []
     if len(runs) > 1:
         first_panel = partial(best_first, rows, best=best, goals=goals)

@@ -17,7 +17,11 @@ from docs.pages import claims, findings, formulas, names, offline, tables
 from docs.pages import commands as command_pages
 from gradlab.cli import program
 from gradlab.cli.terminal import usage
+from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Setting
+from gradlab.progress import silent
 from gradlab.tasks.task import OTHER_BOUNDS
+from gradlab.truth.common_random import Rolling
 from tests.pages import blocks
 
 API = (blocks.ROOT / "docs/reference/api.md").read_text()
@@ -75,6 +79,26 @@ def test_actions_with_other_bounds_are_mapped_as_the_page_says():
         assert gradlab.certify(names["make_task"](), samples=128).passed == sound
 
 
+def test_derivatives_by_hand_are_certified_and_a_wrong_one_is_named():
+    page = (blocks.ROOT / "docs/howto/own_task.md").read_text()
+    block = blocks.PYTHON.findall(page.split("### Derivatives by hand", 1)[1])[0]
+    for text, sound in ((block, True), (block.replace("0.06 *", "0.02 *"), False)):
+        exec(compile(text, "own_task.md", "exec"), names := {})
+        certificate = gradlab.certify(names["Cart"](), samples=64)
+        assert certificate.passed == sound
+        assert any("is wrong" in each for each in certificate.sentences) != sound
+
+
+def test_the_return_of_the_page_on_training_is_that_of_a_measurement():
+    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:1"], names := {})
+    task = gradlab.tasks.linear_quadratic(noise_covariance=torch.zeros(2, 2))
+    policy = torch.nn.Linear(2, 1).double()
+    found = names["returns"](task, policy, 30, 64)
+    starts = as_starts(task.starts(64, torch.Generator().manual_seed(1)), 2)
+    setting = Setting(task.simulator, policy, starts, task.discount, 30)
+    torch.testing.assert_close(found, Rolling(setting, silent).returns(starts, [], "").returns[0])
+
+
 def _dotted(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value)}.{node.attr}"
@@ -112,7 +136,7 @@ def test_the_gradient_of_the_page_on_gradients_has_a_row_for_each_start():
 def test_the_loss_of_the_page_on_training_has_the_recommended_gradient(mixed, every, steps):
     names: dict[str, object] = {}
     exec(blocks.python_blocks()["docs/start.md:1"], names)
-    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:1"], names)
+    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:3"], names)
     task, policy = names["task"], torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh())
     policy = policy.append(torch.nn.Linear(3, 1)).double()
     critic = lambda state, action: (state**3).sum(1) - (action[:, 0] - state[:, 1]) ** 2  # noqa: E731

@@ -103,7 +103,7 @@ def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
         f"{settings.get('evaluation_starts')} fixed starts of {settings.get('episode')} steps "
         f"(evaluations/return_mean)."
     )
-    label = f"final return, {n} seed{'s' * (n > 1)}"
+    label = f"final return ({_summed(run)}), {n} seed{'s' * (n > 1)}"
     last = Fact(label, two(result.median), how)
     if len(result.finite) > 1:
         last = Fact.ranged(label, (result.median, result.finite.min(), result.finite.max()), how)
@@ -113,6 +113,12 @@ def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
         "Wall time at the last evaluation (evaluations/seconds).",
     )  # fmt: skip
     return (last, *_goal(run), when)
+
+
+def _summed(run: Training) -> str:
+    """Which return an evaluation is: that of a measurement is discounted, and of other steps."""
+    steps = run.config["settings"].get("episode")
+    return f"undiscounted, {steps:,} steps" if steps else "undiscounted"
 
 
 def _goal(run: Training) -> list[Fact]:
@@ -185,7 +191,11 @@ def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[
     """The medians of the best and the next, and their difference."""
     how = "Median over the seeds of the return at the last evaluation (evaluations/return_mean)."
     facts = [
-        Fact(f"median final return, {name}", two(outcome(runs[name]).median), how)
+        Fact(
+            f"median final return ({_summed(runs[name])}), {name}",
+            two(outcome(runs[name]).median),
+            how,
+        )
         for name in order[:2]
     ]
     second = next((each for each in against_best(runs) if each.name == order[1]), None)
