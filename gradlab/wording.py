@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Context
-from math import ceil, isfinite, isnan
+from math import ceil, floor, inf, isfinite, isnan, log10
 from typing import Any
 
 from gradlab.runs.identity import Identity
@@ -20,11 +20,6 @@ _SYSTEMS = {
     ("simulator", "none"): "the simulator",
     ("model", "none"): "your model",
     ("recorded", "none"): "recorded states",
-}
-_GRADIENTS = {
-    ("model", "model"): "the model gradient",
-    ("simulator", "model"): "the mixed gradient (simulator states, model Jacobians)",
-    ("simulator", "simulator"): "the gradient through the true dynamics",
 }
 _SHORT = {
     ("model", "model"): "model",
@@ -104,10 +99,9 @@ def gradient(identity: Identity) -> str:
     label = f" {identity.name}" if identity.ambiguous else ""
     if identity.data:
         return f"the data gradient{label}"
-    if identity.systems in _GRADIENTS and how == _WAYS["first"]:
-        return _GRADIENTS[identity.systems]
-    if identity.systems in _GRADIENTS and how == _WAYS["all"]:
-        return f"{_GRADIENTS[identity.systems].partition(' (')[0]} through all actions (BPTT)"
+    for way, carried in _CARRIED.items():  # as figures call it
+        if identity.systems in _SHORT and how == _WAYS[way]:
+            return f"the {_SHORT[identity.systems]} gradient ({carried})"
     if identity.actions not in ("first", "all"):
         return f"{how} on {who}"
     return f"the gradient of {who} ({how})"
@@ -250,6 +244,14 @@ def with_ends(value: float, low: float, high: float) -> tuple[str, str]:
     n = next(digits, 2)
     joint = " to " if low < 0 or high < 0 else "–"
     return _rounded(value, n), f"{_rounded(low, n)}{joint}{_rounded(high, n)}"
+
+
+def beside(value: float, width: float) -> str:
+    """A value to a last digit below an interval's width, with two digits at least, five at most."""
+    digits = 2
+    if value and 0 < width < inf:
+        digits = floor(log10(abs(value))) - floor(log10(width)) + 1
+    return _rounded(value, min(max(digits, 2), 5))
 
 
 def duration(seconds: float) -> str:

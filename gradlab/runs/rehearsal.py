@@ -25,7 +25,7 @@ from gradlab.statistics.number import Number, decide
 from gradlab.statistics.over_groups import mean_interval, mean_interval_at
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.codec import scalar, stored
-from gradlab.wording import signed, two
+from gradlab.wording import beside, signed
 
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
@@ -128,10 +128,10 @@ class Rehearsal:
         """How many starts the returns are of."""
         return int(self.size.sum())
 
-    @property
-    def present(self) -> str:
-        """The present policy's return from the same starts, of which the changes are."""
-        return signed(two(float(self.before.sum()) / self.judges))
+    def present(self, change: Number) -> str:
+        """The present policy's return from the same starts, to the digits of a change of it."""
+        mean = float(self.before.sum()) / self.judges
+        return signed(beside(mean, change.high - change.low))
 
     @property
     def best(self) -> Peak | None:

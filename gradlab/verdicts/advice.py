@@ -78,7 +78,7 @@ def believed(facts: Facts) -> Facts:
         return facts
     nothing: dict[Cell, Number] = {}
     facts = replace(
-        facts, gains=nothing, batch_gains=nothing, best=None, chosen=None, beyond=None
+        facts, gains=nothing, batch_gains=nothing, best=None, chosen=None, beyond={}
     )  # fmt: skip
     if not facts.void:
         return facts

@@ -382,9 +382,9 @@ def _to_train(
     }
     identity, config = choice.identities[name], profile.config
     followed = identity.systems == ("model", "model") and identity.actions in rows and h
-    if not (start and followed) or trimming(config) or config.get("entropy", 0.0):
+    if not (start and (followed or identity.data)) or trimming(config) or config.get("entropy"):
         return ""
-    row, options = rows[identity.actions].split(" ", 1)
+    row, options = rows["first" if identity.data else identity.actions].split(" ", 1)
     rehearsed, rate, length = profile.rehearsal, _CAREFUL, ""
     if advice is not None and advice.updates is not None and rehearsed is not None:
         length = f" --iterations {advice.updates}"
@@ -515,8 +515,11 @@ def chosen(
         # What the report says, with the sentences of the choice.
         read = facts(profile)
         advice = advise(read)
-        cell, rest = advice.cell, (*_farther(choice, advice, profile), *first.rest)
-        first = replace(recommendation(read), figure=None, rest=rest)
+        cell, told = advice.cell, recommendation(read)
+        beyond = {each.about for each in told.rest}  # than the recommended, not the largest gain
+        rest = tuple(each for each in first.rest if each.about not in beyond)
+        rest = (*_farther(choice, advice, profile), *told.rest, *rest)
+        first = replace(told, figure=None, rest=rest)
     command = "" if cell is None else _to_train(choice, cell, profile, start, advice)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]
     why = "" if command or cell is None else _FOLLOWS if start else _BEGINS

@@ -3,7 +3,7 @@
     gain        of one small step along each gradient, to first order, with its interval
     realised    the same steps taken, on fresh starts
     own         the gradients that compete (`runs.competing`): the user's choice is among these
-    beyond      a better one that needs the simulator's states
+    beyond      better ones that need the simulator's states
     kept        their cells that may have the largest gain (`statistics.selection`)
 
 Without a truth the realised changes of the return take the place of gains.
@@ -12,7 +12,7 @@ Without a truth the realised changes of the return take the place of gains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,8 +46,8 @@ class Facts:
         best: the own cell of largest gain; kept: own cells that may be best, `best` among them.
         chosen: the gain of the best one, with an interval that holds in 95% although it was chosen
             for its estimate.
-        beyond: the cell of largest gain that needs the simulator's states, where it is shown to
-            gain notably more than `best`.
+        beyond: of own cells the one of largest gain that needs the simulator's states, where it is
+            shown to gain notably more than they.
         carried: share of the truth's square that 1% of the starts carry, where that is too much.
         wanted: further starts that would make an imprecise truth precise; 0: none, or not known.
         realised: None where no steps were taken; disagreements: steps whose realised gain is not
@@ -79,7 +79,7 @@ class Facts:
     disagreements: tuple[Disagreement, ...]
     failed: tuple[str, ...]
     void: tuple[str, ...] = ()
-    beyond: Cell | None = None
+    beyond: Mapping[Cell, Cell] = field(default_factory=dict)
     carried: float = 0.0
     wanted: int = 0
     premise: str = ""
@@ -166,14 +166,16 @@ def facts(profile: Profile) -> Facts:
     ranks = largest(estimates) if enough else None
     best = None if ranks is None else best_shown(gains, cells)
     chosen = None
-    beyond = None
+    beyond: dict[Cell, Cell] = {}
     if ranks is not None and best is not None:
         chosen = chosen_gain(gains[best], estimates, ranks.kept, cells.index(best))
         names = needs_states(profile.identities)
         others = [cell for cell in gains if cell[0] in names]
-        beyond = better_beyond(
-            best, others, lambda each: profile.estimate(each[0], "gain", each[1])
-        )
+        better = {
+            own: better_beyond(own, others, lambda each: profile.estimate(each[0], "gain", each[1]))
+            for own in cells
+        }
+        beyond = {own: cell for own, cell in better.items() if cell is not None}
     void = failed_premises(profile.sanity)
     if "stabilising policy" in str(profile.config.get("networks", "")):
         rests = "set reference_state= of the task to where it should rest, or give --policy"

@@ -368,24 +368,25 @@ def make(push: float = 0.3): return replace(task(push=push), discount=0.97)
 """
 
 
+@pytest.mark.parametrize(("followed", "row"), [(BEST, "n-step-adp"), (CRITIC, "mpg-v2")])
 def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
-    tmp_path, monkeypatch, capsys
+    followed, row, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(TRAINED)
     checkpoint.save(Policy(2, 1, hidden=(8,)), "mine.safetensors")
     checkpoint.save(QCritic(2, 1, hidden=(8,)), "run.critic.safetensors")
     command = "gradlab measure --batch 32 own.py:make --set push=0.2 --policy mine.safetensors"
-    told = rehearsed({BEST: RISES, CRITIC: FALLS})
+    told = rehearsed({BEST: FALLS, CRITIC: FALLS} | {followed: RISES})
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told)
     config = profile.config | {"command": command, "termination": "mask", "batch": 32}
     dataclasses.replace(profile, config=config).save("run.h5")
     assert main(["choose", "run.h5", "--json"]) == 0
     words = shlex.split(json.loads(capsys.readouterr().out)["train"])
     given = dict(pairwise(words))
-    assert words[:4] == ["gradlab", "train", "n-step-adp", "own.py:make"]
+    assert words[:4] == ["gradlab", "train", row, "own.py:make"]
     assert given["--set"] == "push=0.2" and given["--batch"] == "32"
-    assert given["--termination"] == "mask" and given["--horizons"] == str(BEST[1])
+    assert given["--termination"] == "mask" and given["--horizons"] == str(followed[1])
     assert (given["--iterations"], given["--policy-rate"]) == ("25", "0.001")
     assert main([*words[1:], "--warmup", "40", "--no-report", "--output", "trained.h5"]) == 0
     assert "25 iterations" in capsys.readouterr().out

@@ -64,7 +64,7 @@ def decisions(profile, called):
         "own": [ours[name] for name in found.own],
         "best": back([found.best]),
         "kept": back(found.kept),
-        "beyond": back([found.beyond]) if found.beyond else None,
+        "beyond": back([found.beyond[found.best]]) if found.best in found.beyond else None,
         "stepped": back(found.realised.stepped),
         "losses": losses(found, found.best),
         "light": screen.light,

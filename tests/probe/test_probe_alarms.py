@@ -242,6 +242,6 @@ def test_a_gradient_is_the_simulators_where_there_is_no_model(prior):
     row = measured(variance=variance, kept_high=3, **EXPONENTIAL)
     found = examine("measured", AlarmEvidence([row], 1, ("0.weight",)))
     told = {alarm.kind: alarm.message for alarm in found}
-    whose = "the model gradient" if prior else "the gradient through the true dynamics"
+    whose = f"the {'model' if prior else 'simulator'} gradient (first action)"
     for kind in ("variance doubling time", "worse than without a model"):
         assert whose in told[kind] and ("model gradient" in told[kind]) is prior

@@ -319,7 +319,7 @@ def test_the_page_and_the_document_say_the_same(files, tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == str(page)
     text = re.sub("<[^>]+>", "", page.read_text())
-    assert "better lowers the mean squared error of the model gradient" in text
+    assert "better lowers the mean squared error of the model gradient (first action)" in text
     assert any("better lowers" in each["text"] for each in document["verdict"])
     rows = pd.DataFrame(document["table"])
     assert set(rows["quantity"]) >= {"mse", "bias2", "variance", "cosine"}

@@ -39,7 +39,10 @@ def source_text(attribution):
 def test_the_advice_is_the_replacement_and_the_largest_share_is_named_with_its_entry():
     text = source_text(attribution({"B": 0.8, "states": 0.06, "A": 0.14}))
     assert text.startswith("Fix the model's derivatives first: with the true ∂f/∂a the squared b")
-    assert "of the model gradient at h = 5 falls by 80% (CI 78% to 82%). 80% (CI 78% to" in text
+    assert (
+        "of the model gradient (first action) at h = 5 falls by 80% (CI 78% to 82%). 80% (CI 78% to"
+        in text
+    )
     assert "of it comes from ∂f/∂a, mostly yaw rate by steer (72%" in text
     assert text.endswith("errors of states make 6% (CI 4% to 8%) (N = 256).")
 
@@ -96,7 +99,7 @@ def test_a_bias_lost_in_noise_has_no_source():
     total = part("total", 0.1, 0.5)
     (sentence,) = source(FLAT, attribution({"B": 0.1}, total=total, lost=True), "model")
     assert not sentence.decided
-    assert "The squared bias of the model gradient at h = 5" in sentence.text
+    assert "The squared bias of the model gradient (first action) at h = 5" in sentence.text
     assert "not distinguishable from zero (0.1, CI -0.4 to 0.6, N = 256)" in sentence.text
 
 

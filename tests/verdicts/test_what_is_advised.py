@@ -15,7 +15,7 @@ from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.screen import NUMBERS, WORDS, counted
 from tests.runs.planted_gains import planted as steps
 from tests.runs.planted_gains import planted_jumps
-from tests.verdicts.test_recommendation import PAPER, planted
+from tests.verdicts.test_recommendation import PAPER, planted, screen
 
 BEST, SHORT, CRITIC = ("model_all", 5), ("model_all", 1), ("data", 0)
 LENGTHS = (1, 2, 5, 10, 25)
@@ -65,6 +65,32 @@ def test_a_light_is_green_where_a_step_was_taken_and_raised_the_return():
     assert advise(found).cell is None
     screen = recommendation(found)
     assert screen.light == "none" and screen.headline.startswith("Keep the current policy")
+
+
+def test_what_gains_more_with_the_simulators_states_is_compared_with_the_recommended_gradient():
+    """Not with the largest gain of one step, which is as good and is not recommended."""
+    gains = {
+        "data": [0.1], "model": [0.1, 0.6, 0.7, 0.8, 0.9, 0.91],
+        "model_all": [0.1, 0.78, 0.7, 0.6, 0.5, 0.5], "mixed_all": [0.1, 0.5, 0.6, 0.93, 0.9, 0.9],
+    }  # fmt: skip
+    for cell, said in ((SHORT, True), (("model", 5), False)):
+        told = _once({SHORT: (1, 2, 3, 4, 5), ("model", 5): (1, 2, 3, 4, 5), cell: RISES}, 0.5, 32)
+        profile = replace(planted(gains, se=0.003), rehearsal=told)
+        read, explained = facts(profile), chosen(profile)[1]
+        assert advise(read).cell == cell and read.best == ("model", 5)
+        sentences = [each.text for each in explained.rest if each.about == "beyond"]
+        assert len(sentences) == said and all("(mixed, BPTT), 3 steps" in x for x in sentences)
+        assert "simulator states" not in explained.headline  # no room
+    del gains["data"], gains["model"]
+    assert "With simulator states (mixed, BPTT), 3 steps gain 93%." in screen(gains).headline
+
+
+def test_a_gain_with_an_exact_model_is_said_only_where_it_is_larger():
+    own = {"data": [0.1], "model_all": [0.1, 0.6, 0.5, 0.5, 0.5, 0.5]}
+    for exact, said in ((0.64, True), (0.58, False)):
+        gains = {**own, "mixed_all": [0.1] + [exact] * 5, "true_dynamics_all": [0.1] + [exact] * 5}
+        text = recommendation(read(gains, se=0.02)).headline
+        assert "The critic costs most" in text and ("fixing only the model" in text) == said
 
 
 @pytest.mark.parametrize(
@@ -187,9 +213,12 @@ def test_horizons_whose_step_lowered_the_return_are_said_where_no_gain_is_known(
 
 
 def test_a_rehearsed_change_stands_beside_the_return_that_it_is_of():
-    told = replace(rehearsed({BEST: RISES, CRITIC: FALLS}), before=np.full(32, -29.9))
-    numbers = recommendation(read(realised=RAISED, rehearsal=told)).numbers
-    assert any("change of the return (−30 before) after 25" in each.label for each in numbers)
+    """To digits that show a change of that size."""
+    for before, said in ((-29.9, "−29.9"), (-1234.4, "−1234.4"), (0.01, "0.01")):
+        told = replace(rehearsed({BEST: RISES, CRITIC: FALLS}), before=np.full(32, before))
+        numbers = recommendation(read(realised=RAISED, rehearsal=told)).numbers
+        label = f"change of the return ({said} before) after 25"
+        assert any(label in each.label for each in numbers)
 
 
 @pytest.mark.parametrize("step", [0.05, 0.0])

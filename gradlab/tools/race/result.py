@@ -120,7 +120,7 @@ class Race:
         alone = alone and own is not None and own.actions == "all"
         critic = " (the critic alone at the start states)" if alone else ""
         text = f"Follow {self.called(name)}{critic} for {made}{more}: the return of "
-        text += f"{self.results.present} rises by {with_interval(*best.gain.estimate)}."
+        text += f"{self.results.present(best.gain)} rises by {with_interval(*best.gain.estimate)}."
         others = [self.called(other) for other in self.may_be_best() if other != name]
         return f"{text} Not excluded: {listed(others, _SHOWN)}." if others else text
 

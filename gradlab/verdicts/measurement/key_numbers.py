@@ -62,8 +62,9 @@ def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
             alone = f"Fixing only the model lowers the gain to {share(left.clipped)}."
             short = "Fix the critic, not the model alone."
             return HeadlinePart(f"Fix the critic. {alone}", short, _RANK)
-        text = f"The critic costs most: the exact model alone gives {share(left.clipped)}."
-        return HeadlinePart(text, "The critic costs most.", _RANK)
+        short = "The critic costs most."
+        model = f"{short[:-1]}: fixing only the model gives {share(left.clipped)}."
+        return HeadlinePart(model if left.clipped > best.clipped else short, short, _RANK)
     what = _jointly(before, cause)
     points = f"+{100 * (reached - best.clipped):.0f} points"
     return HeadlinePart(f"Fix {what} first: {points}.", f"Fix {what} first.", _RANK)
@@ -158,7 +159,8 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     if peak is None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
-    label = f"change of the return ({rehearsed.present} before) after {updates(peak.updates)} "
+    before = rehearsed.present(peak.gain)
+    label = f"change of the return ({before} before) after {updates(peak.updates)} "
     label += f"({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):

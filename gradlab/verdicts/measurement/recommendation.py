@@ -30,6 +30,7 @@ from gradlab.wording import (
     cosine,
     duration,
     horizons,
+    label,
     rounded_up,
     stepping,
     steps,
@@ -114,10 +115,12 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
         passing,
         _harmful(facts, cell),
         _critic(facts, cell),
-        HeadlinePart(_beyond(facts), "", 9),
+        HeadlinePart(_beyond(facts, cell), "", 9),
         first_to_fix(facts, cell),
     )
     numbers = key_numbers.of_use(facts, cell)
+    if more := _beyond(facts, cell, ends=True):
+        rest = (Sentence("beyond", True, f"{more[:-1]}; it does not compete."), *rest)
     return Screen(_fitted(parts, sure), advice.light, sure, numbers, _figure(facts), rest)
 
 
@@ -228,13 +231,14 @@ def _jump(facts: Facts) -> HeadlinePart:
     return HeadlinePart(text.replace("-", "−"), short, 1)
 
 
-def _beyond(facts: Facts) -> str:
-    """The better gradient that needs the simulator's states."""
-    if facts.beyond is None:
+def _beyond(facts: Facts, cell: Cell, ends: bool = False) -> str:
+    """The gradient that needs the simulator's states and gains more than the recommended one."""
+    if cell not in facts.beyond:
         return ""
-    h = facts.beyond[1]
-    gained = share(facts.gains[facts.beyond].clipped)
-    return f"With simulator states (mixed), {steps(h)} gain {gained}."
+    name, h = facts.beyond[cell]
+    who, gain = label(name, facts.identities), facts.gains[name, h]
+    gained = gain_text(gain) if ends else share(gain.clipped)
+    return f"With simulator states ({who}), {steps(h)} gain {gained}."
 
 
 def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
@@ -377,7 +381,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
     """No gradient is shown to raise the return: what is safe meanwhile, and the best guess;
     `guessed` has that beside a true gradient that is not precise."""
     figure = _figure(facts)
-    which = "no gradient" if facts.beyond is None else "no model-based gradient"
+    which = "no model-based gradient" if facts.best in facts.beyond else "no gradient"
     safe = f"Keep the current policy: {which} is shown to raise the return."
     rehearsed = facts.rehearsal
     if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
@@ -421,7 +425,9 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
     if facts.chosen.high < 0:
         modelled = any("model" in facts.identities[each].systems for each in facts.own)
         what = "the critic and the model" if modelled else "the critic"
-        text = f"{safe} All of them lower it. Fix {what} first. {_beyond(facts)}".rstrip()
+        text = (
+            f"{safe} All of them lower it. Fix {what} first. {_beyond(facts, facts.best)}".rstrip()
+        )
         sure = "sure: every interval is below 0"
         return Screen(text, "none", sure, numbers, figure, rest)
     if facts.chosen.low > 0:  # in one small step, and not by its own updates
@@ -462,7 +468,7 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
         _jump(facts),
         HeadlinePart(lowered, "", 4),
         HeadlinePart("" if facts.carried else f"Best guess: {guess}{gain}.", "", 3),
-        HeadlinePart("" if facts.uncertain else _beyond(facts), "", 5),
+        HeadlinePart("" if facts.uncertain else _beyond(facts, facts.best), "", 5),
     )
     sure = "undecided: the best guess may raise or lower it"
     sure += _more(facts, decide(facts.chosen, 0.0).more)
