@@ -257,10 +257,13 @@ class LearnedSystem:
 
     def _by_member(self, noise: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Members and the rows that their noise gives them."""
+        if self.member_column is None:
+            yield self.chosen[0], torch.arange(len(noise), device=noise.device)
+            return
         uniform = noise[:, -1].detach()
         if not bool(((uniform >= 0) & (uniform <= 1)).all()):
             raise InputError(
-                f"noise column {self.noise_dim - 1} chooses the member: expected numbers in [0, 1)"
+                f"noise column {self.member_column} chooses the member: expected numbers in [0, 1)"
             )
         # In float32 a draw may round to 1.
         index = (uniform * len(self.chosen)).long().clamp_max(len(self.chosen) - 1)

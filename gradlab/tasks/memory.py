@@ -212,6 +212,7 @@ class SystemWithMemory:
 
     sample_noise = inner("sample_noise")
     noise_dim = inner("noise_dim")
+    member_column = inner("member_column")
     differentiable = inner("differentiable")
     linearization_price = inner("linearization_price")
 

@@ -26,7 +26,7 @@ from gradlab.training.algorithms import Algorithm
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import FRESH, check_fits, networks, usable_device
 from gradlab.training.members import Acting, Network, stacked, unstacked
-from gradlab.training.models.seed_models import Model, simulator_slopes
+from gradlab.training.models.seed_models import Model, of_prior, simulator_slopes
 from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon
 from gradlab.training.parts.context import (
     Context,
@@ -129,7 +129,7 @@ class Learner:
         )
         self.valuing = Valuing(algorithm.target.kind, algorithm.critics, self.objective)
         self.target_policy, self.target_critic = self.copies()
-        self.model: Model | None = None if algorithm.model is not None else task.prior
+        self.model: Model | None = None if algorithm.model else of_prior(task.prior)
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
         steering = algorithm.weights
         self.rehearsed = isinstance(steering, Steered) and steering.by == "rehearse"

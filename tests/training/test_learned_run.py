@@ -10,12 +10,16 @@ import torch
 import gradlab
 from gradlab.data.noise import stream
 from gradlab.networks import checkpoint, spectral
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
+from gradlab.training.settings import Settings
+from tests.training import small_runs
 from tests.training.small_runs import same_tables, stopped
 
 SMALL = dict(
@@ -154,3 +158,53 @@ def test_held_networks_have_norm_one_and_are_kept_with_plain_weights(whole):
     layers = spectral.norms(checkpoint.load(folder / "seed0-prediction.safetensors"))
     np.testing.assert_allclose(layers[0].values, 1, rtol=1e-5)
     assert not any(layer.normalised for layer in layers)
+
+
+def given(noisy):
+    """The small world with three members of its own as its model, and no noise where not noisy."""
+    whole = GaussianEnsemble(3, 2, 3, (8,), reward=True).double().requires_grad_(False)
+
+    def still(state, action):
+        return push(state, action, 0.0)
+
+    chosen = task(LearnedSystem(whole))
+    return chosen if noisy else replace(chosen, simulator=from_function(still, 3, 2)), whole
+
+
+def test_a_given_ensembles_rows_are_those_of_its_members_in_equal_shares():
+    chosen, whole = given(noisy=True)
+    model = Learner(row(None), chosen, Settings(precision="float64")).model
+    generator = torch.Generator().manual_seed(1)
+    draw = (torch.randn(6000, k, generator=generator, dtype=torch.float64) for k in (3, 2, 5))
+    state, action, noise = draw
+    assert model.noise_dim == 5
+    after, reward, _ = model.step(state, action, noise)
+    every = predict(whole.numbers(state), torch.cat([state, action], dim=1))
+    wanted = every.mean + every.std * noise[:, :4]
+    made = torch.cat([after, reward[:, None]], dim=1)
+    member, at = torch.where((made - wanted).abs().amax(dim=2) < 1e-9)
+    assert at.sort().values.tolist() == list(range(6000))
+    shares = member.bincount() / 6000
+    assert (shares - 1 / 3).abs().max() < 0.025  # four deviations
+    edge = noise[at[member == 0], 4].max()  # the draws below Φ⁻¹(1/3) are the first member's
+    assert edge == pytest.approx(-0.4307, abs=0.01)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "svg", "rp-dp"])
+def test_training_rolls_through_every_member_of_a_given_ensemble(
+    monkeypatch, tmp_path, name, noisy
+):
+    chosen, whole = given(noisy)
+    asked, numbers = [], whole.numbers
+
+    def seen(like, members=None):
+        asked.append(tuple(members))
+        return numbers(like, members)
+
+    monkeypatch.setattr(whole, "numbers", seen)
+    few = replace(small_runs.row(name), model=None)
+    train(few, chosen, tmp_path / "run.h5", **SMALL | {"iterations": 10}, seeds=2)
+    assert {(0,), (1,), (2,)} <= set(asked)
+    counts = [asked.count((member,)) for member in range(3)]
+    assert min(counts) > 0.9 * max(counts) and min(counts) >= 10

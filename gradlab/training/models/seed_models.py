@@ -114,6 +114,29 @@ class SeedTwoModels:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class GivenEnsemble:
+    """A system whose last column of noise chooses its member, for noise that is all normal."""
+
+    system: System
+    deals: ClassVar[int] = 1
+
+    @property
+    def noise_dim(self) -> int:
+        return self.system.noise_dim
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        if noise is not None:  # Φ of a normal number is uniform
+            noise = torch.cat([noise[:, :-1], torch.special.ndtr(noise[:, -1:])], dim=1)
+        return self.system.step(state, action, noise)
+
+
+def of_prior(prior: System | None) -> Model | None:
+    """The task's model, for noise that is all normal."""
+    chosen = getattr(prior, "member_column", None) is not None
+    return GivenEnsemble(prior) if prior is not None and chosen else prior
+
+
 def ensemble_of(model: Model | None) -> SeedModels:
     """The ensemble that makes a learned model's states."""
     prediction = model.prediction if isinstance(model, SeedTwoModels) else model
