@@ -84,6 +84,10 @@ PREDICTORS: Mapping[str, Predictor] = {
     "followed 5": followed_five,
     "signal-to-noise": snr,
 }
+BY_COST = (  # what a predictor needs: nothing, a batch, an update, five and more of them
+    "fixed", "signal-to-noise", "gain", "rehearsed 5", "followed 5", "rehearsed 25",
+    "rehearsed 100",
+)  # fmt: skip
 
 
 def groups(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
@@ -147,7 +151,8 @@ def interval(values: NDArray[np.float64], clusters: Sequence[object]) -> tuple[f
 
 
 def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFrame:
-    """One row per length and predictor: mean regret, its interval, its difference to gain's.
+    """One row per length and predictor: mean regret, its interval, its difference to gain's, and
+    whether it is tied with the smallest (the paired difference's interval contains 0).
 
     Args:
         best: the fixed estimator of each length.
@@ -164,16 +169,18 @@ def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFr
             },
             f"fixed: {name}": fixed(name), "chance": None,
         }  # fmt: skip
-        of_gain = np.array([regret(cells, updates, gain) for cells in found.values()])
-        for each, predictor in every.items():
-            own = np.array([regret(cells, updates, predictor) for cells in found.values()])
+        left = {each: np.array([regret(cells, updates, predictor) for cells in found.values()])
+                for each, predictor in every.items()}  # fmt: skip
+        smallest = min(left, key=lambda each: np.nanmean(left[each]))
+        for each, own in left.items():
             mean, low, high = interval(own, clusters)
-            less, less_low, less_high = interval(own - of_gain, clusters)
+            less, less_low, less_high = interval(own - left["gain"], clusters)
+            tied = not interval(own - left[smallest], clusters)[1] > 0
             rows.append(
                 {
                     "updates": updates, "predictor": each, "regret": mean, "low": low, "high": high,
                     "less gain": less, "less low": less_low, "less high": less_high,
-                    "groups": int(np.isfinite(own).sum()),
+                    "groups": int(np.isfinite(own).sum()), "tied": tied,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
@@ -213,22 +220,24 @@ def drawn(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def rule(choose: pd.DataFrame, updates: int) -> str:
+    """The cheapest of the predictors that are tied with the smallest mean regret."""
+    rows = choose[(choose["updates"] == updates) & choose["tied"]]
+    names = {name.split(":")[0]: str(name) for name in rows["predictor"]}
+    return next(names[each] for each in BY_COST if each in names)
+
+
 def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
     """The rule by the tasks to choose on, and what the others say of it."""
     lines = []
     for updates in (25, 100):
-        rows = choose[choose["updates"] == updates]
-        rule = str(rows.loc[rows["regret"].idxmin(), "predictor"])
-        there = judge[(judge["updates"] == updates) & (judge["predictor"] == rule)]
-        if there.empty:
-            lines.append(f"K = {updates}: {rule} is not among the predictors judged: undecided")
-            continue
-        row = there.iloc[0]
+        chosen = rule(choose, updates)
+        row = judge[(judge["updates"] == updates) & (judge["predictor"] == chosen)].iloc[0]
         word = (
             "holds" if row["less high"] < 0 else "refuted" if row["less low"] > 0 else "undecided"
         )
         lines.append(
-            f"K = {updates}: {rule}, regret {row['regret']:.2f}, "
+            f"K = {updates}: {chosen}, regret {row['regret']:.2f}, "
             f"less gain's {row['less gain']:+.2f} [{row['less low']:+.2f}, "
             f"{row['less high']:+.2f}] in {row['groups']} groups: {word}"
         )
@@ -260,6 +269,9 @@ def written(
         ),
     ]
     put(page, "regret", "\n".join(lines))
+    rules = "; ".join(f"after {k} updates, {_backed(rule(table, k))}" for k in (25, 100))
+    put(page, "rule", f"**The rule**, the cheapest of those tied with the smallest mean regret: "
+        f"{rules}.")  # fmt: skip
     words = "; ".join(
         f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}] after {row.updates}"
         for row in lasts.itertuples()
@@ -278,6 +290,11 @@ def written(
         f"{3600 * hours / count:.0f} s each; cells know nothing of each other, so that as many "
         "workers as there are groups share them (`gradlab board --workers N`, or `--ray`).",
     )
+
+
+def _backed(predictor: str) -> str:
+    kind, _, name = predictor.partition(": ")
+    return f"the {kind} estimator `{name}`" if name else predictor
 
 
 def _ends(row: Mapping[str, float]) -> str:

@@ -224,17 +224,31 @@ def test_regret_is_the_share_of_the_best_that_a_predictor_leaves() -> None:
 
 def test_the_rule_that_was_chosen_is_judged_on_other_tasks() -> None:
     ends = {25: (-0.6, -0.2), 100: (-0.3, 0.1)}
+    worth = (("gain", 0.5, False), ("rehearsed 25", 0.1, True), ("rehearsed 5", 0.2, True))
     choose = pd.DataFrame(
-        [(k, name, r, 9) for k in ends for name, r in (("rehearsed 5", 0.1), ("gain", 0.5))],
-        columns=["updates", "predictor", "regret", "groups"],
+        [(k, *each) for k in ends for each in worth],
+        columns=["updates", "predictor", "regret", "tied"],
     )
     judged = pd.DataFrame(
-        [(k, "rehearsed 5", 0.1, 9, -0.4, low, high) for k, (low, high) in ends.items()],
-        columns=[*choose.columns, "less gain", "less low", "less high"],
+        [(k, "rehearsed 5", 0.1, -0.4, low, high, 9) for k, (low, high) in ends.items()],
+        columns=[*choose.columns[:3], "less gain", "less low", "less high", "groups"],
     )
     first, second = lasting.verdict(choose, judged).splitlines()
     assert first.startswith("K = 25: rehearsed 5") and first.endswith("holds")
     assert second.endswith("undecided")
+
+
+def test_predictors_that_the_groups_do_not_tell_apart_are_tied() -> None:
+    found = {}
+    for seed in range(30):  # the first's gain is larger, and each ends higher in half of the groups
+        ends = (1.0, 0.5) if seed % 2 else (0.5, 1.0)
+        good, other = planted("a", 3.0, ends[0], 0.1, 0.1), planted("b", 1.0, ends[1], 0.1, 0.2)
+        found[Group("t", "early", seed)] = cells(good, other, planted("worse", 2.0, -1.0, -2, 0.0))
+    table = lasting.compared(found, dict.fromkeys(lasting.LENGTHS, "worse")).set_index("predictor")
+    rows = table[table["updates"] == 25]
+    assert rows.loc["gain", "tied"] and rows.loc["rehearsed 5", "tied"]
+    assert not rows.loc["fixed: worse", "tied"] and not rows.loc["chance", "tied"]
+    assert lasting.rule(rows.reset_index(), 25) == "signal-to-noise"  # as gain, at a batch's cost
 
 
 def test_the_simulators_gradient_brings_what_it_promises_where_nothing_touches(monkeypatch):
