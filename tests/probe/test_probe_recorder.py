@@ -97,13 +97,18 @@ def probed() -> tuple[gradlab.Probe, list[Row], Callable[[], None]]:
     return probe, rows, update
 
 
-def told(rows: list[Row], probe: gradlab.Probe, update: Callable[[], None]) -> list[str]:
-    """Alarms after batches of these rows."""
+def told(
+    rows: list[Row], probe: gradlab.Probe, update: Callable[[], None],
+    drawn: Callable[[Any, Any], Any] = lambda reward, rng: reward,
+) -> list[str]:  # fmt: skip
+    """Alarms after batches of these rows; `drawn`: what a loop makes of a batch's rewards."""
     rng = np.random.default_rng(1)
     for _ in range(100):
         batch = [rows[k] for k in rng.integers(0, len(rows), 64)]
         names = [name for name in batch[0] if name != "truncated"]
-        probe.batch(**{n: torch.as_tensor(np.array([r[n] for r in batch])) for n in names})
+        columns = {name: np.array([row[name] for row in batch]) for name in names}
+        columns["reward"] = drawn(columns["reward"], rng)
+        probe.batch(**{name: torch.as_tensor(each) for name, each in columns.items()})
         update()
     return [alarm.message for alarm in probe.alarms if alarm.kind == KIND]
 
@@ -374,6 +379,93 @@ def test_sound_storage_is_not_accused(way):
     states = {name: row["state"] for name, row in answers(log).items()}
     assert states["terminations are stored"] == states["actions are stored as sent"] == "sound"
     assert states["episodes end with their last observation"] == "sound"
+
+
+class Shaped(Walk):
+    """Pays 1 at its end alone."""
+
+    def step(self, action: Any) -> Any:
+        after, _, ended, *rest = super().step(action)
+        return after, float(ended), ended, *rest
+
+
+def shaped(row: Row) -> Row:
+    """r + γ Φ(s′) − Φ(s), Φ = 5 s₁: much more than what is paid."""
+    ahead = 0.0 if over(row) else float(row["next_observation"][0])
+    return {"reward": row["reward"] + 5 * (0.9 * ahead - float(row["observation"][0]))}
+
+
+def running(rows: list[Row]) -> list[Row]:
+    """Divided by the deviation so far, as they are stored."""
+    paid = np.array([row["reward"] for row in rows])
+    return [r | {"reward": r["reward"] / (paid[: k + 2].std() + 0.1)} for k, r in enumerate(rows)]
+
+
+def several(rows: list[Row]) -> list[Row]:
+    """Sums of three rewards, without the observations that follow."""
+    paid = np.array([row["reward"] for row in rows] + [0.0, 0.0])
+    summed = [r | {"reward": paid[k : k + 3].sum()} for k, r in enumerate(rows)]
+    return [{n: x for n, x in r.items() if n != "next_observation"} for r in summed]
+
+
+# What a sound loop makes of the rewards that were paid, whether that is as paid, and a word of it.
+REWARDS: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str]] = {
+    "as paid": (lambda rows: rows, "sound", "0 of"),
+    "scaled": (lambda rows: [r | {"reward": 0.1 * r["reward"]} for r in rows], "sound", "scaled"),
+    "clipped": (
+        lambda rows: [r | {"reward": np.clip(r["reward"], 0.5, 1.0)} for r in rows], "sound",
+        "clipped",
+    ),
+    "signs": (lambda rows: [r | {"reward": np.sign(r["reward"])} for r in rows], "sound", "rising"),
+    "normalised": (running, "sound", "normalised"),
+    "several": (several, "open", "by none of the known ways"),
+    "shaped": (lambda rows: [r | shaped(r) for r in rows], "open", "by none of the known ways"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("env", [Walk, Shaped])
+@pytest.mark.parametrize("form", REWARDS)
+def test_rewards_that_a_loop_transforms_are_no_alarm(form, env):
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(env()))
+    stored, state, word = REWARDS[form]
+    assert not told(stored(rows), probe, update)
+    probe.close()
+    found = answers(log)["rewards are stored as paid"]
+    if env is Walk:
+        assert found["state"] == state and word in found["proof"]
+    assert found["state"] != "fault"
+
+
+@pytest.mark.parametrize("env", [Walk, Shaped])
+@pytest.mark.parametrize(
+    "drawn, words",
+    [
+        (lambda reward, rng: rng.standard_normal(len(reward)), "nothing in common"),
+        (lambda reward, rng: rng.permutation(reward), "for other steps"),
+        (lambda reward, rng: reward * 0.1 + 0.5 * rng.permutation(reward), "as paid"),
+    ],
+)
+def test_rewards_of_other_rows_and_of_none_are_never_as_paid(drawn, words, env):
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(env()))
+    found = told(rows, probe, update, drawn)
+    probe.close()
+    answer = answers(log)["rewards are stored as paid"]
+    assert answer["state"] in ("fault", "open") and " 0 of" not in answer["proof"]
+    if env is Walk and words != "as paid":
+        assert answer["state"] == "fault" and all(words in each for each in found) and found
+
+
+def test_noise_in_a_few_rewards_is_amber():
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    rng = np.random.default_rng(3)
+    wrong = [r | ({"reward": rng.normal()} if k % 10 == 0 else {}) for k, r in enumerate(rows)]
+    assert not told(wrong, probe, update)
+    probe.close()
+    found = answers(log)["rewards are stored as paid"]
+    assert found["state"] == "open" and "by none of the known ways" in found["proof"]
 
 
 def test_rows_that_end_an_episode_are_counted_where_a_check_leaves_them_out():

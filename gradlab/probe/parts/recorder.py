@@ -284,6 +284,13 @@ class Ring:
         self._file()
         return self._reward[places]
 
+    def pays(self, rewards: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of them some recorded step paid, where most steps paid a number of their own."""
+        self._file()
+        known = np.unique(self._reward[: min(self._count, self.size)].astype(np.float32))
+        own = 2 * len(known) > min(self._count, self.size)
+        return np.isin(rewards.astype(np.float32), known) & own
+
     def actions(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
         """[K, da]"""
         self._file()

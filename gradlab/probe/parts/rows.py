@@ -1,6 +1,6 @@
 """Rows of the replay against what was recorded around the environment.
 
-    rewards     correlation of the stored with the paid one     −1: flipped; 0: lost; or late
+    rewards     what the paid ones explain of the stored        flipped, lost, late, unrelated
     next        the observation after the step                  the first, another's, the reset's
     ends        terminated and truncated of ended steps         lost, or a time limit as an end
     actions     what was stored against what was sent           up to a clip or the limits' scale
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import STORED as KIND
+from gradlab.probe.parts.paid import Unexplained, explained
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 if TYPE_CHECKING:
@@ -177,16 +178,18 @@ class Rows:
         limit = f"{'a tenth' if most == _MIXED else 'half'} of the newest {NEWEST * self.least}"
         left = f"; {self._left:,} left out, {self.others}" if self._left and self.others else ""
         lately = f", {newest.total():,} of the newest {recent:,}" if every else ""
+        if every and not mistake and "" not in self.words:
+            lately += ", by none of the known ways"
         proof = f"{of} differ{lately}{form} (fault: more than {limit}){left}"
-        if share > most and not mistake:
+        if share > most and not mistake and "" in self.words:
             return off(f"{of} {self.words[mistake]}")
-        if share <= most and scaled and self.beyond >= ENDS:
+        if share <= most and scaled and self.beyond >= ENDS and "apart" in self.words:
             mistake, share = "apart", 1.0
             proof = (
                 f"stored {self.scale}: the actor's loss gives the critic actions beyond ±1 in "
                 f"{self.beyond} looks (fault: {ENDS})"
             )
-        if share > most:
+        if share > most and mistake:
             return CheckAnswer(
                 "fault", proof, share, most, self._looked, KIND, self.words[mistake]
             )  # fmt: skip
@@ -231,29 +234,43 @@ class Drawn:
         return CheckAnswer("fault", proof, self._alike, _REPEATED, self._looks, KIND, words)
 
 
-def _rewards(rows: Matched) -> tuple[int, Mapping[str, int]]:
-    """By the correlation over the batch: a scale or a constant that is added is no fault."""
-    paid, stored = rows.found.reward, rows.reward
-    one = np.ones(len(rows.begun), dtype=bool)
-    if rows.following is not None:  # rows whose next observation is the one after one step
-        known = (rows.following == rows.found.following) | (rows.following == rows.begun)
-        one = known | rows.ended if known.mean() > _HALF else _one_reward(rows)
-    if stored is None or one.sum() < 8 or not paid[one].any():
-        return 0, {}
-    paid, stored, earlier = paid[one], stored[one], rows.found.earlier[one]
-    if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
-        return len(paid), {"lost": len(paid)}
-    varies = np.ptp(paid) > SAME * np.abs(paid).max()
-    close = SAME * np.abs(paid).max()
-    itself = rows.following is not None and np.mean(rows.following == rows.begun) > _HALF
-    if varies and not itself and np.mean(np.abs(stored - paid) <= close) < _HALF:
-        late = np.abs(stored - earlier) <= close
-        if late.mean() > _HALF:
-            return len(paid), {"late": int(late.sum())}
-    a, b = (x - x.mean() if varies else x for x in (paid, stored))
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    flipped = float(a @ b) < -STEEP * size
-    return len(paid), {"flipped": len(paid)} if flipped else {}
+def _rewards() -> _Count:
+    """A scale, a constant that is added, a clip or a running normalisation is no fault."""
+    unexplained = Unexplained()
+
+    def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
+        paid, stored = rows.found.reward, rows.reward
+        one = np.ones(len(rows.begun), dtype=bool)
+        itself = False
+        if rows.following is not None:  # rows whose next observation is the one after one step
+            known = (rows.following == rows.found.following) | (rows.following == rows.begun)
+            one = known | rows.ended if known.mean() > _HALF else _one_reward(rows)
+            itself = bool(np.mean(rows.following == rows.begun) > _HALF)
+        if stored is None or one.sum() < 8 or not paid[one].any():
+            return 0, {}
+        begun, earlier = rows.begun[one], rows.found.earlier[one]
+        paid, stored = paid[one], stored[one]
+        if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
+            return len(paid), {"lost": len(paid)}
+        same, scaled = explained(paid, stored)
+        varies = np.ptp(paid) > SAME * np.abs(paid).max()
+        if same.mean() >= _HALF:
+            differ = int((~same).sum())
+            return len(paid), {"": differ, SCALED: scaled * (len(paid) - differ)}
+        if varies and not itself:
+            late = np.abs(stored - earlier) <= SAME * np.abs(paid).max()
+            if late.mean() > _HALF:
+                return len(paid), {"late": int(late.sum())}
+        a, b = (x - x.mean() if varies else x for x in (paid, stored))
+        if float(a @ b) < -STEEP * float(np.linalg.norm(a) * np.linalg.norm(b)):
+            return len(paid), {"flipped": len(paid)}
+        elsewhere = ~same & rows.ring.pays(stored)
+        if elsewhere.mean() > _HALF and not itself:
+            return len(paid), {"elsewhere": int(elsewhere.sum())}
+        unexplained.take(begun[~same], paid[~same], stored[~same])
+        return len(paid), {"unrelated" * unexplained.unrelated: int((~same).sum())}
+
+    return count
 
 
 def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
@@ -350,14 +367,19 @@ def _one_reward(rows: Matched) -> NDArray[np.bool_]:
 def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
     """All checks of stored rows, for an environment with these limits of actions."""
     return [
-        Rows("rewards are stored as paid", "reward", _rewards, {
+        Rows("rewards are stored as paid", "reward", _rewards(), {
             "flipped": "the stored rewards have the opposite sign of those that the environment "
             "pays: where is the reward negated?",
             "late": "the stored rewards are those of the step before: is the reward stored before "
             "the step is made?",
             "lost": "the stored rewards are nearly 0 where the environment pays: where is the "
             "reward lost?",
-        }),
+            "elsewhere": "the stored rewards are those that the environment paid for other steps: "
+            "are the columns of a row drawn by one and the same index?",
+            "unrelated": "the stored rewards have nothing in common with those that the "
+            "environment paid, and differ when a row is drawn again: are they of the same rows as "
+            "the observations?",
+        }, scale="rising with what was paid: scaled, moved, clipped or normalised"),
         Rows("next observations are those after the step", "next_observation", _next, {
             "equal": "the stored next observation is the observation itself: is `obs = next_obs` "
             "set before the row is stored?",
