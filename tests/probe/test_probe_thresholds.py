@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gradlab.probe import critics
 from gradlab.probe.alarms import catalogue, evidence, gradients, steps, task
-from gradlab.probe.parts import formula, implied, moves, objectives, parts, rows, targets
+from gradlab.probe.parts import formula, implied, moves, objectives, paid, parts, rows, targets
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW
 
 WORDS = {3: "three", 4: "four", 5: "five", 8: "eight", 10: "ten", 16: "sixteen", 60: "sixty"}
@@ -40,6 +40,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
             f"half of the newest {rows.NEWEST * rows.ENOUGH} rows, {rows.ENOUGH} at least "
             f"({rows.NEWEST * rows.ENDS} and {rows.ENDS} of those that end)",
             f"in {rows.ENDS} looks", {0.1: "a tenth"}[rows._MIXED],
+            f"under {paid._PAID}, and under {paid._AGAIN} with", f"{WORDS[int(paid._WIDTH)]} dev",
         ],
         "targets are crossed": [
             f"above {moves._ALONG}", f"under {moves._ASIDE}", f"in {moves._LOOKS} looks",
