@@ -102,7 +102,7 @@ def _warn_if_worse_than_nothing(task: Task, model: System, policy: Policy, seed:
         warnings.warn(
             f"the fitted policy is worse than no action at all by the model's returns: it is a "
             f"linear feedback about {at}. Set reference_state= to where the task should rest, "
-            f"or give --policy",
+            f"or give a policy of your own",
             stacklevel=3,
         )
 
@@ -166,7 +166,7 @@ def _distil(
         if not torch.isfinite(loss):
             raise InputError(
                 f"no policy was given, and none could be made: the fit of a stabilising "
-                f"one diverged at update {update}; pass a policy of your own (--policy)"
+                f"one diverged at update {update}; pass a policy of your own"
             )
         loss.backward()
         optimizer.step()

@@ -170,7 +170,7 @@ def test_a_policy_worse_than_no_action_is_told_at_once(rest):
         policies.stabilising_policy(task)
     said = [str(each.message) for each in told if "worse than no action" in str(each.message)]
     assert len(said) == (rest is None)
-    assert all("reference_state=" in each and "--policy" in each for each in said)
+    assert all("reference_state=" in each and "a policy of your own" in each for each in said)
 
 
 def test_a_fit_that_diverges_is_no_policy(monkeypatch):

@@ -161,7 +161,7 @@ def test_a_precise_truth_that_one_percent_of_the_starts_carry_is_not_reliable(ki
     reference = truth.first if kind == "first" else truth.every
     assert reference.relative_se < 0.25 and reference.concentration > 0.7
     assert truth.status == "imprecise" and not reference.precise
-    assert "not reliable at N = 2048: 1% of the starts carry" in truth.reason
+    assert "not reliable at N = 2,048: 1% of the starts carry" in truth.reason
     short = matched_truth(Setting(system, Sees(), starts, 0.9, 2), kinds=(kind,))
     assert short.status == "cut"
     if kind == "first":

@@ -65,7 +65,7 @@ def test_names_from_a_run_steer_no_terminal_and_nothing_is_told_by_colour_alone(
 def test_once_prints_the_state_and_json_is_one_document(run, capfd):
     assert main(["watch", str(run), "--once"]) == 0
     out, err = capfd.readouterr()
-    assert "final return, 2 seeds" in out and "\x1b" not in out and err == ""
+    assert "final return (undiscounted" in out and "\x1b" not in out and err == ""
     assert max(map(len, out.splitlines())) <= 80
     assert main(["watch", str(run), "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
@@ -119,7 +119,7 @@ def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path, monkeypatch):
     showing.lines(Watcher(path, clock=lambda: now[0]), out, sleep)
     lines = out.getvalue().splitlines()
     assert "has no row yet" in lines[0]
-    assert [line for line in lines if "final return, 2 seeds" in line]
+    assert [line for line in lines if "final return (undiscounted" in line]
     assert "  ! iteration 1: seed 0 diverged" in lines
     assert "the run has ended" in lines[-1]
     first = first_lines(replace(screen_of(path), notice=""))
