@@ -150,7 +150,10 @@ def evaluation_data(
     again = task.starts(TRAJECTORIES * (VISITED // 2), stream(seed, "critic-more-starts"))
     state = torch.cat([again, visits.states[later].flatten(0, 1)])
     if not torch.isfinite(state).all():
-        raise InputError("policy leaves the finite numbers on the simulator: pass a stabler one")
+        raise InputError(
+            "policy leaves the finite numbers on the simulator (if none was given, the fitted one "
+            "does): pass a policy that keeps it bounded, or a task with starts nearer to its rest"
+        )
     return _exploratory(task, policy, state, steps, termination, seed)
 
 
