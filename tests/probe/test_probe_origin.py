@@ -259,8 +259,12 @@ def net(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, 32), nn.Tanh(), nn.Linear(32, outputs))
 
 
-def ppo(fault: str, discrete: bool, trace: float = TRACE) -> dict[str, Any]:
-    """CleanRL's PPO in short, and its check's newest row; critics that tell states apart."""
+def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) -> dict[str, Any]:
+    """CleanRL's PPO in short, and its check's newest row; critics that tell states apart.
+
+    Args:
+        scale: of the actions that the loop sends, cut to the limits of the environment.
+    """
     torch.manual_seed(0)
     name, width = ("CartPole-v1", 2) if discrete else ("Pendulum-v1", 1)
     make = [lambda: gymnasium.make(name)] * 4
@@ -287,6 +291,7 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE) -> dict[str, Any]:
                 pi, value = policy(state), critic(state)[:, 0]
                 action = pi.sample()
             sent = action.numpy() if discrete else action[:, None].numpy()
+            sent = sent if scale == 1.0 else np.clip(scale * sent, -2.0, 2.0)
             after, reward, ended, cut, _ = env.step(sent)
             row = state, action, pi.log_prob(action), torch.as_tensor(reward).float(), value
             kept.append((*row, torch.as_tensor(ended | cut).float()))
@@ -308,6 +313,8 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE) -> dict[str, Any]:
             fault, advantage
         )
         flat = [x.flatten(0, 1) for x in (s, a, old, w, goal)]
+        if fault == "order":
+            flat[3] = w.T.flatten()
         for _ in range(4):
             for index in torch.randperm(4 * STEPS).split(64):
                 s_, a_, old_, w_, goal_ = (x[index] for x in flat)
@@ -348,6 +355,16 @@ def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete
 def test_a_loop_that_scales_its_reward_by_itself_is_told_what_to_do():
     found = ppo("scaled", False)
     assert found["state"] == "off" and "move a scale of the loop's own into one" in found["proof"]
+
+
+@pytest.mark.parametrize(
+    "fault, state", [("", "sound"), ("sign", "fault"), ("before", "fault"), ("order", "open")]
+)
+def test_weights_are_read_where_the_loop_scales_actions_by_itself(fault, state):
+    found = ppo(fault, False, 0.8, 2.0)
+    assert found["state"] == state and bool(found["causes"]) == (state == "fault")
+    assert (found["value"] > 0.8) == (fault == "") or fault == "before"
+    assert ("in the order of the observations" in found["proof"]) == (state == "open")
 
 
 @pytest.mark.parametrize(("trace", "discrete"), [(0.0, False), (0.8, False), (TRACE, True)])

@@ -426,7 +426,11 @@ def check_rows(reward: Tensor, **others: Tensor) -> None:
 
 
 LOOKS, ROWS, LEAST = 10, 256, 16  # minibatches; rows of one, and the fewest
-WRONG, SOUND = -0.5, 0.2  # correlation: sound loops .35 and more, a wrong sign under −.7
+WRONG, SOUND = -0.5, 0.35  # correlation: sound loops .35 and more, a wrong sign under −.7
+_UNREAD = (
+    "are they in the order of the observations, and does the loop scale actions by itself? Move "
+    "such a scale into a wrapper inside of record"
+)
 BESIDE = 2.0  # of what a neighbour's advantage leaves of the weights: the own leaves less in theory
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
@@ -492,15 +496,22 @@ class LossWeights:
         if len(found) < LEAST:
             self._reason = TRANSFORMED
             return
-        weighed = _weights(made, found, self._ring.actions(places[found]), self._limits)
-        if weighed is None:
+        actions, columns = self._ring.actions(places[found]), self._columns[places[found]]
+        # A loop may scale actions to their limits by itself: the reading that explains more counts.
+        ends = np.abs(self._limits).max(0)
+        scales = (np.ones_like(ends), ends) if (ends > 0).all() else (np.ones_like(ends),)
+        readings = [
+            _weights(made, found, actions / scale, self._limits / scale) for scale in scales
+        ]
+        kept = [each for each in readings if each is not None]
+        if not kept:
             self._reason = "no output of the policy is a mean of its actions, or their logits"
             return
-        weights, read = weighed
+        weights, read = max(kept, key=lambda each: _explained(each[0], each[1], columns))
         if read.sum() < LEAST:
             self._reason = "nearly all actions are cut to their limits: those drawn are not known"
             return
-        weights, columns = weights[read], self._columns[places[found[read]]]
+        weights, columns = weights[read], columns[read]
         spread = columns.std(0)
         if not (np.ptp(weights) > 0 and spread[0] > 0):
             return
@@ -555,8 +566,17 @@ class LossWeights:
                 "subtracted as a baseline?",
             )  # fmt: skip
         if correlation < SOUND:
-            return off(f"its weights are not read: {proof}")
+            proof += f"; the loss weighs actions by something else: {_UNREAD}"
+            return CheckAnswer("open", proof, correlation, WRONG, self._looks)
         return CheckAnswer("sound", proof, correlation, WRONG, self._looks)
+
+
+def _explained(weights: _Array, read: NDArray[np.bool_], columns: _Array) -> float:
+    """The largest |correlation| of the weights with the advantages, own or a neighbour's."""
+    if read.sum() < LEAST or not np.ptp(weights[read]) > 0:
+        return -1.0
+    left = [_correlation(weights[read], each) for each in columns[read][:, [0, 2, 3]].T]
+    return float(np.nanmax(np.abs([0.0, *left])))
 
 
 def _shifted(values: _Array, by: int) -> _Array:
@@ -566,12 +586,19 @@ def _shifted(values: _Array, by: int) -> _Array:
     return moved
 
 
+def _correlation(weights: _Array, others: _Array) -> float:
+    """NaN: fewer than `LEAST` are known, or they do not vary."""
+    known = np.isfinite(others)
+    varied = known.sum() >= LEAST and min(np.ptp(x[known]) for x in (weights, others)) > 0
+    return float(np.corrcoef(weights[known], others[known])[0, 1]) if varied else nan
+
+
 def _left_over(weights: _Array, own: _Array, others: _Array) -> float:
     """1 − r² of the weights with their own advantages over that with others'; NaN: not known."""
     known = np.isfinite(others)
     if known.sum() < LEAST or not min(np.ptp(x[known]) for x in (weights, own, others)) > 0:
         return nan
-    r = np.array([np.corrcoef(weights[known], each[known])[0, 1] for each in (own, others)])
+    r = np.array([_correlation(weights[known], each[known]) for each in (own, others)])
     mine, its = np.maximum(1 - r * np.abs(r), _ROUNDING)  # of a wrong sign nothing is explained
     return float(mine / its)
 
