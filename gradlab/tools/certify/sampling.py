@@ -31,7 +31,10 @@ _FAR = 1e6  # times its first size: a rollout that left is not followed
 _BEYOND = 1.3  # of a limit
 _FEWEST, _SHARE = 16, 0.25  # finite points, and their share, below which nothing is judged
 _BOUNDS, _PARTED = 4, 0.9  # of coordinates that are named; share of the points beyond them
-_GUARD = "Where a division, root, power or logarithm is the cause, clamp what it takes: `x.clamp(min=1e-9)`."
+_GUARD = (
+    "Where a division, root, power or logarithm is the cause, clamp what it takes: "
+    "`x.clamp(min=1e-9)`."
+)
 
 
 @dataclass(frozen=True)
