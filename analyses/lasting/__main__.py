@@ -136,7 +136,7 @@ def best_fixed(found: Iterable[Cells], updates: int) -> str:
 
 
 def interval(values: NDArray[np.float64], clusters: Sequence[object]) -> tuple[float, float, float]:
-    """Mean with its 95% interval, by bootstrap over clusters (task × seed)."""
+    """Mean with its 95% interval, by bootstrap over clusters (task × seed); of one cluster none."""
     keep = np.isfinite(values)
     if not keep.any():
         return (float("nan"),) * 3
@@ -144,6 +144,8 @@ def interval(values: NDArray[np.float64], clusters: Sequence[object]) -> tuple[f
         {"value": values[keep], "of": [str(c) for c, k in zip(clusters, keep, strict=True) if k]}
     )
     sums = frame.groupby("of")["value"].agg(["sum", "count"]).to_numpy()
+    if len(sums) < 2:
+        return float(frame["value"].mean()), float("nan"), float("nan")
     drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
     means = sums[drawn, 0].sum(1) / sums[drawn, 1].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])

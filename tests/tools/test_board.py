@@ -248,6 +248,8 @@ def test_predictors_that_the_groups_do_not_tell_apart_are_tied() -> None:
     rows = table[table["updates"] == 25]
     assert rows.loc["gain", "tied"] and rows.loc["rehearsed 5", "tied"]
     assert not rows.loc["fixed: worse", "tied"] and not rows.loc["chance", "tied"]
+    mean, low, high = lasting.interval(np.array([1.0, 3.0]), ["one", "one"])
+    assert mean == 2.0 and np.isnan([low, high]).all()
     assert lasting.rule(rows.reset_index(), 25) == "signal-to-noise"  # as gain, at a batch's cost
 
 
