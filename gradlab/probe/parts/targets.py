@@ -451,8 +451,8 @@ class LossWeights:
         self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._reason = (
-            "the environment is not recorded, or no rollout handed over since: "
-            "env = probe.record(env), then probe.rollout(…)"
+            "no rollout was handed over in a recorded environment: probe.rollout(…), in loops with "
+            "advantages"
         )
 
     @property
