@@ -13,6 +13,7 @@ from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.tools.certify.chains import Chain
 from gradlab.tools.certify.result import to_json
 from gradlab.tools.certify.sampling import law, visited
+from tests.planted_jacobians import PlantedSystem
 
 
 def random(*shape, seed=0):
@@ -160,16 +161,8 @@ def test_what_cannot_be_certified_is_refused_in_one_line(step, message):
     assert "\n" not in str(refusal.value)
 
 
-class Planted:
+class Planted(PlantedSystem):
     """`linearize` has a fault in ∂s′/∂a of states beyond 2."""
-
-    differentiable = False
-
-    def __init__(self, system, fault):
-        self.system, self.fault = system, fault
-
-    def __getattr__(self, name):
-        return getattr(self.system, name)
 
     def linearize(self, state, action, noise=None):
         found = self.system.linearize(state, action, noise)

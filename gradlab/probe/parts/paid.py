@@ -11,9 +11,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from math import sqrt
-from typing import Any, final
+from typing import final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 _SAME, _ROUNDING = 1e-4, 1e-6  # relative and absolute
@@ -72,15 +73,9 @@ def _highest(pairs: deque[tuple[float, float]]) -> float:
 
 def _ranks(one: _Array, other: _Array) -> float:
     """Rank correlation; 0 where one of both does not vary."""
-    a, b = (_rank(x) - (len(x) - 1) / 2 for x in (one, other))
+    a, b = (scipy.stats.rankdata(x) - (len(x) + 1) / 2 for x in (one, other))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size > 0 else 0.0
-
-
-def _rank(values: _Array) -> Any:
-    """From 0, equal ones at the mean of theirs."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count + 1) / 2)[place]
 
 
 def _rising(paid: _Array, stored: _Array) -> _Bools:

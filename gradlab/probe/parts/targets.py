@@ -573,8 +573,6 @@ class LossWeights:
 
 def _explained(weights: _Array, read: NDArray[np.bool_], columns: _Array) -> float:
     """The largest |correlation| of the weights with the advantages, own or a neighbour's."""
-    if read.sum() < LEAST or not np.ptp(weights[read]) > 0:
-        return -1.0
     left = [_correlation(weights[read], each) for each in columns[read][:, [0, 2, 3]].T]
     return float(np.nanmax(np.abs([0.0, *left])))
 
@@ -596,8 +594,6 @@ def _correlation(weights: _Array, others: _Array) -> float:
 def _left_over(weights: _Array, own: _Array, others: _Array) -> float:
     """1 − r² of the weights with their own advantages over that with others'; NaN: not known."""
     known = np.isfinite(others)
-    if known.sum() < LEAST or not min(np.ptp(x[known]) for x in (weights, own, others)) > 0:
-        return nan
     r = np.array([_correlation(weights[known], each[known]) for each in (own, others)])
     mine, its = np.maximum(1 - r * np.abs(r), _ROUNDING)  # of a wrong sign nothing is explained
     return float(mine / its)
