@@ -321,7 +321,9 @@ class AlarmLog:
         told = self._told.setdefault((alarm.kind, unnumbered(alarm.message)), [])
         told.append((step, seed))
         if len(told) == 1:
-            text = f"{source}, step {step}: {alarm.kind}: {alarm.message}"
+            # 0 is also the count of a loop that has marked no update yet.
+            when = f"step {step}" if step else "at the beginning"
+            text = f"{source}, {when}: {alarm.kind}: {alarm.message}"
             print(text, file=self.stream or sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
@@ -336,7 +338,8 @@ class AlarmLog:
                 known = sorted({k for k in places if k is not None})
                 seeds = [] if self.seeds is None else [str(self.seeds[k]) for k in known]
                 of = f", seed{'s' * (len(seeds) > 1)} {listed(seeds, len(seeds))}" if seeds else ""
-                often = f"reported {len(told)} times, from step {min(steps):,} to {max(steps):,}"
+                first = f"step {min(steps):,}" if min(steps) else "the beginning"
+                often = f"reported {len(told)} times, from {first} to {max(steps):,}"
                 self.say(f"{kind}: {often}{of}")
             told[1:] = []
         self.sink.close()

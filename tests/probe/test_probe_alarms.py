@@ -186,6 +186,19 @@ def test_an_alarm_is_printed_once_and_its_count_at_the_end(seeds):
     assert len(stream.getvalue().splitlines()) == 4
 
 
+def test_an_alarm_before_the_first_marked_update_names_no_step_of_the_loop():
+    """Its loop's first update may well be step 300."""
+    stream, log = io.StringIO(), AlarmLog(NoSink(), ())
+    log.stream = stream
+    for update, step in ((0, 0), (2, 300)):
+        log.report(Alarm("kind", "message"), update, step)
+    log.close()
+    assert stream.getvalue().splitlines() == [
+        "gradlab probe, at the beginning: kind: message",
+        "gradlab probe: kind: reported 2 times, from the beginning to 300",
+    ]
+
+
 def test_every_alarm_has_its_row_in_the_examples():
     page = Path(__file__).parents[2] / "examples" / "alarms.md"
     rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| ")]
