@@ -182,8 +182,10 @@ def _each_parameter_once(
     called = sorted(id(call.layer) for call in calls)
     once = sorted(owned) == sorted(slices) and called == sorted(id(layer) for layer in layers)
     return once and all(
-        c.output.ndim == 2 and len(c.output) == rows and c.output.requires_grad for c in calls
-    )
+        c.output.ndim == 2 and len(c.output) == rows and c.output.requires_grad
+        and c.input.shape[1:] == c.layer.weight.shape[1:]  # a forward of its own may take a part
+        for c in calls
+    )  # fmt: skip
 
 
 def _agree(policy: nn.Module, factors: tuple[Factor, ...], states: Tensor, noise: Tensor) -> bool:

@@ -254,6 +254,17 @@ def test_a_kink_is_seen_at_its_place_alone():
     assert made.D[1, 0, 0] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("bend", [torch.sin, torch.relu])
+def test_rounding_of_a_reward_far_from_its_spread_is_no_kink_and_hides_none(bend):
+    """-s² from a million on: its last digit is 1e-10."""
+
+    def step(s, a):
+        return s + 0.05 * torch.stack([s[:, 1], bend(s[:, 0]) + a[:, 0]], 1), 1e6 - s[:, 1] ** 2
+
+    onset = gradlab.certify(from_function(step, 2, 1), samples=1024).facts["strata"]["onset"]
+    assert onset > 20 if bend is torch.relu else onset == 0
+
+
 def test_the_noise_of_a_step_is_that_where_it_is_finite():
     def noise(lost):
         def step(s, a):

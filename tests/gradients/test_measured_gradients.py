@@ -207,17 +207,29 @@ def test_mixtures_are_measured_by_their_parts_and_skip_weight_zero():
         gradlab.measure(task, nn.Linear(2, 1), None, {"mixed": lazy}, starts=8)
 
 
-def test_reused_weights_have_their_exact_variance_too():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a = nn.Linear(2, 2, bias=False).double()
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(2, 2, bias=False).double()
 
-        def forward(self, s):
-            return torch.tanh(self.a(s))[:, :1] + nn.functional.linear(s, self.a.weight)[:, 1:]
+    def forward(self, s):
+        return torch.tanh(self.a(s))[:, :1] + nn.functional.linear(s, self.a.weight)[:, 1:]
 
+
+class Positions(nn.Linear):
+    """Reads a part of what it is given."""
+
+    def __init__(self):
+        super().__init__(1, 1, dtype=torch.float64)
+
+    def forward(self, s):
+        return super().forward(s[:, :1])
+
+
+@pytest.mark.parametrize("module", [Tied, Positions])
+def test_policies_of_other_layers_have_their_exact_variance_too(module):
     torch.manual_seed(0)
-    policy, estimator = Tied(), named.model_driven(linear(), Critic(3), GAMMA, 3)
+    policy, estimator = module(), named.model_driven(linear(), Critic(3), GAMMA, 3)
     starts = torch.randn(5, 2).double()
     with pytest.warns(UserWarning, match="outside linear layers"):
         G = estimator.gradients(policy, starts)

@@ -74,15 +74,22 @@ def _found(
         y = outputs(system, Points(z.reshape(-1, z.shape[-1]), given))
         return y.reshape(*fractions.shape, -1)
 
+    def bent(before: Tensor, at: Tensor, after: Tensor) -> Tensor:
+        """Norm of the second difference in spreads of the line; what rounding makes is 0."""
+        bend = (before - 2 * at + after).abs()
+        shown = torch.where(bend > rounding, bend / spread, 0.0).nan_to_num()
+        return shown.square().sum(-1).sqrt()
+
     lines = torch.arange(len(begin))
     grid = torch.linspace(0, 1, _GRID).to(begin)
     y = values(grid[:, None].expand(-1, len(begin)))
     spread = (y.amax(0) - y.amin(0)).nan_to_num()
     spread = torch.where(spread > 0, spread, torch.inf)
+    rounding = _NOISES * torch.finfo(y.dtype).eps * y.abs().amax(0)
     low, width = torch.zeros(len(begin)).to(begin), grid[1].expand(len(begin))
     for _ in range(_CUTS):
-        bend = ((y[2:] - 2 * y[1:-1] + y[:-2]) / spread).nan_to_num().norm(dim=2)
-        best = bend.argmax(0)  # of the inner points, and the index of the one before
+        # Of the inner points, and the index of the one before.
+        best = bent(y[:-2], y[1:-1], y[2:]).argmax(0)
         low = low + best * width
         before, at, after = (y[best + k, lines] for k in range(3))
         width = width / 2
@@ -91,9 +98,7 @@ def _found(
     middle = low + 2 * width
     changes = []  # |f(m + d) − 2 f(m) + f(m − d)| / d in spreads of the line, [K]
     for d in (4 * width, 64.0 * 4 * width):
-        y = values(torch.stack([middle - d, middle, middle + d]))
-        bend = ((y[2] - 2 * y[1] + y[0]) / spread).nan_to_num()
-        changes.append(torch.linalg.vector_norm(bend, dim=1) / d)
+        changes.append(bent(*values(torch.stack([middle - d, middle, middle + d]))) / d)
     narrow, wide = changes
     noisy = _NOISES * noise_of(system, points) / (4 * width)
     kinked = (narrow > _LASTS * wide) & (narrow > noisy.clamp_min(_LEAST))
