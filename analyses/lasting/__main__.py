@@ -1,7 +1,7 @@
 """From the cells of the board: what predicts the return after K updates, and who may be trusted.
 
 python -m analyses.lasting              # reports/board/cells → reports/lasting: tables, paper.md
-python -m analyses.lasting --pdf        # its figure as PDF, too
+python -m analyses.lasting --pdf        # each panel as a PDF, too
 python -m analyses.lasting --judge      # the rule on the tasks that did not shape it: verdict
 
 regret    (best − chosen) / best     best: the largest change of the return after K updates in a
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,9 @@ def _there(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
 
 def regret(cells: Cells, updates: int, predictor: Predictor | None) -> float:
     """Share of the best that a predictor leaves; NaN where no estimator is shown to raise the
-    return. None: chance, the mean over the estimators."""
+    return, or none was followed so long. None: chance, the mean over the estimators."""
+    if max(cell.followed[-1].updates for cell in cells.values()) < updates:
+        return float("nan")
     changes = {name: cell.after(updates) for name, cell in cells.items()}
     best = max(changes.values(), key=lambda each: np.nan_to_num(each.value, nan=-np.inf))
     if not best.low > 0:
@@ -173,6 +176,8 @@ def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFr
         }  # fmt: skip
         left = {each: np.array([regret(cells, updates, predictor) for cells in found.values()])
                 for each, predictor in every.items()}  # fmt: skip
+        if not np.isfinite(left["chance"]).any():
+            continue
         smallest = min(left, key=lambda each: np.nanmean(left[each]))
         for each, own in left.items():
             mean, low, high = interval(own, clusters)
@@ -189,36 +194,125 @@ def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFr
 
 
 def lasting(found: Mapping[Group, Cells]) -> pd.DataFrame:
-    """Rank correlation of the first update's change with that after K, mean over groups."""
-    clusters = [(group.task, group.seed) for group in found]
+    """Rank correlation of the first update's change with that after K, mean over groups: of all
+    stages and of each."""
     rows = []
-    for updates in LENGTHS:
-        values = []
-        for cells in found.values():
-            pairs = np.array([[c.after(1).value, c.after(updates).value] for c in cells.values()])
-            pairs = np.nan_to_num(pairs, nan=-np.inf)
-            constant = len(pairs) < 3 or np.ptp(pairs[:, 0]) == 0 or np.ptp(pairs[:, 1]) == 0
-            values.append(float("nan") if constant else float(stats.spearmanr(pairs).statistic))
-        mean, low, high = interval(np.array(values), clusters)
-        rows.append({"updates": updates, "correlation": mean, "low": low, "high": high})
+    lengths = sorted({each.updates for cells in found.values() for cell in cells.values()
+                      for each in cell.followed} - {1})  # fmt: skip
+    for stage in ("all", *dict.fromkeys(group.stage for group in found)):
+        here = {group: cells for group, cells in found.items() if stage in ("all", group.stage)}
+        clusters = [(group.task, group.seed) for group in here]
+        for updates in lengths:
+            values = np.array([_correlation(cells, updates) for cells in here.values()])
+            mean, low, high = interval(values, clusters)
+            rows.append({
+                "stage": stage, "updates": updates, "correlation": mean, "low": low, "high": high,
+                "groups": int(np.isfinite(values).sum()),
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def drawn(table: pd.DataFrame) -> Figure:
-    """Mean regret of every predictor, one panel for each length."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+def _correlation(cells: Cells, updates: int) -> float:
+    there = [cell for cell in cells.values() if cell.followed[-1].updates >= updates]
+    pairs = np.array([[c.after(1).value, c.after(updates).value] for c in there]).reshape(-1, 2)
+    pairs = np.nan_to_num(pairs, nan=-np.inf)
+    if len(pairs) < 3 or np.ptp(pairs[:, 0]) == 0 or np.ptp(pairs[:, 1]) == 0:
+        return float("nan")
+    return float(stats.spearmanr(pairs).statistic)
+
+
+def shares(found: Mapping[Group, Cells]) -> pd.DataFrame:
+    """Mean share of the best change, at least −1, that each estimator brings after 1, 25 and 100
+    updates."""
+    rows = []
+    for name in sorted({name for cells in found.values() for name in cells}):
+        here = {group: cells for group, cells in found.items() if name in cells}
+        clusters = [(group.task, group.seed) for group in here]
+        for updates in (1, 25, 100):
+            left = np.array([regret(cells, updates, fixed(name)) for cells in here.values()])
+            mean, low, high = interval(1 - left, clusters)
+            rows.append({"estimator": name, "updates": updates, "share": mean, "low": low,
+                         "high": high})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+_MARKS = {"choose": "o", "judge": "s"}
+_OF = {"choose": "tasks to choose on", "judge": "tasks to judge on"}
+_LABEL = dict(fontsize=8)
+
+
+def regrets(figure: Any, table: pd.DataFrame) -> None:
+    """Mean regret of every predictor, one panel for each length; held-out tasks as open squares."""
     axes = figure.subplots(1, len(LENGTHS), sharex=True)
     for ax, updates in zip(axes, LENGTHS, strict=True):
-        rows = table[table["updates"] == updates].iloc[::-1]
-        names = [name.replace("_", " ") for name in rows["predictor"]]
-        places = np.arange(len(names))
-        ax.hlines(places, rows["low"], rows["high"], color="0.35", linewidth=1.5)
-        ax.plot(rows["regret"], places, "o", color="black", markersize=5, clip_on=False)
-        ax.set_yticks(places, names, fontsize=8)
+        rows = table[table["updates"] == updates]
+        names = list(dict.fromkeys(rows["predictor"]))[::-1]
+        for k, (tasks, own) in enumerate(rows.groupby("tasks", sort=False)):
+            places = np.array([names.index(name) for name in own["predictor"]]) - 0.28 * k
+            ax.hlines(places, own["low"], own["high"], color="0.35", linewidth=1.5)
+            ax.plot(
+                own["regret"], places, _MARKS[str(tasks)], color="black", markersize=5,
+                clip_on=False, markerfacecolor="white" if k else "black", label=_OF[str(tasks)],
+            )  # fmt: skip
+        ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], **_LABEL)
         ax.set_title(f"after {updates} updates", fontsize=9)
         ax.axvline(1.0, color="0.7", linewidth=0.8)
         ax.set_xlim(left=0)
-    figure.supxlabel("mean regret, 95% interval (0: the best, 1: no update)", fontsize=8)
+    if table["tasks"].nunique() > 1:
+        axes[0].legend(fontsize=7, loc="lower right")
+    figure.supxlabel("mean regret, 95% interval (0: the best, 1: no update)", **_LABEL)
+
+
+def orders(figure: Any, lasts: pd.DataFrame) -> None:
+    """Rank correlation with the first update over the updates, by stage."""
+    ax = figure.subplots()
+    ends = []
+    for k, (stage, rows) in enumerate(lasts.groupby("stage", sort=False)):
+        whole = stage == "all"
+        if whole:
+            ax.fill_between(rows["updates"], rows["low"], rows["high"], color="0.85", linewidth=0)
+        style = dict(color="black", linewidth=2.2) if whole else dict(color="0.4", linewidth=1.1)
+        dash = ("-", ":", "--", "-.")[k % 4]
+        ax.plot(rows["updates"], rows["correlation"], linestyle=dash, **style)
+        ends.append((float(rows["correlation"].iloc[-1]), str(stage)))
+    place = -np.inf
+    for value, stage in sorted(ends):  # names side by side with the ends of the lines, apart
+        place = max(value, place + 0.05)
+        ax.annotate(stage, (1.02, place), xycoords=("axes fraction", "data"), fontsize=8)
+    ax.axhline(0.5, color="0.7", linewidth=0.8)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("updates", **_LABEL)
+    ax.set_ylabel("rank correlation with the first", **_LABEL)
+    ax.set_title("order of the estimators, by stage; band: 95%", fontsize=9)
+
+
+def brought(figure: Any, table: pd.DataFrame) -> None:
+    """Share of the best change that each estimator brings, after 1, 25 and 100 updates."""
+    ax = figure.subplots()
+    last = table[table["updates"] == table["updates"].max()].sort_values("share")
+    names = list(last["estimator"])
+    for k, (updates, rows) in enumerate(table.groupby("updates")):
+        places = np.array([names.index(name) for name in rows["estimator"]]) + 0.25 * (1 - k)
+        ax.hlines(places, rows["low"], rows["high"], color="0.5", linewidth=1.2)
+        ax.plot(
+            rows["share"], places, "o^s"[k], color="black", markersize=4,
+            markerfacecolor=("white", "0.6", "black")[k], label=f"after {updates}",
+        )  # fmt: skip
+    ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], **_LABEL)
+    ax.axvline(0.0, color="0.7", linewidth=0.8)
+    ax.set_xlabel("mean share of the best change of the return, 95% interval", **_LABEL)
+    ax.set_title("what each estimator brings", fontsize=9)
+    ax.legend(fontsize=7)
+
+
+def drawn(table: pd.DataFrame, lasts: pd.DataFrame, share: pd.DataFrame) -> Figure:
+    """All panels as one picture."""
+    figure = Figure(figsize=(9, 7.4), layout="constrained")
+    top, below = figure.subfigures(2, 1, height_ratios=(3.2, 4.2))
+    left, right = below.subfigures(1, 2)
+    regrets(top, table)
+    orders(left, lasts)
+    brought(right, share)
     return figure
 
 
@@ -238,6 +332,9 @@ def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
         word = (
             "holds" if row["less high"] < 0 else "refuted" if row["less low"] > 0 else "undecided"
         )
+        if word == "undecided":  # an interval as wide as the difference would exclude 0
+            width = (row["less high"] - row["less low"]) / 2 / max(abs(row["less gain"]), 1e-9)
+            word += f"; about {max(width**2, 1) * row['groups']:,.0f} groups would decide"
         lines.append(
             f"K = {updates}: {chosen}, regret {row['regret']:.2f}, "
             f"less gain's {row['less gain']:+.2f} [{row['less low']:+.2f}, "
@@ -247,9 +344,11 @@ def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
 
 
 def written(
-    page: Path, found: Mapping[Group, Cells], table: pd.DataFrame, lasts: pd.DataFrame, board: Path
+    page: Path, found: Mapping[Group, Cells], every: pd.DataFrame, lasts: pd.DataFrame, board: Path
 ) -> None:
     """The numbers of the paper, between its marks."""
+    table = every[every["tasks"] == "choose"]
+    lasts = lasts[lasts["stage"] == "all"]
     tasks = ", ".join(f"`{task}`" for task in dict.fromkeys(group.task for group in found))
     of = f"{len(found)} groups of {tasks}"
     of_gain, of_chance = (
@@ -261,24 +360,20 @@ def written(
         for k in (25, 100)
     )
     put(page, "abstract", f"On {of}: {said}.")
-    lines = [
-        "| updates | predictor | regret [95%] | less gain's [95%] | groups |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {row['updates']} | {row['predictor']} | {_ends(row)} | {row['less gain']:+.2f} "
-            f"[{row['less low']:+.2f}, {row['less high']:+.2f}] | {row['groups']} |"
-            for row in table.to_dict("records")
-        ),
-    ]
-    put(page, "regret", "\n".join(lines))
+    put(page, "regret", _rows(table))
+    judge = every[every["tasks"] == "judge"]
+    if len(judge):
+        put(page, "judged", _rows(judge))
+        put(page, "verdict", "\n".join(f"- {line}." for line in verdict(table, judge).splitlines()))
     rules = "; ".join(f"after {k} updates, {_backed(rule(table, k))}" for k in (25, 100))
     put(page, "rule", f"**The rule**, the cheapest of those tied with the smallest mean regret: "
         f"{rules}.")  # fmt: skip
     words = "; ".join(
         f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}] after {row.updates}"
         for row in lasts.itertuples()
+        if row.updates in LENGTHS
     )
-    lasted = lasts[lasts["low"] > 0.5]["updates"]
+    lasted = lasts[(lasts["low"] > 0.5) & lasts["updates"].isin(LENGTHS)]["updates"]
     how_long = f"lasts {lasted.max()} updates" if len(lasted) else "is not shown to last 5 updates"
     put(page, "lasts", "Order of the estimators by the first update against their order later "
         f"(Spearman's correlation within a group): {words}. By the criterion (lower end above .5) "
@@ -292,6 +387,19 @@ def written(
         f"{3600 * hours / count:.0f} s each; cells know nothing of each other, so that as many "
         "workers as there are groups share them (`gradlab board --workers N`, or `--ray`).",
     )
+
+
+def _rows(table: pd.DataFrame) -> str:
+    lines = [
+        "| updates | predictor | regret [95%] | less gain's [95%] | groups |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['updates']} | {row['predictor']} | {_ends(row)} | {row['less gain']:+.2f} "
+            f"[{row['less low']:+.2f}, {row['less high']:+.2f}] | {row['groups']} |"
+            for row in table.to_dict("records")
+        ),
+    ]
+    return "\n".join(lines)
 
 
 def _backed(predictor: str) -> str:
@@ -311,20 +419,25 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     chosen = _there(board, CHOOSE)
     best = {updates: best_fixed(chosen.values(), updates) for updates in LENGTHS}
-    table = compared(chosen, best)
-    lasts = lasting(chosen)
-    table.to_csv(output / "table.csv", index=False, float_format="%.4g")
-    lasts.to_csv(output / "lasting.csv", index=False, float_format="%.4g")
-    for suffix in ("png", "pdf") if pdf else ("png",):
-        drawn(table).savefig(output / f"regret.{suffix}", dpi=150)
-    written(output / "paper.md", chosen, table, lasts, board)
+    table, lasts, share = compared(chosen, best), lasting(chosen), shares(chosen)
+    table.insert(0, "tasks", "choose")
     print(table.to_string(index=False), lasts.to_string(index=False), sep="\n\n")
+    every = table
     if judge:
         others = compared(_there(board, JUDGE), best)
-        others.to_csv(output / "judged.csv", index=False, float_format="%.4g")
-        text = verdict(table, others)
-        (output / "verdict.txt").write_text(text + "\n", encoding="utf-8")
-        print(f"\n{text}")
+        others.insert(0, "tasks", "judge")
+        print(f"\n{others.to_string(index=False)}\n\n{verdict(table, others)}")
+        every = pd.concat([table, others])
+    every.to_csv(output / "table.csv", index=False, float_format="%.4g")
+    lasts.to_csv(output / "lasting.csv", index=False, float_format="%.4g")
+    drawn(every, lasts, share).savefig(output / "lasting.png", dpi=150)
+    panels = (("regret", (9, 3.2), regrets, every), ("order", (4.5, 3.4), orders, lasts),
+              ("estimators", (4.5, 4.2), brought, share))  # fmt: skip
+    for name, size, draw, of in panels if pdf else ():
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure, of)
+        figure.savefig(output / f"{name}.pdf")
+    written(output / "paper.md", chosen, every, lasts, board)
 
 
 if __name__ == "__main__":

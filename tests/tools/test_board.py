@@ -220,6 +220,7 @@ def test_regret_is_the_share_of_the_best_that_a_predictor_leaves() -> None:
     assert lasting.regret(worse, 25, lasting.rehearsal(5)) == 1.0  # it holds
     unshown = cells(planted("greedy", 3.0, 1.0, -0.5, 0.1))
     assert np.isnan(lasting.regret(unshown, 25, lasting.gain))
+    assert np.isnan(lasting.regret(group, 100, lasting.gain))  # nobody was followed so long
 
 
 def test_the_rule_that_was_chosen_is_judged_on_other_tasks() -> None:
@@ -230,12 +231,15 @@ def test_the_rule_that_was_chosen_is_judged_on_other_tasks() -> None:
         columns=["updates", "predictor", "regret", "tied"],
     )
     judged = pd.DataFrame(
-        [(k, "rehearsed 5", 0.1, -0.4, low, high, 9) for k, (low, high) in ends.items()],
+        [
+            (k, "rehearsed 5", 0.1, (low + high) / 2, low, high, 9)
+            for k, (low, high) in ends.items()
+        ],
         columns=[*choose.columns[:3], "less gain", "less low", "less high", "groups"],
     )
     first, second = lasting.verdict(choose, judged).splitlines()
     assert first.startswith("K = 25: rehearsed 5") and first.endswith("holds")
-    assert second.endswith("undecided")
+    assert second.endswith("undecided; about 36 groups would decide")
 
 
 def test_predictors_that_the_groups_do_not_tell_apart_are_tied() -> None:
