@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -64,21 +65,23 @@ PAPER = {
 }
 
 
-def task_of(name: str) -> Task:
+def task_of(name: str, engine: str = "analytic") -> Task:
     """The papers' tasks; the pendulum without a slider stop, as in the authors' own XML."""
     if name == "path_tracking":
         return tasks.path_tracking()
-    return PENDULUMS["analytic"]()
+    return PENDULUMS[engine]()
 
 
 def training(
     algorithm: str, task: str, iterations: int = 20_000, seeds: int = 5, evaluate_every: int = 500,
     clip: float | None = None, threads: int = 1, folder: Path = FOLDER / "runs",
+    engine: Literal["analytic", "mujoco"] = "analytic",
 ) -> None:  # fmt: skip
     """Train one algorithm on one task; goes on where a run was stopped.
 
     Args:
         clip: largest norm of a gradient, as in the published code (3); the paper names none.
+        engine: of the pendulum.
     """
     torch.set_num_threads(threads)
     row, clipped = find(algorithm), ""
@@ -87,9 +90,10 @@ def training(
         clipped = f" --clip {clip:g}"
     path = folder / f"{row.name.replace(', clip ', '-clip')}-{task}.h5"
     trained(
-        row, task_of(task), path, seeds=seeds, iterations=iterations, evaluate_every=evaluate_every,
+        row, task_of(task, engine), path, seeds=seeds, iterations=iterations, evaluate_every=evaluate_every,
         command=f"python -m analyses.mpg_table_1 train --algorithm {algorithm} "
-        f"--task {task} --iterations {iterations} --seeds {seeds}{clipped}",
+        f"--task {task} --iterations {iterations} --seeds {seeds}{clipped}"
+        + (f" --engine {engine}" if engine != "analytic" else ""),
     )  # fmt: skip
 
 
