@@ -90,7 +90,8 @@ def training(
         clipped = f" --clip {clip:g}"
     path = folder / f"{row.name.replace(', clip ', '-clip')}-{task}.h5"
     trained(
-        row, task_of(task, engine), path, seeds=seeds, iterations=iterations, evaluate_every=evaluate_every,
+        row, task_of(task, engine), path, seeds=seeds, iterations=iterations,
+        evaluate_every=evaluate_every,
         command=f"python -m analyses.mpg_table_1 train --algorithm {algorithm} "
         f"--task {task} --iterations {iterations} --seeds {seeds}{clipped}"
         + (f" --engine {engine}" if engine != "analytic" else ""),
