@@ -49,6 +49,7 @@ NUMBERS = """
 MOST = 16  # numbers that one table has
 OURS = {"size": " (size, ours)", "time": " (equal time, ours)"}
 OUTSIDE = r"(?![^()]*\))"  # of brackets
+INTERVAL = r"[^\[\]()]+ \[[^\]…]+\][^,\[\]()]*"  # of a label, with a word that follows
 FOLDED = """<details><summary>Every number in words</summary>
 
 {text}
@@ -205,16 +206,28 @@ def decided(made: Mapping[str, object], folder: Path) -> str:
 
 def one_a_line(sentences: str) -> Iterator[str]:
     """A verdict's sentences as a list, a clause a line; under their title where the first clause
-    has one that the others share ("Lowest: at h = 1: 0.5; at h = 4: 0.6")."""
+    has one that the others share ("Lowest: at h = 1: 0.5; at h = 4: 0.6"). A clause that names
+    several intervals after its title has a line for each."""
     for sentence in re.split(rf"(?<=\.)(?<!eq\.)(?<!Fig\.) {OUTSIDE}", sentences):
         first, *others = re.split(rf"; {OUTSIDE}", sentence.rstrip("."))
         colons = [re.sub(r"\([^)]*\)", "", each).count(": ") for each in (first, *others)]
         if others and colons[0] > max(colons[1:]):
             title, _, first = first.partition(": ")
             yield f"- {title}:"
-            yield from (f"  - {each}" for each in (first, *others))
+            yield from (f"  {line}" for each in (first, *others) for line in _spread(each))
         else:
-            yield from (f"- {each}" for each in (first, *others))
+            yield from (line for each in (first, *others) for line in _spread(each))
+
+
+def _spread(clause: str) -> Iterator[str]:
+    """A clause as one line; or its title, and a line for each interval."""
+    title, _, rest = clause.partition(": ")
+    item = f"({INTERVAL})(?:, |$)"
+    if len(items := re.findall(item, rest)) > 1 and re.fullmatch(f"(?:{item})+", rest):
+        yield f"- {title}:"
+        yield from (f"  - {each}" for each in items)
+    else:
+        yield f"- {clause}"
 
 
 def row(made: Mapping[str, object], folder: Path) -> str:

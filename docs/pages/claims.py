@@ -55,7 +55,8 @@ def cells(row: dict[str, str]) -> tuple[str, ...]:
     outcome = row["outcome"]
     word = f'<span class="outcome {outcome.split()[0]}">{OUTCOMES[outcome]} {outcome}</span>'
     scale = f"{row['scale']}; *raw:* {row['raw']}"
-    return claim, row["paper"], word + picture(decided), decided, row["equal time"], scale
+    said = re.sub(r"(?<=[ \[])-(?=\d)", "−", decided)
+    return claim, row["paper"], word + picture(decided), said, row["equal time"], scale
 
 
 def picture(decided: str) -> str:

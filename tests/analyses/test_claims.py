@@ -238,6 +238,16 @@ def test_a_sentence_of_many_numbers_is_a_list_under_its_title():
     ]  # fmt: skip
 
 
+def test_a_clause_of_several_intervals_has_a_line_for_each():
+    said = "Bias: equal time: cart-pole, no noise 0.35 [0.19, 0.64] needed, pendulum 3 [1, 9]; 4."
+    assert list(verdicts.one_a_line(said)) == [
+        "- Bias:", "  - equal time:", "    - cart-pole, no noise 0.35 [0.19, 0.64] needed",
+        "    - pendulum 3 [1, 9]", "  - 4",
+    ]  # fmt: skip
+    one = "Bias: 0.3 [0.1, 0.6] at first, then lost"
+    assert list(verdicts.one_a_line(one)) == [f"- {one}"]
+
+
 @pytest.mark.parametrize(
     "folder, stem, expected",
     [("scale", "staleness", "not tried"), ("remedies", "sn-train", "not tried"),

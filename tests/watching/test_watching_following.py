@@ -155,7 +155,7 @@ def trained(tmp_path_factory):
 
 def test_a_view_has_the_reports_recommendation_the_rows_pace_and_events_and_is_json(trained):
     headline = trained.view.screen.headline
-    assert headline.startswith("Read its 1 event first: mpg-v2 learns pendulum, return -1")
+    assert headline.startswith("Read its 1 event first: mpg-v2 ends higher on pendulum, return -1")
     assert headline.endswith("Run 3 more seeds: with 2 the rise is not shown.")
     assert trained.view.screen.numbers[0].text == "-62"
     progress = trained.view.progress

@@ -48,7 +48,7 @@ def test_the_screen_fits_and_keeps_head_recommendation_events_and_foot(run, widt
     text = "\n".join(lines)
     assert "the run has ended before its last iteration" in text
     assert "iteration 400 of 1,000 (40%)" in text and "Ctrl-C ends it." in text
-    assert "! iteration 3" in text and "learns <img" in text
+    assert "! iteration 3" in text and "higher on" in text and "<img" in text
 
 
 def test_names_from_a_run_steer_no_terminal_and_nothing_is_told_by_colour_alone(run):
@@ -273,7 +273,7 @@ def test_a_row_that_comes_is_shown_without_a_reload_and_what_was_unfolded_stays(
             served.reports.renew()
             tab.wait_for_selector("h1:has-text('mpg-v2 on pendulum')")
             tab.wait_for_selector("#live:has-text('iteration 100 of 1,000 (10%)')")
-            assert "learns pendulum" in tab.locator(".headline").inner_text()
+            assert "ends higher on pendulum" in tab.locator(".headline").inner_text()
             every = tab.locator("details", has_text="Every seed").locator("summary")
             every.focus()
             tab.keyboard.press("Enter")

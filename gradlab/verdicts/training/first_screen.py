@@ -52,14 +52,15 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
     first = float(np.nanmedian(result.first))
     returns = f"return {two(first)} → {two(result.median)}"
     median = f"{returns}, the median of {n} seeds" if n > 1 else returns
+    light, sure = _sure(result)
+    rises = "learns" if light == "act" else "ends higher on"  # by chance, perhaps
     if k == 0:
         state = f"{name} has not learned {run.task}, {median}"
     elif k < n:
-        state = f"{name} learns {run.task} in {k} of {n} seeds, median {returns}"
+        state = f"{name} {rises} {run.task} in {k} of {n} seeds, median {returns}"
     else:
         median += ", and every seed improves" * (n > 1)
-        state = f"{name} learns {run.task}, {median}"
-    light, sure = _sure(result)
+        state = f"{name} {rises} {run.task}, {median}"
     # What to do with its reason, "" where the state of the run is the reason.
     todo: list[tuple[str, str]] = []
     if run.events:
