@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -482,3 +483,26 @@ def test_time_and_disk_are_asked_for_before_anything_runs(
 def test_arguments_are_refused_with_what_is_expected(call: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         call()  # type: ignore[operator]
+
+
+PAGE = Path(__file__).parents[2] / "docs/papers.md"
+_ROWS = re.findall(r"^\| ([\w-]+) \|.*?((?:`(?:gradlab )?reproduce.*)) \| ([^|]+) \| [^|]+ \|$",
+                   PAGE.read_text(), flags=re.M)  # fmt: skip
+
+
+@pytest.mark.parametrize("paper, commands, told", _ROWS, ids=[row[1][:40] for row in _ROWS])
+def test_the_page_of_all_items_has_the_hours_of_their_plans(paper, commands, told, tmp_path):
+    items = re.findall(r"`(?:(?:gradlab )?reproduce [\w-]+ )?((?:figure|table)-\d)`", commands)
+    found = re.findall(r"[\d,]+", told.partition(";")[0])
+    if not found:
+        return  # of runs that another row has
+    for item, hours_told in zip(items, found * (len(items) if len(found) == 1 else 1), strict=True):
+        due = reproduction.planned(find(paper.lower(), item), tmp_path, 5, 1.0)
+        whole = sum(each.hours for each in due)
+        assert abs(whole - int(hours_told.replace(",", ""))) <= 0.5, (item, whole)
+
+
+def test_the_page_of_all_items_names_every_item():
+    named = {(row[0].lower(), item) for row in _ROWS
+             for item in re.findall(r"(?:figure|table)-\d", row[1])}  # fmt: skip
+    assert {(paper, item) for paper, items in ITEMS.items() for item in items} <= named
