@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.stats
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -95,34 +94,43 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     return said
 
 
-def promised_against_happened(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
+_PANELS = {
+    "happened": "what one step did, over the best step tried",
+    "share": "what all recommended updates did,\nover the best choice in hindsight",
+}
+
+
+def promised_against_happened(rows: Sequence[Row]) -> Figure:
     """Gain of one step as it was promised, against its share of the best step that was tried, the
-    simulator's own included; a dot for each cell, with 95% intervals."""
-    ax = Figure(figsize=(5.2, 4.6), layout="constrained").add_subplot() if ax is None else ax
+    simulator's own included, and against what following the recommendation brought as a share of
+    the best choice in hindsight; a dot for each cell, with 95% intervals."""
+    figure = Figure(figsize=(9.2, 4.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
     shown = [row for row in rows if row["recommended"] and np.isfinite(row["promised"]).all()]
-    for kind, (colour, marker) in LOOKS.items():
-        some = [row for row in shown if row["kind"] == kind]
-        if not some:
-            continue
-        x, y = (np.clip([row[key] for row in some], -1.5, 1.5) for key in ("promised", "happened"))
-        spans = [np.abs(v[:, 1:].T - v[:, 0]) for v in (x, y)]
-        ax.errorbar(
-            x[:, 0], y[:, 0], spans[1], spans[0], marker, color=colour, ms=4, lw=0.7, alpha=0.8,
-            label=f"{kind} ({len(some)})",
-        )  # fmt: skip
-    ax.axline((0, 0), slope=1, color="0.6", lw=0.8, zorder=0)
-    ax.axhline(0, color="0.6", lw=0.8, ls=":", zorder=0)
-    ax.set(xlabel="promised gain of one step", ylabel="what it did, over the best step tried")
-    ax.legend(frameon=False, fontsize=8)
-    return ax
+    for ax, (key, label) in zip(axes, _PANELS.items(), strict=True):
+        for kind, (colour, marker) in LOOKS.items():
+            some = [row for row in shown if row["kind"] == kind]
+            if not some:
+                continue
+            x, y = (np.clip([row[name] for row in some], -1.5, 1.5) for name in ("promised", key))
+            spans = [np.abs(v[:, 1:].T - v[:, 0]) for v in (x, y)]
+            ax.errorbar(
+                x[:, 0], y[:, 0], spans[1], spans[0], marker, color=colour, ms=4, lw=0.7,
+                alpha=0.8, label=f"{kind} ({len(some)})",
+            )  # fmt: skip
+        ax.axhline(0, color="0.6", lw=0.8, ls=":", zorder=0)
+        ax.set(xlabel="promised gain of one step", ylabel=label, xticks=np.arange(-1, 1.1, 0.5))
+    axes[0].axline((0, 0), slope=1, color="0.6", lw=0.8, zorder=0)
+    axes[1].axhline(1, color="0.6", lw=0.8, zorder=0)
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
 
 
 def write_verdict(rows: Sequence[Row], output: Path) -> str:
     """Writes by-world.csv and promised.png; returns the verdict."""
     table = by_world(rows)
     table.to_csv(output / "by-world.csv", index=False)
-    figure = promised_against_happened(rows).figure
-    assert isinstance(figure, Figure)
+    figure = promised_against_happened(rows)
     FigureCanvasAgg(figure)
     figure.savefig(output / "promised.png", dpi=110)
     return "\n".join([table.to_string(index=False), "", *sentences(rows)])
