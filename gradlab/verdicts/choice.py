@@ -39,7 +39,7 @@ _LARGEST = {
     "mse": "lowest mean squared error",
     "direction": "best direction",
 }
-_CARRIED = "The true gradient rests on few starts: trim their distribution"
+_CARRIED = "No number of starts is known to tell them apart: the true gradient rests on few"
 _ALIKE = 0.01  # of the best possible gain, or cosine
 _FEW = 2  # pairs of candidates that more starts would tell apart, mentioned
 
@@ -507,15 +507,22 @@ def chosen(
     if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
         raise InputError(f"nothing can be chosen: {recommendation(facts(profile)).headline}")
     choice = choice_of(profile, batch, estimators, by, iteration, ramp)
-    asked = batch is None and not estimators and by in (None, "gain")
     first = screen(choice)
     best, advice = choice.best or choice.mse or choice.direction, None
     cell = None if best is None or first.light == "none" else best.cell
-    if asked and choice.by in (None, "gain"):
-        # What the report says, with the sentences of the choice.
+    if by in (None, "gain") and choice.by in (None, "gain"):
         read = facts(profile)
         advice = advise(read)
+        # Where no gain is believed returns decide, whichever batch is asked for.
+        returns = best is None or read.uncertain
+        competes = not estimators or (advice.cell is not None and advice.cell[0] in estimators)
+        if not (batch is None and not estimators or returns and competes):
+            advice = None
+    if advice is not None:
+        # What the report says, with the sentences of the choice.
         cell, told = advice.cell, recommendation(read)
+        if choice.batch != profile.batch and told.light == "act":  # at which nobody tried it
+            told = replace(told, light="choose", sure=f"{told.sure}, at batch {profile.batch}")
         beyond = {each.about for each in told.rest}  # than the recommended, not the largest gain
         rest = tuple(each for each in first.rest if each.about not in beyond)
         rest = (*_farther(choice, advice, profile), *told.rest, *rest)

@@ -18,7 +18,9 @@ from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
-from gradlab.verdicts.choice import statements
+from gradlab.verdicts.choice import chosen, statements
+from gradlab.verdicts.facts import facts
+from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.wording import label
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world
 from tests.measurement.scalar import ONE, Quadratic, known_biases, scalar_policy, scalar_task
@@ -397,6 +399,23 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     assert "train" not in document and "no row" in document["untrained"]
     assert main(["choose", "run.h5"]) == 0
     assert f"train:  {document['untrained']}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", [{}, {"batch": 64}, {"estimators": [BEST[0], "data"]}])
+def test_where_no_gain_is_believed_a_choice_says_what_the_report_says(asked):
+    told = rehearsed({BEST: RISES, CRITIC: FALLS})
+    profile = dataclasses.replace(planted_gains(PAPER, status="imprecise"), rehearsal=told)
+    few = profile.truth | {"carried_by_few": True, "concentration": 0.9}
+    profile = dataclasses.replace(profile, truth=few)
+    report = recommendation(facts(profile))
+    choice, found, _, _ = chosen(profile, **asked)
+    assert report.light == "act" and found.headline == report.headline
+    assert found.headline in choice.recommendation
+    assert not any("trim" in each.text.lower() for each in found.rest)
+    # At a batch that nobody rehearsed nothing is green.
+    assert found.light == ("choose" if "batch" in asked else "act")
+    other = chosen(profile, estimators=["data"])[1]
+    assert other.light == "none" and other.headline != report.headline
 
 
 def test_one_iteration_of_the_command_is_one_update_of_the_policy():
