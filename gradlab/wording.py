@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, Context
-from math import ceil, floor, inf, isfinite, isnan, log10
+from math import ceil, floor, inf, isfinite, isinf, isnan, log10
 from typing import Any
 
 from gradlab.runs.identity import Identity
@@ -39,6 +39,7 @@ _WAYS = {
 }
 
 
+Writer = Callable[[float, int], str]  # of a number to so many digits
 _COUNTED = re.compile(r"\d[\d.,]*(e[−+-]?\d+)?")
 _MINUS = re.compile(r"(?<![\w.)\]−–-])-(?=\.?\d)")
 
@@ -179,25 +180,35 @@ def horizons(over: Sequence[int]) -> str:
     return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def percent(share: float) -> str:
-    """Two significant digits, and whole from ten on."""
-    return f"{100 * share:.2g}%" if abs(share) < 0.1 else f"{share:.0%}"
+def percent(share: float, digits: int = 2) -> str:
+    """Two significant digits, and whole from ten on; or more."""
+    if isinf(share):
+        return "∞" if share > 0 else "-∞"
+    return f"{100 * share:.{digits}g}%" if abs(share) < 0.1 else f"{share:.{digits - 2}%}"
 
 
-def cosine(value: float) -> str:
-    """Two decimals, never rounded to ±1, beyond which a noise-corrected estimate may lie."""
-    if value >= 0.995:
-        return ">0.99"
-    return f"{value:.2f}" if value > -0.995 else "<-0.99"
+def cosine(value: float, decimals: int = 2) -> str:
+    """Two decimals, or more, never rounded to ±1, beyond which a noise-corrected estimate may
+    lie."""
+    most = 1 - 10.0**-decimals
+    if abs(value) >= most + 0.5 * 10.0**-decimals:
+        return f"{'>' if value > 0 else '<-'}{most:.{decimals}f}"
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
-def cosines(low: float, high: float) -> str:
-    """The two ends of a cosine's interval; an end within rounding of ±1 is left open."""
+def cosines(value: float, low: float, high: float) -> tuple[str, str]:
+    """A cosine and the two ends of its interval; an end within rounding of ±1 is left open."""
     if high >= 0.995:
-        return f"above {min(low, 0.99):.2f}" if low > -0.995 else "anywhere"
+        return cosine(value), f"above {min(low, 0.99):.2f}" if low > -0.995 else "anywhere"
     if low <= -0.995:
-        return f"below {max(high, -0.99):.2f}"
-    return f"{low:.2f}{' to ' if low < 0 or high < 0 else '–'}{high:.2f}"
+        return cosine(value), f"below {max(high, -0.99):.2f}"
+    return with_ends(value, low, high, cosine)
+
+
+def turned(value: float, low: float, high: float) -> str:
+    """0.97 (CI 0.95–0.98), of a cosine"""
+    number, ends = cosines(value, low, high)
+    return f"{number} (CI {ends})"
 
 
 def ratio(value: float, low: float, high: float, more: str = "") -> str:
@@ -225,25 +236,29 @@ def span(low: float, high: float) -> str:
     return with_ends(low, low, high)[1]
 
 
-def with_interval(value: float, low: float, high: float, unit: str = "", more: str = "") -> str:
+def with_interval(
+    value: float, low: float, high: float, unit: str = "", more: str = "", write: Writer = _rounded
+) -> str:
     """1.44× (CI 1.42–1.46, N = 64)
 
     Args:
         unit: behind the value; more: text behind the interval, in the same brackets.
+        write: a number with so many digits, as `percent`.
     """
-    number, ends = with_ends(value, low, high)
+    number, ends = with_ends(value, low, high, write)
     return f"{number}{unit} (CI {ends}{f', {more}' if more else ''})"
 
 
-def with_ends(value: float, low: float, high: float) -> tuple[str, str]:
+def with_ends(value: float, low: float, high: float, write: Writer = _rounded) -> tuple[str, str]:
     """A value and the two ends of its interval, all three to as many digits, two at least, as tell
-    the ends apart: "1.44" and "1.42–1.46". Ends that five digits do not tell apart are one."""
+    the ends apart: "1.44" and "1.42–1.46", "75%" and "74–76%". Ends that five digits do not tell
+    apart are one."""
     if isnan(low) or isnan(high):
-        return two(value), "unknown"
-    digits = (n for n in range(2, 6) if _rounded(low, n) != _rounded(high, n))
-    n = next(digits, 2)
-    joint = " to " if low < 0 or high < 0 else "–"
-    return _rounded(value, n), f"{_rounded(low, n)}{joint}{_rounded(high, n)}"
+        return write(value, 2), "unknown"
+    n = next((n for n in range(2, 6) if write(low, n) != write(high, n)), 2)
+    first, last = write(low, n), write(high, n)
+    joined = f"{first} to {last}" if low < 0 or high < 0 else f"{first.removesuffix('%')}–{last}"
+    return write(value, n), first if first == last else joined
 
 
 def beside(value: float, width: float) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from gradlab.figures.drawing import POINTS, hidden_band
@@ -41,6 +41,7 @@ from gradlab.figures.style import (
 _Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
+_THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _SINGLE = 6  # seeds up to which each is a line
 _COLUMNS = 2  # a phone's page has room for no more
 _CELL = (2.65, 1.8)  # inches
@@ -102,7 +103,7 @@ def best_first(
         handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2,
         borderaxespad=BELOW, frameon=False, fontsize=9, labelcolor=INK,
     )  # fmt: skip
-    ax.set_xlabel(AXIS[over], color=INK)
+    along(ax, over)
     return ax
 
 
@@ -227,12 +228,21 @@ def _dress_cell(ax: Axes, name: str) -> None:
         spine.set_color(MUTED)
 
 
-def note_of(seeds: int) -> str:
-    """How a reader takes the lines."""
+def along(ax: Axes, over: Over = "iteration") -> None:
+    """The axis of iterations or of time."""
+    ax.set_xlabel(AXIS[over], color=INK)
+    if over == "iteration" and ax.get_xlim()[1] > 1000:
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_formatter(_THOUSANDS)
+
+
+def note_of(seeds: int, few: bool = False) -> str:
+    """How a reader takes the lines, or the points where there are few."""
     if seeds <= 1:
         return "one seed"
     if seeds <= _SINGLE:
-        return f"thin: each of {seeds} seeds; thick: their median"
+        own, together = ("dots", "diamonds") if few else ("thin", "thick")
+        return f"{own}: each of {seeds} seeds; {together}: their median"
     return f"median of {seeds} seeds; band: order statistics, at least 95%"
 
 

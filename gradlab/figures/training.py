@@ -18,7 +18,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import nothing
-from gradlab.figures.multiples import AXIS, Over, bend_returns, levels, lost_note, note_of, seeds_of
+from gradlab.figures.multiples import (
+    Over,
+    along,
+    bend_returns,
+    levels,
+    lost_note,
+    note_of,
+    seeds_of,
+)
 from gradlab.figures.style import (
     BIAS,
     BLUE,
@@ -84,7 +92,7 @@ def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     median = f"measured: median of {count} seeds" if count > 1 else "one seed"
     notes += [f"{rest}; {median}" if rest else median]
     dress(ax, "Weights through training: rule and measured", "weight", notes)
-    ax.set_xlabel("iteration")
+    along(ax)
     return ax
 
 
@@ -121,7 +129,7 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_minor_formatter(NullFormatter())
     notes = ["below 1: better than the rule's weights"]
     dress(ax, "Error of the weights in force", "MSE / MSE of the rule's weights", notes)
-    ax.set_xlabel("iteration")
+    along(ax)
     return ax
 
 
@@ -225,7 +233,7 @@ def returns(
     bend_returns(ax, rows)
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
     dress(ax, title, "undiscounted return of an episode", _notes(rows))
-    ax.set_xlabel(AXIS[over])
+    along(ax, over)
     return ax
 
 
@@ -240,7 +248,7 @@ def mixture_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
                 label=f"h = {horizon}")  # fmt: skip
     ax.set_ylim(-0.03, 1.03)
     dress(ax, "Weights of the mixture", "weight")
-    ax.set_xlabel(AXIS["iteration"])
+    along(ax)
     return ax
 
 
@@ -257,7 +265,7 @@ def training_curve(
     if (rows["value"] > 0).all():
         ax.set_yscale("log")
     dress(ax, title, unit, _notes(rows))
-    ax.set_xlabel(AXIS["iteration"])
+    along(ax)
     return ax
 
 
@@ -281,7 +289,7 @@ def gradient_errors(
         _curve(ax, own[own["seed"] == "all"], "iteration", look)
     ax.set_yscale("log", nonpositive="clip")
     dress(ax, title, "gradient norm²", _notes(pd.concat(drawn)))
-    ax.set_xlabel(AXIS["iteration"])
+    along(ax)
     return ax
 
 
@@ -357,5 +365,6 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         return ["one seed"]
     few, many = int(seeds.min()), int(seeds.max())
     counts = f"{many}" if few == many else f"{few} to {many}"
-    notes = [note_of(many)] if len(seeds) == 1 else [f"medians over {counts} seeds"]
+    points = rows["iteration"].nunique() <= drawing.POINTS
+    notes = [note_of(many, points)] if len(seeds) == 1 else [f"medians over {counts} seeds"]
     return notes + lost_note(rows)

@@ -28,7 +28,7 @@ from gradlab.runs.training.results import (
     times,
 )
 from gradlab.verdicts.training.first_screen import screen
-from gradlab.wording import listed, signed
+from gradlab.wording import duration, listed, signed
 
 LEARNING = "Does it learn?"
 _TRACKING = "What the policy does with the state"
@@ -279,13 +279,13 @@ def _facts(runs: Mapping[str, Training]) -> dict[str, object]:
         "task": next(iter(runs.values())).task,
         "algorithm": "; ".join(dict.fromkeys(run.name for run in runs.values())),
         "seeds": ", ".join(dict.fromkeys(str(len(run.seeds)) for run in runs.values())),
-        "iterations": ", ".join(dict.fromkeys(str(int(r.iteration[-1])) for r in runs.values())),
+        "iterations": ", ".join(dict.fromkeys(f"{int(r.iteration[-1]):,}" for r in runs.values())),
         "termination": every("termination"),
         "at terminal states": every("at_end"),
         "reward scale": every("reward_scale"),
         "precision": every("precision"),
         **_begun_with(runs),
-        "wall time": ", ".join(f"{run.seconds[-1]:.0f} s" for run in runs.values()),
+        "wall time": ", ".join(duration(float(run.seconds[-1])) for run in runs.values()),
     }
 
 

@@ -7,7 +7,6 @@ while all else stays, not the largest share.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
 
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES, Account, Attribution, Part
 from gradlab.runs.check_results import no_gradient
@@ -15,7 +14,7 @@ from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.phrases import ZERO, capital
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
-from gradlab.wording import gradient, label, percent, two
+from gradlab.wording import gradient, label, percent, two, with_ends, with_interval
 
 _FIXED = {
     "states": "the model's state predictions",
@@ -94,8 +93,8 @@ def _raised(account: Account) -> str:
     top = max(account.shapley, key=lambda part: part.value)
     of_interest = {top.name, *(best.causes if best else ()), *account.cancelling}
     raised = [
-        f"{CAUSES[part.name]} alone raises it by {_percent(-part.fraction)} (CI "
-        f"{_percent(-part.fraction_high)} to {_percent(-part.fraction_low)})"
+        f"{CAUSES[part.name]} alone raises it by "
+        + with_interval(-part.fraction, -part.fraction_high, -part.fraction_low, write=percent)
         for part in account.first
         if part.name in of_interest and part.high < 0
     ]
@@ -113,8 +112,8 @@ def to_fix(causes: Sequence[str]) -> str:
 
 
 def _share(part: Part) -> str:
-    share = _percent(part.fraction) if _width(part) <= _WIDE else "an unknown share"
-    return f"{share} (CI {_between(part)})"
+    share, ends = _with_ends(part)
+    return f"{share if _width(part) <= _WIDE else 'an unknown share'} (CI {ends})"
 
 
 def _width(part: Part) -> float:
@@ -126,12 +125,8 @@ def _told_apart(part: Part) -> bool:
     return part.fraction_low > 0 and _width(part) <= _WIDE
 
 
-def _between(part: Part) -> str:
-    return f"{_percent(part.fraction_low)} to {_percent(part.fraction_high)}"
-
-
-def _percent(share: float) -> str:
-    return percent(share) if isfinite(share) else ("∞" if share > 0 else "−∞")
+def _with_ends(part: Part) -> tuple[str, str]:
+    return with_ends(part.fraction, part.fraction_low, part.fraction_high, percent)
 
 
 _ABOUT = "source"
@@ -216,10 +211,11 @@ def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
         text = f"Fix more than two causes together: any one or two do not lower {what}."
         return text, "choose", f"shown ({shown})"
     told = _told_apart(best.part)
-    by = f" by {percent(best.part.fraction)}" if told else ""
+    value, ends = _with_ends(best.part)
+    by = f" by {value}" if told else ""
     text = f"Fix {to_fix(best.causes)} first: with the true {causes_text(best.causes)} {what} "
     text += f"falls{by}."
-    how = _between(best.part) if told else f"{shown}; {_OPEN}"
+    how = ends if told else f"{shown}; {_OPEN}"
     if advice == "contested":
         rivals = " or ".join(map(causes_text, best.rivals[:2]))
         return text, "choose", f"shown ({how}); not excluded as better: {rivals}"
@@ -234,11 +230,12 @@ def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
     if account.lost:  # the value is noise
         return (Fact("squared bias, 95%", f"≤ {two(whole.high)}", square),)
     total = Fact(f"squared bias, {two(whole.low)} to {two(whole.high)}", two(whole.value), square)
-    texts = [
-        percent(p.fraction) if _width(p) <= _WIDE else f"unknown ({starts:,} starts)" for p in parts
-    ]
     shares = (
-        Fact(f"of it {CAUSES[p.name]}, {_between(p)}", text, how)
-        for p, text in zip(parts, texts, strict=True)
+        Fact(
+            f"of it {CAUSES[p.name]}, {ends}",
+            text if _width(p) <= _WIDE else f"unknown ({starts:,} starts)",
+            how,
+        )
+        for p, (text, ends) in ((p, _with_ends(p)) for p in parts)
     )
     return (*shares, total)

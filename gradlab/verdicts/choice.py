@@ -27,7 +27,17 @@ from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text, with_sign
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import batches, cosine, cosines, horizons, label, times, updates, with_interval
+from gradlab.wording import (
+    batches,
+    cosine,
+    cosines,
+    horizons,
+    label,
+    times,
+    turned,
+    updates,
+    with_interval,
+)
 
 CALLED = {
     "gain": "gain (what one small step adds to the return, in shares of the best one)",
@@ -63,7 +73,7 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
         gain = choice.beyond.gain
         text = (
             f"With the simulator's states {cell_words(choice, choice.beyond.cell)} gains more: "
-            f"{cosine(gain.clipped)} (CI {cosines(gain.low, gain.high)}), {n}; it does not compete."
+            f"{turned(gain.clipped, gain.low, gain.high)}, {n}; it does not compete."
         )
         found.append(Sentence("beyond", True, text))
     found += _steps(choice) + _criteria(choice)
@@ -100,7 +110,7 @@ def _best(choice: Choice, best: Best) -> Sentence:
     if best.criterion == "gain":
         value = gain_text(best.number(choice.samples))
     elif best.criterion != "mse":
-        value = f"{cosine(best.value)} (CI {cosines(*ends)})"
+        value = turned(best.value, *ends)
     elif best.value > 0:
         value = with_interval(best.value, *ends)
     else:  # a noise-corrected error that is not above 0 is known from above only
@@ -292,11 +302,12 @@ def _needed(choice: Choice) -> list[Sentence]:
     cell, needed = choice.needed
     goal = f"A cosine of one batch ≥ .9 with {cell_words(choice, cell)}"
     if needed.batch is not None:
-        size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
+        least_and_most = batches(needed.batch.low), batches(needed.batch.high)
+        size = "–".join(dict.fromkeys(least_and_most))
         text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples:,})."
         return [Sentence("samples", True, text)]
-    ends = cosines(needed.cosine.low, needed.cosine.high)
-    cap = f"bias alone caps it at {cosine(needed.value)} (CI {ends}, N = {choice.samples:,})"
+    value, ends = cosines(needed.value, needed.cosine.low, needed.cosine.high)
+    cap = f"bias alone caps it at {value} (CI {ends}, N = {choice.samples:,})"
     if needed.cosine.high < 0.9:
         return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
     return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
@@ -451,7 +462,8 @@ def _fact(choice: Choice, best: Best) -> Fact:
     how = samples if quantity is None else f"{quantity.formula} ({quantity.source}), {samples}"
     if best.criterion == "mse":
         return Fact.ranged(where, (best.value, *ends), how)
-    return Fact(f"{where}, {cosines(*ends)}", cosine(best.value), how)
+    value, between = cosines(best.value, *ends)
+    return Fact(f"{where}, {between}", value, how)
 
 
 def choose(
@@ -516,7 +528,7 @@ def chosen(
         # Where no gain is believed returns decide, whichever batch is asked for.
         returns = best is None or read.uncertain
         competes = not estimators or (advice.cell is not None and advice.cell[0] in estimators)
-        if not (batch is None and not estimators or returns and competes):
+        if not ((batch is None and not estimators) or (returns and competes)):
             advice = None
     if advice is not None:
         # What the report says, with the sentences of the choice.

@@ -67,12 +67,13 @@ _FULL = 0.985  # from which on both ends round to 99%
 _WIDE = 0.5  # both ends beyond this say nothing
 
 
-def share(value: float) -> str:
-    """A share of the possible gain in whole percent, never rounded to all or nothing of it."""
-    value = max(-1.0, min(value, 1.0))
-    if abs(value) >= 0.995:
-        return "over 99%" if value > 0 else "under −99%"
-    return f"{round(100 * value)}%".replace("-", "−")
+def share(value: float, digits: int = 2) -> str:
+    """A share of the possible gain in whole percent, or more digits, never rounded to all or
+    nothing of it."""
+    value, most = max(-1.0, min(value, 1.0)), 1 - 10.0**-digits
+    if abs(value) >= most + 0.5 * 10.0**-digits:
+        return f"{'over ' if value > 0 else 'under −'}{most:.{digits - 2}%}"
+    return f"{round(100 * value, digits - 2) + 0.0:.{digits - 2}f}%".replace("-", "−")
 
 
 def gain_text(gain: Number) -> str:
@@ -81,10 +82,7 @@ def gain_text(gain: Number) -> str:
         return f"unknown ({gain.n:,} starts)"
     if gain.low >= _FULL:
         return "over 99%"
-    low, high = share(gain.low), share(gain.high)
-    joint = " to " if gain.low < 0 else "–"
-    low = low.removesuffix("%") if joint == "–" else low
-    return f"{share(gain.clipped)} (CI {low}{joint}{high})"
+    return with_interval(gain.clipped, gain.low, gain.high, write=share)
 
 
 def with_sign(value: float, low: float, high: float) -> str:

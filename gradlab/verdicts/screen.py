@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradlab.wording import signed, with_ends
+from gradlab.wording import Writer, signed, with_ends
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Fact:
     how: str
 
     @staticmethod
-    def ranged(label: str, estimate: tuple[float, float, float], how: str) -> Fact:
-        """Of a value and its two ends, which stand behind the label."""
-        value, ends = with_ends(*estimate)
-        return Fact(f"{label}, {ends}", value, how)
+    def ranged(label: str, estimate: tuple[float, float, float], how: str, *write: Writer) -> Fact:
+        """Of a value and its two ends, which stand behind the label where they are two."""
+        value, ends = with_ends(*estimate, *write)
+        return Fact(label if ends == value else f"{label}, {ends}", value, how)
 
 
 @dataclass(frozen=True)

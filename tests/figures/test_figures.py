@@ -395,6 +395,9 @@ def test_tints_follow_the_page_and_zero_is_not_the_largest():
     assert {to_hex(patch.get_facecolor()) for patch in ax.patches} <= palette
     colours = {text.get_text(): to_hex(text.get_color()) for text in ax.texts}
     assert colours == {"0": MUTED, "1": PAPER, "0.011": INK, "~0": INK}
+    ax = plt.figure().add_subplot()
+    tinted(ax, np.array([[1903.0, 212.0]]), 4, 1e-3, numbers=True)
+    assert [text.get_text() for text in ax.texts] == ["1900", "210"]  # cells have no room for more
 
 
 def test_flagged_steps_are_shown_on_the_time_axis(run):

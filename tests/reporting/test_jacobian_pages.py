@@ -82,7 +82,7 @@ def test_the_finding_stands_on_the_first_screen(tab, tmp_path):
     assert f"{effects['output']} by {effects['input']}" in found.screen.headline
     alone = jacobian_page.page(compared(model=False))
     check_first_screen(tab, alone, tmp_path)
-    assert alone.screen.figure == "entries-size"
+    assert alone.screen.figure == "growth"  # of which the headline speaks
 
 
 def test_numbers_of_the_maps_can_be_read_on_a_phone(tab, run, tmp_path):

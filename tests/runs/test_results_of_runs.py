@@ -153,11 +153,14 @@ def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
     assert page.screen.headline.startswith("Use good") and page.screen.light == "act"
+    assert page.screen.numbers[2].label.startswith("difference of mean final returns")
     files.append(written(tmp_path / "c.h5", name="near", returns=alike))
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
     assert page.screen.light == "choose" and "do not separate it from near" in page.screen.headline
     assert "Better than bad" in page.screen.headline
+    # A difference whose interval holds 0 is not printed large.
+    assert not any("difference" in each.label for each in page.screen.numbers)
 
 
 def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):

@@ -163,7 +163,13 @@ def test_beside_an_imprecise_truth_no_gain_is_said_and_returns_alone_decide(gain
     taken = stepped({("data", 0): -0.9, ("model_all", 3): 0.9})
     found = recommendation(facts(replace(profile, realised=taken)))
     assert found.headline.startswith("Backpropagate 3 steps through your model (BPTT): one plain")
-    assert found.light == "act" and "%" not in found.headline
+    assert found.light == "act" and "%" not in found.headline and found.figure == "realised_gains"
+    # Where every tested step lowered the return nothing is guessed, and no gain is drawn first.
+    fallen = stepped({("data", 0): -0.9, ("model_all", 3): -0.9})
+    found = recommendation(facts(replace(profile, realised=fallen)))
+    assert "Best guess" not in found.headline and "2 of 2 tested" in found.headline
+    assert found.sure.startswith("tested") and found.figure == "realised_gains"
+    assert all(each.label.startswith("change of the return") for each in found.numbers)
 
 
 def test_start_states_and_missing_truths_promise_no_gain():

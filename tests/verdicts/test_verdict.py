@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from gradlab.choice import Choice, DirectionCosine
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio, growth_of, needed_batch, ratio_to_best
 from gradlab.statistics.intervals import Interval
+from gradlab.statistics.number import Number
 from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
-from gradlab.wording import span, with_interval
+from gradlab.verdicts.phrases import gain_text
+from gradlab.wording import cosines, percent, span, with_ends, with_interval
 from tests.verdicts.planted_profiles import (
     BAD,
     CUT,
@@ -180,10 +183,35 @@ def test_the_ends_of_an_interval_are_told_apart_around_their_value(widest):
         low, high = np.sort(value + abs(value) * rng.uniform(-widest, widest, 2))
         value = rng.uniform(low, high)
         text = with_interval(value, low, high, "×", "N = 64")
-        found = re.fullmatch(r"(.+)× \(CI (.+?)(?: to |–)(.+), N = 64\)", text)
-        number, first, last = (float(each.replace(",", "")) for each in found.groups())
+        found = re.fullmatch(r"(.+)× \(CI ([^–t]+)(?:(?: to |–)(.+))?, N = 64\)", text)
+        one = found[3] or found[2]  # ends that no five digits tell apart
+        number, first, last = (
+            float(each.replace(",", "")) for each in (found[1], found[2].strip(), one)
+        )
         assert first <= number <= last, text
         if high - low > 1e-3 * abs(value):
             assert first < last, text
         for shown, exact in ((first, low), (last, high)):
             assert abs(shown - exact) <= 0.051 * abs(exact), text
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [
+        (with_ends(0.75, 0.7491, 0.7512, percent), ("75.0%", "74.9–75.1%")),
+        (with_ends(0.75, 0.7, 0.8, percent), ("75%", "70–80%")),
+        (with_ends(-0.2, -0.31, -0.1, percent), ("-20%", "-31% to -10%")),
+        (with_ends(1.0, 0.5, inf, percent), ("100%", "50–∞")),
+        (with_ends(0.5, 0.5, 0.5, percent), ("50%", "50%")),  # one number
+        (with_ends(1.44, 1.42, 1.44), ("1.44", "1.42–1.44")),
+        (cosines(0.9, 0.8991, 0.9012), ("0.900", "0.899–0.901")),
+        (cosines(0.0, -0.001, 0.002), ("0.000", "-0.001 to 0.002")),
+        (cosines(0.999, 0.9962, 0.9991), (">0.99", "above 0.99")),
+        (cosines(0.9, 0.2, 0.999), ("0.90", "above 0.20")),
+        (gain_text(Number(0.75, 0.7491, 0.7512, 64, 0.001)), "75.0% (CI 74.9–75.1%)"),
+        (gain_text(Number(0.001, -0.001, 0.003, 64, 0.001)), "0.1% (CI −0.1% to 0.3%)"),
+        (gain_text(Number(0.97, 0.96, 0.997, 64, 0.01)), "97% (CI 96–over 99%)"),
+    ],
+)
+def test_an_interval_has_as_many_digits_as_tell_its_ends_apart(said, ends):
+    assert said == ends

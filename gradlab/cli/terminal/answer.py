@@ -14,7 +14,7 @@ from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import utf8
 from gradlab.errors import Failure, InputError
-from gradlab.wording import percent, signed, two
+from gradlab.wording import percent, signed, two, with_ends
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-12  # a share of the total's upper end that rounding explains
+_NONE = 5e-5  # a share of rounding size
 _Rows = Sequence[Mapping[str, Any]]
 
 
@@ -80,12 +81,11 @@ def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
     if math.isnan(row["fraction"]):
         rounding = max(map(abs, (row["ci_low"], row["ci_high"]))) < _ROUNDING * total["ci_high"]
         return "≈ 0" if rounding else _with_interval(row)
-    low, high = (_percent(row[f"fraction_{end}"]) for end in ("low", "high"))
-    return signed(f"{_percent(row['fraction'])}\n[{low}, {high}]")
-
-
-def _percent(share: float) -> str:
-    return "0%" if abs(share) < 5e-5 else percent(share)  # of rounding size
+    ends = row["fraction"], row["fraction_low"], row["fraction_high"]
+    if max(map(abs, ends)) < _NONE:
+        return "0%"
+    share, between = with_ends(*ends, percent)
+    return signed(f"{share}\n{between}")
 
 
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names

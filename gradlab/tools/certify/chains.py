@@ -27,7 +27,7 @@ from gradlab.tools.certify.comparison import Units
 from gradlab.tools.certify.evaluation import Derivative, Points, evenly, outputs
 from gradlab.tools.certify.result import FINITE, Finding, percentage
 from gradlab.tools.certify.sampling import Law
-from gradlab.wording import cosine, steps
+from gradlab.wording import cosine, percent, steps, with_interval
 
 
 @dataclass(frozen=True)
@@ -280,10 +280,11 @@ def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Findi
     h = result.horizon
     n = round(result.finite[h] * result.certain[h] * result.directions)
     agree = result.agree[h]
+    ends = max(result.low[h], 0), min(result.high[h], 1)
+    share = with_interval(agree, *ends, write=percent)
     text = (
         f"After {steps(h + 1)} the sign of the chained gradient is right in {round(agree * n)} of "
-        f"{n} directions that can be decided ({agree:.0%}, CI {max(result.low[h], 0):.0%} to "
-        f"{min(result.high[h], 1):.0%}), less than the {AGREE:.0%} that are needed."
+        f"{n} directions that can be decided, {share}, less than the {AGREE:.0%} that are needed."
     )
     found = Finding("sign", "rough", text, 1 - agree, sign_kept=False, source=name)
     return [found], result

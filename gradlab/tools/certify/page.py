@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import pandas as pd
@@ -41,15 +41,20 @@ _ELSEWHERE = ("compared", "ranges", "origins", "strata", "starts", "command", "v
 _QUESTION = "Are these derivatives those of {} itself?"
 
 
+def _named(strata: Iterable[str]) -> str:
+    """Saturation: with an input that is clipped there …, as the rows of the figure."""
+    return " ".join(f"{each.capitalize()}: {_STRATA.get(each, each)}." for each in strata)
+
+
 def page(certificate: Certification) -> Page:
     """What the page of a certificate shows."""
     table, facts = certificate.table(), certificate.facts
     findings = certificate.sentences[1:]
+    met = (each for each in dict.fromkeys(table["stratum"]) if each != "free")
     caption = (
-        "Left of the line: sound. Right of it: within the errors of the differences, or in less "
-        "than 1% of the states or than 3, unless a finding names it. At an onset only what could "
-        "be judged is drawn."
-    )
+        "Left of the line: sound. Right of it: too near the errors of the differences, or at too "
+        f"few states, to be called wrong, unless a finding names it. {_named(met)}"
+    ).rstrip()
     draw = partial(figures.certified_errors, table, fail_above=certificate.fail_above)
     drawn = (panel("errors", _NUMBERS, caption, draw),)
     shown = table.assign(block=table["block"].map(SYMBOLS))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import BLUE, INK, MUTED, PAPER, TICKS, Look, tick
+from gradlab.wording import signed, two
 
 _OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
 _FULL = 4  # from this tint on numbers are written in the colour of the paper
@@ -45,7 +46,7 @@ def tinted(
         if numbers:
             value = float(values[i, j])
             colour = MUTED if place < 0 else PAPER if place >= _FULL else INK
-            text = f"{value:.{2 if value >= 0.01 else 1}g}" if value >= least else "~0"
+            text = two(value) if value >= 0.01 else f"{value:.1g}" if value >= least else "~0"
             text = "0" if value == 0 else "–" if place < 0 else text
             ax.text(j, i, text, ha="center", va="center", fontsize=9, color=colour)
     ax.set_xlim(-0.5, columns - 0.5)
@@ -122,7 +123,7 @@ def jacobian_entries(
     ax.axvline(len(outputs) - 1.5, color=MUTED, lw=1.2)
     ax.set_xlabel("input", color=INK)
     ax.set_ylabel("output", color=INK)
-    note = "σ of the output per σ of the input along the path; 0: exactly"
+    note = "σ of the output per σ of the input along the path; 0: no effect at all"
     if quantity == "effect":
         note = "change of the mean policy gradient (BPTT), relative to its norm"
     return _titled(ax, titles[quantity], note)
@@ -217,6 +218,7 @@ _LOOPS = {
     "open": Look("open loop, A", style.VERMILION, (0, (5, 1.6)), "s"),
 }
 _FLOAT32 = log(float(np.finfo(np.float32).max)) / log(10)
+_BELOW = 2.0  # decades below the largest singular value at its lowest
 _TOP = 1e3  # relative errors beyond are drawn here
 
 
@@ -227,7 +229,7 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     largest = (table["section"] == "exponent") & (table["output"] == "1")
     exponents = table[largest].set_index("block")["value"]
     for loop, own in _LOOPS.items():
-        known = f": λ = {exponents[loop]:.3g} per step" if loop in exponents.index else ""
+        known = f": λ = {signed(two(exponents[loop]))} per step" if loop in exponents.index else ""
         look, block = replace(own, label=f"{own.label}{known}"), rows[rows["block"] == loop]
         for k in sorted(int(each) for each in set(block["output"])):
             line = drawing.curve_of(block[block["output"] == str(k)], "step").scaled(1 / log(10))
@@ -238,11 +240,13 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
                         label=f"_{own.label}, direction {k}")  # fmt: skip
     if rows.empty:
         drawing.nothing(ax, "no products")
-    bottom, top = ax.get_ylim()
+    top, first = ax.get_ylim()[1], rows[rows["output"].astype(str) == "1"]["value"]
     if top > 0.5 * _FLOAT32:
         ax.axhline(_FLOAT32, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="end of float32")
-    if bottom < -16:  # directions that die at once would hide the ones that matter
-        ax.set_ylim(bottom=max(bottom, -16.0))
+    # Directions that die would hide the one that matters.
+    lowest = float(first.min()) / log(10) - _BELOW if len(first) else 0.0
+    if ax.get_ylim()[0] < lowest:
+        ax.set_ylim(bottom=lowest)
     style.dress(
         ax,
         "Growth of the chained Jacobians",

@@ -28,7 +28,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number, decide
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
-from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_interval
+from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_ends, with_interval
 from gradlab.wording import ratio as sized
 
 _MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
@@ -114,7 +114,7 @@ def _entry(run: JacobianRun) -> Sentence | None:
         "entry", found.low > 0 and not rivals and not few,
         f"Error of {named(effect)}, of most effect on the gradient", share,
         f"not told apart from {listed(rivals, _NAMED)}" if rivals else "",
-        f"largest standardised error, {named(error)}: {_ci(_of(error))}",
+        f"largest standardised error, {named(error)}: {_ci(with_ends(*_of(error).estimate))}",
     )  # fmt: skip
 
 
@@ -195,7 +195,8 @@ def _product(run: JacobianRun) -> Sentence | None:
     if informs.value >= H:
         last = run.rows("product").sort_values("step").iloc[-1]
         decided = bool(last["ci_high"] <= 1)
-        return finding("product", decided, what, f"{_ci(_of(last))} after {H} steps", n=informs.n)
+        error = _ci(with_ends(*_of(last).estimate))
+        return finding("product", decided, what, f"{error} after {H} steps", n=informs.n)
     ends = f"CI {informs.low:.0f}–{informs.high:.0f}" + ("+" if informs.high >= H else "")
     return finding(
         "product", True, what, f"below 1 up to {informs.value:.0f} steps ({ends})", n=informs.n
@@ -216,7 +217,7 @@ def _one_growth(run: JacobianRun, loop: str) -> str:
     rate = lyapunov(run, loop)
     if rate is None or not isfinite(rate.value):
         return f"{loop} loop singular or lost"
-    text = f"{loop} loop λ = {_ci(rate)} per step"
+    text = f"{loop} loop λ = {_ci(with_ends(*rate.estimate))} per step"
     decade = number(run, "horizon", "steps per factor of ten", block=loop)
     if rate.low <= 0 <= rate.high or decade is None or abs(decade.value) > _SLOW:
         return text
@@ -267,7 +268,7 @@ def _condition(run: JacobianRun) -> Sentence | None:
     rate = number(run, "horizon", "rate of the model's error") if law == "exponential" else None
     return finding(
         "condition", law in laws, "Condition 1 of MPG, the model's error grows linearly",
-        laws.get(law, "undecided"), f"exponent {_ci(k)}",
+        laws.get(law, "undecided"), f"exponent {_ci(with_ends(*k.estimate))}",
         "" if rate is None else f"{_percent(rate)} per step", n=k.n,
     )  # fmt: skip
 
@@ -295,19 +296,13 @@ def _of(row: pd.Series) -> Number:
 
 
 def _percent(share: Number) -> str:
-    value, low, high = map(percent, share.estimate)
-    return value if value == low == high else f"{value} (CI {low}–{high})"
+    return _ci(with_ends(*share.estimate, percent))
 
 
-def _ci(found: Number) -> str:
-    alike = f"{found.low:.5g}" == f"{found.high:.5g}"
-    return two(found.value) if alike else with_interval(*found.estimate)
-
-
-def _between(low: str, high: str) -> str:
-    """The ends of an interval; nothing where both are one number."""
-    joint = " to " if low.startswith("-") else "–"
-    return "" if low == high else f", {low}{joint}{high}"
+def _ci(found: tuple[str, str]) -> str:
+    """1.4 (CI 1.2–1.6); the value alone where both ends are one number."""
+    value, ends = found
+    return value if value == ends else f"{value} (CI {ends})"
 
 
 _FILE = "long table of the run"
@@ -337,31 +332,31 @@ def screen(run: JacobianRun) -> Screen:
             how = f"Median over starts of each one's median step. {how}"
             found = typical
         lost = found.spans_decades  # an interval over decades is no number
-        text = f"unknown ({found.n} steps)" if lost else percent(found.value)
-        ends = "" if lost else _between(percent(found.low), percent(found.high))
-        facts.append(Fact(f"{what}{ends}", text, how))
+        text = f"unknown ({found.n} steps)"
+        ranged = Fact.ranged(what, found.estimate, how, percent)
+        facts.append(Fact(what, text, how) if lost else ranged)
     rows = run.rows("product")
     if not rows.empty and run.config.get("model") is not None:
         last = rows.sort_values("step").iloc[-1]
-        ends = _between(two(float(last["ci_low"])), two(float(last["ci_high"])))
-        label = f"error of the chain after {steps(int(last['step']))} (1: a zero gradient's){ends}"
+        label = f"error of the chain after {steps(int(last['step']))} (1: a zero gradient's)"
         how = "Median over starts of |P̂ − P| / |P|, P the product of closed-loop Jacobians"
-        facts.append(Fact(label, two(float(last["value"])), f"{how} ({_FILE})."))
+        facts.append(Fact.ranged(label, _of(last).estimate, f"{how} ({_FILE})."))
     exponent = lyapunov(run, "closed")
     if exponent is not None and isfinite(exponent.value):
-        ends = _between(two(exponent.low), two(exponent.high))
-        label = f"growth λ per step in closed loop{ends}"
+        label = "growth λ per step in closed loop"
         if run.config.get("model") is None and (discount := float(run.config["discount"])) < 1:
-            label += f"; a discount of {discount:g} makes up for {two(-log(discount))}"
+            label += f" (a discount of {discount:g} makes up for {two(-log(discount))})"
         how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
-        facts.append(Fact(label, two(exponent.value), how))
+        facts.append(Fact.ranged(label, exponent.estimate, how))
     alone = run.config.get("model") is None
     text, light, sure = _simulator(run) if alone else _model(run)
     if light != "none" and "networks" in run.config:
         light, sure = "choose", f"{sure}, of a policy that is not yours: give it with --policy"
     if light != "none" and (untested := _untested(run)):
         light, sure = "choose", f"{sure}; the simulator's derivatives are {untested}"
-    figure = "entries-size" if alone else "entries-effect"
+    figure = "entries-effect"
+    if alone:  # what the headline is about
+        figure = "entries-size" if exponent is None else "growth"
     return Screen(text, light, sure, tuple(facts), figure, rest)
 
 
@@ -399,7 +394,7 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
     text = f"Correct the derivative of {name} first: its error changes the gradient most.{reach}"
     if unknown:
         return text, light, f"shown; by how much is unknown ({effect.n:,} starts{few})"
-    ends = f"{percent(effect.low)}–{percent(effect.high)} of its norm"
+    ends = f"{with_ends(*effect.estimate, percent)[1]} of its norm"
     few = few and f"; {effect.n:,} starts{few}"
     return text, light, f"shown (by {ends}{few}){measured}"
 
@@ -409,7 +404,7 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
     if rate is None or not isfinite(rate.value):
         text = "Backpropagate through no product here: its Jacobians are singular or not finite."
         return text, "none", "no growth rate"
-    found = f"λ = {_ci(rate)}"
+    found = f"λ = {_ci(with_ends(*rate.estimate))}"
     typical, square = (number(run, "horizon", _DOUBLING, block=block) for block in _BY)
     discounted = float(run.config["discount"]) < 1
     gradient = "discounted gradient" if discounted else "gradient"
@@ -427,7 +422,7 @@ def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
         own = "it is undecided"
         if typical is not None and _shrinks(typical):
             own = _pace(typical)
-        return text, "choose", f"by the mean square over starts; by the typical start {own}"
+        return text, "choose", f"in the mean square over starts; in the typical start {own}"
     if not _shrinks(typical):
         text = f"Look at a longer path: this one shows neither growth nor decay of the {gradient}."
         return text, "choose", f"not shown: {found}"

@@ -24,14 +24,15 @@ from gradlab.tools.logs.result import (
 from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
 from gradlab.wording import (
-    cosine,
     cosines,
     horizons,
     percent,
     rounded_up,
     span,
     steps,
+    turned,
     two,
+    with_ends,
     with_interval,
 )
 
@@ -143,16 +144,19 @@ def _gap(each: Agreement) -> str:
     """42% (CI 31–55%) apart, cosine 0.97 (CI 0.95–0.99)"""
     if not isfinite(each.gap.value):
         return "apart by an unknown share of a score that is not distinguishable from zero"
-    size = f"{_percent(each.gap.value)} (CI {_percent(each.gap.low)}–{_percent(each.gap.high)})"
+    ends = _roots(each.gap)
+    size = with_interval(*ends, write=percent)
     if each.gap.value <= 0:
-        size = f"at most {_percent(each.gap.high)} (95%)"
+        size = f"at most {percent(ends[2])} (95%)"
     turn = each.cosine
-    angle = f"{cosine(turn.value)} (CI {cosines(turn.low, turn.high)})"
+    angle = turned(turn.value, turn.low, turn.high)
     return f"{size} apart, cosine {angle if isfinite(turn.value) else 'unknown'}"
 
 
-def _percent(square: float) -> str:
-    return percent(sqrt(max(square, 0.0))) if isfinite(square) else "?"
+def _roots(square: Number) -> tuple[float, float, float]:
+    """√ε² and its ends"""
+    value, low, high = (sqrt(max(x, 0.0)) for x in square.estimate)
+    return value, low, high
 
 
 def _referee(run: LogsRun) -> list[Sentence]:
@@ -176,7 +180,7 @@ def _referee(run: LogsRun) -> list[Sentence]:
             decided = own.high < SUPPORTED
     plain = numbers(run, "gradient", "variance", "score without baseline").get(h)
     variance = numbers(run, "gradient", "variance", "score").get(h)
-    value = f"{cosine(own.value)} (CI {cosines(own.low, own.high)})"
+    value = turned(own.value, own.low, own.high)
     if plain is not None and variance is not None and plain.value > variance.value > 0:
         value += f" (its baseline divides its variance by {two(plain.value / variance.value)})"
     what = f"Cosine of the mean score over {steps(h)} with its expectation"
@@ -217,10 +221,8 @@ def _disagreement(run: LogsRun) -> list[Sentence]:
     parts = []
     worst = max(nonzero, key=lambda h: nonzero[h].value / norms[h].value ** 2)
     for h in sorted({worst, max(nonzero)}):
-        value, low, high = (
-            percent(sqrt(max(x, 0.0)) / norms[h].value) for x in nonzero[h].estimate
-        )
-        parts.append(f"{value} (CI {low}–{high}) of its norm at h = {h}")
+        value, low, high = (each / norms[h].value for each in _roots(nonzero[h]))
+        parts.append(f"{with_interval(value, low, high, write=percent)} of its norm at h = {h}")
     what = f"Model's mean gradient, deviation between {run.config['critics']} critics"
     return [finding("disagreement", True, what, *parts, n=nonzero[worst].n)]
 
@@ -231,8 +233,8 @@ def _critics(run: LogsRun) -> list[Sentence]:
         residual, beyond = quantities["residual"], quantities["beyond"]
         small = residual.low > -_FIT and residual.high < _FIT
         off = residual.low > 0 or residual.high < 0
-        ends = f"{percent(residual.low)} to {percent(residual.high)}"
-        parts = [f"mean Bellman residual {percent(residual.value)} of its spread (CI {ends})"]
+        value, ends = with_ends(*residual.estimate, percent)
+        parts = [f"mean Bellman residual {value} of its spread (CI {ends})"]
         if "slope" in quantities:
             slope = with_interval(*quantities["slope"].estimate)
             parts.append(f"slope of returns over its value {slope} for 1")
@@ -267,8 +269,10 @@ def _root(square: Number) -> str:
     """√ε² with its interval; "at most" where the square may be 0."""
     if not (isfinite(square.low) and isfinite(square.high)):
         return "an unknown share"
-    value, low, high = (percent(sqrt(max(x, 0.0))) for x in square.estimate)
-    return f"at most {high} (95%)" if square.low <= 0 else f"{value} (CI {low}–{high})"
+    ends = _roots(square)
+    if square.low <= 0:
+        return f"at most {percent(ends[2])} (95%)"
+    return with_interval(*ends, write=percent)
 
 
 def _prediction(run: LogsRun) -> list[Sentence]:
@@ -277,8 +281,7 @@ def _prediction(run: LogsRun) -> list[Sentence]:
         return []
     lost, law = run.notes.get("prediction_lost"), run.notes.get("growth")
     parts = [
-        f"{percent(errors[k].value)} (CI {percent(errors[k].low)}–{percent(errors[k].high)}) after "
-        f"{steps(k)}"
+        f"{with_interval(*errors[k].estimate, write=percent)} after {steps(k)}"
         for k in dict.fromkeys((min(errors), max(errors)))
     ]
     return [finding(
@@ -305,17 +308,19 @@ def screen(run: LogsRun) -> Screen:
     judged = [each for each in agreements(run, "same") if each.horizon > 0]
     if judged and isfinite(judged[0].gap.value):  # at the first step
         gap, h = judged[0].gap, judged[0].horizon
-        value, low, high = (percent(sqrt(max(x, 0.0))) for x in gap.estimate)
+        value, ends = with_ends(*_roots(gap), percent)
         how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n:,} trajectories."
-        value, ends = (f"≤ {high}", "95%") if gap.value <= 0 else (value, f"{low}–{high}")
+        if gap.value <= 0:
+            value, ends = f"≤ {percent(_roots(gap)[2])}", "95%"
         found.append(Fact(f"off from the score at h = {h}, {ends}", value, how))
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if cosines_at:
         h = max(cosines_at)
         own = cosines_at[h]
-        label = f"the score's own cosine over {steps(h)}, {cosines(own.low, own.high)}"
+        value, ends = cosines(own.value, own.low, own.high)
+        label = f"the score's own cosine over {steps(h)}, {ends}"
         how = f"Cosine of the mean score with its expectation, {own.n:,} trajectories (gradient)."
-        found.append(Fact(label, cosine(own.value), how))
+        found.append(Fact(label, value, how))
     ratios = numbers(run, "agreement", "variance_ratio", "same")
     if ratios:
         h = max(ratios)
@@ -360,7 +365,7 @@ def _alone(run: LogsRun) -> tuple[str, Light, str]:
     if not cosines_at:
         return "Follow no score yet: these data give none.", "none", "nothing measured"
     score = cosines_at[max(cosines_at)]
-    ends = f"cosine {cosines(score.low, score.high)}"
+    ends = f"cosine {cosines(score.value, score.low, score.high)[1]}"
     if score.low >= SUPPORTED:
         return "Follow the score: these trajectories settle its direction.", "act", ends
     return "Record more trajectories: the score is too noisy to follow alone.", "choose", ends

@@ -21,7 +21,7 @@ from gradlab.tools.race.result import Race, Step, load
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import stepping, two, updates
 
-_FIGURE = "race"
+_FIGURE, _RISE = "race", "change of the return after"
 
 
 def screen(race: Race) -> Screen:
@@ -43,8 +43,8 @@ def screen(race: Race) -> Screen:
         if results.rate != results.rate:  # all candidates bring their own
             rule = ""
         facts = (
-            Fact.ranged(f"after {updates(best.updates)}{rule}", gain.estimate, how),
-            Fact.ranged("after its first update", one.estimate, "The promise of one step."),
+            Fact.ranged(f"{_RISE} {updates(best.updates)}{rule}", gain.estimate, how),
+            Fact.ranged(f"{_RISE} the first update", one.estimate, "The promise of one step."),
         )
     said = (*(f"{each}." for each in race.outcomes), *(f"{k}: {v}" for k, v in race.notes.items()))
     rest = tuple(Sentence("race", True, text) for text in said)

@@ -140,6 +140,9 @@ def of_use(facts: Facts, cell: Cell) -> tuple[Fact, ...]:
     """What one update realised, where the rehearsed ones led, what fixing adds, or what the critic
     or one batch gains: the first three that are known."""
     found = [_realised(facts, cell), _rehearsed(facts, cell)]
+    taken = facts.realised
+    if taken is not None and cell in taken.stepped and not taken.helps(cell):
+        found.reverse()  # an interval that holds 0 is not printed largest
     if cell in facts.gains:
         found += [_fixed_gain(facts, cell), _one_batch(facts, cell), _critic_alone(facts, cell)]
     return tuple([each for each in found if each is not None][:FACTS])
@@ -190,19 +193,19 @@ def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
 
 def of_returns(facts: Facts) -> tuple[Fact, ...]:
     """The three numbers where gains are in units of return."""
-    taken = facts.own_steps
+    taken, what = facts.own_steps, "change of the return"
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges:,} fresh starts, {taken.horizon} steps, paired"
     two = sorted(taken.stepped, key=lambda c: -taken.change(c).value)[:2]
     changes = [
         Fact(
-            f"{named(facts.identities[cell[0]])}, h = {cell[1]}",
+            f"{what}: {named(facts.identities[cell[0]])}, h = {cell[1]}",
             change(taken, cell, chosen=True),
             how,
         )
         for cell in two
     ]
     if facts.data is not None and facts.data in taken.stepped and facts.data not in two:
-        changes.append(Fact("the critic alone", change(taken, facts.data), how))
+        changes.append(Fact(f"{what}: the critic alone", change(taken, facts.data), how))
     return tuple(changes)
 
 
@@ -233,7 +236,7 @@ def one_update(facts: Facts, length: bool = True) -> str:
         return "one update"
     if taken is None or not assumed or not length:
         return "one plain step"
-    return f"one step of {taken.moves[taken.at]:.0%}"
+    return f"one step that moves actions by {taken.moves[taken.at]:.0%}"
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:

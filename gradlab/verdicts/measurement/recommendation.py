@@ -27,13 +27,13 @@ from gradlab.verdicts.measurement.key_numbers import NOTABLE, HeadlinePart, firs
 from gradlab.verdicts.phrases import alone, change, gain_text, named, share, step_along, with_sign
 from gradlab.verdicts.screen import NOTHING, NUMBERS, WORDS, Fact, Screen, Sentence, counted
 from gradlab.wording import (
-    cosine,
     duration,
     horizons,
     label,
     rounded_up,
     stepping,
     steps,
+    turned,
     updates,
     with_interval,
 )
@@ -93,7 +93,7 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
 
 def _figure(facts: Facts) -> str | None:
     """What there is to look at."""
-    if facts.gains and facts.best is not None:
+    if facts.gains and facts.best is not None and not (facts.uncertain and facts.stepped):
         return GAINS
     return RETURNS if facts.stepped else None
 
@@ -335,7 +335,7 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         if fewest is not None and lasts is not None and fewest < lasts:
             falls = f"{updates(fewest)} along it lower{'s' if fewest == 1 else ''} the return"
             return f"undecided: {falls}, {lasts} raise it"
-        return "undecided how long it lasts: more updates along it lower the return"
+        return "tested at this length only: more updates along it lower the return"
     if advice.updates is not None:
         assert facts.rehearsal is not None
         step = facts.rehearsal.plain_step
@@ -398,7 +398,10 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         text = f"Take smaller steps: {smaller}"
         sure = "tested: one update lowered the return on fresh starts"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
-    if guessed is not None and not (facts.stepped and helping(facts)):
+    tried = facts.own_steps.stepped if facts.stepped else ()
+    fallen = bool(tried) and all(map(facts.own_steps.harms, tried))
+    # Beside returns that were measured no guess is worth its room.
+    if guessed is not None and not fallen and not (facts.stepped and helping(facts)):
         return _guess(guessed, safe, rest)
     if facts.best is None or facts.chosen is None:
         taken, cell = facts.own_steps, helping(facts)
@@ -539,7 +542,7 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     numbers = [Fact("error", level, how)]
     if cell in facts.cosines:
         angle = facts.cosines[cell]
-        level = f"{cosine(angle.clipped)} (CI {cosine(angle.low)} to {cosine(angle.high)})"
+        level = turned(angle.clipped, angle.low, angle.high)
         numbers.append(Fact("cosine", level, "⟨g, truth⟩/(|g||truth|)"))
     text = f"Leave out --law start to learn whether a step raises the return: {found}."
     return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)

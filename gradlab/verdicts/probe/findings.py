@@ -29,13 +29,12 @@ from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
 from gradlab.verdicts.probe.returns import facts_of, followed, seen, void
 from gradlab.verdicts.screen import Sentence, finding
 from gradlab.wording import (
-    cosine,
-    cosines,
     duration,
     gradient,
     horizons,
     percent,
     times,
+    turned,
     two,
     with_interval,
 )
@@ -115,7 +114,7 @@ def _saturation(run: ProbeRun) -> Sentence | None:
     said = {"above": "the actor is saturated", "below": "not saturated"}
     return finding(
         "saturation", decision.decided, f"Action {j} at its limit, the most of all actions",
-        f"{percent(mean[j])} (CI {percent(low)} to {percent(high)})",
+        with_interval(mean[j], low, high, write=percent),
         said.get(decision.kind, f"undecided, {missing(decision, 'passes')} decide"), n=n,
     )  # fmt: skip
 
@@ -133,10 +132,10 @@ def _signal(run: ProbeRun) -> Sentence | None:
         where = f"steps {lately[0]:,.0f}–{lately[-1]:,.0f}"
     where += "; none since was finite" if run.successive["step"][-1] > at[-1] else ""
     if decision.kind == "above":
-        value = f"{cosine(whole.cosine)} (CI {cosines(sqrt(low), sqrt(high))})"
+        value = turned(whole.cosine, sqrt(low), sqrt(high))
         what = "Cosine of one batch's gradient with the mean gradient"
         return finding("signal", True, what, value, where, n=whole.pairs)
-    share = f"{percent(whole.share)} (CI {percent(low)} to {percent(high)})"
+    share = with_interval(whole.share, low, high, write=percent)
     # An estimate below 0 is no estimate of how many pairs it takes.
     enough = missing(decision, "pairs") if whole.share > 0 else "more pairs would"
     noise = high < NOISE

@@ -331,5 +331,5 @@ def _cosine(run: ProbeRun) -> list[Fact]:
     if low <= 0:
         most = f"≤ {cosine(sqrt(max(high, 0.0)))}"
         return [Fact("cosine of one batch with the mean", most, how)]
-    ends = cosines(sqrt(low), sqrt(high))
-    return [Fact(f"cosine of one batch with the mean, {ends}", cosine(signal.cosine), how)]
+    value, ends = cosines(signal.cosine, sqrt(low), sqrt(high))
+    return [Fact(f"cosine of one batch with the mean, {ends}", value, how)]

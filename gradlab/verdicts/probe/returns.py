@@ -26,7 +26,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.statistics.selection import COVERAGE
 from gradlab.verdicts.facts import CLOSE, Cell, Facts
-from gradlab.wording import cosine, cosines, horizons, two
+from gradlab.wording import horizons, turned, two
 
 # Table → episodes of a window, whose return it is, what is counted.
 _SOURCES = {
@@ -238,8 +238,8 @@ class Followed:
     def text(self) -> str:
         """At step 1,708 a step along the actor's gradient lowered the return: cosine −0.71 …"""
         did = {"unknown": "is not shown to have raised", "raised": "raised", "lowered": "lowered"}
-        value, ends = cosine(self.cosine.value), cosines(self.cosine.low, self.cosine.high)
-        numbers = f"cosine {value} (CI {ends})".replace("-", "−")
+        ends = self.cosine.low, self.cosine.high
+        numbers = f"cosine {turned(self.cosine.value, *ends)}".replace("-", "−")
         age = "one measurement"
         if self.measurements > 1:
             age = f"the newest of {self.measurements} measurements"

@@ -154,9 +154,9 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
         failed = {name: outcome(run).failed for name, run in runs.items()}
         count = sum(len(each) for each in failed.values())
         if count:
-            first = next(name for name, each in failed.items() if each)
-            seeds = "1 seed ends" if count == 1 else f"{count} seeds end"
-            text += f" {seeds} no better than before training (first: {first})."
+            whose = listed([name for name, each in failed.items() if each], _NAMED)
+            seeds = f"1 seed of {whose} ends" if count == 1 else f"{count} seeds of {whose} end"
+            text += f" {seeds} no better than before training."
     else:
         sure = "no seed of the best run improves"
         text = (
@@ -189,7 +189,7 @@ def _best(
 
 
 def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[Fact, ...]:
-    """The medians of the best and the next, and their difference."""
+    """The medians of the best and the next, and their difference where it is more than noise."""
     how = "Median over the seeds of the return at the last evaluation (evaluations/return_mean)."
     facts = [
         Fact(
@@ -200,14 +200,14 @@ def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[
         for name in order[:2]
     ]
     second = next((each for each in against_best(runs) if each.name == order[1]), None)
-    if second is None or second.gap is None:
+    if second is None or second.gap is None or not second.excluded:
         return tuple(facts)
     gap = second.gap
     paired = (
         f"Mean over {gap.n} seeds of both of {order[0]}'s final return less {order[1]}'s; "
         f"leave-one-seed-out interval, widened for {len(runs) - 1} other runs."
     )
-    return (*facts, Fact.ranged("difference of means", gap.negative.estimate, paired))
+    return (*facts, Fact.ranged("difference of mean final returns", gap.negative.estimate, paired))
 
 
 def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:

@@ -81,8 +81,8 @@ def _signal(known: Mapping[str, ProbeRun], name: str) -> list[Sentence]:
         whole = pooled(found[-RECENT:])
         (low, high), pairs = whole.ends, whole.pairs
         if low > 0:
-            ends = cosines(sqrt(low), sqrt(high))
-            clear.append(f"{cosine(whole.cosine)} (seed {seed}, CI {ends})")
+            value, ends = cosines(whole.cosine, sqrt(low), sqrt(high))
+            clear.append(f"{value} (seed {seed}, CI {ends})")
         else:
             undecided.append(f"seed {seed} (at most {cosine(sqrt(max(high, 0.0)))})")
     if not clear and not undecided:
