@@ -44,6 +44,24 @@ def drawing(page: Page, *names: str) -> Page:
     return replace(page, panels=tuple(panels))
 
 
+# Of every colour of the page's own words: a text, its colour and what lies behind it.
+PLAIN = """() => { const found = {}, walk = document.createTreeWalker(document.body, 4);
+    const behind = (e) => { for (; e; e = e.parentElement) {
+        const colour = getComputedStyle(e).backgroundColor;
+        if (!/, 0\\)$|transparent/.test(colour)) return colour; } return "rgb(255, 255, 255)"; };
+    for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+        const e = node.parentElement;
+        if (!node.textContent.trim() || e.closest("svg, script, style")) continue;
+        const colours = [getComputedStyle(e).color, behind(e)];
+        found[colours] ??= [node.textContent.trim(), ...colours]; }
+    return Object.values(found); }"""
+
+
+def faint(tab: Any) -> list[str]:
+    """Words of the page, figures apart, that hardly stand out (WCAG AA)."""
+    return [words for words, ink, paper in tab.evaluate(PLAIN) if contrast(ink, paper) < 4.5]
+
+
 def check_first_screen(tab: Any, page: Page, folder: Path) -> None:
     """One recommendation, its sureness, a figure and at most three numbers, above the fold."""
     assert not page.screen.headline.startswith("Undecided")
@@ -57,6 +75,7 @@ def check_first_screen(tab: Any, page: Page, folder: Path) -> None:
         opened(tab, path, scheme, width, height)
         assert not illegible(tab), illegible(tab)
         assert not small(tab), small(tab)
+        assert not faint(tab), faint(tab)
         words, numbers = counted(tab.evaluate(BEFORE))
         assert words <= WORDS and numbers <= NUMBERS
         box = tab.locator("#verdict").bounding_box()
