@@ -340,7 +340,8 @@ def _explained(fit: Fit, task: Task, who: str) -> tuple[bool, str]:
     first, last = min(fit.best_epoch), max(fit.best_epoch)
     epochs = f"best after {last if first == last else f'{first} to {last}'} epochs"
     if last == len(fit.curves["seconds"]):
-        epochs += ", the last: more --epochs may be better"
+        more = "--epochs" if last == fit.settings.epochs else "--seconds"
+        epochs += f", the last: more {more} may be better"
     return bool((explained.abs() > error).all()), (
         f"{who}{len(fit.members)} members on {fit.training_rows} rows by {fit.loss.name}, "
         f"{epochs}; held-out variance ({fit.held_out_rows} rows) explained: {', '.join(parts)}."

@@ -136,6 +136,18 @@ def test_effects_are_changes_of_the_mean_gradient_of_any_size(entry):
     assert (everything > 0).sum() == 1
 
 
+def test_a_fixed_law_has_jacobians_and_no_gradient_that_errors_change():
+    class Law(nn.Module):
+        def forward(self, state):
+            return state @ GAIN.T
+
+    run = gradlab.compare_jacobians(linear(), linear(1.1 * A), starts(), Law(), horizon=12)
+    assert value(run, "block", "relative error", block="A") == pytest.approx(0.1)
+    first = screen(run)
+    assert first.headline.startswith("Give a policy with trainable parameters")
+    assert first.light != "act"
+
+
 def test_effects_along_random_directions_hold_the_exact_one_in_their_interval():
     model, policy = wrong_in({("s1", "s0"): 0.4}), biased(hidden=64)
     run = gradlab.compare_jacobians(linear(), model, starts(), policy, horizon=12, discount=0.9)

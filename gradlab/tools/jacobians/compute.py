@@ -249,7 +249,8 @@ def compare_jacobians(
     add_entries(rows, visited, *names)
     if visited.guess is not None:
         add_errors(rows, visited)
-        add_effects(rows, visited, path, policy, discount, *names)
+        if any(p.requires_grad for p in policy.parameters()):  # else there is no gradient in θ
+            add_effects(rows, visited, path, policy, discount, *names)
         if recorded is not None:
             add_distance(rows, visited, *recorded)
     add_growth(rows, visited, discount, progress)
