@@ -377,8 +377,8 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
             light, measured = "none", ""
             reach = " Do not chain its Jacobians: one step is worse than a zero gradient."
     if run.rows("entry", quantity="effect").empty:
-        text = "Give a policy with trainable parameters: this one has no gradient that errors change."
-        return f"{text}{reach}", "none" if light == "none" else "choose", "no effect is measured"
+        text = f"Give a policy with trainable parameters: this one has no gradient.{reach}"
+        return text, "none" if light == "none" else "choose", "no effect is measured"
     if entry is None:
         text = f"Correct nothing: no error of this model changes the gradient.{reach}"
         return text, light, f"every effect is 0{measured}"
