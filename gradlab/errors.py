@@ -46,7 +46,7 @@ class Failure(RuntimeError):
 
 
 class Doubtful(UserWarning):
-    """A file whose content is uncertain: one without a checksum, or a run with gaps."""
+    """A file whose content is uncertain (without a checksum, or with gaps), or a dear way taken."""
 
 
 def as_options(message: str) -> str:

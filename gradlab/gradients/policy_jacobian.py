@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from gradlab.data.path import Path
-from gradlab.errors import InputError
+from gradlab.errors import Doubtful, InputError
 from gradlab.networks.interface import act
 
 _MEMORY = 8e9  # bytes of explicit Jacobians
@@ -108,8 +108,8 @@ def from_factors(
         warnings.warn(
             "the policy has parameters outside linear layers: per-sample Jacobians are formed "
             "explicitly by torch.func, which needs N × da × P numbers",
-            stacklevel=3,
-        )
+            Doubtful, stacklevel=3,
+        )  # fmt: skip
         factors = (_explicit_factor(policy, states, noise),)
     size = sum(p.numel() for p in policy.parameters())
     return PolicyJacobian(factors, size, states.shape[0], factors[0].signals.shape[1])
