@@ -344,8 +344,9 @@ def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
 
 
 def written(
-    page: Path, found: Mapping[Group, Cells], every: pd.DataFrame, lasts: pd.DataFrame, board: Path
-) -> None:
+    page: Path, found: Mapping[Group, Cells], every: pd.DataFrame, lasts: pd.DataFrame,
+    share: pd.DataFrame, board: Path,
+) -> None:  # fmt: skip
     """The numbers of the paper, between its marks."""
     table = every[every["tasks"] == "choose"]
     lasts = lasts[lasts["stage"] == "all"]
@@ -368,6 +369,7 @@ def written(
     rules = "; ".join(f"after {k} updates, {_backed(rule(table, k))}" for k in (25, 100))
     put(page, "rule", f"**The rule**, the cheapest of those tied with the smallest mean regret: "
         f"{rules}.")  # fmt: skip
+    put(page, "brought", _brought(share, load(board).oracles))
     words = "; ".join(
         f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}] after {row.updates}"
         for row in lasts.itertuples()
@@ -386,6 +388,22 @@ def written(
         f"{count:,} cells took {hours:.1f} hours of cores that other work shared, "
         f"{3600 * hours / count:.0f} s each; cells know nothing of each other, so that as many "
         "workers as there are groups share them (`gradlab board --workers N`, or `--ray`).",
+    )
+
+
+def _brought(share: pd.DataFrame, oracles: frozenset[str]) -> str:
+    """The best after 100 updates of all, of those without the simulator, and the critic alone."""
+    last = share[share["updates"] == 100].sort_values("share", ascending=False)["estimator"]
+    best, own = last.iloc[0], next(name for name in last if name not in oracles)
+    parts = []
+    for name in dict.fromkeys((best, own, "data")):
+        rows = share[share["estimator"] == name].sort_values("updates")
+        each = (f"{row.share:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows.itertuples())
+        parts.append(f"`{name}` brings {', '.join(each)}")
+    return (
+        f"Mean share of the best change after 1, 25 and 100 updates: {'; '.join(parts)}. The first "
+        "is the best of all after 100 updates; the second, of those that do not differentiate the "
+        "simulator."
     )
 
 
@@ -437,7 +455,7 @@ def main(
         figure = Figure(figsize=size, layout="constrained")
         draw(figure, of)
         figure.savefig(output / f"{name}.pdf")
-    written(output / "paper.md", chosen, every, lasts, board)
+    written(output / "paper.md", chosen, every, lasts, share, board)
 
 
 if __name__ == "__main__":
