@@ -21,6 +21,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.critics import LastPasses
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts import targets
+from gradlab.probe.parts.implied import Bootstraps
 from gradlab.probe.update_statistics import Latch
 from tests.probe.actor_critics import answers
 from tests.probe.small_loops import probed
@@ -252,6 +253,7 @@ def test_a_program_that_ends_by_an_error_says_what_it_leaves():
 
 
 CHECK = "actions are weighed by their advantages"
+KINDS = ("wrong weights of actions", "wrong advantages", "stored rows differ")
 GAMMA, TRACE, STEPS = 0.99, 0.95, 64
 
 
@@ -268,7 +270,8 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
     torch.manual_seed(0)
     name, width = ("CartPole-v1", 2) if discrete else ("Pendulum-v1", 1)
     make = [lambda: gymnasium.make(name)] * 4
-    env: Any = SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
+    mode = AutoresetMode.SAME_STEP
+    env: Any = SyncVectorEnv(make, copy=fault != "shared", autoreset_mode=mode)
     states = env.single_observation_space.shape[0]
     actor, critic = net(states, width), net(states, 1)
     with torch.no_grad():
@@ -292,21 +295,27 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
                 action = pi.sample()
             sent = action.numpy() if discrete else action[:, None].numpy()
             sent = sent if scale == 1.0 else np.clip(scale * sent, -2.0, 2.0)
-            after, reward, ended, cut, _ = env.step(sent)
+            after, reward, ended, cut, infos = env.step(sent)
             row = state, action, pi.log_prob(action), torch.as_tensor(reward).float(), value
-            kept.append((*row, torch.as_tensor(ended | cut).float()))
+            over, final = torch.as_tensor(ended | cut), torch.zeros(4)
+            for n in np.flatnonzero(cut):
+                last = after[n] if fault == "reset" else infos["final_obs"][n]
+                last = state[n] if fault == "before the end" else last
+                with torch.no_grad():
+                    final[n] = critic(torch.as_tensor(last))[0] + 3.0 * (fault == "neither")
+            kept.append((*row, over.float(), torch.as_tensor(cut), final))
             state = torch.as_tensor(after)
-        s, a, old, r, v, e = map(torch.stack, zip(*kept, strict=True))
+        s, a, old, r, v, e, cut, final = map(torch.stack, zip(*kept, strict=True))
         advantage, carried = torch.zeros_like(r), torch.zeros(4)
         with torch.no_grad():
-            last = following = critic(state)[:, 0]
+            last = following = v[-1] if fault == "late" else critic(state)[:, 0]
         for t in reversed(range(STEPS)):
-            delta = r[t] + GAMMA * (1 - e[t]) * following - v[t]
+            delta = r[t] + GAMMA * ((1 - e[t]) * following + final[t]) - v[t]
             carried = delta + GAMMA * trace * (1 - e[t]) * carried
             advantage[t], following = carried, v[t]
         probe.rollout(
             reward=0.1 * r if fault == "scaled" else r, value=v, ended=e, last_value=last,
-            advantage=advantage, discount=GAMMA, trace=trace,
+            advantage=advantage, discount=GAMMA, trace=trace, truncated=cut, final_value=final,
         )  # fmt: skip
         goal = advantage + v
         w = {"returns": goal, "after": advantage.roll(-1, 0), "before": advantage.roll(1, 0)}.get(
@@ -330,8 +339,52 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
                     (loss + 0.5 * ((critic(s_)[:, 0] - goal_) ** 2).mean()).backward()
                 both.step()
     probe.close()
-    causes = [alarm.message for alarm in probe.alarms if "policy's loss" in alarm.message]
-    return answers(rows)[CHECK] | {"causes": causes}
+    causes = [alarm.message for alarm in probe.alarms if alarm.kind in KINDS]
+    found = answers(rows)
+    return found[CHECK] | {"causes": causes, "ends": found[Bootstraps.name]}
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_a_rollout_whose_observations_share_an_array_is_told(discrete):
+    found = ppo("shared", discrete)
+    assert found["causes"] and all("same row again and again" in x for x in found["causes"])
+    assert found["state"] == "off" and "again and again, not copies" in found["proof"]
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ("", ""),
+        ("neither", ""),
+        ("reset", "final_value is the critic's value of the next episode's first observation"),
+        ("before the end", "final_value is the critic's value of the observation before the last"),
+        ("late", "last_value is the critic's value of the observation before the last step"),
+    ],
+)
+def test_values_at_the_ends_of_a_rollout_are_held_against_the_critics(fault, words):
+    found = ppo(fault, False)
+    assert bool(found["causes"]) == bool(words) and all(words in x for x in found["causes"])
+    states = {"": "sound", "neither": "open"}
+    assert found["ends"]["state"] == states.get(fault, "fault")
+
+
+def test_an_action_without_a_gradient_is_told():
+    draw = torch.Generator().manual_seed(0)
+    check, mean = targets.LossWeights(), torch.randn(256, 3, generator=draw).requires_grad_()
+    drawn = (mean + torch.randn(256, 3, generator=draw)).detach()
+    for summed, still in (([0, 1, 2], -1), ([0, 2], 1), ([], -1)):
+        log_prob = Normal(mean, 1.0).log_prob(drawn)[:, summed].sum(1)
+        (arrived,) = torch.autograd.grad(log_prob.sum(), mean)
+        made: Any = SimpleNamespace(outputs=[mean], arrived={0: arrived})
+        assert targets._still(made, drawn.numpy()) == still
+        fixed = drawn * torch.tensor([1.0, 0.0, 1.0])  # an action that is always the same
+        assert targets._still(made, fixed.numpy()) == -1
+    check._limits = np.zeros((2, 3))
+    check._seen.extend([(0.9, 0.1, 0.5, 0.5)] * targets.LOOKS)
+    check._still.extend([-1] + [1] * (targets.LOOKS - 1))
+    assert check.answer().state == "sound"
+    check._still.append(1)
+    assert check.answer().state == "fault" and "mean of action 2, of" in check.answer().message
 
 
 @pytest.mark.parametrize("discrete", [False, True])

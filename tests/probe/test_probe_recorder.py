@@ -20,7 +20,7 @@ import gradlab
 from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.recorder import Episodes, Ring
-from gradlab.probe.parts.rows import Drawn, questions
+from gradlab.probe.parts.rows import Copied, Drawn, questions
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import load
 from gradlab.watching.showing import last_of_each_kind
@@ -146,8 +146,8 @@ SOUND: dict[str, Callable[[Row], Row]] = {
     [
         (False, False, "the environment is not recorded: env = probe.record(env)"),
         (True, False, "no rows are handed over: probe.batch(observation=…"),
-        (False, True, "a loop that hands over rollouts has no replay"),
-        (True, True, "a loop that hands over rollouts has no replay"),
+        (False, True, "hand over the rollout's minibatches, too: env = probe.record(env), then"),
+        (True, True, "hand over the rollout's minibatches, too: env = probe.record(env), then"),
     ],
 )
 def test_what_rows_lack_is_said_of_the_loop_as_it_is(recorded, rollouts, said):
@@ -163,8 +163,56 @@ def test_what_rows_lack_is_said_of_the_loop_as_it_is(recorded, rollouts, said):
     update()
     probe.close()
     found = answers(written)
-    of = [each.name for each in (*questions(None, None), Drawn, Implied)]
+    of = [each.name for each in (*questions(None, None), Drawn, Copied)]
     assert all(found[name]["proof"].startswith(said) for name in of), found
+    said = "a loop that hands over rollouts has no targets of one step" if rollouts else said
+    assert found[Implied.name]["proof"].startswith(said)
+
+
+class InPlace(Walk):
+    """Gives one and the same array at every step, in the whole run or in an episode."""
+
+    def __init__(self, whole: bool) -> None:
+        self.whole, self.given = whole, np.zeros(2, np.float32)
+
+    def reset(self, **given: Any) -> Any:
+        observation, info = super().reset(**given)
+        self.given = self.given if self.whole else np.zeros(2, np.float32)
+        self.given[:] = observation
+        return self.given, info
+
+    def step(self, action: Any) -> Any:
+        self.given[:], *rest = super().step(action)
+        return self.given, *rest
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_rows_that_share_the_array_that_the_environment_changes_are_told(whole):
+    probe, written, update = probed()
+    rows, _ = collected(probe.record(InPlace(whole)))
+    found = told(rows, probe, update)
+    assert found and all("the same row again and again" in each for each in found)
+    probe.close()
+    for each in questions(None, None):
+        assert answers(written)[each.name]["proof"].startswith("the stored observations are the")
+
+
+@pytest.mark.parametrize("seen", [
+    lambda state: np.zeros(2, np.float32),  # constant
+    lambda state: np.eye(2, dtype=np.float32)[int(state[0] > 0)],  # one of two
+    lambda state: np.round(state) + 0.0,
+    lambda state: state,
+])  # fmt: skip
+@pytest.mark.parametrize("rows_seen", [2, 40, 600])
+def test_observations_that_come_again_are_not_said_to_share_an_array(seen, rows_seen):
+    """Also of a young replay, which is drawn with replacement."""
+    probe, written, update = probed()
+    env = gymnasium.wrappers.TransformObservation(Walk(), seen, None)
+    rows, _ = collected(probe.record(env), rows_seen)
+    told(rows, probe, update)
+    probe.close()
+    assert answers(written)[Copied.name]["state"] == "sound"
+    assert not any("again and again" in alarm.message for alarm in probe.alarms)
 
 
 @pytest.mark.parametrize("words", FAULTS)

@@ -40,6 +40,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
             f"half of the newest {rows.NEWEST * rows.ENOUGH} rows, {rows.ENOUGH} at least "
             f"({rows.NEWEST * rows.ENDS} and {rows.ENDS} of those that end)",
             f"in {rows.ENDS} looks", {0.1: "a tenth"}[rows._MIXED],
+            f"more than {rows._ALL:.0%} of the rows", f"{WORDS[rows._REPEATED]} looks in a row",
             f"under {paid._PAID}, and under {paid._AGAIN} with", f"{WORDS[int(paid._WIDTH)]} dev",
         ],
         "targets are crossed": [
@@ -58,8 +59,12 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "wrong weights of actions": [
             f"correlation under −{-targets.WRONG}", f"value above {targets.VALUED}",
             f"{targets.BESIDE:g} times as much", f"in {targets.LOOKS} minibatches",
+            f"in {targets.LOOKS} of them",
         ],
         "wrong density": [f"≥ {objectives.FITS} looks"],
+        "wrong advantages": [
+            f"{implied._MOST:.0%} of the newest ends, {implied.ENDS} at least",
+        ],
         "critic learns another reward": [
             f"under {implied._NOTHING} of it in {implied.TIMES} looks {implied.APART} updates "
             f"apart from update {implied.FIRST} on", f"{implied._NOTHING} to {implied.LOW},",

@@ -1,4 +1,5 @@
-"""The reward that the critic has learnt, against the recorded one.
+"""What the loop's critic says of recorded steps: the reward that it has learnt, and the values
+that a rollout takes from it.
 
     r̂ = Q(s, a) − γ (1 − d) v          b = Σ r̂ r / (s Σ r²),    s = |Σ (y − γ (1 − d) v) r| / Σ r²
 
@@ -6,28 +7,46 @@ v is the target network's value as the loop adds it up, r what the environment p
 targets are handed over, is the scale that the loop gives to rewards. A critic lags its returns by
 thousands of updates, but not this: sound loops reach .64 to 1.03 by update 100, a flipped reward
 −1, a lost one 0. A sound one at a rate of 1e-4 is at .03 then and at .06 by update 800.
+
+    final_value = V(o_T),   last_value = V(o_now)      not V of the next reset, or of o_{T−1}
+
+V is asked where it gives back the handed-over values of the newest recorded steps to rounding.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.evidence import IMPLIED
+from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
 from gradlab.probe.isolation import undisturbed
 from gradlab.probe.parts.objectives import Twin
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.parts.rows import UNRECORDED, Matched
+from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
+
+if TYPE_CHECKING:
+    from gradlab.probe.parts.recorder import Ring
+    from gradlab.probe.parts.targets import Rollout
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
+_Array = NDArray[np.float64]
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
 _NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
 _SCALED = 0.05  # s, from which it is one
+_ROWS, _ALIKE, _VARIED = 16, 1e-4, 100  # steps; of the largest value: rounding; times as far apart
+_MOST = 0.9  # of the newest ends
+RESET, BEFORE = "next episode's first observation", "observation before the last step"
+_NEITHER = "neither"
+_LOOK = {
+    "final_value": 'is info["final_obs"] what it is asked for where an episode is truncated?',
+    "last_value": "is it asked for the observation after the last step?",
+}
 _BATCHES, _EARLIER = 10, 100  # of a verdict, looks; updates before the first one
 
 
@@ -123,6 +142,120 @@ class Implied:
         if last < LOW:
             return CheckAnswer("waiting", proof, share, _NOTHING, self._looks)
         return CheckAnswer("sound", proof, share, _NOTHING, self._looks)
+
+
+@final
+class Bootstraps:
+    """Are the values that a rollout adds at its ends those of the observations there?"""
+
+    name = "values at ends are of their observations"
+
+    def __init__(self) -> None:
+        self._twins: dict[nn.Module, Twin] = {}
+        self._seen: dict[str, deque[tuple[str, float]]] = {
+            name: deque(maxlen=4 * ENDS) for name in ("final_value", "last_value")
+        }
+        self._looks = 0
+        self._reason = (
+            "no rollout of recorded steps, their rewards as paid, was handed over: "
+            "env = probe.record(env), then probe.rollout(…)"
+        )
+
+    def take(self, rollout: Rollout, ring: Ring, critics: Sequence[nn.Module]) -> None:
+        """A rollout whose rows are the newest recorded steps, before the critic's next step."""
+        values, cut = _flat(rollout.value), rollout.truncated
+        start = ring.count - len(values)
+        acted = [
+            (number + n - start, each)
+            for number, observations in ring.acted
+            for n, each in enumerate(observations)
+        ]
+        if not acted:
+            return
+        places, states = zip(*[each for each in acted if each[0] >= 0][-_ROWS:], strict=True)
+        resets = []
+        if rollout.final_value is not None and cut is not None:
+            known = [(number - start, *two) for number, *two in ring.resets if number >= start]
+            resets = [each for each in known if _flat(cut)[each[0]]]
+        (newest, *more) = ring.latest.values()
+        if more or len(newest) != rollout.last_value.numel():
+            newest = newest[:0]
+        own = values[list(places)]
+        size = _ALIKE * float(np.abs(values).max())
+        asked = [*states, *newest, *(x for _, *two in resets for x in two)]
+        answers = (each for critic in critics if (each := self._valued(critic, asked)) is not None)
+        alike = (each for each in answers if np.abs(each[: len(own)] - own).max() <= size)
+        found = next(alike, None) if np.ptp(own) > _VARIED * size else None
+        if found is None:
+            self._reason = (
+                "no critic that the loop calls gives back value= at the newest observations: "
+                "observations or values are transformed"
+            )
+            return
+        self._looks += 1
+        now, ends = np.split(found[len(own) :], [len(newest)])
+        for (k, *_), (last, first) in zip(resets, ends.reshape(-1, 2), strict=True):
+            given = _flat(rollout.final_value)[k]
+            self._judge("final_value", given, last, {RESET: first, BEFORE: values[k]}, size)
+        rows = zip(
+            *(x[-len(now) :] for x in (_flat(rollout.last_value), values, _flat(rollout.ended))),
+            now, strict=False,
+        )  # fmt: skip
+        for given, before, end, right in rows:
+            if not end:
+                self._judge("last_value", given, right, {BEFORE: before}, size)
+
+    def _valued(self, critic: nn.Module, observations: Sequence[Any]) -> _Array | None:
+        """Its values of these; None: it takes other arguments, or cannot be copied."""
+        try:
+            if critic not in self._twins:
+                self._twins[critic] = Twin(critic)
+            twin = self._twins[critic].now().copy
+            asked = torch.as_tensor(np.array(observations)).to(next(twin.parameters()))
+            with undisturbed(), torch.no_grad():
+                found = _flat(twin(asked))
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            return None
+        return found if len(found) == len(observations) else None
+
+    def _judge(
+        self, name: str, given: float, right: float, others: Mapping[str, float], size: float
+    ) -> None:
+        """`right` and what it is mistaken for; where these are the same, nothing is seen."""
+        near = {"": right} | dict(others)
+        apart = min(abs(each - right) for each in others.values())
+        if not np.isfinite(given) or given == 0 or apart <= _VARIED * size:
+            return
+        found = next((which for which, v in near.items() if abs(given - v) <= size), _NEITHER)
+        self._seen[name].append((found, abs(given - right)))
+
+    def answer(self, *_: object) -> CheckAnswer:
+        if not self._looks:
+            return off(self._reason)
+        proofs, wrong = [], 0.0
+        for name, seen in self._seen.items():
+            if not seen:
+                continue
+            whose = [each for each, _ in seen]
+            which = max(set(whose), key=whose.count)
+            share = 1 - whose.count("") / len(whose)
+            proofs.append(
+                f"{name} is not V of its observation at {len(whose) - whose.count('')} of the "
+                f"newest {len(seen)} ends (fault: {_MOST:.0%}), by up to "
+                f"{max(gap for _, gap in seen):.1g}"
+            )
+            wrong = max(wrong, share)
+            if which not in ("", _NEITHER) and whose.count(which) >= max(ENDS, _MOST * len(seen)):
+                return CheckAnswer(
+                    "fault", proofs[-1], share, 1 - _MOST, self._looks, ADVANTAGE,
+                    f"{name} is the critic's value of the {which}: {_LOOK[name]}",
+                )  # fmt: skip
+        if not proofs:
+            return CheckAnswer("waiting", "no end of an episode or rollout was seen so far")
+        proof = "; ".join(proofs)
+        if wrong > 1 - _MOST:
+            return CheckAnswer("open", proof, wrong, 1 - _MOST, self._looks)
+        return CheckAnswer("sound", proof, wrong, 1 - _MOST, self._looks)
 
 
 def _flat(values: Any) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.critics import LastPasses, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.formula import OwnFormula
-from gradlab.probe.parts.implied import Implied
+from gradlab.probe.parts.implied import Bootstraps, Implied
 from gradlab.probe.parts.moves import (
     ActorStep,
     ActorWindow,
@@ -44,8 +44,11 @@ from gradlab.probe.parts.networks import CRITIC, POLICY, Calls, Networks, held, 
 from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import (
+    ALIASED,
     SAME,
     STORED,
+    TRANSFORMED,
+    Copied,
     Drawn,
     Matched,
     Rows,
@@ -76,6 +79,11 @@ _SEARCH = 5  # updates in which all modules are hooked, to find targets
 _AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 _LONGEST = 64  # steps of a window
 _ROW = 100  # updates between two looks at the answers
+_ROLLOUTS = (
+    "hand over the rollout's minibatches, too: env = probe.record(env), then "
+    "probe.batch(observation=…, action=…, reward=…, terminated=…) before the loss, and "
+    "next_observation=… where the loop has it"
+)
 _NO_ROWS = (
     "no rows are handed over: probe.batch(observation=…, action=…, reward=…, next_observation=…, "
     "terminated=…, next_value=…, discount=…)"
@@ -119,6 +127,7 @@ class Parts:
         self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
+        self.bootstraps, self.copied = Bootstraps(), Copied()
         self.trained = TrainedByLoop(policy, optimizers[0])
         mine = {id(p) for p in policy.parameters()}
         stepped = [] if optimizers[0] is None else held(optimizers[0])
@@ -129,7 +138,8 @@ class Parts:
         self.checks: list[_Check] = [
             self.trained, self.formula, NoStep(), Targets(), self.cleared, self.critic_cleared,
             ActorStep(), self.objective, self.objective.density, self.algebra, self.advantages,
-            self.advantages.limits, self.weights, self.implied, self.drawn, *questions(None, None),
+            self.advantages.limits, self.bootstraps, self.weights, self.implied, self.drawn,
+            self.copied, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -201,6 +211,8 @@ class Parts:
             check_lengths(found, (*STORED, "next_value"))
             with _guarded(self):
                 first = self._first
+                if first:
+                    self._see_copies(found["observation"])
                 rows = self._look_up({k: v for k, v in found.items() if k in STORED})
                 critics = self.networks.critics
                 if first:  # one batch of a window says as much as all of them
@@ -232,6 +244,10 @@ class Parts:
                 self._tell(each)
         return rows
 
+    def _see_copies(self, observations: torch.Tensor) -> None:
+        self._ask(self.copied, self.copied.take, observations.cpu().numpy(), self._ring)
+        self._tell(self.copied)
+
     def rollout(self, given: Mapping[str, Any], discount: float, trace: float) -> None:
         """Advantages of one rollout; raises InputError."""
         if not self.on:
@@ -253,6 +269,10 @@ class Parts:
             self._ask(weights, weights.take, rollout, self._ring)
             if weights.ready and not was:
                 self._hear()
+            if weights.ready and self.networks.critics:
+                ends = self.bootstraps
+                self._ask(ends, ends.take, rollout, self._ring, self.networks.critics)
+                self._tell(ends)
 
     def finish(self) -> None:
         """No more updates come."""
@@ -301,7 +321,10 @@ class Parts:
         if self.trained.replaced:
             self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
-            self._ask(self.weights, self.weights.after, self.objective.made)
+            made = self.objective.made
+            if made is not None and self.weights.ready and not self._handed:
+                self._see_copies(made.calls[0].args[0])
+            self._ask(self.weights, self.weights.after, made)
             self._tell(self.weights)
             if self._ring is not None:
                 self._see_scale(self._ring.width)
@@ -425,11 +448,16 @@ class Parts:
         if check.name in self._failed:
             return off(self._failed[check.name])
         answer = check.answer(self.networks)
+        if answer.proof == TRANSFORMED and self.copied.shared:
+            return off(ALIASED)
         if answer.state != "off" or self._sought:
             return answer
-        rows = isinstance(check, Rows | Drawn | Implied)
-        if self._new and self.advantages.looks and (rows or check is self.algebra):
-            return off("a loop that hands over rollouts has no replay")
+        if self._new and self.advantages.looks:
+            if isinstance(check, Rows | Drawn | Copied):
+                return off(_ROLLOUTS)
+            if isinstance(check, Implied | Algebra):
+                return off("a loop that hands over rollouts has no targets of one step")
+        rows = isinstance(check, Rows | Drawn | Implied | Copied)
         return off(_NO_ROWS) if rows and self._ring is not None else answer
 
     def _sampled(self) -> MomentSamples:

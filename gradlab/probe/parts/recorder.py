@@ -7,6 +7,7 @@ step"), or what was returned, and the step after is none of an episode ("next st
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from math import nan
 from typing import Any, Literal, final
@@ -49,6 +50,7 @@ def off(reason: str) -> CheckAnswer:
 
 
 _STEPS = 100_000
+_CUTS, _RECENT = 16, 8  # episodes, and steps of all environments, whose observations are kept
 _TOGETHER = 128  # steps that are filed at once: one by one they take five times as long
 _FINAL = ("final_obs", "final_observation")
 # Keys of the observations before and after, between them action and reward; whether it terminated
@@ -101,11 +103,13 @@ class Episodes:
     Attributes:
         begun: keys of the observations that they are at; None: before a reset.
         firsts: keys of new first observations.
+        over: numbers of the last steps of new ended episodes, and of their environments.
     """
 
     def __init__(self, count: int, resets: bool = False) -> None:
         self.begun: list[int | None] = [None] * count
         self.firsts: list[int] = []
+        self.over: list[tuple[int, int]] = []
         self._before, self._resets = [-1] * count, resets
 
     def reset(self, observations: list[int]) -> None:
@@ -114,6 +118,8 @@ class Episodes:
             self._begin(n, each)
 
     def _begin(self, n: int, first: int) -> None:
+        if self._before[n] >= 0:
+            self.over.append((self._before[n], n))
         self.begun[n], self._before[n] = first, -1
         self.firsts.append(first)
 
@@ -151,6 +157,12 @@ class Ring:
 
     Args:
         budget: pays for what is recorded.
+
+    Attributes:
+        latest: what environments gave last, [n, …], a reset or a step.
+        acted: the number of the first of n steps, and the observations that they begin at.
+        resets: the number of an episode's last step, its last observation, and the next one's
+            first.
     """
 
     def __init__(self, budget: Budget, size: int = _STEPS) -> None:
@@ -158,6 +170,9 @@ class Ring:
         self.on = True
         self._unfiled: list[tuple[Any, ...]] = []
         self._rows, self._count = 0, 0  # not filed; filed
+        self.latest: dict[Episodes, NDArray[Any]] = {}
+        self.acted: deque[tuple[int, NDArray[Any]]] = deque(maxlen=_RECENT)
+        self.resets: deque[tuple[int, Any, Any]] = deque(maxlen=_CUTS)
         self._firsts: set[int] = set()
         self._ending: set[int] = set()
         self._at: dict[int, int] = {}  # −1: several steps begin there
@@ -203,14 +218,23 @@ class Ring:
         unfiled, self._unfiled, self._rows = self._unfiled, [], 0
         steps: list[_Step] = []
         for episodes, finals, actions, observations, *outcome in unfiled:
-            found = keys(observations)
+            found, before = keys(observations), self.latest.get(episodes)
             if not outcome:
                 episodes.reset(found)
             else:
                 given = (actions[0], *(each.reshape(-1).tolist() for each in outcome))
-                steps += episodes.steps(self._count + len(steps), found, *given, finals)
+                number = self._count + len(steps)
+                steps += episodes.steps(number, found, *given, finals)
+                if self._count + len(steps) - number == len(found) and before is not None:
+                    self.acted.append((number, before))
             self._firsts.update(episodes.firsts)
             episodes.firsts.clear()
+            for number, n in episodes.over:
+                final = None if finals is None else finals[n]
+                last = before[n] if final is None and before is not None else final
+                self.resets.append((number, last, observations[n]))
+            episodes.over.clear()
+            self.latest[episodes] = observations
         for k in range(0, len(steps), self.size):
             self._write(steps[k : k + self.size])
 
@@ -274,6 +298,14 @@ class Ring:
         """Which of these keys are of observations that a recorded step begins at."""
         self._file()
         return np.array([each in self._at for each in found.tolist()], dtype=bool)
+
+    def ahead(self, found: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these keys are of observations that came, and that no recorded step begins at:
+        the newest, and the last ones of episodes."""
+        begin = self.begin(found)
+        newest = [key for each in self.latest.values() for key in keys(each)]
+        came = np.append(self._next[: min(self._count, self.size)], np.array(newest, np.int64))
+        return np.isin(found, came) & ~begin
 
     def places(self, observations: NDArray[Any]) -> NDArray[np.intp]:
         """Of the steps that begin at these observations, −1 where none or several do."""

@@ -33,9 +33,11 @@ TRANSFORMED = (
     "fewer than half of the stored observations were seen: where they are transformed, record the "
     "environment outside of wrappers that do it, env = probe.record(Normalise(env))"
 )
+ALIASED = "the stored observations are the same row again and again, not copies: see there"
 UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
 _ROWS = 64  # of a batch, beside those that end
-_REPEATED = 3  # looks in a row at one and the same batch
+_REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at
+_LEAST, _TWICE, _ALL = 16, 8, 0.9  # rows; of them repeated ones; share that no step began at
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
 NEWEST = 4  # times as many rows, the newest, of which more than half are a fault
 _HALF = 0.5
@@ -214,17 +216,20 @@ class Drawn:
 
     def __init__(self) -> None:
         self._last, self._alike, self._looks = 0, 0, 0
+        self._reason = UNRECORDED
 
     def take(self, observations: NDArray[Any], recorded: int) -> None:
         """The first batch of a window, and how many steps were recorded."""
-        if recorded > 2 * len(observations):
+        if (observations[:1] == observations).all():
+            self._reason = "all observations of a batch are the same"
+        elif recorded > 2 * len(observations):
             mine = hash(observations.tobytes())
             self._alike = self._alike + 1 if mine == self._last else 0
             self._last, self._looks = mine, self._looks + 1
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
-            return off(UNRECORDED)
+            return off(self._reason)
         proof = f"{self._alike} times in a row the same rows (fault: {_REPEATED})"
         if self._looks <= _REPEATED:
             return CheckAnswer("waiting", proof, self._alike, _REPEATED)
@@ -232,6 +237,55 @@ class Drawn:
             return CheckAnswer("sound", proof, self._alike, _REPEATED, self._looks)
         words = "the same batch comes again and again: is the replay sampled once only?"
         return CheckAnswer("fault", proof, self._alike, _REPEATED, self._looks, KIND, words)
+
+
+@final
+class Copied:
+    """Are stored observations copies, or one array that the environment changes in place?
+
+    Then rows are at what came last, at which no step began: a sound loop has no such row.
+    """
+
+    name = "observations are stored as copies"
+
+    def __init__(self) -> None:
+        self._alike = self._looks = self._rows = self._distinct = 0
+
+    @property
+    def shared(self) -> bool:
+        return self._alike >= _REPEATED
+
+    def take(self, observations: NDArray[Any], ring: Ring) -> None:
+        """Rows that the policy is trained on, or a batch."""
+        from gradlab.probe.parts.recorder import keys
+
+        if len(observations) < _LEAST:
+            return
+        found, counts = np.unique(np.array(keys(observations), np.int64), return_counts=True)
+        rows, alike = len(observations), False
+        if rows - len(found) >= _TWICE:  # elsewhere repeated rows are none of this kind
+            alike = bool(counts[ring.ahead(found)].sum() > _ALL * rows)
+        self._alike = self._alike + 1 if alike else 0
+        self._rows, self._distinct, self._looks = rows, len(found), self._looks + 1
+
+    def answer(self, *_: object) -> CheckAnswer:
+        if not self._looks:
+            return off(UNRECORDED)
+        proof = (
+            f"{self._alike} times in a row nearly all rows are observations that no step began at "
+            f"(fault: {_REPEATED})"
+        )
+        if self._looks < _REPEATED:
+            return CheckAnswer("waiting", proof, self._alike, _REPEATED, self._looks)
+        if not self.shared:
+            return CheckAnswer("sound", proof, self._alike, _REPEATED, self._looks)
+        proof += f"; {self._distinct} distinct among {self._rows} rows"
+        return CheckAnswer(
+            "fault", proof, self._alike, _REPEATED, self._looks, KIND,
+            f"the stored observations are the same row again and again, that of the last step "
+            f"({self._distinct} distinct among {self._rows} rows): does the loop keep the "
+            f"array that the environment changes? Copy it, torch.as_tensor(obs).clone()",
+        )  # fmt: skip
 
 
 def _rewards() -> _Count:

@@ -450,6 +450,7 @@ class LossWeights:
         self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
         self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
+        self._still: deque[int] = deque(maxlen=LOOKS)  # actions without a gradient; −1: none
         self._reason = (
             "no rollout was handed over in a recorded environment: probe.rollout(…), in loops with "
             "advantages"
@@ -507,6 +508,7 @@ class LossWeights:
         if not kept:
             self._reason = "no output of the policy is a mean of its actions, or their logits"
             return
+        self._still.append(_still(made, actions))
         weights, read = max(kept, key=lambda each: _explained(each[0], each[1], columns))
         if read.sum() < LEAST:
             self._reason = "nearly all actions are cut to their limits: those drawn are not known"
@@ -543,6 +545,14 @@ class LossWeights:
             f"correlation {correlation:.2f} (fault: under {WRONG}), share of the value {share}, "
             f"{len(seen)} minibatches of {LOOKS}"
         )
+        if len(self._still) == LOOKS and min(self._still) == max(self._still) >= 0:
+            proof = f"of no row in {LOOKS} minibatches; {proof}"
+            return CheckAnswer(
+                "fault", proof, correlation, WRONG, self._looks, WEIGHTED,
+                f"the policy's loss sends nothing to the mean of action {self._still[0] + 1}, of "
+                f"which there are {self._limits.shape[1]}: is log π summed over all of them, and "
+                f"does a clip of the mean let its gradient through?",
+            )  # fmt: skip
         if len(seen) < LOOKS:
             return CheckAnswer("waiting", proof, correlation, WRONG, self._looks)
         if correlation < WRONG:
@@ -569,6 +579,17 @@ class LossWeights:
             proof += f"; the loss weighs actions by something else: {_UNREAD}"
             return CheckAnswer("open", proof, correlation, WRONG, self._looks)
         return CheckAnswer("sound", proof, correlation, WRONG, self._looks)
+
+
+def _still(made: Pass, actions: _Array) -> int:
+    """The first action, of several that vary, to whose mean no row of a loss sends anything."""
+    shapes = {k: each.shape for k, each in enumerate(made.outputs)}
+    sent = [g for k, g in made.arrived.items() if shapes[k][1:] == actions.shape[1:]]
+    if len(sent) != 1:  # σ of every state is an output, too: which of both is the mean?
+        return -1
+    nothing = (sent[0] == 0).all(0).cpu().numpy()
+    found = np.flatnonzero(nothing & (np.ptp(actions, axis=0) > 0))
+    return int(found[0]) if len(found) and not nothing.all() else -1
 
 
 def _explained(weights: _Array, read: NDArray[np.bool_], columns: _Array) -> float:
