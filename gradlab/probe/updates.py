@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from math import isfinite
+from math import inf, isfinite
+from numbers import Real
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -31,7 +32,7 @@ from gradlab.probe.alarms.gradients import (
     lost_now,
     spoilt,
 )
-from gradlab.probe.alarms.steps import thrown_away
+from gradlab.probe.alarms.steps import below, thrown_away
 from gradlab.probe.budget import Budget, overdrawn, span
 from gradlab.probe.critics import Critic, Turns, rate_of
 from gradlab.probe.isolation import say, warn
@@ -62,6 +63,9 @@ _POLL = 10  # updates between two looks at recorded episodes
 _SEARCHES = (1, 100, 1000)  # updates after which recorders are sought, until there are any
 PATIENCE = 1000  # marked passes without the end of an update, after which something is wrong
 
+# Of the largest rate of a group: what ends within a rollout, as schedules of Stable-Baselines3 do,
+# passes its end by less.
+_BEYOND = 0.05
 THROWN = 100  # gradients thrown away without a step, after which an alarm is raised
 
 LOST_LOSS = "non-finite loss"
@@ -149,6 +153,9 @@ class Updates:
         self.rows: Callable[[], str] = str  # where a loss was lost, in words; "" where not known
         # By optimiser: how many tensors its groups have, and the small ones of them.
         self._guarded: WeakKeyDictionary[Any, tuple[list[int], list[Tensor]]] = WeakKeyDictionary()
+        # By optimiser: the largest rate of each group, and since which step one is below 0.
+        self._rates: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()
+        self._below: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._small = shows_loss(loop.parameters)
         self._told = 0  # updates between two episodes when it was said when windows are full
         self._promised = False  # whether it was said when the first measurement comes
@@ -218,9 +225,29 @@ class Updates:
                 self._latches[NONFINITE if mine else LOST_CRITIC].see(small, self.count)
             elif critic is None or mine or optimizer is not critic.optimizer:
                 gone = lost(small)  # the critic's is looked at beside its own steps
+        self._see_rates(optimizer)
         self.budget.guard(begun)
         if gone:
             self._spoilt(optimizer)
+
+    def _see_rates(self, optimizer: Any) -> None:
+        """Report a rate that a schedule has led below 0. One that never was above is meant, and a
+        tensor, for which an accelerator would be waited for, is read in updates to look at."""
+        highest, looked = self._rates.setdefault(optimizer, {}), self._due and not self._rest
+        for k, group in enumerate(optimizer.param_groups):
+            held = group.get("lr")
+            if not (isinstance(held, Real) or (looked and isinstance(held, Tensor))):
+                continue
+            rate = float(held)
+            if rate >= 0:
+                highest[k] = max(rate, highest.get(k, 0.0))
+                continue
+            since = self._below.setdefault(optimizer, self.step)
+            if rate < -_BEYOND * (highest.get(k) or inf):
+                critics = self.critic is not None and optimizer is self.critic.optimizer
+                whose = "the critic's" if critics else "another network's"
+                whose = "the policy's" if optimizer is self.optimizer else whose
+                self.log.report(below(rate, since, whose), self.count, self.step)
 
     def _spoilt(self, optimizer: Any) -> None:
         """The gradient of this step is lost, of the policy or of another network."""

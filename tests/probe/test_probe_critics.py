@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from gradlab.probe.alarms.evidence import BELOW
 from gradlab.probe.alarms.gradients import GradientGrowth
 from gradlab.probe.updates import STRIDE, THROWN
 from gradlab.statistics.successive import fresh, signal
@@ -87,6 +88,50 @@ def lost(at: int) -> Callable[[int], Tensor]:
         return found
 
     return rewards
+
+
+def scheduled(whose: str, rate: Callable[[int], Any], shared: bool = False) -> Loop:
+    """Two groups, of which the first follows a schedule."""
+    loop = Loop(shared)
+    optimizer = getattr(loop, whose)
+    optimizer.add_param_group({"params": nn.Parameter(torch.zeros(1)), "lr": 1e-3})
+    loop.spoil = lambda update, state: optimizer.param_groups[0].update(lr=rate(update))
+    loop.run(loop.probe(), 100)
+    return loop
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, torch.tensor])
+@pytest.mark.parametrize(
+    ("whose", "shared", "words"),
+    [("moves", False, "policy's"), ("moves", True, "policy's"), ("values", False, "critic's")],
+)
+def test_a_schedule_beyond_its_end_is_named_with_the_step_at_which_it_passed_it(
+    whose, shared, words, kind
+):
+    loop = scheduled(whose, lambda update: kind(1e-3 * (1 - update / 50)), shared)
+    # The critic steps before its update is marked.
+    since, first = 51 - (whose == "values"), loop.told(BELOW)[0]
+    assert 53 <= first[0] <= 54 and all(
+        f"since step {since}:" in said for _, said in loop.told(BELOW)
+    )
+    assert first[1].startswith(f"the learning rate of the {words} optimiser is −")
+    assert first[1].endswith("does the schedule go on beyond its end?")
+
+
+@pytest.mark.parametrize("whose", ["moves", "values"])
+@pytest.mark.parametrize(
+    "rate",
+    [
+        lambda update: 1e-3 * max(1 - update / 50, 0),
+        lambda update: 1e-3 * (1 - update / 98),  # the last rollout passes the end
+        lambda update: sum([1e-3, *[-1e-3 / 90] * min(update, 90)]),  # −8e-19 by rounding
+        lambda update: -1e-3,  # ascends by intention
+        lambda update: torch.tensor(1e-3 * max(1 - update / 50, 0)),
+    ],
+)
+def test_no_rate_of_a_sound_loop_is_below_0(whose, rate):
+    loop = scheduled(whose, rate)
+    assert not loop.told(BELOW) and any("vitals/looked" in row for row in loop.rows)
 
 
 @pytest.mark.parametrize("shared", [True, False])

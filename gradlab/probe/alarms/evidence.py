@@ -20,6 +20,7 @@ REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
 FROZEN = "targets do not move"
 CROSSED = "targets are crossed"
+BELOW = "learning rate below 0"
 MISAPPLIED = "optimiser's step is another formula's"
 OUTSIDE = "network moves without a step"
 LEAKED = "actor's steps move the critic"
@@ -33,15 +34,16 @@ DENSITY = "wrong density"
 IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
-    REPLACED, STORED, DISCOUNT, ADVANTAGE, MISAPPLIED, "actor does not move",
+    REPLACED, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
     "critic does not move", OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
     "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
-_OF_SEVERAL = (STORED, ADVANTAGE, UNCLEARED)  # kinds of several checks, whose faults differ
+# Kinds of several checks, or optimisers, whose faults differ.
+_OF_SEVERAL = (STORED, ADVANTAGE, UNCLEARED, BELOW)
 
 
 def fault(kind: str, message: str) -> str:
-    """What is reported and shown apart: a kind, or a message of a kind of several checks."""
+    """What is reported and shown apart: a kind, or a message of a kind of several."""
     return unnumbered(message) if kind in _OF_SEVERAL else kind
 
 

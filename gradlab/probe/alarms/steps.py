@@ -16,7 +16,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence, AlarmTest, listed
+from gradlab.probe.alarms.evidence import BELOW, Alarm, AlarmEvidence, AlarmTest, listed
 from gradlab.runs.probe.returns import LEAST, Returns
 from gradlab.statistics.intervals import student
 from gradlab.wording import two
@@ -104,6 +104,15 @@ def thrown_away(passes: int) -> Alarm:
         _STILL,
         f"the optimiser has made no step in {passes} backward passes: call its step(), or give "
         f"the probe the optimiser that steps this policy",
+    )
+
+
+def below(rate: float, since: int, whose: str) -> Alarm:
+    """A learning rate that was above 0 and is below it, of an optimiser, from this step on."""
+    return Alarm(
+        BELOW,
+        f"the learning rate of {whose} optimiser is −{two(-rate)} since step {since:,}: does the "
+        f"schedule go on beyond its end?",
     )
 
 
