@@ -23,7 +23,7 @@ from gradlab.probe.alarms.steps import IN_A_ROW, KIND, fallen
 from gradlab.probe.returns import CLOSEST
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.probe import results, schema
-from gradlab.runs.probe.returns import LEAST, WINDOW, Returns
+from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW, Returns
 from gradlab.statistics.over_groups import difference_of_means
 from gradlab.storage.journal import Journal
 from tests.probe import planted_probe
@@ -517,7 +517,8 @@ def test_the_light_follows_the_return(means, light, said, tmp_path):
     ("means", "light", "said"),
     [
         ([0.0, -9.0, 0.0], "choose", "Train on: since the first window the return is not shown"),
-        ([0.0, 9.0, 0.0], "choose", "Train on: since the first window the return is not shown"),
+        ([0.0, 9.0, 0.0], "choose", "Watch the return: it has fallen by 9 ± 1.3 since step 1,599"),
+        ([0.0, 9.0, 2.0], "choose", "its best. Since the first window the return rose by 2 ± 0.72"),
         ([0.0, 1.0, 9.0, 8.0], "act", "Train on: since the first window the return rose by 8"),
         ([0.0, 1.0, -9.0], "choose", "Watch the return: since the first window the return fell"),
     ],
@@ -528,6 +529,36 @@ def test_a_window_of_few_updates_is_no_advice(means, light, said, tmp_path):
     screen = told(tmp_path, returns=rows)
     assert screen.light == light and said in screen.headline
     assert "over the last" not in screen.headline and "windows" not in screen.headline
+
+
+@pytest.mark.parametrize("apart", [1, 40])
+def test_a_return_that_rose_and_fell_back_is_told_with_its_best(apart):
+    found = planted([-15.0, 10.0, 30.0, 31.0, 29.0, 0.0, -21.0, -20.0], 15.0, apart=apart)
+    best = found.below_best()
+    assert best is not None and best.mean == pytest.approx(31.0)
+    assert best.step == found.step[4 * WINDOW - 1] and best.number.value == pytest.approx(-51.0)
+    half = difference_of_means(found.windows[7], found.windows[3], 1 - 0.001 / 7)
+    assert (best.number.low, best.number.high) == pytest.approx((half.low, half.high))
+    dip = planted([-15.0, 10.0, 30.0, 31.0, 29.0, 33.0, 24.0], 15.0, apart=apart)
+    assert dip.below_best() is None
+
+
+@pytest.mark.parametrize("window", [TRAINED, WINDOW])
+@pytest.mark.parametrize("draw", ["normal", "heavy", "skewed", "rarely low", "won or lost"])
+def test_noise_around_a_plateau_has_not_fallen(draw, window):
+    rng, said = np.random.default_rng(0), 0
+    draws = {
+        "normal": rng.standard_normal,
+        "heavy": lambda n: rng.standard_t(2, n),
+        "skewed": lambda n: -rng.lognormal(0, 1, n),
+        "rarely low": lambda n: 0.1 * rng.standard_normal(n) - 10 * (rng.random(n) < 0.05),
+        "won or lost": lambda n: (rng.random(n) < 0.5).astype(float),
+    }
+    for _ in range(200):
+        value = draws[draw](window * int(rng.integers(5, 41)))
+        update = np.arange(len(value))
+        said += Returns(update, update, value, window).below_best() is not None
+    assert said <= 2  # 1%; 5% are allowed
 
 
 @pytest.mark.parametrize("share", [0.9, 0.4, 0.001])

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from math import log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,8 +128,8 @@ def _said(about: str) -> Case:
     return told
 
 
-def _looped(folder: Path, *tables: str) -> Screen:
-    rows = {name: planted_probe.everything()[name] for name in tables}
+def _looped(folder: Path, *tables: str, **more: Any) -> Screen:
+    rows = {name: planted_probe.everything()[name] for name in tables} | more
     return screen_of(planted_probe.written(folder / "loop.h5", rows, horizon=None, task=""))
 
 
@@ -241,6 +242,22 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
         "a loop without a task whose return rises": lambda folder: _looped(
             folder, "vitals", "returns"
+        ),
+        "a return that rose and fell back": lambda folder: _looped(
+            folder, "vitals",
+            returns=[
+                row | {"update": row["update"] // 5, "value": row["value"] - 15.0 * (k >= 48)}
+                for k, row in enumerate(planted_probe.everything()["returns"])
+            ],
+        ),
+        "a check that is open, and a return that rises": lambda folder: _looped(
+            folder, "vitals", "returns",
+            checks=[
+                {"number": 0, "update": 100, "step": 99, "check": "advantages are those of GAE",
+                 "state": "open", "value": 0.036, "threshold": 1e-3, "looks": 4, "seconds": 0.1,
+                 "proof": "0.036 of the advantages is left by GAE of γ = 0.99, λ = 0.95: changed "
+                 "before they were handed over, or of another formula?"},
+            ],
         ),
         "nobody has looked at the return": lambda folder: _looped(folder, "vitals", "successive"),
     },

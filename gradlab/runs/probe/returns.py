@@ -1,6 +1,7 @@
 """Did the last updates raise the return? Windows of episodes against the windows before.
 
     J̄_k − J̄_{k−1}, Welch's interval        windows follow each other and do not overlap
+    J̄_n − max_{k<n} J̄_k                    at the level of n − 1 intervals together (Bonferroni)
 
 A window has `WINDOW` iterates of the policy, since iterates differ by more than starts do: of 250
 updates of sound loops 21% lower the return. Training episodes have noise, and windows of `TRAINED`.
@@ -121,6 +122,17 @@ class Returns:
         if len(held) < 2:
             return None
         return self._change(len(held) - 1, difference_of_means(held[-1], held[0]))
+
+    def below_best(self) -> Change | None:
+        """The newest window against the best one before, whose mean and step are told; None where
+        it is not lower by more than chance shows of any of them."""
+        held = self.windows
+        if len(held) < 2:
+            return None
+        best = int(np.argmax([each.mean() for each in held[:-1]]))
+        level = 1 - (1 - _SURE) / (len(held) - 1)
+        number = difference_of_means(held[-1], held[best], level)
+        return self._change(best, number) if number.high < 0 else None
 
     def _change(self, k: int, number: Number) -> Change:
         last = self.ends[k] - 1

@@ -77,10 +77,10 @@ def _returns(run: ProbeRun) -> Sentence | None:
     found = seen(run)
     if found is None:
         return None
-    text = f"{found.text} {found.count}".strip()
-    size = found.window
-    text += f" Windows of {size} {found.counted} (Welch, 95%, N = {2 * size})."
-    return Sentence("returns", found.newest.direction != "open", text)
+    text, size = " ".join(filter(None, (found.text, found.fall, found.count))), found.window
+    best = ", from the best 99.8%" if found.fall else ""
+    text += f" Windows of {size} {found.counted} (Welch, 95%{best}, N = {2 * size})."
+    return Sentence("returns", found.newest.direction != "open" or found.lower, text)
 
 
 def _lost(run: ProbeRun) -> Sentence | None:

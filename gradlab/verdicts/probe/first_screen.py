@@ -11,6 +11,7 @@ number stands here only where it says something: no 0% of lost gradients, no cos
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
@@ -85,11 +86,11 @@ def _screen(run: ProbeRun) -> Screen:
         del kinds[FALLING]
     own = followed(run)
     if own is None:
-        return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
+        return _faulty(run, kinds, rest) if kinds else _looked_into(run, _sound(run, rest))
     # The newest measurement says more of a direction than the first alarm about it.
     if faults := Counter({kind: n for kind, n in kinds.items() if kind != _DIRECTION}):
         return _faulty(run, faults, rest, own)
-    return _by_its_gradient(run, own, rest)
+    return _looked_into(run, _by_its_gradient(run, own, rest))
 
 
 def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -> Screen:
@@ -100,9 +101,9 @@ def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -
         "unknown": "Measure more often, by a larger overhead_budget",
     }
     lately = seen(run)
-    fell = lately is not None and lately.newest.direction == "fell"
+    fell = lately is not None and lately.lower
     lead = "Watch the return" if fell and own.direction == "raised" else todo[own.direction]
-    also = lately.text if lately is not None and fell else ""
+    also = lately.warned if lately is not None and fell else ""
     said = f"{lead}: {own.text[0].lower()}{own.text[1:]}"
     headline = " ".join(filter(None, (said, also, other_horizons(run))))
     few = own.cosine.n < FEWEST
@@ -158,7 +159,9 @@ def _faulty(
     worst = next((each for each in order if each in kinds and each not in of_causes), "")
     if found:
         first = found[0]
-        text = f"{first.words} First seen at {_step(first.step)}."
+        since = _step(first.step)
+        text = first.words
+        text += "" if f"since {since}:" in text else f" First seen at {since}."
         said = [each.kind for each in found]
         further = [
             f"{each.words if each.kind in said[:k] else each.kind} ({_step(each.step)})"
@@ -226,13 +229,31 @@ def unchecked(run: ProbeRun) -> int:
 
 
 def _open(run: ProbeRun) -> list[str]:
-    """Of checks that have looked and cannot say "sound": what they are about, and their proof."""
-    states = [str(each) for each in run.checks.get("state", ())]
-    return [
-        f" Open: {run.checks['check'][k]}: {run.checks['proof'][k]}"
-        for k, state in enumerate(states)
-        if state == "open"
-    ]
+    """Of checks that have looked and cannot say "sound": what to look at, by their question where
+    their proof asks one."""
+    found = []
+    for k, state in enumerate(run.checks.get("state", ())):
+        if str(state) != "open":
+            continue
+        proof = str(run.checks["proof"][k]).removesuffix(".")
+        asked = re.fullmatch(r"(.*?)[:;] ([^:;?]+\?)(.*)", proof)
+        shown, question = (proof, "") if asked is None else (asked[1], f": {asked[2]}{asked[3]}")
+        shown = re.split(r" \(|; ", shown)[0]
+        end = "" if question.endswith("?") else "."
+        found.append(f"Look at whether {run.checks['check'][k]} ({shown}){question}{end}")
+    return found
+
+
+def _looked_into(run: ProbeRun, screen: Screen) -> Screen:
+    """What a check has left open is looked at before anybody trains on."""
+    if not (found := _open(run)):
+        return screen
+    rest = capital(re.sub(r"^Train on[^:.]*: ", "", screen.headline))
+    light: Light = "choose" if screen.light == "act" else screen.light
+    sure = screen.sure
+    if "of the loop's parts" not in sure:
+        sure += f"; {len(found)} check{'s' * (len(found) > 1)} of the loop's parts open"
+    return replace(screen, headline=" ".join([*found, rest]), light=light, sure=sure)
 
 
 def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
@@ -241,12 +262,12 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         step = recommendation(known, rest)
         few = too_few(run)
         sure = f"not reliable below {FEWEST} starts" if few else step.sure
-        doubted = few or (lately is not None and lately.newest.direction == "fell")
+        doubted = few or (lately is not None and lately.lower)
         shown: Light = "choose" if doubted and step.light == "act" else step.light
         return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
     if lately is not None:
         return _by_return(run, lately, rest)
-    text, numbers = waiting(run) + "".join(_open(run)), _cosine(run)
+    text, numbers = waiting(run), _cosine(run)
     if numbers and numbers[0].text.startswith("≤"):
         text += " A batch's gradient is not known to be more than noise."
     sure = "the loop's parts were not checked"
@@ -271,17 +292,18 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
 
 def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Screen:
     """The last updates by windows of episodes, without a fault and without a measured gradient."""
-    change = lately.newest
-    lead = "Watch the return" if change.direction == "fell" else "Train on"
-    said = f"{lead}: {lately.text[0].lower()}{lately.text[1:]}"
-    text = " ".join(filter(None, (said, lately.count))) + "".join(_open(run)) + _weight(run)
+    lead = "Watch the return" if lately.lower else "Train on"
+    said = f"{lead}: {lately.warned[0].lower()}{lately.warned[1:]}"
+    text = " ".join(filter(None, (said, lately.count))) + _weight(run)
     unsure = "not shown above its first window"
     if lately.since.direction == "rose":
         unsure += " with 99.8% confidence"
-    sure = f"no alarm; {'it fell lately' if change.direction == 'fell' else unsure}"
+    if lately.fall:
+        unsure = "below its best window with 99.8% confidence, of all windows together"
+    sure = f"no alarm; {unsure if lately.fall or not lately.lower else 'it fell lately'}"
     if lately.raised:
         sure = "the return is above its first window (99.8% confidence)"
-    light: Light = "act" if lately.raised and not _open(run) else "choose"
+    light: Light = "act" if lately.raised else "choose"
     shown = (*_return(run), *_cosine(run), *_lost(run))
     return Screen(text, light, sure, shown, lately.source, rest)
 

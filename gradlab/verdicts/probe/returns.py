@@ -41,12 +41,14 @@ class Seen:
 
     Attributes:
         changes: of the newest windows; since: the newest window against the first.
+        best: the best window, where the newest one is known to be below it.
         risen: is that one known to be above, beyond what one window in many shows by chance?
     """
 
     source: str
     changes: tuple[Change, ...]
     since: Change
+    best: Change | None
     risen: bool
 
     @property
@@ -71,7 +73,12 @@ class Seen:
     @property
     def raised(self) -> bool:
         """Is the return above where it began, without having fallen lately?"""
-        return self.risen and self.newest.direction != "fell"
+        return self.risen and not self.lower
+
+    @property
+    def lower(self) -> bool:
+        """Is it below where it began, where it was lately, or where it was best?"""
+        return self.newest.direction == "fell" or self.best is not None
 
     @property
     def text(self) -> str:
@@ -83,6 +90,20 @@ class Seen:
         if len(self.changes) > 1 and not (self.risen and self.newest.direction == "rose"):
             text += f" Since the first window it {told(self.since)}."
         return text
+
+    @property
+    def fall(self) -> str:
+        """From the best window; "" where the newest change is that, too."""
+        if self.best is None or self.best.number.value == self.newest.number.value:
+            return ""
+        by = told(self.best).replace("fell", "fallen")
+        return f"It has {by} since step {self.best.step:,}, its best."
+
+    @property
+    def warned(self) -> str:
+        """All of it, what fell first."""
+        both = (self.text, self.fall) if self.newest.direction == "fell" else (self.fall, self.text)
+        return " ".join(filter(None, both))
 
     @property
     def count(self) -> str:
@@ -100,7 +121,7 @@ def seen(run: ProbeRun) -> Seen | None:
         windows = Returns.of(getattr(run, source), size)
         changes, since = tuple(windows.changes(RECENT)), windows.since_begin()
         if since is not None:
-            return Seen(source, changes, since, windows.risen)
+            return Seen(source, changes, since, windows.below_best(), windows.risen)
     return None
 
 
