@@ -283,11 +283,11 @@ def test_a_loop_with_an_open_check_is_not_told_to_train_on(first):
         "actions are weighed by their advantages": (
             "correlation 0.04 (fault: under −0.5), share of the value not read: none; the loss "
             "weighs actions by something else: are they in order? Move such a scale away",
-            "(correlation 0.04): are they in order? Move such a scale away. Over the last",
+            " (correlation 0.04): are they in order? Move such a scale away. Over the last",
         ),
         "rewards are stored as paid": (
-            "485 of 7,880 rows differ, 20 of the newest 400 (fault: more than half)",
-            "(485 of 7,880 rows differ, 20 of the newest 400). Over the last",
+            "485 of 7,880 rows differ (fault: more than half); 5 left out, of pixels",
+            ": 485 of 7,880 rows differ; 5 left out, of pixels. Over the last",
         ),
     }
     rows = {"vitals": [window(1)], "returns": everything()["returns"]}
@@ -297,7 +297,7 @@ def test_a_loop_with_an_open_check_is_not_told_to_train_on(first):
         row = about | {"number": 0, "check": check, "proof": proof, "state": "open"}
         found = first(**rows, checks=[row])
         assert found.light == "choose" and "Train on" not in found.headline
-        assert found.headline.startswith(f"Look at whether {check} {said}")
+        assert found.headline.startswith(f"Look at whether {check}{said}")
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -237,10 +237,13 @@ def _open(run: ProbeRun) -> list[str]:
             continue
         proof = str(run.checks["proof"][k]).removesuffix(".")
         asked = re.fullmatch(r"(.*?)[:;] ([^:;?]+\?)(.*)", proof)
-        shown, question = (proof, "") if asked is None else (asked[1], f": {asked[2]}{asked[3]}")
-        shown = re.split(r" \(|; ", shown)[0]
-        end = "" if question.endswith("?") else "."
-        found.append(f"Look at whether {run.checks['check'][k]} ({shown}){question}{end}")
+        about = f"Look at whether {run.checks['check'][k]}"
+        if asked is None:
+            without = re.sub(r" \([^()]*\)", "", proof)  # its threshold
+            found.append(f"{about}: {without}.")
+        else:
+            first, todo = re.split(r" \(|; ", asked[1])[0], asked[2] + asked[3]
+            found.append(f"{about} ({first}): {todo}" + "." * (not todo.endswith("?")))
     return found
 
 
