@@ -110,7 +110,7 @@ def _there(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
 def regret(cells: Cells, updates: int, predictor: Predictor | None) -> float:
     """Share of the best that a predictor leaves; NaN where no estimator is shown to raise the
     return, or none was followed so long. None: chance, the mean over the estimators."""
-    if max(cell.followed[-1].updates for cell in cells.values()) < updates:
+    if _followed(cells) < updates:
         return float("nan")
     changes = {name: cell.after(updates) for name, cell in cells.items()}
     best = max(changes.values(), key=lambda each: np.nan_to_num(each.value, nan=-np.inf))
@@ -126,6 +126,11 @@ def regret(cells: Cells, updates: int, predictor: Predictor | None) -> float:
     if predictor is None:
         return float(np.mean([min(left(name), 2.0) for name in cells]))
     return min(left(predictor(cells)), 2.0)
+
+
+def _followed(cells: Cells) -> int:
+    """Updates that the group's estimators were followed for."""
+    return max(cell.followed[-1].updates for cell in cells.values())
 
 
 def best_fixed(found: Iterable[Cells], updates: int) -> str:
@@ -156,8 +161,9 @@ def interval(values: NDArray[np.float64], clusters: Sequence[object]) -> tuple[f
 
 
 def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFrame:
-    """One row per length and predictor: mean regret, its interval, its difference to gain's, and
-    whether it is tied with the smallest (the paired difference's interval contains 0).
+    """One row per length and predictor: mean regret, its interval, its difference to gain's,
+    whether it is tied with the smallest (the paired difference's interval contains 0), and in how
+    many of the groups without a regret it holds.
 
     Args:
         best: the fixed estimator of each length.
@@ -179,6 +185,8 @@ def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFr
         if not np.isfinite(left["chance"]).any():
             continue
         smallest = min(left, key=lambda each: np.nanmean(left[each]))
+        none = [cells for cells, own in zip(found.values(), left["chance"], strict=True)
+                if np.isnan(own) and _followed(cells) >= updates]  # fmt: skip
         for each, own in left.items():
             mean, low, high = interval(own, clusters)
             less, less_low, less_high = interval(own - left["gain"], clusters)
@@ -187,7 +195,8 @@ def compared(found: Mapping[Group, Cells], best: Mapping[int, str]) -> pd.DataFr
                 {
                     "updates": updates, "predictor": each, "regret": mean, "low": low, "high": high,
                     "less gain": less, "less low": less_low, "less high": less_high,
-                    "groups": int(np.isfinite(own).sum()), "tied": tied,
+                    "groups": int(np.isfinite(own).sum()), "tied": tied, "without": len(none),
+                    "held": sum(p(cells) is None for cells in none) if (p := every[each]) else 0,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
@@ -259,7 +268,8 @@ def regrets(figure: Any, table: pd.DataFrame) -> None:
         ax.axvline(1.0, color="0.7", linewidth=0.8)
         ax.set_xlim(left=0)
     if table["tasks"].nunique() > 1:
-        axes[0].legend(fontsize=7, loc="lower right")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2,
+                      fontsize=8, frameon=False)  # fmt: skip
     figure.supxlabel("mean regret, 95% interval (0: the best, 1: no update)", **_LABEL)
 
 
@@ -343,6 +353,23 @@ def verdict(choose: pd.DataFrame, judge: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def by_task(found: Mapping[Group, Cells], choose: pd.DataFrame) -> str:
+    """Mean regret of the rule and of gain on each task."""
+    lines = ["| task | updates | rule | gain | groups |", "|---|---|---|---|---|"]
+    for task in dict.fromkeys(group.task for group in found):
+        cells = [each for group, each in found.items() if group.task == task]
+        for updates in (25, 100):
+            kind, _, name = rule(choose, updates).partition(": ")
+            ways = fixed(name) if name else PREDICTORS[kind], gain
+            left = np.array([[regret(each, updates, way) for way in ways] for each in cells])
+            if not np.isfinite(left).any():
+                continue
+            own, first = np.nanmean(left, axis=0)
+            groups = int(np.isfinite(left[:, 0]).sum())
+            lines.append(f"| `{task}` | {updates} | {own:.2f} | {first:.2f} | {groups} |")
+    return "\n".join(lines)
+
+
 def written(
     page: Path, found: Mapping[Group, Cells], every: pd.DataFrame, lasts: pd.DataFrame,
     share: pd.DataFrame, board: Path,
@@ -366,6 +393,7 @@ def written(
     if len(judge):
         put(page, "judged", _rows(judge))
         put(page, "verdict", "\n".join(f"- {line}." for line in verdict(table, judge).splitlines()))
+        put(page, "by task", by_task(groups(board, JUDGE), table))
     rules = "; ".join(f"after {k} updates, {_backed(rule(table, k))}" for k in (25, 100))
     put(page, "rule", f"**The rule**, the cheapest of those tied with the smallest mean regret: "
         f"{rules}.")  # fmt: skip
@@ -409,11 +437,12 @@ def _brought(share: pd.DataFrame, oracles: frozenset[str]) -> str:
 
 def _rows(table: pd.DataFrame) -> str:
     lines = [
-        "| updates | predictor | regret [95%] | less gain's [95%] | groups |",
-        "|---|---|---|---|---|",
+        "| updates | predictor | regret [95%] | less gain's [95%] | groups | holds in others |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {row['updates']} | {row['predictor']} | {_ends(row)} | {row['less gain']:+.2f} "
-            f"[{row['less low']:+.2f}, {row['less high']:+.2f}] | {row['groups']} |"
+            f"[{row['less low']:+.2f}, {row['less high']:+.2f}] | {row['groups']} | "
+            f"{row['held']} of {row['without']} |"
             for row in table.to_dict("records")
         ),
     ]
