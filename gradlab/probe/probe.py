@@ -248,11 +248,12 @@ class Probe:
         next_observation: Any = None, terminated: Any = None, next_value: Any = None,
         target: Any = None, discount: float | None = None,
     ) -> None:  # fmt: skip
-        """Check one batch of the critic's, before its step; what is left out is not checked.
+        """Check one batch of the critic's, or a rollout's minibatch, before the step; what is left
+        out is not checked.
 
         Args:
-            observation, action, reward, next_observation, terminated: rows as the replay has them,
-                for `record`.
+            observation, action, reward, next_observation, terminated: rows as the replay or
+                rollout has them, for `record`.
             next_value, target: v and y = r + γ (1 − d) v of every row, as the loop adds them up,
                 with reward and terminated; the entropy belongs to next_value.
             discount: γ that is meant (γⁿ of n-step targets); None: only γ = 1 is wrong.

@@ -169,6 +169,35 @@ def test_what_rows_lack_is_said_of_the_loop_as_it_is(recorded, rollouts, said):
     assert found[Implied.name]["proof"].startswith(said)
 
 
+@pytest.mark.parametrize("mode", [None, AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_a_ring_keeps_the_observations_on_both_sides_of_a_reset(mode):
+    probe, _, _ = probed()
+    if mode is None:
+        rows, after = collected(probe.record(Walk()), steps=100)
+        ends = [(a["next_observation"], b["observation"])
+                for a, b in zip(rows, after, strict=True) if over(a)]  # fmt: skip
+    else:
+        env = probe.record(SyncVectorEnv([Walk], autoreset_mode=mode))
+        (state, _), ends, last = env.reset(seed=0), [], None
+        for _ in range(100):
+            state, _, ended, cut, infos = env.step(np.zeros((1, 1), np.float32))
+            if last is not None:
+                ends.append((last, state[0]))
+            last = state[0] if ended[0] or cut[0] else None
+            if last is not None and mode is AutoresetMode.SAME_STEP:
+                ends.append((infos["final_obs"][0], last))
+                last = None
+    ring = probe._parts._ring
+    kept = ring.count and list(ring.resets)
+    assert len(kept) > 5
+    for (_, *mine), its in zip(kept[::-1], ends[::-1], strict=False):
+        np.testing.assert_array_equal(mine, its)
+    (newest,) = ring.latest.values()
+    for number, states in ring.acted:
+        assert ring.places(states).tolist() == [number]
+    assert newest.shape == (1, 2)
+
+
 class InPlace(Walk):
     """Gives one and the same array at every step, in the whole run or in an episode."""
 

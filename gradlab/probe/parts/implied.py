@@ -39,7 +39,7 @@ _Array = NDArray[np.float64]
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
 _NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
 _SCALED = 0.05  # s, from which it is one
-_ROWS, _ALIKE, _VARIED = 16, 1e-4, 100  # steps; of the largest value: rounding; times as far apart
+_ROWS, _ALIKE, _VARIED = 16, 2e-5, 50  # steps; of the largest value: rounding; times as far apart
 _MOST = 0.9  # of the newest ends
 RESET, BEFORE = "next episode's first observation", "observation before the last step"
 _NEITHER = "neither"
@@ -155,7 +155,7 @@ class Bootstraps:
         self._seen: dict[str, deque[tuple[str, float]]] = {
             name: deque(maxlen=4 * ENDS) for name in ("final_value", "last_value")
         }
-        self._looks = 0
+        self._looks = self._rollouts = 0
         self._reason = (
             "no rollout of recorded steps, their rewards as paid, was handed over: "
             "env = probe.record(env), then probe.rollout(…)"
@@ -163,6 +163,9 @@ class Bootstraps:
 
     def take(self, rollout: Rollout, ring: Ring, critics: Sequence[nn.Module]) -> None:
         """A rollout whose rows are the newest recorded steps, before the critic's next step."""
+        self._rollouts += 1
+        if self._looks > 4 * ENDS and self._rollouts % ENDS:
+            return
         values, cut = _flat(rollout.value), rollout.truncated
         start = ring.count - len(values)
         acted = [

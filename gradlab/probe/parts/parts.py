@@ -245,7 +245,7 @@ class Parts:
         return rows
 
     def _see_copies(self, observations: torch.Tensor) -> None:
-        self._ask(self.copied, self.copied.take, observations.cpu().numpy(), self._ring)
+        self._ask(self.copied, self.copied.take, observations, self._ring)
         self._tell(self.copied)
 
     def rollout(self, given: Mapping[str, Any], discount: float, trace: float) -> None:

@@ -232,7 +232,7 @@ class Ring:
             for number, n in episodes.over:
                 final = None if finals is None else finals[n]
                 last = before[n] if final is None and before is not None else final
-                self.resets.append((number, last, observations[n]))
+                self.resets.append((number, np.array(last), observations[n].copy()))
             episodes.over.clear()
             self.latest[episodes] = observations
         for k in range(0, len(steps), self.size):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import STORED as KIND
@@ -255,14 +256,15 @@ class Copied:
     def shared(self) -> bool:
         return self._alike >= _REPEATED
 
-    def take(self, observations: NDArray[Any], ring: Ring) -> None:
+    def take(self, observations: Tensor, ring: Ring) -> None:
         """Rows that the policy is trained on, or a batch."""
         from gradlab.probe.parts.recorder import keys
 
-        if len(observations) < _LEAST:
+        if observations.ndim == 0 or len(observations) < _LEAST:
             return
-        found, counts = np.unique(np.array(keys(observations), np.int64), return_counts=True)
-        rows, alike = len(observations), False
+        mine = keys(observations[: 4 * _ROWS].detach().float().cpu().numpy())
+        found, counts = np.unique(np.array(mine, np.int64), return_counts=True)
+        rows, alike = len(mine), False
         if rows - len(found) >= _TWICE:  # elsewhere repeated rows are none of this kind
             alike = bool(counts[ring.ahead(found)].sum() > _ALL * rows)
         self._alike = self._alike + 1 if alike else 0
