@@ -20,7 +20,7 @@ import gradlab
 from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.recorder import Episodes, Ring
-from gradlab.probe.parts.rows import Copied, Drawn, questions
+from gradlab.probe.parts.rows import Drawn, StoredCopies, questions
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import load
 from gradlab.watching.showing import last_of_each_kind
@@ -163,7 +163,7 @@ def test_what_rows_lack_is_said_of_the_loop_as_it_is(recorded, rollouts, said):
     update()
     probe.close()
     found = answers(written)
-    of = [each.name for each in (*questions(None, None), Drawn, Copied)]
+    of = [each.name for each in (*questions(None, None), Drawn, StoredCopies)]
     assert all(found[name]["proof"].startswith(said) for name in of), found
     said = "a loop that hands over rollouts has no targets of one step" if rollouts else said
     assert found[Implied.name]["proof"].startswith(said)
@@ -240,7 +240,7 @@ def test_observations_that_come_again_are_not_said_to_share_an_array(seen, rows_
     rows, _ = collected(probe.record(env), rows_seen)
     told(rows, probe, update)
     probe.close()
-    assert answers(written)[Copied.name]["state"] == "sound"
+    assert answers(written)[StoredCopies.name]["state"] == "sound"
     assert not any("again and again" in alarm.message for alarm in probe.alarms)
 
 

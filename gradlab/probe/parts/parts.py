@@ -48,10 +48,10 @@ from gradlab.probe.parts.rows import (
     SAME,
     STORED,
     TRANSFORMED,
-    Copied,
     Drawn,
     Matched,
     Rows,
+    StoredCopies,
     check_lengths,
     matched,
     questions,
@@ -127,7 +127,7 @@ class Parts:
         self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
-        self.bootstraps, self.copied = Bootstraps(), Copied()
+        self.bootstraps, self.copied = Bootstraps(), StoredCopies()
         self.trained = TrainedByLoop(policy, optimizers[0])
         mine = {id(p) for p in policy.parameters()}
         stepped = [] if optimizers[0] is None else held(optimizers[0])
@@ -453,11 +453,11 @@ class Parts:
         if answer.state != "off" or self._sought:
             return answer
         if self._new and self.advantages.looks:
-            if isinstance(check, Rows | Drawn | Copied):
+            if isinstance(check, Rows | Drawn | StoredCopies):
                 return off(_ROLLOUTS)
             if isinstance(check, Implied | Algebra):
                 return off("a loop that hands over rollouts has no targets of one step")
-        rows = isinstance(check, Rows | Drawn | Implied | Copied)
+        rows = isinstance(check, Rows | Drawn | Implied | StoredCopies)
         return off(_NO_ROWS) if rows and self._ring is not None else answer
 
     def _sampled(self) -> MomentSamples:

@@ -241,7 +241,7 @@ class Drawn:
 
 
 @final
-class Copied:
+class StoredCopies:
     """Are stored observations copies, or one array that the environment changes in place?
 
     Then rows are at what came last, at which no step began: a sound loop has no such row.
