@@ -83,7 +83,8 @@ class Rung(io.StringIO):
     def write(self, text: str) -> int:
         if ": " in text:
             where, kind = text.split(": ")[:2]
-            self.first.setdefault(kind, int(where.rpartition(" ")[2]))
+            step = where.rpartition(" ")[2]
+            self.first.setdefault(kind, int(step) if step.isdigit() else 0)  # at the beginning
         return len(text)
 
 

@@ -57,7 +57,7 @@ def test_only_weights_other_than_the_rules_are_judged():
 def test_the_sentence_says_what_is_followed_what_it_is_worth_and_what_it_costs():
     (weights,) = measured(planted(), "mpg-v2")
     assert "measured weights at iteration 400: w_0 = 0.8 (rule: 0.9)" in weights.text
-    assert "0.5× that of the rule's weights (95% interval 0.5–0.5 over 3 seeds" in weights.text
+    assert "0.5× that of the rule's weights (95% interval 0.5 over 3 seeds" in weights.text
     assert "3 of 16 measurements put others in force (1 had no true gradient)" in weights.text
     assert "measuring took 7% of the time" in weights.text and "N = 64 starts" in weights.text
     assert weights.decided
