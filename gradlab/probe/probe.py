@@ -246,7 +246,7 @@ class Probe:
     def batch(
         self, *, observation: Any = None, action: Any = None, reward: Any = None,
         next_observation: Any = None, terminated: Any = None, next_value: Any = None,
-        target: Any = None, discount: float | None = None,
+        target: Any = None, discount: Any = None,
     ) -> None:  # fmt: skip
         """Check one batch of the critic's, or a rollout's minibatch, before the step; what is left
         out is not checked.
@@ -256,7 +256,8 @@ class Probe:
                 rollout has them, for `record`.
             next_value, target: v and y = r + γ (1 − d) v of every row, as the loop adds them up,
                 with reward and terminated; the entropy belongs to next_value.
-            discount: γ that is meant (γⁿ of n-step targets); None: only γ = 1 is wrong.
+            discount: γ that is meant, γⁿ of n-step targets, of all rows or of each; None: only
+                γ = 1 is wrong.
 
         Raises:
             InputError: no tensors, or of other numbers of rows.

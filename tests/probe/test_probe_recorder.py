@@ -534,6 +534,43 @@ def test_rewards_of_other_rows_and_of_none_are_never_as_paid(drawn, words, env):
         assert answer["state"] == "fault" and all(words in each for each in found) and found
 
 
+class Clipped(gymnasium.ActionWrapper):
+    def action(self, action):
+        return np.clip(np.float32(1.3) * action, -2, 2)
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_actions_from_before_the_clip_are_amber_in_a_replay_and_as_sent_in_a_rollout(replay):
+    probe, log, update = probed()
+    rows, _ = collected(Clipped(probe.record(Walk())))
+    more = {"next_value": 0.0} if replay else {}
+    assert not told(
+        [r | {"action": np.float32(1.3) * r["action"]} | more for r in rows], probe, update
+    )
+    probe.close()
+    found = answers(log)["actions are stored as sent"]
+    assert found["state"] == ("open" if replay else "sound")
+    assert (" 0 of " in f" {found['proof']}") != replay
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_targets_of_several_steps_have_a_discount_each(wrong):
+    probe, log, update = probed()
+    generator = torch.Generator().manual_seed(0)
+    reward, value = torch.randn(2, 64, generator=generator)
+    rates = 0.9 ** torch.randint(1, 4, (64,), generator=generator)
+    target = reward + (0.9 if wrong else rates) * value
+    done = torch.zeros(64)
+    for _ in range(40):
+        probe.batch(
+            reward=reward, terminated=done, next_value=value[:, None], target=target, discount=rates
+        )
+        update()
+    probe.close()
+    found = answers(log)["targets are r + γ (1 − d) v"]
+    assert found["state"] == ("off" if wrong else "sound")
+
+
 def test_noise_in_a_few_rewards_is_amber():
     probe, log, update = probed()
     rows, _ = collected(probe.record(Walk()))

@@ -194,12 +194,18 @@ class Parts:
         self.checks = [next(asked) if isinstance(each, Rows) else each for each in self.checks]
         return env
 
-    def batch(self, given: Mapping[str, Any], discount: float | None) -> None:
+    def batch(self, given: Mapping[str, Any], discount: Any) -> None:
         """One batch, looked at in windows and the first time; raises InputError."""
         if not self.on or not (self._new or self._open is not None):
             return
         self._new, self._handed = False, True
         found = tensors(**{name: each for name, each in given.items() if each is not None})
+        if discount is not None:  # of every row: γᵏ v is γⁿ (γᵏ⁻ⁿ v), with the largest for γⁿ
+            rates = tensors(discount=discount)["discount"].double()
+            discount = float(rates.max())
+            if rates.numel() > 1 and (value := found.get("next_value")) is not None:
+                check_rows(value, discount=rates)
+                found["next_value"] = value * (rates / discount).to(value).reshape_as(value)
         if all(name in found for name in ADDED):
             target, rest = found["target"], {name: found[name] for name in ADDED[:3]}
             check_rows(**rest)
@@ -210,7 +216,7 @@ class Parts:
         if self._ring is not None and "observation" in found:
             check_lengths(found, (*STORED, "next_value"))
             with _guarded(self):
-                first = self._first
+                first, self._ring.valued = self._first, "next_value" in found
                 if first:
                     self._see_copies(found["observation"])
                 rows = self._look_up({k: v for k, v in found.items() if k in STORED})

@@ -163,11 +163,12 @@ class Ring:
         acted: the number of the first of n steps, and the observations that they begin at.
         resets: the number of an episode's last step, its last observation, and the next one's
             first.
+        valued: whether batches come with the values of their targets, as those of a replay.
     """
 
     def __init__(self, budget: Budget, size: int = _STEPS) -> None:
         self.size, self.budget = size, budget
-        self.on = True
+        self.on, self.valued = True, False
         self._unfiled: list[tuple[Any, ...]] = []
         self._rows, self._count = 0, 0  # not filed; filed
         self.latest: dict[Episodes, NDArray[Any]] = {}

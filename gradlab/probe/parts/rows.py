@@ -388,7 +388,8 @@ def _actions(low: _Array | None, high: _Array | None) -> _Count:
 
         plain, scaled = same(stored), np.zeros(len(sent), dtype=bool)
         if low is not None and high is not None:
-            plain |= same(np.clip(stored, low, high))
+            if not rows.ring.valued:  # PPO keeps what it has drawn, a critic of actions may not
+                plain |= same(np.clip(stored, low, high))
             if np.isfinite(low).all() and np.isfinite(high).all():
                 within = (np.abs(stored) <= 1 + SAME).all(1)
                 scaled = within & same(low + (stored + 1) * (high - low) / 2)

@@ -100,10 +100,11 @@ class Algebra:
                 f"y is not r + γ (1 − d) v of the given values ({fit.rest:.2g} of y − r is "
                 f"left): hand over what the loop adds up, the entropy in next_value"
             )
-        proof = f"γ̂ = {fit.discount:.5f}, declared {declared}; {fit.rest:.1g} of y − r is left"
+        meant = None if declared is None else round(declared, 5)
+        proof = f"γ̂ = {fit.discount:.5f}, declared {meant}; {fit.rest:.1g} of y − r is left"
         if declared is not None and abs(fit.discount - declared) > _OFF:
-            words = f"use γ = {fit.discount:.4f}, not {declared:g}: is γ squared, or left out?"
-            return self._fault(fit, proof, words)
+            words = f"use γ = {fit.discount:.4f}, not {declared:g}: is γ squared, left out, or γ "
+            return self._fault(fit, proof, f"{words}in the place of γⁿ?")
         if fit.discount > _UNDISCOUNTED and declared is None:
             return self._fault(fit, proof, "use γ = 1: is the discount left out?")
         return CheckAnswer("sound", proof, fit.discount, declared or 1.0, self._looks)

@@ -281,7 +281,7 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
         sure += f", {unsure} open" if unsure else ""
         sure += f", {left} had nothing to look at" if left else ""
         wants = {
-            "probe.record(env) and probe.batch(…)": "probe.record(env)",
+            "probe.record(env) and probe.batch(…)": "the environment is not recorded",
             "truncated= and final_value=": "hand over truncated=",
         }
         answers = zip(run.checks["state"], run.checks["proof"], strict=True)
