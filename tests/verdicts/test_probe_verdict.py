@@ -8,6 +8,7 @@ import pytest
 from gradlab.probe.alarms.catalogue import ALARMS, HALF
 from gradlab.probe.alarms.evidence import DESCENT, FEWEST, FROZEN, STORED, AlarmEvidence
 from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC
+from gradlab.probe.parts import rows
 from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z
 from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict
@@ -242,13 +243,13 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
         about | {"number": 0, "check": "targets follow", "state": "sound", "value": 0.005,
                  "proof": "a move closes 0.005 of the gap", "looks": 20, "seconds": 0.1},
         about | {"number": 1, "check": "advantages", "state": "off", "value": 0.0,
-                 "proof": "not handed over: env = probe.record(env), probe.batch(…)", "looks": 0,
+                 "proof": rows.UNRECORDED, "looks": 0,
                  "seconds": 0.0},
     ]  # fmt: skip
     found = first(vitals=[window(1)], checks=checks)
     sound, off = [each for each in found.rest if each.about == "part"]
     assert sound.decided and "20 looks, 0.1% of the time" in sound.text
-    assert not off.decided and "not handed over" in off.text
+    assert not off.decided and "not recorded" in off.text
     parts = "1 check of the loop's parts passed, 1 had nothing to look at"
     assert found.sure == f"{parts} (1 for want of probe.record(env) and probe.batch(…))"
 
