@@ -14,8 +14,9 @@ RETURNS = np.array(
 
 
 def written(
-    path, name="mpg-v2", task="path_tracking", returns=RETURNS, event=None, reward_scale=0.01
-):
+    path, name="mpg-v2", task="path_tracking", returns=RETURNS, event=None, reward_scale=0.01,
+    given=(),
+):  # fmt: skip
     """A run file with known curves, written as training writes it."""
     per_seed = Column(("seed",))
     updates = ("critic_loss", "value", "critic_norm", "policy_loss", "policy_norm", "nonfinite")
@@ -45,6 +46,7 @@ def written(
         "reward_scale": reward_scale, "precision": "float32",
     }  # fmt: skip
     config = {"algorithm": {"name": name}, "task": task, "settings": settings}
+    config |= {"given_networks": dict.fromkeys(given, "its hash")} if given else {}
     about = {"kind": "training", "config": json.dumps(config), "environment": "{}"}
     with Journal(path, tables, about) as journal:
         for k, values in enumerate(returns):

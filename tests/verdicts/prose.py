@@ -268,6 +268,9 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         "one seed fails": _trained(returns=RETURNS - [[0.0], [0], [1]] * np.eye(5)[3] * 60),
         "the return falls below its start": _trained(returns=RETURNS - [[0.0], [0], [300]]),
         "no return rises": _trained(returns=RETURNS - [[0.0], [300], [600]]),
+        "no return rises from a policy that was given": _trained(
+            returns=RETURNS - [[0.0], [300], [600]], given=("policy", "critic")
+        ),
         "everything at once": _trained(
             event="critic is not finite",
             returns=np.where(np.arange(5) < 3, RETURNS, 0.0) - [[0.0], [0], [100]],

@@ -53,6 +53,8 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
     returns = f"return {two(first)} → {two(result.median)}"
     median = f"{returns}, the median of {n} seeds" if n > 1 else returns
     light, sure = _sure(result)
+    if light != "act" and "policy" in run.config.get("given_networks", {}):
+        sure += "; by the undiscounted return, where a measurement promises the discounted one"
     rises = "learns" if light == "act" else "ends higher on"  # by chance, perhaps
     if k == 0:
         state = f"{name} has not learned {run.task}, {median}"
