@@ -37,7 +37,7 @@ _TOLERANCE = 1e-3
 _GROSS = 0.1  # by over 10% in most states: not the derivative of this step
 _ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
 _VANISHING = 1e-12  # of the largest column
-_Differences = tuple[Tensor, Tensor]  # and their rounding error
+_Differences = tuple[Tensor, Tensor]  # and their error
 
 
 def jacobians(inspected: Inspection) -> list[CheckResult]:
@@ -159,7 +159,7 @@ _LABELS = {"A": "∂f/∂s", "B": "∂f/∂a", "r_s": "∂r/∂s", "r_a": "∂r/
 
 
 def _central(system: System, s: Tensor, a: Tensor, step: float) -> _Differences:
-    """Differences [M, ds + 1, ds + da] of (s', r), and their rounding error, of the same shape."""
+    """Differences [M, ds + 1, ds + da] of (s', r), and their error, of the same shape."""
 
     def stepped(rows: Tensor) -> Tensor:
         out = step_running(system, rows[:, : s.shape[1]], rows[:, s.shape[1] :])
@@ -169,18 +169,19 @@ def _central(system: System, s: Tensor, a: Tensor, step: float) -> _Differences:
 
 
 def _differenced(f: Callable[[Tensor], Tensor], z: Tensor, step: float) -> _Differences:
-    """Differences [M, outputs, inputs] of f [M, inputs] → [M, outputs], and their rounding
-    error."""
+    """Differences [M, outputs, inputs] of f [M, inputs] → [M, outputs], and their error: rounding,
+    and half of what f bends within h, by which a kink there leaves the slopes of both sides."""
     size = z.square().mean(dim=0).sqrt()
     # A coordinate that is 0 in every state has no size of its own.
     h = step * torch.where(size > 0, size, torch.ones_like(size))
     moves = torch.diag(h)
     m, width = z.shape
     rows = torch.cat([z[None] + moves[:, None], z[None] - moves[:, None]]).reshape(-1, width)
-    y = f(rows).reshape(2, width, m, -1)
-    J = (y[0] - y[1]) / (2 * h[:, None, None])
-    rounding = _ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / (2 * h[:, None, None])
-    return J.permute(1, 2, 0), rounding.permute(1, 2, 0)
+    y, here, twice = f(rows).reshape(2, width, m, -1), f(z), 2 * h[:, None, None]
+    J = (y[0] - y[1]) / twice
+    rounding = _ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / twice
+    error = rounding + (y[0] - 2 * here + y[1]).abs() / twice
+    return J.permute(1, 2, 0), error.permute(1, 2, 0)
 
 
 def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:

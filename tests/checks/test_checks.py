@@ -67,6 +67,25 @@ def test_a_wrong_derivative_is_caught_in_its_block(block, label):
     assert "correct linearize" in found.meaning
 
 
+class Edge(Linear):
+    """Just inside of a limit of 1, nearer than differences step."""
+
+    def forward(self, state):
+        return 1 - 1e-11 * torch.sigmoid(super().forward(state))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_the_slope_of_one_side_of_a_clip_is_a_derivative_and_another_one_is_not(factor):
+    def clipped(s, a):
+        after, reward = step(s, a.clamp(-1, 1))
+        return after, reward - 0.6 * a.clamp(-1, 1)[:, 0]
+
+    wrong = Wrong(lambda out: replace(out, r_a=factor * out.r_a))
+    wrong.inner = from_function(clipped, 2, 1)
+    names = failed(results(wrong, policy=Edge()))
+    assert any("differences" in each or "derivative" in each for each in names) == (factor > 1)
+
+
 def test_a_wrong_derivative_moves_theta_where_it_should_not_be():
     wrong = Wrong(lambda out: replace(out, r_a=out.r_a + 1.0))
     assert "differs from differences" in only(results(wrong), "sits in the first").result

@@ -534,6 +534,24 @@ def test_rewards_of_other_rows_and_of_none_are_never_as_paid(drawn, words, env):
         assert answer["state"] == "fault" and all(words in each for each in found) and found
 
 
+class Slow(Walk):
+    """Rewards of a walk that hardly moves within a step."""
+
+    def step(self, action: Any) -> Any:
+        after, _, *rest = super().step(action)
+        self.paid = getattr(self, "paid", 0.0) + 0.01 * float(self.np_random.standard_normal())
+        return after, self.paid, *rest
+
+
+def test_slow_rewards_of_the_step_before_are_not_taken_for_scaled_ones():
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Slow()))
+    before = [rows[0], *rows[:-1]]
+    stored = [row | {"reward": one["reward"]} for row, one in zip(rows, before, strict=True)]
+    found = told(stored, probe, update)
+    assert any("those of the step before" in each for each in found)
+
+
 class Clipped(gymnasium.ActionWrapper):
     def action(self, action):
         return np.clip(np.float32(1.3) * action, -2, 2)

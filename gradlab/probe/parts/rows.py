@@ -310,13 +310,14 @@ def _rewards() -> _Count:
             return len(paid), {"lost": len(paid)}
         same, scaled = explained(paid, stored)
         varies = np.ptp(paid) > SAME * np.abs(paid).max()
+        if varies and not itself and (scaled or same.mean() < _HALF):
+            size = SAME * np.median(np.abs(paid))
+            late = (np.abs(stored - earlier) <= size) & (np.abs(stored - paid) > size)
+            if late.mean() > _HALF:  # where rewards change slowly they rise with what was paid, too
+                return len(paid), {"late": int(late.sum())}
         if same.mean() >= _HALF:
             differ = int((~same).sum())
             return len(paid), {"": differ, SCALED: scaled * (len(paid) - differ)}
-        if varies and not itself:
-            late = np.abs(stored - earlier) <= SAME * np.abs(paid).max()
-            if late.mean() > _HALF:
-                return len(paid), {"late": int(late.sum())}
         a, b = (x - x.mean() if varies else x for x in (paid, stored))
         if float(a @ b) < -STEEP * float(np.linalg.norm(a) * np.linalg.norm(b)):
             return len(paid), {"flipped": len(paid)}
