@@ -24,7 +24,7 @@ from scipy import stats
 
 from analyses.harness.verdicts import put
 from gradlab.errors import InputError
-from gradlab.tools.board.result import Cell, Group, load
+from gradlab.tools.board.result import Board, Cell, Group, load
 
 CHOOSE = ("lq_stable", "path_tracking", "cart_pole", "quadrotor")
 JUDGE = ("lq_growing", "pendulum", "quadrotor_pillar", "hopper")
@@ -91,20 +91,21 @@ BY_COST = (  # what a predictor needs: nothing, a batch, an update, five and mor
 )  # fmt: skip
 
 
-def groups(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
-    """Cells that are not empty, by group, of some tasks."""
+def groups(board: Board, tasks: Sequence[str]) -> dict[Group, Cells]:
+    """Cells that are not empty, by group, of some tasks.
+
+    Raises:
+        InputError: there are none.
+    """
     found: dict[Group, dict[str, Cell]] = {}
-    for cell in load(folder).cells:
+    for cell in board.cells:
         if cell.task in tasks and cell.followed:
             found.setdefault(cell.group, {})[cell.estimator] = cell
-    return {group: cells for group, cells in found.items() if len(cells) > 1}
-
-
-def _there(folder: Path, tasks: Sequence[str]) -> dict[Group, Cells]:
-    found = groups(folder, tasks)
-    if not found:
+    several = {group: cells for group, cells in found.items() if len(cells) > 1}
+    if not several:
+        folder = board.folder
         raise InputError(f"{folder} has no cells of {', '.join(tasks)}: `gradlab board {folder}`")
-    return found
+    return several
 
 
 def regret(cells: Cells, updates: int, predictor: Predictor | None) -> float:
@@ -372,9 +373,10 @@ def by_task(found: Mapping[Group, Cells], choose: pd.DataFrame) -> str:
 
 def written(
     page: Path, found: Mapping[Group, Cells], every: pd.DataFrame, lasts: pd.DataFrame,
-    share: pd.DataFrame, board: Path,
+    share: pd.DataFrame, judged: Mapping[Group, Cells], board: Board,
 ) -> None:  # fmt: skip
-    """The numbers of the paper, between its marks."""
+    """The numbers of the paper, between its marks. `judged`: the groups of the held-out tasks, {}
+    where they are not looked at."""
     table = every[every["tasks"] == "choose"]
     lasts = lasts[lasts["stage"] == "all"]
     tasks = ", ".join(f"`{task}`" for task in dict.fromkeys(group.task for group in found))
@@ -393,11 +395,11 @@ def written(
     if len(judge):
         put(page, "judged", _rows(judge))
         put(page, "verdict", "\n".join(f"- {line}." for line in verdict(table, judge).splitlines()))
-        put(page, "by task", by_task(groups(board, JUDGE), table))
+        put(page, "by task", by_task(judged, table))
     rules = "; ".join(f"after {k} updates, {_backed(rule(table, k))}" for k in (25, 100))
     put(page, "rule", f"**The rule**, the cheapest of those tied with the smallest mean regret: "
         f"{rules}.")  # fmt: skip
-    put(page, "brought", _brought(share, load(board).oracles))
+    put(page, "brought", _brought(share, board.oracles))
     words = "; ".join(
         f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}] after {row.updates}"
         for row in lasts.itertuples()
@@ -408,7 +410,7 @@ def written(
     put(page, "lasts", "Order of the estimators by the first update against their order later "
         f"(Spearman's correlation within a group): {words}. By the criterion (lower end above .5) "
         f"it {how_long}.")  # fmt: skip
-    cells = load(board).cells
+    cells = board.cells
     count, hours = len(cells), sum(cell.wall for cell in cells) / 3600
     put(
         page,
@@ -464,14 +466,16 @@ def main(
 ) -> None:  # fmt: skip
     """Compare predictors on the tasks to choose on; with --judge, the rule on the others."""
     output.mkdir(parents=True, exist_ok=True)
-    chosen = _there(board, CHOOSE)
+    whole = load(board)
+    chosen = groups(whole, CHOOSE)
     best = {updates: best_fixed(chosen.values(), updates) for updates in LENGTHS}
     table, lasts, share = compared(chosen, best), lasting(chosen), shares(chosen)
     table.insert(0, "tasks", "choose")
     print(table.to_string(index=False), lasts.to_string(index=False), sep="\n\n")
-    every = table
+    every, judged = table, {}
     if judge:
-        others = compared(_there(board, JUDGE), best)
+        judged = groups(whole, JUDGE)
+        others = compared(judged, best)
         others.insert(0, "tasks", "judge")
         print(f"\n{others.to_string(index=False)}\n\n{verdict(table, others)}")
         every = pd.concat([table, others])
@@ -484,7 +488,7 @@ def main(
         figure = Figure(figsize=size, layout="constrained")
         draw(figure, of)
         figure.savefig(output / f"{name}.pdf")
-    written(output / "paper.md", chosen, every, lasts, share, board)
+    written(output / "paper.md", chosen, every, lasts, share, judged, whole)
 
 
 if __name__ == "__main__":
