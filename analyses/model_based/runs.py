@@ -26,9 +26,16 @@ first. "Same mechanism", never "figure reproduced".
     more        on the pendulum                     maac and maac-real-data: 17 seeds more
     smoke       on Gymnasium's Hopper-v5            the main rows: two seeds, 4,000 transitions
                 on its HalfCheetah-v5               sac, maac, ddppo: the same
+    long        on Gymnasium's Hopper-v5            sac, mbpo, maac, ddppo, rp-dp and rp-dp-sn:
+                                                    three seeds, 25,000 transitions
 
 Smoke runs are far too short for a return (the papers' take 10⁵ transitions and more): they are the
 mechanism on real tasks, and the Hopper of `whose_gradient`. They make one update for a transition.
+
+So do the long runs, as Stable-Baselines3's SAC by default: 256-wide networks, batches of 256,
+constant rates of 3e-4, an automatic temperature in all six; models, as wide as listed, are fitted
+again after 500 transitions. They keep the networks of five stages and measure nothing. Criterion:
+`reports/model-based`, "Hopper, 25,000 transitions".
 
 The models' runs were added after `mbpo`, `maac`, `ddppo` and `svg` were seen not to learn the
 cart-pole, where their models, 2×64 by likelihood, explain less than half of the held-out variance
@@ -73,31 +80,35 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import OneStepError
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.algorithms import find, with_horizons, with_temperature
 from gradlab.training.parts.sources import Branched, TwoStores
+from gradlab.training.parts.temperature import Automatic
 from gradlab.training.settings import Planning
 
 RUNS = Path("runs/model-based")
 Swing = Literal["pendulum", "cart-pole"]
-World = Literal["pendulum", "cart-pole", "hopper", "half-cheetah"]
+World = Literal["pendulum", "cart-pole", "hopper", "half-cheetah", "hopper-long"]
 Fit = Literal["mse", "wide", "exact"]
 SMOKE = ("hopper", "half-cheetah")
-SEEDS, MORE, SMOKE_SEEDS = 5, 17, 2
-TRANSITIONS = 4000
+LONG: World = "hopper-long"
+SEEDS, MORE, SMOKE_SEEDS, LONG_SEEDS = 5, 17, 2, 3
+TRANSITIONS, LONG_TRANSITIONS = 4000, 25_000
 UPDATES = 4  # for a transition, where a row has 10 or 1
-REFIT = 250  # transitions
+REFIT, LONG_REFIT = 250, 500  # transitions
 ON_POLICY, MANY = 500, 64  # updates; environments, whose paths are what is measured
+LONG_RATES = (3e-4, 3e-4)
 RATES = (1e-3, 1e-3)  # MBPO learned the pendulum by them, on other seeds, and not by 3e-4
 AGENTS = 8
 EVALUATIONS = 12
+STAGE_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 STAGES = 5  # measurements of the gradient, the last at the end
 STARTS, SMOKE_STARTS = 1024, 256
 DISCOUNT = 0.95  # of the pendulum: at 0.98 the truth takes five times as many paths
 EPISODES: Mapping[World, int] = {
-    "pendulum": 200, "cart-pole": 50, "hopper": 1000, "half-cheetah": 1000,
+    "pendulum": 200, "cart-pole": 50, "hopper": 1000, "half-cheetah": 1000, "hopper-long": 1000,
 }  # fmt: skip
 SCALES: Mapping[World, float] = {
-    "pendulum": 0.1, "cart-pole": 1.0, "hopper": 1.0, "half-cheetah": 1.0,
+    "pendulum": 0.1, "cart-pole": 1.0, "hopper": 1.0, "half-cheetah": 1.0, "hopper-long": 1.0,
 }  # fmt: skip
 
 MAIN = (
@@ -130,14 +141,24 @@ class Arm:
     @property
     def measured(self) -> bool:
         listed = self.row in MAIN and self.horizon is None and self.model is None
-        return listed and self.world != "half-cheetah"
+        return listed and self.world not in ("half-cheetah", LONG)
 
     @property
     def smoke(self) -> bool:
         return self.world in SMOKE
 
+    @property
+    def evaluations(self) -> int:
+        return 2 * STAGES if self.world == LONG else EVALUATIONS
+
+    @property
+    def seeds(self) -> int:
+        return LONG_SEEDS if self.world == LONG else SMOKE_SEEDS if self.smoke else SEEDS
+
     def algorithm(self) -> Algorithm:
         row = find(self.row)
+        if self.world == LONG:
+            return self.at_length(row)
         if self.horizon is not None:
             row = with_horizons(row, (self.horizon,))
         if row.source.steps:
@@ -163,14 +184,28 @@ class Arm:
             policy_rate=RATES, value_rate=RATES,
         )  # fmt: skip
 
+    def at_length(self, row: Algorithm) -> Algorithm:
+        """The row as it is listed, but for what the long runs share."""
+        row = refitted(replace(with_temperature(row, Automatic()), updates=1), LONG_REFIT)
+        if row.model is not None and self.row.startswith(("rp-", "ddppo")):
+            row = replace(row, model=replace(row.model, steps=500, batch=128))
+        return replace(
+            row, name=self.name, replay=LONG_TRANSITIONS, policy_rate=LONG_RATES,
+            value_rate=LONG_RATES,
+        )  # fmt: skip
+
     @property
     def iterations(self) -> int:
         row = self.algorithm()
+        if self.world == LONG:
+            return LONG_TRANSITIONS
         return ON_POLICY if row.source.steps else TRANSITIONS * (row.updates or 1)
 
     def task(self) -> Task:
-        if self.smoke:
-            return tasks.mujoco("Hopper-v5" if self.world == "hopper" else "HalfCheetah-v5")
+        if self.world in ("hopper", LONG):
+            return tasks.mujoco("Hopper-v5")
+        if self.world == "half-cheetah":
+            return tasks.mujoco("HalfCheetah-v5")
         task = tasks.cart_pole_swing_up()
         if self.world == "pendulum":
             task = tasks.pendulum(coordinates="circle", discount=DISCOUNT)
@@ -200,7 +235,8 @@ def arms() -> list[Arm]:
     learns = [Arm(row, "cart-pole", model="mse") for row in ("steve", "mage", "svg", "ddppo")]
     learns += [Arm("svg", world, model="exact") for world in get_args(Swing)]
     control = [Arm("td3", world) for world in get_args(Swing)]
-    return [*main, *control, *smoke, *ablations, *unrolls, *horizons, *models, *learns]
+    long = [Arm(row, LONG) for row in ("sac", "mbpo", "maac", "ddppo", "rp-dp", "rp-dp-sn")]
+    return [*main, *control, *smoke, *ablations, *unrolls, *horizons, *models, *learns, *long]
 
 
 def path_of(arm: Arm, folder: Path, more: bool = False) -> Path:
@@ -219,12 +255,13 @@ def trained(arm: Arm, folder: Path, more: bool = False, device: str = "cpu") -> 
         return
     running.trained(
         row, arm.task(), path_of(arm, folder, more),
-        seeds=MORE if more else SMOKE_SEEDS if arm.smoke else SEEDS,
+        seeds=MORE if more else arm.seeds,
         first_seed=SEEDS if more else 0, iterations=iterations,
         agents=MANY if row.source.steps else AGENTS,
         interval=AGENTS * (row.updates or 1),
-        warmup=500, episode=EPISODES[arm.world], evaluate_every=iterations // EVALUATIONS,
-        evaluation_starts=20, checkpoint_every=iterations // EVALUATIONS, keep=(),
+        warmup=500, episode=EPISODES[arm.world], evaluate_every=iterations // arm.evaluations,
+        evaluation_starts=20, checkpoint_every=iterations // arm.evaluations,
+        keep=STAGE_SHARES if arm.world == LONG else (),
         reward_scale=SCALES[arm.world], device=device,
         gradient_every=iterations // STAGES if arm.measured and not more else 0,
         gradient_starts=SMOKE_STARTS if arm.smoke else STARTS, gradient_truth="score",
