@@ -47,7 +47,8 @@ class Loop:
         self.target_policy, self.targets = copy.deepcopy((self.policy, self.critics))
         held = [*self.policy.parameters()]
         held += [*self.critics.parameters()] if fault == "critic in the actor's optimiser" else []
-        self.actor_optimizer = torch.optim.Adam(held, rate)
+        still = 0.0 if fault == "policy at rest" else 1.0
+        self.actor_optimizer = torch.optim.Adam(held, still * rate)
         self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), rate)
 
     def batch(self) -> dict[str, Tensor]:
@@ -70,7 +71,8 @@ class Loop:
         return rows["reward"] + GAMMA * (1 - rows["ended"]) * value, value
 
     def fit_critic(self, rows: dict[str, Tensor], goal: Tensor) -> None:
-        loss = sum(((c(rows["state"], rows["action"]) - goal) ** 2).mean() for c in self.critics)
+        critics = self.critics[: -1 if self.fault == "one of twins in no loss" else None]
+        loss = sum(((c(rows["state"], rows["action"]) - goal) ** 2).mean() for c in critics)
         if self.fault != "actor's gradients in the critic":
             self.critic_optimizer.zero_grad()
         loss.backward()

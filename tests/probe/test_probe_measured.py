@@ -254,6 +254,10 @@ def test_a_sound_loop_is_not_accused_however_slow_its_critic(given):
 PLANTED = {
     "frozen targets": ("targets do not move", "critic's targets have not moved for 25"),
     "frozen target of the policy": ("targets do not move", "policy's targets have not moved"),
+    "one of twins in no loss": (
+        "critic does not move",
+        "critic's network 2 has not moved for 25",
+    ),
     "crossed targets": ("targets are crossed", "target 2 follows network 1: are they crossed"),
     "swapped tau": ("targets follow too fast", "targets take 0.98 of the network"),
     "copied at every step": ("targets follow too fast", "or is the copy made at every step"),
@@ -297,6 +301,46 @@ def test_a_sound_loop_has_a_proof_of_each_part():
         "gradients are cleared between steps", "critic's gradients are cleared between steps",
     ):  # fmt: skip
         assert found[name]["state"] == "sound" and found[name]["value"] == 0
+
+
+def test_a_policy_at_rest_is_no_fault_of_its_target():
+    loop, rows = Loop("policy at rest"), []
+    nudged = next(loop.target_policy.parameters())
+    nudged.data += 0.01
+    loop.follow = lambda: None  # nor do the critics' move, in a hundred updates
+    probe = watched(loop, log=rows.append)
+    probe.networks(critic=[*loop.critics], target=[loop.target_policy])
+    loop.run(probe, 300)
+    probe.close()
+    assert "targets do not move" not in {alarm.kind for alarm in probe.alarms}
+    found = answers(rows)["targets follow"]
+    assert found["state"] == "open" and "the policy's network 1 did not move" in found["proof"]
+
+
+class Twins(torch.nn.Module):
+    """Both critics in one module."""
+
+    def __init__(self, critics: torch.nn.ModuleList) -> None:
+        super().__init__()
+        self.critics = critics
+
+    def forward(self, *given: torch.Tensor) -> list[torch.Tensor]:
+        return [each(*given) for each in self.critics]
+
+
+@pytest.mark.parametrize("fault", ["", "one of twins in no loss"])
+def test_a_twin_at_rest_within_one_module_is_amber(fault):
+    loop, rows = Loop(fault), []
+    probe = watched(loop, log=rows.append)
+    probe.networks(critic=Twins(loop.critics), target=Twins(loop.targets))
+    loop.run(probe, 300)
+    probe.close()
+    assert not causes(probe)
+    found = answers(rows)["targets follow"]
+    assert found["state"] == ("open" if fault else "sound")
+    assert ("4 of 8 tensors of the critic's network 1 did not move" in found["proof"]) == bool(
+        fault
+    )
 
 
 def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same():

@@ -16,7 +16,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.probe.alarms.evidence import BELOW, Alarm, AlarmEvidence, AlarmTest, listed
+from gradlab.probe.alarms.evidence import BELOW, RESTING, Alarm, AlarmEvidence, AlarmTest, listed
 from gradlab.runs.probe.returns import LEAST, Returns
 from gradlab.statistics.intervals import student
 from gradlab.wording import two
@@ -162,7 +162,7 @@ ALARMS = (
     AlarmTest(_STILL, "vitals", _MOVES, _actor_still),
     AlarmTest("actor moves in part", "vitals", _MOVES, _actor_partly_still),
     AlarmTest(
-        "critic does not move",
+        RESTING,
         "vitals",
         ("looked", "critic_steps", "critic_stepped", "critic_still", "critic_norm", "critic_rate"),
         _critic_still,

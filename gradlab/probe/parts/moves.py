@@ -30,11 +30,12 @@ from gradlab.probe.alarms.evidence import (
     LEAKED,
     OUTSIDE,
     REPLACED,
+    RESTING,
     SWAPPED,
     UNCLEARED,
 )
 from gradlab.probe.isolation import say, warn
-from gradlab.probe.parts.networks import CRITIC, POLICY, Networks, held
+from gradlab.probe.parts.networks import CRITIC, ENTRIES, POLICY, Networks, held
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 _LOOKS = 10
@@ -125,16 +126,27 @@ class _Followed:
         # Cosines of its moves with the way to every network of its size, NaN of others.
         self.ways: deque[NDArray[np.float64]] = deque(maxlen=_LOOKS)
         self.rested, self.since = 0, -1  # looks in which it rested, and since which update
-        self._at: Tensor | None = None
+        self.left = False  # by its network, which moved meanwhile
+        self.looks, self.begun = 0, -1  # all of them, and the update of the first
+        self.moved: Tensor | None = None  # entries of its network that ever did
+        self._first: Tensor | None = None  # its network at first
+        self._at: tuple[Tensor, Tensor] | None = None  # itself and its network, where it last moved
 
     def see(self, window: ActorWindow, k: int) -> None:
         """One more look at pair k; without a gap there is nothing to follow."""
         end = window.steps[-1].after
-        moved = self._at is None or not torch.equal(self._at, end.targets[k])
-        if moved or torch.equal(end.targets[k], end.online[k]):
-            self._at, self.rested, self.since = end.targets[k], 0, window.count
+        target, network = end.targets[k], end.online[k]
+        if self._first is None:
+            self._first, self.begun = window.begin.online[k], window.count
+        moved = network != self._first
+        self.moved = moved if self.moved is None else moved | self.moved
+        self.looks += 1
+        if self._at is None or not torch.equal(self._at[0], target) or torch.equal(target, network):
+            self._at, self.rested, self.since = (target, network), 0, window.count
+            self.left = False
         else:
             self.rested += 1
+            self.left |= not torch.equal(self._at[1], network)
         shares = [_share(one, two, k) for one, two in window.rests]
         self.shares.append(max((each for each in shares if each), default=0.0))
         moves = [x for x in window.rests if not torch.equal(x[0].targets[k], x[1].targets[k])]
@@ -149,6 +161,28 @@ class _Followed:
         if not ways[k] < _ASIDE:
             return None
         return int(np.nanargmax(ways)) if np.nanmax(ways) > _ALONG else -1
+
+    def at_rest(self, tensors: Sequence[Tensor]) -> tuple[int, int]:
+        """How many tensors of its network never moved, and how many did; (0, …) where the former
+        are not all of them nor as good as a twin of others."""
+        if self.moved is None:
+            return 0, 0
+        parts = torch.split(self.moved, [min(p.numel(), ENTRIES) for p in tensors])
+        rest, move = (
+            Counter(
+                p.shape for p, part in zip(tensors, parts, strict=True)
+                if p.requires_grad and bool(part.any()) == went
+            )
+            for went in (False, True)
+        )  # fmt: skip
+        matrices = sum(n for shape, n in rest.items() if len(shape) > 1)
+        twin = not move or (matrices > 1 and rest <= move)
+        return rest.total() * twin, move.total()
+
+    @property
+    def moves(self) -> bool:
+        """Whether its network ever did."""
+        return self.moved is not None and bool(self.moved.any())
 
     @property
     def share(self) -> float:
@@ -203,9 +237,12 @@ class Targets:
                 "has target networks, probe.networks(critic=…, target=…)"
             )
         period = _UNDECLARED if networks.period is None else networks.period
+        resting = self._at_rest(networks)
+        if resting is not None and resting.state == "fault":
+            return resting
         for each in self._followed:
             rest = self._count - each.since
-            if each.rested >= _LOOKS and rest >= period:
+            if each.rested >= _LOOKS and rest >= period and each.left:
                 return CheckAnswer(
                     "fault", f"Δ = 0 in {each.rested} looks over {rest} updates, with a gap to "
                     "close", 0.0, 0.0, each.rested, FROZEN,
@@ -239,6 +276,8 @@ class Targets:
                 f"target {k + 1} follows network {other + 1}: are they crossed where the targets "
                 f"are updated?",
             )  # fmt: skip
+        if resting is not None:
+            return resting
         shares = [each.share for each in self._followed]
         if self._looks < _FEWEST or min(shares) == 0:
             text = f"no move was seen in {self._looks} looks" if self._looks else "no look yet"
@@ -251,6 +290,30 @@ class Targets:
             f"looks and {period} updates, or above {_FAST} in {_LOOKS} looks)"
         )
         return CheckAnswer("sound", proof, float(min(shares)), _FAST, self._looks)
+
+    def _at_rest(self, networks: Networks) -> CheckAnswer | None:
+        """A network that does not move: what its target does says nothing of the target."""
+        found = None
+        for k, (each, pair) in enumerate(zip(self._followed, networks.pairs, strict=False)):
+            rest, move = each.at_rest(pair.online.parameters)
+            looks, since = (each.looks, each.begun) if rest else (each.rested, each.since)
+            updates = self._count - since
+            if looks < _LOOKS or updates < _UNDECLARED or (not rest and each.left):
+                continue
+            which = f"the {each.whose}'s network {k + 1}"
+            alike = (j for j, x in enumerate(self._followed) if x.whose == each.whose)
+            beside = next((j for j in alike if self._followed[j].moves), None)
+            if rest and not move and beside is not None and each.whose == CRITIC:
+                return CheckAnswer(
+                    "fault", f"Δ = 0 of network {k + 1} in {looks} looks over {updates} updates",
+                    0.0, 0.0, looks, RESTING,
+                    f"{which} has not moved for {updates} updates, while network {beside + 1} has: "
+                    f"is it in the critic's loss, and in its optimiser?",
+                )  # fmt: skip
+            some = f"{rest} of {rest + move} tensors of " if rest and move else ""
+            proof = f"{some}{which} did not move in {looks} looks over {updates} updates"
+            found = found or CheckAnswer("open", proof, looks=looks)
+        return found
 
 
 @final

@@ -150,12 +150,25 @@ class Networks:
         copies = {m: at for m, at in called.items() if not _any_of(m, stepped)}
         policy = {id(p) for p in self.policy}
         self.critics = [m for m in trained if not _any_of(m, policy)]
-        self.pairs = _pairs(self.critics, copies, CRITIC)
+        self.pairs = _pairs([*self.critics, *self._uncalled(copies)], copies, CRITIC)
         of_critics = {id(p) for pair in self.pairs for p in pair.target.parameters}
         states = {at for m, at in copies.items() if _any_of(m, of_critics)}
         left = {m: at for m, at in copies.items() if at in states and not _any_of(m, of_critics)}
         actors = [m for m in trained if _any_of(m, policy)]
         self.pairs += _pairs(actors, left, POLICY)
+
+    def _uncalled(self, copies: Iterable[nn.Module]) -> list[nn.Module]:
+        """Tensors in a row of an optimiser, of a copy's shapes, of a module that is not called."""
+        known = {id(p) for each in self.trained for p in each.parameters()}
+        found: list[nn.Module] = []
+        for optimizer in self.optimizers[1:]:
+            left = [p for p in held(optimizer) if id(p) not in known]
+            for shapes in (_shapes(each.parameters()) for each in copies):
+                for at in range(len(left) - len(shapes) + 1):
+                    row = left[at : at + len(shapes)]
+                    if _shapes(row) == shapes:
+                        found.append(nn.ParameterList(row))
+        return found
 
     def declare(
         self, policy: nn.Module, critics: Sequence[nn.Module], targets: Sequence[nn.Module],
