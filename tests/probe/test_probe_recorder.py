@@ -485,6 +485,37 @@ def several(rows: list[Row]) -> list[Row]:
     return [{n: x for n, x in r.items() if n != "next_observation"} for r in summed]
 
 
+class Slow(Walk):
+    """Rewards of a walk that hardly moves within a step."""
+
+    def step(self, action: Any) -> Any:
+        after, _, *rest = super().step(action)
+        self.paid = getattr(self, "paid", 0.0) + 0.01 * float(self.np_random.standard_normal())
+        return after, self.paid, *rest
+
+
+def sums(rows: list[Row], count: int, rate: float, on: bool = False) -> list[Row]:
+    """Sums of so many rewards, beside the next observation of one step, or that many steps `on`."""
+    stored = []
+    for k, row in enumerate(rows[:-count]):
+        end = next((j for j in range(count) if over(rows[k + j])), count - 1)
+        total = sum(rate**j * rows[k + j]["reward"] for j in range(end + 1))
+        after = rows[k + end]["next_observation"] if on else row["next_observation"]
+        stored.append(row | {"reward": np.float32(total), "next_observation": after})
+    return stored
+
+
+@pytest.mark.parametrize("count, rate", [(2, 0.9), (3, 1.0), (5, 0.99)])
+@pytest.mark.parametrize("env", [Walk, Slow])
+@pytest.mark.parametrize("on", [False, True])
+def test_sums_of_rewards_beside_the_next_observation_of_one_step_are_told(env, count, rate, on):
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(env()))
+    found = told(sums(rows, count, rate, on), probe, update)
+    assert on != any("are sums over several steps" in each for each in found)
+    assert all("are sums over several steps" in each for each in found)
+
+
 # What a sound loop makes of the rewards that were paid, whether that is as paid, and a word of it.
 REWARDS: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str]] = {
     "as paid": (lambda rows: rows, "sound", "0 of"),
@@ -532,15 +563,6 @@ def test_rewards_of_other_rows_and_of_none_are_never_as_paid(drawn, words, env):
     assert answer["state"] in ("fault", "open") and " 0 of" not in answer["proof"]
     if env is Walk and words != "as paid":
         assert answer["state"] == "fault" and all(words in each for each in found) and found
-
-
-class Slow(Walk):
-    """Rewards of a walk that hardly moves within a step."""
-
-    def step(self, action: Any) -> Any:
-        after, _, *rest = super().step(action)
-        self.paid = getattr(self, "paid", 0.0) + 0.01 * float(self.np_random.standard_normal())
-        return after, self.paid, *rest
 
 
 def test_slow_rewards_of_the_step_before_are_not_taken_for_scaled_ones():
@@ -642,6 +664,58 @@ def test_a_batch_that_comes_again_and_again_is_told():
         probe.batch(**batch)
         update()
     assert any("the same batch" in alarm.message for alarm in probe.alarms)
+
+
+EMPTY = {"observation": np.zeros(2), "action": np.zeros(1), "reward": 0.0,
+         "next_observation": np.zeros(2), "terminated": False, "truncated": False}  # fmt: skip
+
+
+class Zero(Walk):
+    """Begins at zero."""
+
+    def reset(self, **given: Any) -> Any:
+        _, info = super().reset(**given)
+        self.state = np.zeros(2, np.float32)
+        return self.state.copy(), info
+
+
+@pytest.mark.parametrize("env, stored, scale, state", [
+    (Walk, 600, 1.0, "sound"), (Walk, 200, 1.0, "fault"), (Walk, 500, 1.0, "open"),
+    (Walk, 0, 1.0, "open"), (Zero, 200, 1.0, "sound"), (Walk, 200, 0.5, "open"),
+])  # fmt: skip
+def test_rows_of_a_replays_empty_part_are_told(env, stored, scale, state):
+    """Of 600 rows so many are stored; `scale`: of observations, which are known of none then."""
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(env()))
+    seen = [row | {"observation": scale * row["observation"]} for row in rows[:stored]]
+    found = told(seen + [EMPTY] * (600 - stored), probe, update)
+    probe.close()
+    answer = answers(log)["batches are drawn anew"]
+    assert answer["state"] == state
+    assert all("does the replay draw from its empty part" in each for each in found)
+    assert bool(found) == (state == "fault")
+    if state == "fault":
+        assert answers(log)["actions are stored as sent"]["proof"].startswith("many drawn rows are")
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_rows_that_fill_up_sequences_are_none_of_an_empty_part(by_time):
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        filled = [
+            [rows[j + t] if t < length else EMPTY for t in range(24)]
+            for j, length in zip(rng.integers(0, 500, 8), rng.integers(4, 20, 8), strict=True)
+        ]
+        filled = [*zip(*filled, strict=True)] if by_time else filled
+        batch = [row for each in filled for row in each]
+        columns = {n: np.array([row[n] for row in batch]) for n in EMPTY if n != "truncated"}
+        probe.batch(**{name: torch.as_tensor(each) for name, each in columns.items()})
+        update()
+    probe.close()
+    assert answers(log)["batches are drawn anew"]["state"] == "sound"
+    assert not probe.alarms
 
 
 def test_transformed_observations_say_where_to_wrap():

@@ -41,6 +41,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
             f"({rows.NEWEST * rows.ENDS} and {rows.ENDS} of those that end)",
             f"in {rows.ENDS} looks", {0.1: "a tenth"}[rows._MIXED],
             f"more than {rows._ALL:.0%} of the rows", f"{WORDS[rows._REPEATED]} looks in a row",
+            f"among {rows._BESIDE} recorded rows",
             f"under {paid._PAID}, and under {paid._AGAIN} with", f"{WORDS[int(paid._WIDTH)]} dev",
         ],
         "targets are crossed": [
@@ -50,6 +51,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "network moves without a step": [f"≥ {moves._FEWEST} looks"],
         "gradients are not cleared": [f"≥ {moves._FEWEST} looks"],
         "targets follow too fast": [f"{moves._LOOKS} looks in a row"],
+        "critic does not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
         "targets do not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
         "actor's steps move the critic": [f"≥ {moves._FEWEST} looks"],
         "actor's steps lower their objective": [
@@ -80,6 +82,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
     page = " ".join((root / "docs" / "watch.md").read_text().split())
     for part in (
         f"that rest ({moves._UNDECLARED} updates,",
+        f"up to {WORDS[rows._SUM]} rewards",
         f"from update {implied.FIRST + (implied.TIMES - 1) * implied.APART} on",
         f"Windows of under {LEAST} updates",
         f"A window is {WORDS[WINDOW]} episodes", f"in windows of {WORDS[TRAINED]}",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 _SAME, _ROUNDING = 1e-4, 1e-6  # relative and absolute
 _RISES, _RANKS = 0.9, 0.9  # share of a batch; rank correlation of one
 _PAID, _AGAIN = 0.3, 0.5  # upper ends of rank correlations, below which nothing is in common
+_FEWEST, _LEAST_RATE = 8, 0.5  # rows that are no line of what was paid; γ
 _WIDTH = 3.0  # deviations of an interval
 _KEPT = 1024  # rows
 _Array = NDArray[np.float64]
@@ -37,6 +38,34 @@ def explained(paid: _Array, stored: _Array) -> tuple[_Bools, bool]:
     if 2 * same.sum() < len(same) and _ranks(paid, stored) >= _RANKS:
         return np.ones_like(same), True
     return same, False
+
+
+def summed(paid: _Array, stored: _Array) -> _Bools:
+    """Rows that are Σ γᵏ r_{t+k}, k < n, if most are, of one n > 1 and one γ from ½ to 1.
+
+    Args:
+        paid: r_t, r_{t+1}, …, [K, N]; NaN where unknown.
+    """
+    none = np.zeros(len(stored), dtype=bool)
+    for n in range(2, paid.shape[1] + 1):
+        known = np.isfinite(paid[:, :n]).all(1)
+        if known.sum() < _FEWEST:
+            return none
+        r, y = paid[known, :n], stored[known]
+        totals = r.sum(0)
+        totals[0] -= y.sum()
+        roots = np.roots(totals[::-1])
+        rates = roots[np.isreal(roots)].real
+        size = _ROUNDING * max(1.0, float(np.abs(r).max()))
+        line = np.stack([r[:, 0], np.ones(len(y))], 1)
+        apart = np.abs(y - line @ np.linalg.lstsq(line, y)[0]) > 10 * (_SAME * np.abs(y) + size)
+        for gamma in rates[(rates > _LEAST_RATE) & (rates < 1 + _SAME)]:
+            same = np.isclose(y, r @ gamma ** np.arange(n), rtol=_SAME, atol=size)
+            if same.mean() >= _RISES and (same & apart).sum() >= _FEWEST:
+                found = none.copy()
+                found[known] = same
+                return found
+    return none
 
 
 @final

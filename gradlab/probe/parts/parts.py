@@ -45,6 +45,7 @@ from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import (
     ALIASED,
+    EMPTY,
     SAME,
     STORED,
     TRANSFORMED,
@@ -236,8 +237,7 @@ class Parts:
             rows, sought = matched(self._ring, arrays)
         if self._first:
             self._first = False
-            observations = arrays["observation"]
-            self._ask(self.drawn, self.drawn.take, observations, self._ring.count)
+            self._ask(self.drawn, self.drawn.take, arrays, self._ring)
             self._tell(self.drawn)
         if self._ring.count <= self._ring.size:  # else rows may be older than what is kept
             self._sought, self._matched = self._sought + sought, self._matched + len(rows.begun)
@@ -456,6 +456,8 @@ class Parts:
         answer = check.answer(self.networks)
         if answer.proof == TRANSFORMED and self.copied.shared:
             return off(ALIASED)
+        if answer.proof == TRANSFORMED and self.drawn.empty:
+            return off(EMPTY)
         if answer.state != "off" or self._sought:
             return answer
         if self._new and self.advantages.looks:

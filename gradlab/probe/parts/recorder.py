@@ -78,12 +78,14 @@ class Found:
     """Recorded steps of a batch, [K] each: those of its rows that were found.
 
     Attributes:
-        rows: their places in the batch; reward, terminated, truncated, action: as recorded.
+        rows: their places in the batch; steps: in the ring.
+        reward, terminated, truncated, action: as recorded.
         following: keys of the next observations; later: of those after them, 0 where unknown.
         earlier: rewards of the steps before, NaN at an episode's first one.
     """
 
     rows: NDArray[np.intp]
+    steps: NDArray[np.intp]
     action: NDArray[np.float64]
     reward: NDArray[np.float64]
     terminated: NDArray[np.bool_]
@@ -300,6 +302,10 @@ class Ring:
         self._file()
         return np.array([each in self._at for each in found.tolist()], dtype=bool)
 
+    def gave(self, found: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these keys are of observations that an environment gave."""
+        return self.begin(found) | self.ahead(found)
+
     def ahead(self, found: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of these keys are of observations that came, and that no recorded step begins at:
         the newest, and the last ones of episodes."""
@@ -316,6 +322,15 @@ class Ring:
     def rewards(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
         self._file()
         return self._reward[places]
+
+    def paid_from(self, places: NDArray[np.intp], count: int) -> NDArray[np.float64]:
+        """Rewards of these steps and of those after them, [K, count]; NaN beyond an episode."""
+        self._file()
+        paid, at = np.full((len(places), count), nan), places
+        for k in range(count):
+            paid[at >= 0, k] = self._reward[at[at >= 0]]
+            at = np.where(at >= 0, self._after[at], -1)
+        return paid
 
     def pays(self, rewards: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of them some recorded step paid, where most steps paid a number of their own."""
@@ -338,7 +353,7 @@ class Ring:
         after = self._after[at]
         later = np.where(after >= 0, self._next[np.maximum(after, 0)], 0)
         return Found(
-            rows, self.actions(at), self._reward[at], self._ended[at, 0], self._ended[at, 1],
+            rows, at, self.actions(at), self._reward[at], self._ended[at, 0], self._ended[at, 1],
             self._next[at], later, self._earlier[at],
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import STORED as KIND
-from gradlab.probe.parts.paid import Unexplained, explained
+from gradlab.probe.parts.paid import Unexplained, explained, summed
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 if TYPE_CHECKING:
@@ -35,9 +35,12 @@ TRANSFORMED = (
     "environment outside of wrappers that do it, env = probe.record(Normalise(env))"
 )
 ALIASED = "the stored observations are the same row again and again, not copies: see there"
+EMPTY = "many drawn rows are zeros, which the environment never gave: see there"
 UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
 _ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at
+_BESIDE, _BY_CHANCE = 32, 0.9  # recorded rows; turns between these and zeros
+_SUM = 10  # steps of a reward
 _LEAST, _TWICE, _ALL = 16, 8, 0.9  # rows; of them repeated ones; share that no step began at
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
 NEWEST = 4  # times as many rows, the newest, of which more than half are a fault
@@ -211,16 +214,26 @@ def _in_one_scale(found: Counter[str]) -> Counter[str]:
 
 @final
 class Drawn:
-    """Are batches drawn anew?"""
+    """Are batches drawn anew, and from rows that were stored?
+
+    Rows of zeros, of an environment that gave none, are empty ones of a replay where they lie among
+    recorded rows as chance has it: those that fill up sequences come in stretches.
+    """
 
     name = "batches are drawn anew"
 
     def __init__(self) -> None:
         self._last, self._alike, self._looks = 0, 0, 0
         self._reason = UNRECORDED
+        self._some = self._most = 0  # looks in a row with rows of zeros, and with mostly these
+        self._share, self._known = 0.0, 0  # of rows of zeros, at last; recorded rows beside them
+        self._turns = self._chance = 0.0  # from zeros to others and back, and by chance
 
-    def take(self, observations: NDArray[Any], recorded: int) -> None:
-        """The first batch of a window, and how many steps were recorded."""
+    def take(self, given: Mapping[str, NDArray[Any]], ring: Ring) -> None:
+        """The first batch of a window."""
+        observations, recorded = given["observation"], ring.count
+        if recorded <= ring.size:
+            self._see_zeros(given, ring)
         if (observations[:1] == observations).all():
             self._reason = "all observations of a batch are the same"
         elif recorded > 2 * len(observations):
@@ -228,7 +241,43 @@ class Drawn:
             self._alike = self._alike + 1 if mine == self._last else 0
             self._last, self._looks = mine, self._looks + 1
 
+    def _see_zeros(self, given: Mapping[str, NDArray[Any]], ring: Ring) -> None:
+        from gradlab.probe.parts.recorder import keys
+
+        observations = given["observation"]
+        rows = len(observations)
+        empty = ~np.any([(x.reshape(rows, -1) != 0).any(1) for x in given.values()], axis=0)
+        zeros, more = int(empty.sum()), observations[~empty]
+        if zeros and ring.gave(np.array(keys(observations[empty][:1]), np.int64)).any():
+            zeros = 0
+        self._some = self._some + 1 if zeros else 0
+        self._most = self._most + 1 if 2 * zeros > rows else 0
+        if zeros:
+            self._share = zeros / rows
+            self._known += int(ring.begin(np.array(keys(more), np.int64)).sum())
+            self._turns += int((empty[1:] != empty[:-1]).sum())
+            self._chance += 2 * zeros * (rows - zeros) / rows
+
+    @property
+    def empty(self) -> bool:
+        """Whether rows of zeros come again and again, as by chance."""
+        return self._some >= _REPEATED and self._turns >= _BY_CHANCE * self._chance
+
     def answer(self, *_: object) -> CheckAnswer:
+        if self.empty:
+            proof = (
+                f"{self._share:.0%} of the rows of a batch are zeros, which the environment never "
+                f"gave, beside {self._known} recorded rows so far (fault: more than half, beside "
+                f"{_BESIDE})"
+            )
+            given = self._share, _HALF, self._some
+            if self._most < _REPEATED or self._known < _BESIDE:
+                return CheckAnswer("open", proof, *given)
+            return CheckAnswer(
+                "fault", proof, *given, KIND,
+                f"{self._share:.0%} of the rows of a batch are zeros, which the environment never "
+                f"gave: does the replay draw from its empty part, rows that were never stored?",
+            )  # fmt: skip
         if not self._looks:
             return off(self._reason)
         proof = f"{self._alike} times in a row the same rows (fault: {_REPEATED})"
@@ -304,6 +353,11 @@ def _rewards() -> _Count:
             itself = bool(np.mean(rows.following == rows.begun) > _HALF)
         if stored is None or one.sum() < 8 or not paid[one].any():
             return 0, {}
+        if rows.following is not None and not itself:
+            first = (rows.following == rows.found.following) & ~rows.ended
+            several = summed(rows.ring.paid_from(rows.found.steps[first], _SUM), stored[first])
+            if several.any():
+                return len(several), {"several": int(several.sum())}
         begun, earlier = rows.begun[one], rows.found.earlier[one]
         paid, stored = paid[one], stored[one]
         if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
@@ -432,6 +486,9 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "the step is made?",
             "lost": "the stored rewards are nearly 0 where the environment pays: where is the "
             "reward lost?",
+            "several": "the stored rewards are sums over several steps, and the next observation "
+            "is that of the first of them: is the observation stored that came that many steps "
+            "on?",
             "elsewhere": "the stored rewards are those that the environment paid for other steps: "
             "are the columns of a row drawn by one and the same index?",
             "unrelated": "the stored rewards have nothing in common with those that the "
