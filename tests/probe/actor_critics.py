@@ -49,7 +49,8 @@ class Loop:
         held += [*self.critics.parameters()] if fault == "critic in the actor's optimiser" else []
         still = 0.0 if fault == "policy at rest" else 1.0
         self.actor_optimizer = torch.optim.Adam(held, still * rate)
-        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), rate)
+        trained = self.critics[:1] if fault == "one of twins in no optimiser" else self.critics
+        self.critic_optimizer = torch.optim.Adam(trained.parameters(), rate)
 
     def batch(self) -> dict[str, Tensor]:
         state = torch.randn(ROWS, 2)

@@ -152,6 +152,10 @@ class Networks:
         self.critics = [m for m in trained if not _any_of(m, policy)]
         self.pairs = _pairs([*self.critics, *self._uncalled(copies)], copies, CRITIC)
         of_critics = {id(p) for pair in self.pairs for p in pair.target.parameters}
+        alone = [m for m in copies if not _any_of(m, of_critics)]
+        unheld = [m for m in alone if any(p.grad is not None for p in m.parameters())]
+        self.pairs += _pairs(unheld, [m for m in alone if m not in unheld], CRITIC)
+        of_critics |= {id(p) for pair in self.pairs for p in pair.target.parameters}
         states = {at for m, at in copies.items() if _any_of(m, of_critics)}
         left = {m: at for m, at in copies.items() if at in states and not _any_of(m, of_critics)}
         actors = [m for m in trained if _any_of(m, policy)]
