@@ -126,6 +126,11 @@ class LastPasses:
         """Of the last pass."""
         return self._made[-1][0] if self._made else ()
 
+    @property
+    def arrived(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """First input, output and the gradient that was sent back to it, of passes with one."""
+        return [(x[0], y, y.grad) for x, y in self._made if x and y.grad is not None]
+
     def release(self) -> None:
         """Let go of the last passes."""
         self._made.clear()

@@ -21,7 +21,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.critics import LastPasses
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts import targets
-from gradlab.probe.parts.implied import Bootstraps
+from gradlab.probe.parts.implied import Bootstraps, Fitted
 from gradlab.probe.update_statistics import Latch
 from tests.probe.actor_critics import answers
 from tests.probe.small_loops import probed
@@ -321,6 +321,9 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
         w = {"returns": goal, "after": advantage.roll(-1, 0), "before": advantage.roll(1, 0)}.get(
             fault, advantage
         )
+        if fault == "normalised and values":
+            goal = (advantage - advantage.mean()) / advantage.std() + v
+        goal = advantage if fault == "no values" else goal
         flat = [x.flatten(0, 1) for x in (s, a, old, w, goal)]
         if fault == "order":
             flat[3] = w.T.flatten()
@@ -335,13 +338,18 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
                 loss = -lost if fault == "sign" else lost
                 loss = loss - 0.01 * pi.entropy().mean()
                 both.zero_grad()
+                if fault == "minibatch and values":
+                    goal_ = w_ + (goal_ - flat[3][index])
+                error = critic(s_)[:, 0] - goal_
+                fit = nn.functional.huber_loss(error, 0 * error) if fault == "Huber" else error**2
                 with probe(iteration * 4 * STEPS):
-                    (loss + 0.5 * ((critic(s_)[:, 0] - goal_) ** 2).mean()).backward()
+                    (loss + 0.5 * fit.mean()).backward()
                 both.step()
     probe.close()
     causes = [alarm.message for alarm in probe.alarms if alarm.kind in KINDS]
     found = answers(rows)
-    return found[CHECK] | {"causes": causes, "ends": found[Bootstraps.name]}
+    more = {"ends": found[Bootstraps.name], "fitted": found[Fitted.name]}
+    return found[CHECK] | {"causes": causes} | more
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -366,6 +374,21 @@ def test_values_at_the_ends_of_a_rollout_are_held_against_the_critics(fault, wor
     assert bool(found["causes"]) == bool(words) and all(words in x for x in found["causes"])
     states = {"": "sound", "neither": "open"}
     assert found["ends"]["state"] == states.get(fault, "fault")
+
+
+@pytest.mark.parametrize("fault, words", [
+    ("", ""), ("returns", ""), ("order", ""), ("not normalised", ""), ("Huber", ""),
+    ("normalised and values", "fitted to normalised advantages plus values"),
+    ("minibatch and values", "fitted to normalised advantages plus values"),
+    ("no values", "fitted to advantages without the values"),
+])  # fmt: skip
+@pytest.mark.parametrize("discrete", [False, True])
+def test_the_critic_of_a_rollout_is_fitted_to_advantages_plus_values(fault, words, discrete):
+    found = ppo(fault, discrete)
+    state = "off" if fault == "Huber" else "fault" if words else "sound"
+    assert found["fitted"]["state"] == state
+    told = [each for each in found["causes"] if "the critic is fitted to" in each]
+    assert bool(told) == bool(words) and all(words in each for each in told)
 
 
 def test_an_action_without_a_gradient_is_told():

@@ -66,6 +66,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "wrong density": [f"≥ {objectives.FITS} looks"],
         "wrong advantages": [
             f"{implied._MOST:.0%} of the newest ends, {implied.ENDS} at least",
+            f"{implied._MOST:.0%} of the newest {implied._BATCHES} minibatches",
         ],
         "critic learns another reward": [
             f"under {implied._NOTHING} of it in {implied.TIMES} looks {implied.APART} updates "

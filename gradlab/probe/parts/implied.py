@@ -11,6 +11,8 @@ thousands of updates, but not this: sound loops reach .64 to 1.03 by update 100,
     final_value = V(o_T),   last_value = V(o_now)      not V of the next reset, or of o_{T−1}
 
 V is asked where it gives back the handed-over values of the newest recorded steps to rounding.
+
+    dL/dV = c (V − v − A)              what the loss pulls V to, beside a rollout's v and A
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
-    from gradlab.probe.parts.targets import Rollout
+    from gradlab.probe.parts.targets import LossWeights, Rollout
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 _Array = NDArray[np.float64]
@@ -47,6 +49,9 @@ _LOOK = {
     "final_value": 'is info["final_obs"] what it is asked for where an episode is truncated?',
     "last_value": "is it asked for the observation after the last step?",
 }
+_LINE, _ABOUT, _MOVED = 1e-3, 0.02, 1e-3  # of g that is left; of a factor; V − v in deviations of A
+_NORMALISED = "normalised advantages plus values"
+_ALONE = "advantages without the values"
 _BATCHES, _EARLIER = 10, 100  # of a verdict, looks; updates before the first one
 
 
@@ -259,6 +264,83 @@ class Bootstraps:
         if wrong > 1 - _MOST:
             return CheckAnswer("open", proof, wrong, 1 - _MOST, self._looks)
         return CheckAnswer("sound", proof, wrong, 1 - _MOST, self._looks)
+
+
+@final
+class Fitted:
+    """Is the critic of a rollout fitted to advantage plus value, both as they are?
+
+    dL/dV = c (V − b v − a A − o)      a = b = 1; of normalised advantages a = 1/σ, of A alone b = 0
+    """
+
+    name = "values are fitted to advantages plus values"
+
+    def __init__(self) -> None:
+        self._seen: deque[str] = deque(maxlen=_BATCHES)
+        self._looks, self._scale = 0, 1.0
+        self._reason = (
+            "no rollout of recorded steps was handed over, or no critic of these is known"
+        )
+
+    def take(self, passes: Sequence[tuple[Tensor, Tensor, Tensor]], weights: LossWeights) -> None:
+        """Passes to which a loss has sent its gradient, before the next rollout."""
+        for states, output, gradient in passes:
+            if gradient.numel() != len(states):
+                continue
+            beside, spread = weights.beside(states)
+            g = _flat(gradient)
+            known = np.isfinite(beside).all(1) & (g != 0)  # clipped ones are 0
+            A, v = beside[known, 0], beside[known, 1]
+            V, g = _flat(output)[known], g[known]
+            if len(g) < _ROWS or not min(np.std(V - v), np.std(v)) > _MOVED * np.std(A) > 0:
+                continue
+            columns = np.stack([V - v, v, A, np.ones(len(g))], 1)
+            found, _, rank, _ = np.linalg.lstsq(columns, g)
+            left = np.linalg.norm(g - columns @ found)
+            line = bool(left < _LINE * np.linalg.norm(g - g.mean()))
+            errors = left * np.sqrt(np.diag(np.linalg.pinv(columns.T @ columns)) / len(g))
+            if line and (rank < len(found) or errors[:3].max() > _ABOUT / 4 * abs(found[0])):
+                continue  # V has hardly moved since the rollout
+            self._looks += 1
+            self._scale, b = -float(found[2] / found[0]), 1 - float(found[1] / found[0])
+            deviations = np.std(beside[np.isfinite(beside[:, 0]), 0], ddof=1), spread
+            if not line:
+                self._seen.append(_NEITHER)
+            elif _near(b, 1) and _near(self._scale, 1):
+                self._seen.append("")
+            elif _near(b, 1) and any(_near(self._scale * each, 1) for each in deviations):
+                self._seen.append(_NORMALISED)
+            else:
+                self._seen.append(_ALONE if _near(b, 0) and _near(self._scale, 1) else _NEITHER)
+
+    def answer(self, *_: object) -> CheckAnswer:
+        if not self._looks:
+            return off(self._reason)
+        most = max(set(self._seen), key=self._seen.count)
+        times, of = self._seen.count(most), len(self._seen)
+        form = "A" if most == _ALONE else f"v + {self._scale:.3g} A"
+        proof = (
+            f"V is pulled to {form} in {times} of the newest {of} minibatches (fault: another form "
+            f"than v + A in {_MOST:.0%} of {_BATCHES})"
+        )
+        if most == _NEITHER:
+            return off(
+                "the loss does not pull V to v + A of the rollout: other targets, or another loss "
+                "than a square"
+            )
+        if of < _BATCHES:
+            return CheckAnswer("waiting", proof, looks=self._looks)
+        if most and times >= _MOST * of:
+            return CheckAnswer(
+                "fault", proof, times / of, _MOST, self._looks, ADVANTAGE,
+                f"the critic is fitted to {most}: is the value added to the advantages before they "
+                f"are normalised?",
+            )  # fmt: skip
+        return CheckAnswer("sound" if not most else "open", proof, times / of, _MOST, self._looks)
+
+
+def _near(one: float, other: float) -> bool:
+    return abs(one - other) < _ABOUT
 
 
 def _flat(values: Any) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.critics import LastPasses, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.formula import OwnFormula
-from gradlab.probe.parts.implied import Bootstraps, Implied
+from gradlab.probe.parts.implied import Bootstraps, Fitted, Implied
 from gradlab.probe.parts.moves import (
     ActorStep,
     ActorWindow,
@@ -128,7 +128,7 @@ class Parts:
         self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
-        self.bootstraps, self.copied = Bootstraps(), StoredCopies()
+        self.bootstraps, self.copied, self.fitted = Bootstraps(), StoredCopies(), Fitted()
         self.trained = TrainedByLoop(policy, optimizers[0])
         mine = {id(p) for p in policy.parameters()}
         stepped = [] if optimizers[0] is None else held(optimizers[0])
@@ -139,8 +139,8 @@ class Parts:
         self.checks: list[_Check] = [
             self.trained, self.formula, NoStep(), Targets(), self.cleared, self.critic_cleared,
             ActorStep(), self.objective, self.objective.density, self.algebra, self.advantages,
-            self.advantages.limits, self.bootstraps, self.weights, self.implied, self.drawn,
-            self.copied, *questions(None, None),
+            self.advantages.limits, self.bootstraps, self.fitted, self.weights, self.implied,
+            self.drawn, self.copied, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -340,6 +340,11 @@ class Parts:
                 self._open.append(self._step(optimizer))
                 if len(self._open) > _LONGEST:
                     self._open = None
+        if self._open is not None and self.weights.ready and "the critic" in self._passes:
+            self._ask(
+                self.fitted, self.fitted.take, self._passes["the critic"].arrived, self.weights
+            )
+            self._tell(self.fitted)
         for each in self._passes.values():
             each.release()
         if optimizer is self.networks.actor:

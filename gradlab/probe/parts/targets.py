@@ -461,6 +461,13 @@ class LossWeights:
     def ready(self) -> bool:
         return self._ring is not None
 
+    def beside(self, observations: Tensor) -> tuple[_Array, float]:
+        """A and V of these rows, [K, 2], NaN where unknown; and the deviation of all A."""
+        assert self._ring is not None
+        places = self._ring.places(observations.cpu().numpy())
+        found = np.where(places[:, None] >= 0, self._columns[places, :2], nan)
+        return found, float(np.nanstd(self._columns[self._held, 0], ddof=1))
+
     def take(self, rollout: Rollout, ring: Ring) -> None:
         """The advantages of the newest steps."""
         count = rollout.reward.numel()
