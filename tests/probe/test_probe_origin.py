@@ -21,7 +21,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.critics import LastPasses
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts import targets
-from gradlab.probe.parts.implied import Bootstraps, Fitted
+from gradlab.probe.parts.implied import Bootstraps, ValueTargets
 from gradlab.probe.update_statistics import Latch
 from tests.probe.actor_critics import answers
 from tests.probe.small_loops import probed
@@ -348,7 +348,7 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
     probe.close()
     causes = [alarm.message for alarm in probe.alarms if alarm.kind in KINDS]
     found = answers(rows)
-    more = {"ends": found[Bootstraps.name], "fitted": found[Fitted.name]}
+    more = {"ends": found[Bootstraps.name], "fitted": found[ValueTargets.name]}
     return found[CHECK] | {"causes": causes} | more
 
 

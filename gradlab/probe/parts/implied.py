@@ -267,7 +267,7 @@ class Bootstraps:
 
 
 @final
-class Fitted:
+class ValueTargets:
     """Is the critic of a rollout fitted to advantage plus value, both as they are?
 
     dL/dV = c (V − b v − a A − o)      a = b = 1; of normalised advantages a = 1/σ, of A alone b = 0

@@ -28,7 +28,7 @@ from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.critics import LastPasses, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.formula import OwnFormula
-from gradlab.probe.parts.implied import Bootstraps, Fitted, Implied
+from gradlab.probe.parts.implied import Bootstraps, Implied, ValueTargets
 from gradlab.probe.parts.moves import (
     ActorStep,
     ActorWindow,
@@ -128,7 +128,7 @@ class Parts:
         self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
-        self.bootstraps, self.copied, self.fitted = Bootstraps(), StoredCopies(), Fitted()
+        self.bootstraps, self.copied, self.fitted = Bootstraps(), StoredCopies(), ValueTargets()
         self.trained = TrainedByLoop(policy, optimizers[0])
         mine = {id(p) for p in policy.parameters()}
         stepped = [] if optimizers[0] is None else held(optimizers[0])
@@ -340,10 +340,9 @@ class Parts:
                 self._open.append(self._step(optimizer))
                 if len(self._open) > _LONGEST:
                     self._open = None
-        if self._open is not None and self.weights.ready and "the critic" in self._passes:
-            self._ask(
-                self.fitted, self.fitted.take, self._passes["the critic"].arrived, self.weights
-            )
+        heard = self._passes.get("the critic")
+        if self._open is not None and self.weights.ready and heard is not None:
+            self._ask(self.fitted, self.fitted.take, heard.arrived, self.weights)
             self._tell(self.fitted)
         for each in self._passes.values():
             each.release()
