@@ -1,10 +1,12 @@
-"""MBPO of mbrl-lib and MAGE of its authors on the two swing-ups, at the settings of `runs`.
+"""MBPO of mbrl-lib and MAGE of its authors on the two swing-ups, at the settings of `runs`; MBPO
+of mbrl-lib and SAC of Stable-Baselines3 on Hopper-v5, at those of its long runs.
 
     git clone https://github.com/facebookresearch/mbrl-lib     (3f93ccc)
     git clone https://github.com/nnaisense/MAGE                (c5aba23)
     pip install hydra-core omegaconf termcolor tqdm imageio sacred dotmap
     pip install --no-deps gym==0.26.2 gym-notices cloudpickle
     python -m analyses.model_based.published --mbrl-lib mbrl-lib --mage MAGE
+    python -m analyses.model_based.published --mbrl-lib mbrl-lib --mage MAGE --long
 
 Their code is read from these folders and runs as it is, but for the patches below; gradlab gives
 the worlds, and judges the policies from its evaluation starts. Observations are the task's states
@@ -37,7 +39,17 @@ from torch import Tensor
 
 from analyses.harness.running import grown
 from analyses.model_based import runs as study
-from analyses.model_based.runs import REFIT, SEEDS, TRANSITIONS, UPDATES, Arm, Swing
+from analyses.model_based.runs import (
+    LONG,
+    LONG_SEEDS,
+    REFIT,
+    SEEDS,
+    TRANSITIONS,
+    UPDATES,
+    Arm,
+    Swing,
+    World,
+)
 from gradlab.data.noise import child, stream
 from gradlab.training.collection import evaluate
 
@@ -51,12 +63,13 @@ ARMS: tuple[tuple[str, Swing], ...] = (
     ("mbrl-lib squared error explores", "cart-pole"),
     ("MAGE learned reward", "cart-pole"),
 )
+BESIDE = ("Stable-Baselines3 SAC", "mbrl-lib MBPO")  # of the long runs
 WARMUP, STARTS, WIDTH, BATCH, RATE = 500, 20, 64, 128, study.RATES[0]
 EVERY = 500  # transitions between evaluations of MAGE
-LEARNED: dict[Swing, float] = {"pendulum": -267.1, "cart-pole": -19.81}
+LEARNED: dict[World, float] = {"pendulum": -267.1, "cart-pole": -19.81}
 
 
-class World:
+class Swung:
     """One environment of a swing-up, which learners see scaled, with actions in [-1, 1]."""
 
     def __init__(self, world: Swing, seed: int, spaces: Any) -> None:
@@ -100,39 +113,44 @@ def rewarded(world: Swing, states: Tensor, actions: Tensor) -> Tensor:
     return torch.exp(-(across**2) - short**2) - 1 - 0.001 * actions[:, 0] ** 2
 
 
-def mbpo(world: Swing, seed: int, folder: Path, *, squared: bool, explores: bool) -> dict[str, Any]:
-    """mbrl-lib's MBPO: returns along the run, and what its last model explains of the reward."""
-    sys.path.insert(0, str(folder))
-    gymnasium: Any = importlib.import_module("gymnasium")
+def configured(seed: int, folder: Path, algorithm: Any, model: Any, overrides: Any) -> Any:
+    """mbrl-lib's configuration of MBPO, and what is ours in it."""
     conf_of: Any = importlib.import_module("omegaconf").OmegaConf
-    module: Any = importlib.import_module("mbrl.algorithms.mbpo")
-    no_termination = importlib.import_module("mbrl.env.termination_fns").no_termination
-    common, trainer = module.mbrl.util.common, module.mbrl.models.ModelTrainer
     conf = folder / "mbrl/examples/conf"
     names = ("algorithm/mbpo", "dynamics_model/gaussian_mlp_ensemble", "overrides/mbpo_cartpole")
     cfg = conf_of.create({x.split("/")[0]: conf_of.load(conf / f"{x}.yaml") for x in names})
     del cfg.algorithm.agent.action_space["_target_"]
     ours = {
         "seed": seed, "device": "cpu", "log_frequency_agent": 10**9,
-        "algorithm": {
-            "initial_exploration_steps": WARMUP, "dataset_size": WARMUP + TRANSITIONS,
-            "real_data_ratio": 0.05,
-        },
-        "dynamics_model": {
-            "num_layers": 2, "hid_size": WIDTH, "deterministic": squared, "_recursive_": False,
-        },
+        "algorithm": {"initial_exploration_steps": WARMUP, "real_data_ratio": 0.05} | algorithm,
+        "dynamics_model": {"num_layers": 2, "hid_size": 64, "_recursive_": False} | model,
         "overrides": {
-            "num_steps": TRANSITIONS, "epoch_length": 4 * REFIT, "freq_train_model": REFIT,
-            "effective_model_rollouts_per_step": 5000 // REFIT, "rollout_schedule": [1, 15, 1, 1],
-            "num_sac_updates_per_step": UPDATES, "validation_ratio": 0.1, "model_wd": 0.0,
-            "sac_gamma": 0.95, "sac_alpha": 0.03, "sac_automatic_entropy_tuning": False,
-            "sac_target_update_interval": 1, "sac_hidden_size": WIDTH, "sac_lr": RATE,
-            "sac_batch_size": BATCH,
-        },
+            "rollout_schedule": [1, 15, 1, 1], "validation_ratio": 0.1, "model_wd": 0.0,
+            "sac_target_update_interval": 1,
+        } | overrides,
     }  # fmt: skip
-    cfg = conf_of.merge(cfg, ours)
+    return conf_of.merge(cfg, ours)
 
-    class Env(World, gymnasium.Env):  # type: ignore[misc]
+
+def mbpo(world: Swing, seed: int, folder: Path, *, squared: bool, explores: bool) -> dict[str, Any]:
+    """mbrl-lib's MBPO: returns along the run, and what its last model explains of the reward."""
+    sys.path.insert(0, str(folder))
+    gymnasium: Any = importlib.import_module("gymnasium")
+    module: Any = importlib.import_module("mbrl.algorithms.mbpo")
+    no_termination = importlib.import_module("mbrl.env.termination_fns").no_termination
+    common, trainer = module.mbrl.util.common, module.mbrl.models.ModelTrainer
+    cfg = configured(
+        seed, folder, {"dataset_size": WARMUP + TRANSITIONS}, {"deterministic": squared},
+        {
+            "num_steps": TRANSITIONS, "epoch_length": 4 * REFIT, "freq_train_model": REFIT,
+            "effective_model_rollouts_per_step": 5000 // REFIT,
+            "num_sac_updates_per_step": UPDATES,
+            "sac_gamma": 0.95, "sac_alpha": 0.03, "sac_automatic_entropy_tuning": False,
+            "sac_hidden_size": WIDTH, "sac_lr": RATE, "sac_batch_size": BATCH,
+        },
+    )  # fmt: skip
+
+    class Env(Swung, gymnasium.Env):  # type: ignore[misc]
         def reset(self, *, seed: Any = None, options: Any = None) -> Any:
             return self.begin(), {}
 
@@ -143,7 +161,7 @@ def mbpo(world: Swing, seed: int, folder: Path, *, squared: bool, explores: bool
     env, returns, explained, fit = Env(world, seed, gymnasium.spaces), [], [], trainer.train
     stepped = common.step_env_and_add_to_buffer
 
-    def judge(env: World, agent: Any, number: int, video: Any) -> float:
+    def judge(env: Any, agent: Any, number: int, video: Any) -> float:
         video.init(enabled=False)
         returns.append(env.judged(lambda seen: agent.act(seen.numpy(), batched=True)))
         return returns[-1]
@@ -170,6 +188,71 @@ def mbpo(world: Swing, seed: int, folder: Path, *, squared: bool, explores: bool
             "worst state explained": round(float(explained[-1][:-1].min()), 3)}  # fmt: skip
 
 
+def hopped(act: Callable[[Any], Any]) -> float:
+    """Mean return of act, observation → action, over 20 episodes of Hopper-v5."""
+    gymnasium: Any = importlib.import_module("gymnasium")
+    env, total = gymnasium.make("Hopper-v5"), 0.0
+    for k in range(STARTS):
+        seen, over = env.reset(seed=10_000 + k)[0], False
+        while not over:
+            seen, reward, terminated, truncated, _ = env.step(act(seen))
+            total, over = total + float(reward), terminated or truncated
+    return total / STARTS
+
+
+def sac_hopper(seed: int) -> dict[str, Any]:
+    """Stable-Baselines3's SAC at the settings of the long runs: returns along the run."""
+    sb3: Any = importlib.import_module("stable_baselines3")
+    model = sb3.SAC(
+        "MlpPolicy", "Hopper-v5", seed=seed, learning_rate=study.LONG_RATES[0], batch_size=256,
+        buffer_size=WARMUP + study.LONG_TRANSITIONS, learning_starts=WARMUP, gamma=0.99,
+        policy_kwargs={"net_arch": [256, 256]}, device="cpu",
+    )  # fmt: skip
+
+    def judged() -> float:
+        return hopped(lambda seen: model.predict(seen, deterministic=True)[0])
+
+    returns, every = [judged()], study.LONG_TRANSITIONS // Arm("sac", LONG).evaluations
+    for _ in range(0, study.LONG_TRANSITIONS, every):
+        first = WARMUP if len(returns) == 1 else 0
+        model.learn(every + first, reset_num_timesteps=False)
+        returns.append(judged())
+    return {"returns": returns}
+
+
+def mbpo_hopper(seed: int, folder: Path) -> dict[str, Any]:
+    """mbrl-lib's MBPO at the settings of the long runs: returns along the run."""
+    sys.path.insert(0, str(folder))
+    gymnasium: Any = importlib.import_module("gymnasium")
+    module: Any = importlib.import_module("mbrl.algorithms.mbpo")
+    terminal = importlib.import_module("mbrl.env.termination_fns").hopper
+    steps, every = study.LONG_TRANSITIONS, study.LONG_REFIT
+    cfg = configured(
+        seed, folder, {"dataset_size": WARMUP + steps}, {"deterministic": False},
+        {
+            "num_steps": steps, "epoch_length": steps // Arm("sac", LONG).evaluations,
+            "freq_train_model": every, "effective_model_rollouts_per_step": 5000 // every,
+            "num_sac_updates_per_step": 1, "sac_gamma": 0.99, "sac_alpha": 1.0,
+            "sac_automatic_entropy_tuning": True, "sac_target_entropy": -3,
+            "sac_hidden_size": 256, "sac_lr": study.LONG_RATES[0], "sac_batch_size": 256,
+            "num_elites": 5,
+        },
+    )  # fmt: skip
+    returns = []
+
+    def judge(env: Any, agent: Any, number: int, video: Any) -> float:
+        video.init(enabled=False)
+        returns.append(hopped(agent.act))
+        return returns[-1]
+
+    module.evaluate = judge
+    env = gymnasium.make("Hopper-v5")
+    env.reset(seed=seed)
+    with tempfile.TemporaryDirectory() as work:
+        module.train(env, env, terminal, cfg, silent=True, work_dir=work)
+    return {"returns": returns}
+
+
 def mage(world: Swing, seed: int, folder: Path, *, learned: bool) -> dict[str, Any]:
     """MAGE by its authors: returns along the run."""
     sys.path.insert(0, str(folder))
@@ -178,7 +261,7 @@ def mage(world: Swing, seed: int, folder: Path, *, learned: bool) -> dict[str, A
     gym: Any = importlib.import_module("gym")
     main: Any = importlib.import_module("main")
 
-    class Env(World, gym.Env):  # type: ignore[misc]
+    class Env(Swung, gym.Env):  # type: ignore[misc]
         def reset(self) -> Any:
             return self.begin()
 
@@ -221,33 +304,44 @@ def mage(world: Swing, seed: int, folder: Path, *, learned: bool) -> dict[str, A
     return {"returns": returns[1:]}
 
 
-def made(arm: str, world: Swing, seed: int, mbrl_lib: Path, mage_folder: Path) -> dict[str, Any]:
+def made(arm: str, world: World, seed: int, mbrl_lib: Path, mage_folder: Path) -> dict[str, Any]:
     np.random.seed(seed)
     torch.manual_seed(seed)
     begun = time.monotonic()
-    if arm.startswith("MAGE"):
+    if arm in BESIDE:
+        run = sac_hopper(seed) if arm == BESIDE[0] else mbpo_hopper(seed, mbrl_lib)
+    elif arm.startswith("MAGE"):
         run = mage(world, seed, mage_folder, learned="learned" in arm)
     else:
         run = mbpo(
             world, seed, mbrl_lib, squared="squared" in arm, explores=arm.endswith("explores")
         )
     final, minutes = run["returns"][-1], (time.monotonic() - begun) / 60
-    named = {"implementation": arm, "world": world, "seed": seed, "final": round(final, 2)}
+    named: dict[str, Any] = {
+        "implementation": arm,
+        "world": world,
+        "seed": seed,
+        "final": round(final, 2),
+    }
     run["returns"] = " ".join(f"{x:.2f}" for x in run["returns"])
-    return named | {"learned": final >= LEARNED[world], "minutes": round(minutes, 1)} | run
+    if world in LEARNED:
+        named["learned"] = final >= LEARNED[world]
+    return named | {"minutes": round(minutes, 1)} | run
 
 
 def main(
     mbrl_lib: Path, mage: Path, runs: Path = Path("runs/published.jsonl"),
     output: Path = Path("reports/model-based/published.csv"), seeds: int = SEEDS,
-    pairs: int = len(ARMS), only: str = "",
+    pairs: int = len(ARMS), only: str = "", long: bool = False,
 ) -> None:  # fmt: skip
     """Make what is missing of the first seeds and pairs of arm and world, of those of which the
-    implementation's name begins by `only`, and write the table."""
+    implementation's name begins by `only`, and write the table; `long`: what stands beside the
+    long runs, instead."""
     torch.set_num_threads(1)
+    chosen = [(arm, LONG) for arm in BESIDE] if long else list(ARMS[:pairs])
     cells = [
         (arm, world, seed, mbrl_lib.resolve(), mage.resolve())
-        for seed, (arm, world) in product(range(seeds), ARMS[:pairs])
+        for seed, (arm, world) in product(range(LONG_SEEDS if long else seeds), chosen)
         if arm.startswith(only)
     ]
     fields = ("implementation", "world", "seed")
