@@ -94,6 +94,17 @@ def label(name: str, identities: Mapping[str, Identity] | None) -> str:
     return f"{text}: {name}" if identity.ambiguous else text
 
 
+AT_STARTS = "critic alone at the starts"  # BPTT at h = 0: nothing is backpropagated through
+
+
+def at_horizon(name: str, horizon: int, identities: Mapping[str, Identity]) -> str:
+    """model, BPTT at h = 5; critic alone at the starts."""
+    known = identities.get(name)
+    if known is not None and not horizon and known.actions == "all" and not known.data:
+        return AT_STARTS
+    return f"{label(name, identities)} at h = {horizon}"
+
+
 def gradient(identity: Identity) -> str:
     """An estimator as the subject of a sentence."""
     who, how = describe(identity)

@@ -21,11 +21,15 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
 from gradlab.gradients.sweeps import action_gradients, discounted_costates
 from gradlab.networks.mlp import judge
-from gradlab.runs.check_results import CheckResult
+from gradlab.runs.check_results import SATURATED, CheckResult
 from gradlab.systems.entropy import Entropic
 
 _DOMINANT = 100.0  # times all other terms together at the longest horizon
 _SATURATED = 0.5  # share of actions at their limit
+_REMEDY = (
+    "sits at its limit and passes no gradient on. If updates hardly move the return, divide the "
+    "policy's last layer (weights and bias) by 10, and measure again"
+)
 _NEAR = 1e-3  # of the limit
 
 
@@ -154,9 +158,10 @@ def _saturation(inspected: Inspection) -> CheckResult | None:
     words = [f"{inspected.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
     result = f"share of actions at or beyond their limit: {', '.join(words)}"
     if float(at.max()) < _SATURATED:
-        return CheckResult("saturated actions", result, "limits cut off few gradients", True)
-    meaning = "most actions pass no gradient on: lower the policy's gain or its targets"
-    return CheckResult("saturated actions", result, meaning, False)
+        return CheckResult(SATURATED, result, "limits cut off few gradients", True)
+    worst = int(at.argmax())
+    meaning = f"{float(at[worst]):.0%} of {inspected.action(worst)} {_REMEDY}"
+    return CheckResult(SATURATED, result, meaning, False)
 
 
 def _realised(inspected: Inspection) -> CheckResult | None:

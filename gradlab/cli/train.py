@@ -311,6 +311,17 @@ class Train(_Configured):  # type: ignore[misc]
                         f"{kind} is {file}, which --overwrite removes with the run at {run}: name "
                         f"another --output"
                     )
+        priced = False
+
+        def note(line: str) -> None:
+            nonlocal priced
+            priced = priced or line.startswith("about ")  # the price, which comes first
+            standard_error(f"gradlab: note: {line}")
+
+        def shown(stage: str, done: int, total: int) -> None:
+            if priced or stage != "training" or done >= total:
+                progress(stage, done, total)
+
         with bars() as progress:
             train(
                 row,
@@ -324,8 +335,8 @@ class Train(_Configured):  # type: ignore[misc]
                 steer=self.steer,
                 steer_every=self.steer_every,
                 command=command,
-                progress=progress,
-                note=lambda line: standard_error(f"gradlab: note: {line}"),
+                progress=shown,
+                note=note,
                 ray=self.ray,
                 policy=networks.get("policy"),
                 critic=networks.get("critic"),

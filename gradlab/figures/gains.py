@@ -34,7 +34,7 @@ from gradlab.figures.style import (
     Look,
 )
 from gradlab.runs.identity import Identity
-from gradlab.wording import label, signed
+from gradlab.wording import AT_STARTS, label, signed
 
 _TRUTH = "truth"  # in the place of an estimator's name
 _SIDE = 0.12  # steps between estimators that share a horizon
@@ -86,7 +86,7 @@ _WIDE = 100.0  # points, beyond which an interval says next to nothing
 _ROOM = 1.72  # of the horizontal axis, with the names at the ends of lines
 _APART = 15.0  # % between labels at the ends of lines
 _CLOSE = 11.5  # % from a name to its second line
-_AT_STARTS = Look("critic alone at the starts", INK, (0, (1.2, 1.4)), "")  # h = 0 of a model's line
+_AT_STARTS = Look(AT_STARTS, INK, (0, (1.2, 1.4)), "")  # h = 0 of a model's line
 _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
 
 

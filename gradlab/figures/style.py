@@ -115,7 +115,10 @@ def looks(
         if look is not None and look not in fixed.values():
             fixed[name] = look
     others = [name for name in estimators if name not in fixed]
-    colours = _COLOURS if fixed else (*_COLOURS, BLUE, VERMILION, GREEN, INK)
+    taken = {look.colour for name, look in fixed.items() if name not in grey}
+    free = [each for each in (*_COLOURS, *(() if fixed else (BLUE, VERMILION, GREEN, INK)))
+            if each not in taken]  # fmt: skip
+    colours = free or [INK]
     own = {
         name: Look("", colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % 5])
         for i, name in enumerate(others)

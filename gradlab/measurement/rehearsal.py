@@ -159,9 +159,12 @@ def frozen_gradient(
     """Mean gradients of an estimator at its horizon, each from a batch of its own.
 
     Args:
-        states: visited ones, of which a batch takes some, weights count; or a task, whose starts
-            are drawn anew.
+        states: visited ones, of which a batch takes some, weights count, but not their scale
+            1/(1 − γ): a loop's loss is a mean, on which Adam's ε and a plain step depend; or a
+            task, whose starts are drawn anew.
     """
+    if isinstance(states, Starts):
+        states = replace(states, weight=states.weight / states.weight[states.weight > 0].mean())
 
     def gradient(policy: nn.Module, k: int) -> Tensor:
         if isinstance(states, Task):

@@ -97,9 +97,9 @@ def _again(path: Path) -> str:
     return f": make it again with `{command}`" if command else ""
 
 
-def screen_of(path: Path) -> Screen:
+def screen_of(path: str | Path) -> Screen:
     """The first screen of the run at `path`."""
-    kind = _kind(path)
+    kind = _kind(path := Path(path))
     return kind.screen(kind.load(path))
 
 

@@ -15,6 +15,7 @@ IDLE = "actions that move nothing"
 ALIVE = "states that are alive where gradients are taken"
 SEEN = "states that the model has seen"
 RARE = "starts rarer than the sample"
+SATURATED = "saturated actions"
 UNDRAWN = "starts rarer than the sample, of a law that is not drawn from"
 PREMISE = "premises of every decision"
 DETACHED = f"{PREMISE}, derivatives of the "  # policy's action, simulator's step, …
@@ -74,6 +75,12 @@ def no_gradient(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...
     """Of these, that the true gradient is 0: an absurd critic may still be
     compared with another, and its error attributed."""
     return tuple(e for e in failed_premises(results) if e.check.endswith(("reward", "policy")))
+
+
+def saturated(results: Sequence[CheckResult] | None) -> str:
+    """That most actions are at their limits, and what to do; "" where they are not."""
+    failed = (each for each in results or () if each.check == SATURATED and not each.passed)
+    return next((f"{each.meaning[:1].upper()}{each.meaning[1:]}." for each in failed), "")
 
 
 def rare_starts(results: Sequence[CheckResult] | None) -> CheckResult | None:

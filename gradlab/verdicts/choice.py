@@ -28,6 +28,8 @@ from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text, with_sign
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import (
+    AT_STARTS,
+    at_horizon,
     batches,
     cosine,
     cosines,
@@ -101,8 +103,12 @@ def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
     """Cells by gradient, runs of horizons joined: `model, BPTT at h = 3–7, 12`."""
     by_name: defaultdict[str, list[int]] = defaultdict(list)
     for name, horizon in cells:
-        by_name[label(name, choice.identities)].append(horizon)
-    return "; ".join(f"{name} at h = {horizons(own)}" for name, own in by_name.items())
+        alone = at_horizon(name, horizon, choice.identities) == AT_STARTS
+        by_name[AT_STARTS if alone else label(name, choice.identities)].append(horizon)
+    return "; ".join(
+        name if name == AT_STARTS else f"{name} at h = {horizons(own)}"
+        for name, own in by_name.items()
+    )
 
 
 def _best(choice: Choice, best: Best) -> Sentence:
@@ -466,6 +472,28 @@ def _fact(choice: Choice, best: Best) -> Fact:
     return Fact(f"{where}, {between}", value, how)
 
 
+def _by_returns(profile: Profile, choice: Choice) -> tuple[Choice, Screen, str, str]:
+    """Where a premise of every gain fails: the one gradient whose returns were measured, of those
+    that are asked for, compared with no other.
+
+    Raises:
+        InputError: there is none.
+    """
+    read = facts(profile)
+    told, cell = recommendation(read), advise(read).cell
+    if cell is None or cell[0] not in choice.estimators:
+        raise InputError(f"nothing can be chosen: {told.headline}")
+    alone = "Not compared by gain: only returns that were measured count."
+    first = replace(told, figure=None, rest=(Sentence("premises", False, alone), *told.rest))
+    numbers = [f"{each.label}: {each.text}" for each in first.numbers]
+    text = "\n".join([first.headline, alone, f"How sure: {first.sure}.", *numbers])
+    empty = Choice(
+        choice.estimators, choice.excluded, choice.batch, choice.samples, False,
+        identities=choice.identities,
+    )  # fmt: skip
+    return replace(empty, recommendation=text), first, "", ""
+
+
 def choose(
     profile: Profile,
     batch: int | None = None,
@@ -516,9 +544,9 @@ def chosen(
         start: the words that name task and networks in a command that trains; () where none does.
     """
     check_profile(profile)
-    if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
-        raise InputError(f"nothing can be chosen: {recommendation(facts(profile)).headline}")
     choice = choice_of(profile, batch, estimators, by, iteration, ramp)
+    if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
+        return _by_returns(profile, choice)
     first = screen(choice)
     best, advice = choice.best or choice.mse or choice.direction, None
     cell = None if best is None or first.light == "none" else best.cell

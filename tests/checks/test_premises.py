@@ -75,8 +75,15 @@ def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
 
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_is_decided_from_it(name, profiles, pages):
-    with pytest.raises(InputError, match="nothing can be chosen"):
-        choose(profiles[name])
+    read = facts(profiles[name])
+    if (cell := advise(read).cell) is None:
+        with pytest.raises(InputError, match="nothing can be chosen"):
+            choose(profiles[name])
+    else:  # it says what is known of the one, and that it was not compared
+        said = str(choose(profiles[name]))
+        assert "Until then: " in said and "Not compared by gain" in said
+        with pytest.raises(InputError, match="nothing can be chosen"):
+            choose(profiles[name], estimators=[each for each in read.own if each != cell[0]][:1])
     told = {each.about for each in first_screen(profiles[name]).rest}
     assert told <= {"premises", "truth", "health", "sanity", "jumps", "variance", "tails",
                     "theory"}  # fmt: skip

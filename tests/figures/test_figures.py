@@ -212,6 +212,13 @@ def test_a_gradient_has_the_same_colour_in_the_figure_of_gains_and_in_all_others
     assert len(set(drawn)) == 2
 
 
+def test_a_reference_has_no_colour_of_a_gradient_beside_it():
+    """Where there is no model the simulator's own gradients compete, and are not grey."""
+    names = ["data", "true_dynamics", "true_dynamics_all", "pathwise", "score function"]
+    looks = style.looks(names, by_known_name(names))
+    assert len({each.colour for each in looks.values()}) == len(names)
+
+
 def test_what_competes_is_drawn_over_what_needs_the_simulator():
     """Where both coincide the line that can be followed is the one to see."""
     rows = pd.concat([gains(), gains().replace({"model": "mixed", "model_all": "mixed_all"})])

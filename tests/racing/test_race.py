@@ -93,13 +93,13 @@ def test_candidates_with_horizons_are_told_apart_and_all_are_explained(found):
     cells = (("model_all:0", 0), ("data", 0), ("model_all:20", 20))
     race = replace(found, results=replace(found.results, cells=cells))
     assert [race.called(name) for name in race.names] == [
-        "model, BPTT at h = 0", "data (critic only)", "model, BPTT at h = 20",
+        "critic alone at the starts", "data (critic only)", "model, BPTT at h = 20",
     ]  # fmt: skip
-    assert "Follow model, BPTT at h = 0 (the critic alone at the start states)" in str(race)
+    assert "Follow critic alone at the starts for" in str(race)  # as measurements call it
     told = [each.text for each in screen(race).rest[:3]]
     assert all(map(str.startswith, told, map(race.called, race.names)))
     first = replace(race, results=replace(found.results, cells=(("model:0", 0), *cells[1:])))
-    assert "at the start states" not in str(first)  # θ in the first action alone
+    assert "at the starts" not in str(first)  # θ in the first action alone
 
 
 def test_bands_hold_the_closed_form_return_of_the_policies_that_were_followed(found):
@@ -147,6 +147,14 @@ def test_a_race_that_was_stopped_goes_on_bit_for_bit(found, tmp_path):
         raced(output=path, resume=True, seed=1)
     assert calls[-1] == 13
     resumed = raced(output=path, resume=True)
+    kept, best = policy_of(), resumed.results.best
+    kept.load_state_dict(torch.load(path.with_name("race.best.pt"), weights_only=True))
+    assert resumed.notes["best policy"].startswith(f"after {best.updates} updates along right, in ")
+    after, before = (
+        float(lqr_return(SIM, each.weight.detach(), moment(), TASK.discount, LENGTH))
+        for each in (kept, policy_of())
+    )
+    assert after - before == pytest.approx(best.gain.value, rel=1e-6)
     assert np.array_equal(resumed.results.change, found.results.change, equal_nan=True)
     assert "interrupted" not in load(path).config
     with pytest.raises(InputError, match="exists"):

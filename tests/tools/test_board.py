@@ -164,8 +164,7 @@ def test_shares_are_of_the_best_of_a_group_and_lost_branches_are_said(tmp_path: 
     (tmp_path / "estimators" / "half.py").write_text("\nSIMULATOR = True\n")
     assert screen(load(tmp_path)).headline == (
         "Follow good: 67% of the best at the end, below the start in 0 of 1 stages. With the "
-        "simulator's derivatives follow half: 100% of the best at the end, below the start in 0 of "
-        "1 stages."
+        "simulator's derivatives follow half: 100%."
     )
     body = page(load(tmp_path)).sections[0].body
     assert "lost" in body and "nan" not in body.lower().replace('data-v="nan"', "")
@@ -182,6 +181,26 @@ def test_an_estimator_that_often_harms_is_not_named_for_its_best_stages() -> Non
     assert (
         headline == "Follow steady: 70% of the best at the end, below the start in 0 of 3 stages."
     )
+
+
+def test_a_share_has_its_interval_over_tasks_and_an_estimator_its_usual_name() -> None:
+    """Student's of the two tasks' means: .5 ± t(1) |.6 − .4| / 2, cut at 100%."""
+    made = tuple(
+        Cell(task, f"s{k}", 0, name, (ReturnChange(1, v, v, v), ReturnChange(5, v, v, v)))
+        for task, share in (("t", 0.4), ("u", 0.6))
+        for name, v in (("model_all_5", share), ("other", 1.0))
+        for k in range(2)
+    )
+    board = Board(Path(), made, frozenset({"other"}), {"model_all_5": "model, BPTT at h = 5"})
+    said = screen(board)
+    assert said.headline.startswith("Follow model, BPTT at h = 5: 50% (CI -77% to 100%) of")
+    assert said.sure.startswith("undecided") and "model_all_5" not in page(board).sections[0].body
+    assert said.numbers[0].label.endswith("model, BPTT at h = 5, -77% to 100%")
+
+
+def test_every_estimator_of_the_committed_board_is_called_as_elsewhere() -> None:
+    board = load(Path("reports/board"))
+    assert {each.estimator for each in board.cells} <= set(board.names)
 
 
 def test_a_board_on_which_nothing_raises_the_return_has_a_page(folder: Path):

@@ -14,7 +14,7 @@ from gradlab.statistics.intervals import Interval
 from gradlab.statistics.number import Number
 from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.choice import _agreement
-from gradlab.verdicts.measurement.verdict import ORDER, Evidence, verdict
+from gradlab.verdicts.measurement.verdict import ORDER, Evidence, first_screen, verdict
 from gradlab.verdicts.phrases import gain_text
 from gradlab.wording import cosines, percent, span, with_ends, with_interval
 from tests.verdicts.planted_profiles import (
@@ -134,6 +134,12 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
     more = verdict(replace(FLAT, sanity=(CheckResult(*lost), BAD, FINE)))
     (said,) = (each.text for each in more if each.about == "sanity")
     assert said.startswith("2 of 3 checks need attention: saturated actions")  # as its section says
+
+
+def test_a_saturated_policy_is_said_before_what_is_recommended():
+    assert first_screen(replace(FLAT, sanity=(FINE, BAD))).notice == "Most."
+    sound = replace(FLAT, sanity=(FINE, replace(BAD, passed=True)))
+    assert first_screen(sound).notice == first_screen(FLAT).notice == ""
 
 
 @dataclass(frozen=True)

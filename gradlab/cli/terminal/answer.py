@@ -89,7 +89,9 @@ def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
 
 
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
-_LINES = {"train": "train", "untrained": "train", "run": "run", "report": "report"}
+_LINES = {
+    "train": "train", "untrained": "train", "policy": "policy", "run": "run", "report": "report",
+}  # fmt: skip
 _HEADINGS = {
     "tasks": "tasks:",
     "estimators": "estimators:",

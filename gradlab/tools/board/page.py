@@ -14,9 +14,11 @@ from matplotlib.axes import Axes
 from gradlab.figures import style
 from gradlab.reporting.numbers import cell, sortable
 from gradlab.reporting.page import Page, PageSource, Section, panel
+from gradlab.statistics.moments import sample_mean
+from gradlab.statistics.over_groups import mean_interval
 from gradlab.tools.board.result import Board
 from gradlab.verdicts.screen import Fact, Screen
-from gradlab.wording import duration, signed
+from gradlab.wording import duration, percent, signed, with_ends
 
 _HEADINGS = (
     "task", "stage", "estimator", "first update, %", "lasts, updates", "at the end, %",
@@ -30,7 +32,7 @@ def page(board: Board, command: str = "") -> Page:
     shown = (
         "<p>Click a heading to sort. Shares of the best estimator, medians over seeds; in brackets "
         "the range that holds the median of all seeds.</p>"
-    ) + sortable(_HEADINGS, [_row(row) for row in table.to_dict("records")])
+    ) + sortable(_HEADINGS, [_row(row, board) for row in table.to_dict("records")])
     how = (
         "<p><b>First update</b>: change of the return by the first update of the task's own rule, "
         "as a share of the largest in its group (one policy, critic and model); below 0 it lowers "
@@ -78,6 +80,16 @@ def _worth(table: pd.DataFrame) -> tuple[pd.Series[float], pd.DataFrame]:
     return often.sort_values(ascending=False), there
 
 
+def _ends(rows: pd.DataFrame) -> tuple[float, float]:
+    """95% of an estimator's mean share at the end: tasks are independent, stages of one are not."""
+    by_task = rows["kept"].clip(-1.0, 1.0).groupby(rows["task"]).agg(["sum", "count"])
+    if len(by_task) < 2:
+        return math.nan, math.nan
+    mean = sample_mean(by_task["sum"].to_numpy(float), by_task["count"].to_numpy(float))
+    ends = mean_interval(mean)
+    return max(ends.low, -1.0), min(ends.high, 1.0)
+
+
 def _shares(board: Board, ax: Axes) -> Axes:
     """A row of dots for every estimator."""
     often, there = _worth(board.table())
@@ -89,14 +101,18 @@ def _shares(board: Board, ax: Axes) -> Axes:
     ax.axvline(0.0, color=style.INK, lw=1.0)
     notes = ["grey: differentiates the simulator"] if board.oracles & set(often.index) else []
     style.dress(ax, "What is left of each gradient at the end", "", notes)
-    ax.set_yticks(range(len(often)), [style.plain(name) for name in reversed(often.index)])
+    ax.set_yticks(
+        range(len(often)),
+        [style.plain(board.names.get(name, name)) for name in reversed(often.index)],
+    )
     ax.set_xlabel("change of the return, % of the best of a stage", color=style.INK)
     ax.set_xlim(-100, 100)
     return ax
 
 
-def _row(row: Mapping[Any, Any]) -> list[str]:
-    words = [cell(row[name]) for name in ("task", "stage", "estimator")]
+def _row(row: Mapping[Any, Any], board: Board) -> list[str]:
+    called = board.names.get(row["estimator"], row["estimator"])
+    words = [cell(each) for each in (row["task"], row["stage"], called)]
     if not row["seeds"]:
         return [*words, f'<td class="words long" colspan="6">{escape(str(row["reason"]))}</td>']
     older = "" if row["commits"] == 1 else f" ({row['commits']} versions)"
@@ -140,22 +156,29 @@ def screen(board: Board) -> Screen:
     named = list(dict.fromkeys([*own[:1], often.index[0]]))
     parts: list[str] = []
     facts: list[Fact] = []
+    sure = _SURE
     for name in named:
-        kept = there.loc[there["estimator"] == name, "kept"]
-        fell = f"below the start in {int((kept < 0).sum())} of {len(kept)} stages"
-        lead = "Follow" if not parts else "With the simulator's derivatives follow"
-        share = f"{_whole(100 * often[name])}%"  # as the figure's line
-        parts.append(f"{lead} {name}: {share} of the best at the end, {fell}.")
-        facts.append(Fact(f"of the best at the end, {name}", share, _HOW))
+        called, rows = board.names.get(name, name), there[there["estimator"] == name]
+        kept, worth = rows["kept"], (often[name], *_ends(rows))
+        share, ends = with_ends(*worth, percent)
+        if parts:
+            text = f"With the simulator's derivatives follow {called}: {share}."
+        else:
+            fell = f"below the start in {int((kept < 0).sum())} of {len(kept)} stages"
+            known = "" if math.isnan(worth[1]) else f" (CI {ends})"
+            text = f"Follow {called}: {share}{known} of the best at the end, {fell}."
+            sure = "undecided: the interval over tasks holds 0" if worth[1] <= 0 else _SURE
+        parts.append(text)
+        facts.append(Fact.ranged(f"of the best at the end, {called}", worth, _HOW, percent))
     if often[named[0]] <= 0:
         parts = [
             f"Keep the policy: no estimator raises the return on the whole in {stages} stages."
         ]
-    return Screen(" ".join(parts), "choose", _SURE, tuple(facts), _FIGURE)
+    return Screen(" ".join(parts), "choose", sure, tuple(facts), _FIGURE)
 
 
 _SURE = "medians over seeds, which predict no other task yet"
 _HOW = (
     "Change of the return after all updates, as a share of the largest: mean over stages of "
-    "medians over seeds, each share cut at ±100%. Named: the largest."
+    "medians over seeds, each share cut at ±100%; interval over tasks. Named: the largest."
 )

@@ -9,8 +9,9 @@ kept     change of the return after all updates, as a share of the largest of th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from gradlab.errors import InputError
 from gradlab.statistics.over_groups import aggregate
 
 CELLS = "cells"
+_NAME = re.compile(r'^NAME = "(.+)"$', re.MULTILINE)
 _STAGES = ("early", "middle", "late")  # of a training; others by name, after these
 
 
@@ -134,11 +136,13 @@ class Board:
 
     Attributes:
         oracles: estimators whose file says SIMULATOR = True: they differentiate the simulator.
+        names: what figures and sentences call an estimator whose file has a NAME.
     """
 
     folder: Path
     cells: tuple[Cell, ...]
     oracles: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def table(self) -> pd.DataFrame:
         """One row per task, stage and estimator, over seeds.
@@ -225,6 +229,8 @@ def load(folder: str | Path) -> Board:
             f"{folder} is no board: expected folders tasks, estimators and cells in it"
         )
     cells = [cell for file in sorted((place / CELLS).glob("*.jsonl")) for cell in cells_of(file)]
-    files = (place / "estimators").glob("*.py")
-    oracles = (each.stem for each in files if "\nSIMULATOR = True\n" in each.read_text("utf-8"))
-    return Board(place, tuple(cells), frozenset(oracles))
+    texts = {each.stem: each.read_text("utf-8") for each in (place / "estimators").glob("*.py")}
+    oracles = (name for name, text in texts.items() if "\nSIMULATOR = True\n" in text)
+    named = {name: _NAME.search(text) for name, text in texts.items()}
+    names = {name: found[1] for name, found in named.items() if found}
+    return Board(place, tuple(cells), frozenset(oracles), names)

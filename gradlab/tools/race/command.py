@@ -143,7 +143,10 @@ class RaceCommand:
             document["interrupted"] = stopped
         from gradlab.tools.race.result import load
 
-        return document | {"table": load(run).table().to_dict("records")}
+        found = load(run)
+        if "best policy" in found.notes:
+            document["policy"] = found.notes["best policy"]
+        return document | {"table": found.table().to_dict("records")}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from gradlab.measurement.arguments import check_networks
 from gradlab.measurement.prices import Price
 from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update
+from gradlab.networks import checkpoint
 from gradlab.networks.interface import double_copy, on_cpu
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
@@ -61,11 +62,13 @@ from gradlab.tools.race.branches import (
 from gradlab.tools.race.result import Race
 from gradlab.truth.oracles import effective_horizon
 from gradlab.user_code.calls import differentiating
+from gradlab.wording import updates as counted
 
 _JUDGES = 64
 _LONGEST = 1000  # steps of a judged episode, where none is given
 _RUNGS = (8, 4, 2, 1)  # K over the updates after which branches may be dropped
 _CURVE = 10  # evaluations along the way, beside the first ones
+_BEST = "best policy"
 _MARGIN = 2.0  # a fit of the critic takes as long as its data: twice a look at the returns
 
 _RefitCritic = Callable[[nn.Module, nn.Module, int], nn.Module]
@@ -243,6 +246,7 @@ class _Contest:
         if k in self.rungs:
             self._drop([branch for branch in live if not branch.dropped], k)
         if self.path is not None:
+            self._keep_best(self.path, k)
             self.found("").save(self.path, overwrite=True)
             # The state beside the file is replaced in one step.
             beside = state_file(self.path)
@@ -252,9 +256,26 @@ class _Contest:
                 "done": k,
                 "change": self.change,
                 "branches": [branch.state() for branch in self.branches],
+                "best": self.notes.get(_BEST, ""),
             }
             torch.save(state, temporary)
             os.replace(temporary, beside)
+
+    def _keep_best(self, path: Path, k: int) -> None:
+        """The policy where the return is highest so far, if that is after k updates; none while
+        nothing is shown to be above the start."""
+        results = self.found().results
+        if results.best is None or results.hold:
+            self.notes.pop(_BEST, None)
+        elif results.best.updates == k:
+            branch = self.branches[results.cells.index(results.best.cell)]
+            file = path.with_name(f"{path.stem}.best.safetensors")
+            try:
+                checkpoint.save(branch.policy, file)
+            except InputError:  # a network of the user's own
+                file = file.with_suffix(".pt")
+                torch.save(branch.policy.state_dict(), file)
+            self.notes[_BEST] = f"after {counted(k)} along {branch.cell[0]}, in {file}"
 
     def _drop(self, live: Sequence[Branch], k: int) -> None:
         """Those whose interval excludes the best, the worst first, at most half of them."""
@@ -325,6 +346,8 @@ class _Contest:
         if not same:
             raise InputError(f"{place} is of another race: give what it was started with")
         self.change = state["change"]
+        if best := state.get("best"):
+            self.notes[_BEST] = best
         for branch, own in zip(self.branches, state["branches"], strict=True):
             branch.load(own)
         return int(state["done"])

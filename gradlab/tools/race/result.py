@@ -28,7 +28,7 @@ from gradlab.statistics.number import Decision, Number, decide
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record
-from gradlab.wording import label, listed, percent, two, updates, with_interval
+from gradlab.wording import at_horizon, label, listed, percent, two, updates, with_interval
 
 KIND = "race"
 ALONE = -1  # horizon of a candidate that has none: a mixture, or a user's own loss
@@ -73,8 +73,9 @@ class Race:
         known, estimator = self.identities, self._estimator(name)
         if estimator not in known:
             return name
-        at = "" if known[estimator].data else f" at h = {horizon}"
-        return label(estimator, known) + at
+        if known[estimator].data:
+            return label(estimator, known)
+        return at_horizon(estimator, horizon, known)
 
     @property
     def identities(self) -> dict[str, Identity]:
@@ -116,10 +117,7 @@ class Race:
             )
         name, made = best.cell[0], updates(best.updates)
         more = " or more" if best.updates == self.updates else ""
-        own, alone = self.identities.get(self._estimator(name)), best.cell[1] == 0
-        alone = alone and own is not None and own.actions == "all"
-        critic = " (the critic alone at the start states)" if alone else ""
-        text = f"Follow {self.called(name)}{critic} for {made}{more}: the return of "
+        text = f"Follow {self.called(name)} for {made}{more}: the return of "
         text += f"{self.results.present(best.gain)} rises by {with_interval(*best.gain.estimate)}."
         others = [self.called(other) for other in self.may_be_best() if other != name]
         return f"{text} Not excluded: {listed(others, _SHOWN)}." if others else text

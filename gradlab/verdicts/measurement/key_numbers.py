@@ -174,7 +174,8 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
             why += f", and parts from the frozen one after {updates(rehearsed.parted)}"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
-        f"batches of {states_each(rehearsed.batch, facts.batch)}; {rehearsed.judges:,} starts, "
+        f"means over batches of {states_each(rehearsed.batch, facts.batch)}"
+        f"{', ε 1e-8' * (rehearsed.optimizer == 'adam')}; {rehearsed.judges:,} starts, "
         f"{rehearsed.horizon} steps, paired; {why}"
     )
     return Fact(label, with_sign(*peak.gain.estimate), how)

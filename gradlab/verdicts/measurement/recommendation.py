@@ -386,7 +386,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
     rehearsed = facts.rehearsal
     if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
         text = (
-            f"Keep the current policy or lower the learning rate: updates by "
+            f"Keep the current policy{_lower_rate(facts, ', or')}: updates by "
             f"{stepping(rehearsed.optimizer, rehearsed.rate)} lower the return along every "
             f"gradient."
         )
@@ -447,11 +447,20 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
             sure = _not_twice(facts, best)
             return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
         did = "lowers the return" if fallen else "is not shown to raise the return"
-        text = f"{safe} {gains}, but one update {did}. Lower the rate or improve the critic first."
+        fix = f"Improve the critic first{_lower_rate(facts, ', or')}."
+        text = f"{safe} {gains}, but one update {did}. {fix}"
         sure = "tested: updates lowered the return on fresh starts"
         sure = sure if fallen else f"undecided: it may{_missing(facts, best)}"
         return Screen(text, "none", sure, numbers, figure, rest)
     return _guess(facts, safe, rest)
+
+
+def _lower_rate(facts: Facts, lead: str) -> str:
+    """A tenth of the rate that was given; "" where nobody gave one: smaller ones were tried."""
+    rehearsed = facts.rehearsal
+    if rehearsed is None or rehearsed.assumed:
+        return ""
+    return f"{lead} measure again with --lr {0.1 * rehearsed.rate:.2g}"
 
 
 def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:

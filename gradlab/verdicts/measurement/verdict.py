@@ -27,6 +27,7 @@ from gradlab.runs.check_results import (
     failed_premises,
     other_derivative,
     rare_starts,
+    saturated,
 )
 from gradlab.runs.decision_rules import (
     COSINE,
@@ -445,7 +446,8 @@ def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
     """The first screen of a measurement; `found` is its evidence, where it is known already."""
     known = evidence(profile) if found is None else found
     screen = recommendation(known.facts or facts(profile), verdict(profile, known))
-    return replace(screen, notice=notice(profile.config))
+    said = notice(profile.config), saturated(profile.sanity)
+    return replace(screen, notice=" ".join(filter(None, said)))
 
 
 def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:

@@ -2,6 +2,8 @@
 
 from gradlab.gradients.named import mpg
 
+NAME = "½ data + ½ model, first action at h = 16"
+
 
 def make(task, critic):
     if task.prior is None:

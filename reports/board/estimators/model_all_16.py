@@ -2,6 +2,8 @@
 
 from gradlab import Estimator, Tail
 
+NAME = "model, BPTT at h = 16"
+
 
 def make(task, critic):
     if task.prior is None:

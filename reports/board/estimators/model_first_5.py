@@ -2,6 +2,8 @@
 
 from gradlab import Estimator, Tail
 
+NAME = "model, first action at h = 5"
+
 
 def make(task, critic):
     if task.prior is None:

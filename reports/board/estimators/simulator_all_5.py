@@ -2,6 +2,7 @@
 
 from gradlab import Estimator, Tail
 
+NAME = "simulator, BPTT at h = 5"
 SIMULATOR = True
 
 
