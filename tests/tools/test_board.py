@@ -193,7 +193,7 @@ def test_a_share_has_its_interval_over_tasks_and_an_estimator_its_usual_name() -
     )
     board = Board(Path(), made, frozenset({"other"}), {"model_all_5": "model, BPTT at h = 5"})
     said = screen(board)
-    assert said.headline.startswith("Follow model, BPTT at h = 5: 50% (CI -77% to 100%) of")
+    assert said.headline.startswith("Best guess: model, BPTT at h = 5: 50% (CI -77% to 100%) of")
     assert said.sure.startswith("undecided") and "model_all_5" not in page(board).sections[0].body
     assert said.numbers[0].label.endswith("model, BPTT at h = 5, -77% to 100%")
 

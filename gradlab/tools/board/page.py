@@ -100,12 +100,12 @@ def _shares(board: Board, ax: Axes) -> Axes:
         ax.vlines(100 * often[name], place - 0.36, place + 0.36, color=colour, lw=2.6)
     ax.axvline(0.0, color=style.INK, lw=1.0)
     notes = ["grey: differentiates the simulator"] if board.oracles & set(often.index) else []
-    style.dress(ax, "What is left of each gradient at the end", "", notes)
+    style.dress(ax, "What is left at the end", "", notes)
     ax.set_yticks(
         range(len(often)),
         [style.plain(board.names.get(name, name)) for name in reversed(often.index)],
     )
-    ax.set_xlabel("change of the return, % of the best of a stage", color=style.INK)
+    ax.set_xlabel("return gained, % of the best", color=style.INK)
     ax.set_xlim(-100, 100)
     return ax
 
@@ -162,12 +162,15 @@ def screen(board: Board) -> Screen:
         kept, worth = rows["kept"], (often[name], *_ends(rows))
         share, ends = with_ends(*worth, percent)
         if parts:
-            text = f"With the simulator's derivatives follow {called}: {share}."
+            follow = ":" if worth[1] <= 0 else " follow"
+            text = f"With the simulator's derivatives{follow} {called}: {share}."
         else:
             fell = f"below the start in {int((kept < 0).sum())} of {len(kept)} stages"
             known = "" if math.isnan(worth[1]) else f" (CI {ends})"
-            text = f"Follow {called}: {share}{known} of the best at the end, {fell}."
-            sure = "undecided: the interval over tasks holds 0" if worth[1] <= 0 else _SURE
+            lead, sure = "Follow", _SURE
+            if worth[1] <= 0:
+                lead, sure = "Best guess:", "undecided: the interval over tasks holds 0"
+            text = f"{lead} {called}: {share}{known} of the best at the end, {fell}."
         parts.append(text)
         facts.append(Fact.ranged(f"of the best at the end, {called}", worth, _HOW, percent))
     if often[named[0]] <= 0:

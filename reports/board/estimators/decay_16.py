@@ -3,7 +3,7 @@
 from gradlab import Estimator, Tail
 from gradlab.gradients.courses import Cut
 
-NAME = "simulator, BPTT at h = 16, decay 0.9"
+NAME = "decay 0.9, BPTT at h = 16"
 SIMULATOR = True
 
 

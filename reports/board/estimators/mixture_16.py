@@ -2,7 +2,7 @@
 
 from gradlab.gradients.named import mpg
 
-NAME = "½ data + ½ model, first action at h = 16"
+NAME = "½ data + ½ model at h = 16"
 
 
 def make(task, critic):
