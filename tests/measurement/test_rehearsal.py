@@ -245,7 +245,8 @@ def test_the_gradient_of_choice_is_rehearsed_once_more_with_a_plain_step():
     task = tasks.Task("linear", system, system, starts, discount=GAMMA, horizon=3)
     options = {"horizon": 3, "starts": 32, "batch": 32, "update": Update("sgd", rate, 5)}
     critic = ExactCritic(system, W, GAMMA)
-    found = measure(task, policy_of(), critic, **options).rehearsal
+    data = {"data": Estimator(system, None, "first", Tail(0, critic, GAMMA))}  # along the truth
+    found = measure(task, policy_of(), critic, data, **options).rehearsal
     k = found.lengths.index(found.peak_of(found.chosen).updates) + 1
     first, second = found.change[found.again_cell], found.again
     assert np.isnan(second[k:]).all()
