@@ -319,8 +319,8 @@ class Train(_Configured):  # type: ignore[misc]
             standard_error(f"gradlab: note: {line}")
 
         def shown(stage: str, done: int, total: int) -> None:
-            if priced or stage != "training" or done >= total:
-                progress(stage, done, total)
+            early = stage == "training" and not priced and done < total
+            progress("timing the first updates" if early else stage, done, total)
 
         with bars() as progress:
             train(
