@@ -58,6 +58,15 @@ def pushed(parameters: Iterable[Tensor]) -> bool:
     return any(g.layout is not torch.strided or not g.is_cpu or bool(g.any()) for g in gradients)
 
 
+def by_row(values: Tensor, rows: int) -> Tensor | None:
+    """[rows, K], whichever axis the batch is: ensembles in one module give [n, B]. None: two axes
+    may be it, or none."""
+    if values.numel() == rows:
+        return values.reshape(rows, 1)
+    at = [k for k, size in enumerate(values.shape) if size == rows]
+    return values.movedim(at[0], 0).reshape(rows, -1) if len(at) == 1 else None
+
+
 @final
 class Turns:
     """Whose turn a step is of an optimiser that holds others' tensors, too.
@@ -143,8 +152,11 @@ class LastPasses:
     @property
     def _bad(self) -> list[Tensor]:
         """Where the gradient of an output is not finite, of the passes that have such."""
-        arrived = [answer.grad for _, answer in self._made if answer.grad is not None]
-        found = [~torch.isfinite(each) for each in arrived if each.ndim]
+        arrived = [
+            (by_row(y.grad, len(x[0])) if x and x[0].ndim else None, y.grad)
+            for x, y in self._made if y.grad is not None and y.grad.ndim
+        ]  # fmt: skip
+        found = [~torch.isfinite(grad if rows is None else rows) for rows, grad in arrived]
         return [each for each in found if bool(each.any())]
 
     def lost(self) -> str:

@@ -27,6 +27,24 @@ class Critic(nn.Module):
         return self.body(torch.cat([state, action], 1))
 
 
+class Batched(nn.Module):
+    """Several critics in one module, as ensembles are today.
+
+    Args:
+        axes: of the output, "nb", "bn" or "nb1", of n critics and b rows.
+    """
+
+    def __init__(self, axes: str, several: int) -> None:
+        super().__init__()
+        self.axes, self.critics = axes, nn.ModuleList(Critic() for _ in range(several))
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        found = torch.stack([each(state, action) for each in self.critics])
+        return (
+            found if self.axes == "nb1" else found[..., 0].T if self.axes == "bn" else found[..., 0]
+        )
+
+
 def actor() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Tanh())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,8 @@ from torch.distributions import Normal
 import gradlab
 from gradlab.probe import measured as prices
 from gradlab.probe import sampler
-from gradlab.probe.budget import GRACE, GUARDED
+from gradlab.probe.budget import GRACE, GUARDED, Budget
+from gradlab.probe.critics import LastPasses
 from gradlab.probe.measured import (
     CHECKED,
     FIXED,
@@ -37,12 +39,13 @@ from gradlab.probe.measured import (
 from gradlab.probe.parts import objectives
 from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.parts.formula import OwnFormula
+from gradlab.probe.parts.implied import Implied
 from gradlab.probe.policy_calls import Hook
 from gradlab.reporting import probe_page
 from gradlab.reporting.kinds import screen_of
 from gradlab.runs.probe.results import load
 from gradlab.truth.oracles import AT_MOST
-from tests.probe.actor_critics import Loop, Soft, answers, watched
+from tests.probe.actor_critics import ROWS, Batched, Loop, Soft, answers, watched
 from tests.probe.small_loops import looped, probed
 
 GAMMA, TRACE, N = 0.95, 0.9, 32
@@ -400,10 +403,10 @@ def test_a_rise_is_that_of_the_objective_itself():
     loss.backward()
     made = check.made
     assert made is not None
-    critics = [(copy.deepcopy(module), args) for module, args in made.values]
+    critics, pick = [(copy.deepcopy(m), args) for m, args in made.values], objectives._PICKS[0]
     old = objectives._action(made, loop.policy)
     assert isinstance(old, objectives.Action)
-    *weights, left = objectives._weights(made, old, critics) or (0.0, 0.0, 1.0)
+    *weights, left = objectives._weights(made, old, critics, pick) or (0.0, 0.0, 1.0)
     assert weights == [pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3)]
     assert left < 1e-5
     loop.actor_optimizer.step()
@@ -411,7 +414,58 @@ def test_a_rise_is_that_of_the_objective_itself():
     new = old.again(made.again(objectives.Twin(loop.policy).parts))
     torch.set_rng_state(state)
     fall = float((loss - loop.actor_loss(rows)).detach())
-    assert objectives._rise(critics, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
+    assert objectives._rise(critics, pick, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
+
+
+AXES = [("nb", 2), ("bn", 2), ("nb1", 2), ("nb", 5), ("nb", ROWS), ("bn", ROWS)]
+FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
+    "least": lambda values: values.min(0).values,
+    "mean": lambda values: values.mean(0),
+    "first": lambda values: values[0],
+}
+
+
+@pytest.mark.parametrize("axes, several", AXES)
+@pytest.mark.parametrize("which", FOLLOWED)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_ensemble_in_one_module_is_read_whichever_axis_is_its_batch(axes, several, which, sign):
+    """Also one of as many critics as rows; what the loss follows of them is found."""
+    loop = Soft()
+    loop.critics, loop.ALPHA = nn.ModuleList([Batched(axes, several)]), 0.02
+    check, rows = heard(loop), loop.batch()
+    action, density = loop.policy.drawn(rows["state"])
+    values = loop.critics[0](rows["state"], action)
+    values = values.T if axes == "bn" else values.reshape(several, ROWS)
+    loss = (loop.ALPHA * density[:, 0] - sign * FOLLOWED[which](values)).mean()
+    loss.backward()
+    loop.actor_optimizer.step()
+    check.after()
+    assert check._weights == pytest.approx((-sign, loop.ALPHA, 0), abs=1e-3)
+    assert list(check._rises) == [sign > 0]
+    assert check.density.answer().looks == 1
+
+
+def test_a_critic_whose_rows_are_not_known_is_not_looked_at():
+    assert objectives.outputs_by_row(nn.Flatten(0), torch.randn(4, 3)) is None
+
+
+@pytest.mark.parametrize("axes, several", [*AXES, ("nb", 10)])
+@pytest.mark.parametrize("rows", [2, 10, ROWS])
+def test_what_a_critic_has_learnt_is_the_mean_of_its_ensemble(axes, several, rows):
+    critic, (state, action) = Batched(axes, several), torch.randn(2, rows, 2)
+    expected = torch.stack([one(state, action[:, :1]) for one in critic.critics]).mean(0)[:, 0]
+    found = Implied()._value(critic, state, action[:, :1])
+    assert found is not None and torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["nb", "bn", "nb1"])
+def test_a_lost_row_of_an_ensemble_is_named(axes):
+    critic, passes = Batched(axes, 2), LastPasses(Budget(1.0, time.process_time))
+    critic.register_forward_hook(passes.hook)
+    values, goal = critic(torch.randn(9, 2), torch.randn(9, 1)), torch.zeros(9)
+    goal[5] = float("nan")
+    (values - (goal[:, None] if axes in ("bn", "nb1") else goal)).square().sum().backward()
+    assert passes.rows == 1 and "row 5 of 9" in passes.lost(), passes.lost()
 
 
 @pytest.mark.parametrize("looks, fault", [("0" * 14, True), ("0" * 13, False), ("110" * 80, False),

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
 from gradlab.probe.isolation import undisturbed
-from gradlab.probe.parts.objectives import Twin
+from gradlab.probe.parts.objectives import UNROWED, Twin, outputs_by_row
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
 
@@ -85,6 +85,9 @@ class Implied:
         if not len(rows.at) or not rows.found.reward.any():
             self._reason = "no recorded row is found in the batch, or none has a reward"
             return
+        if given["next_value"].numel() != len(given["observation"]):
+            self._reason = "next_value has not one number of each row: hand over what is added up"
+            return
         assert discount is not None
         if update < FIRST - _EARLIER:
             return
@@ -92,9 +95,13 @@ class Implied:
         with undisturbed(), torch.no_grad():
             values = [self._value(each, *(given[n][at] for n in ("observation", "action")))
                       for each in critics]  # fmt: skip
+        if any(each is None for each in values):
+            self._reason = UNROWED
+            return
         d, v = (_flat(given[name])[rows.at] for name in ("terminated", "next_value"))
         paid = rows.found.reward
-        implied = np.mean(values, axis=0) - discount * (1 - d) * v
+        implied = np.mean([_flat(each) for each in values if each is not None], axis=0)
+        implied -= discount * (1 - d) * v
         used = paid
         if "target" in given and given["target"].numel() == given["next_value"].numel():
             used = _flat(given["target"])[rows.at] - discount * (1 - d) * v
@@ -108,19 +115,18 @@ class Implied:
             self._next = update + APART
             self._verdicts = [*self._verdicts, self._share][-TIMES:]
 
-    def _value(self, critic: nn.Module, state: Tensor, action: Tensor) -> NDArray[np.float64]:
+    def _value(self, critic: nn.Module, state: Tensor, action: Tensor) -> Tensor | None:
+        """The mean of all that it gives for a row; None: which rows these are is not known."""
         if critic not in self._twins:
             self._twins[critic] = Twin(critic)
         twin = self._twins[critic].now().copy
         kind = next(twin.parameters())
         state, action = state.to(kind), action.to(kind).reshape(len(state), -1)
         try:
-            found = twin(state, action)
+            several = outputs_by_row(twin, state, action)
         except (TypeError, RuntimeError):  # of one argument
-            found = twin(torch.cat([state, action], 1))
-        several = found if isinstance(found, tuple) else (found,)
-        mean = torch.stack([x.reshape(len(state), -1).mean(1) for x in several]).mean(0)
-        return _flat(mean)
+            several = outputs_by_row(twin, torch.cat([state, action], 1))
+        return None if several is None else torch.stack([x.mean(1) for x in several]).mean(0)
 
     @property
     def _share(self) -> float:

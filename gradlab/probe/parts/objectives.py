@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT
+from gradlab.probe.critics import by_row
 from gradlab.probe.isolation import copied, undisturbed, unwrapped
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.policy_calls import limits_of, passing
@@ -42,7 +43,9 @@ FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
 FLAT, FEWEST = 0.999, 16  # share of an action's limit; rows below it that a fit needs
 _UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
 _EXACT = 0.01  # of it, below which it has none
+UNROWED = "which axis of the critic's output is the batch is not known"
 _Weights = tuple[float, float, float]  # x, y, and the share of the gradient that they leave
+_Pick = Callable[[Sequence[Tensor]], Tensor]  # Q that a loss follows, [N], of outputs [N, K]
 _CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
@@ -153,6 +156,7 @@ class ActorObjective:
         self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
         self._bare = False  # whether the loss fits without the squash's correction alone
+        self._pick = _PICKS[0]  # of several outputs, what it follows
         self._open = False  # whether it fits a Gaussian better whose small actions have no tanh
 
     def hear_policy(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -211,7 +215,11 @@ class ActorObjective:
                 return
             fresh = self._passes % REFIT == 0
             if fresh:
-                self._weights = self._weighed(made, old, critics)
+                try:
+                    self._weights = self._weighed(made, old, critics)
+                except _UnknownRows:
+                    self._reason = UNROWED
+                    return
             self._passes += 1
             old = _opened(made, old) if self._open else old
             weights = self._weights
@@ -230,7 +238,7 @@ class ActorObjective:
             wrong = weights[0] > 0 or weights[1] < 0  # lowered, whatever one step makes of it
             if wrong:
                 self._looks += 1
-                self._count(False, fresh and weights[2] < _EXACT)
+                self._count(False, fresh and old.noise is not None and weights[2] < _EXACT)
             if wrong or self._bare or not weights[0]:
                 return
             parts = self._fresh(self.policy).parts
@@ -238,7 +246,7 @@ class ActorObjective:
             if self._looks == 0 and not torch.equal(old.again(made.again(parts)).value, new.value):
                 self._reason = "the policy draws its noise inside of its forward pass"
                 return
-            rise = _rise(critics, old, new, abs(weights[1] / weights[0]))
+            rise = _rise(critics, self._pick, old, new, abs(weights[1] / weights[0]))
         if torch.equal(old.value, new.value):
             self._reason = "its steps leave the actor's actions as they were"
             return
@@ -255,21 +263,38 @@ class ActorObjective:
         """With the density of the squashed Gaussian; where only the one before the squash fits, the
         loop has left its correction out. Small actions look squashed where nothing squashes them:
         what leaves less of the gradient is right."""
-        self._bare = self._open = False
-        if old.noise is None:
-            return _slope(made, old, critics), 0.0, 1.0
-        found = _weights(made, old, critics)
-        bare = None if found is not None else _weights(made, old, critics, corrected=False)
-        fit = found or bare
-        if old.squash.half is not None and fit is not None and fit[2] > _EXACT:
-            free = _weights(made, _opened(made, old), critics)
-            if free is not None and free[2] < fit[2]:
-                self._open = True
-                return free
-        if old.squash.half is not None:
-            self.density.take(found, bare)
-        self._bare = found is None and bare is not None
+        several = sum(x.shape[1] for x in _outputs(critics, old.value)) > 1
+        order = dict.fromkeys((self._pick, *_PICKS)) if several else (_PICKS[0],)
+        best: tuple[_Weights, _Pick, bool, bool] | None = None
+        for pick in order:
+            found = self._fitted(made, old, critics, pick)
+            if found is not None and (best is None or found[0][2] < best[0][2]):
+                best = found[0], pick, *found[1:]
+            if best is not None and best[0][2] < _EXACT and not best[2]:
+                break
+        if best is None:
+            self._bare = self._open = False
+            return None if old.noise is not None else (-1.0, 0.0, 1.0)
+        fit, self._pick, self._bare, self._open = best
+        if old.squash.half is not None and old.noise is not None and not self._open:
+            self.density.take(fit, self._bare)
         return fit
+
+    @staticmethod
+    def _fitted(
+        made: Pass, old: Action, critics: _Critics, pick: _Pick
+    ) -> tuple[_Weights, bool, bool] | None:
+        """A fit, whether it is that without the correction, and that without a squash."""
+        if old.noise is None:
+            found = _slope(made, old, critics, pick)
+            return None if found is None else (found, False, False)
+        found = _weights(made, old, critics, pick)
+        fit = found or _weights(made, old, critics, pick, corrected=False)
+        if old.squash.half is not None and fit is not None and fit[2] > _EXACT:
+            free = _weights(made, _opened(made, old), critics, pick)
+            if free is not None and free[2] < fit[2]:
+                return free, False, True
+        return None if fit is None else (fit, found is None, False)
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
@@ -306,11 +331,11 @@ class _Density:
         self._fits = self._bare = 0
         self.remedy = ""  # where the action's scale may be what is not known
 
-    def take(self, found: _Weights | None, bare: _Weights | None) -> None:
-        """Weights of one loss with the correction, and without."""
-        if any(each is not None and each[1] != 0 for each in (found, bare)):
+    def take(self, fit: _Weights, bare: bool) -> None:
+        """Weights of one loss, and whether they fit without the correction alone."""
+        if fit[1] != 0:
             self._fits += 1
-            self._bare += found is None
+            self._bare += bare
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._fits:
@@ -328,28 +353,63 @@ class _Density:
         )  # fmt: skip
 
 
-def _value(critics: _Critics, action: Tensor, repeats: int = 1) -> Tensor:
-    """min_k Q_k(s, a) at the critics' own states, [N], repeated beside each other."""
+def outputs_by_row(module: nn.Module, *args: Tensor) -> list[Tensor] | None:
+    """Of a critic, [B, K] each; of two axes as long as the batch, it is the one that follows it
+    where that is given twice. None: none does."""
+    rows = len(args[-1])
+    found = [by_row(x, rows) for x in _several(module(*args))]
+    if any(x is None for x in found):
+        twice = _several(module(*(torch.cat([x, x]) for x in args)))
+        found = [None if (y := by_row(x, 2 * rows)) is None else y[:rows] for x in twice]
+    known = [x for x in found if x is not None]
+    return known if len(known) == len(found) else None
+
+
+def _outputs(critics: _Critics, action: Tensor, repeats: int = 1) -> list[Tensor]:
+    """Q_k(s, a) at the critics' own states, [N, K] each, repeated beside each other."""
     values = []
     for module, args in critics:
         *head, last = (torch.cat([x[:_ROWS]] * repeats) for x in args)
         width = last.shape[-1] - action.shape[-1]
         last = torch.cat([last[..., :width], action], -1) if width else action
-        values += [x.reshape(len(last), -1).mean(1) for x in _several(module(*head, last))]
-    return torch.stack(values).min(0).values
+        found = outputs_by_row(module, *head, last)
+        if found is None:
+            raise _UnknownRows
+        values += found
+    return values
 
 
-def _rise(critics: _Critics, old: Action, new: Action, alpha: float) -> float:
+class _UnknownRows(Exception):
+    """Which number of a critic is of which row."""
+
+
+def _least_mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([x.mean(1) for x in values]).min(0).values
+
+
+# What of all outputs a loss may follow, in the order in which they are tried.
+_PICKS: tuple[_Pick, ...] = (
+    _least_mean,  # of modules; of quantiles
+    lambda values: torch.cat([*values], 1).min(1).values,
+    lambda values: torch.cat([*values], 1).mean(1),
+    lambda values: values[0][:, 0],
+)
+
+
+def _rise(critics: _Critics, pick: _Pick, old: Action, new: Action, alpha: float) -> float:
     """Δ E[Q − α log π]"""
     with torch.no_grad():
-        before, after = _value(critics, torch.cat([old.value, new.value]), 2).chunk(2)
+        outputs = _outputs(critics, torch.cat([old.value, new.value]), 2)
+        before, after = pick(outputs).chunk(2)
         rise = float((after - before).mean())
     if old.log_density is None or new.log_density is None:
         return rise
     return rise - alpha * float(new.log_density - old.log_density)
 
 
-def _weights(made: Pass, old: Action, critics: _Critics, corrected: bool = True) -> _Weights | None:
+def _weights(
+    made: Pass, old: Action, critics: _Critics, pick: _Pick, corrected: bool = True
+) -> _Weights | None:
     """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
     each is 0 where it cannot be seen; None: no fit.
 
@@ -369,7 +429,7 @@ def _weights(made: Pass, old: Action, critics: _Critics, corrected: bool = True)
     arrived = torch.cat([made.arrived[k][:_ROWS][seen] for k in (0, 1)]).double().cpu()
     parts = []
     density = action.log_density if corrected else -log_std.sum(-1).mean()
-    for each in (_value(critics, action.value).mean(), density):
+    for each in (pick(_outputs(critics, action.value)).mean(), density):
         found = torch.autograd.grad(
             each, (mean, log_std), retain_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -386,19 +446,20 @@ def _weights(made: Pass, old: Action, critics: _Critics, corrected: bool = True)
     return x, y, left / size
 
 
-def _slope(made: Pass, old: Action, critics: _Critics) -> float:
-    """x of the loss x Q of a deterministic policy, by the gradient that it has sent to the actions;
-    −1 where that cannot be seen, or the loss has other terms."""
+def _slope(made: Pass, old: Action, critics: _Critics, pick: _Pick) -> _Weights | None:
+    """The same of the loss x Q of a deterministic policy, by the gradient that it has sent to the
+    actions; None where that cannot be seen, or the loss has other terms."""
     if 0 not in made.arrived:
-        return -1.0
+        return None
     output = made.outputs[0][:_ROWS].detach().clone().requires_grad_()
-    value = _value(critics, _squashed(output, old.squash)).mean()
+    value = pick(_outputs(critics, _squashed(output, old.squash))).mean()
     (own,) = torch.autograd.grad(value, output)
     own, arrived = own.double().reshape(-1), made.arrived[0][:_ROWS].double().reshape(-1)
     size = float(own @ own)
-    x = float(own @ arrived) / size if size > 0 else -1.0
-    fits = float((arrived - x * own).norm()) < _UNEXPLAINED * float(arrived.norm())
-    return x if fits and x else -1.0
+    x = float(own @ arrived) / size if size > 0 else 0.0
+    left = float((arrived - x * own).norm())
+    whole = float(arrived.norm())
+    return (x, 0.0, left / whole) if x and left < _UNEXPLAINED * whole else None
 
 
 @dataclass(frozen=True)
