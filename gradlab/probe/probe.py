@@ -387,6 +387,7 @@ class Probe:
         self.off, self._parts.on, self.alarm_log.sink = True, False, NoSink()
 
     def _enter(self) -> Finder | None:
+        self._parts.mark()
         mode = self._updates.enter()
         if mode is not None:
             mode.__enter__()  # type: ignore[no-untyped-call]

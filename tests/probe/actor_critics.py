@@ -127,13 +127,15 @@ class Loop:
     ) -> None:  # fmt: skip
         """Two steps of the critic to one of the actor; `each` hears of every batch."""
         for step in range(updates):
+            if self.fault == "critic's gradients in the policy":
+                self.actor_optimizer.zero_grad()
             for _ in range(2):
                 rows = self.batch()
                 goal, value = self.target_values(rows)
                 if each is not None:
                     each(rows, goal, value)
                 self.fit_critic(rows, goal)
-            if self.fault != "gradients add up":
+            if self.fault not in ("gradients add up", "critic's gradients in the policy"):
                 self.actor_optimizer.zero_grad()
             loss = self.actor_loss(rows)
             if probe is None:
@@ -207,7 +209,7 @@ class Soft(Loop):
         self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), rate)
 
     def target_values(self, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.fault.startswith("critic's gradients")):
             action, density = self.policy.drawn(rows["next"])
             values = [target(rows["next"], action) for target in self.targets]
             value = torch.stack(values).min(0).values - self.ALPHA * density

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.nn.modules import module
 
 import gradlab
 from gradlab.data.noise import child
-from gradlab.probe.alarms.evidence import CAUSES, IMPLIED
+from gradlab.probe.alarms.evidence import CAUSES, IMPLIED, UNCLEARED
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.probe.parts.moves import Cleared
 from gradlab.runs.probe.schema import ESTIMATORS
@@ -365,6 +366,44 @@ def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same():
     found = check.answer()
     assert (found.state, found.value, found.looks) == ("sound", 0.0, 11)
     assert not policy.weight._backward_hooks and not policy.bias._backward_hooks
+
+
+@pytest.mark.parametrize("fault, marked, state", [
+    ("critic's gradients in the policy", True, "fault"),
+    ("critic's gradients in the policy", False, "open"),
+    ("critic's gradients are cleared", True, "sound"), ("", False, "sound"),
+])  # fmt: skip
+def test_what_the_critics_loss_leaves_in_the_policy_is_told(fault, marked, state):
+    loop, rows = Soft(fault), []
+    probe = watched(loop, log=rows.append)
+    marks = probe if marked else lambda step: nullcontext()
+    loop.run(marks, 125)
+    probe.close()
+    found = answers(rows)["gradients are cleared between steps"]
+    assert found["state"] == state, found
+    told = [each.message for each in probe.alarms if each.kind == UNCLEARED]
+    assert bool(told) == (state == "fault") and all("critic's loss" in each for each in told)
+
+
+def test_a_trunk_that_two_losses_share_and_an_actor_that_adds_up_are_no_leak():
+    """Gradients of the critic's in the trunk, and of a first half of the actor's, are intended."""
+    policy = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 9))
+    for shared in (True, False):
+        check, critic = Cleared("policy", [*policy.parameters()]), torch.nn.Linear(8, 1)
+        for _ in range(12):
+            check.begin()
+            policy.zero_grad()
+            state = torch.randn(5, 3)
+            if shared:
+                critic(policy[0](state)).square().sum().backward()
+            else:
+                check.mark()
+                policy(state).square().sum().backward()
+            check.part()
+            check.mark()
+            policy(torch.randn(5, 3)).square().sum().backward()
+            check.look()
+        assert check.answer().state == "sound", shared
 
 
 @pytest.mark.parametrize(("cleared", "state"), [(False, "fault"), (True, "sound")])

@@ -365,7 +365,8 @@ class Cleared:
 
     Of its smallest tensor with a direction, g before the step against what backward passes sent
     since then, Σ, and against the g₀ that was left there: in a critic by the actor's backward pass
-    too. A clip changes no direction.
+    too. A clip changes no direction. What the policy was sent before a step of the critic, and the
+    actor's marked pass after it, is the critic's loss's: of its last tensor, which no trunk is.
     """
 
     def __init__(self, whose: str = POLICY, parameters: Sequence[Tensor] = ()) -> None:
@@ -376,11 +377,13 @@ class Cleared:
         self._handle: Any = None
         self._left: Any = 0.0
         self._sent: Any = None  # no backward pass yet
-        self._looks = self._added = self._windows = 0
+        self._before: Any = None  # of it, up to the critic's newest step before a marked pass
+        self._marked = False
+        self._looks = self._added = self._mixed = self._maybe = self._windows = 0
 
-    @staticmethod
-    def _with_direction(parameters: Sequence[Tensor]) -> list[Tensor]:
-        return sorted((p for p in parameters if p.numel() >= _DIRECTION), key=torch.numel)
+    def _with_direction(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        known = [p for p in parameters if p.numel() >= _DIRECTION]
+        return known[::-1] if self._whose == POLICY else sorted(known, key=torch.numel)
 
     def begin(self, parameters: Sequence[Tensor] = ()) -> None:
         """The actor has stepped: one in ten windows is looked at where enough were cleared.
@@ -400,7 +403,8 @@ class Cleared:
         if self._tensor.requires_grad:  # else frozen for now
             left = self._tensor.grad
             self._left = 0.0 if left is None else _numbers(left)
-            self._sent = None
+            self._sent = self._before = None
+            self._marked = False
             self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
 
     def is_of(self, optimizer: Any) -> bool:
@@ -415,6 +419,15 @@ class Cleared:
             self._tensor, self._known = None, []
             warn(f"does not check any more whether {self.name}", error)
 
+    def mark(self) -> None:
+        """The actor's backward pass is about to begin."""
+        self._marked = True
+
+    def part(self) -> None:
+        """The critic has stepped."""
+        if not self._marked:
+            self._before = self._sent
+
     def look(self) -> None:
         """The network is about to step."""
         was = self._handle is not None
@@ -424,9 +437,15 @@ class Cleared:
         found = _numbers(self._tensor.grad)
         if not (np.any(self._sent) or np.any(self._left)):
             return
-        added = not _along(found, self._sent)
+        own = self._sent if self._before is None else self._sent - self._before
+        if not np.any(own):
+            own = self._sent
+        mixed = not _along(found, own)
+        added = mixed and not _along(found, self._sent)
         if not added or _along(found, self._left + self._sent):
             self._looks, self._added = self._looks + 1, self._added + added
+            self._mixed += mixed and not added and self._marked
+            self._maybe += mixed and not added and not self._marked
 
     def end(self) -> None:
         """Hold no hook."""
@@ -444,6 +463,20 @@ class Cleared:
             return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         proof = f"what was left was added to in {self._added} of {self._looks} looks"
         numbers = self._added / self._looks, 0.5, self._looks
+        if self._mixed or self._maybe:
+            times = f"{self._mixed + self._maybe} of {self._looks} looks"
+            share = (self._mixed + self._maybe) / self._looks, 0.5, self._looks
+            proof = f"what was sent before the critic's step was added to in {times}"
+            if 2 * self._mixed > self._looks:
+                return CheckAnswer(
+                    "fault", proof, *share, UNCLEARED,
+                    "the policy steps along gradients that the critic's loss sent to it, too: are "
+                    "its targets made under no_grad, and is zero_grad() called right before the "
+                    "actor's backward pass?",
+                )  # fmt: skip
+            if 2 * (self._mixed + self._maybe) > self._looks:
+                marked = "; mark the actor's own backward pass alone to have it judged"
+                return CheckAnswer("open", proof + marked, *share)
         if 2 * self._added <= self._looks:
             return CheckAnswer("sound", proof, *numbers)
         return CheckAnswer(

@@ -316,10 +316,17 @@ class Parts:
                 self._before = optimizer, self._sampled()
             self._ask(self.formula, self.formula.before, optimizer)
 
+    def mark(self) -> None:
+        """A marked pass is about to begin."""
+        if self._open is not None:
+            self.cleared.mark()
+
     def _see_after(self, optimizer: Any) -> None:
         if self._open is not None:
             self._ask(self.formula, self.formula.after, optimizer)
             self._tell(self.formula)
+            if optimizer is not self.networks.actor and self._of_critic(optimizer):
+                self.cleared.part()
         self.networks.meet(optimizer)
         self.trained.see(optimizer)
         if self._open is not None and self._ring is not None and not self._handed:
@@ -410,6 +417,11 @@ class Parts:
         if self._count >= self._file:
             self._file = self._count - self._count % _ROW + _ROW
             self.file()
+
+    def _of_critic(self, optimizer: Any) -> bool:
+        known = self.networks.online.get(CRITIC)
+        mine = set() if known is None else {*map(id, known.parameters)}
+        return any(id(p) in mine for p in held(optimizer))
 
     def _look_at_critic(self) -> None:
         """What was stepped since the actor's last step: a critic that adds up passes of several
