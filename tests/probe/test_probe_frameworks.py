@@ -23,6 +23,7 @@ from torch.distributions import Normal
 import gradlab
 from gradlab.probe import measured as prices
 from gradlab.probe import sampler
+from gradlab.probe.alarms.evidence import UNFOLLOWED
 from gradlab.probe.budget import GRACE, GUARDED, Budget
 from gradlab.probe.critics import LastPasses
 from gradlab.probe.measured import (
@@ -443,6 +444,58 @@ def test_an_ensemble_in_one_module_is_read_whichever_axis_is_its_batch(axes, sev
     assert check._weights == pytest.approx((-sign, loop.ALPHA, 0), abs=1e-3)
     assert list(check._rises) == [sign > 0]
     assert check.density.answer().looks == 1
+
+
+RAISED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "the policy's": lambda own, rows: own,
+    "the replay's": lambda own, rows: rows,
+    "detached": lambda own, rows: own.detach(),
+}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("entropic", [False, True])
+@pytest.mark.parametrize("actions", RAISED)
+@pytest.mark.parametrize("rows", ["mean", "least", "weighted"])
+def test_a_loss_that_does_not_follow_the_critic_is_told(whole, entropic, actions, rows):
+    """Weights of rows, as of regressions to actions of the replay, may send anything."""
+    loop = Soft()
+    if whole:
+        loop.critics = nn.ModuleList([Batched("nb", 2)])
+    check = heard(loop)
+    for _ in range(objectives._FEWEST):
+        drawn, batch = loop.policy.drawn(loop.batch()["state"]), loop.batch()
+        state, action = batch["state"], RAISED[actions](drawn[0], batch["action"])
+        values = torch.cat([critic(state, action).reshape(-1, ROWS) for critic in loop.critics])
+        weights = torch.rand(ROWS) if rows == "weighted" else torch.ones(ROWS)
+        raised = values.min() if rows == "least" else (weights * values.min(0).values).mean()
+        (0.2 * entropic * drawn[1].mean() - raised).backward()
+        loop.actor_optimizer.step()
+        check.after()
+        loop.actor_optimizer.zero_grad()
+    found, own = check.answer(), actions == "the policy's"
+    wrong = rows == "least" if own else rows == "mean"
+    assert (found.kind == UNFOLLOWED) == wrong
+    words = "in one row of the batch alone" if own else "other actions than the policy's"
+    assert not wrong or words in found.message
+
+
+@pytest.mark.parametrize("kind", [Loop, Soft])
+def test_a_critics_loss_before_its_step_is_none_of_the_actors(kind):
+    """Also where both losses are sent back before both steps."""
+    loop = kind()
+    check = heard(loop)
+    for _ in range(objectives._FEWEST):
+        rows = loop.batch()
+        loss = loop.actor_loss(rows)
+        goal, _ = loop.target_values(rows)
+        values = [critic(rows["state"], rows["action"]) for critic in loop.critics]
+        (sum((goal - value).square().mean() for value in values) + 0.0).backward()
+        loss.backward()
+        loop.actor_optimizer.step()
+        check.after()
+        loop.actor_optimizer.zero_grad()
+    assert check.answer().kind != UNFOLLOWED
 
 
 def test_a_critic_whose_rows_are_not_known_is_not_looked_at():

@@ -31,13 +31,14 @@ DESCENT = "actor's steps lower their objective"
 DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
+UNFOLLOWED = "actor does not follow its critic"
 DENSITY = "wrong density"
 IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
     REPLACED, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
     RESTING, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
-    "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
+    UNFOLLOWED, "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
 # Kinds of several checks, or optimisers, whose faults differ.
 _OF_SEVERAL = (STORED, ADVANTAGE, UNCLEARED, BELOW)

@@ -26,7 +26,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.evidence import DENSITY, DESCENT
+from gradlab.probe.alarms.evidence import DENSITY, DESCENT, UNFOLLOWED
 from gradlab.probe.critics import by_row
 from gradlab.probe.isolation import copied, undisturbed, unwrapped
 from gradlab.probe.parts.recorder import CheckAnswer, off
@@ -51,6 +51,17 @@ _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
 )
+_NOT_CALLED = "no critic that was handed over is called at the policy's actions with a gradient"
+_ASIDE = (
+    "the actor's loss raises the critic's value of other actions than the policy's, which sends "
+    "it nothing: is Q evaluated at the policy's action, without detach?"
+)
+_OF_ONE = (
+    "the actor's loss follows the critic in one row of the batch alone: is the least value taken "
+    "over the rows, too, or one row picked?"
+)
+_FEWEST = 10  # looks, of which more than half must be at fault
+_UNIFORM = 1e-3  # of dL/dQ: what rows of a mean differ by
 _SCALED = (
     "; where the loop scales actions to the environment's limits by itself, env = "
     "probe.record(env) lets it be looked at"
@@ -111,6 +122,27 @@ class Pass:
         return tuple(made[x.data_ptr()] for x in self.outputs)
 
 
+@dataclass
+class _Heard:
+    """A critic's call with gradients since the last step of any optimiser.
+
+    Attributes:
+        own: at what has a gradient, as the policy's actions have.
+        arrived: gradients of the loss in its outputs, by their places.
+    """
+
+    module: nn.Module
+    args: tuple[Tensor, ...]
+    own: bool
+    arrived: dict[int, Tensor] = field(default_factory=dict)
+
+    def by_row(self) -> Tensor | None:
+        """dL/dQ, [B], the sum of all outputs; None: no loss sent one, or rows are not known."""
+        rows = [by_row(each, len(self.args[-1])) for each in self.arrived.values()]
+        known = [x.sum(1) for x in rows if x is not None]
+        return torch.stack(known).sum(0) if known and len(known) == len(rows) else None
+
+
 _Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
 
 
@@ -155,6 +187,8 @@ class ActorObjective:
         self._weights: _Weights | None = (-1.0, 0.0, 1.0)
         self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
+        self._heard: list[_Heard] = []
+        self._rows: deque[str] = deque(maxlen=LOOKS)  # what is wrong with dL/dQ in a look
         self._bare = False  # whether the loss fits without the squash's correction alone
         self._pick = _PICKS[0]  # of several outputs, what it follows
         self._open = False  # whether it fits a Gaussian better whose small actions have no tanh
@@ -180,7 +214,15 @@ class ActorObjective:
 
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic has; at the policy's actions where an argument has a gradient of its own."""
-        known = self.on and args and all(isinstance(x, Tensor) for x in (*args, *_several(output)))
+        outputs = _several(output)
+        known = self.on and args and all(isinstance(x, Tensor) for x in (*args, *outputs))
+        known = known and not passing(outputs[0])
+        if known and outputs[0].requires_grad:
+            inner = set(module.modules()) - {module}
+            call = _Heard(module, _alone(args), any(x.requires_grad for x in args))
+            self._heard = [*(x for x in self._heard if x.module not in inner), call]
+            for k, each in enumerate(outputs):
+                each.register_hook(_keeper(call.arrived, k))
         if known and not self.fitted and not any(x.requires_grad for x in args):
             self.fitted = args
         if known and self.made is not None and args[-1].requires_grad:
@@ -191,6 +233,8 @@ class ActorObjective:
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
         made, self.made = self.made, None
+        if made is not None:
+            self._see_rows(made)
         if made is None or not made.values:
             return
         if any(isinstance(each, _CHANGING) and each.training for each in self.policy.modules()):
@@ -253,6 +297,33 @@ class ActorObjective:
         self._looks += 1
         self._count(rise > 0)
 
+    def part(self) -> None:
+        """Another optimiser has stepped: what critics were called for is over."""
+        self._heard = []
+
+    def _see_rows(self, made: Pass) -> None:
+        """Where the loss has Q: a mean over rows sends all of them the same, to raise it."""
+        heard, self._heard = self._heard, []
+        own = [g for x in heard if x.own and (g := x.by_row()) is not None]
+        state, actions = made.calls[0].args[0], made.outputs[0].shape[-1]
+        wide = state.shape[-1] + actions
+        others = [
+            g for x in heard
+            if not x.own and (g := x.by_row()) is not None
+            and (len(x.args) > 1 or x.args[0].shape[-1] == wide)
+            and x.args[-1].shape[-1] in (actions, wide)
+        ]  # fmt: skip
+        sent = own or others
+        if not sent or any(len(g) != len(sent[0]) or len(g) < FEWEST for g in sent):
+            return
+        total = torch.stack(sent).sum(0)
+        same = float(total.max() - total.min()) <= _UNIFORM * float(total.abs().max())
+        self._rows.append(
+            _OF_ONE if own and int((total != 0).sum()) == 1
+            else _ASIDE if not own and same and float(total.max()) < 0
+            else ""
+        )  # fmt: skip
+
     def _count(self, rose: bool, exact: bool = False) -> None:
         self._rises.append(rose)
         fell = _FITTED if exact else log((1 - WRONG) / (1 - SOUND))
@@ -296,9 +367,15 @@ class ActorObjective:
                 return free, False, True
         return None if fit is None else (fit, found is None, False)
 
-    def answer(self, *_: object) -> CheckAnswer:
+    def answer(self, networks: Any = None) -> CheckAnswer:
+        most = max(set(self._rows), key=self._rows.count, default="")
+        times, of = self._rows.count(most), len(self._rows)
+        if most and of >= _FEWEST and 2 * times > of:
+            proof = f"dL/dQ by row says so in {times} of {of} looks (fault: half)"
+            return CheckAnswer("fault", proof, times / of, 0.5, of, UNFOLLOWED, most)
         if not self._looks:
-            return off(self._reason)
+            declared = self._reason is _NO_CALL and networks is not None and networks.declared
+            return off(_NOT_CALLED if declared and networks.critics else self._reason)
         looks, rose = len(self._rises), sum(self._rises)
         share = rose / looks
         proof = f"Q − α log π rose in {rose} of {looks} of its steps (fault: under {LEAST:.0%})"

@@ -327,6 +327,7 @@ class Parts:
             self._tell(self.formula)
             if optimizer is not self.networks.actor and self._of_critic(optimizer):
                 self.cleared.part()
+                self.objective.part()
         self.networks.meet(optimizer)
         self.trained.see(optimizer)
         if self._open is not None and self._ring is not None and not self._handed:
@@ -342,6 +343,7 @@ class Parts:
             if self._ring is not None:
                 self._see_scale(self._ring.width)
             self._ask(self.objective, self.objective.after)
+            self._tell(self.objective)
         if self._open is not None and self._before is not None:
             with self._paying():
                 self._open.append(self._step(optimizer))
