@@ -207,7 +207,7 @@ def test_a_derivative_that_is_zero_has_the_size_that_would_be_seen(offset, decid
 def test_under_a_policy_its_states_are_examined_and_its_actions_chained(monkeypatch, given):
     policy = torch.nn.Linear(2, 1).double().requires_grad_(False)
     system = from_function(swing, 2, 1)
-    seen, _ = visited(law(system, None, policy, None, 0), 64)
+    seen, _, _ = visited(law(system, None, policy, None, 0), 64)
     paths, tangents = [seen.points.z], Chain.tangents
 
     def spied(chain, derivative, directions, path):
@@ -226,3 +226,60 @@ def test_what_both_ways_have_not_finite_is_said_once():
     said = [each for each in certificate.findings if each.kind == "not finite"]
     assert len(said) == 1 and said[0].source == "both"
     assert "; at row " in said[0].sentence and "clamp" in said[0].sentence
+
+
+def reactor(fault):
+    """A stirred tank: from states that are no tank's its temperature runs off, to 10⁶ and more."""
+
+    def with_slope(value, x, slope):
+        return value.detach() + slope.detach() * (x - x.detach())
+
+    def step(s, a):
+        c, T, j = s.unbind(1)
+        rate = torch.exp(T / (1 + T / 20))
+        if fault == "rate":
+            rate = with_slope(rate, T, rate / (1 + T / 20))  # the square forgotten
+        soft = torch.nn.functional.softplus(4 * (T - 4)) / 4
+        if fault == "reward":
+            soft = with_slope(soft, T, torch.sigmoid(T - 4))  # the 4 inside lost
+        heat = 0.072 * (1 - c) * rate
+        after = [
+            c + 0.1 * (heat - c), T + 0.1 * (8 * heat - T - 0.3 * (T - j)),
+            j + 0.1 * (2 * torch.tanh(a[:, 0]) - j + 0.5 * (T - j)),
+        ]  # fmt: skip
+        return torch.stack(after, 1), -((c - 0.5) ** 2) - 0.02 * (T - 2.5) ** 2 - 0.05 * soft**2
+
+    return from_function(step, 3, 1)
+
+
+@pytest.mark.parametrize(("fault", "named"), [("", set()), ("rate", {"A"}), ("reward", {"r_s"})])
+def test_a_fault_at_usual_states_is_found_beside_rollouts_that_run_off(fault, named):
+    certificate = gradlab.certify(reactor(fault))
+    assert blocks(certificate) == named and certificate.shown == (not named)
+    assert 0 < certificate.facts["ran off"] < 16 and certificate.facts["rollouts"] == 64
+    low, high = certificate.facts["drawn states"]
+    assert -60 < low < -4 and 4 < high < 60
+    said = f"The states, from {low:.2g} to {high:.2g}, were drawn without a law of starts: certify "
+    assert certificate.headline.endswith(f"{said}a Task to examine its own.")
+
+
+@pytest.mark.parametrize(
+    ("after", "off", "reach"),
+    [
+        (lambda s, a: 1.5 * s + a, True, 30),
+        (lambda s, a: s + 0.1 * s.sign() + a, False, 4),  # a drift, and no more
+        (lambda s, a: s + 0.1 * (300 - s) + a, False, 200),  # to rest far away
+    ],
+)
+def test_where_many_rollouts_run_off_nothing_is_called_sound(after, off, reach):
+    system = from_function(lambda s, a: (after(s, a), -s.square().sum(1)), 2, 2)
+    certificate = gradlab.certify(system, samples=1024)
+    ran_off = certificate.facts["ran off"]
+    assert certificate.passed and certificate.shown != off and (ran_off > 16) == off
+    assert (f"with care: {ran_off} of 64 rollouts ran off" in certificate.headline) == off
+    assert reach < certificate.facts["drawn states"][1] < (100 if off else 400)
+
+
+def test_a_task_says_nothing_of_drawn_states():
+    certificate = gradlab.certify(gradlab.tasks.double_integrator(), samples=64)
+    assert "drawn" not in certificate.headline and "ran off" not in certificate.facts

@@ -1,6 +1,7 @@
 """J against D, entry by entry: which are wrong, in which block, where.
 
-    off     |J − D| − 5 error(D)  >  tolerance · max(|D|, root mean square of the entry)
+    off     |J − D| − 5 error(D)  >  tolerance · max(|D|, root mean square of the entry, or its
+                                                   90% quantile where that is smaller)
 
 A state is off where an entry is; a block is wrong in a stratum where a hundredth of the states that
 can be judged there are off, three at least, and stay off where the state is moved a little: a
@@ -27,6 +28,7 @@ from gradlab.wording import below, listed
 
 SAFETY = 5.0  # errors of D, that a difference is allowed
 _SHARE, _FEW = 0.01, 3  # of the judged states, and at least so many: fewer may be unseen kinks
+_MOST = 0.9  # of the states: a few that ran off do not make an entry large
 _NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
 _NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
 _ROUNDED = 300.0  # times ε^{2/3}, spreads of the output by one of the input: rounding over h
@@ -90,8 +92,10 @@ def compared(
     certain = torch.isfinite(D) & torch.isfinite(error) & ~found.kink[:, None, :]
     lost = ~finite & torch.isfinite(found.y)[:, :, None]
     if usual is None:  # root mean square over the states, at least what counts in the entry's row
-        known = torch.where(certain, D, 0.0).nan_to_num()
-        rms = units.scaled((known.square().sum(0) / certain.sum(0).clamp_min(1)).sqrt())
+        known = torch.where(certain, D.abs(), torch.nan)
+        rms = known.square().nanmean(0).sqrt().nan_to_num()
+        most = known.nanquantile(_MOST, dim=0).nan_to_num()
+        rms = units.scaled(torch.where(most > 0, torch.minimum(rms, most), rms))
         least = (_NEGLIGIBLE * rms.amax(1, keepdim=True)).clamp_min(_NOTHING)
         usual = torch.maximum(rms, least) * units.y[:, None] / units.z
     size = torch.maximum(D.abs().nan_to_num(), usual)

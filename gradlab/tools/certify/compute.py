@@ -107,6 +107,7 @@ def _found(
 
 _FEWEST = 16  # samples
 _SHARES = {"random": 0.2, "limits": 0.12, "kinks": 0.18}
+_OUTLYING = 1e4  # interquartile ranges
 _HORIZON, _LONGEST = 16, 25  # steps of a chain: without a task, and at most by default
 _DISCOUNT = 0.99  # without a task
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
@@ -161,9 +162,11 @@ def certify(
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
     try:
+        taken, loss, off = _samples(about, drawn, samples)
         result = examined(
             about,
-            *_samples(about, drawn, samples),
+            taken,
+            loss,
             drawn,
             tolerance,
             discount,
@@ -184,6 +187,11 @@ def certify(
         "command": f"gradlab.certify(system, {given})", "seed": seed, "starts": _starts(about),
         "versions": {name: environment[name] for name in _VERSIONS},
     }  # fmt: skip
+    if off is not None:
+        ranges = result.facts["ranges"][: about.system.state_dim]
+        lowest = min(each["lowest"] for each in ranges)
+        highest = max(each["highest"] for each in ranges)
+        made |= {"rollouts": len(drawn.starts), "ran off": off, "drawn states": [lowest, highest]}
     return replace(result, facts={**result.facts, **made})
 
 
@@ -201,17 +209,19 @@ def _starts(about: CertifiedSubject) -> str:
     )
 
 
-def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
-    """The given points alone, or pooled with drawn ones."""
+def _samples(
+    about: CertifiedSubject, drawn: Law, n: int
+) -> tuple[Samples, NonFiniteStep | None, int | None]:
+    """The given points alone, or pooled with drawn ones; and what `visited` says of rollouts."""
     if about.states is not None and about.actions is not None:
         z = torch.cat([about.states, about.actions], 1)
-        return labelled(about.system, z, "given", drawn.seed, about.noise), None
+        return labelled(about.system, z, "given", drawn.seed, about.noise), None, None
     given: list[Samples] = []
     if about.states is not None:
         a = drawn.action_size * drawn.draw("given", len(about.states), about.system.action_dim)
         z = torch.cat([about.states, a], 1)
         given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
-    seen, loss = visited(drawn, n)
+    seen, loss, off = visited(drawn, n)
     stepped(about.system, seen.points.at(slice(0, FEW)))  # refuses NaN before more are made
     ways = {"random": shifted, "limits": limits, "kinks": _pushed}
     more = [way(drawn, seen, max(int(_SHARES[name] * n), 1)) for name, way in ways.items()]
@@ -221,7 +231,16 @@ def _samples(about: CertifiedSubject, drawn: Law, n: int) -> tuple[Samples, NonF
             if len(part):
                 outputs(about.system, part.points)
                 kept.append(part)
-    return pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept]), loss
+    taken = pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept])
+    return taken if off is None else _without_outliers(about.system, taken), loss, off
+
+
+def _without_outliers(system: System, taken: Samples) -> Samples:
+    """Without points of outputs far beyond the others', whose rounding would hide wrong entries."""
+    y = outputs(system, taken.points)
+    low, middle, high = y.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
+    far = ((y - middle).abs() > _OUTLYING * (high - low)) & (high > low) & torch.isfinite(y)
+    return taken.at((~far.any(1)).nonzero().flatten())
 
 
 _BLOCK = "B"  # ∂s′/∂a, which is ∂y/∂x

@@ -19,6 +19,7 @@ from gradlab.errors import InputError, imported
 from gradlab.verdicts.screen import unsaid
 from gradlab.wording import below, listed
 
+_MANY = 0.25  # of the rollouts, which ran off
 FINITE = 0.2  # of the directions, least share whose derivative along a chain is finite
 BLOCKS = ("A", "B", "r_s", "r_a")
 SYMBOLS = {
@@ -143,7 +144,18 @@ class Certification:
 
     @property
     def headline(self) -> str:
-        """The verdict in one sentence."""
+        """The verdict, and which states show it where no law of starts gives them."""
+        states = self.facts.get("drawn states")
+        if states is None:
+            return self._verdict
+        lowest, highest = states
+        return (
+            f"{self._verdict} The states, from {lowest:.2g} to {highest:.2g}, were drawn without a "
+            f"law of starts: certify a Task to examine its own."
+        )
+
+    @property
+    def _verdict(self) -> str:
         wrong = [finding for finding in self.findings if finding.severity == "wrong"]
         if not self.passed:
             if any(each.block is None for each in wrong):
@@ -163,6 +175,11 @@ class Certification:
         if vague:
             unknown = ", ".join(dict.fromkeys(SYMBOLS[str(each)] for each in vague))
             return f"{care} {unknown} could not be judged in most states."
+        if self._ran_off:
+            return (
+                f"{care} {self.facts['ran off']} of {self.facts['rollouts']} rollouts ran off, and "
+                f"no state was examined there."
+            )
         largest, strata = self.largest, {row["stratum"] for row in self.rows}
         away = " away from kinks" if strata > {"onset"} else ""
         if not self.shown:
@@ -171,7 +188,8 @@ class Certification:
                 f"than the tolerated {self.fail_above:g}."
             )
         at = f"the {n} of {n + lost} {examined} where it is finite" if lost else f"{n} {examined}"
-        helps = "" if self.of_function else " Whether a step along them helps: `gradlab measure`."
+        helps = " Whether a step along them helps: `gradlab measure`."
+        helps = "" if self.of_function or "drawn states" in self.facts else helps
         return (
             f"Use the derivatives of {self.system}: they are those of {self._whose}. 95% of the "
             f"relative errors are below {below(max(1e-16, largest))}{away}, at {at}.{helps}"
@@ -181,7 +199,13 @@ class Certification:
     def shown(self) -> bool:
         """Passed, and its differences are precise enough to tell."""
         vague = any(finding.kind == "not judged" for finding in self.findings)
-        return self.passed and not vague and not self.largest > self.fail_above
+        precise = not vague and not self.largest > self.fail_above
+        return self.passed and precise and not self._ran_off
+
+    @property
+    def _ran_off(self) -> bool:
+        """So many rollouts that usual states may be elsewhere."""
+        return self.facts.get("ran off", 0) >= _MANY * self.facts.get("rollouts", 1)
 
     @property
     def largest(self) -> float:

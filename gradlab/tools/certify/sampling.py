@@ -28,6 +28,8 @@ _STARTS = 64  # trajectories
 _SCALES = (1.0, 0.1, 1.0, 4.0)  # of their starts, where nobody says what states are usual
 _LONGEST = 64  # steps of one
 _FAR = 1e6  # times its first size: a rollout that left is not followed
+_NEAR = 10 * max(_SCALES)  # where nobody says what states are usual, a rollout that runs off ends
+_GROWTH = 2.0  # from half of a rollout to its end: more than a drift's
 _BEYOND = 1.3  # of a limit
 _FEWEST, _SHARE = 16, 0.25  # finite points, and their share, below which nothing is judged
 _BOUNDS, _PARTED = 4, 0.9  # of coordinates that are named; share of the points beyond them
@@ -90,7 +92,7 @@ class Law:
     Attributes:
         starts: [M, ds], of trajectories.
         action_limit, exploration: [da], or None where the task has none.
-        reach: of lines on which kinks are sought, in distances of visited states.
+        lawless: nobody says what states are usual.
     """
 
     system: System
@@ -99,7 +101,12 @@ class Law:
     action_limit: Tensor | None
     exploration: Tensor | None
     seed: int
-    reach: float = 1.0
+    lawless: bool = False
+
+    @property
+    def reach(self) -> float:
+        """Of lines on which kinks are sought, in distances of visited states."""
+        return max(_SCALES) if self.lawless else 1.0
 
     @property
     def action_size(self) -> Tensor:
@@ -133,8 +140,9 @@ def law(
     elif task is not None:
         starts = task.starts(_STARTS, generator)
     else:
-        starts = torch.randn(_STARTS, system.state_dim, generator=generator, dtype=torch.float64)
-        starts *= starts.new_tensor(_SCALES).repeat(_STARTS // len(_SCALES))[:, None]
+        starts = _scaled(
+            torch.randn(_STARTS, system.state_dim, generator=generator, dtype=torch.float64)
+        )
     limit = None if task is None or task.action_limit is None else task.action_limit
     explored = None if task is None or task.exploration is None else task.exploration
     return Law(
@@ -144,8 +152,12 @@ def law(
         None if limit is None else starts.new_tensor(limit),
         None if explored is None else starts.new_tensor(explored),
         seed,
-        max(_SCALES) if task is None and states is None else 1.0,
+        task is None and states is None,
     )
+
+
+def _scaled(normal: Tensor) -> Tensor:
+    return normal * normal.new_tensor(_SCALES).repeat(_STARTS // len(_SCALES))[:, None]
 
 
 @dataclass(frozen=True)
@@ -225,11 +237,30 @@ def _between(lost: float, kept: float) -> float:
     return kept
 
 
-def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
-    """About n states of rollouts."""
+def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None, int | None]:
+    """About n states of rollouts, and how many of these ran off; None: from a law of starts.
+
+    States that ran off would hide the faults of usual ones, whose derivatives are small beside
+    theirs: without a law of starts a rollout that runs off begins anew within `_NEAR`.
+    """
+    seen, loss, sizes = _rollouts(drawn, n, _FAR * (1 + float(drawn.starts.abs().amax())))
+    if not drawn.lawless:
+        return seen, loss, None
+    last = (sizes.isfinite().sum(0) - 1).clamp_min(0)
+    end, half = (sizes.gather(0, at[None])[0] for at in (last, last // 2))
+    off = int(((end > _NEAR) & (end > _GROWTH * half)).sum())
+    return (seen if off == 0 else _rollouts(drawn, n, _NEAR, anew=True)[0]), loss, off
+
+
+def _rollouts(
+    drawn: Law, n: int, bound: float, anew: bool = False
+) -> tuple[Samples, NonFiniteStep | None, Tensor]:
+    """About n states, and the largest coordinate of every rollout by step, NaN after its end:
+    beyond the bound, where it may begin anew."""
     system, steps = drawn.system, min(_LONGEST, max(1, -(-n // len(drawn.starts))))
-    s, parts = drawn.starts, []
-    bound = _FAR * (1 + s.abs().amax())
+    s, parts, rows = drawn.starts, [], torch.arange(len(drawn.starts))
+    sizes = s.new_full((steps + 1, len(s)), torch.nan)
+    sizes[0] = s.abs().amax(1)
     first, count = None, 0
     for t in range(steps):
         z = torch.cat([s, drawn.actions(s, f"actions {t}")], 1)
@@ -240,11 +271,17 @@ def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None]:
         count += int(lost.any(1).sum())
         if first is None and bool(lost.any()):
             first = t, int(lost.any(0).nonzero()[0])
-        s = y[:, :-1][~lost.any(1) & (y[:, :-1].abs() <= bound).all(1)]
+        s = y[:, :-1]
+        sizes[t + 1, rows] = s.abs().amax(1)
+        kept = ~lost.any(1) & (s.abs() <= bound).all(1)
+        if anew:
+            s = torch.where(kept[:, None], s, _scaled(drawn.draw(f"anew {t}", *s.shape)))
+            continue
+        s, rows = s[kept], rows[kept]
         if not len(s):
             break
     loss = None if first is None else NonFiniteStep(*first, count, len(drawn.starts))
-    return thinned(pooled(parts), n), loss
+    return thinned(pooled(parts), n), loss, sizes
 
 
 def thinned(samples: Samples, n: int) -> Samples:
