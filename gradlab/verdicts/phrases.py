@@ -108,17 +108,20 @@ def named(identity: Identity) -> str:
     return f"{who} ({how})" if how else who
 
 
-def step_along(identity: Identity, h: int, small: bool = False, over: Sequence[int] = ()) -> str:
+def step_along(
+    identity: Identity, h: int, small: bool = False, over: Sequence[int] = (), by: str = "best"
+) -> str:
     """Backpropagate 10–25 steps (best: 20) through your model (BPTT)
 
     Args:
         over: horizons around h that gain practically as much, in order.
+        by: what h is among them.
     """
     if identity.data:
         return named(identity) if small else f"Use {named(identity)} (h = 0)"
     if h == 0 and identity.jacobians != "none":
         return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
-    length = f"{horizons(over)} steps (best: {h})" if len(over) > 1 else steps(h)
+    length = f"{horizons(over)} steps ({by}: {h})" if len(over) > 1 else steps(h)
     if identity.jacobians == "none":
         use = "use" if small else "Use"
         return f"{use} {gradient(identity)}, {length}"

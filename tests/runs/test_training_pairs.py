@@ -9,8 +9,12 @@ from scipy import stats
 
 from gradlab.runs.training.pairs import ERRORS, pairs, table
 from gradlab.runs.training.results import Training
-from gradlab.verdicts.training.first_screen import paired_verdict
+from gradlab.verdicts.training.first_screen import paired_verdict, screen
 
+SETTINGS = {
+    "evaluation_starts": 50, "episode": 200, "at_end": "restart", "termination": "ignore",
+    "reward_scale": 1.0,
+}  # fmt: skip
 ITERATION = np.array([0, 100, 300])
 
 
@@ -111,3 +115,16 @@ def test_every_run_is_compared_with_the_first():
     assert finals["run"].tolist() == ["dd", "two"] and finals["change"].tolist() == [1.0, 2.0]
     assert set(found["against"]) == {"nll"}
     assert len(table({"nll": run(np.arange(4.0))})) == 0
+
+
+def test_a_run_of_one_seed_from_a_given_policy_says_first_what_its_return_did():
+    one = run([-4.0], seeds=(0,))
+    one = replace(
+        one, returns=np.array([[-5.0], [-4.5], [-4.0]]), errors=np.full((3, 1), 0.1),
+        config={"settings": SETTINGS, "task": "cart"}, seconds=np.ones(3),
+    )  # fmt: skip
+    given = replace(one, config=one.config | {"given_networks": {"policy": "its hash"}})
+    said, usual = (screen({"svg": each}).headline for each in (given, one))
+    assert said.startswith("Svg ends higher on cart, return -5 → -4 (CI -4.2 to -3.8) on the ")
+    assert "Run 4 more seeds: with 1 the rise is not shown." in said
+    assert usual.startswith("Run 4 more seeds")

@@ -179,6 +179,15 @@ def test_why_a_larger_gain_of_one_step_is_not_followed_is_said(changes, noise, w
     assert ("not one step's gain" in short or gains_more in short) >= (noise == 0.5 and bool(why))
 
 
+def test_a_best_length_is_said_to_be_by_several_updates_where_one_step_names_another():
+    level = {"data": [0.2], "model_all": [0.2, 0.97, 0.972, 0.974, 0.976, 0.98]}
+    headline = recommendation(
+        read(level, rehearsal=rehearsed({SHORT: RISES, BEST: PASSES}))
+    ).headline
+    assert f"(best over several updates: {SHORT[1]})" in headline
+    assert "(best: " in recommendation(read(level)).headline
+
+
 def test_another_gradient_that_gains_more_in_one_step_is_named():
     told = rehearsed({CRITIC: RISES, BEST: PASSES})
     headline = recommendation(read(RISING, rehearsal=told)).headline

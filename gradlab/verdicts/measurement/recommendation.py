@@ -105,7 +105,12 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     passing, close = _passing(facts, advice), facts.close(cell)
     # Horizons that gain more in one step, and no more over several updates, are not as good.
     close = [] if passing.text and facts.best in [(cell[0], h) for h in close] else close
-    ranged, use = (f"{step_along(identity, cell[1], over=over)}: {worth}" for over in (close, ()))
+    top = None if facts.rehearsal is None else facts.rehearsal.best
+    several = cell != facts.best and top is not None and top.cell == cell and top.updates > 1
+    by = "best over several updates" if several else "best"
+    ranged, use = (
+        f"{step_along(identity, cell[1], over=over, by=by)}: {worth}" for over in (close, ())
+    )
     options = (f"{ranged}{lasts}.", f"{use}{lasts}.", f"{use}.")
     said = next((text for text in options if _has_room(text, sure)), options[-1])
     parts = (

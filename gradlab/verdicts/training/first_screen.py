@@ -26,7 +26,7 @@ from gradlab.runs.training.pairs import (
 from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.screen import NUMBERS, WORDS, Fact, Light, Screen, Sentence, counted
 from gradlab.verdicts.training.sentences import verdict
-from gradlab.wording import duration, listed, two, with_ends
+from gradlab.wording import duration, listed, two, with_ends, with_interval
 
 _FIGURE, _BEST = "returns", "returns-best"  # of one run, and of several
 _MANY = 100  # seeds that nobody trains
@@ -53,7 +53,12 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
     returns = f"return {two(first)} → {two(result.median)}"
     median = f"{returns}, the median of {n} seeds" if n > 1 else returns
     light, sure = _sure(result)
-    if light != "act" and "policy" in run.config.get("given_networks", {}):
+    given = "policy" in run.config.get("given_networks", {})
+    if given and n == 1:  # a few updates of a policy that was measured
+        half = 1.96 * float(run.errors[-1, 0])
+        last = with_interval(result.median, result.median - half, result.median + half)
+        median = returns = f"return {two(first)} → {last} on the evaluation starts"
+    if light != "act" and given:
         sure += "; by the undiscounted return, where a measurement promises the discounted one"
     rises = "learns" if light == "act" else "ends higher on"  # by chance, perhaps
     if k == 0:
@@ -81,6 +86,8 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
         todo, state = [(f"Use {name} on {run.task}", "")], median
     (lead, why), *others = todo or [("Do not use this policy", "")]
     text = f"{lead}: {why}. {state}." if why else f"{lead}: {state}."
+    if given and lead.startswith("Run"):  # the change is what was asked for, more seeds are not
+        text = f"{state[0].upper()}{state[1:]}. {lead}: {why}."
     for what, why in others:  # as long as there is room
         longer = f"{text} {what}{f': {why}' if why else ''}."
         words, numbers = counted(f"{longer} {sure}")
