@@ -253,6 +253,96 @@ def test_a_fault_of_storage_is_told_by_its_name(words):
     assert found and all(words in each and each.endswith("?") for each in found)
 
 
+class Steered(Walk):
+    """Actions of two numbers move it; rewards are numbers of their own."""
+
+    action_space = gymnasium.spaces.Box(-2.0, 2.0, (2,), np.float32)
+
+    def step(self, action: Any) -> Any:
+        self.state = (self.state + 0.1 * np.asarray(action)).astype(np.float32)
+        return super().step(action)
+
+
+class Wheel(Walk):
+    action_space = gymnasium.spaces.Discrete(3)
+
+
+COLUMNS = ("observation", "action", "reward", "next_observation", "terminated")
+OLD, OTHER = "the stored observations are not those at which the step began but ", "of other steps"
+EARLIER = "the stored terminations are those of the step before"
+# Columns that are stored of another row: how many steps on, of which environment, from which on
+# (0: of this many steps the first); and how that is told.
+DISPLACED: dict[str, tuple[tuple[str, ...], Callable[[int], int], int, str]] = {
+    "one step old": (("observation",), lambda t: t - 1, 0, OLD + "one step older"),
+    "refreshed every 4th": (("observation",), lambda t: t - t % 4, 0, OLD + "up to 3 steps older"),
+    "refreshed every 2nd": (("observation",), lambda t: t - t % 2, 0, OLD + "one step older"),
+    "after": (("observation",), lambda t: t + 1, 0, "set before the row is stored?"),
+    "observations": (("observation",), lambda t: t, 1, f"stored observations are those {OTHER}"),
+    "actions": (("action",), lambda t: t, 1, f"the stored actions are those {OTHER} than"),
+    "actions before": (("action",), lambda t: t - 1, 0, "the stored actions are those of the step"),
+    "rewards": (("reward",), lambda t: t, 1, "paid for other steps"),
+    "next": (("next_observation",), lambda t: t, 1, "next observation is that of another step"),
+    "ends": (("terminated",), lambda t: t, 1, "ended an episode are not stored as terminated"),
+    "ends before": (("terminated",), lambda t: t - 1, 0, EARLIER),
+}  # fmt: skip
+
+
+def vectorised(env: Any, steps: int, seed: int) -> list[list[Row]]:
+    """Rows of all environments, as a sound loop stores them, by step."""
+    rng, rows = np.random.default_rng(seed), []
+    before, _ = env.reset(seed=seed)
+    for _ in range(steps):
+        actions = rng.uniform(-2, 2, (env.num_envs, 2)).astype(np.float32)
+        if isinstance(env.single_action_space, gymnasium.spaces.Discrete):
+            actions = rng.integers(0, 3, env.num_envs)
+        after, reward, terminated, _, infos = env.step(actions)
+        last = after.copy()
+        for n, final in enumerate(infos.get("final_obs", [])):
+            last[n] = after[n] if final is None else final
+        columns = (before.copy(), actions.reshape(len(after), -1), reward, last, terminated)
+        rows.append([dict(zip(COLUMNS, each, strict=True)) for each in zip(*columns, strict=True)])
+        before = after.copy()
+    return rows
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("world, rollout", [(Steered, False), (Steered, True), (Wheel, False)])
+@pytest.mark.parametrize("name", [None, *DISPLACED])
+def test_the_column_that_is_of_another_row_is_told_and_no_other(name, world, rollout, seed):
+    probe, _, update = probed()
+    env = SyncVectorEnv([world] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    rows, stored = vectorised(probe.record(env), 250, seed), []
+    columns, at, other, words = DISPLACED.get(name, ((), int, 0, ""))
+    handed = [each for each in COLUMNS if not (rollout and each == "next_observation")]
+    for t, step in enumerate(rows[4:-1], 4):
+        for n, row in enumerate(step):
+            wrong = rows[at(t)][(n + other) % 3]
+            stored.append({each: (wrong if each in columns else row)[each] for each in handed})
+    found = told(stored, probe, update)
+    if name is None or (rollout and name == "next"):
+        assert not found
+    elif world is Wheel and columns == ("action",):  # of three actions all are sent again and again
+        assert found and all("the stored actions are not those" in each for each in found)
+    else:
+        assert found and all(words in each for each in found)
+
+
+def test_ends_are_not_judged_by_rows_of_two_steps():
+    """Whose halves are of different steps: which of both is the row's is not known."""
+    probe, log, update = probed()
+    env = SyncVectorEnv([Steered] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    rows = vectorised(probe.record(env), 250, 0)
+    halves = {name: [row for step in rows[1:] for row in step] for name in COLUMNS}
+    halves |= {name: [row for step in rows for row in step] for name in COLUMNS[::3]}
+    stored = [
+        {name: halves[name][k][name] for name in COLUMNS} for k in range(len(halves["action"]))
+    ]
+    found = told(stored, probe, update)
+    probe.close()
+    assert found and not any("terminated" in each for each in found)
+    assert answers(log)["terminations are stored"]["state"] == "waiting"
+
+
 def test_two_faults_of_storage_are_both_told_and_shown(tmp_path):
     policy, first, second = nn.Linear(2, 1), "opposite sign", "stored actions are not those"
     optimizer = torch.optim.Adam(policy.parameters())

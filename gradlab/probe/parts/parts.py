@@ -234,7 +234,7 @@ class Parts:
         assert self._ring is not None
         with self._paying():
             arrays = {name: each.cpu().numpy() for name, each in given.items()}
-            rows, sought = matched(self._ring, arrays)
+            rows, sought = matched(self._ring, arrays, self.objective.limits)
         if self._first:
             self._first = False
             self._ask(self.drawn, self.drawn.take, arrays, self._ring)

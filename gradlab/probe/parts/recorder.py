@@ -345,17 +345,62 @@ class Ring:
         held = np.zeros((self.size, 0)) if self._action is None else self._action
         return held[places]
 
+    def before(self, found: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Places of the steps that gave the observations of these keys, −1: none or several."""
+        self._file()
+        return _only(self._next[: min(self._count, self.size)], found)
+
+    def sent(self, actions: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Places of the steps by these actions, −1: none or several."""
+        held = self.actions(np.arange(min(self.count, self.size)))
+        return _only(_print(held), _print(actions))
+
+    def apart(self, one: NDArray[np.intp], other: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+        """Steps from one place to the other in an episode, 0 where they are not known."""
+        self._file()
+        found, at, back = np.zeros(len(one), np.intp), one, other
+        for k in range(1, most + 1):
+            at, back = (np.where(x >= 0, self._after[x], -1) for x in (at, back))
+            found[(at == other) & (found == 0)] = k
+            found[(back == one) & (found == 0)] = -k
+        return found
+
     def find(self, observations: NDArray[Any]) -> Found:
         """The steps that begin at these observations; ambiguous ones are left out."""
         places = self.places(observations)
         rows = np.flatnonzero(places >= 0)
-        at = places[rows]
+        return self.found(rows, places[rows])
+
+    def found(self, rows: NDArray[np.intp], at: NDArray[np.intp]) -> Found:
+        """The steps at these places."""
         after = self._after[at]
         later = np.where(after >= 0, self._next[np.maximum(after, 0)], 0)
         return Found(
             rows, at, self.actions(at), self._reward[at], self._ended[at, 0], self._ended[at, 1],
             self._next[at], later, self._earlier[at],
         )  # fmt: skip
+
+
+def _only(values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.intp]:
+    """Where each of the wanted is among the values, −1 where it is not or several times."""
+    if not len(values) or not len(wanted):
+        return np.full(len(wanted), -1)
+    known = np.sort(wanted)
+    near = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    hits = np.flatnonzero(known[near] == values)
+    own, first, times = np.unique(values[hits], return_index=True, return_counts=True)
+    if not len(own):
+        return np.full(len(wanted), -1)
+    at = np.minimum(np.searchsorted(own, wanted), len(own) - 1)
+    return np.where((own[at] == wanted) & (times[at] == 1), hits[first[at]], -1)
+
+
+def _print(actions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A number of every action as float32, the same to the last bit in any batch."""
+    made = np.zeros(len(actions))
+    for k, column in enumerate(actions.T.astype(np.float32)):
+        made += column * np.cos(1.0 + k)
+    return made
 
 
 def recorded(env: Any, ring: Ring) -> Any:

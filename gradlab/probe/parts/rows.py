@@ -2,11 +2,13 @@
 
     rewards     what the paid ones explain of the stored        flipped, lost, late, unrelated
     next        the observation after the step                  the first, another's, the reset's
-    ends        terminated and truncated of ended steps         lost, or a time limit as an end
+    ends        terminated and truncated of ended steps         lost, late, or a time limit as one
     actions     what was stored against what was sent           up to a clip or the limits' scale
+    observation whether the rest of the row is of its step      older, newer, another's
 
 A row is found by its observation; where fewer than half are, while every recorded step is kept,
-observations are transformed.
+observations are transformed. Where more of its action, next observation and reward is of one other
+step, it is a row of this one, and the observation is what differs.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ _ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at
 _BESIDE, _BY_CHANCE = 32, 0.9  # recorded rows; turns between these and zeros
 _SUM = 10  # steps of a reward
+_LAG, _KNOWN = 16, 0.25  # steps by which an observation is older; share of actions that were sent
 _LEAST, _TWICE, _ALL = 16, 8, 0.9  # rows; of them repeated ones; share that no step began at
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
 NEWEST = 4  # times as many rows, the newest, of which more than half are a fault
@@ -59,12 +62,15 @@ class Matched:
 
     Attributes:
         begun, following: keys of the stored observations; ring: where they come from.
+        places: of the steps that begin at these; sure: whether the rest of a row is of one step.
         at: places in the batch.
     """
 
     found: Found
     ring: Ring
     begun: NDArray[np.int64]
+    places: NDArray[np.intp]
+    sure: NDArray[np.bool_]
     following: NDArray[np.int64] | None
     action: _Array | None
     reward: _Array | None
@@ -76,11 +82,18 @@ class Matched:
         return self.found.terminated | self.found.truncated
 
 
+_HELD = {"observation": "begun", "next_observation": "following"}
 _Count = Callable[[Matched], tuple[int, Mapping[str, int]]]
 
 
-def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int]:
-    """Rows of a batch that were found, and how many were looked for: some, and those that end."""
+def matched(
+    ring: Ring, given: Mapping[str, NDArray[Any]], limits: tuple[Any, Any]
+) -> tuple[Matched, int]:
+    """Rows of a batch that were found, and how many were looked for: some, and those that end.
+
+    Args:
+        limits: of the environment's actions, None: unknown.
+    """
     from gradlab.probe.parts.recorder import keys
 
     observation, following = given["observation"], given.get("next_observation")
@@ -92,8 +105,8 @@ def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int
     ending = ring.ending
     last = [k for k, each in enumerate(begun[len(rows) :], len(rows)) if each in ending]
     rows = np.union1d(rows, np.array(last, dtype=np.intp))
-    found = ring.find(observation[rows])
-    at = rows[found.rows]
+    places = ring.places(observation[rows])
+    at, places = rows[places >= 0], places[places >= 0]
 
     def of(name: str) -> _Array | None:
         if name not in given:
@@ -103,9 +116,55 @@ def matched(ring: Ring, given: Mapping[str, NDArray[Any]]) -> tuple[Matched, int
 
     reward, ended = (None if x is None else x[:, 0] for x in (of("reward"), of("terminated")))
     after = None if following is None else np.array(keys(following[at]), np.int64)
-    mine = np.array(begun, np.int64)[at]
-    whole = Matched(found, ring, mine, after, of("action"), reward, ended, at)
-    return whole, len(rows)
+    mine, action = np.array(begun, np.int64)[at], of("action")
+    steps, sure = _shared(ring, places, after, action, reward, limits)
+    found = ring.found(at, steps)
+    return Matched(found, ring, mine, places, sure, after, action, reward, ended, at), len(rows)
+
+
+def _shared(
+    ring: Ring, places: NDArray[np.intp], following: NDArray[np.int64] | None,
+    action: _Array | None, reward: _Array | None, limits: tuple[Any, Any],
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:  # fmt: skip
+    """The steps that rows share most with, first those at their observations; and whether no other
+    one is as good, and an end is of it for certain."""
+    sure = np.ones(len(places), bool)
+    if action is None or action.shape != ring.actions(places).shape:
+        return places, sure
+    own = np.zeros(len(places), bool)
+
+    def alike(steps: NDArray[np.intp], at: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Action, next observation and reward, [3, K]."""
+        other, same = ring.found(at, np.maximum(steps, 0)), np.zeros((3, len(at)), bool)
+        same[0] = np.any(_sent(action[at], other.action, *limits, ring.valued), axis=0)
+        if following is not None:
+            same[1] = following[at] == other.following
+        if reward is not None:
+            same[2] = own[at] & np.isclose(reward[at], other.reward, rtol=SAME)
+        return same & (steps >= 0)
+
+    every = np.arange(len(places))
+    by_action, after, _ = alike(places, every)
+    lost = ~by_action
+    if following is not None:  # rows of several steps share their action alone
+        alone = by_action & ~after
+        lost |= alone & (alone.sum() < (~by_action & ~after).sum())
+    at = np.flatnonzero(lost)
+    if not len(at):
+        return places, sure
+    own = own if reward is None else ring.pays(reward)
+    best, steps = 1 + alike(places[at], at).sum(0), places[at]
+    sure[at] = best > 1
+    ways = [ring.sent(action[at])]
+    ways += [] if following is None else [ring.before(following[at])]
+    for way in ways:
+        same = alike(way, at)
+        votes, others = same.sum(0), way != steps
+        sure[at] = np.where(votes > best, same[1], sure[at] & ((votes < best) | ~others))
+        best, steps = np.maximum(best, votes), np.where(votes > best, way, steps)
+    shared = places.copy()
+    shared[at] = steps
+    return shared, sure
 
 
 def check_lengths(given: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -126,6 +185,7 @@ class Rows:
         words: of every mistake; of "": why rows that differ are none.
         others: what rows are that were found and not looked at, where they could have been.
         scale: of rows that are counted as `SCALED`, in words.
+        most: share of the newest rows, above which those that differ are a fault.
     """
 
     def __init__(
@@ -137,9 +197,10 @@ class Rows:
         least: int = ENOUGH,
         others: str = "",
         scale: str = "",
+        most: float = _HALF,
     ) -> None:
         self.name, self.needs, self.count, self.words = name, needs, count, words
-        self.least, self.others, self.scale = least, others, scale
+        self.least, self.others, self.scale, self.most = least, others, scale, most
         self.reason = UNRECORDED
         self.hidden = False  # whether too few of the rows are found
         self.beyond = 0  # looks in which the actor's actions were no shares of their limits
@@ -148,7 +209,7 @@ class Rows:
         self._left = 0  # rows that were found and not looked at
 
     def take(self, rows: Matched) -> None:
-        column = "following" if self.needs == "next_observation" else self.needs
+        column = _HELD.get(self.needs, self.needs)
         self._given |= getattr(rows, column) is not None
         self.reason = f"probe.batch does not hand over {self.needs}"
         looked, found = self.count(rows)
@@ -176,11 +237,11 @@ class Rows:
         mistake, times = max(newest.items(), key=lambda each: each[1], default=("", 0))
         share = times / recent if recent else nan
         if self._looked < self.least:
-            return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, _HALF)
+            return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, self.most)
         scaled = 2 * self._found[SCALED] > self._looked
         form = f", {self.scale}" if scaled else ""
         of = f"{every:,} of {self._looked:,} rows"
-        most = _MIXED if mistake == "mixed" else _HALF
+        most = _MIXED if mistake == "mixed" else self.most
         limit = f"{'a tenth' if most == _MIXED else 'half'} of the newest {NEWEST * self.least}"
         left = f"; {self._left:,} left out, {self.others}" if self._left and self.others else ""
         lately = f", {newest.total():,} of the newest {recent:,}" if every else ""
@@ -389,7 +450,7 @@ def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
     if keys is None:
         return 0, {}
     wrong = ~rows.ended & (keys != found.following)
-    equal = wrong & (keys == rows.begun)
+    equal = (keys == rows.begun) & (wrong | (rows.places != found.steps)) & ~rows.ended
     late = wrong & (keys == found.later) & _one_reward(rows) & ~equal
     other = np.zeros(len(keys), dtype=bool)
     if rows.reward is not None:  # paid by this step alone, which no sum over several steps is
@@ -413,47 +474,92 @@ def _last(rows: Matched) -> tuple[int, Mapping[str, int]]:
     return int(cut.sum()), {"reset": int((cut & first & (keys != found.following)).sum())}
 
 
-def _terminated(rows: Matched) -> tuple[int, Mapping[str, int]]:
-    stored, found = rows.terminated, rows.found
-    if stored is None:
-        return 0, {}
-    return int(found.terminated.sum()), {"lost": int((found.terminated & (stored == 0)).sum())}
+def _terminated() -> _Count:
+    late = elsewhere = 0  # ends that are stored at an episode's first row, and at later ones
+
+    def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
+        nonlocal late, elsewhere
+        stored, found = rows.terminated, rows.found
+        if stored is None:
+            return 0, {}
+        firsts = rows.ring.firsts
+        first = np.array([each in firsts for each in rows.begun.tolist()], dtype=bool)
+        stray = (stored > 0) & ~rows.ended
+        if rows.following is not None:  # else an end within several steps
+            stray &= rows.following == found.following
+        late, elsewhere = late + int((first & stray).sum()), elsewhere + int((~first & stray).sum())
+        ends = found.terminated & rows.sure
+        gone = int((ends & (stored == 0)).sum())
+        return int(ends.sum()), {"late" if late > elsewhere else "lost": gone}
+
+    return count
 
 
 def _truncated(rows: Matched) -> tuple[int, Mapping[str, int]]:
     stored, found = rows.terminated, rows.found
     if stored is None:
         return 0, {}
-    cut = found.truncated & ~found.terminated
+    cut = found.truncated & ~found.terminated & rows.sure
     return int(cut.sum()), {"ended": int((cut & (stored > 0)).sum())}
 
 
+def _sent(
+    stored: _Array, sent: _Array, low: _Array | None, high: _Array | None, valued: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Stored actions that are those that were sent, within the limits of the environment, and those
+    that are in shares of the limits."""
+    size = SAME * max(float(np.abs(sent).max(initial=0.0)), 1e-12)
+
+    def same(form: _Array) -> NDArray[np.bool_]:
+        return np.asarray((np.abs(form - sent) <= size).all(1))
+
+    plain, scaled = same(stored), np.zeros(len(sent), dtype=bool)
+    if low is not None and high is not None:
+        if not valued:  # PPO keeps what it has drawn, a critic of actions may not
+            plain |= same(np.clip(stored, low, high))
+        if np.isfinite(low).all() and np.isfinite(high).all():
+            within = (np.abs(stored) <= 1 + SAME).all(1)
+            scaled = within & same(low + (stored + 1) * (high - low) / 2)
+            if not (within | plain).all():  # neither as sent nor in shares of the limits
+                scaled[:] = False
+    return plain, scaled
+
+
 def _actions(low: _Array | None, high: _Array | None) -> _Count:
-    """Stored actions against those that were sent, within the limits of the environment: as they
-    are, or all of them in shares of the limits."""
+    """As they were sent, or all of them in shares of the limits."""
 
     def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
-        stored, sent = rows.action, rows.found.action
-        if stored is None or stored.shape != sent.shape:
+        stored, found = rows.action, rows.found
+        if stored is None or stored.shape != found.action.shape:
             return 0, {}
-        scale = max(float(np.abs(sent).max(initial=0.0)), 1e-12)
-
-        def same(form: _Array) -> NDArray[np.bool_]:
-            return np.asarray((np.abs(form - sent) <= SAME * scale).all(1))
-
-        plain, scaled = same(stored), np.zeros(len(sent), dtype=bool)
-        if low is not None and high is not None:
-            if not rows.ring.valued:  # PPO keeps what it has drawn, a critic of actions may not
-                plain |= same(np.clip(stored, low, high))
-            if np.isfinite(low).all() and np.isfinite(high).all():
-                within = (np.abs(stored) <= 1 + SAME).all(1)
-                scaled = within & same(low + (stored + 1) * (high - low) / 2)
-                if not (within | plain).all():  # neither as sent nor in shares of the limits
-                    scaled[:] = False
+        plain, scaled = _sent(stored, found.action, low, high, rows.ring.valued)
         kinds = {"others": ~(plain | scaled), SCALED: scaled & ~plain, AS_SENT: plain & ~scaled}
-        return len(sent), {name: int(each.sum()) for name, each in kinds.items()}
+        counts = {name: int(each.sum()) for name, each in kinds.items()}
+        if 2 * counts["others"] > len(stored):
+            steps = rows.ring.sent(stored)
+            known = kinds["others"] & (steps >= 0)  # of actions at a limit none are
+            late = known & (rows.ring.apart(steps, found.steps, 1) == 1)
+            if known.sum() > _KNOWN * len(stored):
+                name = "late" if 2 * late.sum() > known.sum() else "elsewhere"
+                counts[name] = counts.pop("others")
+        return len(stored), counts
 
     return count
+
+
+def _begun(rows: Matched) -> tuple[int, Mapping[str, int]]:
+    """Rows whose observation alone is of another step, each with the most of a batch."""
+    if rows.following is not None and np.mean(rows.following == rows.begun) > _HALF:
+        return 0, {}  # which has a name of its own
+    other = rows.places != rows.found.steps
+    of = rows.places[other], rows.found.steps[other]
+    older = rows.ring.apart(*of, _LAG)
+    name = "elsewhere"
+    if 2 * (older > 0).sum() > len(older):
+        name = f"{older.max()} older"
+    elif 2 * (older == -1).sum() > len(older):
+        name = "newer"
+    return len(other), {name: int(other.sum())}
 
 
 def _scale(low: _Array | None, high: _Array | None) -> str:
@@ -509,9 +615,11 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "reset": "rows that a time limit cut have the next episode's first observation as "
             "their next one: is `final_obs` of the infos stored?",
         }, ENDS),
-        Rows("terminations are stored", "terminated", _terminated, {
+        Rows("terminations are stored", "terminated", _terminated(), {
             "lost": "steps that ended an episode are not stored as terminated: which flag does "
             "the replay get?",
+            "late": "the stored terminations are those of the step before: is the flag stored "
+            "before the step is made, or handed over as a rollout may keep it, one row late?",
         }, ENDS),
         Rows("time limits are no terminations", "terminated", _truncated, {
             "ended": "steps that a time limit cut are stored as terminated: is "
@@ -520,9 +628,24 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
         Rows("actions are stored as sent", "action", _actions(low, high), {
             "others": "the stored actions are not those that the environment was given: is the "
             "noise, the clip or the order of steps between the two?",
+            "late": "the stored actions are those of the step before: is `obs = next_obs` set "
+            "before the row is stored, or the row stored before its action is drawn?",
+            "elsewhere": "the stored actions are those of other steps than the stored "
+            "observations: are the columns of a row drawn by one and the same index?",
             "mixed": f"the stored actions are as sent in some rows, {_scale(low, high)} in others: "
             "which of the lines that store them scales?",
             "apart": f"the stored actions are {_scale(low, high)}, those of the policy in the "
             "actor's loss are not: in which of both scales is the critic to have them?",
         }, scale=_scale(low, high)),
+        Rows("observations are those before the step", "observation", _begun, {
+            "newer": "the stored observations are those after the step: is `obs = next_obs` set "
+            "before the row is stored?",
+            "elsewhere": "the stored observations are those of other steps than the rest of their "
+            "rows: are the columns of a row drawn by one and the same index?",
+        } | {
+            f"{k} older": f"the stored observations are not those at which the step began but "
+            f"{'one step' if k == 1 else f'up to {k} steps'} older: is `obs = next_obs` set after "
+            "every step?"
+            for k in range(1, _LAG + 1)
+        }, most=_MIXED),
     ]  # fmt: skip
