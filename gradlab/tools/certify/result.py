@@ -205,7 +205,7 @@ class Certification:
     @property
     def _ran_off(self) -> bool:
         """So many rollouts that usual states may be elsewhere."""
-        return self.facts.get("ran off", 0) >= _MANY * self.facts.get("rollouts", 1)
+        return bool(self.facts.get("ran off", 0) >= _MANY * self.facts.get("rollouts", 1))
 
     @property
     def largest(self) -> float:
