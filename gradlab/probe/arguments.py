@@ -76,7 +76,10 @@ def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
     _check_watchable(optimizer, "critic_optimizer")
     of_policy = {id(p) for p in policy.parameters()}
     if all(id(p) in of_policy for group in optimizer.param_groups for p in group["params"]):
-        raise InputError("critic_optimizer has none but the policy's parameters: give the critic's")
+        raise InputError(
+            "critic_optimizer has none but the policy's parameters: give the critic's, or none "
+            "where actor and critic are one module"
+        )
 
 
 def check_question(task: object, critic: object, critic_optimizer: object = None) -> None:

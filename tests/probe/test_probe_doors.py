@@ -10,6 +10,7 @@ import errno
 import pickle
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.probe import arguments, sampler, updates
+from gradlab.probe.parts.implied import Implied
 from gradlab.storage import journal
 from gradlab.storage.journal import Journal
 from tests.probe.actor_critics import GAMMA, ROWS, Loop, answers, watched
@@ -380,6 +382,46 @@ def test_a_critic_that_learns_another_reward_is_told(factor, words):
     assert found["state"] == ("fault" if words else "sound")
     assert bool(told) == bool(words) and all(words in each for each in told)
     assert (found["value"] > 0.3) if not words else (found["value"] < 0.2)
+
+
+class Says(nn.Module):
+    """A critic that gives a function of what it is given."""
+
+    def __init__(self, says: Callable[..., Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.says, self.rate, self.layers = says, nn.Parameter(torch.ones(1)), nn.ModuleList(layers)
+
+    def forward(self, *given: Tensor) -> Tensor:
+        return self.says(*given)
+
+
+LOGITS = torch.linspace(-9, 9, 51)
+CRITICS: dict[str, tuple[list[nn.Module], str]] = {  # the action is y, the target
+    "values": ([Says(lambda s, y: y)], "sound"),
+    "another reward's": ([Says(lambda s, y: y - 2 * s[:, :1])], "fault"),
+    "quantiles": ([Says(lambda s, y: y + torch.linspace(-3, 3, 25))], "sound"),
+    "logits": ([Says(lambda s, y: -((y - LOGITS) ** 2) / 50)], "off"),
+    "normalised": ([Says(lambda s, y: (y - 20) / 5)], "off"),
+    "by a whole batch": ([Says(lambda s, y: y - 2 * s[:, :1] - 8, nn.BatchNorm1d(1))], "off"),
+    "of states beside": ([nn.Linear(2, 1), Says(lambda s, y: y)], "sound"),
+}
+
+
+@pytest.mark.parametrize("kind", CRITICS)
+def test_what_a_critic_has_learnt_is_read_from_values_alone(kind):
+    """Of a critic of another form the check says what to declare; a categorical critic in a sound
+    loop was accused of the opposite of the reward."""
+    critics, state = CRITICS[kind]
+    check, given = Implied(), {}
+    for update in range(100, 600, 10):
+        reward, v = 1 + 0.5 * torch.randn(ROWS), 20 + 5 * torch.randn(ROWS)
+        given = {"terminated": torch.zeros(ROWS), "next_value": v}
+        given["observation"] = reward[:, None].expand(-1, 2)
+        given["action"] = (reward + GAMMA * v)[:, None]
+        found = SimpleNamespace(at=np.arange(ROWS), found=SimpleNamespace(reward=reward.numpy()))
+        check.take(found, given, GAMMA, critics, update)
+    assert check.answer().state == state
+    assert state != "off" or "module that gives Q(s, a)" in check.answer().proof
 
 
 @pytest.mark.parametrize("fault", [False, True])

@@ -281,6 +281,13 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
     rows: list[dict[str, Any]] = []
     probe = gradlab.Probe(actor, both, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
 
+    if fault == "no module":
+        layers = critic
+
+        def critic(states: Tensor) -> Tensor:
+            inner = nn.functional.linear(states, layers[0].weight, layers[0].bias)
+            return nn.functional.linear(inner.tanh(), layers[2].weight, layers[2].bias)
+
     def policy(states: Tensor) -> Distribution:
         mean = actor(states)
         return Categorical(logits=mean) if discrete else Normal(mean[:, 0], log_std.exp())
@@ -364,6 +371,7 @@ def test_a_rollout_whose_observations_share_an_array_is_told(discrete):
     [
         ("", ""),
         ("neither", ""),
+        ("no module", ""),
         ("reset", "final_value is the critic's value of the next episode's first observation"),
         ("before the end", "final_value is the critic's value of the observation before the last"),
         ("late", "last_value is the critic's value of the observation before the last step"),
@@ -372,8 +380,11 @@ def test_a_rollout_whose_observations_share_an_array_is_told(discrete):
 def test_values_at_the_ends_of_a_rollout_are_held_against_the_critics(fault, words):
     found = ppo(fault, False)
     assert bool(found["causes"]) == bool(words) and all(words in x for x in found["causes"])
-    states = {"": "sound", "neither": "open"}
+    states = {"": "sound", "neither": "open", "no module": "off"}
     assert found["ends"]["state"] == states.get(fault, "fault")
+    assert ("no critic that is a module of its own" in found["ends"]["proof"]) == (
+        fault == "no module"
+    )
 
 
 @pytest.mark.parametrize("fault, words", [

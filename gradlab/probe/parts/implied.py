@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
 from gradlab.probe.isolation import undisturbed
-from gradlab.probe.parts.objectives import UNROWED, Twin, outputs_by_row
+from gradlab.probe.parts.objectives import CHANGING, UNROWED, Twin, outputs_by_row
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
 
@@ -41,6 +42,12 @@ _Array = NDArray[np.float64]
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
 _NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
 _SCALED = 0.05  # s, from which it is one
+_HALF, _ALIGNED = 0.5, 0.7  # variance of the targets that a critic leaves; correlation with them
+_UNREAD = (
+    "the critic's mean output is no value on the scale of its targets, as where it gives logits or "
+    "normalised values: probe.networks(critic=…, target=…), the critic as a module that gives "
+    "Q(s, a), [B]"
+)
 _ROWS, _ALIKE, _VARIED = 16, 2e-5, 50  # steps; of the largest value: rounding; times as far apart
 _MOST = 0.9  # of the newest ends
 RESET, BEFORE = "next episode's first observation", "observation before the last step"
@@ -93,18 +100,24 @@ class Implied:
             return
         at = torch.as_tensor(rows.at)
         with undisturbed(), torch.no_grad():
-            values = [self._value(each, *(given[n][at] for n in ("observation", "action")))
-                      for each in critics]  # fmt: skip
-        if any(each is None for each in values):
+            found = [self._value(each, *(given[n][at] for n in ("observation", "action")))
+                     for each in critics]  # fmt: skip
+        values = [each for each in found if each is not None]
+        if not values:
             self._reason = UNROWED
             return
         d, v = (_flat(given[name])[rows.at] for name in ("terminated", "next_value"))
         paid = rows.found.reward
-        implied = np.mean([_flat(each) for each in values if each is not None], axis=0)
-        implied -= discount * (1 - d) * v
-        used = paid
+        value = np.mean([_flat(each.mean(1)) for each in values], axis=0)
+        follows = discount * (1 - d) * v
+        implied, used = value - follows, paid
         if "target" in given and given["target"].numel() == given["next_value"].numel():
-            used = _flat(given["target"])[rows.at] - discount * (1 - d) * v
+            used = _flat(given["target"])[rows.at] - follows
+        single = all(each.shape[1] == 1 for each in values)
+        fixed = not any(isinstance(m, CHANGING) for each in critics for m in each.modules())
+        if not _explains(value, used + follows, single and fixed):
+            self._reason = _UNREAD
+            return
         sums = float(implied @ paid), float(paid @ paid), float(used @ paid)
         if not np.isfinite(sums).all():
             self._reason = "values of the critic, or its targets, are not finite"
@@ -116,17 +129,18 @@ class Implied:
             self._verdicts = [*self._verdicts, self._share][-TIMES:]
 
     def _value(self, critic: nn.Module, state: Tensor, action: Tensor) -> Tensor | None:
-        """The mean of all that it gives for a row; None: which rows these are is not known."""
+        """All that it gives for a row, [B, K]; None: it takes no actions, or which rows these are
+        is not known."""
         if critic not in self._twins:
             self._twins[critic] = Twin(critic)
         twin = self._twins[critic].now().copy
         kind = next(twin.parameters())
         state, action = state.to(kind), action.to(kind).reshape(len(state), -1)
-        try:
-            several = outputs_by_row(twin, state, action)
-        except (TypeError, RuntimeError):  # of one argument
-            several = outputs_by_row(twin, torch.cat([state, action], 1))
-        return None if several is None else torch.stack([x.mean(1) for x in several]).mean(0)
+        for args in ((state, action), (torch.cat([state, action], 1),)):
+            with suppress(TypeError, RuntimeError):  # of one argument, or of states alone
+                several = outputs_by_row(twin, *args)
+                return None if several is None else torch.cat(several, 1)
+        return None
 
     @property
     def _share(self) -> float:
@@ -174,6 +188,9 @@ class Bootstraps:
 
     def take(self, rollout: Rollout, ring: Ring, critics: Sequence[nn.Module]) -> None:
         """A rollout whose rows are the newest recorded steps, before the critic's next step."""
+        if not critics:
+            self._reason = "the loop calls no critic that is a module of its own"
+            return
         self._rollouts += 1
         if self._looks > 4 * ENDS and self._rollouts % ENDS:
             return
@@ -343,6 +360,15 @@ class ValueTargets:
                 f"are normalised?",
             )  # fmt: skip
         return CheckAnswer("sound" if not most else "open", proof, times / of, _MOST, self._looks)
+
+
+def _explains(value: _Array, target: _Array, single: bool) -> bool:
+    """Whether the critic's numbers are values on the scale of its targets: logits are none, nor
+    normalised ones. A `single` number that has nothing in common with them may be a fault."""
+    if np.mean((target - value) ** 2) < _HALF * np.var(target):
+        return True
+    with np.errstate(all="ignore"):
+        return single and not np.corrcoef(value, target)[0, 1] > _ALIGNED
 
 
 def _near(one: float, other: float) -> bool:

@@ -46,7 +46,7 @@ _EXACT = 0.01  # of it, below which it has none
 UNROWED = "which axis of the critic's output is the batch is not known"
 _Weights = tuple[float, float, float]  # x, y, and the share of the gradient that they leave
 _Pick = Callable[[Sequence[Tensor]], Tensor]  # Q that a loss follows, [N], of outputs [N, K]
-_CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
@@ -237,7 +237,7 @@ class ActorObjective:
             self._see_rows(made)
         if made is None or not made.values:
             return
-        if any(isinstance(each, _CHANGING) and each.training for each in self.policy.modules()):
+        if any(isinstance(each, CHANGING) and each.training for each in self.policy.modules()):
             self._reason = "the policy has dropout or batch norm in its forward pass"
             return
         if any(call.loose for call in made.calls):
@@ -271,8 +271,10 @@ class ActorObjective:
                 remedy = remedy if old.squash.half is None else ""
                 self._reason = (
                     "the gradient that the actor's loss sends to mean and log σ is not one of Q "
-                    "and log π as they are read" + remedy
-                )
+                    "and log π as they are read" + remedy if old.noise is not None else
+                    "the gradient that the actor's loss sends to its actions is not that of Q as "
+                    "it is read: the loss has other terms, or the critic gives no values"
+                )  # fmt: skip
                 self.density.remedy = remedy
                 return
             if self._bare:  # Q − α log π is not what it follows
@@ -345,7 +347,7 @@ class ActorObjective:
                 break
         if best is None:
             self._bare = self._open = False
-            return None if old.noise is not None else (-1.0, 0.0, 1.0)
+            return None
         fit, self._pick, self._bare, self._open = best
         if old.squash.half is not None and old.noise is not None and not self._open:
             self.density.take(fit, self._bare)

@@ -275,7 +275,7 @@ class Parts:
             self._ask(weights, weights.take, rollout, self._ring)
             if weights.ready and not was:
                 self._hear()
-            if weights.ready and self.networks.critics:
+            if weights.ready:
                 ends = self.bootstraps
                 self._ask(ends, ends.take, rollout, self._ring, self.networks.critics)
                 self._tell(ends)

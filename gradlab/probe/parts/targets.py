@@ -422,7 +422,7 @@ def check_rows(reward: Tensor, **others: Tensor) -> None:
         if each.numel() != reward.numel():
             raise InputError(
                 f"{name} has shape {tuple(each.shape)}, expected as many numbers as reward, "
-                f"{tuple(reward.shape)}"
+                f"{tuple(reward.shape)}; of quantiles, their mean"
             )
 
 
