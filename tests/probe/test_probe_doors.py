@@ -399,10 +399,12 @@ LOGITS = torch.linspace(-9, 9, 51)
 CRITICS: dict[str, tuple[list[nn.Module], str]] = {  # the action is y, the target
     "values": ([Says(lambda s, y: y)], "sound"),
     "another reward's": ([Says(lambda s, y: y - 2 * s[:, :1])], "fault"),
+    "the opposite": ([Says(lambda s, y: -y)], "fault"),
+    "another reward's, twice": ([Says(lambda s, y: (y - 2 * s[:, :1]) * torch.ones(2))], "fault"),
     "quantiles": ([Says(lambda s, y: y + torch.linspace(-3, 3, 25))], "sound"),
     "logits": ([Says(lambda s, y: -((y - LOGITS) ** 2) / 50)], "off"),
     "normalised": ([Says(lambda s, y: (y - 20) / 5)], "off"),
-    "by a whole batch": ([Says(lambda s, y: y - 2 * s[:, :1] - 8, nn.BatchNorm1d(1))], "off"),
+    "by a whole batch": ([Says(lambda s, y: -y, nn.BatchNorm1d(1))], "off"),
     "of states beside": ([nn.Linear(2, 1), Says(lambda s, y: y)], "sound"),
 }
 

@@ -22,6 +22,7 @@ from gradlab.probe.critics import LastPasses
 from gradlab.probe.origin import Finder
 from gradlab.probe.parts import targets
 from gradlab.probe.parts.implied import Bootstraps, ValueTargets
+from gradlab.probe.parts.rows import StoredCopies
 from gradlab.probe.update_statistics import Latch
 from tests.probe.actor_critics import answers
 from tests.probe.small_loops import probed
@@ -289,7 +290,8 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
             return nn.functional.linear(inner.tanh(), layers[2].weight, layers[2].bias)
 
     def policy(states: Tensor) -> Distribution:
-        mean = actor(states)
+        several = fault == "sequences"
+        mean = actor(states.unflatten(0, (-1, 2))).flatten(0, 1) if several else actor(states)
         return Categorical(logits=mean) if discrete else Normal(mean[:, 0], log_std.exp())
 
     env = probe.record(env) if fault != "not recorded" else env
@@ -356,6 +358,7 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
     causes = [alarm.message for alarm in probe.alarms if alarm.kind in KINDS]
     found = answers(rows)
     more = {"ends": found[Bootstraps.name], "fitted": found[ValueTargets.name]}
+    more["copies"] = found[StoredCopies.name]
     return found[CHECK] | {"causes": causes} | more
 
 
@@ -364,6 +367,12 @@ def test_a_rollout_whose_observations_share_an_array_is_told(discrete):
     found = ppo("shared", discrete)
     assert found["causes"] and all("same row again and again" in x for x in found["causes"])
     assert found["state"] == "off" and "again and again, not copies" in found["proof"]
+
+
+def test_a_policy_of_sequences_is_not_said_to_have_other_observations():
+    found = ppo("sequences", False)
+    assert not found["causes"] and found["state"] == found["copies"]["state"] == "off"
+    assert "at sequences of observations" in found["proof"]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ _Array = NDArray[np.float64]
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
 _NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
 _SCALED = 0.05  # s, from which it is one
-_HALF, _ALIGNED = 0.5, 0.7  # variance of the targets that a critic leaves; correlation with them
+_HALF, _ALIGNED = 0.5, 0.7  # of a critic's variance; correlation with its targets
 _UNREAD = (
     "the critic's mean output is no value on the scale of its targets, as where it gives logits or "
     "normalised values: probe.networks(critic=…, target=…), the critic as a module that gives "
@@ -115,7 +115,7 @@ class Implied:
             used = _flat(given["target"])[rows.at] - follows
         single = all(each.shape[1] == 1 for each in values)
         fixed = not any(isinstance(m, CHANGING) for each in critics for m in each.modules())
-        if not _explains(value, used + follows, single and fixed):
+        if not _read(value, paid, used, follows, single and fixed):
             self._reason = _UNREAD
             return
         sums = float(implied @ paid), float(paid @ paid), float(used @ paid)
@@ -362,13 +362,16 @@ class ValueTargets:
         return CheckAnswer("sound" if not most else "open", proof, times / of, _MOST, self._looks)
 
 
-def _explains(value: _Array, target: _Array, single: bool) -> bool:
-    """Whether the critic's numbers are values on the scale of its targets: logits are none, nor
-    normalised ones. A `single` number that has nothing in common with them may be a fault."""
-    if np.mean((target - value) ** 2) < _HALF * np.var(target):
+def _read(value: _Array, paid: _Array, used: _Array, follows: _Array, single: bool) -> bool:
+    """Whether the critic's numbers are b r + γ (1 − d) v for some b, values on the scale of v:
+    logits are none, nor normalised ones. A `single` number that has nothing in common with the
+    targets may be a fault."""
+    implied = value - follows
+    rest = implied - paid * (implied @ paid) / (paid @ paid)
+    if np.mean(rest**2) < _HALF * np.var(value):
         return True
     with np.errstate(all="ignore"):
-        return single and not np.corrcoef(value, target)[0, 1] > _ALIGNED
+        return single and not np.corrcoef(value, used + follows)[0, 1] > _ALIGNED
 
 
 def _near(one: float, other: float) -> bool:

@@ -337,7 +337,8 @@ class Parts:
         if self._open is not None and optimizer is self.networks.actor:
             made = self.objective.made
             if made is not None and self.weights.ready and not self._handed:
-                self._see_copies(made.calls[0].args[0])
+                if self._ring is not None and self._ring.fits(states := made.calls[0].args[0]):
+                    self._see_copies(states)
             self._ask(self.weights, self.weights.after, made)
             self._tell(self.weights)
             if self._ring is not None:

@@ -297,6 +297,11 @@ class Ring:
         self._file()
         return 0 if self._action is None else self._action.shape[1]
 
+    def fits(self, rows: Any) -> bool:
+        """Whether these are as large as one observation each, not sequences of some."""
+        newest = next(iter(self.latest.values()), None)
+        return newest is not None and np.size(newest[0]) == int(np.prod(rows.shape[1:]))
+
     def begin(self, found: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of these keys are of observations that a recorded step begins at."""
         self._file()

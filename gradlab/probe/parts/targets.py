@@ -503,7 +503,8 @@ class LossWeights:
         found = np.flatnonzero(places >= 0)
         found = found[np.isfinite(self._columns[places[found], 0])]
         if len(found) < LEAST:
-            self._reason = TRANSFORMED
+            sequences = "the policy is called at sequences of observations, not at one of each row"
+            self._reason = TRANSFORMED if self._ring.fits(rows) else sequences
             return
         actions, columns = self._ring.actions(places[found]), self._columns[places[found]]
         # A loop may scale actions to their limits by itself: the reading that explains more counts.
