@@ -336,9 +336,10 @@ class Parts:
             self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
             made = self.objective.made
-            if made is not None and self.weights.ready and not self._handed:
-                if self._ring is not None and self._ring.fits(states := made.calls[0].args[0]):
-                    self._see_copies(states)
+            called = None if made is None else made.calls[0].args[0]
+            due = self.weights.ready and not self._handed
+            if due and called is not None and self._ring is not None and self._ring.fits(called):
+                self._see_copies(called)
             self._ask(self.weights, self.weights.after, made)
             self._tell(self.weights)
             if self._ring is not None:
