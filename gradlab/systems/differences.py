@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,37 @@ class _Flat:
 
     def between(self, end: _Array, begin: _Array) -> _Array:
         return end - begin
+
+
+@dataclass(frozen=True)
+class LimitedStep:
+    """A step that clips its action to [low, high] [da], and how its states move."""
+
+    step: _BatchedStep
+    low: _Array
+    high: _Array
+    moves: _Displacements
+
+    def changes(
+        self, state: _Array, action: _Array, shift: _Array
+    ) -> tuple[_Array, list[_Array], list[_Array]]:
+        """f(z ⊕ shift) ⊖ f(z ⊕ −shift), and the states and actions of both ends."""
+        width = self.moves.tangent_dim
+        states = [self.moves.displaced(state, sign * shift[..., :width]) for sign in (1, -1)]
+        ends = [action + sign * shift[..., width:] for sign in (1, -1)]
+        actions = [end.clip(self.low, self.high) for end in ends]
+        rows = [np.stack(pair).reshape(-1, pair[0].shape[-1]) for pair in (states, actions)]
+        after = self.step(*rows).reshape(2, *states[0].shape)
+        return self.moves.between(after[0], after[1]), states, actions
+
+    def directions(self, action: _Array, epsilon: float) -> _Array:
+        """d of each sample, [N, dt + da], without the actions whose stencil leaves the limits."""
+        width = self.moves.tangent_dim
+        inside = (action - epsilon >= self.low) & (action + epsilon <= self.high)
+        drawn = np.random.default_rng(_DIRECTION_SEED).standard_normal(width + action.shape[1])
+        direction = np.tile(drawn / np.linalg.norm(drawn), (len(action), 1))
+        direction[:, width:] *= inside
+        return direction
 
 
 @dataclass(frozen=True)
@@ -111,37 +142,27 @@ def certified_jacobian(
         moves: of the state; None: plain vectors, where dt = out = ds.
     """
     moves = _Flat(state.shape[1]) if moves is None else moves
+    of = LimitedStep(step, low, high, moves)
     samples = max(1, MOST_ROWS // (2 * (moves.tangent_dim + action.shape[1] + 1)))
-    blocks = range(0, len(state), samples) or range(1)
     parts = [
-        _retried(step, state[i : i + samples], action[i : i + samples], low, high, epsilon, moves)
-        for i in blocks
+        _retried(of, state[i : i + samples], action[i : i + samples], epsilon)
+        for i in range(0, len(state), samples) or range(1)
     ]
     if len(parts) == 1:
         return parts[0]
+    names = [field.name for field in fields(CertifiedJacobian)]
+    return CertifiedJacobian(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    )
 
-    def joined(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])
 
-    return CertifiedJacobian(*(joined(field.name) for field in fields(CertifiedJacobian)))
-
-
-def _retried(
-    step: _BatchedStep,
-    state: _Array,
-    action: _Array,
-    low: _Array,
-    high: _Array,
-    epsilon: float,
-    moves: _Displacements,
-) -> CertifiedJacobian:
-    certified = _differences(step, state, action, low, high, epsilon, moves)
+def _retried(of: LimitedStep, state: _Array, action: _Array, epsilon: float) -> CertifiedJacobian:
+    certified = _differences(of, state, action, epsilon)
     for smaller in _RETRIES:
         retry = np.flatnonzero(certified.flags)
         if len(retry) == 0:
             break
-        rows = state[retry], action[retry]
-        again = _differences(step, *rows, low, high, smaller * epsilon, moves)
+        again = _differences(of, state[retry], action[retry], smaller * epsilon)
         better = ~again.flags
         for field in fields(certified):
             getattr(certified, field.name)[retry[better]] = getattr(again, field.name)[better]
@@ -149,54 +170,30 @@ def _retried(
 
 
 def tested(
-    J: _Array,
-    step: _BatchedStep,
-    state: _Array,
-    action: _Array,
-    low: _Array,
-    high: _Array,
-    epsilon: float,
-    moves: _Displacements,
+    J: _Array, of: LimitedStep, state: _Array, action: _Array, epsilon: float
 ) -> CertifiedJacobian:
     """The certificate of Jacobians J [N, out, dt + da] that were made otherwise.
 
     By the same pair along the same direction as those of `certified_jacobian`.
     """
-    width = moves.tangent_dim
-    direction = _directions(action, low, high, epsilon, width)
-    shift = 0.1 * epsilon * direction
-    states = [moves.displaced(state, sign * shift[:, :width]) for sign in (1, -1)]
-    actions = [(action + sign * shift[:, width:]).clip(low, high) for sign in (1, -1)]
-    after = step(np.concatenate(states), np.concatenate(actions)).reshape(2, *state.shape)
-    change = moves.between(after[0], after[1])
-    return _certify(J, change / (0.2 * epsilon), direction, width, epsilon)
+    direction = of.directions(action, epsilon)
+    change, _, _ = of.changes(state, action, 0.1 * epsilon * direction)
+    return _certify(J, change / (0.2 * epsilon), direction, of.moves.tangent_dim, epsilon)
 
 
 def _differences(
-    step: _BatchedStep,
-    state: _Array,
-    action: _Array,
-    low: _Array,
-    high: _Array,
-    epsilon: float,
-    moves: _Displacements,
+    of: LimitedStep, state: _Array, action: _Array, epsilon: float
 ) -> CertifiedJacobian:
-    width = moves.tangent_dim
-    direction = _directions(action, low, high, epsilon, width)
+    width, direction = of.moves.tangent_dim, of.directions(action, epsilon)
     # ε e_i for every coordinate i, then ε/10 d of each sample, [width + da + 1, N, width + da].
     n, every = direction.shape
     axes = np.broadcast_to(np.eye(every)[:, None], (every, n, every))
     shift = np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
-    states = [moves.displaced(state, sign * shift[..., :width]) for sign in (1, -1)]
-    actions = [(action + sign * shift[..., width:]).clip(low, high) for sign in (1, -1)]
-
-    rows = [np.stack(pair).reshape(-1, pair[0].shape[-1]) for pair in (states, actions)]
-    after = step(*rows).reshape(2, *states[0].shape)
-    change = moves.between(after[0], after[1])
+    change, states, actions = of.changes(state, action, shift)
 
     # The distance really stepped: rounded, halved on a limit, and endless (derivative 0) beyond.
-    by_state = _diagonal(moves.between(states[0][:width], states[1][:width])[..., -width:])
-    within = (action >= low) & (action <= high)
+    by_state = _diagonal(of.moves.between(states[0][:width], states[1][:width])[..., -width:])
+    within = (action >= of.low) & (action <= of.high)
     by_action = np.where(within, _diagonal(actions[0][width:-1] - actions[1][width:-1]), np.inf)
     stepped = np.concatenate([by_state, by_action], axis=1)
     with np.errstate(invalid="ignore"):  # of steps that left the finite numbers
@@ -217,12 +214,3 @@ def _certify(
     flags = ~(residual.max(1) <= _TOLERANCE * np.abs(J).max((1, 2)))
     A, B = J[:, :, :width].copy(), J[:, :, width:].copy()
     return CertifiedJacobian(A, B, flags, residual, np.full(len(J), epsilon))
-
-
-def _directions(action: _Array, low: _Array, high: _Array, epsilon: float, width: int) -> _Array:
-    """d of each sample, [N, width + da], without the actions whose stencil leaves the limits."""
-    inside = (action - epsilon >= low) & (action + epsilon <= high)
-    drawn = np.random.default_rng(_DIRECTION_SEED).standard_normal(width + action.shape[1])
-    direction = np.tile(drawn / np.linalg.norm(drawn), (len(action), 1))
-    direction[:, width:] *= inside
-    return direction

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.systems.chart import Chart
-from gradlab.systems.differences import CertifiedJacobian, certified_jacobian, tested
+from gradlab.systems.differences import CertifiedJacobian, LimitedStep, certified_jacobian, tested
 from gradlab.systems.physics import SECONDS, BatchedPhysics, thread_count, warnings_caught
 
 _Array = NDArray[np.float64]
@@ -98,7 +98,7 @@ class ImplicitJacobians:
         J = self._chained(state, control.clip(low, high))
         J[:, :, self.chart.tangent_dim :] *= ((control >= low) & (control <= high))[:, None]
         step, moves = self.physics.step, self.chart
-        certified = tested(J, step, state, control, low, high, epsilon, moves)
+        certified = tested(J, LimitedStep(step, low, high, moves), state, control, epsilon)
         certified.step[:] = EPSILON
         largest = np.abs(J).max((1, 2))
         again = np.flatnonzero(~(certified.residual.max(1) <= _TOLERANCE * largest))
