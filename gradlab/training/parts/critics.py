@@ -55,7 +55,7 @@ class CriticKind(Protocol):
 
 
 class Target(Protocol):
-    """What a row's `target` is.
+    """What a row's `target` is; a target says where it differs from the values given here.
 
     Attributes:
         name: for `gradlab list algorithms`.
@@ -66,24 +66,31 @@ class Target(Protocol):
         of_paths: it follows the paths of an on-policy window.
     """
 
+    least: ClassVar[bool] = False
+    of_members: ClassVar[bool] = False
+    of_paths: ClassVar[bool] = False
+
     @property
     def name(self) -> str: ...
     @property
-    def kind(self) -> CriticKind: ...
+    def kind(self) -> CriticKind:
+        return Q
+
     @property
-    def critics(self) -> int: ...
+    def critics(self) -> int:
+        return 1
+
     @property
-    def least(self) -> bool: ...
+    def soft(self) -> bool:
+        return False
+
     @property
-    def soft(self) -> bool: ...
+    def temperature(self) -> float | Automatic:
+        return 0.0
+
     @property
-    def temperature(self) -> float | Automatic: ...
-    @property
-    def of_model(self) -> bool: ...
-    @property
-    def of_members(self) -> bool: ...
-    @property
-    def of_paths(self) -> bool: ...
+    def of_model(self) -> bool:
+        return False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor: ...
 
@@ -180,7 +187,7 @@ def nothing(state: Tensor, action: Tensor | None = None, log_prob: Tensor | None
 
 
 class CriticLoss(Protocol):
-    """What a row's `critic_loss` is.
+    """What a row's `critic_loss` is; a loss says where it differs from the values given here.
 
     Attributes:
         name: what `gradlab list algorithms` adds to the target, or "".
@@ -188,12 +195,11 @@ class CriticLoss(Protocol):
         of_model: it differentiates the model, and critics by actions.
     """
 
+    densities: ClassVar[bool] = False
+    of_model: ClassVar[bool] = False
+
     @property
     def name(self) -> str: ...
-    @property
-    def densities(self) -> bool: ...
-    @property
-    def of_model(self) -> bool: ...
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
@@ -203,12 +209,10 @@ class CriticLoss(Protocol):
 
 
 @dataclass(frozen=True)
-class MeanSquare:
+class MeanSquare(CriticLoss):
     """½ mean (y − critic)²."""
 
     name: ClassVar[str] = ""
-    densities: ClassVar[bool] = False
-    of_model: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
@@ -218,7 +222,7 @@ class MeanSquare:
 
 
 @dataclass(frozen=True)
-class ImportanceWeighted:
+class ImportanceWeighted(CriticLoss):
     """½ mean w (y − critic)²: replayed actions as often as the policy would take them now.
 
     Attributes:
@@ -228,7 +232,6 @@ class ImportanceWeighted:
     most: float = 10.0
     name: ClassVar[str] = "importance-weighted"
     densities: ClassVar[bool] = True
-    of_model: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
@@ -240,7 +243,7 @@ class ImportanceWeighted:
 
 
 @dataclass(frozen=True)
-class ActionGradient:
+class ActionGradient(CriticLoss):
     """See above.
 
     Attributes:
@@ -253,7 +256,6 @@ class ActionGradient:
     weight: float = 0.2
     threshold: float = 0.0
     name: ClassVar[str] = "action gradient of the TD error"
-    densities: ClassVar[bool] = False
     of_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

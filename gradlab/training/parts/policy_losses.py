@@ -50,7 +50,7 @@ class Term:
 
 
 class PolicyLoss(Protocol):
-    """What a row's `loss` is.
+    """What a row's `loss` is; a loss says where it differs from the values given here.
 
     Attributes:
         name: what `gradlab list algorithms` adds to the gradient, or "".
@@ -61,18 +61,16 @@ class PolicyLoss(Protocol):
         of_simulator: it differentiates the simulator along its batch, and rolls no model out.
     """
 
+    horizon: ClassVar[int | None] = None
+    densities: ClassVar[bool] = False
+    paths: ClassVar[bool] = False
+    noises: ClassVar[bool] = False
+
     @property
     def name(self) -> str: ...
     @property
-    def horizon(self) -> int | None: ...
-    @property
-    def densities(self) -> bool: ...
-    @property
-    def paths(self) -> bool: ...
-    @property
-    def noises(self) -> bool: ...
-    @property
-    def of_simulator(self) -> bool: ...
+    def of_simulator(self) -> bool:
+        return False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -82,7 +80,7 @@ class PolicyLoss(Protocol):
 
 
 @dataclass(frozen=True)
-class MixtureLoss:
+class MixtureLoss(PolicyLoss):
     """The weighted mixture of n-step model returns from the states of the batch.
 
     Attributes:
@@ -90,11 +88,6 @@ class MixtureLoss:
     """
 
     samples: int = 1
-    horizon: ClassVar[int | None] = None
-    densities: ClassVar[bool] = False
-    paths: ClassVar[bool] = False
-    noises: ClassVar[bool] = False
-    of_simulator: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         validation.whole("samples", self.samples, 1)
@@ -123,7 +116,7 @@ class MixtureLoss:
 
 
 @dataclass(frozen=True)
-class FromStarts:
+class FromStarts(PolicyLoss):
     """The mixture from a law of first states of its own, μ = βν + (1 − β)ζ:
 
         ν   states that the environments visited, as they lie in replay (DPG, SVG, MAAC)
@@ -139,11 +132,6 @@ class FromStarts:
 
     share: float = 1.0
     samples: int = 1
-    horizon: ClassVar[int | None] = None
-    densities: ClassVar[bool] = False
-    paths: ClassVar[bool] = False
-    noises: ClassVar[bool] = False
-    of_simulator: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         validation.number("share", self.share, least=0, most=1)

@@ -23,14 +23,14 @@ from gradlab.data.replay import Batch
 from gradlab.training.members import Network
 from gradlab.training.models.seed_models import ensemble_of, model_step
 from gradlab.training.parts.context import Context, Objective
-from gradlab.training.parts.critics import CriticKind, Q, V
+from gradlab.training.parts.critics import CriticKind, Target, V
 from gradlab.training.parts.temperature import Automatic
 
 LEAST_VARIANCE = 1e-8  # ε, as in STEVE's published code
 
 
 @dataclass(frozen=True)
-class Steve:
+class Steve(Target):
     """Targets of horizons 0 to `horizon`, by the inverse of their variance.
 
     Attributes:
@@ -40,13 +40,11 @@ class Steve:
 
     horizon: int = 3
     temperature: float | Automatic = 0.03
-    kind: ClassVar[CriticKind] = Q
     critics: ClassVar[int] = 2
     least: ClassVar[bool] = True
     soft: ClassVar[bool] = True
     of_model: ClassVar[bool] = True
     of_members: ClassVar[bool] = True
-    of_paths: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         validation.whole("STEVE's horizon", self.horizon, 1)
@@ -139,7 +137,7 @@ class Copied:
 
 
 @dataclass(frozen=True)
-class OneStep:
+class OneStep(Target):
     """r + γ Q′(s′, π′(s′)), the smaller of two where the critics are twins (MPG eq. 11; TD3).
 
     Attributes:
@@ -151,13 +149,6 @@ class OneStep:
     twin: bool = False
     smoothing: float = 0.0
     limit: float = 0.5
-    kind: ClassVar[CriticKind] = Q
-    least: ClassVar[bool] = False
-    soft: ClassVar[bool] = False
-    temperature: ClassVar[float] = 0.0
-    of_model: ClassVar[bool] = False
-    of_members: ClassVar[bool] = False
-    of_paths: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -179,7 +170,7 @@ class OneStep:
 
 
 @dataclass(frozen=True)
-class NStep:
+class NStep(Target):
     """Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the current policy run from each state of the batch.
 
     Attributes:
@@ -190,13 +181,6 @@ class NStep:
     system: Literal["simulator", "model"]
     steps: int = 25
     tail: tuple[float, float] | None = None
-    kind: ClassVar[CriticKind] = Q
-    critics: ClassVar[int] = 1
-    least: ClassVar[bool] = False
-    soft: ClassVar[bool] = False
-    temperature: ClassVar[float] = 0.0
-    of_members: ClassVar[bool] = False
-    of_paths: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -229,18 +213,14 @@ class NStep:
 
 
 @dataclass(frozen=True)
-class Soft:
+class Soft(Target):
     """r + γ (min Q′(s′, a′) − α log π(a′|s′)), a′ ~ π(s′): SAC's, at the temperature α."""
 
     temperature: float | Automatic = 0.03
     name: ClassVar[str] = "clipped double soft Q"
-    kind: ClassVar[CriticKind] = Q
     critics: ClassVar[int] = 2
     least: ClassVar[bool] = True
     soft: ClassVar[bool] = True
-    of_model: ClassVar[bool] = False
-    of_members: ClassVar[bool] = False
-    of_paths: ClassVar[bool] = False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         noise = context.normal("target action", batch.action.shape[1:])
@@ -250,7 +230,7 @@ class Soft:
 
 
 @dataclass(frozen=True)
-class StateOneStep:
+class StateOneStep(Target):
     """r + γ V′(s′) along replayed transitions, for a stochastic policy without entropy (SVG).
 
     It is the policy's value where the actions are its own, on policy or by importance weights.
@@ -258,20 +238,14 @@ class StateOneStep:
 
     name: ClassVar[str] = "onestep V"
     kind: ClassVar[CriticKind] = V
-    critics: ClassVar[int] = 1
-    least: ClassVar[bool] = False
     soft: ClassVar[bool] = True
-    temperature: ClassVar[float] = 0.0
-    of_model: ClassVar[bool] = False
-    of_members: ClassVar[bool] = False
-    of_paths: ClassVar[bool] = False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         return _bootstrapped(batch, context.target_value(batch.next_state), context.objective)
 
 
 @dataclass(frozen=True)
-class NoCritic:
+class NoCritic(Target):
     """No critic is fitted: sums of rewards stop at their horizon (backpropagation through time).
 
     Attributes:
@@ -280,13 +254,7 @@ class NoCritic:
 
     stochastic: bool = False
     name: ClassVar[str] = "no critic"
-    kind: ClassVar[CriticKind] = Q
     critics: ClassVar[int] = 0
-    least: ClassVar[bool] = False
-    temperature: ClassVar[float] = 0.0
-    of_model: ClassVar[bool] = False
-    of_members: ClassVar[bool] = False
-    of_paths: ClassVar[bool] = False
 
     @property
     def soft(self) -> bool:

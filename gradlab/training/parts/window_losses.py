@@ -30,8 +30,8 @@ from gradlab.data.replay import Batch
 from gradlab.errors import Failure
 from gradlab.training.models.seed_models import model_slopes, simulator_slopes
 from gradlab.training.parts.context import Context, Floats
-from gradlab.training.parts.critics import CriticKind, Q, V
-from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.critics import CriticKind, Q, Target, V
+from gradlab.training.parts.policy_losses import PolicyLoss, Term
 from gradlab.training.parts.temperature import Automatic
 
 
@@ -67,7 +67,7 @@ _ROUNDING = {torch.float64: 1e-6, torch.float32: 0.05}
 
 
 @dataclass(frozen=True)
-class WindowReturn:
+class WindowReturn(PolicyLoss):
     """See above.
 
     Attributes:
@@ -79,8 +79,6 @@ class WindowReturn:
     jacobians: _Jacobians = "simulator"
     tail: _Tail = "least"
     blend: _Blend = "none"
-    horizon: ClassVar[int | None] = None
-    densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
     noises: ClassVar[bool] = True
 
@@ -320,7 +318,7 @@ class _Path:
 
 
 @dataclass(frozen=True)
-class StateLambda:
+class StateLambda(Target):
     """See above; V′ is the smallest of the target critics.
 
     Attributes:
@@ -337,8 +335,6 @@ class StateLambda:
     stochastic: bool = True
     actions: bool = False
     least: ClassVar[bool] = True
-    of_model: ClassVar[bool] = False
-    of_members: ClassVar[bool] = False
     of_paths: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ from gradlab.training.models.seed_models import slope_along
 from gradlab.training.parts.adaptive_horizon import Stiffness
 from gradlab.training.parts.context import Context, FixedWeights, Floats, Passes
 from gradlab.training.parts.critics import ImportanceWeighted
-from gradlab.training.parts.policy_losses import FromStarts, Term
+from gradlab.training.parts.policy_losses import FromStarts, PolicyLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Copied, NoCritic, Polyak, Soft, StateOneStep
 from gradlab.training.parts.temperature import Automatic
@@ -45,7 +45,7 @@ from gradlab.training.parts.window_losses import StateLambda, WindowReturn
 
 
 @dataclass(frozen=True)
-class ReplayedStep:
+class ReplayedStep(PolicyLoss):
     """One replayed transition, its noise inferred, along the model's Jacobians (SVG(1), RP-DR):
 
         loss = −mean w (r + γ V(s′)),   a = π_θ(s, ε̂),  s′ = f(s, a) + ξ̂,  w = min(c, π/μ)
@@ -58,9 +58,6 @@ class ReplayedStep:
     name: ClassVar[str] = "replayed, noise inferred"
     horizon: ClassVar[int | None] = 1
     densities: ClassVar[bool] = True
-    paths: ClassVar[bool] = False
-    noises: ClassVar[bool] = False
-    of_simulator: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -80,7 +77,7 @@ class ReplayedStep:
 
 
 @dataclass(frozen=True)
-class ReplayedPath:
+class ReplayedPath(PolicyLoss):
     """On-policy paths, their noise inferred, along the model's Jacobians (SVG(∞)):
 
         loss = −mean Σ_{t<n} γᵗ r_t,   a_t = π_θ(s_t, ε̂_t),  s_{t+1} = f(s_t, a_t) + ξ̂_t
@@ -89,11 +86,7 @@ class ReplayedPath:
     """
 
     name: ClassVar[str] = "replayed paths, noise inferred"
-    horizon: ClassVar[int | None] = None
-    densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
-    noises: ClassVar[bool] = False
-    of_simulator: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -104,7 +97,7 @@ class ReplayedPath:
 
 
 @dataclass(frozen=True)
-class ReplayedExpansion:
+class ReplayedExpansion(PolicyLoss):
     """The same paths, ended after h steps by the critic: model derivatives on real samples (RP-DR,
     RP-PGM eq. 4.5):
 
@@ -115,11 +108,7 @@ class ReplayedExpansion:
     """
 
     name: ClassVar[str] = "replayed paths to the critic"
-    horizon: ClassVar[int | None] = None
-    densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
-    noises: ClassVar[bool] = False
-    of_simulator: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
