@@ -324,6 +324,21 @@ def test_a_policy_at_rest_is_no_fault_of_its_target():
     assert found["state"] == "open" and "the policy's network 1 did not move" in found["proof"]
 
 
+def test_targets_of_critics_that_begin_late_are_no_fault():
+    """Those of critics that rest, as in a warm-up, rest for as long."""
+    loop, batches = Loop(), iter(range(1000))
+    fit = loop.fit_critic
+    loop.fit_critic = lambda *given: fit(*given) if next(batches) >= 810 else None
+    for target in loop.targets.parameters():
+        target.data *= 1.001
+    follow = loop.follow
+    loop.follow = lambda: follow() if next(batches) >= 810 else None
+    probe = watched(loop)
+    probe.networks(critic=[*loop.critics], target=[*loop.targets])
+    loop.run(probe, 310)
+    assert "targets do not move" not in causes(probe)
+
+
 class Twins(torch.nn.Module):
     """Both critics in one module."""
 
@@ -385,11 +400,13 @@ def test_what_the_critics_loss_leaves_in_the_policy_is_told(fault, marked, state
     assert bool(told) == (state == "fault") and all("critic's loss" in each for each in told)
 
 
-def test_a_trunk_that_two_losses_share_and_an_actor_that_adds_up_are_no_leak():
+@pytest.mark.parametrize("trunk_last", [False, True])
+def test_a_trunk_that_two_losses_share_and_an_actor_that_adds_up_are_no_leak(trunk_last):
     """Gradients of the critic's in the trunk, and of a first half of the actor's, are intended."""
     policy = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 9))
+    parameters = [p for k in (0, 1) for p in policy[k ^ trunk_last].parameters()]
     for shared in (True, False):
-        check, critic = Cleared("policy", [*policy.parameters()]), torch.nn.Linear(8, 1)
+        check, critic = Cleared("policy", parameters), torch.nn.Linear(8, 1)
         for _ in range(12):
             check.begin()
             policy.zero_grad()

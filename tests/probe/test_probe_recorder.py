@@ -701,6 +701,19 @@ def test_targets_of_several_steps_have_a_discount_each(wrong):
     assert found["state"] == ("off" if wrong else "sound")
 
 
+def test_an_empty_batch_and_one_in_half_precision_end_no_check():
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    columns = {n: torch.as_tensor(np.array([row[n] for row in rows])) for n in COLUMNS}
+    for _ in range(12):
+        probe.batch(**{name: each[:0] for name, each in columns.items()})
+        update()
+        probe.batch(**columns | {"reward": columns["reward"].bfloat16()})
+        update()
+    probe.close()
+    assert answers(log)["actions are stored as sent"]["state"] == "sound" and not probe.alarms
+
+
 def test_noise_in_a_few_rewards_is_amber():
     probe, log, update = probed()
     rows, _ = collected(probe.record(Walk()))

@@ -145,8 +145,9 @@ class _Followed:
             self._at, self.rested, self.since = (target, network), 0, window.count
             self.left = False
         else:
+            if not self.left and not torch.equal(self._at[1], network):
+                self.left, self.rested, self.since = True, 0, window.count
             self.rested += 1
-            self.left |= not torch.equal(self._at[1], network)
         shares = [_share(one, two, k) for one, two in window.rests]
         self.shares.append(max((each for each in shares if each), default=0.0))
         moves = [x for x in window.rests if not torch.equal(x[0].targets[k], x[1].targets[k])]
@@ -366,7 +367,8 @@ class Cleared:
     Of its smallest tensor with a direction, g before the step against what backward passes sent
     since then, Σ, and against the g₀ that was left there: in a critic by the actor's backward pass
     too. A clip changes no direction. What the policy was sent before a step of the critic, and the
-    actor's marked pass after it, is the critic's loss's: of its last tensor, which no trunk is.
+    actor's marked pass after it, is the critic's loss's, unless its first or last tensor was sent
+    nothing: the others are a trunk.
     """
 
     def __init__(self, whose: str = POLICY, parameters: Sequence[Tensor] = ()) -> None:
@@ -424,9 +426,11 @@ class Cleared:
         self._marked = True
 
     def part(self) -> None:
-        """The critic has stepped."""
-        if not self._marked:
-            self._before = self._sent
+        """The critic has stepped; of a trunk that it shares some tensor is sent nothing by it."""
+        if self._handle is not None and not self._marked:
+            ends = self._known[0].grad, self._known[-1].grad
+            if all(g is not None and bool(g.any()) for g in ends):
+                self._before = self._sent
 
     def look(self) -> None:
         """The network is about to step."""

@@ -199,8 +199,10 @@ class Parts:
         """One batch, looked at in windows and the first time; raises InputError."""
         if not self.on or not (self._new or self._open is not None):
             return
-        self._new, self._handed = False, True
         found = tensors(**{name: each for name, each in given.items() if each is not None})
+        if not any(each.numel() for each in found.values()):
+            return
+        self._new, self._handed = False, True
         if discount is not None:  # of every row: γᵏ v is γⁿ (γᵏ⁻ⁿ v), with the largest for γⁿ
             rates = tensors(discount=discount)["discount"].double()
             discount = float(rates.max())

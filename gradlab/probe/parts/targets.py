@@ -409,7 +409,8 @@ def tensors(**given: Any) -> dict[str, Tensor]:
     found = {}
     for name, each in given.items():
         try:
-            found[name] = torch.as_tensor(each).detach()
+            made = torch.as_tensor(each).detach()
+            found[name] = made.float() if made.dtype == torch.bfloat16 else made  # NumPy has none
         except (TypeError, ValueError, RuntimeError):
             kind = type(each).__name__
             raise InputError(f"{name} is a {kind}, expected a tensor or an array") from None
