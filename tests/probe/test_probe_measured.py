@@ -238,7 +238,7 @@ def run(
 
 @pytest.mark.slow
 def test_weights_of_the_wrong_sign_are_named():
-    probe, _ = run("sign of the weights", 420)
+    probe, _ = run("sign of the weights", 1050)
     assert {alarm.kind for alarm in probe.alarms} & set(CAUSES) == {IMPLIED}
 
 

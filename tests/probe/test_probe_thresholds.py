@@ -72,6 +72,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "critic learns another reward": [
             f"under {implied._NOTHING} of it in {implied.TIMES} looks {implied.APART} updates "
             f"apart from update {implied.FIRST} on", f"{implied._NOTHING} to {implied.LOW},",
+            f"at update {implied._SLOW:,} or under −{implied.LOW}",
         ],
         "wrong direction": [f"from {evidence.FEWEST} starts on"],
         "precision-limited": [f"more than {task._PRECISE:.0%} off"],
@@ -86,6 +87,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         f"that rest ({moves._UNDECLARED} updates,",
         f"up to {WORDS[rows._SUM]} rewards",
         f"from update {implied.FIRST + (implied.TIMES - 1) * implied.APART} on",
+        f"from update {implied._SLOW:,} on",
         f"Windows of under {LEAST} updates",
         f"A window is {WORDS[WINDOW]} episodes", f"in windows of {WORDS[TRAINED]}",
         f"At every {WORDS[parts._EVERY]}th update", f"first {WORDS[parts.FIRST]} looks",

@@ -6,7 +6,8 @@ that a rollout takes from it.
 v is the target network's value as the loop adds it up, r what the environment paid; s, where
 targets are handed over, is the scale that the loop gives to rewards. A critic lags its returns by
 thousands of updates, but not this: sound loops reach .64 to 1.03 by update 100, a flipped reward
-−1, a lost one 0. A sound one at a rate of 1e-4 is at .03 then and at .06 by update 800.
+−1, a lost one 0. Sound ones that are slow are at .03 then and at .06 by update 800, or at −.05 from
+update 200 to 400 and at .6 by update 1,000.
 
     final_value = V(o_T),   last_value = V(o_now)      not V of the next reset, or of o_{T−1}
 
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 _Array = NDArray[np.float64]
 LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
-_NOTHING = 0.02  # b, above which a critic, however slow, has learnt something of it
+_NOTHING = 0.02  # b, above which a critic has learnt something of it
+_SLOW = 1000  # updates by which a critic, however slow, is above it
 _SCALED = 0.05  # s, from which it is one
 _HALF, _ALIGNED = 0.5, 0.7  # of a critic's variance; correlation with its targets
 _UNREAD = (
@@ -152,11 +154,15 @@ class Implied:
         if not self._looks:
             return off(self._reason)
         share = self._share
-        proof = f"b = {share:.2f} (fault: under {_NOTHING} in {TIMES} looks, not rising)"
+        proof = (
+            f"b = {share:.2f} (fault in {TIMES} looks: under −{LOW}, or from update {_SLOW:,} on "
+            f"under {_NOTHING} and not rising)"
+        )
         if not self._verdicts:
             return CheckAnswer("waiting", f"{proof}; asked from update {FIRST} on", share, _NOTHING)
         first, last = self._verdicts[0], self._verdicts[-1]
-        rests = last < first + RISES or max(self._verdicts) < -LOW
+        late = self._next >= _SLOW + APART
+        rests = (late and last < first + RISES) or max(self._verdicts) < -LOW
         if len(self._verdicts) == TIMES and max(self._verdicts) < _NOTHING and rests:
             words = "the opposite of" if share < -LOW else "next to nothing of"
             return CheckAnswer(
