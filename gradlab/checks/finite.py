@@ -20,7 +20,9 @@ from gradlab.errors import InputError, in_short
 from gradlab.gradients.courses import Shared, linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients
+from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.sweeps import sensitivities
 from gradlab.gradients.weighted_terms import carried
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.statistics.moments import Moments
@@ -81,15 +83,8 @@ def _where(estimator: Estimator, inspected: Inspection, begin: Starts, group: in
     row = int(np.flatnonzero(label == group)[0])
     if estimator.jacobians is None:
         return f"row {row}"
-    one = begin.block(slice(row, row + 1))
-    linear = linearized(
-        estimator,
-        inspected.setting.policy,
-        one,
-        inspected.setting.seed,
-        None,
-        inspected.setting.termination,
-    )
+    here, one = inspected.setting, begin.block(slice(row, row + 1))
+    linear = linearized(estimator, here.policy, one, here.seed, None, here.termination)
     for t in range(linear.path.horizon):
         bad = _bad_rows(linear.path.states[t + 1, 0, :, None])
         if bad:
@@ -100,7 +95,7 @@ def _where(estimator: Estimator, inspected: Inspection, begin: Starts, group: in
     return f"row {row}: the product of Jacobians overflows"
 
 
-def _bad_rows(values: torch.Tensor) -> list[int]:
+def _bad_rows(values: Tensor) -> list[int]:
     return (~torch.isfinite(values).all(dim=1)).nonzero().flatten().tolist()
 
 
@@ -109,7 +104,7 @@ def _no_effect(name: str, estimator: Estimator, inspected: Inspection) -> CheckR
     linear = inspected.along(estimator)
     if not linear.path.horizon:
         return None
-    reached = _reached(linear.A, linear.B, linear.K, linear.r_s, linear.r_a)
+    reached = _reached(linear)
     idle = [inspected.action(j) for j in (~reached).nonzero().flatten().tolist()]
     if not idle:
         return None
@@ -119,16 +114,12 @@ def _no_effect(name: str, estimator: Estimator, inspected: Inspection) -> CheckR
     return CheckResult(f"{EFFECT}, {name}", result, meaning, False)
 
 
-def _reached(
-    A: torch.Tensor, B: torch.Tensor, K: torch.Tensor, r_s: torch.Tensor, r_a: torch.Tensor
-) -> torch.Tensor:
+def _reached(linear: LinearizedPath) -> Tensor:
     """Which first actions reach some reward, [da]; rewards after the first count along π."""
-    reached = (r_a[0] != 0).any(dim=0)
-    D = B[0]
-    for t in range(1, len(A)):
-        c = r_s[t] + torch.einsum("nas,na->ns", K[t], r_a[t])
+    reached = (linear.r_a[0] != 0).any(dim=0)
+    for t, D in enumerate(sensitivities(linear)[:-1], 1):
+        c = linear.r_s[t] + torch.einsum("nas,na->ns", linear.K[t], linear.r_a[t])
         reached |= (torch.einsum("nsa,ns->na", D, c) != 0).any(dim=0)
-        D = A[t] @ D + B[t] @ (K[t] @ D)
     return reached
 
 
@@ -138,12 +129,8 @@ def _growth(name: str, estimator: Estimator, inspected: Inspection) -> CheckResu
     h = linear.path.horizon
     if h < 2:
         return None
-    D, size = linear.B[0], []
-    for t in range(1, h):
-        size.append(D.flatten(1).norm(dim=1).nan_to_num(nan=torch.inf).max())
-        D = linear.A[t] @ D + linear.B[t] @ (linear.K[t] @ D)
-    size.append(D.flatten(1).norm(dim=1).nan_to_num(nan=torch.inf).max())
-    norms = torch.stack(size)
+    sizes = [D.flatten(1).norm(dim=1).nan_to_num(nan=torch.inf) for D in sensitivities(linear)]
+    norms = torch.stack([size.max() for size in sizes])
     check = f"sensitivities ∂s_t/∂a_0 of {name}"
     rate = float((norms[-1] / norms[0]).log10()) / (h - 1)
     result = f"largest norm {float(norms[0]):.2g} at t = 1, {float(norms[-1]):.2g} at t = {h}"
@@ -187,15 +174,13 @@ class _Copies:
 def _compared(
     name: str, estimator: Estimator, inspected: Inspection, copies: _Copies
 ) -> CheckResult:
-    check = f"float32 against float64, {name} at h = {estimator.tail.horizon}"
+    check, here = (
+        f"float32 against float64, {name} at h = {estimator.tail.horizon}",
+        inspected.setting,
+    )
     try:
         single = in_float32(
-            estimator,
-            inspected.setting.policy,
-            inspected.setting.starts,
-            inspected.setting.seed,
-            inspected.setting.termination,
-            copies,
+            estimator, here.policy, here.starts, here.seed, here.termination, copies
         )
     except (RuntimeError, TypeError, InputError) as error:
         result = f"float32 is not supported ({in_short(error)})"
@@ -203,13 +188,10 @@ def _compared(
     limited = not single.error <= _LIMIT
     result = (
         f"cosine {single.cosine:.6g}, relative error {single.error:.1g} "
-        f"({len(inspected.setting.starts.states)} starts)"
+        f"({len(here.starts.states)} starts)"
     )
-    meaning = "precision-limited: no"
-    if limited:
-        meaning = (
-            "precision-limited: yes; use float64 or a shorter horizon before blaming the model"
-        )
+    remedy = "yes; use float64 or a shorter horizon before blaming the model"
+    meaning = f"precision-limited: {remedy if limited else 'no'}"
     return CheckResult(check, result, meaning, not limited)
 
 

@@ -12,6 +12,7 @@ such samples stay, in estimators and truth alike, and are counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from gradlab.systems.system import (
     by_differences,
     linearize_running,
     step_running,
+    whole,
 )
 
 STATES = 96  # whose Jacobians are compared, over all starts and steps
@@ -109,12 +111,10 @@ def _differences(
 
 def _detached(name: str, linear: Linearization, J: Tensor, rounding: Tensor) -> list[CheckResult]:
     """Derivatives of a step that are exactly 0 in every state, though it moves in most of them."""
-    rewards = torch.cat([linear.r_s, linear.r_a], dim=1)[:, None]
-    given = torch.cat([torch.cat([linear.A, linear.B], dim=2), rewards], dim=1)
-    cut, ds = _cut(given, J, rounding), linear.A.shape[1]
+    cut, ds = _cut(whole(linear), J, rounding), linear.A.shape[1]
     what = "step" if cut[:ds].any() else "reward"
     inputs = {"state": cut[:, :ds].any(), "action": cut[:, ds:].any()}
-    return _told(name, what, " and ".join(k for k in inputs if inputs[k]), cut, len(given))
+    return _told(name, what, " and ".join(k for k in inputs if inputs[k]), cut, len(J))
 
 
 def _policy_detached(inspected: Inspection) -> list[CheckResult]:
@@ -186,14 +186,12 @@ def _differenced(f: Callable[[Tensor], Tensor], z: Tensor, step: float) -> _Diff
 
 def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
     """|given − J| of each block over its largest entry, [M, 4]: as it is, and beyond rounding."""
-    ds = linear.A.shape[1]
-    state, action, after, reward = slice(0, ds), slice(ds, None), slice(0, ds), slice(ds, None)
-    cells = (after, state), (after, action), (reward, state), (reward, action)
-    blocks = linear.A, linear.B, linear.r_s[:, None], linear.r_a[:, None]
+    ds, every = linear.A.shape[1], whole(linear)
+    first, last = slice(0, ds), slice(ds, None)  # (s', r) and (s, a) are cut at the same place
     raw: list[Tensor] = []
     beyond: list[Tensor] = []
-    for given, (rows, columns) in zip(blocks, cells, strict=True):
-        wanted, noise = J[:, rows, columns], rounding[:, rows, columns]
+    for rows, columns in product((first, last), repeat=2):  # in the order of `BLOCKS`
+        given, wanted, noise = (each[:, rows, columns] for each in (every, J, rounding))
         gap, size = (given - wanted).abs(), torch.maximum(given.abs(), wanted.abs())
         scale = size.flatten(1).amax(dim=1).clamp_min(torch.finfo(J.dtype).tiny)
         for found, difference in ((raw, gap), (beyond, (gap - noise).clamp_min(0.0))):

@@ -21,6 +21,7 @@ from gradlab.checks.inspection import Inspection
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
+from gradlab.gradients.tail import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.mlp import judge
@@ -127,20 +128,13 @@ def _moved(policy: nn.Module) -> Iterator[None]:
 
 def _documented(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult:
     n = min(_LONGEST, estimator.tail.horizon)
-    short = replace(estimator, tail=replace(estimator.tail, horizon=n))
-    terms = carried(
-        short,
-        inspected.setting.policy,
-        inspected.setting.starts,
-        (n,),
-        inspected.setting.seed,
-        "ignore",
-    )
+    short, here = replace(estimator, tail=replace(estimator.tail, horizon=n)), inspected.setting
+    terms = carried(short, here.policy, here.starts, (n,), here.seed, "ignore")
     G = path_gradients(terms.jacobian, terms.costates[0]).mean(dim=0)
-    directions = _directions(inspected.setting.policy)
+    directions = _directions(here.policy)
     typical = float(G.norm()) / len(G) ** 0.5
     along = directions @ G
-    narrow, wide = (_differences(short, inspected, directions, scale) for scale in (1.0, 2.0))
+    narrow, wide = (_differences(short, here, directions, scale) for scale in (1.0, 2.0))
     gap = (along - narrow).abs()
     allowed = _TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
     off = float((gap / typical).max()) if typical > 0 else float(gap.max())
@@ -173,37 +167,30 @@ def _directions(policy: nn.Module) -> Tensor:
     return nn.functional.normalize(draw.to(theta) * trained, dim=1)
 
 
-def _differences(
-    estimator: Estimator, inspected: Inspection, directions: Tensor, scale: float
-) -> Tensor:
+def _differences(estimator: Estimator, here: Setting, directions: Tensor, scale: float) -> Tensor:
     """Central differences of the n-step return with its tail along each direction."""
-    epsilon = scale * 1e-4 * max(float(flat_parameters(inspected.setting.policy).norm()), 1e-3)
+    epsilon = scale * 1e-4 * max(float(flat_parameters(here.policy).norm()), 1e-3)
     plus, minus = (
-        [
-            _return(estimator, inspected, perturbed(inspected.setting.policy, sign * epsilon * v))
-            for v in directions
-        ]
+        [_return(estimator, here, perturbed(here.policy, sign * epsilon * v)) for v in directions]
         for sign in (1.0, -1.0)
     )
     return (torch.stack(plus) - torch.stack(minus)) / (2 * epsilon)
 
 
-def _return(estimator: Estimator, inspected: Inspection, moved: nn.Module) -> Tensor:
+def _return(estimator: Estimator, here: Setting, moved: nn.Module) -> Tensor:
     """Mean n-step return of the starts, θ moved in the actions that carry it."""
-    tail, system, starts = estimator.tail, estimator.states, inspected.setting.starts
+    tail, system, starts = estimator.tail, estimator.states, here.starts
     s, total = starts.states, starts.states.new_zeros(len(starts.states))
     last = tail.horizon
     with torch.no_grad():
         for t in range(last + 1):
             frozen = not estimator.way.carries(t)
             frozen |= t == last and tail.terminal_action == "detached"
-            chosen = inspected.setting.policy if frozen else moved
-            a = act(
-                chosen, s, starts.policy_noise(inspected.setting.policy, inspected.setting.seed, t)
-            )
+            noise = starts.policy_noise(here.policy, here.seed, t)
+            a = act(here.policy if frozen else moved, s, noise)
             if t == last:
                 break
-            out = system.step(s, a, starts.dynamics_noise(system, inspected.setting.seed, t))
+            out = system.step(s, a, starts.dynamics_noise(system, here.seed, t))
             total = total + tail.discount**t * out.reward
             s = out.state
         if tail.critic is not None:

@@ -101,18 +101,16 @@ def _norms(
     tail: TailGradient,
     horizons: tuple[int, ...],
 ) -> list[float]:
-    discount, weight = estimator.tail.discount, inspected.setting.starts.weight[:, None]
-    path = linear.path
+    here, path, discount = inspected.setting, linear.path, estimator.tail.discount
+    weight = here.starts.weight[:, None]
     if not estimator.way.every:
         g = action_gradients(linear, tail, discount)[list(horizons)] * weight
-        jacobian = policy_jacobian(
-            inspected.setting.policy, inspected.setting.starts.states, path.policy_noise[0]
-        )
+        jacobian = policy_jacobian(here.policy, here.starts.states, path.policy_noise[0])
         return [float(x) for x in gram.mean_gradients(jacobian, g).norm(dim=1)]
     kind = estimator.tail.terminal_action
     costates = discounted_costates(linear, tail, discount, horizons, kind) * weight
     s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
-    jacobian = policy_jacobian(inspected.setting.policy, s, e)
+    jacobian = policy_jacobian(here.policy, s, e)
     return [float(x) for x in path_mean_gradients(jacobian, costates, horizons).norm(dim=1)]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gradlab.data.path import Path
 from gradlab.gradients.rollout import jacobian_noise, row_blocks
 from gradlab.progress import Progress
-from gradlab.systems.system import BLOCKS, System, linearize_running, step_running
+from gradlab.systems.system import BLOCKS, System, linearize_running, step_running, whole
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -134,9 +134,7 @@ def blocks(
         together = torch.cat(parts).detach().cpu().numpy()
         return together.reshape(H, n, *together.shape[1:])
 
-    by_state = torch.cat([torch.cat([x.A, x.r_s[:, None]], 1) for x in linear])
-    by_action = torch.cat([torch.cat([x.B, x.r_a[:, None]], 1) for x in linear])
-    J = joined([torch.cat([by_state, by_action], 2)])
+    J = joined([whole(x) for x in linear])
     steps = [x.certificate.step for x in linear if x.certificate.step is not None]
     return Blocks(
         J=J,

@@ -64,7 +64,7 @@ class SpectralNorm(nn.Module):
         matrices = _matrices(weight.detach())
         start = torch.randn(matrices.shape[2], generator=torch.Generator().manual_seed(0))
         self.register_buffer("u", matrices.new_zeros(matrices.shape[:2]))
-        self.register_buffer("v", _unit(start.to(matrices)).repeat(len(matrices), 1))
+        self.register_buffer("v", unit(start.to(matrices)).repeat(len(matrices), 1))
         for _ in range(WARM_UP):
             self._iterate(matrices)
 
@@ -80,8 +80,8 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def _iterate(self, matrices: Tensor) -> None:
-        self.u.copy_(_unit(torch.einsum("eij,ej->ei", matrices, self.v)))
-        self.v.copy_(_unit(torch.einsum("eij,ei->ej", matrices, self.u)))
+        self.u.copy_(unit(torch.einsum("eij,ej->ei", matrices, self.v)))
+        self.v.copy_(unit(torch.einsum("eij,ei->ej", matrices, self.u)))
 
 
 def normalise(network: nn.Module, which: Which = "all_but_last", bound: float = 1.0) -> None:
@@ -159,5 +159,6 @@ def _matrices(weight: Tensor) -> Tensor:
     return weight[None] if weight.ndim == 2 else weight
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
+    """Of length 1 along the last dimension."""
     return torch.nn.functional.normalize(vectors, dim=-1)

@@ -88,6 +88,12 @@ class Linearization:
     certificate: Certificate
 
 
+def whole(linear: Linearization) -> Tensor:
+    """∂(s', r)/∂(s, a), [N, ds + 1, ds + da]."""
+    rewards = torch.cat([linear.r_s, linear.r_a], dim=1)[:, None]
+    return torch.cat([torch.cat([linear.A, linear.B], dim=2), rewards], dim=1)
+
+
 @runtime_checkable
 class System(Protocol):
     """A simulator or a model. Final classes implement it; nothing inherits from them.

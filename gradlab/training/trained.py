@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.networks.spectral import CHOICES, WARM_UP, Which
+from gradlab.networks.spectral import CHOICES, WARM_UP, Which, unit
 from gradlab.training.members import Network
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -180,7 +180,7 @@ class Trained:
             return self.raw
         weights = list(self.raw.layers.weights)
         for k, v in self._vectors.items():
-            u = _unit(torch.einsum("eio,eo->ei", weights[k].detach(), v))
+            u = unit(torch.einsum("eio,eo->ei", weights[k].detach(), v))
             norm = torch.einsum("ei,eio,eo->e", u, weights[k], v)
             weights[k] = weights[k] / norm[:, None, None]
         return replace(self.raw, layers=replace(self.raw.layers, weights=tuple(weights)))
@@ -203,16 +203,12 @@ def _begun(weight: Tensor) -> Tensor:
     """v [E, out] after some iterations from one start."""
     weight = weight.detach()
     start = torch.randn(weight.shape[2], generator=stream(0, "power iteration")).to(weight)
-    v = _unit(start).repeat(len(weight), 1)
+    v = unit(start).repeat(len(weight), 1)
     for _ in range(WARM_UP):
         v = _iterated(weight, v)
     return v
 
 
 def _iterated(weight: Tensor, v: Tensor) -> Tensor:
-    u = _unit(torch.einsum("eio,eo->ei", weight, v))
-    return _unit(torch.einsum("eio,ei->eo", weight, u))
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors, dim=-1)
+    u = unit(torch.einsum("eio,eo->ei", weight, v))
+    return unit(torch.einsum("eio,ei->eo", weight, u))

@@ -281,9 +281,7 @@ def all_action_gradients(
     linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
 ) -> Tensor:
     """Σ_{t<T} γᵗ J_θπ(s_t)ᵀ λ_t of the T-step return along a path of at least T steps, [N, P]."""
-    costates = _costates(linear, (horizon,), discount)[0]
-    blocks = _jacobians(linear, policy, horizon)
-    return torch.cat([gram.path_gradients(J, costates[:horizon, rows]) for rows, J in blocks])
+    return early_action_gradients(linear, policy, horizon, horizon, discount)
 
 
 def early_action_gradients(

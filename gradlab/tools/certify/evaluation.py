@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gradlab.errors import InputError
-from gradlab.systems.system import System
+from gradlab.systems.system import System, whole
 from gradlab.user_code.calls import running
 
 _BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
@@ -158,9 +158,7 @@ def _linearized(system: System, points: Points) -> Tensor:
     ds = system.state_dim
     with running("linearize"):
         linear = system.linearize(points.z[:, :ds], points.z[:, ds:], points.noise)
-    by_state = torch.cat([linear.A, linear.r_s[:, None]], 1)
-    by_action = torch.cat([linear.B, linear.r_a[:, None]], 1)
-    return torch.cat([by_state, by_action], 2).detach()
+    return whole(linear).detach()
 
 
 RATIO = 4.0  # of the two steps

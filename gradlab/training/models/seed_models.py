@@ -19,7 +19,7 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.networks.gaussian_ensemble import Numbers, Prediction, predict
 from gradlab.systems.function import AliveFunction, survivors
-from gradlab.systems.system import System, Transition
+from gradlab.systems.system import System, Transition, whole
 
 # Numbers that every member has of its own, beside its layers.
 _MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high")
@@ -251,10 +251,7 @@ def simulator_slopes(simulator: System, batch: Batch) -> Tensor:
         return values.detach().flatten(0, 1).double().cpu()
 
     noise = None if batch.dynamics_noise is None else rows(batch.dynamics_noise)
-    at = simulator.linearize(rows(batch.state), rows(batch.action), noise)
-    after = torch.cat([at.A, at.B], dim=2)
-    reward = torch.cat([at.r_s, at.r_a], dim=1)
-    joint = torch.cat([after, reward[:, None]], dim=1)
+    joint = whole(simulator.linearize(rows(batch.state), rows(batch.action), noise))
     return joint.to(batch.state).view(*batch.state.shape[:2], *joint.shape[1:])
 
 
