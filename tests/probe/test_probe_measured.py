@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import random
+import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -322,6 +323,17 @@ def test_a_policy_at_rest_is_no_fault_of_its_target():
     assert "targets do not move" not in {alarm.kind for alarm in probe.alarms}
     found = answers(rows)["targets follow"]
     assert found["state"] == "open" and "the policy's network 1 did not move" in found["proof"]
+
+
+def test_passes_of_every_critic_are_let_go_of():
+    """The graph of a pass is as large as its batch."""
+    loop, made = Loop(), []
+    probe = watched(loop)
+    probe.networks(critic=[*loop.critics], target=[*loop.targets])
+    for critic in loop.critics:
+        critic.register_forward_hook(lambda module, args, output: made.append(weakref.ref(output)))
+    loop.run(probe, 5)
+    assert len(made) == 25 and not any(each() is not None for each in made)
 
 
 def test_targets_of_critics_that_begin_late_are_no_fault():

@@ -80,6 +80,7 @@ _SEARCH = 5  # updates in which all modules are hooked, to find targets
 _AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 _LONGEST = 64  # steps of a window
 _ROW = 100  # updates between two looks at the answers
+_OF_CRITIC = "the critic"
 _ROLLOUTS = (
     "hand over the rollout's minibatches, too: env = probe.record(env), then "
     "probe.batch(observation=…, action=…, reward=…, terminated=…) before the loss, and "
@@ -353,7 +354,7 @@ class Parts:
                 self._open.append(self._step(optimizer))
                 if len(self._open) > _LONGEST:
                     self._open = None
-        heard = self._passes.get("the critic")
+        heard = self._passes.get(_OF_CRITIC)
         if self._open is not None and self.weights.ready and heard is not None:
             self._ask(self.fitted, self.fitted.take, heard.arrived, self.weights)
             self._tell(self.fitted)
@@ -532,9 +533,11 @@ class Parts:
         trained = self.networks.trained if critics is None else critics
         self._passes, self._followed = {}, []
         for k, each in enumerate(trained):
-            name = names.get(each, "the critic" if each in self.networks.critics else "")
-            heard = self.hooked.get(each) or LastPasses(self.budget)
-            self._passes[name or f"network {k}"] = heard
+            name = names.get(each) or f"network {k}"
+            if each not in names and each in self.networks.critics:
+                at = self.networks.critics.index(each)
+                name = f"{_OF_CRITIC}'s network {at + 1}" if at else _OF_CRITIC
+            heard = self._passes[name] = self.hooked.get(each) or LastPasses(self.budget)
             if each not in self.hooked:
                 self._followed.append(each.register_forward_hook(heard.hook))
 
