@@ -278,7 +278,9 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
     with torch.no_grad():
         critic[2].weight.mul_(60)
     log_std = nn.Parameter(torch.zeros(1))
-    both = torch.optim.Adam([*actor.parameters(), log_std, *critic.parameters()], 1e-3)
+    costs = net(states, 1) if "costs" in fault else None
+    values = nn.ModuleList([critic, *([costs] if costs else [])])
+    both = torch.optim.Adam([*actor.parameters(), log_std, *values.parameters()], 1e-3)
     rows: list[dict[str, Any]] = []
     probe = gradlab.Probe(actor, both, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
 
@@ -330,7 +332,7 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
         w = {"returns": goal, "after": advantage.roll(-1, 0), "before": advantage.roll(1, 0)}.get(
             fault, advantage
         )
-        if fault == "normalised and values":
+        if fault in ("normalised and values", "normalised beside costs"):
             goal = (advantage - advantage.mean()) / advantage.std() + v
         goal = advantage if fault == "no values" else goal
         flat = [x.flatten(0, 1) for x in (s, a, old, w, goal)]
@@ -349,8 +351,10 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
                 both.zero_grad()
                 if fault == "minibatch and values":
                     goal_ = w_ + (goal_ - flat[3][index])
+                other = costs and (costs(s_)[:, 0] - s_[:, 0].abs()) ** 2
                 error = critic(s_)[:, 0] - goal_
                 fit = nn.functional.huber_loss(error, 0 * error) if fault == "Huber" else error**2
+                fit = fit if costs is None else fit + other
                 with probe(iteration * 4 * STEPS):
                     (loss + 0.5 * fit.mean()).backward()
                 both.step()
@@ -401,6 +405,8 @@ def test_values_at_the_ends_of_a_rollout_are_held_against_the_critics(fault, wor
     ("normalised and values", "fitted to normalised advantages plus values"),
     ("minibatch and values", "fitted to normalised advantages plus values"),
     ("no values", "fitted to advantages without the values"),
+    ("beside costs", ""),
+    ("normalised beside costs", "fitted to normalised advantages plus values"),
 ])  # fmt: skip
 @pytest.mark.parametrize("discrete", [False, True])
 def test_the_critic_of_a_rollout_is_fitted_to_advantages_plus_values(fault, words, discrete):

@@ -61,6 +61,9 @@ _LOOK = {
 _LINE, _ABOUT, _MOVED = 1e-3, 0.02, 1e-3  # of g that is left; of a factor; V − v in deviations of A
 _NORMALISED = "normalised advantages plus values"
 _ALONE = "advantages without the values"
+_OTHER = (
+    "the loss does not pull V to v + A of the rollout: other targets, or another loss than a square"
+)
 _BATCHES, _EARLIER = 10, 100  # of a verdict, looks; updates before the first one
 
 
@@ -331,20 +334,21 @@ class ValueTargets:
             if line and (rank < len(found) or errors[:3].max() > _ABOUT / 4 * abs(found[0])):
                 continue  # V has hardly moved since the rollout
             self._looks += 1
-            self._scale, b = -float(found[2] / found[0]), 1 - float(found[1] / found[0])
+            scale, b = -float(found[2] / found[0]), 1 - float(found[1] / found[0])
             deviations = np.std(beside[np.isfinite(beside[:, 0]), 0], ddof=1), spread
-            if not line:
-                self._seen.append(_NEITHER)
-            elif _near(b, 1) and _near(self._scale, 1):
-                self._seen.append("")
-            elif _near(b, 1) and any(_near(self._scale * each, 1) for each in deviations):
-                self._seen.append(_NORMALISED)
-            else:
-                self._seen.append(_ALONE if _near(b, 0) and _near(self._scale, 1) else _NEITHER)
+            forms = {
+                "": _near(b, 1) and _near(scale, 1),
+                _NORMALISED: _near(b, 1) and any(_near(scale * each, 1) for each in deviations),
+                _ALONE: _near(b, 0) and _near(scale, 1),
+            }
+            form = next((form for form, found in forms.items() if line and found), None)
+            if form is not None:  # not another value's, as of costs beside the return
+                self._seen.append(form)
+                self._scale = scale
 
     def answer(self, *_: object) -> CheckAnswer:
-        if not self._looks:
-            return off(self._reason)
+        if not self._seen:
+            return off(_OTHER if self._looks else self._reason)
         most = max(set(self._seen), key=self._seen.count)
         times, of = self._seen.count(most), len(self._seen)
         form = "A" if most == _ALONE else f"v + {self._scale:.3g} A"
@@ -352,11 +356,6 @@ class ValueTargets:
             f"V is pulled to {form} in {times} of the newest {of} minibatches (fault: another form "
             f"than v + A in {_MOST:.0%} of {_BATCHES})"
         )
-        if most == _NEITHER:
-            return off(
-                "the loss does not pull V to v + A of the rollout: other targets, or another loss "
-                "than a square"
-            )
         if of < _BATCHES:
             return CheckAnswer("waiting", proof, looks=self._looks)
         if most and times >= _MOST * of:

@@ -354,9 +354,10 @@ class Parts:
                 self._open.append(self._step(optimizer))
                 if len(self._open) > _LONGEST:
                     self._open = None
-        heard = self._passes.get(_OF_CRITIC)
-        if self._open is not None and self.weights.ready and heard is not None:
-            self._ask(self.fitted, self.fitted.take, heard.arrived, self.weights)
+        if self._open is not None and self.weights.ready:
+            for name, heard in self._passes.items():
+                if name.startswith(_OF_CRITIC):
+                    self._ask(self.fitted, self.fitted.take, heard.arrived, self.weights)
             self._tell(self.fitted)
         for each in self._passes.values():
             each.release()
