@@ -280,6 +280,7 @@ DISPLACED: dict[str, tuple[tuple[str, ...], Callable[[int], int], int, str]] = {
     "observations": (("observation",), lambda t: t, 1, f"stored observations are those {OTHER}"),
     "actions": (("action",), lambda t: t, 1, f"the stored actions are those {OTHER} than"),
     "actions before": (("action",), lambda t: t - 1, 0, "the stored actions are those of the step"),
+    "actions after": (("action",), lambda t: t + 1, 0, "actions are sent one step later"),
     "rewards": (("reward",), lambda t: t, 1, "paid for other steps"),
     "next": (("next_observation",), lambda t: t, 1, "next observation is that of another step"),
     "ends": (("terminated",), lambda t: t, 1, "ended an episode are not stored as terminated"),

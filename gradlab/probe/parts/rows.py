@@ -538,10 +538,11 @@ def _actions(low: _Array | None, high: _Array | None) -> _Count:
         if 2 * counts["others"] > len(stored):
             steps = rows.ring.sent(stored)
             known = kinds["others"] & (steps >= 0)  # of actions at a limit none are
-            late = known & (rows.ring.apart(steps, found.steps, 1) == 1)
-            if known.sum() > _KNOWN * len(stored):
-                name = "late" if 2 * late.sum() > known.sum() else "elsewhere"
-                counts[name] = counts.pop("others")
+            later = rows.ring.apart(steps, found.steps, 1)[known]
+            if len(later) > _KNOWN * len(stored):
+                names = {"late": later == 1, "ahead": later == -1}
+                most = (name for name, each in names.items() if 2 * each.sum() > len(later))
+                counts[next(most, "elsewhere")] = counts.pop("others")
         return len(stored), counts
 
     return count
@@ -630,6 +631,9 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "noise, the clip or the order of steps between the two?",
             "late": "the stored actions are those of the step before: is `obs = next_obs` set "
             "before the row is stored, or the row stored before its action is drawn?",
+            "ahead": "the stored actions are sent one step later: is the next action drawn before "
+            "the row is stored? A wrapper that delays actions belongs inside: "
+            "env = probe.record(Delayed(env))",
             "elsewhere": "the stored actions are those of other steps than the stored "
             "observations: are the columns of a row drawn by one and the same index?",
             "mixed": f"the stored actions are as sent in some rows, {_scale(low, high)} in others: "
