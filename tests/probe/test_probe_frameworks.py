@@ -478,7 +478,7 @@ def test_a_loss_that_does_not_follow_the_critic_is_told(whole, entropic, actions
     if whole:
         loop.critics = nn.ModuleList([Batched("nb", 2)])
     check = heard(loop)
-    for _ in range(objectives._FEWEST):
+    for _ in range(objectives._LOOKED):
         drawn, batch = loop.policy.drawn(loop.batch()["state"]), loop.batch()
         state, action = batch["state"], RAISED[actions](drawn[0], batch["action"])
         values = torch.cat([critic(state, action).reshape(-1, ROWS) for critic in loop.critics])
@@ -500,7 +500,7 @@ def test_a_critics_loss_before_its_step_is_none_of_the_actors(kind):
     """Also where both losses are sent back before both steps."""
     loop = kind()
     check = heard(loop)
-    for _ in range(objectives._FEWEST):
+    for _ in range(objectives._LOOKED):
         rows = loop.batch()
         loss = loop.actor_loss(rows)
         goal, _ = loop.target_values(rows)

@@ -54,7 +54,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "critic does not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
         "targets do not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
         "actor's steps move the critic": [f"≥ {moves._FEWEST} looks"],
-        "actor does not follow its critic": [f"≥ {objectives._FEWEST} looks"],
+        "actor does not follow its critic": [f"≥ {objectives._LOOKED} looks"],
         "actor's steps lower their objective": [
             f"({objectives.WRONG:.0%} rise)", f"({objectives.SOUND:.0%})",
             f"under {objectives.LEAST:.0%} of {objectives.LOOKS} rise",

@@ -40,7 +40,7 @@ _FITTED = 3.0  # log odds of a wrong sign that is read from the loss: no one fit
 _EARLY = 25  # looks, before which nothing is called sound
 _DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
-FLAT, FEWEST = 0.999, 16  # share of an action's limit; rows below it that a fit needs
+_FLAT, _FEW_ROWS = 0.999, 16  # share of an action's limit; rows below it that a fit needs
 _UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
 _EXACT = 0.01  # of it, below which it has none
 UNROWED = "which axis of the critic's output is the batch is not known"
@@ -60,7 +60,7 @@ _OF_ONE = (
     "the actor's loss follows the critic in one row of the batch alone: is the least value taken "
     "over the rows, too, or one row picked?"
 )
-_FEWEST = 10  # looks, of which more than half must be at fault
+_LOOKED = 10  # looks, of which more than half must be at fault
 _UNIFORM = 1e-3  # of dL/dQ: what rows of a mean differ by
 _SCALED = (
     "; where the loop scales actions to the environment's limits by itself, env = "
@@ -316,7 +316,7 @@ class ActorObjective:
             and x.args[-1].shape[-1] in (actions, wide)
         ]  # fmt: skip
         sent = own or others
-        if not sent or any(len(g) != len(sent[0]) or len(g) < FEWEST for g in sent):
+        if not sent or any(len(g) != len(sent[0]) or len(g) < _FEW_ROWS for g in sent):
             return
         total = torch.stack(sent).sum(0)
         same = float(total.max() - total.min()) <= _UNIFORM * float(total.abs().max())
@@ -372,7 +372,7 @@ class ActorObjective:
     def answer(self, networks: Any = None) -> CheckAnswer:
         most = max(set(self._rows), key=self._rows.count, default="")
         times, of = self._rows.count(most), len(self._rows)
-        if most and of >= _FEWEST and 2 * times > of:
+        if most and of >= _LOOKED and 2 * times > of:
             proof = f"dL/dQ by row says so in {times} of {of} looks (fault: half)"
             return CheckAnswer("fault", proof, times / of, 0.5, of, UNFOLLOWED, most)
         if not self._looks:
@@ -502,8 +502,8 @@ def _weights(
     assert action.log_density is not None
     seen = torch.ones_like(mean, dtype=torch.bool)
     if old.squash.half is not None:  # ε is lost in rounding where tanh is flat
-        seen = ((old.value - old.squash.centre) / old.squash.half).abs() < FLAT
-        if int(seen.sum()) < FEWEST * mean.shape[-1]:
+        seen = ((old.value - old.squash.centre) / old.squash.half).abs() < _FLAT
+        if int(seen.sum()) < _FEW_ROWS * mean.shape[-1]:
             return None
     arrived = torch.cat([made.arrived[k][:_ROWS][seen] for k in (0, 1)]).double().cpu()
     parts = []
