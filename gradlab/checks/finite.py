@@ -84,7 +84,7 @@ def _where(estimator: Estimator, inspected: Inspection, begin: Starts, group: in
     if estimator.jacobians is None:
         return f"row {row}"
     here, one = inspected.setting, begin.block(slice(row, row + 1))
-    linear = linearized(estimator, here.policy, one, here.seed, None, here.termination)
+    linear = linearized(estimator, here.policy, one, here.seed, here.termination)
     for t in range(linear.path.horizon):
         bad = _bad_rows(linear.path.states[t + 1, 0, :, None])
         if bad:

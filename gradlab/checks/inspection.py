@@ -43,7 +43,7 @@ class Inspection:
         if key not in self.made:
             here = self.setting
             self.made[key] = linearized(
-                estimator, here.policy, here.starts, here.seed, None, here.termination
+                estimator, here.policy, here.starts, here.seed, here.termination
             )
         return self.made[key]
 

@@ -225,16 +225,11 @@ def isolated(terms: Carried, counted: Tensor | None) -> Carried:
 
 
 def linearized(
-    estimator: Choices,
-    policy: nn.Module,
-    starts: Starts,
-    seed: int,
-    traces: list[Trace] | None = None,
-    termination: str = "ignore",
+    estimator: Choices, policy: nn.Module, starts: Starts, seed: int, termination: str = "ignore"
 ) -> LinearizedPath:
     """The estimator's path with the Jacobians of what it differentiates."""
     states = estimator.states
-    path, K = path_with_jacobians(states, policy, starts, estimator.tail.horizon, seed, traces)
+    path, K = path_with_jacobians(states, policy, starts, estimator.tail.horizon, seed)
     model = states if estimator.jacobians is None else estimator.jacobians
     noise = jacobian_noise(states, model, path)
     return severed(linearize_path(path, model, K, noise, termination), estimator.cut)

@@ -115,7 +115,7 @@ def _first(estimator: Choices, requested: TermRequest, shared: Shared | None) ->
     policy, starts, horizons, seed, termination = requested
     tail = estimator.tail
     if shared is None:
-        linear = linearized(estimator, policy, starts, seed, None, termination)
+        linear = linearized(estimator, policy, starts, seed, termination)
     else:
         linear = course_of(estimator, policy, starts, seed, termination, shared)[1]
     gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)

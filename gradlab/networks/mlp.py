@@ -65,7 +65,7 @@ class FunctionCritic(nn.Module):
         return value.to(inputs[0].dtype) if isinstance(value, Tensor) else value
 
 
-def as_critic(critic: Any, name: str = "critic") -> nn.Module:
+def as_critic(critic: Any) -> nn.Module:
     """The critic as a module: itself, or the function in one.
 
     Raises:
@@ -77,7 +77,7 @@ def as_critic(critic: Any, name: str = "critic") -> nn.Module:
         return FunctionCritic(critic)
     kind = f"the class {critic.__name__}" if isinstance(critic, type) else type(critic).__name__
     raise InputError(
-        f"{name} is {kind}, expected a torch.nn.Module or a function (state, action) -> [N]"
+        f"critic is {kind}, expected a torch.nn.Module or a function (state, action) -> [N]"
     )
 
 

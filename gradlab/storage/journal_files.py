@@ -91,10 +91,10 @@ def write_all(descriptor: int, data: bytes, place: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
-def is_held(inode: int, table: Path = _LOCKS) -> bool | None:
+def is_held(inode: int) -> bool | None:
     """Whether a process holds the lock of the file `inode`; None: the system has no such table."""
     try:
-        lines = table.read_text().splitlines()
+        lines = _LOCKS.read_text().splitlines()
     except OSError:
         return None
     # A line is "7: FLOCK ADVISORY WRITE 617 fe:00:2146306 0 EOF", with "->" of a process that

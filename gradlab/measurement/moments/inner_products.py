@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried, path_with_jacobians, severed
+from gradlab.gradients.courses import path_with_jacobians, severed
 from gradlab.gradients.estimator import Estimator, OtherCritics, first_horizon
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, jacobian_noise, linearize_path, tail_gradient
@@ -278,12 +279,8 @@ def _explicit(
     (begin, policy), estimator = (held.setting.starts, held.setting.policy), several[0]
     P = sum(p.numel() for p in policy.parameters())
     if len(several) == 1 and P > WIDE and group_count(begin.group) == len(begin.group):
-        horizons = tuple(horizons_of(estimator))
+        rows = partial(held.rows, estimator, horizons=tuple(horizons_of(estimator)))
         blocks = list(group_blocks(begin.group, SAMPLES))
-
-        def rows(block: slice) -> Carried:
-            return held.rows(estimator, block, horizons)
-
         if (cheaper := path_moments(rows, blocks, policy, begin, T)) is not None:
             return cheaper
     return explicit_moments(several, held, T)
@@ -301,10 +298,7 @@ def explicit_sources(
 
     def source(name: str, estimator: Estimator) -> GramSource:
         horizons = tuple(n for n in kept if n in horizons_of(estimator))
-
-        def rows(block: slice) -> Carried:
-            return held.rows(estimator, block, horizons)
-
+        rows = partial(held.rows, estimator, horizons=horizons)
         return GramSource(tuple((name, n) for n in horizons), rows)
 
     return [source(name, estimator) for name, estimator in chosen.items()]
