@@ -31,6 +31,7 @@ from gradlab.gradients.tail import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.measurement.arguments import estimators_at, narrowed
 from gradlab.measurement.assembly import truth_values
+from gradlab.measurement.moments.visited import steps_visited
 from gradlab.measurement.problem import judged_at
 from gradlab.measurement.substitution import (
     CAUSES,
@@ -183,7 +184,8 @@ def _at_visited_states(
     Its expectation at visited states, weights included, is the gradient of the return, so that
     the causes are those of the same bias; the truth of a start cannot be substituted into.
     """
-    here, steps = world.setting, int(profile.truth["horizon"])
+    here, told = world.setting, profile.truth
+    steps = steps_visited(here, str(told["status"]), int(told["horizon"]))
     setting = replace(here, starts=visits(replace(here, horizon=steps), 1))
     reference = matched_truth(setting, check=False, progress=progress)
     there = replace(profile, truth={**truth_values(reference, "matched"), "law": _VISITED})

@@ -39,7 +39,7 @@ from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
 from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.visited import steps_visited, visited
+from gradlab.measurement.moments.visited import steps_beside, visited
 from gradlab.measurement.prices import rolled_steps
 from gradlab.measurement.realised_gains import (
     CLOSED_FORM,
@@ -272,7 +272,7 @@ def _visited(stepping: Stepping, setting: Setting, plan: _Plan) -> Starts:
     if plan.visits:
         with suppress(InputError):
             return visited(setting, plan.visits, samples)
-    return visited(setting, steps_visited(setting, stepping.truth), samples)
+    return visited(setting, steps_beside(setting, stepping.truth), samples, stepping.truth)
 
 
 def _drawn(task: Task, n: int, seed: int, name: str) -> Starts:
@@ -416,7 +416,7 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     batches = [n for n in (batch // each for each in _BATCHES) if n >= min(_FEWEST, batch)]
     wanted = min(_WANTED, len({(name, h == 0) for name, h in cells}))
     visiting = not all(stepping.chosen[name].way.every for name, _ in cells)
-    seen, starts = steps_visited(stepping.setting, truth), len(stepping.setting.starts.states)
+    seen, starts = steps_beside(stepping.setting, truth), len(stepping.setting.starts.states)
 
     def bought(n: int, judges: int, horizon: int, cheapest_first: bool = False) -> _Plan:
         prices = {c: n * _gradient_steps(stepping.chosen[c[0]], c[1]) for c in cells}

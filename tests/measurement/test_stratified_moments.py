@@ -15,7 +15,7 @@ from gradlab.measurement.moments.grams import Held
 from gradlab.measurement.moments.visited import (
     gradients_at,
     objective_moments,
-    steps_visited,
+    steps_beside,
     visited,
 )
 from gradlab.statistics.grams import error_matrix
@@ -55,7 +55,7 @@ def formed(world, truth):
         horizons = tuple(range(int(name == "score"), H + 1))
         X, squares = path_sums(held.rows(estimator, slice(0, N), horizons), label)
         sums |= {(name, n): (X[:, k], squares[k], 1) for k, n in enumerate(horizons)}
-    at = visited(world.setting, steps_visited(world.setting, truth), S)
+    at = visited(world.setting, steps_beside(world.setting, truth), S)
     there = gradients_at(world.first, world.setting, at)
     X, squares = visit_sums(there, label, S)
     return sums | {key: (X[:, k], squares[k], S) for k, key in enumerate(there.keys)}

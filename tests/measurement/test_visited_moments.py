@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gradlab
+from gradlab import systems
 from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.start_laws import repeated, visits
@@ -212,3 +214,31 @@ def test_recorded_states_are_refused_under_the_objective():
     recorded = dataclasses.replace(recorded, tail=gradlab.Tail(2, critic, GAMMA))
     with pytest.raises(InputError, match="reads recorded states"):
         gradlab.measure(task, feedback(weight), None, {"svg": recorded}, 2, 16, truth="objective")
+
+
+def test_a_critic_that_is_wrong_where_the_true_gradient_has_ended_lowers_the_return():
+    """Only actions at age 0 are paid, and the truth is summed for 50 steps; the critic pulls later
+    ones the other way: a loop at visited states follows the sum, 1 − .018 γ/(1 − γ) = −.78, which
+    is .3 after 50 steps."""
+
+    def step(s, a):
+        return s + 0.001, -(s[:, 0] < 0.001).to(s) * (a[:, 0] - 1) ** 2
+
+    world = systems.from_function(step, 1, 1)
+    task = gradlab.Task(
+        "once", world, world, discount=0.99, horizon=3,
+        starts=lambda n, draws: torch.rand(n, 1, generator=draws, dtype=torch.float64) / 2000,
+    )  # fmt: skip
+    policy = nn.Linear(1, 1).double()
+    with torch.no_grad():
+        policy.weight.zero_()
+        policy.bias.zero_()
+
+    def critic(s, a):
+        return a[:, 0] * torch.where(s[:, 0] < 0.001, 1.0, -0.018)
+
+    found = gradlab.measure(task, policy, critic, starts=64, rehearse=False)
+    assert int(found.truth["horizon"]) <= 50
+    rows = found.table()
+    gain = rows[(rows["estimator"] == "data") & (rows["quantity"] == "gain")]
+    assert float(gain["ci_high"].iloc[0]) < 0

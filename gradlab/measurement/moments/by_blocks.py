@@ -47,7 +47,7 @@ from gradlab.measurement.moments.visited import (
     Visits,
     affordable,
     gradients_at,
-    steps_visited,
+    steps_beside,
     visited,
     visiting_source,
 )
@@ -323,7 +323,7 @@ def blocked_moments(
     staying = {name: estimator for name, estimator in chosen.items() if name not in visiting}
     begin, samples = affordable(setting, pilot, SAMPLES)
     setting, division = replace(setting, starts=begin), replace(division, starts=len(begin.states))
-    at = visited(setting, steps_visited(setting, pilot), samples) if visiting else begin
+    at = visited(setting, steps_beside(setting, pilot), samples, pilot) if visiting else begin
     horizons = kept_horizons(setting.horizon, len(chosen))
     world = _World(setting, staying, visiting, at, samples, division, horizons)
     true = None if pilot.every is None else BlockedTruth(setting, pilot)

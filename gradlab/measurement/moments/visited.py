@@ -6,8 +6,9 @@ By the policy gradient theorem it is, with ν the normalised discounted visitati
 
 so that estimators with θ in every action, and scores, begin at the starts themselves, and those
 with θ in the first action at states visited from these starts, their gradients times 1/(1 − γ).
-The sum over t stops with the truth's own, at its T: the weight is Σ_{t<T} γᵗ, and what is left out
-belongs to both sides. A visited state is paired with the truth of the start that it came from.
+The sum over t ends where γᵗ does, as in a loop: the gradient of a critic may be wrong where nothing
+is left of the true one. Where the truth is cut at its T, so is the sum: what is left out belongs to
+both sides then. A visited state is paired with the truth of the start that it came from.
 
 Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
 G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
@@ -17,6 +18,7 @@ Exchangeable groups of strata are X̃_g = f X_g + m_h, with one m_h in θ for ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
@@ -59,6 +62,7 @@ from gradlab.measurement.moments.sketches import (
 )
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Moments, PairSums
+from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
@@ -96,7 +100,7 @@ def objective_moments(
     T = None if truth.every is None else truth.every.gradients
     at = begin
     if visiting:
-        seen = visited(setting, steps_visited(setting, truth), samples)
+        seen = visited(setting, steps_beside(setting, truth), samples, truth)
         there = gradients_at(visiting, setting, seen, progress)
         at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
         targets = None
@@ -138,14 +142,28 @@ class Visits:
         return stratum_rows(strata, samples=samples)
 
 
-def steps_visited(setting: Setting, truth: Truth) -> int:
-    """For how many steps states are visited: as many as the truth has."""
-    summed = truth.every is not None or truth.status == "jumps"  # a return of T steps
-    return truth.horizon if summed else max(setting.horizon, 1)
+def steps_visited(setting: Setting, status: str, horizon: int) -> int:
+    """For how many steps states are visited, beside a truth of this status and of so many steps: 1%
+    of the discount is left after them, unless the truth, cut, ends before."""
+    if status in ("converged", "imprecise"):
+        return max(horizon, effective_horizon(setting.discount))
+    return horizon
 
 
-def visited(setting: Setting, steps: int, samples: int) -> Starts:
-    """The states that all starts visit in so many steps."""
+def steps_beside(setting: Setting, truth: Truth) -> int:
+    """`steps_visited`; as many as there are horizons where no return was summed."""
+    if truth.every is None and truth.status != "jumps":
+        return max(setting.horizon, 1)
+    return steps_visited(setting, truth.status, truth.horizon)
+
+
+def visited(setting: Setting, steps: int, samples: int, truth: Truth | None = None) -> Starts:
+    """The states that all starts visit in so many steps; in those of the truth, where they leave
+    the finite numbers after them, or all of them end."""
+    if truth is not None and steps > truth.horizon:
+        with suppress(InputError):
+            return visited(setting, steps, samples)
+        steps = truth.horizon
     at = visits(replace(setting, horizon=steps), samples)
     if setting.termination == "mask":
         check_alive(at)
