@@ -187,7 +187,8 @@ class Rehearsal:
     def peak_of(self, cell: Cell) -> Peak | None:
         """Where the return along one candidate is highest; None where it was lost. Of one that was
         rehearsed once more: the most updates that it holds for, else those of the first rehearsal,
-        with the change of the second, for which nothing was chosen."""
+        with the change of the second, for which nothing was chosen, and an interval that holds
+        that of the first, too, where both are above 0."""
         place = self.cells.index(cell)
         updates = self.peak[place]
         if not updates:
@@ -197,7 +198,12 @@ class Rehearsal:
             second, ends = self._second(updates), self._second_ends(updates)
             if not np.isfinite(second.value):
                 return None
-            return Peak(cell, updates, Number(second.value, ends.low, ends.high, self.judges))
+            low, high = ends.low, ends.high
+            first = self.after(cell, updates)
+            if not self.parted and low > 0 and first.low > 0:
+                # Two draws of states and batches: what they have apart is in no interval of starts.
+                low, high = min(low, first.low), max(high, first.high)
+            return Peak(cell, updates, Number(second.value, low, high, self.judges))
         return self._peak(cell, float(self.peak_low[place]), float(self.peak_high[place]))
 
     def holds(self, cell: Cell) -> int | None:

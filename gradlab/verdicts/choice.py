@@ -556,7 +556,8 @@ def chosen(
         # Where no gain is believed returns decide, whichever batch is asked for.
         returns = best is None or read.uncertain
         competes = not estimators or (advice.cell is not None and advice.cell[0] in estimators)
-        if not ((batch is None and not estimators) or (returns and competes)):
+        own = batch in (None, profile.batch) and not estimators
+        if not (own or (returns and competes)):
             advice = None
     if advice is not None:
         # What the report says, with the sentences of the choice.

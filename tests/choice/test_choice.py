@@ -401,6 +401,15 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     assert f"train:  {document['untrained']}\n" in capsys.readouterr().out
 
 
+def test_the_batch_of_the_run_is_no_other_batch():
+    task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE))
+    profile = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=3, starts=64, batch=64)
+    asked, silent = chosen(profile, batch=64)[1], chosen(profile)[1]
+    assert profile.rehearsal is not None
+    assert (asked.headline, asked.light) == (silent.headline, silent.light)
+    assert chosen(profile, batch=16)[1].headline != silent.headline
+
+
 @pytest.mark.parametrize("asked", [{}, {"batch": 64}, {"estimators": [BEST[0], "data"]}])
 def test_where_no_gain_is_believed_a_choice_says_what_the_report_says(asked):
     told = rehearsed({BEST: RISES, CRITIC: FALLS})

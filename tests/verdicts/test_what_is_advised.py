@@ -11,6 +11,7 @@ from gradlab.runs.rehearsal import Rule, judged
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice import chosen
 from gradlab.verdicts.facts import facts
+from gradlab.verdicts.measurement.key_numbers import of_use
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.screen import NUMBERS, WORDS, counted
 from tests.runs.planted_gains import planted as steps
@@ -308,6 +309,20 @@ def test_a_light_is_green_where_both_rehearsals_and_the_plain_step_raised_the_re
     assert "one update lowers the return" in screen.headline
     once = replace(rehearsed(changes), again_cell=-1)
     assert advise(read(realised=RAISED, rehearsal=once)).missing == "again"
+
+
+def test_a_promise_holds_what_both_rehearsals_brought_and_names_the_steps_of_its_returns():
+    """Batches and visited states are drawn once for all starts: two draws may lie apart."""
+    twice = replace(
+        rehearsed({BEST: RISES, CRITIC: FALLS}, again=(1, 2, 5, 9, 30)), again_horizon=300
+    )
+    gain = twice.peak_of(BEST).gain
+    assert gain.value == pytest.approx(30, abs=0.5) and gain.low < 20 < 30 < gain.high
+    found = read(realised=RAISED, rehearsal=twice)
+    promised = next(fact for fact in of_use(found, BEST) if "change of the return" in fact.label)
+    assert "300 steps" in promised.how and "that of the first, too" in promised.how
+    apart = replace(twice, parted=5)  # of a critic that makes steps: another process
+    assert apart.peak_of(BEST).gain.low > 20
 
 
 def test_a_gradient_lasts_for_as_long_as_both_rehearsals_show():

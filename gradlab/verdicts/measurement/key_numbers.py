@@ -166,17 +166,21 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
     label = f"change of the return ({before} before) after {updates(peak.updates)} "
     label += f"({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
+    steps = rehearsed.horizon
     if rehearsed.repeated(cell):
+        steps = rehearsed.again_horizon or steps
         why = "the second rehearsal, from other states and starts, with other batches"
         if rehearsed.refit == 1:
             why += "; the critic makes one step at every update"
         if rehearsed.parted:
             why += f", and parts from the frozen one after {updates(rehearsed.parted)}"
+        elif peak.gain.low > 0 and rehearsed.after(cell, peak.updates).low > 0:
+            why += "; the interval holds that of the first, too"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
         f"means over batches of {states_each(rehearsed.batch, facts.batch)}"
         f"{', ε 1e-8' * (rehearsed.optimizer == 'adam')}; {rehearsed.judges:,} starts, "
-        f"{rehearsed.horizon} steps, paired; {why}"
+        f"{steps} steps, paired; {why}"
     )
     return Fact(label, with_sign(*peak.gain.estimate), how)
 
