@@ -314,7 +314,55 @@ def test_other_numbers_than_the_loop_s_accuse_nobody():
     r = rows()
     other = target(r, 0.99) - 0.1 * torch.randn(N, 1)
     found, alarms = told(r | {"target": other, "discount": 0.99})
-    assert found["state"] == "off" and "the entropy in next_value" in found["proof"] and not alarms
+    assert found["state"] == "open" and "the entropy in next_value" in found["proof"]
+    assert not alarms
+
+
+def answered(several: list[dict[str, Tensor]]) -> Any:
+    """The answer after all of these batches."""
+    check = targets.Algebra()
+    for r in several:
+        check.take(r["reward"], r["terminated"], r["next_value"], r["target"], 0.99)
+    return check.answer()
+
+
+@pytest.mark.parametrize(
+    "mistake, words",
+    [
+        ("kept", "go on beyond terminal states"),
+        ("dropped", "drop the reward of terminal steps"),
+        ("outside", ""),
+    ],
+)
+def test_a_mistake_in_some_looks_is_not_forgotten_at_those_that_fit(mistake, words):
+    several = []
+    for seed in range(9):
+        r = rows(seed)
+        if seed % 3:  # rows that show nothing
+            r["terminated"] = torch.zeros(N, 1)
+        y, entropy = target(r, 0.99), 0.001 * torch.rand(N, 1)
+        if mistake == "kept":
+            y = target(r, 0.99, torch.ones(N, 1))
+        elif mistake == "dropped":
+            y = (r["reward"] + 0.99 * r["next_value"]) * (1 - r["terminated"])
+        elif not seed % 3:
+            y = y + entropy
+        several.append(r | {"target": y})
+    found = answered(several)
+    assert "in 3 of 9 looks" in found.proof and found.looks == 9
+    assert found.state == ("fault" if words else "open") and words in found.message
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("paid, worth", [(1, 1), (10, 1), (0.01, 1), (300, 300)])
+def test_looks_that_fit_to_rounding_are_sound(kind, paid, worth):
+    several = []
+    for seed in range(50):
+        r = {name: each.to(kind) for name, each in rows(seed).items()}
+        r |= {"reward": paid * r["reward"], "next_value": worth * r["next_value"]}
+        several.append(r | {"target": target(r, 0.99)})
+    found = answered(several)
+    assert found.state == "sound" and found.value == pytest.approx(0.99, abs=1e-3)
 
 
 def test_a_sound_loop_that_hands_over_its_batches_is_sound():

@@ -467,6 +467,24 @@ def test_declared_targets_that_are_no_copies_of_one_network_each_have_that_in_th
     assert causes(probe) == ({"targets are crossed"} if fault else set())
 
 
+@pytest.mark.parametrize("alias", ["module", "memory", ""])
+def test_a_target_that_is_the_network_itself_is_told_at_the_first_look(alias):
+    loop = Loop()
+    if alias == "module":
+        loop.targets[1] = loop.critics[1]
+    elif alias:
+        for its, own in zip(
+            loop.targets[1].parameters(), loop.critics[1].parameters(), strict=True
+        ):
+            its.data = own.data
+    probe = watched(loop)
+    probe.networks(critic=loop.critics, target=[*loop.targets, loop.target_policy])
+    loop.run(probe, 40)
+    told = [each.message for each in probe.alarms if "is the critic itself" in each.message]
+    assert bool(told) == bool(alias)
+    assert causes(probe) == ({"targets follow too fast"} if alias else set())
+
+
 @pytest.mark.slow
 def test_targets_that_are_copied_now_and_then_are_declared():
     for period, quiet in ((None, False), (400, True)):

@@ -699,7 +699,7 @@ def test_targets_of_several_steps_have_a_discount_each(wrong):
         update()
     probe.close()
     found = answers(log)["targets are r + γ (1 − d) v"]
-    assert found["state"] == ("off" if wrong else "sound")
+    assert found["state"] == ("open" if wrong else "sound")
 
 
 def test_an_empty_batch_and_one_in_half_precision_end_no_check():

@@ -237,6 +237,14 @@ class Targets:
                 "no module is called that looks like a copy of critic or policy: where the loop "
                 "has target networks, probe.networks(critic=…, target=…)"
             )
+        alias = next((each for each in networks.pairs if each.alias), None)
+        if alias is not None:
+            return CheckAnswer(
+                "fault", "all tensors of network and target share their memory", 1.0, _FAST,
+                self._looks, SWAPPED,
+                f"the {alias.whose}'s target is the {alias.whose} itself: is it a copy, "
+                f"copy.deepcopy({alias.whose})?",
+            )  # fmt: skip
         period = _UNDECLARED if networks.period is None else networks.period
         resting = self._at_rest(networks)
         if resting is not None and resting.state == "fault":

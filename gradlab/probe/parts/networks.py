@@ -56,6 +56,12 @@ class _Pair:
     online: _Sample
     target: _Sample
 
+    @property
+    def alias(self) -> bool:
+        """Whether they are one and the same."""
+        both = zip(self.online.parameters, self.target.parameters, strict=True)
+        return all(a.data_ptr() == b.data_ptr() != 0 for a, b in both)
+
 
 @final
 class Calls:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
 
 
-_ROUNDING = 1e-3  # of the size of y − r, or of the advantages: float32 leaves 1e-6
+_ROUNDING = 1e-3  # of the size of the advantages: float32 leaves 1e-6
+_ROUNDINGS = 32  # of float32, of the size of all that a target is made of
 _APART = 1e-3  # least singular value of columns of length 1, from which both slopes are read
 _OFF = 1e-3  # of γ: (1 − .99²) is ten times as much
 ADDED = ("reward", "terminated", "next_value", "target")
@@ -43,7 +44,7 @@ class _Fit:
 
     Attributes:
         discount: γ̂; rest: what the identity leaves of y − r, as a share of its size.
-        mistake: what fits instead; "": nothing is wrong, or nothing fits.
+        mistake: what fits instead, "unread": nothing does; "": nothing is wrong.
     """
 
     discount: float
@@ -53,74 +54,108 @@ class _Fit:
 
 @final
 class Algebra:
-    """Targets of one-step (or n-step, with γⁿ and summed rewards) fits."""
+    """Targets of one-step (or n-step, with γⁿ and summed rewards) fits: what the gravest of all
+    looks says, of equal ones the newest."""
 
     name = "targets are r + γ (1 − d) v"
 
     def __init__(self) -> None:
-        self._fit: _Fit | None = None
-        self._declared: float | None = None
-        self._looks = 0
+        self._found: CheckAnswer | None = None
+        self._seen = dict.fromkeys(_GRAVE, 0)
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
         discount: float | None,
     ) -> None:  # fmt: skip
         """One batch, as the loop has it."""
-        self._declared, self._looks = discount, self._looks + 1
         if target.numel() == reward.numel() ** 2 > 1:
-            self._fit = _Fit(nan, nan, "shape")
-            return
-        r, d, v, y = (x.detach().double().reshape(-1) for x in (reward, terminated, value, target))
-        sure = _fit(y - r, (1 - d) * v)
-        cut = bool(((d > 0) & (v != 0)).any())
-        others = {"kept": v, "swapped": d * v} if cut else {}
-        if sure.rest > _ROUNDING:
-            for mistake, each in others.items():
-                if (found := _fit(y - r, each)).rest < _ROUNDING:
-                    sure = _Fit(found.discount, found.rest, mistake)
-        self._fit = sure
+            found = _judged(_Fit(nan, nan, "shape"), discount)
+        else:
+            found = _judged(_of_batch(reward, terminated, value, target), discount)
+        self._seen[found.state] += 1
+        if self._found is None or _GRAVE[found.state] >= _GRAVE[self._found.state]:
+            self._found = found
 
     def answer(self, *_: object) -> CheckAnswer:
-        fit, declared = self._fit, self._declared
-        if fit is None:
+        found, looks = self._found, sum(self._seen.values()) - self._seen["off"]
+        if found is None:
             return off(
                 "targets are not handed over: probe.batch(reward=…, terminated=…, next_value=…, "
                 "target=…, discount=…)"
             )
-        if fit.mistake:
-            left = "one target per pair of rows"
-            if fit.mistake != "shape":
-                left = f"of y − r is left {fit.rest:.1g}"
-            return self._fault(fit, left, _MISTAKES[fit.mistake])
-        if isnan(fit.rest):
-            return off("y − r or (1 − d) v is 0 in all rows, or a number is not finite")
-        if not fit.rest < _ROUNDING:
-            return off(
-                f"y is not r + γ (1 − d) v of the given values ({fit.rest:.2g} of y − r is "
-                f"left): hand over what the loop adds up, the entropy in next_value"
-            )
-        meant = None if declared is None else round(declared, 5)
-        proof = f"γ̂ = {fit.discount:.5f}, declared {meant}; {fit.rest:.1g} of y − r is left"
-        if declared is not None and abs(fit.discount - declared) > _OFF:
-            words = f"use γ = {fit.discount:.4f}, not {declared:g}: is γ squared, left out, or γ "
-            return self._fault(fit, proof, f"{words}in the place of γⁿ?")
-        if fit.discount > _UNDISCOUNTED and declared is None:
-            return self._fault(fit, proof, "use γ = 1: is the discount left out?")
-        return CheckAnswer("sound", proof, fit.discount, declared or 1.0, self._looks)
-
-    def _fault(self, fit: _Fit, proof: str, words: str) -> CheckAnswer:
-        limit = 1.0 if self._declared is None else self._declared
-        message = f"the critic's targets {words}"
-        return CheckAnswer("fault", proof, fit.discount, limit, self._looks, DISCOUNT, message)
+        some = f"in {self._seen[found.state]} of {looks} looks"
+        return replace(found, proof=found.proof.replace(_SOME, some), looks=looks)
 
 
+def _of_batch(reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor) -> _Fit:
+    r, d, v, y = (x.detach().double().reshape(-1) for x in (reward, terminated, value, target))
+    sure = _fit(y - r, (1 - d) * v)
+    error = _rounding(value, target) * float(y.norm() + r.norm() + v.norm())
+    if not error < _OFF * float(((1 - d) * v).norm()) * len(r) ** 0.5:
+        return _Fit(nan, nan)  # γ̂ is not read
+    limit = error / max(float((y - r).norm()), 1e-300)
+    if not sure.rest > limit:
+        return sure
+    others = {"kept": (y - r, v), "swapped": (y - r, d * v)} if bool((d * v).any()) else {}
+    if bool((d * r).any()):
+        others["dropped"] = y - (1 - d) * r, (1 - d) * v
+    for mistake, each in others.items():
+        if (found := _fit(*each)).rest < limit:
+            return _Fit(found.discount, found.rest, mistake)
+    return replace(sure, mistake="unread")
+
+
+def _rounding(*given: Tensor) -> float:
+    """Of numbers of half precision, by what they are, its root mean square; else several of
+    float32's."""
+    half = [
+        torch.finfo(kind).eps / 12**0.5
+        for kind in (torch.float16, torch.bfloat16)
+        if any(torch.equal(x, x.to(kind).to(x)) for x in given)
+    ]
+    return max([_ROUNDINGS * torch.finfo(torch.float32).eps, *half])
+
+
+def _judged(fit: _Fit, declared: float | None) -> CheckAnswer:
+    """What one look says; its number of looks stands for `_SOME`."""
+    if fit.mistake == "unread":
+        return CheckAnswer(
+            "open", f"the given values do not add up to y {_SOME} ({fit.rest:.2g} of y − r is "
+            f"left): does the loop add anything outside of γ (1 − d)? Else hand over what it adds "
+            f"up, the entropy in next_value", fit.discount, declared or 1.0,
+        )  # fmt: skip
+    if fit.mistake:
+        left = "one target per pair of rows"
+        if fit.mistake != "shape":
+            left = f"of y − r is left {fit.rest:.1g} {_SOME}"
+        return _fault(fit, declared, left, _MISTAKES[fit.mistake])
+    if isnan(fit.rest):
+        return off("y − r or (1 − d) v is 0 up to rounding in all rows, or a number is not finite")
+    meant = None if declared is None else round(declared, 5)
+    proof = f"γ̂ = {fit.discount:.5f}, declared {meant}; {fit.rest:.1g} of y − r is left"
+    if declared is not None and abs(fit.discount - declared) > _OFF:
+        words = f"use γ = {fit.discount:.4f}, not {declared:g}: is γ squared, left out, or γ "
+        return _fault(fit, declared, proof, f"{words}in the place of γⁿ?")
+    if fit.discount > _UNDISCOUNTED and declared is None:
+        return _fault(fit, declared, proof, "use γ = 1: is the discount left out?")
+    return CheckAnswer("sound", proof, fit.discount, declared or 1.0)
+
+
+def _fault(fit: _Fit, declared: float | None, proof: str, words: str) -> CheckAnswer:
+    limit = 1.0 if declared is None else declared
+    message = f"the critic's targets {words}"
+    return CheckAnswer("fault", proof, fit.discount, limit, 0, DISCOUNT, message)
+
+
+_GRAVE = {"off": 0, "sound": 1, "open": 2, "fault": 3}
+_SOME = "in … looks"
 _MISTAKES = {
     "shape": "have one number per pair of rows, [B, B]: do reward and value have shapes [B] and "
     "[B, 1]?",
     "kept": "go on beyond terminal states, r + γ v without (1 − d): are terminations stored and "
     "used?",
     "swapped": "go on at terminal states alone, r + γ d v: is the mask of terminations inverted?",
+    "dropped": "drop the reward of terminal steps, (r + γ v)(1 − d): is r under the mask, too?",
 }
 
 
