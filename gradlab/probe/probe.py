@@ -275,7 +275,8 @@ class Probe:
         Args:
             reward, value: of every step, as paid, and of the state that it begins in.
             ended: whether step t ended an episode (CleanRL's dones are of the step before:
-                torch.cat([dones[1:], next_done[None]])); truncated: by its time limit.
+                torch.cat([dones[1:], next_done[None]])); truncated: by its time limit, and not
+                terminated in the same step.
             last_value: of the states after the last step, [N].
             advantage: before it is normalised.
             discount, trace: γ and λ.

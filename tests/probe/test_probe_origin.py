@@ -338,6 +338,8 @@ def ppo(fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0) ->
         flat = [x.flatten(0, 1) for x in (s, a, old, w, goal)]
         if fault == "order":
             flat[3] = w.T.flatten()
+        if fault == "noise":  # of which advantages and values explain a tenth
+            flat[3] = flat[4] + 3 * goal.std() * torch.randn_like(flat[4])
         for _ in range(4):
             for index in torch.randperm(4 * STEPS).split(64):
                 s_, a_, old_, w_, goal_ = (x[index] for x in flat)
@@ -452,6 +454,12 @@ def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete
     assert found["state"] == ("fault" if words else "sound")
     assert bool(found["causes"]) == bool(words) and all(words in each for each in found["causes"])
     assert found["value"] > 0.35 or words
+
+
+@pytest.mark.parametrize("fault", ["order", "noise"])
+def test_weights_of_other_rows_are_no_raw_returns(fault):
+    found = ppo(fault, False)
+    assert found["state"] == "open" and not found["causes"]
 
 
 def test_a_loop_that_scales_its_reward_by_itself_is_told_what_to_do():

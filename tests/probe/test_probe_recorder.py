@@ -418,6 +418,45 @@ def test_a_page_says_whether_time_limits_of_gae_were_looked_at(
     assert ("1 for want of truncated= and final_value=" in shown.sure) == (not handed)
 
 
+class AtTheGoal(Walk):
+    """What a time limit cuts has terminated in the same step."""
+
+    def step(self, action):
+        after, reward, terminated, truncated, info = super().step(action)
+        return after, reward, terminated or truncated, truncated, info
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_terminal_state_at_the_time_limit_has_no_value(sound):
+    policy = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(policy.parameters())
+    probe = gradlab.Probe(policy, optimizer, log=[].append, overhead_budget=1.0, clock=lambda: 0.0)
+    rows, _ = collected(probe.record(AtTheGoal() if sound else Walk()), steps=64)
+    s, after = (torch.as_tensor(np.array([row[name] for row in rows])).sum(1)
+                for name in ("observation", "next_observation"))  # fmt: skip
+    reward, cut, ended = (
+        torch.tensor([float(each) for each in column])
+        for column in zip(
+            *[(x["reward"], x["truncated"], x["terminated"] or x["truncated"]) for x in rows],
+            strict=True,
+        )
+    )
+    advantage, carried = torch.zeros(64), torch.zeros(())
+    for t in reversed(range(64)):
+        carried = reward[t] + (1 - ended[t]) * (0.9 * after[t] + 0.72 * carried) - s[t]
+        advantage[t] = carried
+    for _ in range(8):
+        probe.rollout(
+            reward=reward, value=s, ended=ended, last_value=after[-1], advantage=advantage,
+            discount=0.9, trace=0.8, truncated=cut, final_value=cut * after,
+        )  # fmt: skip
+        small_loops.looped(policy, optimizer, probe, 1)
+    probe.close()
+    assert bool(cut.any())
+    told = ["treat time limits as ends" in alarm.message for alarm in probe.alarms]
+    assert told == [True] * len(told) and bool(told) != sound
+
+
 def test_actions_that_are_scaled_twice_are_told():
     probe, _, update = probed()
     rows, _ = collected(probe.record(Walk()), scale=2)

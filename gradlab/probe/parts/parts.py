@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
@@ -268,6 +269,8 @@ class Parts:
         shape = found["reward"].shape
         found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
         found["last_value"] = found["last_value"].reshape(shape[1:])
+        if self._ring is not None and "truncated" in found:
+            found["truncated"] = _limits_alone(self._ring, found["ended"], found["truncated"])
         rollout = Rollout(**found, discount=discount, trace=trace)
         recorded = self._ring is not None and self._ring.limits
         self._ask(self.advantages, self.advantages.take, rollout, recorded)
@@ -650,3 +653,15 @@ def _stop_listening(parts: Parts, error: Exception) -> None:
     with suppress(Exception):
         parts.rest()
     warn("checks the loop's parts no more", error)
+
+
+def _limits_alone(ring: Ring, ended: torch.Tensor, truncated: torch.Tensor) -> torch.Tensor:
+    """Where a time limit ended an episode that did not terminate in the same step, as environments
+    report it: nothing follows a terminal state. As given, where its steps are not those recorded.
+    """
+    flags = ring.newest(ended.numel())
+    given = (ended.reshape(-1) > 0).cpu().numpy()
+    if flags is None or not np.array_equal(flags.any(axis=1), given):
+        return truncated
+    alone = torch.from_numpy(~flags[:, 0]).reshape(truncated.shape)
+    return truncated * alone.to(truncated)

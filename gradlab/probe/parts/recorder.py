@@ -284,6 +284,13 @@ class Ring:
         self._file()
         return self._ending
 
+    def newest(self, n: int) -> NDArray[np.bool_] | None:
+        """Terminated and truncated [n, 2] of the newest n steps; None where fewer are kept."""
+        self._file()
+        if n > min(self._count, self.size):
+            return None
+        return self._ended[np.arange(self._count - n, self._count) % self.size]
+
     @property
     def limits(self) -> bool:
         """Whether a time limit ended one of the episodes."""

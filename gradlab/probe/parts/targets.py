@@ -569,8 +569,10 @@ class LossWeights:
         if spread[1] > SEEN * spread[0]:
             free = weights != 0  # those that are clipped are 0
             both = np.column_stack([columns[:, :2], np.ones(len(columns))])[free]
-            slope, own, _ = np.linalg.lstsq(both, weights[free], rcond=None)[0]
-            valued = float(own / slope) if slope > 0 else nan
+            (slope, own, level), *_ = np.linalg.lstsq(both, weights[free], rcond=None)
+            left = weights[free] - both @ (slope, own, level)
+            explained = left.var() < weights[free].var() / 2  # else the weights are other rows'
+            valued = float(own / slope) if slope > 0 and explained else nan
         self._seen.append((correlation, valued, *beside))
 
     def answer(self, *_: object) -> CheckAnswer:
