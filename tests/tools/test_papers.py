@@ -33,7 +33,7 @@ from gradlab.tools.papers.figures import chosen, convergence, mixed, sized
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
 
-RUNS = Path(__file__).parents[2] / "reports" / "mpg-table-1" / "runs"
+RUNS = Path(__file__).parents[2] / "reports" / "mpg-table-1" / "full"
 PAIR = [RUNS / f"{row}-path_tracking.h5" for row in ("sac", "n-step-dpg")]
 PARTS = [part for items in ITEMS.values() for item in items.values() for part in item.parts]
 
