@@ -206,7 +206,8 @@ FILED = ("Journal.", "FileSink.", "ProbeColumn.", "row_sinks.", "gradlab.runs.pr
 # Nothing is said where saying fails, nor about the origin of a NaN that could not be found.
 SILENT = (
     "quiet.say", "updates.replayed", "Finder._look", "origin.", "LastPasses.rows",
-    "LastPasses.lost", "LastPasses._bad", "critics.rows_text", "TrainedByLoop._words",
+    "LastPasses.lost", "LastPasses._bad", "critics.rows_text", "critics.by_row",
+    "TrainedByLoop._words",
 )  # fmt: skip
 
 
