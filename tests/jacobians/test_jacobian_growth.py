@@ -129,6 +129,16 @@ def test_a_model_one_percent_too_strong_informs_for_sixty_nine_steps():
     np.testing.assert_allclose(errors, 1.01 ** np.arange(101) - 1, rtol=1e-8, atol=1e-12)
 
 
+def test_chains_that_are_hardly_better_than_zeros_do_not_hold():
+    """A twentieth of every Jacobian: after 10 steps 1 − .05¹⁰ of the product is missing."""
+    for model, held in ((linear(0.05 * A, 0.05 * B), False), (linear(1.001 * A, B), True)):
+        run = gradlab.compare_jacobians(linear(), model, starts(8), feedback(), horizon=10)
+        found = screen(run)
+        assert ("hold over the whole path" in found.headline) == held
+        assert ("hardly better than a zero gradient" in found.headline) != held
+        assert held or found.light != "act"
+
+
 def test_a_constant_offset_grows_linearly_and_an_unstable_one_does_not():
     def shifted(gain, offset):
         def step(s, a):

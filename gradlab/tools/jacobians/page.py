@@ -371,6 +371,12 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
         beyond = "beyond, the chained Jacobians are worse than a zero gradient."
         reach = f" Backpropagate at most {steps(far)}: {beyond}"
         reach = " The model's chained Jacobians hold over the whole path." if far == H else reach
+        product = run.rows("product").sort_values("step")
+        if far == H and _of(product.iloc[-1]).low > _NO_BETTER:
+            reach = (
+                f" After {steps(H)} its chained Jacobians are hardly better than a zero gradient."
+            )
+            light, measured = "choose", "; whether so many steps help: `gradlab measure`"
         if far < H:
             light, measured = "choose", "; whether so many steps help: `gradlab measure`"
         if not far:
@@ -450,6 +456,7 @@ def _shrinks(doubling: Number | None) -> bool:
 
 _ERROR = "Where the model's derivatives are wrong"
 _SIMULATOR = "The simulator's derivatives"
+_NO_BETTER = 0.9  # error of a product, of which zeros have 1
 _GROWTH = "How far they can be chained"
 _NUMBERS = "Numbers"
 _TABLES = {
