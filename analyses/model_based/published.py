@@ -123,7 +123,7 @@ def configured(seed: int, folder: Path, algorithm: Any, model: Any, overrides: A
     ours = {
         "seed": seed, "device": "cpu", "log_frequency_agent": 10**9,
         "algorithm": {"initial_exploration_steps": WARMUP, "real_data_ratio": 0.05} | algorithm,
-        "dynamics_model": {"num_layers": 2, "hid_size": 64, "_recursive_": False} | model,
+        "dynamics_model": {"num_layers": 2, "hid_size": WIDTH, "_recursive_": False} | model,
         "overrides": {
             "rollout_schedule": [1, 15, 1, 1], "validation_ratio": 0.1, "model_wd": 0.0,
             "sac_target_update_interval": 1,
