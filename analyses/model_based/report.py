@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analyses.harness.student import half_width
 from analyses.harness.verdicts import put
-from analyses.model_based.runs import MAIN, Arm, Swing, World, arms, path_of
+from analyses.model_based.runs import LONG, MAIN, Arm, Swing, World, arms, path_of
 from gradlab.figures.style import BLUE, GRID, INK, MUTED
 from gradlab.runs.training.results import Training, load
 from gradlab.statistics.over_groups import aggregate
@@ -59,15 +60,19 @@ def finals(runs: dict[Arm, Training]) -> pd.DataFrame:
 def listed(runs: dict[Arm, Training], world: World) -> str:
     """The runs of a world in Markdown, best first: its final return, its mean, the seeds that end
     within a tenth of SAC's, and the share of the reward's held-out variance that the last fit of
-    its model explains."""
+    its model explains; of the long runs also how far its mean lies above SAC's."""
     own = {arm: run for arm, run in runs.items() if arm.world == world}
     order = sorted(own, key=lambda arm: -float(np.median(own[arm].returns[-1])))
-    names = "final return", "mean over the run", "near `sac`", "reward explained"
+    names = ["final return", "mean over the run", "near `sac`", "reward explained"]
+    if world == LONG:
+        names.append("mean less `sac`'s")
     lines = [f"| run | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for arm in order:
         run = own[arm]
         means = run.returns[-1], run.returns.mean(axis=0)
-        cells = *map(_interval, means), near(run, runs.get(Arm("sac", world))), _reward(run)
+        cells = [*map(_interval, means), near(run, runs.get(Arm("sac", world))), _reward(run)]
+        if world == LONG:
+            cells.append("–" if arm.row == "sac" else _beside(run, own[Arm("sac", world)]))
         changes = {
             "mse": "model by squared error", "wide": "model of 2×200", "exact": "exact model",
         }  # fmt: skip
@@ -101,6 +106,13 @@ def _interval(values: Floats) -> str:
     rounded = [round(x, digits if digits else 3 - len(f"{abs(x):.0f}")) for x in numbers]
     value, low, high = (f"{x:,.{digits}f}".replace("-", "−") for x in rounded)
     return f"{value} [{low}, {high}]"
+
+
+def _beside(run: Training, sac: Training) -> str:
+    """The mean over the run less SAC's of the same seed, with Student's interval."""
+    apart = run.returns.mean(axis=0) - sac.returns.mean(axis=0)
+    mean, half = apart.mean(), float(half_width(apart))
+    return f"{mean:.0f} [{mean - half:.0f}, {mean + half:.0f}]".replace("-", "−")
 
 
 def _reward(run: Training) -> str:

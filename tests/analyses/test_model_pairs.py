@@ -215,6 +215,15 @@ def test_runs_are_listed_best_first_with_the_reward_that_their_models_explain():
     ]
 
 
+def test_long_runs_stand_beside_sac_by_their_means():
+    runs = {
+        Arm("sac", "hopper-long"): run_of([10.0] * 5),
+        Arm("mbpo", "hopper-long"): run_of([10, 12, 14, 16, 18], [1.0] * 5),
+    }  # means of 0, and of 0, 1, 2, 3, 4: 2 ± 2.776 √(2.5 / 5)
+    first, second = model_based_report.listed(runs, "hopper-long").splitlines()[2:]
+    assert first.endswith("| 2 [0, 4] |") and second.endswith("| – |")
+
+
 def test_large_returns_have_three_digits():
     runs = {Arm("mage", "pendulum"): run_of([-1424.0] * 5, [1.0] * 5)}
     assert "−1,420 [−1,420, −1,420] | −717 [−717, −717]" in model_based_report.listed(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.model_based import whose_gradient
+from analyses.model_based import by_horizon, whose_gradient
 from analyses.model_based.runs import Arm
 
 STAGES, SEEDS, BATCH = 5, 4, 128
@@ -64,3 +64,23 @@ def test_a_cosine_that_is_not_known_is_not_drawn():
     axes = whose_gradient.drawn(table).axes[0]
     drawn = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
     assert np.isnan(drawn[1]) and np.isfinite([*drawn[:1], *drawn[2:]]).all()
+
+
+def test_spectral_ratios_are_those_of_the_given_gradients():
+    """Gradients (3, 4) and (0, 4) against (5, 0): variances of 8 and 2 in every cell."""
+    rng, rows = np.random.default_rng(1), []
+    for row, mean, variance in (("rp-dp", (3.0, 4.0), 8.0), ("rp-dp-sn", (0.0, 4.0), 2.0)):
+        for stage, seed in np.ndindex(5, 3):
+            G = mean + rng.standard_normal((500, 2)) * (variance / 2) ** 0.5
+            T = (5.0, 0.0) + 5 * rng.standard_normal((500, 2))
+            rows.append({
+                "row": row, "stage": stage, "seed": seed, "h": 8, "variance": variance,
+                "gradient2": by_horizon.product(G, G), "truth2": by_horizon.product(T, T),
+                "inner": by_horizon.product(G, T),
+            })  # fmt: skip
+    _, _, line = by_horizon.listed(pd.DataFrame(rows)).splitlines()
+    _, h, ratio, relative, bias, cosine, _ = (cell.strip() for cell in line.split("|"))
+    assert (h, ratio) == ("8", "0.25 [0.25, 0.25]")
+    pairs = [[float(x) for x in cell.split(",")] for cell in (relative, bias)]
+    np.testing.assert_allclose(pairs, [[8 / 25, 2 / 16], [20 / 25, 41 / 25]], rtol=0.1)
+    assert float(cosine.split(",")[0]) == pytest.approx(0.6, abs=0.05)
