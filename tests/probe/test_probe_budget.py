@@ -18,7 +18,7 @@ import gradlab
 from gradlab.probe import sampler, update_statistics
 from gradlab.probe.budget import ALWAYS, UNSEEN, Budget, overdrawn, span
 from gradlab.probe.measured import Past
-from gradlab.probe.parts import targets
+from gradlab.probe.parts import advantages, loss_weights, targets
 from gradlab.probe.update_statistics import FIRST, PAIRS
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import ProbeRun, load
@@ -548,8 +548,8 @@ def test_mistakes_at_time_limits_are_named_normalised_or_not(gamma, trace, scale
     r |= {name: scale * r[name] for name in ("value", "last_value", "final_value")}
 
     def found(advantage: Tensor, **changed: Tensor) -> list[tuple[str, str]]:
-        check = targets.Advantages()
-        check.take(targets.Rollout(**r | {"advantage": after(advantage)} | changed))
+        check = advantages.Advantages()
+        check.take(advantages.Rollout(**r | {"advantage": after(advantage)} | changed))
         return [(each.state, each.message) for each in (check.answer(), check.limits.answer())]
 
     sound, cut = summed(r, gamma, trace), summed(r, gamma, trace, final=False)
@@ -597,9 +597,9 @@ def test_time_limits_are_not_looked_at_without_what_tells_them_from_ends(changed
 def test_the_newest_rollout_with_a_time_limit_answers():
     r, without = rollout(truncated=True), rollout()
     cut = r | {"advantage": summed(r, final=False)}
-    check = targets.Advantages()
+    check = advantages.Advantages()
     for each in (cut, without | {"advantage": summed(without)}):
-        check.take(targets.Rollout(**each))
+        check.take(advantages.Rollout(**each))
     assert check.answer().state == "sound" and check.limits.answer().state == "fault"
 
 
@@ -636,7 +636,7 @@ def test_no_share_of_targets_is_printed_where_there_is_none(broken):
 
 @pytest.mark.parametrize("known", range(11))
 def test_a_share_of_the_value_that_is_not_read_says_what_is_missing(known):
-    check = targets.LossWeights()
+    check = loss_weights.LossWeights()
     for k in range(10):
         check._seen.append((0.9, 0.1 if k < known else float("nan"), 0.5, 0.5))
     answer = check.answer()

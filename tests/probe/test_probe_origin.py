@@ -20,7 +20,7 @@ from gradlab.probe import updates
 from gradlab.probe.budget import Budget
 from gradlab.probe.critics import LastPasses
 from gradlab.probe.origin import Finder
-from gradlab.probe.parts import targets
+from gradlab.probe.parts import loss_weights
 from gradlab.probe.parts.implied import Bootstraps, ValueTargets
 from gradlab.probe.parts.rows import StoredCopies
 from gradlab.probe.update_statistics import Latch
@@ -421,18 +421,18 @@ def test_the_critic_of_a_rollout_is_fitted_to_advantages_plus_values(fault, word
 
 def test_an_action_without_a_gradient_is_told():
     draw = torch.Generator().manual_seed(0)
-    check, mean = targets.LossWeights(), torch.randn(256, 3, generator=draw).requires_grad_()
+    check, mean = loss_weights.LossWeights(), torch.randn(256, 3, generator=draw).requires_grad_()
     drawn = (mean + torch.randn(256, 3, generator=draw)).detach()
     for summed, still in (([0, 1, 2], -1), ([0, 2], 1), ([], -1)):
         log_prob = Normal(mean, 1.0).log_prob(drawn)[:, summed].sum(1)
         (arrived,) = torch.autograd.grad(log_prob.sum(), mean)
         made: Any = SimpleNamespace(outputs=[mean], arrived={0: arrived})
-        assert targets._still(made, drawn.numpy()) == still
+        assert loss_weights._still(made, drawn.numpy()) == still
         fixed = drawn * torch.tensor([1.0, 0.0, 1.0])  # an action that is always the same
-        assert targets._still(made, fixed.numpy()) == -1
+        assert loss_weights._still(made, fixed.numpy()) == -1
     check._limits = np.zeros((2, 3))
-    check._seen.extend([(0.9, 0.1, 0.5, 0.5)] * targets.LOOKS)
-    check._still.extend([-1] + [1] * (targets.LOOKS - 1))
+    check._seen.extend([(0.9, 0.1, 0.5, 0.5)] * loss_weights.LOOKS)
+    check._still.extend([-1] + [1] * (loss_weights.LOOKS - 1))
     assert check.answer().state == "sound"
     check._still.append(1)
     assert check.answer().state == "fault" and "mean of action 2, of" in check.answer().message
@@ -501,7 +501,7 @@ def test_weights_are_read_where_actions_are_cut_to_their_limits(far):
     arrived = dict(enumerate(torch.autograd.grad(loss, [mean, log_std])))
     made: Any = SimpleNamespace(outputs=[mean, log_std], arrived=arrived)
     cut = drawn.clamp(-1, 1).double().numpy()
-    found = targets._weights(made, np.arange(256), cut, targets._limits(cut))
+    found = loss_weights._weights(made, np.arange(256), cut, loss_weights._limits(cut))
     assert found is not None
     read = found[1]
     assert np.corrcoef(found[0][read], weights[read])[0, 1] > 0.95

@@ -35,8 +35,9 @@ from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
 
 if TYPE_CHECKING:
+    from gradlab.probe.parts.advantages import Rollout
+    from gradlab.probe.parts.loss_weights import LossWeights
     from gradlab.probe.parts.recorder import Ring
-    from gradlab.probe.parts.targets import LossWeights, Rollout
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 _Array = NDArray[np.float64]

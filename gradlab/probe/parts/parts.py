@@ -28,8 +28,10 @@ from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, UNSEEN, Budget
 from gradlab.probe.critics import LastPasses, pushed
 from gradlab.probe.isolation import warn
+from gradlab.probe.parts.advantages import Advantages, Rollout
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Bootstraps, Implied, ValueTargets
+from gradlab.probe.parts.loss_weights import LossWeights
 from gradlab.probe.parts.moves import (
     ActorStep,
     ActorWindow,
@@ -58,15 +60,7 @@ from gradlab.probe.parts.rows import (
     matched,
     questions,
 )
-from gradlab.probe.parts.targets import (
-    ADDED,
-    Advantages,
-    Algebra,
-    LossWeights,
-    Rollout,
-    check_rows,
-    tensors,
-)
+from gradlab.probe.parts.targets import ADDED, Algebra, check_rows, tensors
 from gradlab.probe.policy_calls import Hook
 from gradlab.probe.row_sinks import AlarmLog
 
