@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from analyses.harness.student import geometric_mean
 from analyses.harness.verdicts import put
-from analyses.model_based.runs import LONG, LONG_SEEDS, RUNS, STAGES, Arm, path_of
+from analyses.model_based.runs import LONG_SEEDS, RUNS, STAGES, Arm, path_of
 from gradlab import Estimator, Tail
 from gradlab.data.noise import child
 from gradlab.gradients.starts import as_starts
@@ -40,7 +40,7 @@ from gradlab.truth.score_actions import score_truth
 
 OUTPUT = Path("reports/model-based")
 TABLE = "by-horizon.csv"
-PLAIN, NORMALISED = Arm("rp-dp", LONG), Arm("rp-dp-sn", LONG)
+PLAIN, NORMALISED = Arm("rp-dp", "hopper-long"), Arm("rp-dp-sn", "hopper-long")
 HORIZONS = (1, 2, 4, 8)
 SAMPLES = 256
 Floats = NDArray[np.float64]

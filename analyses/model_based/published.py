@@ -1,12 +1,12 @@
 """MBPO of mbrl-lib and MAGE of its authors on the two swing-ups, at the settings of `runs`; MBPO
-of mbrl-lib and SAC of Stable-Baselines3 on Hopper-v5, at those of its long runs.
+of mbrl-lib and SAC of Stable-Baselines3 on a MuJoCo task, at those of its long runs.
 
     git clone https://github.com/facebookresearch/mbrl-lib     (3f93ccc)
     git clone https://github.com/nnaisense/MAGE                (c5aba23)
     pip install hydra-core omegaconf termcolor tqdm imageio sacred dotmap
     pip install --no-deps gym==0.26.2 gym-notices cloudpickle
     python -m analyses.model_based.published --mbrl-lib mbrl-lib --mage MAGE
-    python -m analyses.model_based.published --mbrl-lib mbrl-lib --mage MAGE --long
+    python -m analyses.model_based.published --mbrl-lib mbrl-lib --mage MAGE --long hopper-long
 
 Their code is read from these folders and runs as it is, but for the patches below; gradlab gives
 the worlds, and judges the policies from its evaluation starts. Observations are the task's states
@@ -64,6 +64,10 @@ ARMS: tuple[tuple[str, Swing], ...] = (
     ("MAGE learned reward", "cart-pole"),
 )
 BESIDE = ("Stable-Baselines3 SAC", "mbrl-lib MBPO")  # of the long runs
+# Of mbrl-lib's `termination_fns`.
+TERMINATIONS: dict[World, str] = {
+    "hopper-long": "hopper", "half-cheetah-long": "no_termination", "walker2d-long": "walker2d",
+}  # fmt: skip
 WARMUP, STARTS, WIDTH, BATCH, RATE = 500, 20, 64, 128, study.RATES[0]
 EVERY = 500  # transitions between evaluations of MAGE
 LEARNED: dict[World, float] = {"pendulum": -267.1, "cart-pole": -19.81}
@@ -188,10 +192,10 @@ def mbpo(world: Swing, seed: int, folder: Path, *, squared: bool, explores: bool
             "worst state explained": round(float(explained[-1][:-1].min()), 3)}  # fmt: skip
 
 
-def hopped(act: Callable[[Any], Any]) -> float:
-    """Mean return of act, observation → action, over 20 episodes of Hopper-v5."""
+def judged(world: World, act: Callable[[Any], Any]) -> float:
+    """Mean return of act, observation → action, over 20 episodes of a long run's task."""
     gymnasium: Any = importlib.import_module("gymnasium")
-    env, total = gymnasium.make("Hopper-v5"), 0.0
+    env, total = gymnasium.make(LONG[world]), 0.0
     for k in range(STARTS):
         seen, over = env.reset(seed=10_000 + k)[0], False
         while not over:
@@ -200,40 +204,41 @@ def hopped(act: Callable[[Any], Any]) -> float:
     return total / STARTS
 
 
-def sac_hopper(seed: int) -> dict[str, Any]:
+def sac(world: World, seed: int) -> dict[str, Any]:
     """Stable-Baselines3's SAC at the settings of the long runs: returns along the run."""
     sb3: Any = importlib.import_module("stable_baselines3")
     model = sb3.SAC(
-        "MlpPolicy", "Hopper-v5", seed=seed, learning_rate=study.LONG_RATES[0], batch_size=256,
+        "MlpPolicy", LONG[world], seed=seed, learning_rate=study.LONG_RATES[0], batch_size=256,
         buffer_size=WARMUP + study.LONG_TRANSITIONS, learning_starts=WARMUP, gamma=0.99,
         policy_kwargs={"net_arch": [256, 256]}, device="cpu",
     )  # fmt: skip
 
-    def judged() -> float:
-        return hopped(lambda seen: model.predict(seen, deterministic=True)[0])
+    def judge() -> float:
+        return judged(world, lambda seen: model.predict(seen, deterministic=True)[0])
 
-    returns, every = [judged()], study.LONG_TRANSITIONS // Arm("sac", LONG).evaluations
+    returns, every = [judge()], study.LONG_TRANSITIONS // Arm("sac", world).evaluations
     for _ in range(0, study.LONG_TRANSITIONS, every):
         first = WARMUP if len(returns) == 1 else 0
         model.learn(every + first, reset_num_timesteps=False)
-        returns.append(judged())
+        returns.append(judge())
     return {"returns": returns}
 
 
-def mbpo_hopper(seed: int, folder: Path) -> dict[str, Any]:
+def mbpo_at_length(world: World, seed: int, folder: Path) -> dict[str, Any]:
     """mbrl-lib's MBPO at the settings of the long runs: returns along the run."""
     sys.path.insert(0, str(folder))
     gymnasium: Any = importlib.import_module("gymnasium")
     module: Any = importlib.import_module("mbrl.algorithms.mbpo")
-    terminal = importlib.import_module("mbrl.env.termination_fns").hopper
+    terminal = getattr(importlib.import_module("mbrl.env.termination_fns"), TERMINATIONS[world])
+    env = gymnasium.make(LONG[world])
     steps, every = study.LONG_TRANSITIONS, study.LONG_REFIT
     cfg = configured(
         seed, folder, {"dataset_size": WARMUP + steps}, {"deterministic": False},
         {
-            "num_steps": steps, "epoch_length": steps // Arm("sac", LONG).evaluations,
+            "num_steps": steps, "epoch_length": steps // Arm("sac", world).evaluations,
             "freq_train_model": every, "effective_model_rollouts_per_step": 5000 // every,
             "num_sac_updates_per_step": 1, "sac_gamma": 0.99, "sac_alpha": 1.0,
-            "sac_automatic_entropy_tuning": True, "sac_target_entropy": -3,
+            "sac_automatic_entropy_tuning": True, "sac_target_entropy": -env.action_space.shape[0],
             "sac_hidden_size": 256, "sac_lr": study.LONG_RATES[0], "sac_batch_size": 256,
             "num_elites": 5,
         },
@@ -242,11 +247,10 @@ def mbpo_hopper(seed: int, folder: Path) -> dict[str, Any]:
 
     def judge(env: Any, agent: Any, number: int, video: Any) -> float:
         video.init(enabled=False)
-        returns.append(hopped(agent.act))
+        returns.append(judged(world, agent.act))
         return returns[-1]
 
     module.evaluate = judge
-    env = gymnasium.make("Hopper-v5")
     env.reset(seed=seed)
     with tempfile.TemporaryDirectory() as work:
         module.train(env, env, terminal, cfg, silent=True, work_dir=work)
@@ -309,7 +313,7 @@ def made(arm: str, world: World, seed: int, mbrl_lib: Path, mage_folder: Path) -
     torch.manual_seed(seed)
     begun = time.monotonic()
     if arm in BESIDE:
-        run = sac_hopper(seed) if arm == BESIDE[0] else mbpo_hopper(seed, mbrl_lib)
+        run = sac(world, seed) if arm == BESIDE[0] else mbpo_at_length(world, seed, mbrl_lib)
     elif arm.startswith("MAGE"):
         run = mage(world, seed, mage_folder, learned="learned" in arm)
     else:
@@ -332,13 +336,13 @@ def made(arm: str, world: World, seed: int, mbrl_lib: Path, mage_folder: Path) -
 def main(
     mbrl_lib: Path, mage: Path, runs: Path = Path("runs/published.jsonl"),
     output: Path = Path("reports/model-based/published.csv"), seeds: int = SEEDS,
-    pairs: int = len(ARMS), only: str = "", long: bool = False,
+    pairs: int = len(ARMS), only: str = "", long: World | None = None,
 ) -> None:  # fmt: skip
     """Make what is missing of the first seeds and pairs of arm and world, of those of which the
     implementation's name begins by `only`, and write the table; `long`: what stands beside the
-    long runs, instead."""
+    long runs of this world, instead."""
     torch.set_num_threads(1)
-    chosen = [(arm, LONG) for arm in BESIDE] if long else list(ARMS[:pairs])
+    chosen = [(arm, long) for arm in BESIDE] if long else list(ARMS[:pairs])
     cells = [
         (arm, world, seed, mbrl_lib.resolve(), mage.resolve())
         for seed, (arm, world) in product(range(LONG_SEEDS if long else seeds), chosen)

@@ -64,14 +64,14 @@ def listed(runs: dict[Arm, Training], world: World) -> str:
     own = {arm: run for arm, run in runs.items() if arm.world == world}
     order = sorted(own, key=lambda arm: -float(np.median(own[arm].returns[-1])))
     names = ["final return", "mean over the run", "near `sac`", "reward explained"]
-    if world == LONG:
+    if world in LONG:
         names.append("mean less `sac`'s")
     lines = [f"| run | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for arm in order:
         run = own[arm]
         means = run.returns[-1], run.returns.mean(axis=0)
         cells = [*map(_interval, means), near(run, runs.get(Arm("sac", world))), _reward(run)]
-        if world == LONG:
+        if world in LONG:
             cells.append("–" if arm.row == "sac" else _beside(run, own[Arm("sac", world)]))
         changes = {
             "mse": "model by squared error", "wide": "model of 2×200", "exact": "exact model",

@@ -26,8 +26,8 @@ first. "Same mechanism", never "figure reproduced".
     more        on the pendulum                     maac and maac-real-data: 17 seeds more
     smoke       on Gymnasium's Hopper-v5            the main rows: two seeds, 4,000 transitions
                 on its HalfCheetah-v5               sac, maac, ddppo: the same
-    long        on Gymnasium's Hopper-v5            sac, mbpo, maac, ddppo, rp-dp and rp-dp-sn:
-                                                    three seeds, 25,000 transitions
+    long        on Gymnasium's Hopper-v5, its       sac, mbpo, maac, ddppo, rp-dp and rp-dp-sn:
+                HalfCheetah-v5 and Walker2d-v5      three seeds, 25,000 transitions
 
 Smoke runs are far too short for a return (the papers' take 10⁵ transitions and more): they are the
 mechanism on real tasks, and the Hopper of `whose_gradient`. They make one update for a transition.
@@ -87,10 +87,17 @@ from gradlab.training.settings import Planning
 
 RUNS = Path("runs/model-based")
 Swing = Literal["pendulum", "cart-pole"]
-World = Literal["pendulum", "cart-pole", "hopper", "half-cheetah", "hopper-long"]
+World = Literal[
+    "pendulum", "cart-pole", "hopper", "half-cheetah", "hopper-long", "half-cheetah-long",
+    "walker2d-long",
+]  # fmt: skip
 Fit = Literal["mse", "wide", "exact"]
 SMOKE = ("hopper", "half-cheetah")
-LONG: World = "hopper-long"
+LONG: Mapping[World, str] = {
+    "hopper-long": "Hopper-v5", "half-cheetah-long": "HalfCheetah-v5",
+    "walker2d-long": "Walker2d-v5",
+}  # fmt: skip
+LONG_ROWS = ("sac", "mbpo", "maac", "ddppo", "rp-dp", "rp-dp-sn")
 SEEDS, MORE, SMOKE_SEEDS, LONG_SEEDS = 5, 17, 2, 3
 TRANSITIONS, LONG_TRANSITIONS = 4000, 25_000
 UPDATES = 4  # for a transition, where a row has 10 or 1
@@ -105,11 +112,10 @@ STAGES = 5  # measurements of the gradient, the last at the end
 STARTS, SMOKE_STARTS = 1024, 256
 DISCOUNT = 0.95  # of the pendulum: at 0.98 the truth takes five times as many paths
 EPISODES: Mapping[World, int] = {
-    "pendulum": 200, "cart-pole": 50, "hopper": 1000, "half-cheetah": 1000, "hopper-long": 1000,
+    "pendulum": 200, "cart-pole": 50, "hopper": 1000, "half-cheetah": 1000,
+    **dict.fromkeys(LONG, 1000),
 }  # fmt: skip
-SCALES: Mapping[World, float] = {
-    "pendulum": 0.1, "cart-pole": 1.0, "hopper": 1.0, "half-cheetah": 1.0, "hopper-long": 1.0,
-}  # fmt: skip
+SCALES: Mapping[World, float] = {"pendulum": 0.1}  # others: 1
 
 MAIN = (
     "sac", "mbpo", "steve", "mage", "svg", "svg-inf", "maac", "rp-dp", "rp-dr", "ddppo",
@@ -141,7 +147,7 @@ class Arm:
     @property
     def measured(self) -> bool:
         listed = self.row in MAIN and self.horizon is None and self.model is None
-        return listed and self.world not in ("half-cheetah", LONG)
+        return listed and self.world not in ("half-cheetah", *LONG)
 
     @property
     def smoke(self) -> bool:
@@ -149,15 +155,15 @@ class Arm:
 
     @property
     def evaluations(self) -> int:
-        return 2 * STAGES if self.world == LONG else EVALUATIONS
+        return 2 * STAGES if self.world in LONG else EVALUATIONS
 
     @property
     def seeds(self) -> int:
-        return LONG_SEEDS if self.world == LONG else SMOKE_SEEDS if self.smoke else SEEDS
+        return LONG_SEEDS if self.world in LONG else SMOKE_SEEDS if self.smoke else SEEDS
 
     def algorithm(self) -> Algorithm:
         row = find(self.row)
-        if self.world == LONG:
+        if self.world in LONG:
             return self.at_length(row)
         if self.horizon is not None:
             row = with_horizons(row, (self.horizon,))
@@ -197,12 +203,14 @@ class Arm:
     @property
     def iterations(self) -> int:
         row = self.algorithm()
-        if self.world == LONG:
+        if self.world in LONG:
             return LONG_TRANSITIONS
         return ON_POLICY if row.source.steps else TRANSITIONS * (row.updates or 1)
 
     def task(self) -> Task:
-        if self.world in ("hopper", LONG):
+        if self.world in LONG:
+            return tasks.mujoco(LONG[self.world])
+        if self.world == "hopper":
             return tasks.mujoco("Hopper-v5")
         if self.world == "half-cheetah":
             return tasks.mujoco("HalfCheetah-v5")
@@ -235,7 +243,7 @@ def arms() -> list[Arm]:
     learns = [Arm(row, "cart-pole", model="mse") for row in ("steve", "mage", "svg", "ddppo")]
     learns += [Arm("svg", world, model="exact") for world in get_args(Swing)]
     control = [Arm("td3", world) for world in get_args(Swing)]
-    long = [Arm(row, LONG) for row in ("sac", "mbpo", "maac", "ddppo", "rp-dp", "rp-dp-sn")]
+    long = [Arm(row, world) for world in LONG for row in LONG_ROWS]
     return [*main, *control, *smoke, *ablations, *unrolls, *horizons, *models, *learns, *long]
 
 
@@ -261,8 +269,8 @@ def trained(arm: Arm, folder: Path, more: bool = False, device: str = "cpu") -> 
         interval=AGENTS * (row.updates or 1),
         warmup=500, episode=EPISODES[arm.world], evaluate_every=iterations // arm.evaluations,
         evaluation_starts=20, checkpoint_every=iterations // arm.evaluations,
-        keep=STAGE_SHARES if arm.world == LONG else (),
-        reward_scale=SCALES[arm.world], device=device,
+        keep=STAGE_SHARES if arm.world in LONG else (),
+        reward_scale=SCALES.get(arm.world, 1.0), device=device,
         gradient_every=iterations // STAGES if arm.measured and not more else 0,
         gradient_starts=SMOKE_STARTS if arm.smoke else STARTS, gradient_truth="score",
         planning=Planning(5) if arm.row == "maac" and not arm.smoke else None,
