@@ -62,10 +62,17 @@ class Loop:
         self.fault = fault
         self.policy = actor()
         self.critics = nn.ModuleList(Critic() for _ in range(twins))
+        if fault == "twins of equal weights":
+            self.critics = nn.ModuleList(copy.deepcopy(self.critics[0]) for _ in range(twins))
         self.target_policy, self.targets = copy.deepcopy((self.policy, self.critics))
         held = [*self.policy.parameters()]
         held += [*self.critics.parameters()] if fault == "critic in the actor's optimiser" else []
         still = 0.0 if fault == "policy at rest" else 1.0
+        if "model" in fault:
+            self.model = nn.Linear(3, 2)
+            self.model_optimizer = torch.optim.Adam(self.model.parameters(), rate)
+        if fault == "model in the actor's optimiser":
+            held += self.model.parameters()
         self.actor_optimizer = torch.optim.Adam(held, still * rate)
         trained = self.critics[:1] if fault == "one of twins in no optimiser" else self.critics
         self.critic_optimizer = torch.optim.Adam(trained.parameters(), rate)
@@ -101,7 +108,18 @@ class Loop:
 
     def actor_loss(self, rows: dict[str, Tensor]) -> Tensor:
         value = self.critics[0](rows["state"], self.policy(rows["state"])).mean()
+        if "model" in self.fault:  # one step of a learned model
+            value = value + self.following(rows, self.policy(rows["state"])).sum(1).mean()
         return value if self.fault == "sign of the actor's loss" else -value
+
+    def following(self, rows: dict[str, Tensor], action: Tensor) -> Tensor:
+        return self.model(torch.cat([rows["state"], action], 1))
+
+    def fit_model(self, rows: dict[str, Tensor]) -> None:
+        loss = ((self.following(rows, rows["action"]) - rows["next"]) ** 2).mean()
+        self.model_optimizer.zero_grad()
+        loss.backward()
+        self.model_optimizer.step()
 
     def follow(self) -> None:
         """The targets."""
@@ -135,6 +153,8 @@ class Loop:
                 if each is not None:
                     each(rows, goal, value)
                 self.fit_critic(rows, goal)
+            if "model" in self.fault:
+                self.fit_model(rows)
             if self.fault not in ("gradients add up", "critic's gradients in the policy"):
                 self.actor_optimizer.zero_grad()
             loss = self.actor_loss(rows)

@@ -257,9 +257,11 @@ PLANTED = {
     "frozen targets": ("targets do not move", "critic's targets have not moved for 25"),
     "frozen target of the policy": ("targets do not move", "policy's targets have not moved"),
     "crossed targets": ("targets are crossed", "target 2 follows network 1: are they crossed"),
+    "twins of equal weights": ("twin critics are one", "networks 1 and 2 move and are equal"),
     "swapped tau": ("targets follow too fast", "targets take 0.98 of the network"),
     "copied at every step": ("targets follow too fast", "or is the copy made at every step"),
     "critic in the actor's optimiser": ("actor's steps move the critic", "hold the critic's"),
+    "model in the actor's optimiser": ("actor's steps move the critic", "of another optimiser"),
     "gradients add up": ("gradients are not cleared", "policy's gradients add up"),
     "actor's gradients in the critic": ("gradients are not cleared", "critic's gradients add up"),
     "outside of steps": ("network moves without a step", "the policy changes between"),
@@ -284,8 +286,9 @@ def test_two_lines_name_the_cause(fault):
     assert words in found[0].message and found[0].message.endswith("?")
 
 
-def test_a_sound_loop_has_a_proof_of_each_part():
-    loop, rows = Loop(), []
+@pytest.mark.parametrize("kind", ["", "with a learned model"])
+def test_a_sound_loop_has_a_proof_of_each_part(kind):
+    loop, rows = Loop(kind), []
     probe = watched(loop, log=rows.append)
     loop.run(probe, 300)
     probe.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gradlab.probe import critics
 from gradlab.probe.alarms import catalogue, evidence, gradients, steps, task
-from gradlab.probe.parts import formula, implied, moves, objectives, paid, parts, rows, targets
+from gradlab.probe.parts import formula, implied, loss_weights, moves, objectives, paid, parts, rows
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW
 
 WORDS = {3: "three", 4: "four", 5: "five", 8: "eight", 10: "ten", 16: "sixteen", 60: "sixty"}
@@ -52,6 +52,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "gradients are not cleared": [f"≥ {moves._FEWEST} looks"],
         "targets follow too fast": [f"{moves._LOOKS} looks in a row"],
         "critic does not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
+        "twin critics are one": [f"{moves._LOOKS} looks in a row"],
         "targets do not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
         "actor's steps move the critic": [f"≥ {moves._FEWEST} looks"],
         "actor does not follow its critic": [f"≥ {objectives._LOOKED} looks"],
@@ -60,9 +61,9 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
             f"under {objectives.LEAST:.0%} of {objectives.LOOKS} rise",
         ],
         "wrong weights of actions": [
-            f"correlation under −{-targets.WRONG}", f"value above {targets.VALUED}",
-            f"{targets.BESIDE:g} times as much", f"in {targets.LOOKS} minibatches",
-            f"in {targets.LOOKS} of them",
+            f"correlation under −{-loss_weights.WRONG}", f"value above {loss_weights.VALUED}",
+            f"{loss_weights.BESIDE:g} times as much", f"in {loss_weights.LOOKS} minibatches",
+            f"in {loss_weights.LOOKS} of them",
         ],
         "wrong density": [f"≥ {objectives.FITS} looks"],
         "wrong advantages": [

@@ -19,6 +19,7 @@ from gradlab.wording import unnumbered
 REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
 RESTING = "critic does not move"
+ALIKE = "twin critics are one"
 FROZEN = "targets do not move"
 CROSSED = "targets are crossed"
 BELOW = "learning rate below 0"
@@ -37,7 +38,7 @@ IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
     REPLACED, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
-    RESTING, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
+    RESTING, ALIKE, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
     UNFOLLOWED, "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
 # Kinds of several checks, or optimisers, whose faults differ.

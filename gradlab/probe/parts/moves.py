@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from math import isfinite
 from typing import Any, final
 from weakref import WeakKeyDictionary
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import (
+    ALIKE,
     CROSSED,
     FROZEN,
     LEAKED,
@@ -86,8 +87,8 @@ class SampledStep:
     """Samples around a step of one optimiser.
 
     Attributes:
-        turn: whether it followed a gradient of the policy; pushed: whether it had one of the
-            critic that is not 0.
+        turn: whether it followed a gradient of the policy; pushed: whether it had one of
+            another network that is not 0.
     """
 
     optimizer: Any
@@ -222,7 +223,8 @@ class Targets:
     def __init__(self) -> None:
         self._followed: list[_Followed] = []
         self._of: Sequence[object] = ()
-        self._count = self._looks = 0
+        self._count = self._looks = self._alike = 0
+        self._twins: tuple[int, int] | None = None  # critics that move and are equal
 
     def see(self, window: ActorWindow, networks: Networks) -> None:
         if self._of is not networks.pairs:
@@ -230,6 +232,11 @@ class Targets:
         self._count, self._looks = window.count, self._looks + bool(networks.pairs)
         for k, each in enumerate(self._followed):
             each.see(window, k)
+        online = window.steps[-1].after.online
+        critics = [k for k, x in enumerate(self._followed) if x.whose == CRITIC and x.moves]
+        pairs = combinations(critics, 2)
+        self._twins = next((x for x in pairs if torch.equal(*(online[k] for k in x))), None)
+        self._alike = self._alike + 1 if self._twins else 0
 
     def answer(self, networks: Networks) -> CheckAnswer:
         if not networks.pairs:
@@ -244,6 +251,14 @@ class Targets:
                 self._looks, SWAPPED,
                 f"the {alias.whose}'s target is the {alias.whose} itself: is it a copy, "
                 f"copy.deepcopy({alias.whose})?",
+            )  # fmt: skip
+        if self._twins is not None and self._alike >= _LOOKS:
+            one, two = (k + 1 for k in self._twins)
+            return CheckAnswer(
+                "fault", f"all entries equal in {self._alike} looks in a row", 0.0, 0.0,
+                self._alike, ALIKE,
+                f"the critic's networks {one} and {two} move and are equal in every weight, so "
+                f"that their minimum is one of them: does each have weights of its own at first?",
             )  # fmt: skip
         period = _UNDECLARED if networks.period is None else networks.period
         resting = self._at_rest(networks)
@@ -332,23 +347,36 @@ class ActorStep:
     name = "actor's step moves the policy alone"
 
     def __init__(self) -> None:
-        self._looks = self._moved = self._apart = 0
+        self._looks = self._apart = 0
+        self._moved: Counter[str] = Counter()
         self._shared = False
 
     def see(self, window: ActorWindow, networks: Networks) -> None:
         mine = {id(p) for p in held(networks.actor)}
-        others = {id(p) for each in networks.optimizers[1:] for p in held(each)}
-        critic = networks.online[CRITIC].parameters if CRITIC in networks.online else ()
-        self._shared = bool(critic) and not others & {id(p) for p in critic}
-        whole = bool(critic) and all(id(p) in mine for p in critic)
+        others, beside = (
+            {id(p) for each in optimizers for p in held(each)}
+            for optimizers in (networks.optimizers[1:], networks.others)
+        )
+        known = {name: {id(p) for p in each.parameters} for name, each in networks.online.items()}
+        critic = known.get(CRITIC, set())
+        self._shared = bool(critic) and not others & critic
+        # Another network may be the actor's own, an encoder: not one that somebody else steps.
+        whole = [
+            name for name, each in known.items()
+            if name != POLICY and each and each <= mine and (name == CRITIC or each <= beside)
+        ]  # fmt: skip
         for step in window.steps:
-            one, two = (each.networks.get(CRITIC) for each in (step.before, step.after))
-            if step.optimizer is not networks.actor or one is None or two is None:
+            one, two = step.before.networks, step.after.networks
+            if step.optimizer is not networks.actor or CRITIC not in one.keys() & two.keys():
                 continue
             self._apart += not step.turn
             if step.turn:
                 self._looks += 1
-                self._moved += whole and step.pushed and not torch.equal(one, two)
+                self._moved.update(
+                    name for name in whole
+                    if step.pushed and name in one.keys() & two.keys()
+                    and not torch.equal(one[name], two[name])
+                )  # fmt: skip
 
     def answer(self, networks: Networks) -> CheckAnswer:
         if CRITIC not in networks.online:
@@ -357,14 +385,16 @@ class ActorStep:
             return off("one optimiser steps policy and critic at once: their loss is one")
         if self._looks < _FEWEST:
             return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
-        proof = f"the critic changed in {self._moved} of {self._looks} steps of the actor"
-        numbers = self._moved / self._looks, 0.5, self._looks
-        if 2 * self._moved <= self._looks:
+        name, moved = max([(CRITIC, 0), *self._moved.items()], key=lambda each: each[1])
+        proof = f"the {name} changed in {moved} of {self._looks} steps of the actor"
+        numbers = moved / self._looks, 0.5, self._looks
+        if 2 * moved <= self._looks:
             return CheckAnswer("sound", proof, *numbers)
+        whose = name if name == CRITIC else "learned model or other network of another optimiser"
         return CheckAnswer(
             "fault", proof, *numbers, LEAKED,
-            "the actor's steps move the critic, too, towards values it likes: does the actor's "
-            "optimiser hold the critic's parameters?",
+            f"the actor's steps move the {whose}, too, towards values it likes: does the actor's "
+            f"optimiser hold {'the critic' if whose == CRITIC else 'that network'}'s parameters?",
         )  # fmt: skip
 
 

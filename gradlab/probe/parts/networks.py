@@ -108,17 +108,19 @@ class Networks:
 
     def meet(self, optimizer: Any) -> None:
         """An optimiser steps."""
-        if self._critic not in (None, optimizer) and optimizer is not self.actor:
-            return
         if not any(each() is optimizer for each in self._optimizers):
             self._optimizers.append(weakref.ref(optimizer))
 
     @property
-    def optimizers(self) -> list[Any]:
-        """Those that have stepped and are alive, the actor's first."""
+    def others(self) -> list[Any]:
+        """Optimisers beside the actor's that have stepped and are alive."""
         met = [each() for each in self._optimizers]
-        others = [each for each in met if each is not None and each is not self.actor]
-        return [self.actor, *others]
+        return [each for each in met if each is not None and each is not self.actor]
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The actor's, and those of critics: all others, where none was named."""
+        return [self.actor, *(each for each in self.others if self._critic in (None, each))]
 
     @property
     def settled(self) -> bool:

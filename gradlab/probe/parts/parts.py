@@ -392,10 +392,10 @@ class Parts:
     def _step(self, optimizer: Any) -> SampledStep:
         assert self._before is not None
         before, self._before = self._before[1], None
-        known = self.networks.online.get(CRITIC)
-        critic = () if known is None else known.parameters
+        others = {name: x for name, x in self.networks.online.items() if name != POLICY}
+        known = [p for each in others.values() for p in each.parameters]
         mine = {id(p) for p in held(optimizer)}
-        turn, its = pushed(self.networks.policy), pushed(p for p in critic if id(p) in mine)
+        turn, its = pushed(self.networks.policy), pushed(p for p in known if id(p) in mine)
         return SampledStep(optimizer, before, self._sampled(), turn, its)
 
     def _over(self) -> None:
