@@ -98,7 +98,8 @@ def save(verdict: Verdict, output: Path, command: str) -> None:
     every = read_verdicts(output) | {stem.name: made}
     kept = {name: every[name] for name in sorted(every, key=lambda name: f"{name}.")}
     (output / VERDICTS).write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
-    verdict.table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.8g")
+    if len(verdict.table):
+        verdict.table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.8g")
     if verdict.figure is not None:
         FigureCanvasAgg(verdict.figure)
         verdict.figure.savefig(stem.with_suffix(".png"), dpi=110)

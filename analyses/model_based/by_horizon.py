@@ -86,7 +86,11 @@ def product(X: Floats, Z: Floats) -> float:
 def listed(table: pd.DataFrame) -> str:
     """In Markdown, a line for each h: ratios of geometric means over stages with intervals over
     seeds; bias and cosine from sums over stages and seeds."""
-    names = ("variance", "variance / mean²", "squared bias / truth²", "cosine with the truth")
+    both = f"`{PLAIN.row}` and `{NORMALISED.row}`"
+    names = (
+        f"variance, `{NORMALISED.row}` over `{PLAIN.row}`", f"variance / mean², {both}",
+        "squared bias / truth², the same", "cosine with the truth, the same",
+    )  # fmt: skip
     lines = [f"| h | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for h, own in table.groupby("h"):
         wide = np.log(own.pivot(index=["seed", "stage"], columns="row", values="variance"))
@@ -96,7 +100,7 @@ def listed(table: pd.DataFrame) -> str:
         cosine = of["inner"] / (of["gradient2"] * of["truth2"]) ** 0.5
         cells = (
             "{:.2g} [{:.2g}, {:.2g}]".format(*geometric_mean(np.exp(apart))),
-            *(", ".join(f"{x:.2g}" for x in pair)
+            *(", ".join(f"{x:.2g}" if abs(x) < 10 else f"{x:,.0f}" for x in pair)
               for pair in (of["variance"] / of["gradient2"], bias, cosine)),
         )  # fmt: skip
         lines.append(f"| {h} | {' | '.join(cells)} |".replace("-", "−"))

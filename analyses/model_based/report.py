@@ -2,6 +2,9 @@
 
     python -m analyses.model_based.report [--runs reports/model-based/runs]
 
+Of runs whose files are elsewhere the table keeps its lines; a world is written, and drawn, where
+its `sac` is.
+
 Medians over all seeds with order statistics around them (94% for five seeds), as everywhere. The
 mean over the run is that of its evaluations, the first one included.
 """
@@ -159,12 +162,17 @@ def _panel(ax: Axes, run: Training, arm: Arm, sac: Training) -> None:
 def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:
     output.mkdir(parents=True, exist_ok=True)
     there = {arm: load(path_of(arm, runs)) for arm in arms() if path_of(arm, runs).exists()}
-    table = finals(there)
-    table.to_csv(output / "table.csv", index=False)
+    table, place = finals(there), output / "table.csv"
+    if place.is_file():
+        before = pd.read_csv(place)
+        table = pd.concat([before[~before["run"].isin(table["run"])], table])
+    table.to_csv(place, index=False)
     print(table.to_string(index=False))
-    for world in get_args(World):
+    worlds = [world for world in get_args(World) if Arm("sac", world) in there]
+    for world in worlds:
         put(output / "README.md", world, listed(there, world))
-    drawn(there).savefig(output / "main.png", dpi=110)
+    if {*worlds} & {*get_args(Swing)}:
+        drawn(there).savefig(output / "main.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,6 @@ def test_spectral_ratios_are_those_of_the_given_gradients():
     _, _, line = by_horizon.listed(pd.DataFrame(rows)).splitlines()
     _, h, ratio, relative, bias, cosine, _ = (cell.strip() for cell in line.split("|"))
     assert (h, ratio) == ("8", "0.25 [0.25, 0.25]")
-    pairs = [[float(x) for x in cell.split(",")] for cell in (relative, bias)]
+    pairs = [[float(x) for x in cell.split(", ")] for cell in (relative, bias)]
     np.testing.assert_allclose(pairs, [[8 / 25, 2 / 16], [20 / 25, 41 / 25]], rtol=0.1)
     assert float(cosine.split(",")[0]) == pytest.approx(0.6, abs=0.05)
