@@ -21,6 +21,7 @@ from tests.verdicts.test_recommendation import PAPER, planted, screen
 BEST, SHORT, CRITIC = ("model_all", 5), ("model_all", 1), ("data", 0)
 LENGTHS = (1, 2, 5, 10, 25)
 RISES, PASSES, FALLS = (1, 2, 5, 9, 20), (1, 2, 3, -4, -30), (-1, -2, -5, -9, -20)
+SHORTLY = (1, 2, 9, 4, 0)
 NEAR = tuple(0.97 * each for each in RISES)
 RULE = Rule("adam", 1e-3, True, 25, 256, 100, "ignore", 0, 1000)
 
@@ -178,6 +179,40 @@ def test_why_a_larger_gain_of_one_step_is_not_followed_is_said(changes, noise, w
     assert headline.startswith("Backpropagate 1 step through") == bool(why), headline
     short = recommendation(read(RISING, rehearsal=told, jumps=planted_jumps())).headline
     assert ("not one step's gain" in short or gains_more in short) >= (noise == 0.5 and bool(why))
+
+
+@pytest.mark.parametrize(
+    ("changes", "noise", "why"),
+    [
+        ({4: PASSES, 1: PASSES}, 0.1, "at h = 4 its updates gained less (+3)"),
+        ({1: PASSES}, 0.1, "at h = 1 its updates gained less (+3)"),
+        ({1: PASSES, 2: (1, 2, 4, 0, -9), 5: FALLS}, 0.1,
+         "at h = 2 and 5 its updates gained less"),
+        ({4: FALLS}, 0.5, "at h = 4 its updates lower the return"),
+        ({4: (1, 2, 8.8, 4, 0)}, 5.0, "over several the two cannot be told apart at h = 4"),
+        ({0: PASSES}, 0.5, "no update along it was rehearsed"),
+        ({4: (np.nan,) * 5}, 0.5, "at h = 4 its updates lower the return"),
+    ],
+    ids=["close", "one side", "both sides", "falls", "not told apart", "critic alone", "lost"],
+)  # fmt: skip
+def test_of_an_unrehearsed_gradient_the_nearest_rehearsed_horizons_answer(changes, noise, why):
+    gains = {"data": [0.6], "model_all": [0.6, 0.2, 0.3, 0.97, 0.9, 0.4]}
+    told = rehearsed(
+        {CRITIC: SHORTLY, **{("model_all", h): by for h, by in changes.items()}}, noise
+    )
+    found = read(gains, rehearsal=replace(told, step=told.step + 9))
+    assert found.best == ("model_all", 3) and advise(found).cell == CRITIC
+    said = f"Your model (BPTT) gains more in one step, but {why}."
+    assert said in recommendation(found).headline
+
+
+def test_of_its_own_horizons_those_beyond_the_recommended_one_answer():
+    """Of 1, 3 and 5 steps, 3 gaining most in one, 1 is followed and 5 was rehearsed, too."""
+    gains = {"model_all": [0.6, 0.2, 0.3, 0.97, 0.9, 0.4]}
+    told = rehearsed({SHORT: SHORTLY, BEST: PASSES, CRITIC: FALLS}, noise=0.1)
+    said = "Longer rollouts gain more in one step, but at h = 5 their updates gained less (+3)."
+    told = replace(told, step=told.step + 9)
+    assert said in recommendation(read(gains, rehearsal=told)).headline
 
 
 def test_a_best_length_is_said_to_be_by_several_updates_where_one_step_names_another():

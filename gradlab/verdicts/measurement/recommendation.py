@@ -34,6 +34,7 @@ from gradlab.wording import (
     stepping,
     steps,
     turned,
+    two,
     updates,
     with_interval,
 )
@@ -216,12 +217,40 @@ def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
     elif rehearsed is None or top is None or top.cell != cell:
         why = f"updates along {it} are not shown to raise the return"
     elif best not in rehearsed.cells:
-        why = f"no update along {it} was rehearsed"
+        why = _rehearsed_near(facts, top, "its" if it == "it" else "their")
+        why = why or f"no update along {it} was rehearsed"
     elif best in rehearsed.not_excluded():
         why = "over several the two cannot be told apart"
     else:
         why = "less over several"
     return HeadlinePart(f"{who} more in one step, but {why}.", _NOT_ONE, 3)
+
+
+def _rehearsed_near(facts: Facts, top: Peak, whose: str) -> str:
+    """What updates along the gradient of largest gain in one step did at the nearest rehearsed
+    horizons, those alone that gain practically as much where there are such; `top` led highest."""
+    assert facts.best is not None and facts.rehearsal is not None
+    (name, best), told = facts.best, facts.rehearsal
+    at = [h for each, h in told.cells if each == name and h and best]
+    nearest = {
+        max((h for h in at if h < best), default=0),
+        min((h for h in at if h > best), default=0),
+    }
+    near = [(name, h) for h in sorted(nearest - {0}) if (name, h) != top.cell]
+    near = [cell for cell in near if cell[1] in facts.close(facts.best)] or near
+    if not near:
+        return ""
+    where = f"at h = {' and '.join(str(h) for _, h in near)}"
+    peaks = [peak for cell in near if (peak := told.peak_of(cell)) is not None]
+    if all(lowers(facts, peak.cell) for peak in peaks):  # or all were lost
+        return f"{where} {whose} updates lower the return"
+    led = max(peaks, key=lambda peak: peak.gain.value)
+    if led.cell in told.not_excluded():
+        return f"over several the two cannot be told apart {where}"
+    # The second rehearsal of the recommended one, which the screen prints, may have led less far.
+    shown, gained = told.peak_of(top.cell), led.gain.value
+    known = len(near) == 1 and shown is not None and shown.gain.value > gained > 0
+    return f"{where} {whose} updates gained less{f' (+{two(gained)})' if known else ''}"
 
 
 def _jump(facts: Facts) -> HeadlinePart:
