@@ -117,9 +117,11 @@ class Loop:
 
     def fit_model(self, rows: dict[str, Tensor]) -> None:
         loss = ((self.following(rows, rows["action"]) - rows["next"]) ** 2).mean()
-        self.model_optimizer.zero_grad()
+        if self.fault != "actor's gradients in the model":
+            self.model_optimizer.zero_grad()
         loss.backward()
         self.model_optimizer.step()
+        self.model_optimizer.zero_grad()
 
     def follow(self) -> None:
         """The targets."""

@@ -264,6 +264,10 @@ PLANTED = {
     "model in the actor's optimiser": ("actor's steps move the critic", "of another optimiser"),
     "gradients add up": ("gradients are not cleared", "policy's gradients add up"),
     "actor's gradients in the critic": ("gradients are not cleared", "critic's gradients add up"),
+    "actor's gradients in the model": (
+        "gradients are not cleared",
+        "other network's gradients add",
+    ),
     "outside of steps": ("network moves without a step", "the policy changes between"),
     "target into network": ("network moves without a step", "target exchanged"),
 }
@@ -297,9 +301,10 @@ def test_a_sound_loop_has_a_proof_of_each_part(kind):
     follow = found["targets follow"]
     # exact: the network rests while its target moves
     assert follow["state"] == "sound" and follow["value"] == pytest.approx(0.02, rel=1e-4)
+    alone = "gradients are cleared between steps"
     for name in (
-        "actor's step moves the policy alone", "networks move by steps alone",
-        "gradients are cleared between steps", "critic's gradients are cleared between steps",
+        "actor's step moves the policy alone", "networks move by steps alone", alone,
+        f"critic's {alone}", *[f"other network's {alone}"] * bool(kind),
     ):  # fmt: skip
         assert found[name]["state"] == "sound" and found[name]["value"] == 0
 

@@ -36,7 +36,7 @@ from gradlab.probe.alarms.evidence import (
     UNCLEARED,
 )
 from gradlab.probe.isolation import say, warn
-from gradlab.probe.parts.networks import CRITIC, ENTRIES, POLICY, Networks, held
+from gradlab.probe.parts.networks import CRITIC, ENTRIES, OTHER, POLICY, Networks, held
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 _LOOKS = 10
@@ -46,7 +46,7 @@ _FAST = 0.5  # of the gap at a step of the critic
 _RESTED = 40  # steps of another optimiser in which the actor's rests
 _LAYERS = 20  # steps between two looks at which tensors the policy has
 _SELDOM = 10  # windows to one that is looked at again
-_LEFT_BY_ACTOR = ", or only before the actor's, which leaves gradients in the critic"
+_LEFT_BY_ACTOR = ", or only before the actor's, which leaves gradients in it"
 _DIRECTION = 6  # entries of a tensor whose gradients differ in direction
 _SAME = 1e-7  # 1 − cosine of two gradients that are one
 _ALONG = 0.9  # cosine of a move with the way to the target, or to a network
@@ -410,7 +410,7 @@ class Cleared:
     """
 
     def __init__(self, whose: str = POLICY, parameters: Sequence[Tensor] = ()) -> None:
-        of = "critic's gradients" if whose == CRITIC else "gradients"
+        of = "gradients" if whose == POLICY else f"{whose}'s gradients"
         self.name, self._whose = f"{of} are cleared between steps", whose
         self._known = self._with_direction(parameters)
         self._tensor: Tensor | None = None
@@ -499,7 +499,7 @@ class Cleared:
         if not self._known and not self._looks:
             return off(
                 f"no optimiser steps a tensor of {_DIRECTION} entries of the {self._whose}"
-                + (" alone, between two steps of the actor" if self._whose == CRITIC else "")
+                + (" alone, between two steps of the actor" if self._whose != POLICY else "")
             )
         if self._looks < _FEWEST:
             return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
@@ -521,10 +521,13 @@ class Cleared:
                 return CheckAnswer("open", proof + marked, *share)
         if 2 * self._added <= self._looks:
             return CheckAnswer("sound", proof, *numbers)
+        whose = f"the {self._whose}'s gradients"
+        if self._whose == OTHER:
+            whose = "gradients of a network that is neither policy nor critic (a learned model?)"
         return CheckAnswer(
             "fault", proof, *numbers, UNCLEARED,
-            f"the {self._whose}'s gradients add up from step to step: is zero_grad() called before "
-            f"each backward pass{_LEFT_BY_ACTOR if self._whose == CRITIC else ''}?",
+            f"{whose} add up from step to step: is zero_grad() called before "
+            f"each backward pass{_LEFT_BY_ACTOR if self._whose != POLICY else ''}?",
         )  # fmt: skip
 
 

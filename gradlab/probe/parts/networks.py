@@ -23,7 +23,7 @@ from gradlab.probe.policy_calls import Hook, passing
 
 ENTRIES = 256  # of each tensor: whoever moves a tensor moves some of its first ones
 _NEAR = 0.5  # of its size: how far a copy may be from what it was copied from
-POLICY, CRITIC = "policy", "critic"
+POLICY, CRITIC, OTHER = "policy", "critic", "other network"
 _Parameters = tuple[Tensor, ...]
 
 

@@ -43,7 +43,7 @@ from gradlab.probe.parts.moves import (
     TrainedByLoop,
     brought,
 )
-from gradlab.probe.parts.networks import CRITIC, POLICY, Calls, Networks, held, modules
+from gradlab.probe.parts.networks import CRITIC, OTHER, POLICY, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import (
@@ -129,11 +129,11 @@ class Parts:
         mine = {id(p) for p in policy.parameters()}
         stepped = [] if optimizers[0] is None else held(optimizers[0])
         self.cleared = Cleared(POLICY, [p for p in stepped if id(p) in mine])
-        self.critic_cleared = Cleared(CRITIC)
+        self.others_cleared = [Cleared(CRITIC), Cleared(OTHER)]
         self._since: set[Any] = set()  # optimisers that stepped since the actor's last step
         self.formula = OwnFormula(policy)
         self.checks: list[_Check] = [
-            self.trained, self.formula, NoStep(), Targets(), self.cleared, self.critic_cleared,
+            self.trained, self.formula, NoStep(), Targets(), self.cleared, *self.others_cleared,
             ActorStep(), self.objective, self.objective.density, self.algebra, self.advantages,
             self.advantages.limits, self.bootstraps, self.fitted, self.weights, self.implied,
             self.drawn, self.copied, *questions(None, None),
@@ -295,7 +295,8 @@ class Parts:
         self._stop_searching()
         self._hear([])
         self.cleared.end()
-        self.critic_cleared.end()
+        for each in self.others_cleared:
+            each.end()
 
     def step(self, optimizer: Any, before: bool) -> None:
         """An optimiser is about to step, or has stepped."""
@@ -309,9 +310,10 @@ class Parts:
             if optimizer is self.networks.actor:
                 self._ask(self.cleared, self.cleared.look)
                 self._tell(self.cleared)
-            elif self.critic_cleared.is_of(optimizer):
-                self._ask(self.critic_cleared, self.critic_cleared.look)
-                self._tell(self.critic_cleared)
+            for each in self.others_cleared:
+                if each.is_of(optimizer):
+                    self._ask(each, each.look)
+                    self._tell(each)
             with self._paying():
                 self._before = optimizer, self._sampled()
             self._ask(self.formula, self.formula.before, optimizer)
@@ -418,7 +420,7 @@ class Parts:
                 self.formula.begin()
             if _compiled() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
-                self._look_at_critic()
+                self._look_at_others()
         if self._count >= self._file:
             self._file = self._count - self._count % _ROW + _ROW
             self.file()
@@ -428,16 +430,17 @@ class Parts:
         mine = set() if known is None else {*map(id, known.parameters)}
         return any(id(p) in mine for p in held(optimizer))
 
-    def _look_at_critic(self) -> None:
-        """What was stepped since the actor's last step: a critic that adds up passes of several
+    def _look_at_others(self) -> None:
+        """What was stepped since the actor's last step: a network that adds up passes of several
         updates by intention is none."""
         known = self.networks.online.get(CRITIC)
-        of = () if known is None else known.parameters
-        stepped = {id(p) for each in self._since for p in held(each)}
-        stepped -= {*map(id, held(self.networks.actor))}
-        own = [p for p in of if id(p) in stepped]
-        if own:
-            self._ask(self.critic_cleared, self.critic_cleared.begin, own)
+        of = {*map(id, () if known is None else known.parameters)}
+        mine = {*map(id, held(self.networks.actor))}
+        stepped = [p for each in self._since for p in held(each) if id(p) not in mine]
+        for each, critic in zip(self.others_cleared, (True, False), strict=True):
+            own = [p for p in stepped if (id(p) in of) == critic]
+            if own:
+                self._ask(each, each.begin, own)
 
     def _close(self, steps: Sequence[SampledStep]) -> None:
         begin, pairs = self._begin, len(self.networks.pairs)
