@@ -266,7 +266,7 @@ PLANTED = {
     "actor's gradients in the critic": ("gradients are not cleared", "critic's gradients add up"),
     "actor's gradients in the model": (
         "gradients are not cleared",
-        "other network's gradients add",
+        "neither policy nor critic",
     ),
     "outside of steps": ("network moves without a step", "the policy changes between"),
     "target into network": ("network moves without a step", "target exchanged"),
