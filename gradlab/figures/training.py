@@ -49,6 +49,7 @@ from gradlab.figures.style import (
     plain,
     variance_look,
 )
+from gradlab.wording import AT_STARTS, at_horizon
 
 _LOOKS = (
     Look("", BLUE, "-", "o"), Look("", CYAN, "-", "s"), Look("", GREEN, "-", "^"),
@@ -181,7 +182,9 @@ def _candidates(table: pd.DataFrame) -> dict[tuple[str, int], Look]:
         dash = (own.dash, (0, (5, 1.8)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))[k % 4]
         at = f" at h = {horizon}" if several[name] > 1 or (horizon > 0 and name in known) else ""
         marker = "osD^vP"[k % 6] if name in known else own.marker
-        found[name, horizon] = replace(own, label=f"{own.label}{at}", dash=dash, marker=marker)
+        alone = at_horizon(name, horizon, known) == AT_STARTS
+        label = AT_STARTS if alone else f"{own.label}{at}"
+        found[name, horizon] = replace(own, label=label, dash=dash, marker=marker)
         often[name] += 1
     return found
 

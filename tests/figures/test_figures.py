@@ -299,6 +299,7 @@ def test_candidates_of_a_rehearsal_have_the_colours_and_names_of_their_gradients
         ("model", 2),
         ("model", 5),
         ("model_all", 5),
+        ("model_all", 0),
         ("true_dynamics_all", 5),
         ("own", -1),
     ]
@@ -312,6 +313,7 @@ def test_candidates_of_a_rehearsal_have_the_colours_and_names_of_their_gradients
     near, far = (line(axes, f"model, first action at h = {h}") for h in (2, 5))
     assert near.get_color() == far.get_color() == looks["model"].colour
     assert near.get_marker() != far.get_marker()
+    assert "critic alone at the starts" in [each.get_label() for each in axes.lines]
     assert line(axes, "model, BPTT at h = 5").get_color() == looks["model_all"].colour
     assert line(axes, "simulator, BPTT at h = 5").get_color() == style.MUTED
     assert line(axes, "own").get_color() not in (style.MUTED, near.get_color())

@@ -17,6 +17,8 @@ from gradlab.verdicts.probe.returns import void
 from gradlab.wording import batches, below, samples, span, states_each, steps, two, updates
 from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
 
+GAE = "advantages are those of GAE"
+
 
 @pytest.fixture
 def said(tmp_path):
@@ -228,6 +230,21 @@ def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(
     first_words = "Fix this before you train on: exploding critic at step 499. Look at the rewards."
     assert found.headline.startswith(first_words)
     assert "1 check" in found.headline
+
+
+@pytest.mark.parametrize("looks, count", [("targets are r + γ (1 − d) v", 1), (GAE, 1), ("", 3)])
+def test_checks_of_what_such_a_loop_has_not_are_not_counted(first, looks, count):
+    """Of targets and of rollouts a loop has one; "targets follow" counts in every one."""
+    names = ["targets are r + γ (1 − d) v", GAE, "other network's gradients", "targets follow"]
+    about = {"update": 100, "step": 99, "proof": "", "value": 0.0, "threshold": 0.0, "looks": 0,
+             "seconds": 0.0}  # fmt: skip
+    checks = [
+        about | {"number": k, "check": name, "state": "sound" if name == looks else "off"}
+        for k, name in enumerate(names)
+    ]
+    symptom = alarm(0, 500, "exploding critic") | {"message": "it grows: look at the rewards"}
+    found = first(vitals=[window(1)], alarms=[symptom], checks=checks).headline
+    assert f"{count} check" in found
 
 
 @pytest.mark.parametrize("share", [0.03, 0.4, 0.97])

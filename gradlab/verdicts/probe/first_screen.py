@@ -66,6 +66,10 @@ _WORST = (ENDED, NONFINITE, ORIGIN)
 _DIRECTION = "wrong direction"
 # Alarms whose message is a cause, too: steps that are none, or far too long.
 _OF_STEPS = ("actor moves in part", "critic's learning rate too large")
+_OF_ROLLOUTS = (
+    "advantages are ", "time limits are bootstrapped", "values at ends", "values are fitted",
+    "actions are weighed",
+)  # fmt: skip
 _UNCLOSED = "This run ended without being closed."
 
 
@@ -224,8 +228,20 @@ def _step(step: int) -> str:
 
 
 def unchecked(run: ProbeRun) -> int:
-    """How many checks are off, or have no answer yet."""
-    return sum(str(each) in ("off", "waiting") for each in run.checks.get("state", ()))
+    """How many checks are off, or have no answer yet, of parts that such a loop has: of targets
+    from one step on or of rollouts, of other networks where any are stepped."""
+    names = [str(each) for each in run.checks.get("check", ())]
+    states = dict(zip(names, map(str, run.checks.get("state", ())), strict=True))
+    rollouts = {name for name in names if name.startswith(_OF_ROLLOUTS)}
+    unlike = {name for name in names if name.startswith("other network's")}
+    if any(states[name] != "off" for name in rollouts):
+        unlike |= {name for name in names if name.startswith("targets are ")}
+    elif any(states[name] != "off" for name in names if name.startswith("targets are ")):
+        unlike |= rollouts
+    return sum(
+        state in ("off", "waiting") and not (state == "off" and name in unlike)
+        for name, state in states.items()
+    )
 
 
 def _open(run: ProbeRun) -> list[str]:
