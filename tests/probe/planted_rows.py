@@ -54,7 +54,7 @@ def measured(**changed: Any) -> dict[str, Any]:
         "value": 5.0, "value_se": 0.1, "return_bound": 10.0, "reward_max": 1.0,
         "jacobian_error": -1.0, "jacobian_error_se": 0.1, "dead_action": np.zeros(2),
         "cosine": np.full((4, 11), 0.5),
-        "cosine_high": np.full((4, 11), 0.6), "sign_reliable": 10.0,
+        "cosine_low": np.full((4, 11), 0.4), "cosine_high": np.full((4, 11), 0.6),
         "over_data": 1.0, "over_data_se": 0.1, "kept_high": 10.0, "chosen_horizon": 3.0,
         "lyapunov": -0.1, "lyapunov_se": 0.05, "discount": 0.9, "float32_step": np.inf,
         "jacobian_states": 1600, "jacobian_nonfinite": 0, "starts_lost": 0, "nonfinite_where": "",
@@ -63,4 +63,5 @@ def measured(**changed: Any) -> dict[str, Any]:
     row |= changed
     if "cosine" in changed and "cosine_high" not in changed:
         row["cosine_high"] = changed["cosine"] + 0.1
+        row["cosine_low"] = changed["cosine"] - 0.1
     return row

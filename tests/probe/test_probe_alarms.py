@@ -94,7 +94,7 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("variance doubling time", "measured", [measured(kept_high=NAN, **EXPONENTIAL)]),
     ("diverging sensitivities", "measured",
      [measured(lyapunov=0.4, float32_step=230.0)]),
-    ("wrong direction", "measured", [measured(cosine=AWAY, sign_reliable=5.0)]),
+    ("wrong direction", "measured", [measured(cosine=AWAY)]),
     ("worse than without a model", "measured", [measured(**SHORT | {"over_data": 1.0})]),
     ("non-finite Jacobian", "measured",
      [measured(jacobian_nonfinite=2, starts_lost=1, nonfinite_where="first at step 3 of start 5")]),
@@ -118,6 +118,37 @@ def test_a_planted_cause_raises_its_alarm_alone(kind, table, rows):
     assert raised(table, *rows) == {kind}
     (alarm,) = examine(table, AlarmEvidence(rows, len(rows), ("0.weight", "b")))
     assert "nan" not in alarm.message and ":" in alarm.message
+
+
+@pytest.mark.parametrize(
+    ("cosines", "gap", "words"),
+    [
+        ([-0.8, 0.05, 0.7], (-1.0, 0.1), "right at horizon 3): use horizon 3, or refit the model"),
+        ([0.7, 0.7, -0.8], (1.0, 0.1), "right at horizons 1–2): use horizons 1–2, or improve the"),
+        ([-0.8, 0.05, 0.05], (1.0, 0.1), "right at no horizon): improve the critic"),
+        ([-0.8, -1.08, -0.8], (-1.0, 0.1), "right at no horizon): refit the model"),
+        ([-0.8, -0.8, -0.8], (0.0, 0.1), "right at no horizon): improve the critic or the model"),
+        ([-0.8, -0.8, -0.8], (NAN, NAN), "right at no horizon): improve the critic or the model"),
+    ],
+)
+def test_a_direction_is_of_a_named_gradient_and_its_way_back_was_shown(cosines, gap, words):
+    """Not to horizons whose sign is open, nor to a part that is not known to err more."""
+    row = measured(cosine=np.array([0.5, *cosines]) * np.ones((4, 1)))
+    row |= {"critic_gap": gap[0], "critic_gap_se": gap[1], "kept_high": 3.0}
+    found = examine("measured", AlarmEvidence([row], 1, ("0.weight",)))
+    (alarm,) = [each for each in found if each.kind == "wrong direction"]
+    assert alarm.message.startswith("the model gradient (first action) at visited states points")
+    assert f"its sign is shown to be {words}" in alarm.message and "-1.08" not in alarm.message
+
+
+def test_a_critic_that_errs_against_the_model_makes_no_more_than_all_of_the_bias():
+    bias2 = np.ones((4, 11))
+    bias2[3] = 3.57
+    row = measured(critic_gap=2.0, critic_gap_se=0.3, bias2=bias2)
+    (alarm,) = examine("measured", AlarmEvidence([row], 1, ("0.weight",)))
+    assert alarm.message.startswith(
+        "the critic makes all of the squared bias of the model gradient (first action) at visited"
+    )
 
 
 def test_a_loop_that_follows_the_critic_alone_is_judged_by_its_gradient():

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 from contextlib import nullcontext as _quiet
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from gradlab.probe.parts.networks import Networks
 from gradlab.reporting import probe_page
 from gradlab.reporting.probe_page import panels
 from gradlab.runs.probe.results import ProbeRun, load
-from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.runs.probe.schema import ESTIMATORS, LAW
 from gradlab.runs.probe.tables import curves
 from gradlab.verdicts.probe.findings import verdict
 from gradlab.verdicts.probe.first_screen import SEEN_IN, screen
@@ -220,9 +221,12 @@ def judged(
     )  # fmt: skip
 
 
-def run(path: Path, *measured: dict[str, Any], alarms: Any = (), alone: bool = True) -> ProbeRun:
+def run(
+    path: Path, *measured: dict[str, Any], alarms: Any = (), alone: bool = True, returns: Any = ()
+) -> ProbeRun:
     rows = {"vitals": [window(k) for k in range(1, 31)], "measured": measured, "alarms": alarms}
-    return load(written(path, rows, critic_alone=alone))
+    found = load(written(path, rows | {"returns": returns}, critic_alone=alone))
+    return replace(found, config=found.config | {"law": LAW})
 
 
 def test_the_headline_is_about_the_gradient_that_the_loop_follows(tmp_path):
@@ -267,13 +271,34 @@ def test_another_fault_comes_first_and_the_direction_after_it(tmp_path):
     assert first.sure == "1 alarm in 3,000 updates" and first.figure == "saturation"
 
 
-def test_a_loop_that_has_not_said_what_it_follows_keeps_its_sentence(tmp_path):
-    raised = [alarm(0, 400, "wrong direction")]
+def test_an_alarm_about_a_gradient_that_the_loop_need_not_follow_is_no_fault_of_it(tmp_path):
+    raised = [alarm(0, 400, "critic-dominated bias"), alarm(1, 500, "wrong direction")]
     found = run(tmp_path / "run.h5", judged(400, -0.71), alarms=raised, alone=False)
     assert followed(found) is None
     first = screen(found)
-    assert first.headline.startswith("Fix this before you train on: wrong direction at step")
-    assert first.figure == "cosine"
+    assert first.light == "choose" and "Fix this" not in first.headline
+    about = "If the loop follows first-action gradients at visited states: wrong direction at step"
+    assert about in first.headline and "no alarm" not in first.headline + first.sure
+    assert first.sure.endswith("2 alarms about a gradient that may not be its own")
+    raised.append(alarm(2, 600, "saturated actor"))
+    first = screen(run(tmp_path / "more.h5", judged(400, -0.71), alarms=raised, alone=False))
+    assert first.headline.startswith("Fix this before you train on: saturated actor at step")
+    assert first.light == "none" and first.sure == "1 alarm in 3,000 updates"
+
+
+@pytest.mark.parametrize("alarms", [[], [alarm(0, 400, "critic-dominated bias")]])
+def test_a_return_that_rises_is_not_red_beside_gradients_that_show_nothing(tmp_path, alarms):
+    """Neither where no step is shown to help nor where an alarm is about first actions."""
+    flat = judged(400, 0.05, {"model": [0.05] * 4, "true_dynamics": [0.05] * 4})
+    returns = [
+        {"update": 40 * k, "step": 40 * k, "value": float(k + k % 3), "length": 100, "seconds": 0.1}
+        for k in range(1, 65)
+    ]
+    first = screen(run(tmp_path / "run.h5", flat, alarms=alarms, alone=False, returns=returns))
+    assert first.headline.startswith("Train on: over the last") and "rose by" in first.headline
+    assert first.light == ("choose" if alarms else "act")
+    unknown = screen(run(tmp_path / "unknown.h5", flat, alone=False))
+    assert unknown.light == "choose" and unknown.headline.startswith("Keep the current policy")
 
 
 def test_the_first_screen_holds_its_words(tab, tmp_path):

@@ -27,10 +27,10 @@ from gradlab.runs.identity import by_default
 from gradlab.runs.probe.schema import ESTIMATORS, judged
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
-from gradlab.wording import gradient, horizons
+from gradlab.wording import cosine, gradient, horizons
 
 DATA, MODEL = 0, 1  # indices of estimators
-_DIRECTION = ("cosine", "cosine_high")
+_DIRECTION = ("cosine", "cosine_low", "cosine_high")
 _ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
 _PRECISE = 0.01  # relative error of a gradient in float32
 
@@ -46,8 +46,9 @@ def _doubling(evidence: AlarmEvidence) -> str | None:
     if not (horizon > 0 and low * horizon > log(2)) or sound:
         return None
     return (
-        f"the variance of {_judged(evidence)} doubles every {log(2) / slope:.2g} steps (CI "
-        f"{log(2) / high:.2g} to {log(2) / low:.2g}, {_starts(evidence)}): shorten the horizon"
+        f"the variance of {_judged(evidence)} at visited states doubles every "
+        f"{log(2) / slope:.2g} steps (CI {log(2) / high:.2g} to {log(2) / low:.2g}, "
+        f"{_starts(evidence)}): shorten the horizon"
     )
 
 
@@ -74,30 +75,35 @@ def _wrong_direction(evidence: AlarmEvidence) -> str | None:
     """The gradient that the loop follows points away from the true one."""
     if not evidence.critic_alone:
         return _model_away(evidence)
-    cosine, top = (float(each[DATA, 0]) for each in _tops(evidence))
+    value, top = (float(each[DATA, 0]) for each in _tops(evidence))
     if not top < 0:
         return None
     return (
-        f"a step along the actor's gradient lowers the return (cosine {cosine:.2f} with the true "
-        f"gradient, at most {top:.2f}, {_starts(evidence)}): improve the critic, by more of its "
-        f"updates per update of the actor or more data before the actor moves"
+        f"a step along the actor's gradient lowers the return (cosine {cosine(value)} with the "
+        f"true gradient, at most {cosine(top)}, {_starts(evidence)}): improve the critic, by more "
+        f"of its updates per update of the actor or more data before the actor moves"
     )
 
 
 def _model_away(evidence: AlarmEvidence) -> str | None:
     tests = max(np.shape(evidence.new["cosine"])[1] - 1, 1)
-    cosine, top = (each[MODEL, 1:] for each in _tops(evidence, tests))
-    bad = np.flatnonzero(top < 0)
+    cosines, top = (each[MODEL, 1:] for each in _tops(evidence, tests))
+    bad = np.flatnonzero(top < 0) + 1
     if not len(bad):
         return None
-    h, sure = int(bad[-1]) + 1, evidence.at("sign_reliable")
-    where = f"horizon {h}" if len(bad) == 1 else f"horizons {horizons((bad + 1).tolist())}"
-    certain = f"up to horizon {sure:.0f}" if sure >= 1 else "at no horizon"
+    h = int(bad[-1])
+    right = np.flatnonzero(evidence.new["cosine_low"][MODEL, 1:] > 0) + 1
+    shown = _named(right) if len(right) else "no horizon"
     return (
-        f"the model gradient points away from the true one at {where} (cosine at {h}: "
-        f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(evidence)}; its sign is right "
-        f"{certain}): {_back(bad + 1, len(cosine))}"
+        f"{gradient(by_default(ESTIMATORS)['model'])} at visited states points away from the true "
+        f"one at {_named(bad)} (cosine at {h}: {cosine(cosines[h - 1])}, at most "
+        f"{cosine(top[h - 1])}, {_starts(evidence)}; its sign is shown to be right at {shown}): "
+        f"{_back(evidence, bad, right)}"
     )
+
+
+def _named(over: NDArray[np.int64]) -> str:
+    return f"horizon{'s' * (len(over) > 1)} {horizons(over.tolist())}"
 
 
 def _tops(
@@ -105,23 +111,22 @@ def _tops(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosines, and how large they may be: the upper ends of the stored intervals, as far out as
     this test's level takes; 1 where there are too few starts for intervals to cover."""
-    cosine, high = (
+    values, high = (
         np.asarray(evidence.new[name], dtype=np.float64) for name in ("cosine", "cosine_high")
     )
     if evidence.at("starts") < FEWEST:
-        return cosine, np.ones_like(cosine)
-    return cosine, cosine + (high - cosine) * _reach(evidence, tests) / Z
+        return values, np.ones_like(values)
+    return values, values + (high - values) * _reach(evidence, tests) / Z
 
 
-def _back(bad: NDArray[np.int64], longest: int) -> str:
-    """The way back from horizons that point away: long ones lose to the model, short ones to the
-    critic."""
-    if bad[-1] < longest:
-        return f"improve the critic, or use horizons above {bad[-1]}"
-    sound = np.setdiff1d(np.arange(1, longest + 1), bad)
-    if not len(sound):
-        return "refit the model before any update follows it"
-    return f"use horizons up to {sound[-1]}, or refit the model"
+def _back(evidence: AlarmEvidence, bad: NDArray[np.int64], right: NDArray[np.int64]) -> str:
+    """The way back from horizons that point away: to those that are shown to be right, and to the
+    part that makes most of the squared bias, where that is shown."""
+    gap, margin = evidence.at("critic_gap"), _reach(evidence) * evidence.at("critic_gap_se")
+    worse = "improve the critic" if gap - margin > 0 else "refit the model"
+    if not abs(gap) > margin:
+        worse = "improve the critic or the model (which of them errs more is not shown)"
+    return f"use {_named(right)}, or {worse}" if len(right) else worse
 
 
 def _worse_than_data(evidence: AlarmEvidence) -> str | None:
@@ -131,9 +136,9 @@ def _worse_than_data(evidence: AlarmEvidence) -> str | None:
     if not gap - margin > 0 or not evidence.at("kept_high") < horizon:
         return None
     return (
-        f"{_judged(evidence)} at horizon {horizon} has {exp(gap):.2g} times the error of the data "
-        f"gradient (at least {exp(gap - margin):.2g}, {_starts(evidence)}): shorten the horizon to "
-        f"{evidence.at('chosen_horizon'):.0f}"
+        f"{_judged(evidence)} at visited states, horizon {horizon}, has {exp(gap):.2g} times the "
+        f"error of the data gradient (at least {exp(gap - margin):.2g}, {_starts(evidence)}): "
+        f"shorten the horizon to {evidence.at('chosen_horizon'):.0f}"
     )
 
 
@@ -144,10 +149,11 @@ def _critic_dominated(evidence: AlarmEvidence) -> str | None:
         return None
     bias2 = np.asarray(evidence.new["bias2"])[:, -1]
     share = bias2[3] / bias2[1] if bias2[1] > 0 else np.inf
+    part = f"{share:.0%}" if share < 1 else "all"  # and more, where model and critic err apart
     return (
-        f"the critic makes {share:.0%} of the model gradient's squared bias at the longest horizon "
-        f"(more than half at 95%, {_starts(evidence)}): improve the critic before the model, or "
-        f"lengthen the horizon"
+        f"the critic makes {part} of the squared bias of {_judged(evidence)} at visited states, "
+        f"horizon {_longest(evidence)} (more than half at 95%, {_starts(evidence)}): improve "
+        f"the critic before the model, or lengthen the horizon"
     )
 
 
@@ -231,6 +237,12 @@ def _starts(evidence: AlarmEvidence) -> str:
     return f"{int(evidence.at('starts'))} starts"
 
 
+# About the gradient with θ in the first action, at states that the policy visits, or what matters
+# by it alone: a loop may well follow another (θ in all actions, at replayed states).
+OF_FIRST_ACTION = (
+    "precision-limited", "diverging sensitivities", "variance doubling time", "wrong direction",
+    "worse than without a model", "critic-dominated bias", "drifting model Jacobian",
+)  # fmt: skip
 ALARMS = (
     AlarmTest(
         "non-finite Jacobian",

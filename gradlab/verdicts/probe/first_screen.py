@@ -1,7 +1,8 @@
 """The first screen of a probe: faults first, then what the loop's own gradient does to the return.
 
 the critic alone    DDPG, TD3, SAC, as the loop has declared: `returns`
-not declared        the step to take by the newest measurement
+not declared        the step to take by the newest measurement, where one is shown to help; alarms
+                    about first-action gradients are amber: the loop may follow another
 not measured        whether the last updates raised the return: `returns`
 
 Green is a measured gradient or a return that rose. Where nobody looked at the return the screen
@@ -21,6 +22,7 @@ from gradlab.probe.alarms.evidence import CAUSES, FEWEST, fault
 from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
 from gradlab.probe.alarms.steps import CHECK
 from gradlab.probe.alarms.steps import KIND as FALLING
+from gradlab.probe.alarms.task import OF_FIRST_ACTION
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.successive import pooled
@@ -90,7 +92,10 @@ def _screen(run: ProbeRun) -> Screen:
         del kinds[FALLING]
     own = followed(run)
     if own is None:
-        return _faulty(run, kinds, rest) if kinds else _looked_into(run, _sound(run, rest))
+        # Nor is a gradient that the loop need not follow a fault of it.
+        if faults := Counter({k: n for k, n in kinds.items() if k not in OF_FIRST_ACTION}):
+            return _faulty(run, faults, rest)
+        return _looked_into(run, _measured_apart(run, kinds, _sound(run, rest, bool(kinds))))
     # The newest measurement says more of a direction than the first alarm about it.
     if faults := Counter({kind: n for kind, n in kinds.items() if kind != _DIRECTION}):
         return _faulty(run, faults, rest, own)
@@ -191,14 +196,15 @@ def _faulty(
     return Screen(text, "none", sure, (*_lost(run), *_return(run), *_cosine(run)), figure, rest)
 
 
-def _symptom(run: ProbeRun, kind: str) -> str:
-    """In words, without what to do."""
+def _symptom(run: ProbeRun, kind: str, last: bool = False) -> str:
+    """In words, without what to do; of the first alarm of a kind, or the last."""
     names, lately = [str(each) for each in run.alarms["alarm"]], seen(run)
     if kind == FALLING and lately is not None:
         return f"the return {told(lately.since)} since the first window"
     if kind == ENDED:
         return _message(run, kind)
-    return f"{kind} at step {int(run.alarms['step'][names.index(kind)]):,}"
+    at = len(names) - 1 - names[::-1].index(kind) if last else names.index(kind)
+    return f"{kind} at step {int(run.alarms['step'][at]):,}"
 
 
 def _advice(run: ProbeRun, kind: str) -> str:
@@ -275,14 +281,36 @@ def _looked_into(run: ProbeRun, screen: Screen) -> Screen:
     return replace(screen, headline=" ".join([*found, rest]), light=light, sure=sure)
 
 
-def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
+def _measured_apart(run: ProbeRun, kinds: Counter[str], screen: Screen) -> Screen:
+    """Alarms about a gradient that the loop need not follow, the newest with what to do."""
+    if not kinds:
+        return screen
+    newest = [str(each) for each in run.alarms["alarm"] if str(each) in kinds][-1]
+    _, _, todo = _message(run, newest).rpartition(": ")
+    found = (
+        "If the loop follows first-action gradients at visited states: "
+        f"{_symptom(run, newest, last=True)}, {todo}."
+    )
+    alarms = f"{len(kinds)} alarm{'s' * (len(kinds) > 1)} about a gradient that may not be its own"
+    sure = "; ".join((screen.sure.removeprefix("no alarm; ").removesuffix("; no alarm"), alarms))
+    text = screen.headline.replace("no alarm", "no other alarm").removesuffix(_weight(run))
+    light: Light = "choose" if screen.light == "act" else screen.light
+    return replace(screen, headline=f"{text} {found}", sure=sure, light=light)
+
+
+def _sound(run: ProbeRun, rest: tuple[Sentence, ...], alarmed: bool) -> Screen:
+    """`alarmed`: an alarm is about the gradients that were measured."""
     lately, known = seen(run), None if run.critic_alone else facts_of(run)
-    if known is not None and known.best is not None:
-        step = recommendation(known, rest)
+    step = None if known is None or known.best is None else recommendation(known, rest)
+    # Its return says more of a loop than steps that nobody is known to take.
+    if lately is not None and (alarmed or (step is not None and step.light == "none")):
+        step = None
+    if step is not None:
         few = too_few(run)
         sure = f"not reliable below {FEWEST} starts" if few else step.sure
         doubted = few or (lately is not None and lately.lower)
-        shown: Light = "choose" if doubted and step.light == "act" else step.light
+        # Nothing that these measurements say is known to be about the loop's own gradient.
+        shown: Light = "choose" if doubted or step.light == "none" else step.light
         return replace(step, sure=f"{sure}; no alarm", light=shown, figure="cosine")
     if lately is not None:
         return _by_return(run, lately, rest)
