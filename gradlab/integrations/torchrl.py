@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from gradlab.errors import InputError, not_installed
 from gradlab.integrations.states import LoopParts, after_backward, compare, headline, probe_of
 from gradlab.probe.budget import Clock
-from gradlab.probe.policy_calls import Limits, Watched, as_it_is, limits, limits_of
+from gradlab.probe.policy_calls import Watched, acting, limits, limits_of
 from gradlab.probe.probe import Logs, Probe
 from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
@@ -171,21 +171,18 @@ def _watched(actor: Any) -> Watched:
         single = isinstance(each, TensorDictModule) and not isinstance(each, TensorDictSequential)
         network = each.module if single else None
         if isinstance(network, nn.Module) and list(each.in_keys) == list(actor.in_keys):
-            bound, action = _bounds(actor, network)
-            return Watched(network, bound, action)
+            if any(_squashes(part) for part in actor.modules()):
+                return Watched(network, limits(0.0, 1.0), torch.tanh)
+            return acting(network, limits_of(network, None))
     return Watched(actor, None)
 
 
-def _bounds(actor: Any, network: nn.Module) -> tuple[Limits | None, Any]:
-    """Where the network's answers are saturated: in its own tanh, or in one that follows."""
-    for each in actor.modules():
-        squashes = isinstance(each, TanhModule) or (
-            isinstance(each, ProbabilisticTensorDictModule)
-            and each.distribution_class in (TanhNormal, TanhDelta)
-        )
-        if squashes:
-            return limits(0.0, 1.0), torch.tanh
-    return limits_of(network, None), as_it_is
+def _squashes(part: Any) -> bool:
+    """Whether a tanh follows the network."""
+    return isinstance(part, TanhModule) or (
+        isinstance(part, ProbabilisticTensorDictModule)
+        and part.distribution_class in (TanhNormal, TanhDelta)
+    )
 
 
 _LOSSES = ("loss_qvalue", "loss_value", "loss_critic")  # of TD3, SAC; DDPG; PPO, A2C

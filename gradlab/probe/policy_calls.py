@@ -3,6 +3,8 @@
     saturated: |a_j − centre_j| ≥ (1 − 10⁻³) · limit_j      there tanh and clips pass no gradient on
     attenuation: mean of 1 − ((a_j − centre_j) / limit_j)²   what a tanh passes on
 
+A limit is declared, or 1 of the values of the policy's last tanh, before the policy scales them.
+
 Differentiated passes count, one in an update, without actions that are NaN: these are counted where
 they reach the gradient. The last input and the gradient that arrived at the last output are kept
 until the update has been measured, for the origin of a NaN.
@@ -37,7 +39,7 @@ class Limits:
 
 def limits_of(policy: nn.Module, task: Task | None) -> Limits | None:
     """The task's action limit, else what the policy says of its own: `action_scale` and
-    `action_bias` (CleanRL), `limit` (gradlab), a tanh at its end; None: unknown."""
+    `action_bias` (CleanRL), `limit` (gradlab); None: unknown."""
     if task is not None and task.action_limit is not None:
         return limits(0.0, task.action_limit)
     scale, bias = (getattr(policy, name, None) for name in ("action_scale", "action_bias"))
@@ -46,8 +48,6 @@ def limits_of(policy: nn.Module, task: Task | None) -> Limits | None:
     limit = getattr(policy, "limit", None)
     if isinstance(limit, float | int | tuple | list):
         return limits(0.0, limit)
-    if isinstance([*policy.modules()][-1], nn.Tanh):
-        return limits(0.0, 1.0)
     return None
 
 
@@ -55,6 +55,24 @@ def limits(centre: Any, half: Any) -> Limits:
     """Actions are saturated near centre ± half, each one number or one per action."""
     middle, width = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (centre, half))
     return Limits(middle, (1 - NEAR) * width)
+
+
+# Steps of a graph that scale, move, cut off or convert what they are given.
+_ALONG = {"Mul", "Div", "Add", "Sub", "Rsub", "Neg", "Clamp", "ToCopy", "View", "Clone"}
+
+
+def _last_tanh(action: Tensor) -> Tensor | None:
+    """The values of the tanh that `action` ends with, in whatever units it is scaled to, from the
+    pass's own graph; None where it ends otherwise."""
+    node = action.grad_fn
+    while node is not None and node.name() != "TanhBackward0":
+        before = [each for each, _ in node.next_functions if each is not None]
+        along = node.name().rstrip("0123456789").removesuffix("Backward") in _ALONG
+        node = before[0] if along and len(before) == 1 else None
+    saved = getattr(node, "_raw_saved_result", None)
+    if saved is None or saved.unpack_hook is not None:  # of a checkpoint: it would pass again
+        return None
+    return saved.data if saved.data.shape == action.shape else None
 
 
 def as_it_is(answer: Any) -> Any:
@@ -68,20 +86,27 @@ class Watched:
     Attributes:
         module: its inputs have one row per sample; of several outputs the first one counts.
         limits: of the actions; None: unknown.
-        action: of the module's output, [N, da], in the units of the limits.
+        action: of the module's output, [N, da], in the units of the limits; None: not known.
     """
 
     module: nn.Module
     limits: Limits | None
-    action: Callable[[Tensor], Tensor] = as_it_is
+    action: Callable[[Tensor], Tensor | None] = as_it_is
+
+
+def acting(module: nn.Module, known: Limits | None) -> Watched:
+    """A module whose output is an action, by the limits that are known, or by its last tanh."""
+    if known is None:
+        return Watched(module, limits(0.0, 1.0), _last_tanh)
+    return Watched(module, known)
 
 
 def watched_in(policy: nn.Module, task: Task | None) -> Watched:
     """The policy; of an actor that gradlab has wrapped the actor, which is what a loop calls."""
     if not isinstance(policy, Reparameterised):
-        return Watched(policy, limits_of(policy, task))
+        return acting(policy, limits_of(policy, task))
     if policy.scale is None or policy.bias is None:
-        return Watched(policy.actor, limits_of(policy, task))
+        return acting(policy.actor, limits_of(policy, task))
     return Watched(policy.actor, limits(policy.bias, policy.scale), policy.bounded)
 
 
@@ -177,9 +202,12 @@ class ModuleWatch:
         if answer is output and output.requires_grad:
             output.register_hook(self._arrive)  # type: ignore[no-untyped-call]
         # What stands first of several outputs is a mean, before any tanh: no action to be counted.
-        acts = answer is output or self.watched.action is not as_it_is
+        acts = answer is output or self.watched.action not in (as_it_is, _last_tanh)
         if self.counting and acts and self.limits is not None and answer.ndim == 2:
-            self._count(self.watched.action(answer.detach()))
+            with torch.no_grad():
+                action = self.watched.action(answer)
+                if action is not None:
+                    self._count(action)
         self.counting = False
         self.budget.pay(begun)
 

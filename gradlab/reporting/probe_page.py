@@ -173,7 +173,7 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
         if not np.isfinite(run.vitals.get("saturation", np.empty(0))).any():
             drawn.append(
                 "No saturation: no limit of the actions is known, from the task's action_limit, "
-                "the policy's action_scale or limit, or a tanh at its end."
+                "the policy's action_scale or limit (policy.limit = 2.0), or a tanh at its end."
             )
         reasons[HEALTH] = drawn
     if not run.returns and not run.episodes:

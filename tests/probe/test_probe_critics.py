@@ -6,6 +6,7 @@ What a probe writes down, against numbers worked out beside it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import gradlab
 from gradlab.probe.alarms.evidence import BELOW
@@ -411,21 +413,52 @@ def test_a_lost_gradient_whose_step_the_loop_skips_is_an_update():
     assert row["vitals/nonfinite_updates"] == 20
 
 
-@pytest.mark.parametrize("gain, share", [(100.0, 1.0), (1e-3, 0.0)])
-def test_saturated_actions_are_counted_by_action(gain, share):
-    policy, rows = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Tanh()), []
+class Scaled(nn.Module):
+    """limit · tanh(W o); behind: the tanh is a hidden one, the newest module all the same."""
+
+    def __init__(self, limit: float, function: bool = False, behind: bool = False) -> None:
+        super().__init__()
+        self.limit_of_actions, self.behind = limit, behind
+        self.layer, self.last = nn.Linear(1, 2, bias=False), nn.Linear(2, 2)
+        self.tanh = torch.tanh if function else nn.Tanh()
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        unit = self.tanh(self.layer(observation))
+        return self.limit_of_actions * (self.last(unit) if self.behind else unit)
+
+
+def saturation_of(policy, gain, call=lambda policy, x: policy(x)):
+    """The first row of vitals, at pre-activations `gain` and 0.693, where tanh is 0.6."""
+    rows = []
     with torch.no_grad():
-        policy[0].weight.copy_(torch.tensor([[gain], [1e-3]]))
+        policy.layer.weight.copy_(torch.tensor([[gain], [0.6931472]]))
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
     probe = probed(policy, optimizer, rows)
     for step in range(100):
         with torch.no_grad():
             policy(torch.zeros(1000, 1))  # acting does not count
         with probe(step):
-            policy(torch.ones(4, 1)).sum().backward()
+            call(policy, torch.ones(4, 1)).sum().backward()
         optimizer.step()
-    row = vitals(rows)[0]
+    assert not probe.off
+    probe.close()
+    return vitals(rows)[0]
+
+
+@pytest.mark.parametrize("function", [False, True])
+@pytest.mark.parametrize("limit", [0.5, 1.0, 2.0, 8.0])
+@pytest.mark.parametrize("gain, share", [(100.0, 1.0), (1e-3, 0.0)])
+def test_saturated_actions_are_counted_by_action_in_any_units(gain, share, limit, function):
+    row = saturation_of(Scaled(limit, function), gain)
     assert row["vitals/saturation/0"] == share and row["vitals/saturation/1"] == 0.0
+    assert row["vitals/attenuation/0"] == pytest.approx(1 - share, abs=1e-5)
+    assert row["vitals/attenuation/1"] == pytest.approx(1 - 0.6**2, abs=1e-5)
+
+
+def test_no_saturation_is_counted_where_no_limit_is_known():
+    assert "vitals/saturation/0" not in saturation_of(Scaled(1.0, behind=True), 100.0)
+    row = saturation_of(Scaled(1.0), 100.0, partial(checkpoint, use_reentrant=False))
+    assert "vitals/saturation/0" not in row
 
 
 def test_a_run_file_is_readable_while_it_is_written(tmp_path):
