@@ -17,10 +17,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 import gradlab
+from gradlab.probe.alarms.evidence import UNRESET
 from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
-from gradlab.probe.parts.recorder import Episodes, Ring
-from gradlab.probe.parts.rows import Drawn, StoredCopies, questions
+from gradlab.probe.parts.recorder import EndsReset, Episodes, Ring
+from gradlab.probe.parts.rows import UNENDED, Drawn, StoredCopies, questions
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import load
 from gradlab.watching.showing import last_of_each_kind
@@ -905,7 +906,88 @@ def test_environments_that_reset_by_themselves(mode, planted):
         before = after
     found = told(rows, probe, update)
     fault = planted and mode == AutoresetMode.SAME_STEP
+    assert all(alarm.kind == KIND for alarm in probe.alarms)
     assert bool(found) == fault and all("final_obs" in each for each in found)
+
+
+class Again(gymnasium.Wrapper):
+    """Resets by itself in the step that ends an episode, as environments of a batch do."""
+
+    def step(self, action: Any) -> Any:
+        after, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            info = info | {"final_obs": after}
+            after, _ = self.env.reset()
+        return after, reward, terminated, truncated, info
+
+
+class Bandit(Walk):
+    """Every step ends an episode, and the next one begins where it ended."""
+
+    def step(self, action: Any) -> Any:
+        return *super().step(action)[:2], False, True, {}
+
+
+class Pulse(Walk):
+    """Its limit is given once."""
+
+    def step(self, action: Any) -> Any:
+        after, reward, *_ = super().step(action)
+        return after, reward, False, self.steps == LIMIT, {}
+
+
+def walked(env: Any, reset: Callable[[bool, bool], bool], repeats: int = 1) -> list[Row]:
+    """Rows of a loop that resets where `reset` of both flags says so."""
+    rng, rows = np.random.default_rng(0), []
+    before, _ = env.reset(seed=0)
+    for _ in range(600):
+        action = rng.uniform(-2, 2, 1).astype(np.float32)
+        for _ in range(repeats):
+            after, reward, terminated, truncated, info = env.step(action)
+        rows.append({
+            "observation": before, "action": action, "reward": reward,
+            "next_observation": info.get("final_obs", after), "terminated": terminated,
+        })  # fmt: skip
+        before = env.reset()[0] if reset(terminated, truncated) else after
+    return rows
+
+
+@pytest.mark.parametrize("reset", [lambda end, _: False, lambda end, _: end])
+def test_a_loop_that_steps_on_after_a_time_limit_is_told_of_it(reset):
+    probe, log, update = probed()
+    assert not told(walked(probe.record(Walk()), reset), probe, update)
+    alarm, *_ = (each for each in probe.alarms if each.kind == UNRESET)
+    assert "reset it where `terminated or truncated`" in alarm.message
+    probe.close()
+    found = answers(log)
+    assert found[EndsReset.name]["state"] == "fault"
+    assert found["rewards are stored as paid"]["proof"] == UNENDED
+
+
+SELF_RESET = {
+    "same step": Again(Walk()), "next step": gymnasium.wrappers.Autoreset(Walk()),
+    "one step": Bandit(), "limit given once": Pulse(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SELF_RESET)
+def test_an_environment_that_resets_by_itself_is_not_stepped_on(name):
+    probe, log, update = probed()
+    assert not told(walked(probe.record(SELF_RESET[name]), lambda *_: False), probe, update)
+    assert not probe.alarms
+    probe.close()
+    found = answers(log)
+    assert found[EndsReset.name]["state"] == "sound"
+    if name != "one step":
+        assert probe._parts._ring.count > 500
+        assert found["rewards are stored as paid"]["state"] == "sound"
+
+
+def test_actions_that_are_repeated_beyond_an_end_are_no_missing_reset():
+    probe, log, update = probed()
+    told(walked(probe.record(Walk()), lambda *flags: any(flags), repeats=5), probe, update)
+    probe.close()
+    assert answers(log)[EndsReset.name]["state"] == "sound"
 
 
 def test_what_an_environment_gives_is_not_changed():

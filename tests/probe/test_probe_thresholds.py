@@ -6,7 +6,17 @@ from pathlib import Path
 
 from gradlab.probe import critics
 from gradlab.probe.alarms import catalogue, evidence, gradients, steps, task
-from gradlab.probe.parts import formula, implied, loss_weights, moves, objectives, paid, parts, rows
+from gradlab.probe.parts import (
+    formula,
+    implied,
+    loss_weights,
+    moves,
+    objectives,
+    paid,
+    parts,
+    recorder,
+    rows,
+)
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW
 
 WORDS = {3: "three", 4: "four", 5: "five", 8: "eight", 10: "ten", 16: "sixteen", 60: "sixty"}
@@ -36,6 +46,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
             f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {steps._LEVEL:.1%}",
         ],
         "another policy is trained": [f"{moves._RESTED} steps"],
+        "environment is not reset": [f"{recorder._BEYOND} steps in a row"],
         "stored rows differ": [
             f"half of the newest {rows.NEWEST * rows.ENOUGH} rows, {rows.ENOUGH} at least "
             f"({rows.NEWEST * rows.ENDS} and {rows.ENDS} of those that end)",
@@ -86,7 +97,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
     page = " ".join((root / "docs" / "watch.md").read_text().split())
     for part in (
         f"that rest ({moves._UNDECLARED} updates,",
-        f"up to {WORDS[rows._SUM]} rewards",
+        f"up to {WORDS[rows._SUM]} rewards", f"at {recorder._BEYOND} steps in a row",
         f"from update {implied.FIRST + (implied.TIMES - 1) * implied.APART} on",
         f"from update {implied._SLOW:,} on",
         f"Windows of under {LEAST} updates",

@@ -32,12 +32,13 @@ DESCENT = "actor's steps lower their objective"
 DISCOUNT = "wrong targets"
 ADVANTAGE = "wrong advantages"
 STORED = "stored rows differ"
+UNRESET = "environment is not reset"
 UNFOLLOWED = "actor does not follow its critic"
 DENSITY = "wrong density"
 IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
-    REPLACED, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
+    REPLACED, UNRESET, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
     RESTING, ALIKE, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
     UNFOLLOWED, "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip

@@ -45,13 +45,14 @@ from gradlab.probe.parts.moves import (
 )
 from gradlab.probe.parts.networks import CRITIC, OTHER, POLICY, Calls, Networks, held, modules
 from gradlab.probe.parts.objectives import ActorObjective
-from gradlab.probe.parts.recorder import CheckAnswer, off
+from gradlab.probe.parts.recorder import CheckAnswer, EndsReset, off
 from gradlab.probe.parts.rows import (
     ALIASED,
     EMPTY,
     SAME,
     STORED,
     TRANSFORMED,
+    UNENDED,
     Drawn,
     Matched,
     Rows,
@@ -124,6 +125,7 @@ class Parts:
         self.objective = ActorObjective(policy)
         self.algebra, self.advantages, self.drawn = Algebra(), Advantages(), Drawn()
         self.weights, self.implied = LossWeights(), Implied()
+        self.ends = EndsReset()
         self.bootstraps, self.copied, self.fitted = Bootstraps(), StoredCopies(), ValueTargets()
         self.trained = TrainedByLoop(policy, optimizers[0])
         mine = {id(p) for p in policy.parameters()}
@@ -136,7 +138,7 @@ class Parts:
             self.trained, self.formula, NoStep(), Targets(), self.cleared, *self.others_cleared,
             ActorStep(), self.objective, self.objective.density, self.algebra, self.advantages,
             self.advantages.limits, self.bootstraps, self.fitted, self.weights, self.implied,
-            self.drawn, self.copied, *questions(None, None),
+            self.ends, self.drawn, self.copied, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -187,7 +189,8 @@ class Parts:
         asked = iter(questions(*limits))
         ring = self._ring or Ring(self.budget)
         env = recorded(env, ring)
-        self._ring, self.objective.limits = ring, limits
+        self._ring = self.ends.ring = ring
+        self.objective.limits = limits
         self.checks = [next(asked) if isinstance(each, Rows) else each for each in self.checks]
         return env
 
@@ -478,6 +481,8 @@ class Parts:
         if check.name in self._failed:
             return off(self._failed[check.name])
         answer = check.answer(self.networks)
+        if answer.proof == TRANSFORMED and self.ends.missed:
+            return off(UNENDED)
         if answer.proof == TRANSFORMED and self.copied.shared:
             return off(ALIASED)
         if answer.proof == TRANSFORMED and self.drawn.empty:
@@ -590,7 +595,7 @@ class Parts:
         count, step = self.now()
         hundreds = self._count // _ROW
         everything = ended or hundreds & (hundreds - 1) == 0
-        always = self.advantages, self.advantages.limits, self.trained
+        always = self.advantages, self.advantages.limits, self.trained, self.ends
         for number, check in enumerate(self.checks):
             answer = self._answer(check)
             if not everything and self._states.get(check.name) == answer.state:

@@ -1,8 +1,8 @@
 """What an environment was given and gave: a ring of steps, found again by their observation.
 
 Observations are kept as hashes of their bytes in float32, as replays hold them. Where a vector of
-environments resets by itself, the last observation of an episode is `final_obs` of the infos ("same
-step"), or what was returned, and the step after is none of an episode ("next step").
+environments, or one, resets by itself, the last observation of an episode is `final_obs` of the
+infos ("same step"), or what was returned, and the step after is none of an episode ("next step").
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
+from gradlab.probe.alarms.evidence import UNRESET
 from gradlab.probe.budget import Budget
 from gradlab.probe.isolation import warn
 
@@ -53,6 +54,7 @@ _STEPS = 100_000
 _CUTS, _RECENT = 16, 8  # episodes, and steps of all environments, whose observations are kept
 _TOGETHER = 128  # steps that are filed at once: one by one they take five times as long
 _FINAL = ("final_obs", "final_observation")
+_BEYOND = 16  # steps in a row after an end: actions that are repeated beyond it are fewer
 # Keys of the observations before and after, between them action and reward; whether it terminated
 # and was truncated; the number of the step before it in this episode, −1: none.
 _Step = tuple[int, Any, float, int, tuple[bool, bool], int]
@@ -106,6 +108,8 @@ class Episodes:
         begun: keys of the observations that they are at; None: before a reset.
         firsts: keys of new first observations.
         over: numbers of the last steps of new ended episodes, and of their environments.
+        beyond: the most steps in a row that ended an episode again, of two steps or more, after its
+            end and before a reset.
     """
 
     def __init__(self, count: int, resets: bool = False) -> None:
@@ -113,6 +117,8 @@ class Episodes:
         self.firsts: list[int] = []
         self.over: list[tuple[int, int]] = []
         self._before, self._resets = [-1] * count, resets
+        self.beyond = 0
+        self._again: list[int | None] = [None] * count  # of these steps; None: are not counted
 
     def reset(self, observations: list[int]) -> None:
         """All of them."""
@@ -138,12 +144,15 @@ class Episodes:
         ends = zip(terminated, truncated, strict=True)
         rows = zip(observations, actions, rewards, ends, strict=True)
         for n, (end, action, reward, ended) in enumerate(rows):
-            begun = self.begun[n]
+            begun, over = self.begun[n], any(ended)
             if begun is None:
-                if self._resets:  # the step by which it was reset
-                    self._begin(n, end)
+                if self._resets or (self._before[n] >= 0 and not over):
+                    self._begin(n, end)  # the step by which it was reset
+                elif (again := self._again[n]) is not None:
+                    self._again[n] = again + 1
+                    self.beyond = max(self.beyond, again + 1)
                 continue
-            over = any(ended)
+            self._again[n] = 0 if over and self._before[n] >= 0 else None
             first = end if over and finals is not None and finals[n] is not None else None
             end = end if first is None else _key(finals[n])
             made.append((begun, action, reward, end, ended, self._before[n]))
@@ -166,11 +175,12 @@ class Ring:
         resets: the number of an episode's last step, its last observation, and the next one's
             first.
         valued: whether batches come with the values of their targets, as those of a replay.
+        beyond: of `Episodes`, the most of all.
     """
 
     def __init__(self, budget: Budget, size: int = _STEPS) -> None:
         self.size, self.budget = size, budget
-        self.on, self.valued = True, False
+        self.on, self.valued, self.beyond = True, False, 0
         self._unfiled: list[tuple[Any, ...]] = []
         self._rows, self._count = 0, 0  # not filed; filed
         self.latest: dict[Episodes, NDArray[Any]] = {}
@@ -228,6 +238,7 @@ class Ring:
                 given = (actions[0], *(each.reshape(-1).tolist() for each in outcome))
                 number = self._count + len(steps)
                 steps += episodes.steps(number, found, *given, finals)
+                self.beyond = max(self.beyond, episodes.beyond)
                 if self._count + len(steps) - number == len(found) and before is not None:
                     self.acted.append((number, before))
             self._firsts.update(episodes.firsts)
@@ -393,6 +404,41 @@ class Ring:
         )  # fmt: skip
 
 
+@final
+class EndsReset:
+    """Is the environment reset where an episode has ended?
+
+    One that resets by itself goes on with a step that ends nothing; one whose time is up ends every
+    step from then on.
+    """
+
+    name = "the environment is reset at ends"
+
+    def __init__(self) -> None:
+        self.ring: Ring | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.ring is not None and self.ring.beyond >= _BEYOND
+
+    def answer(self, *_: object) -> CheckAnswer:
+        if self.ring is None:
+            return off("the environment is not recorded: env = probe.record(env)")
+        ends, beyond = len(self.ring.ending), self.ring.beyond
+        proof = (
+            f"at most {beyond:,} steps in a row after an end without a reset (fault: {_BEYOND})"
+            if ends else "no episode has ended"
+        )  # fmt: skip
+        if not self.missed:
+            state: _State = "sound" if ends else "waiting"
+            return CheckAnswer(state, proof, beyond, _BEYOND, ends)
+        return CheckAnswer(
+            "fault", proof, beyond, _BEYOND, ends, UNRESET,
+            f"the environment is stepped on after the end of its episode, a time limit's too "
+            f"({beyond:,} steps in a row): reset it where `terminated or truncated`",
+        )  # fmt: skip
+
+
 def _only(values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.intp]:
     """Where each of the wanted is among the values, −1 where it is not or several times."""
     if not len(values) or not len(wanted):
@@ -432,7 +478,7 @@ def recorded(env: Any, ring: Ring) -> Any:
 
 @final
 class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One environment, which the loop resets."""
+    """One environment, which the loop resets, or a wrapper inside."""
 
     def __init__(self, env: Any, ring: Ring) -> None:
         super().__init__(env)
@@ -453,8 +499,11 @@ class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._ring.on:
             try:
                 since = self._ring.budget.clock()
-                observation, *outcome, _ = result
-                self._ring.keep(self._episodes, (observation,), (given,), *zip(outcome))
+                observation, *outcome, info = result
+                finals = next(([info[name]] for name in _FINAL if name in info), None)
+                self._ring.keep(
+                    self._episodes, (observation,), (given,), *zip(outcome), finals=finals
+                )
                 self._ring.budget.guard(since)
             except Exception as error:
                 self._ring.stop(error)

@@ -37,6 +37,7 @@ TRANSFORMED = (
     "environment outside of wrappers that do it, env = probe.record(Normalise(env))"
 )
 ALIASED = "the stored observations are the same row again and again, not copies: see there"
+UNENDED = "the environment is stepped on after the end of its episode: see there"
 EMPTY = "many drawn rows are zeros, which the environment never gave: see there"
 UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
 _ROWS = 64  # of a batch, beside those that end
