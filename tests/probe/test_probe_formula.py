@@ -283,7 +283,8 @@ def test_an_alarm_about_a_gradient_that_the_loop_need_not_follow_is_no_fault_of_
     raised.append(alarm(2, 600, "saturated actor"))
     first = screen(run(tmp_path / "more.h5", judged(400, -0.71), alarms=raised, alone=False))
     assert first.headline.startswith("Fix this before you train on: saturated actor at step")
-    assert first.light == "none" and first.sure == "1 alarm in 3,000 updates"
+    assert "2 other kinds of alarm" in first.headline
+    assert first.light == "none" and first.sure == "3 alarms in 3,000 updates"
 
 
 @pytest.mark.parametrize("alarms", [[], [alarm(0, 400, "critic-dominated bias")]])

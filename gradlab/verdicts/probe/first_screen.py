@@ -92,9 +92,8 @@ def _screen(run: ProbeRun) -> Screen:
         del kinds[FALLING]
     own = followed(run)
     if own is None:
-        # Nor is a gradient that the loop need not follow a fault of it.
-        if faults := Counter({k: n for k, n in kinds.items() if k not in OF_FIRST_ACTION}):
-            return _faulty(run, faults, rest)
+        if kinds.keys() - set(OF_FIRST_ACTION):
+            return _faulty(run, kinds, rest)
         return _looked_into(run, _measured_apart(run, kinds, _sound(run, rest, bool(kinds))))
     # The newest measurement says more of a direction than the first alarm about it.
     if faults := Counter({kind: n for kind, n in kinds.items() if kind != _DIRECTION}):
@@ -163,8 +162,10 @@ def _faulty(
     """The cause and the line to look at, then the symptom; without a cause the worst symptom."""
     found = _causes(run)
     of_causes = {each.kind for each in found}
-    # What is lost, else windows of returns that fell, else the first alarm that is no cause.
-    order = (*_WORST, FALLING, *map(str, run.alarms["alarm"]))
+    # What is lost, else windows of returns that fell, else the first alarm that is no cause, and is
+    # not about a gradient that the loop need not follow.
+    told_of = map(str, run.alarms["alarm"])
+    order = (*_WORST, FALLING, *sorted(told_of, key=lambda each: each in OF_FIRST_ACTION))
     worst = next((each for each in order if each in kinds and each not in of_causes), "")
     if found:
         first = found[0]
