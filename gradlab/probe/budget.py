@@ -210,6 +210,7 @@ class Budget:
 
 
 HOUR = 3600.0
+_FARTHEST = 10  # times as long as the loop has run, to which anything is foretold
 
 
 @dataclass(frozen=True)
@@ -263,8 +264,10 @@ def overdrawn(budget: Budget) -> str:
         return ""
     text, most = f"probe: {budget.own:.2g} s so far", f"{100 * budget.share:.3g}%"
     after = budget.holds
-    if isfinite(after):
+    if after <= max(HOUR, _FARTHEST * budget.elapsed):
         return f"{text}, within {most} of the time after about {span(after)} of training"
+    if isfinite(after):  # what goes on takes nearly all of the share
+        return f"{text}, {100 * budget.own / budget.elapsed:.2g}% of the time, above {most}"
     tests = f"{100 * budget.tested:.2g}%"
     if budget.kept:
         episodes = f"episodes up to {100 * budget.kept:.2g}%"

@@ -512,6 +512,8 @@ class Updates:
         wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
         waiting = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in waiting]
+        if ended and self._promised and self.measurements is not None and words[-1]:
+            self.log.say(words[-1])  # what was announced and never came
         looks = self._episodes_due(ended)
         apart = 1 if self.looks is None else self.looks.count and self.looks.apart
         longer = "first answer" in looks and apart > 2 * self._told

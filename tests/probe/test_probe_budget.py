@@ -157,6 +157,24 @@ def test_the_share_holds_from_when_it_was_said_to(tests):
     assert budget.elapsed == pytest.approx(held, abs=1.5) and overdrawn(budget) == ""
 
 
+def test_a_share_that_tests_nearly_fill_is_not_foretold_in_hours():
+    """A start of 2.5 s in a run of 30 s, of which tests take nearly the whole share."""
+    clock = Clock(100.0)
+    budget = Budget(0.05, clock)
+    with budget.paying():
+        clock.now += 2.5
+    budget.begin()
+    for _ in range(30):
+        begun = clock.now
+        clock.now += 0.0495 / UNSEEN
+        budget.guard(begun)
+        clock.now += 1.0 - 0.0495 / UNSEEN
+    assert 3600 < budget.holds < float("inf")
+    assert overdrawn(budget).endswith(
+        f"{100 * budget.own / budget.elapsed:.2g}% of the time, above 5%"
+    )
+
+
 def test_a_share_that_tests_of_every_update_exceed_is_never_promised():
     clock = Clock(100.0)
     budget = Budget(0.05, clock)

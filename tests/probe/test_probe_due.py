@@ -90,7 +90,7 @@ def test_what_will_not_be_paid_for_long_is_said_at_once_with_the_share_that_woul
     words = capsys.readouterr().err
     assert words == (
         "gradlab probe: task: first measurement in about 2 hours (it takes 5 minutes; within an "
-        "hour at 8%)\n"
+        "hour at 8%)\ngradlab probe: task: no measurement, not affordable at 5%: 95% would do\n"
     )
 
 
