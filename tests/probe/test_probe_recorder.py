@@ -962,6 +962,7 @@ def test_a_loop_that_steps_on_after_a_time_limit_is_told_of_it(reset):
     found = answers(log)
     assert found[EndsReset.name]["state"] == "fault"
     assert found["rewards are stored as paid"]["proof"] == UNENDED
+    assert not any("is not recorded" in each["proof"] for each in found.values())
 
 
 SELF_RESET = {

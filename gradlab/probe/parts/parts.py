@@ -53,6 +53,7 @@ from gradlab.probe.parts.rows import (
     STORED,
     TRANSFORMED,
     UNENDED,
+    UNRECORDED,
     Drawn,
     Matched,
     Rows,
@@ -481,7 +482,7 @@ class Parts:
         if check.name in self._failed:
             return off(self._failed[check.name])
         answer = check.answer(self.networks)
-        if answer.proof == TRANSFORMED and self.ends.missed:
+        if answer.proof in (TRANSFORMED, UNRECORDED) and self.ends.missed:
             return off(UNENDED)
         if answer.proof == TRANSFORMED and self.copied.shared:
             return off(ALIASED)
