@@ -153,7 +153,7 @@ def _critic_dominated(evidence: AlarmEvidence) -> str | None:
     return (
         f"the critic makes {part} of the squared bias of {_judged(evidence)} at visited states, "
         f"horizon {_longest(evidence)} (more than half at 95%, {_starts(evidence)}): improve "
-        f"the critic before the model, or lengthen the horizon"
+        f"the critic before the model"
     )
 
 
