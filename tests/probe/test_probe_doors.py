@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.probe import arguments, sampler, updates
 from gradlab.probe.parts.implied import Implied
+from gradlab.probe.parts.objectives import Heard
 from gradlab.storage import journal
 from gradlab.storage.journal import Journal
 from tests.probe.actor_critics import GAMMA, ROWS, Loop, answers, watched
@@ -375,6 +377,78 @@ def run(factor: float, **left_out: Any) -> tuple[dict[str, Any], list[str]]:
     return answers(written)[CHECK], [a.message for a in probe.alarms if a.kind == kind]
 
 
+class Wide(gymnasium.ObservationWrapper):
+    """In another unit."""
+
+    def observation(self, observation: Any) -> Any:
+        return 50 - 30 * observation
+
+
+class Normaliser:
+    """Running mean and deviation: no module, as many loops have it."""
+
+    def __init__(self) -> None:
+        self.mean, self.deviation = torch.zeros(2), torch.ones(2)
+
+    def __call__(self, state: Tensor) -> Tensor:
+        return (state - self.mean) / self.deviation
+
+    def update(self, state: Tensor) -> None:
+        self.mean = self.mean + 0.01 * (state.mean(0) - self.mean)
+        self.deviation = self.deviation + 0.01 * (state.std(0) - self.deviation)
+
+
+class OfRaw(nn.Module):
+    """Q of observations as they are recorded: called by the loop, or made of what it calls."""
+
+    def __init__(self, critic: nn.Module, norm: Normaliser) -> None:
+        super().__init__()
+        self.critic, self.norm = critic, norm
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.critic(self.norm(state), action)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign, seed", [(1, 0), (1, 1), (1, 2), (-1, 0)])
+@pytest.mark.parametrize("inside", ["", "declared", "called"])
+def test_a_critic_of_normalised_observations_is_read_where_the_loop_calls_it(inside, sign, seed):
+    """It was asked at the observations as handed over, and a sound loop accused; so it was at a
+    normaliser's first statistics, inside of a module."""
+    loop, norm, written = Loop(rate=3e-3), Normaliser(), []
+    torch.manual_seed(seed)
+    of_raw = nn.ModuleList(OfRaw(critic, norm) for critic in loop.critics)
+    loop.critic_optimizer = torch.optim.Adam(loop.critics.parameters(), 4e-3)
+    probe = watched(loop, log=written.append)
+    stored = Stored(sign, probe.record(Wide(Walk())))
+    if inside:
+        probe.networks(critic=of_raw, target=[OfRaw(each, norm) for each in loop.targets])
+    critics, handed = loop.critics, stored
+
+    def batch() -> dict[str, Tensor]:
+        rows = handed.batch()
+        norm.update(rows["state"])
+        raw = rows["state"]
+        return rows | {"raw": raw, "state": norm(raw), "next": norm(rows["next"])}
+
+    def fit_critic(rows: dict[str, Tensor], goal: Tensor) -> None:
+        called, state = (of_raw, "raw") if inside == "called" else (critics, "state")
+        loss = sum(((each(rows[state], rows["action"]) - goal) ** 2).mean() for each in called)
+        loop.critic_optimizer.zero_grad()
+        loss.backward()
+        loop.critic_optimizer.step()
+
+    loop.batch, loop.fit_critic = batch, fit_critic  # type: ignore[method-assign]
+    loop.run(probe, 420, lambda rows, goal, value: probe.batch(
+        observation=rows["raw"], action=rows["action"], reward=rows["paid"],
+        terminated=rows["ended"], next_value=value, discount=GAMMA,
+    ))  # fmt: skip
+    probe.close()
+    found = answers(written)[CHECK]
+    assert found["state"] == ("sound" if sign > 0 else "fault"), found["proof"]
+    assert 0.5 < sign * found["value"] < 1.5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("factor, words", [(1, ""), (0.1, ""), (-1, "opposite"), (0, "nothing")])
 def test_a_critic_that_learns_another_reward_is_told(factor, words):
@@ -422,7 +496,15 @@ def test_what_a_critic_has_learnt_is_read_from_values_alone(kind):
         given["observation"] = reward[:, None].expand(-1, 2)
         given["action"] = (reward + GAMMA * v)[:, None]
         found = SimpleNamespace(at=np.arange(ROWS), found=SimpleNamespace(reward=reward.numpy()))
+        check.begin()
         check.take(found, given, GAMMA, critics, update)
+        calls = []
+        for each in critics:
+            args = (given["observation"], given["action"])[
+                : 1 if isinstance(each, nn.Linear) else 2
+            ]
+            calls.append(Heard(each, args, (each(*args).detach(),), False))
+        check.hear(calls, critics)
     assert check.answer().state == state
     assert state != "off" or "module that gives Q(s, a)" in check.answer().proof
 

@@ -4,10 +4,11 @@ that a rollout takes from it.
     r̂ = Q(s, a) − γ (1 − d) v          b = Σ r̂ r / (s Σ r²),    s = |Σ (y − γ (1 − d) v) r| / Σ r²
 
 v is the target network's value as the loop adds it up, r what the environment paid; s, where
-targets are handed over, is the scale that the loop gives to rewards. A critic lags its returns by
-thousands of updates, but not this: sound loops reach .64 to 1.03 by update 100, a flipped reward
-−1, a lost one 0. Sound ones that are slow are at .03 then and at .06 by update 800, or at −.05 from
-update 200 to 400 and at .6 by update 1,000.
+targets are handed over, is the scale that the loop gives to rewards. Q is what the loop itself
+computed for these rows; a module that makes Q of the critic is asked, where it gives the critic
+what the loop does. A critic lags its returns by thousands of updates, but not this: sound loops
+reach .64 to 1.03 by update 100, a flipped reward −1, a lost one 0. Sound ones that are slow are at
+.03 then and at .06 by update 800, or at −.05 from update 200 to 400 and at .6 by update 1,000.
 
     final_value = V(o_T),   last_value = V(o_now)      not V of the next reset, or of o_{T−1}
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -29,8 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
+from gradlab.probe.critics import by_row
 from gradlab.probe.isolation import undisturbed
-from gradlab.probe.parts.objectives import CHANGING, UNROWED, Twin, outputs_by_row
+from gradlab.probe.parts.objectives import CHANGING, UNROWED, Heard, Twin, outputs_by_row
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
 
@@ -51,6 +54,13 @@ _UNREAD = (
     "normalised values: probe.networks(critic=…, target=…), the critic as a module that gives "
     "Q(s, a), [B]"
 )
+_UNHEARD = (
+    "no call of the critic, as a module and at tensors, is seen between probe.batch and its step"
+)
+_ELSEWHERE = (
+    "the critic is called at other rows than those handed over, or at observations and actions "
+    "that are both transformed: hand over action= as the critic gets it"
+)
 _ROWS, _ALIKE, _VARIED = 16, 2e-5, 50  # steps; of the largest value: rounding; times as far apart
 _MOST = 0.9  # of the newest ends
 RESET, BEFORE = "next episode's first observation", "observation before the last step"
@@ -65,7 +75,41 @@ _ALONE = "advantages without the values"
 _OTHER = (
     "the loss does not pull V to v + A of the rollout: other targets, or another loss than a square"
 )
+_PART = 1e-3  # of a critic's largest input: by what a normaliser moves meanwhile
 _BATCHES, _EARLIER = 10, 100  # of a verdict, looks; updates before the first one
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that were handed over, [B, …], and of those `at` places that are recorded numbers, [K].
+
+    Attributes:
+        state, action: one line each; paid, used: rewards, and those in the targets.
+        follows: γ (1 − d) v.
+    """
+
+    observation: Tensor
+    state: Tensor
+    action: Tensor
+    at: NDArray[np.intp]
+    paid: _Array
+    used: _Array
+    follows: _Array
+    update: int
+
+    def place(self, args: Sequence[Tensor]) -> tuple[int, int] | None:
+        """How surely they are in this call, and where they begin: by observation and action, by
+        actions that tell them apart, or by observation beside scaled actions."""
+        head, last = _wide(args[0]), _wide(args[-1])
+        rows, found = len(self.action), list[tuple[int, int]]()
+        several = len(torch.unique(self.action, dim=0)) >= min(_ROWS, rows)
+        for begin in range(0, min(len(head), len(last)) - rows + 1, rows):
+            state = head[begin : begin + rows, : self.state.shape[1]]
+            action = last[begin : begin + rows, -self.action.shape[1] :]
+            seen, sent = (_same(*two) for two in ((state, self.state), (action, self.action)))
+            if (sent and (seen or several)) or (seen and _on_lines(action, self.action)):
+                found.append((sent + (sent and seen), begin))
+        return max(found, default=None)
 
 
 @final
@@ -76,10 +120,16 @@ class Implied:
 
     def __init__(self) -> None:
         self._twins: dict[nn.Module, Twin] = {}
+        self._batch: _Batch | None = None
+        self._calls: Sequence[Heard] = ()  # of critics, since the window began
         self._sums: list[tuple[float, float, float]] = []  # r̂ r, r², r_used r of batches
         self._verdicts: list[float] = []
         self._next, self._looks = FIRST, 0
         self._reason = UNRECORDED
+
+    def begin(self) -> None:
+        """A window."""
+        self._batch, self._calls = None, ()
 
     def take(
         self, rows: Matched, given: Mapping[str, Tensor], discount: float | None,
@@ -104,49 +154,94 @@ class Implied:
         assert discount is not None
         if update < FIRST - _EARLIER:
             return
-        at = torch.as_tensor(rows.at)
-        with undisturbed(), torch.no_grad():
-            found = [self._value(each, *(given[n][at] for n in ("observation", "action")))
-                     for each in critics]  # fmt: skip
-        values = [each for each in found if each is not None]
-        if not values:
-            self._reason = UNROWED
-            return
         d, v = (_flat(given[name])[rows.at] for name in ("terminated", "next_value"))
         paid = rows.found.reward
-        value = np.mean([_flat(each.mean(1)) for each in values], axis=0)
-        follows = discount * (1 - d) * v
-        implied, used = value - follows, paid
+        follows, used = discount * (1 - d) * v, paid
         if "target" in given and given["target"].numel() == given["next_value"].numel():
             used = _flat(given["target"])[rows.at] - follows
+        state, action = (_wide(given[name]) for name in ("observation", "action"))
+        self._reason = _UNHEARD
+        self._batch = _Batch(
+            given["observation"], state, action, rows.at, paid, used, follows, update
+        )
+        self.hear(self._calls, critics)
+
+    def hear(self, calls: Sequence[Heard], critics: Sequence[nn.Module]) -> None:
+        """Calls of critics with gradients, before the step of an optimiser."""
+        batch = self._batch
+        self._calls = calls or self._calls
+        if batch is None or not calls:
+            return
+        with undisturbed(), torch.no_grad():
+            values = [each for one in critics if (each := self._value(one, batch)) is not None]
+        if not values:
+            return
+        self._batch = None
+        paid, used, follows = batch.paid, batch.used, batch.follows
+        value = np.mean([_flat(each.mean(1))[batch.at] for each in values], axis=0)
         single = all(each.shape[1] == 1 for each in values)
         fixed = not any(isinstance(m, CHANGING) for each in critics for m in each.modules())
         if not _read(value, paid, used, follows, single and fixed):
             self._reason = _UNREAD
             return
-        sums = float(implied @ paid), float(paid @ paid), float(used @ paid)
+        sums = float((value - follows) @ paid), float(paid @ paid), float(used @ paid)
         if not np.isfinite(sums).all():
             self._reason = "values of the critic, or its targets, are not finite"
             return
         self._sums.append(sums)
         self._sums, self._looks = self._sums[-_BATCHES:], self._looks + 1
-        if update >= self._next and len(self._sums) == _BATCHES:
-            self._next = update + APART
+        if batch.update >= self._next and len(self._sums) == _BATCHES:
+            self._next = batch.update + APART
             self._verdicts = [*self._verdicts, self._share][-TIMES:]
 
-    def _value(self, critic: nn.Module, state: Tensor, action: Tensor) -> Tensor | None:
-        """All that it gives for a row, [B, K]; None: it takes no actions, or which rows these are
-        is not known."""
-        if critic not in self._twins:
-            self._twins[critic] = Twin(critic)
-        twin = self._twins[critic].now().copy
-        kind = next(twin.parameters())
-        state, action = state.to(kind), action.to(kind).reshape(len(state), -1)
-        for args in ((state, action), (torch.cat([state, action], 1),)):
-            with suppress(TypeError, RuntimeError):  # of one argument, or of states alone
-                several = outputs_by_row(twin, *args)
-                return None if several is None else torch.cat(several, 1)
-        return None
+    def _value(self, critic: nn.Module, batch: _Batch) -> Tensor | None:
+        """All that it gives for the handed rows, [B, K]; None: the loop does not call it at these,
+        or which rows they are is not known."""
+        of = {*critic.modules()}
+        called = [
+            (place, call) for call in self._calls
+            if call.module in of and (place := batch.place(call.args))
+        ]  # fmt: skip
+        if not called:
+            self._reason = _ELSEWHERE
+            return None
+        (_, begin), call = max(called, key=lambda each: (each[1].module is critic, each[0]))
+        rows = slice(begin, begin + len(batch.action))
+        if call.module is critic:
+            found = [by_row(x, len(call.args[-1])) for x in call.outputs]
+            known: list[Tensor] | None = [x for x in found if x is not None]
+            if len(known or ()) < len(found):
+                known = outputs_by_row(self._fresh(critic).copy, *call.args)
+            self._reason = UNROWED
+            return None if known is None else torch.cat(known, 1)[rows]
+        return self._asked(critic, call.module, [x[rows] for x in call.args], batch)
+
+    def _asked(
+        self, critic: nn.Module, part: nn.Module, args: Sequence[Tensor], batch: _Batch
+    ) -> Tensor | None:
+        """What a module gives that makes Q of the loop's critic, its `part`; None: it gives this
+        something else than the loop does."""
+        twin, given, several = self._fresh(critic), list[Any](), None
+        kind = next(twin.copy.parameters())
+        state, action = batch.observation.to(kind), batch.action.to(kind)
+        copy = twin.parts[part]
+        handle = copy.register_forward_hook(lambda _, its, output: given.append(its))
+        for each in ((state, action), (torch.cat([batch.state.to(kind), action], 1),)):
+            with suppress(TypeError, RuntimeError):  # of one argument
+                several = outputs_by_row(twin.copy, *each)
+                break
+        handle.remove()
+        alike = [
+            all(_near_by(*two) for two in zip(args, its, strict=True))
+            for its in given if len(its) == len(args)
+        ]  # fmt: skip
+        self._reason = UNROWED if any(alike) else _ELSEWHERE
+        return torch.cat(several, 1) if several is not None and any(alike) else None
+
+    def _fresh(self, module: nn.Module) -> Twin:
+        if module not in self._twins:
+            self._twins[module] = Twin(module)
+        return self._twins[module].now()
 
     @property
     def _share(self) -> float:
@@ -378,6 +473,28 @@ def _read(value: _Array, paid: _Array, used: _Array, follows: _Array, single: bo
         return True
     with np.errstate(all="ignore"):
         return single and not np.corrcoef(value, used + follows)[0, 1] > _ALIGNED
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
+
+
+def _same(called: Tensor, given: Tensor) -> bool:
+    return called.shape == given.shape and torch.equal(called, given.to(called))
+
+
+def _near_by(called: Tensor, given: Tensor) -> bool:
+    size = _PART * float(called.abs().max())
+    return called.shape == given.shape and float((called - given.to(called)).abs().max()) <= size
+
+
+def _on_lines(called: Tensor, given: Tensor) -> bool:
+    """Whether every action is scaled and moved alone."""
+    if called.shape != given.shape or len(given) < _ROWS:
+        return False
+    x, y = (each.double().cpu() - each.double().cpu().mean(0) for each in (given, called))
+    slope = (x * y).sum(0) / (x * x).sum(0).clamp_min(1e-300)
+    return bool(((y - slope * x).norm(dim=0) <= _LINE * y.norm(dim=0)).all())
 
 
 def _near(one: float, other: float) -> bool:

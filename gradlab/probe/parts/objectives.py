@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, final
 
 import torch
@@ -47,6 +48,8 @@ UNROWED = "which axis of the critic's output is the batch is not known"
 _Weights = tuple[float, float, float]  # x, y, and the share of the gradient that they leave
 _Pick = Callable[[Sequence[Tensor]], Tensor]  # Q that a loss follows, [N], of outputs [N, K]
 CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+_OF_MODULES = frozenset(vars(nn.Module()))
+_FIXED = (bool, int, float, str, type(None), type, FunctionType, BuiltinFunctionType, torch.dtype)
 _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
@@ -123,7 +126,7 @@ class Pass:
 
 
 @dataclass
-class _Heard:
+class Heard:
     """A critic's call with gradients since the last step of any optimiser.
 
     Attributes:
@@ -133,6 +136,7 @@ class _Heard:
 
     module: nn.Module
     args: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     own: bool
     arrived: dict[int, Tensor] = field(default_factory=dict)
 
@@ -148,16 +152,28 @@ _Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what th
 
 @final
 class Twin:
-    """A copy of a module that takes its values when it is asked for."""
+    """A copy of a module that takes its values when it is asked for; one that holds what may change
+    beside its tensors, as a normaliser that is no module, is copied again."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module, self.copy = module, copied(module)
+        self.module = module
+        self._copy()
+        own = [vars(x) for x in self.copy.modules() if not type(x).__module__.startswith("torch.")]
+        held = [each for of in own for name, each in of.items() if name not in _OF_MODULES]
+        flat = [x for each in held for x in (each if isinstance(each, tuple) else (each,))]
+        self._fixed = all(isinstance(x, _FIXED) for x in flat)
+
+    def _copy(self) -> None:
+        self.copy = copied(self.module)
         self.copy.requires_grad_(False)
-        inside = zip(unwrapped(module).modules(), self.copy.modules(), strict=True)
-        self.parts = {module: self.copy} | dict(inside)
+        inside = zip(unwrapped(self.module).modules(), self.copy.modules(), strict=True)
+        self.parts = {self.module: self.copy} | dict(inside)
 
     def now(self) -> Twin:
         """With the values of this moment."""
+        if not self._fixed:
+            self._copy()
+            return self
         with torch.no_grad():
             torch._foreach_copy_([*self.copy.parameters()], [*self.module.parameters()])
             for mine, its in zip(self.copy.buffers(), self.module.buffers(), strict=True):
@@ -187,7 +203,7 @@ class ActorObjective:
         self._weights: _Weights | None = (-1.0, 0.0, 1.0)
         self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
-        self._heard: list[_Heard] = []
+        self.heard: list[Heard] = []
         self._rows: deque[str] = deque(maxlen=LOOKS)  # what is wrong with dL/dQ in a look
         self._bare = False  # whether the loss fits without the squash's correction alone
         self._pick = _PICKS[0]  # of several outputs, what it follows
@@ -219,8 +235,9 @@ class ActorObjective:
         known = known and not passing(outputs[0])
         if known and outputs[0].requires_grad:
             inner = set(module.modules()) - {module}
-            call = _Heard(module, _alone(args), any(x.requires_grad for x in args))
-            self._heard = [*(x for x in self._heard if x.module not in inner), call]
+            own = any(x.requires_grad for x in args)
+            call = Heard(module, _alone(args), _alone(outputs), own)
+            self.heard = [*(x for x in self.heard if x.module not in inner), call]
             for k, each in enumerate(outputs):
                 each.register_hook(_keeper(call.arrived, k))
         if known and not self.fitted and not any(x.requires_grad for x in args):
@@ -301,11 +318,11 @@ class ActorObjective:
 
     def part(self) -> None:
         """Another optimiser has stepped: what critics were called for is over."""
-        self._heard = []
+        self.heard = []
 
     def _see_rows(self, made: Pass) -> None:
         """Where the loss has Q: a mean over rows sends all of them the same, to raise it."""
-        heard, self._heard = self._heard, []
+        heard, self.heard = self.heard, []
         own = [g for x in heard if x.own and (g := x.by_row()) is not None]
         state, actions = made.calls[0].args[0], made.outputs[0].shape[-1]
         wide = state.shape[-1] + actions

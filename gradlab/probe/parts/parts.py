@@ -229,7 +229,6 @@ class Parts:
                         self.implied, self.implied.take, rows, found, discount, critics,
                         self._count,
                     )  # fmt: skip
-                    self._tell(self.implied)
 
     def _look_up(self, given: Mapping[str, Any]) -> Matched:
         """Stored rows beside the recorded ones."""
@@ -318,6 +317,10 @@ class Parts:
                 if each.is_of(optimizer):
                     self._ask(each, each.look)
                     self._tell(each)
+            if self.objective.heard:
+                critics = self.networks.critics
+                self._ask(self.implied, self.implied.hear, self.objective.heard, critics)
+                self._tell(self.implied)
             with self._paying():
                 self._before = optimizer, self._sampled()
             self._ask(self.formula, self.formula.before, optimizer)
@@ -422,6 +425,7 @@ class Parts:
                 self._begin, self._open, self._first = self._sampled(), [], True
                 self._listen_in(True)
                 self.formula.begin()
+                self.implied.begin()
             if _compiled() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
                 self._look_at_others()
