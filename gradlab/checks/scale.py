@@ -3,7 +3,8 @@
     ∇ (Σ_{t<n} γᵗ r_t  −  α Σ γᵗ log π_t  +  γⁿ Q(s_n, a_n)),      the norm of each mean by n
 
 A loss that averages one term over time and sums another changes its meaning with the horizon; a
-critic beyond r_max / (1 − γ) cannot be right; an action at its limit passes no gradient on.
+critic beyond r_max / (1 − γ) cannot be right; an action at its limit passes no gradient on. That
+rewards drown a critic at the longest horizon alone is what γⁿ and damping make of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gradlab.runs.check_results import SATURATED, CheckResult
 from gradlab.systems.entropy import Entropic
 
 _DOMINANT = 100.0  # times all other terms together at the longest horizon
+_REWARDS = "reward sum"
 _SATURATED = 0.5  # share of actions at their limit
 _REMEDY = (
     "sits at its limit and passes no gradient on. If updates hardly move the return, divide the "
@@ -64,7 +66,9 @@ def _terms(name: str, estimator: Estimator, inspected: Inspection) -> CheckResul
     others = sum(value for term, value in last.items() if term != largest)
     share = last[largest] / max(others, 1e-300)
     check = f"scale of the terms of {name}"
-    if len(last) > 1 and share > _DOMINANT:
+    first = sum(values[0] for term, values in norms.items() if term != largest)
+    faded = largest == _REWARDS and first * _DOMINANT >= norms[largest][0] and shown[0] < H
+    if len(last) > 1 and share > _DOMINANT and not faded:
         meaning = f"the {largest} drowns everything else at h = {H}: check its scale"
         return CheckResult(check, result, meaning, False)
     return CheckResult(check, result, f"the {largest} is the largest term at h = {H}", True)
@@ -77,12 +81,12 @@ def _parts(
     no_tail = TailGradient(torch.zeros_like(critic.q_s), torch.zeros_like(critic.q_a))
     no_reward = replace(linear, r_s=torch.zeros_like(linear.r_s), r_a=torch.zeros_like(linear.r_a))
     if not isinstance(estimator.jacobians, Entropic):
-        parts = {"reward sum": (linear, no_tail)}
+        parts = {_REWARDS: (linear, no_tail)}
         return parts | ({"critic": (no_reward, critic)} if estimator.tail.critic else {})
     plain, price = _split(linear.r_a)
     entropy = TailGradient(no_tail.q_s, _split(critic.q_a)[1])
     value = TailGradient(critic.q_s, _split(critic.q_a)[0])
-    parts = {"reward sum": (replace(linear, r_a=plain), no_tail)}
+    parts = {_REWARDS: (replace(linear, r_a=plain), no_tail)}
     parts |= {"critic": (no_reward, value)} if estimator.tail.critic else {}
     return parts | {"entropy": (replace(no_reward, r_a=price), entropy)}
 

@@ -20,15 +20,21 @@ from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
-from gradlab.runs.check_results import CheckResult
+from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice import cells_words, statements
 from gradlab.verdicts.facts import Facts
-from gradlab.verdicts.measurement.verdict import Evidence, decays, evidence, first_screen
+from gradlab.verdicts.measurement.verdict import (
+    Evidence,
+    decays,
+    every_check,
+    evidence,
+    first_screen,
+)
 from gradlab.verdicts.screen import Screen
-from gradlab.wording import label, percent, states_each, stepping
+from gradlab.wording import label, states_each, stepping
 
 _GAIN = "Gain of a step"
 _LASTING = "For how many updates it lasts"
@@ -64,7 +70,6 @@ def shown(
     """
     drawn = tuple(panels(profile, evidence))
     absent = _absent(profile, evidence)
-    checks = None if profile.sanity is None else (*profile.sanity, *_taken(profile))
     numbers = (
         "<p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>"
         + tables(profile.table())
@@ -73,7 +78,7 @@ def shown(
     if evidence.choice is not None:
         said[_CONTEST] = tuple(each.text for each in statements(evidence.choice))
     sections = (
-        _sanity(checks),
+        _sanity(every_check(profile)),
         *(Section(name, lines=said.get(name, ()), missing=absent.get(name, "")) for name in _ORDER),
         Section("Every number", body=numbers),
         _method(profile),
@@ -131,38 +136,11 @@ def _method(profile: Profile) -> Section:
     return method(profile.config.get("command"), columns, why)
 
 
-_WHY = {
-    "step": "the return bends within the step: no error of the gradients",
-    "jump": "the return jumps within the step, which derivatives along a path do not see",
-    "boundary": "episodes end, which derivatives along a path do not see",
-    "law": "gradients and returns are of different problems: look at law and truth first",
-}
-
-
-def _taken(profile: Profile) -> tuple[CheckResult, ...]:
-    """Whether realised gains are those to first order, within their intervals."""
-    taken = profile.realised
-    if taken is None or not taken.best_is_known:
-        return ()
-    check, n = "realised gains against first order", f"{taken.judges} fresh starts"
-    apart = taken.disagreements(profile.table(), profile.jumps)
-    if not apart:
-        shown = f"agree at {len(taken.stepped)} gradients ({n})"
-        return (CheckResult(check, shown, "a step does what its direction promises", True),)
-    worst = max(apart, key=lambda each: abs(each.realised - each.predicted))
-    result = (
-        f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
-        f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
-    )
-    bent = all(each.reason == "step" for each in apart)
-    return (CheckResult(check, result, _WHY[worst.reason], bent),)
-
-
 _SANITY = "Sanity"
 _CHECK_HEADINGS = ("check", "result", "what it means", "")
 
 
-def _sanity(results: Sequence[CheckResult] | None) -> Section:
+def _sanity(results: Sequence[CheckResult]) -> Section:
     """Every check, those that need attention in sight; says so where none was recorded."""
     if not results:
         missing = "Not recorded: this run was measured without checks."
@@ -172,8 +150,10 @@ def _sanity(results: Sequence[CheckResult] | None) -> Section:
     body = f'<p><span class="tag pass">pass</span> All {len(results)} checks passed.</p>'
     if attention:
         asks = "asks" if len(attention) == 1 else "ask"
-        text = f"{len(attention)} of {len(results)} checks {asks} for attention before the rest is "
-        body = f'<p><span class="tag attention">attention</span> {text}believed.</p>'
+        text = f"{len(attention)} of {len(results)} checks {asks} for attention"
+        void = "what fails is a premise of every decision" if failed_premises(results) else ""
+        text += f"; {void or 'none that failed is a premise of the decision'}."
+        body = f'<p><span class="tag attention">attention</span> {text}</p>'
         body += _check_table(attention)
     if passed:
         count = f"{len(passed)} checks" if len(passed) > 1 else "1 check"

@@ -265,6 +265,17 @@ def test_a_critic_beyond_any_return_or_that_drowns_the_rewards_is_named():
     assert "beyond any return" in found.meaning
     found = results(from_function(step, 2, 1), critic=Quadratic(1e5))
     assert "critic drowns everything else" in only(found, "scale of the terms").meaning
+    found = results(from_function(step, 2, 1), critic=Quadratic(1e-6))
+    assert "reward sum drowns everything else" in only(found, "scale of the terms").meaning
+
+
+def test_a_critic_that_damping_alone_makes_small_asks_for_no_attention():
+    eye, B = torch.eye(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    world = LinearQuadratic(0.5 * eye, B, eye, eye[:1, :1], 0 * eye)
+    found = results(world, critic=Quadratic(1.0), horizon=12)
+    assert not [name for name in failed(found) if "scale of the terms" in name]
+    (mine, *_) = (each for each in found if "scale of the terms" in each.check)
+    assert "reward sum is the largest term at h = 12" in mine.meaning
 
 
 FREE = np.array([-np.inf]), np.array([np.inf])

@@ -287,14 +287,39 @@ def premises(profile: Profile) -> list[Sentence]:
     return [Sentence("premises", True, each.sentence) for each in failures]
 
 
+def every_check(profile: Profile) -> tuple[CheckResult, ...]:
+    """Those that were recorded, and whether realised gains are those to first order, within their
+    intervals; () of a run that was measured without checks."""
+    taken = profile.realised
+    recorded = profile.sanity or ()
+    if not recorded or taken is None or not taken.best_is_known:
+        return recorded
+    check, n = "realised gains against first order", f"{taken.judges} fresh starts"
+    apart = taken.disagreements(profile.table(), profile.jumps)
+    if not apart:
+        shown = f"agree at {len(taken.stepped)} gradients ({n})"
+        return (
+            *recorded,
+            CheckResult(check, shown, "a step does what its direction promises", True),
+        )
+    worst = max(apart, key=lambda each: abs(each.realised - each.predicted))
+    result = (
+        f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
+        f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
+    )
+    bent = all(each.reason == "step" for each in apart)
+    return (*recorded, CheckResult(check, result, _WHY[worst.reason], bent))
+
+
 def checks(profile: Profile) -> list[Sentence]:
     """The other checks that ask for attention, by name."""
-    failed = [e for e in profile.sanity or () if not e.passed]
+    every = every_check(profile)
+    failed = [e for e in every if not e.passed]
     named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
     if not named:
         return []
-    asks, total = "needs" if len(failed) == 1 else "need", len(profile.sanity or ())
-    text = f"{len(failed)} of {total} checks {asks} attention: {'; '.join(named)}"
+    asks = "asks" if len(failed) == 1 else "ask"
+    text = f"{len(failed)} of {len(every)} checks {asks} for attention: {'; '.join(named)}"
     text += "." if len(named) == len(failed) else "; the others have sentences of their own."
     return [Sentence("sanity", True, text)]
 
@@ -360,6 +385,12 @@ ORDER = (
 )  # fmt: skip
 _OF_VARIANCE = ("horizon", "decay", "variance")
 _QUIET = ("source", "variance")  # undecided: nothing to do
+_WHY = {
+    "step": "the return bends within the step: no error of the gradients",
+    "jump": "the return jumps within the step, which derivatives along a path do not see",
+    "boundary": "episodes end, which derivatives along a path do not see",
+    "law": "gradients and returns are of different problems: look at law and truth first",
+}
 
 
 @dataclass(frozen=True, eq=False)
