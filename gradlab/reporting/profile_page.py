@@ -151,8 +151,8 @@ def _sanity(results: Sequence[CheckResult]) -> Section:
     if attention:
         asks = "asks" if len(attention) == 1 else "ask"
         text = f"{len(attention)} of {len(results)} checks {asks} for attention"
-        void = "what fails is a premise of every decision" if failed_premises(results) else ""
-        text += f"; {void or 'none that failed is a premise of the decision'}."
+        premise = "a premise of every" if failed_premises(results) else "no premise of the"
+        text += f"; {premise} decision is among them."
         body = f'<p><span class="tag attention">attention</span> {text}</p>'
         body += _check_table(attention)
     if passed:
