@@ -23,7 +23,7 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.probe import arguments, sampler, updates
 from gradlab.probe.parts.implied import Implied
-from gradlab.probe.parts.objectives import Heard
+from gradlab.probe.parts.objectives import Heard, Twin
 from gradlab.storage import journal
 from gradlab.storage.journal import Journal
 from tests.probe.actor_critics import GAMMA, ROWS, Loop, answers, watched
@@ -407,6 +407,14 @@ class OfRaw(nn.Module):
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         return self.critic(self.norm(state), action)
+
+
+def test_a_copy_has_a_normalisers_newest_statistics():
+    norm = Normaliser()
+    critic = OfRaw(Loop().critics[0], norm)
+    copy, (state, action) = Twin(critic), torch.randn(2, ROWS, 2)
+    norm.update(state)
+    assert torch.equal(copy.now().copy(state, action[:, :1]), critic(state, action[:, :1]))
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ class Implied:
         self._reason = UNRECORDED
 
     def begin(self) -> None:
-        """A window."""
+        """A window; what belongs to the last one is let go."""
         self._batch, self._calls = None, ()
 
     def take(

@@ -417,6 +417,7 @@ class Parts:
             self._close(self._open)
         self._open = None
         self._listen_in(False)
+        self.implied.begin()
         if self._count >= self._next and self._affordable():
             self._next = self._count + _EVERY
             with self._paying():
@@ -425,7 +426,6 @@ class Parts:
                 self._begin, self._open, self._first = self._sampled(), [], True
                 self._listen_in(True)
                 self.formula.begin()
-                self.implied.begin()
             if _compiled() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
                 self._look_at_others()
