@@ -1,5 +1,7 @@
 """What a certificate says: entries, signs that nothing decides, where, and how it is made again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from gradlab.tools.certify import page as certification_page
 from gradlab.tools.certify.comparison import wrong_words
 from gradlab.tools.certify.result import Names, WrongEntry, percentage
 from gradlab.tools.certify.sampling import region
+from tests.certification.faults.fault import Relinearized
 
 DT = 0.05
 
@@ -39,7 +42,7 @@ def test_every_wrong_entry_is_named_with_its_error_and_causes_the_largest_first(
     assert "Largest absolute error first: s2′ and s0′ by s1, which are zero" in finding.sentence
     assert detached.document()["findings"][0]["entries"]
     assert "a detach, a copy through numpy, or an integer or constant" in finding.sentence
-    scaled = wrong_words("A", "free", [WrongEntry("s0′", "s1", 0.2, 0.1, "")], 0.1, True, (5, 9))
+    scaled = wrong_words("A", "free", [WrongEntry("s0′", "s1", 0.2, 0.1, "")], 0.1, 0.0, (5, 9))
     assert "detach" not in scaled and "It is s0′ by s1, by 20%." in scaled
     table = detached.table()
     block = table[(table["block"] == "A") & (table["source"] == "step")]["median"].max()
@@ -49,6 +52,26 @@ def test_every_wrong_entry_is_named_with_its_error_and_causes_the_largest_first(
     assert f"the whole block by {percentage(block)} (median)" in finding.sentence
     number = certification_page.screen(detached).numbers[1].text
     assert float(number) == pytest.approx(table["p95"].max(), rel=5e-3)
+
+
+@pytest.mark.parametrize("end, words", [(1.5, ", sign kept"), (3.1, ", the sign wrong in ")])
+def test_a_sign_that_is_kept_in_some_states_is_not_said_to_be_kept(end, words):
+    """cos(s) against a constant .2, on states from 0 to `end`."""
+
+    def bent(system, s, a):
+        made = system.linearize(s, a)
+        return replace(made, A=torch.full_like(made.A, 0.2))
+
+    system = from_function(lambda s, a: (torch.sin(s) + a, -(a[:, 0] ** 2)), 1, 1)
+    states = torch.linspace(0.05, end, 200).double()[:, None]
+    wrong = Relinearized(system, bent)
+    made = gradlab.certify(wrong, states=states, actions=torch.zeros(200, 1).double())
+    (finding,) = (each for each in made.findings if each.block == "A")
+    assert words in finding.sentence
+    flipped = float((torch.cos(states) < 0).double().mean())
+    if flipped:
+        said = finding.sentence.partition(words)[2].partition("%")[0]
+        assert float(said) == pytest.approx(100 * flipped, abs=3)
 
 
 def test_a_constant_reward_leaves_no_sign_to_decide():

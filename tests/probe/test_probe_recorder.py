@@ -458,6 +458,22 @@ def test_a_terminal_state_at_the_time_limit_has_no_value(sound):
     assert told == [True] * len(told) and bool(told) != sound
 
 
+@pytest.mark.parametrize("rollout", [False, True])
+def test_minibatches_of_a_rollout_are_not_said_to_be_drawn_anew(rollout):
+    """They come back to its rows in every epoch."""
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    if rollout:
+        ones = torch.ones(64)
+        probe.rollout(
+            reward=ones, value=ones, ended=0 * ones, last_value=ones[0], advantage=ones,
+            discount=0.9, trace=0.8,
+        )  # fmt: skip
+    told(rows, probe, update)
+    probe.close()
+    assert answers(log)["batches are drawn anew"]["state"] == ("off" if rollout else "sound")
+
+
 def test_actions_that_are_scaled_twice_are_told():
     probe, _, update = probed()
     rows, _ = collected(probe.record(Walk()), scale=2)

@@ -492,6 +492,8 @@ class Parts:
             return off(ALIASED)
         if answer.proof == TRANSFORMED and self.drawn.empty:
             return off(EMPTY)
+        if check is self.drawn and self.advantages.looks and answer.state == "sound":
+            return off("minibatches come back to the rows of their rollout: which is not looked at")
         if answer.state != "off" or self._sought:
             return answer
         if self._new and self.advantages.looks:

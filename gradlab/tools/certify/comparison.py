@@ -129,6 +129,7 @@ def _relative_errors(
     return torch.where(judged.flatten(1).any(1), ratio, torch.nan)
 
 
+_FLIPPED = 0.05  # of an entry's states: where D is near 0 a sign says nothing
 _NAMED = 8  # entries of a sentence; all of them are in the JSON
 _DEVIATIONS = {
     "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
@@ -148,12 +149,16 @@ def wrong_words(
     stratum: str | None,
     entries: Sequence[WrongEntry],
     whole: float,
-    kept: bool | None,
+    flipped: float | None,
     states: tuple[int, int],
 ) -> str:
     """Entries that differ from D, the largest absolute error first, beside the error of the `whole`
-    block; `kept` None: the worst one has no sign."""
-    sign = {True: ", sign kept", False: ", with the wrong sign", None: ""}[kept]
+    block; `flipped`: the share of states in which the worst one has the other sign, None: it has
+    none."""
+    sign = "" if flipped is None else ", sign kept"
+    if flipped is not None and flipped > _FLIPPED:
+        some = f"the sign wrong in {percentage(flipped)} of its states"
+        sign = ", with the wrong sign" if flipped > 1 - _FLIPPED else f", {some}"
     worst = max(each.error for each in entries)
     count = "One entry is off by"
     count = count if len(entries) == 1 else f"{len(entries)} entries are off by up to"
@@ -318,14 +323,15 @@ def _finding(
         found.append(WrongEntry(outputs[i], inputs[j], error, gap, zero))
     entries = tuple(sorted(found, key=lambda each: -each.absolute))
     worst = max(entries, key=lambda each: each.error)
-    kept = None
+    flipped = None
     if not worst.zero:  # of the entry of largest relative error
         i, j = outputs.index(worst.row), inputs.index(worst.column)
         here_bad = bad[:, i, j]
-        kept = bool((J[here_bad, i, j] * D[here_bad, i, j]).sum() > 0)
+        flipped = float((J[here_bad, i, j] * D[here_bad, i, j] < 0).double().mean())
+    kept = None if flipped is None else flipped < 0.5
     whole = _relative_errors(judged.comparison, judged.units, rows, columns)[states]
     counted = len(J), int(here.sum())
-    text = wrong_words(block, stratum, entries, float(whole.nanquantile(0.5)), kept, counted)
+    text = wrong_words(block, stratum, entries, float(whole.nanquantile(0.5)), flipped, counted)
     row, column = (entries[0].row, entries[0].column) if len(entries) == 1 else (None, None)
     return Finding(
         "wrong", "wrong", text, worst.error, block, stratum, row, column, kept, judged.source,
