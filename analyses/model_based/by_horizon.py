@@ -19,12 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import torch
 import tyro
-from numpy.typing import NDArray
 
 from analyses.harness.student import geometric_mean
 from analyses.harness.verdicts import put
@@ -35,7 +33,10 @@ from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.storage import records
 from gradlab.systems.learned import LearnedSystem
+from gradlab.training import checkpoints
+from gradlab.training.measured.row_errors import squares
 from gradlab.truth.score_actions import score_truth
 
 OUTPUT = Path("reports/model-based")
@@ -43,22 +44,19 @@ TABLE = "by-horizon.csv"
 PLAIN, NORMALISED = Arm("rp-dp", "hopper-long"), Arm("rp-dp-sn", "hopper-long")
 HORIZONS = (1, 2, 4, 8)
 SAMPLES = 256
-Floats = NDArray[np.float64]
 
 
 def measured(arm: Arm, folder: Path, stage: int, seed: int) -> Iterator[dict[str, object]]:
     """One line for each h."""
     task = arm.task()
-    kept = path_of(arm, folder).with_suffix("")
-    kept = kept.with_name(f"{kept.name}-checkpoints") / f"{arm.iterations // STAGES * stage:06d}"
+    kept = checkpoints.folder(path_of(arm, folder), arm.iterations // STAGES * stage)
     policy, critic, model = (
         checkpoint.load(kept / f"seed{seed}-{kind}.safetensors").double()
         for kind in ("policy", "critic", "prediction")
     )
     assert isinstance(model, GaussianEnsemble)
-    with h5py.File(kept / "states.h5") as file:
-        states = torch.from_numpy(file["states/state"][seed, :SAMPLES])
-    starts = as_starts(states, task.simulator.state_dim)
+    states = records.read(kept / "states.h5").groups["states"]["state"].values[seed, :SAMPLES]
+    starts = as_starts(torch.from_numpy(states), task.simulator.state_dim)
     draw = child(seed, f"by horizon {stage}")
     setting = Setting(
         task.simulator, policy, starts, task.discount, task.horizon, "mask", draw
@@ -67,20 +65,11 @@ def measured(arm: Arm, folder: Path, stage: int, seed: int) -> Iterator[dict[str
     system = LearnedSystem(model, alive=task.alive)
     for h in HORIZONS:
         estimator = Estimator(system, system, "all", Tail(h, critic, task.discount))
-        G = estimator.gradients(policy, starts, draw, "mask").detach().numpy()
-        found = truth.gradients(h + 1)
-        T = np.full_like(G, np.nan) if found is None else found.detach().numpy()
+        G = estimator.gradients(policy, starts, draw, "mask").detach()
         yield {
             "row": arm.row, "stage": stage, "seed": seed, "h": h, "truth": truth.status,
-            "variance": float(G.var(axis=0, ddof=1).sum()), "gradient2": product(G, G),
-            "truth2": product(T, T), "inner": product(G, T),
+            "variance": float(G.var(dim=0).sum()), **squares(G, truth.gradients(h + 1)),
         }  # fmt: skip
-
-
-def product(X: Floats, Z: Floats) -> float:
-    """E X · E Z from pairs of different starts, [N, P] each: without the bias of noise."""
-    n = len(X)
-    return float(X.sum(axis=0) @ Z.sum(axis=0) - (X * Z).sum()) / (n * (n - 1))
 
 
 def listed(table: pd.DataFrame) -> str:

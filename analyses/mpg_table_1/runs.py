@@ -33,6 +33,7 @@ from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
 from gradlab.tools.papers.figures import reached
 from gradlab.tools.papers.published import ITEMS
+from gradlab.training import checkpoints
 from gradlab.training.algorithms import find
 from gradlab.training.collection import evaluate
 
@@ -111,7 +112,7 @@ def mujoco(folder: Path = FOLDER / "runs", output: Path = FOLDERS["inverted_pend
 
 def on_mujoco(run: Training, path: Path) -> list[dict[str, object]]:
     """One row per seed: return of its last policy on the same starts in every simulator."""
-    last = path.with_name(f"{path.stem}-checkpoints") / f"{int(run.iteration[-1]):06d}"
+    last = checkpoints.folder(path, int(run.iteration[-1]))
     settings = run.config["settings"]
     rows = []
     for seed in run.seeds:

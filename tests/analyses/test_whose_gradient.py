@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from analyses.model_based import by_horizon, whose_gradient
 from analyses.model_based.runs import Arm
+from gradlab.training.measured.row_errors import squares
 
 STAGES, SEEDS, BATCH = 5, 4, 128
 
@@ -75,8 +77,7 @@ def test_spectral_ratios_are_those_of_the_given_gradients():
             T = (5.0, 0.0) + 5 * rng.standard_normal((500, 2))
             rows.append({
                 "row": row, "stage": stage, "seed": seed, "h": 8, "variance": variance,
-                "gradient2": by_horizon.product(G, G), "truth2": by_horizon.product(T, T),
-                "inner": by_horizon.product(G, T),
+                **squares(torch.from_numpy(G), torch.from_numpy(T)),
             })  # fmt: skip
     _, _, line = by_horizon.listed(pd.DataFrame(rows)).splitlines()
     _, h, ratio, relative, bias, cosine, _ = (cell.strip() for cell in line.split("|"))

@@ -17,6 +17,7 @@ from gradlab.networks import checkpoint
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task
+from gradlab.training import checkpoints
 
 _STARTS, _STEPS, _NORM = 64, 40, 10.0  # of one update
 
@@ -83,7 +84,7 @@ def sac_stage(
     task = gradlab.tasks.mujoco(env_id)
     folder = Path(tempfile.gettempdir()) / "gradlab-board" if folder is None else folder
     run = folder / f"{env_id}-{seed}.h5"
-    kept = run.with_name(f"{run.stem}-checkpoints") / f"{updates[stage]:06d}"
+    kept = checkpoints.folder(run, updates[stage])
     files = [kept / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
     if not all(file.exists() for file in files):
         run.parent.mkdir(parents=True, exist_ok=True)

@@ -155,7 +155,7 @@ class _Measuring:
             for name, ends in self._errors(term, followed.gradients, T).items():
                 for end, number in zip(ENDS, ends, strict=True):
                     columns.setdefault(f"{name}{end}", []).append(number)
-            for name, square in _squares(followed.gradients, T).items():
+            for name, square in squares(followed.gradients, T).items():
                 columns.setdefault(name, []).append(square)
         if truth is None:
             lost = "the states that it starts from are not finite"
@@ -258,7 +258,7 @@ def moments_of(G: Floats, T: Floats | None, batch: int) -> Mapping[str, Estimate
     return estimates(moments, batch)
 
 
-def _squares(G: Tensor, T: Tensor | None) -> dict[str, float]:
+def squares(G: Tensor, T: Tensor | None) -> dict[str, float]:
     """`SQUARES`, NaN without a truth or where a gradient is not finite."""
     if T is None or not (G.isfinite().all() and T.isfinite().all()):
         return dict.fromkeys(SQUARES, np.nan)
