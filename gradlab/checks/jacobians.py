@@ -3,7 +3,7 @@
     J e_i ≈ (f(z + h_i e_i) − f(z − h_i e_i)) / 2 h_i,      z = (s, a),   f = (s', r)
 
 A state agrees where one of two step sizes comes within 0.1% of the block's largest entry, rounding
-allowed for. Columns that are 0 in every state are a dead path; entries that are, though their
+allowed for; steps that compute in float32 are moved farther. Columns that are 0 in every state are a dead path; entries that are, though their
 differences are not, a detached one. Jacobians by differences are flagged
 where a contact or limit switches inside their stencil and a thousandth of the step did not help:
 such samples stay, in estimators and truth alike, and are counted.
@@ -29,12 +29,14 @@ from gradlab.systems.system import (
     System,
     by_differences,
     linearize_running,
+    machine_epsilon,
     step_running,
     whole,
 )
 
 STATES = 96  # whose Jacobians are compared, over all starts and steps
 _STEPS = (1e-5, 1e-6)  # times the size of each coordinate
+FARTHER = 1e3  # times as far where float64 states are stepped in float32
 _TOLERANCE = 1e-3
 _GROSS = 0.1  # by over 10% in most states: not the derivative of this step
 _ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
@@ -171,15 +173,17 @@ def _central(system: System, s: Tensor, a: Tensor, step: float) -> _Differences:
 def _differenced(f: Callable[[Tensor], Tensor], z: Tensor, step: float) -> _Differences:
     """Differences [M, outputs, inputs] of f [M, inputs] → [M, outputs], and their error: rounding,
     and half of what f bends within h, by which a kink there leaves the slopes of both sides."""
-    size = z.square().mean(dim=0).sqrt()
+    size, here = z.square().mean(dim=0).sqrt(), f(z)
+    epsilon = machine_epsilon(here)
+    step *= FARTHER if epsilon > torch.finfo(z.dtype).eps else 1.0
     # A coordinate that is 0 in every state has no size of its own.
     h = step * torch.where(size > 0, size, torch.ones_like(size))
     moves = torch.diag(h)
     m, width = z.shape
     rows = torch.cat([z[None] + moves[:, None], z[None] - moves[:, None]]).reshape(-1, width)
-    y, here, twice = f(rows).reshape(2, width, m, -1), f(z), 2 * h[:, None, None]
+    y, twice = f(rows).reshape(2, width, m, -1), 2 * h[:, None, None]
     J = (y[0] - y[1]) / twice
-    rounding = _ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / twice
+    rounding = _ROUNDING * epsilon * y[0].abs() / twice
     error = rounding + (y[0] - 2 * here + y[1]).abs() / twice
     return J.permute(1, 2, 0), error.permute(1, 2, 0)
 

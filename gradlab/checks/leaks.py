@@ -26,13 +26,14 @@ from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.mlp import judge
 from gradlab.runs.check_results import CheckResult
-from gradlab.systems.system import System
+from gradlab.systems.system import System, machine_epsilon
 from gradlab.truth.oracles import perturbed
 
 _LONGEST = 5  # steps: differences of long chaotic returns say nothing
 _TOLERANCE = 0.01  # of the gradient's size along a typical direction
 _DIRECTIONS = 3
 _MOVE = 0.1  # of the size of θ, when the user's own policy is moved
+_MOVED = 1e-4  # of it, along a direction
 
 
 def leaks(
@@ -134,7 +135,8 @@ def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Check
     directions = _directions(here.policy)
     typical = float(G.norm()) / len(G) ** 0.5
     along = directions @ G
-    narrow, wide = (_differences(short, here, directions, scale) for scale in (1.0, 2.0))
+    least = _MOVED * (100.0 if _in_float32(short, here) else 1.0)
+    narrow, wide = (_differences(short, here, directions, least * k) for k in (1.0, 2.0))
     gap = (along - narrow).abs()
     allowed = _TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
     off = float((gap / typical).max()) if typical > 0 else float(gap.max())
@@ -167,9 +169,17 @@ def _directions(policy: nn.Module) -> Tensor:
     return nn.functional.normalize(draw.to(theta) * trained, dim=1)
 
 
+def _in_float32(estimator: Estimator, here: Setting) -> bool:
+    """Do its states step in float32, though they are float64?"""
+    s, system = here.starts.states, estimator.states
+    a = act(here.policy, s, here.starts.policy_noise(here.policy, here.seed, 0))
+    return machine_epsilon(_stepped(system, s, a)) > torch.finfo(s.dtype).eps
+
+
 def _differences(estimator: Estimator, here: Setting, directions: Tensor, scale: float) -> Tensor:
-    """Central differences of the n-step return with its tail along each direction."""
-    epsilon = scale * 1e-4 * max(float(flat_parameters(here.policy).norm()), 1e-3)
+    """Central differences of the n-step return with its tail along each direction, by so much of
+    the size of θ."""
+    epsilon = scale * max(float(flat_parameters(here.policy).norm()), 1e-3)
     plus, minus = (
         [_return(estimator, here, perturbed(here.policy, sign * epsilon * v)) for v in directions]
         for sign in (1.0, -1.0)

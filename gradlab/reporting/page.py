@@ -47,7 +47,7 @@ class Section:
         body: HTML below them.
         note: beside the heading, in sight while the section is folded.
         name: its id; missing: in place of all, where there is nothing to show.
-        opened: shown unfolded, as what asks for attention is.
+        opened: shown unfolded, as what needs attention is.
     """
 
     title: str

@@ -30,7 +30,7 @@ class CheckResult:
         check: what was tried, and on what.
         result: the numbers, in words.
         meaning: what they mean, or what to do.
-        passed: False asks for attention.
+        passed: False needs attention.
     """
 
     check: str

@@ -129,6 +129,14 @@ _MEMBERS = (
 )  # fmt: skip
 
 
+def machine_epsilon(values: Tensor) -> float:
+    """ε of the precision that computed float64 values: float32's where all are float32 numbers."""
+    finite = values[torch.isfinite(values)]
+    fractions = finite[finite != finite.round()]
+    single = len(fractions) > 0 and torch.equal(fractions.float().to(values), fractions)
+    return torch.finfo(torch.float32 if single else values.dtype).eps
+
+
 def by_differences(system: System) -> bool:
     """Are its Jacobians differences of its steps, also where autograd passes through them?"""
     return not system.differentiable or getattr(system, "linearization_price", 0.0) > 0

@@ -54,7 +54,7 @@ class Facts:
             what it is to first order.
         rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
             update says of the pathwise gradient; None where there was none.
-        failed: checks that ask for attention, by name.
+        failed: checks that need attention, by name.
         void: why nothing can be decided from gains, in sentences; () where something can;
             premise: the first of them without its numbers, and what to do.
         detached: whose Jacobians are lost where they should not be, as identities say it.

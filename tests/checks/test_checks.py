@@ -68,6 +68,20 @@ def test_a_wrong_derivative_is_caught_in_its_block(block, label):
     assert "correct linearize" in found.meaning
 
 
+@pytest.mark.parametrize(("block", "label"), [("", ""), ("B", "∂f/∂a"), ("r_s", "∂r/∂s")])
+def test_a_step_in_float32_is_told_from_a_wrong_derivative(block, label):
+    def single(s, a):
+        after, reward = step(s.float(), a.float())
+        return after.to(s), reward.to(s)
+
+    system = Wrong(lambda out: replace(out, **{block: 1.05 * getattr(out, block)} if block else {}))
+    system.inner = from_function(single, 2, 1)
+    found = failed(results(system, critic=Quadratic(4.0)))
+    assert bool(found) == bool(block)
+    if block:
+        assert f"most in {label}" in only(found.values(), "against differences").result
+
+
 class Edge(Linear):
     """Just inside of a limit of 1, nearer than differences step."""
 

@@ -180,7 +180,7 @@ def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
 ) -> None:
     opened(tab, page)
     sanity = tab.locator("#sanity")
-    assert "1 of 3 checks asks for attention" in sanity.inner_text()
+    assert "1 of 3 checks needs attention" in sanity.inner_text()
     assert sanity.get_by_text("steer 81 %").is_visible()
     assert not sanity.get_by_text("relative error 1e-9").is_visible()
     sanity.locator("details summary").click()

@@ -134,7 +134,7 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
     more = verdict(replace(FLAT, sanity=(CheckResult(*lost), BAD, FINE)))
     (said,) = (each.text for each in more if each.about == "sanity")
     assert said.startswith(
-        "2 of 3 checks ask for attention: saturated actions"
+        "2 of 3 checks need attention: saturated actions"
     )  # as its section says
 
 

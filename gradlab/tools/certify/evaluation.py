@@ -195,7 +195,7 @@ def reference(
     Args:
         size: of every coordinate of z, [ds + da].
         tolerance: relative error that is to be decided.
-        epsilon: precision of the step's values, see `precision_of`.
+        epsilon: precision of the step's values, see `machine_epsilon`.
     """
     width, out = points.z.shape[1], system.state_dim + 1
     rows = max(1, _BATCH // (4 * width * (width + out)))
@@ -207,15 +207,6 @@ def reference(
         torch.cat([getattr(part, name) for part in parts]) for name in ("y", "D", "error", "kink")
     )
     return Reference(y, D, error, kink)
-
-
-def precision_of(y: Tensor) -> float:
-    """ε of the values: of single precision where all of them are float32 numbers."""
-    finite = y[torch.isfinite(y)]
-    whole = finite == finite.round()
-    fractions = finite[~whole]
-    single = len(fractions) > 0 and torch.equal(fractions.float().double(), fractions)
-    return _SINGLE if single else _DOUBLE
 
 
 _LINES = 32  # along which noise is sought

@@ -15,7 +15,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError, in_short
 from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress
-from gradlab.systems.system import System, check_system
+from gradlab.systems.system import System, check_system, machine_epsilon
 from gradlab.tasks import task_from_name
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify import comparison, modes, repeats
@@ -31,7 +31,6 @@ from gradlab.tools.certify.evaluation import (
     evenly,
     noise_of,
     outputs,
-    precision_of,
     precisions_inside,
     reference,
     size_of,
@@ -257,7 +256,7 @@ def examined(
     begun = points.at(evenly(n, repeats.LATER))
     before = at_once(system, begun)
     size, inside = size_of(points.z), precisions_inside(system, points)
-    epsilon = precision_of(y[finite][:FEW])
+    epsilon = machine_epsilon(y[finite][:FEW])
     behaviour, coupling = repeats.step_findings(system, points, epsilon, tolerance)
     epsilon = max(epsilon, coupling, noise_of(system, points))
     wrong_behaviour = any(each.severity == "wrong" for each in behaviour)

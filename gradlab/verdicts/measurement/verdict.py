@@ -312,7 +312,7 @@ def every_check(profile: Profile) -> tuple[CheckResult, ...]:
 
 
 def checks(profile: Profile) -> list[Sentence]:
-    """The other checks that ask for attention, by name."""
+    """The other checks that need attention, by name."""
     every = every_check(profile)
     failed = [e for e in every if not e.passed]
     named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
