@@ -3,10 +3,10 @@
     J e_i ≈ (f(z + h_i e_i) − f(z − h_i e_i)) / 2 h_i,      z = (s, a),   f = (s', r)
 
 A state agrees where one of two step sizes comes within 0.1% of the block's largest entry, rounding
-allowed for; steps that compute in float32 are moved farther. Columns that are 0 in every state are a dead path; entries that are, though their
-differences are not, a detached one. Jacobians by differences are flagged
-where a contact or limit switches inside their stencil and a thousandth of the step did not help:
-such samples stay, in estimators and truth alike, and are counted.
+allowed for; steps that compute in float32 are moved farther. Columns that are 0 in every state are
+a dead path; entries that are, though their differences are not, a detached one. Jacobians by
+differences are flagged where a contact or limit switches inside their stencil and a thousandth of
+the step did not help: such samples stay, in estimators and truth alike, and are counted.
 """
 
 from __future__ import annotations

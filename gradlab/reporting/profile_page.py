@@ -149,8 +149,8 @@ def _sanity(results: Sequence[CheckResult]) -> Section:
     passed = [each for each in results if each.passed]
     body = f'<p><span class="tag pass">pass</span> All {len(results)} checks passed.</p>'
     if attention:
-        asks = "asks" if len(attention) == 1 else "ask"
-        text = f"{len(attention)} of {len(results)} checks {asks} for attention"
+        need = "needs" if len(attention) == 1 else "need"
+        text = f"{len(attention)} of {len(results)} checks {need} attention"
         premise = "a premise of every" if failed_premises(results) else "no premise of the"
         text += f"; {premise} decision is among them."
         body = f'<p><span class="tag attention">attention</span> {text}</p>'

@@ -175,7 +175,7 @@ def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> Non
     ]  # fmt: skip
 
 
-def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
+def test_what_needs_attention_is_seen_at_once_and_what_passed_one_click_away(
     tab: Any, page: Path
 ) -> None:
     opened(tab, page)

@@ -133,9 +133,7 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
     assert "sanity" not in {each.about for each in sentences}
     more = verdict(replace(FLAT, sanity=(CheckResult(*lost), BAD, FINE)))
     (said,) = (each.text for each in more if each.about == "sanity")
-    assert said.startswith(
-        "2 of 3 checks need attention: saturated actions"
-    )  # as its section says
+    assert said.startswith("2 of 3 checks need attention: saturated actions")  # as its section says
 
 
 def test_a_saturated_policy_is_said_before_what_is_recommended():

@@ -318,8 +318,8 @@ def checks(profile: Profile) -> list[Sentence]:
     named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
     if not named:
         return []
-    asks = "asks" if len(failed) == 1 else "ask"
-    text = f"{len(failed)} of {len(every)} checks {asks} for attention: {'; '.join(named)}"
+    need = "needs" if len(failed) == 1 else "need"
+    text = f"{len(failed)} of {len(every)} checks {need} attention: {'; '.join(named)}"
     text += "." if len(named) == len(failed) else "; the others have sentences of their own."
     return [Sentence("sanity", True, text)]
 
