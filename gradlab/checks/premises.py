@@ -50,7 +50,7 @@ _MOVE = 0.1  # of each tensor's size, as θ is moved
 _ROUNDING = 1e-11  # of the largest return
 SAME_STEP, SAME_JACOBIAN = 1e-9, 1e-6  # relative to the largest entry
 _FEWEST = 4  # groups behind an interval
-_FACTOR = 2.5  # by which a critic's size is decidedly another
+FACTOR = 2.5  # by which a critic's size is decidedly another
 _FLAT = 0.25  # rise of the return with the critic, below which the critic does not follow it
 _OFF = 0.25  # of the squared returns: a critic that is nearer than that is of their size
 
@@ -228,8 +228,8 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     # The slope of the return on the critic is 1 for the true one, whatever noise returns have.
     together, own = combine(_covariance, qr, q, r), combine(_covariance, qq, q, q)
     rise = ratio_of_means(together, own)
-    follows = rise is not None and rise.low > 1 / _FACTOR and rise.high < _FACTOR
-    apart = ratio is not None and (ratio.high < 1 / _FACTOR or ratio.low > _FACTOR)
+    follows = rise is not None and rise.low > 1 / FACTOR and rise.high < FACTOR
+    apart = ratio is not None and (ratio.high < 1 / FACTOR or ratio.low > FACTOR)
     if ratio is not None and apart and not follows:
         unit = " times the discounted returns measured there"
         size = with_interval(q.value / r.value, ratio.low, ratio.high, unit, where)

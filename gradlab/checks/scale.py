@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gradlab.checks.inspection import Inspection
+from gradlab.checks.premises import FACTOR
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.gram import path_mean_gradients
@@ -119,7 +120,7 @@ def _norms(
 
 
 def _critics(inspected: Inspection) -> CheckResult | None:
-    """No return exceeds r_max / (1 − γ); rewards are those of the longest path at hand."""
+    """No return exceeds r_max / (1 − γ); beyond the longest path at hand rewards may be larger."""
     rewards = [
         inspected.along(estimator).path.rewards
         for estimator in inspected.pathwise().values()
@@ -144,9 +145,10 @@ def _critics(inspected: Inspection) -> CheckResult | None:
     if not values:
         return None
     result = f"largest |Q| {max(values):.3g}, r_max / (1 − γ) = {limit:.3g} along these paths"
-    if max(values) <= limit:
+    if max(values) <= FACTOR * limit:
         return CheckResult("size of the critic", result, "within what returns can be", True)
-    return CheckResult("size of the critic", result, "beyond any return: refit the critic", False)
+    meaning = f"beyond any return of rewards up to {FACTOR:g} times as large: refit the critic"
+    return CheckResult("size of the critic", result, meaning, False)
 
 
 def _saturation(inspected: Inspection) -> CheckResult | None:

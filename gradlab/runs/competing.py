@@ -59,7 +59,9 @@ def better_beyond(
     Args:
         beyond: cells with a finite gain; gain: the estimate of a cell.
     """
-    top = max(beyond, key=lambda cell: gain(cell).value, default=None)
+    # At h = 0 no gradient needs the simulator's states: it is the critic alone.
+    among = [cell for cell in beyond if cell[1]]
+    top = max(among, key=lambda cell: gain(cell).value, default=None)
     if top is None:
         return None
     ahead = difference(gain(top), gain(best))

@@ -277,6 +277,11 @@ def test_an_exploding_chain_says_from_which_step_on():
 def test_a_critic_beyond_any_return_or_that_drowns_the_rewards_is_named():
     found = only(results(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
     assert "beyond any return" in found.meaning
+    # Rewards that grow after the measured paths are no fault of a critic that knows them.
+    limit = float(found.result.split("= ")[1].split(" ")[0])
+    largest = float(found.result.split("|Q| ")[1].split(",")[0])
+    above = results(from_function(step, 2, 1), critic=Quadratic(2e4 * limit / largest))
+    assert not any("size of the critic" in each for each in failed(above))
     found = results(from_function(step, 2, 1), critic=Quadratic(1e5))
     assert "critic drowns everything else" in only(found, "scale of the terms").meaning
     found = results(from_function(step, 2, 1), critic=Quadratic(1e-6))
