@@ -52,10 +52,10 @@ class Names:
 
 
 def percentage(share: float) -> str:
-    """A relative error in per cent, or as a factor from 1000% on."""
-    if share >= 10:
-        return f"a factor of {share:.2g}"
-    return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:.0f}%"
+    """A relative error in per cent."""
+    if share < 0.995:
+        return f"{100 * share:.2g}%"
+    return f"{100 * share:,.0f}%" if share < 1e4 else f"{100 * share:.0e}%"
 
 
 Kind = Literal[
