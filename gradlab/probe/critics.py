@@ -140,9 +140,11 @@ class LastPasses:
         """First input, output and the gradient that was sent back to it, of passes with one."""
         return [(x[0], y, y.grad) for x, y in self._made if x and y.grad is not None]
 
-    def release(self) -> None:
-        """Let go of the last passes."""
+    def release(self, waiting: bool = False) -> None:
+        """Let go of the last passes, but for those that are `waiting` for a loss's gradient."""
+        kept = [each for each in self._made if waiting and each[1].grad is None]
         self._made.clear()
+        self._made.extend(kept)
 
     @property
     def rows(self) -> int:

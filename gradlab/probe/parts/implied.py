@@ -407,9 +407,7 @@ class ValueTargets:
         self._seen: deque[str] = deque(maxlen=_BATCHES)
         self._looks, self._scale = 0, 1.0
         self._reason = (
-            "no rollout of recorded steps was handed over, no critic of these is known, or it is "
-            "called before the actor's step and steps after it: give both one loss, or call it "
-            "after the actor's step"
+            "no rollout of recorded steps was handed over, or no critic of these is known"
         )
 
     def take(self, passes: Sequence[tuple[Tensor, Tensor, Tensor]], weights: LossWeights) -> None:

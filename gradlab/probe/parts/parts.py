@@ -366,7 +366,8 @@ class Parts:
                     self._ask(self.fitted, self.fitted.take, heard.arrived, self.weights)
             self._tell(self.fitted)
         for each in self._passes.values():
-            each.release()
+            # A critic that was called before the actor's step may be fitted after it.
+            each.release(waiting=optimizer is self.networks.actor)
         if optimizer is self.networks.actor:
             self._over()
             self._since.clear()
