@@ -354,11 +354,18 @@ class Stored(Loop):
                 "next": n, "ended": d[:, None]}  # fmt: skip
 
 
-def run(factor: float, **left_out: Any) -> tuple[dict[str, Any], list[str]]:
-    """The check's newest row, and what its alarms say."""
+def run(factor: float, rests: bool = False, **left_out: Any) -> tuple[dict[str, Any], list[str]]:
+    """The check's newest row, and what its alarms say; `rests`: the second critic is not stepped,
+    and far below all returns."""
     loop, written = Loop(), []
-    loop.critic_optimizer = torch.optim.Adam(loop.critics.parameters(), 4e-3)
+    stepped = loop.critics[:1] if rests else loop.critics
+    loop.critic_optimizer = torch.optim.Adam(stepped.parameters(), 4e-3)
+    if rests:
+        with torch.no_grad():
+            [*loop.critics[1].parameters()][-1].sub_(20)
     probe = watched(loop, log=written.append)
+    if rests:
+        probe.networks(critic=loop.critics, target=loop.targets)
     stored = Stored(factor, probe.record(Walk()))
     loop.batch = stored.batch  # type: ignore[method-assign]
 
@@ -464,6 +471,12 @@ def test_a_critic_that_learns_another_reward_is_told(factor, words):
     assert found["state"] == ("fault" if words else "sound")
     assert bool(told) == bool(words) and all(words in each for each in told)
     assert (found["value"] > 0.3) if not words else (found["value"] < 0.2)
+
+
+@pytest.mark.slow
+def test_a_critic_that_rests_is_not_one_that_learns_another_reward():
+    found, told = run(1, rests=True)
+    assert found["state"] == "sound" and not told, found["proof"]
 
 
 class Says(nn.Module):

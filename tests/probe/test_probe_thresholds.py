@@ -70,6 +70,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "actor's steps lower their objective": [
             f"({objectives.WRONG:.0%} rise)", f"({objectives.SOUND:.0%})",
             f"under {objectives.LEAST:.0%} of {objectives.LOOKS} rise",
+            f"e{'⁰¹²³⁴'[int(objectives._FITTED)]} each, one look in {WORDS[objectives.REFIT]}",
         ],
         "wrong weights of actions": [
             f"correlation under −{-loss_weights.WRONG}", f"value above {loss_weights.VALUED}",

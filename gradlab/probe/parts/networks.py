@@ -123,6 +123,12 @@ class Networks:
         return [self.actor, *(each for each in self.others if self._critic in (None, each))]
 
     @property
+    def stepped(self) -> list[nn.Module]:
+        """Critics that an optimiser steps; all where none is seen to be."""
+        ids = {id(p) for each in [self.actor, *self.others] for p in held(each)}
+        return [each for each in self.critics if _any_of(each, ids)] or self.critics
+
+    @property
     def settled(self) -> bool:
         """Whether targets are known, or were declared."""
         return self.declared or bool(self.pairs)

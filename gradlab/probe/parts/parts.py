@@ -223,7 +223,7 @@ class Parts:
                 if first:
                     self._see_copies(found["observation"])
                 rows = self._look_up({k: v for k, v in found.items() if k in STORED})
-                critics = self.networks.critics
+                critics = self.networks.stepped  # one that rests has an alarm of its own
                 if first:  # one batch of a window says as much as all of them
                     self._ask(
                         self.implied, self.implied.take, rows, found, discount, critics,
@@ -318,7 +318,7 @@ class Parts:
                     self._ask(each, each.look)
                     self._tell(each)
             if self.objective.heard:
-                critics = self.networks.critics
+                critics = self.networks.stepped
                 self._ask(self.implied, self.implied.hear, self.objective.heard, critics)
                 self._tell(self.implied)
             with self._paying():
