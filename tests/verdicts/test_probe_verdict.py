@@ -267,7 +267,7 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
     sound, off = [each for each in found.rest if each.about == "part"]
     assert sound.decided and "20 looks, 0.1% of the time" in sound.text
     assert not off.decided and "not recorded" in off.text
-    parts = "1 check of the loop's parts passed, 1 had nothing to look at"
+    parts = "1 check of the loop's parts passed, 1 without an answer"
     assert found.sure == f"{parts} (1 for want of probe.record(env) and probe.batch(…))"
 
 

@@ -48,7 +48,7 @@ OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
     "growth",
 )  # fmt: skip
-_STATES = {"off": "not looked at", "waiting": "open", "open": "open", "fault": "fault"}
+_STATES = {"off": "not looked at", "waiting": "undecided so far", "open": "open", "fault": "fault"}
 
 
 def verdict(run: ProbeRun) -> list[Sentence]:

@@ -324,7 +324,7 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...], alarmed: bool) -> Screen:
         passed = len(run.checks["number"]) - left - unsure
         sure = f"{passed} check{'s' * (passed != 1)} of the loop's parts passed"
         sure += f", {unsure} open" if unsure else ""
-        sure += f", {left} had nothing to look at" if left else ""
+        sure += f", {left} without an answer" if left else ""
         wants = {
             "probe.record(env) and probe.batch(…)": "the environment is not recorded",
             "truncated= and final_value=": "hand over truncated=",
