@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from analyses.lasting import __main__ as lasting
-from analyses.lasting import contact
+from analyses.lasting import contact, states_or_jacobians
 from gradlab import tasks
 from gradlab.errors import InputError
 from gradlab.networks.interface import flat_parameters
@@ -311,3 +311,24 @@ def test_bias_and_variance_of_planted_contacts_are_told_apart(tmp_path):
     ratio = found.set_index("estimator")["log ratio"]
     of = [size**2 * 0.05**2 - 0.01**2 + 1 for size in (2, 1)]
     assert np.exp(ratio["mixed"]) == pytest.approx(of[0] / of[1])
+
+
+def test_effects_of_states_and_of_jacobians_are_those_of_a_two_by_two():
+    def planted(seed: int, changes: dict[tuple[str, str], float]) -> dict[str, Cell]:
+        return {
+            name: Cell("world_small", "early", seed, name, (ReturnChange(25, x, x - 1, x + 1),))
+            for (s, j), x in changes.items() for name in [f"{s}_states_{j}_jacobians"]
+        }  # fmt: skip
+
+    sim, own = "simulator", "model"
+    cells = planted(0, {(sim, sim): 4, (sim, own): 3, (own, sim): 1, (own, own): 0})
+    found = states_or_jacobians.effects(cells, 25, rehearsed=False)
+    assert list(found.values()) == [0.75, 0.25, 0.5, 0.0]
+    lost = planted(1, {(sim, sim): 4, (sim, own): np.nan, (own, sim): 4, (own, own): np.nan})
+    assert list(states_or_jacobians.effects(lost, 25, False).values()) == [0.0, 2.0, -2.0, 0.0]
+    assert np.isnan(states_or_jacobians.effects({}, 25, False)["states"])
+    table = states_or_jacobians.table({c[next(iter(c))].group: c for c in (cells, lost)})
+    row = table[(table["updates"] == 25) & (table["how"] == "followed")].iloc[0]
+    assert row["states less Jacobians"] == -0.75
+    ends = row["states less Jacobians low"], row["states less Jacobians high"]
+    assert ends == (-2.0, 0.5) and states_or_jacobians.answer(row) == "undecided"
