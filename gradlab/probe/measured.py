@@ -47,7 +47,7 @@ from gradlab.networks.mlp import judge
 from gradlab.probe.budget import Clock
 from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.probe.task_question import Past, Question
-from gradlab.runs.decision_rules import growth_of, horizons_of, judged_estimator
+from gradlab.runs.decision_rules import growth_of, judged_estimator
 from gradlab.runs.probe.schema import CELLS, ENDS, ESTIMATORS, STEPS
 from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
@@ -280,11 +280,6 @@ def gradients(
         row |= {"critic_gap": gap.value, "critic_gap_se": jackknife_se(gap.left_out)}
     if name is None:
         return row
-    # The longest horizon up to which every interval of the cosine is above 0.
-    e, q = profile.estimators.index(name), profile.quantities.index("cosine")
-    over = [h for h in horizons_of(profile, name) if h > 0]
-    sound = np.append(profile.columns["ci_low"][e, q, over] > 0, False)
-    row["sign_reliable"] = int(sound.argmin())
     if "data" in profile.estimators and H > 0:
         # Loss of the longest horizon against no derivative of any dynamics, paired.
         whole, data = profile.estimate(name, "mse", H), profile.estimate("data", "mse", 0)

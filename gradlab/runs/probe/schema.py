@@ -68,9 +68,6 @@ _CHOICE = {
     "weight": ProbeColumn(("horizon",), "of least MSE among horizons 0, 1, 2, 4, … of one mixture"),
     "weight_low": ProbeColumn(("horizon",), "weight, lower end of 95%"),
     "weight_high": ProbeColumn(("horizon",), "weight, upper end of 95%"),
-    "sign_reliable": ProbeColumn(
-        unit="steps, up to which every cosine of the model is surely above 0"
-    ),
     "over_data": ProbeColumn(
         unit="ln MSE of the model at the longest horizon over that of the data"
     ),
