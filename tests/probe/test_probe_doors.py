@@ -530,6 +530,19 @@ def test_what_a_critic_has_learnt_is_read_from_values_alone(kind):
     assert state != "off" or "module that gives Q(s, a)" in check.answer().proof
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_single_recorded_row_of_a_batch_is_read_without_a_warning():
+    """As from the empty part of a replay; numpy warned of a correlation of one row."""
+    check, critic = Implied(), Says(lambda s, y: y)
+    state, action = torch.randn(ROWS, 2), torch.randn(ROWS, 1)
+    given = {"terminated": torch.zeros(ROWS), "next_value": torch.zeros(ROWS)}
+    given |= {"observation": state, "action": action}
+    found = SimpleNamespace(at=np.array([3]), found=SimpleNamespace(reward=action[3].numpy()))
+    check.take(found, given, GAMMA, [critic], 200)
+    check.hear([Heard(critic, (state, action), (action,), False)], [critic])
+    assert check._share == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("fault", [False, True])
 def test_rows_that_a_critic_is_fitted_on_are_found_without_batch(fault):
     """Observations and actions are seen in its input; what is not says so."""

@@ -471,6 +471,8 @@ def _read(value: _Array, paid: _Array, used: _Array, follows: _Array, single: bo
     rest = implied - paid * (implied @ paid) / (paid @ paid)
     if np.mean(rest**2) < _HALF * np.var(value):
         return True
+    if len(value) < 2:
+        return single  # one row is correlated with nothing
     with np.errstate(all="ignore"):
         return single and not np.corrcoef(value, used + follows)[0, 1] > _ALIGNED
 
