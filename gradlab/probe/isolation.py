@@ -12,6 +12,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import nn
 # Hooks that make a module what it is, rather than look at it.
 _ESSENTIAL = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+OWN_WORK = ContextVar("OWN_WORK", default=False)  # hooks of all modules see copies, too
 
 
 @contextmanager
@@ -29,6 +31,7 @@ def undisturbed() -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if ready else []
     python, numpy = random.getstate(), np.random.get_state()
     with ExitStack() as stack:
+        stack.callback(OWN_WORK.reset, OWN_WORK.set(True))
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

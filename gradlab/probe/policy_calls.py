@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gradlab.networks.actors import Reparameterised
 from gradlab.probe.budget import Budget
+from gradlab.probe.isolation import OWN_WORK
 
 if TYPE_CHECKING:
     from gradlab.tasks.task import Task
@@ -117,7 +118,8 @@ def inert(*_: object) -> None:
 @final
 class Hook:
     """A forward hook that never stops the user's pass: it is off where `see` has failed, and
-    `failed` is told. Copies and pickles of a module get an inert one.
+    `failed` is told. Copies and pickles of a module get an inert one, and what the probe calls by
+    itself is not seen.
 
     Args:
         graded: only passes with gradients are seen.
@@ -131,7 +133,7 @@ class Hook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         # A compiler asks first, so that it need not guard what comes after.
-        if torch.compiler.is_compiling() or not self.on:
+        if torch.compiler.is_compiling() or not self.on or OWN_WORK.get():
             return
         if self.graded and not torch.is_grad_enabled():
             return

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import gradlab
+from gradlab.probe.isolation import copied, undisturbed
+from gradlab.probe.parts.networks import Calls
 from tests.probe.small_loops import linear_task
 
 
@@ -146,12 +149,24 @@ def test_measurements_on_a_task_leave_the_same_bits(make):
 def test_a_copy_of_a_watched_policy_is_not_watched():
     policy = plain()
     probe = gradlab.Probe(policy)
-    for copied in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+    for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
         with probe(0):
-            copied(torch.zeros(3, 2)).sum().backward()
+            twin(torch.zeros(3, 2)).sum().backward()
         assert probe._updates.watch.inputs == ()
         assert all(torch.equal(a, b) for a, b in zip(
-            policy.parameters(), copied.parameters(), strict=True))  # fmt: skip
+            policy.parameters(), twin.parameters(), strict=True))  # fmt: skip
+
+
+def test_what_the_probe_calls_by_itself_is_no_network_of_the_loop():
+    calls, net = Calls(), plain()
+    twin = nn.Sequential(copied(net))
+    handle = register_module_forward_hook(calls.hook)
+    with undisturbed():
+        twin(torch.ones(4, 2))
+    assert not calls.outermost()
+    net(torch.ones(4, 2))
+    handle.remove()
+    assert [*calls.outermost()] == [net]
 
 
 class Mark:
