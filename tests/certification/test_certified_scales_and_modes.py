@@ -609,6 +609,43 @@ def planted(fault, share):
     return step
 
 
+@pytest.mark.parametrize("row", [0, -1])
+def test_a_step_that_depends_on_one_row_of_its_batch_is_named(row):
+    def step(s, a):
+        return 0.9 * s + 0.1 * a[:, :1] + 0.05 * torch.sin(s[row, :1]), cost(s, a)
+
+    found = certificate(step, 128).findings
+    assert [each.kind for each in found if each.severity == "wrong"] == ["rows mix"]
+
+
+@pytest.mark.parametrize("what", ["state before", "state after", "reward", ""])
+def test_a_step_that_rounds_moves_in_stairs_and_is_no_wrong_derivative(what):
+    """Torch's derivative of a rounding is 0, and so is that of the step between two stairs."""
+    A = 0.3 * torch.randn(DS, DS + DA, generator=torch.Generator().manual_seed(0)).double()
+
+    def step(s, a):
+        reward = torch.floor(50 * cost(s, a)) / 50 if what == "reward" else cost(s, a)
+        s = torch.cat([s[:, :1].round(decimals=3), s[:, 1:]], 1) if what == "state before" else s
+        after = torch.tanh(torch.cat([s, a], 1) @ A.T)
+        after = after.round(decimals=4) if what == "state after" else after
+        return after, reward
+
+    found = certificate(step, 128)
+    assert found.passed and found.shown == (not what), found.sentences
+    stairs = [each for each in found.findings if each.kind == "stairs"]
+    assert [each.row for each in stairs] == {"": [], "reward": ["r"]}.get(what, ["s0′"])
+    by = {"state before": "s0′ by s0, and", "state after": "s0′ by s0, s1", "reward": "r by s0"}
+    assert not what or by[what] in stairs[0].sentence
+    assert ("with care" in found.headline) == bool(what) and bool(found.chained) == (not what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_system_has_no_stairs_unless_it_rounds(name):
+    found = gradlab.certify(SOUND[name], samples=SAMPLES).findings
+    assert any(each.kind == "stairs" for each in found) == (name == "rounded sensor")
+
+
 WRONG = [(fault, share) for fault in ("A", "B", "r_s", "r_a") for share in (0.01, 0.1, 1.0, 2.0)]
 
 

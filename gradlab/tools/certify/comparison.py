@@ -177,7 +177,8 @@ def wrong_words(
     order = "Largest absolute error first: " if len(entries) > 1 else "It is "
     return (
         f"{SYMBOLS[block]} is wrong{_WHERE[stratum]}, in {states[0]} of {states[1]} states. "
-        f"{count} {percentage(worst)}{sign}, the whole block by {percentage(whole)} (median). "
+        f"{count} {percentage(worst)} (rms){sign}, the whole block by {percentage(whole)} "
+        f"(median). "
         f"{order}{'; '.join(parts)}{more}.{cause}"
     )
 

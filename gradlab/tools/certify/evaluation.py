@@ -294,6 +294,25 @@ def noise_of(system: System, points: Points) -> float:
     return float(found.max()) if len(found) else 0.0
 
 
+_STAIR = 0.1  # of an input's spread: a move that crosses many stairs
+
+
+def stairs(system: System, points: Points, D: Tensor, size: Tensor) -> Tensor:
+    """bool [out, in]: outputs that an input moves in stairs, as a step does that rounds. In most
+    states D is 0 there, and a move by a tenth of the input's spread changes the output."""
+    rows = evenly(len(points), _LINES)
+    few, flat = points.at(rows), D[rows] == 0
+    moves = torch.diag(_STAIR * size)
+    y, width = outputs(system, few), len(moves)
+    moved = outputs(system, few.moved((few.z + moves[:, None]).flatten(0, 1)))
+    change = (moved.reshape(width, len(rows), -1) - y).permute(1, 2, 0).abs()
+    seen = change > _TOLERATED * y.std(0, correction=0)[:, None]
+    found = (seen & flat).double().mean(0) > 0.5
+    # Of an output that is rounded itself, inputs that move it by less than a stair, too.
+    whole = (flat.double().mean(0) > 0.5).all(1, keepdim=True)
+    return found | (found.any(1, keepdim=True) & whole)
+
+
 def _retried(
     system: System, points: Points, size: Tensor, tolerance: float, epsilon: float
 ) -> Reference:

@@ -35,6 +35,7 @@ from gradlab.tools.certify.evaluation import (
     reference,
     size_of,
     sources,
+    stairs,
 )
 from gradlab.tools.certify.parameters import parameter_findings
 from gradlab.tools.certify.result import BLOCKS, SYMBOLS, Certification, Finding, Names, percentage
@@ -48,6 +49,7 @@ from gradlab.tools.certify.sampling import (
     strata,
 )
 from gradlab.user_code.loading import is_user_function, load_made
+from gradlab.wording import listed
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,23 @@ def _lower_precision(inside: Mapping[str, str | None], epsilon: float) -> list[F
     return [Finding("single precision", "note", text, epsilon)]
 
 
+def _stairs(names: Names, flat: Tensor) -> list[Finding]:
+    """Outputs that move in stairs, with the inputs that move them."""
+    by: dict[str, list[str]] = {}
+    for i, j in flat.nonzero().tolist():
+        by.setdefault(names.rows[i], []).append(names.columns[j])
+    if not by:
+        return []
+    row, columns = next(iter(by.items()))
+    more = f", and {len(by) - 1} more outputs" if len(by) > 1 else ""
+    text = (
+        f"The step moves in stairs: {row} by {listed(columns, 4)}{more}. Its derivative is 0 "
+        f"between two stairs, so it is not judged: certify and differentiate the step without its "
+        f"rounding."
+    )
+    return [Finding("stairs", "rough", text, 1.0, row=row)]
+
+
 _POINTS = 16  # that are moved
 _NEAR = 1e-3  # of the coordinates' spread, by which they are
 _FINE = 1e-4  # of the usual step: a function that oscillates within that one is seen here
@@ -262,6 +281,8 @@ def examined(
     wrong_behaviour = any(each.severity == "wrong" for each in behaviour)
     progress("differences", 0, n)
     found = reference(system, points, size, tolerance, epsilon)
+    flat = stairs(system, points, found.D, size)
+    found.error[:, flat] = torch.inf  # the slope between two stairs is none of the step's
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
     label = strata(system, taken, found, drawn.action_limit)
@@ -324,6 +345,8 @@ def examined(
                 system, points, parameters, tolerance, epsilon
             )
             findings += more
+    if not any(each.severity == "wrong" and each.block is None for each in findings):
+        findings += _stairs(about.names, flat)  # of a step that is a function of its arguments
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 

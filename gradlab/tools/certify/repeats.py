@@ -135,12 +135,12 @@ def derivative_findings(
 
 def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
     """Values of the same points: at first, after another call, with another seed, among other
-    rows (the first half) and among fewer (the first ones); values of that other call, and of as
-    few of its rows as no call has had."""
+    rows (the last half: the batch has another first row) and among fewer (the first ones: it has
+    another last one); values of that other call, and of as few of its rows as no call has had."""
     other = few.at(torch.arange(len(few)).flip(0).roll(3))
     shifted = Points(other.z + 0.1 * other.z.std(0, correction=0), other.noise)
     half = len(few) // 2
-    mixed = Points(torch.cat([few.z[:half], shifted.z[half:]]), few.noise)
+    mixed = Points(torch.cat([shifted.z[:half], few.z[half:]]), few.noise)
     evaluate(few)
     with _seeded(0):
         first = evaluate(few)
@@ -149,12 +149,13 @@ def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
         after_another = evaluate(few)
     with _seeded(1):
         reseeded = evaluate(few)
-    among = evaluate(mixed)[:half], evaluate(few.at(slice(0, _FEWER)))
+    fewer = evaluate(few.at(slice(0, _FEWER)))
+    among = torch.cat([fewer, first[_FEWER:half], evaluate(mixed)[half:]])
     return (
         first,
         after_another,
         reseeded,
-        *among,
+        among,
         another,
         evaluate(shifted.at(slice(0, _FEWER + 1))),
     )
@@ -165,11 +166,11 @@ def _dependence(
 ) -> tuple[Kind | None, float]:
     """What else the values depend on by at least so much of their size, and by how much; None with
     what they move by otherwise. `allowed`: by kind, in the place of `least`."""
-    first, after_another, reseeded, *among, another, anew = calls
+    first, after_another, reseeded, among, another, anew = calls
     gaps: tuple[tuple[Kind, float], ...] = (
         ("stale", gap(first, after_another)),
         ("random", gap(first, reseeded)),
-        ("rows mix", max(gap(first[: len(values)], values) for values in among)),
+        ("rows mix", gap(first, among)),
         ("stale", gap(another[: len(anew)], anew)),
     )
     for kind, size in gaps:

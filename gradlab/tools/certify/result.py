@@ -60,7 +60,7 @@ def percentage(share: float) -> str:
 
 Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
-    "arguments changed", "rough", "not judged", "zero", "sign", "forward mode",
+    "arguments changed", "rough", "stairs", "not judged", "zero", "sign", "forward mode",
     "second derivatives",
 ]  # fmt: skip
 _Severity = Literal["wrong", "rough", "note"]
@@ -172,6 +172,8 @@ class Certification:
         if None in vague:
             finite = f"finite at {n} of {n + lost} {examined}"
             return f"{care} {self._whose} is {finite}, too few to judge them."
+        if self._stairs:
+            return f"{care} {self._whose} moves in stairs, where no derivative says how far."
         if vague:
             unknown = ", ".join(dict.fromkeys(SYMBOLS[str(each)] for each in vague))
             return f"{care} {unknown} could not be judged in most states."
@@ -199,8 +201,13 @@ class Certification:
     def shown(self) -> bool:
         """Passed, and its differences are precise enough to tell."""
         vague = any(finding.kind == "not judged" for finding in self.findings)
-        precise = not vague and not self.largest > self.fail_above
+        precise = not (vague or self._stairs) and not self.largest > self.fail_above
         return self.passed and precise and not self._ran_off
+
+    @property
+    def _stairs(self) -> bool:
+        """Some output is rounded."""
+        return any(finding.kind == "stairs" for finding in self.findings)
 
     @property
     def _ran_off(self) -> bool:
@@ -219,7 +226,7 @@ class Certification:
         """How far the sign of the chained gradient is right: no release of derivatives that are
         wrong."""
         facts = self.facts
-        if not self.passed or self.of_function:
+        if not self.passed or self.of_function or self._stairs:
             return None
         if "sign" in facts:
             return f"sign: {facts['sign']}"
