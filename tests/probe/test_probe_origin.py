@@ -330,6 +330,8 @@ def ppo(
         advantage, carried = torch.zeros_like(r), torch.zeros(4)
         with torch.no_grad():
             last = following = v[-1] if fault == "late" else critic(state)[:, 0]
+            if fault == "no last":
+                last = following = 0 * last
         for t in reversed(range(steps)):
             delta = r[t] + GAMMA * ((1 - e[t]) * following + final[t]) - v[t]
             carried = delta + GAMMA * trace * (1 - e[t]) * carried
@@ -344,7 +346,8 @@ def ppo(
         )
         if fault in ("normalised and values", "normalised beside costs", "apart, normalised"):
             goal = (advantage - advantage.mean()) / advantage.std() + v
-        goal = advantage if fault == "no values" else goal
+        goal = advantage if "no values" in fault else goal
+        goal = (advantage - advantage.mean()) / advantage.std() if "alone" in fault else goal
         flat = [x.flatten(0, 1) for x in (s, a, old, w, goal)]
         if fault == "order":
             flat[3] = w.T.flatten()
@@ -400,6 +403,7 @@ def test_a_policy_of_sequences_is_not_said_to_have_other_observations():
     [
         ("", ""),
         ("neither", ""),
+        ("no last", ""),
         ("no module", ""),
         ("reset", "final_value is the critic's value of the next episode's first observation"),
         ("before the end", "final_value is the critic's value of the observation before the last"),
@@ -409,7 +413,7 @@ def test_a_policy_of_sequences_is_not_said_to_have_other_observations():
 def test_values_at_the_ends_of_a_rollout_are_held_against_the_critics(fault, words):
     found = ppo(fault, False)
     assert bool(found["causes"]) == bool(words) and all(words in x for x in found["causes"])
-    states = {"": "sound", "neither": "open", "no module": "off"}
+    states = {"": "sound", "neither": "open", "no last": "open", "no module": "off"}
     assert found["ends"]["state"] == states.get(fault, "fault")
     assert ("no critic that is a module of its own" in found["ends"]["proof"]) == (
         fault == "no module"
@@ -439,6 +443,23 @@ def test_the_critic_of_a_rollout_is_fitted_to_advantages_plus_values(fault, word
     assert found["fitted"]["state"] == state
     told = [each for each in found["causes"] if "the critic is fitted to" in each]
     assert bool(told) == bool(words) and all(words in each for each in told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault, state, words", [
+    ("apart", "off", "values are in what it is fitted to; whether advantages are normalised"),
+    ("apart, normalised", "off", "whether advantages are normalised in it cannot be read"),
+    ("apart, no values", "fault", "V is pulled to A in 10 of the newest 10 minibatches"),
+    ("apart, alone", "off", "the loss does not pull V to v + A"),
+])  # fmt: skip
+def test_of_a_critic_that_has_not_moved_since_the_rollout_what_can_be_read_is_said(
+    fault, state, words
+):
+    found = ppo(fault, False, once=True)
+    assert found["fitted"]["state"] == state and words in found["fitted"]["proof"]
+    told = "the critic is fitted to advantages without the values"
+    assert [told in each for each in found["causes"]] == [True] * len(found["causes"])
+    assert bool(found["causes"]) == (state == "fault")
 
 
 def test_an_action_without_a_gradient_is_told():

@@ -15,6 +15,8 @@ reach .64 to 1.03 by update 100, a flipped reward −1, a lost one 0. Sound ones
 V is asked where it gives back the handed-over values of the newest recorded steps to rounding.
 
     dL/dV = c (V − v − A)              what the loss pulls V to, beside a rollout's v and A
+
+Where V is v still, as in one pass over each rollout, c cannot be read, and A may be normalised.
 """
 
 from __future__ import annotations
@@ -74,6 +76,14 @@ _NORMALISED = "normalised advantages plus values"
 _ALONE = "advantages without the values"
 _OTHER = (
     "the loss does not pull V to v + A of the rollout: other targets, or another loss than a square"
+)
+_AT_REST = (
+    "V is still that of the rollout where its loss is seen, as in one pass over each (A2C): values "
+    "are in what it is fitted to; whether advantages are normalised in it cannot be read"
+)
+_FEW = (
+    f"fewer than {_ROWS} rows that a critic is fitted on are found in the rollout, or V, value and "
+    f"advantages vary too little in them"
 )
 _PART = 1e-3  # of a critic's largest input: by what a normaliser moves meanwhile
 _BATCHES, _EARLIER = 10, 100  # of a verdict, looks; updates before the first one
@@ -332,7 +342,8 @@ class Bootstraps:
         now, ends = np.split(found[len(own) :], [len(newest)])
         for (k, *_), (last, first) in zip(resets, ends.reshape(-1, 2), strict=True):
             given = _flat(rollout.final_value)[k]
-            self._judge("final_value", given, last, {RESET: first, BEFORE: values[k]}, size)
+            if given:  # 0 where none is handed over, of which `TimeLimits` speaks
+                self._judge("final_value", given, last, {RESET: first, BEFORE: values[k]}, size)
         rows = zip(
             *(x[-len(now) :] for x in (_flat(rollout.last_value), values, _flat(rollout.ended))),
             now, strict=False,
@@ -360,7 +371,7 @@ class Bootstraps:
         """`right` and what it is mistaken for; where these are the same, nothing is seen."""
         near = {"": right} | dict(others)
         apart = min(abs(each - right) for each in others.values())
-        if not np.isfinite(given) or given == 0 or apart <= _VARIED * size:
+        if not np.isfinite(given) or apart <= _VARIED * size:
             return
         found = next((which for which, v in near.items() if abs(given - v) <= size), _NEITHER)
         self._seen[name].append((found, abs(given - right)))
@@ -399,6 +410,8 @@ class ValueTargets:
     """Is the critic of a rollout fitted to advantage plus value, both as they are?
 
     dL/dV = c (V − b v − a A − o)      a = b = 1; of normalised advantages a = 1/σ, of A alone b = 0
+
+    Where V = v, (1 − b)/a alone is read: 1 of A alone, 0 of any a.
     """
 
     name = "values are fitted to advantages plus values"
@@ -406,6 +419,7 @@ class ValueTargets:
     def __init__(self) -> None:
         self._seen: deque[str] = deque(maxlen=_BATCHES)
         self._looks, self._scale = 0, 1.0
+        self._rests = False  # V is v where values are added: c is not known
         self._reason = (
             "no rollout of recorded steps was handed over, or no critic of these is known"
         )
@@ -420,18 +434,26 @@ class ValueTargets:
             known = np.isfinite(beside).all(1) & (g != 0)  # clipped ones are 0
             A, v = beside[known, 0], beside[known, 1]
             V, g = _flat(output)[known], g[known]
-            if len(g) < _ROWS or not min(np.std(V - v), np.std(v)) > _MOVED * np.std(A) > 0:
+            self._reason = _FEW
+            if len(g) < _ROWS:
                 continue
-            columns = np.stack([V - v, v, A, np.ones(len(g))], 1)
+            rests = np.std(V - v) <= min(_MOVED * np.std(A), _ABOUT / 4 * np.std(v))
+            if not min(np.inf if rests else np.std(V - v), np.std(v)) > _MOVED * np.std(A) > 0:
+                continue
+            columns = np.stack([*([] if rests else [V - v]), v, A, np.ones(len(g))], 1)
             found, _, rank, _ = np.linalg.lstsq(columns, g)
             left = np.linalg.norm(g - columns @ found)
             line = bool(left < _LINE * np.linalg.norm(g - g.mean()))
             errors = left * np.sqrt(np.diag(np.linalg.pinv(columns.T @ columns)) / len(g))
-            if line and (rank < len(found) or errors[:3].max() > _ABOUT / 4 * abs(found[0])):
-                continue  # V has hardly moved since the rollout
+            c = -found[1] if rests else found[0]  # a of A alone is 1
+            if line and (rank < len(found) or errors[:-1].max() > _ABOUT / 4 * abs(c)):
+                continue  # V has hardly moved since the rollout, or values are like advantages
             self._looks += 1
-            scale, b = -float(found[2] / found[0]), 1 - float(found[1] / found[0])
+            scale, b = -float(found[-2] / c), 1 - float(found[-3] / c)
             deviations = np.std(beside[np.isfinite(beside[:, 0]), 0], ddof=1), spread
+            if rests and line and abs(1 - b) < _ABOUT * min(1, *deviations):
+                self._rests = True
+                continue
             forms = {
                 "": _near(b, 1) and _near(scale, 1),
                 _NORMALISED: _near(b, 1) and any(_near(scale * each, 1) for each in deviations),
@@ -444,7 +466,7 @@ class ValueTargets:
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._seen:
-            return off(_OTHER if self._looks else self._reason)
+            return off(_AT_REST if self._rests else _OTHER if self._looks else self._reason)
         most = max(set(self._seen), key=self._seen.count)
         times, of = self._seen.count(most), len(self._seen)
         form = "A" if most == _ALONE else f"v + {self._scale:.3g} A"
