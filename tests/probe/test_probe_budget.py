@@ -509,6 +509,26 @@ def test_ends_of_one_step_earlier_are_told():
     assert "one step earlier" in told(r | {"advantage": summed(r, ended=shifted)}, "rollout")[1][0]
 
 
+@pytest.mark.parametrize("words", ["one step earlier", "are dones used?", "time limits, into"])
+@pytest.mark.parametrize("before", [True, False])
+def test_an_end_in_the_last_row_names_no_cause_that_others_share(words, before):
+    """Unused dones and those of one step earlier are one there: what was named before stays."""
+    check = advantages.Advantages()
+    for known in (True, False)[not before :]:
+        r = rollout(truncated="limits" in words)
+        e = r["ended"] if known else torch.eye(40)[-1:].T.expand(40, 3)
+        r["ended"] = e
+        if "limits" in words:
+            r |= {"truncated": e, "final_value": e * torch.randn(40, 3)}
+        used = torch.cat([torch.zeros(1, 3), e[:-1]]) * ("earlier" in words)
+        advantage = summed(r, ended=used, final=False)
+        check.take(advantages.Rollout(**r, advantage=advantage))
+    shared = "go on beyond the end of an episode in the rollout's last step: are dones used, each"
+    found = check.answer()
+    assert found.state == "fault"
+    assert (words if before or "limits" in words else shared) in found.message
+
+
 @pytest.mark.parametrize("ends", [[(39, 0), (39, 1), (39, 2)], [], [(7, 0), (39, 1)]])
 @pytest.mark.parametrize("first", [0.0, 1.0])
 def test_flags_of_the_state_before_a_step_are_no_fault_of_the_loop(ends, first):

@@ -7,6 +7,7 @@ It holds to rounding, or a mistake with a name does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, isnan, nan
 from typing import final
@@ -32,6 +33,7 @@ class Advantages:
 
     def __init__(self) -> None:
         self._found, self._rest, self.looks = "", nan, 0
+        self._named = ""  # the newest mistake, which explains later rollouts where it can
         self._factors, self._meant = (nan, nan), (nan, nan)  # γ and λ, of the fit and declared
         self._bare = False  # episodes end, and no value of a last observation was handed over
         self.limits = TimeLimits()
@@ -49,12 +51,26 @@ class Advantages:
             if not min(rests.values()) < ROUNDING:
                 rests |= rollout.normalised()
                 self._factors, rests["factors"] = rollout.factors()
-            order = {name: (not rests[name] < ROUNDING, _ORDER.index(name)) for name in rests}
-            self._found = min(rests, key=order.__getitem__)
+            self._found = self._least(rests)
             self._rest = rests[self._found]
+            alike = rests["shifted"] == rests["unended"] and self._found != self._named
+            if self._found in ("shifted", "unended") and alike:
+                self._found = "either"
         self._found = self._found.removeprefix(_NORMALISED)
+        if self._rest < ROUNDING and self._found in _FORMULAS.keys() - {*_OF_GAE}:
+            self._named = self._found
         fits = self._found if self._rest < ROUNDING else "nothing"
         self.limits.take(rollout, fits, self._rest, recorded)
+
+    def _least(self, rests: Mapping[str, float]) -> str:
+        """The first that fits; of mistakes the one that was named before, if it does."""
+
+        def order(name: str) -> tuple[bool, bool, int]:
+            at = _ORDER.index(name)
+            new = name.removeprefix(_NORMALISED) != self._named
+            return not rests[name] < ROUNDING, new and at > _ORDER.index("late"), at
+
+        return min(rests, key=order)
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self.looks:
@@ -267,9 +283,9 @@ def _factors(gamma: float, trace: float, meant: float, carried: float) -> str:
 
 _NORMALISED = "normalised "
 _ORDER = (
-    "", _NORMALISED, "cut", f"{_NORMALISED}cut", "late", "shifted", "carried", "crossed",
-    f"{_NORMALISED}carried", f"{_NORMALISED}crossed", "unended", "inverted", "negated", "exchanged",
-    "unfinished", "factors",
+    "", _NORMALISED, "cut", f"{_NORMALISED}cut", "late", "carried", "crossed",
+    f"{_NORMALISED}carried", f"{_NORMALISED}crossed", "shifted", "unended", "inverted", "negated",
+    "exchanged", "unfinished", "factors",
 )  # fmt: skip
 _OF_GAE = ("", "cut")  # what is no mistake but of time limits
 _NO_ROLLOUT = (
@@ -286,6 +302,8 @@ _FORMULAS = {
     ),
     "shifted": "use the ends of one step earlier: do rewards and dones have the same index?",
     "unended": "go on beyond the ends of episodes: are dones used?",
+    "either": "go on beyond the end of an episode in the rollout's last step: are dones used, each "
+    "at the index of its reward?",
     "inverted": "go on at the ends of episodes alone: is the mask of dones inverted?",
     "negated": "have the wrong sign: are they values minus returns?",
     "exchanged": "have γ and λ exchanged: in which order are they given?",
