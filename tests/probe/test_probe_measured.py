@@ -307,6 +307,8 @@ def test_a_sound_loop_has_a_proof_of_each_part(kind):
         f"critic's {alone}", *[f"other network's {alone}"] * bool(kind),
     ):  # fmt: skip
         assert found[name]["state"] == "sound" and found[name]["value"] == 0
+    none = "no optimiser of its own was seen to step a network beside policy and critic"
+    assert (none in found[f"other network's {alone}"]["proof"]) == (not kind)
 
 
 @pytest.mark.parametrize("make", [Loop, Soft])

@@ -328,6 +328,12 @@ def test_one_alarm_that_is_raised_again_is_one(first, times):
     assert found.sure == f"1 alarm{often} in 512 updates"  # vitals end at 100
 
 
+def test_a_loop_whose_optimiser_rests_is_told_how_far_it_went(first):
+    at_rest = window(1) | {"update": 1, "step": 299}
+    found = first(vitals=[at_rest], alarms=[alarm(0, 0, "actor does not move", "no step")])
+    assert found.sure == "1 alarm in 1 update, up to step 299"
+
+
 def test_a_headline_leaves_names_of_parameters_as_they_are(first):
     row = {"still": np.array([100.0, 0.0]), "zero": np.zeros(2), "looked": 100, "stepped": 100}
     (moved,) = [each for each in ALARMS if each.kind == "actor moves in part"]

@@ -497,9 +497,11 @@ class Cleared:
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._known and not self._looks:
+            if self._windows or self._whose == POLICY:
+                return off(f"no stepped tensor of the {self._whose} has {_DIRECTION} entries")
+            whose = "the critic" if self._whose == CRITIC else "a network beside policy and critic"
             return off(
-                f"no optimiser steps a tensor of {_DIRECTION} entries of the {self._whose}"
-                + (" alone, between two steps of the actor" if self._whose != POLICY else "")
+                f"no optimiser of its own was seen to step {whose} between two steps of the actor"
             )
         if self._looks < _FEWEST:
             return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)

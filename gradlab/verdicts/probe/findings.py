@@ -36,6 +36,7 @@ from gradlab.wording import (
     times,
     turned,
     two,
+    updates,
     with_interval,
 )
 from gradlab.wording import ratio as sized
@@ -63,7 +64,7 @@ def _alarms(run: ProbeRun) -> Sentence:
     names = [str(each) for each in run.alarms.get("alarm", ())]
     if not names:
         rate = f"each is raised in at most {percent(ALPHA)} of sound runs"
-        return finding("alarms", True, "Alarms", f"none in {run.updates:,} updates", rate)
+        return finding("alarms", True, "Alarms", f"none in {updates(run.updates)}", rate)
     told = [
         f"{kind} (step {int(run.alarms['step'][names.index(kind)]):,}"
         + (")" if n == 1 else f", {n} times)")
@@ -89,15 +90,15 @@ def _lost(run: ProbeRun) -> Sentence | None:
         return None
     looked, lost = (int(run.vitals[name].sum()) for name in ("looked", "nonfinite_updates"))
     what = "Gradients that are not finite"
-    of, updates = f"{looked:,} looks", f"{run.updates:,} updates"
+    of, made = f"{looked:,} look{'s' * (looked != 1)}", updates(run.updates)
     if lost:
         since = int(run.vitals["step"][np.flatnonzero(run.vitals["nonfinite_updates"])[0]])
         share = f"{lost:,} of {of} ({percent(lost / looked)})"
         return finding(
-            "health", True, what, share, f"first in the window up to step {since:,}", updates
+            "health", True, what, share, f"first in the window up to step {since:,}", made
         )
     most = percent(1 - _RISK ** (1 / max(looked, 1)))
-    return finding("health", True, what, f"none of {of}", f"at most {most} (95%)", updates)
+    return finding("health", True, what, f"none of {of}", f"at most {most} (95%)", made)
 
 
 def _saturation(run: ProbeRun) -> Sentence | None:
@@ -174,7 +175,7 @@ def _cost(run: ProbeRun) -> Sentence | None:
     budget = f"{'within' if run.spent <= run.budget else 'above'} its budget of"
     return finding(
         "cost", True, "Cost of the probe", f"{percent(run.spent)} of {duration(run.seconds)}",
-        f"{budget} {percent(run.budget)}", f"{run.updates:,} updates",
+        f"{budget} {percent(run.budget)}", updates(run.updates),
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ from gradlab.verdicts.probe.returns import (
     waiting,
 )
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
-from gradlab.wording import cosine, cosines, percent
+from gradlab.wording import cosine, cosines, percent, updates
 
 # The panel in which a fault shows; one that is not named here is seen in the norms.
 SEEN_IN = {
@@ -189,7 +189,8 @@ def _faulty(
     count, raised = len(kinds), sum(kinds.values())
     sure = f"{count} alarm{'s' * (count > 1)}"
     sure += f", raised {raised} times," if raised > count else ""
-    sure += f" in {run.updates:,} updates"
+    sure += f" in {updates(run.updates)}"
+    sure += f", up to step {run.step:,}" if run.updates == 1 else ""  # its optimiser rests
     shown = found[0].kind if found else worst
     if found and found[0].words.startswith("The critic's gradients"):  # the norms are the policy's
         shown = worst
