@@ -36,7 +36,7 @@ from gradlab.systems.system import (
 
 STATES = 96  # whose Jacobians are compared, over all starts and steps
 _STEPS = (1e-5, 1e-6)  # times the size of each coordinate
-FARTHER = 1e3  # times as far where float64 states are stepped in float32
+_FARTHER = 1e3  # times as far where float64 states are stepped in float32
 _TOLERANCE = 1e-3
 _GROSS = 0.1  # by over 10% in most states: not the derivative of this step
 _ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
@@ -175,7 +175,7 @@ def _differenced(f: Callable[[Tensor], Tensor], z: Tensor, step: float) -> _Diff
     and half of what f bends within h, by which a kink there leaves the slopes of both sides."""
     size, here = z.square().mean(dim=0).sqrt(), f(z)
     epsilon = machine_epsilon(here)
-    step *= FARTHER if epsilon > torch.finfo(z.dtype).eps else 1.0
+    step *= _FARTHER if epsilon > torch.finfo(z.dtype).eps else 1.0
     # A coordinate that is 0 in every state has no size of its own.
     h = step * torch.where(size > 0, size, torch.ones_like(size))
     moves = torch.diag(h)

@@ -33,7 +33,7 @@ _LONGEST = 5  # steps: differences of long chaotic returns say nothing
 _TOLERANCE = 0.01  # of the gradient's size along a typical direction
 _DIRECTIONS = 3
 _MOVE = 0.1  # of the size of θ, when the user's own policy is moved
-_MOVED = 1e-4  # of it, along a direction
+_MOVED, _FARTHER = 1e-4, 100.0  # of it, along a direction; times as far where steps are in float32
 
 
 def leaks(
@@ -135,7 +135,7 @@ def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Check
     directions = _directions(here.policy)
     typical = float(G.norm()) / len(G) ** 0.5
     along = directions @ G
-    least = _MOVED * (100.0 if _in_float32(short, here) else 1.0)
+    least = _MOVED * (_FARTHER if _in_float32(short, here) else 1.0)
     narrow, wide = (_differences(short, here, directions, least * k) for k in (1.0, 2.0))
     gap = (along - narrow).abs()
     allowed = _TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
