@@ -3,7 +3,8 @@
     own ≤ share · elapsed            own: seconds inside the probe, import and set-up included
     made when own + price ≤ share · (elapsed + price), price: what the last one cost
 
-A first measurement may be made on a loan. Episodes have a part of the share of their own, of which
+What a measurement waits for, when it is foretold and the share that would do follow from this one
+rule. A first one may be made on a loan. Episodes have a part of the share of their own, of which
 `KEPT` is theirs whatever all else has taken; bursts and looks at updates have parts of the rest.
 What is tested at every update takes at most half of the share from these. A clock inside an update
 does not see hooks being called: a second counts `UNSEEN` times, as seventeen pairs of loops lost
@@ -28,6 +29,7 @@ SIGNAL = 0.3  # of the share: successive gradients beside a task
 EPISODES = 0.6  # of the share: whole episodes, where there is an environment; at most
 KEPT = 0.25  # of the share: the same at least, whatever tests and the start have taken
 GUARDED = 0.5  # of the share: numbers that are tested at every update
+LEAVES = 0.8  # of the share: what later looks at the loop's parts fill, for measurements to begin
 LOAN = 3.0  # seconds beyond the share, once
 _PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
 UNSEEN = 1.7  # what a loop loses to looks, over what their own clock says
@@ -53,6 +55,8 @@ class Budget:
         self._before = 0.0  # seconds of the log's earlier probes
         self._always = self._bursts = self._episodes = self._guarded = self._filed = 0.0
         self.lent = 0.0  # seconds that first looks at the loop's parts will still take, on a loan
+        self.later = 0.0  # the part of the time that later ones take where there is room
+        self.closest = inf  # the part that episodes take as close as they come
         self._looks = 0
 
     @property
@@ -67,8 +71,11 @@ class Budget:
     @property
     def spent(self) -> float:
         """The share taken so far."""
-        elapsed = self.elapsed
-        return self.own / elapsed if elapsed > 0 else 0.0
+        return self.of_time(self.own)
+
+    def of_time(self, seconds: float) -> float:
+        """The part of the time that so many seconds are."""
+        return seconds / self.elapsed if self.elapsed > 0 else 0.0
 
     def begin(self) -> float:
         """Called at every update: the first one starts the time that counts. What time it is."""
@@ -107,8 +114,7 @@ class Budget:
     @property
     def tested(self) -> float:
         """The share that what goes on takes: tests at every update, looks and their rows."""
-        goes_on = self._guarded + self._always + self._filed
-        return goes_on / self.elapsed if self.elapsed > 0 else 0.0
+        return self.of_time(self._guarded + self._always + self._filed)
 
     @property
     def holds(self) -> float:
@@ -142,7 +148,7 @@ class Budget:
         """Would the share still hold after something that takes `price` seconds, or be exceeded
         by no more than the loan? What costs more than that has none."""
         spare = loan if price <= loan else 0.0
-        return self._rest + price <= self.rest_share * (self.elapsed + price) + spare
+        return self.governed + price <= self.share * (self.elapsed + price) + spare
 
     def episode_wait(self, price: float) -> float:
         """Seconds until a whole episode keeps to its own part, and all that the probe has done to
@@ -151,11 +157,6 @@ class Budget:
         spare = max(episodes / self.for_episodes, (self.own + price) / self.share)
         return min(spare, episodes / self.kept) - price - self.elapsed
 
-    @property
-    def _rest(self) -> float:
-        """Seconds of all but episodes."""
-        return self.governed - self._episodes
-
     def allows_burst(self, price: float, part: float) -> bool:
         """The same for successive gradients, whose own `part` of the share must hold as well."""
         due = self._bursts + price <= part * self.rest_share * (self.elapsed + price)
@@ -163,18 +164,22 @@ class Budget:
 
     def until(self, price: float) -> float:
         """Seconds until something of `price` will be allowed, at the present pace of all else."""
-        share = self.rest_share
-        lacking = self._rest + price - share * (self.elapsed + price)
-        spare = share - self._regular(share, GUARDED * self.share)
+        lacking = self.governed + price - self.share * (self.elapsed + price)
         if lacking <= 0:
             return 0.0
-        return (lacking + self.lent) / spare if spare > 0 else inf
+        taken = self._regular(self.rest_share, GUARDED * self.share) + self._of_episodes
+        taken += min(self.later, max(LEAVES * self.share - taken, 0.0))
+        return (lacking + self.lent) / (self.share - taken) if taken < self.share else inf
 
     @property
     def episode_share(self) -> float:
         """The part of the time that episodes take once the share holds."""
         spare = self.share - self._regular(self.rest_share, self.share)
         return max(min(self.for_episodes, spare), self.kept)
+
+    @property
+    def _of_episodes(self) -> float:
+        return min(self.episode_share, self.closest)
 
     def _regular(self, share: float, most: float) -> float:
         """The part of the time that goes on being taken of a share, by looks, bursts and, `most`,
@@ -186,15 +191,25 @@ class Budget:
         )
         return min(sampled, (ALWAYS + SIGNAL) * share) + filed + min(tested, most)
 
-    def within(self, price: float, seconds: float) -> float:
-        """The share at which something of `price` would be allowed so many seconds from now."""
-        regular = (self._always + self._bursts) / self.elapsed if self.elapsed > 0 else 0.0
-        later = self._rest + regular * seconds + price
-        return later / (self.elapsed + seconds + price) * self.share / self.rest_share
+    def needed(self, price: float, later: float = 0.0) -> float:
+        """The share at which something of `price` would be allowed so many seconds from now, or
+        could have been by now; above 1: none.
 
-    def needed(self, price: float) -> float:
-        """The share at which it could have been made by now."""
-        return (self._rest + price) / (self.elapsed + price) * self.share / self.rest_share
+        own = once + paced · own + episodes, own / (own + time of the loop) = share: looks and
+        bursts take a part of any share, episodes one or, as close as they come, their seconds.
+        """
+        elapsed, rest = self.elapsed + later, self.rest_share / self.share
+        loop, episodes = elapsed - self.own, self.closest * elapsed
+        if loop <= 0:
+            return inf
+        paced = min(self.of_time(self._always) / self.share, ALWAYS * rest) + SIGNAL * rest
+        once = self.own - self._always - self._bursts - self._episodes
+        once += self.lent + self.of_time(self._guarded) * later + price
+        own = min(once / (rest - paced), (once + episodes) / (1 - paced))
+        if self.later:
+            filled = max(LEAVES, paced + min(1 - rest, episodes / own))
+            own = max(own, price / (1 - filled))
+        return own / (own + loop)
 
     def rested(self, price: float, since: float) -> bool:
         """Has enough time passed `since` the last measurement?
@@ -243,7 +258,8 @@ class Due:
         if not self.first or not self.hour:
             return text
         more = "" if self.sure else " or more"
-        cheap = f"; within an hour at {ceil(100 * self.hour)}%" if self.wait > HOUR else ""
+        late = self.wait > HOUR and self.hour <= 1
+        cheap = f"; within an hour at {ceil(100 * self.hour)}%" if late else ""
         return f"{text} (it takes {span(self.price)}{more}{cheap})"
 
     def missed(self, budget: Budget) -> str:
@@ -253,9 +269,13 @@ class Due:
         text = f"{self.what}: no {self.which}, "
         if self.wait <= 0:
             return f"{text}the run ended before there was one"
-        needed = f"{ceil(100 * budget.needed(self.price))}% would do"
-        needed = needed if self.sure else f"more than {needed.removesuffix(' do')} be needed"
-        return f"{text}not affordable at {100 * budget.share:.3g}%: {needed}"
+        text += f"not affordable at {100 * budget.share:.3g}%"
+        needed = budget.needed(self.price)
+        if needed > 1 and not isfinite(self.wait):
+            return text
+        longer = f"about {span(budget.elapsed + self.wait)} of training"
+        would = f"{longer if needed > 1 else f'{ceil(100 * needed)}%'} would"
+        return f"{text}: {would} do" if self.sure else f"{text}: more than {would} be needed"
 
 
 def overdrawn(budget: Budget) -> str:

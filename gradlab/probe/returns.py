@@ -151,6 +151,7 @@ class Looks:
         self._prices.append(price[0])
         self._price, self.count = float(np.mean(self._prices)), self.count + 1
         self.apart = self.every(update)
+        self.budget.closest = self.budget.of_time(self._price * update / CLOSEST)
         self._next = update + self.apart
         return {
             "value": float(np.mean([episode.total for episode in played])),

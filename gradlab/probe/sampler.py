@@ -177,7 +177,7 @@ class Measurements:
         """When one of a single loop is due, the first or another."""
         price = self._price(0) if self._prices else self._first.least
         wait = max(self.budget.until(price), self.budget.rest(price, self._last(0)))
-        sure, hour = bool(self._prices), self.budget.within(price, HOUR)
+        sure, hour = bool(self._prices), self.budget.needed(price, HOUR)
         return Due("task", "measurement", not self._past, price, wait, sure, hour)
 
     def row(self, batch: int, update: int, seed: int = 0) -> dict[str, Any]:

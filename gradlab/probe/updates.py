@@ -158,7 +158,7 @@ class Updates:
         self._below: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._small = shows_loss(loop.parameters)
         self._told = 0  # updates between two episodes when it was said when windows are full
-        self._promised = False  # whether it was said when the first measurement comes
+        self._promised = 0.0  # seconds of the loop at which the first measurement was said to come
         self._lost_at, self._origin = -1, ""  # the first update that was lost
         self._latches = {NONFINITE: Latch(), LOST_CRITIC: Latch()}  # of accelerators
         self._looks, self._rest = 0, 0  # looks; updates to pass over
@@ -512,8 +512,11 @@ class Updates:
         wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
         waiting = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in waiting]
-        if ended and self._promised and self.measurements is not None and words[-1]:
-            self.log.say(words[-1])  # what was announced and never came
+        if self.measurements is not None:
+            if not ended:
+                self._promise(self.measurements)
+            elif words[-1]:
+                self.log.say(words[-1])
         looks = self._episodes_due(ended)
         apart = 1 if self.looks is None else self.looks.count and self.looks.apart
         longer = "first answer" in looks and apart > 2 * self._told
@@ -539,15 +542,21 @@ class Updates:
         left = span(lacking * self.budget.elapsed / own.count)
         return f"returns: first answer in about {left}, {lacking} more training episodes"
 
+    def _promise(self, measurements: Measurements) -> None:
+        """Say when the first measurement comes, and again where that takes twice as long."""
+        due = measurements.next()
+        at = self.budget.elapsed + due.wait
+        if due.first and measurements.tried and at > 2 * self._promised:
+            self._promised = at
+            self.log.say(str(due))
+
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
         """A row, when one is due; where measuring fails, all else goes on without it."""
         try:
             due = measurements.due()
-            if not self._promised and measurements.tried:
-                self._promised = True
-                if not due:
-                    self.log.say(str(measurements.next()))
             if not due:
+                if not self._promised:
+                    self._promise(measurements)
                 return None
             return measurements.row(self._batch, self.count)
         except Exception as error:

@@ -213,6 +213,57 @@ def test_episodes_keep_a_quarter_whatever_tests_and_the_start_take(tests):
         assert len(played) <= quarter
 
 
+def trained(share: float, updates: int, price: float, start: float) -> tuple[Budget, float]:
+    """A loop of 15 ms an update with episodes and looks at its parts, and when something of `price`
+    would first have been made."""
+    clock, at = Clock(100.0), float("inf")
+    budget = Budget(share, clock, episodes=0.6)
+    with budget.paying():
+        clock.now += start
+    for count in range(1, updates + 1):
+        began = budget.begin()
+        clock.now += 0.015
+        for part, seconds in ((budget.guard, 0.0006), (budget.pay, 0.0012)):
+            if part == budget.guard or budget.look():
+                began = clock.now
+                clock.now += seconds / UNSEEN
+                part(began)
+        budget.later = budget.of_time(0.04 * count / 10)
+        room = budget.own + 0.04 <= 0.8 * share * (budget.elapsed + 0.04)
+        if count % 10 == 0 and (count <= 600 or room):
+            with budget.paying():
+                clock.now += 0.04
+        budget.closest = budget.of_time(0.1 * count / 17)
+        if count % 17 == 0 and budget.episode_wait(0.1) <= 0:
+            with budget.paying(episode=True):
+                clock.now += 0.1
+        if at == float("inf") and budget.allows(price):
+            at = budget.elapsed
+    return budget, at
+
+
+@pytest.mark.parametrize("price", [3.0, 5.0, 8.0])
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.3])
+def test_the_share_that_would_do_does(share, price):
+    """Also where looks and episodes take more of a larger share: "66% would do" was followed, and
+    at its end it said "78% would do", while only 51% were spent."""
+    budget, at = trained(share, 3000, price, 4.0)
+    assert at == float("inf")
+    enough = budget.needed(price)
+    assert enough < 1 and trained(enough, 3000, price, 4.0)[1] < float("inf")
+    assert trained(0.7 * enough, 3000, price, 4.0)[1] == float("inf")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_what_is_foretold_from_the_start_on_comes_within_half_and_twice_the_time(share):
+    """In the midst of first looks on a loan, and once these are paid."""
+    came = trained(share, 20000, 5.0, 4.0)[1]
+    for updates in (100, 300, 700, 1500):
+        budget, _ = trained(share, updates, 5.0, 4.0)
+        foretold = budget.elapsed + budget.until(5.0)
+        assert foretold / 2 < came < 2 * foretold, updates
+
+
 # The step that a probe recommends, from cosines at visited states.
 
 

@@ -90,8 +90,21 @@ def test_what_will_not_be_paid_for_long_is_said_at_once_with_the_share_that_woul
     words = capsys.readouterr().err
     assert words == (
         "gradlab probe: task: first measurement in about 2 hours (it takes 5 minutes; within an "
-        "hour at 8%)\ngradlab probe: task: no measurement, not affordable at 5%: 95% would do\n"
+        "hour at 11%)\ngradlab probe: task: no measurement, not affordable at 5%: 96% would do\n"
     )
+
+
+def test_a_measurement_whose_price_was_never_known_is_missed_in_words(monkeypatch, capsys):
+    monkeypatch.setattr(sampler, "UNTRIED", 10.0)
+    assert run(monkeypatch, 100, 300.0, None) == []
+    words = r"task: no measurement, not affordable at 5%: more than \d+% would be needed\n"
+    assert re.fullmatch(f"gradlab probe: {words}", capsys.readouterr().err)
+
+
+def test_what_takes_twice_as_long_as_was_said_is_said_anew(monkeypatch, capsys):
+    assert run(monkeypatch, 300, 60.0, None, trial=4.0) == []
+    words = re.findall("first measurement in (.*) ", capsys.readouterr().err)
+    assert len(words) == 2 and "not known yet" in words[0] and "about 19 minutes" in words[1], words
 
 
 # A probe that goes on in its log, in another process or after another model was loaded.

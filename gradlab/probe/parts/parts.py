@@ -25,7 +25,7 @@ from torch.optim.optimizer import (
 )
 
 from gradlab.probe.alarms.evidence import Alarm
-from gradlab.probe.budget import GRACE, UNSEEN, Budget
+from gradlab.probe.budget import GRACE, LEAVES, UNSEEN, Budget
 from gradlab.probe.critics import LastPasses, pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.advantages import Advantages, Rollout
@@ -72,7 +72,6 @@ if TYPE_CHECKING:
 _EVERY = 10  # updates to one that is looked at
 _SHARE = 0.4  # of the budget
 FIRST, LOAN = 60, 2.4  # looks by which there is an answer: a loan of up to so many whole budgets
-_LEAVES = 0.8  # of what the probe may take: later looks starve no measurement
 _SEARCH = 5  # updates in which all modules are hooked, to find targets
 _AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
 _LONGEST = 64  # steps of a window
@@ -580,10 +579,11 @@ class Parts:
             return True
         price = self._own / self._looks
         self.budget.lent = price * max(FIRST - self._looks, 0)
+        self.budget.later = self.budget.of_time(price * self.now()[0] / _EVERY)
         allowed = self.budget.share * (self.budget.elapsed + price)
         if self._looks < FIRST:
             return self._own + price <= LOAN * allowed
-        left = self.budget.governed + price <= _LEAVES * allowed
+        left = self.budget.governed + price <= LEAVES * allowed
         return left and self._own + price <= _SHARE * allowed
 
     @contextmanager
