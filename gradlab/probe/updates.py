@@ -527,15 +527,26 @@ class Updates:
         return "; ".join(filter(None, (overdrawn(self.budget), looks, doubt, *words)))
 
     def _episodes_due(self, ended: bool) -> str:
-        """When the first two windows of returns are full, in words."""
-        if self.looks is not None:
-            return self.looks.waits(self.count, ended)
+        """When the first two windows of returns are full, in words. Beside an environment of the
+        probe's the loop's own episodes answer until its windows are."""
+        if self.looks is None:
+            return self._trained_due(ended)
+        looks = self.looks.waits(self.count, ended)
+        if ended or "first answer" not in looks:
+            return looks
+        theirs = self._trained_due(ended).removeprefix("returns: first answer")
+        if not theirs:
+            theirs = " until then" if self._returns["episodes"].count else ""
+        return f"{looks}; training episodes answer{theirs}" if theirs else looks
+
+    def _trained_due(self, ended: bool) -> str:
+        """The same of the loop's own episodes alone."""
         own = self._returns["episodes"]
         lacking = max(2 * own.window - own.count, 0)
         if not own.count and self._recorders.known and not self.noted:
             if self._recorders.found:
                 return f"returns: first answer after {lacking} training episodes, none has ended"
-            if self.measurements is None:
+            if self.measurements is None and self.looks is None:
                 return "returns: no RecordEpisodeStatistics was found"
         if ended or not own.count or not lacking:
             return ""

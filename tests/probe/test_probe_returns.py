@@ -169,6 +169,24 @@ def test_training_episodes_say_when_their_first_windows_are_full(capsys):
     assert capsys.readouterr().err == words  # once
 
 
+def test_an_answer_of_training_episodes_is_foretold_beside_that_of_an_environment(capsys):
+    """The line promised the first answer in minutes where training episodes gave it in the run."""
+    rows, clock, policy = list[dict[str, Any]](), Clock(), gain_of(-1.0)
+    optimizer = torch.optim.SGD(policy.parameters(), 0.0)
+    probe = gradlab.Probe(policy, optimizer, env=Sliding, log=rows.append, clock=clock)
+    for step in range(110):
+        clock.now += 1.0
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 1)).square().mean().backward()
+        optimizer.step()
+        if step % 50 == 0:
+            probe.note(episode_return=1.0)
+    said = [row["vitals/due"] for row in rows if "vitals/due" in row]
+    words = "; training episodes answer in about 12 minutes, 14 more training episodes"
+    assert words in said[0] and words in capsys.readouterr().err
+
+
 def dropping() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))
 
