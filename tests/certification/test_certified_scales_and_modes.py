@@ -639,6 +639,15 @@ def test_a_step_that_rounds_moves_in_stairs_and_is_no_wrong_derivative(what):
     assert ("with care" in found.headline) == bool(what) and bool(found.chained) == (not what)
 
 
+def test_a_reward_at_its_peak_is_no_stair():
+    """A policy that gives action 0 everywhere, where a quadratic cost has the derivative 0."""
+    task = gradlab.tasks.linear_quadratic([[0.9]], [[0.5]], [[1.0]], [[0.1]])
+    still = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.zeros_(still.weight)
+    found = gradlab.certify(task, policy=still, samples=128)
+    assert found.shown, found.sentences
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_system_has_no_stairs_unless_it_rounds(name):
