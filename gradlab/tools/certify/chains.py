@@ -320,7 +320,8 @@ def at_kinks(
         text += (
             f". The gradient of the {_STEPS}-step return {far if decided else near} from that of "
             f"the return smoothed over actions (σ {_SMOOTHING:.0%} of their spread, {_PAIRS} "
-            f"pairs, standard error {percentage(result.noise)}; median of {result.points} states)"
+            f"pairs, standard error {percentage(result.noise)}; median of {result.points} of these "
+            f"states)"
         )
     size = result.gap if decided else 0.0
     found = Finding("rough", "rough", f"{text}.", size, stratum="onset", source=name)

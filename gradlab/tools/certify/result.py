@@ -55,7 +55,7 @@ def percentage(share: float) -> str:
     """A relative error in per cent."""
     if share < 0.995:
         return f"{100 * share:.2g}%"
-    return f"{100 * share:,.0f}%" if share < 1e4 else f"{100 * share:.0e}%"
+    return f"{100 * share:,.0f}%" if share <= 100 else "over 10,000%"
 
 
 Kind = Literal[
