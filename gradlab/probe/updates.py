@@ -17,6 +17,7 @@ from numbers import Real
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -157,6 +158,7 @@ class Updates:
         self._rates: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()
         self._below: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._small = shows_loss(loop.parameters)
+        self._before_updates = 0  # episodes that ended while the replay was filled
         self._told = 0  # updates between two episodes when it was said when windows are full
         self._promised = 0.0  # seconds of the loop at which the first measurement was said to come
         self._lost_at, self._origin = -1, ""  # the first update that was lost
@@ -393,6 +395,7 @@ class Updates:
                 self._searches.pop(0)
                 self._recorders.search()
             for value in self._recorders.take():
+                self._before_updates += np.size(value) * (not self.count)
                 self.notes.take(RETURN, value, self.count, self.step)
 
     def note(self, name: str, value: Any) -> None:
@@ -400,6 +403,8 @@ class Updates:
         self.noted = self.noted or name == RETURN
         if name == LOSS and not is_finite(value):
             self._report(LOST_LOSS, "the critic's loss that was noted is not finite")
+        if name == RETURN and self.budget.begun is None:
+            self._before_updates += np.size(value)
         self.notes.take(name, value, self.count, self.step)
 
     def _look_at_return(self, looks: Looks) -> None:
@@ -550,7 +555,10 @@ class Updates:
                 return "returns: no RecordEpisodeStatistics was found"
         if ended or not own.count or not lacking:
             return ""
-        left = span(lacking * self.budget.elapsed / own.count)
+        paced = own.count - self._before_updates
+        if not paced:
+            return f"returns: first answer after {lacking} more training episodes"
+        left = span(lacking * self.budget.elapsed / paced)
         return f"returns: first answer in about {left}, {lacking} more training episodes"
 
     def _promise(self, measurements: Measurements) -> None:

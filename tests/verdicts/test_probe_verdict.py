@@ -318,6 +318,19 @@ def test_a_loop_with_an_open_check_is_not_told_to_train_on(first):
         assert found.headline.startswith(f"Look at whether {check}{said}")
 
 
+def test_a_saturated_actor_whose_return_rises_is_watched_and_no_fault(first):
+    """The best policy of a pendulum's swing-up switches between its limits."""
+    rows = {"vitals": [window(1)], "returns": everything()["returns"]}
+    raised = [alarm(0, 100, "saturated actor", "action 0 is at its limit: lower the gain")]
+    found = first(**rows, alarms=raised)
+    assert found.light == "choose" and found.headline.startswith("Train on: over")
+    assert found.headline.endswith("Watch the actor, too: saturated actor at step 99.")
+    lower = [{**row, "value": -row["value"]} for row in rows["returns"]]
+    assert first(**rows | {"returns": lower}, alarms=raised).light == "none"
+    more = [*raised, alarm(1, 100, "exploding critic", "the critic explodes")]
+    assert first(**rows, alarms=more).light == "none"
+
+
 @pytest.mark.parametrize("times", [1, 3])
 def test_one_alarm_that_is_raised_again_is_one(first, times):
     raised = [alarm(k, 100, "exploding critic", "the critic explodes") for k in range(times)]

@@ -44,11 +44,12 @@ from gradlab.verdicts.probe.returns import (
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
 from gradlab.wording import cosine, cosines, percent, updates
 
+_SATURATED = "saturated actor"
 # The panel in which a fault shows; one that is not named here is seen in the norms.
 SEEN_IN = {
     "dead path": "layer_norm",
     "gradient no better than noise": "signal_share",
-    "saturated actor": "saturation",
+    _SATURATED: "saturation",
     "actor does not move": "update_ratio",
     "actor moves in part": "update_ratio",
     "learning rate too large": "update_ratio",
@@ -92,6 +93,12 @@ def _screen(run: ProbeRun) -> Screen:
         del kinds[FALLING]
     own = followed(run)
     if own is None:
+        if (
+            kinds.keys() == {_SATURATED}
+            and lately is not None
+            and lately.newest.direction == "rose"
+        ):
+            return _rising_saturated(run, rest)
         if kinds.keys() - set(OF_FIRST_ACTION):
             return _faulty(run, kinds, rest)
         return _looked_into(run, _measured_apart(run, kinds, _sound(run, rest, bool(kinds))))
@@ -99,6 +106,14 @@ def _screen(run: ProbeRun) -> Screen:
     if faults := Counter({kind: n for kind, n in kinds.items() if kind != _DIRECTION}):
         return _faulty(run, faults, rest, own)
     return _looked_into(run, _by_its_gradient(run, own, rest))
+
+
+def _rising_saturated(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
+    """Actions at their limits, as of a task whose best policy switches between them, while the
+    return rises."""
+    shown = _sound(run, rest, True)
+    text = f"{shown.headline} Watch the actor, too: {_symptom(run, _SATURATED)}."
+    return replace(shown, headline=text, sure="1 alarm, and the return rises", light="choose")
 
 
 def _by_its_gradient(run: ProbeRun, own: Followed, rest: tuple[Sentence, ...]) -> Screen:
