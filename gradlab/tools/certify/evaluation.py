@@ -297,25 +297,24 @@ def noise_of(system: System, points: Points) -> float:
 _STAIR, _STEP = 0.1, 1e-5  # of an input's spread: a move over many stairs, and one within a stair
 
 
-def stairs(system: System, points: Points, D: Tensor, size: Tensor) -> Tensor:
+def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
     """bool [out, in]: outputs that an input moves in stairs, as a step does that rounds. In most
     states D is 0, a move by a tenth of the input's spread changes the output, and where it ends a
     small one changes nothing, either."""
     rows = evenly(len(points), _LINES)
-    few, flat = points.at(rows), D[rows] == 0
+    few, y, flat = points.at(rows), found.y[rows], found.D[rows] == 0
     moves = torch.diag(size)
     far = few.z + _STAIR * moves[:, None]
     ends = torch.stack([far, far + _STEP * moves[:, None], far - _STEP * moves[:, None]])
-    y = outputs(system, few)
     moved = outputs(system, few.moved(ends.reshape(-1, len(size))))
     moved = moved.reshape(3, len(size), *y.shape)
     change = (moved[0] - y).permute(1, 2, 0).abs()
     flat &= (moved[1] == moved[2]).permute(1, 2, 0)
     seen = change > _TOLERATED * y.std(0, correction=0)[:, None]
-    found = (seen & flat).double().mean(0) > 0.5
+    told = (seen & flat).double().mean(0) > 0.5
     # Of an output that is rounded itself, inputs that move it by less than a stair, too.
     whole = (flat.double().mean(0) > 0.5).all(1, keepdim=True)
-    return found | (found.any(1, keepdim=True) & whole)
+    return told | (told.any(1, keepdim=True) & whole)
 
 
 def _retried(

@@ -281,7 +281,7 @@ def examined(
     wrong_behaviour = any(each.severity == "wrong" for each in behaviour)
     progress("differences", 0, n)
     found = reference(system, points, size, tolerance, epsilon)
-    flat = stairs(system, points, found.D, size)
+    flat = stairs(system, points, found, size)
     found.error[:, flat] = torch.inf  # the slope between two stairs is none of the step's
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
