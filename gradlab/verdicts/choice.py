@@ -362,6 +362,8 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
     if cell != peak.cell or cell != told.chosen:
         return ()
     led = f"{with_sign(*peak.gain.estimate)} after {updates(peak.updates)}"
+    # Its number on the screen is that of the second rehearsal, which the others had no part in.
+    led += " in the first rehearsal" * told.repeated(cell)
     other = told.peak_of(best.cell) if best.cell in told.cells else None
     beside = ""
     if other is not None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite
+from itertools import takewhile
+from math import inf, isfinite
 
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
@@ -106,6 +107,7 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     passing, close = _passing(facts, advice), facts.close(cell)
     # Horizons that gain more in one step, and no more over several updates, are not as good.
     close = [] if passing.text and facts.best in [(cell[0], h) for h in close] else close
+    close = _lasting(facts, cell, advice.updates, close)
     top = None if facts.rehearsal is None else facts.rehearsal.best
     several = cell != facts.best and top is not None and top.cell == cell and top.updates > 1
     by = "best over several updates" if several else "best"
@@ -128,6 +130,24 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     if more := _beyond(facts, cell, ends=True):
         rest = (Sentence("beyond", True, f"{more[:-1]}; it does not compete."), *rest)
     return Screen(_fitted(parts, sure), advice.light, sure, numbers, _figure(facts), rest)
+
+
+def _lasting(facts: Facts, cell: Cell, updates: int | None, close: list[int]) -> list[int]:
+    """Those of the horizons around a cell of which no rehearsed one lowers the return within so
+    many updates: where one does, up to the last rehearsed one before it that does not."""
+    told, (name, best) = facts.rehearsal, cell
+    if told is None or updates is None:
+        return close
+    same = [each for each in told.cells if each[0] == name and each[1] in close]
+    if facts.data in told.cells and facts.identities[name].actions == "first" and 0 in close:
+        same.append(facts.data)  # its horizon 0
+    falls = {each[1]: (told.lowered_after(each) or inf) <= updates for each in same}
+    for way in (-1, 1):
+        tried = sorted((h for h in falls if (h - best) * way > 0), key=lambda h: abs(h - best))
+        sound = [best, *takewhile(lambda h: not falls[h], tried)]
+        if len(sound) <= len(tried):  # the next one falls
+            close = [h for h in close if (h - sound[-1]) * way <= 0]
+    return close
 
 
 def _fitted(parts: Sequence[HeadlinePart], sure: str) -> str:
