@@ -460,11 +460,14 @@ def test_a_kink_is_rough_and_its_smoothed_gradient_is_beside():
     assert finding.stratum == "onset" and finding.size == pytest.approx(1.0, abs=1e-6)
 
 
-def test_kinks_on_limits_are_counted_and_the_smoothed_gradient_says_how_it_was_made():
-    """A control that the step clips at the task's limit."""
+@pytest.mark.parametrize("kink", [True, False])
+def test_kinks_on_limits_are_counted_and_only_others_are_smoothed(kink):
+    """A control that the step clips at the task's limit, where its derivative is 0 on one side; a
+    spring of one side at 0 has another one, whose smoothed gradient is half as large."""
 
     def step(s, a):
-        return 0.9 * s + 0.1 * a.clamp(-1, 1), -(s[:, 0] ** 2)
+        after = 0.9 * s + 0.1 * a.clamp(-1, 1)
+        return after, -(after[:, 0] ** 2) + kink * 5 * s[:, 0].clamp(min=0)
 
     def starts(n, generator):
         return torch.randn(n, 1, generator=generator, dtype=torch.float64)
@@ -474,8 +477,12 @@ def test_kinks_on_limits_are_counted_and_the_smoothed_gradient_says_how_it_was_m
     )
     certificate = gradlab.certify(task, samples=256)
     (finding,) = (each for each in certificate.findings if each.kind == "rough")
-    assert re.search(r"at \d+ of them where an action is on its limit", finding.sentence)
-    assert re.search(r"σ 10% of their spread, 128 pairs, standard error \d", finding.sentence)
+    said = r"at \d+ of them" if kink else "at all of them"
+    assert re.search(f"{said} where an action is on its limit", finding.sentence)
+    assert ("none of them on a limit" in finding.sentence) == kink
+    assert finding.size == 0 or kink  # a convention of one side is no gap
+    made = r"σ 10% of their spread, 128 pairs, standard error \d"
+    assert bool(re.search(made, finding.sentence)) == kink
     lines = "\n".join(page(certificate).sections[2].lines)
     assert "at a kink or jump within the stencil" in lines and "(its derivative of 0 is" in lines
 

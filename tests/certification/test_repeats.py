@@ -9,7 +9,7 @@ from torch import Tensor
 
 import gradlab
 from gradlab.cli.program import command_of
-from gradlab.systems import from_function
+from gradlab.systems import Certificate, Linearization, Transition, from_function
 from gradlab.tools.certify.repeats import certified_anew
 
 
@@ -43,6 +43,35 @@ def test_an_argument_that_is_written_into_is_found():
         return result
 
     assert "arguments changed" in kinds(certified(step))
+
+
+class Cached:
+    """Derivatives read what the last step of as many rows has left."""
+
+    state_dim, action_dim, noise_dim, differentiable = 2, 2, 0, True
+
+    def step(self, state, action, noise=None):
+        self.cosine = torch.cos(state)
+        after, reward = smooth(state, action)
+        return Transition(after, reward, torch.ones(len(state), dtype=torch.bool))
+
+    def linearize(self, state, action, noise=None):
+        own = len(self.cosine) == len(state)
+        cosine = self.cosine if own else torch.cos(state)
+        B = 0.1 * torch.eye(2, dtype=state.dtype).expand(len(state), 2, 2)
+        zero = torch.zeros_like(action)
+        exact = Certificate.exact(state)
+        return Linearization(torch.diag_embed(cosine), B, -2 * state, zero, exact)
+
+    def sample_noise(self, n, generator, dtype=torch.float64):
+        return torch.zeros(n, 0, dtype=dtype)
+
+
+def test_derivatives_that_read_what_the_last_step_has_left_are_found():
+    found = gradlab.certify(Cached(), samples=1100).findings
+    assert [(each.kind, each.block) for each in found if each.severity == "wrong"] == [
+        ("stale", "A")
+    ]
 
 
 def test_a_derivative_of_other_rows_is_found_in_its_block():

@@ -230,6 +230,7 @@ def _interval(right: NDArray[np.int64], size: NDArray[np.int64]) -> Interval:
 
 _STARTS = 30  # trajectories of a chain: with 16 moved ones each, they just fill two calls
 _SMOOTHING = 0.1  # σ of the smoothed return, in spreads of the actions
+_AT_LIMIT = 1e-3  # of it, within which a stencil may reach it
 _DIFFERS = 0.1  # of the smoothed gradient, from which a gap is named
 
 
@@ -293,27 +294,30 @@ def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Findi
 def at_kinks(
     ahead: Ahead, name: str, derivative: Derivative, onset: Tensor
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """The gradient of the smoothed return beside that of the return, at points [N] of `onset`."""
-    rows = onset.nonzero().flatten()
-    if not len(rows):
+    """The gradient of the smoothed return beside that of the return, at points [N] of `onset`: not
+    where an action is on its limit, whose derivative is that of one side by convention."""
+    actions, limit = ahead.points.z[:, ahead.drawn.system.state_dim :], ahead.drawn.action_limit
+    edge = torch.full(actions.shape[1:], torch.nan) if limit is None else limit
+    clipped = onset & ((actions.abs() - edge).abs() <= _AT_LIMIT * edge).any(1)
+    count, on_limit = int(onset.sum()), int(clipped.sum())
+    if not count:
         return [], {}
+    those = "all" if on_limit == count else on_limit
+    text = (
+        f"The step has a kink or a jump at {count} of {len(onset)} states"
+        f"{f', at {those} of them where an action is on its limit' * bool(on_limit)}: no "
+        f"derivative is wrong there"
+    )
+    rows = (onset & ~clipped).nonzero().flatten()
+    if not len(rows):
+        return [Finding("rough", "rough", f"{text}.", 0.0, stratum="onset", source=name)], {}
     rows = rows[evenly(len(rows), _POINTS)]
     run = ahead.chain(rows, _STEPS, "smoothing")
     spread = _SMOOTHING * ahead.units.z[ahead.drawn.system.state_dim :]
     draw = ahead.drawn.draw("smoothing", _PAIRS, len(rows), len(spread))
     result = smoothed(run, derivative, spread, draw)
     numbers = {"gap": result.gap, "noise": result.noise, "cosine": result.cosine}
-    count, limit = int(onset.sum()), ahead.drawn.action_limit
-    clipped = 0
-    if limit is not None:
-        actions = ahead.points.z[onset, ahead.drawn.system.state_dim :]
-        clipped = int((actions.abs() == limit).any(1).sum())
     decided = result.points > 0 and result.gap > max(_DIFFERS, 2 * result.noise)
-    text = (
-        f"The step has a kink or a jump at {count} of {len(onset)} states"
-        f"{f', at {clipped} of them where an action is on its limit' * bool(clipped)}: no "
-        f"derivative is wrong there"
-    )
     if result.points:
         far = f"differs by {percentage(result.gap)} (cosine {cosine(result.cosine)})"
         near = "is not shown to differ"
@@ -321,7 +325,7 @@ def at_kinks(
             f". The gradient of the {_STEPS}-step return {far if decided else near} from that of "
             f"the return smoothed over actions (σ {_SMOOTHING:.0%} of their spread, {_PAIRS} "
             f"pairs, standard error {percentage(result.noise)}; median of {result.points} of these "
-            f"states)"
+            f"states{', none of them on a limit' * bool(on_limit)})"
         )
     size = result.gap if decided else 0.0
     found = Finding("rough", "rough", f"{text}.", size, stratum="onset", source=name)

@@ -314,7 +314,7 @@ def examined(
             system, points, derivative, size, units, tolerance, epsilon, difference.usual
         )
         judged = comparison.JudgedComparison(
-            name, difference, label, taken.step, about.names, units, near
+            name, difference, label, points.z, taken.step, about.names, units, near
         )
         rows += comparison.numbers(judged)
         if wrong_behaviour:  # J and D are of different functions then
@@ -425,7 +425,9 @@ def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
             kept[same[0]] = replace(kept[same[0]], source="both")
         else:
             kept.append(finding)
-    return tuple(sorted(kept, key=lambda finding: (_ORDER[finding.severity], -finding.size)))
+    return tuple(
+        sorted(kept, key=lambda each: (_ORDER[each.severity], each.kind != "rare", -each.size))
+    )
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -116,7 +116,9 @@ def derivative_findings(
             up to the tolerated error.
     """
     few = points.at(evenly(len(points), SMALL))
-    calls = _calls(lambda given: derivative(system, given), few)
+    calls = _calls(
+        lambda given: derivative(system, given), few, lambda given: at_once(system, given)
+    )
     large = J[evenly(len(points), SMALL)]
     found = []
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
@@ -133,10 +135,11 @@ def derivative_findings(
     return found
 
 
-def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
-    """Values of the same points: at first, after another call, with another seed, among other
-    rows (the last half: the batch has another first row) and among fewer (the first ones: it has
-    another last one); values of that other call, and of as few of its rows as no call has had."""
+def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) -> tuple[Tensor, ...]:
+    """Values of the same points: at first, after another call (and a `step` of as many rows, which
+    may keep what derivatives read), with another seed, among other rows (the last half: the batch
+    has another first row) and among fewer (the first ones: it has another last one); values of that
+    other call, and of as few of its rows as no call has had."""
     other = few.at(torch.arange(len(few)).flip(0).roll(3))
     shifted = Points(other.z + 0.1 * other.z.std(0, correction=0), other.noise)
     half = len(few) // 2
@@ -145,6 +148,8 @@ def _calls(evaluate: _Evaluated, few: Points) -> tuple[Tensor, ...]:
     with _seeded(0):
         first = evaluate(few)
     another = evaluate(shifted)
+    if step is not None:
+        step(shifted)
     with _seeded(0):
         after_another = evaluate(few)
     with _seeded(1):

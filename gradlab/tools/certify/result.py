@@ -60,7 +60,7 @@ def percentage(share: float) -> str:
 
 Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
-    "arguments changed", "rough", "stairs", "not judged", "zero", "sign", "forward mode",
+    "arguments changed", "rough", "rare", "stairs", "not judged", "zero", "sign", "forward mode",
     "second derivatives",
 ]  # fmt: skip
 _Severity = Literal["wrong", "rough", "note"]
@@ -177,6 +177,9 @@ class Certification:
         if vague:
             unknown = ", ".join(dict.fromkeys(SYMBOLS[str(each)] for each in vague))
             return f"{care} {unknown} could not be judged in most states."
+        if rare := [finding for finding in self.findings if finding.kind == "rare"]:
+            them = ", ".join(dict.fromkeys(SYMBOLS[str(each.block)] for each in rare))
+            return f"{care} {them} may be wrong in a few of its states."
         if self._ran_off:
             return (
                 f"{care} {self.facts['ran off']} of {self.facts['rollouts']} rollouts ran off, and "
@@ -200,7 +203,7 @@ class Certification:
     @property
     def shown(self) -> bool:
         """Passed, and its differences are precise enough to tell."""
-        vague = any(finding.kind == "not judged" for finding in self.findings)
+        vague = any(finding.kind in ("not judged", "rare") for finding in self.findings)
         precise = not (vague or self._stairs) and not self.largest > self.fail_above
         return self.passed and precise and not self._ran_off
 
