@@ -239,6 +239,16 @@ def test_check_finds_tasks_by_name_and_says_which_functions_it_did_not_call(tmp_
     assert f"gradlab check {file}:build or " in lines[0].words
 
 
+def test_a_class_with_derivatives_of_its_own_is_a_simulator_without_an_adapter(tmp_path):
+    """Followed word by word, the adapter finds no state in it."""
+    file = tmp_path / "arm.py"
+    methods = "".join(f"    def {name}(self): ...\n" for name in ("step", "linearize"))
+    file.write_text(f"class Arm:\n{methods}def build(): ...\n")
+    said = states(file)["make_task"]
+    assert "gradlab.Task(name, Arm(…), None, starts" in said and "FILE.py:FUNCTION" in said
+    assert "from_environment" not in said
+
+
 def test_a_gymnasium_environment_is_for_the_probe(tmp_path):
     file = tmp_path / "pendulum_for_the_probe.py"
     file.write_text("import gymnasium\ndef make_env():\n    return gymnasium.make('Pendulum-v1')\n")

@@ -80,7 +80,8 @@ ADVISED = {  # what is planted: the words are in golden/recommendation.txt
         {**_MODEL, "mixed_all": [0.1] + [0.5] * 5, "true_dynamics_all": [0.1] + [0.9] * 5}, {},
     ),
     "a critic that spoils the simulator's gradient, too": (
-        {**_MODEL, "mixed_all": [0.62] * 6, "true_dynamics_all": [0.65] * 6}, {},
+        {**_MODEL, "mixed_all": [0.62] * 6, "true_dynamics_all": [0.65] * 6,
+         "true_dynamics": [0.1] + [0.65] * 5}, {},
     ),
     "errors that cancel": (CANCELLING, {}),
     "errors that cancel, no mixed gradient": (

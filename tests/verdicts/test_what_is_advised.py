@@ -88,11 +88,23 @@ def test_what_gains_more_with_the_simulators_states_is_compared_with_the_recomme
 
 
 def test_a_gain_with_an_exact_model_is_said_only_where_it_is_larger():
-    own = {"data": [0.1], "model_all": [0.1, 0.6, 0.5, 0.5, 0.5, 0.5]}
+    own = {"data": [0.1], "model": [0.1, 0.6, 0.5, 0.5, 0.5, 0.5]}
     for exact, said in ((0.64, True), (0.58, False)):
-        gains = {**own, "mixed_all": [0.1] + [exact] * 5, "true_dynamics_all": [0.1] + [exact] * 5}
+        gains = {**own, "mixed": [0.1] + [exact] * 5, "true_dynamics": [0.1] + [exact] * 5}
         text = recommendation(read(gains, se=0.02)).headline
-        assert "The critic costs most" in text and ("fixing only the model" in text) == said
+        assert "Fix the critic, too" in text and ("fixing only the model" in text) == said
+
+
+def test_what_the_end_of_a_rollout_costs_is_not_the_critics():
+    """With θ in all actions an exact model and critic gain less than all: the critic costs what a
+    gradient with θ in the first action loses along the simulator."""
+    own = {"data": [0.1], "model_all": [0.1] + [0.6] * 5, "model": [0.1] * 6, "mixed": [0.1] * 6}
+    own |= {"mixed_all": [0.1] + [0.6] * 5, "true_dynamics_all": [0.1] + [0.6] * 5}
+    for first, blamed in ((0.99, False), (0.7, True)):
+        screen = recommendation(read({**own, "true_dynamics": [0.1] + [first] * 5}))
+        assert screen.headline.startswith("Backpropagate 1–5 steps (best: ")
+        assert ("Fix the critic, too" in screen.headline) == blamed
+        assert not any("fixing the critic" in each.label for each in screen.numbers)
 
 
 @pytest.mark.parametrize(

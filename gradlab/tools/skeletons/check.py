@@ -84,8 +84,8 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
         module = executed(file)
         classes = (x for x in vars(module).values() if inspect.isclass(x))
         own = (x for x in classes if x.__module__ == module.__name__ and hasattr(x, "step"))
-        if made := next((x.__name__ for x in own), ""):
-            lines += [*_of_environment(f"{made}(…)", None)]
+        if made := next(own, None):
+            lines += [*_of_environment(f"{made.__name__}(…)", made)]
     if not lines:
         module = executed(file)
         functions = [x for x in own_names(module) if inspect.isroutine(getattr(module, x))]
@@ -270,7 +270,7 @@ def _of_model(name: str, model: System, task: Task | None) -> _Line:
 
 
 def _of_environment(name: str, env: Any) -> Iterator[_Line]:
-    """Which of its tensors may be its state; None: it is not made."""
+    """Which of its tensors may be its state; nothing of a class, which is not made."""
     if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
         text = (
             "steps in numpy, without gradients: gradlab.Probe(policy, optimizer, env=…) watches a "
@@ -278,17 +278,23 @@ def _of_environment(name: str, env: Any) -> Iterator[_Line]:
         )
         yield _Line("missing", name, text)
         return
+    system = hasattr(env, "linearize")  # a class with the methods of a System needs no adapter
     text = (
-        f"def make_task(): return gradlab.Task(name, simulator, None, starts, discount, horizon), "
-        f"simulator = gradlab.systems.from_environment({name}, action_dim=…), which finds its "
-        f"state, or takes read and write; "
-        f"`gradlab init env` writes one"
+        f"def make_task(): return gradlab.Task(name, {name if system else 'simulator'}, None, "
+        f"starts, discount, horizon), or name the function that returns one, FILE.py:FUNCTION"
     )
+    if not system:
+        text += (
+            f"; simulator = gradlab.systems.from_environment({name}, action_dim=…), which finds "
+            f"its state, or takes read and write; `gradlab init env` writes one"
+        )
     yield _Line("missing", "make_task", text)
-    held = {} if env is None else vars(env)
+    if inspect.isclass(env):
+        return
+    held = vars(env)
     tensors = {k: x for k, x in held.items() if isinstance(x, Tensor) and x.is_floating_point()}
     wide = {k: x for k, x in tensors.items() if x.ndim == 2}
-    if env is not None and not wide:
+    if not wide:
         yield _Line("note", name, "has no tensor [n, ds]: where is its state?")
     for each, x in wide.items():
         text = f"env.{each} {list(x.shape)} may be its state: read = lambda env: env.{each}"

@@ -49,9 +49,8 @@ def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
     cause = max(causes, key=lambda each: causes[each])
     cells, replaced = _replacements(facts, cell)
     before = replaced[: replaced.index(cause)]
-    last = cause == replaced[-1]
     best = facts.gains[cell]
-    reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
+    reached = 1.0 if cause == _CRITIC else facts.gains[cells[len(before) + 1]].clipped
     if causes[cause] < _WORTH or not reached > best.high:
         return HeadlinePart("", "", _RANK)
     if cause == _CRITIC:
@@ -62,7 +61,7 @@ def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
             alone = f"Fixing only the model lowers the gain to {share(left.clipped)}."
             short = "Fix the critic, not the model alone."
             return HeadlinePart(f"Fix the critic. {alone}", short, _RANK)
-        short = "The critic costs most."
+        short = "Fix the critic, too."
         model = f"{short[:-1]}: fixing only the model gives {share(left.clipped)}."
         return HeadlinePart(model if left.clipped > best.clipped else short, short, _RANK)
     what = _jointly(before, cause)
@@ -86,7 +85,11 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     gain, at = "gain with the simulator in its place", "at the same horizon"
     how = f"{gain}, less the gain without, {at}"
     now, then = facts.gains[cell].clipped, facts.gains[cells[len(before)]].clipped
-    if before and then < now:  # points after a loss are no points more than now
+    # An exact critic gains the rest where only the first action has θ.
+    rest = cause != _CRITIC or facts.identities[cell[0]].actions == "first"
+    if not (before or rest):
+        return None
+    if before and (then < now or not rest):  # points after a loss are no points more than now
         if cause == _CRITIC:
             label = "with the simulator as the model and this critic"
             return Fact(label, share(then), f"{gain}, {at}")
@@ -100,13 +103,18 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
 def losses(facts: Facts, cell: Cell) -> dict[str, float]:
     """What states, derivatives and critic cost a gradient, as shares of the possible gain.
 
-    Each is the loss with those before it replaced; only losses above 1% are here.
+    Each is the loss with those before it replaced; only losses above 1% are here. That of the
+    critic is of θ in the first action alone: in all actions the end of a rollout costs, too.
     """
     cells, causes = _replacements(facts, cell)
     if not cells or any(each not in facts.gains for each in cells):
         return {}
-    reached = [*(min(facts.gains[each].clipped, 1.0) for each in cells), 1.0]
-    lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=True)}
+    reached = [min(facts.gains[each].clipped, 1.0) for each in cells]
+    lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=False)}
+    name, h = cells[-1]
+    first = same_as(facts.identities, replace(facts.identities[name], actions="first"))
+    if len(first) == 1 and (first[0], h) in facts.gains:
+        lost[_CRITIC] = 1.0 - min(facts.gains[first[0], h].clipped, 1.0)
     return {cause: loss for cause, loss in lost.items() if loss > 0.01}
 
 
