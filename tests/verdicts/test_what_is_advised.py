@@ -85,6 +85,8 @@ def test_what_gains_more_with_the_simulators_states_is_compared_with_the_recomme
         assert "simulator states" not in explained.headline  # no room
     del gains["data"], gains["model"]
     assert "With simulator states (mixed, BPTT), 3 steps gain 93%." in screen(gains).headline
+    gains["mixed_all"] = [0.1, 0.93, 0.5, 0.5, 0.5, 0.5]
+    assert "With simulator states (mixed, BPTT), 1 step gains 93%." in screen(gains).headline
 
 
 def test_a_gain_with_an_exact_model_is_said_only_where_it_is_larger():

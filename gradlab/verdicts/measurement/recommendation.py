@@ -292,7 +292,7 @@ def _beyond(facts: Facts, cell: Cell, ends: bool = False) -> str:
     name, h = facts.beyond[cell]
     who, gain = label(name, facts.identities), facts.gains[name, h]
     gained = gain_text(gain) if ends else share(gain.clipped)
-    return f"With simulator states ({who}), {steps(h)} gain {gained}."
+    return f"With simulator states ({who}), {steps(h)} gain{'s' * (h == 1)} {gained}."
 
 
 def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
