@@ -599,6 +599,21 @@ def test_flags_of_the_state_before_a_step_are_no_fault_of_the_loop(ends, first):
     assert told(given | {"ended": handed}, "rollout")[0]["state"] == "sound"
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_ends_of_one_step_later_are_told_where_last_observations_are_valued_at_the_ends(own):
+    """`own`: ended is that of the steps, as the values show; else CleanRL's dones, GAE right."""
+    r = rollout(truncated=True)
+    later = torch.cat([r["ended"][1:], torch.zeros(1, 3)])
+    dones = torch.cat([torch.zeros(1, 3), r["ended"][:-1]])
+    given = {"advantage": summed(r, ended=later)} if own else {"ended": dones}
+    r |= {"advantage": summed(r)} | given
+    found, alarms = told(r, "rollout")
+    assert found["state"] == ("fault" if own else "off")
+    assert ["one step later" in each for each in alarms] == [True] * len(alarms) and own == bool(
+        alarms
+    )
+
+
 @pytest.mark.parametrize("handed", [True, False])
 def test_time_limits_that_are_ends_are_told(handed):
     r = rollout(truncated=True)

@@ -458,6 +458,37 @@ def test_a_terminal_state_at_the_time_limit_has_no_value(sound):
     assert told == [True] * len(told) and bool(told) != sound
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_ends_of_one_step_later_are_told_from_dones_of_observations_by_recorded_steps(own):
+    policy = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(policy.parameters())
+    probe = gradlab.Probe(policy, optimizer, log=[].append, overhead_budget=1.0, clock=lambda: 0.0)
+    rows, _ = collected(probe.record(Walk()), steps=64)
+    reward, ended = (
+        torch.tensor([float(each) for each in column])
+        for column in zip(
+            *[(x["reward"], x["terminated"] or x["truncated"]) for x in rows], strict=True
+        )
+    )
+    value = torch.as_tensor(np.array([x["observation"] for x in rows])).sum(1)
+    after = torch.cat([value[1:], value[:1]])
+    used = torch.cat([ended[1:], torch.zeros(1)]) if own else ended
+    advantage, carried = torch.zeros(64), torch.zeros(())
+    for t in reversed(range(64)):
+        carried = reward[t] + (1 - used[t]) * (0.9 * after[t] + 0.72 * carried) - value[t]
+        advantage[t] = carried
+    dones = torch.cat([torch.zeros(1), ended[:-1]])
+    for _ in range(8):
+        probe.rollout(
+            reward=reward, value=value, ended=ended if own else dones, last_value=after[-1],
+            advantage=advantage, discount=0.9, trace=0.8,
+        )  # fmt: skip
+        small_loops.looped(policy, optimizer, probe, 1)
+    probe.close()
+    told = ["the ends of one step later" in alarm.message for alarm in probe.alarms]
+    assert told == [True] * len(told) and bool(told) == own
+
+
 @pytest.mark.parametrize("rollout", [False, True])
 def test_minibatches_of_a_rollout_are_not_said_to_be_drawn_anew(rollout):
     """They come back to its rows in every epoch."""

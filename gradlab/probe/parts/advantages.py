@@ -36,11 +36,14 @@ class Advantages:
         self._named = ""  # the newest mistake, which explains later rollouts where it can
         self._factors, self._meant = (nan, nan), (nan, nan)  # γ and λ, of the fit and declared
         self._bare = False  # episodes end, and no value of a last observation was handed over
+        self._own = False  # the ends are those of the steps themselves
         self.limits = TimeLimits()
 
-    def take(self, rollout: Rollout, recorded: bool = False) -> None:
-        """One rollout, as the loop has it; `recorded`: time limits were seen by `record`."""
+    def take(self, rollout: Rollout, recorded: bool = False, ends: bool = False) -> None:
+        """One rollout, as the loop has it; `recorded`: time limits were seen by `record`; `ends`:
+        its ends are those that were."""
         self.looks += 1
+        self._own = ends or rollout.valued_at_ends
         self._meant = rollout.discount, rollout.trace
         self._bare = rollout.final_value is None and bool(rollout.ended.any())
         size = float(rollout.advantage.double().norm())
@@ -58,7 +61,7 @@ class Advantages:
                 self._found = "either"
         self._found = self._found.removeprefix(_NORMALISED)
         if self._rest < ROUNDING and self._found in _FORMULAS.keys() - {*_OF_GAE}:
-            self._named = self._found
+            self._named = self._found if self._found != "late" or self._own else self._named
         fits = self._found if self._rest < ROUNDING else "nothing"
         self.limits.take(rollout, fits, self._rest, recorded)
 
@@ -85,10 +88,10 @@ class Advantages:
                 f"λ = {trace:g}: changed before they were handed over, or of another formula?"
                 f"{also * self._bare}", self._rest, ROUNDING, self.looks,
             )  # fmt: skip
-        if self._found == "late":
+        if self._found == "late" and not self._own:
             return off(
-                "they fit ended of the next step, and at the last one either: hand over whether "
-                "step t itself ended an episode, of CleanRL's dones "
+                "they fit ended of the next step (that of the last is not known): hand over "
+                "whether step t itself ended an episode, of CleanRL's dones "
                 "torch.cat([dones[1:], next_done[None]])"
             )
         proof = f"{self._rest:.1g} of the advantages is left (fault: another formula fits)"
@@ -169,6 +172,12 @@ class Rollout:
     truncated: Tensor | None = None
     final_value: Tensor | None = None
 
+    @property
+    def valued_at_ends(self) -> bool:
+        """Are last observations valued at some steps, and at those that ended an episode alone?"""
+        valued = None if self.final_value is None else self.final_value != 0
+        return valued is not None and bool(valued.any() and (self.ended[valued] > 0).all())
+
     def residuals(self) -> dict[str, Tensor]:
         """What each formula leaves of the advantages, step by step from the loop's own next one:
         GAE, and the mistakes that have been made in it, by name."""
@@ -206,7 +215,8 @@ class Rollout:
 
     def _late(self, e: Tensor) -> Tensor:
         """Of flags that belong to the state before a step; those of the last one are not known. No
-        mistake of the loop's, and where a rollout has no other end not to be told from one."""
+        mistake of the loop's if these were handed over, and where a rollout has no other end not to
+        be told from one."""
         goes_on, ends = (
             self._left(torch.cat([e[1:], torch.full_like(e[:1], last)]), final=self.final_value)
             for last in (0.0, 1.0)
@@ -300,6 +310,8 @@ _FORMULAS = {
         "go on beyond time limits, into the next episode: does the sum end where an episode is "
         "truncated, too, with the value of its last observation added?",
     ),
+    "late": "use the ends of one step later: do rewards and dones have the same index? (CleanRL's "
+    "dones are those of the observations: of these, GAE uses dones[t + 1] at step t.)",
     "shifted": "use the ends of one step earlier: do rewards and dones have the same index?",
     "unended": "go on beyond the ends of episodes: are dones used?",
     "either": "go on beyond the end of an episode in the rollout's last step: are dones used, each "

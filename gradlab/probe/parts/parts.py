@@ -265,11 +265,12 @@ class Parts:
         shape = found["reward"].shape
         found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
         found["last_value"] = found["last_value"].reshape(shape[1:])
-        if self._ring is not None and "truncated" in found:
-            found["truncated"] = _limits_alone(self._ring, found["ended"], found["truncated"])
+        flags = None if self._ring is None else _recorded_ends(self._ring, found["ended"])
+        if flags is not None and "truncated" in found:
+            found["truncated"] = _limits_alone(flags, found["truncated"])
         rollout = Rollout(**found, discount=discount, trace=trace)
         recorded = self._ring is not None and self._ring.limits
-        self._ask(self.advantages, self.advantages.take, rollout, recorded)
+        self._ask(self.advantages, self.advantages.take, rollout, recorded, flags is not None)
         self._tell(self.advantages)
         self._tell(self.advantages.limits)
         if self._ring is not None:
@@ -665,13 +666,16 @@ def _stop_listening(parts: Parts, error: Exception) -> None:
     warn("checks the loop's parts no more", error)
 
 
-def _limits_alone(ring: Ring, ended: torch.Tensor, truncated: torch.Tensor) -> torch.Tensor:
-    """Where a time limit ended an episode that did not terminate in the same step, as environments
-    report it: nothing follows a terminal state. As given, where its steps are not those recorded.
-    """
+def _recorded_ends(ring: Ring, ended: torch.Tensor) -> np.ndarray[Any, Any] | None:
+    """Terminated and truncated [n, 2] of the newest recorded steps, if episodes ended at these, as
+    they were handed over."""
     flags = ring.newest(ended.numel())
     given = (ended.reshape(-1) > 0).cpu().numpy()
-    if flags is None or not np.array_equal(flags.any(axis=1), given):
-        return truncated
+    return flags if flags is not None and np.array_equal(flags.any(axis=1), given) else None
+
+
+def _limits_alone(flags: np.ndarray[Any, Any], truncated: torch.Tensor) -> torch.Tensor:
+    """Where a time limit ended an episode that did not terminate in the same step, as environments
+    report it: nothing follows a terminal state."""
     alone = torch.from_numpy(~flags[:, 0]).reshape(truncated.shape)
     return truncated * alone.to(truncated)
