@@ -42,12 +42,17 @@ MakeEnv = Callable[[], Any]
 @final
 class ReturnWindows:
     """The windows of one table, "returns" or "episodes", as its rows come; they go on in a log that
-    is resumed."""
+    is resumed.
+
+    Attributes:
+        before: rows before the first update, which are in no window.
+    """
 
     def __init__(self, name: str, window: int, earlier: Earlier) -> None:
         self.name, self.window = name, window
         columns = getattr(earlier, name)
         self.rows = [np.asarray(columns.get(each, ()), dtype=float).tolist() for each in COLUMNS]
+        self.before = self.rows[0].count(0)
 
     @property
     def count(self) -> int:
@@ -58,7 +63,8 @@ class ReturnWindows:
         """One more; the alarm, where it fills a window and raises one."""
         for held, name in zip(self.rows, COLUMNS, strict=True):
             held.append(row[name])
-        if self.count % self.window:
+        self.before += row["update"] == 0
+        if not row["update"] or (self.count - self.before) % self.window:
             return None
         columns = dict(zip(COLUMNS, map(np.array, self.rows), strict=True))
         return fallen(Returns.of(columns, self.window), self.name)

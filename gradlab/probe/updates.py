@@ -17,7 +17,6 @@ from numbers import Real
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -158,7 +157,6 @@ class Updates:
         self._rates: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()
         self._below: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._small = shows_loss(loop.parameters)
-        self._before_updates = 0  # episodes that ended while the replay was filled
         self._told = 0  # updates between two episodes when it was said when windows are full
         self._promised = 0.0  # seconds of the loop at which the first measurement was said to come
         self._lost_at, self._origin = -1, ""  # the first update that was lost
@@ -395,7 +393,6 @@ class Updates:
                 self._searches.pop(0)
                 self._recorders.search()
             for value in self._recorders.take():
-                self._before_updates += np.size(value) * (not self.count)
                 self.notes.take(RETURN, value, self.count, self.step)
 
     def note(self, name: str, value: Any) -> None:
@@ -403,8 +400,6 @@ class Updates:
         self.noted = self.noted or name == RETURN
         if name == LOSS and not is_finite(value):
             self._report(LOST_LOSS, "the critic's loss that was noted is not finite")
-        if name == RETURN and self.budget.begun is None:
-            self._before_updates += np.size(value)
         self.notes.take(name, value, self.count, self.step)
 
     def _look_at_return(self, looks: Looks) -> None:
@@ -547,7 +542,8 @@ class Updates:
     def _trained_due(self, ended: bool) -> str:
         """The same of the loop's own episodes alone."""
         own = self._returns["episodes"]
-        lacking = max(2 * own.window - own.count, 0)
+        paced = own.count - own.before
+        lacking = max(2 * own.window - paced, 0)
         if not own.count and self._recorders.known and not self.noted:
             if self._recorders.found:
                 return f"returns: first answer after {lacking} training episodes, none has ended"
@@ -555,7 +551,6 @@ class Updates:
                 return "returns: no RecordEpisodeStatistics was found"
         if ended or not own.count or not lacking:
             return ""
-        paced = own.count - self._before_updates
         if not paced:
             return f"returns: first answer after {lacking} more training episodes"
         left = span(lacking * self.budget.elapsed / paced)

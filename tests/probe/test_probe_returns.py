@@ -154,7 +154,8 @@ def test_an_early_first_episode_announces_updates_that_fit_the_first_answer(caps
 
 @pytest.mark.parametrize("before", [0, 5])
 def test_training_episodes_say_when_their_first_windows_are_full(before, capsys):
-    """Episodes `before` the first update, of random actions, take no time of updates."""
+    """Episodes `before` the first step is seen to be made, of random actions, are in no window and
+    take no time of updates."""
     rows, clock = [], Clock()
     policy = gain_of(-1.0)
     probe = gradlab.Probe(policy, log=rows.append, clock=clock)
@@ -167,11 +168,9 @@ def test_training_episodes_say_when_their_first_windows_are_full(before, capsys)
         if step % 50 == 0:
             probe.note(episode_return=1.0)
     said = [row["vitals/due"] for row in rows if "vitals/due" in row]
-    minutes = {0: (12, 10), 5: (8, 6)}[before]
     words = [
-        f"returns: first answer in about {each} minutes, {14 - 2 * k - before} more training "
-        "episodes"
-        for k, each in enumerate(minutes)
+        f"returns: first answer in about {each} minutes, {15 - 2 * k} more training episodes"
+        for k, each in enumerate((25, 14))
     ]
     assert all(each in row for each, row in zip(words, said, strict=False))
     assert capsys.readouterr().err == f"gradlab probe: {words[0]}\n"  # once
@@ -593,6 +592,18 @@ def test_nothing_is_green_without_a_look_at_the_return(share, tmp_path):
     screen = told(tmp_path, successive=bursts)
     assert screen.light == "choose" and "average" not in screen.headline
     assert screen.headline.startswith("Pass env=make_env, or call note(")
+
+
+@pytest.mark.parametrize("before", [0, 8])
+def test_a_return_is_not_above_the_random_actions_that_filled_the_replay(before):
+    """Of a trained policy whose updates change nothing: its first window is not the warm-up's."""
+    random = np.random.default_rng(0).normal(-1300, 50, before)
+    trained = np.random.default_rng(1).normal(-130, 50, 24)
+    update = np.append(np.zeros(before, dtype=int), np.arange(1, 25) * 40)
+    returns = Returns.of(
+        {"update": update, "step": update, "value": np.append(random, trained)}, TRAINED
+    )
+    assert returns.ends == [8, 16, 24] and not returns.risen
 
 
 def test_episodes_of_one_update_belong_to_one_window():

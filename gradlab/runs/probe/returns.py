@@ -68,9 +68,10 @@ class Returns:
 
     @classmethod
     def of(cls, columns: Any, window: int) -> Returns:
-        """Those of a table of the log, by columns; {} has none."""
+        """Those of a table of the log, by columns; {} has none. Episodes that ended before the
+        first update filled a replay, often by random actions: they are no window to begin at."""
         update, step, value = (np.asarray(columns.get(name, ())) for name in COLUMNS)
-        finite = np.isfinite(value.astype(float))
+        finite = np.isfinite(value.astype(float)) & (update > 0)
         return cls(
             update[finite].astype(np.int64), step[finite].astype(np.int64),
             value[finite].astype(float), window,
