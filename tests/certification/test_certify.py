@@ -113,6 +113,7 @@ def test_the_fault_of_one_way_is_told_from_the_other():
     certificate = gradlab.certify(Transposed(pendulum_parameters()), samples=128)
     assert {finding.source for finding in wrong(certificate)} == {"linearize"}
     assert blocks(certificate) == {"A"}
+    assert certificate.headline.startswith("Fix ∂s′/∂s by `linearize` of Transposed first: it is")
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,11 @@ class Certification:
             blocks = list(dict.fromkeys(SYMBOLS[str(each.block)] for each in wrong))
             they = "it is not that" if len(blocks) == 1 else "they are not those"
             named = listed(blocks, len(BLOCKS))
-            return f"Fix {named} of {self.system} first: {they} of {self._whose}."
+            ways = {each.source for each in wrong}
+            alone = len({row["source"] for row in self.rows}) > 1 and len(ways) == 1
+            by = {"step": " by autograd", "linearize": " by `linearize`"} if alone else {}
+            which = by.get(next(iter(ways)), "")
+            return f"Fix {named}{which} of {self.system} first: {they} of {self._whose}."
         vague = [each.block for each in self.findings if each.kind == "not judged"]
         n, lost = self.facts["states"], self.facts["not finite"]
         examined = "inputs" if self.of_function else "states"
