@@ -301,6 +301,40 @@ def test_where_many_rollouts_run_off_nothing_is_called_sound(after, off, reach):
     assert reach < certificate.facts["drawn states"][1] < (100 if off else 400)
 
 
+@pytest.mark.parametrize("wrong_at", [None, "A"])
+def test_rollouts_of_a_task_that_run_off_hide_no_fault_of_usual_states(wrong_at):
+    """An explicit integrator beyond its stability: from |s| = 2 on it blows up."""
+
+    def step(s, a):
+        x = s.detach() + (s - s.detach()) * (1.0 if wrong_at is None else 1.1)
+        after = 0.9 * x + 0.1 * a + torch.where(x.abs() > 2, x**9, 0.0)
+        return after, -(s[:, 0] ** 2)
+
+    def starts(n, generator):
+        return torch.randn(n, 1, generator=generator, dtype=torch.float64) * 1.5
+
+    task = gradlab.Task("mine", from_function(step, 1, 1), None, starts, 0.9, 10)
+    certificate = gradlab.certify(task, samples=512)
+    assert blocks(certificate) == ({wrong_at} - {None}) and certificate.passed == (not wrong_at)
+    (note,) = (each for each in certificate.findings if each.kind == "ran off")
+    assert "states of rollouts are left out, the first at step" in note.sentence
+
+
+def test_a_coordinate_that_never_comes_near_0_is_not_examined_there():
+    """A rate at a temperature in kelvin has no derivative at absolute zero."""
+
+    def step(s, a):
+        warmer = s + 0.1 * (300 - s) + a
+        return warmer, -torch.exp(-2000 / s)[:, 0]
+
+    def starts(n, generator):
+        return 300 + 5 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+
+    task = gradlab.Task("oven", from_function(step, 1, 1), None, starts, 0.9, 10)
+    certificate = gradlab.certify(task, samples=256)
+    assert certificate.shown and certificate.facts["ranges"][0]["lowest"] > 200
+
+
 def test_a_task_says_nothing_of_drawn_states():
     certificate = gradlab.certify(gradlab.tasks.double_integrator(), samples=64)
     assert "drawn" not in certificate.headline and "ran off" not in certificate.facts

@@ -162,7 +162,7 @@ def certify(
     discount = _DISCOUNT if about.task is None else about.task.discount
     drawn = law(about.system, about.task, about.policy, about.states, seed)
     try:
-        taken, loss, off = _samples(about, drawn, samples)
+        taken, loss, off, left = _samples(about, drawn, samples)
         result = examined(
             about,
             taken,
@@ -192,7 +192,8 @@ def certify(
         lowest = min(each["lowest"] for each in ranges)
         highest = max(each["highest"] for each in ranges)
         made |= {"rollouts": len(drawn.starts), "ran off": off, "drawn states": [lowest, highest]}
-    return replace(result, facts={**result.facts, **made})
+    found = (*result.findings, *left)
+    return replace(result, findings=found, facts={**result.facts, **made})
 
 
 def _starts(about: CertifiedSubject) -> str:
@@ -211,11 +212,12 @@ def _starts(about: CertifiedSubject) -> str:
 
 def _samples(
     about: CertifiedSubject, drawn: Law, n: int
-) -> tuple[Samples, NonFiniteStep | None, int | None]:
-    """The given points alone, or pooled with drawn ones; and what `visited` says of rollouts."""
+) -> tuple[Samples, NonFiniteStep | None, int | None, list[Finding]]:
+    """The given points alone, or pooled with drawn ones; what `visited` says of rollouts, and what
+    of these was left out."""
     if about.states is not None and about.actions is not None:
         z = torch.cat([about.states, about.actions], 1)
-        return labelled(about.system, z, "given", drawn.seed, about.noise), None, None
+        return labelled(about.system, z, "given", drawn.seed, about.noise), None, None, []
     given: list[Samples] = []
     if about.states is not None:
         a = drawn.action_size * drawn.draw("given", len(about.states), about.system.action_dim)
@@ -223,6 +225,15 @@ def _samples(
         given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
     seen, loss, off = visited(drawn, n)
     stepped(about.system, seen.points.at(slice(0, FEW)))  # refuses NaN before more are made
+    far, left = _outlying(about.system, seen), list[Finding]()
+    if bool(far.any()):
+        text = (
+            f"{int(far.sum())} of {len(seen)} states of rollouts are left out, the first at step "
+            f"{int(seen.step[far].min())}: their outputs lie over {_OUTLYING:,.0f} interquartile "
+            f"ranges from the others', as where a rollout runs off."
+        )
+        left.append(Finding("ran off", "note", text))
+        seen = seen.at((~far).nonzero().flatten())
     ways = {"random": shifted, "limits": limits, "kinks": _pushed}
     more = [way(drawn, seen, max(int(_SHARES[name] * n), 1)) for name, way in ways.items()]
     kept = []
@@ -232,15 +243,18 @@ def _samples(
                 outputs(about.system, part.points)
                 kept.append(part)
     taken = pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept])
-    return taken if off is None else _without_outliers(about.system, taken), loss, off
+    inside = (~_outlying(about.system, taken)).nonzero().flatten()
+    return taken.at(inside), loss, off, left
 
 
-def _without_outliers(system: System, taken: Samples) -> Samples:
-    """Without points of outputs far beyond the others', whose rounding would hide wrong entries."""
+def _outlying(system: System, taken: Samples) -> Tensor:
+    """bool [N], points of outputs far beyond the others', whose rounding would hide wrong entries
+    where states are usual."""
     y = outputs(system, taken.points)
     low, middle, high = y.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
     far = ((y - middle).abs() > _OUTLYING * (high - low)) & (high > low) & torch.isfinite(y)
-    return taken.at((~far.any(1)).nonzero().flatten())
+    found: Tensor = far.any(1)
+    return found
 
 
 _BLOCK = "B"  # ∂s′/∂a, which is ∂y/∂x

@@ -268,12 +268,16 @@ def size_of(z: Tensor) -> Tensor:
 
 def noise_of(system: System, points: Points) -> float:
     """σ of the noise in an output over the output's size, the largest of all; 0 where there is
-    none beside the rounding of double precision."""
+    none beside the rounding of double precision. Steps are whole units of what inputs are rounded
+    to: far from 0 the inputs' rounding would be taken for noise of the outputs."""
     few = points.at(evenly(len(points), _LINES))
     lines, places = len(few), torch.arange(max(_ORDERS) + 1, dtype=few.z.dtype)
     signs = torch.where(torch.arange(few.z.shape[1]) % 2 == 0, 1.0, -1.0).to(few.z)
-    moves = places[:, None] * (signs * size_of(points.z))  # [7, in]
-    rows = [few.z + spacing * move for spacing in _SPACINGS for move in moves]
+    width = size_of(points.z)
+    top = few.z.abs().amax(0) + len(places) * _SPACINGS[-1] * width
+    unit = _DOUBLE * torch.exp2(top.log2().ceil())
+    steps = [(spacing * width / unit).round().clamp_min(1) * unit for spacing in _SPACINGS]
+    rows = [few.z + place * (signs * step) for step in steps for place in places]  # [7, in] each
     f = outputs(system, few.moved(torch.cat(rows)))
     f = f.reshape(len(_SPACINGS), len(places), lines, -1)
     rms = f.square().nanmean((0, 1, 2)).sqrt()

@@ -61,7 +61,7 @@ def percentage(share: float) -> str:
 Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
     "arguments changed", "rough", "rare", "stairs", "not judged", "zero", "sign", "forward mode",
-    "second derivatives",
+    "second derivatives", "ran off",
 ]  # fmt: skip
 _Severity = Literal["wrong", "rough", "note"]
 _COLUMNS = (

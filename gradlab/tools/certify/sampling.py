@@ -299,8 +299,11 @@ def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
 
 
 def limits(drawn: Law, seen: Samples, n: int) -> Samples:
-    """Visited points with one action on its limit or beyond, or one coordinate at 0."""
+    """Visited points with one action on its limit or beyond, or one coordinate at 0, if that is
+    within a spread of where it goes: a temperature in kelvin is not."""
     z, ds = seen.points.z, drawn.system.state_dim
+    low, high, spread = z.amin(0), z.amax(0), z.std(0).nan_to_num()
+    near = (low - spread <= 0) & (high + spread >= 0)
     rows = (torch.arange(n) * 7) % len(z)
     out = z[rows].clone()
     bound = drawn.action_limit
@@ -308,7 +311,7 @@ def limits(drawn: Law, seen: Samples, n: int) -> Samples:
     for k in range(n):
         column, turn = k % out.shape[1], k // out.shape[1]
         if column < ds:
-            out[k, column] = 0.0 if turn % 4 == 0 else out[k, column]
+            out[k, column] = 0.0 if turn % 4 == 0 and near[column] else out[k, column]
             column = ds + k % (out.shape[1] - ds)
         edge = reach[column - ds] * (1, _BEYOND, -1, -_BEYOND)[turn % 4]
         out[k, column] = edge
