@@ -86,7 +86,7 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     how = f"{gain}, less the gain without, {at}"
     now, then = facts.gains[cell].clipped, facts.gains[cells[len(before)]].clipped
     # An exact critic gains the rest where only the first action has θ.
-    rest = cause != _CRITIC or facts.identities[cell[0]].actions == "first"
+    rest = cause != _CRITIC or cell[0] in _first_action(facts, cell[0])
     if not (before or rest):
         return None
     if before and (then < now or not rest):  # points after a loss are no points more than now
@@ -112,10 +112,15 @@ def losses(facts: Facts, cell: Cell) -> dict[str, float]:
     reached = [min(facts.gains[each].clipped, 1.0) for each in cells]
     lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=False)}
     name, h = cells[-1]
-    first = same_as(facts.identities, replace(facts.identities[name], actions="first"))
+    first = _first_action(facts, name)
     if len(first) == 1 and (first[0], h) in facts.gains:
         lost[_CRITIC] = 1.0 - min(facts.gains[first[0], h].clipped, 1.0)
     return {cause: loss for cause, loss in lost.items() if loss > 0.01}
+
+
+def _first_action(facts: Facts, name: str) -> tuple[str, ...]:
+    """The estimators that differ from one in carrying θ in the first action alone, if at all."""
+    return same_as(facts.identities, replace(facts.identities[name], actions="first"))
 
 
 def _replacements(facts: Facts, cell: Cell) -> tuple[list[Cell], list[str]]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import takewhile
 from math import inf, isfinite
 
+from gradlab.runs.competing import is_data_again
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.rehearsal import RATE, Peak
@@ -139,8 +140,8 @@ def _lasting(facts: Facts, cell: Cell, updates: int | None, close: list[int]) ->
     if told is None or updates is None:
         return close
     same = [each for each in told.cells if each[0] == name and each[1] in close]
-    if facts.data in told.cells and facts.identities[name].actions == "first" and 0 in close:
-        same.append(facts.data)  # its horizon 0
+    if facts.data in told.cells and 0 in close and is_data_again(facts.identities, (name, 0)):
+        same.append(facts.data)
     falls = {each[1]: (told.lowered_after(each) or inf) <= updates for each in same}
     for way in (-1, 1):
         tried = sorted((h for h in falls if (h - best) * way > 0), key=lambda h: abs(h - best))
