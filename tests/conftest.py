@@ -38,6 +38,16 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def close_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No figure stays open after a test of figures."""
+    yield
+    if request.path.parent.name == "figures":
+        from matplotlib import pyplot
+
+        pyplot.close("all")
+
+
 def chromium_path() -> str | None:
     """An installed Chromium, or None for Playwright's own."""
     named = os.environ.get("GRADLAB_CHROMIUM")
