@@ -258,8 +258,10 @@ def gradients(
     """
     profile = truth.profile(chosen, kernels=True)
     name, H, batch = judged_estimator(profile), truth.setting.horizon, truth.batch
+    norm = float(profile.truth.get("norm", np.nan))
+    lost = norm == 0 and profile.truth.get("standard_error") != 0  # in noise: no exact zero
     row = _cells(profile, names, H) | {
-        "truth_norm": float(profile.truth.get("norm", np.nan)),
+        "truth_norm": np.nan if lost else norm,
         "truth_checked": int(truth.reference.checked),
     }
     fit = None if name is None else growth_of(profile, name)

@@ -162,6 +162,10 @@ def test_a_loop_that_follows_the_critic_alone_is_judged_by_its_gradient():
     assert "improve the critic" in alarm.message and "horizon" not in alarm.message
     cosine[0, 0] = -0.05  # half of its interval's width below 0
     assert not examine("measured", AlarmEvidence([measured(cosine=cosine)], 1, names, True))
+    # A truth near 0 has cosines beyond 1, above the end of their intervals.
+    for value in (2.08, -7.1):
+        lost = measured(cosine=np.full((4, 11), value), cosine_high=np.ones((4, 11)))
+        assert not examine("measured", AlarmEvidence([lost], 1, names, True))
 
 
 def test_no_alarm_speaks_of_horizons_to_a_loop_that_follows_the_critic_alone():

@@ -87,6 +87,27 @@ def test_a_measurement_has_the_numbers_of_measure():
     assert row["weight_zero"] == pytest.approx(float(chosen.pair.mse.share[0]), abs=1e-9)
 
 
+class Offset(nn.Module):
+    """K s + b, of which b alone is trained, or nothing that is trained moves the action."""
+
+    def __init__(self, moves: float = 1.0) -> None:
+        super().__init__()
+        self.moves = moves
+        self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, s: Tensor) -> Tensor:
+        return s @ GAIN.T.to(s) + self.moves * self.b
+
+
+def test_a_true_gradient_that_is_lost_in_noise_is_no_gradient_of_0():
+    """By symmetry of the starts ∇_b J is 0, and none of its samples is."""
+    centred = linear_task(A=A, B=B, prior=(A, B))
+    question = Question(replace(centred, horizon=2), Critic(), seed=3)
+    norms = [measured(question, Offset(), 128, k, Past())[0]["truth_norm"] for k in range(6)]
+    assert 0 < np.isnan(norms).sum() < 6 and 0 not in norms
+    assert measured(question, Offset(0.0), 128, 0, Past())[0]["truth_norm"] == 0
+
+
 def test_growth_and_errors_of_jacobians_are_those_of_the_matrices():
     row, past = measured(Question(task(0.5 * B), None, seed=0), policy(), 256, 1, Past())
     radius = float(torch.linalg.eigvals(A + B @ GAIN).abs().max())

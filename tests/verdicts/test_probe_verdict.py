@@ -269,6 +269,10 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
     assert not off.decided and "not recorded" in off.text
     parts = "1 check of the loop's parts passed, 1 without an answer"
     assert found.sure == f"{parts} (1 for want of probe.record(env) and probe.batch(…))"
+    # Of what such a loop does not have nothing passed.
+    unlike = {"number": 2, "check": "other network's gradients are cleared", "proof": "none seen"}
+    found = first(vitals=[window(1)], checks=[*checks, checks[1] | unlike])
+    assert found.sure.startswith(parts)
 
 
 def test_checks_that_lack_the_same_have_one_line(first):

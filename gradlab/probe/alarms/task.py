@@ -110,13 +110,15 @@ def _tops(
     evidence: AlarmEvidence, tests: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosines, and how large they may be: the upper ends of the stored intervals, as far out as
-    this test's level takes; 1 where there are too few starts for intervals to cover."""
+    this test's level takes; 1 where there are too few starts for intervals to cover, and where the
+    interval ends there: a cosine lost in noise may be estimated beyond 1, above its upper end."""
     values, high = (
         np.asarray(evidence.new[name], dtype=np.float64) for name in ("cosine", "cosine_high")
     )
     if evidence.at("starts") < FEWEST:
         return values, np.ones_like(values)
-    return values, values + (high - values) * _reach(evidence, tests) / Z
+    top = values + (high - values) * _reach(evidence, tests) / Z
+    return values, np.where(high < 1, np.maximum(top, high), 1.0)
 
 
 def _back(evidence: AlarmEvidence, bad: NDArray[np.int64], right: NDArray[np.int64]) -> str:

@@ -337,7 +337,7 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...], alarmed: bool) -> Screen:
     sure = "the loop's parts were not checked"
     if run.checks:
         left, unsure = unchecked(run), len(_open(run))
-        passed = len(run.checks["number"]) - left - unsure
+        passed = list(map(str, run.checks["state"])).count("sound")
         sure = f"{passed} check{'s' * (passed != 1)} of the loop's parts passed"
         sure += f", {unsure} open" if unsure else ""
         sure += f", {left} without an answer" if left else ""
