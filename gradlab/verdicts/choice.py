@@ -306,17 +306,17 @@ def _needed(choice: Choice) -> list[Sentence]:
     if choice.needed is None:
         return []
     cell, needed = choice.needed
-    goal = f"A cosine of one batch ≥ .9 with the best for large ones, {cell_words(choice, cell)},"
+    goal = f"A cosine of one batch ≥ .9 with the best for large ones, {cell_words(choice, cell)}"
     if needed.batch is not None:
         least_and_most = batches(needed.batch.low), batches(needed.batch.high)
         size = "–".join(dict.fromkeys(least_and_most))
-        text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples:,})."
+        text = f"{goal}, needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples:,})."
         return [Sentence("samples", True, text)]
     value, ends = cosines(needed.value, needed.cosine.low, needed.cosine.high)
     cap = f"bias alone caps it at {value} (CI {ends}, N = {choice.samples:,})"
     if needed.cosine.high < 0.9:
-        return [Sentence("samples", True, f"{goal[:-1]}: no N′ reaches it, {cap}.")]
-    return [Sentence("samples", False, f"{goal[:-1]}: undecided whether any N′ does; {cap}.")]
+        return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
+    return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
 
 
 _MANY = 4  # cells in a row that a headline names before it counts

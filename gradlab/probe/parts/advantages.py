@@ -60,8 +60,9 @@ class Advantages:
             if self._found in ("shifted", "unended") and alike:
                 self._found = "either"
         self._found = self._found.removeprefix(_NORMALISED)
-        if self._rest < ROUNDING and self._found in _FORMULAS.keys() - {*_OF_GAE}:
-            self._named = self._found if self._found != "late" or self._own else self._named
+        mistakes = _FORMULAS.keys() - ({*_OF_GAE} if self._own else {*_OF_GAE, "late"})
+        if self._rest < ROUNDING and self._found in mistakes:
+            self._named = self._found
         fits = self._found if self._rest < ROUNDING else "nothing"
         self.limits.take(rollout, fits, self._rest, recorded)
 

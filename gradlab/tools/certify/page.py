@@ -105,7 +105,10 @@ def screen(certificate: Certification) -> Screen:
     smooth = certificate.table()["stratum"] != "onset"
     away = ", away from kinks" if smooth.any() else ""
     examined, largest = _examined(certificate), below(certificate.largest)
-    how = "‖J − D‖ / ‖D‖ of a block, J the simulator's, D certified differences of its step"
+    how = (
+        "‖J − D‖ / ‖D‖ of a block, rows and columns in spreads of outputs and inputs, J the "
+        "simulator's, D certified differences of its step"
+    )
     numbers = (
         Fact(f"{examined} examined", str(certificate.facts["states"]), certificate.facts["starts"]),
         Fact(f"95% of the errors of the worst block are below{away}", largest, how),
