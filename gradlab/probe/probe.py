@@ -234,7 +234,7 @@ class Probe:
         """
         if self._looks is not None:
             own, theirs = (reward_wrappers(each) for each in (self._looks.environment, env))
-            if own != theirs:
+            if own is not None and theirs is not None and own != theirs:
                 warnings.warn(
                     f"rewards are changed by {' and '.join(theirs) or 'nothing'} in the recorded "
                     f"environment and by {' and '.join(own) or 'nothing'} in that of env=: returns "

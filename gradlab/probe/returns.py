@@ -70,13 +70,20 @@ class ReturnWindows:
         return fallen(Returns.of(columns, self.window), self.name)
 
 
-def reward_wrappers(env: Any) -> list[str]:
-    """Names of an environment's wrappers that change rewards, from outside inwards."""
-    found = []
+def reward_wrappers(env: Any) -> list[str] | None:
+    """Names of an environment's wrappers that change rewards, from outside inwards, with those of
+    the first of several side by side; None where they are in other processes."""
+    found: list[str] = []
     while env is not None:
         if any("Reward" in each.__name__ for each in type(env).__mro__):
             found.append(type(env).__name__)
-        env = getattr(env, "env", None)
+        within = getattr(env, "env", None)
+        if within is None and hasattr(env, "num_envs"):
+            envs = getattr(env, "envs", ())
+            if not envs:
+                return None
+            within = envs[0]
+        env = within
     return found
 
 

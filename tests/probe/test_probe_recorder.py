@@ -458,6 +458,25 @@ def test_a_terminal_state_at_the_time_limit_has_no_value(sound):
     assert told == [True] * len(told) and bool(told) != sound
 
 
+def pendulum(scaled: bool) -> gymnasium.Env[Any, Any]:
+    env = gymnasium.make("Pendulum-v1")
+    return gymnasium.wrappers.TransformReward(env, lambda r: 0.1 * float(r)) if scaled else env
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("several", [True, False])
+def test_rewards_of_another_unit_than_the_probes_own_are_doubted(scaled, several, recwarn):
+    """Wrappers may be within each of several environments side by side."""
+    policy = nn.Linear(3, 1)
+    optimizer = torch.optim.Adam(policy.parameters())
+    probe = gradlab.Probe(policy, optimizer, env=lambda: pendulum(True), log=[].append)
+    make = [lambda: pendulum(scaled)] * 2
+    probe.record(gymnasium.vector.SyncVectorEnv(make) if several else make[0]())
+    probe.close()
+    doubts = [each for each in recwarn if "rewards are changed by nothing" in str(each.message)]
+    assert bool(doubts) != scaled
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_ends_of_one_step_later_are_told_from_dones_of_observations_by_recorded_steps(own):
     policy = nn.Linear(2, 1)
