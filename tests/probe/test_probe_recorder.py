@@ -21,7 +21,7 @@ from gradlab.probe.alarms.evidence import UNRESET
 from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.recorder import EndsReset, Episodes, Ring
-from gradlab.probe.parts.rows import UNENDED, Drawn, StoredCopies, questions
+from gradlab.probe.parts.rows import UNENDED, UNTERMINATED, Drawn, StoredCopies, questions
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import load
 from gradlab.watching.showing import last_of_each_kind
@@ -607,7 +607,7 @@ def test_terminations_that_were_given_but_never_came_are_waited_for():
     told([row for row in rows if not row["terminated"]], probe, update)
     probe.close()
     found = answers(log)["terminations are stored"]
-    assert (found["state"], found["proof"]) == ("waiting", "0 rows of 5")
+    assert (found["state"], found["proof"]) == ("waiting", UNTERMINATED)
 
 
 def test_a_replay_that_writes_over_next_observations_is_told():

@@ -39,6 +39,8 @@ TRANSFORMED = (
 ALIASED = "the stored observations are the same row again and again, not copies: see there"
 UNENDED = "the environment is stepped on after the end of its episode: see there"
 EMPTY = "many drawn rows are zeros, which the environment never gave: see there"
+UNTERMINATED = "no row of a step that terminated was drawn so far"
+UNCUT = "no row that a time limit alone ended was drawn so far"
 UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
 _ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at
@@ -199,9 +201,11 @@ class Rows:
         others: str = "",
         scale: str = "",
         most: float = _HALF,
+        none: str = "",
     ) -> None:
         self.name, self.needs, self.count, self.words = name, needs, count, words
         self.least, self.others, self.scale, self.most = least, others, scale, most
+        self.none = none  # what is said before the first row of its kind
         self.reason = UNRECORDED
         self.hidden = False  # whether too few of the rows are found
         self.beyond = 0  # looks in which the actor's actions were no shares of their limits
@@ -238,7 +242,9 @@ class Rows:
         mistake, times = max(newest.items(), key=lambda each: each[1], default=("", 0))
         share = times / recent if recent else nan
         if self._looked < self.least:
-            return CheckAnswer("waiting", f"{self._looked} rows of {self.least}", share, self.most)
+            proof = f"{self._looked} rows of {self.least}"
+            proof = proof if self._looked or not self.none else self.none
+            return CheckAnswer("waiting", proof, share, self.most)
         scaled = 2 * self._found[SCALED] > self._looked
         form = f", {self.scale}" if scaled else ""
         of = f"{every:,} of {self._looked:,} rows"
@@ -616,17 +622,17 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
         Rows("episodes end with their last observation", "next_observation", _last, {
             "reset": "rows that a time limit cut have the next episode's first observation as "
             "their next one: is `final_obs` of the infos stored?",
-        }, ENDS),
+        }, ENDS, none=UNCUT),
         Rows("terminations are stored", "terminated", _terminated(), {
             "lost": "steps that ended an episode are not stored as terminated: which flag does "
             "the replay get?",
             "late": "the stored terminations are those of the step before: is the flag stored "
             "before the step is made, or handed over as a rollout may keep it, one row late?",
-        }, ENDS),
+        }, ENDS, none=UNTERMINATED),
         Rows("time limits are no terminations", "terminated", _truncated, {
             "ended": "steps that a time limit cut are stored as terminated: is "
             "`terminated or truncated` stored where `terminated` is meant?",
-        }, ENDS),
+        }, ENDS, none=UNCUT),
         Rows("actions are stored as sent", "action", _actions(low, high), {
             "others": "the stored actions are not those that the environment was given: is the "
             "noise, the clip or the order of steps between the two?",

@@ -61,8 +61,8 @@ def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
             alone = f"Fixing only the model lowers the gain to {share(left.clipped)}."
             short = "Fix the critic, not the model alone."
             return HeadlinePart(f"Fix the critic. {alone}", short, _RANK)
-        short = "Fix the critic, too."
-        model = f"{short[:-1]}: fixing only the model gives {share(left.clipped)}."
+        short = "Fix the critic."
+        model = f"Fix the critic and the model: fixing only the model gives {share(left.clipped)}."
         return HeadlinePart(model if left.clipped > best.clipped else short, short, _RANK)
     what = _jointly(before, cause)
     points = f"+{100 * (reached - best.clipped):.0f} points"

@@ -23,6 +23,7 @@ from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
 from gradlab.probe.alarms.steps import CHECK
 from gradlab.probe.alarms.steps import KIND as FALLING
 from gradlab.probe.alarms.task import OF_FIRST_ACTION
+from gradlab.probe.parts.rows import UNCUT, UNTERMINATED
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.successive import pooled
@@ -72,6 +73,10 @@ _OF_STEPS = ("actor moves in part", "critic's learning rate too large")
 _OF_ROLLOUTS = (
     "advantages are ", "time limits are bootstrapped", "values at ends", "values are fitted",
     "actions are weighed",
+)  # fmt: skip
+_OF_REPLAYS = (
+    "targets ", "actor's steps raise", "log π is", "the critic's implied reward",
+    "batches are drawn", "next observations are", "episodes end with",
 )  # fmt: skip
 _UNCLOSED = "This run ended without being closed."
 
@@ -251,20 +256,23 @@ def _step(step: int) -> str:
 
 
 def unchecked(run: ProbeRun) -> int:
-    """How many checks are off, or have no answer yet, of parts that such a loop has: of targets
-    from one step on or of rollouts, of other networks where any are stepped."""
-    names = [str(each) for each in run.checks.get("check", ())]
-    states = dict(zip(names, map(str, run.checks.get("state", ())), strict=True))
+    """How many checks are off, or have no answer yet, of parts that such a loop has: of replays
+    or of rollouts, of other networks where any are stepped, of ends of episodes where any came."""
+    names, states, proofs = (
+        [str(each) for each in run.checks.get(column, ())] for column in ("check", "state", "proof")
+    )
+    none = {
+        name for name, proof in zip(names, proofs, strict=True) if proof in (UNTERMINATED, UNCUT)
+    }
+    of = dict(zip(names, states, strict=True))
     rollouts = {name for name in names if name.startswith(_OF_ROLLOUTS)}
     unlike = {name for name in names if name.startswith("other network's")}
-    if any(states[name] != "off" for name in rollouts):
-        unlike |= {name for name in names if name.startswith("targets are ")}
-    elif any(states[name] != "off" for name in names if name.startswith("targets are ")):
+    if any(of[name] != "off" for name in rollouts):
+        unlike |= {name for name in names if name.startswith(_OF_REPLAYS)}
+    elif any(of[name] != "off" for name in names if name.startswith("targets are ")):
         unlike |= rollouts
-    return sum(
-        state in ("off", "waiting") and not (state == "off" and name in unlike)
-        for name, state in states.items()
-    )
+    waits = {"off": unlike, "waiting": none}
+    return sum(state in waits and name not in waits[state] for name, state in of.items())
 
 
 def _open(run: ProbeRun) -> list[str]:
