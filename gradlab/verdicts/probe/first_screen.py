@@ -370,6 +370,8 @@ def _by_return(run: ProbeRun, lately: Seen, rest: tuple[Sentence, ...]) -> Scree
     unsure = "not shown above its first window"
     if lately.since.direction == "rose":
         unsure += " with 99.8% confidence"
+    if lately.dropped:
+        unsure = "it fell in the last window (95%: 1 in 40 does by chance)"
     if lately.fall:
         unsure = "below its best window with 99.8% confidence, of all windows together"
     sure = f"no alarm; {unsure if lately.fall or not lately.lower else 'it fell lately'}"

@@ -28,6 +28,7 @@ from gradlab.statistics.selection import COVERAGE
 from gradlab.verdicts.facts import CLOSE, Cell, Facts
 from gradlab.wording import horizons, turned, two
 
+_TENTH = 0.1  # of the rise since the first window, from which on the last one's fall is told
 # Table → episodes of a window, whose return it is, what is counted.
 _SOURCES = {
     "returns": (WINDOW, "", "episodes"),
@@ -71,9 +72,16 @@ class Seen:
         return _SOURCES[self.source][2]
 
     @property
+    def dropped(self) -> bool:
+        """Did it fall in the newest of several short windows, by a tenth of its rise or more?"""
+        return self.short and -self.changes[-1].number.high > _TENTH * max(
+            self.since.number.value, 0
+        )
+
+    @property
     def raised(self) -> bool:
         """Is the return above where it began, without having fallen lately?"""
-        return self.risen and not self.lower
+        return self.risen and not (self.lower or self.dropped)
 
     @property
     def lower(self) -> bool:
@@ -85,7 +93,10 @@ class Seen:
         """The newest change, and where it is not known that of all windows together."""
         whose = f"the return{_SOURCES[self.source][1]}"
         if len(self.changes) > 1 and self.short:
-            return f"Since the first window {whose} {told(self.since)}."
+            text = f"Since the first window {whose} {told(self.since)}."
+            last = self.changes[-1]
+            lately = f" Over the last {last.updates:,} updates it {told(last)}."
+            return text + lately * self.dropped
         text = f"Over the last {self.newest.updates:,} updates {whose} {told(self.newest)}."
         if len(self.changes) > 1 and not (self.risen and self.newest.direction == "rose"):
             text += f" Since the first window it {told(self.since)}."
