@@ -66,7 +66,9 @@ _BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
 _FEWEST = 32  # states of a divided batch
 _FEWEST_CELLS = 2  # candidates, so that there is something to choose
 _ALIKE = 0.02  # of the largest gain, by which a horizon may gain less and be as good
-_WANTED = 4  # candidates of different kinds, worth a smaller batch or fewer judges
+_WANTED = (
+    4  # candidates of different kinds, or of the best one, worth a smaller batch or fewer judges
+)
 _SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
 _SHARE = 0.3  # of the measurement
 _LONGER = (1, 3, 9)  # times T, the returns of the second rehearsal
@@ -359,9 +361,10 @@ def candidate_cells(
 
     The best horizon of every estimator that competes, the best first: the shortest that gains
     nearly as much, since it is cheaper to follow (0 is one with θ in every action, where it is not
-    the critic's own gradient once more); the critic's own gradient, at visited states and at the
-    starts (near an optimum they part within a few updates); the shortest and the longest horizon of
-    the best. Without gains, in the place of the best horizon, one of 5 steps.
+    the critic's own gradient once more), and of the best one that of the largest gain, which may
+    lead further; the critic's own gradient, at visited states and at the starts (near an optimum
+    they part within a few updates); the shortest and the longest horizon of the best. Without
+    gains, in the place of the best horizon, one of 5 steps.
     """
     names = competing(identities)
     over = {name: sorted(h for each, h in measured if each == name) for name in names}
@@ -369,22 +372,28 @@ def candidate_cells(
     columns = (rows[key] for key in ("estimator", "horizon", "value"))
     gains = {(str(name), int(h)): float(g) for name, h, g in zip(*columns, strict=True)}
 
+    def horizons_of(name: str) -> list[int]:
+        return [h for h in over[name] if not is_data_again(identities, (name, h))] or over[name]
+
+    def known(name: str) -> dict[int, float]:
+        return {h: gains[name, h] for h in horizons_of(name) if (name, h) in gains}
+
     def at_best(name: str) -> Cell:
-        horizons = [h for h in over[name] if not is_data_again(identities, (name, h))] or over[name]
-        known = {h: gains[name, h] for h in horizons if (name, h) in gains}
-        if known:
-            most = max(known.values())
-            return name, min(h for h, gain in known.items() if gain >= most - _ALIKE * abs(most))
-        return name, min(horizons, key=lambda h: abs(h - LENGTHS[2]))
+        if own := known(name):
+            most = max(own.values())
+            return name, min(h for h, gain in own.items() if gain >= most - _ALIKE * abs(most))
+        return name, min(horizons_of(name), key=lambda h: abs(h - LENGTHS[2]))
 
     several = sorted((at_best(name) for name in names), key=lambda c: -gains.get(c, -np.inf))
+    best, own = several[0], known(several[0][0])
+    largest = (best[0], max(own, key=own.__getitem__, default=best[1]))
     alone = [cell for cell in several if over[cell[0]] == [0]]  # the critic's own gradient
     there = [(name, 0) for name in names if 0 in over[name] and identities[name].actions == "all"]
     there = [cell for cell in there if not is_data_again(identities, cell)][:1]
     top = next((cell for cell in several if cell not in alone), several[0])
     horizons = [h for h in over[top[0]] if h] or over[top[0]]
     ends = [(top[0], horizons[0]), (top[0], horizons[-1])]
-    return list(dict.fromkeys([several[0], *alone, *there, *several, *ends]))
+    return list(dict.fromkeys([best, largest, *alone, *there, *several, *ends]))
 
 
 @dataclass(frozen=True)
@@ -414,7 +423,8 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
     budget, updates = _SHARE * _measurement_steps(stepping), lengths_within(update)
     rolled = 1.0 if by_differences(stepping.setting.simulator) else ROLLED
     batches = [n for n in (batch // each for each in _BATCHES) if n >= min(_FEWEST, batch)]
-    wanted = min(_WANTED, len({(name, h == 0) for name, h in cells}))
+    kinds = [(name, h == 0) for name, h in cells]
+    wanted = min(_WANTED, len(set(kinds)) + (kinds[:1] == kinds[1:2]))
     visiting = not all(stepping.chosen[name].way.every for name, _ in cells)
     seen, starts = steps_beside(stepping.setting, truth), len(stepping.setting.starts.states)
 
@@ -434,7 +444,7 @@ def planned(stepping: Stepping, cells: Sequence[Cell], update: Update, batch: in
         return _Plan(tuple(taken), n, judges, horizon, steps, again, anew)
 
     def worth(plan: _Plan) -> tuple[int, ...]:
-        few = min(len(plan.cells), wanted)
+        few = len({*plan.cells} & {*cells[:wanted]})
         return few, plan.batch, plan.horizon, plan.judges, len(plan.cells)
 
     asked, found = list(itertools.product(batches, JUDGES, horizons)), []

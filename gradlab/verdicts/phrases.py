@@ -81,7 +81,7 @@ def gain_text(gain: Number) -> str:
     if gain.low < -_WIDE and gain.high > _WIDE:
         return f"unknown ({gain.n:,} starts)"
     if gain.low >= _FULL:
-        return "over 99%"
+        return f"over {min(int(100 * gain.low), 99)}%"
     return with_interval(gain.clipped, gain.low, gain.high, write=share)
 
 

@@ -183,8 +183,32 @@ def test_fewer_than_three_states_are_no_wrong_derivative(off, passed, fault):
     said = "with care: ∂s′/∂a may be wrong in a few of its states"
     assert (said in certificate.headline) == passed
     if passed:  # where to look
-        first = ", ".join(f"s{k} {float(x):.3g}" for k, x in enumerate(states[0]))
-        assert f"at `states` near the first of them, {first}" in certificate.sentences[1]
+        of = (", ".join(f"s{k} {float(x):.3g}" for k, x in enumerate(row)) for row in states[:off])
+        assert any(f"One of these states: {one}, a0 " in certificate.sentences[1] for one in of)
+        assert "certify it at `states` near that one." in certificate.sentences[1]
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_derivatives_by_the_state_are_judged_where_an_action_is_on_its_limit(many):
+    """A policy that is clipped stays there; the kink is in the action alone."""
+
+    class OnLimit(Planted):
+        def linearize(self, state, action, noise=None):
+            right = self.system.linearize(state, action, noise)
+            on = (action[:, 0].abs() == 1) & (
+                torch.ones(len(state)).bool() if many else state[:, 0] > 2
+            )
+            return replace(right, A=torch.where(on[:, None, None], -right.A, right.A))
+
+    states, actions = 0.3 * random(96, 2).clamp(-3, 3), 0.1 * random(96, 1, seed=1)
+    states[:2] += 4
+    actions[:8] = 1
+    right = from_function(lambda s, a: swing(s, a.clamp(-1, 1)), 2, 1)
+    certificate = gradlab.certify(OnLimit(right, None), states, actions, horizon=1)
+    assert certificate.passed != many and not certificate.shown
+    count = "in 8 of 8 states" if many else "may be wrong, in 2 of 96 states"
+    assert count in certificate.sentences[1]
+    assert gradlab.certify(right, states, actions, horizon=1).shown
 
 
 def test_a_fault_of_one_point_is_none_of_a_few_states():

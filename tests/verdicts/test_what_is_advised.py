@@ -242,6 +242,8 @@ def test_a_best_length_is_said_to_be_by_several_updates_where_one_step_names_ano
         headline = recommendation(read(level, rehearsal=told)).headline
         assert headline.startswith(f"Backpropagate 1{'–3' * (upper > 1)} step"), headline
     assert "(best: " in recommendation(read(level)).headline
+    alone = recommendation(read(level, rehearsal=rehearsed({SHORT: RISES}))).headline
+    assert f"(rehearsed: {SHORT[1]})" in alone  # 5 steps, of the largest gain, were not
 
 
 def test_another_gradient_that_gains_more_in_one_step_is_named():

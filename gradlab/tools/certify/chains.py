@@ -305,8 +305,8 @@ def at_kinks(
     those = "all" if on_limit == count else on_limit
     text = (
         f"The step has a kink or a jump at {count} of {len(onset)} states"
-        f"{f', at {those} of them where an action is on its limit' * bool(on_limit)}: no "
-        f"derivative is wrong there"
+        f"{f', at {those} of them where an action is on its limit' * bool(on_limit)}: "
+        f"that alone makes no derivative wrong"
     )
     rows = (onset & ~clipped).nonzero().flatten()
     if not len(rows):

@@ -129,6 +129,7 @@ def _relative_errors(
     return torch.where(judged.flatten(1).any(1), ratio, torch.nan)
 
 
+_EVERY = 0.9  # of the states of a stratum; where fewer are off, one of them is named
 _FLIPPED = 0.05  # of an entry's states: where D is near 0 a sign says nothing
 _NAMED = 8  # entries of a sentence; all of them are in the JSON
 _DEVIATIONS = {
@@ -140,7 +141,7 @@ _CAUSES = (
 )
 _WHERE = {
     None: "", "free": " where the step is smooth", "contact": " in contact",
-    "onset": " at an onset", "limit": " on a limit", "saturation": " in saturation",
+    "onset": " at a kink", "limit": " on a limit", "saturation": " in saturation",
 }  # fmt: skip
 
 
@@ -312,18 +313,16 @@ def _wrong(judged: JudgedComparison, block: str, off: Tensor, here: Tensor) -> b
 def _rare(judged: JudgedComparison, block: str, off: Tensor) -> Iterator[Finding]:
     """Of states that are off and too few to fail a block, and stay so wherever they are moved a
     little: no unseen kink does."""
-    smooth = judged.label != STRATA.index("onset")
-    points = (smooth & off.flatten(1).any(1)).nonzero().flatten()
+    points = off.flatten(1).any(1).nonzero().flatten()
     if not len(points):
         return
     moved = points.repeat(-(-_COPIES // len(points)))
     if float(judged.persistent(moved, *judged.names.block(block)).double().mean()) <= 0.5:
         return
-    found = _finding(judged, block, off, smooth, None)
-    row = zip(judged.names.columns, judged.z[points[0]].tolist(), strict=True)
+    found = _finding(judged, block, off, torch.ones_like(judged.label, dtype=torch.bool), None)
     text = (
         f"{found.sentence.replace(' is wrong', ' may be wrong', 1)} So few do not fail it: certify "
-        f"it at `states` near the first of them, {', '.join(f'{name} {x:.3g}' for name, x in row)}."
+        "it at `states` near that one."
     )
     yield replace(found, kind="rare", severity="rough", sentence=text)
 
@@ -356,6 +355,10 @@ def _finding(
     whole = _relative_errors(judged.comparison, judged.units, rows, columns)[states]
     counted = len(J), int(here.sum())
     text = wrong_words(block, stratum, entries, float(whole.nanquantile(0.5)), flipped, counted)
+    if counted[0] < _EVERY * counted[1]:
+        at = judged.z[states][int(whole.nan_to_num().argmax())].tolist()
+        row = zip(judged.names.columns, at, strict=True)
+        text += f" One of these states: {', '.join(f'{name} {x:.3g}' for name, x in row)}."
     row, column = (entries[0].row, entries[0].column) if len(entries) == 1 else (None, None)
     return Finding(
         "wrong", "wrong", text, worst.error, block, stratum, row, column, kept, judged.source,

@@ -228,9 +228,9 @@ def _samples(
     far, left = _outlying(about.system, seen), list[Finding]()
     if bool(far.any()):
         text = (
-            f"{int(far.sum())} of {len(seen)} states of rollouts are left out, the first at step "
-            f"{int(seen.step[far].min())}: their outputs lie over {_OUTLYING:,.0f} interquartile "
-            f"ranges from the others', as where a rollout runs off."
+            f"{int(far.sum())} of {len(seen)} states that rollouts reached are not examined, the "
+            f"first at step {int(seen.step[far].min())}: their outputs lie over {_OUTLYING:,.0f} "
+            f"interquartile ranges from the others', as where a rollout runs off."
         )
         left.append(Finding("ran off", "note", text))
         seen = seen.at((~far).nonzero().flatten())

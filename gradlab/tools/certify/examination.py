@@ -189,14 +189,18 @@ def _nearby(
     tolerance: float,
     epsilon: float,
     usual: Tensor,
+    kink: Tensor,
 ) -> Callable[[Tensor, slice, slice], Tensor]:
     """(points, rows, columns) → bool [M], whether some of the points of one source stay off in a
-    block where they are moved. `usual`: size of every entry over all points, [out, in]."""
+    block where they are moved. `usual`: size of every entry over all points, [out, in]; `kink`:
+    bool [N, in]: an action on its limit, where a policy that is clipped stays, is not moved."""
 
     def stay(off_points: Tensor, rows: slice, columns: slice) -> Tensor:
-        here = points.at(off_points[evenly(len(off_points), _POINTS)])
+        taken = off_points[evenly(len(off_points), _POINTS)]
+        here = points.at(taken)
         generator = stream(0, "certify neighbours")
         draw = torch.randn(here.z.shape, generator=generator, dtype=here.z.dtype)
+        draw[:, system.state_dim :] *= ~kink[taken, system.state_dim :]
         moved = Points(here.z + _NEAR * units.z * draw, here.noise)
         J = derivative(system, moved)
         coarse, fine = (
@@ -311,7 +315,15 @@ def examined(
         progress("derivatives", k, len(ways))
         difference = compared(derivative(system, points), found, units, tolerance, epsilon)
         near = _nearby(
-            system, points, derivative, size, units, tolerance, epsilon, difference.usual
+            system,
+            points,
+            derivative,
+            size,
+            units,
+            tolerance,
+            epsilon,
+            difference.usual,
+            found.kink,
         )
         judged = comparison.JudgedComparison(
             name, difference, label, points.z, taken.step, about.names, units, near

@@ -94,6 +94,8 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
             label = "with the simulator as the model and this critic"
             return Fact(label, share(then), f"{gain}, {at}")
         more = facts.gains[cells[len(before) + 1]].clipped - now
+        if more < 0.005:  # nothing in whole points
+            return None
         return Fact(f"{_MORE} {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
     exact = before[0].replace("the model's", "exact") if len(before) == 1 else "an exact model"
     label = f"{_MORE} {cause}" + (f" beside {exact}" if before else "")

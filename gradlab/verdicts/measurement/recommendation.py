@@ -109,9 +109,12 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     # Horizons that gain more in one step, and no more over several updates, are not as good.
     close = [] if passing.text and facts.best in [(cell[0], h) for h in close] else close
     close = _lasting(facts, cell, advice.updates, close)
-    top = None if facts.rehearsal is None else facts.rehearsal.best
+    told = facts.rehearsal
+    top = None if told is None else told.best
     several = cell != facts.best and top is not None and top.cell == cell and top.updates > 1
     by = "best over several updates" if several else "best"
+    if several and told is not None and facts.best not in told.cells:
+        by = "rehearsed"  # that of the largest gain was too dear
     ranged, use = (
         f"{step_along(identity, cell[1], over=over, by=by)}: {worth}" for over in (close, ())
     )

@@ -74,8 +74,10 @@ class Seen:
     @property
     def dropped(self) -> bool:
         """Did it fall in the newest of several short windows, by a tenth of its rise or more?"""
-        return self.short and -self.changes[-1].number.high > _TENTH * max(
-            self.since.number.value, 0
+        return (
+            self.best is None
+            and self.short
+            and -self.changes[-1].number.high > _TENTH * max(self.since.number.value, 0)
         )
 
     @property
