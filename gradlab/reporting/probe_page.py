@@ -51,7 +51,7 @@ _WITHOUT = (
 CAPTIONS = {
     "returns": "Mean of 16 whole episodes without noise, each of another iterate. One window below "
     "the one before is normal; three below the first are not.",
-    "episodes": "Mean of 8 episodes of training, with its noise.",
+    "episodes": "Mean of at least 8 episodes of training, with their noise.",
     "gains": "Each window of 16 episodes less the one before (Welch, 95%). Above 0 the updates "
     "between raised the return.",
     "signal_share": "Near 1 every batch points the same way; the root is the cosine of one batch "

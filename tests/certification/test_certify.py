@@ -341,7 +341,7 @@ def test_rollouts_of_a_task_that_run_off_hide_no_fault_of_usual_states(wrong_at)
     certificate = gradlab.certify(task, samples=512)
     assert blocks(certificate) == ({wrong_at} - {None}) and certificate.passed == (not wrong_at)
     (note,) = (each for each in certificate.findings if each.kind == "ran off")
-    assert "states of rollouts are left out, the first at step" in note.sentence
+    assert "states that rollouts reached are not examined, the first at step" in note.sentence
 
 
 def test_a_coordinate_that_never_comes_near_0_is_not_examined_there():

@@ -6,6 +6,7 @@ import json
 import pkgutil
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from gradlab.cli.terminal import usage
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.progress import silent
+from gradlab.systems import from_function
 from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.truth.common_random import Rolling
 from tests.pages import blocks
@@ -93,10 +95,16 @@ def test_the_return_of_the_page_on_training_is_that_of_a_measurement():
     exec(blocks.python_blocks()["docs/howto/choose_and_train.md:1"], names := {})
     task = gradlab.tasks.linear_quadratic(noise_covariance=torch.zeros(2, 2))
     policy = torch.nn.Linear(2, 1).double()
-    found = names["returns"](task, policy, 30, 64)
     starts = as_starts(task.starts(64, torch.Generator().manual_seed(1)), 2)
-    setting = Setting(task.simulator, policy, starts, task.discount, 30)
-    torch.testing.assert_close(found, Rolling(setting, silent).returns(starts, [], "").returns[0])
+    ends = replace(task, simulator=from_function(
+        lambda s, a: [*task.simulator.step(s, a, torch.zeros(len(s), 2).double())][:2], 2, 1,
+        alive=lambda s: s[:, 0].abs() < 1,
+    ))  # fmt: skip
+    for mask in (True, False):
+        found = names["returns"](ends, policy, 30, mask, 64)
+        going = "mask" if mask else "ignore"
+        own = Setting(ends.simulator, policy, starts, task.discount, 30, termination=going)
+        torch.testing.assert_close(found, Rolling(own, silent).returns(starts, [], "").returns[0])
 
 
 def _dotted(node: ast.expr) -> str:

@@ -746,4 +746,4 @@ def test_a_share_of_the_value_that_is_not_read_says_what_is_missing(known):
     answer = check.answer()
     assert answer.state == "sound" and "nan" not in answer.proof
     assert ("share of the value 0.10" in answer.proof) == (known >= 6)
-    assert (f"not read: {known} minibatches of 6 in which" in answer.proof) == (known < 6)
+    assert (f"advantages, in {known} minibatches of 6" in answer.proof) == (known < 6)

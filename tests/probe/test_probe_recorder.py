@@ -17,11 +17,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 import gradlab
-from gradlab.probe.alarms.evidence import UNRESET
+from gradlab.probe.alarms.evidence import UNRESET, UNTERMINATED
 from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.recorder import EndsReset, Episodes, Ring
-from gradlab.probe.parts.rows import UNENDED, UNTERMINATED, Drawn, StoredCopies, questions
+from gradlab.probe.parts.rows import UNENDED, Drawn, StoredCopies, questions
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import load
 from gradlab.watching.showing import last_of_each_kind

@@ -101,7 +101,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         f"up to {WORDS[rows._SUM]} rewards", f"at {recorder._BEYOND} steps in a row",
         f"from update {implied.FIRST + (implied.TIMES - 1) * implied.APART} on",
         f"from update {implied._SLOW:,} on",
-        f"Windows of under {LEAST} updates",
+        f"windows have under {LEAST} updates",
         f"A window is {WORDS[WINDOW]} episodes", f"in windows of {WORDS[TRAINED]}",
         f"At every {WORDS[parts._EVERY]}th update", f"first {WORDS[parts.FIRST]} looks",
     ):  # fmt: skip

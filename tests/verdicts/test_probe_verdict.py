@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from gradlab.probe.alarms.catalogue import ALARMS, HALF
-from gradlab.probe.alarms.evidence import DESCENT, FEWEST, FROZEN, STORED, AlarmEvidence
+from gradlab.probe.alarms.evidence import (
+    DESCENT,
+    FEWEST,
+    FROZEN,
+    STORED,
+    UNTERMINATED,
+    AlarmEvidence,
+)
 from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC
 from gradlab.probe.parts import rows
 from gradlab.runs.probe.results import load
@@ -273,7 +280,7 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
     unlike = {"number": 2, "check": "other network's gradients are cleared", "proof": "none seen"}
     found = first(vitals=[window(1)], checks=[*checks, checks[1] | unlike])
     assert found.sure.startswith(parts)
-    unended = {"number": 2, "check": "terminations are stored", "proof": rows.UNTERMINATED}
+    unended = {"number": 2, "check": "terminations are stored", "proof": UNTERMINATED}
     found = first(vitals=[window(1)], checks=[*checks, checks[1] | unended | {"state": "waiting"}])
     assert found.sure.startswith(parts)
 

@@ -42,6 +42,9 @@ CAUSES = (
     RESTING, ALIKE, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
     UNFOLLOWED, "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
+# Proofs of checks that no row of their kind has reached.
+UNTERMINATED = "no row of a step that terminated was drawn so far"
+UNCUT = "no row that a time limit alone ended was drawn so far"
 # Kinds of several checks, or optimisers, whose faults differ.
 _OF_SEVERAL = (STORED, ADVANTAGE, UNCLEARED, BELOW)
 

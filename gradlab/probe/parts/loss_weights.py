@@ -146,8 +146,8 @@ class LossWeights:
         correlation, known = float(seen[:, 0].mean()), seen[np.isfinite(seen[:, 1]), 1]
         valued, least = nan, LOOKS // 2 + 1
         share = (
-            f"not read: {len(known)} minibatches of {least} in which values vary, and weights rise "
-            f"with the advantages"
+            f"not read: values vary, and weights rise with advantages, in {len(known)} minibatches "
+            f"of {least} that it takes"
         )
         if len(known) >= least:
             valued = float(np.median(known))

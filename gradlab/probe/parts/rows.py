@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import STORED as KIND
+from gradlab.probe.alarms.evidence import UNCUT, UNTERMINATED
 from gradlab.probe.parts.paid import Unexplained, explained, summed
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
@@ -39,8 +40,6 @@ TRANSFORMED = (
 ALIASED = "the stored observations are the same row again and again, not copies: see there"
 UNENDED = "the environment is stepped on after the end of its episode: see there"
 EMPTY = "many drawn rows are zeros, which the environment never gave: see there"
-UNTERMINATED = "no row of a step that terminated was drawn so far"
-UNCUT = "no row that a time limit alone ended was drawn so far"
 UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
 _ROWS = 64  # of a batch, beside those that end
 _REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at

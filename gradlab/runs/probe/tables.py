@@ -32,7 +32,7 @@ _TIERS = ("every update", "successive gradients", "measurements")
 # What has one value per step.
 WORDS = {
     "returns": "mean return of 16 episodes",
-    "episodes": "mean return of 8 training episodes",
+    "episodes": "mean return of 8 training episodes or more",
     "value": "the critic's mean value",
     "gains": "return gained by a window",
     "signal_share": "share of signal in a batch's gradient",

@@ -357,8 +357,8 @@ def _finding(
     text = wrong_words(block, stratum, entries, float(whole.nanquantile(0.5)), flipped, counted)
     if counted[0] < _EVERY * counted[1]:
         at = judged.z[states][int(whole.nan_to_num().argmax())].tolist()
-        row = zip(judged.names.columns, at, strict=True)
-        text += f" One of these states: {', '.join(f'{name} {x:.3g}' for name, x in row)}."
+        named = (f"{name} {x:.3g}" for name, x in zip(judged.names.columns, at, strict=True))
+        text += f" One of these states: {', '.join(named)}."
     row, column = (entries[0].row, entries[0].column) if len(entries) == 1 else (None, None)
     return Finding(
         "wrong", "wrong", text, worst.error, block, stratum, row, column, kept, judged.source,
