@@ -66,9 +66,7 @@ _BATCHES = (1, 2, 4, 8)  # by which the batch is divided where it is too dear
 _FEWEST = 32  # states of a divided batch
 _FEWEST_CELLS = 2  # candidates, so that there is something to choose
 _ALIKE = 0.02  # of the largest gain, by which a horizon may gain less and be as good
-_WANTED = (
-    4  # candidates of different kinds, or of the best one, worth a smaller batch or fewer judges
-)
+_WANTED = 4  # candidates, the first ones, that are worth a smaller batch or fewer judges
 _SMALLER = (1.0, 0.1, 0.01)  # of a rate that nobody gave
 _SHARE = 0.3  # of the measurement
 _LONGER = (1, 3, 9)  # times T, the returns of the second rehearsal

@@ -315,16 +315,9 @@ def examined(
         progress("derivatives", k, len(ways))
         difference = compared(derivative(system, points), found, units, tolerance, epsilon)
         near = _nearby(
-            system,
-            points,
-            derivative,
-            size,
-            units,
-            tolerance,
-            epsilon,
-            difference.usual,
+            system, points, derivative, size, units, tolerance, epsilon, difference.usual,
             found.kink,
-        )
+        )  # fmt: skip
         judged = comparison.JudgedComparison(
             name, difference, label, points.z, taken.step, about.names, units, near
         )
