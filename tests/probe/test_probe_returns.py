@@ -562,6 +562,14 @@ def test_a_window_of_few_updates_is_no_advice(means, light, said, tmp_path):
     assert ("in the last window" in screen.sure) == (means[-1] == 3.8)
 
 
+def test_a_window_says_how_many_episodes_it_has(tmp_path):
+    """Those of one update are not parted: 20 of the first, then 16."""
+    rows = rows_of([0.0, 9.0, 9.0])
+    rows = [row | {"update": rows[19]["update"]} if k < 20 else row for k, row in enumerate(rows)]
+    said = [each.text for each in told(tmp_path, returns=rows).rest if each.about == "returns"]
+    assert "Windows of at least 16 episodes (Welch, 95%, N = 36)." in said[0]
+
+
 @pytest.mark.parametrize("apart", [1, 40])
 def test_a_return_that_rose_and_fell_back_is_told_with_its_best(apart):
     found = planted([-15.0, 10.0, 30.0, 31.0, 29.0, 0.0, -21.0, -20.0], 15.0, apart=apart)

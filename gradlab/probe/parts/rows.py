@@ -241,8 +241,7 @@ class Rows:
         mistake, times = max(newest.items(), key=lambda each: each[1], default=("", 0))
         share = times / recent if recent else nan
         if self._looked < self.least:
-            proof = f"{self._looked} rows of {self.least}"
-            proof = proof if self._looked or not self.none else self.none
+            proof = (not self._looked and self.none) or f"{self._looked} rows of {self.least}"
             return CheckAnswer("waiting", proof, share, self.most)
         scaled = 2 * self._found[SCALED] > self._looked
         form = f", {self.scale}" if scaled else ""

@@ -18,7 +18,6 @@ from gradlab.probe.alarms.evidence import FEWEST
 from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio, in_ranges
 from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.probe.returns import Returns
 from gradlab.runs.probe.schema import ESTIMATORS, judged
 from gradlab.runs.probe.tables import jacobian_ratio, signals
 from gradlab.statistics.growth import DECISIVE
@@ -81,9 +80,8 @@ def _returns(run: ProbeRun) -> Sentence | None:
         return None
     text, size = " ".join(filter(None, (found.text, found.fall, found.count))), found.window
     best = ", from the best 99.8%" if found.fall else ""
-    held = [len(each) for each in Returns.of(getattr(run, found.source), size).windows]
-    least = "at least " if max(held) > size else ""  # episodes of one update are not parted
-    n = held[-1] + held[0 if found.short else -2]
+    least = "at least " if max(found.sizes) > size else ""  # an update's are not parted
+    n = found.sizes[-1] + found.sizes[0 if found.short else -2]
     text += f" Windows of {least}{size} {found.counted} (Welch, 95%{best}, N = {n})."
     return Sentence("returns", found.newest.direction != "open" or found.lower, text)
 

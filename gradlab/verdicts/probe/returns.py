@@ -44,6 +44,7 @@ class Seen:
         changes: of the newest windows; since: the newest window against the first.
         best: the best window, where the newest one is known to be below it.
         risen: is that one known to be above, beyond what one window in many shows by chance?
+        sizes: episodes in every window.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Seen:
     since: Change
     best: Change | None
     risen: bool
+    sizes: tuple[int, ...]
 
     @property
     def short(self) -> bool:
@@ -134,7 +136,8 @@ def seen(run: ProbeRun) -> Seen | None:
         windows = Returns.of(getattr(run, source), size)
         changes, since = tuple(windows.changes(RECENT)), windows.since_begin()
         if since is not None:
-            return Seen(source, changes, since, windows.below_best(), windows.risen)
+            sizes = tuple(map(len, windows.windows))
+            return Seen(source, changes, since, windows.below_best(), windows.risen, sizes)
     return None
 
 
