@@ -26,6 +26,7 @@ from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW, Returns
 from gradlab.statistics.over_groups import difference_of_means
 from gradlab.storage.journal import Journal
+from gradlab.verdicts.probe.findings import verdict
 from tests.probe import planted_probe
 from tests.probe.small_loops import Clock, net
 from tests.racing.small_environments import Drawing, Sliding, gain_of
@@ -563,11 +564,14 @@ def test_a_window_of_few_updates_is_no_advice(means, light, said, tmp_path):
 
 
 def test_a_window_says_how_many_episodes_it_has(tmp_path):
-    """Those of one update are not parted: 20 of the first, then 16."""
-    rows = rows_of([0.0, 9.0, 9.0])
-    rows = [row | {"update": rows[19]["update"]} if k < 20 else row for k, row in enumerate(rows)]
-    said = [each.text for each in told(tmp_path, returns=rows).rest if each.about == "returns"]
-    assert "Windows of at least 16 episodes (Welch, 95%, N = 36)." in said[0]
+    """Those of one update are not parted: 10 of the first, then 8."""
+    rows = rows_of([0.0, 9.0, 9.0], TRAINED)
+    rows = [row | {"update": rows[9]["update"]} if k < 10 else row for k, row in enumerate(rows)]
+    told(tmp_path, episodes=rows)
+    (said,) = (
+        one.text for one in verdict(results.load(tmp_path / "run.h5")) if one.about == "returns"
+    )
+    assert "Windows of at least 8 training episodes (Welch, 95%, N = 18)." in said
 
 
 @pytest.mark.parametrize("apart", [1, 40])
