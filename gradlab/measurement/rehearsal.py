@@ -26,6 +26,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ from gradlab.measurement.realised_gains import (
 from gradlab.measurement.update import REFIT, Update, reach
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
-from gradlab.runs.competing import is_data_again
+from gradlab.runs.competing import CLOSE, is_data_again, run_around
 from gradlab.runs.identity import Identity, competing
 from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, differ, judged
@@ -361,8 +362,9 @@ def candidate_cells(
     nearly as much, since it is cheaper to follow (0 is one with θ in every action, where it is not
     the critic's own gradient once more), and of the best one that of the largest gain, which may
     lead further; the critic's own gradient, at visited states and at the starts (near an optimum
-    they part within a few updates); the shortest and the longest horizon of the best. Without
-    gains, in the place of the best horizon, one of 5 steps.
+    they part within a few updates); the ends of the horizons around the largest gain that gain
+    practically as much, which a recommendation may name; the shortest and the longest horizon of
+    the best. Without gains, in the place of the best horizon, one of 5 steps.
     """
     names = competing(identities)
     over = {name: sorted(h for each, h in measured if each == name) for name in names}
@@ -385,13 +387,16 @@ def candidate_cells(
     several = sorted((at_best(name) for name in names), key=lambda c: -gains.get(c, -np.inf))
     best, own = several[0], known(several[0][0])
     largest = (best[0], max(own, key=own.__getitem__, default=best[1]))
+    enough = CLOSE * max(own.values(), default=inf)
+    near = run_around(largest[1], {h for h, gain in own.items() if h and 0 < enough <= gain})
+    named = [(best[0], near[0]), (best[0], near[-1])]
     alone = [cell for cell in several if over[cell[0]] == [0]]  # the critic's own gradient
     there = [(name, 0) for name in names if 0 in over[name] and identities[name].actions == "all"]
     there = [cell for cell in there if not is_data_again(identities, cell)][:1]
     top = next((cell for cell in several if cell not in alone), several[0])
     horizons = [h for h in over[top[0]] if h] or over[top[0]]
     ends = [(top[0], horizons[0]), (top[0], horizons[-1])]
-    return list(dict.fromkeys([best, largest, *alone, *there, *several, *ends]))
+    return list(dict.fromkeys([best, largest, *alone, *there, *several, *named, *ends]))
 
 
 @dataclass(frozen=True)

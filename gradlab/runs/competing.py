@@ -6,7 +6,7 @@ simulator's own gradients never are, which are good by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from gradlab.statistics.number import Number
 from gradlab.statistics.selection import chosen_level
 
 _Cell = tuple[str, int]
+CLOSE = 0.9  # share of the best gain that counts as the same in practice
 _NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
 
 
@@ -27,6 +28,16 @@ def is_data_again(identities: Mapping[str, Identity], cell: _Cell) -> bool:
     """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
     data = data_of(identities)
     return cell[1] == 0 and data not in (None, cell[0]) and identities[cell[0]].actions == "first"
+
+
+def run_around(at: int, good: Collection[int]) -> list[int]:
+    """The unbroken run of good horizons around one; itself where its neighbours are not."""
+    low = high = at
+    while low - 1 in good:
+        low -= 1
+    while high + 1 in good:
+        high += 1
+    return list(range(low, high + 1))
 
 
 def best_shown(gains: Mapping[_Cell, Number], cells: Sequence[_Cell]) -> _Cell | None:

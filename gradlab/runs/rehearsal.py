@@ -243,6 +243,13 @@ class Rehearsal:
         low, high = float(self.low[c, k]), float(self.high[c, k])
         return Number(self._change(c, k).value, low, high, self.judges)
 
+    def as_good(self, cell: Cell, best: Cell, updates: int, enough: float) -> bool:
+        """Is it not shown, on the same starts, to change the return by less than a share of what
+        another candidate does in so many updates?"""
+        k = self.lengths.index(updates)
+        own, most = (self.change[self.cells.index(each), k] for each in (cell, best))
+        return bool(mean_interval(sample_mean(own - enough * most, self.size)).high >= 0)
+
     def not_excluded(self) -> tuple[Cell, ...]:
         """Candidates that may have the largest change, with 95% together."""
         return tuple(

@@ -17,7 +17,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gradlab.runs.check_results import detached, failed_premises, other_derivative
-from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_data_again
+from gradlab.runs.competing import (
+    CLOSE,
+    best_shown,
+    better_beyond,
+    chosen_gain,
+    is_data_again,
+    run_around,
+)
 from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import Identity, competing, data_of, needs_states
 from gradlab.runs.jumps import Jumps
@@ -28,7 +35,6 @@ from gradlab.statistics.number import Number
 from gradlab.statistics.selection import largest
 
 Cell = tuple[str, int]
-CLOSE = 0.9  # share of the best gain that counts as the same in practice
 _FEWEST = 3  # groups of starts that a set of cells needs
 
 
@@ -120,19 +126,15 @@ class Facts:
 
     def close(self, cell: Cell) -> list[int]:
         """The run of horizons around a cell that gain practically as much; itself alone where its
-        gain is not known."""
+        gain is not known. Nobody backpropagates 0 steps: the critic alone is a gradient of its
+        own."""
         name, at = cell
         if cell not in self.gains:
             return [at]
         enough = CLOSE * self.gains[cell].clipped
-        gains = {h: self.gains[name, h] for h in self.horizons(name)}
+        gains = {h: self.gains[name, h] for h in self.horizons(name) if h or not at}
         good = {h for h, gain in gains.items() if gain.low > 0 and gain.clipped >= enough}
-        low = high = at
-        while low - 1 in good:
-            low -= 1
-        while high + 1 in good:
-            high += 1
-        return list(range(low, high + 1))
+        return run_around(at, good)
 
     def harmful(self, name: str) -> list[int]:
         """Horizons whose step is shown to lower the return: to first order, else as taken."""

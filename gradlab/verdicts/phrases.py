@@ -109,19 +109,20 @@ def named(identity: Identity) -> str:
 
 
 def step_along(
-    identity: Identity, h: int, small: bool = False, over: Sequence[int] = (), by: str = "best"
+    identity: Identity, h: int, small: bool = False, over: Sequence[int] = (), note: str = ""
 ) -> str:
     """Backpropagate 10–25 steps (best: 20) through your model (BPTT)
 
     Args:
         over: horizons around h that gain practically as much, in order.
-        by: what h is among them.
+        note: of these horizons, in parentheses.
     """
     if identity.data:
         return named(identity) if small else f"Use {named(identity)} (h = 0)"
     if h == 0 and identity.jacobians != "none":
         return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
-    length = f"{horizons(over)} steps ({by}: {h})" if len(over) > 1 else steps(h)
+    length = f"{horizons(over)} steps" if len(over) > 1 else steps(h)
+    length += f" ({note})" if note else ""
     if identity.jacobians == "none":
         use = "use" if small else "Use"
         return f"{use} {gradient(identity)}, {length}"

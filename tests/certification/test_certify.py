@@ -10,6 +10,7 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.systems import CartPoleSimulator, System, VehicleModel, from_function
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
+from gradlab.tools.certify import page
 from gradlab.tools.certify.chains import Chain
 from gradlab.tools.certify.result import to_json
 from gradlab.tools.certify.sampling import law, visited
@@ -182,6 +183,7 @@ def test_fewer_than_three_states_are_no_wrong_derivative(off, passed, fault):
     assert f"in {off} of 96 states" in certificate.sentences[1]
     said = "with care: ∂s′/∂a may be wrong in a few of its states"
     assert (said in certificate.headline) == passed
+    assert page.screen(certificate).sure.endswith("in a few states") == passed
     if passed:  # where to look
         of = (", ".join(f"s{k} {float(x):.3g}" for k, x in enumerate(row)) for row in states[:off])
         assert any(f"One of these states: {one}, a0 " in certificate.sentences[1] for one in of)

@@ -429,6 +429,19 @@ def test_the_horizon_of_the_largest_gain_is_rehearsed_beside_a_shorter_one_that_
     assert cells == [("model", 22), ("model", 25), ("data", 0), ("model", 1)]
 
 
+def test_the_ends_of_the_horizons_that_a_recommendation_may_name_are_rehearsed():
+    """Of a wheeled pendulum 0–20 steps were named, and 20 of them lowered the return."""
+    gains = [0.97, 0.99, 1.0, 0.99, 0.95, 0.88, 0.92, 0.3]
+    rows = [
+        {"quantity": "gain", "estimator": "model_all", "horizon": h, "value": gain}
+        for h, gain in enumerate(gains)
+    ]
+    measured = [("model_all", h) for h in range(len(gains))]
+    cells = candidate_cells(measured, pd.DataFrame(rows), by_default(["model_all"]))
+    best, largest, alone, ends = 1, 2, 0, (1, 4)  # 6 lies behind 5, which gains less than 0.9
+    assert [h for _, h in cells] == [best, largest, alone, ends[1], 7]
+
+
 class Copying(nn.Module):
     """−(a − s)², the part of every return on r = −(a − s)² that an action decides."""
 

@@ -27,7 +27,8 @@ def bound(share: float, passed: float) -> dict[str, Any]:
 def steps(**changed: Any) -> dict[str, Any]:
     """Vitals of a sound loop with a critic, 25 of 100 steps looked at."""
     row = {
-        "stepped": 25, "still": np.zeros(2), "update_ratio": 2e-3, "learning_rate": 1e-3,
+        "stepped": 25, "still": np.zeros(2), "layer_norm": np.array(0.7),
+        "update_ratio": 2e-3, "learning_rate": 1e-3,
         "grad_norm": 1.0, "critic_steps": 200, "critic_looked": 200,
         "critic_stepped": 50, "critic_still": 0, "critic_norm": 1.0,
         "critic_ratio": 2e-3, "critic_rate": 1e-3,

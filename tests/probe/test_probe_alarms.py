@@ -45,6 +45,8 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("vitals", [steps(still=np.array([24.0, NAN]))]),
     ("vitals", [steps(still=np.array([25.0, 0.0]), zero=np.array([80.0, 0.0]))]),
     ("vitals", [steps(stepped=1, still=np.array([1.0, 1.0]))]),
+    # A log σ at its bound: steps along what is left of its gradient round to 0.
+    ("vitals", [steps(still=np.array([25.0, 0.0]), layer_norm=np.array([5e-4, 1.0]))]),
     ("vitals", [steps(still=np.array([0.0, NAN]))]),
     ("vitals", [steps(critic_stepped=1, critic_still=1)]),
     ("vitals", [steps(update_ratio=0.01, critic_ratio=0.01)]),
@@ -79,7 +81,8 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("saturated actor", "vitals", [bound(0.1, 0.5), *[bound(0.99, 0.001)] * 16]),
     ("actor does not move", "vitals", [steps(still=np.array([25.0, 25.0]))]),
     ("actor does not move", "vitals", [steps(still=np.array([25.0, NAN]))]),
-    ("actor moves in part", "vitals", [steps(still=np.array([25.0, 0.0]))]),
+    ("actor moves in part", "vitals",
+     [steps(still=np.array([25.0, 0.0]), layer_norm=np.array([2e-3, 1.0]))]),
     ("actor moves in part", "vitals", [steps(still=np.array([NAN, 0.0, NAN]), zero=np.zeros(3))]),
     ("critic does not move", "vitals", [steps(critic_still=50)]),
     ("critic does not move", "vitals",

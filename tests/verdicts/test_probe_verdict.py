@@ -363,6 +363,7 @@ def test_a_loop_whose_optimiser_rests_is_told_how_far_it_went(first):
 
 def test_a_headline_leaves_names_of_parameters_as_they_are(first):
     row = {"still": np.array([100.0, 0.0]), "zero": np.zeros(2), "looked": 100, "stepped": 100}
+    row |= {"layer_norm": np.ones(2), "grad_norm": 1.4}
     (moved,) = [each for each in ALARMS if each.kind == "actor moves in part"]
     told = moved(AlarmEvidence([row], 1, ["actor_mean.0.weight", "b"]))
     assert told is not None

@@ -230,20 +230,28 @@ def test_of_its_own_horizons_those_beyond_the_recommended_one_answer():
     assert said in recommendation(read(gains, rehearsal=told)).headline
 
 
-def test_a_best_length_is_said_to_be_by_several_updates_where_one_step_names_another():
+def test_a_range_ends_at_rehearsed_horizons_that_are_as_good_over_several_updates():
     level = {"data": [0.2], "model_all": [0.2, 0.97, 0.972, 0.974, 0.976, 0.98]}
-    headline = recommendation(
-        read(level, rehearsal=rehearsed({SHORT: RISES, BEST: (1, 2, 3, 4, 5)}))
-    ).headline
-    assert f"1–5 steps (best over several updates: {SHORT[1]})" in headline
-    # Where 5 steps lower the return within those updates, none beyond the last rehearsed is named.
-    for fallen, upper in (({BEST: PASSES}, 1), ({BEST: PASSES, ("model_all", 3): RISES}, 3)):
-        told = rehearsed({SHORT: RISES, **fallen}, noise=0.1)
-        headline = recommendation(read(level, rehearsal=told)).headline
-        assert headline.startswith(f"Backpropagate 1{'–3' * (upper > 1)} step"), headline
-    assert "(best: " in recommendation(read(level)).headline
-    alone = recommendation(read(level, rehearsal=rehearsed({SHORT: RISES}))).headline
-    assert f"(rehearsed: {SHORT[1]})" in alone  # 5 steps, of the largest gain, were not
+
+    def headline(**changes):
+        own = {("model_all", int(h[1:])): by for h, by in changes.items()}
+        told = rehearsed({SHORT: RISES, **own}, noise=0.1)
+        return recommendation(read(level, rehearsal=told)).headline
+
+    nearly, fewer = (tuple(share * change for change in RISES) for share in (0.8, 0.7))
+    told = rehearsed({SHORT: RISES, BEST: nearly}, noise=0.1)
+    assert told.as_good(BEST, SHORT, 25, 0.75) and not told.as_good(BEST, SHORT, 25, 0.85)
+    assert "1–5 steps (best over several updates: 1) through" in headline(h5=nearly)
+    assert "Backpropagate 1 step through" in headline(h5=fewer)
+    assert "Backpropagate 1 step through" in headline(h5=PASSES)
+    said = headline(h5=fewer, h3=nearly)
+    assert said.startswith("Backpropagate 1–3 steps (best over several updates: 1) through"), said
+    # Whatever lies beyond a horizon that is not as good, and whatever was not rehearsed, is not
+    # named; that of the largest gain is, as not rehearsed.
+    assert "Backpropagate 1 step through" in headline(h5=nearly, h3=fewer)
+    assert "1–4 steps (best over several updates: 1; longer: not rehearsed)" in headline(h4=nearly)
+    assert "Backpropagate 1 step (longer: not rehearsed) through" in headline()
+    assert "1–5 steps (best: 5)" in recommendation(read(level)).headline
 
 
 def test_another_gradient_that_gains_more_in_one_step_is_named():

@@ -54,6 +54,7 @@ def fallen(returns: Returns, table: str) -> Alarm | None:
 
 
 _FEWEST = 2  # measured steps
+_FAINT = 1e-3  # of the whole gradient's norm
 _LONG = 0.02  # of θ in one step
 _HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
 _STILL = "actor does not move"
@@ -91,9 +92,14 @@ def _actor_partly_still(evidence: AlarmEvidence) -> str | None:
 
 
 def _stuck(evidence: AlarmEvidence) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tensors that no measured step changed, and those that had a gradient, [P] each."""
-    still, zero = (np.asarray(evidence.new[name], dtype=np.float64) for name in ("still", "zero"))
+    """Tensors that no measured step changed, and those that had a gradient, [P] each.
+
+    One that fades, as that of a log σ at its bound, is none: Adam divides it by what it was, and
+    the step rounds to 0.
+    """
+    still, zero, size = (np.asarray(evidence.new[name], dtype=np.float64) for name in _OF_TENSORS)
     followed = np.isfinite(still) & (zero <= int(evidence.at("looked")) / 2)
+    followed &= ~(size < _FAINT * evidence.at("grad_norm"))
     stepped = int(evidence.at("stepped"))
     return followed & (still >= stepped) & (stepped >= _FEWEST), followed
 
@@ -157,7 +163,8 @@ def _rate(rate: float) -> str:
     return f" at the learning rate {rate:g}" if np.isfinite(rate) else ""
 
 
-_MOVES = ("stepped", "looked", "still", "zero")
+_OF_TENSORS = ("still", "zero", "layer_norm")
+_MOVES = ("stepped", "looked", "grad_norm", *_OF_TENSORS)
 ALARMS = (
     AlarmTest(_STILL, "vitals", _MOVES, _actor_still),
     AlarmTest("actor moves in part", "vitals", _MOVES, _actor_partly_still),

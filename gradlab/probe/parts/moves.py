@@ -497,9 +497,16 @@ class Cleared:
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._known and not self._looks:
+            whose = (
+                "a network beside policy and critic"
+                if self._whose == OTHER
+                else f"the {self._whose}"
+            )
             if self._windows or self._whose == POLICY:
-                return off(f"no stepped tensor of the {self._whose} has {_DIRECTION} entries")
-            whose = "the critic" if self._whose == CRITIC else "a network beside policy and critic"
+                return off(
+                    f"every stepped tensor of {whose} has fewer than {_DIRECTION} entries, as a "
+                    f"temperature has: too few to tell"
+                )
             return off(
                 f"no optimiser of its own was seen to step {whose} between two steps of the actor"
             )

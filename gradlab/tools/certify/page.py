@@ -117,5 +117,7 @@ def screen(certificate: Certification) -> Screen:
     light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"
     word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
     found = "no derivative is" if certificate.passed else "a derivative is"
+    few = certificate.passed and any(each.kind == "rare" for each in certificate.findings)
     sure = f"{found} wrong by more than {certificate.fail_above:g}"
+    sure += ", except perhaps in a few states" * few
     return Screen(certificate.sentences[0], light, sure, numbers, "errors", word=word)

@@ -16,7 +16,6 @@ from dataclasses import replace
 from itertools import takewhile
 from math import inf, isfinite
 
-from gradlab.runs.competing import is_data_again
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.rehearsal import RATE, Peak
@@ -43,6 +42,7 @@ from gradlab.wording import (
 
 GAINS, RETURNS = "gain", "realised_gains"  # figures
 _DAY = 86400.0  # seconds
+_ENOUGH = 0.75  # of what the best brings over its updates: 0.9 of its gain is less over several
 _JUDGED = 0.3  # of a measurement, what returns of its judging starts take at most
 _MARGIN = 4  # words of the page before the figure beside headline and sureness
 _MUST = 3  # rank up to which all are said in short before any is said at length
@@ -109,15 +109,8 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     # Horizons that gain more in one step, and no more over several updates, are not as good.
     close = [] if passing.text and facts.best in [(cell[0], h) for h in close] else close
     close = _lasting(facts, cell, advice.updates, close)
-    told = facts.rehearsal
-    top = None if told is None else told.best
-    several = cell != facts.best and top is not None and top.cell == cell and top.updates > 1
-    by = "best over several updates" if several else "best"
-    if several and told is not None and facts.best not in told.cells:
-        by = "rehearsed"  # that of the largest gain was too dear
-    ranged, use = (
-        f"{step_along(identity, cell[1], over=over, by=by)}: {worth}" for over in (close, ())
-    )
+    ranged = step_along(identity, cell[1], over=close, note=_among(facts, cell, close, passing))
+    ranged, use = (f"{text}: {worth}" for text in (ranged, step_along(identity, cell[1])))
     options = (f"{ranged}{lasts}.", f"{use}{lasts}.", f"{use}.")
     said = next((text for text in options if _has_room(text, sure)), options[-1])
     parts = (
@@ -137,21 +130,34 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
 
 
 def _lasting(facts: Facts, cell: Cell, updates: int | None, close: list[int]) -> list[int]:
-    """Those of the horizons around a cell of which no rehearsed one lowers the return within so
-    many updates: where one does, up to the last rehearsed one before it that does not."""
+    """Those of the horizons around a cell that lie between rehearsed ones, up to the farthest on
+    either side before which, itself included, all bring enough in so many updates."""
     told, (name, best) = facts.rehearsal, cell
-    if told is None or updates is None:
+    if told is None or updates is None or cell not in told.cells or best not in close:
         return close
-    same = [each for each in told.cells if each[0] == name and each[1] in close]
-    if facts.data in told.cells and 0 in close and is_data_again(facts.identities, (name, 0)):
-        same.append(facts.data)
-    falls = {each[1]: (told.lowered_after(each) or inf) <= updates for each in same}
-    for way in (-1, 1):
-        tried = sorted((h for h in falls if (h - best) * way > 0), key=lambda h: abs(h - best))
-        sound = [best, *takewhile(lambda h: not falls[h], tried)]
-        if len(sound) <= len(tried):  # the next one falls
-            close = [h for h in close if (h - sound[-1]) * way <= 0]
-    return close
+
+    def good(h: int) -> bool:
+        falls = told.lowered_after((name, h)) or inf
+        return falls > updates and told.as_good((name, h), cell, updates, _ENOUGH)
+
+    tried = sorted(h for each, h in told.cells if each == name and h in close)
+    at = tried.index(best)
+    ends = [best, *takewhile(good, tried[:at][::-1]), *takewhile(good, tried[at + 1 :])]
+    return [h for h in close if min(ends) <= h <= max(ends)]
+
+
+def _among(facts: Facts, cell: Cell, close: list[int], passing: HeadlinePart) -> str:
+    """What a horizon is among those around it, and on which side that of the largest gain was too
+    dear, where no sentence says it."""
+    told, notes = facts.rehearsal, []
+    top = None if told is None else told.best
+    several = cell != facts.best and top is not None and top.cell == cell and top.updates > 1
+    if len(close) > 1:
+        notes.append(f"best{' over several updates' * several}: {cell[1]}")
+    best = None if passing.text or not several else facts.best
+    if best is not None and best[0] == cell[0] and told is not None and best not in told.cells:
+        notes.append(f"{'longer' if best[1] > cell[1] else 'shorter'}: not rehearsed")
+    return "; ".join(notes)
 
 
 def _fitted(parts: Sequence[HeadlinePart], sure: str) -> str:

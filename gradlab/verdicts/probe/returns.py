@@ -17,7 +17,7 @@ from math import nan
 import numpy as np
 import scipy
 
-from gradlab.runs.competing import best_shown
+from gradlab.runs.competing import CLOSE, best_shown
 from gradlab.runs.identity import by_default, competing
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.returns import LEAST, RECENT, TRAINED, WINDOW, Change, Returns
@@ -25,7 +25,7 @@ from gradlab.runs.probe.schema import ESTIMATORS, LAW
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
 from gradlab.statistics.selection import COVERAGE
-from gradlab.verdicts.facts import CLOSE, Cell, Facts
+from gradlab.verdicts.facts import Cell, Facts
 from gradlab.wording import horizons, turned, two
 
 _TENTH = 0.1  # of the rise since the first window, from which on the last one's fall is told
