@@ -27,8 +27,8 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
     small = first.replace("starts=512", "starts=8").replace("horizon=25", "horizon=3")
     assert small != first
     exec(compile(small, "README.md", "exec"), {})
-    assert (tmp_path / "run.h5").exists()
-    assert (tmp_path / "run.html").exists()
+    assert (tmp_path / "mpg.h5").exists()
+    assert (tmp_path / "mpg.html").exists()
 
 
 @pytest.mark.slow

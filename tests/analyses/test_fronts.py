@@ -68,8 +68,9 @@ def measured():
         gain.loc[name] for name in ("data", "model", "model_all", "mixed")
     )
     at = [signed(x) for x in (*critic.loc[0], *every.loc[25])]
-    assert (every.value.loc[14:] >= 69.5).all() and (every.ci_high.loc[:5] < 0).all()
-    yield "../README.md", f"14–25 model steps (BPTT) gain {at[3]}% of the best step; up to 5 steps,"
+    assert (every.ci_high.loc[:5] < 0).all()
+    least, best = (signed(x) for x in (every.value.loc[14:].min(), every.value.loc[14:].max()))
+    yield "../README.md", f"14–25 model steps (BPTT) gain {least}–{best}% of the best step; up to 5"
     yield "README.md", f"points backwards: {at[0]}% (CI {at[1]} to {at[2]})"
     yield "README.md", f"through the prior: up to {at[3]}% (CI {at[4]}–{at[5]}); up to 5 steps it"
     late = [signed(x) for x in (model.value.loc[3:].min(), model.value.loc[3:].max())]
