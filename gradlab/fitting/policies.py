@@ -98,15 +98,16 @@ def _warn_if_worse_than_nothing(task: Task, model: System, policy: Policy, seed:
             state = out.state
     gain = gain[torch.isfinite(gain)]
     if len(gain) > 1 and student_mean(gain.numpy()).high < 0:
-        about = "state 0. Set reference_state= to where the task should rest, or give a policy"
+        about = "state 0. Set reference_state= to where the task should rest"
         if task.reference_state is not None:
             about = (
                 "its reference_state, with action 0 there. Where rest needs another action, count "
-                "actions from it in the step, or give a policy"
+                "actions from it in the step"
             )
         warnings.warn(
             f"the fitted policy is worse than no action at all by the model's returns: it is a "
-            f"linear feedback about {about} of your own",
+            f"linear feedback about {about}. Where actions saturate, or starts are far from there, "
+            f"give a policy of your own",
             stacklevel=3,
         )
 
