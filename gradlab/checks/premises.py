@@ -238,6 +238,11 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
             "the critic is not fitted far enough, or to another discount, reward scale or policy, "
             "so nothing can be decided: refit it"
         )
+        if rise is not None and rise.high < 0:
+            meaning = (
+                "the critic falls where the return rises, so nothing can be decided: fit it to "
+                "rewards of the right sign"
+            )
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     error = qq.value - 2 * qr.value + rr.value
     if rise is not None and rise.high < _FLAT and error > _OFF * rr.value:

@@ -176,7 +176,7 @@ def _criteria(choice: Choice) -> list[Sentence]:
         return []
     both = set(mse.kept) & set(direction.kept)
     if mse.cell == direction.cell:
-        text = f"Both criteria choose {cell_words(choice, mse.cell)}."
+        text = f"Error and direction of one step both choose {cell_words(choice, mse.cell)}."
     elif both:
         among = cells_words(choice, [cell for cell in mse.candidates if cell in both])
         text = f"The criteria are not shown to differ: {among} may be best by both."
@@ -365,7 +365,7 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
     # Its number on the screen is that of the second rehearsal, which the others had no part in.
     led += " in the first rehearsal" * told.repeated(cell)
     other = told.peak_of(best.cell) if best.cell in told.cells else None
-    beside = ""
+    beside = f"; {cell_words(choice, best.cell)} was not rehearsed"
     if other is not None:
         gained = f"{with_sign(*other.gain.estimate)} after {updates(other.updates)}"
         beside = f"; along {cell_words(choice, best.cell)} it was {gained}"

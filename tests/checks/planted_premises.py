@@ -97,5 +97,8 @@ CASES = {
         Linear(), Quadratic(), "The simulator's ∂f/∂a is off by over 10%",
     ),
     "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
+    "a critic of the other sign": (
+        task(), Linear(), Quadratic(-4.0), "The critic's values are",
+    ),
     "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),
 }  # fmt: skip

@@ -90,6 +90,12 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
     assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]
 
 
+def test_a_critic_of_the_other_sign_is_said_to_fall_where_the_return_rises(profiles):
+    for name in ("a critic of the other sign", "a critic of another scale"):
+        (meaning,) = {r.meaning for r in profiles[name].sanity if r.check == f"{PREMISE}, critic"}
+        assert ("falls where the return rises" in meaning) == ("sign" in name)
+
+
 OWN = """
 from tests.checks.planted_premises import CASES
 def task(): return CASES[{name!r}][0]

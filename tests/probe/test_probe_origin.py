@@ -522,14 +522,29 @@ def test_weights_are_read_where_the_loop_scales_actions_by_itself(fault, state):
 
 @pytest.mark.parametrize(("trace", "discrete"), [(0.0, False), (0.8, False), (TRACE, True)])
 @pytest.mark.parametrize("fault", ["", "before", "after"])
-def test_advantages_of_a_neighbour_are_told_where_rewards_say_which_step_is_which(
+def test_advantages_of_a_neighbour_are_told_where_rewards_or_ends_say_which_step_is_which(
     fault, trace, discrete
 ):
-    """CartPole pays 1 at every step: a rollout that is one step late looks the same there."""
+    """CartPole pays 1 at every step: the ends of its episodes say it there."""
     found = ppo(fault, discrete, trace)
     words = f"by the advantages of the step {fault}: where do rows move"
     assert [words in each for each in found["causes"]] == [True] * len(found["causes"])
-    assert (found["state"] == "fault") == bool(found["causes"]) == bool(fault and not discrete)
+    assert (found["state"] == "fault") == bool(found["causes"]) == bool(fault)
+
+
+@pytest.mark.parametrize(("ends", "recorded", "said"), [
+    ([0, 0, 1, 0, 0, 1], [0, 0, 1, 0, 0, 1], True),
+    ([0, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 1], False),  # one step late
+    ([0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], False),
+    ([1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], False),
+])  # fmt: skip
+def test_ends_say_which_step_is_which_where_they_are_those_recorded(ends, recorded, said):
+    ring: Any = SimpleNamespace(newest=lambda n: np.array([recorded, np.zeros(6)]).T[:n] > 0)
+    rollout: Any = SimpleNamespace(ended=torch.tensor(ends).float())
+    assert loss_weights._ends_say(rollout, ring) == said
+    check = loss_weights.LossWeights()
+    check._seen.extend([(0.8, 0.1, np.nan, np.nan)] * loss_weights.LOOKS)
+    assert check.answer().state == "open" and "not told apart" in check.answer().proof
 
 
 @pytest.mark.parametrize("far", [0.0, 2.0, 4.0])

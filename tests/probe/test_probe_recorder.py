@@ -790,13 +790,13 @@ def test_actions_from_before_the_clip_are_amber_in_a_replay_and_as_sent_in_a_rol
     assert (" 0 of " in f" {found['proof']}") != replay
 
 
-@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("wrong", [0.0, 0.9, 0.81])
 def test_targets_of_several_steps_have_a_discount_each(wrong):
     probe, log, update = probed()
     generator = torch.Generator().manual_seed(0)
     reward, value = torch.randn(2, 64, generator=generator)
     rates = 0.9 ** torch.randint(1, 4, (64,), generator=generator)
-    target = reward + (0.9 if wrong else rates) * value
+    target = reward + (wrong or rates) * value
     done = torch.zeros(64)
     for _ in range(40):
         probe.batch(
@@ -805,7 +805,10 @@ def test_targets_of_several_steps_have_a_discount_each(wrong):
         update()
     probe.close()
     found = answers(log)["targets are r + γ (1 − d) v"]
-    assert found["state"] == ("open" if wrong else "sound")
+    assert found["state"] == ("fault" if wrong else "sound")
+    assert {alarm.message.split(",")[0] for alarm in probe.alarms} == (
+        {f"the critic's targets use γ = {wrong:.4f} in every row"} if wrong else set()
+    )
 
 
 def test_an_empty_batch_and_one_in_half_precision_end_no_check():

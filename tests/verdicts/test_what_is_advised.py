@@ -161,6 +161,9 @@ def test_updates_that_led_farther_than_the_largest_gain_are_said_to_have():
         "updates in the first rehearsal; along model, BPTT at h = 5 it was +3 (CI 2.8–3.2) after 5 "
         "updates."
     )
+    untold = replace(profile, rehearsal=rehearsed({CRITIC: RISES}))
+    said = {each.about: each.text for each in chosen(untold)[1].rest}["farther"]
+    assert said.endswith("; model, BPTT at h = 5 was not rehearsed.")
     near = rehearsed({CRITIC: RISES, BEST: NEAR}, noise=5.0)
     sentences = {each.about: each for each in chosen(replace(profile, rehearsal=near))[1].rest}
     assert not sentences["farther"].decided and "led to" not in sentences["farther"].text

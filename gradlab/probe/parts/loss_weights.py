@@ -9,7 +9,7 @@ returns in A's place.
 from __future__ import annotations
 
 from collections import deque
-from math import nan
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 LOOKS, ROWS = 10, 256  # minibatches; rows of one, of which there are at least `LEAST`
 WRONG, SOUND = -0.5, 0.35  # correlation: sound loops .35 and more, a wrong sign under −.7
-_UNREAD = (
-    "are they in the order of the observations, and does the loop scale actions by itself? Move "
-    "such a scale into a wrapper inside of record"
+_ORDER = "are they in the order of the observations"
+_SCALED = (
+    ", and does the loop scale actions by itself? Move such a scale into a wrapper inside of record"
 )
 BESIDE = 2.0  # of what a neighbour's advantage leaves of the weights: the own leaves less in theory
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
@@ -49,6 +49,7 @@ class LossWeights:
         self._columns: _Array = np.zeros((0, 4))  # A_t, V_t, A_{t−1}, A_{t+1}, by place in the ring
         self._held: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the newest rollout
         self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
+        self._whole = False  # actions are discrete: no loop scales them
         self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._still: deque[int] = deque(maxlen=LOOKS)  # actions without a gradient; −1: none
@@ -89,10 +90,12 @@ class LossWeights:
         advantage, value = (x.double().cpu().numpy() for x in (rollout.advantage, rollout.value))
         beside = [_shifted(advantage, by) for by in (1, -1)]
         late = [_shifted(stored.reshape(advantage.shape), by).reshape(-1) for by in (1, -1)]
-        if any(np.mean(np.abs(paid - each) <= SAME * scale) >= EQUAL for each in late):
-            beside = [nan * each for each in beside]  # rewards do not say which step is which
+        alike = [np.mean(np.abs(paid - each) <= SAME * scale) >= EQUAL for each in late]
+        if any(alike) and not _ends_say(rollout, ring):
+            beside = [nan * each for each in beside]  # nothing says which step is which
         self._columns[places] = np.stack([advantage, value, *beside], -1).reshape(-1, 4)
-        self._limits = _limits(ring.actions(places))
+        actions = ring.actions(places)
+        self._limits, self._whole = _limits(actions), bool((actions == np.round(actions)).all())
 
     def after(self, made: Pass | None) -> None:
         """The actor has stepped by the gradient that has arrived at the pass."""
@@ -187,7 +190,11 @@ class LossWeights:
                 "subtracted as a baseline?",
             )  # fmt: skip
         if correlation < SOUND:
-            proof += f"; the loss weighs actions by something else: {_UNREAD}"
+            proof += f"; the loss weighs actions by something else: {_ORDER}"
+            proof += "?" if self._whole else _SCALED
+            return CheckAnswer("open", proof, correlation, WRONG, self._looks)
+        if isnan(before) and isnan(after):
+            proof += "; not told apart from the steps before and after: rewards are alike, no ends"
             return CheckAnswer("open", proof, correlation, WRONG, self._looks)
         return CheckAnswer("sound", proof, correlation, WRONG, self._looks)
 
@@ -214,6 +221,17 @@ def _shifted(values: _Array, by: int) -> _Array:
     moved = np.roll(values.astype(float), by, 0)
     moved[0 if by > 0 else -1] = nan
     return moved
+
+
+def _ends_say(rollout: Rollout, ring: Ring) -> bool:
+    """Are the recorded ends of episodes those of the rollout's steps, and of no step beside?"""
+    flags, ended = ring.newest(rollout.ended.numel()), rollout.ended.cpu().numpy() > 0
+    if flags is None:
+        return False
+    recorded = flags.any(1).reshape(ended.shape)
+    beside = recorded[1:], recorded[:-1]
+    moved = zip(beside, (ended[:-1], ended[1:]), strict=True)
+    return np.array_equal(recorded, ended) and not any(np.array_equal(*each) for each in moved)
 
 
 def _correlation(weights: _Array, others: _Array) -> float:

@@ -202,9 +202,10 @@ class Parts:
         if not any(each.numel() for each in found.values()):
             return
         self._new, self._handed = False, True
-        if discount is not None:  # of every row: γᵏ v is γⁿ (γᵏ⁻ⁿ v), with the largest for γⁿ
+        one = found.get("next_value")  # as one discount for all rows would have it
+        if discount is not None:  # of every row: γᵏ v is γⁿ (γᵏ⁻ⁿ v), γⁿ that of most rows
             rates = tensors(discount=discount)["discount"].double()
-            discount = float(rates.max())
+            discount = float(rates[rates > 0].median() if (rates > 0).any() else rates.max())
             if rates.numel() > 1 and (value := found.get("next_value")) is not None:
                 check_rows(value, discount=rates)
                 found["next_value"] = value * (rates / discount).to(value).reshape_as(value)
@@ -213,7 +214,7 @@ class Parts:
             check_rows(**rest)
             if target.numel() != rest["reward"].numel() ** 2:
                 check_rows(rest["reward"], target=target)
-            self._ask(self.algebra, self.algebra.take, *rest.values(), target, discount)
+            self._ask(self.algebra, self.algebra.take, *rest.values(), target, discount, one)
             self._tell(self.algebra)
         if self._ring is not None and "observation" in found:
             check_lengths(found, (*STORED, "next_value"))

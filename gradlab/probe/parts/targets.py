@@ -30,7 +30,8 @@ class _Fit:
 
     Attributes:
         discount: γ̂; rest: what the identity leaves of y − r, as a share of its size.
-        mistake: what fits instead, "unread": nothing does; "": nothing is wrong.
+        mistake: what fits instead, "alike": one discount where rows have several, "unread": nothing
+            does; "": nothing is wrong.
     """
 
     discount: float
@@ -51,13 +52,17 @@ class Algebra:
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
-        discount: float | None,
+        discount: float | None, one: Tensor | None = None,
     ) -> None:  # fmt: skip
-        """One batch, as the loop has it."""
-        if target.numel() == reward.numel() ** 2 > 1:
-            found = _judged(_Fit(nan, nan, "shape"), discount)
-        else:
-            found = _judged(_of_batch(reward, terminated, value, target), discount)
+        """One batch, as the loop has it; `one`: the values, where those of every row are in
+        `value` times its discount over that of most."""
+        fit = _Fit(nan, nan, "shape")
+        if target.numel() != reward.numel() ** 2 or target.numel() == 1:
+            fit = _of_batch(reward, terminated, value, target)
+            if fit.mistake == "unread" and one is not None and one is not value:
+                again = _of_batch(reward, terminated, one, target)
+                fit = fit if again.mistake else replace(again, mistake="alike")
+        found = _judged(fit, discount)
         self._seen[found.state] += 1
         if self._found is None or _GRAVE[found.state] >= _GRAVE[self._found.state]:
             self._found = found
@@ -110,6 +115,10 @@ def _judged(fit: _Fit, declared: float | None) -> CheckAnswer:
             f"left): does the loop add anything outside of γ (1 − d)? Else hand over what it adds "
             f"up, the entropy in next_value", fit.discount, declared or 1.0,
         )  # fmt: skip
+    if fit.mistake == "alike":
+        words = f"use γ = {fit.discount:.4f} in every row, where those handed over differ: is γ in "
+        words += "the place of γⁿ, or γⁿ where an episode ended sooner?"
+        return _fault(fit, declared, f"of y − r is left {fit.rest:.1g} {_SOME}", words)
     if fit.mistake:
         left = "one target per pair of rows"
         if fit.mistake != "shape":

@@ -292,10 +292,11 @@ def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Findi
 
 
 def at_kinks(
-    ahead: Ahead, name: str, derivative: Derivative, onset: Tensor
+    ahead: Ahead, name: str, derivative: Derivative, onset: Tensor, wrong: bool
 ) -> tuple[list[Finding], dict[str, Any]]:
     """The gradient of the smoothed return beside that of the return, at points [N] of `onset`: not
-    where an action is on its limit, whose derivative is that of one side by convention."""
+    where an action is on its limit, whose derivative is that of one side by convention, nor where
+    a derivative is wrong, whose gap would be said of the kink."""
     actions, limit = ahead.points.z[:, ahead.drawn.system.state_dim :], ahead.drawn.action_limit
     edge = torch.full(actions.shape[1:], torch.nan) if limit is None else limit
     clipped = onset & ((actions.abs() - edge).abs() <= _AT_LIMIT * edge).any(1)
@@ -309,7 +310,7 @@ def at_kinks(
         f"that alone makes no derivative wrong"
     )
     rows = (onset & ~clipped).nonzero().flatten()
-    if not len(rows):
+    if wrong or not len(rows):
         return [Finding("rough", "rough", f"{text}.", 0.0, stratum="onset", source=name)], {}
     rows = rows[evenly(len(rows), _POINTS)]
     run = ahead.chain(rows, _STEPS, "smoothing")
@@ -319,12 +320,15 @@ def at_kinks(
     numbers = {"gap": result.gap, "noise": result.noise, "cosine": result.cosine}
     decided = result.points > 0 and result.gap > max(_DIFFERS, 2 * result.noise)
     if result.points:
-        far = f"differs by {percentage(result.gap)} (cosine {cosine(result.cosine)})"
+        turned = f"of the {'opposite' if result.cosine < 0 else 'same'} sign"
+        turned = f"cosine {cosine(result.cosine)}" if actions.shape[1] > 1 else turned
+        far = f"differs by {percentage(result.gap)} ({turned})"
         near = "is not shown to differ"
         text += (
-            f". The gradient of the {_STEPS}-step return {far if decided else near} from that of "
-            f"the return smoothed over actions (σ {_SMOOTHING:.0%} of their spread, {_PAIRS} "
-            f"pairs, standard error {percentage(result.noise)}; median of {result.points} of these "
+            f". The gradient of the {_STEPS}-step return by the first action "
+            f"{far if decided else near} from that of the return smoothed over actions "
+            f"(σ {_SMOOTHING:.0%} of their spread, {_PAIRS} pairs, standard error "
+            f"{percentage(result.noise)}; median of {result.points} of these "
             f"states{', none of them on a limit' * bool(on_limit)})"
         )
     size = result.gap if decided else 0.0

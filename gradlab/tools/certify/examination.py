@@ -330,7 +330,8 @@ def examined(
             any(each.kind == "rows mix" for each in behaviour),
         )  # fmt: skip
         if k == 0:
-            more, numbers = _once(ahead, name, derivative, label, about)
+            wrong = any(each.severity == "wrong" for each in findings)
+            more, numbers = _once(ahead, name, derivative, label, about, wrong)
             findings += more
             facts |= numbers
         if name == "step":
@@ -366,9 +367,15 @@ def stepped(system: System, points: Points) -> Tensor:
 
 
 def _once(
-    ahead: Ahead, name: str, derivative: Derivative, label: Tensor, about: CertifiedSubject
+    ahead: Ahead,
+    name: str,
+    derivative: Derivative,
+    label: Tensor,
+    about: CertifiedSubject,
+    wrong: bool,
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """What one source of derivatives is enough for: single precision, chains, kinks."""
+    """What one source of derivatives is enough for: single precision, chains, kinks, the last where
+    none is found `wrong`."""
     # Rounding may change the side of a kink or limit.
     sides = torch.tensor([STRATA.index("onset"), STRATA.index("limit")])
     away = (~torch.isin(label, sides)).nonzero().flatten()
@@ -382,7 +389,7 @@ def _once(
     except (RuntimeError, TypeError, InputError) as error:
         precisions = f"not supported: {in_short(error)}"
     turning, sign = chained(ahead, name, derivative)
-    kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"))
+    kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"), wrong)
     decided = sign.horizon if sign.decidable else None
     undecidable = {} if sign.decidable else {"sign": f"not decidable ({sign.undecided})"}
     numbers = undecidable | {

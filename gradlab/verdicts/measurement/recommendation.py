@@ -109,7 +109,11 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     # Horizons that gain more in one step, and no more over several updates, are not as good.
     close = [] if passing.text and facts.best in [(cell[0], h) for h in close] else close
     close = _lasting(facts, cell, advice.updates, close)
-    ranged = step_along(identity, cell[1], over=close, note=_among(facts, cell, close, passing))
+    told = facts.rehearsal
+    top = None if told is None else told.best
+    several = cell != facts.best and top is not None and top.cell == cell and top.updates > 1
+    note = _among(facts, cell, close, several)
+    ranged = step_along(identity, cell[1], over=close, note=note)
     ranged, use = (f"{text}: {worth}" for text in (ranged, step_along(identity, cell[1])))
     options = (f"{ranged}{lasts}.", f"{use}{lasts}.", f"{use}.")
     said = next((text for text in options if _has_room(text, sure)), options[-1])
@@ -146,17 +150,27 @@ def _lasting(facts: Facts, cell: Cell, updates: int | None, close: list[int]) ->
     return [h for h in close if min(ends) <= h <= max(ends)]
 
 
-def _among(facts: Facts, cell: Cell, close: list[int], passing: HeadlinePart) -> str:
-    """What a horizon is among those around it, and on which side that of the largest gain was too
-    dear, where no sentence says it."""
-    told, notes = facts.rehearsal, []
-    top = None if told is None else told.best
-    several = cell != facts.best and top is not None and top.cell == cell and top.updates > 1
-    if len(close) > 1:
-        notes.append(f"best{' over several updates' * several}: {cell[1]}")
-    best = None if passing.text or not several else facts.best
-    if best is not None and best[0] == cell[0] and told is not None and best not in told.cells:
-        notes.append(f"{'longer' if best[1] > cell[1] else 'shorter'}: not rehearsed")
+def _among(facts: Facts, cell: Cell, close: list[int], several: bool) -> str:
+    """What a horizon is among those around it, and on which side others that gain as much in one
+    step were too dear to rehearse.
+
+    Args:
+        close: horizons between rehearsed ones, of `facts.close`.
+        several: is it the best over several updates, and another one in one step?
+    """
+    told, (name, best) = facts.rehearsal, cell
+    notes = [f"best{' over several updates' * several}: {best}"] * (len(close) > 1)
+    if told is not None and close:
+        good = facts.close(cell)
+        beyond = {
+            "shorter": [h for h in good if h < close[0]],
+            "longer": [h for h in good if h > close[-1]],
+        }
+        untold = [
+            side for side, those in beyond.items()
+            if those and not any((name, h) in told.cells for h in those)
+        ]  # fmt: skip
+        notes += [f"{' or '.join(untold)}: not rehearsed"] * bool(untold)
     return "; ".join(notes)
 
 

@@ -64,7 +64,10 @@ def _alarms(run: ProbeRun) -> Sentence:
     names = [str(each) for each in run.alarms.get("alarm", ())]
     if not names:
         rate = f"each is raised in at most {percent(ALPHA)} of sound runs"
-        return finding("alarms", True, "Alarms", f"none in {updates(run.updates)}", rate)
+        made, looked = updates(run.updates), int(run.vitals["looked"].sum()) if run.vitals else 0
+        if 2 * looked < run.updates:
+            made += f", of which {looked:,} were looked at; what came and went between is not known"
+        return finding("alarms", True, "Alarms", f"none in {made}", rate)
     told = [
         f"{kind} (step {int(run.alarms['step'][names.index(kind)]):,}"
         + (")" if n == 1 else f", {n} times)")
