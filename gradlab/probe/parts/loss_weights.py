@@ -225,7 +225,7 @@ def _shifted(values: _Array, by: int) -> _Array:
 
 def _ends_say(rollout: Rollout, ring: Ring) -> bool:
     """Are the recorded ends of episodes those of the rollout's steps, and of no step beside?"""
-    flags, ended = ring.newest(rollout.ended.numel()), rollout.ended.cpu().numpy() > 0
+    flags, ended = ring.newest(rollout.ended.numel()), (rollout.ended > 0).cpu().numpy()
     if flags is None:
         return False
     recorded = flags.any(1).reshape(ended.shape)
