@@ -225,10 +225,11 @@ def _shifted(values: _Array, by: int) -> _Array:
 
 def _ends_say(rollout: Rollout, ring: Ring) -> bool:
     """Are the recorded ends of episodes those of the rollout's steps, and of no step beside?"""
-    flags, ended = ring.newest(rollout.ended.numel()), (rollout.ended > 0).cpu().numpy()
+    ended: NDArray[np.bool_] = (rollout.ended > 0).cpu().numpy()
+    flags = ring.newest(ended.size)
     if flags is None:
         return False
-    recorded = flags.any(1).reshape(ended.shape)
+    recorded: NDArray[np.bool_] = np.any(flags, axis=1).reshape(ended.shape)
     beside = recorded[1:], recorded[:-1]
     moved = zip(beside, (ended[:-1], ended[1:]), strict=True)
     return np.array_equal(recorded, ended) and not any(np.array_equal(*each) for each in moved)
