@@ -139,7 +139,8 @@ class Memo(torch.autograd.Function):
 def test_a_derivative_that_is_kept_for_a_batch_size_is_found():
     step = from_function(lambda s, a: (Memo.apply(s) + 0.1 * a, -s.square().sum(1)), 2, 2)
     certificate = gradlab.certify(step, samples=512)
-    assert {(each.kind, each.block) for each in certificate.findings} >= {("stale", "A")}
+    # That it is wrong at the states of the kept values says no more, and leads astray.
+    assert [each.kind for each in certificate.findings if each.block == "A"] == ["stale"]
 
 
 @pytest.mark.parametrize("every", [50, 400])

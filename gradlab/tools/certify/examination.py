@@ -248,6 +248,7 @@ def _in_single_precision(
 
 
 _ORDER = {"wrong": 0, "rough": 1, "note": 2}
+_LOOSE = ("stale", "random", "rows mix")  # dependences on more than the arguments
 
 
 def examined(
@@ -426,9 +427,13 @@ def _traced(
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
-    """The gravest first; one of both sources where they agree, though one of them says more."""
+    """The gravest first; one of both sources where they agree, though one of them says more. Of a
+    derivative that depends on more than its arguments nothing else is said: it is of no function."""
+    loose = {(each.block, each.source) for each in findings if each.block and each.kind in _LOOSE}
     kept: list[Finding] = []
     for finding in findings:
+        if (finding.block, finding.source) in loose and finding.kind not in _LOOSE:
+            continue
         same = [
             k for k, other in enumerate(kept)
             if other.sentence.startswith(finding.sentence[:-1]) and other.source != finding.source
