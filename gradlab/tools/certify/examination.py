@@ -428,7 +428,7 @@ def _traced(
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
     """The gravest first; one of both sources where they agree, though one of them says more. Of a
-    derivative that depends on more than its arguments nothing else is said: it is of no function."""
+    derivative that depends on more than its arguments nothing else is said."""
     loose = {(each.block, each.source) for each in findings if each.block and each.kind in _LOOSE}
     kept: list[Finding] = []
     for finding in findings:
