@@ -81,7 +81,7 @@ def test_of_a_derivative_that_depends_on_earlier_calls_nothing_else_is_said():
     """That a velocity of the last call is wrong "at a kink" led astray."""
     stale = Finding("stale", "wrong", "depends on earlier calls", 1.0, "A", source="linearize")
     at_kinks, other = replace(stale, kind="wrong"), replace(stale, kind="wrong", block="B")
-    step = replace(stale, block=None, source="")
+    step = replace(stale, block=None, source="", sentence="the step does")
     assert _merged([at_kinks, stale, other]) == (stale, other)
     assert at_kinks in _merged([at_kinks, step])
 
