@@ -75,7 +75,7 @@ class Probe:
         task: adds bias and variance by horizon, Jacobians and growth, on copies.
         critic: (state, action) → [N], the tail of these gradients on a task; with its optimiser it
             is measured, too, so that the sample of a NaN is named. A module is copied; a function
-            is called as it is, and must change nothing.
+            is called as it is, and must change nothing. One of states alone belongs to `networks`.
         critic_optimizer: its steps are measured, too: a critic that does not move, whose rate is
             too large, or whose gradient explodes. An optimiser that steps both is given twice.
         log: path of a run file (readable while it is written), a function of one dict of plain

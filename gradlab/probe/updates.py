@@ -57,6 +57,10 @@ _LEAST = 10  # measured updates in a row, where others are skipped: a row costs 
 _BATCH = 256  # N′ where the loop's own is not seen
 STRIDE = 4  # updates to one whose step and actions are measured, which cost most
 _PULSE = 4  # skipped updates to one whose gradient's size is taken: each costs 40 µs
+_UNSEEN = (
+    "which sample is not known: hand over the critic's module, with probe.networks(critic=…) where "
+    "it takes states alone"
+)
 _WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
 _WATCHES = 30  # such passes in a run: each takes several times as long
 _POLL = 10  # updates between two looks at recorded episodes
@@ -332,7 +336,7 @@ class Updates:
         if not critic.turns.mine() or critic.see(self._due and not self._rest):
             return
         if self.log.due(LOST_CRITIC, self.count):
-            self._report(LOST_CRITIC, critic.passes.lost())
+            self._report(LOST_CRITIC, critic.passes.lost() or self.rows() or _UNSEEN)
 
     def _alert(self, scale: Tensor | None) -> bool:
         """Whether the gradient was lost while updates are skipped; this one is measured then."""

@@ -63,8 +63,8 @@ CAPTIONS = {
     "critic_loss": "As the loop noted it. A loss that climbs with the gradient norm: the critic "
     "blows up, and the policy follows it.",
     "layer_norm": "A row much paler than its neighbours hardly learns; a hatched one is cut off.",
-    "saturation": "At its limit an action passes no gradient on. Above one half the actor is "
-    "stuck.",
+    "saturation": "At its limit an action passes no gradient on. Near 1 little is left to learn "
+    "from, which a bang-bang policy may not need: returns decide.",
     "attenuation": "What comes back through a tanh at the end: near 0 the actor hardly learns.",
     "errors": "Whose gradient is nearest to the true one, and at which horizon?",
     "parts": "Where squared bias and variance / N′ cross, the error is near its least.",

@@ -230,6 +230,28 @@ def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which, at
     assert since in end.message and row in end.message
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_row_that_loses_a_critic_of_states_is_named_declared_or_found(declared):
+    agent = Agent()
+    moves, fits = (torch.optim.Adam(n.parameters(), 1e-3) for n in (agent.actor, agent.critic))
+    probe = gradlab.Probe(agent.actor, moves, critic_optimizer=fits, clock=lambda: 0.0)
+    if declared:
+        probe.networks(critic=agent.critic)
+    for step in range(12):
+        state = torch.randn(64, 2)
+        goal = torch.zeros(64, 1)
+        goal[37] = torch.inf if step == 11 else 0.0
+        fits.zero_grad()
+        ((agent.critic(state) - goal) ** 2).mean().backward()
+        fits.step()
+        moves.zero_grad()
+        with probe(step):
+            agent.actor(state).square().mean().backward()
+        moves.step()
+    (told,) = [alarm.message for alarm in probe.alarms if alarm.kind == updates.LOST_CRITIC]
+    assert "the critic: the gradient of its loss is infinite in row 37 of 64" in told
+
+
 def test_a_root_at_0_loses_every_row_and_is_named():
     net, heard = nn.Linear(2, 3), LastPasses(Budget(1.0, lambda: 0.0))
     net.register_forward_hook(heard.hook)

@@ -136,8 +136,8 @@ _DEVIATIONS = {
     "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
 }  # fmt: skip
 _CAUSES = (
-    "A derivative that is exactly zero is usually cut off by a detach, a copy through numpy, or an "
-    "integer or constant in its place."
+    "A derivative that is exactly zero is usually a term left out by hand, or cut off by a "
+    "detach, a copy through numpy, or an integer or constant in its place."
 )
 _WHERE = {
     None: "", "free": " where the step is smooth", "contact": " in contact",

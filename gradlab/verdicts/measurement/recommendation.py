@@ -335,9 +335,10 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
     lowering = [each for each in twins if facts.harmful(each) == facts.horizons(each) != []]
     if twins and len(lowering) == len(twins):
         return HeadlinePart(f"{what} lowers the return at every horizon.", "", 4)
-    # The critic alone has a sentence of its own where its gain is known.
+    # The critic alone has a sentence of its own where its gain is known, and is no rollout.
     others = [each for each in facts.own if each != name and (each, 0) != facts.data]
-    lower = {named(facts.identities[each]): h for each in others if (h := facts.harmful(each))}
+    harm = {each: [h for h in facts.harmful(each) if h] for each in others}
+    lower = {named(facts.identities[each]): h for each, h in harm.items() if h}
     if lower:
         verb = "lowers" if len(lower) == 1 else "lower"
         said = " and ".join(f"{who} at h = {horizons(those)}" for who, those in lower.items())
