@@ -260,7 +260,7 @@ def written(found: pd.DataFrame, groups: int, page: Path) -> None:
 
 def _shown(row: Mapping[Any, Any], name: str, scale: Callable[[float], float] = float) -> str:
     mean, low, high = (scale(row[key]) for key in (name, f"{name} low", f"{name} high"))
-    return f"{mean:.2g} [{low:.2g}, {high:.2g}]"
+    return f"{mean:.2g} [{low:.2g}, {high:.2g}]" if np.isfinite(low) else f"{mean:.2g} (one seed)"
 
 
 def measure(most: int | None = None, output: Path = OUTPUT) -> None:

@@ -233,13 +233,15 @@ def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(tab, tmp_p
 
 def test_beside_the_critic_alone_the_models_horizons_that_harm_are_named():
     up = [0.97, 0.5, 0.4, -0.3, -0.4, -0.5]
-    both = {"data": [0.97], "model": up, "model_all": [-0.5, 0.5, -0.5, 0.5, -0.5, 0.5]}
+    both = {"data": [0.97], "model": up, "model_all": [-0.5, -0.5, 0.5, -0.5, 0.5, -0.5]}
     assert (
         "Your model (first action only) at h = 3–5 lowers the return."
         in screen({"data": [0.97], "model": up}, se=0.001).headline
     )
     full = "Your model (first action only) and your model (BPTT) lower the return at some horizons."
     assert full in screen(both).headline
+    start = {"data": [0.97], "model": [0.97, *_UP[1:]], "model_all": [-0.5, *_UP[1:]]}
+    assert "lower" not in screen(start).headline  # h = 0 is the critic alone, and no rollout
     assert "lower" not in screen({"data": [0.97], "model": [0.97, *_UP[1:]]}).headline
 
 
