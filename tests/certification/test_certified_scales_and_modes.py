@@ -461,6 +461,17 @@ def test_a_kink_is_rough_and_its_smoothed_gradient_is_beside():
     assert certificate.passed
     (finding,) = (each for each in certificate.findings if each.kind == "rough")
     assert finding.stratum == "onset" and finding.size == pytest.approx(1.0, abs=1e-6)
+    assert "by the first action differs by 100% (it is 0) from that of" in finding.sentence
+
+
+def test_beside_a_wrong_derivative_no_gap_is_said_of_a_kink():
+    def step(s, a):
+        after = 0.9 * s + 0.1 * a.detach()
+        return after, -(after[:, 0] ** 2) + 5 * s[:, 0].clamp(min=0)
+
+    certificate = gradlab.certify(from_function(step, 1, 1), samples=256)
+    (finding,) = (each for each in certificate.findings if each.kind == "rough")
+    assert not certificate.passed and finding.sentence.endswith("alone makes no derivative wrong.")
 
 
 @pytest.mark.parametrize("kink", [True, False])

@@ -373,6 +373,17 @@ def test_a_headline_leaves_names_of_parameters_as_they_are(first):
     assert " actor_mean.0: rows" in first(vitals=[window(1)], alarms=[lost]).headline
 
 
+def test_the_line_about_alarms_says_how_many_updates_were_looked_at(said):
+    """Of an actor that stood still for half of a run, between two looks, there was no alarm."""
+    rows = [window(k) for k in range(1, 31)]
+    assert "looked at" not in said("alarms", vitals=rows).text
+    few = [row | {"looked": 10} for row in rows]
+    assert (
+        "none in 3,000 updates, of which 300 were looked at; what"
+        in said("alarms", vitals=few).text
+    )
+
+
 def test_the_price_is_held_against_the_budget(said):
     rows = [window(k) for k in range(1, 31)]
     assert "4% of 50 min; within" in said("cost", vitals=rows).text

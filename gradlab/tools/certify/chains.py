@@ -320,8 +320,10 @@ def at_kinks(
     numbers = {"gap": result.gap, "noise": result.noise, "cosine": result.cosine}
     decided = result.points > 0 and result.gap > max(_DIFFERS, 2 * result.noise)
     if result.points:
-        turned = f"of the {'opposite' if result.cosine < 0 else 'same'} sign"
-        turned = f"cosine {cosine(result.cosine)}" if actions.shape[1] > 1 else turned
+        turned = f"cosine {cosine(result.cosine)}"
+        if actions.shape[1] == 1:
+            side = "opposite" if result.cosine < 0 else "same"
+            turned = f"of the {side} sign" if result.cosine else "it is 0"
         far = f"differs by {percentage(result.gap)} ({turned})"
         near = "is not shown to differ"
         text += (
