@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, isnan, nan
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.probe.alarms.evidence import ADVANTAGE
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.targets import OFF
+
+if TYPE_CHECKING:
+    from gradlab.probe.parts.recorder import Ring
 
 ROUNDING = 1e-3  # of the size of the advantages: float32 leaves 1e-6
 LEAST = 16  # rows
@@ -322,3 +326,11 @@ _FORMULAS = {
     "exchanged": "have γ and λ exchanged: in which order are they given?",
     "unfinished": "end with the rollout: is the value after its last step added?",
 }
+
+
+def recorded_ends(ring: Ring, ended: Tensor) -> NDArray[np.bool_] | None:
+    """Terminated and truncated [n, 2] of the newest recorded steps, if episodes ended at these, as
+    they were handed over."""
+    flags = ring.newest(ended.numel())
+    given = (ended.reshape(-1) > 0).cpu().numpy()
+    return flags if flags is not None and np.array_equal(flags.any(axis=1), given) else None

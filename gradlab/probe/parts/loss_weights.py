@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.probe.alarms.evidence import WEIGHTED
-from gradlab.probe.parts.advantages import LEAST, ROUNDING, Rollout
+from gradlab.probe.parts.advantages import LEAST, ROUNDING, Rollout, recorded_ends
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import TRANSFORMED
 
@@ -225,14 +225,9 @@ def _shifted(values: _Array, by: int) -> _Array:
 
 def _ends_say(rollout: Rollout, ring: Ring) -> bool:
     """Are the recorded ends of episodes those of the rollout's steps, and of no step beside?"""
-    ended: NDArray[np.bool_] = (rollout.ended > 0).cpu().numpy()
-    flags = ring.newest(ended.size)
-    if flags is None:
-        return False
-    recorded: NDArray[np.bool_] = np.any(flags, axis=1).reshape(ended.shape)
-    beside = recorded[1:], recorded[:-1]
-    moved = zip(beside, (ended[:-1], ended[1:]), strict=True)
-    return np.array_equal(recorded, ended) and not any(np.array_equal(*each) for each in moved)
+    ended = rollout.ended > 0
+    apart = not torch.equal(ended[1:], ended[:-1])
+    return apart and recorded_ends(ring, rollout.ended) is not None
 
 
 def _correlation(weights: _Array, others: _Array) -> float:

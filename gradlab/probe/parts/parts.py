@@ -28,7 +28,7 @@ from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, LEAVES, UNSEEN, Budget
 from gradlab.probe.critics import LastPasses, pushed
 from gradlab.probe.isolation import warn
-from gradlab.probe.parts.advantages import Advantages, Rollout
+from gradlab.probe.parts.advantages import Advantages, Rollout, recorded_ends
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Bootstraps, Implied, ValueTargets
 from gradlab.probe.parts.loss_weights import LossWeights
@@ -266,7 +266,7 @@ class Parts:
         shape = found["reward"].shape
         found = {k: v.reshape(shape if k in same else v.shape) for k, v in found.items()}
         found["last_value"] = found["last_value"].reshape(shape[1:])
-        flags = None if self._ring is None else _recorded_ends(self._ring, found["ended"])
+        flags = None if self._ring is None else recorded_ends(self._ring, found["ended"])
         if flags is not None and "truncated" in found:
             found["truncated"] = _limits_alone(flags, found["truncated"])
         rollout = Rollout(**found, discount=discount, trace=trace)
@@ -665,14 +665,6 @@ def _stop_listening(parts: Parts, error: Exception) -> None:
     with suppress(Exception):
         parts.rest()
     warn("checks the loop's parts no more", error)
-
-
-def _recorded_ends(ring: Ring, ended: torch.Tensor) -> np.ndarray[Any, Any] | None:
-    """Terminated and truncated [n, 2] of the newest recorded steps, if episodes ended at these, as
-    they were handed over."""
-    flags = ring.newest(ended.numel())
-    given = (ended.reshape(-1) > 0).cpu().numpy()
-    return flags if flags is not None and np.array_equal(flags.any(axis=1), given) else None
 
 
 def _limits_alone(flags: np.ndarray[Any, Any], truncated: torch.Tensor) -> torch.Tensor:

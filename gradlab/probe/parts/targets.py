@@ -115,15 +115,11 @@ def _judged(fit: _Fit, declared: float | None) -> CheckAnswer:
             f"left): does the loop add anything outside of γ (1 − d)? Else hand over what it adds "
             f"up, the entropy in next_value", fit.discount, declared or 1.0,
         )  # fmt: skip
-    if fit.mistake == "alike":
-        words = f"use γ = {fit.discount:.4f} in every row, where those handed over differ: is γ in "
-        words += "the place of γⁿ, or γⁿ where an episode ended sooner?"
-        return _fault(fit, declared, f"of y − r is left {fit.rest:.1g} {_SOME}", words)
     if fit.mistake:
         left = "one target per pair of rows"
         if fit.mistake != "shape":
             left = f"of y − r is left {fit.rest:.1g} {_SOME}"
-        return _fault(fit, declared, left, _MISTAKES[fit.mistake])
+        return _fault(fit, declared, left, _MISTAKES[fit.mistake].format(fit.discount))
     if isnan(fit.rest):
         return off("y − r or (1 − d) v is 0 up to rounding in all rows, or a number is not finite")
     meant = None if declared is None else round(declared, 5)
@@ -147,6 +143,8 @@ _SOME = "in … looks"
 _MISTAKES = {
     "shape": "have one number per pair of rows, [B, B]: do reward and value have shapes [B] and "
     "[B, 1]?",
+    "alike": "use γ = {:.4f} in every row, where those handed over differ: is γ in the place of "
+    "γⁿ, or γⁿ where an episode ended sooner?",
     "kept": "go on beyond terminal states, r + γ v without (1 − d): are terminations stored and "
     "used?",
     "swapped": "go on at terminal states alone, r + γ d v: is the mask of terminations inverted?",
