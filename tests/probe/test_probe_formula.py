@@ -317,7 +317,7 @@ IN_TURN = {
     "": set(),
     "actor at rest": {"actor does not move"},
     "critic at rest": {"critic does not move"},
-    "critic moves along": {"actor's steps move the critic"},
+    "critic moves along": {"actor's steps move another network"},
     "detached actor": {"dead path", "dead inputs"},
 }
 

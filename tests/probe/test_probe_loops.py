@@ -5,6 +5,7 @@ Faults that are planted in a whole loop raise their alarm.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.probe.alarms.catalogue import saturated
-from gradlab.probe.alarms.evidence import ALPHA, AlarmEvidence
+from gradlab.probe.alarms.evidence import ALPHA, DESCENT, AlarmEvidence
 from gradlab.probe.alarms.gradients import noise
 from gradlab.probe.alarms.task import jacobian_drift
 from gradlab.tasks.environments import with_learned_prior
@@ -274,6 +275,41 @@ def test_policy_updates_that_train_the_model_are_told(leak, quiet):
     probe.close()  # without a budget the window ends here
     told = [each for each in probe.alarms if each.kind == "θ leaks into the model"]
     assert (told == []) == quiet
+
+
+IMAGINED = {"target": (-1.0, 0.0), "critic": (-1.0, 0.0), "sign": (1.0, 0.0), "less": (-1.0, 1.0)}
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("kind", IMAGINED)
+def test_a_wrong_sign_through_a_model_is_told_by_the_gradient_in_the_values(kind, declared):
+    """Also where the loop's targets alone are in its loss, and are found by the probe itself."""
+    torch.manual_seed(0)
+    policy, model = nn.Linear(3, 1), nn.Linear(4, 3)
+    critic = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+    target = copy.deepcopy(critic)
+    used = critic if kind == "critic" else target
+    sign, baseline = IMAGINED[kind]
+    steps = [torch.optim.SGD(each.parameters(), 1e-3) for each in (policy, critic)]
+    probe = probed(policy, steps[0], critic_optimizer=steps[1])
+    if declared:
+        probe.networks(critic=critic, target=target)
+    for step in range(UPDATES):
+        first = state = torch.randn(8, 3)
+        for _ in range(3):
+            state = state + 0.1 * model(torch.cat([state, policy(state)], 1))
+        steps[0].zero_grad()
+        with probe(step):
+            (sign * (used(state) - baseline * used(first + policy(first))).mean()).backward()
+        steps[0].step()
+        steps[1].zero_grad()
+        (critic(state.detach()) - 1 - 0.9 * target(state.detach())).square().mean().backward()
+        steps[1].step()
+        for mine, its in zip(critic.parameters(), target.parameters(), strict=True):
+            its.data.lerp_(mine.data, 0.01)
+    told = [each.message for each in probe.alarms if each.kind == DESCENT]
+    assert bool(told) == (kind == "sign")
+    assert all("rises with the critic's values" in each for each in told)
 
 
 # False alarms stay below the stated rate over a whole run.

@@ -281,8 +281,8 @@ PLANTED = {
     "twins of equal weights": ("twin critics are one", "networks 1 and 2 move and are equal"),
     "swapped tau": ("targets follow too fast", "targets take 0.98 of the network"),
     "copied at every step": ("targets follow too fast", "or is the copy made at every step"),
-    "critic in the actor's optimiser": ("actor's steps move the critic", "hold the critic's"),
-    "model in the actor's optimiser": ("actor's steps move the critic", "of another optimiser"),
+    "critic in the actor's optimiser": ("actor's steps move another network", "hold the critic's"),
+    "model in the actor's optimiser": ("actor's steps move another network", "another optimiser"),
     "gradients add up": ("gradients are not cleared", "policy's gradients add up"),
     "actor's gradients in the critic": ("gradients are not cleared", "critic's gradients add up"),
     "actor's gradients in the model": (
@@ -588,7 +588,7 @@ def test_one_optimiser_that_steps_in_turn_and_moves_the_critic_is_told():
             both.step()
             loop.critics.requires_grad_(True)
             loop.follow()
-        assert causes(probe) == (set() if frozen else {"actor's steps move the critic"})
+        assert causes(probe) == (set() if frozen else {"actor's steps move another network"})
 
 
 def test_a_loop_computes_the_same_bits_and_is_free_afterwards():

@@ -65,7 +65,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         "critic does not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
         "twin critics are one": [f"{moves._LOOKS} looks in a row"],
         "targets do not move": [f"{moves._LOOKS} looks and {moves._UNDECLARED} updates"],
-        "actor's steps move the critic": [f"≥ {moves._FEWEST} looks"],
+        "actor's steps move another network": [f"≥ {moves._FEWEST} looks"],
         "actor does not follow its critic": [f"≥ {objectives._LOOKED} looks"],
         "actor's steps lower their objective": [
             f"({objectives.WRONG:.0%} rise)", f"({objectives.SOUND:.0%})",

@@ -50,11 +50,13 @@ class _Pair:
 
     Attributes:
         whose: name of the network.
+        modules: both.
     """
 
     whose: str
     online: _Sample
     target: _Sample
+    modules: tuple[nn.Module, nn.Module]
 
     @property
     def alias(self) -> bool:
@@ -127,6 +129,13 @@ class Networks:
         """Critics that an optimiser steps; all where none is seen to be."""
         ids = {id(p) for each in [self.actor, *self.others] for p in held(each)}
         return [each for each in self.critics if _any_of(each, ids)] or self.critics
+
+    @property
+    def valued(self) -> list[nn.Module]:
+        """What gives values, to be sure: declared critics, and those with a target; both."""
+        pairs = (each.modules for each in self.pairs if each.whose == CRITIC)
+        known = [*(self.critics if self.declared else ()), *(x for both in pairs for x in both)]
+        return [*dict.fromkeys(known)]
 
     @property
     def settled(self) -> bool:
@@ -261,7 +270,8 @@ def _nearest(copy: nn.Module, networks: Iterable[nn.Module]) -> nn.Module | None
 
 
 def _pair(whose: str, online: nn.Module, target: nn.Module) -> _Pair:
-    return _Pair(whose, _Sample([*online.parameters()]), _Sample([*target.parameters()]))
+    samples = (_Sample([*each.parameters()]) for each in (online, target))
+    return _Pair(whose, *samples, (online, target))
 
 
 def _distance(one: nn.Module, other: nn.Module) -> float:

@@ -13,6 +13,8 @@ test (Biometrika 41, 1954), as soon as the newest looks are e¹⁰ times likelie
 
 A look in which the loss itself fits to 1% and has the wrong sign counts `_FITTED`, four falls: a
 wrong sign of the entropy drives actions to their limits, where nothing is seen, in 100 updates.
+
+Of a loss through a model, Σ γᵗ r + γᴴ V(s_H), that is not judged: dL/dV ≥ 0 everywhere lowers V.
 """
 
 from __future__ import annotations
@@ -205,6 +207,8 @@ class ActorObjective:
         self._odds = 0.0  # S
         self.heard: list[Heard] = []
         self._rows: deque[str] = deque(maxlen=LOOKS)  # what is wrong with dL/dQ in a look
+        self._values: list[dict[int, Tensor]] = []  # gradients of a loss in values, by call
+        self._lowers: deque[bool] = deque(maxlen=LOOKS)  # whether they lower all of them
         self._bare = False  # whether the loss fits without the squash's correction alone
         self._pick = _PICKS[0]  # of several outputs, what it follows
         self._open = False  # whether it fits a Gaussian better whose small actions have no tanh
@@ -247,9 +251,21 @@ class ActorObjective:
             values = [each for each in self.made.values if each[0] not in inner]
             self.made.values = [*values, (module, _alone(args))]
 
+    def hear_value(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A critic, or a target of one, has been called where the policy's actions led."""
+        known = isinstance(output, Tensor) and output.requires_grad and not passing(output)
+        if self.on and known and _graded(args):
+            kept: dict[int, Tensor] = {}
+            self._values.append(kept)
+            output.register_hook(_keeper(kept, 0))
+
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
         made, self.made = self.made, None
+        sent = [each for kept in self._values for each in kept.values() if bool(each.any())]
+        if sent:
+            self._lowers.append(all(bool((each >= 0).all()) for each in sent))
+        self._values = []
         if made is not None:
             self._see_rows(made)
         if made is None or not made.values:
@@ -318,7 +334,7 @@ class ActorObjective:
 
     def part(self) -> None:
         """Another optimiser has stepped: what critics were called for is over."""
-        self.heard = []
+        self.heard, self._values = [], []
 
     def _see_rows(self, made: Pass) -> None:
         """Where the loss has Q: a mean over rows sends all of them the same, to raise it."""
@@ -392,6 +408,15 @@ class ActorObjective:
         if most and of >= _LOOKED and 2 * times > of:
             proof = f"dL/dQ by row says so in {times} of {of} looks (fault: half)"
             return CheckAnswer("fault", proof, times / of, 0.5, of, UNFOLLOWED, most)
+        if not self._looks and len(self._lowers) >= _LOOKED:
+            times, of = sum(self._lowers), len(self._lowers)
+            proof = f"dL/dV is positive in {times} of {of} looks (fault: half)"
+            if 2 * times > of:
+                return CheckAnswer(
+                    "fault", proof, times / of, 0.5, of, DESCENT,
+                    f"the actor's loss rises with the critic's values, in all rows of {times} of "
+                    f"{of} looks: is the sign of the loss right?",
+                )  # fmt: skip
         if not self._looks:
             declared = self._reason is _NO_CALL and networks is not None and networks.declared
             return off(_NOT_CALLED if declared and networks.critics else self._reason)
@@ -676,6 +701,10 @@ def _opened(made: Pass, old: Action) -> Action:
         return old
     mean, log_std = (x[:_ROWS] for x in made.outputs[:2])
     return _gaussian(mean, log_std, (old.value - mean) / log_std.exp(), _Squash())
+
+
+def _graded(args: Sequence[Any]) -> bool:
+    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
 def _alone(values: Sequence[Any]) -> tuple[Tensor, ...]:

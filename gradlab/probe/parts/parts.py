@@ -535,12 +535,14 @@ class Parts:
         for handle in self._followed:
             handle.remove()
         of = self.networks.critics if critics is None else critics
-        hear = self.objective.hear_critic, self.objective.hear_policy
+        objective = self.objective
+        hear = objective.hear_critic, objective.hear_value, objective.hear_policy
         nested = [part for each in of for part in each.modules() if part is each or part._modules]
+        valued = self.networks.valued if critics is None else []
         own = [*self.policy.modules()] if of or (critics is None and self.weights.ready) else []
         self._ears = [
             (part, Hook(what, partial(warn, "hears no more of the actor's objective")))
-            for what, parts in zip(hear, (dict.fromkeys(nested), own), strict=True)
+            for what, parts in zip(hear, (dict.fromkeys(nested), valued, own), strict=True)
             for part in parts
         ]
         self._listen_in(self.objective.on)
