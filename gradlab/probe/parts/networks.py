@@ -270,8 +270,8 @@ def _nearest(copy: nn.Module, networks: Iterable[nn.Module]) -> nn.Module | None
 
 
 def _pair(whose: str, online: nn.Module, target: nn.Module) -> _Pair:
-    samples = (_Sample([*each.parameters()]) for each in (online, target))
-    return _Pair(whose, *samples, (online, target))
+    mine, its = (_Sample([*each.parameters()]) for each in (online, target))
+    return _Pair(whose, mine, its, (online, target))
 
 
 def _distance(one: nn.Module, other: nn.Module) -> float:
