@@ -28,6 +28,7 @@ from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 _KEPT = 4  # passes
 LOOK, STRIDE = 4, 2  # steps to one that is measured; of these, to one whose length is
 _ALTERNATE = 50  # steps in a row that are others' turn
+_PAIRED, _APART, _LINE = 16, 0.1, 1e-3  # rows; shares of a range that are a fall, and rounding
 _YOUNG = 2  # stretches of a critic that has learnt nothing yet
 
 
@@ -64,6 +65,24 @@ def by_row(values: Tensor, rows: int) -> Tensor | None:
         return values.reshape(rows, 1)
     at = [k for k, size in enumerate(values.shape) if size == rows]
     return values.movedim(at[0], 0).reshape(rows, -1) if len(at) == 1 else None
+
+
+def pairwise(values: Tensor, gradient: Tensor, target: Tensor) -> bool | None:
+    """Whether a loss compares values, [B, 1], with the targets, [B], of all rows: its gradient by
+    row then rises with the value, whatever the row's own target is. None: that cannot be seen."""
+    order = values.argsort()
+    (V, y, g) = (x.double()[order] for x in (values, target, gradient))
+    if len(g) < _PAIRED or not all(bool(x.isfinite().all()) for x in (V, y, g)):
+        return None
+    flat = float(g.max() - g.min()) < _LINE * float(g.abs().max())  # of one number: rounding
+    if flat or 2 * len(set(g.tolist())) < len(g) or not _drop(V - y) > _APART:
+        return None  # rows are clipped alike; V − y rises with V by itself
+    return _drop(g) < _LINE
+
+
+def _drop(rising: Tensor) -> float:
+    """The largest fall below what came before, of the whole range."""
+    return float((rising.cummax(0).values - rising).max() / (rising.max() - rising.min()))
 
 
 @final

@@ -98,7 +98,10 @@ class Loop:
 
     def fit_critic(self, rows: dict[str, Tensor], goal: Tensor) -> None:
         critics = self.critics[: -1 if self.fault == "one of twins in no loss" else None]
-        loss = sum(((c(rows["state"], rows["action"]) - goal) ** 2).mean() for c in critics)
+        goal = goal[:, 0] if "of pairs" in self.fault else goal
+        error = nn.functional.huber_loss if "Huber" in self.fault else nn.functional.mse_loss
+        values = [critic(rows["state"], rows["action"]) for critic in critics]
+        loss = sum(error(*torch.broadcast_tensors(value, goal)) for value in values)
         if self.fault != "actor's gradients in the critic":
             self.critic_optimizer.zero_grad()
         loss.backward()

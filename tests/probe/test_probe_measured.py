@@ -342,6 +342,25 @@ def test_a_twin_that_never_moves_is_named_in_the_place_of_its_target(make, where
     assert all("network 2 has not moved" in alarm.message for alarm in probe.alarms)
 
 
+@pytest.mark.parametrize("make", [Loop, Soft])
+@pytest.mark.parametrize("error", ["", "Huber"])
+@pytest.mark.parametrize("pairs", ["", " of pairs"])
+def test_a_loss_of_values_beside_the_targets_of_all_rows_is_named(make, error, pairs):
+    loop, rows = make(error + pairs), []
+    probe = watched(loop, log=rows.append)
+
+    def each(r: dict[str, Tensor], goal: Tensor, value: Tensor) -> None:
+        given = {"reward": r["reward"], "terminated": r["ended"], "discount": 0.9}
+        probe.batch(**given, next_value=value, target=goal)
+
+    loop.run(probe, 110, each)
+    probe.close()
+    found = answers(rows)["targets are r + γ (1 − d) v"]
+    assert found["state"] == ("fault" if pairs else "sound")
+    assert causes(probe) == ({"wrong targets"} if pairs else set())
+    assert all("values of all rows, [B, B]" in x.message for x in probe.alarms if pairs)
+
+
 def test_a_policy_at_rest_is_no_fault_of_its_target():
     loop, rows = Loop("policy at rest"), []
     nudged = next(loop.target_policy.parameters())

@@ -389,7 +389,7 @@ def ppo(
                 if fault == "minibatch and values":
                     goal_ = w_ + (goal_ - flat[3][index])
                 other = costs and (costs(s_)[:, 0] - s_[:, 0].abs()) ** 2
-                error = critic(s_)[:, 0] - goal_
+                error = (critic(s_) if "pairs" in fault else critic(s_)[:, 0]) - goal_
                 fit = nn.functional.huber_loss(error, 0 * error) if fault == "Huber" else error**2
                 fit = fit if costs is None else fit + other
                 with probe(iteration * 4 * steps):
@@ -453,6 +453,7 @@ def test_a_critic_that_is_copied_to_be_called_has_no_target():
     ("normalised and values", "fitted to normalised advantages plus values"),
     ("minibatch and values", "fitted to normalised advantages plus values"),
     ("no values", "fitted to advantages without the values"),
+    ("pairs", "fitted to the targets of all rows at once, [B, B]: do values and targets have"),
     ("beside costs", ""),
     ("apart", ""),
     ("apart, normalised", "fitted to normalised advantages plus values"),
@@ -473,13 +474,14 @@ def test_the_critic_of_a_rollout_is_fitted_to_advantages_plus_values(fault, word
     ("apart, normalised", "off", "whether advantages are normalised in it cannot be read"),
     ("apart, no values", "fault", "V is pulled to A in 10 of the newest 10 minibatches"),
     ("apart, alone", "off", "the loss does not pull V to v + A"),
+    ("apart, pairs", "fault", "V is pulled to the targets of all rows at once, [B, B] in 10 of"),
 ])  # fmt: skip
 def test_of_a_critic_that_has_not_moved_since_the_rollout_what_can_be_read_is_said(
     fault, state, words
 ):
     found = ppo(fault, False, once=True)
     assert found["fitted"]["state"] == state and words in found["fitted"]["proof"]
-    told = "the critic is fitted to advantages without the values"
+    told = f"fitted to {'the targets' if 'pairs' in fault else 'advantages without the values'}"
     assert [told in each for each in found["causes"]] == [True] * len(found["causes"])
     assert bool(found["causes"]) == (state == "fault")
 

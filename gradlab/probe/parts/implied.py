@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
-from gradlab.probe.critics import by_row
+from gradlab.probe.critics import by_row, pairwise
 from gradlab.probe.isolation import undisturbed
 from gradlab.probe.parts.objectives import CHANGING, UNROWED, Heard, Twin, outputs_by_row
 from gradlab.probe.parts.recorder import CheckAnswer, off
@@ -74,6 +74,7 @@ _LOOK = {
 _LINE, _ABOUT, _MOVED = 1e-3, 0.02, 1e-3  # of g that is left; of a factor; V − v in deviations of A
 _NORMALISED = "normalised advantages plus values"
 _ALONE = "advantages without the values"
+_PAIRS = "the targets of all rows at once, [B, B]"
 _OTHER = (
     "the loss does not pull V to v + A of the rollout: other targets, or another loss than a square"
 )
@@ -411,7 +412,8 @@ class ValueTargets:
 
     dL/dV = c (V − b v − a A − o)      a = b = 1; of normalised advantages a = 1/σ, of A alone b = 0
 
-    Where V = v, (1 − b)/a alone is read: 1 of A alone, 0 of any a.
+    Where V = v, (1 − b)/a alone is read: 1 of A alone, 0 of any a. Where a loss has
+    shape [B, B], dL/dV rises with V alone.
     """
 
     name = "values are fitted to advantages plus values"
@@ -436,6 +438,10 @@ class ValueTargets:
             V, g = _flat(output)[known], g[known]
             self._reason = _FEW
             if len(g) < _ROWS:
+                continue
+            if pairwise(*(torch.as_tensor(x) for x in (V, g, A + v))):
+                self._looks += 1
+                self._seen.append(_PAIRS)
                 continue
             rests = np.std(V - v) <= min(_MOVED * np.std(A), _ABOUT / 4 * np.std(v))
             if not min(np.inf if rests else np.std(V - v), np.std(v)) > _MOVED * np.std(A) > 0:
@@ -469,7 +475,7 @@ class ValueTargets:
             return off(_AT_REST if self._rests else _OTHER if self._looks else self._reason)
         most = max(set(self._seen), key=self._seen.count)
         times, of = self._seen.count(most), len(self._seen)
-        form = "A" if most == _ALONE else f"v + {self._scale:.3g} A"
+        form = {_ALONE: "A", _PAIRS: _PAIRS}.get(most, f"v + {self._scale:.3g} A")
         proof = (
             f"V is pulled to {form} in {times} of the newest {of} minibatches (fault: another form "
             f"than v + A in {_MOST:.0%} of {_BATCHES})"
@@ -477,10 +483,12 @@ class ValueTargets:
         if of < _BATCHES:
             return CheckAnswer("waiting", proof, looks=self._looks)
         if most and times >= _MOST * of:
+            look = "is the value added to the advantages before they are normalised?"
+            if most == _PAIRS:
+                look = "do values and targets have shapes [B] and [B, 1] in its loss?"
             return CheckAnswer(
                 "fault", proof, times / of, _MOST, self._looks, ADVANTAGE,
-                f"the critic is fitted to {most}: is the value added to the advantages before they "
-                f"are normalised?",
+                f"the critic is fitted to {most}: {look}",
             )  # fmt: skip
         return CheckAnswer("sound" if not most else "open", proof, times / of, _MOST, self._looks)
 

@@ -322,6 +322,8 @@ class Parts:
                 critics = self.networks.stepped
                 self._ask(self.implied, self.implied.hear, self.objective.heard, critics)
                 self._tell(self.implied)
+                self._ask(self.algebra, self.algebra.hear, self.objective.heard)
+                self._tell(self.algebra)
             with self._paying():
                 self._before = optimizer, self._sampled()
             self._ask(self.formula, self.formula.before, optimizer)

@@ -2,21 +2,28 @@
 
     y = r + γ (1 − d) v                                 γ̂ by least squares of y − r on (1 − d) v
 
-It holds to rounding, or a mistake with a name does.
+It holds to rounding, or a mistake with a name does. dL/dQ_i rises with Q_i − y_i; where a loss has
+shape [B, B] it rises with Q_i alone.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import DISCOUNT
+from gradlab.probe.critics import by_row, pairwise
 from gradlab.probe.parts.recorder import CheckAnswer, off
+
+if TYPE_CHECKING:
+    from gradlab.probe.parts.objectives import Heard
 
 _ROUNDINGS = 32  # of float32, of the size of all that a target is made of
 OFF = 1e-3  # of γ: (1 − .99²) is ten times as much
@@ -49,6 +56,8 @@ class Algebra:
     def __init__(self) -> None:
         self._found: CheckAnswer | None = None
         self._seen = dict.fromkeys(_GRAVE, 0)
+        self._target: Tensor | None = None  # of the newest batch, [B], until the critic steps
+        self._paired: deque[bool] = deque(maxlen=_PAIRS)  # whether a loss pairs all rows with all
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
@@ -64,10 +73,35 @@ class Algebra:
                 fit = fit if again.mistake else replace(again, mistake="alike")
         found = _judged(fit, discount)
         self._seen[found.state] += 1
+        self._target = target.reshape(-1) if target.numel() == reward.numel() else None
         if self._found is None or _GRAVE[found.state] >= _GRAVE[self._found.state]:
             self._found = found
 
+    def hear(self, calls: Sequence[Heard]) -> None:
+        """Calls of critics with gradients, before the step of an optimiser."""
+        if self._target is None:
+            return
+        rows, seen = len(self._target), list[bool]()
+        for call in calls:
+            for k, sent in ({} if call.own else call.arrived).items():
+                values, gradient = by_row(call.outputs[k], rows), by_row(sent, rows)
+                if values is not None and gradient is not None:
+                    columns = zip(values.T, gradient.T, strict=True)
+                    paired = [pairwise(q, g, self._target) for q, g in columns]
+                    known = [each for each in paired if each is not None]
+                    seen += [all(known)] if known else []  # of logits some rise with themselves
+        if seen:
+            self._target = None
+            self._paired.append(any(seen))
+
     def answer(self, *_: object) -> CheckAnswer:
+        if len(self._paired) == _PAIRS and 2 * sum(self._paired) > _PAIRS:
+            proof = (
+                f"dL/dQ rises with Q whatever a row's target is, in {sum(self._paired)} of "
+                f"{_PAIRS} looks (fault: half)"
+            )
+            fit = _Fit(nan, nan)
+            return _fault(fit, None, proof, _MISTAKES["pairs"])
         found, looks = self._found, sum(self._seen.values()) - self._seen["off"]
         if found is None:
             return off(
@@ -140,7 +174,10 @@ def _fault(fit: _Fit, declared: float | None, proof: str, words: str) -> CheckAn
 
 _GRAVE = {"off": 0, "sound": 1, "open": 2, "fault": 3}
 _SOME = "in … looks"
+_PAIRS = 10  # looks
 _MISTAKES = {
+    "pairs": "are compared with the values of all rows, [B, B]: do values and targets have shapes "
+    "[B] and [B, 1] in the critic's loss?",
     "shape": "have one number per pair of rows, [B, B]: do reward and value have shapes [B] and "
     "[B, 1]?",
     "alike": "use γ = {:.4f} in every row, where those handed over differ: is γ in the place of "
