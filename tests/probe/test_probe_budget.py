@@ -387,6 +387,15 @@ def test_other_numbers_than_the_loop_s_accuse_nobody():
     assert not alarms
 
 
+@pytest.mark.parametrize("scale", [0.1, -1.0])
+def test_a_reward_that_is_scaled_in_the_targets_is_read(scale):
+    r = rows()
+    scaled = target(r | {"reward": scale * r["reward"]}, 0.99)
+    found, alarms = told(r | {"target": scaled, "discount": 0.99})
+    assert found["state"] == "open" and not alarms
+    assert found["proof"].startswith(f"y = {scale:.3g} r + 0.99 (1 − d) v in 1 of 1 looks")
+
+
 def answered(several: list[dict[str, Tensor]]) -> Any:
     """The answer after all of these batches."""
     check = targets.Algebra()

@@ -27,6 +27,7 @@ from gradlab.probe.measured import Past, Question, measured
 from gradlab.probe.parts.moves import Cleared
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.tasks import Task
+from tests.probe import actor_critics
 from tests.probe.actor_critics import Loop, Soft, answers, watched
 from tests.probe.small_loops import EYE, linear_task
 
@@ -412,19 +413,46 @@ class Twins(torch.nn.Module):
         return [each(*given) for each in self.critics]
 
 
-@pytest.mark.parametrize("fault", ["", "one of twins in no loss"])
-def test_a_twin_at_rest_within_one_module_is_amber(fault):
+@pytest.mark.parametrize("fault", ["", "one of twins in no loss", "one of twins in no optimiser"])
+def test_a_twin_at_rest_within_one_module_is_amber_unless_a_loss_sends_to_it(fault):
+    """Where no optimiser holds what a loss sends a gradient to."""
     loop, rows = Loop(fault), []
     probe = watched(loop, log=rows.append)
     probe.networks(critic=Twins(loop.critics), target=Twins(loop.targets))
     loop.run(probe, 300)
     probe.close()
-    assert not causes(probe)
+    unheld = "optimiser" in fault
+    assert causes(probe) == ({"critic does not move"} if unheld else set())
+    assert not unheld or "4 of 8 tensors of the critic are in no" in probe.alarms[0].message
     found = answers(rows)["targets follow"]
-    assert found["state"] == ("open" if fault else "sound")
+    assert found["state"] == ("fault" if unheld else "open" if fault else "sound")
     assert ("4 of 8 tensors of the critic's network 1 did not move" in found["proof"]) == bool(
         fault
     )
+
+
+class Mean(nn.Module):
+    """Of two critics, each called as a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = actor_critics.Critic(), actor_critics.Critic()
+
+    def forward(self, *given: Tensor) -> Tensor:
+        return (self.one(*given) + self.other(*given)) / 2
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_part_of_the_critic_that_no_optimiser_holds_is_named_in_two_lines(held):
+    loop = Loop(twins=1)
+    loop.critics = nn.ModuleList([Mean()])
+    loop.targets = copy.deepcopy(loop.critics)
+    stepped = loop.critics if held else loop.critics[0].one
+    loop.critic_optimizer = torch.optim.Adam(stepped.parameters(), 1e-3)
+    probe = watched(loop)
+    loop.run(probe, 270)
+    assert causes(probe) == (set() if held else {"critic does not move"})
+    assert held or "4 of 8 tensors of the critic are in no optimiser" in probe.alarms[0].message
 
 
 def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same():

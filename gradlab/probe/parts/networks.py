@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
+from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.policy_calls import Hook, passing
 
@@ -168,7 +169,11 @@ class Networks:
             return
         stepped = {id(p) for each in self.optimizers for p in held(each)}
         stepped |= {id(p) for p in self.policy}
-        trained = [m for m in called if all(id(p) in stepped for p in _trainable(m))]
+        sent = stepped | {id(p) for m in called for p in m.parameters() if pushed([p])}
+        trained = [  # also one of which an optimiser holds a part, and a loss sends to all
+            m for m in called
+            if _any_of(m, stepped) and all(id(p) in sent for p in _trainable(m))
+        ]  # fmt: skip
         self.trained = trained
         copies = {m: at for m, at in called.items() if not _any_of(m, stepped)}
         policy = {id(p) for p in self.policy}

@@ -37,13 +37,15 @@ class _Fit:
 
     Attributes:
         discount: γ̂; rest: what the identity leaves of y − r, as a share of its size.
-        mistake: what fits instead, "alike": one discount where rows have several, "unread": nothing
-            does; "": nothing is wrong.
+        mistake: what fits instead, "alike": one discount where rows have several, "scaled": another
+            reward, "unread": nothing does; "": nothing is wrong.
+        scale: of r, where it is scaled.
     """
 
     discount: float
     rest: float
     mistake: str = ""
+    scale: float = 1.0
 
 
 @final
@@ -127,6 +129,11 @@ def _of_batch(reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor)
     for mistake, each in others.items():
         if (found := _fit(*each)).rest < limit:
             return _Fit(found.discount, found.rest, mistake)
+    both = torch.stack([r, (1 - d) * v], 1)
+    scale, discount = torch.linalg.lstsq(both, y[:, None]).solution[:, 0].tolist()
+    left = float((y - both @ both.new_tensor([scale, discount])).norm())
+    if left < error and len(r) > 2:
+        return _Fit(discount, left / float((y - r).norm()), "scaled", scale)
     return replace(sure, mistake="unread")
 
 
@@ -148,6 +155,12 @@ def _judged(fit: _Fit, declared: float | None) -> CheckAnswer:
             "open", f"the given values do not add up to y {_SOME} ({fit.rest:.2g} of y − r is "
             f"left): does the loop add anything outside of γ (1 − d)? Else hand over what it adds "
             f"up, the entropy in next_value", fit.discount, declared or 1.0,
+        )  # fmt: skip
+    if fit.mistake == "scaled":
+        return CheckAnswer(
+            "open", f"y = {fit.scale:.3g} r + {fit.discount:.4g} (1 − d) v {_SOME}: is the reward "
+            f"scaled where targets are made? Where that is meant, hand over the scaled one",
+            fit.discount, declared or 1.0,
         )  # fmt: skip
     if fit.mistake:
         left = "one target per pair of rows"
