@@ -165,8 +165,11 @@ def _missing(facts: Facts, cell: Cell, updates: int | None) -> _Missing:
         return "step"
     if rehearsed is not None and not rehearsed.repeated(cell):
         return "again"
+    fewest = None if rehearsed is None else rehearsed.lowered_after(cell)
+    if fewest is not None and updates is not None and fewest < updates:
+        return "farther"
     if rehearsed is not None and not rehearsed.plain_step.low > 0:
         return "returns"
-    if rehearsed is not None and rehearsed.lowered_after(cell) is not None:
+    if fewest is not None:
         return "farther"  # a cliff that few starts reach within the plain step
     return "jumps" if facts.jumps is not None and facts.jumps.kind == "open" else ""

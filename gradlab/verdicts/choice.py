@@ -353,6 +353,23 @@ def screen(choice: Choice) -> Screen:
     return Screen(text, light, sure, facts, None, rest)
 
 
+def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
+    """What the rehearsed updates do, which one step does not say."""
+    told = profile.rehearsal
+    if told is None:
+        return ()
+    made = advice.updates or told.lengths[-1]
+    after = {cell: told.after(cell, made) for cell in told.cells}
+    did = {
+        "lower it": [cell for cell, each in after.items() if each.high < 0],
+        "raise it": [cell for cell, each in after.items() if each.low > 0],
+    }
+    parts = [f"{verb}: {cells_words(choice, cells)}" for verb, cells in did.items() if cells]
+    said = "; ".join(parts) or "none is shown to raise or to lower it"
+    many = f"{updates(made)}, rehearsed, {told.judges:,} starts, each by its own 95%"
+    return (Sentence("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
+
+
 def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
     """Why not the gradient of largest gain is recommended, where another's updates led farther."""
     best, told, cell = choice.gain, profile.rehearsal, advice.cell
@@ -568,7 +585,8 @@ def chosen(
             told = replace(told, light="choose", sure=f"{told.sure}, at batch {profile.batch}")
         beyond = {each.about for each in told.rest}  # than the recommended, not the largest gain
         rest = tuple(each for each in first.rest if each.about not in beyond)
-        rest = (*_farther(choice, advice, profile), *told.rest, *rest)
+        farther = _farther(choice, advice, profile), _rehearsed(choice, advice, profile)
+        rest = (*farther[0], *farther[1], *told.rest, *rest)
         first = replace(told, figure=None, rest=rest)
     command = "" if cell is None else _to_train(choice, cell, profile, start, advice)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]

@@ -142,6 +142,17 @@ class Facts:
             return [h for h in self.horizons(name) if self.own_steps.harms((name, h))]
         return [h for h in self.horizons(name) if self.gains[name, h].high < 0]
 
+    def lowering(self, name: str, updates: int | None) -> list[int]:
+        """Horizons h ≥ 1 that lower the return: rehearsed ones by so many updates, others by one
+        step."""
+        found, told = set(self.harmful(name)) - {0}, self.rehearsal
+        for cell in () if told is None or updates is None else told.cells:
+            if told is not None and updates is not None and cell[0] == name and cell[1]:
+                change = told.after(cell, updates)
+                found = found | {cell[1]} if change.high < 0 else found
+                found = found - {cell[1]} if change.low > 0 else found
+        return sorted(found)
+
     def best_of(self, names: Sequence[str]) -> Cell | None:
         """The cell of largest gain among some estimators."""
         cells = [cell for cell in self.gains if cell[0] in names]

@@ -39,6 +39,33 @@ def test_a_value_that_is_kept_from_a_first_call_is_found_in_one_batch():
     assert kinds(certified(step)) == {"stale"}
 
 
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("generator", "gives another result at every call with the same arguments"),
+        ("clock", "gives another result at every call with the same arguments"),
+        ("kept", "depends on earlier calls"),
+    ],
+)
+def test_a_buffer_is_told_from_a_generator_or_a_clock_and_the_output_is_named(how, words):
+    draw, held = torch.Generator().manual_seed(0), {"calls": 0, "last": torch.zeros(())}
+
+    def step(s, a):
+        after, _ = smooth(s, a)
+        held["calls"] += 1
+        moved = {
+            "generator": 0.1 * torch.randn(len(s), generator=draw, dtype=s.dtype),
+            "clock": 0.01 * torch.sin(torch.tensor(0.1 * held["calls"])),
+            "kept": held["last"],
+        }[how]
+        held["last"] = 0.1 * s.detach().mean()
+        after = after + torch.stack([0 * s[:, 0], 0 * s[:, 0] + moved], 1)
+        return after, -after.square().sum(1)
+
+    (found,) = (each for each in certified(step).findings if each.kind == "stale")
+    assert words in found.sentence and "of its size, in s1′)" in found.sentence
+
+
 def test_an_argument_that_is_written_into_is_found():
     def step(s, a):
         result = smooth(s, a.detach() + (a - a.detach()))

@@ -178,6 +178,34 @@ RISING = {"data": [0.6], "model_all": [0.2, 0.8, 0.8, 0.95, 0.97, 0.99]}
 
 
 @pytest.mark.parametrize(
+    ("critic", "words"),
+    [
+        (RISES, "The critic alone brings +20."), (NEAR, "The critic alone brings +19."),
+        (FALLS, "The critic alone lowers the return."),
+        ((0, 0, 0, 0, 0), "The critic alone is not shown to help."),
+    ],
+    ids=["rises", "near", "falls", "open"],
+)  # fmt: skip
+def test_what_the_critic_alone_does_is_said_of_as_many_updates_as_are_recommended(critic, words):
+    """Its one step gains 2%, or nothing, of the possible gain."""
+    told = rehearsed({BEST: RISES, SHORT: FALLS, CRITIC: critic}, noise=0.5)
+    told = replace(told, step=told.step + 9)
+    gains = {"data": [0.0], "model_all": [0.0, 0.5, 0.5, 0.5, 0.5, 0.9]}
+    headline = recommendation(read(gains, rehearsal=told)).headline
+    assert words in headline and "Rollouts of 1 step lower the return." in headline
+    text = recommendation(read(gains, rehearsal=told)).headline
+    assert text.startswith("Backpropagate 5 steps") and "lasts at least 25 updates" in text
+
+
+def test_that_fewer_updates_lower_the_return_is_said_before_the_plain_step():
+    falls = (1, 0, -3, -2, 20)
+    told = rehearsed({BEST: falls, CRITIC: FALLS}, noise=0.5)
+    found = read(rehearsal=replace(told, step=told.step - told.step.mean()))
+    assert found.rehearsal is not None and not found.rehearsal.plain_step.low > 0
+    assert recommendation(found).sure == "undecided: 5 updates along it lower the return, 25 raise it"
+
+
+@pytest.mark.parametrize(
     ("changes", "noise", "why"),
     [
         ({SHORT: RISES, BEST: NEAR}, 5.0, "but over several the two cannot be told apart"),
@@ -339,8 +367,8 @@ def test_updates_that_are_rehearsed_need_no_precise_truth():
     assert "possible gain" not in recommendation(found).headline
     told = rehearsed({BEST: (0, 0, 0, 0, 0), CRITIC: FALLS}, noise=9.0)
     screen = recommendation(read(realised=RAISED, rehearsal=told, status="imprecise"))
-    assert screen.light == "none" and "over several updates" in screen.headline
-    assert "Backpropagate 5 steps through your model (BPTT): one plain step" in screen.headline
+    assert screen.light == "none" and "no gradient's updates are shown" in screen.headline
+    assert "One plain step along your model (BPTT), 5 steps, changes it by" in screen.headline
 
 
 def test_no_steps_through_a_model_are_the_critic_alone():

@@ -255,17 +255,25 @@ class Implied:
         return self._twins[module].now()
 
     @property
+    def _scale(self) -> float:
+        """s, 1 where the targets hold nothing of the reward."""
+        _, paid, used = np.sum(self._sums, axis=0).tolist()
+        return float(abs(used) / paid) if abs(used) / paid > _SCALED else 1.0
+
+    @property
     def _share(self) -> float:
-        implied, paid, used = np.sum(self._sums, axis=0).tolist()
-        scale = abs(used) / paid
-        return float(implied / paid / (scale if scale > _SCALED else 1.0))
+        implied, paid, _ = np.sum(self._sums, axis=0).tolist()
+        return float(implied / paid / self._scale)
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
             return off(self._reason)
         share = self._share
+        of = f" of {self._scale:.2g} r, the reward in its targets" * (
+            abs(self._scale - 1) > _SCALED
+        )
         proof = (
-            f"b = {share:.2f} (fault in {TIMES} looks: under −{LOW}, or from update {_SLOW:,} on "
+            f"b = {share:.2f}{of} (fault in {TIMES} looks: under −{LOW}, or from update {_SLOW:,} on "
             f"under {_NOTHING} and not rising)"
         )
         if not self._verdicts:

@@ -1,6 +1,6 @@
 """Whether step and derivatives depend on anything but the row of their arguments.
 
-    stale              another call in between changes the result
+    stale              another call in between changes the result, or every call does
     random             another seed of torch, NumPy and Python changes it
     rows mix           other rows in the batch, or fewer, change it
     arguments changed  the tensors that were passed are other ones afterwards
@@ -67,14 +67,16 @@ class _Behaviour(NamedTuple):
     noise: float
 
 
-def step_findings(system: System, points: Points, epsilon: float, tolerance: float) -> _Behaviour:
+def step_findings(
+    system: System, points: Points, names: Names, epsilon: float, tolerance: float
+) -> _Behaviour:
     """Of the step itself."""
     few = points.at(evenly(len(points), _STATES))
     calls = _calls(lambda given: at_once(system, given), few)
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
     # Sums in an order that changes from call to call are no randomness.
     sums = _EQUAL * max(epsilon, torch.finfo(lowest).eps)
-    kind, size = _dependence(
+    kind, size, where = _dependence(
         calls, _EQUAL * epsilon, {"random": sums, "stale": sums, "rows mix": sums}
     )
     if kind == "random":
@@ -82,7 +84,8 @@ def step_findings(system: System, points: Points, epsilon: float, tolerance: flo
             "step has hidden randomness: two calls with the same arguments differ by "
             f"{size:.2g}; pass its noise as the third argument (noise_dim)"
         )
-    found = [] if kind is None else [_finding(kind, None, size, "")]
+    restless = kind == "stale" and gap(*calls[:2]) > sums
+    found = [] if kind is None else [_finding(kind, None, size, "", names.rows[where], restless)]
     noise = size if kind in (None, "rows mix") else 0.0
     if kind == "rows mix" and size <= _OF_VALUES * tolerance:
         text = f"{found[0].sentence[:-1]}, as within a solver's tolerance."
@@ -126,7 +129,7 @@ def derivative_findings(
     for block in BLOCKS:
         rows, columns = names.block(block)
         values = [J[:, rows, columns].flatten(1) for J in calls]
-        kind, size = _dependence(values, least, allowed)
+        kind, size, _ = _dependence(values, least, allowed)
         if kind is None:
             size = gap(large[:, rows, columns].flatten(1), values[0])
             kind = "stale" if size > (tolerance if coupled else least) else None
@@ -136,7 +139,7 @@ def derivative_findings(
 
 
 def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) -> tuple[Tensor, ...]:
-    """Values of the same points: at first, after another call (and a `step` of as many rows, which
+    """Values of the same points: at first, once more, after another call (and a `step` of as many rows, which
     may keep what derivatives read), with another seed, among other rows (the last half: the batch
     has another first row) and among fewer (the first ones: it has another last one); values of that
     other call, and of as few of its rows as no call has had."""
@@ -147,6 +150,8 @@ def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) ->
     evaluate(few)
     with _seeded(0):
         first = evaluate(few)
+    with _seeded(0):
+        repeated = evaluate(few)
     another = evaluate(shifted)
     if step is not None:
         step(shifted)
@@ -158,6 +163,7 @@ def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) ->
     among = torch.cat([fewer, first[_FEWER:half], evaluate(mixed)[half:]])
     return (
         first,
+        repeated,
         after_another,
         reseeded,
         among,
@@ -168,20 +174,24 @@ def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) ->
 
 def _dependence(
     calls: Sequence[Tensor], least: float, allowed: Mapping[Kind, float]
-) -> tuple[Kind | None, float]:
-    """What else the values depend on by at least so much of their size, and by how much; None with
-    what they move by otherwise. `allowed`: by kind, in the place of `least`."""
-    first, after_another, reseeded, among, another, anew = calls
-    gaps: tuple[tuple[Kind, float], ...] = (
-        ("stale", gap(first, after_another)),
-        ("random", gap(first, reseeded)),
-        ("rows mix", gap(first, among)),
-        ("stale", gap(another[: len(anew)], anew)),
+) -> tuple[Kind | None, float, int]:
+    """What else the values depend on by at least so much of their size, by how much, and in which
+    column, the last one, which may follow from others, if in none of these; None with what they
+    move by otherwise. `allowed`: by kind, in the place of `least`."""
+    first, repeated, after_another, reseeded, among, another, anew = calls
+    pairs: tuple[tuple[Kind, Tensor, Tensor], ...] = (
+        ("stale", first, repeated),
+        ("stale", first, after_another),
+        ("random", first, reseeded),
+        ("rows mix", first, among),
+        ("stale", another[: len(anew)], anew),
     )
-    for kind, size in gaps:
-        if size > allowed.get(kind, least):
-            return kind, size
-    return None, max(size for _, size in gaps)
+    sizes = [_gaps(one, two) for _, one, two in pairs]
+    for (kind, *_), each in zip(pairs, sizes, strict=True):
+        if float(each.max()) > allowed.get(kind, least):
+            own = each[:-1] if bool((each[:-1] > allowed.get(kind, least)).any()) else each
+            return kind, float(each.max()), int(own.argmax())
+    return None, max(float(each.max()) for each in sizes), 0
 
 
 @contextlib.contextmanager
@@ -202,10 +212,15 @@ def _seeded(seed: int) -> Iterator[None]:
 def gap(one: Tensor, other: Tensor) -> float:
     """Largest difference, relative to the largest value of that output; 1 where the one is not
     finite and the other is."""
-    if not torch.equal(torch.isfinite(one), torch.isfinite(other)):
-        return 1.0
+    return float(_gaps(one, other).max())
+
+
+def _gaps(one: Tensor, other: Tensor) -> Tensor:
+    """The same of every output."""
     size = one.abs().nan_to_num(posinf=0.0).amax(0).clamp_min(1e-300)
-    return float(((one - other).abs().nan_to_num(nan=0.0, posinf=0.0) / size).max())
+    found = ((one - other).abs().nan_to_num(nan=0.0, posinf=0.0) / size).amax(0)
+    lost = (torch.isfinite(one) != torch.isfinite(other)).any(0)
+    return torch.where(lost, torch.ones_like(found), found)
 
 
 def _kept_from_calls(size: float, epsilon: float) -> bool:
@@ -222,12 +237,25 @@ def later_findings(system: System, few: Points, before: Tensor, epsilon: float) 
     return [_finding("stale", None, size, "")] if _kept_from_calls(size, epsilon) else []
 
 
-def _finding(kind: Kind, block: str | None, size: float, detail: str) -> Finding:
-    """A dependence, which fails whatever its size: J and D are then of other functions."""
+def _finding(
+    kind: Kind, block: str | None, size: float, detail: str, where: str = "", restless: bool = False
+) -> Finding:
+    """A dependence, which fails whatever its size: J and D are then of other functions.
+
+    Args:
+        detail: source of a block's, or the argument; where: an output that moves; restless:
+            two equal calls in a row differ.
+    """
     subject = "The step" if block is None else SYMBOLS[block]
-    by = f" (by {percentage(size)} of its size)"
+    by = f" (by {percentage(size)} of its size{f', in {where}' if where else ''})"
+    earlier = f"depends on earlier calls{by}: a buffer keeps their values."
+    if restless:
+        earlier = (
+            f"gives another result at every call with the same arguments{by}: a random generator "
+            f"of its own, a clock, or averages that it updates."
+        )
     text = {
-        "stale": f"{subject} depends on earlier calls{by}: a buffer keeps their values.",
+        "stale": f"{subject} {earlier}",
         "random": f"{subject} depends on a hidden random seed{by}.",
         "rows mix": f"{subject} of one row depends on the other rows of its batch{by}.",
         "arguments changed": f"The step writes into its argument {detail}.",
@@ -273,8 +301,9 @@ def certified_anew(
     certificate = examine()
     size = 0.0 if isinstance(calls, str) else gap(*calls)
     findings = list(certificate.findings)
-    if _kept_from_calls(size, certificate.facts["precision"]):
-        text = f"The step depends on its first call (by {size:.2g} of its size)."
+    known = any(each.kind == "stale" and each.block is None for each in findings)
+    if not known and _kept_from_calls(size, certificate.facts["precision"]):
+        text = f"The step depends on its first call (by {percentage(size)} of its size)."
         findings.insert(0, Finding("stale", "wrong", text, max(size, 1.0)))
     tried = calls if isinstance(calls, str) else "tried"
     return replace(

@@ -122,8 +122,8 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
         HeadlinePart(said, f"{use}.", 0),
         _jump(facts),
         passing,
-        _harmful(facts, cell),
-        _critic(facts, cell),
+        _harmful(facts, cell, advice.updates, facts.best if passing.text else None),
+        _critic(facts, cell, advice.updates),
         HeadlinePart(_beyond(facts, cell), "", 9),
         first_to_fix(facts, cell),
     )
@@ -319,13 +319,17 @@ def _beyond(facts: Facts, cell: Cell, ends: bool = False) -> str:
     return f"With simulator states ({who}), {steps(h)} gain{'s' * (h == 1)} {gained}."
 
 
-def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
-    """Horizons that lower the return, of the recommended gradient, else of others that compete;
-    else what θ once is worth."""
+def _harmful(facts: Facts, cell: Cell, made: int | None, told: Cell | None = None) -> HeadlinePart:
+    """Horizons that lower the return in one step, or in as many updates as are recommended, of the
+    recommended gradient, else of others that compete; else what θ once is worth.
+
+    Args:
+        told: of which another sentence speaks.
+    """
     name = cell[0]
-    harmful = [h for h in facts.harmful(name) if h]
+    harmful = [h for h in facts.lowering(name, made) if (name, h) != told]
     if harmful:
-        first = min(h for h in facts.horizons(name) if h)
+        first = min([h for h in facts.horizons(name) if h], default=harmful[0])
         short = f"{_sides(facts, cell, harmful)} lower the return."
         return HeadlinePart(_until(harmful, first), short, 2)
     own = facts.identities[name]
@@ -337,7 +341,7 @@ def _harmful(facts: Facts, cell: Cell) -> HeadlinePart:
         return HeadlinePart(f"{what} lowers the return at every horizon.", "", 4)
     # The critic alone has a sentence of its own where its gain is known, and is no rollout.
     others = [each for each in facts.own if each != name and (each, 0) != facts.data]
-    harm = {each: [h for h in facts.harmful(each) if h] for each in others}
+    harm = {each: facts.lowering(each, made) for each in others}
     lower = {named(facts.identities[each]): h for each, h in harm.items() if h}
     if lower:
         verb = "lowers" if len(lower) == 1 else "lower"
@@ -376,9 +380,19 @@ def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
     return f"{fewer} rollouts" if shorter else "Much longer rollouts"
 
 
-def _critic(facts: Facts, cell: Cell) -> HeadlinePart:
-    """What the critic alone is worth, where it is not the recommendation itself."""
-    gain = facts.data_gain
+def _critic(facts: Facts, cell: Cell, made: int | None) -> HeadlinePart:
+    """What the critic alone is worth, in as many updates as are recommended where these were
+    rehearsed, else in one step; where it is not the recommendation itself."""
+    gain, told, data = facts.data_gain, facts.rehearsal, facts.data
+    if told is not None and made is not None and data != cell and data in told.cells:
+        brought = told.after(data, made)
+        if brought.high < 0 or brought.low > 0:
+            who = "The critic alone" if cell[1] else "At visited states it"
+            if brought.high < 0:
+                return HeadlinePart(f"{who} lowers the return.", "The critic alone harms.", 6)
+            less = cell in told.cells and not told.as_good(data, cell, made, 1.0)
+            short = f"{who} brings less." if less else ""
+            return HeadlinePart(f"{who} brings +{two(brought.value)}.", short, 6)
     if gain is None and facts.data is not None and facts.harmful(facts.data[0]):
         return HeadlinePart("The critic alone lowers the return.", "The critic alone harms.", 6)
     if gain is None or cell == facts.data:
@@ -419,14 +433,19 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         assert facts.rehearsal is not None
         step = facts.rehearsal.plain_step
         more = _more(facts, decide(step, 0.0).more, step.n)
-        return f"undecided: smaller updates raise the return, one plain step is not shown to{more}"
+        raised = f"{updates(advice.updates)} raise{'s' * (advice.updates == 1)} the return"
+        return f"undecided: {raised}, one plain step is not shown to{more}"
     return f"undecided: {one} is not shown to raise the return{_missing(facts, cell)}"
 
 
 def _not_twice(facts: Facts, cell: Cell) -> str:
-    """That both rehearsals have to show it, and how many more starts would."""
+    """That both rehearsals have to show it, and how many more starts would; where more updates are
+    seen to lower the return, that."""
     told = facts.rehearsal
     known = told is not None and cell in told.cells
+    if told is not None and known and (fewest := told.lowered_after(cell)) is not None:
+        fewer = ", fewer are not shown to raise it" * (fewest > 1)
+        return f"undecided: {updates(fewest)} along it lower{'s' * (fewest == 1)} the return{fewer}"
     more = _more(facts, told.more(cell), told.judges) if told is not None and known else ""
     return f"undecided: its updates are not shown to raise the return{more}"
 
@@ -461,8 +480,9 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
     `guessed` has that beside a true gradient that is not precise."""
     figure = _figure(facts)
     which = "no model-based gradient" if facts.best in facts.beyond else "no gradient"
-    safe = f"Keep the current policy: {which} is shown to raise the return."
     rehearsed = facts.rehearsal
+    what = f"{which} is" if rehearsed is None else f"{which}'s updates are"
+    safe = f"Keep the current policy: {what} shown to raise the return."
     if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
         text = (
             f"Keep the current policy{_lower_rate(facts, ', or')}: updates by "
@@ -490,8 +510,10 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         more = "" if highest is None or taken.harms(highest) else _missing(facts, highest)
         sure, fix = f"undecided with {taken.judges:,} starts{more}", ""
         if cell is not None:
-            fix = f"{_gradient(facts, cell)}: one plain step changes the return by "
-            fix += f"{change(taken, cell, chosen=True)}, {_NOT_TWICE}."
+            along = f"{named(facts.identities[cell[0]])}{f', {steps(cell[1])},' * (cell[1] > 0)}"
+            taken_one = change(taken, cell, chosen=True)
+            fix = f"One plain step along {along} changes it by {taken_one}."
+            safe = safe.replace("policy:", f"policy{_lower_rate(facts, ', or')}:")
             sure = _not_twice(facts, cell)
         elif lower == len(taken.stepped):
             sure = "tested: updates lowered the return on fresh starts"
