@@ -237,7 +237,8 @@ def run(
         s, a, r, following, d = rows
         with torch.no_grad():
             v = target_critic(torch.cat([following, target_actor(following)], 1))
-            y = r + GAMMA * (1 - d) * v
+            scale = 0.1 if fault == "rewards scaled in targets" else 1.0
+            y = scale * r + GAMMA * (1 - d) * v
         given = dict(zip(NAMES, rows, strict=True))
         probe.batch(**given, next_value=v, target=y, discount=GAMMA)
         error = critic(torch.cat([s, a], 1)) - y
@@ -257,6 +258,13 @@ def run(
                     t.lerp_(p, TAU)
     probe.close()
     return probe, answers(log)
+
+
+def test_a_critic_of_scaled_rewards_is_said_to_have_learnt_these():
+    probe, found = run("rewards scaled in targets", 210)
+    said = found["the critic's implied reward is the paid one"]
+    assert "of 0.1 r, as in its targets" in said["proof"] and not probe.alarms
+    assert found["targets are r + γ (1 − d) v"]["proof"].startswith("y = 0.1 r + 0.97 (1 − d) v")
 
 
 @pytest.mark.slow

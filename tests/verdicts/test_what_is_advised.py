@@ -202,7 +202,8 @@ def test_that_fewer_updates_lower_the_return_is_said_before_the_plain_step():
     told = rehearsed({BEST: falls, CRITIC: FALLS}, noise=0.5)
     found = read(rehearsal=replace(told, step=told.step - told.step.mean()))
     assert found.rehearsal is not None and not found.rehearsal.plain_step.low > 0
-    assert recommendation(found).sure == "undecided: 5 updates along it lower the return, 25 raise it"
+    sure = recommendation(found).sure
+    assert sure == "undecided: 5 updates along it lower the return, 25 raise it"
 
 
 @pytest.mark.parametrize(

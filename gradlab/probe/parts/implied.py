@@ -269,12 +269,11 @@ class Implied:
         if not self._looks:
             return off(self._reason)
         share = self._share
-        of = f" of {self._scale:.2g} r, the reward in its targets" * (
-            abs(self._scale - 1) > _SCALED
-        )
+        scaled = abs(self._scale - 1) > _SCALED
+        of = f" of {self._scale:.2g} r, as in its targets" if scaled else ""
         proof = (
-            f"b = {share:.2f}{of} (fault in {TIMES} looks: under −{LOW}, or from update {_SLOW:,} on "
-            f"under {_NOTHING} and not rising)"
+            f"b = {share:.2f}{of} (fault in {TIMES} looks: under −{LOW}, or from update {_SLOW:,} "
+            f"on under {_NOTHING} and not rising)"
         )
         if not self._verdicts:
             return CheckAnswer("waiting", f"{proof}; asked from update {FIRST} on", share, _NOTHING)

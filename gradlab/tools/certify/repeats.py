@@ -139,10 +139,10 @@ def derivative_findings(
 
 
 def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) -> tuple[Tensor, ...]:
-    """Values of the same points: at first, once more, after another call (and a `step` of as many rows, which
-    may keep what derivatives read), with another seed, among other rows (the last half: the batch
-    has another first row) and among fewer (the first ones: it has another last one); values of that
-    other call, and of as few of its rows as no call has had."""
+    """Values of the same points: at first, once more, after another call (and a `step` of as many
+    rows, which may keep what derivatives read), with another seed, among other rows (the last half:
+    the batch has another first row) and among fewer (the first ones: it has another last one);
+    values of that other call, and of as few of its rows as no call has had."""
     other = few.at(torch.arange(len(few)).flip(0).roll(3))
     shifted = Points(other.z + 0.1 * other.z.std(0, correction=0), other.noise)
     half = len(few) // 2
