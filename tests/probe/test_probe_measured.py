@@ -247,7 +247,8 @@ def run(
         (-loss if fault == "sign of the weights" else loss).backward()
         critic_optimizer.step()
         replay.priorities[at] = error.detach().abs().numpy()[:, 0] + 1e-3
-        actor_loss = -critic(torch.cat([s, actor(s)], 1)).mean()
+        seen = following if fault == "policy at next observations" else s
+        actor_loss = -critic(torch.cat([s, actor(seen)], 1)).mean()
         actor_optimizer.zero_grad()
         with probe(step):
             actor_loss.backward()
@@ -265,6 +266,15 @@ def test_a_critic_of_scaled_rewards_is_said_to_have_learnt_these():
     said = found["the critic's implied reward is the paid one"]
     assert "of 0.1 r, as in its targets" in said["proof"] and not probe.alarms
     assert found["targets are r + γ (1 − d) v"]["proof"].startswith("y = 0.1 r + 0.97 (1 − d) v")
+
+
+@pytest.mark.parametrize("fault", ["", "policy at next observations"])
+def test_a_policy_at_other_rows_than_its_critic_is_named(fault):
+    probe, found = run(fault, 110)
+    told = [alarm.message for alarm in probe.alarms]
+    assert bool(told) == bool(fault) and all("at those of the next step" in each for each in told)
+    check = found["actor's steps raise their objective"]
+    assert (check["state"] == "fault") == bool(fault)
 
 
 @pytest.mark.slow

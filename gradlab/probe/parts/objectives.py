@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from gradlab.probe.critics import by_row
 from gradlab.probe.isolation import copied, undisturbed, unwrapped
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.policy_calls import limits_of, passing
+
+if TYPE_CHECKING:
+    from gradlab.probe.parts.recorder import Ring
 
 _ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
@@ -64,6 +67,10 @@ _ASIDE = (
 _OF_ONE = (
     "the actor's loss follows the critic in one row of the batch alone: is the least value taken "
     "over the rows, too, or one row picked?"
+)
+_ELSEWHERE = (
+    "the actor's loss evaluates the policy at other recorded observations than its critic, at "
+    "those of the next step perhaps: are both given the same rows?"
 )
 _LOOKED = 10  # looks, of which more than half must be at fault
 _UNIFORM = 1e-3  # of dL/dQ: what rows of a mean differ by
@@ -196,6 +203,7 @@ class ActorObjective:
     def __init__(self, policy: nn.Module) -> None:
         self.policy = policy
         self.limits: tuple[Any, Any] = (None, None)  # of the recorded environment's actions
+        self.ring: Ring | None = None
         self.density = _Density()
         self.on = False  # whether passes are heard: in windows
         self.made: Pass | None = None
@@ -354,10 +362,23 @@ class ActorObjective:
         total = torch.stack(sent).sum(0)
         same = float(total.max() - total.min()) <= _UNIFORM * float(total.abs().max())
         self._rows.append(
-            _OF_ONE if own and int((total != 0).sum()) == 1
+            _ELSEWHERE if self._apart(made)
+            else _OF_ONE if own and int((total != 0).sum()) == 1
             else _ASIDE if not own and same and float(total.max()) < 0
             else ""
         )  # fmt: skip
+
+    def _apart(self, made: Pass) -> bool:
+        """Are the policy's observations recorded ones, and its critic's others?"""
+        if self.ring is None or not made.values:
+            return False
+        state, (head, *_) = made.calls[0].args[0][:_ROWS], made.values[0][1]
+        head = head[:_ROWS, : state.shape[-1]]
+        if state.ndim != 2 or head.shape != state.shape or torch.equal(head, state):
+            return False
+        mine, its = (self.ring.places(x.cpu().numpy()) for x in (state, head))
+        known = (mine >= 0) & (its >= 0)
+        return bool(2 * known.sum() > len(known) and 2 * (mine != its)[known].sum() > known.sum())
 
     def _count(self, rose: bool, exact: bool = False) -> None:
         self._rises.append(rose)
@@ -406,7 +427,8 @@ class ActorObjective:
         most = max(set(self._rows), key=self._rows.count, default="")
         times, of = self._rows.count(most), len(self._rows)
         if most and of >= _LOOKED and 2 * times > of:
-            proof = f"dL/dQ by row says so in {times} of {of} looks (fault: half)"
+            what = "rows say" if most == _ELSEWHERE else "dL/dQ by row says"
+            proof = f"{what} so in {times} of {of} looks (fault: half)"
             return CheckAnswer("fault", proof, times / of, 0.5, of, UNFOLLOWED, most)
         if not self._looks and len(self._lowers) >= _LOOKED:
             times, of = sum(self._lowers), len(self._lowers)
