@@ -8,20 +8,25 @@ states at which a critic's target is; else it acts, or is what a penalty refers 
 
 from __future__ import annotations
 
+import gc
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
+from gradlab.probe.alarms.evidence import RESTING
 from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import warn
+from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.policy_calls import Hook, passing
 
+_FEWEST = 10  # looks
 ENTRIES = 256  # of each tensor: whoever moves a tensor moves some of its first ones
 _NEAR = 0.5  # of its size: how far a copy may be from what it was copied from
 POLICY, CRITIC, OTHER = "policy", "critic", "other network"
@@ -72,12 +77,16 @@ class Calls:
 
     def __init__(self) -> None:
         self.at: dict[weakref.ref[nn.Module], int] = {}  # address of the first input's numbers
+        self.valued: set[weakref.ref[nn.Module]] = set()  # gave a number of each row, of data alone
         self.hook = Hook(self._see, partial(warn, "looks for no target networks"), graded=False)
 
     def _see(self, module: nn.Module, args: Any, output: Any) -> None:
         batch = args[0] if args and isinstance(args[0], Tensor) else None
         if batch is not None and not passing(batch) and batch.ndim > 1 and len(batch) > 1:
             self.at[weakref.ref(module)] = batch.data_ptr()
+            fitted = isinstance(output, Tensor) and output.requires_grad
+            if fitted and output.numel() == len(batch) and not any(map(_graded, args)):
+                self.valued.add(weakref.ref(module))
 
     def outermost(self) -> dict[nn.Module, int]:
         """Modules with parameters that no other one that was called holds."""
@@ -106,6 +115,7 @@ class Networks:
         self.period: int | None = None
         self.critics: list[nn.Module] = []
         self.trained: list[nn.Module] = []  # modules that the loop calls, critics among them
+        self.unstepped: list[nn.Module] = []  # value networks, by what they give
         self.declared = False
         self._optimizers: list[weakref.ref[Any]] = []
 
@@ -128,7 +138,7 @@ class Networks:
     @property
     def stepped(self) -> list[nn.Module]:
         """Critics that an optimiser steps; all where none is seen to be."""
-        ids = {id(p) for each in [self.actor, *self.others] for p in held(each)}
+        ids = self.stepped_ids
         return [each for each in self.critics if _any_of(each, ids)] or self.critics
 
     @property
@@ -163,8 +173,18 @@ class Networks:
             if old is None or [*map(id, old.parameters)] != [*map(id, each)]:
                 self.online[name] = _Sample(each)
 
-    def find(self, called: Mapping[nn.Module, int]) -> None:
-        """Critics and targets among modules that were called, unless they are declared."""
+    @property
+    def stepped_ids(self) -> set[int]:
+        """Of the tensors that an optimiser holds which was seen to step."""
+        return {id(p) for each in [self.actor, *self.others] for p in held(each)}
+
+    def find(self, calls: Calls) -> None:
+        """Critics and targets among modules that were called, unless they are declared; and what a
+        loss alone fits, which no optimiser steps."""
+        called, known = calls.outermost(), self.stepped_ids | {id(p) for p in self.policy}
+        self.unstepped = [
+            m for m in called if weakref.ref(m) in calls.valued and not _any_of(m, known)
+        ]
         if self.declared:
             return
         stepped = {id(p) for each in self.optimizers for p in held(each)}
@@ -235,6 +255,72 @@ class Networks:
             self.pairs.append(_pair(name, online, target))
 
 
+@final
+class Unheld:
+    """Does an optimiser hold what a loss sends a gradient to, of a critic?"""
+
+    name = "an optimiser holds all of the critic"
+
+    def __init__(self) -> None:
+        self._looks = 0
+        # Looks in a row at which tensors of a network had a gradient and no optimiser, these, and
+        # their first values.
+        self._seen: WeakKeyDictionary[nn.Module, tuple[int, list[Tensor], Tensor]] = (
+            WeakKeyDictionary()
+        )
+        self._held: set[int] = set()
+        self._found: CheckAnswer | None = None
+
+    def see(self, networks: Networks) -> None:
+        """At the end of a window."""
+        stepped = networks.stepped_ids | self._held
+        critics = [*dict.fromkeys([*networks.critics, *networks.unstepped])]
+        self._looks += bool(critics)
+        for network in critics:
+            unheld = [p for p in _trainable(network) if id(p) not in stepped and pushed([p])]
+            whole = len(unheld) == len(_trainable(network))
+            if not unheld or (whole and network not in networks.unstepped):
+                self._seen.pop(network, None)  # a model that is fixed is sent some, too
+                continue
+            now = _Sample(unheld)()
+            looks, before, first = self._seen.get(network, (0, unheld, now))
+            same = [*map(id, before)] == [*map(id, unheld)] and torch.equal(first, now)
+            self._seen[network] = (looks + 1, unheld, first) if same else (1, unheld, now)
+
+    def answer(self, networks: Networks) -> CheckAnswer:
+        if self._found is not None:
+            return self._found
+        if not self._looks:
+            return off("no critic is known: where the loop has one, probe.networks(critic=…)")
+        for network, (looks, unheld, _) in self._seen.items():
+            if looks < _FEWEST or self._is_held(unheld):
+                continue
+            of = len(_trainable(network))
+            which = f"{len(unheld)} of {of} tensors" if len(unheld) < of else f"all {of} tensors"
+            proof = f"{which} had a gradient and no optimiser, and rested, in {looks} looks"
+            self._found = CheckAnswer(
+                "fault", f"{proof} (fault: {_FEWEST})", looks, _FEWEST, self._looks, RESTING,
+                f"{which} of the critic are in no optimiser, although a loss sends them a "
+                f"gradient: does an optimiser hold all of critic.parameters()?",
+            )  # fmt: skip
+            return self._found
+        if self._looks < _FEWEST:
+            text = f"{self._looks} looks of {_FEWEST}"
+            return CheckAnswer("waiting", text, 0.0, _FEWEST, self._looks)
+        most = max([looks for looks, *_ in self._seen.values()], default=0)
+        proof = f"at most {most} looks in a row with a gradient and no optimiser (fault: {_FEWEST})"
+        return CheckAnswer("sound", proof, most, _FEWEST, self._looks)
+
+    def _is_held(self, tensors: Sequence[Tensor]) -> bool:
+        """Does any optimiser of this program hold them, as one that has not stepped yet?"""
+        ids = {id(p) for p in tensors}
+        if not ids <= self._held:
+            for each in gc.get_objects():
+                if issubclass(type(each), torch.optim.Optimizer):
+                    self._held |= ids & {id(p) for p in held(each)}
+        return ids <= self._held
+
+
 def held(optimizer: Any) -> list[Tensor]:
     """All parameters that an optimiser steps."""
     return [p for group in optimizer.param_groups for p in group["params"]]
@@ -291,6 +377,10 @@ def _shapes(parameters: Iterable[Tensor]) -> list[torch.Size]:
 
 def _trainable(module: nn.Module) -> list[Tensor]:
     return [p for p in module.parameters() if p.requires_grad] or [*module.parameters()]
+
+
+def _graded(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _any_of(module: nn.Module, ids: set[int]) -> bool:

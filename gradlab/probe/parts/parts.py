@@ -43,7 +43,16 @@ from gradlab.probe.parts.moves import (
     TrainedByLoop,
     brought,
 )
-from gradlab.probe.parts.networks import CRITIC, OTHER, POLICY, Calls, Networks, held, modules
+from gradlab.probe.parts.networks import (
+    CRITIC,
+    OTHER,
+    POLICY,
+    Calls,
+    Networks,
+    Unheld,
+    held,
+    modules,
+)
 from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, EndsReset, off
 from gradlab.probe.parts.rows import (
@@ -133,12 +142,12 @@ class Parts:
         self.cleared = Cleared(POLICY, [p for p in stepped if id(p) in mine])
         self.others_cleared = [Cleared(CRITIC), Cleared(OTHER)]
         self._since: set[Any] = set()  # optimisers that stepped since the actor's last step
-        self.formula = OwnFormula(policy)
+        self.formula, self.unheld = OwnFormula(policy), Unheld()
         self.checks: list[_Check] = [
-            self.trained, self.formula, NoStep(), Targets(), self.cleared, *self.others_cleared,
-            ActorStep(), self.objective, self.objective.density, self.algebra, self.advantages,
-            self.advantages.limits, self.bootstraps, self.fitted, self.weights, self.implied,
-            self.ends, self.drawn, self.copied, *questions(None, None),
+            self.trained, self.formula, NoStep(), Targets(), self.unheld, self.cleared,
+            *self.others_cleared, ActorStep(), self.objective, self.objective.density, self.algebra,
+            self.advantages, self.advantages.limits, self.bootstraps, self.fitted, self.weights,
+            self.implied, self.ends, self.drawn, self.copied, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches
@@ -465,6 +474,7 @@ class Parts:
             pairs_of = zip(steps, ends[::2], ends[1::2], strict=True)
             steps = [replace(each, before=one, after=two) for each, one, two in pairs_of]
         window = ActorWindow(self.now()[0], begin, steps)
+        self._ask(self.unheld, self.unheld.see, self.networks)
         for check in self.checks:
             if isinstance(check, NoStep | Targets | ActorStep):
                 self._ask(check, check.see, window, self.networks)
@@ -523,9 +533,9 @@ class Parts:
             if self._count % _ROW >= _SEARCH:
                 handle.remove()
                 self._searching = None
-                self.networks.find(calls.outermost())
+                self.networks.find(calls)
                 self._hear()
-        elif self._count - 1 in _AGAIN and not self.networks.settled:
+        elif self._count - 1 in _AGAIN and not (self.networks.settled and self._count > 1):
             if _compiled() > self._frames or hasattr(self.policy, "_orig_mod"):
                 return
             calls = Calls()
