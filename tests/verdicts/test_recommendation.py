@@ -256,7 +256,7 @@ def test_the_critic_alone_at_the_start_states_is_told_from_that_at_visited_state
 def test_what_lowers_the_return_wherever_it_is_cut_is_said_beside_what_raises_it():
     """A model with a wrong gain of its actions: θ in the first action helps, BPTT only harms."""
     first = [-0.5, 0.6, 0.9, 0.95, 0.9, 0.8]
-    apart = {"data": [-0.5], "model": first, "model_all": [-0.6, -0.5, -0.4, -0.4, -0.3, -0.2]}
+    apart = {"data": [-0.5], "model": first, "model_all": [-0.6, -0.5, -0.4, -0.4, -0.4, -0.3]}
     assert "BPTT lowers the return at every horizon." in screen(apart).headline
     apart["model_all"][-1] = 0.2
     assert "BPTT lowers" not in screen(apart).headline

@@ -197,6 +197,15 @@ def test_what_the_critic_alone_does_is_said_of_as_many_updates_as_are_recommende
     assert text.startswith("Backpropagate 5 steps") and "lasts at least 25 updates" in text
 
 
+@pytest.mark.parametrize(("gain", "said"), [(-0.2, False), (-0.4, True)])
+def test_a_small_loss_of_one_step_is_none_of_updates(gain, said):
+    """Adam goes another way: of −16% in one small step 25 of its updates raised the return."""
+    gains = {"data": [0.5], "model_all": [0.0, gain, 0.5, 0.5, 0.5, 0.9]}
+    told = rehearsed({BEST: RISES, CRITIC: FALLS}, noise=0.5)
+    headline = recommendation(read(gains, rehearsal=replace(told, step=told.step + 9))).headline
+    assert ("Rollouts of 1 step lower the return." in headline) == said
+
+
 def test_that_fewer_updates_lower_the_return_is_said_before_the_plain_step():
     falls = (1, 0, -3, -2, 20)
     told = rehearsed({BEST: falls, CRITIC: FALLS}, noise=0.5)
