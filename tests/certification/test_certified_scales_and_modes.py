@@ -660,6 +660,22 @@ def test_a_step_that_rounds_moves_in_stairs_and_is_no_wrong_derivative(what):
     assert ("with care" in found.headline) == bool(what) and bool(found.chained) == (not what)
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.8, True), (0.5, True), (0.0, False)])
+def test_stairs_beside_a_smooth_part_are_named_with_what_the_derivative_lacks(share, told):
+    """Of the slope of −s² a `share` is in stairs of a thirtieth of its spread."""
+
+    def step(s, a):
+        reward = -(1 - share) * s[:, 0] ** 2 - share * (15 * s[:, 0]).round() ** 2 / 225
+        return torch.sin(s) + 0.1 * a[:, :1], reward
+
+    found = certificate(step, 256)
+    stairs = [each for each in found.findings if each.kind == "stairs"]
+    assert found.passed and bool(stairs) == told and ("with care" in found.headline) == told
+    if told:
+        said = float(stairs[0].sentence.split(" is ")[1].split("%")[0]) / 100
+        assert "∂(r)/∂(s0)" in stairs[0].sentence and said == pytest.approx(1 - share, abs=0.07)
+
+
 def test_a_reward_at_its_peak_is_no_stair():
     """A policy that gives action 0 everywhere, where a quadratic cost has the derivative 0."""
     task = gradlab.tasks.linear_quadratic([[0.9]], [[0.5]], [[1.0]], [[0.1]])

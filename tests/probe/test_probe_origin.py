@@ -359,8 +359,8 @@ def ppo(
             carried = delta + GAMMA * trace * (1 - e[t]) * carried
             advantage[t], following = carried, v[t]
         probe.rollout(
-            reward=0.1 * r if fault == "scaled" else r, value=v, ended=e, last_value=last,
-            advantage=advantage, discount=GAMMA, trace=trace, truncated=cut, final_value=final,
+            reward={"scaled": 0.1 * r, "shifted": r + 1}.get(fault, r), value=v, ended=e,
+            last_value=last, advantage=advantage, discount=GAMMA, trace=trace, truncated=cut, final_value=final,
         )  # fmt: skip
         goal = advantage + v
         w = {"returns": goal, "after": advantage.roll(-1, 0), "before": advantage.roll(1, 0)}.get(
@@ -529,9 +529,10 @@ def test_weights_of_other_rows_are_no_raw_returns(fault):
     assert found["state"] == "open" and not found["causes"]
 
 
-def test_a_loop_that_scales_its_reward_by_itself_is_told_what_to_do():
-    found = ppo("scaled", False)
-    assert found["state"] == "off" and "move a scale of the loop's own into one" in found["proof"]
+def test_a_loop_that_changes_its_reward_by_itself_is_told_what_to_do_unless_it_is_a_factor():
+    found = ppo("shifted", False)
+    assert found["state"] == "off" and "does to them beside a constant factor" in found["proof"]
+    assert ppo("scaled", False)["state"] == "sound"
 
 
 @pytest.mark.parametrize(

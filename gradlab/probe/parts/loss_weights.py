@@ -74,13 +74,16 @@ class LossWeights:
         count = rollout.reward.numel()
         places = np.arange(ring.count - count, ring.count) % ring.size
         paid, stored = ring.rewards(places), rollout.reward.reshape(-1).cpu().numpy()
+        unit = float(paid @ stored) / max(float(paid @ paid), 1e-300)
+        stored = stored / unit if unit > 0 else stored  # a constant of the loop's
         scale = max(float(np.abs(paid).max(initial=0.0)), 1e-12)
         if count > ring.count or np.mean(np.abs(paid - stored) <= SAME * scale) < EQUAL:
             self._ring = None
             self._reason = (
                 "the rollout's rewards are not those of the newest recorded steps, in their order: "
-                "record outside of wrappers that scale, env = probe.record(Normalise(env)), move a "
-                "scale of the loop's own into one, and reset in the step that ends an episode"
+                "record outside of wrappers that change them, env = probe.record(Normalise(env)), "
+                "move what the loop does to them beside a constant factor into one, and reset in "
+                "the step that ends an episode"
             )
             return
         if len(self._columns) != ring.size:

@@ -298,6 +298,8 @@ def noise_of(system: System, points: Points) -> float:
     return float(found.max()) if len(found) else 0.0
 
 
+_STEEP, _ALIKE = 0.25, 0.3  # of a slope that D lacks; of that, by which slopes differ
+_SEEN = 1e-3  # of an output's spread, by which a move changes it
 _STAIR, _STEP = 0.1, 1e-5  # of an input's spread: a move over many stairs, and one within a stair
 
 
@@ -319,6 +321,26 @@ def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Te
     # Of an output that is rounded itself, inputs that move it by less than a stair, too.
     whole = (flat.double().mean(0) > 0.5).all(1, keepdim=True)
     return told | (told.any(1, keepdim=True) & whole)
+
+
+def steeper(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
+    """[out, in], what D is of the slope of moves by a tenth and a fifth of the input's spread, in
+    the median state; NaN where it is that slope, or these moves have none of their own.
+
+    A smooth function's slopes go to D with the square of the move, so that they differ by three
+    times what they have apart from D; those over many stairs beside a smooth part do not.
+    """
+    rows = evenly(len(points), _LINES)
+    few, D = points.at(rows), found.D[rows]
+    moves = torch.stack([k * torch.diag(size) for k in (_STAIR, -_STAIR, 2 * _STAIR, -2 * _STAIR)])
+    ends = (few.z + moves.reshape(-1, 1, len(size))).reshape(-1, len(size))
+    moved = outputs(system, few.moved(ends)).reshape(4, len(size), *found.y[rows].shape)
+    near, far = ((moved[k] - moved[k + 1]).permute(1, 2, 0) / size for k in (0, 2))
+    near, far = near / (2 * _STAIR), far / (4 * _STAIR)
+    slope, apart, own = (x.abs().median(0).values for x in (far, far - near, far - D))
+    seen = _STAIR * size * slope > _SEEN * found.y[rows].std(0, correction=0)[:, None]
+    told = seen & torch.isfinite(apart + own) & (own > _STEEP * slope) & (apart < _ALIKE * own)
+    return torch.where(told, D.abs().median(0).values / slope, torch.nan)
 
 
 def _retried(

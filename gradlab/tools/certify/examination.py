@@ -36,6 +36,7 @@ from gradlab.tools.certify.evaluation import (
     size_of,
     sources,
     stairs,
+    steeper,
 )
 from gradlab.tools.certify.parameters import parameter_findings
 from gradlab.tools.certify.result import BLOCKS, SYMBOLS, Certification, Finding, Names, percentage
@@ -158,8 +159,19 @@ def _lower_precision(inside: Mapping[str, str | None], epsilon: float) -> list[F
     return [Finding("single precision", "note", text, epsilon)]
 
 
-def _stairs(names: Names, flat: Tensor) -> list[Finding]:
-    """Outputs that move in stairs, with the inputs that move them."""
+def _stairs(names: Names, flat: Tensor, share: Tensor) -> list[Finding]:
+    """Outputs that move in stairs, with the inputs that move them; else what D is of the slope of
+    larger moves, `share` [out, in], where it is another one."""
+    beside = torch.isfinite(share).nonzero().tolist()
+    if not flat.any() and beside:
+        i, j = min(beside, key=lambda at: float(share[at[0], at[1]]))
+        more = f" (and {len(beside) - 1} more entries)" if len(beside) > 1 else ""
+        text = (
+            f"The step moves in stairs beside a smooth part: ∂({names.rows[i]})/∂("
+            f"{names.columns[j]}){more} is {percentage(float(share[i, j]))} of the slope of moves "
+            f"by a tenth of its spread: certify and differentiate the step without its rounding."
+        )
+        return [Finding("stairs", "rough", text, 1.0, row=names.rows[i])]
     by: dict[str, list[str]] = {}
     for i, j in flat.nonzero().tolist():
         by.setdefault(names.rows[i], []).append(names.columns[j])
@@ -288,6 +300,7 @@ def examined(
     found = reference(system, points, size, tolerance, epsilon)
     flat = stairs(system, points, found, size)
     found.error[:, flat] = torch.inf  # the slope between two stairs is none of the step's
+    share = steeper(system, points, found, size)
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
     label = strata(system, taken, found, drawn.action_limit)
@@ -353,7 +366,9 @@ def examined(
             )
             findings += more
     if not any(each.severity == "wrong" and each.block is None for each in findings):
-        findings += _stairs(about.names, flat)  # of a step that is a function of its arguments
+        findings += _stairs(
+            about.names, flat, share
+        )  # of a step that is a function of its arguments
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 
