@@ -662,10 +662,10 @@ def test_a_step_that_rounds_moves_in_stairs_and_is_no_wrong_derivative(what):
 
 @pytest.mark.parametrize(("share", "told"), [(0.8, True), (0.5, True), (0.0, False)])
 def test_stairs_beside_a_smooth_part_are_named_with_what_the_derivative_lacks(share, told):
-    """Of the slope of −s² a `share` is in stairs of a thirtieth of its spread."""
+    """Of the slope of −s² a `share` is in stairs of a hundredth."""
 
     def step(s, a):
-        reward = -(1 - share) * s[:, 0] ** 2 - share * (15 * s[:, 0]).round() ** 2 / 225
+        reward = -(1 - share) * s[:, 0] ** 2 - share * (100 * s[:, 0]).round() ** 2 / 1e4
         return torch.sin(s) + 0.1 * a[:, :1], reward
 
     found = certificate(step, 256)

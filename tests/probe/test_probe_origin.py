@@ -360,7 +360,8 @@ def ppo(
             advantage[t], following = carried, v[t]
         probe.rollout(
             reward={"scaled": 0.1 * r, "shifted": r + 1}.get(fault, r), value=v, ended=e,
-            last_value=last, advantage=advantage, discount=GAMMA, trace=trace, truncated=cut, final_value=final,
+            last_value=last, advantage=advantage, discount=GAMMA, trace=trace, truncated=cut,
+            final_value=final,
         )  # fmt: skip
         goal = advantage + v
         w = {"returns": goal, "after": advantage.roll(-1, 0), "before": advantage.roll(1, 0)}.get(

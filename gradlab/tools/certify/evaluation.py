@@ -299,7 +299,7 @@ def noise_of(system: System, points: Points) -> float:
 
 
 _STEEP, _ALIKE = 0.25, 0.3  # of a slope that D lacks; of that, by which slopes differ
-_SEEN = 1e-3  # of an output's spread, by which a move changes it
+_SEEN, _MOSTLY = 1e-3, 0.75  # of an output's spread, by which a move changes it; of the states
 _STAIR, _STEP = 0.1, 1e-5  # of an input's spread: a move over many stairs, and one within a stair
 
 
@@ -325,7 +325,8 @@ def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Te
 
 def steeper(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
     """[out, in], what D is of the slope of moves by a tenth and a fifth of the input's spread, in
-    the median state; NaN where it is that slope, or these moves have none of their own.
+    the median state; NaN where it is that slope in a quarter of the states, or these moves have
+    none of their own.
 
     A smooth function's slopes go to D with the square of the move, so that they differ by three
     times what they have apart from D; those over many stairs beside a smooth part do not.
@@ -337,10 +338,11 @@ def steeper(system: System, points: Points, found: Reference, size: Tensor) -> T
     moved = outputs(system, few.moved(ends)).reshape(4, len(size), *found.y[rows].shape)
     near, far = ((moved[k] - moved[k + 1]).permute(1, 2, 0) / size for k in (0, 2))
     near, far = near / (2 * _STAIR), far / (4 * _STAIR)
-    slope, apart, own = (x.abs().median(0).values for x in (far, far - near, far - D))
-    seen = _STAIR * size * slope > _SEEN * found.y[rows].std(0, correction=0)[:, None]
-    told = seen & torch.isfinite(apart + own) & (own > _STEEP * slope) & (apart < _ALIKE * own)
-    return torch.where(told, D.abs().median(0).values / slope, torch.nan)
+    slope, apart, own = (x.abs() for x in (far, far - near, far - D))
+    changed = _STAIR * size * slope > _SEEN * found.y[rows].std(0, correction=0)[:, None]
+    told = changed & (own > _STEEP * slope) & (apart < _ALIKE * own)
+    share = D.abs().median(0).values / slope.median(0).values
+    return torch.where(told.double().mean(0) > _MOSTLY, share, torch.nan)
 
 
 def _retried(
