@@ -325,8 +325,8 @@ def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Te
 
 def steeper(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
     """[out, in], what D is of the slope of moves by a tenth and a fifth of the input's spread, in
-    the median state; NaN where it is that slope in a quarter of the states, or these moves have
-    none of their own.
+    the median state; NaN where it is that slope, or steeper, in a quarter of the states, or
+    these moves have none of their own.
 
     A smooth function's slopes go to D with the square of the move, so that they differ by three
     times what they have apart from D; those over many stairs beside a smooth part do not.
@@ -340,7 +340,7 @@ def steeper(system: System, points: Points, found: Reference, size: Tensor) -> T
     near, far = near / (2 * _STAIR), far / (4 * _STAIR)
     slope, apart, own = (x.abs() for x in (far, far - near, far - D))
     changed = _STAIR * size * slope > _SEEN * found.y[rows].std(0, correction=0)[:, None]
-    told = changed & (own > _STEEP * slope) & (apart < _ALIKE * own)
+    told = changed & (own > _STEEP * slope) & (apart < _ALIKE * own) & (D.abs() < slope)
     share = D.abs().median(0).values / slope.median(0).values
     return torch.where(told.double().mean(0) > _MOSTLY, share, torch.nan)
 
