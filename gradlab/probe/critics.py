@@ -71,7 +71,7 @@ def pairwise(values: Tensor, gradient: Tensor, target: Tensor) -> bool | None:
     """Whether a loss compares values, [B, 1], with the targets, [B], of all rows: its gradient by
     row then rises with the value, whatever the row's own target is. None: that cannot be seen."""
     order = values.argsort()
-    (V, y, g) = (x.double()[order] for x in (values, target, gradient))
+    V, y, g = (x.detach()[order.to(x.device)].double().cpu() for x in (values, target, gradient))
     if len(g) < _PAIRED or not all(bool(x.isfinite().all()) for x in (V, y, g)):
         return None
     flat = float(g.max() - g.min()) < _LINE * float(g.abs().max())  # of one number: rounding

@@ -13,7 +13,7 @@ until the update has been measured, for the origin of a NaN.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -233,6 +233,11 @@ class ModuleWatch:
         through = (1 - ((1 - NEAR) * size / edge).square_()).clamp_min_(0)
         self._passed.append(through.nansum(dim=0))
         self._rows += len(action)
+
+
+def graded(args: Iterable[Any]) -> bool:
+    """Does one of them have a gradient?"""
+    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
 def passing(x: Tensor) -> bool:

@@ -24,7 +24,7 @@ from gradlab.probe.alarms.evidence import RESTING
 from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import warn
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.policy_calls import Hook, passing
+from gradlab.probe.policy_calls import Hook, graded, passing
 
 _FEWEST = 10  # looks
 ENTRIES = 256  # of each tensor: whoever moves a tensor moves some of its first ones
@@ -85,7 +85,7 @@ class Calls:
         if batch is not None and not passing(batch) and batch.ndim > 1 and len(batch) > 1:
             self.at[weakref.ref(module)] = batch.data_ptr()
             fitted = isinstance(output, Tensor) and output.requires_grad
-            if fitted and output.numel() == len(batch) and not any(map(_graded, args)):
+            if fitted and output.numel() == len(batch) and not graded(args):
                 self.valued.add(weakref.ref(module))
 
     def outermost(self) -> dict[nn.Module, int]:
@@ -377,10 +377,6 @@ def _shapes(parameters: Iterable[Tensor]) -> list[torch.Size]:
 
 def _trainable(module: nn.Module) -> list[Tensor]:
     return [p for p in module.parameters() if p.requires_grad] or [*module.parameters()]
-
-
-def _graded(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _any_of(module: nn.Module, ids: set[int]) -> bool:

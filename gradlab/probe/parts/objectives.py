@@ -33,7 +33,7 @@ from gradlab.probe.alarms.evidence import DENSITY, DESCENT, UNFOLLOWED
 from gradlab.probe.critics import by_row
 from gradlab.probe.isolation import copied, undisturbed, unwrapped
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.policy_calls import limits_of, passing
+from gradlab.probe.policy_calls import graded, limits_of, passing
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
@@ -262,7 +262,7 @@ class ActorObjective:
     def hear_value(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic, or a target of one, has been called where the policy's actions led."""
         known = isinstance(output, Tensor) and output.requires_grad and not passing(output)
-        if self.on and known and _graded(args):
+        if self.on and known and graded(args):
             kept: dict[int, Tensor] = {}
             self._values.append(kept)
             output.register_hook(_keeper(kept, 0))
@@ -723,10 +723,6 @@ def _opened(made: Pass, old: Action) -> Action:
         return old
     mean, log_std = (x[:_ROWS] for x in made.outputs[:2])
     return _gaussian(mean, log_std, (old.value - mean) / log_std.exp(), _Squash())
-
-
-def _graded(args: Sequence[Any]) -> bool:
-    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
 def _alone(values: Sequence[Any]) -> tuple[Tensor, ...]:

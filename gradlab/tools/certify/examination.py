@@ -366,9 +366,8 @@ def examined(
             )
             findings += more
     if not any(each.severity == "wrong" and each.block is None for each in findings):
-        findings += _stairs(
-            about.names, flat, share
-        )  # of a step that is a function of its arguments
+        # Of a step that is a function of its arguments.
+        findings += _stairs(about.names, flat, share)
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 
