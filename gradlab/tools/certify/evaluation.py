@@ -298,7 +298,7 @@ def noise_of(system: System, points: Points) -> float:
     return float(found.max()) if len(found) else 0.0
 
 
-_STEEP, _ALIKE = 0.25, 0.3  # of a slope that D lacks; of that, by which slopes differ
+_STEEP, _AGREE = 0.25, 0.3  # of a slope that D lacks; of that, by which slopes differ
 _SEEN, _MOSTLY = 1e-3, 0.75  # of an output's spread, by which a move changes it; of the states
 _STAIR, _STEP = 0.1, 1e-5  # of an input's spread: a move over many stairs, and one within a stair
 
@@ -340,7 +340,7 @@ def steeper(system: System, points: Points, found: Reference, size: Tensor) -> T
     near, far = near / (2 * _STAIR), far / (4 * _STAIR)
     slope, apart, own = (x.abs() for x in (far, far - near, far - D))
     changed = _STAIR * size * slope > _SEEN * found.y[rows].std(0, correction=0)[:, None]
-    told = changed & (own > _STEEP * slope) & (apart < _ALIKE * own) & (D.abs() < slope)
+    told = changed & (own > _STEEP * slope) & (apart < _AGREE * own) & (D.abs() < slope)
     share = D.abs().median(0).values / slope.median(0).values
     return torch.where(told.double().mean(0) > _MOSTLY, share, torch.nan)
 
