@@ -3,6 +3,7 @@
 pytest collects test files by their names alone: two of one name stop the whole suite.
 """
 
+import ast
 import importlib.metadata
 import re
 import subprocess
@@ -53,6 +54,21 @@ def test_files_beside_the_code_are_in_the_wheel():
     assert "py.typed" in names
     missing = [name for name in names if not any(fnmatch(name, each) for each in patterns)]
     assert not missing
+
+
+def test_no_constant_of_a_module_is_assigned_twice():
+    """The second one is that of both: a ratio of two spacings was 0.3 in a certificate, not 4."""
+    twice = []
+    for file in (ROOT / "gradlab").rglob("*.py"):
+        assigned = [
+            each for each in ast.parse(file.read_text()).body if isinstance(each, ast.Assign)
+        ]
+        names = Counter(
+            node.id for each in assigned for target in each.targets for node in ast.walk(target)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        )  # fmt: skip
+        twice += [f"{file.name}: {name}" for name, count in names.items() if count > 1]
+    assert twice == []
 
 
 def test_no_two_test_files_share_a_name():

@@ -221,7 +221,7 @@ def test_what_is_held_is_what_is_made_again(monkeypatch):
     world = World(ALONE)
     truth = world.truth(("first", "all"))
     kept = world.measured(truth)
-    monkeypatch.setattr("gradlab.measurement.moments.grams.BYTES", 0.0)
+    monkeypatch.setattr("gradlab.measurement.moments.grams.HELD", 0.0)
     again = world.measured(truth)
     for cell, ours in kept.cells.items():
         np.testing.assert_array_equal(ours.squares, again.cells[cell].squares)

@@ -34,7 +34,7 @@ from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernel
 from gradlab.systems.system import System
 from gradlab.truth.oracles import of_starts
 
-BYTES = 2e9  # kept of all estimators together
+HELD = 3e7  # bytes kept of all estimators together
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Held:
             part = here.starts.block(rows)
             made = carried(estimator, here.policy, part, every, here.seed, here.termination, shared)
             share = len(here.starts.states) / max(rows.stop - rows.start, 1)
-            if made.bytes * share * self.estimators > BYTES:
+            if made.bytes * share * self.estimators > HELD:
                 self.shared.clear()
                 return _chosen(made, every, horizons)
             self.found[key] = made
