@@ -264,7 +264,7 @@ class Realised:
                 continue
             own = realised[1].low, realised[1].high
             if _apart(own, ends):
-                reason = self._reason(cell, ends, among, jumps)
+                reason = self._reason(cell, ends, among, jumps, above=own[0] > ends[1])
                 results.append(Disagreement(cell, realised[0], own, value, ends, reason))
         return tuple(results)
 
@@ -315,8 +315,10 @@ class Realised:
         return sample_mean((b * sums[two[0]] - a * sums[two[1]]) / (b - a), self.size)
 
     def _reason(
-        self, cell: Cell, predicted: tuple[float, float], among: int, jumps: Jumps | None
-    ) -> _Reason:
+        self, cell: Cell, predicted: tuple[float, float], among: int, jumps: Jumps | None,
+        above: bool = False,
+    ) -> _Reason:  # fmt: skip
+        """`above`: it brought more than predicted, of what the truth's own step brought."""
         if jumps is not None and jumps.kind in ("harmful", "open", "rough"):
             return "jump"
         if jumps is not None and jumps.bends:
@@ -328,6 +330,8 @@ class Realised:
             ends = shortened[1].low, shortened[1].high
             if not _apart(ends, predicted):
                 return "step"
+        if above and cell != TRUE_CELL and self._bends(TRUE_CELL, among):
+            return "step"  # the truth's own, as long, brought too little to be a measure
         if self.termination == "mask" and self.ended > 0:
             return "boundary"
         return "law"

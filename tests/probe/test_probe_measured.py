@@ -421,6 +421,26 @@ def test_targets_of_critics_that_begin_late_are_no_fault():
     assert "targets do not move" not in causes(probe)
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_targets_that_an_optimiser_steps_are_named_where_a_loss_sends_to_them(sent):
+    """One that holds them beside the critic and never has a gradient of theirs does no harm."""
+    loop = Loop()
+    every = [*loop.critics.parameters(), *loop.targets.parameters()]
+    loop.critic_optimizer = torch.optim.Adam(every, 1e-3)
+    if sent:
+        plain, loop.target_values = loop.target_values, lambda rows: with_gradient(rows)
+
+        def with_gradient(rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            value = loop.targets[0](rows["next"], loop.target_policy(rows["next"]).detach())
+            return plain(rows)[0] + value - value.detach(), value.detach()
+
+    probe = watched(loop)
+    probe.networks(critic=[*loop.critics], target=[*loop.targets])
+    loop.run(probe, 120)
+    assert causes(probe) == ({"targets are stepped"} if sent else set())
+    assert all("made under no_grad" in alarm.message for alarm in probe.alarms)
+
+
 class Twins(torch.nn.Module):
     """Both critics in one module."""
 

@@ -18,6 +18,7 @@ from gradlab.wording import unnumbered
 
 REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
+STEPPED = "targets are stepped"
 RESTING = "critic does not move"
 ALIKE = "twin critics are one"
 FROZEN = "targets do not move"
@@ -39,7 +40,7 @@ IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
     REPLACED, UNRESET, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
-    RESTING, ALIKE, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
+    RESTING, ALIKE, STEPPED, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
     UNFOLLOWED, "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
 # Proofs of checks that no row of their kind has reached.

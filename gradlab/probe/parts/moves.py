@@ -32,9 +32,11 @@ from gradlab.probe.alarms.evidence import (
     OUTSIDE,
     REPLACED,
     RESTING,
+    STEPPED,
     SWAPPED,
     UNCLEARED,
 )
+from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.parts.networks import CRITIC, ENTRIES, OTHER, POLICY, Networks, held
 from gradlab.probe.parts.recorder import CheckAnswer, off
@@ -252,6 +254,16 @@ class Targets:
                 f"the {alias.whose}'s target is the {alias.whose} itself: is it a copy, "
                 f"copy.deepcopy({alias.whose})?",
             )  # fmt: skip
+        stepped = networks.stepped_ids
+        for pair in networks.pairs:
+            own = [p for p in pair.target.parameters if id(p) in stepped and pushed([p])]
+            if own:
+                return CheckAnswer(
+                    "fault", f"an optimiser holds {len(own)} tensors of a target, to which a loss "
+                    "sends a gradient", len(own), 0, self._looks, STEPPED,
+                    f"an optimiser steps the {pair.whose}'s target along a gradient: are targets "
+                    f"made under no_grad, and does the optimiser hold the {pair.whose} alone?",
+                )  # fmt: skip
         if self._twins is not None and self._alike >= _LOOKS:
             one, two = (k + 1 for k in self._twins)
             return CheckAnswer(

@@ -158,6 +158,7 @@ class Networks:
         a temperature is none. The actor's own besides the policy come as its critic where no other
         optimiser steps them."""
         policy = {id(p) for p in self.policy}
+        policy |= {id(p) for pair in self.pairs if not pair.alias for p in pair.target.parameters}
         found: list[_Parameters] = []
         for optimizer in self.optimizers[1:] + self.optimizers[:1]:
             seen = {id(p) for each in found for p in each}

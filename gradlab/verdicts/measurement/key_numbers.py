@@ -268,8 +268,8 @@ def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
 
 
 def _critic_alone(facts: Facts, cell: Cell) -> Fact | None:
-    data = facts.data_gain
-    if data is None or cell == facts.data:
-        return None
+    data, told = facts.data_gain, facts.rehearsal
+    if data is None or cell == facts.data or (told is not None and facts.data in told.cells):
+        return None  # its updates say more than one step's gain
     label = "gain of the critic alone" + ("" if cell[1] else " at visited states")
     return Fact(label, gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient")

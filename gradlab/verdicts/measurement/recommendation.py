@@ -495,7 +495,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
     smaller = _smaller(facts)
     if smaller:
         text = f"Take smaller steps: {smaller}"
-        sure = "tested: one update lowered the return on fresh starts"
+        sure = "tested: a smaller step raised the return on fresh starts, the update's did not"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     tried = facts.own_steps.stepped if facts.stepped else ()
     fallen = bool(tried) and all(map(facts.own_steps.harms, tried))
@@ -616,7 +616,7 @@ def _smaller(facts: Facts) -> str:
         rule = stepping(facts.rehearsal.optimizer, times * facts.rehearsal.rate)
         rate = f", {rule}"
     return (
-        f"an update that moves actions by {taken.moves[taken.at]:.0%} lowers the return. "
+        f"none that moves actions by {taken.moves[taken.at]:.0%} is shown to raise the return. "
         f"{_gradient(facts, best)}: {part}{rate}, raises it by {change(taken, best, 0)}."
     )
 
