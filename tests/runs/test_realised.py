@@ -153,6 +153,18 @@ def test_another_law_a_boundary_and_a_long_step_are_told_apart():
     assert found["data", 0] == "step"
 
 
+@pytest.mark.parametrize("bends", [True, False])
+def test_a_truth_whose_own_step_bends_is_no_measure_of_what_brought_more(bends):
+    """A ship's +0.12, of 2.4 times the truth's bent step, came true; 0.5 of it was predicted."""
+    found = planted(SLOPES, noise=0.05)
+    if bends:
+        found.gain[found.cells.index(TRUE_CELL), 1:] *= 0.3
+    reasons = {
+        each.cell: each.reason for each in found.disagreements(gains(SLOPES | {("mixed", 9): 0.5}))
+    }
+    assert reasons["mixed", 9] == ("step" if bends else "law")
+
+
 def test_where_the_return_jumps_that_is_the_reason():
     elsewhere, found = gains(SLOPES | {("data", 0): 0.7}), planted(SLOPES)
     reasons = {"harmful": "jump", "rough": "jump", "open": "jump", "smooth": "law"}
