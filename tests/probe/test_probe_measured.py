@@ -421,6 +421,22 @@ def test_targets_of_critics_that_begin_late_are_no_fault():
     assert "targets do not move" not in causes(probe)
 
 
+def test_a_target_that_is_sent_a_gradient_and_copied_seldom_is_no_critic_without_an_optimiser():
+    torch.manual_seed(0)
+    policy, critic = nn.Linear(3, 1), nn.Linear(3, 1)
+    target = copy.deepcopy(critic)
+    both = torch.optim.SGD([*policy.parameters(), *critic.parameters()], 1e-3)
+    probe = probed(policy, both)
+    for step in range(130):
+        state, action = torch.randn(16, 3), torch.randn(16, 1)
+        error = critic(state) - 1 - 0.9 * target(state + 0.1)  # not under no_grad
+        both.zero_grad()
+        with probe(step):
+            ((policy(state) * action).mean() + error.square().mean()).backward()
+        both.step()
+    assert not [x.message for x in probe.alarms if x.kind == "critic does not move"]
+
+
 @pytest.mark.parametrize("sent", [True, False])
 def test_targets_that_an_optimiser_steps_are_named_where_a_loss_sends_to_them(sent):
     """One that holds them beside the critic and never has a gradient of theirs does no harm."""

@@ -275,7 +275,9 @@ class Unheld:
     def see(self, networks: Networks) -> None:
         """At the end of a window."""
         stepped = networks.stepped_ids | self._held
-        critics = [*dict.fromkeys([*networks.critics, *networks.unstepped])]
+        targets = {id(p) for pair in networks.pairs for p in pair.target.parameters}
+        every = dict.fromkeys([*networks.critics, *networks.unstepped])
+        critics = [each for each in every if not _any_of(each, targets)]
         self._looks += bool(critics)
         for network in critics:
             unheld = [p for p in _trainable(network) if id(p) not in stepped and pushed([p])]
