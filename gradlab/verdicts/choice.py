@@ -585,8 +585,8 @@ def chosen(
             told = replace(told, light="choose", sure=f"{told.sure}, at batch {profile.batch}")
         beyond = {each.about for each in told.rest}  # than the recommended, not the largest gain
         rest = tuple(each for each in first.rest if each.about not in beyond)
-        farther = _farther(choice, advice, profile), _rehearsed(choice, advice, profile)
-        rest = (*farther[0], *farther[1], *told.rest, *rest)
+        about = choice, advice, profile
+        rest = (*_farther(*about), *_rehearsed(*about), *told.rest, *rest)
         first = replace(told, figure=None, rest=rest)
     command = "" if cell is None else _to_train(choice, cell, profile, start, advice)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]

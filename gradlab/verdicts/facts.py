@@ -148,11 +148,11 @@ class Facts:
         """Horizons h ≥ 1 that lower the return: rehearsed ones by so many updates, others by one
         step."""
         found, told = set(self.harmful(name)) - {0}, self.rehearsal
-        for cell in () if told is None or updates is None else told.cells:
-            if told is not None and updates is not None and cell[0] == name and cell[1]:
-                change = told.after(cell, updates)
-                found = found | {cell[1]} if change.high < 0 else found
-                found = found - {cell[1]} if change.low > 0 else found
+        if told is None or updates is None:
+            return sorted(found)
+        after = {h: told.after((each, h), updates) for each, h in told.cells if each == name and h}
+        found |= {h for h, change in after.items() if change.high < 0}
+        found -= {h for h, change in after.items() if change.low > 0}
         return sorted(found)
 
     def best_of(self, names: Sequence[str]) -> Cell | None:

@@ -157,12 +157,12 @@ class Networks:
         """Networks by name: the policy, then what every other optimiser steps that holds a matrix;
         a temperature is none. The actor's own besides the policy come as its critic where no other
         optimiser steps them."""
-        policy = {id(p) for p in self.policy}
-        policy |= {id(p) for pair in self.pairs if not pair.alias for p in pair.target.parameters}
+        targets = {id(p) for pair in self.pairs if not pair.alias for p in pair.target.parameters}
+        known_ids = targets | {id(p) for p in self.policy}
         found: list[_Parameters] = []
         for optimizer in self.optimizers[1:] + self.optimizers[:1]:
             seen = {id(p) for each in found for p in each}
-            mine = [p for p in held(optimizer) if id(p) not in policy | seen]
+            mine = [p for p in held(optimizer) if id(p) not in known_ids | seen]
             if any(p.ndim > 1 for p in mine):
                 found.append(tuple(mine))
         copied = {id(p) for pair in self.pairs for p in pair.online.parameters}

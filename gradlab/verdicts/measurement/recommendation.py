@@ -482,7 +482,8 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
     which = "no model-based gradient" if facts.best in facts.beyond else "no gradient"
     rehearsed = facts.rehearsal
     what = f"{which} is" if rehearsed is None else f"{which}'s updates are"
-    safe = f"Keep the current policy: {what} shown to raise the return."
+    none = f"{what} shown to raise the return."
+    safe = f"Keep the current policy: {none}"
     if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
         text = (
             f"Keep the current policy{_lower_rate(facts, ', or')}: updates by "
@@ -513,7 +514,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
             along = f"{named(facts.identities[cell[0]])}{f', {steps(cell[1])},' * (cell[1] > 0)}"
             taken_one = change(taken, cell, chosen=True)
             fix = f"One plain step along {along} changes it by {taken_one}."
-            safe = safe.replace("policy:", f"policy{_lower_rate(facts, ', or')}:")
+            safe = f"Keep the current policy{_lower_rate(facts, ', or')}: {none}"
             sure = _not_twice(facts, cell)
         elif lower == len(taken.stepped):
             sure = "tested: updates lowered the return on fresh starts"
