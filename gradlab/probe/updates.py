@@ -553,8 +553,11 @@ class Updates:
                 return f"returns: first answer after {lacking} training episodes, none has ended"
             if self.measurements is None and self.looks is None:
                 return "returns: no RecordEpisodeStatistics was found"
-        if ended or not own.count or not lacking:
+        if not own.count or not lacking:
             return ""
+        if ended:
+            had = f"{2 * own.window - lacking} of {2 * own.window} training episodes"
+            return f"returns: no answer, {had}, {lacking} more would do"
         if not paced:
             return f"returns: first answer after {lacking} more training episodes"
         left = span(lacking * self.budget.elapsed / paced)

@@ -162,7 +162,7 @@ def test_training_episodes_say_when_their_first_windows_are_full(before, capsys)
     probe = gradlab.Probe(policy, log=rows.append, clock=clock)
     for _ in range(before):
         probe.note(episode_return=1.0)
-    for step in range(500):
+    for step in range(540):
         clock.now += 1.0
         with probe(step):
             policy(torch.randn(8, 1)).square().mean().backward()
@@ -175,6 +175,9 @@ def test_training_episodes_say_when_their_first_windows_are_full(before, capsys)
     ]
     assert all(each in row for each, row in zip(words, said, strict=False))
     assert capsys.readouterr().err == f"gradlab probe: {words[0]}\n"  # once
+    probe.close()
+    said = [row["vitals/due"] for row in rows if "vitals/due" in row]
+    assert "returns: no answer, 10 of 16 training episodes, 6 more would do" in said[-1]
 
 
 def test_an_answer_of_training_episodes_is_foretold_beside_that_of_an_environment(capsys):

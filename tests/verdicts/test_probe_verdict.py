@@ -295,6 +295,22 @@ def test_checks_that_lack_the_same_have_one_line(first):
     assert sum("not looked at" in each for each in found) == 2
 
 
+def test_checks_of_parts_that_a_loop_has_not_have_one_line(first):
+    """Five sentences about advantages stood on the page of a loop of replayed batches."""
+    about = {"update": 100, "step": 99, "threshold": 0.0, "value": 0.0, "looks": 0, "seconds": 0.0}
+    said = [("targets are r + γ (1 − d) v", "sound", "at most 0"), (GAE, "off", "no advantages"),
+            ("values at ends are of their observations", "off", "no rollout")]  # fmt: skip
+    checks = [
+        about | {"number": k, "check": a, "state": b, "proof": c}
+        for k, (a, b, c) in enumerate(said)
+    ]
+    found = [each.text for each in first(vitals=[window(1)], checks=checks).rest]
+    assert [each for each in found if "not looked at" in each] == [
+        f"{GAE[0].upper()}{GAE[1:]}; values at ends are of their observations: not looked at, a loop "
+        "of replayed batches has no such part."
+    ]
+
+
 def test_what_a_check_leaves_open_is_on_the_first_screen(first):
     """Advantages that are off by a share that no named mistake explains."""
     row = {"update": 100, "step": 99, "threshold": 1e-3, "number": 0, "looks": 4, "seconds": 0.1,

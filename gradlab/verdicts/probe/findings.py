@@ -49,6 +49,14 @@ OF_INTERVALS = (
     "gain", "other horizons", "horizon", "rivals", "weights", "source", "critic", "variance",
     "growth",
 )  # fmt: skip
+_OF_ROLLOUTS = (
+    "advantages are ", "time limits are bootstrapped", "values at ends", "values are fitted",
+    "actions are weighed",
+)  # fmt: skip
+_OF_REPLAYS = (
+    "targets ", "actor's steps raise", "log π is", "the critic's implied reward",
+    "batches are drawn", "next observations are", "episodes end with",
+)  # fmt: skip
 _STATES = {"off": "not looked at", "waiting": "undecided so far", "open": "open", "fault": "fault"}
 
 
@@ -158,8 +166,10 @@ def _checked(run: ProbeRun) -> Iterator[Sentence]:
         for k in range(len(run.checks.get("number", ())))
     ]
     off: dict[str, list[str]] = {}
+    others = of_other_loops(run)
     for row in rows:
         if row["state"] == "off":
+            row["proof"] = others.get(row["check"]) or row["proof"]
             off.setdefault(row["proof"], []).append(row["check"])
     for row in rows:
         alike = off.get(row["proof"], [row["check"]])
@@ -171,6 +181,22 @@ def _checked(run: ProbeRun) -> Iterator[Sentence]:
         cost = f"{looks} looks, {percent(share)} of the time" if known else ""
         answer = f"{_STATES.get(state, 'yes')}, {row['proof']}"
         yield finding("part", state in ("sound", "fault"), capital("; ".join(alike)), answer, cost)
+
+
+def of_other_loops(run: ProbeRun) -> dict[str, str]:
+    """Checks of parts that such a loop lacks, and why they do not look, "" where their own proof
+    says it: those of rollouts in a loop of replays, and of replays in one of rollouts, and those of
+    networks beside policy and critic."""
+    of = {name: str(run.checks["state"][k]) for k, name in enumerate(run.checks.get("check", ()))}
+    looked = [name for name, state in of.items() if state != "off"]
+    found = {name: "" for name in of if name.startswith("other network's")}
+    if any(name.startswith(_OF_ROLLOUTS) for name in looked):
+        replays = [name for name in of if name.startswith(_OF_REPLAYS)]
+        return found | dict.fromkeys(replays, "a loop of rollouts has no such part")
+    if any(name.startswith("targets are ") for name in looked):
+        rollouts = [name for name in of if name.startswith(_OF_ROLLOUTS)]
+        return found | dict.fromkeys(rollouts, "a loop of replayed batches has no such part")
+    return found
 
 
 def _cost(run: ProbeRun) -> Sentence | None:

@@ -28,7 +28,7 @@ from gradlab.runs.probe.tables import signals
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
-from gradlab.verdicts.probe.findings import MODEL, RECENT, too_few, verdict
+from gradlab.verdicts.probe.findings import MODEL, RECENT, of_other_loops, too_few, verdict
 from gradlab.verdicts.probe.returns import (
     DATA,
     Followed,
@@ -69,14 +69,6 @@ _WORST = (ENDED, NONFINITE, ORIGIN)
 _DIRECTION = "wrong direction"
 # Alarms whose message is a cause, too: steps that are none, or far too long.
 _OF_STEPS = ("actor moves in part", "critic's learning rate too large")
-_OF_ROLLOUTS = (
-    "advantages are ", "time limits are bootstrapped", "values at ends", "values are fitted",
-    "actions are weighed",
-)  # fmt: skip
-_OF_REPLAYS = (
-    "targets ", "actor's steps raise", "log π is", "the critic's implied reward",
-    "batches are drawn", "next observations are", "episodes end with",
-)  # fmt: skip
 _UNCLOSED = "This run ended without being closed."
 
 
@@ -263,15 +255,9 @@ def unchecked(run: ProbeRun) -> int:
     none = {
         name for name, proof in zip(names, proofs, strict=True) if proof in (UNTERMINATED, UNCUT)
     }
-    of = dict(zip(names, states, strict=True))
-    rollouts = {name for name in names if name.startswith(_OF_ROLLOUTS)}
-    unlike = {name for name in names if name.startswith("other network's")}
-    if any(of[name] != "off" for name in rollouts):
-        unlike |= {name for name in names if name.startswith(_OF_REPLAYS)}
-    elif any(of[name] != "off" for name in names if name.startswith("targets are ")):
-        unlike |= rollouts
-    waits = {"off": unlike, "waiting": none}
-    return sum(state in waits and name not in waits[state] for name, state in of.items())
+    without = {"off": of_other_loops(run), "waiting": none}
+    answers = zip(names, states, strict=True)
+    return sum(name not in without.get(state, names) for name, state in answers)
 
 
 def _open(run: ProbeRun) -> list[str]:
