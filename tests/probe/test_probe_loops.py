@@ -277,6 +277,18 @@ def test_policy_updates_that_train_the_model_are_told(leak, quiet):
     assert (told == []) == quiet
 
 
+class Halves(nn.Module):
+    """Mean and log σ of every state."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.body(state).chunk(2, -1)
+        return mean, log_std.clamp(-1, 1)
+
+
 IMAGINED = {"target": (-1.0, 0.0), "critic": (-1.0, 0.0), "sign": (1.0, 0.0), "less": (-1.0, 1.0)}
 
 
@@ -310,6 +322,50 @@ def test_a_wrong_sign_through_a_model_is_told_by_the_gradient_in_the_values(kind
     told = [each.message for each in probe.alarms if each.kind == DESCENT]
     assert bool(told) == (kind == "sign")
     assert all("rises with the critic's values" in each for each in told)
+
+
+LIKELY = {
+    # weights of −Σ w log π(a) by row, and are actions those of the replay?
+    "sound": (lambda n: 0.1 + torch.rand(n), True),
+    "sign": (lambda n: -0.1 - torch.rand(n), True),
+    "both signs": (torch.randn, True),
+    "returns below 0": (lambda n: -0.1 - torch.rand(n), False),  # REINFORCE
+}
+
+
+@pytest.mark.parametrize("bent", [True, False])
+@pytest.mark.parametrize("kind", LIKELY)
+def test_a_wrong_sign_of_a_weighted_likelihood_is_told_by_the_gradient_in_its_gaussian(kind, bent):
+    """AWR, AWAC, IQL: no critic is called at the policy's actions."""
+    torch.manual_seed(0)
+    weigh, replayed = LIKELY[kind]
+    body = nn.Linear(3, 4)
+    policy, critic = Halves(body), nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1))
+    steps = [torch.optim.SGD(each.parameters(), 1e-3) for each in (policy, critic)]
+    rows: list[dict[str, Any]] = []
+    probe = probed(policy, steps[0], rows, critic_optimizer=steps[1])
+    for step in range(UPDATES):
+        state = torch.randn(32, 3)
+        mean, log_std = (x.detach() for x in policy(state))
+        inner = torch.randn(32, 2) - 1 if replayed else mean + log_std.exp() * torch.randn(32, 2)
+        action = torch.tanh(inner) if bent else inner
+        steps[1].zero_grad()
+        (critic(torch.cat([state, action], 1)) - 1).square().mean().backward()
+        steps[1].step()
+        steps[0].zero_grad()
+        with probe(step):
+            mean, log_std = policy(state)
+            likely = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner).sum(1)
+            (-weigh(32) * likely).mean().backward()
+        steps[0].step()
+    probe.close()
+    told = [each.message for each in probe.alarms if each.kind == DESCENT]
+    assert bool(told) == (kind == "sign")
+    assert all("makes recorded actions less likely, in all rows" in each for each in told)
+    answers = [
+        row for row in rows if row.get("checks/check") == "actor's steps raise their objective"
+    ]
+    assert (answers[-1]["checks/state"] == "sound") == (kind == "sound")
 
 
 # False alarms stay below the stated rate over a whole run.

@@ -35,6 +35,7 @@ _SCALED = (
 BESIDE = 2.0  # of what a neighbour's advantage leaves of the weights: the own leaves less in theory
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
+_SEEN, _LIKE = 2.5, 1e-2  # |u| whose tanh is not flat; of a gradient, what rounding leaves of it
 _Array = NDArray[np.float64]
 
 
@@ -200,6 +201,27 @@ class LossWeights:
             proof += "; not told apart from the steps before and after: rewards are alike, no ends"
             return CheckAnswer("open", proof, correlation, WRONG, self._looks)
         return CheckAnswer("sound", proof, correlation, WRONG, self._looks)
+
+
+def likelihood_weights(made: Pass, inner: Tensor) -> Tensor | None:
+    """w [N] of a loss −Σ w log π of these actions, before their squash [N, da], under a Gaussian
+    whose mean and log σ the policy gives of every state; None: the loss is another one.
+
+        dL/dμ = −w ε/σ,   dL/dlog σ = w (1 − ε²),   ε = (u − μ)/σ
+    """
+    if not {0, 1} <= made.arrived.keys() or made.outputs[1].shape != made.outputs[0].shape:
+        return None
+    rows = len(inner)
+    mean, log_std = (x[:rows].double() for x in made.outputs[:2])
+    sent = torch.cat([made.arrived[k][:rows].double() for k in (0, 1)], -1)
+    seen = (inner.abs() < _SEEN).all(-1) & (sent != 0).any(-1)
+    if int(seen.sum()) < LEAST:
+        return None
+    noise = (inner.double() - mean) / log_std.exp()
+    alone = torch.cat([-noise / log_std.exp(), 1 - noise**2], -1)[seen]
+    weights = (sent[seen] * alone).sum(-1) / (alone**2).sum(-1)
+    left = (sent[seen] - weights[:, None] * alone).norm()
+    return weights if float(left) < _LIKE * float(sent[seen].norm()) else None
 
 
 def _still(made: Pass, actions: _Array) -> int:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT, UNFOLLOWED
 from gradlab.probe.critics import by_row
 from gradlab.probe.isolation import copied, undisturbed, unwrapped
+from gradlab.probe.parts.loss_weights import likelihood_weights
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.policy_calls import graded, limits_of, passing
 
@@ -217,6 +218,7 @@ class ActorObjective:
         self._rows: deque[str] = deque(maxlen=LOOKS)  # what is wrong with dL/dQ in a look
         self._values: list[dict[int, Tensor]] = []  # gradients of a loss in values, by call
         self._lowers: deque[bool] = deque(maxlen=LOOKS)  # whether they lower all of them
+        self._likely: deque[str] = deque(maxlen=LOOKS)  # what it makes of recorded actions
         self._bare = False  # whether the loss fits without the squash's correction alone
         self._pick = _PICKS[0]  # of several outputs, what it follows
         self._open = False  # whether it fits a Gaussian better whose small actions have no tanh
@@ -269,13 +271,16 @@ class ActorObjective:
 
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
-        made, self.made = self.made, None
+        made, fitted, self.made, self.fitted = self.made, self.fitted, None, ()
         sent = [each for kept in self._values for each in kept.values() if bool(each.any())]
         if sent:
             self._lowers.append(all(bool((each >= 0).all()) for each in sent))
         self._values = []
         if made is not None:
             self._see_rows(made)
+        if made is not None and not made.values:
+            with undisturbed():
+                self._see_likelihood(made, fitted)
         if made is None or not made.values:
             return
         if any(isinstance(each, CHANGING) and each.training for each in self.policy.modules()):
@@ -380,6 +385,38 @@ class ActorObjective:
         known = (mine >= 0) & (its >= 0)
         return bool(2 * known.sum() > len(known) and 2 * (mine != its)[known].sum() > known.sum())
 
+    def _see_likelihood(self, made: Pass, fitted: tuple[Tensor, ...]) -> None:
+        """Of a loss −Σ w log π(a) of recorded actions (AWR, AWAC, IQL), whether it makes them more
+        or less likely; "" where w has both signs. Of actions that are still the policy's own it may
+        have one alone: returns below 0 (REINFORCE)."""
+        state = made.calls[0].args[0][:_ROWS]
+        action = self._recorded(state, fitted)
+        if action is None or len(made.outputs) < 2 or made.outputs[0].shape[1:] != action.shape[1:]:
+            return
+        mean, log_std = (x[:_ROWS] for x in made.outputs[:2])
+        for squash in _squashes(made, self.policy, action, *self.limits):
+            weights = likelihood_weights(made, squash.inner(action))
+            if weights is None:
+                continue
+            up, down = bool((weights >= 0).all()), bool((weights <= 0).all())
+            if not down or _noise(mean, log_std, action, squash) is None:
+                self._likely.append("more" if up else "less" if down else "")
+            return
+
+    def _recorded(self, state: Tensor, fitted: tuple[Tensor, ...]) -> Tensor | None:
+        """Actions [N, da] of the replay in these states, where a critic was given both, or they
+        are recorded."""
+        if self.ring is not None and self.ring.fits(state):
+            places = self.ring.places(state.cpu().numpy())
+            if (places >= 0).all():
+                return torch.as_tensor(self.ring.actions(places)).to(state)
+        if not fitted or state.ndim != 2:
+            return None
+        head, last = fitted[0][:_ROWS, : state.shape[1]], fitted[-1][:_ROWS]
+        if head.shape != state.shape or not torch.equal(head, state):
+            return None
+        return last if len(fitted) > 1 else last[:, state.shape[1] :]
+
     def _count(self, rose: bool, exact: bool = False) -> None:
         self._rises.append(rose)
         fell = _FITTED if exact else log((1 - WRONG) / (1 - SOUND))
@@ -439,6 +476,18 @@ class ActorObjective:
                     f"the actor's loss rises with the critic's values, in all rows of {times} of "
                     f"{of} looks: is the sign of the loss right?",
                 )  # fmt: skip
+        if not self._looks and len(self._likely) >= _LOOKED:
+            times, of = self._likely.count("less"), len(self._likely)
+            proof = f"its loss makes recorded actions less likely in {times} of {of} looks"
+            proof += " (fault: half)"
+            if 2 * times > of:
+                return CheckAnswer(
+                    "fault", proof, times / of, 0.5, of, DESCENT,
+                    f"the actor's loss makes recorded actions less likely, in all rows of {times} "
+                    f"of {of} looks: is the sign of the loss right?",
+                )  # fmt: skip
+            if "" not in self._likely:
+                return CheckAnswer("sound", proof, times / of, 0.5, of)
         if not self._looks:
             declared = self._reason is _NO_CALL and networks is not None and networks.declared
             return off(_NOT_CALLED if declared and networks.critics else self._reason)
@@ -613,6 +662,14 @@ class _Squash:
     centre: Tensor | float = 0.0
     bent: bool = True
 
+    def inner(self, action: Tensor) -> Tensor:
+        """u; NaN where no u gives the action."""
+        if self.half is None:
+            return action
+        unit = ((action - self.centre) / self.half).double()
+        found = torch.atanh(unit.clamp(-1 + 1e-7, 1 - 1e-7))
+        return torch.where(unit.abs() > 1 + 1e-6, torch.nan, found).to(action)
+
 
 @dataclass(frozen=True)
 class Action:
@@ -648,16 +705,7 @@ def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) ->
     if given.ndim != 2 or given.shape[-1] < width or len(given) != len(outputs[0]):
         return None
     given = given[:_ROWS, -width:]
-    actors = policy, *(call.module for call in made.calls)
-    known = next((each for actor in actors if (each := limits_of(actor, None))), None)
-    unit = torch.ones_like(given[0])
-    squashes = [_Squash(), _Squash(unit)]
-    if known is not None:
-        edge = known.edge.to(given) / (1 - 1e-3)
-        squashes.insert(1, _Squash(edge * unit, known.centre.to(given)))
-    ends = [torch.as_tensor(x).to(given) for x in (low, high) if x is not None]
-    if len(ends) == 2 and all(x.shape == unit.shape and bool(x.isfinite().all()) for x in ends):
-        squashes.insert(1, _Squash((ends[1] - ends[0]) / 2, (ends[1] + ends[0]) / 2))
+    squashes = _squashes(made, policy, given, low, high)
     with torch.no_grad():
         for squash in [*squashes, _line(outputs[0][:_ROWS], given)]:
             if torch.allclose(_squashed(outputs[0][:_ROWS], squash), given, atol=1e-6):
@@ -668,6 +716,23 @@ def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) ->
                 if noise is not None:
                     return _gaussian(outputs[0][:_ROWS], outputs[1][:_ROWS], noise, squash)
     return None
+
+
+def _squashes(
+    made: Pass, policy: nn.Module, given: Tensor, low: Any = None, high: Any = None
+) -> list[_Squash]:
+    """What actions [N, da] may be squashed by: nothing, the limits that are known, or ±1."""
+    actors = policy, *(call.module for call in made.calls)
+    known = next((each for actor in actors if (each := limits_of(actor, None))), None)
+    unit = torch.ones_like(given[0])
+    squashes = [_Squash(), _Squash(unit)]
+    if known is not None:
+        edge = known.edge.to(given) / (1 - 1e-3)
+        squashes.insert(1, _Squash(edge * unit, known.centre.to(given)))
+    ends = [torch.as_tensor(x).to(given) for x in (low, high) if x is not None]
+    if len(ends) == 2 and all(x.shape == unit.shape and bool(x.isfinite().all()) for x in ends):
+        squashes.insert(1, _Squash((ends[1] - ends[0]) / 2, (ends[1] + ends[0]) / 2))
+    return squashes
 
 
 def _squashed(output: Tensor, squash: _Squash) -> Tensor:
@@ -689,11 +754,9 @@ def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: _Squash) -> Te
     Where a tanh is flat ε is lost: what is left, of |u| < 4, is drawn from a normal cut at both
     ends, and is taken back to a whole one by its distribution function.
     """
-    if squash.half is not None:
-        unit = ((action - squash.centre) / squash.half).double()
-        if bool((unit.abs() > 1 + 1e-6).any()):
-            return None
-        action = torch.atanh(unit.clamp(-1 + 1e-7, 1 - 1e-7)).to(action)
+    action = squash.inner(action)
+    if bool(action.isnan().any()):
+        return None
     noise = (action - mean) / log_std.exp()
     inner = noise.reshape(-1)
     if squash.half is not None:

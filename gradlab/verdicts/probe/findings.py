@@ -193,7 +193,7 @@ def of_other_loops(run: ProbeRun) -> dict[str, str]:
     if any(name.startswith(_OF_ROLLOUTS) for name in looked):
         replays = [name for name in of if name.startswith(_OF_REPLAYS)]
         return found | dict.fromkeys(replays, "a loop of rollouts has no such part")
-    if any(name.startswith("targets are ") for name in looked):
+    if any(name.startswith(("targets are ", "batches are drawn")) for name in looked):
         rollouts = [name for name in of if name.startswith(_OF_ROLLOUTS)]
         return found | dict.fromkeys(rollouts, "a loop of replayed batches has no such part")
     return found
