@@ -462,6 +462,43 @@ def test_an_ensemble_in_one_module_is_read_whichever_axis_is_its_batch(axes, sev
     assert check.density.answer().looks == 1
 
 
+class Atoms(nn.Module):
+    """Logits of a distribution over returns, as C51's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 11)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.body(torch.cat([state, action], 1))
+
+
+class OfAtoms(nn.Module):
+    """Their mean."""
+
+    def __init__(self, atoms: nn.Module) -> None:
+        super().__init__()
+        self.atoms = atoms
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.atoms(state, action).softmax(-1) @ torch.linspace(-5, 5, 11)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_logits_that_the_loop_makes_values_of_are_read_by_the_declared_critic(sign, declared):
+    loop = Loop()
+    loop.critics = nn.ModuleList([Atoms()])
+    critic, check = OfAtoms(loop.critics[0]), heard(loop)
+    check.declared = [critic] if declared else []
+    state = loop.batch()["state"]
+    logits = loop.critics[0](state, loop.policy(state))
+    (-sign * (logits.softmax(-1) @ torch.linspace(-5, 5, 11))).mean().backward()
+    loop.actor_optimizer.step()
+    check.after()
+    assert list(check._rises) == [sign > 0] * declared
+
+
 RAISED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "the policy's": lambda own, rows: own,
     "the replay's": lambda own, rows: rows,

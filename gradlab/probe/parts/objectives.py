@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import log
 from types import BuiltinFunctionType, FunctionType
@@ -205,6 +206,8 @@ class ActorObjective:
         self.policy = policy
         self.limits: tuple[Any, Any] = (None, None)  # of the recorded environment's actions
         self.ring: Ring | None = None
+        self.declared: Sequence[nn.Module] = ()  # critics: Q of an observation and an action
+        self._whole = False  # whether it is these that are asked, and not what they call
         self.density = _Density()
         self.on = False  # whether passes are heard: in windows
         self.made: Pass | None = None
@@ -293,7 +296,7 @@ class ActorObjective:
             )
             return
         with undisturbed():
-            critics = [(self._fresh(module).copy, args) for module, args in made.values]
+            critics = self._critics(made)
             old = _action(made, self.policy, *self.limits)
             remedy = _SCALED if self.limits[0] is None else ""
             if old is None:
@@ -307,6 +310,9 @@ class ActorObjective:
             if fresh:
                 try:
                     self._weights = self._weighed(made, old, critics)
+                    if self._weights is None and self._turned(made):
+                        critics = self._critics(made)
+                        self._weights = self._weighed(made, old, critics)
                 except _UnknownRows:
                     self._reason = UNROWED
                     return
@@ -384,6 +390,26 @@ class ActorObjective:
         mine, its = (self.ring.places(x.cpu().numpy()) for x in (state, head))
         known = (mine >= 0) & (its >= 0)
         return bool(2 * known.sum() > len(known) and 2 * (mine != its)[known].sum() > known.sum())
+
+    def _critics(self, made: Pass) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
+        """Copies of what was called, or of the declared critics around it, which give Q."""
+        called = (
+            (self._around(module) if self._whole else module, args) for module, args in made.values
+        )
+        return [(self._fresh(module).copy, args) for module, args in called]
+
+    def _around(self, module: nn.Module) -> nn.Module:
+        return next((x for x in self.declared if x is not module and module in x.modules()), module)
+
+    def _turned(self, made: Pass) -> bool:
+        """Whether the other of both can be asked, too, where one does not fit."""
+        if all(self._around(module) is module for module, _ in made.values):
+            return False
+        self._whole = not self._whole
+        with suppress(TypeError, RuntimeError):  # of an observation and an action in one
+            return all(each(*args) is not None for each, args in self._critics(made))
+        self._whole = False
+        return False
 
     def _see_likelihood(self, made: Pass, fitted: tuple[Tensor, ...]) -> None:
         """Of a loss −Σ w log π(a) of recorded actions (AWR, AWAC, IQL), whether it makes them more

@@ -186,6 +186,7 @@ class Parts:
         self.networks.declare(
             self.policy, modules("critic", critic), modules("target", target), period
         )
+        self.objective.declared = self.networks.critics
         self._stop_searching()
         self._hear()
 
