@@ -39,6 +39,43 @@ def test_a_value_that_is_kept_from_a_first_call_is_found_in_one_batch():
     assert kinds(certified(step)) == {"stale"}
 
 
+class Flipped(torch.autograd.Function):
+    """x, whose derivative has the wrong sign where the mask says so."""
+
+    @staticmethod
+    def forward(ctx, x, mask):
+        ctx.save_for_backward(mask)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.where(ctx.saved_tensors[0], -gradient, gradient), None
+
+
+@pytest.mark.parametrize("every", [4, 50])
+def test_a_derivative_that_is_wrong_by_the_number_of_a_row_is_named_as_that(every):
+    """A 50th of the rows passed, and a fourth "depends on earlier calls: a buffer"."""
+
+    def step(s, a):
+        mask = torch.arange(len(s))[:, None] % every == 0
+        return smooth(Flipped.apply(s, mask), a)
+
+    found = certified(step)
+    assert not found.passed and "place" in kinds(found) and "stale" not in kinds(found)
+    assert all("its place in the batch" in f.sentence for f in found.findings if f.kind == "place")
+
+
+def test_a_step_whose_rows_have_parameters_of_their_own_is_named():
+    mass = torch.linspace(1, 2, 4096).double()
+
+    def step(s, a):
+        after, reward = smooth(s, a)
+        return after / mass[: len(s), None], reward
+
+    (found,) = [each for each in certified(step).findings if each.severity == "wrong"]
+    assert found.kind == "place" and found.sentence.startswith("The step of one row depends on")
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [

@@ -260,7 +260,7 @@ def _in_single_precision(
 
 
 _ORDER = {"wrong": 0, "rough": 1, "note": 2}
-_LOOSE = ("stale", "random", "rows mix")  # dependences on more than the arguments
+_LOOSE = ("stale", "random", "rows mix", "place")  # dependences on more than the arguments
 
 
 def examined(

@@ -3,6 +3,7 @@
     stale              another call in between changes the result, or every call does
     random             another seed of torch, NumPy and Python changes it
     rows mix           other rows in the batch, or fewer, change it
+    place              its own place among the same rows changes it
     arguments changed  the tensors that were passed are other ones afterwards
 
 Results are equal up to sums in another order, or to a hundredth of the tolerated error: a solver
@@ -54,6 +55,7 @@ _EQUAL = 1e3  # units of ε, relative to the largest value of an output
 # derivative.
 _OF_VALUES, _OF_DERIVATIVES = 0.01, 0.1
 
+_SAME = 1e-12  # relative: nothing but rounding
 LATER = _FEWER + 2  # rows, as no other call has
 _CALLS, _SECONDS = 1000, 0.5  # with them, at the end
 
@@ -77,7 +79,7 @@ def step_findings(
     # Sums in an order that changes from call to call are no randomness.
     sums = _EQUAL * max(epsilon, torch.finfo(lowest).eps)
     kind, size, where = _dependence(
-        calls, _EQUAL * epsilon, {"random": sums, "stale": sums, "rows mix": sums}
+        calls, _EQUAL * epsilon, {"random": sums, "stale": sums, "rows mix": sums, "place": sums}
     )
     if kind == "random":
         raise InputError(
@@ -125,7 +127,7 @@ def derivative_findings(
     large = J[evenly(len(points), SMALL)]
     found = []
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
-    allowed: dict[Kind, float] = {"rows mix": tolerance} if coupled else {}
+    allowed: dict[Kind, float] = {"rows mix": tolerance, "place": tolerance} if coupled else {}
     for block in BLOCKS:
         rows, columns = names.block(block)
         values = [J[:, rows, columns].flatten(1) for J in calls]
@@ -141,8 +143,9 @@ def derivative_findings(
 def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) -> tuple[Tensor, ...]:
     """Values of the same points: at first, once more, after another call (and a `step` of as many
     rows, which may keep what derivatives read), with another seed, among other rows (the last half:
-    the batch has another first row) and among fewer (the first ones: it has another last one);
-    values of that other call, and of as few of its rows as no call has had."""
+    the batch has another first row) and among fewer (the first ones: it has another last one), and
+    each in the place of the one before; values of that other call, and of as few of its rows as no
+    call has had."""
     other = few.at(torch.arange(len(few)).flip(0).roll(3))
     shifted = Points(other.z + 0.1 * other.z.std(0, correction=0), other.noise)
     half = len(few) // 2
@@ -161,12 +164,17 @@ def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) ->
         reseeded = evaluate(few)
     fewer = evaluate(few.at(slice(0, _FEWER)))
     among = torch.cat([fewer, first[_FEWER:half], evaluate(mixed)[half:]])
+    with _seeded(0):
+        moved = torch.cat([first[:1], evaluate(few.at(slice(1, len(few))))])
+    # A place that has the same value whatever is there keeps it: no dependence on the place.
+    moved = torch.where(_gaps(first[:-1], moved[1:]) < _SAME, first, moved)
     return (
         first,
         repeated,
         after_another,
         reseeded,
         among,
+        moved,
         another,
         evaluate(shifted.at(slice(0, _FEWER + 1))),
     )
@@ -178,13 +186,14 @@ def _dependence(
     """What else the values depend on by at least so much of their size, by how much, and in which
     column, the last one, which may follow from others, if in none of these; None with what they
     move by otherwise. `allowed`: by kind, in the place of `least`."""
-    first, repeated, after_another, reseeded, among, another, anew = calls
+    first, repeated, after_another, reseeded, among, moved, another, anew = calls
     pairs: tuple[tuple[Kind, Tensor, Tensor], ...] = (
         ("stale", first, repeated),
         ("stale", first, after_another),
         ("random", first, reseeded),
         ("rows mix", first, among),
         ("stale", another[: len(anew)], anew),
+        ("place", first, moved),
     )
     sizes = [_gaps(one, two) for _, one, two in pairs]
     for (kind, *_), each in zip(pairs, sizes, strict=True):
@@ -258,6 +267,10 @@ def _finding(
         "stale": f"{subject} {earlier}",
         "random": f"{subject} depends on a hidden random seed{by}.",
         "rows mix": f"{subject} of one row depends on the other rows of its batch{by}.",
+        "place": (
+            f"{subject} of one row depends on its place in the batch{by}: a mask by the row's "
+            f"number, or parameters of each row."
+        ),
         "arguments changed": f"The step writes into its argument {detail}.",
     }[kind]
     source = detail if block is not None else ""

@@ -59,7 +59,7 @@ def percentage(share: float) -> str:
 
 
 Kind = Literal[
-    "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
+    "wrong", "dead", "not finite", "single precision", "rows mix", "place", "stale", "random",
     "arguments changed", "rough", "rare", "stairs", "not judged", "zero", "sign", "forward mode",
     "second derivatives", "ran off",
 ]  # fmt: skip
