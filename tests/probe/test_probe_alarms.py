@@ -83,6 +83,9 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("actor does not move", "vitals", [steps(still=np.array([25.0, NAN]))]),
     ("actor moves in part", "vitals",
      [steps(still=np.array([25.0, 0.0]), layer_norm=np.array([2e-3, 1.0]))]),
+    # the gradient that nobody clears outgrows that of what moves
+    ("actor moves in part", "vitals",
+     [steps(still=np.array([25.0, 0.0]), layer_norm=np.array([1.0, 1e-6]))]),
     ("actor moves in part", "vitals", [steps(still=np.array([NAN, 0.0, NAN]), zero=np.zeros(3))]),
     ("critic does not move", "vitals", [steps(critic_still=50)]),
     ("critic does not move", "vitals",

@@ -61,9 +61,9 @@ _STILL = "actor does not move"
 
 
 def _actor_still(evidence: AlarmEvidence) -> str | None:
-    """Every tensor that has a gradient stays exactly where it is."""
-    stuck, followed = _stuck(evidence)
-    if not stuck.any() or (stuck != followed).any():
+    """Every tensor stays exactly where it is, and some have a gradient."""
+    stuck, moved = _stuck(evidence)
+    if not stuck.any() or moved.any():
         return None
     norm, rate = evidence.at("grad_norm"), _rate(evidence.at("learning_rate"))
     return (
@@ -75,8 +75,8 @@ def _actor_still(evidence: AlarmEvidence) -> str | None:
 
 def _actor_partly_still(evidence: AlarmEvidence) -> str | None:
     """The same of some tensors; or all tensors are frozen but one."""
-    stuck, followed = _stuck(evidence)
-    if stuck.any() and (stuck != followed).any():
+    stuck, moved = _stuck(evidence)
+    if stuck.any() and moved.any():
         return (
             f"the policy's {listed(stuck, evidence.names)} had a gradient, and none of "
             f"{evidence.at('stepped'):.0f} steps changed them: give the optimiser all of "
@@ -92,16 +92,17 @@ def _actor_partly_still(evidence: AlarmEvidence) -> str | None:
 
 
 def _stuck(evidence: AlarmEvidence) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tensors that no measured step changed, and those that had a gradient, [P] each.
+    """Tensors that had a gradient and that no measured step changed, and those that some changed,
+    [P] each.
 
-    One that fades, as that of a log σ at its bound, is none: Adam divides it by what it was, and
-    the step rounds to 0.
+    A gradient that fades, as that of a log σ at its bound, is none: Adam divides it by what it was,
+    and the step rounds to 0. One that nobody clears grows, and others fade beside it.
     """
     still, zero, size = (np.asarray(evidence.new[name], dtype=np.float64) for name in _OF_TENSORS)
     followed = np.isfinite(still) & (zero <= int(evidence.at("looked")) / 2)
     followed &= ~(size < _FAINT * evidence.at("grad_norm"))
     stepped = int(evidence.at("stepped"))
-    return followed & (still >= stepped) & (stepped >= _FEWEST), followed
+    return followed & (still >= stepped) & (stepped >= _FEWEST), still < stepped
 
 
 def thrown_away(passes: int) -> Alarm:
