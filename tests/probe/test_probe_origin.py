@@ -316,6 +316,11 @@ def ppo(
         clock=lambda: 0.0,
     )  # fmt: skip
 
+    several, fault = fault.startswith("sequences"), fault.removeprefix("sequences").strip()
+
+    def at_sequences(module: nn.Module, states: Tensor) -> Tensor:
+        return module(states.unflatten(0, (-1, 2))).flatten(0, 1)
+
     if fault == "no module":
         layers = critic
 
@@ -324,8 +329,7 @@ def ppo(
             return nn.functional.linear(inner.tanh(), layers[2].weight, layers[2].bias)
 
     def policy(states: Tensor) -> Distribution:
-        several = fault == "sequences"
-        mean = actor(states.unflatten(0, (-1, 2))).flatten(0, 1) if several else actor(states)
+        mean = at_sequences(actor, states) if several else actor(states)
         return Categorical(logits=mean) if discrete else Normal(mean[:, 0], log_std.exp())
 
     env = probe.record(env) if fault != "not recorded" else env
@@ -390,7 +394,8 @@ def ppo(
                 if fault == "minibatch and values":
                     goal_ = w_ + (goal_ - flat[3][index])
                 other = costs and (costs(s_)[:, 0] - s_[:, 0].abs()) ** 2
-                error = (critic(s_) if "pairs" in fault else critic(s_)[:, 0]) - goal_
+                fitted = at_sequences(critic, s_) if several else critic(s_)
+                error = (fitted if "pairs" in fault else fitted[:, 0]) - goal_
                 fit = nn.functional.huber_loss(error, 0 * error) if fault == "Huber" else error**2
                 fit = fit if costs is None else fit + other
                 with probe(iteration * 4 * steps):
@@ -415,10 +420,13 @@ def test_a_rollout_whose_observations_share_an_array_is_told(discrete):
     assert found["state"] == "off" and "again and again, not copies" in found["proof"]
 
 
-def test_a_policy_of_sequences_is_not_said_to_have_other_observations():
-    found = ppo("sequences", False)
-    assert not found["causes"] and found["state"] == found["copies"]["state"] == "off"
-    assert "at sequences of observations" in found["proof"]
+@pytest.mark.parametrize("fault", ["", "after", "no values"])
+def test_a_policy_and_a_critic_that_are_called_at_sequences_are_judged_row_by_row(fault):
+    """As A2C does, at [T, N, ds] of a rollout."""
+    found = ppo(f"sequences {fault}".strip(), False)
+    assert [found[each]["state"] for each in ("copies", "ends")] == ["sound"] * 2
+    assert found["state"] == ("fault" if fault == "after" else "sound")
+    assert found["fitted"]["state"] == ("fault" if fault == "no values" else "sound")
 
 
 @pytest.mark.parametrize(

@@ -436,6 +436,7 @@ class ValueTargets:
     def take(self, passes: Sequence[tuple[Tensor, Tensor, Tensor]], weights: LossWeights) -> None:
         """Passes to which a loss has sent its gradient, before the next rollout."""
         for states, output, gradient in passes:
+            states = states.flatten(0, -2) if gradient.numel() > len(states) else states
             if gradient.numel() != len(states):
                 continue
             beside, spread = weights.beside(states)

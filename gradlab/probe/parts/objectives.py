@@ -97,6 +97,17 @@ class _PolicyCall:
     loose: bool
     arrived: dict[int, Tensor] = field(default_factory=dict)
 
+    def flat(self, lead: Sequence[int]) -> _PolicyCall:
+        """With the axes of a sequence in one, of all tensors that have them."""
+
+        def one(x: Tensor) -> Tensor:
+            has = x.ndim > len(lead) and x.shape[: len(lead)] == lead
+            return x.flatten(0, len(lead) - 1) if has else x
+
+        args, outputs = (tuple(map(one, each)) for each in (self.args, self.outputs))
+        arrived = {k: one(each) for k, each in self.arrived.items()}
+        return _PolicyCall(self.module, args, outputs, self.loose, arrived)
+
 
 @dataclass
 class Pass:
@@ -124,6 +135,14 @@ class Pass:
         """By place among the outputs."""
         found = {n: call.arrived.get(k) for n, (call, k) in enumerate(self.ends)}
         return {n: each for n, each in found.items() if each is not None}
+
+    def in_rows(self, ring: Ring) -> Pass:
+        """With every observation in a row of its own, where the policy was called at sequences."""
+        states = self.calls[0].args[0]
+        rows = states.flatten(0, -2) if states.ndim > 2 else states
+        if ring.fits(states) or not ring.fits(rows):
+            return self
+        return Pass([each.flat(states.shape[:-1]) for each in self.calls], self.values)
 
     def again(self, twin: Mapping[nn.Module, nn.Module]) -> tuple[Tensor, ...]:
         """Outputs of the same calls by copies of the modules, of the first rows."""

@@ -358,6 +358,8 @@ class Parts:
             self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
             made = self.objective.made
+            if made is not None and self._ring is not None:
+                made = made.in_rows(self._ring)
             called = None if made is None else made.calls[0].args[0]
             due = self.weights.ready and not self._handed
             if due and called is not None and self._ring is not None and self._ring.fits(called):
