@@ -12,16 +12,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlab.checks.inspection import Inspection
 from gradlab.checks.premises import FACTOR
+from gradlab.data.path import Path
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
 from gradlab.gradients.sweeps import action_gradients, discounted_costates
+from gradlab.networks.interface import act, last_tanh
 from gradlab.networks.mlp import judge
 from gradlab.runs.check_results import SATURATED, CheckResult
 from gradlab.systems.entropy import Entropic
@@ -30,10 +32,11 @@ _DOMINANT = 100.0  # times all other terms together at the longest horizon
 _REWARDS = "reward sum"
 _SATURATED = 0.5  # share of actions at their limit
 _REMEDY = (
-    "sits at its limit and passes no gradient on. If updates hardly move the return, divide the "
+    "sits at its limit and passes hardly any gradient on. If updates hardly move the return, divide the "
     "policy's last layer (weights and bias) by 10, and measure again"
 )
 _NEAR = 1e-3  # of the limit
+_BENT = 0.01  # of a tanh's, which passes 2% on there
 
 
 def scale(inspected: Inspection) -> list[CheckResult]:
@@ -152,12 +155,17 @@ def _critics(inspected: Inspection) -> CheckResult | None:
 
 
 def _saturation(inspected: Inspection) -> CheckResult | None:
-    if inspected.action_limit is None:
-        return None
-    a = torch.cat(
-        [inspected.along(estimator).path.actions for estimator in inspected.pathwise().values()]
-    )
-    limit = a.new_tensor(inspected.action_limit)
+    paths = [inspected.along(estimator).path for estimator in inspected.pathwise().values()]
+    if inspected.action_limit is not None:
+        a = torch.cat([path.actions for path in paths])
+        limit = a.new_tensor(inspected.action_limit)
+    else:  # of the tanh that the policy ends with
+        found = [_bent(inspected.setting.policy, path) for path in paths]
+        known = [each for each in found if each is not None]
+        if not known:
+            return None
+        a = torch.cat(known)
+        limit = a.new_full(a.shape[-1:], (1 - _BENT) / (1 - _NEAR))
     at = (a[..., : len(limit)].abs() >= (1 - _NEAR) * limit).double().mean(dim=(0, 1))
     words = [f"{inspected.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
     result = f"share of actions at or beyond their limit: {', '.join(words)}"
@@ -166,6 +174,14 @@ def _saturation(inspected: Inspection) -> CheckResult | None:
     worst = int(at.argmax())
     meaning = f"{float(at[worst]):.0%} of {inspected.action(worst)} {_REMEDY}"
     return CheckResult(SATURATED, result, meaning, False)
+
+
+def _bent(policy: nn.Module, path: Path) -> Tensor | None:
+    """Values of the tanh that the actions along a path end with, [H + 1, N, da]; None: none."""
+    with torch.enable_grad():
+        state, noise = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
+        found = last_tanh(act(policy, state, noise))
+    return None if found is None else found.detach().unflatten(0, path.states.shape[:2])
 
 
 def _realised(inspected: Inspection) -> CheckResult | None:

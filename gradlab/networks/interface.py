@@ -103,6 +103,24 @@ def act(policy: nn.Module, state: Tensor, noise: Tensor) -> Tensor:
     return action
 
 
+# Steps of a graph that scale, move, cut off or convert what they are given.
+_ALONG = {"Mul", "Div", "Add", "Sub", "Rsub", "Neg", "Clamp", "ToCopy", "View", "Clone"}
+
+
+def last_tanh(action: Tensor) -> Tensor | None:
+    """The values of the tanh that `action` ends with, in whatever units it is scaled to, from the
+    pass's own graph; None where it ends otherwise."""
+    node = action.grad_fn
+    while node is not None and node.name() != "TanhBackward0":
+        before = [each for each, _ in node.next_functions if each is not None]
+        along = node.name().rstrip("0123456789").removesuffix("Backward") in _ALONG
+        node = before[0] if along and len(before) == 1 else None
+    saved = getattr(node, "_raw_saved_result", None)
+    if saved is None or saved.unpack_hook is not None:  # of a checkpoint: it would pass again
+        return None
+    return saved.data if saved.data.shape == action.shape else None
+
+
 def flat_parameters(policy: nn.Module) -> Tensor:
     """θ in `policy.parameters()` order, detached, [P]; of any memory layout, which
     `nn.utils.parameters_to_vector` is not."""

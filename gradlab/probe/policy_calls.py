@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.networks.actors import Reparameterised
+from gradlab.networks.interface import last_tanh
 from gradlab.probe.budget import Budget
 from gradlab.probe.isolation import OWN_WORK
 
@@ -58,24 +59,6 @@ def limits(centre: Any, half: Any) -> Limits:
     return Limits(middle, (1 - NEAR) * width)
 
 
-# Steps of a graph that scale, move, cut off or convert what they are given.
-_ALONG = {"Mul", "Div", "Add", "Sub", "Rsub", "Neg", "Clamp", "ToCopy", "View", "Clone"}
-
-
-def _last_tanh(action: Tensor) -> Tensor | None:
-    """The values of the tanh that `action` ends with, in whatever units it is scaled to, from the
-    pass's own graph; None where it ends otherwise."""
-    node = action.grad_fn
-    while node is not None and node.name() != "TanhBackward0":
-        before = [each for each, _ in node.next_functions if each is not None]
-        along = node.name().rstrip("0123456789").removesuffix("Backward") in _ALONG
-        node = before[0] if along and len(before) == 1 else None
-    saved = getattr(node, "_raw_saved_result", None)
-    if saved is None or saved.unpack_hook is not None:  # of a checkpoint: it would pass again
-        return None
-    return saved.data if saved.data.shape == action.shape else None
-
-
 def as_it_is(answer: Any) -> Any:
     return answer
 
@@ -98,7 +81,7 @@ class Watched:
 def acting(module: nn.Module, known: Limits | None) -> Watched:
     """A module whose output is an action, by the limits that are known, or by its last tanh."""
     if known is None:
-        return Watched(module, limits(0.0, 1.0), _last_tanh)
+        return Watched(module, limits(0.0, 1.0), last_tanh)
     return Watched(module, known)
 
 
@@ -204,7 +187,7 @@ class ModuleWatch:
         if answer is output and output.requires_grad:
             output.register_hook(self._arrive)  # type: ignore[no-untyped-call]
         # What stands first of several outputs is a mean, before any tanh: no action to be counted.
-        acts = answer is output or self.watched.action not in (as_it_is, _last_tanh)
+        acts = answer is output or self.watched.action not in (as_it_is, last_tanh)
         if self.counting and acts and self.limits is not None and answer.ndim == 2:
             with torch.no_grad():
                 action = self.watched.action(answer)

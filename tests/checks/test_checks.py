@@ -170,10 +170,22 @@ def test_gradients_that_are_exactly_zero_are_counted():
     system = from_function(clipped, 2, 1)
     found = results(system, Linear(-5.0), Clipped(), action_limit=(0.1,))
     assert "exactly 0 at h =" in only(found, "finite and non-zero").result
-    share, said = saturated(found).split(" of action 0 sits at its limit and passes no gradient on")
+    share, said = saturated(found).split(" of action 0 sits at its limit and passes hardly any")
     assert (
         50 <= int(share.removesuffix("%")) <= 100 and "last layer (weights and bias) by 10" in said
     )
+
+
+@pytest.mark.parametrize("gain", [100.0, 0.1])
+def test_a_policy_at_the_limits_of_its_own_tanh_is_pointed_out(gain):
+    """Also where the task has no limit: its updates hardly moved the return, and nothing told."""
+
+    class Bent(Linear):
+        def forward(self, state):
+            return 1.5 * torch.tanh(super().forward(state))
+
+    said = saturated(results(from_function(step, 2, 1), Bent(gain)))
+    assert ("last layer (weights and bias) by 10" in said) == (gain > 1)
 
 
 @pytest.mark.slow

@@ -397,6 +397,18 @@ def test_a_rate_below_the_usual_one_that_nobody_gave_is_said():
     assert "adam" not in recommendation(read(realised=RAISED, rehearsal=given)).headline
 
 
+@pytest.mark.parametrize("assumed", [None, False, True])
+def test_smaller_steps_are_advised_with_a_rate_where_the_step_is_that_of_the_rate(assumed):
+    """A quarter of 3e-4 was said of a quarter of a step that moves actions by 4%, 400 times as long
+    as an update at 3e-4, which lowered the return, and "+0.08" of both."""
+    bent = steps({BEST: 0.7, CRITIC: -0.9}, bend=3.0)
+    still = rehearsed({BEST: (0,) * 5, CRITIC: FALLS})
+    told = None if assumed is None else replace(still, assumed=assumed)
+    said = recommendation(read(realised=bent, rehearsal=told)).headline
+    assert said.startswith("Take smaller steps" if not assumed else "Keep the current policy")
+    assert ("Adam at 2.5e-4" in said) == (assumed is False)
+
+
 def test_a_light_is_green_where_both_rehearsals_and_the_plain_step_raised_the_return():
     changes = {BEST: RISES, CRITIC: FALLS}
     shown = recommendation(read(realised=RAISED, rehearsal=rehearsed(changes)))

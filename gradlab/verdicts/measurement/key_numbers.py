@@ -213,7 +213,7 @@ def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
 
 def of_returns(facts: Facts) -> tuple[Fact, ...]:
     """The three numbers where gains are in units of return."""
-    taken, what = facts.own_steps, "change of the return"
+    taken, what = facts.own_steps, f"change of the return by {one_update(facts)}"
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges:,} fresh starts, {taken.horizon} steps, paired"
     two = sorted(taken.stepped, key=lambda c: -taken.change(c).value)[:2]
     changes = [

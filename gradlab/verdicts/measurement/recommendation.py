@@ -598,9 +598,10 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
 
 
 def _smaller(facts: Facts) -> str:
-    """The gradient that raises the return by a part of the update, where the whole lowers it."""
-    taken = facts.realised
-    if taken is None or not taken.at:
+    """The gradient that raises the return by a part of the update, where the whole lowers it; ""
+    where nobody gave a rate: rehearsed updates, which may be far shorter, say more."""
+    taken, rehearsed = facts.realised, facts.rehearsal
+    if taken is None or not taken.at or (rehearsed is not None and rehearsed.assumed):
         return ""
     own = facts.own_steps
     if any(own.helps(cell) for cell in own.stepped) or not any(map(own.harms, own.stepped)):
@@ -612,9 +613,9 @@ def _smaller(facts: Facts) -> str:
     best = max(raised, key=lambda cell: own.change(cell, 0).value)
     part = f"one that moves the actions by {taken.moves[0]:.0%}"
     rate = ""
-    if facts.rehearsal is not None:
+    if rehearsed is not None:
         times = taken.moves[0] / taken.moves[taken.at]
-        rule = stepping(facts.rehearsal.optimizer, times * facts.rehearsal.rate)
+        rule = stepping(rehearsed.optimizer, times * rehearsed.rate)
         rate = f", {rule}"
     return (
         f"none that moves actions by {taken.moves[taken.at]:.0%} is shown to raise the return. "
