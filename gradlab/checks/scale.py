@@ -32,8 +32,8 @@ _DOMINANT = 100.0  # times all other terms together at the longest horizon
 _REWARDS = "reward sum"
 _SATURATED = 0.5  # share of actions at their limit
 _REMEDY = (
-    "sits at its limit and passes hardly any gradient on. If updates hardly move the return, divide the "
-    "policy's last layer (weights and bias) by 10, and measure again"
+    "sits at its limit and passes hardly any gradient on. If updates hardly move the return, "
+    "divide the policy's last layer (weights and bias) by 10, and measure again"
 )
 _NEAR = 1e-3  # of the limit
 _BENT = 0.01  # of a tanh's, which passes 2% on there
@@ -181,7 +181,7 @@ def _bent(policy: nn.Module, path: Path) -> Tensor | None:
     with torch.enable_grad():
         state, noise = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
         found = last_tanh(act(policy, state, noise))
-    return None if found is None else found.detach().unflatten(0, path.states.shape[:2])
+    return None if found is None else found.detach().reshape(*path.states.shape[:2], -1)
 
 
 def _realised(inspected: Inspection) -> CheckResult | None:

@@ -198,8 +198,10 @@ class Measure:
         profile = timed(profile, begun, "wall_seconds")
         stopped = "interrupted" in profile.config
         missing = [kind for kind in files if getattr(self, kind) is None]
+        about: dict[str, object] = {"kinds": _kinds(networks)}
         if origin := arguments.whose(run, missing, trained):
-            profile = replace(profile, config={**profile.config, "networks": origin})
+            about["networks"] = origin
+        profile = replace(profile, config={**profile.config, **about})
         keep(
             {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
             | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
@@ -326,3 +328,14 @@ class Measure:
             with suppress(InputError):  # what cannot be kept now is written at the end
                 checkpoint.save(networks[kind], file)
         return networks
+
+
+def _kinds(networks: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Which of gradlab's networks these are, by kind; others are left out."""
+    from gradlab.networks import checkpoint
+
+    found = {}
+    for kind, network in networks.items():
+        with suppress(InputError):
+            found[kind] = str(checkpoint.architecture_of(network)["kind"])
+    return found

@@ -156,7 +156,8 @@ def _start(profile: Profile, run: Path) -> list[str]:
     words += ["--model", "learned"] if asked.model else []
     for kind, held in (("policy", "policy"), ("critic", "q_critic")):
         file = getattr(asked, kind) or str(arguments.beside(run, kind))
-        if not file.endswith(_OWN) or _kind(file) != held:
+        known = _kind(file) if file.endswith(_OWN) else profile.config.get("kinds", {}).get(kind)
+        if known != held:
             return []
         words += [f"--{kind}", file]
     return words

@@ -392,6 +392,15 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     assert (given["--iterations"], given["--policy-rate"]) == ("25", "0.001")
     assert main([*words[1:], "--warmup", "40", "--no-report", "--output", "trained.h5"]) == 0
     assert "25 iterations" in capsys.readouterr().out
+    # A policy of a function is one that a row begins with where its measurement says so.
+    by_function = command.replace("mine.safetensors", "own.py:policy")
+    for kinds in ({"policy": "policy", "critic": "q_critic"}, {}):
+        more = config | {"command": by_function, "kinds": kinds}
+        dataclasses.replace(profile, config=more).save("run.h5", overwrite=True)
+        assert main(["choose", "run.h5", "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert ("--policy own.py:policy" in said.get("train", "")) == bool(kinds)
+    dataclasses.replace(profile, config=config).save("run.h5", overwrite=True)
     # Nothing is printed that would be refused: another kind of network, none on disk.
     checkpoint.save(VCritic(2, hidden=(8,)), "run.critic.safetensors")
     assert main(["choose", "run.h5", "--json"]) == 0
