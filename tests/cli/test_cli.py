@@ -23,6 +23,7 @@ import torch
 
 from gradlab import cli
 from gradlab.cli import main
+from gradlab.cli import measure as measure_command
 from gradlab.cli.terminal import streams
 from gradlab.cli.terminal.answer import answer, bold
 from gradlab.cli.terminal.progress_bars import Lines, bars, in_one_line
@@ -35,6 +36,7 @@ from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import kinds, profile_page
+from gradlab.runs import profile as profiles
 from gradlab.storage import journal, records
 from gradlab.tools.jacobians import command as jacobians_command
 from gradlab.tools.jacobians import compute
@@ -285,8 +287,15 @@ def test_a_small_system_is_measured_end_to_end(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"]
     assert {row["estimator"] for row in document["table"]} >= {"data", "model"}
+    assert profiles.load(run).config["kinds"] == {}  # of gradlab's networks
     assert cli.main(["report", str(run)]) == 0
     assert (tmp_path / "run.html").exists()
+
+
+def test_which_networks_are_gradlabs_own_is_kept_with_a_measurement():
+    made = {"policy": Policy(2, 1), "critic": QCritic(2, 1)}
+    assert measure_command._kinds(made) == {"policy": "policy", "critic": "q_critic"}
+    assert measure_command._kinds({"policy": torch.nn.Linear(2, 1)}) == {}
 
 
 PLAN = (
