@@ -911,6 +911,18 @@ def test_rows_of_a_replays_empty_part_are_told(env, stored, scale, state):
         assert answers(log)["actions are stored as sent"]["proof"].startswith("many drawn rows are")
 
 
+@pytest.mark.parametrize("kept", [0.4, 1.0])
+def test_a_replay_that_gives_none_of_the_newer_rows_is_amber(kept):
+    """As one whose index stays among the first hundred."""
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    assert not told(rows[: int(kept * len(rows))], probe, update)
+    probe.close()
+    answer = answers(log)["batches are drawn anew"]
+    assert answer["state"] == ("open" if kept < 1 else "sound")
+    assert ("of the newer half of the recorded steps" in answer["proof"]) == (kept < 1)
+
+
 @pytest.mark.parametrize("by_time", [False, True])
 def test_rows_that_fill_up_sequences_are_none_of_an_empty_part(by_time):
     probe, log, update = probed()

@@ -42,6 +42,7 @@ UNENDED = "the environment is stepped on after the end of its episode: see there
 EMPTY = "many drawn rows are zeros, which the environment never gave: see there"
 UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
 _ROWS = 64  # of a batch, beside those that end
+_OLD = 500  # rows, of which half are new by chance
 _REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at
 _BESIDE, _BY_CHANCE = 32, 0.9  # recorded rows; turns between these and zeros
 _SUM = 10  # steps of a reward
@@ -294,12 +295,17 @@ class Drawn:
         self._some = self._most = 0  # looks in a row with rows of zeros, and with mostly these
         self._share, self._known = 0.0, 0  # of rows of zeros, at last; recorded rows beside them
         self._turns = self._chance = 0.0  # from zeros to others and back, and by chance
+        self._newest, self._old = -1, 0  # place drawn so far, and rows since twice as many are kept
 
     def take(self, given: Mapping[str, NDArray[Any]], ring: Ring) -> None:
         """The first batch of a window."""
         observations, recorded = given["observation"], ring.count
         if recorded <= ring.size:
             self._see_zeros(given, ring)
+            places = ring.places(observations)
+            self._newest = max(self._newest, int(places.max()))
+            late = recorded > 2 * (self._newest + 1)
+            self._old = self._old + int((places >= 0).sum()) if late else 0
         if (observations[:1] == observations).all():
             self._reason = "all observations of a batch are the same"
         elif recorded > 2 * len(observations):
@@ -349,6 +355,13 @@ class Drawn:
         proof = f"{self._alike} times in a row the same rows (fault: {_REPEATED})"
         if self._looks <= _REPEATED:
             return CheckAnswer("waiting", proof, self._alike, _REPEATED)
+        if self._old >= _OLD and self._alike < _REPEATED:
+            return CheckAnswer(
+                "open",
+                f"none of the last {self._old:,} rows is of the newer half of the recorded steps: "
+                f"does the replay keep these, and draw from all that it has?",
+                float(self._old), _OLD, self._looks,
+            )  # fmt: skip
         if self._alike < _REPEATED:
             return CheckAnswer("sound", proof, self._alike, _REPEATED, self._looks)
         words = "the same batch comes again and again: is the replay sampled once only?"
