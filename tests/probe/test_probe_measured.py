@@ -352,10 +352,14 @@ def test_a_sound_loop_has_a_proof_of_each_part(kind):
 
 
 @pytest.mark.parametrize("make", [Loop, Soft])
+@pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("where", ["loss", "optimiser"])
-def test_a_twin_that_never_moves_is_named_in_the_place_of_its_target(make, where):
+def test_a_twin_that_never_moves_is_named_in_the_place_of_its_target(make, where, declared):
     loop = make(f"one of twins in no {where}")
     probe = watched(loop)
+    if declared:  # critics are counted apart from the policy
+        targets = [loop.target_policy, *loop.targets]
+        probe.networks(critic=[*loop.critics], target=targets)
     loop.run(probe, 270)
     assert causes(probe) == {"critic does not move"}
     words = "network 2 has not moved" if where == "loss" else "all 4 tensors of the critic are in"

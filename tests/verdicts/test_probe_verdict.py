@@ -324,6 +324,9 @@ def test_what_a_check_leaves_open_is_on_the_first_screen(first):
     )
     assert found.headline.startswith(f"{todo} formula? Pass env=")
     assert found.sure == "0 checks of the loop's parts passed, 1 open"
+    row["proof"] = "y = 10 r + 0.98 (1 − d) v in 44 of 44 looks (0.1): is the reward scaled?"
+    (said, *_) = first(vitals=[window(1)], checks=[row]).headline.split("?")
+    assert said.endswith("(y = 10 r + 0.98 (1 − d) v in 44 of 44 looks): is the reward scaled")
 
 
 def test_a_loop_with_an_open_check_is_not_told_to_train_on(first):

@@ -265,7 +265,7 @@ class Targets:
                     f"made under no_grad, and does the optimiser hold the {pair.whose} alone?",
                 )  # fmt: skip
         if self._twins is not None and self._alike >= _LOOKS:
-            one, two = (k + 1 for k in self._twins)
+            one, two = map(self._number, self._twins)
             return CheckAnswer(
                 "fault", f"all entries equal in {self._alike} looks in a row", 0.0, 0.0,
                 self._alike, ALIKE,
@@ -327,6 +327,11 @@ class Targets:
         )
         return CheckAnswer("sound", proof, float(min(shares)), _FAST, self._looks)
 
+    def _number(self, k: int) -> int:
+        """Of a network among those of its kind, from 1 on."""
+        before = self._followed[:k]
+        return 1 + sum(each.whose == self._followed[k].whose for each in before)
+
     def _at_rest(self, networks: Networks) -> CheckAnswer | None:
         """A network that does not move: what its target does says nothing of the target."""
         found = None
@@ -336,15 +341,16 @@ class Targets:
             updates = self._count - since
             if looks < _LOOKS or updates < _UNDECLARED or (not rest and each.left):
                 continue
-            which = f"the {each.whose}'s network {k + 1}"
+            which = f"the {each.whose}'s network {self._number(k)}"
             alike = (j for j, x in enumerate(self._followed) if x.whose == each.whose)
             beside = next((j for j in alike if self._followed[j].moves), None)
             if rest and not move and beside is not None and each.whose == CRITIC:
                 return CheckAnswer(
-                    "fault", f"Δ = 0 of network {k + 1} in {looks} looks over {updates} updates",
+                    "fault", f"Δ = 0 of {which} in {looks} looks over {updates} updates",
                     0.0, 0.0, looks, RESTING,
-                    f"{which} has not moved for {updates} updates, while network {beside + 1} has: "
-                    f"is it in the critic's loss, and in its optimiser?",
+                    f"{which} has not moved for {updates} updates, while network "
+                    f"{self._number(beside)} has: is it in the critic's loss, and in its "
+                    f"optimiser?",
                 )  # fmt: skip
             some = f"{rest} of {rest + move} tensors of " if rest and move else ""
             proof = f"{some}{which} did not move in {looks} looks over {updates} updates"

@@ -274,7 +274,7 @@ def _open(run: ProbeRun) -> list[str]:
             without = re.sub(r" \([^()]*\)", "", proof)  # its threshold
             found.append(f"{about}: {without}.")
         else:
-            first, todo = re.split(r" \(|; ", asked[1])[0], asked[2] + asked[3]
+            first, todo = re.split(r" \((?!1 − d\))|; ", asked[1])[0], asked[2] + asked[3]
             found.append(f"{about} ({first}): {todo}" + "." * (not todo.endswith("?")))
     return found
 
