@@ -23,7 +23,7 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.probe import arguments, sampler, updates
 from gradlab.probe.parts.implied import Implied
-from gradlab.probe.parts.objectives import Heard, Twin
+from gradlab.probe.parts.passes import Heard, Twin
 from gradlab.storage import journal
 from gradlab.storage.journal import Journal
 from tests.probe.actor_critics import GAMMA, ROWS, Loop, answers, watched

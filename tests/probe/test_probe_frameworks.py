@@ -38,7 +38,7 @@ from gradlab.probe.measured import (
     first_price,
     trial_price,
 )
-from gradlab.probe.parts import objectives
+from gradlab.probe.parts import objectives, passes
 from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Implied
@@ -428,7 +428,7 @@ def test_a_rise_is_that_of_the_objective_itself():
     assert left < 1e-5
     loop.actor_optimizer.step()
     check.on = False
-    new = old.again(made.again(objectives.Twin(loop.policy).parts))
+    new = old.again(made.again(passes.Twin(loop.policy).parts))
     torch.set_rng_state(state)
     fall = float((loss - loop.actor_loss(rows)).detach())
     assert objectives._rise(critics, pick, old, new, loop.ALPHA) == pytest.approx(fall, rel=2e-2)
@@ -552,7 +552,7 @@ def test_a_critics_loss_before_its_step_is_none_of_the_actors(kind):
 
 
 def test_a_critic_whose_rows_are_not_known_is_not_looked_at():
-    assert objectives.outputs_by_row(nn.Flatten(0), torch.randn(4, 3)) is None
+    assert passes.outputs_by_row(nn.Flatten(0), torch.randn(4, 3)) is None
 
 
 @pytest.mark.parametrize("axes, several", [*AXES, ("nb", 10)])
@@ -565,7 +565,7 @@ def test_what_a_critic_has_learnt_is_the_mean_of_its_ensemble(axes, several, row
     action = action[:, :1]
     check, values = Implied(), critic(state, action).detach()
     check.begin()
-    check.hear([objectives.Heard(critic, (state, action), (values,), False)], [critic])
+    check.hear([passes.Heard(critic, (state, action), (values,), False)], [critic])
     given = {"observation": state, "action": action, "next_value": torch.zeros(rows)}
     given |= {"terminated": torch.zeros(rows)}
     of = SimpleNamespace(at=np.arange(rows), found=SimpleNamespace(reward=expected.numpy()))

@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
 from gradlab.probe.critics import by_row, pairwise
 from gradlab.probe.isolation import undisturbed
-from gradlab.probe.parts.objectives import CHANGING, UNROWED, Heard, Twin, outputs_by_row
+from gradlab.probe.parts.objectives import CHANGING, UNROWED
+from gradlab.probe.parts.passes import Heard, Twin, outputs_by_row
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
 

@@ -23,7 +23,7 @@ from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import TRANSFORMED
 
 if TYPE_CHECKING:
-    from gradlab.probe.parts.objectives import Pass
+    from gradlab.probe.parts.passes import Pass
     from gradlab.probe.parts.recorder import Ring
 
 LOOKS, ROWS = 10, 256  # minibatches; rows of one, of which there are at least `LEAST`

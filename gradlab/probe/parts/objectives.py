@@ -20,27 +20,35 @@ Of a loss through a model, Σ γᵗ r + γᴴ V(s_H), that is not judged: dL/dV 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import log
-from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT, UNFOLLOWED
-from gradlab.probe.critics import by_row
-from gradlab.probe.isolation import copied, undisturbed, unwrapped
+from gradlab.probe.isolation import undisturbed
 from gradlab.probe.parts.loss_weights import likelihood_weights
+from gradlab.probe.parts.passes import (
+    ROWS,
+    Heard,
+    Pass,
+    PolicyCall,
+    Twin,
+    alone,
+    keeper,
+    outputs_by_row,
+    several,
+)
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.policy_calls import graded, limits_of, passing
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
 
-_ROWS = 64  # of the batch
 REFIT = 4  # looks to one in which the loss's terms are weighed, which costs as much again
 LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the sign is wrong
 SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: the same, sooner
@@ -55,8 +63,6 @@ UNROWED = "which axis of the critic's output is the batch is not known"
 _Weights = tuple[float, float, float]  # x, y, and the share of the gradient that they leave
 _Pick = Callable[[Sequence[Tensor]], Tensor]  # Q that a loss follows, [N], of outputs [N, K]
 CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
-_OF_MODULES = frozenset(vars(nn.Module()))
-_FIXED = (bool, int, float, str, type(None), type, FunctionType, BuiltinFunctionType, torch.dtype)
 _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
@@ -82,133 +88,7 @@ _SCALED = (
 )
 
 
-@dataclass
-class _PolicyCall:
-    """One of a module of the policy.
-
-    Attributes:
-        loose: an argument has a gradient, by an operation between the policy's modules.
-        arrived: gradients of the loss in its outputs, by their places.
-    """
-
-    module: nn.Module
-    args: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    loose: bool
-    arrived: dict[int, Tensor] = field(default_factory=dict)
-
-    def flat(self, lead: Sequence[int]) -> _PolicyCall:
-        """With the axes of a sequence in one, of all tensors that have them."""
-
-        def one(x: Tensor) -> Tensor:
-            has = x.ndim > len(lead) and x.shape[: len(lead)] == lead
-            return x.flatten(0, len(lead) - 1) if has else x
-
-        args, outputs = (tuple(map(one, each)) for each in (self.args, self.outputs))
-        arrived = {k: one(each) for k, each in self.arrived.items()}
-        return _PolicyCall(self.module, args, outputs, self.loose, arrived)
-
-
-@dataclass
-class Pass:
-    """The actor's last differentiated pass: calls of the policy, or of its parts, one feeding the
-    next, and those of the critics after it."""
-
-    calls: list[_PolicyCall] = field(default_factory=list)
-    values: list[tuple[nn.Module, tuple[Tensor, ...]]] = field(default_factory=list)
-
-    @property
-    def ends(self) -> list[tuple[_PolicyCall, int]]:
-        """Outputs that feed no other call."""
-        fed = {x.data_ptr() for call in self.calls for x in call.args}
-        return [
-            (call, k) for call in self.calls for k, x in enumerate(call.outputs)
-            if x.data_ptr() not in fed
-        ]  # fmt: skip
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        return tuple(call.outputs[k] for call, k in self.ends)
-
-    @property
-    def arrived(self) -> dict[int, Tensor]:
-        """By place among the outputs."""
-        found = {n: call.arrived.get(k) for n, (call, k) in enumerate(self.ends)}
-        return {n: each for n, each in found.items() if each is not None}
-
-    def in_rows(self, ring: Ring) -> Pass:
-        """With every observation in a row of its own, where the policy was called at sequences."""
-        states = self.calls[0].args[0]
-        rows = states.flatten(0, -2) if states.ndim > 2 else states
-        if ring.fits(states) or not ring.fits(rows):
-            return self
-        return Pass([each.flat(states.shape[:-1]) for each in self.calls], self.values)
-
-    def again(self, twin: Mapping[nn.Module, nn.Module]) -> tuple[Tensor, ...]:
-        """Outputs of the same calls by copies of the modules, of the first rows."""
-        made: dict[int, Tensor] = {}
-        with torch.no_grad():
-            for call in self.calls:
-                args = (made.get(x.data_ptr(), x[:_ROWS]) for x in call.args)
-                outputs = _several(twin[call.module](*args))
-                made |= {x.data_ptr(): y for x, y in zip(call.outputs, outputs, strict=True)}
-        return tuple(made[x.data_ptr()] for x in self.outputs)
-
-
-@dataclass
-class Heard:
-    """A critic's call with gradients since the last step of any optimiser.
-
-    Attributes:
-        own: at what has a gradient, as the policy's actions have.
-        arrived: gradients of the loss in its outputs, by their places.
-    """
-
-    module: nn.Module
-    args: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    own: bool
-    arrived: dict[int, Tensor] = field(default_factory=dict)
-
-    def by_row(self) -> Tensor | None:
-        """dL/dQ, [B], the sum of all outputs; None: no loss sent one, or rows are not known."""
-        rows = [by_row(each, len(self.args[-1])) for each in self.arrived.values()]
-        known = [x.sum(1) for x in rows if x is not None]
-        return torch.stack(known).sum(0) if known and len(known) == len(rows) else None
-
-
 _Critics = Sequence[tuple[nn.Module, tuple[Tensor, ...]]]  # copies, and what they were given
-
-
-@final
-class Twin:
-    """A copy of a module that takes its values when it is asked for; one that holds what may change
-    beside its tensors, as a normaliser that is no module, is copied again."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self._copy()
-        own = [vars(x) for x in self.copy.modules() if not type(x).__module__.startswith("torch.")]
-        held = [each for of in own for name, each in of.items() if name not in _OF_MODULES]
-        flat = [x for each in held for x in (each if isinstance(each, tuple) else (each,))]
-        self._fixed = all(isinstance(x, _FIXED) for x in flat)
-
-    def _copy(self) -> None:
-        self.copy = copied(self.module)
-        self.copy.requires_grad_(False)
-        inside = zip(unwrapped(self.module).modules(), self.copy.modules(), strict=True)
-        self.parts = {self.module: self.copy} | dict(inside)
-
-    def now(self) -> Twin:
-        """With the values of this moment."""
-        if not self._fixed:
-            self._copy()
-            return self
-        with torch.no_grad():
-            torch._foreach_copy_([*self.copy.parameters()], [*self.module.parameters()])
-            for mine, its in zip(self.copy.buffers(), self.module.buffers(), strict=True):
-                mine.copy_(its)
-        return self
 
 
 @final
@@ -249,7 +129,7 @@ class ActorObjective:
         """The policy, or a part of it, has been called with gradients."""
         if not self.on:
             return
-        outputs = _several(output)
+        outputs = several(output)
         known = all(isinstance(x, Tensor) for x in (*args, *outputs))
         if not known or not outputs[0].requires_grad or passing(outputs[0]):
             return
@@ -258,30 +138,30 @@ class ActorObjective:
         calls = [call for call in before if call.module not in inner]
         made = {x.data_ptr() for call in calls for x in call.outputs}
         loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
-        call = _PolicyCall(module, _alone(args), _alone(outputs), loose)
+        call = PolicyCall(module, alone(args), alone(outputs), loose)
         for k, each in enumerate(outputs):
             if each.requires_grad:
-                each.register_hook(_keeper(call.arrived, k))
+                each.register_hook(keeper(call.arrived, k))
         self.made = Pass([*calls, call])
 
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic has; at the policy's actions where an argument has a gradient of its own."""
-        outputs = _several(output)
+        outputs = several(output)
         known = self.on and args and all(isinstance(x, Tensor) for x in (*args, *outputs))
         known = known and not passing(outputs[0])
         if known and outputs[0].requires_grad:
             inner = set(module.modules()) - {module}
             own = any(x.requires_grad for x in args)
-            call = Heard(module, _alone(args), _alone(outputs), own)
+            call = Heard(module, alone(args), alone(outputs), own)
             self.heard = [*(x for x in self.heard if x.module not in inner), call]
             for k, each in enumerate(outputs):
-                each.register_hook(_keeper(call.arrived, k))
+                each.register_hook(keeper(call.arrived, k))
         if known and not self.fitted and not any(x.requires_grad for x in args):
             self.fitted = args
         if known and self.made is not None and args[-1].requires_grad:
             inner = set(module.modules())
             values = [each for each in self.made.values if each[0] not in inner]
-            self.made.values = [*values, (module, _alone(args))]
+            self.made.values = [*values, (module, alone(args))]
 
     def hear_value(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic, or a target of one, has been called where the policy's actions led."""
@@ -289,7 +169,7 @@ class ActorObjective:
         if self.on and known and graded(args):
             kept: dict[int, Tensor] = {}
             self._values.append(kept)
-            output.register_hook(_keeper(kept, 0))
+            output.register_hook(keeper(kept, 0))
 
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
@@ -402,8 +282,8 @@ class ActorObjective:
         """Are the policy's observations recorded ones, and its critic's others?"""
         if self.ring is None or not made.values:
             return False
-        state, (head, *_) = made.calls[0].args[0][:_ROWS], made.values[0][1]
-        head = head[:_ROWS, : state.shape[-1]]
+        state, (head, *_) = made.calls[0].args[0][:ROWS], made.values[0][1]
+        head = head[:ROWS, : state.shape[-1]]
         if state.ndim != 2 or head.shape != state.shape or torch.equal(head, state):
             return False
         mine, its = (self.ring.places(x.cpu().numpy()) for x in (state, head))
@@ -434,11 +314,11 @@ class ActorObjective:
         """Of a loss −Σ w log π(a) of recorded actions (AWR, AWAC, IQL), whether it makes them more
         or less likely; "" where w has both signs. Of actions that are still the policy's own it may
         have one alone: returns below 0 (REINFORCE)."""
-        state = made.calls[0].args[0][:_ROWS]
+        state = made.calls[0].args[0][:ROWS]
         action = self._recorded(state, fitted)
         if action is None or len(made.outputs) < 2 or made.outputs[0].shape[1:] != action.shape[1:]:
             return
-        mean, log_std = (x[:_ROWS] for x in made.outputs[:2])
+        mean, log_std = (x[:ROWS] for x in made.outputs[:2])
         for squash in _squashes(made, self.policy, action, *self.limits):
             weights = likelihood_weights(made, squash.inner(action))
             if weights is None:
@@ -457,7 +337,7 @@ class ActorObjective:
                 return torch.as_tensor(self.ring.actions(places)).to(state)
         if not fitted or state.ndim != 2:
             return None
-        head, last = fitted[0][:_ROWS, : state.shape[1]], fitted[-1][:_ROWS]
+        head, last = fitted[0][:ROWS, : state.shape[1]], fitted[-1][:ROWS]
         if head.shape != state.shape or not torch.equal(head, state):
             return None
         return last if len(fitted) > 1 else last[:, state.shape[1] :]
@@ -590,23 +470,11 @@ class _Density:
         )  # fmt: skip
 
 
-def outputs_by_row(module: nn.Module, *args: Tensor) -> list[Tensor] | None:
-    """Of a critic, [B, K] each; of two axes as long as the batch, it is the one that follows it
-    where that is given twice. None: none does."""
-    rows = len(args[-1])
-    found = [by_row(x, rows) for x in _several(module(*args))]
-    if any(x is None for x in found):
-        twice = _several(module(*(torch.cat([x, x]) for x in args)))
-        found = [None if (y := by_row(x, 2 * rows)) is None else y[:rows] for x in twice]
-    known = [x for x in found if x is not None]
-    return known if len(known) == len(found) else None
-
-
 def _outputs(critics: _Critics, action: Tensor, repeats: int = 1) -> list[Tensor]:
     """Q_k(s, a) at the critics' own states, [N, K] each, repeated beside each other."""
     values = []
     for module, args in critics:
-        *head, last = (torch.cat([x[:_ROWS]] * repeats) for x in args)
+        *head, last = (torch.cat([x[:ROWS]] * repeats) for x in args)
         width = last.shape[-1] - action.shape[-1]
         last = torch.cat([last[..., :width], action], -1) if width else action
         found = outputs_by_row(module, *head, last)
@@ -655,7 +523,7 @@ def _weights(
     """
     if not {0, 1} <= made.arrived.keys() or old.noise is None:
         return None
-    mean, log_std = (x[:_ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
+    mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
     action = _gaussian(mean, log_std, old.noise, old.squash)
     assert action.log_density is not None
     seen = torch.ones_like(mean, dtype=torch.bool)
@@ -663,7 +531,7 @@ def _weights(
         seen = ((old.value - old.squash.centre) / old.squash.half).abs() < _FLAT
         if int(seen.sum()) < _FEW_ROWS * mean.shape[-1]:
             return None
-    arrived = torch.cat([made.arrived[k][:_ROWS][seen] for k in (0, 1)]).double().cpu()
+    arrived = torch.cat([made.arrived[k][:ROWS][seen] for k in (0, 1)]).double().cpu()
     parts = []
     density = action.log_density if corrected else -log_std.sum(-1).mean()
     for each in (pick(_outputs(critics, action.value)).mean(), density):
@@ -688,10 +556,10 @@ def _slope(made: Pass, old: Action, critics: _Critics, pick: _Pick) -> _Weights 
     actions; None where that cannot be seen, or the loss has other terms."""
     if 0 not in made.arrived:
         return None
-    output = made.outputs[0][:_ROWS].detach().clone().requires_grad_()
+    output = made.outputs[0][:ROWS].detach().clone().requires_grad_()
     value = pick(_outputs(critics, _squashed(output, old.squash))).mean()
     (own,) = torch.autograd.grad(value, output)
-    own, arrived = own.double().reshape(-1), made.arrived[0][:_ROWS].double().reshape(-1)
+    own, arrived = own.double().reshape(-1), made.arrived[0][:ROWS].double().reshape(-1)
     size = float(own @ own)
     x = float(own @ arrived) / size if size > 0 else 0.0
     left = float((arrived - x * own).norm())
@@ -749,17 +617,17 @@ def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) ->
     width = outputs[0].shape[-1]
     if given.ndim != 2 or given.shape[-1] < width or len(given) != len(outputs[0]):
         return None
-    given = given[:_ROWS, -width:]
+    given = given[:ROWS, -width:]
     squashes = _squashes(made, policy, given, low, high)
     with torch.no_grad():
-        for squash in [*squashes, _line(outputs[0][:_ROWS], given)]:
-            if torch.allclose(_squashed(outputs[0][:_ROWS], squash), given, atol=1e-6):
+        for squash in [*squashes, _line(outputs[0][:ROWS], given)]:
+            if torch.allclose(_squashed(outputs[0][:ROWS], squash), given, atol=1e-6):
                 return Action(given, squash)
         if len(outputs) > 1 and outputs[1].shape == outputs[0].shape:
             for squash in reversed(squashes):
-                noise = _noise(outputs[0][:_ROWS], outputs[1][:_ROWS], given, squash)
+                noise = _noise(outputs[0][:ROWS], outputs[1][:ROWS], given, squash)
                 if noise is not None:
-                    return _gaussian(outputs[0][:_ROWS], outputs[1][:_ROWS], noise, squash)
+                    return _gaussian(outputs[0][:ROWS], outputs[1][:ROWS], noise, squash)
     return None
 
 
@@ -829,20 +697,5 @@ def _opened(made: Pass, old: Action) -> Action:
     """The same actions as those of a Gaussian without a tanh."""
     if old.noise is None:
         return old
-    mean, log_std = (x[:_ROWS] for x in made.outputs[:2])
+    mean, log_std = (x[:ROWS] for x in made.outputs[:2])
     return _gaussian(mean, log_std, (old.value - mean) / log_std.exp(), _Squash())
-
-
-def _alone(values: Sequence[Any]) -> tuple[Tensor, ...]:
-    return tuple(x.detach() for x in values)
-
-
-def _several(output: Any) -> tuple[Any, ...]:
-    return output if isinstance(output, tuple) else (output,)
-
-
-def _keeper(into: dict[int, Tensor], k: int) -> Callable[[Tensor], None]:
-    def keep(gradient: Tensor) -> None:
-        into[k] = gradient.detach()
-
-    return keep

@@ -23,7 +23,7 @@ from gradlab.probe.critics import by_row, pairwise
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 if TYPE_CHECKING:
-    from gradlab.probe.parts.objectives import Heard
+    from gradlab.probe.parts.passes import Heard
 
 _ROUNDINGS = 32  # of float32, of the size of all that a target is made of
 OFF = 1e-3  # of γ: (1 − .99²) is ten times as much
