@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from gradlab.networks.actors import gaussian
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.probe.alarms.catalogue import saturated
 from gradlab.probe.alarms.evidence import ALPHA, DESCENT, AlarmEvidence
@@ -333,20 +334,26 @@ LIKELY = {
 }
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("bent", [True, False])
 @pytest.mark.parametrize("kind", LIKELY)
-def test_a_wrong_sign_of_a_weighted_likelihood_is_told_by_the_gradient_in_its_gaussian(kind, bent):
-    """AWR, AWAC, IQL: no critic is called at the policy's actions."""
+def test_a_wrong_sign_of_a_weighted_likelihood_is_told_by_its_gradient(kind, bent, alone):
+    """AWR, AWAC, IQL: no critic is called at the policy's actions. `alone`: one log σ of all."""
     torch.manual_seed(0)
     weigh, replayed = LIKELY[kind]
-    body = nn.Linear(3, 4)
-    policy, critic = Halves(body), nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1))
+    body, one = nn.Linear(3, 2 if alone else 4), nn.Parameter(torch.zeros(2))
+    policy = gaussian(body, one) if alone else Halves(body)
+    critic = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def called(state: Tensor) -> tuple[Tensor, Tensor]:
+        return (body(state), one.expand(len(state), 2)) if alone else policy(state)
+
     steps = [torch.optim.SGD(each.parameters(), 1e-3) for each in (policy, critic)]
     rows: list[dict[str, Any]] = []
     probe = probed(policy, steps[0], rows, critic_optimizer=steps[1])
     for step in range(UPDATES):
         state = torch.randn(32, 3)
-        mean, log_std = (x.detach() for x in policy(state))
+        mean, log_std = (x.detach() for x in called(state))
         inner = torch.randn(32, 2) - 1 if replayed else mean + log_std.exp() * torch.randn(32, 2)
         action = torch.tanh(inner) if bent else inner
         steps[1].zero_grad()
@@ -354,7 +361,7 @@ def test_a_wrong_sign_of_a_weighted_likelihood_is_told_by_the_gradient_in_its_ga
         steps[1].step()
         steps[0].zero_grad()
         with probe(step):
-            mean, log_std = policy(state)
+            mean, log_std = called(state)
             likely = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner).sum(1)
             (-weigh(32) * likely).mean().backward()
         steps[0].step()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import WEIGHTED
 from gradlab.probe.parts.advantages import LEAST, ROUNDING, Rollout, recorded_ends
@@ -222,6 +222,21 @@ def likelihood_weights(made: Pass, inner: Tensor) -> Tensor | None:
     weights = (sent[seen] * alone).sum(-1) / (alone**2).sum(-1)
     left = (sent[seen] - weights[:, None] * alone).norm()
     return weights if float(left) < _LIKE * float(sent[seen].norm()) else None
+
+
+def constant_weights(made: Pass, inner: Tensor, log_std: nn.Parameter) -> Tensor | None:
+    """The same under one log σ [da] for all states, that of the gradient Σ w (1 − ε²)."""
+    mean, sent, summed = made.outputs[0].double(), made.arrived.get(0), log_std.grad
+    if sent is None or summed is None or not sent.shape == inner.shape == mean.shape:
+        return None
+    deviation = log_std.detach().double().reshape(-1).exp()
+    noise = (inner.double() - mean) / deviation
+    alone, sent = -noise / deviation, sent.double()
+    weights = (sent * alone).sum(-1) / (alone**2).sum(-1)
+    shares = weights[:, None] * (1 - noise**2)
+    left = (sent - weights[:, None] * alone).norm() / sent.norm()
+    apart = (shares.sum(0) - summed.double().reshape(-1)).abs() / shares.abs().sum(0)
+    return weights if max(float(left), float(apart.max()) / 2) < _LIKE else None
 
 
 def _still(made: Pass, actions: _Array) -> int:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT, UNFOLLOWED
 from gradlab.probe.isolation import undisturbed
-from gradlab.probe.parts.loss_weights import likelihood_weights
+from gradlab.probe.parts.loss_weights import constant_weights, likelihood_weights
 from gradlab.probe.parts.passes import (
     ROWS,
     Heard,
@@ -314,17 +314,24 @@ class ActorObjective:
         """Of a loss −Σ w log π(a) of recorded actions (AWR, AWAC, IQL), whether it makes them more
         or less likely; "" where w has both signs. Of actions that are still the policy's own it may
         have one alone: returns below 0 (REINFORCE)."""
-        state = made.calls[0].args[0][:ROWS]
+        state, outputs = made.calls[0].args[0], made.outputs
         action = self._recorded(state, fitted)
-        if action is None or len(made.outputs) < 2 or made.outputs[0].shape[1:] != action.shape[1:]:
+        if action is None or outputs[0].shape != action.shape:
             return
-        mean, log_std = (x[:ROWS] for x in made.outputs[:2])
         for squash in _squashes(made, self.policy, action, *self.limits):
-            weights = likelihood_weights(made, squash.inner(action))
+            inner = squash.inner(action)
+            log_std, weights = outputs[-1], likelihood_weights(made, inner)
+            if len(outputs) == 1:
+                width = action.shape[-1]
+                for each in (x for x in self.policy.parameters() if x.numel() == width):
+                    if (weights := constant_weights(made, inner, each)) is not None:
+                        log_std = each.detach().reshape(-1).expand_as(action)
+                        break
             if weights is None:
                 continue
             up, down = bool((weights >= 0).all()), bool((weights <= 0).all())
-            if not down or _noise(mean, log_std, action, squash) is None:
+            mean, log_std, given = (x[:ROWS] for x in (outputs[0], log_std, action))
+            if not down or _noise(mean, log_std, given, squash) is None:
                 self._likely.append("more" if up else "less" if down else "")
             return
 
@@ -337,7 +344,7 @@ class ActorObjective:
                 return torch.as_tensor(self.ring.actions(places)).to(state)
         if not fitted or state.ndim != 2:
             return None
-        head, last = fitted[0][:ROWS, : state.shape[1]], fitted[-1][:ROWS]
+        head, last = fitted[0][:, : state.shape[1]], fitted[-1]
         if head.shape != state.shape or not torch.equal(head, state):
             return None
         return last if len(fitted) > 1 else last[:, state.shape[1] :]
