@@ -299,7 +299,7 @@ def noise_of(system: System, points: Points) -> float:
 
 
 _STEEP, _AGREE = 0.25, 0.3  # of a slope that D lacks; of that, by which slopes differ
-_SEEN, _MOSTLY = 1e-3, 0.75  # of an output's spread, by which a move changes it; of the states
+_SEEN, _MOSTLY = 1e-3, 0.6  # of an output's spread, by which a move changes it; of the states
 _STAIR, _STEP = 0.1, 1e-5  # of an input's spread: a move over many stairs, and one within a stair
 
 
@@ -325,7 +325,7 @@ def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Te
 
 def steeper(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
     """[out, in], what D is of the slope of moves by a tenth and a fifth of the input's spread, in
-    the median state; NaN where it is that slope, or steeper, in a quarter of the states, or
+    the median state; NaN where it is that slope, or steeper, in two fifths of the states, or
     these moves have none of their own.
 
     A smooth function's slopes go to D with the square of the move, so that they differ by three

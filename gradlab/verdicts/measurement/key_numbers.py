@@ -90,6 +90,8 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
     if not (before or rest):
         return None
     if before and (then < now or not rest):  # points after a loss are no points more than now
+        if cause == _CRITIC and then < now:
+            return None  # that the simulator gains less beside this critic is nothing to act on
         if cause == _CRITIC:
             label = "with the simulator as the model and this critic"
             return Fact(label, share(then), f"{gain}, {at}")
