@@ -322,8 +322,7 @@ class ActorObjective:
             inner = squash.inner(action)
             log_std, weights = outputs[-1], likelihood_weights(made, inner)
             if len(outputs) == 1:
-                width = action.shape[-1]
-                for each in (x for x in self.policy.parameters() if x.numel() == width):
+                for each in self._alone(action.shape[-1]):
                     if (weights := constant_weights(made, inner, each)) is not None:
                         log_std = each.detach().reshape(-1).expand_as(action)
                         break
@@ -334,6 +333,13 @@ class ActorObjective:
             if not down or _noise(mean, log_std, given, squash) is None:
                 self._likely.append("more" if up else "less" if down else "")
             return
+        self._likely.append("")  # another loss: one that fits by chance says nothing
+
+    def _alone(self, width: int) -> list[nn.Parameter]:
+        """What may be one log σ of all states: tensors as wide as an action, of no layer."""
+        named = self.policy.named_parameters()
+        of_layers = ("weight", "bias")
+        return [x for name, x in named if x.numel() == width and not name.endswith(of_layers)]
 
     def _recorded(self, state: Tensor, fitted: tuple[Tensor, ...]) -> Tensor | None:
         """Actions [N, da] of the replay in these states, where a critic was given both, or they
