@@ -477,7 +477,9 @@ def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
     """The first screen of a measurement; `found` is its evidence, where it is known already."""
     known = evidence(profile) if found is None else found
     screen = recommendation(known.facts or facts(profile), verdict(profile, known))
-    said = notice(profile.config), saturated(profile.sanity)
+    # A failed premise names what is saturated by itself, and comes first.
+    limits = "" if failed_premises(profile.sanity) else saturated(profile.sanity)
+    said = notice(profile.config), limits
     return replace(screen, notice=" ".join(filter(None, said)))
 
 
