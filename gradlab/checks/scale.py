@@ -158,15 +158,15 @@ def _saturation(inspected: Inspection) -> CheckResult | None:
     paths = [inspected.along(estimator).path for estimator in inspected.pathwise().values()]
     if inspected.action_limit is not None:
         a = torch.cat([path.actions for path in paths])
-        limit = a.new_tensor(inspected.action_limit)
+        edge = (1 - _NEAR) * a.new_tensor(inspected.action_limit)
     else:  # of the tanh that the policy ends with
         found = [_bent(inspected.setting.policy, path) for path in paths]
         known = [each for each in found if each is not None]
         if not known:
             return None
         a = torch.cat(known)
-        limit = a.new_full(a.shape[-1:], (1 - _BENT) / (1 - _NEAR))
-    at = (a[..., : len(limit)].abs() >= (1 - _NEAR) * limit).double().mean(dim=(0, 1))
+        edge = a.new_full(a.shape[-1:], 1 - _BENT)
+    at = (a[..., : len(edge)].abs() >= edge).double().mean(dim=(0, 1))
     words = [f"{inspected.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
     result = f"share of actions at or beyond their limit: {', '.join(words)}"
     if float(at.max()) < _SATURATED:

@@ -409,21 +409,13 @@ class ActorObjective:
             times, of = sum(self._lowers), len(self._lowers)
             proof = f"dL/dV is positive in {times} of {of} looks (fault: half)"
             if 2 * times > of:
-                return CheckAnswer(
-                    "fault", proof, times / of, 0.5, of, DESCENT,
-                    f"the actor's loss rises with the critic's values, in all rows of {times} of "
-                    f"{of} looks: is the sign of the loss right?",
-                )  # fmt: skip
+                return _descending("rises with the critic's values", times, of, proof)
         if not self._looks and len(self._likely) >= _LOOKED:
             times, of = self._likely.count("less"), len(self._likely)
             proof = f"its loss makes recorded actions less likely in {times} of {of} looks"
             proof += " (fault: half)"
             if 2 * times > of:
-                return CheckAnswer(
-                    "fault", proof, times / of, 0.5, of, DESCENT,
-                    f"the actor's loss makes recorded actions less likely, in all rows of {times} "
-                    f"of {of} looks: is the sign of the loss right?",
-                )  # fmt: skip
+                return _descending("makes recorded actions less likely", times, of, proof)
             if "" not in self._likely:
                 return CheckAnswer("sound", proof, times / of, 0.5, of)
         if not self._looks:
@@ -446,6 +438,15 @@ class ActorObjective:
         if module not in self._twins:
             self._twins[module] = Twin(module)
         return self._twins[module].now()
+
+
+def _descending(what: str, times: int, of: int, proof: str) -> CheckAnswer:
+    """A wrong sign that all rows of a loss show."""
+    message = (
+        f"the actor's loss {what}, in all rows of {times} of {of} looks: is the sign of the loss "
+        f"right?"
+    )
+    return CheckAnswer("fault", proof, times / of, 0.5, of, DESCENT, message)
 
 
 @final
