@@ -13,6 +13,7 @@ from gradlab.tools.certify.comparison import wrong_words
 from gradlab.tools.certify.result import Names, WrongEntry, percentage
 from gradlab.tools.certify.sampling import region
 from tests.certification.faults.fault import Relinearized
+from tests.certification.faults.planted import FAULTS
 
 DT = 0.05
 
@@ -52,6 +53,24 @@ def test_every_wrong_entry_is_named_with_its_error_and_causes_the_largest_first(
     assert f"the whole block by {percentage(block)} (median)" in finding.sentence
     number = certification_page.screen(detached).numbers[1].text
     assert float(number) == pytest.approx(table["p95"].max(), rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("transposed block", "The wrong entries are those of the transposed block."),
+        ("wrong scale", "Every wrong entry is 1.12 times its difference."),
+        ("factor two of a square", "Every wrong entry is 0.5 times its difference."),
+        ("symmetric part only", ""),
+        ("wrong index", ""),
+    ],
+)
+def test_what_all_the_wrong_entries_are_instead_is_said(name, words):
+    (fault,) = (each for each in FAULTS if each.name == name)
+    made = gradlab.certify(fault.task(), samples=128)
+    said = next(each.sentence for each in made.findings if each.block == fault.blocks[0])
+    assert words in said and ("transposed" in said) == (name == "transposed block")
+    assert ("times its difference" in said) == ("times" in words)
 
 
 @pytest.mark.parametrize("end, words", [(1.5, ", sign kept"), (3.1, ", the sign wrong in ")])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,7 @@ from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.tools.logs.arguments import COLUMNS
 from gradlab.truth.lqr import lqr_gradient
 
 WEIGHT, STD = (-1.0, -1.2), 0.3
@@ -68,3 +72,11 @@ def fallen(count: int = 40, steps: int = 6, seed: int = 0) -> tuple[Trajectories
     policy = Gaussian(body, 0.3)
     starts = torch.rand(count, 1, generator=stream(seed, "fall"), dtype=torch.float64) * 0.8
     return record(falling(), policy, starts, steps, seed), policy
+
+
+def arrays(path: Path, **changed: np.ndarray) -> Path:
+    """Columns of a small record."""
+    data = recorded(60, 12)
+    columns = {name: getattr(data, name).numpy() for name in COLUMNS if name != "episode"}
+    np.savez(path, **columns | {"episode": data.trajectory.numpy()} | changed)
+    return path

@@ -14,8 +14,7 @@ from gradlab.tools.logs import gradients
 from gradlab.tools.logs.arguments import read, windows
 from gradlab.tools.logs.gradients import baselines, model_source, products, score_source
 from gradlab.truth.lqr import ExactCritic
-from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
-from tests.logs.columns import arrays
+from tests.logs.carts import arrays, fallen, noisy, recorded, task, true_gradient
 
 DISCOUNT = task().discount
 

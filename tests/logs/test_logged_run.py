@@ -21,8 +21,7 @@ from gradlab.tools.logs.findings import verdict
 from gradlab.tools.logs.result import agreements, load, numbers, supported
 from gradlab.truth.lqr import ExactCritic
 from tests.first_screens import check_first_screen
-from tests.logs.carts import STD, WEIGHT, fallen, falling, linear, noisy, recorded, task
-from tests.logs.columns import arrays
+from tests.logs.carts import STD, WEIGHT, arrays, fallen, falling, linear, noisy, recorded, task
 
 DISCOUNT = task().discount
 OWN = f"""

@@ -563,8 +563,10 @@ def test_advantages_that_are_off_by_no_named_mistake_are_open():
     assert "changed before they were handed over, or of another formula?" in found["proof"]
 
 
-def test_ends_of_one_step_earlier_are_told():
-    r = rollout()
+@pytest.mark.parametrize("truncated", [False, True])
+def test_ends_of_one_step_earlier_are_told(truncated):
+    """With values added where time limits end episodes, too."""
+    r = rollout(truncated)
     shifted = torch.cat([torch.zeros(1, 3), r["ended"][:-1]])
     assert "one step earlier" in told(r | {"advantage": summed(r, ended=shifted)}, "rollout")[1][0]
 

@@ -38,7 +38,7 @@ from gradlab.probe.measured import (
     first_price,
     trial_price,
 )
-from gradlab.probe.parts import objectives, passes
+from gradlab.probe.parts import actions, objectives, passes
 from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Implied
@@ -421,8 +421,8 @@ def test_a_rise_is_that_of_the_objective_itself():
     made = check.made
     assert made is not None
     critics, pick = [(copy.deepcopy(m), args) for m, args in made.values], objectives._PICKS[0]
-    old = objectives._action(made, loop.policy)
-    assert isinstance(old, objectives.Action)
+    old = actions.action_of(made, loop.policy)
+    assert isinstance(old, actions.Action)
     *weights, left = objectives._weights(made, old, critics, pick) or (0.0, 0.0, 1.0)
     assert weights == [pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3)]
     assert left < 1e-5
@@ -602,10 +602,10 @@ def test_noise_is_known_where_most_of_it_is_lost_in_a_flat_tanh():
     """Three in four actions of σ = 12 are at a limit; what is no noise is told from it."""
     torch.manual_seed(0)
     mean, log_std = torch.randn(64, 2), torch.full((64, 2), 2.5)
-    squash, drawn = objectives._Squash(torch.ones(2)), torch.randn(64, 2)
+    squash, drawn = actions.Squash(torch.ones(2)), torch.randn(64, 2)
     for noise, known in ((drawn, True), (0.2 * drawn, False)):
         action = torch.tanh(mean + log_std.exp() * noise)
-        found = objectives._noise(mean, log_std, action, squash)
+        found = actions.noise_of(mean, log_std, action, squash)
         assert (found is not None) == known
         if found is not None:
             inner = action.abs() < 0.99

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from gradlab.probe.origin import Finder
 from gradlab.probe.parts import loss_weights
 from gradlab.probe.parts.implied import Bootstraps, ValueTargets
 from gradlab.probe.parts.moves import Targets
+from gradlab.probe.parts.passes import PolicyCall
 from gradlab.probe.parts.rows import StoredCopies
 from gradlab.probe.update_statistics import Latch
 from tests.probe.actor_critics import answers
@@ -286,12 +288,16 @@ def net(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def ppo(
-    fault: str, discrete: bool, trace: float = TRACE, scale: float = 1.0, once: bool = False
+    fault: str,
+    discrete: bool,
+    trace: float = TRACE,
+    send: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    once: bool = False,
 ) -> dict[str, Any]:
     """CleanRL's PPO in short, and its check's newest row; critics that tell states apart.
 
     Args:
-        scale: of the actions that the loop sends, cut to the limits of the environment.
+        send: what the loop makes of its actions before it sends them.
         once: one pass over each of many short rollouts, as in A2C.
     """
     rollouts, steps, passes = (120, 16, 1) if once else (8, STEPS, 4)
@@ -341,8 +347,7 @@ def ppo(
                 pi, value = policy(state), critic(state)[:, 0]
                 action = pi.sample()
             sent = action.numpy() if discrete else action[:, None].numpy()
-            sent = sent if scale == 1.0 else np.clip(scale * sent, -2.0, 2.0)
-            after, reward, ended, cut, infos = env.step(sent)
+            after, reward, ended, cut, infos = env.step(send(sent))
             row = state, action, pi.log_prob(action), torch.as_tensor(reward).float(), value
             over, final = torch.as_tensor(ended | cut), torch.zeros(4)
             for n in np.flatnonzero(cut):
@@ -544,14 +549,26 @@ def test_a_loop_that_changes_its_reward_by_itself_is_told_what_to_do_unless_it_i
     assert ppo("scaled", False)["state"] == "sound"
 
 
+@pytest.mark.parametrize("send", [lambda a: np.clip(2 * a, -2, 2), lambda a: 2 * np.tanh(a)])
 @pytest.mark.parametrize(
     "fault, state", [("", "sound"), ("sign", "fault"), ("before", "fault"), ("order", "open")]
 )
-def test_weights_are_read_where_the_loop_scales_actions_by_itself(fault, state):
-    found = ppo(fault, False, 0.8, 2.0)
+def test_weights_are_read_where_the_loop_scales_or_squashes_actions_by_itself(fault, state, send):
+    found = ppo(fault, False, 0.8, send)
     assert found["state"] == state and bool(found["causes"]) == (state == "fault")
     assert (found["value"] > 0.8) == (fault == "") or fault == "before"
     assert ("in the order of the observations" in found["proof"]) == (state == "open")
+
+
+def test_values_beside_the_means_of_a_sequence_are_those_of_its_observations():
+    """Of a recurrent actor-critic, called at [T, N, ds] and a hidden state [1, N, 8]."""
+    states, mean, value, hidden = (
+        torch.randn(x) for x in ((5, 4, 3), (5, 4, 1), (5, 4), (1, 4, 8))
+    )
+    call = PolicyCall(nn.Identity(), (states, hidden), (mean, value, hidden), False, {1: value})
+    flat = call.flat((5, 4))
+    assert [tuple(x.shape) for x in flat.outputs] == [(20, 1), (20,), (1, 4, 8)]
+    assert torch.equal(flat.arrived[1], value.reshape(-1)) and flat.args[1].shape == (1, 4, 8)
 
 
 @pytest.mark.parametrize(("trace", "discrete"), [(0.0, False), (0.8, False), (TRACE, True)])

@@ -194,13 +194,17 @@ class Rollout:
         }
         return found | {
             "late": self._late(e),
-            "unended": self._left(torch.zeros_like(e)),
-            "inverted": self._left(1 - e),
+            "unended": self._either(torch.zeros_like(e)),
+            "inverted": self._either(1 - e),
             "negated": replace(self, advantage=-self.advantage)._left(e, final=self.final_value),
-            "shifted": self._left(shifted),
+            "shifted": self._either(shifted),
             "exchanged": self._left(e, self.trace, self.discount),
             "unfinished": self._left(e, last=torch.zeros_like(self.last_value)),
         }
+
+    def _either(self, ended: Tensor) -> Tensor:
+        """With the last observations' values or without them, whichever leaves less."""
+        return min((self._left(ended, final=x) for x in (None, self.final_value)), key=torch.norm)
 
     def _at_limits(self) -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
         """GAE, and mistakes at time limits, of which "cut" is none where nothing is to be added: at

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import WEIGHTED
+from gradlab.probe.parts.actions import squashes
 from gradlab.probe.parts.advantages import LEAST, ROUNDING, Rollout, recorded_ends
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import TRANSFORMED
@@ -37,6 +38,7 @@ VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
 _SEEN, _LIKE = 2.5, 1e-2  # |u| whose tanh is not flat; of a gradient, what rounding leaves of it
 _Array = NDArray[np.float64]
+_Reading = tuple[_Array, NDArray[np.bool_]] | None  # weights, and rows that have one
 
 
 @final
@@ -51,6 +53,7 @@ class LossWeights:
         self._held: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the newest rollout
         self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
         self._whole = False  # actions are discrete: no loop scales them
+        self.limits: tuple[Any, Any] = (None, None)  # of the environment's actions
         self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._still: deque[int] = deque(maxlen=LOOKS)  # actions without a gradient; −1: none
@@ -114,12 +117,14 @@ class LossWeights:
             self._reason = TRANSFORMED if self._ring.fits(rows) else sequences
             return
         actions, columns = self._ring.actions(places[found]), self._columns[places[found]]
-        # A loop may scale actions to their limits by itself: the reading that explains more counts.
+        # A loop may scale or squash actions by itself: the reading that explains more counts.
         ends = np.abs(self._limits).max(0)
         scales = (np.ones_like(ends), ends) if (ends > 0).all() else (np.ones_like(ends),)
         readings = [
             _weights(made, found, actions / scale, self._limits / scale) for scale in scales
         ]
+        if not self._whole:
+            readings += self._unsquashed(made, found, actions)
         kept = [each for each in readings if each is not None]
         if not kept:
             self._reason = "no output of the policy is a mean of its actions, or their logits"
@@ -145,6 +150,16 @@ class LossWeights:
             explained = left.var() < weights[free].var() / 2  # else the weights are other rows'
             valued = float(own / slope) if slope > 0 and explained else nan
         self._seen.append((correlation, valued, *beside))
+
+    def _unsquashed(self, made: Pass, rows: NDArray[Any], actions: _Array) -> list[_Reading]:
+        """By the actions before a tanh of the loop's, log π of which has the same gradient."""
+        given, ends = torch.as_tensor(actions), torch.as_tensor(self._limits)
+        found = []
+        for squash in squashes(made, made.calls[0].module, given, *self.limits):
+            inner = squash.inner(given).numpy()
+            if squash.half is not None and not np.isnan(inner).any():
+                found.append(_weights(made, rows, inner, squash.inner(ends).numpy()))
+        return found
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._seen:
@@ -292,9 +307,7 @@ def _limits(actions: _Array) -> _Array:
     return np.where(((actions == ends[:, None]).sum(1) > 1) & ~whole, ends, nan)
 
 
-def _weights(
-    made: Pass, rows: NDArray[Any], actions: _Array, limits: _Array
-) -> tuple[_Array, NDArray[np.bool_]] | None:
+def _weights(made: Pass, rows: NDArray[Any], actions: _Array, limits: _Array) -> _Reading:
     """w of these rows, and where it is read: some column of the action is not cut to a limit.
 
     The mean of the actions is the output that is nearest to them when it is cut, too; a scale that
@@ -306,7 +319,7 @@ def _weights(
     discrete = whole and actions.shape[1] == 1
     for k, output in enumerate(made.outputs):
         gradient = made.arrived.get(k)
-        if gradient is None or output.ndim != 2:
+        if gradient is None or output.ndim != 2 or len(output) <= rows.max():
             continue
         mean, g = (x[:ROWS][rows].detach().double().cpu() for x in (output, gradient))
         if mean.shape == actions.shape:

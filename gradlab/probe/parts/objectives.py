@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import log
 from typing import TYPE_CHECKING, Any, final
 
@@ -31,6 +30,15 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT, UNFOLLOWED
 from gradlab.probe.isolation import undisturbed
+from gradlab.probe.parts.actions import (
+    Action,
+    action_of,
+    gaussian_action,
+    noise_of,
+    opened,
+    squashed,
+    squashes,
+)
 from gradlab.probe.parts.loss_weights import constant_weights, likelihood_weights
 from gradlab.probe.parts.passes import (
     ROWS,
@@ -44,7 +52,7 @@ from gradlab.probe.parts.passes import (
     several,
 )
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.policy_calls import graded, limits_of, passing
+from gradlab.probe.policy_calls import graded, passing
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
@@ -54,7 +62,6 @@ LOOKS, LEAST = 50, 0.35  # fewer than this share of so many looks positive: the 
 SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: the same, sooner
 _FITTED = 3.0  # log odds of a wrong sign that is read from the loss: no one fit is enough
 _EARLY = 25  # looks, before which nothing is called sound
-_DRAWN = (0.3, 0.7, 1.4)  # |mean| and standard deviations of what passes for standard noise
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
 _FLAT, _FEW_ROWS = 0.999, 16  # share of an action's limit; rows below it that a fit needs
 _UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
@@ -196,7 +203,7 @@ class ActorObjective:
             return
         with undisturbed():
             critics = self._critics(made)
-            old = _action(made, self.policy, *self.limits)
+            old = action_of(made, self.policy, *self.limits)
             remedy = _SCALED if self.limits[0] is None else ""
             if old is None:
                 self._reason = (
@@ -216,7 +223,7 @@ class ActorObjective:
                     self._reason = UNROWED
                     return
             self._passes += 1
-            old = _opened(made, old) if self._open else old
+            old = opened(made, old) if self._open else old
             weights = self._weights
             if weights is None:
                 remedy = remedy if old.squash.half is None else ""
@@ -318,7 +325,7 @@ class ActorObjective:
         action = self._recorded(state, fitted)
         if action is None or outputs[0].shape != action.shape:
             return
-        for squash in _squashes(made, self.policy, action, *self.limits):
+        for squash in squashes(made, self.policy, action, *self.limits):
             inner = squash.inner(action)
             log_std, weights = outputs[-1], likelihood_weights(made, inner)
             if len(outputs) == 1:
@@ -330,7 +337,7 @@ class ActorObjective:
                 continue
             up, down = bool((weights >= 0).all()), bool((weights <= 0).all())
             mean, log_std, given = (x[:ROWS] for x in (outputs[0], log_std, action))
-            if not down or _noise(mean, log_std, given, squash) is None:
+            if not down or noise_of(mean, log_std, given, squash) is None:
                 self._likely.append("more" if up else "less" if down else "")
             return
         self._likely.append("")  # another loss: one that fits by chance says nothing
@@ -393,7 +400,7 @@ class ActorObjective:
         found = _weights(made, old, critics, pick)
         fit = found or _weights(made, old, critics, pick, corrected=False)
         if old.squash.half is not None and fit is not None and fit[2] > _EXACT:
-            free = _weights(made, _opened(made, old), critics, pick)
+            free = _weights(made, opened(made, old), critics, pick)
             if free is not None and free[2] < fit[2]:
                 return free, False, True
         return None if fit is None else (fit, found is None, False)
@@ -538,7 +545,7 @@ def _weights(
     if not {0, 1} <= made.arrived.keys() or old.noise is None:
         return None
     mean, log_std = (x[:ROWS].detach().clone().requires_grad_() for x in made.outputs[:2])
-    action = _gaussian(mean, log_std, old.noise, old.squash)
+    action = gaussian_action(mean, log_std, old.noise, old.squash)
     assert action.log_density is not None
     seen = torch.ones_like(mean, dtype=torch.bool)
     if old.squash.half is not None:  # ε is lost in rounding where tanh is flat
@@ -571,7 +578,7 @@ def _slope(made: Pass, old: Action, critics: _Critics, pick: _Pick) -> _Weights 
     if 0 not in made.arrived:
         return None
     output = made.outputs[0][:ROWS].detach().clone().requires_grad_()
-    value = pick(_outputs(critics, _squashed(output, old.squash))).mean()
+    value = pick(_outputs(critics, squashed(output, old.squash))).mean()
     (own,) = torch.autograd.grad(value, output)
     own, arrived = own.double().reshape(-1), made.arrived[0][:ROWS].double().reshape(-1)
     size = float(own @ own)
@@ -579,137 +586,3 @@ def _slope(made: Pass, old: Action, critics: _Critics, pick: _Pick) -> _Weights 
     left = float((arrived - x * own).norm())
     whole = float(arrived.norm())
     return (x, 0.0, left / whole) if x and left < _UNEXPLAINED * whole else None
-
-
-@dataclass(frozen=True)
-class _Squash:
-    """a = centre + half · tanh(u), or without the tanh; half None: a = u."""
-
-    half: Tensor | None = None
-    centre: Tensor | float = 0.0
-    bent: bool = True
-
-    def inner(self, action: Tensor) -> Tensor:
-        """u; NaN where no u gives the action."""
-        if self.half is None:
-            return action
-        unit = ((action - self.centre) / self.half).double()
-        found = torch.atanh(unit.clamp(-1 + 1e-7, 1 - 1e-7))
-        return torch.where(unit.abs() > 1 + 1e-6, torch.nan, found).to(action)
-
-
-@dataclass(frozen=True)
-class Action:
-    """Actions of a policy at its own states.
-
-    Attributes:
-        value: [N, da]; noise: ε of a Gaussian one, None where the action is the output itself.
-        log_density: its mean, up to a constant.
-    """
-
-    value: Tensor
-    squash: _Squash = field(default_factory=_Squash)
-    noise: Tensor | None = None
-    log_density: Tensor | None = None
-
-    def again(self, outputs: Sequence[Tensor]) -> Action:
-        """With the same noise, by other outputs of the policy."""
-        with torch.no_grad():
-            if self.noise is not None:
-                return _gaussian(outputs[0], outputs[1], self.noise, self.squash)
-            return Action(_squashed(outputs[0], self.squash), self.squash)
-
-
-def _action(made: Pass, policy: nn.Module, low: Any = None, high: Any = None) -> Action | None:
-    """How the critic's action comes from the policy's outputs; None where it is not known.
-
-    Args:
-        low, high: of the environment's actions, which a loop may squash to by itself.
-    """
-    given = made.values[0][1][-1]
-    outputs = made.outputs
-    width = outputs[0].shape[-1]
-    if given.ndim != 2 or given.shape[-1] < width or len(given) != len(outputs[0]):
-        return None
-    given = given[:ROWS, -width:]
-    squashes = _squashes(made, policy, given, low, high)
-    with torch.no_grad():
-        for squash in [*squashes, _line(outputs[0][:ROWS], given)]:
-            if torch.allclose(_squashed(outputs[0][:ROWS], squash), given, atol=1e-6):
-                return Action(given, squash)
-        if len(outputs) > 1 and outputs[1].shape == outputs[0].shape:
-            for squash in reversed(squashes):
-                noise = _noise(outputs[0][:ROWS], outputs[1][:ROWS], given, squash)
-                if noise is not None:
-                    return _gaussian(outputs[0][:ROWS], outputs[1][:ROWS], noise, squash)
-    return None
-
-
-def _squashes(
-    made: Pass, policy: nn.Module, given: Tensor, low: Any = None, high: Any = None
-) -> list[_Squash]:
-    """What actions [N, da] may be squashed by: nothing, the limits that are known, or ±1."""
-    actors = policy, *(call.module for call in made.calls)
-    known = next((each for actor in actors if (each := limits_of(actor, None))), None)
-    unit = torch.ones_like(given[0])
-    squashes = [_Squash(), _Squash(unit)]
-    if known is not None:
-        edge = known.edge.to(given) / (1 - 1e-3)
-        squashes.insert(1, _Squash(edge * unit, known.centre.to(given)))
-    ends = [torch.as_tensor(x).to(given) for x in (low, high) if x is not None]
-    if len(ends) == 2 and all(x.shape == unit.shape and bool(x.isfinite().all()) for x in ends):
-        squashes.insert(1, _Squash((ends[1] - ends[0]) / 2, (ends[1] + ends[0]) / 2))
-    return squashes
-
-
-def _squashed(output: Tensor, squash: _Squash) -> Tensor:
-    if squash.half is None:
-        return output
-    return squash.centre + squash.half * (torch.tanh(output) if squash.bent else output)
-
-
-def _line(output: Tensor, action: Tensor) -> _Squash:
-    """The line that fits best, of every action: where the loop scales outputs by itself."""
-    x, y = output - output.mean(0), action - action.mean(0)
-    half = (x * y).sum(0) / (x * x).sum(0).clamp_min(1e-12)
-    return _Squash(half, action.mean(0) - half * output.mean(0), bent=False)
-
-
-def _noise(mean: Tensor, log_std: Tensor, action: Tensor, squash: _Squash) -> Tensor | None:
-    """ε of these actions, None where it does not look like standard noise.
-
-    Where a tanh is flat ε is lost: what is left, of |u| < 4, is drawn from a normal cut at both
-    ends, and is taken back to a whole one by its distribution function.
-    """
-    action = squash.inner(action)
-    if bool(action.isnan().any()):
-        return None
-    noise = (action - mean) / log_std.exp()
-    inner = noise.reshape(-1)
-    if squash.half is not None:
-        scale = log_std.double().exp()
-        low, high = (torch.special.ndtr((x - mean.double()) / scale) for x in (-4.0, 4.0))
-        share = (torch.special.ndtr(noise.double()) - low) / (high - low)
-        inner = torch.special.ndtri(share.clamp(1e-6, 1 - 1e-6))[action.abs() < 4]
-    if len(inner) < 16:
-        return None
-    shift, least, most = _DRAWN
-    shift = max(shift, 3 / len(inner) ** 0.5)  # of few samples
-    drawn = abs(float(inner.mean())) < shift and least < float(inner.std()) < most
-    return noise.clamp(-5, 5) if drawn else None
-
-
-def _gaussian(mean: Tensor, log_std: Tensor, noise: Tensor, squash: _Squash) -> Action:
-    inner = mean + log_std.exp() * noise
-    density = -log_std.sum(-1)
-    if squash.half is not None:
-        density = density - torch.log(squash.half * (1 - torch.tanh(inner) ** 2) + 1e-6).sum(-1)
-    return Action(_squashed(inner, squash), squash, noise, density.mean())
-
-
-def _opened(made: Pass, old: Action) -> Action:
-    """The same actions as those of a Gaussian without a tanh."""
-    if old.noise is None:
-        return old
-    mean, log_std = (x[:ROWS] for x in made.outputs[:2])
-    return _gaussian(mean, log_std, (old.value - mean) / log_std.exp(), _Squash())

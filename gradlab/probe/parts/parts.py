@@ -200,7 +200,7 @@ class Parts:
         ring = self._ring or Ring(self.budget)
         env = recorded(env, ring)
         self._ring = self.ends.ring = self.objective.ring = ring
-        self.objective.limits = limits
+        self.objective.limits = self.weights.limits = limits
         self.checks = [next(asked) if isinstance(each, Rows) else each for each in self.checks]
         return env
 

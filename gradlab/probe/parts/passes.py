@@ -40,7 +40,7 @@ class PolicyCall:
         """With the axes of a sequence in one, of all tensors that have them."""
 
         def one(x: Tensor) -> Tensor:
-            has = x.ndim > len(lead) and x.shape[: len(lead)] == lead
+            has = x.shape[: len(lead)] == lead
             return x.flatten(0, len(lead) - 1) if has else x
 
         args, outputs = (tuple(map(one, each)) for each in (self.args, self.outputs))

@@ -131,6 +131,7 @@ def _relative_errors(
 
 _EVERY = 0.9  # of the states of a stratum; where fewer are off, one of them is named
 _FLIPPED = 0.05  # of an entry's states: where D is near 0 a sign says nothing
+_SAME = 0.01  # of what is wrong, within which all of it has one pattern
 _NAMED = 8  # entries of a sentence; all of them are in the JSON
 _DEVIATIONS = {
     "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
@@ -152,10 +153,11 @@ def wrong_words(
     whole: float,
     flipped: float | None,
     states: tuple[int, int],
+    pattern: str = "",
 ) -> str:
     """Entries that differ from D, the largest absolute error first, beside the error of the `whole`
     block; `flipped`: the share of states in which the worst one has the other sign, None: it has
-    none."""
+    none; `pattern`: what they are instead."""
     sign = "" if flipped is None else ", sign kept"
     if flipped is not None and flipped > _FLIPPED:
         some = f"the sign wrong in {percentage(flipped)} of its states"
@@ -163,7 +165,7 @@ def wrong_words(
     worst = max(each.error for each in entries)
     count = "One entry is off by"
     count = count if len(entries) == 1 else f"{len(entries)} entries are off by up to"
-    cause = f" {_CAUSES}" if any(each.zero == "J" for each in entries) else ""
+    cause = pattern or (f" {_CAUSES}" if any(each.zero == "J" for each in entries) else "")
     # Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero.
     shown: dict[tuple[str, str], list[str]] = {}
     for each in entries[:_NAMED]:
@@ -354,7 +356,15 @@ def _finding(
     kept = None if flipped is None else flipped < 0.5
     whole = _relative_errors(judged.comparison, judged.units, rows, columns)[states]
     counted = len(J), int(here.sum())
-    text = wrong_words(block, stratum, entries, float(whole.nanquantile(0.5)), flipped, counted)
+    text = wrong_words(
+        block,
+        stratum,
+        entries,
+        float(whole.nanquantile(0.5)),
+        flipped,
+        counted,
+        _pattern(J, D, bad),
+    )
     if counted[0] < _EVERY * counted[1]:
         at = judged.z[states][int(whole.nan_to_num().argmax())].tolist()
         named = (f"{name} {x:.3g}" for name, x in zip(judged.names.columns, at, strict=True))
@@ -364,6 +374,19 @@ def _finding(
         "wrong", "wrong", text, worst.error, block, stratum, row, column, kept, judged.source,
         entries,
     )  # fmt: skip
+
+
+def _pattern(J: Tensor, D: Tensor, bad: Tensor) -> str:
+    """What all the wrong entries are instead: those of the transpose, or a multiple."""
+    wrong, given, true = (J - D)[bad], J[bad], D[bad]
+    square = J.shape[1] == J.shape[2] and bool(given.any())
+    if square and (J - D.mT)[bad].norm() < _SAME * wrong.norm():
+        return " The wrong entries are those of the transposed block."
+    ratio = given / true
+    factor = float(ratio.median())
+    if factor != 0 and bool(((ratio - factor).abs() <= _SAME * abs(factor)).all()):
+        return f" Every wrong entry is {factor:.3g} times its difference."
+    return ""
 
 
 def _dead_line(
