@@ -52,6 +52,7 @@ SAME_STEP, SAME_JACOBIAN = 1e-9, 1e-6  # relative to the largest entry
 _FEWEST = 4  # groups behind an interval
 FACTOR = 2.5  # by which a critic's size is decidedly another
 _FLAT = 0.25  # rise of the return with the critic, below which the critic does not follow it
+_RARE, _OUTWEIGH = 0.02, 0.9  # share of the states, and of the squared returns that it carries
 _OFF = 0.25  # of the squared returns: a critic that is nearer than that is of their size
 
 _Floats = NDArray[np.float64]
@@ -216,12 +217,26 @@ def _critics(inspected: Inspection, measured: _Measured) -> list[CheckResult]:
         q, r = Q[finite], R[finite]
         sums = by_group(torch.stack([q, r, q * r, q * q, r * r]), label)
         means = [sample_mean(sums_of_one, size) for sums_of_one in sums]
-        if (off := _off(means, measured.where)) is not None:
+        if (off := _off(means, measured.where, _remedy(r))) is not None:
             return [off]
     return []
 
 
-def _off(means: list[Estimate], where: str) -> CheckResult | None:
+def _remedy(returns: Tensor) -> str:
+    """For a critic that is off: another fit, unless a few rollouts outweigh all others in it."""
+    squares = returns.square().sort(descending=True).values
+    few = max(1, int(_RARE * len(squares)))
+    share = float(squares[:few].sum() / squares.sum())
+    if share < _OUTWEIGH:
+        return "refit it"
+    carried = "1 visited state carries" if few == 1 else f"{few} visited states carry"
+    return (
+        f"{carried} {share:.0%} of the squared returns. End episodes that run off, or narrow the "
+        f"starts"
+    )
+
+
+def _off(means: list[Estimate], where: str, remedy: str) -> CheckResult | None:
     """From the means of Q, R, QR, Q² and R²."""
     q, r, qr, qq, rr = means
     ratio = ratio_of_means(q, r)
@@ -236,7 +251,7 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
         result = f"the critic's values are {size}"
         meaning = (
             "the critic is not fitted far enough, or to another discount, reward scale or policy, "
-            "so nothing can be decided: refit it"
+            f"so nothing can be decided: {remedy}"
         )
         if rise is not None and rise.high < 0:
             meaning = (
@@ -248,7 +263,7 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     if rise is not None and rise.high < _FLAT and error > _OFF * rr.value:
         size = with_interval(together.value / own.value, rise.low, rise.high, more=where)
         result = f"where the critic rises by 1 the measured return rises by {size}"
-        meaning = "the critic does not follow the return, so nothing can be decided: refit it"
+        meaning = f"the critic does not follow the return, so nothing can be decided: {remedy}"
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     return None
 

@@ -8,6 +8,7 @@ import torch
 
 import gradlab
 from gradlab import choose, cli
+from gradlab.checks.premises import _remedy
 from gradlab.cli.terminal.answer import answer, of_screen
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts, distinct
@@ -94,6 +95,15 @@ def test_a_critic_of_the_other_sign_is_said_to_fall_where_the_return_rises(profi
     for name in ("a critic of the other sign", "a critic of another scale"):
         (meaning,) = {r.meaning for r in profiles[name].sanity if r.check == f"{PREMISE}, critic"}
         assert ("falls where the return rises" in meaning) == ("sign" in name)
+
+
+@pytest.mark.parametrize("size, few", [(1.0, False), (1e3, True)])
+def test_a_fit_that_a_few_rollouts_outweigh_is_not_to_be_made_anew(size, few):
+    """One state in 96 from which the return is a thousand times as large."""
+    returns = torch.linspace(-1, 1, 96)
+    returns[7] = size
+    remedy = _remedy(returns)
+    assert remedy.startswith("1 visited state carries 100%") if few else remedy == "refit it"
 
 
 OWN = """

@@ -24,6 +24,7 @@ from gradlab.probe.origin import Finder
 from gradlab.probe.parts import loss_weights
 from gradlab.probe.parts.implied import Bootstraps, ValueTargets
 from gradlab.probe.parts.moves import Targets
+from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.passes import PolicyCall
 from gradlab.probe.parts.rows import StoredCopies
 from gradlab.probe.update_statistics import Latch
@@ -615,3 +616,46 @@ def test_weights_are_read_where_actions_are_cut_to_their_limits(far):
     read = found[1]
     assert np.corrcoef(found[0][read], weights[read])[0, 1] > 0.95
     assert (read == (np.abs(cut) < 1).any(1)).all()
+
+
+class Remembers(nn.Module):
+    """One output of every observation, and a hidden state beside."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(3, 8), nn.Linear(8, outputs)
+
+    def forward(self, states: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.cell(states, hidden)
+        return self.head(hidden), hidden
+
+
+def test_a_rollout_of_calls_step_by_step_is_one_pass_of_all_its_rows():
+    policy, critic = Remembers(1), Remembers(1)
+    check = ActorObjective(policy)
+    check.on = True
+    policy.register_forward_hook(check.hear_policy)
+    critic.register_forward_hook(check.hear_critic)
+    states, weights = torch.randn(6, 4, 3), torch.randn(6, 4, 1)
+    hidden, loss = torch.zeros(4, 8), torch.zeros(())
+    policy(states[0], hidden)  # which no loss follows
+    for each, weight in zip(states, weights, strict=True):
+        mean, hidden = policy(each, hidden)
+        critic(each, torch.zeros(4, 8))[0].sum()
+        loss = loss + (mean * weight).sum()
+    loss.backward()
+    assert check.sent is not None and len(check.sent.calls) == 1
+    assert torch.equal(check.sent.calls[0].args[0], states.flatten(0, 1))
+    assert torch.equal(check.sent.arrived[0], weights.flatten(0, 1))
+    check.after()
+    assert check.sent is None
+
+
+def test_a_hidden_state_without_a_gradient_is_heard_beside_a_value():
+    layer, check = nn.Linear(3, 1), ActorObjective(nn.Linear(3, 1))
+    check.on = True
+    states = torch.randn(4, 3)
+    value = layer(states)
+    check.hear_critic(layer, (states,), (value, torch.zeros(4, 8)))
+    value.sum().backward()
+    assert [*check.heard[0].arrived] == [0]

@@ -343,8 +343,8 @@ class Bootstraps:
         found = next(alike, None) if np.ptp(own) > _VARIED * size else None
         if found is None:
             self._reason = (
-                "no critic that the loop calls gives back value= at the newest observations: "
-                "observations or values are transformed"
+                "no critic that the loop calls gives back value= at the newest observations: it "
+                "has other arguments, as a hidden state, or observations or values are transformed"
             )
             return
         self._looks += 1

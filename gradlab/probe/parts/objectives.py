@@ -47,6 +47,7 @@ from gradlab.probe.parts.passes import (
     PolicyCall,
     Twin,
     alone,
+    joined,
     keeper,
     outputs_by_row,
     several,
@@ -63,6 +64,7 @@ SOUND, WRONG, SURE = 0.6, 0.16, 10.0  # shares of looks, and log of their odds: 
 _FITTED = 3.0  # log odds of a wrong sign that is read from the loss: no one fit is enough
 _EARLY = 25  # looks, before which nothing is called sound
 FITS, HALF = 3, 0.5  # of the terms of a loss, and how many of them are enough
+_STEPS = 256  # of one rollout
 _FLAT, _FEW_ROWS = 0.999, 16  # share of an action's limit; rows below it that a fit needs
 _UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
 _EXACT = 0.01  # of it, below which it has none
@@ -117,6 +119,7 @@ class ActorObjective:
         self.density = _Density()
         self.on = False  # whether passes are heard: in windows
         self.made: Pass | None = None
+        self._earlier: deque[PolicyCall] = deque(maxlen=_STEPS)  # at other steps of a rollout
         self.fitted: tuple[Tensor, ...] = ()  # what a critic was given at rows of the replay
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
@@ -143,6 +146,7 @@ class ActorObjective:
         inner = set(module.modules())
         before = [] if self.made is None or self.made.values else self.made.calls
         calls = [call for call in before if call.module not in inner]
+        self._earlier.extend(call for call in before if call.module is module)
         made = {x.data_ptr() for call in calls for x in call.outputs}
         loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
         call = PolicyCall(module, alone(args), alone(outputs), loose)
@@ -162,7 +166,8 @@ class ActorObjective:
             call = Heard(module, alone(args), alone(outputs), own)
             self.heard = [*(x for x in self.heard if x.module not in inner), call]
             for k, each in enumerate(outputs):
-                each.register_hook(keeper(call.arrived, k))
+                if each.requires_grad:  # a hidden state may have none
+                    each.register_hook(keeper(call.arrived, k))
         if known and not self.fitted and not any(x.requires_grad for x in args):
             self.fitted = args
         if known and self.made is not None and args[-1].requires_grad:
@@ -178,8 +183,17 @@ class ActorObjective:
             self._values.append(kept)
             output.register_hook(keeper(kept, 0))
 
+    @property
+    def sent(self) -> Pass | None:
+        """The pass with all rows to which the loss has sent a gradient, where the policy is called
+        as a whole, at one step of a rollout after the other."""
+        if self.made is None or len(self.made.calls) > 1 or not self._earlier:
+            return self.made
+        return Pass([joined([*self._earlier, *self.made.calls])])
+
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
+        self._earlier.clear()
         made, fitted, self.made, self.fitted = self.made, self.fitted, None, ()
         sent = [each for kept in self._values for each in kept.values() if bool(each.any())]
         if sent:

@@ -357,7 +357,7 @@ class Parts:
         if self.trained.replaced:
             self._tell(self.trained)
         if self._open is not None and optimizer is self.networks.actor:
-            made = self.objective.made
+            made = self.objective.sent
             if made is not None and self._ring is not None:
                 made = made.in_rows(self._ring)
             called = None if made is None else made.calls[0].args[0]

@@ -48,6 +48,26 @@ class PolicyCall:
         return PolicyCall(self.module, args, outputs, self.loose, arrived)
 
 
+def joined(calls: Sequence[PolicyCall]) -> PolicyCall:
+    """Those of one module to which a loss has sent its gradient, in one; the last, where it has
+    sent others nothing."""
+    last = calls[-1]
+
+    def alike(call: PolicyCall) -> bool:
+        shapes = [[x.shape for x in (*each.args, *each.outputs)] for each in (call, last)]
+        return last.arrived.keys() <= call.arrived.keys() and shapes[0] == shapes[1]
+
+    kept = [call for call in calls if alike(call)]
+    if len(kept) == 1 or not last.arrived:
+        return last
+    args, outputs = (
+        tuple(map(torch.cat, zip(*each, strict=True)))
+        for each in ((call.args for call in kept), (call.outputs for call in kept))
+    )
+    arrived = {k: torch.cat([call.arrived[k] for call in kept]) for k in last.arrived}
+    return PolicyCall(last.module, args, outputs, last.loose, arrived)
+
+
 @dataclass
 class Pass:
     """The actor's last differentiated pass: calls of the policy, or of its parts, one feeding the

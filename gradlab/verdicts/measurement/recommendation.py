@@ -150,6 +150,12 @@ def _lasting(facts: Facts, cell: Cell, updates: int | None, close: list[int]) ->
     return [h for h in close if min(ends) <= h <= max(ends)]
 
 
+def _way(facts: Facts, cell: Cell) -> str:
+    """The gradient of a cell, and over how many steps."""
+    name, h = cell
+    return f"{named(facts.identities[name])}{f', {steps(h)},' * (h > 0)}"
+
+
 def _among(facts: Facts, cell: Cell, close: list[int], several: bool) -> str:
     """What a horizon is among those around it, and on which side others that gain as much in one
     step were too dear to rehearse.
@@ -505,18 +511,19 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         return _guess(guessed, safe, rest)
     if facts.best is None or facts.chosen is None:
         taken, cell = facts.own_steps, helping(facts)
-        lower = sum(taken.harms(cell) for cell in taken.stepped)
-        how = f"{lower} of {len(taken.stepped)} tested gradients lower it." if lower else ""
+        lower = [each for each in taken.stepped if taken.harms(each)]
+        how = f"{len(lower)} of {len(taken.stepped)} tested gradients lower it." if lower else ""
+        if len(lower) == 1 < len(taken.stepped):
+            how = f"One plain step along {_way(facts, lower[0])} lowers it."
         highest = taken.best()
         more = "" if highest is None or taken.harms(highest) else _missing(facts, highest)
         sure, fix = f"undecided with {taken.judges:,} starts{more}", ""
         if cell is not None:
-            along = f"{named(facts.identities[cell[0]])}{f', {steps(cell[1])},' * (cell[1] > 0)}"
             taken_one = change(taken, cell, chosen=True)
-            fix = f"One plain step along {along} changes it by {taken_one}."
+            fix = f"One plain step along {_way(facts, cell)} changes it by {taken_one}."
             safe = f"Keep the current policy{_lower_rate(facts, ', or')}: {none}"
             sure = _not_twice(facts, cell)
-        elif lower == len(taken.stepped):
+        elif len(lower) == len(taken.stepped):
             sure = "tested: updates lowered the return on fresh starts"
         kept = (
             HeadlinePart(safe, safe, 0),
