@@ -651,6 +651,25 @@ def test_a_rollout_of_calls_step_by_step_is_one_pass_of_all_its_rows():
     assert check.sent is None
 
 
+@pytest.mark.parametrize("detached, state", [("", "off"), ("states", "off"), ("actions", "open")])
+def test_actions_that_are_detached_in_an_imagined_roll_out_are_open(detached, state):
+    policy = nn.Linear(3, 1)
+    check = ActorObjective(policy)
+    check.on = True
+    policy.register_forward_hook(check.hear_policy)
+    for _ in range(10):
+        s, total = torch.randn(16, 3), torch.zeros(())
+        for t in range(4):
+            a = policy(s.detach() if detached == "states" else s)
+            a = a.detach() if detached == "actions" and t else a
+            s = torch.tanh(s + a)
+            total = total - s.square().sum()
+        (-total).backward()
+        check.after()
+    found = check.answer()
+    assert found.state == state and ("100% of the actions" in found.proof) == (state == "open")
+
+
 def test_a_hidden_state_without_a_gradient_is_heard_beside_a_value():
     layer, check = nn.Linear(3, 1), ActorObjective(nn.Linear(3, 1))
     check.on = True

@@ -130,6 +130,8 @@ class ActorObjective:
         self._rows: deque[str] = deque(maxlen=LOOKS)  # what is wrong with dL/dQ in a look
         self._values: list[dict[int, Tensor]] = []  # gradients of a loss in values, by call
         self._lowers: deque[bool] = deque(maxlen=LOOKS)  # whether they lower all of them
+        # Calls at states that its own actions led to, to which the loss sends nothing, and all.
+        self._imagined: deque[tuple[int, int]] = deque(maxlen=LOOKS)
         self._likely: deque[str] = deque(maxlen=LOOKS)  # what it makes of recorded actions
         self._bare = False  # whether the loss fits without the squash's correction alone
         self._pick = _PICKS[0]  # of several outputs, what it follows
@@ -193,6 +195,10 @@ class ActorObjective:
 
     def after(self) -> None:
         """The actor has stepped; its critics have not, since they were called."""
+        calls = [*self._earlier, *(() if self.made is None else self.made.calls)]
+        led = [any(bool(g.any()) for g in x.arrived.values()) for x in calls if x.loose]
+        if len(led) > 1:
+            self._imagined.append((led.count(False), len(led)))
         self._earlier.clear()
         made, fitted, self.made, self.fitted = self.made, self.fitted, None, ()
         sent = [each for kept in self._values for each in kept.values() if bool(each.any())]
@@ -431,6 +437,15 @@ class ActorObjective:
             proof = f"dL/dV is positive in {times} of {of} looks (fault: half)"
             if 2 * times > of:
                 return _descending("rises with the critic's values", times, of, proof)
+        if not self._looks and len(self._imagined) >= _LOOKED:
+            silent, led = (sum(each) for each in zip(*self._imagined, strict=True))
+            if 2 * silent > led:
+                proof = (
+                    f"the loss sends nothing to {silent / led:.0%} of the actions at imagined "
+                    f"states: are they detached, as is meant where θ acts in the first action "
+                    f"alone?"
+                )
+                return CheckAnswer("open", proof, silent / led, 0.5, len(self._imagined))
         if not self._looks and len(self._likely) >= _LOOKED:
             times, of = self._likely.count("less"), len(self._likely)
             proof = f"its loss makes recorded actions less likely in {times} of {of} looks"
