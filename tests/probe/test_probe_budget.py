@@ -19,6 +19,7 @@ from gradlab.probe import sampler, update_statistics
 from gradlab.probe.budget import ALWAYS, UNSEEN, Budget, overdrawn, span
 from gradlab.probe.measured import Past
 from gradlab.probe.parts import advantages, loss_weights, targets
+from gradlab.probe.parts.passes import Heard
 from gradlab.probe.update_statistics import FIRST, PAIRS
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import ProbeRun, load
@@ -441,6 +442,22 @@ def test_looks_that_fit_to_rounding_are_sound(kind, paid, worth):
         several.append(r | {"target": target(r, 0.99)})
     found = answered(several)
     assert found.state == "sound" and found.value == pytest.approx(0.99, abs=1e-3)
+
+
+@pytest.mark.parametrize("targets_of, state", [
+    ("rows", "off"), ("all rows, [B, B]", "open"), ("one number of all batches", "off"),
+])  # fmt: skip
+def test_a_loss_of_all_pairs_is_open_where_no_target_is_handed_over(targets_of, state):
+    check, critic = targets.Algebra(), torch.nn.Linear(3, 1)
+    torch.manual_seed(0)
+    for _ in range(10):
+        states, goals = torch.randn(64, 3), torch.randn(64)
+        goals = torch.full_like(goals, 2.0) if targets_of.startswith("one") else goals
+        values = critic(states)
+        errors = values - goals if "[B, B]" in targets_of else values[:, 0] - goals
+        (gradient,) = torch.autograd.grad(errors.square().mean(), values)
+        check.hear([Heard(critic, (states,), (values.detach(),), False, {0: gradient})])
+    assert check.answer().state == state
 
 
 def test_a_sound_loop_that_hands_over_its_batches_is_sound():

@@ -60,6 +60,9 @@ class Algebra:
         self._seen = dict.fromkeys(_GRAVE, 0)
         self._target: Tensor | None = None  # of the newest batch, [B], until the critic steps
         self._paired: deque[bool] = deque(maxlen=_PAIRS)  # whether a loss pairs all rows with all
+        self._levels: deque[float] = deque(
+            maxlen=_PAIRS
+        )  # the one target of all rows; NaN: several
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
@@ -82,6 +85,7 @@ class Algebra:
     def hear(self, calls: Sequence[Heard]) -> None:
         """Calls of critics with gradients, before the step of an optimiser."""
         if self._target is None:
+            self._level(calls)
             return
         rows, seen = len(self._target), list[bool]()
         for call in calls:
@@ -96,7 +100,25 @@ class Algebra:
             self._target = None
             self._paired.append(any(seen))
 
+    def _level(self, calls: Sequence[Heard]) -> None:
+        """Where no target is handed over: a loss of all pairs pulls all values to one number."""
+        for call in calls:
+            if call.own or len(call.arrived) != 1:
+                continue
+            ((k, sent),) = call.arrived.items()
+            values, gradient = (by_row(x, len(call.args[-1])) for x in (call.outputs[k], sent))
+            if values is not None and gradient is not None and values.shape[1] == 1:
+                self._levels.append(pulled_to(values[:, 0], gradient[:, 0]))
+
     def answer(self, *_: object) -> CheckAnswer:
+        levels = torch.tensor(self._levels if len(self._levels) == _PAIRS else [nan])
+        varied = float(levels.max() - levels.min()) > _VARIED * float(levels.abs().max())
+        if self._found is None and varied:  # of a NaN, of several targets, nothing is larger
+            return CheckAnswer(
+                "open", f"its loss pulls all values of a batch to one number, in {_PAIRS} of "
+                f"{_PAIRS} looks: do values and targets have shapes [B] and [B, 1] in it?",
+                looks=_PAIRS,
+            )  # fmt: skip
         if len(self._paired) == _PAIRS and 2 * sum(self._paired) > _PAIRS:
             proof = (
                 f"dL/dQ rises with Q whatever a row's target is, in {sum(self._paired)} of "
@@ -112,6 +134,18 @@ class Algebra:
             )
         some = f"in {self._seen[found.state]} of {looks} looks"
         return replace(found, proof=found.proof.replace(_SOME, some), looks=looks)
+
+
+def pulled_to(values: Tensor, gradient: Tensor) -> float:
+    """m of a gradient c (V − m), c > 0, in all rows; NaN where it is another one, or V is one."""
+    V, g = (x.detach().double().cpu() for x in (values, gradient))
+    apart, sent = V - V.mean(), g - g.mean()
+    if len(V) < _ROWS or not float(apart.norm()) > _VARIED * float(V.norm()):
+        return nan
+    slope = float(apart @ sent / (apart @ apart))
+    left = float((sent - slope * apart).norm())
+    known = slope > 0 and left < _SAME * float(sent.norm())
+    return float(V.mean() - g.mean() / slope) if known else nan
 
 
 def _of_batch(reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor) -> _Fit:
@@ -188,6 +222,7 @@ def _fault(fit: _Fit, declared: float | None, proof: str, words: str) -> CheckAn
 _GRAVE = {"off": 0, "sound": 1, "open": 2, "fault": 3}
 _SOME = "in … looks"
 _PAIRS = 10  # looks
+_ROWS, _SAME, _VARIED = 16, 1e-3, 1e-3  # of a batch; of a gradient, rounding; of a size
 _MISTAKES = {
     "pairs": "are compared with the values of all rows, [B, B]: do values and targets have shapes "
     "[B] and [B, 1] in the critic's loss?",
