@@ -288,6 +288,26 @@ def net(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, 32), nn.Tanh(), nn.Linear(32, outputs))
 
 
+class Joint(nn.Module):
+    """Means and values by one call."""
+
+    def __init__(self, actor: nn.Module, critic: nn.Module) -> None:
+        super().__init__()
+        self.actor, self.critic, self.held = actor, critic, (torch.zeros(0), 0, ())
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        return self.actor(states), self.critic(states)
+
+    def part(self, k: int) -> Callable[[Tensor], Tensor]:
+        def called(states: Tensor) -> Tensor:
+            version = self.critic[0].weight._version
+            if self.held[0] is not states or self.held[1] != version:
+                self.held = states, version, self(states)
+            return self.held[2][k]
+
+        return called
+
+
 def ppo(
     fault: str,
     discrete: bool,
@@ -318,10 +338,14 @@ def ppo(
     held = [*actor.parameters(), log_std, *([] if apart else values.parameters())]
     both = torch.optim.Adam(held, 1e-3)
     rows: list[dict[str, Any]] = []
+    joint, fault = fault.startswith("joint"), fault.removeprefix("joint").strip()
+    whole = Joint(actor, critic) if joint else actor
     probe = gradlab.Probe(
-        actor, both, critic_optimizer=apart, log=rows.append, overhead_budget=1.0,
+        whole, both, critic_optimizer=apart, log=rows.append, overhead_budget=1.0,
         clock=lambda: 0.0,
     )  # fmt: skip
+    if joint:
+        actor, critic = whole.part(0), whole.part(1)
 
     several, fault = fault.startswith("sequences"), fault.removeprefix("sequences").strip()
 
@@ -424,6 +448,14 @@ def test_a_rollout_whose_observations_share_an_array_is_told(discrete):
     found = ppo("shared", discrete)
     assert found["causes"] and all("same row again and again" in x for x in found["causes"])
     assert found["state"] == "off" and "again and again, not copies" in found["proof"]
+
+
+@pytest.mark.parametrize("fault", ["", "no values", "late", "sign", "pairs"])
+def test_a_policy_that_gives_values_beside_its_means_is_its_own_critic(fault):
+    found = ppo(f"joint {fault}".strip(), False)
+    assert found["state"] == ("fault" if fault == "sign" else "sound")
+    assert found["ends"]["state"] == ("fault" if fault == "late" else "sound")
+    assert found["fitted"]["state"] == ("fault" if fault in ("no values", "pairs") else "sound")
 
 
 @pytest.mark.parametrize("fault", ["", "after", "no values"])

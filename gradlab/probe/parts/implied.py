@@ -36,7 +36,7 @@ from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
 from gradlab.probe.critics import by_row, pairwise
 from gradlab.probe.isolation import undisturbed
 from gradlab.probe.parts.objectives import CHANGING, UNROWED
-from gradlab.probe.parts.passes import Heard, Twin, outputs_by_row
+from gradlab.probe.parts.passes import Heard, Pass, Twin, outputs_by_row, several
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
 
@@ -73,6 +73,7 @@ _LOOK = {
     "last_value": "is it asked for the observation after the last step?",
 }
 _LINE, _ABOUT, _MOVED = 1e-3, 0.02, 1e-3  # of g that is left; of a factor; V − v in deviations of A
+_OWN = 0.5  # of the spread of values, from which an output of the policy may be apart
 _NORMALISED = "normalised advantages plus values"
 _ALONE = "advantages without the values"
 _PAIRS = "the targets of all rows at once, [B, B]"
@@ -310,11 +311,11 @@ class Bootstraps:
             "env = probe.record(env), then probe.rollout(…)"
         )
 
-    def take(self, rollout: Rollout, ring: Ring, critics: Sequence[nn.Module]) -> None:
-        """A rollout whose rows are the newest recorded steps, before the critic's next step."""
-        if not critics:
-            self._reason = "the loop calls no critic that is a module of its own"
-            return
+    def take(
+        self, rollout: Rollout, ring: Ring, critics: Sequence[nn.Module], policy: nn.Module
+    ) -> None:
+        """A rollout whose rows are the newest recorded steps, before the critic's next step;
+        `policy`: one of whose outputs may be the value."""
         self._rollouts += 1
         if self._looks > 4 * ENDS and self._rollouts % ENDS:
             return
@@ -338,9 +339,12 @@ class Bootstraps:
         own = values[list(places)]
         size = _ALIKE * float(np.abs(values).max())
         asked = [*states, *newest, *(x for _, *two in resets for x in two)]
-        answers = (each for critic in critics if (each := self._valued(critic, asked)) is not None)
+        answers = (each for module in (*critics, policy) for each in self._valued(module, asked))
         alike = (each for each in answers if np.abs(each[: len(own)] - own).max() <= size)
         found = next(alike, None) if np.ptp(own) > _VARIED * size else None
+        if found is None and not critics:
+            self._reason = "the loop calls no critic that is a module of its own"
+            return
         if found is None:
             self._reason = (
                 "no critic that the loop calls gives back value= at the newest observations: it "
@@ -361,18 +365,19 @@ class Bootstraps:
             if not end:
                 self._judge("last_value", given, right, {BEFORE: before}, size)
 
-    def _valued(self, critic: nn.Module, observations: Sequence[Any]) -> _Array | None:
-        """Its values of these; None: it takes other arguments, or cannot be copied."""
+    def _valued(self, critic: nn.Module, observations: Sequence[Any]) -> list[_Array]:
+        """Its outputs of one number for each of these; none where it takes other arguments, or
+        cannot be copied."""
         try:
             if critic not in self._twins:
                 self._twins[critic] = Twin(critic)
             twin = self._twins[critic].now().copy
             asked = torch.as_tensor(np.array(observations)).to(next(twin.parameters()))
             with undisturbed(), torch.no_grad():
-                found = _flat(twin(asked))
+                found = [_flat(each) for each in several(twin(asked))]
         except (TypeError, ValueError, RuntimeError, AttributeError):
-            return None
-        return found if len(found) == len(observations) else None
+            return []
+        return [each for each in found if len(each) == len(observations)]
 
     def _judge(
         self, name: str, given: float, right: float, others: Mapping[str, float], size: float
@@ -433,6 +438,22 @@ class ValueTargets:
         self._reason = (
             "no rollout of recorded steps was handed over, or no critic of these is known"
         )
+
+    def beside(self, made: Pass | None, weights: LossWeights) -> None:
+        """The policy's pass, one of whose outputs may be the value: that of the rollout at most
+        half its spread away."""
+        if made is None or not weights.ready:
+            return
+        states = made.calls[0].args[0]
+        passes = [
+            (states, made.outputs[k], sent) for k, sent in made.arrived.items()
+            if sent.numel() == len(states)
+        ]  # fmt: skip
+        value = weights.beside(states)[0][:, 1] if passes else np.zeros(0)
+        known = np.isfinite(value)
+        spread = _OWN * np.std(value[known]) if known.any() else 0.0
+        near = [each for each in passes if np.std(_flat(each[1])[known] - value[known]) < spread]
+        self.take(near, weights)
 
     def take(self, passes: Sequence[tuple[Tensor, Tensor, Tensor]], weights: LossWeights) -> None:
         """Passes to which a loss has sent its gradient, before the next rollout."""

@@ -291,7 +291,7 @@ class Parts:
                 self._hear()
             if weights.ready:
                 ends = self.bootstraps
-                self._ask(ends, ends.take, rollout, self._ring, self.networks.critics)
+                self._ask(ends, ends.take, rollout, self._ring, self.networks.critics, self.policy)
                 self._tell(ends)
 
     def finish(self) -> None:
@@ -366,6 +366,7 @@ class Parts:
                 self._see_copies(called)
             self._ask(self.weights, self.weights.after, made)
             self._tell(self.weights)
+            self._ask(self.fitted, self.fitted.beside, made, self.weights)
             if self._ring is not None:
                 self._see_scale(self._ring.width)
             self._ask(self.objective, self.objective.after)
