@@ -450,10 +450,11 @@ class ValueTargets:
             if sent.numel() == len(states)
         ]  # fmt: skip
         value = weights.beside(states)[0][:, 1] if passes else np.zeros(0)
-        known = np.isfinite(value)
-        spread = _OWN * np.std(value[known]) if known.any() else 0.0
-        near = [each for each in passes if np.std(_flat(each[1])[known] - value[known]) < spread]
-        self.take(near, weights)
+        if (known := np.isfinite(value)).any():
+            spread = _OWN * np.std(value[known])
+            apart = [np.std(_flat(output)[known] - value[known]) for _, output, _ in passes]
+            near = [each for each, gap in zip(passes, apart, strict=True) if gap < spread]
+            self.take(near, weights)
 
     def take(self, passes: Sequence[tuple[Tensor, Tensor, Tensor]], weights: LossWeights) -> None:
         """Passes to which a loss has sent its gradient, before the next rollout."""
