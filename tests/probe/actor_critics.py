@@ -67,6 +67,8 @@ class Loop:
         self.target_policy, self.targets = copy.deepcopy((self.policy, self.critics))
         held = [*self.policy.parameters()]
         held += [*self.critics.parameters()] if fault == "critic in the actor's optimiser" else []
+        one = fault == "one of twin critics in the actor's optimiser"
+        held += [*self.critics[0].parameters()] if one else []
         still = 0.0 if fault == "policy at rest" else 1.0
         if "model" in fault:
             self.model = nn.Linear(3, 2)

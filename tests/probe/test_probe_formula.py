@@ -371,6 +371,15 @@ def test_a_swap_is_named_within_50_updates(what, marked):
     assert all(alarm.message.startswith(SWAPPED[what]) for alarm in probe.alarms)
 
 
+def test_a_policy_that_was_never_the_one_that_is_trained_is_named():
+    loop = Loop()
+    probe = watched(loop)
+    loop.policy = copy.deepcopy(loop.policy)
+    loop.actor_optimizer = torch.optim.Adam(loop.policy.parameters(), 1e-3)
+    loop.run(probe, 50)
+    assert [alarm.kind for alarm in probe.alarms] == [REPLACED]
+
+
 @pytest.mark.parametrize("critics", [False, True])
 def test_agents_that_are_trained_one_after_the_other_are_no_swap(critics):
     probes, names = [], []

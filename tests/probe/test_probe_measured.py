@@ -301,6 +301,10 @@ PLANTED = {
     "swapped tau": ("targets follow too fast", "targets take 0.98 of the network"),
     "copied at every step": ("targets follow too fast", "or is the copy made at every step"),
     "critic in the actor's optimiser": ("actor's steps move another network", "hold the critic's"),
+    "one of twin critics in the actor's optimiser": (
+        "actor's steps move another network",
+        "hold the critic's",
+    ),
     "model in the actor's optimiser": ("actor's steps move another network", "another optimiser"),
     "gradients add up": ("gradients are not cleared", "policy's gradients add up"),
     "actor's gradients in the critic": ("gradients are not cleared", "critic's gradients add up"),
@@ -560,6 +564,23 @@ def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same():
     found = check.answer()
     assert (found.state, found.value, found.looks) == ("sound", 0.0, 11)
     assert not policy.weight._backward_hooks and not policy.bias._backward_hooks
+
+
+@pytest.mark.parametrize(("cleared", "state"), [(True, "sound"), (False, "fault")])
+def test_a_clipped_gradient_that_is_small_beside_what_is_sent_is_seen(cleared, state):
+    policy, check = torch.nn.Linear(3, 2), None
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-6)
+    check = Cleared("policy", [*policy.parameters()])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        check.begin()
+        if cleared:
+            optimizer.zero_grad()
+        (50 * policy(torch.randn(64, 3, generator=generator)).square().sum()).backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)  # of some thousands
+        check.look()
+        optimizer.step()
+    assert check.answer().state == state
 
 
 @pytest.mark.parametrize("fault, marked, state", [

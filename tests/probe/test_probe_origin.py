@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from math import nan
 from types import SimpleNamespace
 from typing import Any
 
@@ -591,6 +592,18 @@ def test_weights_are_read_where_the_loop_scales_or_squashes_actions_by_itself(fa
     assert found["state"] == state and bool(found["causes"]) == (state == "fault")
     assert (found["value"] > 0.8) == (fault == "") or fault == "before"
     assert ("in the order of the observations" in found["proof"]) == (state == "open")
+
+
+@pytest.mark.parametrize("weighed, share", [
+    ("advantages", 0.0), ("normalised", 0.0), ("returns", 1.0), ("halfway", nan),
+])  # fmt: skip
+def test_values_that_hardly_vary_are_read_by_the_level_of_the_weights(weighed, share):
+    drawn = np.random.default_rng(0)
+    a, v = 4.7 * drawn.normal(size=200) + 1, -23 + 0.1 * drawn.normal(size=200)
+    w = {"advantages": a, "normalised": (a - a.mean()) / a.std(), "returns": a + v}
+    noisy = w.get(weighed, a + v / 2) * (1 + 0.05 * drawn.normal(size=200))
+    assert loss_weights._level(noisy, a, v) == pytest.approx(share, nan_ok=True)
+    assert np.isnan(loss_weights._level(noisy, a, v / 10))  # 2.3 is not apart from 0
 
 
 def test_values_beside_the_means_of_a_sequence_are_those_of_its_observations():

@@ -35,6 +35,7 @@ _SCALED = (
 )
 BESIDE = 2.0  # of what a neighbour's advantage leaves of the weights: the own leaves less in theory
 VALUED, SEEN = 0.5, 0.2  # c/b, and the spread of V over that of A from which it can be seen
+LEVEL = 2.0  # spreads of A by which values lie apart from a level of 0, to be read by it
 EQUAL, SAME = 0.95, 1e-4  # of the rollout's rewards; relative
 _SEEN, _LIKE = 2.5, 1e-2  # |u| whose tanh is not flat; of a gradient, what rounding leaves of it
 _Array = NDArray[np.float64]
@@ -149,6 +150,8 @@ class LossWeights:
             left = weights[free] - both @ (slope, own, level)
             explained = left.var() < weights[free].var() / 2  # else the weights are other rows'
             valued = float(own / slope) if slope > 0 and explained else nan
+        else:
+            valued = _level(weights, columns[:, 0], columns[:, 1])
         self._seen.append((correlation, valued, *beside))
 
     def _unsquashed(self, made: Pass, rows: NDArray[Any], actions: _Array) -> list[_Reading]:
@@ -298,6 +301,18 @@ def _left_over(weights: _Array, own: _Array, others: _Array) -> float:
     r = np.array([_correlation(weights[known], each[known]) for each in (own, others)])
     mine, its = np.maximum(1 - r * np.abs(r), ROUNDING)  # of a wrong sign nothing is explained
     return float(mine / its)
+
+
+def _level(weights: _Array, advantage: _Array, value: _Array) -> float:
+    """c/b where values hardly vary and are far from 0: b (A + V) is b A and a level, which neither
+    b A nor a normalised b (A − Ā) has; NaN where it is none of these."""
+    columns = np.column_stack([advantage, np.ones(len(advantage))])[free := weights != 0]
+    (slope, level), *_ = np.linalg.lstsq(columns, weights[free])
+    spread, V, others = advantage.std(), value.mean(), np.array([0.0, -advantage.mean()])
+    if not slope > 0 or np.abs(V - others).min() < LEVEL * spread:
+        return nan
+    near = np.abs(level / slope - np.append(others, V)) < spread / LEVEL
+    return float(near[-1]) if near.any() else nan
 
 
 def _limits(actions: _Array) -> _Array:

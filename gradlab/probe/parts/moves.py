@@ -51,6 +51,7 @@ _SELDOM = 10  # windows to one that is looked at again
 _LEFT_BY_ACTOR = ", or only before the actor's, which leaves gradients in it"
 _DIRECTION = 6  # entries of a tensor whose gradients differ in direction
 _SAME = 1e-7  # 1 − cosine of two gradients that are one
+_ROUNDED, _NEARER = 1e-6, 0.1  # of a direction, in float32; as far as from another one
 _ALONG = 0.9  # cosine of a move with the way to the target, or to a network
 _ASIDE = 0.5  # cosine of a target's move with the way to its network, under which it goes elsewhere
 
@@ -383,6 +384,9 @@ class ActorStep:
             name for name, each in known.items()
             if name != POLICY and each and each <= mine and (name == CRITIC or each <= beside)
         ]  # fmt: skip
+        of_one = ({id(p) for p in each.parameters()} for each in networks.critics)
+        if CRITIC not in whole and any(each and each <= mine & critic for each in of_one):
+            whole.append(CRITIC)
         for step in window.steps:
             one, two = step.before.networks, step.after.networks
             if step.optimizer is not networks.actor or CRITIC not in one.keys() & two.keys():
@@ -502,6 +506,9 @@ class Cleared:
             own = self._sent
         mixed = not _along(found, own)
         added = mixed and not _along(found, self._sent)
+        # A clipped gradient may be small beside what was sent: what is nearer by far is told.
+        apart = _apart(found, self._sent)
+        added |= apart > _ROUNDED and _apart(found, self._left + self._sent) < _NEARER * apart
         if not added or _along(found, self._left + self._sent):
             self._looks, self._added = self._looks + 1, self._added + added
             self._mixed += mixed and not added and self._marked
@@ -560,6 +567,12 @@ class Cleared:
 
 def _numbers(gradient: Tensor) -> NDArray[np.float64]:
     return gradient.detach().double().cpu().numpy().ravel().copy()
+
+
+def _apart(one: NDArray[np.float64], other: Any) -> float:
+    """Of the directions of two vectors; 0 where one has none."""
+    sizes = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+    return float(np.linalg.norm(one / sizes[0] - other / sizes[1])) if min(sizes) > 0 else 0.0
 
 
 def _along(one: NDArray[np.float64], other: Any) -> bool:
@@ -676,10 +689,11 @@ class TrainedByLoop:
             return
         self._steps[words] += 1
         if self._steps[words] >= _RESTED and not self._said:
-            goes_on = words == _OPTIMIZER or self._goes_on or self.marks >= _RESTED // 2
+            marked = self.marks >= _RESTED // 2
+            goes_on = words == _OPTIMIZER or self._goes_on or marked
             text = f"{words} has made {_RESTED} steps in which the probe's optimiser rests{_NEW}"
             self._said = True
-            if self._stepped and goes_on:
+            if (self._stepped or marked) and goes_on:
                 self.replaced = text
             else:
                 say(f"sees that {text}")
