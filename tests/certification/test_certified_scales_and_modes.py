@@ -713,3 +713,15 @@ def named(fault, share, samples):
         assert any(each.kind == "rows mix" for each in found)
     else:
         assert {each.block for each in found} == {fault}
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_rounding_is_named_beside_kinks_where_the_step_is_coarse(single):
+    def step(s, a):
+        x = s.float() if single else s
+        moved = (x + 0.5 * torch.relu(x)).double() + 0.1 * a
+        return moved, -moved[:, 0]
+
+    made = gradlab.certify(from_function(step, 1, 1), samples=256)
+    (said,) = [each for each in made.sentences if each.startswith("The step has")]
+    assert ("a coarse rounding at" in said) == single and "a kink" in said

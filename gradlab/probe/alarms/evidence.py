@@ -40,7 +40,7 @@ IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
     REPLACED, UNRESET, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
-    RESTING, ALIKE, STEPPED, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
+    STEPPED, RESTING, ALIKE, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
     UNFOLLOWED, "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
 # Proofs of checks that no row of their kind has reached.

@@ -231,6 +231,7 @@ def _interval(right: NDArray[np.int64], size: NDArray[np.int64]) -> Interval:
 _STARTS = 30  # trajectories of a chain: with 16 moved ones each, they just fill two calls
 _SMOOTHING = 0.1  # σ of the smoothed return, in spreads of the actions
 _AT_LIMIT = 1e-3  # of it, within which a stencil may reach it
+_COARSE = 1e-9  # precision of the step, above which its rounding may look like a kink
 _DIFFERS = 0.1  # of the smoothed gradient, from which a gap is named
 
 
@@ -304,8 +305,9 @@ def at_kinks(
     if not count:
         return [], {}
     those = "all" if on_limit == count else on_limit
+    what = "a kink, a jump or a coarse rounding" if ahead.epsilon > _COARSE else "a kink or a jump"
     text = (
-        f"The step has a kink or a jump at {count} of {len(onset)} states"
+        f"The step has {what} at {count} of {len(onset)} states"
         f"{f', at {those} of them where an action is on its limit' * bool(on_limit)}: "
         f"that alone makes no derivative wrong"
     )
