@@ -114,6 +114,15 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("norm, words", [
+    (1e-9, "look at the scale of the loss"), (1.0, "give the optimiser all of"),
+])  # fmt: skip
+def test_a_gradient_of_rounding_is_no_tensor_that_the_optimiser_lacks(norm, words):
+    row = steps(still=np.array([25.0, 0.0]), layer_norm=np.array([norm, norm]), grad_norm=norm)
+    (alarm,) = examine("vitals", AlarmEvidence([row], 1, ("0.weight", "b")))
+    assert alarm.kind == "actor moves in part" and words in alarm.message
+
+
 @pytest.mark.parametrize("table, rows", QUIET)
 def test_sound_rows_are_silent(table, rows):
     assert raised(table, *rows) == set()

@@ -417,6 +417,7 @@ def ppo(
                 pi = policy(s_)
                 ratio = (pi.log_prob(a_) - old_).exp()
                 ratio = 1 / ratio if fault == "ratio" else ratio
+                ratio = ratio[:, None] if fault == "weights of all" else ratio
                 w_ = (w_ - w_.mean()) / w_.std() if fault != "not normalised" else w_
                 lost = torch.max(-w_ * ratio, -w_ * ratio.clamp(0.8, 1.2)).mean()
                 loss = -lost if fault == "sign" else lost
@@ -592,6 +593,13 @@ def test_weights_are_read_where_the_loop_scales_or_squashes_actions_by_itself(fa
     assert found["state"] == state and bool(found["causes"]) == (state == "fault")
     assert (found["value"] > 0.8) == (fault == "") or fault == "before"
     assert ("in the order of the observations" in found["proof"]) == (state == "open")
+
+
+def test_a_loss_that_weighs_each_action_by_all_advantages_is_told():
+    """[B, 1] times [B], in one pass over each rollout."""
+    found = ppo("weights of all", False, once=True)
+    assert found["state"] == "fault" and "all actions weigh the same" in found["proof"]
+    assert all("shapes [B, 1] and [B] in it?" in each for each in found["causes"])
 
 
 @pytest.mark.parametrize("weighed, share", [

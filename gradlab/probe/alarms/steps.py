@@ -55,6 +55,7 @@ def fallen(returns: Returns, table: str) -> Alarm | None:
 
 _FEWEST = 2  # measured steps
 _FAINT = 1e-3  # of the whole gradient's norm
+_NOTHING = 1e-6  # a norm of gradients that the rounding of a loss leaves
 _LONG = 0.02  # of θ in one step
 _HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
 _STILL = "actor does not move"
@@ -77,6 +78,12 @@ def _actor_partly_still(evidence: AlarmEvidence) -> str | None:
     """The same of some tensors; or all tensors are frozen but one."""
     stuck, moved = _stuck(evidence)
     if stuck.any() and moved.any():
+        if (norm := evidence.at("grad_norm")) < _NOTHING:
+            return (
+                f"the policy's gradient has a norm of {norm:.2g}, which moved its "
+                f"{listed(stuck, evidence.names)} in none of {evidence.at('stepped'):.0f} steps: "
+                f"look at the scale of the loss, and at shapes that broadcast in it"
+            )
         return (
             f"the policy's {listed(stuck, evidence.names)} had a gradient, and none of "
             f"{evidence.at('stepped'):.0f} steps changed them: give the optimiser all of "

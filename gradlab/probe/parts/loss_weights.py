@@ -58,6 +58,9 @@ class LossWeights:
         self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._still: deque[int] = deque(maxlen=LOOKS)  # actions without a gradient; −1: none
+        self._same: deque[bool] = deque(
+            maxlen=LOOKS
+        )  # whether all actions of a look weigh the same
         self._reason = (
             "no rollout was handed over in a recorded environment: probe.rollout(…), in loops with "
             "advantages"
@@ -131,6 +134,8 @@ class LossWeights:
             self._reason = "no output of the policy is a mean of its actions, or their logits"
             return
         self._still.append(_still(made, actions))
+        alike = [_alike(weights[read]) for weights, read in kept]
+        self._same.append(any(alike) and np.ptp(columns[:, 0]) > 0)
         weights, read = max(kept, key=lambda each: _explained(each[0], each[1], columns))
         if read.sum() < LEAST:
             self._reason = "nearly all actions are cut to their limits: those drawn are not known"
@@ -165,6 +170,14 @@ class LossWeights:
         return found
 
     def answer(self, *_: object) -> CheckAnswer:
+        if len(self._same) == LOOKS and 2 * sum(self._same) > LOOKS:
+            share = sum(self._same) / LOOKS
+            return CheckAnswer(
+                "fault", f"all actions weigh the same in {sum(self._same)} of {LOOKS} minibatches "
+                f"(fault: half)", share, 0.5, LOOKS, WEIGHTED,
+                "the policy's loss weighs all actions alike, whatever their advantages are: do log "
+                "π and advantages have shapes [B, 1] and [B] in it?",
+            )  # fmt: skip
         if not self._seen:
             return off(self._reason)
         seen = np.array(self._seen)
@@ -266,6 +279,11 @@ def _still(made: Pass, actions: _Array) -> int:
     nothing = (sent[0] == 0).all(0).cpu().numpy()
     found = np.flatnonzero(nothing & (np.ptp(actions, axis=0) > 0))
     return int(found[0]) if len(found) and not nothing.all() else -1
+
+
+def _alike(weights: _Array) -> bool:
+    """Are they the same, and not 0, to rounding?"""
+    return bool(len(weights) >= LEAST and np.ptp(weights) < _LIKE * np.abs(weights).max())
 
 
 def _explained(weights: _Array, read: NDArray[np.bool_], columns: _Array) -> float:
