@@ -384,7 +384,7 @@ class ActorStep:
             name for name, each in known.items()
             if name != POLICY and each and each <= mine and (name == CRITIC or each <= beside)
         ]  # fmt: skip
-        of_one = ({id(p) for p in each.parameters()} for each in networks.critics)
+        of_one = ({id(p) for p in each.parameters()} for each in networks.valued)
         if CRITIC not in whole and any(each and each <= mine & critic for each in of_one):
             whole.append(CRITIC)
         for step in window.steps:
