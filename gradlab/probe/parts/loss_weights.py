@@ -171,10 +171,10 @@ class LossWeights:
 
     def answer(self, *_: object) -> CheckAnswer:
         if len(self._same) == LOOKS and 2 * sum(self._same) > LOOKS:
-            share = sum(self._same) / LOOKS
+            times = sum(self._same)
             return CheckAnswer(
-                "fault", f"all actions weigh the same in {sum(self._same)} of {LOOKS} minibatches "
-                f"(fault: half)", share, 0.5, LOOKS, WEIGHTED,
+                "fault", f"all actions weigh the same in {times} of {LOOKS} minibatches (fault: "
+                f"half)", times / LOOKS, 0.5, LOOKS, WEIGHTED,
                 "the policy's loss weighs all actions alike, whatever their advantages are: do log "
                 "π and advantages have shapes [B, 1] and [B] in it?",
             )  # fmt: skip
