@@ -725,3 +725,18 @@ def test_rounding_is_named_beside_kinks_where_the_step_is_coarse(single):
     made = gradlab.certify(from_function(step, 1, 1), samples=256)
     (said,) = [each for each in made.sentences if each.startswith("The step has")]
     assert ("a coarse rounding at" in said) == single and "a kink" in said
+
+
+@pytest.mark.parametrize("rounded, told", [("action", True), ("a part of it", False), ("", False)])
+def test_an_action_of_few_values_moves_the_state_in_stairs(rounded, told):
+    """Positions a quarter apart."""
+
+    def step(s, a):
+        u = torch.round(4 * a[:, 0].clamp(-1, 1)) / 4 if rounded else a[:, 0].clamp(-1, 1)
+        u = 0.5 * (u + a[:, 0]) if "part" in rounded else u
+        x, v = s.unbind(1)
+        v = v + 0.1 * (u - x)
+        return torch.stack([x + 0.1 * v, v], 1), -(x**2) - 0.05 * a[:, 0] ** 2
+
+    made = gradlab.certify(from_function(step, 2, 1), samples=256)
+    assert ("moves in stairs" in made.headline) == told

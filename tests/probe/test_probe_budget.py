@@ -444,20 +444,28 @@ def test_looks_that_fit_to_rounding_are_sound(kind, paid, worth):
     assert found.state == "sound" and found.value == pytest.approx(0.99, abs=1e-3)
 
 
+@pytest.mark.parametrize("handed", [False, True])
 @pytest.mark.parametrize("targets_of, state", [
     ("rows", "off"), ("all rows, [B, B]", "open"), ("one number of all batches", "off"),
 ])  # fmt: skip
-def test_a_loss_of_all_pairs_is_open_where_no_target_is_handed_over(targets_of, state):
+def test_a_loss_of_all_pairs_is_open_where_its_targets_are_not_handed_over(
+    targets_of, state, handed
+):
+    """`handed`: those of half of its rows, the recorded ones (MBPO)."""
     check, critic = targets.Algebra(), torch.nn.Linear(3, 1)
     torch.manual_seed(0)
-    for _ in range(10):
-        states, goals = torch.randn(64, 3), torch.randn(64)
+    for seed in range(10):
+        r = rows(seed)
+        if handed:
+            check.take(r["reward"], r["terminated"], r["next_value"], target(r, 0.99), 0.99)
+        states, goals = torch.randn((1 + handed) * N, 3), torch.randn((1 + handed) * N)
         goals = torch.full_like(goals, 2.0) if targets_of.startswith("one") else goals
         values = critic(states)
         errors = values - goals if "[B, B]" in targets_of else values[:, 0] - goals
         (gradient,) = torch.autograd.grad(errors.square().mean(), values)
-        check.hear([Heard(critic, (states,), (values.detach(),), False, {0: gradient})])
-    assert check.answer().state == state
+        twice = {0: gradient, 1: gradient}  # of twin critics in one module
+        check.hear([Heard(critic, (states,), (values.detach(),) * 2, False, twice)])
+    assert check.answer().state == ("sound" if handed and state == "off" else state)
 
 
 def test_a_sound_loop_that_hands_over_its_batches_is_sound():

@@ -84,36 +84,27 @@ class Algebra:
 
     def hear(self, calls: Sequence[Heard]) -> None:
         """Calls of critics with gradients, before the step of an optimiser."""
-        if self._target is None:
-            self._level(calls)
-            return
-        rows, seen = len(self._target), list[bool]()
-        for call in calls:
-            for k, sent in ({} if call.own else call.arrived).items():
-                values, gradient = by_row(call.outputs[k], rows), by_row(sent, rows)
-                if values is not None and gradient is not None:
-                    columns = zip(values.T, gradient.T, strict=True)
-                    paired = [pairwise(q, g, self._target) for q, g in columns]
-                    known = [each for each in paired if each is not None]
-                    seen += [all(known)] if known else []  # of logits some rise with themselves
+        seen = [] if self._target is None else _paired(calls, self._target)
         if seen:
             self._target = None
             self._paired.append(any(seen))
+        else:
+            self._level(calls)
 
     def _level(self, calls: Sequence[Heard]) -> None:
-        """Where no target is handed over: a loss of all pairs pulls all values to one number."""
+        """Where no target of these rows is handed over: a loss of all pairs pulls all values to one
+        number."""
         for call in calls:
-            if call.own or len(call.arrived) != 1:
-                continue
-            ((k, sent),) = call.arrived.items()
-            values, gradient = (by_row(x, len(call.args[-1])) for x in (call.outputs[k], sent))
-            if values is not None and gradient is not None and values.shape[1] == 1:
-                self._levels.append(pulled_to(values[:, 0], gradient[:, 0]))
+            for k, sent in ({} if call.own else call.arrived).items():
+                values, gradient = (by_row(x, len(call.args[-1])) for x in (call.outputs[k], sent))
+                if values is not None and gradient is not None and values.shape[1] == 1:
+                    self._levels.append(pulled_to(values[:, 0], gradient[:, 0]))
 
     def answer(self, *_: object) -> CheckAnswer:
         levels = torch.tensor(self._levels if len(self._levels) == _PAIRS else [nan])
         varied = float(levels.max() - levels.min()) > _VARIED * float(levels.abs().max())
-        if self._found is None and varied:  # of a NaN, of several targets, nothing is larger
+        good = self._found is None or self._found.state == "sound"
+        if good and varied:  # of a NaN, of several targets, nothing is larger
             return CheckAnswer(
                 "open", f"its loss pulls all values of a batch to one number, in {_PAIRS} of "
                 f"{_PAIRS} looks: do values and targets have shapes [B] and [B, 1] in it?",
@@ -134,6 +125,20 @@ class Algebra:
             )
         some = f"in {self._seen[found.state]} of {looks} looks"
         return replace(found, proof=found.proof.replace(_SOME, some), looks=looks)
+
+
+def _paired(calls: Sequence[Heard], target: Tensor) -> list[bool]:
+    """Whether a loss compares values with the targets of all rows, by outputs of these rows."""
+    seen = []
+    for call in calls:
+        for k, sent in ({} if call.own else call.arrived).items():
+            values, gradient = (by_row(x, len(target)) for x in (call.outputs[k], sent))
+            if values is not None and gradient is not None:
+                columns = zip(values.T, gradient.T, strict=True)
+                paired = [pairwise(q, g, target) for q, g in columns]
+                known = [each for each in paired if each is not None]
+                seen += [all(known)] if known else []  # of logits some rise with themselves
+    return seen
 
 
 def pulled_to(values: Tensor, gradient: Tensor) -> float:

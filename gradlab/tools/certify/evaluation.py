@@ -300,13 +300,15 @@ def noise_of(system: System, points: Points) -> float:
 
 _STEEP, _AGREE = 0.25, 0.3  # of a slope that D lacks; of that, by which slopes differ
 _SEEN, _MOSTLY = 1e-3, 0.6  # of an output's spread, by which a move changes it; of the states
+_DEAD = 0.9  # of the states
 _STAIR, _STEP = 0.1, 1e-5  # of an input's spread: a move over many stairs, and one within a stair
 
 
 def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
     """bool [out, in]: outputs that an input moves in stairs, as a step does that rounds. In most
     states D is 0, a move by a tenth of the input's spread changes the output, and where it ends a
-    small one changes nothing, either."""
+    small one changes nothing, either. Stairs as wide as the spread are seen where all derivatives
+    of the state by an input are 0, in nearly all states."""
     rows = evenly(len(points), _LINES)
     few, y, flat = points.at(rows), found.y[rows], found.D[rows] == 0
     moves = torch.diag(size)
@@ -318,6 +320,12 @@ def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Te
     flat &= (moved[1] == moved[2]).permute(1, 2, 0)
     seen = change > _TOLERATED * y.std(0, correction=0)[:, None]
     told = (seen & flat).double().mean(0) > 0.5
+    around = torch.cat([few.z + moves[:, None], few.z - moves[:, None]])
+    wide = outputs(system, few.moved(around.reshape(-1, len(size)))).reshape(2, len(size), *y.shape)
+    far_off = (wide - y).abs().amax(0).permute(1, 2, 0)
+    dead = (flat.double().mean(0) > _DEAD)[:-1].all(0)  # of the reward none is asked for
+    reached = ((far_off > _TOLERATED * y.std(0, correction=0)[:, None]) & flat).double().mean(0)
+    told[:-1] |= dead & (reached[:-1] > 0.5)
     # Of an output that is rounded itself, inputs that move it by less than a stair, too.
     whole = (flat.double().mean(0) > 0.5).all(1, keepdim=True)
     return told | (told.any(1, keepdim=True) & whole)
