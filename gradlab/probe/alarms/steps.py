@@ -162,8 +162,8 @@ def _too_long(ratio: float, rate: float, whose: str) -> str | None:
     if not (ratio > _LONG and rate >= _HIGH):
         return None
     return (
-        f"a step moves the {whose} by {ratio:.1%} of its size on average{_rate(rate)}, 1% is much: "
-        f"divide the rate by ten"
+        f"a step moves the {whose} by {ratio:.1%} of its size on average{_rate(rate)}, and sound "
+        f"ones by at most 0.8%: divide the rate by ten"
     )
 
 

@@ -58,9 +58,7 @@ class LossWeights:
         self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
         self._looks = 0
         self._still: deque[int] = deque(maxlen=LOOKS)  # actions without a gradient; −1: none
-        self._same: deque[bool] = deque(
-            maxlen=LOOKS
-        )  # whether all actions of a look weigh the same
+        self._same: deque[bool] = deque(maxlen=LOOKS)  # whether all actions weigh the same
         self._reason = (
             "no rollout was handed over in a recorded environment: probe.rollout(…), in loops with "
             "advantages"

@@ -60,9 +60,7 @@ class Algebra:
         self._seen = dict.fromkeys(_GRAVE, 0)
         self._target: Tensor | None = None  # of the newest batch, [B], until the critic steps
         self._paired: deque[bool] = deque(maxlen=_PAIRS)  # whether a loss pairs all rows with all
-        self._levels: deque[float] = deque(
-            maxlen=_PAIRS
-        )  # the one target of all rows; NaN: several
+        self._levels: deque[float] = deque(maxlen=_PAIRS)  # what all rows are pulled to, or NaN
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
