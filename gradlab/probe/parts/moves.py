@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from math import isfinite
+from math import inf, isfinite, sqrt
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -570,18 +570,16 @@ def _numbers(gradient: Tensor) -> NDArray[np.float64]:
 
 
 def _apart(one: NDArray[np.float64], other: Any) -> float:
-    """Of the directions of two vectors; 0 where one has none."""
+    """Of the directions of two vectors; infinite where one alone is 0, or one has no finite one."""
     sizes = float(np.linalg.norm(one)), float(np.linalg.norm(other))
-    return float(np.linalg.norm(one / sizes[0] - other / sizes[1])) if min(sizes) > 0 else 0.0
+    if min(sizes) == 0 or not all(map(isfinite, sizes)):
+        return inf if any(sizes) else 0.0
+    return float(np.linalg.norm(one / sizes[0] - other / sizes[1]))
 
 
 def _along(one: NDArray[np.float64], other: Any) -> bool:
     """Whether two vectors have one direction, to rounding in float32, or are both 0."""
-    other = np.broadcast_to(other, one.shape)
-    size = ((one @ one) * (other @ other)) ** 0.5
-    if size == 0:
-        return not (np.any(one) or np.any(other))
-    return bool(one @ other > (1 - _SAME) * size)
+    return _apart(one, other) < sqrt(2 * _SAME)  # |u − v|² = 2 (1 − cosine)
 
 
 @final

@@ -47,8 +47,8 @@ from gradlab.probe.parts.passes import (
     PolicyCall,
     Twin,
     alone,
+    heard_by,
     joined,
-    keeper,
     outputs_by_row,
     several,
 )
@@ -152,9 +152,7 @@ class ActorObjective:
         made = {x.data_ptr() for call in calls for x in call.outputs}
         loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
         call = PolicyCall(module, alone(args), alone(outputs), loose)
-        for k, each in enumerate(outputs):
-            if each.requires_grad:
-                each.register_hook(keeper(call.arrived, k))
+        heard_by(call.arrived, outputs)
         self.made = Pass([*calls, call])
 
     def hear_critic(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -167,9 +165,7 @@ class ActorObjective:
             own = any(x.requires_grad for x in args)
             call = Heard(module, alone(args), alone(outputs), own)
             self.heard = [*(x for x in self.heard if x.module not in inner), call]
-            for k, each in enumerate(outputs):
-                if each.requires_grad:  # a hidden state may have none
-                    each.register_hook(keeper(call.arrived, k))
+            heard_by(call.arrived, outputs)
         if known and not self.fitted and not any(x.requires_grad for x in args):
             self.fitted = args
         if known and self.made is not None and args[-1].requires_grad:
@@ -183,7 +179,7 @@ class ActorObjective:
         if self.on and known and graded(args):
             kept: dict[int, Tensor] = {}
             self._values.append(kept)
-            output.register_hook(keeper(kept, 0))
+            heard_by(kept, (output,))
 
     @property
     def sent(self) -> Pass | None:

@@ -187,8 +187,16 @@ def several(output: Any) -> tuple[Any, ...]:
     return output if isinstance(output, tuple) else (output,)
 
 
-def keeper(into: dict[int, Tensor], k: int) -> Callable[[Tensor], None]:
-    def keep(gradient: Tensor) -> None:
-        into[k] = gradient.detach()
+def heard_by(into: dict[int, Tensor], outputs: Sequence[Tensor]) -> None:
+    """Keep what a loss will send to these outputs, by their places; a hidden state may have no
+    gradient."""
 
-    return keep
+    def keeper(k: int) -> Callable[[Tensor], None]:
+        def keep(gradient: Tensor) -> None:
+            into[k] = gradient.detach()
+
+        return keep
+
+    for k, each in enumerate(outputs):
+        if each.requires_grad:
+            each.register_hook(keeper(k))  # type: ignore[no-untyped-call]
