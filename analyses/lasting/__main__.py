@@ -480,7 +480,6 @@ def main(
         print(f"\n{others.to_string(index=False)}\n\n{verdict(table, others)}")
         every = pd.concat([table, others])
     every.to_csv(output / "table.csv", index=False, float_format="%.4g")
-    lasts.to_csv(output / "lasting.csv", index=False, float_format="%.4g")
     drawn(every, lasts, share).savefig(output / "lasting.png", dpi=150)
     panels = (("regret", (9, 3.2), regrets, every), ("order", (4.5, 3.4), orders, lasts),
               ("estimators", (4.5, 4.2), brought, share))  # fmt: skip

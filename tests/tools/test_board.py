@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from analyses.lasting import __main__ as lasting
-from analyses.lasting import contact, states_or_jacobians
-from gradlab import tasks
+from analyses.lasting import ageing, contact, states_or_jacobians
+from gradlab import Estimator, Tail, tasks
 from gradlab.errors import InputError
 from gradlab.networks.interface import flat_parameters
 from gradlab.networks.mlp import Policy, QCritic
@@ -332,3 +332,45 @@ def test_effects_of_states_and_of_jacobians_are_those_of_a_two_by_two():
     assert row["states less Jacobians"] == -0.75
     ends = row["states less Jacobians low"], row["states less Jacobians high"]
     assert ends == (-2.0, 0.5) and states_or_jacobians.answer(row) == "undecided"
+
+
+def test_growth_and_staleness_are_those_of_a_linear_world():
+    task = tasks.linear_quadratic(
+        [[1.2]], [[1.0]], [[0.0]], [[1e-9]], noise_covariance=[[0.0]], start_mean=[1.0],
+        start_covariance=[[0.1]], discount=0.9,
+    )  # fmt: skip
+    policy = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(policy.weight)
+    tail = Tail(16, lambda s, a: s[:, 0], task.discount)
+    parts = ((1.0, Estimator(task.simulator, task.simulator, "first", tail)),)
+    slope = ageing.growth(parts, task, policy, 0)
+    assert slope == pytest.approx(8 * np.log2(1.2 * 0.9), rel=1e-6)  # |g_h| ∝ (1.2 · .9)ʰ
+    assert ageing.growth(lambda policy, states: None, task, policy, 0) == 0.0
+    # Means at 60° under noise four times as large: the batches' own products are left out.
+    angle = torch.tensor([[1.0, 0.0], [0.5, 3**0.5 / 2]]).double()
+    torch.manual_seed(0)
+    noise = torch.randn(2, ageing.BATCHES, 2000).double()
+    means = nn.functional.pad(angle, (0, 1998))[:, None] * 40
+    one, other = means + noise
+    assert float(one.square().sum(1).mean().sqrt()) > 55
+    assert ageing.product(one, one) == pytest.approx(1600, rel=0.2)
+    assert ageing.cosine(one, other) == pytest.approx(0.5, abs=0.05)
+    nothing = noise[0] - noise[0].mean(0)
+    assert ageing.cosine(nothing, other) == 0.0
+
+
+def test_predictors_by_growth_and_staleness_take_what_they_name():
+    group = cells(
+        planted("steep", 3.0, 1.0, 0.5, 0.1), planted("turning", 2.0, 1.5, 1.0, 0.2),
+        planted("steady", 1.0, 4.0, 3.0, 0.2),
+    )  # fmt: skip
+    ages = {
+        "steep": {"growth": 2.0, "cosine": 0.1}, "turning": {"growth": 0.5, "cosine": 0.1},
+        "steady": {"growth": 0.5, "cosine": 0.99},
+    }  # fmt: skip
+    assert ageing.by_growth(ages)(group) == "turning"
+    assert ageing.by_staleness(ages, 25)(group) == "steady"
+    assert ageing.by_staleness(ages, 1)(group) == "steep"  # as gain
+    down = {name: replace(cell, followed=(ReturnChange(1, -1.0, -1.0, -1.0),))
+            for name, cell in group.items()}  # fmt: skip
+    assert ageing.by_growth(ages)(down) is None and ageing.by_staleness(ages, 25)(down) is None
