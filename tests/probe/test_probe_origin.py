@@ -309,6 +309,21 @@ class Joint(nn.Module):
         return called
 
 
+class Inside(nn.Module):
+    """A distribution of the actions at observations that it normalises by itself."""
+
+    def __init__(self, actor: nn.Module, log_std: Tensor) -> None:
+        super().__init__()
+        self.actor, self.log_std = actor, log_std
+
+    def forward(self, states: Tensor) -> Normal:
+        return Normal(self.actor(moved(states))[:, 0], self.log_std.exp())
+
+
+def moved(states: Tensor) -> Tensor:
+    return 0.5 * states + 0.1
+
+
 def ppo(
     fault: str,
     discrete: bool,
@@ -340,7 +355,10 @@ def ppo(
     both = torch.optim.Adam(held, 1e-3)
     rows: list[dict[str, Any]] = []
     joint, fault = fault.startswith("joint"), fault.removeprefix("joint").strip()
-    whole = Joint(actor, critic) if joint else actor
+    inside, fault = fault.startswith("inside"), fault.removeprefix("inside").strip()
+    handed, fault = fault.startswith("handed"), fault.removeprefix("handed").strip()
+    outside, fault = fault.startswith("outside"), fault.removeprefix("outside").strip()
+    whole = Joint(actor, critic) if joint else Inside(actor, log_std) if inside else actor
     probe = gradlab.Probe(
         whole, both, critic_optimizer=apart, log=rows.append, overhead_budget=1.0,
         clock=lambda: 0.0,
@@ -361,6 +379,9 @@ def ppo(
             return nn.functional.linear(inner.tanh(), layers[2].weight, layers[2].bias)
 
     def policy(states: Tensor) -> Distribution:
+        if inside:
+            return whole(states)
+        states = moved(states) if outside else states
         mean = at_sequences(actor, states) if several else actor(states)
         return Categorical(logits=mean) if discrete else Normal(mean[:, 0], log_std.exp())
 
@@ -414,6 +435,8 @@ def ppo(
         for _ in range(passes):
             for index in torch.randperm(4 * steps).split(64):
                 s_, a_, old_, w_, goal_ = (x[index] for x in flat)
+                if handed:
+                    probe.batch(observation=s_)
                 pi = policy(s_)
                 ratio = (pi.log_prob(a_) - old_).exp()
                 ratio = 1 / ratio if fault == "ratio" else ratio
@@ -572,6 +595,18 @@ def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete
     assert found["value"] > 0.35 or words
 
 
+@pytest.mark.parametrize("place", ["inside", "handed outside"])
+@pytest.mark.parametrize("fault, state", [("", "sound"), ("sign", "fault"), ("order", "open")])
+def test_weights_are_read_where_a_loop_normalises_its_observations(place, fault, state):
+    found = ppo(f"{place} {fault}", False)
+    assert found["state"] == state and bool(found["causes"]) == (state == "fault")
+
+
+def test_a_loop_that_normalises_and_hands_over_no_rows_is_told_to():
+    found = ppo("outside", False)
+    assert found["state"] == "off" and "each minibatch as it was stored" in found["proof"]
+
+
 @pytest.mark.parametrize("fault", ["order", "noise"])
 def test_weights_of_other_rows_are_no_raw_returns(fault):
     found = ppo(fault, False)
@@ -619,7 +654,9 @@ def test_values_beside_the_means_of_a_sequence_are_those_of_its_observations():
     states, mean, value, hidden = (
         torch.randn(x) for x in ((5, 4, 3), (5, 4, 1), (5, 4), (1, 4, 8))
     )
-    call = PolicyCall(nn.Identity(), (states, hidden), (mean, value, hidden), False, {1: value})
+    call = PolicyCall(
+        nn.Identity(), (states, hidden), (mean, value, hidden), False, states, {1: value}
+    )
     flat = call.flat((5, 4))
     assert [tuple(x.shape) for x in flat.outputs] == [(20, 1), (20,), (1, 4, 8)]
     assert torch.equal(flat.arrived[1], value.reshape(-1)) and flat.args[1].shape == (1, 4, 8)

@@ -444,7 +444,7 @@ class ValueTargets:
         half its spread away."""
         if made is None or not weights.ready:
             return
-        states = made.calls[0].args[0]
+        states = made.states
         passes = [
             (states, made.outputs[k], sent) for k, sent in made.arrived.items()
             if sent.numel() == len(states)

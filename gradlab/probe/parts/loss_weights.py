@@ -21,7 +21,7 @@ from gradlab.probe.alarms.evidence import WEIGHTED
 from gradlab.probe.parts.actions import squashes
 from gradlab.probe.parts.advantages import LEAST, ROUNDING, Rollout, recorded_ends
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.parts.rows import TRANSFORMED
+from gradlab.probe.parts.rows import CALLED
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.passes import Pass
@@ -50,6 +50,7 @@ class LossWeights:
 
     def __init__(self) -> None:
         self._ring: Ring | None = None
+        self.handed: Tensor | None = None  # observations of this update's minibatch, as stored
         self._columns: _Array = np.zeros((0, 4))  # A_t, V_t, A_{t−1}, A_{t+1}, by place in the ring
         self._held: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the newest rollout
         self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
@@ -70,10 +71,19 @@ class LossWeights:
 
     def beside(self, observations: Tensor) -> tuple[_Array, float]:
         """A and V of these rows, [K, 2], NaN where unknown; and the deviation of all A."""
-        assert self._ring is not None
-        places = self._ring.places(observations.cpu().numpy())
+        places = self._places(observations)
         found = np.where(places[:, None] >= 0, self._columns[places, :2], nan)
         return found, float(np.nanstd(self._columns[self._held, 0], ddof=1))
+
+    def _places(self, states: Tensor, most: int | None = None) -> NDArray[np.intp]:
+        """Of the steps that begin at them; where the loop has transformed them, at the stored ones
+        that it handed over, row by row."""
+        assert self._ring is not None
+        places, handed = self._ring.places(states[:most].cpu().numpy()), self.handed
+        few = 2 * (places >= 0).sum() < len(places)
+        if few and handed is not None and len(handed) == len(states) and self._ring.fits(handed):
+            places = self._ring.places(handed[:most].cpu().numpy())
+        return places
 
     def take(self, rollout: Rollout, ring: Ring) -> None:
         """The advantages of the newest steps."""
@@ -110,13 +120,12 @@ class LossWeights:
         """The actor has stepped by the gradient that has arrived at the pass."""
         if self._ring is None or made is None:
             return
-        rows = made.calls[0].args[0][:ROWS].cpu().numpy()
-        places = self._ring.places(rows)
+        places = self._places(made.states, ROWS)
         found = np.flatnonzero(places >= 0)
         found = found[np.isfinite(self._columns[places[found], 0])]
         if len(found) < LEAST:
             sequences = "the policy is called at sequences of observations, not at one of each row"
-            self._reason = TRANSFORMED if self._ring.fits(rows) else sequences
+            self._reason = CALLED if self._ring.fits(made.states) else sequences
             return
         actions, columns = self._ring.actions(places[found]), self._columns[places[found]]
         # A loop may scale or squash actions by itself: the reading that explains more counts.

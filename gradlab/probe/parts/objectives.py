@@ -142,16 +142,18 @@ class ActorObjective:
         if not self.on:
             return
         outputs = several(output)
-        known = all(isinstance(x, Tensor) for x in (*args, *outputs))
-        if not known or not outputs[0].requires_grad or passing(outputs[0]):
-            return
+        known = bool(args) and all(isinstance(x, Tensor) for x in (*args, *outputs))
         inner = set(module.modules())
         before = [] if self.made is None or self.made.values else self.made.calls
+        if not known and before and before[0].module in inner:
+            before[0].begin_at(args)
+        if not known or not outputs[0].requires_grad or passing(outputs[0]):
+            return
         calls = [call for call in before if call.module not in inner]
         self._earlier.extend(call for call in before if call.module is module)
         made = {x.data_ptr() for call in calls for x in call.outputs}
         loose = any(x.requires_grad and x.data_ptr() not in made for x in args)
-        call = PolicyCall(module, alone(args), alone(outputs), loose)
+        call = PolicyCall(module, alone(args), alone(outputs), loose, args[0].detach())
         heard_by(call.arrived, outputs)
         self.made = Pass([*calls, call])
 
@@ -281,7 +283,7 @@ class ActorObjective:
         """Where the loss has Q: a mean over rows sends all of them the same, to raise it."""
         heard, self.heard = self.heard, []
         own = [g for x in heard if x.own and (g := x.by_row()) is not None]
-        state, actions = made.calls[0].args[0], made.outputs[0].shape[-1]
+        state, actions = made.states, made.outputs[0].shape[-1]
         wide = state.shape[-1] + actions
         others = [
             g for x in heard
@@ -305,7 +307,7 @@ class ActorObjective:
         """Are the policy's observations recorded ones, and its critic's others?"""
         if self.ring is None or not made.values:
             return False
-        state, (head, *_) = made.calls[0].args[0][:ROWS], made.values[0][1]
+        state, (head, *_) = made.states[:ROWS], made.values[0][1]
         head = head[:ROWS, : state.shape[-1]]
         if state.ndim != 2 or head.shape != state.shape or torch.equal(head, state):
             return False
@@ -337,7 +339,7 @@ class ActorObjective:
         """Of a loss −Σ w log π(a) of recorded actions (AWR, AWAC, IQL), whether it makes them more
         or less likely; "" where w has both signs. Of actions that are still the policy's own it may
         have one alone: returns below 0 (REINFORCE)."""
-        state, outputs = made.calls[0].args[0], made.outputs
+        state, outputs = made.states, made.outputs
         action = self._recorded(state, fitted)
         if action is None or outputs[0].shape != action.shape:
             return

@@ -57,6 +57,7 @@ from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, EndsReset, off
 from gradlab.probe.parts.rows import (
     ALIASED,
+    CALLED,
     EMPTY,
     SAME,
     STORED,
@@ -228,6 +229,7 @@ class Parts:
             self._tell(self.algebra)
         if self._ring is not None and "observation" in found:
             check_lengths(found, (*STORED, "next_value"))
+            self.weights.handed = found["observation"]
             with _guarded(self):
                 first, self._ring.valued = self._first, "next_value" in found
                 if first:
@@ -360,7 +362,7 @@ class Parts:
             made = self.objective.sent
             if made is not None and self._ring is not None:
                 made = made.in_rows(self._ring)
-            called = None if made is None else made.calls[0].args[0]
+            called = None if made is None else made.states
             due = self.weights.ready and not self._handed
             if due and called is not None and self._ring is not None and self._ring.fits(called):
                 self._see_copies(called)
@@ -371,6 +373,7 @@ class Parts:
                 self._see_scale(self._ring.width)
             self._ask(self.objective, self.objective.after)
             self._tell(self.objective)
+            self.weights.handed = None
         if self._open is not None and self._before is not None:
             with self._paying():
                 self._open.append(self._step(optimizer))
@@ -504,11 +507,12 @@ class Parts:
         if check.name in self._failed:
             return off(self._failed[check.name])
         answer = check.answer(self.networks)
-        if answer.proof in (TRANSFORMED, UNRECORDED) and self.ends.missed:
+        unseen = answer.proof in (TRANSFORMED, CALLED)
+        if (unseen or answer.proof == UNRECORDED) and self.ends.missed:
             return off(UNENDED)
-        if answer.proof == TRANSFORMED and self.copied.shared:
+        if unseen and self.copied.shared:
             return off(ALIASED)
-        if answer.proof == TRANSFORMED and self.drawn.empty:
+        if unseen and self.drawn.empty:
             return off(EMPTY)
         if check is self.drawn and self.advantages.looks and answer.state == "sound":
             return off("minibatches come back to the rows of their rollout: which is not looked at")

@@ -27,6 +27,8 @@ class PolicyCall:
 
     Attributes:
         loose: an argument has a gradient, by an operation between the policy's modules.
+        states: observations, of its first argument, or of that of a module around it which gives
+            no tensors, a distribution for example, and may normalise them before.
         arrived: gradients of the loss in its outputs, by their places.
     """
 
@@ -34,7 +36,13 @@ class PolicyCall:
     args: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     loose: bool
+    states: Tensor
     arrived: dict[int, Tensor] = field(default_factory=dict)
+
+    def begin_at(self, args: Sequence[Any]) -> None:
+        """With the observations of a module around this one, of as many rows."""
+        if args and isinstance(args[0], Tensor) and args[0].shape[:1] == self.states.shape[:1]:
+            self.states = args[0].detach()
 
     def flat(self, lead: Sequence[int]) -> PolicyCall:
         """With the axes of a sequence in one, of all tensors that have them."""
@@ -45,7 +53,7 @@ class PolicyCall:
 
         args, outputs = (tuple(map(one, each)) for each in (self.args, self.outputs))
         arrived = {k: one(each) for k, each in self.arrived.items()}
-        return PolicyCall(self.module, args, outputs, self.loose, arrived)
+        return PolicyCall(self.module, args, outputs, self.loose, one(self.states), arrived)
 
 
 def joined(calls: Sequence[PolicyCall]) -> PolicyCall:
@@ -54,7 +62,9 @@ def joined(calls: Sequence[PolicyCall]) -> PolicyCall:
     last = calls[-1]
 
     def alike(call: PolicyCall) -> bool:
-        shapes = [[x.shape for x in (*each.args, *each.outputs)] for each in (call, last)]
+        shapes = [
+            [x.shape for x in (each.states, *each.args, *each.outputs)] for each in (call, last)
+        ]
         return last.arrived.keys() <= call.arrived.keys() and shapes[0] == shapes[1]
 
     kept = [call for call in calls if alike(call)]
@@ -65,7 +75,8 @@ def joined(calls: Sequence[PolicyCall]) -> PolicyCall:
         for each in ((call.args for call in kept), (call.outputs for call in kept))
     )
     arrived = {k: torch.cat([call.arrived[k] for call in kept]) for k in last.arrived}
-    return PolicyCall(last.module, args, outputs, last.loose, arrived)
+    states = torch.cat([call.states for call in kept])
+    return PolicyCall(last.module, args, outputs, last.loose, states, arrived)
 
 
 @dataclass
@@ -75,6 +86,11 @@ class Pass:
 
     calls: list[PolicyCall] = field(default_factory=list)
     values: list[tuple[nn.Module, tuple[Tensor, ...]]] = field(default_factory=list)
+
+    @property
+    def states(self) -> Tensor:
+        """Observations that the policy was called at."""
+        return self.calls[0].states
 
     @property
     def ends(self) -> list[tuple[PolicyCall, int]]:
@@ -97,7 +113,7 @@ class Pass:
 
     def in_rows(self, ring: Ring) -> Pass:
         """With every observation in a row of its own, where the policy was called at sequences."""
-        states = self.calls[0].args[0]
+        states = self.states
         rows = states.flatten(0, -2) if states.ndim > 2 else states
         if ring.fits(states) or not ring.fits(rows):
             return self

@@ -37,6 +37,11 @@ TRANSFORMED = (
     "fewer than half of the stored observations were seen: where they are transformed, record the "
     "environment outside of wrappers that do it, env = probe.record(Normalise(env))"
 )
+CALLED = (
+    "the policy is called at other observations than those that were recorded: where the loop "
+    "normalises them, hand over each minibatch as it was stored, probe.batch(observation=…); where "
+    "a wrapper does, record the environment outside of it, env = probe.record(Normalise(env))"
+)
 ALIASED = "the stored observations are the same row again and again, not copies: see there"
 UNENDED = "the environment is stepped on after the end of its episode: see there"
 EMPTY = "many drawn rows are zeros, which the environment never gave: see there"
