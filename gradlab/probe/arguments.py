@@ -77,8 +77,8 @@ def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
     of_policy = {id(p) for p in policy.parameters()}
     if all(id(p) in of_policy for group in optimizer.param_groups for p in group["params"]):
         raise InputError(
-            "critic_optimizer has none but the policy's parameters: give the critic's, or none "
-            "where actor and critic are one module"
+            "critic_optimizer holds the policy's parameters alone: a critic in no optimiser is "
+            "never trained; give the one that holds it, or none where both are one module"
         )
 
 
