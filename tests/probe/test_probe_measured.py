@@ -366,8 +366,8 @@ def test_a_twin_that_never_moves_is_named_in_the_place_of_its_target(make, where
         probe.networks(critic=[*loop.critics], target=targets)
     loop.run(probe, 270)
     assert causes(probe) == {"critic does not move"}
-    words = "network 2 has not moved" if where == "loss" else "all 4 tensors of the critic are in"
-    assert words in probe.alarms[0].message
+    words = {"loss": "network 2 has not moved", "optimiser": "all 4 tensors of one of 2 critics"}
+    assert words[where] in probe.alarms[0].message
 
 
 @pytest.mark.parametrize("make", [Loop, Soft])
@@ -474,6 +474,29 @@ class Twins(torch.nn.Module):
 
     def forward(self, *given: torch.Tensor) -> list[torch.Tensor]:
         return [each(*given) for each in self.critics]
+
+
+@pytest.mark.parametrize("fault", ["", "one of twins in no optimiser"])
+def test_one_of_an_ensemble_that_is_declared_as_a_list_is_in_an_optimiser(fault):
+    """The loop calls the module that holds them all."""
+    loop, rows = Loop(fault), []
+    whole = Twins(loop.critics)
+
+    def fit(rows: dict[str, Tensor], goal: Tensor) -> None:
+        loop.critic_optimizer.zero_grad()
+        values = whole(rows["state"], rows["action"])
+        sum((value - goal).square().mean() for value in values).backward()
+        loop.critic_optimizer.step()
+
+    loop.fit_critic = fit
+    probe = watched(loop, log=rows.append)
+    probe.networks(critic=list(loop.critics), target=list(loop.targets))
+    loop.run(probe, 120)
+    probe.close()
+    held = answers(rows)["an optimiser holds all of the critic"]
+    assert held["state"] == ("fault" if fault else "sound")
+    assert ["all 4 tensors of one of 2 critics are in no optimiser" in each.message
+            for each in probe.alarms] == [True] * bool(fault)  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", ["", "one of twins in no loss", "one of twins in no optimiser"])

@@ -279,11 +279,14 @@ class Unheld:
         every = dict.fromkeys([*networks.critics, *networks.unstepped])
         critics = [each for each in every if not _any_of(each, targets)]
         self._looks += bool(critics)
+        trained = [_shapes(m.parameters()) for m in critics if _any_of(m, stepped)]
         for network in critics:
             unheld = [p for p in _trainable(network) if id(p) not in stepped and pushed([p])]
             whole = len(unheld) == len(_trainable(network))
-            if not unheld or (whole and network not in networks.unstepped):
-                self._seen.pop(network, None)  # a model that is fixed is sent some, too
+            # A critic that is fixed is sent some, too; one of an ensemble is trained as the others.
+            known = network in networks.unstepped or _shapes(network.parameters()) in trained
+            if not unheld or (whole and not known):
+                self._seen.pop(network, None)
                 continue
             now = _Sample(unheld)()
             looks, before, first = self._seen.get(network, (0, unheld, now))
@@ -300,10 +303,13 @@ class Unheld:
                 continue
             of = len(_trainable(network))
             which = f"{len(unheld)} of {of} tensors" if len(unheld) < of else f"all {of} tensors"
+            same = _shapes(network.parameters())
+            alike = sum(_shapes(m.parameters()) == same for m in {*networks.critics, network})
+            whose = "the critic" if alike == 1 else f"one of {alike} critics"
             proof = f"{which} had a gradient and no optimiser, and rested, in {looks} looks"
             self._found = CheckAnswer(
                 "fault", f"{proof} (fault: {_FEWEST})", looks, _FEWEST, self._looks, RESTING,
-                f"{which} of the critic are in no optimiser, although a loss sends them a "
+                f"{which} of {whose} are in no optimiser, although a loss sends them a "
                 f"gradient: does an optimiser hold all of critic.parameters()?",
             )  # fmt: skip
             return self._found
