@@ -641,7 +641,7 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
         }, ENDS, none=UNCUT),
         Rows("terminations are stored", "terminated", _terminated(), {
             "lost": "steps that ended an episode are not stored as terminated: which flag does "
-            "the replay get?",
+            "the replay get, and does a sum over several steps end there?",
             "late": "the stored terminations are those of the step before: is the flag stored "
             "before the step is made, or handed over as a rollout may keep it, one row late?",
         }, ENDS, none=UNTERMINATED),
