@@ -246,11 +246,14 @@ def measure(most: int | None = None, seeds: tuple[int, ...] = SEEDS, output: Pat
              "|---|---|---|---|---|---|"]  # fmt: skip
     for name, tasks in (("to choose on", CHOOSE), ("to judge on", JUDGE)):
         for row in table(groups(board, tasks), rows, best).to_dict("records"):
-            lines.append(
-                f"| {name} | {row['updates']} | {row['predictor']} | {row['regret']:.2f} "
-                f"[{row['low']:.2f}, {row['high']:.2f}] | {row['less gain']:+.2f} "
-                f"[{row['less low']:+.2f}, {row['less high']:+.2f}] | {row['groups']} |"
-            )
+            ends = [f"{row['regret']:.2f} (one task)", f"{row['less gain']:+.2f} (one task)"]
+            if np.isfinite(row["low"]):
+                ends = [
+                    f"{row['regret']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+                    f"{row['less gain']:+.2f} [{row['less low']:+.2f}, {row['less high']:+.2f}]",
+                ]
+            cells = (name, row["updates"], row["predictor"], *ends, row["groups"])
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     put(output / "paper.md", "ageing", "\n".join(lines))
     print("\n".join(lines))
 

@@ -334,6 +334,17 @@ def test_two_lines_name_the_cause(fault):
     assert words in found[0].message and found[0].message.endswith("?")
 
 
+@pytest.mark.parametrize("fault", ["", "frozen target of the policy"])
+def test_a_target_of_the_policy_is_found_beside_declared_critics(fault):
+    loop = Loop(fault)
+    probe = watched(loop)
+    probe.networks(critic=list(loop.critics), target=list(loop.targets))
+    loop.run(probe, 300)
+    told = [alarm.message for alarm in probe.alarms]
+    assert len(told) == bool(fault)
+    assert all("policy's targets have not moved" in each for each in told)
+
+
 @pytest.mark.parametrize("kind", ["", "with a learned model"])
 def test_a_sound_loop_has_a_proof_of_each_part(kind):
     loop, rows = Loop(kind), []

@@ -47,7 +47,11 @@ if TYPE_CHECKING:
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 _Array = NDArray[np.float64]
-LOW, RISES = 0.3, 0.05  # b, below which nothing is sound; rise from the first to the last
+LOW, HIGH, RISES = (
+    0.3,
+    2.0,
+    0.05,
+)  # b, below which nothing is sound; rise from the first to the last
 _NOTHING = 0.02  # b, above which a critic has learnt something of it
 _SLOW = 1000  # updates by which a critic, however slow, is above it
 _SCALED = 0.05  # s, from which it is one
@@ -63,6 +67,10 @@ _UNHEARD = (
 _ELSEWHERE = (
     "the critic is called at other rows than those handed over, or at observations and actions "
     "that are both transformed: hand over action= as the critic gets it"
+)
+_FOREIGN = (
+    "the values that targets add are not those of what comes next: do the target networks get "
+    "observations as the critic gets them, normalised or not?"
 )
 _ROWS, _ALIKE, _VARIED = 16, 2e-5, 50  # steps; of the largest value: rounding; times as far apart
 _MOST = 0.9  # of the newest ends
@@ -291,6 +299,9 @@ class Implied:
             )  # fmt: skip
         if last < LOW:
             return CheckAnswer("waiting", proof, share, _NOTHING, self._looks)
+        if min(self._verdicts) > HIGH:
+            proof += f"; {_FOREIGN}"
+            return CheckAnswer("open", proof, share, _NOTHING, self._looks)
         return CheckAnswer("sound", proof, share, _NOTHING, self._looks)
 
 

@@ -234,12 +234,19 @@ class Targets:
             self._of, self._followed = networks.pairs, [_Followed(p.whose) for p in networks.pairs]
         self._count, self._looks = window.count, self._looks + bool(networks.pairs)
         for k, each in enumerate(self._followed):
-            each.see(window, k)
+            if each.whose == CRITIC or not self._warming_up:
+                each.see(window, k)
         online = window.steps[-1].after.online
         critics = [k for k, x in enumerate(self._followed) if x.whose == CRITIC and x.moves]
         pairs = combinations(critics, 2)
         self._twins = next((x for x in pairs if torch.equal(*(online[k] for k in x))), None)
         self._alike = self._alike + 1 if self._twins else 0
+
+    @property
+    def _warming_up(self) -> bool:
+        """No critic has moved so far: whoever copies none copies no policy either."""
+        critics = [each for each in self._followed if each.whose == CRITIC]
+        return bool(critics) and not any(each.moves for each in critics)
 
     def answer(self, networks: Networks) -> CheckAnswer:
         if not networks.pairs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -187,6 +187,7 @@ class Networks:
             m for m in called if weakref.ref(m) in calls.valued and not _any_of(m, known)
         ]
         if self.declared:
+            self._find_target_of_policy(called)
             return
         stepped = {id(p) for each in self.optimizers for p in held(each)}
         stepped |= {id(p) for p in self.policy}
@@ -209,6 +210,20 @@ class Networks:
         left = {m: at for m, at in copies.items() if at in states and not _any_of(m, of_critics)}
         actors = [m for m in trained if _any_of(m, policy)]
         self.pairs += _pairs(actors, left, POLICY)
+
+    def _find_target_of_policy(self, called: Mapping[nn.Module, int]) -> None:
+        """Beside declared networks, where none of the targets is the policy's: a copy that is
+        called at the states of the critics' targets."""
+        if any(pair.whose == POLICY for pair in self.pairs):
+            return
+        known = self.stepped_ids | {id(p) for m in self.trained for p in m.parameters()}
+        of_critics = {id(p) for pair in self.pairs for p in pair.target.parameters}
+        states = {at for m, at in called.items() if _any_of(m, of_critics)}
+        left = [
+            m for m, at in called.items() if at in states and not _any_of(m, known | of_critics)
+        ]
+        policy = {id(p) for p in self.policy}
+        self.pairs += _pairs([m for m in called if _any_of(m, policy)], left, POLICY)
 
     def _uncalled(self, copies: Iterable[nn.Module]) -> list[nn.Module]:
         """Tensors in a row of an optimiser, of a copy's shapes, of a module that is not called."""
