@@ -1,6 +1,7 @@
 """States or Jacobians: which error of a model costs more of what an update brings?
 
-python -m analyses.lasting.states_or_jacobians    # reports/states-or-jacobians/cells → its page
+python -m analyses.lasting.states_or_jacobians            # cells → the page of the folder
+python -m analyses.lasting.states_or_jacobians --train    # 200 updates of five seeds, then the same
 
 In a group, one policy beside one model, x(s, j) is the change of the return along the gradient with
 states s and Jacobians j of the simulator (1) or of the model (0), over the largest |x| of the four:
@@ -21,13 +22,19 @@ import numpy as np
 import pandas as pd
 import tyro
 
+import gradlab
+from analyses.harness.running import Row, grown, lines_of
 from analyses.harness.verdicts import put
 from analyses.lasting.__main__ import Cells, groups, interval
-from gradlab.tools.board.result import Group, load
+from gradlab.data.noise import child
+from gradlab.tools.board.compute import BATCH, estimators
+from gradlab.tools.board.result import Cell, Group, ReturnChange, load
+from gradlab.user_code.loading import load_object
 
 FOLDER = Path("reports/states-or-jacobians")
 NAMES = {"model": 0, "simulator": 1}
 LENGTHS = (1, 25)
+TRAINED, UPDATES, TRAINED_SEEDS = "pendulum_small", 200, range(5)  # from the early stage on
 EFFECTS = ("states", "Jacobians", "states less Jacobians", "interaction")
 
 
@@ -73,9 +80,56 @@ def answer(row: Mapping[str, float]) -> str:
     return "states first" if low > 0 else "Jacobians first" if high < 0 else "undecided"
 
 
-def main(folder: Path = FOLDER) -> None:
-    """Write the table into the folder's README.md, and print it."""
+def trained(seed: int, name: str, folder: Path) -> Row:
+    """The change of the return along one estimator, the critic fitted again every 25 updates."""
+    file = folder / f"tasks/{TRAINED}.py"
+    task, policy, critic = load_object(f"{file}:make")("early", seed)
+    candidate = load_object(f"{estimators(folder)[name]}:make")(task, critic)
+    found = gradlab.race(
+        task, policy, critic, {name: candidate}, UPDATES, update=load_object(f"{file}:UPDATE"),
+        batch=BATCH, starts=load_object(f"{file}:STARTS"), drop=False, seed=child(seed, "board"),
+        termination=load_object(f"{file}:TERMINATION"),
+    ).table()  # fmt: skip
+    columns = ["updates", "value", "ci_low", "ci_high"]
+    return {"seed": seed, "estimator": name, "followed": found[columns].to_numpy().tolist()}
+
+
+def over_training(rows: list[Row]) -> str:
+    """Effects of the four trainings after every quarter of the updates, mean over seeds."""
+    cells: dict[int, dict[str, Cell]] = {}
+    for row in rows:
+        followed = tuple(ReturnChange(int(k), *ends) for k, *ends in row["followed"])
+        cell = Cell(TRAINED, "early", row["seed"], row["estimator"], followed)
+        cells.setdefault(row["seed"], {})[row["estimator"]] = cell
+    names = sorted({row["estimator"] for row in rows})
+    lines = [f"| updates | {' | '.join(EFFECTS)} | {' | '.join(names).replace('_', ' ')} |",
+             "|---" * (1 + len(EFFECTS) + len(names)) + "|"]  # fmt: skip
+    for updates in range(UPDATES // 4, UPDATES + 1, UPDATES // 4):
+        every = [effects(each, updates, rehearsed=False) for each in cells.values()]
+        ends = [interval(np.array([each[name] for each in every]), list(cells)) for name in EFFECTS]
+        changes = [
+            ", ".join(
+                f"{each[n].after(updates).value:+.0f}" for each in cells.values() if n in each
+            )
+            for n in names
+        ]
+        said = [f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" for mean, low, high in ends]
+        lines.append(f"| {updates} | {' | '.join([*said, *changes])} |")
+    return "\n".join(lines)
+
+
+def main(folder: Path = FOLDER, train: bool = False) -> None:
+    """Write the tables into the folder's README.md, and print them."""
+    kept = folder / "trained.jsonl"
+    if train:
+        cells = [(s, name, folder) for s in TRAINED_SEEDS for name in estimators(folder)]
+        grown(kept, cells, ("seed", "estimator"), trained, lambda row: str(row["followed"][-1]))
+    if rows := lines_of(kept):
+        put(folder / "README.md", "trained", text := over_training(rows))
+        print(text)
     board = load(folder)
+    if not board.cells:
+        return
     rows = table(groups(board, sorted({cell.task for cell in board.cells})))
     head = "task, model | updates | | groups | " + " | ".join(EFFECTS) + " | answer"
     lines = [f"| {head} |", "|---" * (len(EFFECTS) + 5) + "|"]
