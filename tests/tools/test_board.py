@@ -334,6 +334,21 @@ def test_effects_of_states_and_of_jacobians_are_those_of_a_two_by_two():
     assert ends == (-2.0, 0.5) and states_or_jacobians.answer(row) == "undecided"
 
 
+def test_effects_over_a_training_are_those_of_its_four_gradients():
+    rows = [
+        {"seed": seed, "estimator": f"{s}_states_{j}_jacobians",
+         "followed": [[50, x, x, x], [200, 4 * x, 4 * x, 4 * x]]}
+        for seed in (0, 1)
+        for (s, j), x in {("simulator", "simulator"): 1.0, ("simulator", "model"): 2.0,
+                          ("model", "simulator"): 3.0, ("model", "model"): 4.0}.items()
+    ]  # fmt: skip
+    *_, first, second, third, last = states_or_jacobians.over_training(rows).splitlines()
+    effects = "-0.50 [-0.50, -0.50] | -0.25 [-0.25, -0.25] | -0.25 [-0.25, -0.25] | +0.00"
+    assert first.startswith(f"| 50 | {effects}") and last.startswith(f"| 200 | {effects}")
+    assert first.removeprefix("| 50") == second.removeprefix("| 100") == third.removeprefix("| 150")
+    assert last.endswith("| +16, +16 | +12, +12 | +8, +8 | +4, +4 |")
+
+
 def test_growth_and_staleness_are_those_of_a_linear_world():
     task = tasks.linear_quadratic(
         [[1.2]], [[1.0]], [[0.0]], [[1e-9]], noise_covariance=[[0.0]], start_mean=[1.0],
