@@ -345,6 +345,35 @@ def test_a_target_of_the_policy_is_found_beside_declared_critics(fault):
     assert all("policy's targets have not moved" in each for each in told)
 
 
+@pytest.mark.parametrize("normalised", ["", "critic", "target", "critic and target"])
+def test_critic_and_target_get_observations_in_one_form(normalised):
+    loop, rows = Loop(), []
+    fit, values, probe = loop.fit_critic, loop.target_values, watched(loop, log=rows.append)
+
+    def moved(given: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+        return given | {name: 0.5 * given[name] - 0.1}
+
+    if "critic" in normalised:
+        loop.fit_critic = lambda given, goal: fit(moved(given, "state"), goal)
+    if "target" in normalised:
+        loop.target_values = lambda given: values(moved(given, "next"))
+
+    def hand(given: dict[str, Tensor], goal: Tensor, value: Tensor) -> None:
+        probe.batch(
+            observation=given["state"], reward=given["reward"], terminated=given["ended"],
+            next_observation=given["next"], next_value=value, target=goal, discount=actor_critics.GAMMA,
+        )  # fmt: skip
+
+    loop.run(probe, 200, hand)
+    probe.close()
+    found = answers(rows)["targets are r + γ (1 − d) v"]
+    assert not causes(probe) and found["state"] == (
+        "open" if normalised in ("critic", "target") else "sound"
+    )
+    given = {"critic": "target gets stored next", "target": "critic gets stored"}
+    assert given.get(normalised, "") in found["proof"]
+
+
 @pytest.mark.parametrize("kind", ["", "with a learned model"])
 def test_a_sound_loop_has_a_proof_of_each_part(kind):
     loop, rows = Loop(kind), []

@@ -227,6 +227,8 @@ class Parts:
                 check_rows(rest["reward"], target=target)
             self._ask(self.algebra, self.algebra.take, *rest.values(), target, discount, one)
             self._tell(self.algebra)
+        if {"observation", "next_observation"} <= found.keys():
+            self.algebra.stored = found["observation"], found["next_observation"]
         if self._ring is not None and "observation" in found:
             check_lengths(found, (*STORED, "next_value"))
             self.weights.handed = found["observation"]
@@ -335,6 +337,7 @@ class Parts:
                 self._ask(self.implied, self.implied.hear, self.objective.heard, critics)
                 self._tell(self.implied)
                 self._ask(self.algebra, self.algebra.hear, self.objective.heard)
+                self._ask(self.algebra, self.algebra.compare, self.objective.heard)
                 self._tell(self.algebra)
             with self._paying():
                 self._before = optimizer, self._sampled()
@@ -564,6 +567,11 @@ class Parts:
             (part, Hook(what, partial(warn, "hears no more of the actor's objective")))
             for what, parts in zip(hear, (dict.fromkeys(nested), valued, own), strict=True)
             for part in parts
+        ]
+        targets = [pair.modules[1] for pair in self.networks.pairs if pair.whose == CRITIC]
+        self._ears += [
+            (each, Hook(self.algebra.hear_target, partial(warn, "hears no more of targets"), False))
+            for each in (targets if critics is None else ())
         ]
         self._listen_in(self.objective.on)
         names = {module: name for name, module in self.policy.named_modules()}

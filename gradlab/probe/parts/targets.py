@@ -15,7 +15,7 @@ from math import isnan, nan
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import DISCOUNT
@@ -61,6 +61,10 @@ class Algebra:
         self._target: Tensor | None = None  # of the newest batch, [B], until the critic steps
         self._paired: deque[bool] = deque(maxlen=_PAIRS)  # whether a loss pairs all rows with all
         self._levels: deque[float] = deque(maxlen=_PAIRS)  # what all rows are pulled to, or NaN
+        self.stored: tuple[Tensor, Tensor] | None = None  # observations that were handed over
+        self._asked: Tensor | None = None  # observations of a target network's last call
+        # Which of critic and target got what was stored, where it is one of both alone.
+        self._forms: deque[str] = deque(maxlen=_PAIRS)
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
@@ -89,6 +93,24 @@ class Algebra:
         else:
             self._level(calls)
 
+    def hear_target(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A critic's target has been called."""
+        if args and isinstance(args[0], Tensor) and args[0].ndim == 2:
+            self._asked = args[0].detach()
+
+    def compare(self, calls: Sequence[Heard]) -> None:
+        """Whether critic and target are called at observations as they were stored, both or none,
+        before the step of the critic's optimiser."""
+        stored, asked, self.stored, self._asked = self.stored, self._asked, None, None
+        if stored is None or asked is None:
+            return
+        fitted = [_as_stored(call.args[0], stored[0]) for call in calls if not call.own]
+        own = max((each for each in fitted if not isnan(each)), default=nan)
+        its = _as_stored(asked, stored[1])
+        if not isnan(own + its):
+            apart = {(1.0, 0.0): "critic", (0.0, 1.0): "target"}
+            self._forms.append(apart.get((own, its), ""))
+
     def _level(self, calls: Sequence[Heard]) -> None:
         """Where no target of these rows is handed over: a loss of all pairs pulls all values to one
         number."""
@@ -99,6 +121,14 @@ class Algebra:
                     self._levels.append(pulled_to(values[:, 0], gradient[:, 0]))
 
     def answer(self, *_: object) -> CheckAnswer:
+        for form, other in (("critic", "target networks"), ("target", "critic")):
+            if (times := self._forms.count(form)) > _PAIRS // 2:
+                given = "observations" if form == "critic" else "next observations"
+                return CheckAnswer(
+                    "open", f"the {form} gets stored {given} as they are, the {other} other "
+                    f"numbers, in {times} of {len(self._forms)} looks: are both normalised, or "
+                    "none?", looks=len(self._forms),
+                )  # fmt: skip
         levels = torch.tensor(self._levels if len(self._levels) == _PAIRS else [nan])
         varied = float(levels.max() - levels.min()) > _VARIED * float(levels.abs().max())
         good = self._found is None or self._found.state == "sound"
@@ -123,6 +153,18 @@ class Algebra:
             )
         some = f"in {self._seen[found.state]} of {looks} looks"
         return replace(found, proof=found.proof.replace(_SOME, some), looks=looks)
+
+
+def _as_stored(given: Tensor, stored: Tensor) -> float:
+    """1: rows begin with the numbers of the stored ones; 0: none does; NaN: some, or they are not
+    as many."""
+    if given.ndim != 2 or stored.ndim != 2 or len(given) != len(stored):
+        return nan
+    width = stored.shape[1]
+    if given.shape[1] < width:
+        return nan
+    same = (given[:, :width] == stored.to(given)).all(1).double().mean()
+    return 1.0 if same > _MOST else nan if same > 0 else 0.0
 
 
 def _paired(calls: Sequence[Heard], target: Tensor) -> list[bool]:
@@ -224,7 +266,7 @@ def _fault(fit: _Fit, declared: float | None, proof: str, words: str) -> CheckAn
 
 _GRAVE = {"off": 0, "sound": 1, "open": 2, "fault": 3}
 _SOME = "in … looks"
-_PAIRS = 10  # looks
+_PAIRS, _MOST = 10, 0.9  # looks; of a batch, rows that are as stored
 _ROWS, _SAME, _VARIED = 16, 1e-3, 1e-3  # of a batch; of a gradient, rounding; of a size
 _MISTAKES = {
     "pairs": "are compared with the values of all rows, [B, B]: do values and targets have shapes "
