@@ -501,6 +501,7 @@ CRITICS: dict[str, tuple[list[nn.Module], str]] = {  # the action is y, the targ
     "logits": ([Says(lambda s, y: -((y - LOGITS) ** 2) / 50)], "off"),
     "normalised": ([Says(lambda s, y: (y - 20) / 5)], "off"),
     "by a whole batch": ([Says(lambda s, y: -y, nn.BatchNorm1d(1))], "off"),
+    "of other next values": ([Says(lambda s, y: y + 2 * s[:, :1])], "open"),
     "of states beside": ([nn.Linear(2, 1), Says(lambda s, y: y)], "sound"),
 }
 
