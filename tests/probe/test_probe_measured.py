@@ -361,7 +361,8 @@ def test_critic_and_target_get_observations_in_one_form(normalised):
     def hand(given: dict[str, Tensor], goal: Tensor, value: Tensor) -> None:
         probe.batch(
             observation=given["state"], reward=given["reward"], terminated=given["ended"],
-            next_observation=given["next"], next_value=value, target=goal, discount=actor_critics.GAMMA,
+            next_observation=given["next"], next_value=value, target=goal,
+            discount=actor_critics.GAMMA,
         )  # fmt: skip
 
     loop.run(probe, 200, hand)
