@@ -49,7 +49,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import as_critic
 from gradlab.tasks import Task
-from gradlab.tools.board.compute import BATCH, STARTS, sources
+from gradlab.tools.board.compute import BATCH, STARTS, outcomes, sources
 from gradlab.tools.board.result import Cell, Group, ReturnChange, load
 from gradlab.tools.race.compute import state_file
 from gradlab.user_code.loading import load_object
@@ -141,12 +141,10 @@ def group(task_name: str, stage: str, seed: int) -> Row:
             assert after is not None
             cell["cosine"] = cosine(here, after)
         if name in LONGER:
-            longer = gradlab.race(
+            cell["followed"] = outcomes(gradlab.race(
                 task, policy, critic, {name: candidate}, UPDATES, refit_critic=True,
                 seed=child(seed, "board"), **common,
-            ).table()  # fmt: skip
-            columns = ["updates", "value", "ci_low", "ci_high"]
-            cell["followed"] = longer[columns].to_numpy().tolist()
+            ))  # fmt: skip
         cells.append(cell)
     return {
         "task": task_name, "stage": stage, "seed": seed,

@@ -27,7 +27,7 @@ from analyses.harness.running import Row, grown, lines_of
 from analyses.harness.verdicts import put
 from analyses.lasting.__main__ import Cells, groups, interval
 from gradlab.data.noise import child
-from gradlab.tools.board.compute import BATCH, estimators
+from gradlab.tools.board.compute import BATCH, estimators, outcomes
 from gradlab.tools.board.result import Cell, Group, ReturnChange, load
 from gradlab.user_code.loading import load_object
 
@@ -89,9 +89,8 @@ def trained(seed: int, name: str, folder: Path) -> Row:
         task, policy, critic, {name: candidate}, UPDATES, update=load_object(f"{file}:UPDATE"),
         batch=BATCH, starts=load_object(f"{file}:STARTS"), drop=False, seed=child(seed, "board"),
         termination=load_object(f"{file}:TERMINATION"),
-    ).table()  # fmt: skip
-    columns = ["updates", "value", "ci_low", "ci_high"]
-    return {"seed": seed, "estimator": name, "followed": found[columns].to_numpy().tolist()}
+    )  # fmt: skip
+    return {"seed": seed, "estimator": name, "followed": outcomes(found)}
 
 
 def over_training(rows: list[Row]) -> str:

@@ -47,11 +47,8 @@ if TYPE_CHECKING:
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 _Array = NDArray[np.float64]
-LOW, HIGH, RISES = (
-    0.3,
-    2.0,
-    0.05,
-)  # b, below which nothing is sound; rise from the first to the last
+LOW, HIGH = 0.3, 2.0  # b, below and above which nothing is sound
+RISES = 0.05  # of b, from the first to the last
 _NOTHING = 0.02  # b, above which a critic has learnt something of it
 _SLOW = 1000  # updates by which a critic, however slow, is above it
 _SCALED = 0.05  # s, from which it is one

@@ -187,7 +187,12 @@ class Networks:
             m for m in called if weakref.ref(m) in calls.valued and not _any_of(m, known)
         ]
         if self.declared:
-            self._find_target_of_policy(called)
+            if not any(pair.whose == POLICY for pair in self.pairs):
+                targets = {id(p) for pair in self.pairs for p in pair.target.parameters}
+                known |= {id(p) for m in self.trained for p in m.parameters()}
+                left = {m: at for m, at in called.items() if not _any_of(m, known - targets)}
+                policy = {id(p) for p in self.policy}
+                self._find_target_of_policy(left, [m for m in called if _any_of(m, policy)])
             return
         stepped = {id(p) for each in self.optimizers for p in held(each)}
         stepped |= {id(p) for p in self.policy}
@@ -205,25 +210,16 @@ class Networks:
         alone = [m for m in copies if not _any_of(m, of_critics)]
         unheld = [m for m in alone if any(p.grad is not None for p in m.parameters())]
         self.pairs += _pairs(unheld, [m for m in alone if m not in unheld], CRITIC)
-        of_critics |= {id(p) for pair in self.pairs for p in pair.target.parameters}
-        states = {at for m, at in copies.items() if _any_of(m, of_critics)}
-        left = {m: at for m, at in copies.items() if at in states and not _any_of(m, of_critics)}
-        actors = [m for m in trained if _any_of(m, policy)]
-        self.pairs += _pairs(actors, left, POLICY)
+        self._find_target_of_policy(copies, [m for m in trained if _any_of(m, policy)])
 
-    def _find_target_of_policy(self, called: Mapping[nn.Module, int]) -> None:
-        """Beside declared networks, where none of the targets is the policy's: a copy that is
-        called at the states of the critics' targets."""
-        if any(pair.whose == POLICY for pair in self.pairs):
-            return
-        known = self.stepped_ids | {id(p) for m in self.trained for p in m.parameters()}
+    def _find_target_of_policy(
+        self, copies: Mapping[nn.Module, int], actors: Sequence[nn.Module]
+    ) -> None:
+        """A copy that is called at the states of the critics' targets."""
         of_critics = {id(p) for pair in self.pairs for p in pair.target.parameters}
-        states = {at for m, at in called.items() if _any_of(m, of_critics)}
-        left = [
-            m for m, at in called.items() if at in states and not _any_of(m, known | of_critics)
-        ]
-        policy = {id(p) for p in self.policy}
-        self.pairs += _pairs([m for m in called if _any_of(m, policy)], left, POLICY)
+        states = {at for m, at in copies.items() if _any_of(m, of_critics)}
+        left = [m for m, at in copies.items() if at in states and not _any_of(m, of_critics)]
+        self.pairs += _pairs(actors, left, POLICY)
 
     def _uncalled(self, copies: Iterable[nn.Module]) -> list[nn.Module]:
         """Tensors in a row of an optimiser, of a copy's shapes, of a module that is not called."""

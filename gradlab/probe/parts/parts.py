@@ -337,7 +337,6 @@ class Parts:
                 self._ask(self.implied, self.implied.hear, self.objective.heard, critics)
                 self._tell(self.implied)
                 self._ask(self.algebra, self.algebra.hear, self.objective.heard)
-                self._ask(self.algebra, self.algebra.compare, self.objective.heard)
                 self._tell(self.algebra)
             with self._paying():
                 self._before = optimizer, self._sampled()

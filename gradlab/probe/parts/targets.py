@@ -86,6 +86,7 @@ class Algebra:
 
     def hear(self, calls: Sequence[Heard]) -> None:
         """Calls of critics with gradients, before the step of an optimiser."""
+        self._compare(calls)
         seen = [] if self._target is None else _paired(calls, self._target)
         if seen:
             self._target = None
@@ -98,9 +99,8 @@ class Algebra:
         if args and isinstance(args[0], Tensor) and args[0].ndim == 2:
             self._asked = args[0].detach()
 
-    def compare(self, calls: Sequence[Heard]) -> None:
-        """Whether critic and target are called at observations as they were stored, both or none,
-        before the step of the critic's optimiser."""
+    def _compare(self, calls: Sequence[Heard]) -> None:
+        """Whether critic and target are called at observations as they were stored, or none is."""
         stored, asked, self.stored, self._asked = self.stored, self._asked, None, None
         if stored is None or asked is None:
             return

@@ -212,12 +212,13 @@ def cell_of(
     except Exception as error:  # a file of anybody's may raise anything
         return replace(empty, reason=f"{type(error).__name__}: {error}")
     return replace(
-        empty, followed=_outcomes(followed), rehearsed=_outcomes(rehearsed), snr=snr,
+        empty, followed=outcomes(followed), rehearsed=outcomes(rehearsed), snr=snr,
         seconds=seconds, wall=time.monotonic() - begun,
     )  # fmt: skip
 
 
-def _outcomes(race: Any) -> tuple[ReturnChange, ...]:
+def outcomes(race: Any) -> tuple[ReturnChange, ...]:
+    """Of a race of one candidate, after every number of updates that was looked at."""
     names = ("updates", "value", "ci_low", "ci_high")
     return tuple(ReturnChange(*(row[k] for k in names)) for row in race.table().to_dict("records"))
 
