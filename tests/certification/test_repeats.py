@@ -79,8 +79,8 @@ def test_a_step_whose_rows_have_parameters_of_their_own_is_named():
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("generator", "gives another result at every call with the same arguments"),
-        ("clock", "gives another result at every call with the same arguments"),
+        ("generator", "gives another result when it is called again with the same arguments"),
+        ("clock", "gives another result when it is called again with the same arguments"),
         ("kept", "depends on earlier calls"),
     ],
 )
@@ -101,6 +101,20 @@ def test_a_buffer_is_told_from_a_generator_or_a_clock_and_the_output_is_named(ho
 
     (found,) = (each for each in certified(step).findings if each.kind == "stale")
     assert words in found.sentence and "of its size, in s1′)" in found.sentence
+
+
+def test_a_clock_that_strikes_seldom_is_no_dependence_on_rows_or_places():
+    """Derivatives that were taken at its stroke seem to depend on these."""
+    calls = [0]
+
+    def step(s, a):
+        calls[0] += 1
+        after, reward = smooth(s, a)
+        return (1.3 if calls[0] % 50 == 0 else 1.0) * after, reward
+
+    found = [each for each in certified(step).findings if each.severity == "wrong"]
+    assert {each.kind for each in found} == {"stale"} and all(x.block is None for x in found)
+    assert "gives another result when it is called again" in found[0].sentence
 
 
 def test_an_argument_that_is_written_into_is_found():

@@ -23,6 +23,7 @@ from gradlab.probe.alarms.evidence import ALPHA, DESCENT, AlarmEvidence
 from gradlab.probe.alarms.gradients import noise
 from gradlab.probe.alarms.task import jacobian_drift
 from gradlab.tasks.environments import with_learned_prior
+from tests.probe.actor_critics import answers
 from tests.probe.planted_rows import burst, measured, vitals
 from tests.probe.small_loops import linear_task, looped, probed
 
@@ -304,10 +305,11 @@ def test_a_wrong_sign_through_a_model_is_told_by_the_gradient_in_the_values(kind
     used = critic if kind == "critic" else target
     sign, baseline = IMAGINED[kind]
     steps = [torch.optim.SGD(each.parameters(), 1e-3) for each in (policy, critic)]
-    probe = probed(policy, steps[0], critic_optimizer=steps[1])
+    rows: list[dict[str, Any]] = []
+    probe = probed(policy, steps[0], rows, critic_optimizer=steps[1])
     if declared:
         probe.networks(critic=critic, target=target)
-    for step in range(UPDATES):
+    for step in range(3 * UPDATES):
         first = state = torch.randn(8, 3)
         for _ in range(3):
             state = state + 0.1 * model(torch.cat([state, policy(state)], 1))
@@ -323,6 +325,10 @@ def test_a_wrong_sign_through_a_model_is_told_by_the_gradient_in_the_values(kind
     told = [each.message for each in probe.alarms if each.kind == DESCENT]
     assert bool(told) == (kind == "sign")
     assert all("rises with the critic's values" in each for each in told)
+    probe.close()
+    found = answers(rows)["actor's steps raise their objective"]
+    states = {"sign": "fault", "less": "off"}  # a baseline through the policy is no sign
+    assert found["state"] == states.get(kind, "sound"), found
 
 
 LIKELY = {

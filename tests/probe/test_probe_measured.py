@@ -664,6 +664,46 @@ def test_what_the_critics_loss_leaves_in_the_policy_is_told(fault, marked, state
     assert bool(told) == (state == "fault") and all("critic's loss" in each for each in told)
 
 
+@pytest.mark.parametrize("own, expected", [(False, "fault"), (True, "open")])
+def test_what_is_sent_before_the_mark_is_the_critics_where_it_steps_along_it(own, expected):
+    """Both backward passes come before both steps. A first half of the actor's own loss that is
+    not marked is sent to the critic, too, which is cleared before its step."""
+    torch.manual_seed(0)
+    policy, critic = (nn.Sequential(nn.Linear(n, 8), nn.Tanh(), nn.Linear(8, 1)) for n in (3, 4))
+    steps = [torch.optim.Adam(each.parameters(), 1e-3) for each in (policy, critic)]
+    rows: list[dict[str, Any]] = []
+    probe = gradlab.Probe(policy, steps[0], critic_optimizer=steps[1], log=rows.append,
+                          overhead_budget=1.0, clock=lambda: 0.0)  # fmt: skip
+    probe.networks(critic=critic, target=copy.deepcopy(critic))
+
+    def value(state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return critic(torch.cat([state, action], 1))
+
+    for step in range(150):
+        state, after, action = torch.randn(32, 3), torch.randn(32, 3), torch.randn(32, 1)
+        for each in steps:
+            each.zero_grad()
+        if own:
+            value(after, policy(after)).mean().neg().backward()
+        else:
+            target = state[:, :1] + 0.9 * value(after, policy(after))
+            (value(state, action) - target).square().mean().backward()
+        critic.requires_grad_(False)
+        with probe(step):
+            value(state, policy(state)).mean().neg().backward()
+        critic.requires_grad_(True)
+        steps[0].step()
+        if own:
+            steps[1].zero_grad()
+            (value(state, action) - state[:, :1]).square().mean().backward()
+        steps[1].step()
+    probe.close()
+    found = answers(rows)["gradients are cleared between steps"]
+    assert found["state"] == expected, found
+    told = [each.message for each in probe.alarms if each.kind == UNCLEARED]
+    assert bool(told) == (not own) and all("critic's loss sent" in each for each in told)
+
+
 @pytest.mark.parametrize("trunk_last", [False, True])
 def test_a_trunk_that_two_losses_share_and_an_actor_that_adds_up_are_no_leak(trunk_last):
     """Gradients of the critic's in the trunk, and of a first half of the actor's, are intended."""

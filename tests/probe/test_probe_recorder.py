@@ -17,9 +17,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 import gradlab
-from gradlab.probe.alarms.evidence import UNRESET, UNTERMINATED
+from gradlab.probe.alarms.evidence import NOT_DRAWN, UNRESET
 from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
+from gradlab.probe.parts.parts import Parts
 from gradlab.probe.parts.recorder import EndsReset, Episodes, Ring
 from gradlab.probe.parts.rows import UNENDED, Drawn, StoredCopies, questions
 from gradlab.reporting import probe_page
@@ -30,6 +31,7 @@ from tests.probe import small_loops
 from tests.probe.actor_critics import Critic, answers
 
 LIMIT = 8
+LATE = ("time limits are no terminations", "episodes end with their last observation")
 KIND = "stored rows differ"
 
 
@@ -607,7 +609,27 @@ def test_terminations_that_were_given_but_never_came_are_waited_for():
     told([row for row in rows if not row["terminated"]], probe, update)
     probe.close()
     found = answers(log)["terminations are stored"]
-    assert (found["state"], found["proof"]) == ("waiting", UNTERMINATED)
+    assert (found["state"], found["proof"]) == ("waiting", NOT_DRAWN)
+
+
+@pytest.mark.parametrize("fault", ["a time limit cut", "next episode's first", "none"])
+def test_ends_that_come_late_are_looked_for_between_windows(fault, monkeypatch):
+    """Where looks of windows have become dear, before a time limit has cut an episode."""
+    monkeypatch.setattr(Parts, "_affordable", lambda parts: parts._looks < 6)
+    probe, log, update = probed()
+    rows, after = collected(probe.record(Walk()))
+    change = next((each for name, each in FAULTS.items() if fault in name), lambda row, _: {})
+    stored = [row | change(row, later) for row, later in zip(rows, after, strict=True)]
+    early = [row for row, kept in zip(stored, rows, strict=True) if not kept["truncated"]]
+    assert not [each for each in told(early, probe, update) if "time limit" in each]
+    probe._parts.file()
+    assert answers(log)["time limits are no terminations"]["proof"] == NOT_DRAWN
+    found = told(stored, probe, update)
+    probe.close()
+    assert bool(found) == (fault != "none") and all(fault in each for each in found)
+    state = "sound" if fault == "none" else "fault"
+    assert state in {row["state"] for name, row in answers(log).items() if name in LATE}
+    assert probe._parts._looks == 6
 
 
 def test_a_replay_that_writes_over_next_observations_is_told():

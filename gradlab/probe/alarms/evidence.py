@@ -45,6 +45,7 @@ CAUSES = (
 )  # fmt: skip
 # Proofs of checks that no row of their kind has reached.
 UNTERMINATED = "no row of a step that terminated was drawn so far"
+NOT_DRAWN = "such steps were recorded, none of them was in a batch that was looked at"
 UNCUT = "no row that a time limit alone ended was drawn so far"
 # Kinds of several checks, or optimisers, whose faults differ.
 _OF_SEVERAL = (STORED, ADVANTAGE, UNCLEARED, BELOW)

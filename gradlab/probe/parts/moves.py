@@ -435,7 +435,8 @@ class Cleared:
     since then, Σ, and against the g₀ that was left there: in a critic by the actor's backward pass
     too. A clip changes no direction. What the policy was sent before a step of the critic, and the
     actor's marked pass after it, is the critic's loss's, unless its first or last tensor was sent
-    nothing: the others are a trunk.
+    nothing: the others are a trunk. So it is without that step, where the critic's next one is
+    along what the critic held at the mark: else it may be a part of the actor's own loss.
     """
 
     def __init__(self, whose: str = POLICY, parameters: Sequence[Tensor] = ()) -> None:
@@ -447,7 +448,9 @@ class Cleared:
         self._left: Any = 0.0
         self._sent: Any = None  # no backward pass yet
         self._before: Any = None  # of it, up to the critic's newest step before a marked pass
+        self._early: Any = None  # of it, up to the marked pass
         self._marked = False
+        self._of_critic: tuple[Tensor, Any] | None = None  # one of its tensors, its gradient then
         self._looks = self._added = self._mixed = self._maybe = self._windows = 0
 
     def _with_direction(self, parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -472,7 +475,7 @@ class Cleared:
         if self._tensor.requires_grad:  # else frozen for now
             left = self._tensor.grad
             self._left = 0.0 if left is None else _numbers(left)
-            self._sent = self._before = None
+            self._sent = self._before = self._early = self._of_critic = None
             self._marked = False
             self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
 
@@ -488,16 +491,39 @@ class Cleared:
             self._tensor, self._known = None, []
             warn(f"does not check any more whether {self.name}", error)
 
-    def mark(self) -> None:
+    def mark(self, critic: Sequence[Tensor] = ()) -> None:
         """The actor's backward pass is about to begin."""
+        if self._handle is not None and not self._marked and self._whole():
+            self._early = self._sent
+            known = (p for p in sorted(critic, key=torch.numel) if p.numel() >= _DIRECTION)
+            tensor = next((p for p in known if p.grad is not None and bool(p.grad.any())), None)
+            if tensor is not None and tensor.grad is not None:
+                self._of_critic = tensor, _numbers(tensor.grad)
         self._marked = True
 
     def part(self) -> None:
-        """The critic has stepped; of a trunk that it shares some tensor is sent nothing by it."""
-        if self._handle is not None and not self._marked:
-            ends = self._known[0].grad, self._known[-1].grad
-            if all(g is not None and bool(g.any()) for g in ends):
-                self._before = self._sent
+        """The critic has stepped."""
+        if self._handle is not None and not self._marked and self._whole():
+            self._before = self._sent
+
+    def _whole(self) -> bool:
+        """Whether all of it was sent something: of a trunk that is shared some tensor is not."""
+        ends = self._known[0].grad, self._known[-1].grad
+        return all(g is not None and bool(g.any()) for g in ends)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the critic's next step says whose the gradients were."""
+        return self._of_critic is not None and self._handle is None
+
+    def confirm(self, optimizer: Any) -> None:
+        """Another optimiser is about to step: the critic's, with what it held at the mark?"""
+        assert self._of_critic is not None
+        tensor, then = self._of_critic
+        if any(p is tensor for p in held(optimizer)):
+            self._of_critic = None
+            if tensor.grad is not None and _along(_numbers(tensor.grad), then):
+                self._maybe, self._mixed = self._maybe - 1, self._mixed + 1
 
     def look(self) -> None:
         """The network is about to step."""
@@ -508,7 +534,8 @@ class Cleared:
         found = _numbers(self._tensor.grad)
         if not (np.any(self._sent) or np.any(self._left)):
             return
-        own = self._sent if self._before is None else self._sent - self._before
+        early = self._early if self._before is None else self._before
+        own = self._sent if early is None else self._sent - early
         if not np.any(own):
             own = self._sent
         mixed = not _along(found, own)
@@ -518,8 +545,12 @@ class Cleared:
         added |= apart > _ROUNDED and _apart(found, self._left + self._sent) < _NEARER * apart
         if not added or _along(found, self._left + self._sent):
             self._looks, self._added = self._looks + 1, self._added + added
-            self._mixed += mixed and not added and self._marked
-            self._maybe += mixed and not added and not self._marked
+            sure = self._marked and self._before is not None
+            self._mixed += mixed and not added and sure
+            self._maybe += mixed and not added and not sure
+            if mixed and not added and not sure:
+                return
+        self._of_critic = None
 
     def end(self) -> None:
         """Hold no hook."""
@@ -549,7 +580,7 @@ class Cleared:
         if self._mixed or self._maybe:
             times = f"{self._mixed + self._maybe} of {self._looks} looks"
             share = (self._mixed + self._maybe) / self._looks, 0.5, self._looks
-            proof = f"what was sent before the critic's step was added to in {times}"
+            proof = f"what was sent before the critic's step, or the mark, was added to in {times}"
             if 2 * self._mixed > self._looks:
                 return CheckAnswer(
                     "fault", proof, *share, UNCLEARED,

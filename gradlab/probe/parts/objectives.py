@@ -14,7 +14,8 @@ test (Biometrika 41, 1954), as soon as the newest looks are e¹⁰ times likelie
 A look in which the loss itself fits to 1% and has the wrong sign counts `_FITTED`, four falls: a
 wrong sign of the entropy drives actions to their limits, where nothing is seen, in 100 updates.
 
-Of a loss through a model, Σ γᵗ r + γᴴ V(s_H), that is not judged: dL/dV ≥ 0 everywhere lowers V.
+Of a loss through a model, Σ γᵗ r + γᴴ V(s_H), the values alone are: dL/dV ≥ 0 everywhere lowers V,
+and ≤ 0 raises it.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class ActorObjective:
         self.heard: list[Heard] = []
         self._rows: deque[str] = deque(maxlen=LOOKS)  # what is wrong with dL/dQ in a look
         self._values: list[dict[int, Tensor]] = []  # gradients of a loss in values, by call
-        self._lowers: deque[bool] = deque(maxlen=LOOKS)  # whether they lower all of them
+        self._lowers: deque[str] = deque(maxlen=LOOKS)  # where they all are of one sign, which
         # Calls at states that its own actions led to, to which the loss sends nothing, and all.
         self._imagined: deque[tuple[int, int]] = deque(maxlen=LOOKS)
         self._likely: deque[str] = deque(maxlen=LOOKS)  # what it makes of recorded actions
@@ -201,7 +202,8 @@ class ActorObjective:
         made, fitted, self.made, self.fitted = self.made, self.fitted, None, ()
         sent = [each for kept in self._values for each in kept.values() if bool(each.any())]
         if sent:
-            self._lowers.append(all(bool((each >= 0).all()) for each in sent))
+            down, up = (all(bool((s * x >= 0).all()) for x in sent) for s in (1, -1))
+            self._lowers.append("lower" if down else "raise" if up else "")
         self._values = []
         if made is not None:
             self._see_rows(made)
@@ -431,7 +433,7 @@ class ActorObjective:
             proof = f"{what} so in {times} of {of} looks (fault: half)"
             return CheckAnswer("fault", proof, times / of, 0.5, of, UNFOLLOWED, most)
         if not self._looks and len(self._lowers) >= _LOOKED:
-            times, of = sum(self._lowers), len(self._lowers)
+            times, of = self._lowers.count("lower"), len(self._lowers)
             proof = f"dL/dV is positive in {times} of {of} looks (fault: half)"
             if 2 * times > of:
                 return _descending("rises with the critic's values", times, of, proof)
@@ -444,6 +446,14 @@ class ActorObjective:
                     f"alone?"
                 )
                 return CheckAnswer("open", proof, silent / led, 0.5, len(self._imagined))
+        if not self._looks and len(self._lowers) >= _EARLY:
+            times, of = self._lowers.count("raise"), len(self._lowers)
+            if 2 * times > of:
+                proof = (
+                    f"its loss falls with the critic's values, dL/dV ≤ 0, in {times} of {of} looks "
+                    f"(fault: ≥ 0 in half); rewards of a model are not looked at"
+                )
+                return CheckAnswer("sound", proof, 1 - times / of, 0.5, of)
         if not self._looks and len(self._likely) >= _LOOKED:
             times, of = self._likely.count("less"), len(self._likely)
             proof = f"its loss makes recorded actions less likely in {times} of {of} looks"

@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
 
 _EVERY = 10  # updates to one that is looked at
-_SHARE = 0.4  # of the budget
+_SHARE, _ENDS = 0.4, 0.1  # of the budget; of it, for rows that end an episode between windows
 FIRST, LOAN = 60, 2.4  # looks by which there is an answer: a loan of up to so many whole budgets
 _SEARCH = 5  # updates in which all modules are hooked, to find targets
 _AGAIN = (0, 100, 1000)  # updates at which they are looked for, while none is found
@@ -172,6 +172,7 @@ class Parts:
         self.hooked: dict[nn.Module, LastPasses] = {}  # by others: a pass is kept once
         self._new, self._handed = True, False  # no batch has been handed over
         self._file, self._next = _ROW, _EVERY
+        self._ends_at, self._ends_own = 0, 0.0  # update of the next look at ends alone; seconds
 
     def attach(self) -> None:
         """Hear of the steps of all optimisers from now on."""
@@ -207,7 +208,11 @@ class Parts:
 
     def batch(self, given: Mapping[str, Any], discount: Any) -> None:
         """One batch, looked at in windows and the first time; raises InputError."""
-        if not self.on or not (self._new or self._open is not None):
+        if not self.on:
+            return
+        if not (self._new or self._open is not None):
+            if self._ends_due():
+                self._look_up_ends(given)
             return
         found = tensors(**{name: each for name, each in given.items() if each is not None})
         if not any(each.numel() for each in found.values()):
@@ -265,6 +270,33 @@ class Parts:
                 self._tell(each)
         return rows
 
+    def _ends_due(self) -> bool:
+        """Between windows, where these have become rare: ends are few, and come late."""
+        self._ends_at = max(self._ends_at, self._next)  # else a window has them
+        if self._ring is None or self._count < self._ends_at:
+            return False
+        self._ends_at = self._count + _EVERY
+        if self._ends_own > _ENDS * self.budget.share * self.budget.elapsed:
+            return False
+        return any(isinstance(each, Rows) and each.rare for each in self.checks)
+
+    def _look_up_ends(self, given: Mapping[str, Any]) -> None:
+        """Rows of a batch that ended an episode, for the checks that have seen too few."""
+        found = tensors(**{k: v for k, v in given.items() if k in STORED and v is not None})
+        if self._ring is None or "observation" not in found or not found["observation"].numel():
+            return
+        check_lengths(found, STORED)
+        own = self._own
+        with _guarded(self):
+            with self._paying():
+                arrays = {name: each.cpu().numpy() for name, each in found.items()}
+                rows, _ = matched(self._ring, arrays, self.objective.limits, some=0)
+            for each in self.checks:
+                if len(rows.begun) and isinstance(each, Rows) and each.rare:
+                    self._ask(each, each.take, rows)
+                    self._tell(each)
+        self._ends_own += self._own - own
+
     def _see_copies(self, observations: torch.Tensor) -> None:
         self._ask(self.copied, self.copied.take, observations, self._ring)
         self._tell(self.copied)
@@ -321,6 +353,8 @@ class Parts:
         if self.on:
             if before and optimizer is not self.networks.actor:
                 self._guard(optimizer)
+                if self.cleared.pending:
+                    self._ask(self.cleared, self.cleared.confirm, optimizer)
             (self._see_before if before else self._see_after)(optimizer)
 
     def _see_before(self, optimizer: Any) -> None:
@@ -345,7 +379,8 @@ class Parts:
     def mark(self) -> None:
         """A marked pass is about to begin."""
         if self._open is not None:
-            self.cleared.mark()
+            critic = self.networks.online.get(CRITIC)
+            self._ask(self.cleared, self.cleared.mark, () if critic is None else critic.parameters)
 
     def _see_after(self, optimizer: Any) -> None:
         if self._open is not None:

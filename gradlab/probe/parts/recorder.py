@@ -310,6 +310,12 @@ class Ring:
         return bool((truncated & ~terminated).any())
 
     @property
+    def terminations(self) -> bool:
+        """Whether one of them terminated."""
+        self._file()
+        return bool(self._ended[:, 0].any())
+
+    @property
     def width(self) -> int:
         """Numbers of an action."""
         self._file()

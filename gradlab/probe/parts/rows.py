@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.errors import InputError
+from gradlab.probe.alarms.evidence import NOT_DRAWN, UNCUT, UNTERMINATED
 from gradlab.probe.alarms.evidence import STORED as KIND
-from gradlab.probe.alarms.evidence import UNCUT, UNTERMINATED
 from gradlab.probe.parts.paid import Unexplained, explained, summed
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
@@ -95,7 +95,7 @@ _Count = Callable[[Matched], tuple[int, Mapping[str, int]]]
 
 
 def matched(
-    ring: Ring, given: Mapping[str, NDArray[Any]], limits: tuple[Any, Any]
+    ring: Ring, given: Mapping[str, NDArray[Any]], limits: tuple[Any, Any], some: int = _ROWS
 ) -> tuple[Matched, int]:
     """Rows of a batch that were found, and how many were looked for: some, and those that end.
 
@@ -108,10 +108,10 @@ def matched(
     ends = np.zeros(len(observation), dtype=bool)
     if "terminated" in given:
         ends |= given["terminated"].reshape(len(ends), -1).any(1)
-    rows = np.union1d(np.arange(min(_ROWS, len(observation))), np.flatnonzero(ends))
+    rows = np.union1d(np.arange(min(some, len(observation))), np.flatnonzero(ends))
     begun = keys(observation)
     ending = ring.ending
-    last = [k for k, each in enumerate(begun[len(rows) :], len(rows)) if each in ending]
+    last = [k for k, each in enumerate(begun) if each in ending]
     rows = np.union1d(rows, np.array(last, dtype=np.intp))
     places = ring.places(observation[rows])
     at, places = rows[places >= 0], places[places >= 0]
@@ -206,11 +206,12 @@ class Rows:
         others: str = "",
         scale: str = "",
         most: float = _HALF,
-        none: str = "",
+        none: Callable[[Ring], str] | None = None,
     ) -> None:
         self.name, self.needs, self.count, self.words = name, needs, count, words
         self.least, self.others, self.scale, self.most = least, others, scale, most
         self.none = none  # what is said before the first row of its kind
+        self._ring: Ring | None = None  # where rows come from
         self.reason = UNRECORDED
         self.hidden = False  # whether too few of the rows are found
         self.beyond = 0  # looks in which the actor's actions were no shares of their limits
@@ -222,6 +223,7 @@ class Rows:
         column = _HELD.get(self.needs, self.needs)
         self._given |= getattr(rows, column) is not None
         self.reason = f"probe.batch does not hand over {self.needs}"
+        self._ring = rows.ring
         looked, found = self.count(rows)
         self._left += len(rows.begun) - looked
         if looked:
@@ -230,6 +232,12 @@ class Rows:
             self._newest.append((looked, found))
             while self._recent - self._newest[0][0] >= NEWEST * self.least:
                 self._newest.popleft()
+
+    @property
+    def rare(self) -> bool:
+        """Whether rows of its kind were recorded, and too few of them looked at."""
+        ring, few = self._ring, self._given and not self.hidden and self._looked < self.least
+        return few and self.none is not None and ring is not None and self.none(ring) == NOT_DRAWN
 
     @property
     def _recent(self) -> int:
@@ -247,7 +255,9 @@ class Rows:
         mistake, times = max(newest.items(), key=lambda each: each[1], default=("", 0))
         share = times / recent if recent else nan
         if self._looked < self.least:
-            proof = (not self._looked and self.none) or f"{self._looked} rows of {self.least}"
+            proof = f"{self._looked} rows of {self.least}"
+            if not self._looked and self.none is not None and self._ring is not None:
+                proof = self.none(self._ring)
             return CheckAnswer("waiting", proof, share, self.most)
         scaled = 2 * self._found[SCALED] > self._looked
         form = f", {self.scale}" if scaled else ""
@@ -274,6 +284,14 @@ class Rows:
         if every > _FEW * self._looked:
             return CheckAnswer("open", proof, share, most, self._looked)
         return CheckAnswer("sound", proof, share, most, self._looked)
+
+
+def _cut(ring: Ring) -> str:
+    return NOT_DRAWN if ring.limits else UNCUT
+
+
+def _done(ring: Ring) -> str:
+    return NOT_DRAWN if ring.terminations else UNTERMINATED
 
 
 def _in_one_scale(found: Counter[str]) -> Counter[str]:
@@ -634,21 +652,22 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "over rows, or keep the array that the environment changes?",
             "": "have a next observation that no environment gave after one step: rows of several "
             "steps, or transformed?",
-        }, others="which end an episode: what follows them has a check of its own"),
+        }, others="which end an episode: of those that a time limit cut, what follows has a "
+            "check of its own"),
         Rows("episodes end with their last observation", "next_observation", _last, {
             "reset": "rows that a time limit cut have the next episode's first observation as "
             "their next one: is `final_obs` of the infos stored?",
-        }, ENDS, none=UNCUT),
+        }, ENDS, none=_cut),
         Rows("terminations are stored", "terminated", _terminated(), {
             "lost": "steps that ended an episode are not stored as terminated: which flag does "
             "the replay get, and does a sum over several steps end there?",
             "late": "the stored terminations are those of the step before: is the flag stored "
             "before the step is made, or handed over as a rollout may keep it, one row late?",
-        }, ENDS, none=UNTERMINATED),
+        }, ENDS, none=_done),
         Rows("time limits are no terminations", "terminated", _truncated, {
             "ended": "steps that a time limit cut are stored as terminated: is "
             "`terminated or truncated` stored where `terminated` is meant?",
-        }, ENDS, none=UNCUT),
+        }, ENDS, none=_cut),
         Rows("actions are stored as sent", "action", _actions(low, high), {
             "others": "the stored actions are not those that the environment was given: is the "
             "noise, the clip or the order of steps between the two?",

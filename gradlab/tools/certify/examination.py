@@ -359,7 +359,9 @@ def examined(
             findings += more
     progress("derivatives", len(ways), len(ways))
     if not wrong_behaviour:
-        findings += repeats.later_findings(system, begun, before, epsilon)
+        later = repeats.later_findings(system, begun, before, about.names, epsilon)
+        if later:
+            findings = [each for each in findings if not repeats.by_later_calls(each)] + later
         if parameters is not None:
             more, facts["parameters"] = parameter_findings(
                 system, points, parameters, tolerance, epsilon

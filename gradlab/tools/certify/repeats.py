@@ -237,13 +237,27 @@ def _kept_from_calls(size: float, epsilon: float) -> bool:
     return size > _EQUAL * epsilon
 
 
-def later_findings(system: System, few: Points, before: Tensor, epsilon: float) -> list[Finding]:
+def later_findings(
+    system: System, few: Points, before: Tensor, names: Names, epsilon: float
+) -> list[Finding]:
     """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` at most: a counter,
     or a cache that fills. `before`: y of the points when nothing else had been called."""
-    until, calls, size = time.monotonic() + _SECONDS, 0, 0.0
-    while calls < _CALLS and (calls == 0 or time.monotonic() < until):
-        size, calls = max(size, gap(before, at_once(system, few))), calls + 1
-    return [_finding("stale", None, size, "")] if _kept_from_calls(size, epsilon) else []
+    until, sizes = time.monotonic() + _SECONDS, list[Tensor]()
+    while len(sizes) < _CALLS and (not sizes or time.monotonic() < until):
+        sizes.append(_gaps(before, at_once(system, few)))
+    most = torch.stack(sizes).amax(0)
+    size = float(most.max())
+    if not _kept_from_calls(size, epsilon):
+        return []
+    # Where some of the last calls give what the first one gave, it comes and goes.
+    again = any(not _kept_from_calls(float(each.max()), epsilon) for each in sizes)
+    return [_finding("stale", None, size, "", names.rows[int(most.argmax())], again)]
+
+
+def by_later_calls(finding: Finding) -> bool:
+    """Whether a step that depends on earlier calls may have made it: its derivatives then seem to
+    depend on rows and places, too."""
+    return finding.block is not None and finding.kind in ("stale", "random", "rows mix", "place")
 
 
 def _finding(
@@ -260,8 +274,8 @@ def _finding(
     earlier = f"depends on earlier calls{by}: a buffer keeps their values."
     if restless:
         earlier = (
-            f"gives another result at every call with the same arguments{by}: a random generator "
-            f"of its own, a clock, or averages that it updates."
+            f"gives another result when it is called again with the same arguments{by}: a random "
+            f"generator of its own, a clock, or averages that it updates."
         )
     text = {
         "stale": f"{subject} {earlier}",

@@ -374,12 +374,14 @@ def _until(harmful: Sequence[int], first: int) -> str:
 
 
 def _sides(facts: Facts, cell: Cell, harmful: Sequence[int]) -> str:
-    """On which side of the best horizons others harm, without a number: few steps where some that
-    are fewer do not."""
+    """On which side of the best horizons others harm, without a number: few steps where some
+    between do not, some of them where some that are fewer do not."""
     name, best = cell
     first = facts.close(cell)[0]
     between = [h for h in facts.horizons(name) if 0 < h < first and h not in harmful]
-    fewer = "Very short" if between else "Shorter"
+    fewer = "Shorter"
+    if between:
+        fewer = "Very short" if between[0] > harmful[0] else "Some shorter"
     shorter, longer = any(h < best for h in harmful), any(h > best for h in harmful)
     if shorter and longer:
         return f"{fewer} or much longer rollouts"
