@@ -139,7 +139,7 @@ def main(folder: Path = FOLDER, train: bool = False) -> None:
         ]
         start = (str(row["task"]).replace("_", ", "), row["updates"], row["how"], row["groups"])
         lines.append(f"| {' | '.join(map(str, start))} | {' | '.join(ends)} | {answer(row)} |")
-    text = "\n".join(lines).replace("-0.", "−.").replace("+0.", "+.")
+    text = "\n".join(lines).replace("-0.", "−.").replace("+0.", "+.").replace("[-", "[−")
     put(folder / "README.md", "table", text)
     print(text)
 

@@ -77,7 +77,10 @@ _NO_CALL = (
     "the loop's critic is not called at the policy's actions with a gradient: where its actor "
     "follows one, probe.networks(critic=…)"
 )
-_NOT_CALLED = "no critic that was handed over is called at the policy's actions with a gradient"
+_NOT_CALLED = (
+    "no critic that was handed over is called at the policy's actions with a gradient, nor at "
+    "states that follow from them: through a model, a detached action is one cause"
+)
 _ASIDE = (
     "the actor's loss raises the critic's value of other actions than the policy's, which sends "
     "it nothing: is Q evaluated at the policy's action, without detach?"

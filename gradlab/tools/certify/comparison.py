@@ -131,6 +131,7 @@ def _relative_errors(
 
 _EVERY = 0.9  # of the states of a stratum; where fewer are off, one of them is named
 _FLIPPED = 0.05  # of an entry's states: where D is near 0 a sign says nothing
+_OF_IT = 0.1  # of what a factor differs from 1 by: what varies more is none
 _SAME = 0.01  # of what is wrong, within which all of it has one pattern
 _NAMED = 8  # entries of a sentence; all of them are in the JSON
 _DEVIATIONS = {
@@ -384,7 +385,8 @@ def _pattern(J: Tensor, D: Tensor, bad: Tensor) -> str:
         return " The wrong entries are those of the transposed block."
     ratio = given / true
     factor = float(ratio.median())
-    if factor != 0 and bool(((ratio - factor).abs() <= _SAME * abs(factor)).all()):
+    spread = float((ratio - factor).abs().nan_to_num(nan=torch.inf).max())
+    if factor != 0 and spread <= min(_SAME * abs(factor), _OF_IT * abs(1 - factor)):
         return f" Every wrong entry is {factor:.3g} times its difference."
     return ""
 
