@@ -632,6 +632,27 @@ def test_ends_that_come_late_are_looked_for_between_windows(fault, monkeypatch):
     assert probe._parts._looks == 6
 
 
+class Drifting(Walk):
+    """Pays what changes little from step to step."""
+
+    def step(self, action: Any) -> Any:
+        self.paid = getattr(self, "paid", 0.0) + 0.02 * self.np_random.standard_normal() + 0.01
+        after, _, *rest = super().step(action)
+        return after, self.paid, *rest
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, 2.0])
+def test_rewards_of_the_step_after_are_told_where_they_rise_with_the_paid_ones(scale):
+    probe, _, update = probed()
+    rows, after = collected(probe.record(Drifting()))
+    stored = [
+        row | {"reward": later["reward"] if scale is None else scale * row["reward"] - 1}
+        for row, later in zip(rows, after, strict=True)
+    ]
+    found = told(stored, probe, update)
+    assert bool(found) == (scale is None) and all("paid for other steps" in each for each in found)
+
+
 def test_a_replay_that_writes_over_next_observations_is_told():
     probe, _, update = probed()
     rows, _ = collected(probe.record(Walk()))

@@ -471,6 +471,9 @@ def _rewards() -> _Count:
             late = (np.abs(stored - earlier) <= size) & (np.abs(stored - paid) > size)
             if late.mean() > _HALF:  # where rewards change slowly they rise with what was paid, too
                 return len(paid), {"late": int(late.sum())}
+            other = (np.abs(stored - paid) > size) & rows.ring.pays(stored) & ~_affine(paid, stored)
+            if other.mean() > _HALF and len(np.unique(stored[other])) > _HALF * len(paid):
+                return len(paid), {"elsewhere": int(other.sum())}
         if same.mean() >= _HALF:
             differ = int((~same).sum())
             return len(paid), {"": differ, SCALED: scaled * (len(paid) - differ)}
@@ -484,6 +487,14 @@ def _rewards() -> _Count:
         return len(paid), {"unrelated" * unexplained.unrelated: int((~same).sum())}
 
     return count
+
+
+def _affine(paid: _Array, stored: _Array) -> NDArray[np.bool_]:
+    """Which rewards are one line through most of them: scaled, or moved by a constant."""
+    a, b = (np.quantile(x, (0.25, 0.75)) for x in (paid, stored))  # a rise keeps their order
+    slope = (b[1] - b[0]) / (a[1] - a[0]) if a[1] > a[0] else 0.0
+    size = SAME * max(np.abs(stored).max(initial=0.0), 1e-12)
+    return np.asarray(np.abs(stored - np.median(stored) - slope * (paid - np.median(paid))) <= size)
 
 
 def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
