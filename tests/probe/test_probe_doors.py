@@ -495,7 +495,7 @@ CRITICS: dict[str, tuple[list[nn.Module], str]] = {  # the action is y, the targ
     "values": ([Says(lambda s, y: y)], "sound"),
     "another reward's": ([Says(lambda s, y: y - 2 * s[:, :1])], "fault"),
     "not learnt yet": ([Says(lambda s, y: y - 1.05 * s[:, :1])], "waiting"),
-    "the opposite": ([Says(lambda s, y: -y)], "fault"),
+    "the opposite": ([Says(lambda s, y: -y)], "open"),  # of next values, too, as if they diverged
     "another reward's, twice": ([Says(lambda s, y: (y - 2 * s[:, :1]) * torch.ones(2))], "fault"),
     "quantiles": ([Says(lambda s, y: y + torch.linspace(-3, 3, 25))], "sound"),
     "logits": ([Says(lambda s, y: -((y - LOGITS) ** 2) / 50)], "off"),

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 FIRST, APART, TIMES = 200, 100, 3  # updates: before the first verdict, and between two; in a row
 _Array = NDArray[np.float64]
+_DIVERGED = "the critic's values have diverged: does another alarm say why?"
 LOW, HIGH = 0.3, 2.0  # b, below and above which nothing is sound
 RISES = 0.05  # of b, from the first to the last
 _NOTHING = 0.02  # b, above which a critic has learnt something of it
@@ -286,14 +287,17 @@ class Implied:
             return CheckAnswer("waiting", f"{proof}; asked from update {FIRST} on", share, _NOTHING)
         first, last = self._verdicts[0], self._verdicts[-1]
         late = self._next >= _SLOW + APART
+        far = min(self._verdicts) < -HIGH
         rests = (late and last < first + RISES) or max(self._verdicts) < -LOW
-        if len(self._verdicts) == TIMES and max(self._verdicts) < _NOTHING and rests:
+        if len(self._verdicts) == TIMES and max(self._verdicts) < _NOTHING and rests and not far:
             words = "the opposite of" if share < -LOW else "next to nothing of"
             return CheckAnswer(
                 "fault", proof, share, _NOTHING, self._looks, IMPLIED,
                 f"the critic has learnt {words} the reward that the environment pays: which reward "
                 f"is in its targets, and does its loss have the right sign?",
             )  # fmt: skip
+        if far and len(self._verdicts) == TIMES:
+            return CheckAnswer("open", f"{proof}; {_DIVERGED}", share, _NOTHING, self._looks)
         if last < LOW:
             return CheckAnswer("waiting", proof, share, _NOTHING, self._looks)
         if min(self._verdicts) > HIGH:

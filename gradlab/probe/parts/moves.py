@@ -451,6 +451,7 @@ class Cleared:
         self._early: Any = None  # of it, up to the marked pass
         self._marked = False
         self._of_critic: tuple[Tensor, Any] | None = None  # one of its tensors, its gradient then
+        self.pending = False  # whether the critic's next step says whose the gradients were
         self._looks = self._added = self._mixed = self._maybe = self._windows = 0
 
     def _with_direction(self, parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -476,7 +477,7 @@ class Cleared:
             left = self._tensor.grad
             self._left = 0.0 if left is None else _numbers(left)
             self._sent = self._before = self._early = self._of_critic = None
-            self._marked = False
+            self._marked = self.pending = False
             self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
 
     def is_of(self, optimizer: Any) -> bool:
@@ -511,17 +512,11 @@ class Cleared:
         ends = self._known[0].grad, self._known[-1].grad
         return all(g is not None and bool(g.any()) for g in ends)
 
-    @property
-    def pending(self) -> bool:
-        """Whether the critic's next step says whose the gradients were."""
-        return self._of_critic is not None and self._handle is None
-
     def confirm(self, optimizer: Any) -> None:
         """Another optimiser is about to step: the critic's, with what it held at the mark?"""
-        assert self._of_critic is not None
-        tensor, then = self._of_critic
-        if any(p is tensor for p in held(optimizer)):
-            self._of_critic = None
+        tensor, then = self._of_critic or (None, None)
+        if tensor is not None and any(p is tensor for p in held(optimizer)):
+            self.pending = False
             if tensor.grad is not None and _along(_numbers(tensor.grad), then):
                 self._maybe, self._mixed = self._maybe - 1, self._mixed + 1
 
@@ -548,9 +543,7 @@ class Cleared:
             sure = self._marked and self._before is not None
             self._mixed += mixed and not added and sure
             self._maybe += mixed and not added and not sure
-            if mixed and not added and not sure:
-                return
-        self._of_critic = None
+            self.pending = mixed and not added and not sure and self._of_critic is not None
 
     def end(self) -> None:
         """Hold no hook."""
