@@ -632,6 +632,16 @@ def test_ends_that_come_late_are_looked_for_between_windows(fault, monkeypatch):
     assert probe._parts._looks == 6
 
 
+@pytest.mark.parametrize("breaks", ["_ends_due", "_look_up"])
+def test_a_search_of_batches_that_fails_says_so_and_the_loop_goes_on(breaks, monkeypatch):
+    monkeypatch.setattr(Parts, "_affordable", lambda parts: parts._looks < 6)
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    monkeypatch.delattr(Parts, breaks)
+    with pytest.warns(RuntimeWarning, match=f"the loop's parts no more.*{breaks}"):
+        told(rows, probe, update)
+
+
 class Drifting(Walk):
     """Pays what changes little from step to step."""
 

@@ -211,7 +211,10 @@ class Parts:
         if not self.on:
             return
         if not (self._new or self._open is not None):
-            if self._ends_due():
+            due = False
+            with _guarded(self):
+                due = self._ends_due()
+            if due:
                 self._look_up_ends(given)
             return
         found = tensors(**{name: each for name, each in given.items() if each is not None})
