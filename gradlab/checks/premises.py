@@ -7,7 +7,7 @@
 
 Returns Σ_{t<T} γᵗ r_t, γᵀ = 0.1, are measured from starts and from states at which gradients are
 taken, under π and under a copy moved by a tenth of θ on the same noise. What fails is the first
-sentence of every page, and nothing is recommended or chosen.
+sentence of every page, and nothing is recommended or chosen but steps whose returns were measured.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def _remedy(returns: Tensor) -> str:
     few = max(1, int(_RARE * len(squares)))
     share = float(squares[:few].sum() / squares.sum())
     if share < _OUTWEIGH:
-        return "refit it"
+        return "refit the critic"
     carried = "1 visited state carries" if few == 1 else f"{few} visited states carry"
     return (
         f"{carried} {share:.0%} of the squared returns. End episodes that run off, or narrow the "
@@ -251,19 +251,21 @@ def _off(means: list[Estimate], where: str, remedy: str) -> CheckResult | None:
         result = f"the critic's values are {size}"
         meaning = (
             "the critic is not fitted far enough, or to another discount, reward scale or policy, "
-            f"so nothing can be decided: {remedy}"
+            f"so only measured returns decide: {remedy}"
         )
         if rise is not None and rise.high < 0:
             meaning = (
-                "the critic falls where the return rises, so nothing can be decided: fit it to "
-                "rewards of the right sign"
+                "the critic falls where the return rises, so only measured returns decide: fit "
+                "the critic to rewards of the right sign"
             )
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     error = qq.value - 2 * qr.value + rr.value
     if rise is not None and rise.high < _FLAT and error > _OFF * rr.value:
         size = with_interval(together.value / own.value, rise.low, rise.high, more=where)
         result = f"where the critic rises by 1 the measured return rises by {size}"
-        meaning = f"the critic does not follow the return, so nothing can be decided: {remedy}"
+        meaning = (
+            f"the critic does not follow the return, so only measured returns decide: {remedy}"
+        )
         return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     return None
 

@@ -11,6 +11,7 @@ Without a truth the realised changes of the return take the place of gains.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -200,7 +201,8 @@ def facts(profile: Profile) -> Facts:
             else each
             for each in void
         )
-    premise = void[0].meaning.replace(", so nothing can be decided", "") if void else ""
+    meaning = void[0].meaning if void else ""
+    premise = re.sub(", so (nothing can be|only measured returns) decided?", "", meaning)
     realised = profile.realised
     table = profile.table()
     # Files of older versions do not know; a truth that is precise or cut is carried by many.

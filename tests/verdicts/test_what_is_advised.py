@@ -531,12 +531,16 @@ def test_gradients_of_another_problem_are_believed_by_nobody():
 
 
 def test_where_a_premise_of_gains_fails_returns_alone_decide_and_never_in_green():
-    premise = "The critic does not follow the return: refit it."
+    premise = "The critic does not follow the return: refit the critic."
     found = replace(read(realised=RAISED), void=("The critic does not.",), premise=premise)
     advice = advise(found)
     assert (advice.cell, advice.light, advice.missing) == (BEST, "none", "premise")
     headline = recommendation(found).headline
     assert headline.startswith(f"{premise} Until then: ") and "possible gain" not in headline
+    long = f"The critic {'is far ' * 20}off: refit the critic."
+    assert recommendation(replace(found, premise=long)).headline.startswith(
+        "Refit the critic. Until then: "
+    )
     nothing = replace(read(realised=LOWERED), void=found.void)
     assert recommendation(nothing).headline == "The critic does not."
 

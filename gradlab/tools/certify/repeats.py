@@ -275,7 +275,7 @@ def _finding(
     if restless:
         earlier = (
             f"gives another result when it is called again with the same arguments{by}: a random "
-            f"generator of its own, a clock, or averages that it updates."
+            f"generator of its own, a clock, or what it keeps and updates (averages, a warm start)."
         )
     text = {
         "stale": f"{subject} {earlier}",

@@ -118,7 +118,7 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     options = (f"{ranged}{lasts}.", f"{use}{lasts}.", f"{use}.")
     said = next((text for text in options if _has_room(text, sure)), options[-1])
     parts = (
-        HeadlinePart(f"{facts.premise} Until then:", "", 1) if facts.void else _NO_PART,
+        _premise(facts),
         HeadlinePart(said, f"{use}.", 0),
         _jump(facts),
         passing,
@@ -131,6 +131,15 @@ def _use(facts: Facts, advice: Advice, cell: Cell, rest: tuple[Sentence, ...]) -
     if more := _beyond(facts, cell, ends=True):
         rest = (Sentence("beyond", True, f"{more[:-1]}; it does not compete."), *rest)
     return Screen(_fitted(parts, sure), advice.light, sure, numbers, _figure(facts), rest)
+
+
+def _premise(facts: Facts) -> HeadlinePart:
+    """What keeps gains from deciding; in short its remedy, where that is one clause."""
+    if not facts.void:
+        return _NO_PART
+    remedy = facts.premise.rpartition(": ")[2]
+    short = "" if ". " in remedy else f"{remedy[:1].upper()}{remedy[1:]} Until then:"
+    return HeadlinePart(f"{facts.premise} Until then:", short, 1)
 
 
 def _lasting(facts: Facts, cell: Cell, updates: int | None, close: list[int]) -> list[int]:
