@@ -517,6 +517,15 @@ def test_what_was_tried_is_advised_first_and_then_that_the_return_jumps():
     assert advise(found).cell == CRITIC and screen.light == "act"
 
 
+@pytest.mark.parametrize("change", [(0, 0, -0.5, -2, -9), (0, 0, 0, 0, 0)])
+def test_no_gradient_is_the_best_guess_whose_rehearsed_updates_lower_the_return(change):
+    found = read(status="imprecise", rehearsal=rehearsed({BEST: change, CRITIC: change}))
+    said = recommendation(found).headline
+    assert found.best == BEST and said.startswith("Keep the current policy")
+    assert ("Best guess" in said) == (not any(change)), said
+    assert (f" lowers it after {LENGTHS[2]} updates" in said) == any(change), said
+
+
 def test_open_jumps_are_no_green_light():
     found = read(realised=RAISED, jumps=planted_jumps("open"))
     assert advise(found).light == "choose" and advise(found).missing == "jumps"

@@ -213,6 +213,12 @@ def _gradient(facts: Facts, cell: Cell) -> str:
     return step_along(facts.identities[cell[0]], cell[1])
 
 
+def _following(facts: Facts, cell: Cell) -> str:
+    """The subject of what it does."""
+    who = _gradient(facts, cell).replace("Backpropagate", "Backpropagating")
+    return _capital(who.removeprefix("Use "))
+
+
 def _worth(facts: Facts, cell: Cell) -> str:
     """Its gain of one step, else what one update, or the rehearsal, added to the return."""
     gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
@@ -555,9 +561,7 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         return Screen(text, "none", sure, numbers, figure, rest)
     if facts.chosen.low > 0:  # in one small step, and not by its own updates
         best, fallen = facts.best, lowers(facts, facts.best)
-        who = _gradient(facts, best).replace("Backpropagate", "Backpropagating")
-        who = _capital(who.removeprefix("Use "))
-        gains = f"{who} gains {gain_text(facts.chosen)} in one small step"
+        gains = f"{_following(facts, best)} gains {gain_text(facts.chosen)} in one small step"
         if not fallen and not in_vain(facts, best):
             parts: tuple[HeadlinePart, ...] = (
                 HeadlinePart(f"{safe} {gains}, {_NOT_TWICE}.", safe, 0),
@@ -594,15 +598,21 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
     lowering = " and ".join(named(facts.identities[each]) for each in harmful[:2])
     verb = "lower" if len(harmful) > 1 else "lowers"
     lowered = f"{_capital(lowering)} {verb} it." if harmful else ""
+    said, told = f"Best guess: {guess}{gain}.", facts.rehearsal
+    fallen = told.lowered_after(facts.best) if told and facts.best in told.cells else None
+    if fallen is not None:  # whatever it gains in one step, nobody takes only one
+        said = f"{_following(facts, facts.best)} lowers it after {updates(fallen)}."
     parts = (
         HeadlinePart(_few(facts), _few(facts), 2),
         HeadlinePart(safe, safe, 0),
         _jump(facts),
         HeadlinePart(lowered, "", 4),
-        HeadlinePart("" if facts.carried else f"Best guess: {guess}{gain}.", "", 3),
+        HeadlinePart("" if facts.carried and fallen is None else said, "", 3),
         HeadlinePart("" if facts.uncertain else _beyond(facts, facts.best), "", 5),
     )
     sure = "undecided: the best guess may raise or lower it"
+    if fallen is not None:
+        sure = "undecided: none is shown to raise it"
     sure += _more(facts, decide(facts.chosen, 0.0).more)
     numbers: tuple[Fact, ...] = ()
     if facts.uncertain:
