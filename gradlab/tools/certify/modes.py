@@ -56,8 +56,8 @@ _FORWARD = (
     "jacfwd of this step are wrong."
 )
 _SECOND = (
-    "Second derivatives are not those of the first, by up to {}: a backward pass that is not "
-    "differentiated itself spoils gradient penalties and losses on derivatives."
+    "Second derivatives are not those of the first, by up to {}: a detached tensor, or a backward "
+    "pass that is not differentiated itself, spoils gradient penalties and losses on derivatives."
 )
 
 
