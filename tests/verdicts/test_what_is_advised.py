@@ -195,6 +195,9 @@ def test_what_the_critic_alone_does_is_said_of_as_many_updates_as_are_recommende
     assert words in headline and "Rollouts of 1 step lower the return." in headline
     text = recommendation(read(gains, rehearsal=told)).headline
     assert text.startswith("Backpropagate 5 steps") and "lasts at least 25 updates" in text
+    told = rehearsed({BEST: RISES, SHORT: FALLS, CRITIC: critic}, again=(1, 2, 5, 9, 17))
+    headline = recommendation(read(gains, rehearsal=replace(told, step=told.step + 9))).headline
+    assert words.replace("brings +", "brings as much, +") in headline  # as the +17 of fresh starts
 
 
 @pytest.mark.parametrize(("gain", "said"), [(-0.2, False), (-0.4, True)])
