@@ -415,9 +415,12 @@ def _critic(facts: Facts, cell: Cell, made: int | None) -> HeadlinePart:
                 return HeadlinePart(f"{who} lowers the return.", "The critic alone harms.", 6)
             less = cell in told.cells and not told.as_good(data, cell, made, 1.0)
             short = f"{who} brings less." if less else ""
-            peak = _peak(facts, cell)  # of fresh starts, where the first ones chose it
-            much = "as much, " if peak is not None and brought.value >= peak.gain.value else ""
-            return HeadlinePart(f"{who} brings {much}+{two(brought.value)}.", short, 6)
+            text = f"{who} brings +{two(brought.value)}."
+            # The chosen one's number is of fresh starts, and may be the smaller of the two.
+            if cell in told.cells and (peak := told.peak_of(cell)) is not None:
+                above = brought.value >= peak.gain.value
+                text = short or text.replace("+", "as much, +") if above else text
+            return HeadlinePart(text, short, 6)
     if gain is None and facts.data is not None and facts.harmful(facts.data[0]):
         return HeadlinePart("The critic alone lowers the return.", "The critic alone harms.", 6)
     if gain is None or cell == facts.data:
