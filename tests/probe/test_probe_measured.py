@@ -375,6 +375,33 @@ def test_critic_and_target_get_observations_in_one_form(normalised):
     assert given.get(normalised, "") in found["proof"]
 
 
+@pytest.mark.parametrize(("beside", "state"), [(0.0, "fault"), (0.1, "open")])
+def test_a_minimum_over_the_batch_is_told_from_what_targets_say_of_each_row(beside, state):
+    """Exactly, or beside something of the loop's own, as an entropy."""
+    loop, rows = Loop(), []
+    values, probe = loop.target_values, watched(loop, log=rows.append)
+
+    def least(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        own = values(given)[1]
+        value = own.min() + beside * torch.randn_like(own)
+        return given["reward"] + actor_critics.GAMMA * (1 - given["ended"]) * value, value
+
+    loop.target_values = least
+
+    def hand(given: dict[str, Tensor], goal: Tensor, value: Tensor) -> None:
+        probe.batch(
+            observation=given["state"], reward=given["reward"], terminated=given["ended"],
+            next_observation=given["next"], next_value=value, target=goal,
+            discount=actor_critics.GAMMA,
+        )  # fmt: skip
+
+    loop.run(probe, 200, hand)
+    probe.close()
+    found = answers(rows)["targets are r + γ (1 − d) v"]
+    assert found["state"] == state and bool(causes(probe)) == (state == "fault")
+    assert "one value" in found["proof"] or "do not rise with what the targets" in found["proof"]
+
+
 @pytest.mark.parametrize("kind", ["", "with a learned model"])
 def test_a_sound_loop_has_a_proof_of_each_part(kind):
     loop, rows = Loop(kind), []

@@ -27,6 +27,7 @@ from gradlab.probe.parts.implied import Bootstraps, ValueTargets
 from gradlab.probe.parts.moves import Targets
 from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.passes import PolicyCall
+from gradlab.probe.parts.recorder import Episodes, Ring
 from gradlab.probe.parts.rows import StoredCopies
 from gradlab.probe.update_statistics import Latch
 from tests.probe.actor_critics import answers
@@ -330,18 +331,21 @@ def ppo(
     trace: float = TRACE,
     send: Callable[[np.ndarray], np.ndarray] = np.asarray,
     once: bool = False,
+    resets: str = "",
 ) -> dict[str, Any]:
     """CleanRL's PPO in short, and its check's newest row; critics that tell states apart.
 
     Args:
         send: what the loop makes of its actions before it sends them.
         once: one pass over each of many short rollouts, as in A2C.
+        resets: in steps of their own, whose rows are "masked" in the losses or "kept".
     """
     rollouts, steps, passes = (120, 16, 1) if once else (8, STEPS, 4)
     torch.manual_seed(0)
     name, width = ("CartPole-v1", 2) if discrete else ("Pendulum-v1", 1)
     make = [lambda: gymnasium.make(name)] * 4
-    mode = AutoresetMode.SAME_STEP
+    mode = AutoresetMode.NEXT_STEP if resets else AutoresetMode.SAME_STEP
+    dead = np.zeros(4, bool)
     env: Any = SyncVectorEnv(make, copy=fault != "shared", autoreset_mode=mode)
     states = env.single_observation_space.shape[0]
     actor, critic = net(states, width), net(states, 1)
@@ -397,14 +401,16 @@ def ppo(
             after, reward, ended, cut, infos = env.step(send(sent))
             row = state, action, pi.log_prob(action), torch.as_tensor(reward).float(), value
             over, final = torch.as_tensor(ended | cut), torch.zeros(4)
+            live, dead = torch.as_tensor(~dead | (resets != "masked")), (ended | cut) & bool(resets)
+            over |= ~live  # the row of a reset: worth nothing
             for n in np.flatnonzero(cut):
-                last = after[n] if fault == "reset" else infos["final_obs"][n]
+                last = after[n] if fault == "reset" or resets else infos["final_obs"][n]
                 last = state[n] if fault == "before the end" else last
                 with torch.no_grad():
                     final[n] = critic(torch.as_tensor(last))[0] + 3.0 * (fault == "neither")
-            kept.append((*row, over.float(), torch.as_tensor(cut), final))
+            kept.append((*row, over.float(), torch.as_tensor(cut), final, live))
             state = torch.as_tensor(after)
-        s, a, old, r, v, e, cut, final = map(torch.stack, zip(*kept, strict=True))
+        s, a, old, r, v, e, cut, final, lives = map(torch.stack, zip(*kept, strict=True))
         advantage, carried = torch.zeros_like(r), torch.zeros(4)
         with torch.no_grad():
             last = following = v[-1] if fault == "late" else critic(state)[:, 0]
@@ -433,7 +439,8 @@ def ppo(
         if fault == "noise":  # of which advantages and values explain a tenth
             flat[3] = flat[4] + 3 * goal.std() * torch.randn_like(flat[4])
         for _ in range(passes):
-            for index in torch.randperm(4 * steps).split(64):
+            rows_of_steps = torch.randperm(4 * steps)
+            for index in rows_of_steps[lives.flatten()[rows_of_steps]].split(64):
                 s_, a_, old_, w_, goal_ = (x[index] for x in flat)
                 if handed:
                     probe.batch(observation=s_)
@@ -466,6 +473,17 @@ def ppo(
     more = {"ends": found[Bootstraps.name], "fitted": found[ValueTargets.name]}
     more |= {"copies": found[StoredCopies.name], "targets": found[Targets.name]}
     return found[CHECK] | {"causes": causes} | more
+
+
+@pytest.mark.parametrize("resets", ["masked", "kept"])
+@pytest.mark.parametrize("fault", ["", "no values", "late", "before the end", "sign"])
+def test_rollouts_of_environments_that_are_reset_in_steps_of_their_own(fault, resets):
+    found = ppo(fault, False, resets=resets)
+    assert bool(found["causes"]) == bool(fault), found
+    wrong = {"no values": "fitted", "late": "ends", "before the end": "ends"}.get(fault)
+    for name, check in {"weights": found, "fitted": found["fitted"], "ends": found["ends"]}.items():
+        bad = name == wrong or (fault == "sign" and name == "weights")
+        assert (check["state"] == "fault") == bad and check["state"] in ("sound", "fault"), name
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -681,7 +699,13 @@ def test_advantages_of_a_neighbour_are_told_where_rewards_or_ends_say_which_step
     ([1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], False),
 ])  # fmt: skip
 def test_ends_say_which_step_is_which_where_they_are_those_recorded(ends, recorded, said):
-    ring: Any = SimpleNamespace(newest=lambda n: np.array([recorded, np.zeros(6)]).T[:n] > 0)
+    ring, episodes = Ring(Budget(0.05, lambda: 0.0), 8), Episodes(1)
+    states = np.arange(24, dtype=np.float32).reshape(12, 1, 2)
+    ring.keep(episodes, states[0])
+    for k, end in enumerate(recorded):
+        ring.keep(episodes, states[2 * k + 1], [[0.0]], [0.0], [bool(end)], [False])
+        if end and k < 5:
+            ring.keep(episodes, states[2 * k + 2])
     rollout: Any = SimpleNamespace(ended=torch.tensor(ends).float())
     assert loss_weights._ends_say(rollout, ring) == said
     check = loss_weights.LossWeights()

@@ -123,6 +123,7 @@ def over(row: Row) -> bool:
 # What is stored instead of a row and the one after it, and how that is told.
 FAULTS: dict[str, Callable[[Row, Row], Row]] = {
     "the stored rewards have the opposite sign": lambda row, _: {"reward": -row["reward"]},
+    "the stored rewards are whole numbers": lambda row, _: {"reward": float(int(row["reward"]))},
     "the stored rewards are nearly 0": lambda row, _: {"reward": 0.0},
     "the stored next observation is the observation itself": lambda row, _: {
         "next_observation": row["observation"]
@@ -140,6 +141,7 @@ FAULTS: dict[str, Callable[[Row, Row], Row]] = {
 SOUND: dict[str, Callable[[Row], Row]] = {
     "as paid": lambda row: {},
     "scaled": lambda row: {"reward": 0.1 * row["reward"] - 3},
+    "signs": lambda row: {"reward": float(np.sign(row["reward"]))},
     "as Stable-Baselines3 stores actions": lambda row: {"action": row["action"] / 2},
 }
 

@@ -63,7 +63,8 @@ class GradientGrowth:
         return Alarm(
             self.kind,
             f"the {self.whose} gradient grows without an end, {grown:.2g} times over the last "
-            f"{made} updates: look at the scale of the rewards and at the discount",
+            f"{made} updates: look at the scale of the rewards, at the discount and, in a soft "
+            f"actor-critic, at the sign and weight of the entropy",
         )
 
     def _grown(self, stretch: int, size: float) -> bool:

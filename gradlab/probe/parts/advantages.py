@@ -332,9 +332,13 @@ _FORMULAS = {
 }
 
 
+def recorded_steps(ring: Ring, ended: Tensor) -> tuple[NDArray[np.intp], bool] | None:
+    """`Ring.newest` of a rollout's rows, flat."""
+    return ring.newest((ended.reshape(-1) > 0).cpu().numpy())
+
+
 def recorded_ends(ring: Ring, ended: Tensor) -> NDArray[np.bool_] | None:
     """Terminated and truncated [n, 2] of the newest recorded steps, if episodes ended at these, as
-    they were handed over."""
-    flags = ring.newest(ended.numel())
-    given = (ended.reshape(-1) > 0).cpu().numpy()
-    return flags if flags is not None and np.array_equal(flags.any(axis=1), given) else None
+    they were handed over; False in rows of resets."""
+    found = recorded_steps(ring, ended)
+    return ring.ends(found[0]) if found is not None and found[1] else None

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
 from gradlab.probe.critics import by_row, pairwise
 from gradlab.probe.isolation import undisturbed
+from gradlab.probe.parts.advantages import recorded_steps
 from gradlab.probe.parts.objectives import CHANGING, UNROWED
 from gradlab.probe.parts.passes import Heard, Pass, Twin, outputs_by_row, several
 from gradlab.probe.parts.recorder import CheckAnswer, off
@@ -332,18 +333,22 @@ class Bootstraps:
         if self._looks > 4 * ENDS and self._rollouts % ENDS:
             return
         values, cut = _flat(rollout.value), rollout.truncated
-        start = ring.count - len(values)
+        recorded = recorded_steps(ring, rollout.ended)
+        if recorded is None:
+            return
+        row = {number: k for k, number in enumerate(recorded[0].tolist()) if number >= 0}
         acted = [
-            (number + n - start, each)
+            (row[number + n], each)
             for number, observations in ring.acted
             for n, each in enumerate(observations)
+            if number + n in row
         ]
         if not acted:
             return
-        places, states = zip(*[each for each in acted if each[0] >= 0][-_ROWS:], strict=True)
+        places, states = zip(*acted[-_ROWS:], strict=True)
         resets = []
         if rollout.final_value is not None and cut is not None:
-            known = [(number - start, *two) for number, *two in ring.resets if number >= start]
+            known = [(row[number], *two) for number, *two in ring.resets if number in row]
             resets = [each for each in known if _flat(cut)[each[0]]]
         (newest, *more) = ring.latest.values()
         if more or len(newest) != rollout.last_value.numel():

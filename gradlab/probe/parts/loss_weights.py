@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import WEIGHTED
 from gradlab.probe.parts.actions import squashes
-from gradlab.probe.parts.advantages import LEAST, ROUNDING, Rollout, recorded_ends
+from gradlab.probe.parts.advantages import (
+    LEAST,
+    ROUNDING,
+    Rollout,
+    recorded_ends,
+    recorded_steps,
+)
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import CALLED
 
@@ -87,33 +93,41 @@ class LossWeights:
 
     def take(self, rollout: Rollout, ring: Ring) -> None:
         """The advantages of the newest steps."""
-        count = rollout.reward.numel()
-        places = np.arange(ring.count - count, ring.count) % ring.size
+        recorded = recorded_steps(ring, rollout.ended)
+        numbers = np.zeros(0, np.intp) if recorded is None else recorded[0]
+        made, places = numbers >= 0, numbers % ring.size
         paid, stored = ring.rewards(places), rollout.reward.reshape(-1).cpu().numpy()
-        unit = float(paid @ stored) / max(float(paid @ paid), 1e-300)
-        stored = stored / unit if unit > 0 else stored  # a constant of the loop's
-        scale = max(float(np.abs(paid).max(initial=0.0)), 1e-12)
-        if count > ring.count or np.mean(np.abs(paid - stored) <= SAME * scale) < EQUAL:
+        paid = np.where(made, paid, nan)  # rows of resets are no steps
+        if recorded is not None:
+            unit = float(paid[made] @ stored[made]) / max(float(paid[made] @ paid[made]), 1e-300)
+            stored = stored / unit if unit > 0 else stored  # a constant of the loop's
+        scale = max(float(np.abs(paid[made]).max(initial=0.0)), 1e-12)
+
+        def same(rewards: _Array) -> bool:
+            return bool(np.mean(np.abs(paid - rewards)[made] <= SAME * scale) >= EQUAL)
+
+        if recorded is None or not made.any() or not same(stored):
             self._ring = None
             self._reason = (
                 "the rollout's rewards are not those of the newest recorded steps, in their order: "
                 "record outside of wrappers that change them, env = probe.record(Normalise(env)), "
-                "move what the loop does to them beside a constant factor into one, and reset in "
-                "the step that ends an episode"
+                "move what the loop does to them beside a constant factor into one, and hand over "
+                "every step of the vector environment"
             )
             return
         if len(self._columns) != ring.size:
             self._columns = np.full((ring.size, 4), nan)
-        self._columns[self._held], self._held = nan, places
+        self._columns[self._held], self._held = nan, places[made]
         self._ring = ring
         advantage, value = (x.double().cpu().numpy() for x in (rollout.advantage, rollout.value))
-        beside = [_shifted(advantage, by) for by in (1, -1)]
+        whole = np.where(made.reshape(advantage.shape), advantage, nan)
+        beside = [_shifted(whole, by) for by in (1, -1)]
         late = [_shifted(stored.reshape(advantage.shape), by).reshape(-1) for by in (1, -1)]
-        alike = [np.mean(np.abs(paid - each) <= SAME * scale) >= EQUAL for each in late]
-        if any(alike) and not _ends_say(rollout, ring):
+        if any(map(same, late)) and not _ends_say(rollout, ring):
             beside = [nan * each for each in beside]  # nothing says which step is which
-        self._columns[places] = np.stack([advantage, value, *beside], -1).reshape(-1, 4)
-        actions = ring.actions(places)
+        columns = np.stack([advantage, value, *beside], -1).reshape(-1, 4)
+        self._columns[places[made]] = columns[made]
+        actions = ring.actions(places[made])
         self._limits, self._whole = _limits(actions), bool((actions == np.round(actions)).all())
 
     def after(self, made: Pass | None) -> None:

@@ -40,6 +40,13 @@ def explained(paid: _Array, stored: _Array) -> tuple[_Bools, bool]:
     return same, False
 
 
+def cut_to_whole(paid: _Array, stored: _Array) -> bool:
+    """Are they the paid numbers without their fractions, and not their signs?"""
+    if 2 * np.sum(paid == np.round(paid)) > len(paid) or np.array_equal(np.sign(paid), stored):
+        return False
+    return any(np.array_equal(cut(paid), stored) for cut in (np.trunc, np.floor, np.rint))
+
+
 def summed(paid: _Array, stored: _Array) -> _Bools:
     """Rows that are Σ γᵏ r_{t+k}, k < n, if most are, of one n > 1 and one γ from ½ to 1.
 

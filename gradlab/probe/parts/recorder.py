@@ -108,12 +108,14 @@ class Episodes:
         begun: keys of the observations that they are at; None: before a reset.
         firsts: keys of new first observations.
         over: numbers of the last steps of new ended episodes, and of their environments.
+        made: of the newest step, which of them made one; others were reset by it, or rested.
         beyond: the most steps in a row that ended an episode again, of two steps or more, after its
             end and before a reset.
     """
 
     def __init__(self, count: int, resets: bool = False) -> None:
         self.begun: list[int | None] = [None] * count
+        self.made = [False] * count
         self.firsts: list[int] = []
         self.over: list[tuple[int, int]] = []
         self._before, self._resets = [-1] * count, resets
@@ -145,6 +147,7 @@ class Episodes:
         rows = zip(observations, actions, rewards, ends, strict=True)
         for n, (end, action, reward, ended) in enumerate(rows):
             begun, over = self.begun[n], any(ended)
+            self.made[n] = begun is not None
             if begun is None:
                 if self._resets or (self._before[n] >= 0 and not over):
                     self._begin(n, end)  # the step by which it was reset
@@ -182,6 +185,7 @@ class Ring:
         self.size, self.budget = size, budget
         self.on, self.valued, self.beyond = True, False, 0
         self._unfiled: list[tuple[Any, ...]] = []
+        self._made: deque[int] = deque(maxlen=size)  # numbers of steps; −1: that of a reset
         self._rows, self._count = 0, 0  # not filed; filed
         self.latest: dict[Episodes, NDArray[Any]] = {}
         self.acted: deque[tuple[int, NDArray[Any]]] = deque(maxlen=_RECENT)
@@ -238,6 +242,8 @@ class Ring:
                 given = (actions[0], *(each.reshape(-1).tolist() for each in outcome))
                 number = self._count + len(steps)
                 steps += episodes.steps(number, found, *given, finals)
+                numbers = number - 1 + np.cumsum(episodes.made)
+                self._made.extend(np.where(episodes.made, numbers, -1).tolist())
                 self.beyond = max(self.beyond, episodes.beyond)
                 if self._count + len(steps) - number == len(found) and before is not None:
                     self.acted.append((number, before))
@@ -295,12 +301,23 @@ class Ring:
         self._file()
         return self._ending
 
-    def newest(self, n: int) -> NDArray[np.bool_] | None:
-        """Terminated and truncated [n, 2] of the newest n steps; None where fewer are kept."""
-        self._file()
-        if n > min(self._count, self.size):
+    def newest(self, ended: NDArray[np.bool_]) -> tuple[NDArray[np.intp], bool] | None:
+        """Numbers of the newest n steps, and whether they ended as is given, [n]; None where fewer
+        are kept. −1: the row of a step that reset an environment, as in Gymnasium's NEXT_STEP mode,
+        unless it is without these rows that the ends are those."""
+        count, n = self.count, len(ended)
+        if n > min(count, self.size, len(self._made)):
             return None
-        return self._ended[np.arange(self._count - n, self._count) % self.size]
+        rows = np.array(self._made, dtype=np.intp)[-n:]
+        for numbers in (rows, np.arange(count - n, count)):
+            made = numbers >= 0
+            if np.array_equal(self.ends(numbers)[made].any(axis=1), ended[made]):
+                return numbers, True
+        return rows, False
+
+    def ends(self, numbers: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Terminated and truncated [n, 2] of the steps of these numbers, False of −1."""
+        return self._ended[numbers % self.size] & (numbers >= 0)[:, None]
 
     @property
     def limits(self) -> bool:

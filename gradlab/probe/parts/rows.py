@@ -26,7 +26,7 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import NOT_DRAWN, UNCUT, UNTERMINATED
 from gradlab.probe.alarms.evidence import STORED as KIND
-from gradlab.probe.parts.paid import Unexplained, explained, summed
+from gradlab.probe.parts.paid import Unexplained, cut_to_whole, explained, summed
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 if TYPE_CHECKING:
@@ -464,6 +464,8 @@ def _rewards() -> _Count:
         paid, stored = paid[one], stored[one]
         if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
             return len(paid), {"lost": len(paid)}
+        if cut_to_whole(paid, stored):
+            return len(paid), {"whole": len(paid)}
         same, scaled = explained(paid, stored)
         varies = np.ptp(paid) > SAME * np.abs(paid).max()
         if varies and not itself and (scaled or same.mean() < _HALF):
@@ -643,6 +645,8 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "pays: where is the reward negated?",
             "late": "the stored rewards are those of the step before: is the reward stored before "
             "the step is made?",
+            "whole": "the stored rewards are whole numbers, the paid ones without their fractions: "
+            "does the replay hold rewards as integers?",
             "lost": "the stored rewards are nearly 0 where the environment pays: where is the "
             "reward lost?",
             "several": "the stored rewards are sums over several steps, and the next observation "

@@ -63,6 +63,10 @@ class Algebra:
         self._levels: deque[float] = deque(maxlen=_PAIRS)  # what all rows are pulled to, or NaN
         self.stored: tuple[Tensor, Tensor] | None = None  # observations that were handed over
         self._asked: Tensor | None = None  # observations of a target network's last call
+        self._said: deque[tuple[Tensor, Tensor]] = deque(maxlen=4)  # those of more, and outputs
+        self._value: Tensor | None = None  # of the newest batch, until the critic steps
+        # Correlation of the values with what the targets say of their rows; NaN: all are the same.
+        self._alike: deque[float] = deque(maxlen=_PAIRS)
         # Which of critic and target got what was stored, where it is one of both alone.
         self._forms: deque[str] = deque(maxlen=_PAIRS)
 
@@ -80,6 +84,7 @@ class Algebra:
                 fit = fit if again.mistake else replace(again, mistake="alike")
         found = _judged(fit, discount)
         self._seen[found.state] += 1
+        self._value = value.reshape(-1)
         self._target = target.reshape(-1) if target.numel() == reward.numel() else None
         if self._found is None or _GRAVE[found.state] >= _GRAVE[self._found.state]:
             self._found = found
@@ -98,12 +103,20 @@ class Algebra:
         """A critic's target has been called."""
         if args and isinstance(args[0], Tensor) and args[0].ndim == 2:
             self._asked = args[0].detach()
+            if isinstance(output, Tensor):
+                self._said.append((self._asked, output.detach()))
 
     def _compare(self, calls: Sequence[Heard]) -> None:
         """Whether critic and target are called at observations as they were stored, or none is."""
         stored, asked, self.stored, self._asked = self.stored, self._asked, None, None
+        said, value, self._value = [*self._said], self._value, None
+        self._said.clear()
         if stored is None or asked is None:
             return
+        if value is not None:
+            heads = [by_row(x, len(value)) for s, x in said if _as_stored(s, stored[1]) == 1.0]
+            few = [each for each in heads if each is not None and each.shape[1] <= _HEADS]
+            self._alike.extend(_correlated(value, torch.cat(few, 1)) if few else ())
         fitted = [_as_stored(call.args[0], stored[0]) for call in calls if not call.own]
         own = max((each for each in fitted if not isnan(each)), default=nan)
         its = _as_stored(asked, stored[1])
@@ -138,6 +151,15 @@ class Algebra:
                 f"{_PAIRS} looks: do values and targets have shapes [B] and [B, 1] in it?",
                 looks=_PAIRS,
             )  # fmt: skip
+        if good and len(self._alike) == _PAIRS and not _mean(self._alike) > _RISES:
+            if all(map(isnan, self._alike)):
+                proof = f"all rows of a batch have one value, in {_PAIRS} of {_PAIRS} looks"
+                return _fault(_Fit(nan, nan), None, proof, _MISTAKES["one"])
+            return CheckAnswer(
+                "open", f"values do not rise with what the targets say of their rows, in {_PAIRS} "
+                f"of {_PAIRS} looks: is the minimum over critics taken over the batch, too?",
+                looks=_PAIRS,
+            )  # fmt: skip
         if len(self._paired) == _PAIRS and 2 * sum(self._paired) > _PAIRS:
             proof = (
                 f"dL/dQ rises with Q whatever a row's target is, in {sum(self._paired)} of "
@@ -153,6 +175,26 @@ class Algebra:
             )
         some = f"in {self._seen[found.state]} of {looks} looks"
         return replace(found, proof=found.proof.replace(_SOME, some), looks=looks)
+
+
+def _correlated(value: Tensor, heads: Tensor) -> tuple[float, ...]:
+    """The largest correlation of values [B] with columns [B, K] that vary, or their mean; NaN where
+    the values do not vary; () where nothing can be said."""
+    v, said = (
+        value.double().cpu(),
+        torch.cat([heads, heads.mean(1, keepdim=True)], 1).double().cpu(),
+    )
+    said, apart = said - said.mean(0), v - v.mean()
+    free = said.norm(dim=0) > _VARIED * said.abs().max()
+    if len(v) < _ROWS or not free.any() or not bool(v.isfinite().all() and said.isfinite().all()):
+        return ()
+    if not float(v.max() - v.min()) > _SAME * float(v.abs().max()):
+        return (nan,)
+    return (float((apart @ said[:, free] / said[:, free].norm(dim=0)).max() / apart.norm()),)
+
+
+def _mean(correlations: Sequence[float]) -> float:
+    return sum(0.0 if isnan(each) else each for each in correlations) / len(correlations)
 
 
 def _as_stored(given: Tensor, stored: Tensor) -> float:
@@ -267,10 +309,13 @@ def _fault(fit: _Fit, declared: float | None, proof: str, words: str) -> CheckAn
 _GRAVE = {"off": 0, "sound": 1, "open": 2, "fault": 3}
 _SOME = "in … looks"
 _PAIRS, _MOST = 10, 0.9  # looks; of a batch, rows that are as stored
+_HEADS, _RISES = 16, 0.25  # outputs of a value, of more it is a distribution; mean correlation
 _ROWS, _SAME, _VARIED = 16, 1e-3, 1e-3  # of a batch; of a gradient, rounding; of a size
 _MISTAKES = {
     "pairs": "are compared with the values of all rows, [B, B]: do values and targets have shapes "
     "[B] and [B, 1] in the critic's loss?",
+    "one": "take one value for all rows of a batch: is the minimum over critics taken over the "
+    "batch, too, q.min() in the place of q.min(0)?",
     "shape": "have one number per pair of rows, [B, B]: do reward and value have shapes [B] and "
     "[B, 1]?",
     "alike": "use γ = {:.4f} in every row, where those handed over differ: is γ in the place of "
