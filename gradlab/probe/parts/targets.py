@@ -179,18 +179,17 @@ class Algebra:
 
 def _correlated(value: Tensor, heads: Tensor) -> tuple[float, ...]:
     """The largest correlation of values [B] with columns [B, K] that vary, or their mean; NaN where
-    the values do not vary; () where nothing can be said."""
-    v, said = (
-        value.double().cpu(),
-        torch.cat([heads, heads.mean(1, keepdim=True)], 1).double().cpu(),
-    )
-    said, apart = said - said.mean(0), v - v.mean()
-    free = said.norm(dim=0) > _VARIED * said.abs().max()
+    the values are one number, other than 0; () where nothing can be said."""
+    v, said = value.double().cpu(), heads.double().cpu()
+    said = torch.cat([said, said.mean(1, keepdim=True)], 1)
+    apart, spread = v - v.mean(), said - said.mean(0)
+    free = spread.abs().amax(0) > _FREE * said.abs().amax(0)
     if len(v) < _ROWS or not free.any() or not bool(v.isfinite().all() and said.isfinite().all()):
         return ()
-    if not float(v.max() - v.min()) > _SAME * float(v.abs().max()):
-        return (nan,)
-    return (float((apart @ said[:, free] / said[:, free].norm(dim=0)).max() / apart.norm()),)
+    if bool((v == v[0]).all()):
+        return (nan,) if bool(v.any()) else ()
+    spread = spread[:, free] / spread[:, free].norm(dim=0)
+    return (float((apart @ spread).max() / apart.norm()),)
 
 
 def _mean(correlations: Sequence[float]) -> float:
@@ -309,6 +308,7 @@ def _fault(fit: _Fit, declared: float | None, proof: str, words: str) -> CheckAn
 _GRAVE = {"off": 0, "sound": 1, "open": 2, "fault": 3}
 _SOME = "in … looks"
 _PAIRS, _MOST = 10, 0.9  # looks; of a batch, rows that are as stored
+_FREE = 1e-5  # of a size: many times what rounding leaves
 _HEADS, _RISES = 16, 0.25  # outputs of a value, of more it is a distribution; mean correlation
 _ROWS, _SAME, _VARIED = 16, 1e-3, 1e-3  # of a batch; of a gradient, rounding; of a size
 _MISTAKES = {
