@@ -589,6 +589,51 @@ def test_a_twin_at_rest_within_one_module_is_amber_unless_a_loss_sends_to_it(fau
     )
 
 
+class Stacked(nn.Module):
+    """An ensemble of linear critics in stacked weights."""
+
+    def __init__(self, equal: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(2, 3, 1)), nn.Parameter(torch.zeros(2, 1))
+        self.weight.data[1] = self.weight.data[0] if equal else self.weight.data[1]
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        given = torch.cat([state, action], 1).expand(2, -1, -1)
+        return torch.baddbmm(self.bias[:, None], given, self.weight)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_equal_members_of_an_ensemble_in_stacked_weights_are_told(equal):
+    torch.manual_seed(0)
+    critic, policy = Stacked(equal), actor_critics.actor()
+    target, rows = copy.deepcopy(critic), list[dict[str, Any]]()
+    own, others = (torch.optim.Adam(x.parameters(), 1e-3) for x in (policy, critic))
+    probe = gradlab.Probe(
+        policy, own, critic_optimizer=others, log=rows.append, overhead_budget=1.0,
+        clock=lambda: 0.0,
+    )  # fmt: skip
+    probe.networks(critic=critic, target=target)
+    for step in range(150):
+        s, a = torch.randn(32, 2), torch.randn(32, 1)
+        others.zero_grad()
+        (critic(s, a) - target(s, a).detach().amin(0) - s[:, :1]).square().mean().backward()
+        others.step()
+        with torch.no_grad():
+            for p, q in zip(target.parameters(), critic.parameters(), strict=True):
+                p.lerp_(q, 0.01)
+        own.zero_grad()
+        with probe(step):
+            (-critic(s, policy(s)).amin(0).mean()).backward()
+        own.step()
+    probe.close()
+    assert causes(probe) == ({"twin critics are one"} if equal else set())
+    assert (
+        not equal
+        or "members of the critic's ensemble move and are equal" in probe.alarms[0].message
+    )
+    assert answers(rows)["targets follow"]["state"] == ("fault" if equal else "sound")
+
+
 class Mean(nn.Module):
     """Of two critics, each called as a part of it."""
 

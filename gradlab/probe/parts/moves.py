@@ -217,6 +217,13 @@ def _ways(one: MomentSamples, two: MomentSamples, k: int) -> NDArray[np.float64]
     return found
 
 
+def _stack_of_one(parameters: Sequence[Tensor]) -> bool:
+    """Are they weights of an ensemble, [E, …], all of whose members are equal?"""
+    members = {len(p) if p.ndim else 1 for p in parameters}
+    stack = len(members) == 1 and min(members) > 1 and any(p.ndim > 2 for p in parameters)
+    return stack and all(bool((p[1:] == p[:1]).all()) for p in parameters)
+
+
 @final
 class Targets:
     """Do the targets follow, and not too fast?"""
@@ -227,7 +234,8 @@ class Targets:
         self._followed: list[_Followed] = []
         self._of: Sequence[object] = ()
         self._count = self._looks = self._alike = 0
-        self._twins: tuple[int, int] | None = None  # critics that move and are equal
+        # Critics that move and are equal; one and the same, an ensemble whose members are.
+        self._twins: tuple[int, int] | None = None
 
     def see(self, window: ActorWindow, networks: Networks) -> None:
         if self._of is not networks.pairs:
@@ -238,8 +246,9 @@ class Targets:
                 each.see(window, k)
         online = window.steps[-1].after.online
         critics = [k for k, x in enumerate(self._followed) if x.whose == CRITIC and x.moves]
-        pairs = combinations(critics, 2)
-        self._twins = next((x for x in pairs if torch.equal(*(online[k] for k in x))), None)
+        alike = [x for x in combinations(critics, 2) if torch.equal(*(online[k] for k in x))]
+        alike += [(k, k) for k in critics if _stack_of_one(networks.pairs[k].online.parameters)]
+        self._twins = alike[0] if alike else None
         self._alike = self._alike + 1 if self._twins else 0
 
     @property
@@ -274,11 +283,13 @@ class Targets:
                 )  # fmt: skip
         if self._twins is not None and self._alike >= _LOOKS:
             one, two = map(self._number, self._twins)
+            which = f"critic's networks {one} and {two}"
+            which = "members of the critic's ensemble" if one == two else which
             return CheckAnswer(
                 "fault", f"all entries equal in {self._alike} looks in a row", 0.0, 0.0,
                 self._alike, ALIKE,
-                f"the critic's networks {one} and {two} move and are equal in every weight, so "
-                f"that their minimum is one of them: does each have weights of its own at first?",
+                f"the {which} move and are equal in every weight, so that their minimum is one of "
+                f"them: does each have weights of its own at first?",
             )  # fmt: skip
         period = _UNDECLARED if networks.period is None else networks.period
         resting = self._at_rest(networks)
