@@ -138,6 +138,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             for place in callables():
                 _wrap(patch, place, found)
 
+        _LISTENING.clear()  # what probes of other tests, left open, reach is not this loop's
         run(listen, probed(tmp_path_factory.mktemp("reached") / "run.h5"))
     return found
 
