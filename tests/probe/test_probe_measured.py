@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -345,6 +345,19 @@ def test_a_target_of_the_policy_is_found_beside_declared_critics(fault):
     assert all("policy's targets have not moved" in each for each in told)
 
 
+def handing(probe: gradlab.Probe) -> Callable[[dict[str, Tensor], Tensor, Tensor], None]:
+    """What hands over a batch with its observations."""
+
+    def hand(given: dict[str, Tensor], goal: Tensor, value: Tensor) -> None:
+        probe.batch(
+            observation=given["state"], reward=given["reward"], terminated=given["ended"],
+            next_observation=given["next"], next_value=value, target=goal,
+            discount=actor_critics.GAMMA,
+        )  # fmt: skip
+
+    return hand
+
+
 @pytest.mark.parametrize("normalised", ["", "critic", "target", "critic and target"])
 def test_critic_and_target_get_observations_in_one_form(normalised):
     loop, rows = Loop(), []
@@ -358,14 +371,7 @@ def test_critic_and_target_get_observations_in_one_form(normalised):
     if "target" in normalised:
         loop.target_values = lambda given: values(moved(given, "next"))
 
-    def hand(given: dict[str, Tensor], goal: Tensor, value: Tensor) -> None:
-        probe.batch(
-            observation=given["state"], reward=given["reward"], terminated=given["ended"],
-            next_observation=given["next"], next_value=value, target=goal,
-            discount=actor_critics.GAMMA,
-        )  # fmt: skip
-
-    loop.run(probe, 200, hand)
+    loop.run(probe, 200, handing(probe))
     probe.close()
     found = answers(rows)["targets are r + γ (1 − d) v"]
     assert not causes(probe) and found["state"] == (
@@ -391,14 +397,7 @@ def test_a_minimum_over_the_batch_is_told_from_what_targets_say_of_each_row(row,
 
     loop.target_values = least
 
-    def hand(given: dict[str, Tensor], goal: Tensor, value: Tensor) -> None:
-        probe.batch(
-            observation=given["state"], reward=given["reward"], terminated=given["ended"],
-            next_observation=given["next"], next_value=value, target=goal,
-            discount=actor_critics.GAMMA,
-        )  # fmt: skip
-
-    loop.run(probe, 200, hand)
+    loop.run(probe, 200, handing(probe))
     probe.close()
     found = answers(rows)["targets are r + γ (1 − d) v"]
     assert found["state"] == state and bool(causes(probe)) == (state == "fault")

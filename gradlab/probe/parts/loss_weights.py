@@ -97,7 +97,6 @@ class LossWeights:
         numbers = np.zeros(0, np.intp) if recorded is None else recorded[0]
         made, places = numbers >= 0, numbers % ring.size
         paid, stored = ring.rewards(places), rollout.reward.reshape(-1).cpu().numpy()
-        paid = np.where(made, paid, nan)  # rows of resets are no steps
         if recorded is not None:
             unit = float(paid[made] @ stored[made]) / max(float(paid[made] @ paid[made]), 1e-300)
             stored = stored / unit if unit > 0 else stored  # a constant of the loop's

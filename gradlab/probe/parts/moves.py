@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations_with_replacement, pairwise
 from math import inf, isfinite, sqrt
 from typing import Any, final
 from weakref import WeakKeyDictionary
@@ -246,9 +246,14 @@ class Targets:
                 each.see(window, k)
         online = window.steps[-1].after.online
         critics = [k for k, x in enumerate(self._followed) if x.whose == CRITIC and x.moves]
-        alike = [x for x in combinations(critics, 2) if torch.equal(*(online[k] for k in x))]
-        alike += [(k, k) for k in critics if _stack_of_one(networks.pairs[k].online.parameters)]
-        self._twins = alike[0] if alike else None
+
+        def equal(one: int, two: int) -> bool:
+            if one == two:
+                return _stack_of_one(networks.pairs[one].online.parameters)
+            return torch.equal(online[one], online[two])
+
+        pairs = combinations_with_replacement(critics, 2)
+        self._twins = next((each for each in pairs if equal(*each)), None)
         self._alike = self._alike + 1 if self._twins else 0
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from math import nan
 from typing import Any, Literal, final
 
@@ -308,7 +309,7 @@ class Ring:
         count, n = self.count, len(ended)
         if n > min(count, self.size, len(self._made)):
             return None
-        rows = np.array(self._made, dtype=np.intp)[-n:]
+        rows = np.fromiter(islice(reversed(self._made), n), np.intp, n)[::-1]
         for numbers in (rows, np.arange(count - n, count)):
             made = numbers >= 0
             if np.array_equal(self.ends(numbers)[made].any(axis=1), ended[made]):

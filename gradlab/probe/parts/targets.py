@@ -62,8 +62,8 @@ class Algebra:
         self._paired: deque[bool] = deque(maxlen=_PAIRS)  # whether a loss pairs all rows with all
         self._levels: deque[float] = deque(maxlen=_PAIRS)  # what all rows are pulled to, or NaN
         self.stored: tuple[Tensor, Tensor] | None = None  # observations that were handed over
-        self._asked: Tensor | None = None  # observations of a target network's last call
-        self._said: deque[tuple[Tensor, Tensor]] = deque(maxlen=4)  # those of more, and outputs
+        # Observations of a target network's last calls, and what it gave where that is a tensor.
+        self._said: deque[tuple[Tensor, Tensor | None]] = deque(maxlen=4)
         self._value: Tensor | None = None  # of the newest batch, until the critic steps
         # Correlation of the values with what the targets say of their rows; NaN: all are the same.
         self._alike: deque[float] = deque(maxlen=_PAIRS)
@@ -102,24 +102,27 @@ class Algebra:
     def hear_target(self, module: nn.Module, args: Any, output: Any) -> None:
         """A critic's target has been called."""
         if args and isinstance(args[0], Tensor) and args[0].ndim == 2:
-            self._asked = args[0].detach()
-            if isinstance(output, Tensor):
-                self._said.append((self._asked, output.detach()))
+            given = output.detach() if isinstance(output, Tensor) else None
+            self._said.append((args[0].detach(), given))
 
     def _compare(self, calls: Sequence[Heard]) -> None:
-        """Whether critic and target are called at observations as they were stored, or none is."""
-        stored, asked, self.stored, self._asked = self.stored, self._asked, None, None
-        said, value, self._value = [*self._said], self._value, None
+        """Whether critic and target are called at observations as they were stored, or none is; and
+        whether the values rise with what the target says there."""
+        stored, value, said = self.stored, self._value, [*self._said]
+        self.stored = self._value = None
         self._said.clear()
-        if stored is None or asked is None:
+        if stored is None or not said:
             return
         if value is not None:
-            heads = [by_row(x, len(value)) for s, x in said if _as_stored(s, stored[1]) == 1.0]
+            heads = [
+                by_row(x, len(value)) for s, x in said
+                if x is not None and _as_stored(s, stored[1]) == 1.0
+            ]  # fmt: skip
             few = [each for each in heads if each is not None and each.shape[1] <= _HEADS]
             self._alike.extend(_correlated(value, torch.cat(few, 1)) if few else ())
         fitted = [_as_stored(call.args[0], stored[0]) for call in calls if not call.own]
         own = max((each for each in fitted if not isnan(each)), default=nan)
-        its = _as_stored(asked, stored[1])
+        its = _as_stored(said[-1][0], stored[1])
         if not isnan(own + its):
             apart = {(1.0, 0.0): "critic", (0.0, 1.0): "target"}
             self._forms.append(apart.get((own, its), ""))
@@ -151,7 +154,8 @@ class Algebra:
                 f"{_PAIRS} looks: do values and targets have shapes [B] and [B, 1] in it?",
                 looks=_PAIRS,
             )  # fmt: skip
-        if good and len(self._alike) == _PAIRS and not _mean(self._alike) > _RISES:
+        alike = torch.tensor(self._alike).nan_to_num()
+        if good and len(alike) == _PAIRS and not float(alike.mean()) > _RISES:
             if all(map(isnan, self._alike)):
                 proof = f"all rows of a batch have one value, in {_PAIRS} of {_PAIRS} looks"
                 return _fault(_Fit(nan, nan), None, proof, _MISTAKES["one"])
@@ -190,10 +194,6 @@ def _correlated(value: Tensor, heads: Tensor) -> tuple[float, ...]:
         return (nan,) if bool(v.any()) else ()
     spread = spread[:, free] / spread[:, free].norm(dim=0)
     return (float((apart @ spread).max() / apart.norm()),)
-
-
-def _mean(correlations: Sequence[float]) -> float:
-    return sum(0.0 if isnan(each) else each for each in correlations) / len(correlations)
 
 
 def _as_stored(given: Tensor, stored: Tensor) -> float:
