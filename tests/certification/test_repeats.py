@@ -52,6 +52,36 @@ class Flipped(torch.autograd.Function):
         return torch.where(ctx.saved_tensors[0], -gradient, gradient), None
 
 
+@pytest.mark.parametrize("of", ["step", "derivative"])
+def test_rows_that_mix_in_large_batches_alone_are_no_earlier_calls(of):
+    """Twice as many substeps where some row is fast: of 2,048 one is, of 64 none."""
+
+    def step(s, a):
+        fast = bool((s.detach().abs().max() > 6).item())
+        if of == "step":
+            s = s + 0.1 * fast * torch.cos(s)
+        return smooth(Flipped.apply(s, torch.full((len(s), 1), fast)) if of != "step" else s, a)
+
+    torch.manual_seed(0)
+    states, actions = torch.randn(2, 2048, 2, dtype=torch.float64)
+    states[1003] = 7
+    found = gradlab.certify(from_function(step, 2, 2), states, actions)
+    wrong = {each.kind for each in found.findings if each.severity == "wrong"}
+    assert "rows mix" in wrong and "stale" not in wrong
+
+
+def test_a_clamp_with_a_straight_through_gradient_is_no_multiple_of_zero():
+    def step(s, a):
+        return smooth(s, a + (a.clamp(-1, 1) - a).detach())
+
+    torch.manual_seed(0)
+    states, actions = torch.randn(2, 256, 2, dtype=torch.float64)
+    found = gradlab.certify(from_function(step, 2, 2), states, actions)
+    said = [each.sentence for each in found.findings if each.severity == "wrong"]
+    assert any("should be zero" in each for each in said)
+    assert not any("times its difference" in each for each in said)
+
+
 @pytest.mark.parametrize("every", [4, 50])
 def test_a_derivative_that_is_wrong_by_the_number_of_a_row_is_named_as_that(every):
     """A 50th of the rows passed, and a fourth "depends on earlier calls: a buffer"."""

@@ -676,27 +676,97 @@ def test_a_replay_that_writes_over_next_observations_is_told():
     assert found and all("that of another step" in each for each in found)
 
 
+def windows(
+    rows: list[Row], count: int = 3, rate: float = 0.9,
+    paid: Callable[[Row], float] = lambda row: row["reward"],
+) -> list[tuple[Row, list[Row]]]:  # fmt: skip
+    """Rows of so many steps, fewer at an episode's end, and those that they are made of."""
+    made = []
+    for k in range(len(rows) - count):
+        end = next((j for j in range(count) if over(rows[k + j])), count - 1)
+        of = rows[k : k + end + 1]
+        total = sum(rate**j * paid(row) for j, row in enumerate(of))
+        ahead = {name: of[-1][name] for name in ("next_observation", "terminated", "truncated")}
+        made.append((rows[k] | ahead | {"reward": np.float32(total)}, of))
+    return made
+
+
+@pytest.mark.parametrize("count, rate", [(2, 0.9), (3, 0.99), (5, 1.0)])
 @pytest.mark.parametrize(
-    ("world", "paid"),
+    "world, paid",
     [
         (Walk, lambda row: row["reward"]),
-        (Walk, lambda row: float(row["reward"] > 0)),  # sparse
+        (Walk, lambda row: float(row["reward"] > 1)),
+        (Walk, lambda row: 0.1 * row["reward"]),
+        (Walk, lambda row: float(np.clip(row["reward"], 0.5, 1.5))),
         (Crash, lambda row: row["reward"]),
     ],
 )
-def test_rows_of_several_steps_are_not_called_those_of_another_step(world, paid):
+@pytest.mark.parametrize("dropped", [False, True])
+def test_rows_of_several_steps_are_those_of_their_steps(world, paid, count, rate, dropped):
+    """At an episode's end fewer steps are stored, or none."""
     probe, log, update = probed()
     rows, _ = collected(probe.record(world()))
-    stored = []
-    for k, row in enumerate(rows[:-3]):
-        end = next((j for j in range(3) if over(rows[k + j])), 2)
-        total = sum(0.9**j * paid(rows[k + j]) for j in range(end + 1))
-        after = rows[k + end]["next_observation"]
-        stored.append(row | {"reward": total, "next_observation": after})
+    stored = [
+        row for row, of in windows(rows, count, rate, paid) if len(of) == count or not dropped
+    ]
     assert not told(stored, probe, update)
     probe.close()
-    found = answers(log)["next observations are those after the step"]
-    assert found["state"] == "off" and "rows of several steps" in found["proof"]
+    states = {name: row["state"] for name, row in answers(log).items()}
+    for name in ("next observations are those after the step", "terminations are stored",
+                 "time limits are no terminations", "rewards are stored as paid"):  # fmt: skip
+        assert states[name] == "sound", name
+
+
+def earlier(of: list[Row], rows: list[Row]) -> float:
+    """The same sum of rewards that were paid one step before."""
+    at = next(k for k, row in enumerate(rows) if row is of[0])
+    return sum(0.9**j * rows[max(at + j - 1, 0)]["reward"] for j in range(len(of)))
+
+
+# What a loop makes of a row of three steps, of these and of all rows, and how that is told.
+OF_SEVERAL: dict[str, Callable[[Row, list[Row], list[Row]], Row]] = {
+    "steps that ended an episode are not stored": lambda row, of, _: {
+        "terminated": of[0]["terminated"]
+    },
+    "steps that a time limit cut are stored as terminated": lambda row, of, _: {
+        "terminated": over(row)
+    },
+    "the stored rewards have the opposite sign": lambda row, of, _: {"reward": -row["reward"]},
+    "the stored rewards are those of the step before": lambda row, of, rows: {
+        "reward": earlier(of, rows)
+    },
+    "the stored rewards are nearly 0": lambda row, of, _: {"reward": 0.0},
+    "is that of another number of steps": lambda row, of, _: {
+        "next_observation": of[-2:][0]["next_observation"]
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", OF_SEVERAL)
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_fault_of_rows_of_several_steps_is_told_by_its_name(words, dropped):
+    probe, _, update = probed()
+    rows, _ = collected(probe.record(Walk()))
+    made = [(row, of) for row, of in windows(rows) if len(of) == 3 or not dropped]
+    stored = [row | OF_SEVERAL[words](row, of, rows) for row, of in made]
+    found = told(stored, probe, update)
+    assert found and all(words in each for each in found)
+
+
+def test_sums_of_a_reward_that_never_changes_are_those_of_several_steps():
+    class Alive(Walk):
+        def step(self, action: Any) -> Any:
+            after, _, *rest = super().step(action)
+            return after, 1.0, *rest
+
+    probe, log, update = probed()
+    rows, _ = collected(probe.record(Alive()))
+    first = [row | {"terminated": of[0]["terminated"]} for row, of in windows(rows)]
+    assert all("not stored as terminated" in each for each in told(first, probe, update))
+    probe.close()
+    assert answers(log)["next observations are those after the step"]["state"] == "sound"
+    assert answers(log)["terminations are stored"]["state"] == "fault"
 
 
 @pytest.mark.parametrize("way", SOUND)
@@ -746,24 +816,15 @@ class Slow(Walk):
         return after, self.paid, *rest
 
 
-def sums(rows: list[Row], count: int, rate: float, on: bool = False) -> list[Row]:
-    """Sums of so many rewards, beside the next observation of one step, or that many steps `on`."""
-    stored = []
-    for k, row in enumerate(rows[:-count]):
-        end = next((j for j in range(count) if over(rows[k + j])), count - 1)
-        total = sum(rate**j * rows[k + j]["reward"] for j in range(end + 1))
-        after = rows[k + end]["next_observation"] if on else row["next_observation"]
-        stored.append(row | {"reward": np.float32(total), "next_observation": after})
-    return stored
-
-
 @pytest.mark.parametrize("count, rate", [(2, 0.9), (3, 1.0), (5, 0.99)])
 @pytest.mark.parametrize("env", [Walk, Slow])
 @pytest.mark.parametrize("on", [False, True])
 def test_sums_of_rewards_beside_the_next_observation_of_one_step_are_told(env, count, rate, on):
     probe, _, update = probed()
     rows, _ = collected(probe.record(env()))
-    found = told(sums(rows, count, rate, on), probe, update)
+    stored = [row if on else of[0] | {"reward": row["reward"]}
+              for row, of in windows(rows, count, rate)]  # fmt: skip
+    found = told(stored, probe, update)
     assert on != any("are sums over several steps" in each for each in found)
     assert all("are sums over several steps" in each for each in found)
 

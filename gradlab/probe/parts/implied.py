@@ -175,7 +175,7 @@ class Implied:
         if update < FIRST - _EARLIER:
             return
         d, v = (_flat(given[name])[rows.at] for name in ("terminated", "next_value"))
-        paid = rows.found.reward
+        paid = rows.paid()
         follows, used = discount * (1 - d) * v, paid
         if "target" in given and given["target"].numel() == given["next_value"].numel():
             used = _flat(given["target"])[rows.at] - follows

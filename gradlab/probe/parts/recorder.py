@@ -193,6 +193,7 @@ class Ring:
         self.resets: deque[tuple[int, Any, Any]] = deque(maxlen=_CUTS)
         self._firsts: set[int] = set()
         self._ending: set[int] = set()
+        self._last: set[int] = set()
         self._at: dict[int, int] = {}  # −1: several steps begin there
         self._key, self._next, self._after = (np.zeros(size, np.int64) for _ in range(3))
         self._reward, self._earlier = np.zeros(size), np.zeros(size)
@@ -268,16 +269,19 @@ class Ring:
         rows = np.array(actions, dtype=np.float64).reshape(len(at), -1)
         if self._action is None:
             self._action = np.zeros((self.size, rows.shape[1]))
-        for place, old, each, flags in zip(
-            places, self._key[at].tolist(), begun, ended, strict=True
+        olds = zip(self._key[at].tolist(), self._next[at].tolist(), strict=True)
+        for place, (old, gone), each, end, flags in zip(
+            places, olds, begun, ends, ended, strict=True
         ):
             if known.get(old) == place:
                 del known[old]  # nothing that is older is found any more
                 self._firsts.discard(old)
                 self._ending.discard(old)
+                self._last.discard(gone)
             known[each] = -1 if each in known else place
             if flags[0] or flags[1]:
                 self._ending.add(each)
+                self._last.add(end)
         self._key[at], self._next[at], self._after[at] = begun, ends, -1
         self._reward[at], self._ended[at], self._action[at] = rewards, ended, rows
         came = np.where(came >= 0, came % self.size, -1)
@@ -302,6 +306,12 @@ class Ring:
         self._file()
         return self._ending
 
+    @property
+    def last(self) -> set[int]:
+        """Keys of the last observations of episodes."""
+        self._file()
+        return self._last
+
     def newest(self, ended: NDArray[np.bool_]) -> tuple[NDArray[np.intp], bool] | None:
         """Numbers of the newest n steps, and whether they ended as is given, [n]; None where fewer
         are kept. −1: the row of a step that reset an environment, as in Gymnasium's NEXT_STEP mode,
@@ -318,7 +328,7 @@ class Ring:
 
     def ends(self, numbers: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Terminated and truncated [n, 2] of the steps of these numbers, False of −1."""
-        return self._ended[numbers % self.size] & (numbers >= 0)[:, None]
+        return self._ended[numbers % self.size] & (numbers >= 0)[..., None]
 
     @property
     def limits(self) -> bool:
@@ -370,14 +380,24 @@ class Ring:
         self._file()
         return self._reward[places]
 
+    def on_from(self, places: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+        """These steps and those after them, [K, count]; −1 beyond an episode."""
+        self._file()
+        at = np.full((len(places), count), -1)
+        at[:, 0] = places
+        for k in range(1, count):
+            at[:, k] = np.where(at[:, k - 1] >= 0, self._after[at[:, k - 1]], -1)
+        return at
+
     def paid_from(self, places: NDArray[np.intp], count: int) -> NDArray[np.float64]:
         """Rewards of these steps and of those after them, [K, count]; NaN beyond an episode."""
+        at = self.on_from(places, count)
+        return np.where(at >= 0, self._reward[at], nan)
+
+    def gives(self, places: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Keys of the observations after these steps."""
         self._file()
-        paid, at = np.full((len(places), count), nan), places
-        for k in range(count):
-            paid[at >= 0, k] = self._reward[at[at >= 0]]
-            at = np.where(at >= 0, self._after[at], -1)
-        return paid
+        return self._next[places]
 
     def pays(self, rewards: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of them some recorded step paid, where most steps paid a number of their own."""

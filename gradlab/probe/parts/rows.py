@@ -6,9 +6,10 @@
     actions     what was stored against what was sent           up to a clip or the limits' scale
     observation whether the rest of the row is of its step      older, newer, another's
 
-A row is found by its observation; where fewer than half are, while every recorded step is kept,
-observations are transformed. Where more of its action, next observation and reward is of one other
-step, it is a row of this one, and the observation is what differs.
+A row is found by its observation, and is of as many steps as come before its next one; where fewer
+than half are found, while every recorded step is kept, observations are transformed. Where more of
+a row's action, next observation and reward is of one other step, it is a row of this one, and the
+observation is what differs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
 from typing import TYPE_CHECKING, Any, final
 
@@ -26,7 +28,14 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import NOT_DRAWN, UNCUT, UNTERMINATED
 from gradlab.probe.alarms.evidence import STORED as KIND
-from gradlab.probe.parts.paid import Unexplained, cut_to_whole, explained, summed
+from gradlab.probe.parts.paid import (
+    Summed,
+    Unexplained,
+    cut_to_whole,
+    explained,
+    of_one,
+    summed,
+)
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 if TYPE_CHECKING:
@@ -50,7 +59,8 @@ _ROWS = 64  # of a batch, beside those that end
 _OLD = 500  # rows, of which half are new by chance
 _REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at
 _BESIDE, _BY_CHANCE = 32, 0.9  # recorded rows; turns between these and zeros
-_SUM = 10  # steps of a reward
+_SUM, _SPAN = 10, 32  # steps of a reward; of a row
+_FIRST, _RATE = 0.75, 0.99  # share of rows of one step; γ of sums that are not as paid
 _LAG, _KNOWN = 16, 0.25  # steps by which an observation is older; share of actions that were sent
 _LEAST, _TWICE, _ALL = 16, 8, 0.9  # rows; of them repeated ones; share that no step began at
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
@@ -72,6 +82,8 @@ class Matched:
         begun, following: keys of the stored observations; ring: where they come from.
         places: of the steps that begin at these; sure: whether the rest of a row is of one step.
         at: places in the batch.
+        on: places of the found steps and of those after them, [K, n], −1 beyond an episode; spans:
+            how many of these a row is of, 1 where that is not known.
     """
 
     found: Found
@@ -84,10 +96,57 @@ class Matched:
     reward: _Array | None
     terminated: _Array | None
     at: NDArray[np.intp]
+    on: NDArray[np.intp]
+    spans: NDArray[np.intp]
+
+    @property
+    def steps(self) -> int:
+        """Of most rows."""
+        return int(np.bincount(self.spans).argmax()) if len(self.spans) else 1
 
     @property
     def ended(self) -> NDArray[np.bool_]:
-        return self.found.terminated | self.found.truncated
+        """Whether an episode ended within the steps of most rows."""
+        return np.asarray(self.ring.ends(self.on[:, : self.steps]).any((1, 2)))
+
+    @property
+    def ends(self) -> NDArray[np.bool_]:
+        """Terminated and truncated, [K, 2], of the last of a row's steps."""
+        return self.ring.ends(self.on[np.arange(len(self.on)), self.spans - 1])
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether the next observation came in the row's episode."""
+        return (self.spans > 1) | (self.following == self.found.following)
+
+    @cached_property
+    def sums(self) -> Summed | None:
+        """What sums the stored rewards of most rows are, from the found steps on."""
+        if self.reward is None or self.following is None:
+            return None
+        most = self.known & (self.spans == self.steps)
+        return summed(self.ring.paid_from(self.found.steps[most], _SUM), self.reward[most])
+
+    def paid(self, earlier: int = 0) -> _Array:
+        """Σ γᵏ r of a row's steps, or of as many that began one step `earlier`, [K]."""
+        rewards = self._rewards(earlier)
+        k = np.arange(rewards.shape[1])
+        own = k < self.spans[:, None]
+        return np.asarray(np.where(own, rewards * self._rate**k, 0.0).sum(1))
+
+    def _rewards(self, earlier: int) -> _Array:
+        paid = self.ring.paid_from(self.found.steps, self.on.shape[1])
+        before = self.found.earlier[:, None]
+        return np.concatenate([before, paid[:, :-1]], axis=1) if earlier else paid
+
+    @cached_property
+    def _rate(self) -> float:
+        """γ of the sums, also of those that began one step earlier."""
+        found = self.sums
+        if found is None and self.steps > 1 and self.reward is not None:
+            most = self.spans == self.steps
+            found = summed(self._rewards(1)[most, : self.steps], self.reward[most])
+        return _RATE if found is None else found.rate
 
 
 _HELD = {"observation": "begun", "next_observation": "following"}
@@ -113,6 +172,11 @@ def matched(
     ending = ring.ending
     last = [k for k, each in enumerate(begun) if each in ending]
     rows = np.union1d(rows, np.array(last, dtype=np.intp))
+    after = None if following is None else np.array(keys(following), np.int64)
+    if after is not None:
+        closing = ring.last
+        last = [k for k, each in enumerate(after.tolist()) if each in closing]
+        rows = np.union1d(rows, np.array(last, dtype=np.intp))
     places = ring.places(observation[rows])
     at, places = rows[places >= 0], places[places >= 0]
 
@@ -123,11 +187,34 @@ def matched(
         return values.reshape(len(values), -1)[at].astype(float)
 
     reward, ended = (None if x is None else x[:, 0] for x in (of("reward"), of("terminated")))
-    after = None if following is None else np.array(keys(following[at]), np.int64)
+    after = None if after is None else after[at]
     mine, action = np.array(begun, np.int64)[at], of("action")
     steps, sure = _shared(ring, places, after, action, reward, limits)
     found = ring.found(at, steps)
-    return Matched(found, ring, mine, places, sure, after, action, reward, ended, at), len(rows)
+    on, spans = _spans(ring, found, after, reward)
+    return (
+        Matched(found, ring, mine, places, sure, after, action, reward, ended, at, on, spans),
+        len(rows),
+    )
+
+
+def _spans(
+    ring: Ring, found: Found, following: NDArray[np.int64] | None, reward: _Array | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Places from the found steps on, and how many of them each row is of: those before its next
+    observation, unless its reward is that of the first alone."""
+    alone = found.steps[:, None], np.ones(len(found.steps), np.intp)
+    if following is None or reward is None:
+        return alone
+    if np.sum(following == found.following) >= _FIRST * len(following):
+        return alone
+    on = ring.on_from(found.steps, _SPAN)
+    after = (on >= 0) & (ring.gives(on) == following[:, None])
+    spans = np.where(after.any(1), after.argmax(1) + 1, 1)
+    later = (np.arange(_SPAN) > 0) & (np.arange(_SPAN) < spans[:, None])
+    more = (later & (ring.rewards(on) != 0)).any(1)  # rows whose sums are not what the first paid
+    several = more & ~of_one(found.reward, reward)
+    return (on, spans) if several.sum() > _HALF * more.sum() else alone
 
 
 def _shared(
@@ -446,27 +533,26 @@ def _rewards() -> _Count:
     unexplained = Unexplained()
 
     def count(rows: Matched) -> tuple[int, Mapping[str, int]]:
-        paid, stored = rows.found.reward, rows.reward
+        paid, earlier, stored = rows.paid(), rows.paid(1), rows.reward
         one = np.ones(len(rows.begun), dtype=bool)
         itself = False
-        if rows.following is not None:  # rows whose next observation is the one after one step
-            known = (rows.following == rows.found.following) | (rows.following == rows.begun)
+        if rows.steps > 1:
+            one = rows.known
+        elif rows.following is not None:  # whose next observation is the one after one step
+            known = rows.known | (rows.following == rows.begun)
             one = known | rows.ended if known.mean() > _HALF else _one_reward(rows)
             itself = bool(np.mean(rows.following == rows.begun) > _HALF)
         if stored is None or one.sum() < 8 or not paid[one].any():
             return 0, {}
-        if rows.following is not None and not itself:
-            first = (rows.following == rows.found.following) & ~rows.ended
-            several = summed(rows.ring.paid_from(rows.found.steps[first], _SUM), stored[first])
-            if several.any():
-                return len(several), {"several": int(several.sum())}
-        begun, earlier = rows.begun[one], rows.found.earlier[one]
+        if not itself and (sums := rows.sums) is not None and sums.steps != rows.steps:
+            return len(sums.same), {"several": int(sums.same.sum())}
+        begun, earlier = rows.begun[one], earlier[one]
         paid, stored = paid[one], stored[one]
         if np.linalg.norm(stored) < FLAT * np.linalg.norm(paid):
             return len(paid), {"lost": len(paid)}
         if cut_to_whole(paid, stored):
             return len(paid), {"whole": len(paid)}
-        same, scaled = explained(paid, stored)
+        same, scaled = explained(paid, stored, rows.steps > 1)
         varies = np.ptp(paid) > SAME * np.abs(paid).max()
         if varies and not itself and (scaled or same.mean() < _HALF):
             size = SAME * np.median(np.abs(paid))
@@ -503,7 +589,7 @@ def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
     keys, found = rows.following, rows.found
     if keys is None:
         return 0, {}
-    wrong = ~rows.ended & (keys != found.following)
+    wrong = ~rows.ended & ~rows.known
     equal = (keys == rows.begun) & (wrong | (rows.places != found.steps)) & ~rows.ended
     late = wrong & (keys == found.later) & _one_reward(rows) & ~equal
     other = np.zeros(len(keys), dtype=bool)
@@ -517,15 +603,16 @@ def _next(rows: Matched) -> tuple[int, Mapping[str, int]]:
 
 def _last(rows: Matched) -> tuple[int, Mapping[str, int]]:
     """Rows of steps that were cut by a time limit: what comes after them is used."""
-    keys, found = rows.following, rows.found
+    keys = rows.following
     if keys is None:
         return 0, {}
-    cut = found.truncated & ~found.terminated
+    ends = np.asarray(rows.ring.ends(rows.on[:, : rows.steps]).any(1))
+    cut = ends[:, 1] & ~ends[:, 0]
     if rows.terminated is not None:
         cut &= rows.terminated == 0
     firsts = rows.ring.firsts
     first = np.array([each in firsts for each in keys.tolist()], dtype=bool)
-    return int(cut.sum()), {"reset": int((cut & first & (keys != found.following)).sum())}
+    return int(cut.sum()), {"reset": int((cut & first & ~rows.known).sum())}
 
 
 def _terminated() -> _Count:
@@ -542,7 +629,7 @@ def _terminated() -> _Count:
         if rows.following is not None:  # else an end within several steps
             stray &= rows.following == found.following
         late, elsewhere = late + int((first & stray).sum()), elsewhere + int((~first & stray).sum())
-        ends = found.terminated & rows.sure
+        ends = rows.ends[:, 0] & rows.sure
         gone = int((ends & (stored == 0)).sum())
         return int(ends.sum()), {"late" if late > elsewhere else "lost": gone}
 
@@ -550,10 +637,10 @@ def _terminated() -> _Count:
 
 
 def _truncated(rows: Matched) -> tuple[int, Mapping[str, int]]:
-    stored, found = rows.terminated, rows.found
+    stored, (terminated, truncated) = rows.terminated, rows.ends.T
     if stored is None:
         return 0, {}
-    cut = found.truncated & ~found.terminated & rows.sure
+    cut = truncated & ~terminated & rows.sure
     return int(cut.sum()), {"ended": int((cut & (stored > 0)).sum())}
 
 
@@ -629,12 +716,7 @@ def _one_reward(rows: Matched) -> NDArray[np.bool_]:
     """Whether the stored reward is that of one step: else rows of several steps are stored."""
     if rows.reward is None:
         return np.zeros(len(rows.begun), dtype=bool)
-    paid, stored = rows.found.reward, rows.reward
-    size = np.abs(paid).max(initial=1e-12)
-    if size == 0 or not np.ptp(paid):
-        return np.zeros(len(rows.begun), dtype=bool)
-    slope = float(paid @ stored / (paid @ paid))
-    return np.asarray(np.abs(stored - slope * paid) <= SAME * size * max(abs(slope), SAME))
+    return of_one(rows.found.reward, rows.reward)
 
 
 def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
@@ -650,8 +732,8 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
             "lost": "the stored rewards are nearly 0 where the environment pays: where is the "
             "reward lost?",
             "several": "the stored rewards are sums over several steps, and the next observation "
-            "is that of the first of them: is the observation stored that came that many steps "
-            "on?",
+            "is that of another number of steps: is the observation stored that came that many "
+            "steps on?",
             "elsewhere": "the stored rewards are those that the environment paid for other steps: "
             "are the columns of a row drawn by one and the same index?",
             "unrelated": "the stored rewards have nothing in common with those that the "

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -386,7 +387,11 @@ def _pattern(J: Tensor, D: Tensor, bad: Tensor) -> str:
     ratio = given / true
     factor = float(ratio.median())
     spread = float((ratio - factor).abs().nan_to_num(nan=torch.inf).max())
-    if factor != 0 and spread <= min(_SAME * abs(factor), _OF_IT * abs(1 - factor)):
+    if (
+        isfinite(factor)
+        and factor != 0
+        and spread <= min(_SAME * abs(factor), _OF_IT * abs(1 - factor))
+    ):
         return f" Every wrong entry is {factor:.3g} times its difference."
     return ""
 

@@ -293,7 +293,9 @@ def examined(
     before = at_once(system, begun)
     size, inside = size_of(points.z), precisions_inside(system, points)
     epsilon = machine_epsilon(y[finite][:FEW])
-    behaviour, coupling = repeats.step_findings(system, points, about.names, epsilon, tolerance)
+    behaviour, coupling = repeats.step_findings(
+        system, points, y[finite], about.names, epsilon, tolerance
+    )
     epsilon = max(epsilon, coupling, noise_of(system, points))
     wrong_behaviour = any(each.severity == "wrong" for each in behaviour)
     progress("differences", 0, n)

@@ -36,6 +36,7 @@ from gradlab.tools.certify.evaluation import (
     Points,
     at_once,
     evenly,
+    outputs,
     precisions_inside,
 )
 from gradlab.tools.certify.result import (
@@ -70,10 +71,15 @@ class _Behaviour(NamedTuple):
 
 
 def step_findings(
-    system: System, points: Points, names: Names, epsilon: float, tolerance: float
+    system: System, points: Points, y: Tensor, names: Names, epsilon: float, tolerance: float
 ) -> _Behaviour:
-    """Of the step itself."""
-    few = points.at(evenly(len(points), _STATES))
+    """Of the step itself.
+
+    Args:
+        y: of all points, in large batches.
+    """
+    chosen = evenly(len(points), _STATES)
+    few = points.at(chosen)
     calls = _calls(lambda given: at_once(system, given), few)
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
     # Sums in an order that changes from call to call are no randomness.
@@ -81,6 +87,10 @@ def step_findings(
     kind, size, where = _dependence(
         calls, _EQUAL * epsilon, {"random": sums, "stale": sums, "rows mix": sums, "place": sums}
     )
+    if kind is None and float((moves := _gaps(calls[0], y[chosen])).max()) > sums:
+        turned = outputs(system, _turned(points)).flip(0)
+        kind = "rows mix" if gap(turned[chosen], y[chosen]) <= sums else "stale"
+        size, where = float(moves.max()), int(moves.argmax())
     if kind == "random":
         raise InputError(
             "step has hidden randomness: two calls with the same arguments differ by "
@@ -124,20 +134,31 @@ def derivative_findings(
     calls = _calls(
         lambda given: derivative(system, given), few, lambda given: at_once(system, given)
     )
-    large = J[evenly(len(points), SMALL)]
+    chosen = evenly(len(points), SMALL)
+    large, turned = J[chosen], None
     found = []
     least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
+    most = tolerance if coupled else least
     allowed: dict[Kind, float] = {"rows mix": tolerance, "place": tolerance} if coupled else {}
     for block in BLOCKS:
         rows, columns = names.block(block)
         values = [J[:, rows, columns].flatten(1) for J in calls]
         kind, size, _ = _dependence(values, least, allowed)
         if kind is None:
-            size = gap(large[:, rows, columns].flatten(1), values[0])
-            kind = "stale" if size > (tolerance if coupled else least) else None
+            of_all = large[:, rows, columns].flatten(1)
+            if (size := gap(of_all, values[0])) > most:
+                turned = derivative(system, _turned(points)).flip(0) if turned is None else turned
+                again = turned[chosen][:, rows, columns].flatten(1)
+                kind = "rows mix" if gap(again, of_all) <= most else "stale"
         if kind is not None:
             found.append(_finding(kind, block, size, name))
     return found
+
+
+def _turned(points: Points) -> Points:
+    """The last one first: in a large batch what is kept is of another row then, and what depends on
+    all rows of it the same."""
+    return points.at(torch.arange(len(points)).flip(0))
 
 
 def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) -> tuple[Tensor, ...]:
