@@ -517,7 +517,7 @@ def test_what_a_critic_has_learnt_is_read_from_values_alone(kind):
         given = {"terminated": torch.zeros(ROWS), "next_value": v}
         given["observation"] = reward[:, None].expand(-1, 2)
         given["action"] = (reward + GAMMA * v)[:, None]
-        found = SimpleNamespace(at=np.arange(ROWS), found=SimpleNamespace(reward=reward.numpy()))
+        found = SimpleNamespace(at=np.arange(ROWS), paid=reward.numpy)
         check.begin()
         check.take(found, given, GAMMA, critics, update)
         calls = []
@@ -538,7 +538,7 @@ def test_a_single_recorded_row_of_a_batch_is_read_without_a_warning():
     state, action = torch.randn(ROWS, 2), torch.randn(ROWS, 1)
     given = {"terminated": torch.zeros(ROWS), "next_value": torch.zeros(ROWS)}
     given |= {"observation": state, "action": action}
-    found = SimpleNamespace(at=np.array([3]), found=SimpleNamespace(reward=action[3].numpy()))
+    found = SimpleNamespace(at=np.array([3]), paid=action[3].numpy)
     check.take(found, given, GAMMA, [critic], 200)
     check.hear([Heard(critic, (state, action), (action,), False)], [critic])
     assert check._share == pytest.approx(1, abs=1e-5)

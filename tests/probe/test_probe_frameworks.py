@@ -568,7 +568,7 @@ def test_what_a_critic_has_learnt_is_the_mean_of_its_ensemble(axes, several, row
     check.hear([passes.Heard(critic, (state, action), (values,), False)], [critic])
     given = {"observation": state, "action": action, "next_value": torch.zeros(rows)}
     given |= {"terminated": torch.zeros(rows)}
-    of = SimpleNamespace(at=np.arange(rows), found=SimpleNamespace(reward=expected.numpy()))
+    of = SimpleNamespace(at=np.arange(rows), paid=expected.numpy)
     check.take(of, given, GAMMA, [critic], 200)
     assert check._share == pytest.approx(1, abs=1e-5)
 

@@ -165,7 +165,8 @@ class Implied:
         if not critics:
             self._reason = "the critic is not known: probe.networks(critic=…, target=…)"
             return
-        if not len(rows.at) or not rows.found.reward.any():
+        paid = rows.paid()
+        if not paid.any():
             self._reason = "no recorded row is found in the batch, or none has a reward"
             return
         if given["next_value"].numel() != len(given["observation"]):
@@ -175,7 +176,6 @@ class Implied:
         if update < FIRST - _EARLIER:
             return
         d, v = (_flat(given[name])[rows.at] for name in ("terminated", "next_value"))
-        paid = rows.paid()
         follows, used = discount * (1 - d) * v, paid
         if "target" in given and given["target"].numel() == given["next_value"].numel():
             used = _flat(given["target"])[rows.at] - follows
