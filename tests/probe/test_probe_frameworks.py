@@ -622,14 +622,20 @@ def test_a_wrong_sign_that_is_read_from_the_loss_is_told_at_the_second_fit():
     assert states == ["waiting"] * 7 + ["fault"]
 
 
-def test_an_entropy_of_the_wrong_sign_is_no_rise():
+def test_an_entropy_of_the_wrong_sign_is_no_rise_and_named_as_that():
+    """Q − α log π does rise along the loss, by its own α."""
     loop = Soft()
     loop.ALPHA = -0.2
     check = heard(loop)
-    loop.actor_loss(loop.batch()).backward()
-    loop.actor_optimizer.step()
-    check.after()
-    assert list(check._rises) == [False]
+    for _ in range(8):
+        loop.actor_optimizer.zero_grad()
+        loop.actor_loss(loop.batch()).backward()
+        loop.actor_optimizer.step()
+        check.after()
+    assert list(check._rises) == [False] * 8
+    found = check.answer()
+    assert found.state == "fault" and "and α above 0" in found.message
+    assert "Q − α log π" not in found.message + found.proof
 
 
 @pytest.mark.parametrize("alpha", [50.0, -50.0])

@@ -127,6 +127,7 @@ class ActorObjective:
         self.fitted: tuple[Tensor, ...] = ()  # what a critic was given at rows of the replay
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
+        self._against: deque[bool] = deque(maxlen=LOOKS)  # whether it was for the sign of log π
         self._weights: _Weights | None = (-1.0, 0.0, 1.0)
         self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
@@ -265,7 +266,8 @@ class ActorObjective:
             wrong = weights[0] > 0 or weights[1] < 0  # lowered, whatever one step makes of it
             if wrong:
                 self._looks += 1
-                self._count(False, fresh and old.noise is not None and weights[2] < _EXACT)
+                exact = fresh and old.noise is not None and weights[2] < _EXACT
+                self._count(False, exact, entropy=weights[0] <= 0)
             if wrong or self._bare or not weights[0]:
                 return
             parts = self._fresh(self.policy).parts
@@ -385,8 +387,10 @@ class ActorObjective:
             return None
         return last if len(fitted) > 1 else last[:, state.shape[1] :]
 
-    def _count(self, rose: bool, exact: bool = False) -> None:
+    def _count(self, rose: bool, exact: bool = False, entropy: bool = False) -> None:
+        """One look; `entropy`: log π alone has the wrong sign in the loss."""
         self._rises.append(rose)
+        self._against.append(entropy)
         fell = _FITTED if exact else log((1 - WRONG) / (1 - SOUND))
         step = log(WRONG / SOUND) if rose else fell
         self._odds = min(max(self._odds + step, 0.0), 2 * SURE)
@@ -472,10 +476,18 @@ class ActorObjective:
         share = rose / looks
         proof = f"Q − α log π rose in {rose} of {looks} of its steps (fault: under {LEAST:.0%})"
         if (looks == LOOKS and share < LEAST) or self._odds > SURE:
-            return CheckAnswer(
-                "fault", proof, share, LEAST, self._looks, DESCENT,
+            message = (
                 f"the actor's steps lower its own objective, Q − α log π, in {looks - rose} of "
-                f"{looks} looks: is the sign of its loss right?",
+                f"{looks} looks: is the sign of its loss right?"
+            )
+            if 2 * (entropy := sum(self._against)) > looks - rose:
+                proof = f"log π has the wrong sign in its loss in {entropy} of {looks} looks"
+                message = (
+                    f"the actor's loss raises log π, which lowers the entropy, in {entropy} of "
+                    f"{looks} looks: is the sign of log π right, and α above 0, as exp(log α) is?"
+                )
+            return CheckAnswer(
+                "fault", proof, share, LEAST, self._looks, DESCENT, message
             )  # fmt: skip
         if looks < _EARLY:
             return CheckAnswer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
