@@ -906,6 +906,41 @@ def test_shared_networks_are_no_leak(shared):
     assert not causes(probe)
 
 
+@pytest.mark.parametrize("fault", ["", "never cleared", "the replay's actions"])
+def test_a_critic_that_is_frozen_during_the_actors_step_is_looked_at(fault):
+    """As Spinning Up's and DroQ's are: nothing is known of it then, and nothing sent to it."""
+    loop, rows = Soft(), []
+    probe = watched(loop, log=rows.append)
+    probe.networks(critic=[*loop.critics], target=[*loop.targets])
+    for step in range(150):
+        batch = loop.batch()
+        goal, _ = loop.target_values(batch)
+        if fault != "never cleared":
+            loop.critic_optimizer.zero_grad()
+        values = [critic(batch["state"], batch["action"]) for critic in loop.critics]
+        sum(((value - goal) ** 2).mean() for value in values).backward()
+        loop.critic_optimizer.step()
+        loop.follow()
+        action, density = loop.policy.drawn(batch["state"])
+        loop.critics.requires_grad_(False)
+        values = [
+            critic(batch["state"], batch["action"] if fault == "the replay's actions" else action)
+            for critic in loop.critics
+        ]
+        loop.actor_optimizer.zero_grad()
+        with probe(step):
+            (loop.ALPHA * density - torch.stack(values).min(0).values).mean().backward()
+        loop.actor_optimizer.step()
+        loop.critics.requires_grad_(True)
+    probe.close()
+    found, cleared = answers(rows), "critic's gradients are cleared between steps"
+    assert causes(probe) == ({UNCLEARED} if fault == "never cleared" else set())
+    assert found[cleared]["state"] == ("fault" if fault == "never cleared" else "sound")
+    objective = found["actor's steps raise their objective"]
+    assert (objective["state"] == "open") == (fault == "the replay's actions")
+    assert fault != "the replay's actions" or "without detach" in objective["proof"]
+
+
 @pytest.mark.slow
 def test_one_optimiser_that_steps_in_turn_and_moves_the_critic_is_told():
     for frozen in (False, True):

@@ -224,7 +224,7 @@ def test_that_fewer_updates_lower_the_return_is_said_before_the_plain_step():
     ("changes", "noise", "why"),
     [
         ({SHORT: RISES, BEST: NEAR}, 5.0, "but over several the two cannot be told apart"),
-        ({SHORT: RISES, BEST: PASSES}, 0.5, "but less over several"),
+        ({SHORT: RISES, BEST: PASSES}, 0.5, "but at h = 5 their updates gained less"),
         ({SHORT: RISES, BEST: FALLS}, 0.5, "but updates along them lower the return"),
         ({SHORT: RISES, CRITIC: PASSES}, 0.5, "but no update along them was rehearsed"),
         ({BEST: RISES, SHORT: NEAR}, 5.0, ""),

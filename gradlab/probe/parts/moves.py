@@ -489,12 +489,13 @@ class Cleared:
             return
         held_over = (p for p in self._known if p.grad is not None and bool(p.grad.any()))
         self._tensor = next(held_over, self._known[0])
-        if self._tensor.requires_grad:  # else frozen for now
-            left = self._tensor.grad
-            self._left = 0.0 if left is None else _numbers(left)
-            self._sent = self._before = self._early = self._of_critic = None
-            self._marked = self.pending = False
-            self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
+        left, thawed = self._tensor.grad, self._tensor.requires_grad
+        self._left = 0.0 if left is None else _numbers(left)
+        self._sent = self._before = self._early = self._of_critic = None
+        self._marked = self.pending = False
+        self._tensor.requires_grad_(True)  # critics are often frozen during the actor's step
+        self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
+        self._tensor.requires_grad_(thawed)
 
     def is_of(self, optimizer: Any) -> bool:
         """Whether a step of it is looked at."""

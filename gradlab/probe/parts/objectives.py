@@ -85,6 +85,10 @@ _ASIDE = (
     "the actor's loss raises the critic's value of other actions than the policy's, which sends "
     "it nothing: is Q evaluated at the policy's action, without detach?"
 )
+_FROZEN = (
+    "critics without gradients are called at the policy's states, none of them at its actions: is "
+    "Q evaluated at the policy's action, without detach?"
+)
 _OF_ONE = (
     "the actor's loss follows the critic in one row of the batch alone: is the least value taken "
     "over the rows, too, or one row picked?"
@@ -138,6 +142,8 @@ class ActorObjective:
         # Calls at states that its own actions led to, to which the loss sends nothing, and all.
         self._imagined: deque[tuple[int, int]] = deque(maxlen=LOOKS)
         self._likely: deque[str] = deque(maxlen=LOOKS)  # what it makes of recorded actions
+        self._frozen = False  # whether a critic was called at its states, without any gradient
+        self._aside: deque[bool] = deque(maxlen=LOOKS)  # and not at its actions
         self._bare = False  # whether the loss fits without the squash's correction alone
         self._pick = _PICKS[0]  # of several outputs, what it follows
         self._open = False  # whether it fits a Gaussian better whose small actions have no tanh
@@ -173,6 +179,11 @@ class ActorObjective:
             call = Heard(module, alone(args), alone(outputs), own)
             self.heard = [*(x for x in self.heard if x.module not in inner), call]
             heard_by(call.arrived, outputs)
+        cold = known and torch.is_grad_enabled() and not outputs[0].requires_grad
+        if cold and self.made is not None:
+            own, width = self.made.states, self.made.states.shape[-1]
+            wide = len(args) > 1 or args[0].shape[-1] > width  # of an action, too
+            self._frozen |= wide and torch.equal(args[0][..., :width], own)
         if known and not self.fitted and not any(x.requires_grad for x in args):
             self.fitted = args
         if known and self.made is not None and args[-1].requires_grad:
@@ -204,6 +215,8 @@ class ActorObjective:
             self._imagined.append((led.count(False), len(led)))
         self._earlier.clear()
         made, fitted, self.made, self.fitted = self.made, self.fitted, None, ()
+        self._aside.append(self._frozen and made is not None and not made.values)
+        self._frozen = False
         sent = [each for kept in self._values for each in kept.values() if bool(each.any())]
         if sent:
             down, up = (all(bool((s * x >= 0).all()) for x in sent) for s in (1, -1))
@@ -469,6 +482,8 @@ class ActorObjective:
                 return _descending("makes recorded actions less likely", times, of, proof)
             if "" not in self._likely:
                 return CheckAnswer("sound", proof, times / of, 0.5, of)
+        if not self._looks and 2 * (times := sum(self._aside)) > len(self._aside) >= _LOOKED:
+            return CheckAnswer("open", _FROZEN, times / len(self._aside), 0.5, len(self._aside))
         if not self._looks:
             declared = self._reason is _NO_CALL and networks is not None and networks.declared
             return off(_NOT_CALLED if declared and networks.critics else self._reason)

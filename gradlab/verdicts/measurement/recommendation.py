@@ -287,7 +287,7 @@ def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
     elif best in rehearsed.not_excluded():
         why = "over several the two cannot be told apart"
     else:
-        why = "less over several"
+        why = f"at h = {h} their updates gained less" if it == "them" else "less over several"
     return HeadlinePart(f"{who} more in one step, but {why}.", _NOT_ONE, 3)
 
 
