@@ -114,7 +114,7 @@ class Measure:
     fewer. Default: as many as are measured, at most 256."""
     lr: float | None = None
     """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
-    first step. Default: a step that moves the actions by 4% of their size; in rehearsals 3e-4, or
+    first step. Default: a step that moves actions at the start states by 4%; in rehearsals 3e-4, or
     less where that is too long."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Your policy's optimiser."""

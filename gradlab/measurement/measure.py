@@ -123,8 +123,8 @@ def measure(
             `gradlab.measurement.arguments`. In a world model's latent those by density are the
             model's, and "score" and "ivw" are there where the policy has a density.
         update: your optimiser and rate; truth and gradients are tried at the length of its steps
-            (see `gradlab.measurement.update`). None: a step that moves the actions by 4% of their
-            size, and rehearsals by Adam at 3e-4, or less if that is too long.
+            (see `gradlab.measurement.update`). None: a step that moves actions at the start states
+            by 4% of their size, and rehearsals by Adam at 3e-4, or less if that is too long.
         rehearse: make the updates of competing gradients ahead, those between two fits of the
             critic, and keep what each does to the return; where `judges` judge. It takes at most
             30% more time, and as much again for each of two smaller rates if none was given (see

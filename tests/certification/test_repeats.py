@@ -284,3 +284,19 @@ def test_sums_in_another_order_are_no_fault_in_float32(size):
         return single.double(), reward
 
     assert certified(step).passed is (size < 1e-6)
+
+
+def test_the_operation_whose_derivative_is_infinite_is_named_not_what_makes_nan_of_it():
+    """∂√x²: the root sends back infinity, which the square times 0 makes NaN."""
+
+    def step(s, a):
+        square = s * s
+        return torch.sin(s) + 0.1 * a + torch.sqrt(square), -s.square().sum(1)
+
+    torch.manual_seed(0)
+    states, actions = torch.randn(2, 256, 2, dtype=torch.float64)
+    states[::8, 1] = 0.0
+    found = gradlab.certify(from_function(step, 2, 2), states, actions)
+    said = [each.sentence for each in found.findings if each.kind == "not finite"]
+    assert any("the derivative of sqrt (test_repeats.py:" in each for each in said)
+    assert not any("the derivative of mul" in each for each in said)

@@ -477,7 +477,7 @@ def test_a_gradient_lasts_for_as_long_as_both_rehearsals_show():
 def test_a_step_of_four_percent_is_no_update_of_an_assumed_rate():
     found = read(realised=RAISED, rehearsal=rehearsed({BEST: RISES, CRITIC: FALLS}))
     labels = [fact.label for fact in recommendation(found).numbers]
-    assert any("by one step that moves actions by" in label for label in labels)
+    assert any("by one step that moves the first actions by" in label for label in labels)
     own = replace(found, rehearsal=replace(found.rehearsal, assumed=False))
     for optimizer, name in (("adam", "one plain step"), ("sgd", "one update")):
         own = replace(own, rehearsal=replace(own.rehearsal, optimizer=optimizer))

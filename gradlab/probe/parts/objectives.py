@@ -181,9 +181,9 @@ class ActorObjective:
             heard_by(call.arrived, outputs)
         cold = known and torch.is_grad_enabled() and not outputs[0].requires_grad
         if cold and self.made is not None:
-            own, width = self.made.states, self.made.states.shape[-1]
+            width = self.made.states.shape[-1]
             wide = len(args) > 1 or args[0].shape[-1] > width  # of an action, too
-            self._frozen |= wide and torch.equal(args[0][..., :width], own)
+            self._frozen |= wide and torch.equal(args[0][..., :width], self.made.states)
         if known and not self.fitted and not any(x.requires_grad for x in args):
             self.fitted = args
         if known and self.made is not None and args[-1].requires_grad:

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -136,21 +139,38 @@ _MODES: tuple[tuple[Kind, Callable[[System, Points, int], float], str], ...] = (
 def nan_origin(output: Callable[[Tensor], Tensor], z: Tensor) -> str:
     """The operation whose derivative first leaves the finite numbers, with its line; "" unknown.
     `output`: z → outputs that carry a graph, at rows where a derivative is not finite."""
-    with warnings.catch_warnings(record=True) as said, torch.enable_grad():
-        warnings.simplefilter("always")
-        for columns in range(output(z).numel()):
-            try:
-                with torch.autograd.detect_anomaly(check_nan=True):
-                    values = output(z.detach().clone().requires_grad_()).flatten()
-                    if values[columns].requires_grad:
-                        values[columns].backward()  # type: ignore[no-untyped-call]
-            except RuntimeError as error:
-                name = re.search(r"'(\w+?)(?:Backward\d*)?' returned nan", str(error))
-                places = [
-                    match for each in said for match in _PLACE.finditer(str(each.message))
-                    if "/torch/" not in match["file"] and "/gradlab/" not in match["file"]
-                ]  # fmt: skip
-                file = places[-1]["file"].rsplit("/", 1)[-1] if places else ""
-                where = f" ({file}:{places[-1]['line']})" if places else ""
-                return f"{name[1].lower()}{where}" if name else ""
-    return ""
+    lost: list[Any] = []  # nodes that were sent finite numbers, and sent back others
+
+    def hear(node: Any, back: Sequence[Tensor | None], sent: Sequence[Tensor | None]) -> None:
+        if _finite(sent) and not _finite(back):
+            lost.append(node)
+
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        with torch.autograd.detect_anomaly(check_nan=False):  # which keeps every node's line
+            values = output(z.detach().clone().requires_grad_()).flatten()
+        nodes, found = [values.grad_fn], set[Any]()
+        while nodes:
+            if (node := nodes.pop()) is not None and node not in found:
+                found.add(node)
+                node.register_hook(partial(hear, node))
+                nodes += [each for each, _ in node.next_functions]
+        with suppress(RuntimeError):
+            for value in values:
+                if not lost and value.requires_grad:
+                    value.backward(retain_graph=True)
+    if not lost:
+        return ""
+    name = re.sub(r"Backward\d*$", "", lost[0].name()).lower()
+    lines = "".join(lost[0].metadata.get("traceback_", ()))
+    places = [
+        match for match in _PLACE.finditer(lines)
+        if "/torch/" not in match["file"] and "/gradlab/" not in match["file"]
+    ]  # fmt: skip
+    if not places:
+        return name
+    return f"{name} ({places[-1]['file'].rsplit('/', 1)[-1]}:{places[-1]['line']})"
+
+
+def _finite(gradients: Sequence[Tensor | None]) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in gradients if x is not None)

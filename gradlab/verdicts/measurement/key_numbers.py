@@ -236,8 +236,8 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
     if taken is None or cell not in taken.stepped:
         return None
     how = (
-        f"return before and after a step that moves actions by {taken.moves[taken.at]:.0%}, "
-        f"{taken.judges:,} fresh starts, {taken.horizon} steps"
+        f"return before and after a step that moves the first actions by "
+        f"{taken.moves[taken.at]:.0%}, {taken.judges:,} fresh starts, {taken.horizon} steps"
     )
     if (found := taken.share(cell)) is None or taken.reference != TRUE_CELL:
         label = f"change of the return by {one_update(facts)} on fresh starts"
@@ -258,7 +258,7 @@ def one_update(facts: Facts, length: bool = True) -> str:
         return "one update"
     if taken is None or not assumed or not length:
         return "one plain step"
-    return f"one step that moves actions by {taken.moves[taken.at]:.0%}"
+    return f"one step that moves the first actions by {taken.moves[taken.at]:.0%}"
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:

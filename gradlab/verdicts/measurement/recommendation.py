@@ -644,15 +644,15 @@ def _smaller(facts: Facts) -> str:
     if not raised:
         return ""
     best = max(raised, key=lambda cell: own.change(cell, 0).value)
-    part = f"one that moves the actions by {taken.moves[0]:.0%}"
+    part = f"one that moves the first actions by {taken.moves[0]:.0%}"
     rate = ""
     if rehearsed is not None:
         times = taken.moves[0] / taken.moves[taken.at]
         rule = stepping(rehearsed.optimizer, times * rehearsed.rate)
         rate = f", {rule}"
     return (
-        f"none that moves actions by {taken.moves[taken.at]:.0%} is shown to raise the return. "
-        f"{_gradient(facts, best)}: {part}{rate}, raises it by {change(taken, best, 0)}."
+        f"none that moves the first actions by {taken.moves[taken.at]:.0%} is shown to raise the "
+        f"return. {_gradient(facts, best)}: {part}{rate}, raises it by {change(taken, best, 0)}."
     )
 
 
