@@ -156,6 +156,18 @@ def test_an_argument_that_is_written_into_is_found():
     assert "arguments changed" in kinds(certified(step))
 
 
+def test_a_state_that_is_written_into_is_no_change_of_what_the_action_was():
+    """The clamp's derivative keeps the action, which is a tensor of its own in a loop."""
+
+    def step(s, a):
+        limited = a.clamp(-1, 1)
+        with torch.no_grad():
+            s[:, 1].clamp_(-1, 1)
+        return smooth(s, limited)
+
+    assert "arguments changed" in kinds(certified(step))
+
+
 class Cached:
     """Derivatives read what the last step of as many rows has left."""
 

@@ -134,7 +134,8 @@ def _swept(system: System, points: Points) -> Tensor:
         z = points.z.detach().clone().requires_grad_()
         noise = None if points.noise is None else points.noise.clone()
         with running("step", lambda _: ": its rows are to be differentiable tensors"):
-            out = system.step(z[:, :ds], z[:, ds:], noise)
+            # Apart, as in a loop: what a step writes into the one is no change of the other.
+            out = system.step(z[:, :ds].clone(), z[:, ds:].clone(), noise)
         y = (*out.state.unbind(1), out.reward)
         if not any(column.requires_grad for column in y):
             raise InputError(
@@ -157,7 +158,7 @@ def _swept(system: System, points: Points) -> Tensor:
 def _linearized(system: System, points: Points) -> Tensor:
     ds = system.state_dim
     with running("linearize"):
-        linear = system.linearize(points.z[:, :ds], points.z[:, ds:], points.noise)
+        linear = system.linearize(points.z[:, :ds].clone(), points.z[:, ds:].clone(), points.noise)
     return whole(linear).detach()
 
 

@@ -433,7 +433,7 @@ def _traced(
     here, ds = points.at(slice(first, first + 1)), system.state_dim
 
     def output(z: Tensor) -> Tensor:
-        out = system.step(z[:, :ds], z[:, ds:], here.noise)
+        out = system.step(z[:, :ds].clone(), z[:, ds:].clone(), here.noise)
         return out.reward if reward else out.state
 
     origin = modes.nan_origin(output, here.z)

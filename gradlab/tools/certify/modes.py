@@ -109,7 +109,8 @@ def _second(system: System, points: Points, seed: int) -> float:
 
 def _outputs(system: System, z: Tensor, noise: Tensor | None) -> Tensor:
     """[s', r] in the graph of z."""
-    out = system.step(z[:, : system.state_dim], z[:, system.state_dim :], noise)
+    ds = system.state_dim
+    out = system.step(z[:, :ds].clone(), z[:, ds:].clone(), noise)
     return torch.cat([out.state, out.reward[:, None]], 1)
 
 

@@ -96,7 +96,7 @@ def _gradients(
         for tensor in tensors:
             tensor.requires_grad_(True)
         with torch.enable_grad(), running("step"):
-            out = system.step(points.z[:, :ds], points.z[:, ds:], points.noise)
+            out = system.step(points.z[:, :ds].clone(), points.z[:, ds:].clone(), points.noise)
             y = torch.cat([out.state, out.reward[:, None]], 1)
         if not y.requires_grad:
             raise InputError("step is not differentiable in parameters: it uses other tensors")
