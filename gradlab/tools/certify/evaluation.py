@@ -75,12 +75,18 @@ def outputs(system: System, points: Points) -> Tensor:
     return torch.cat(parts)[: len(points)]
 
 
+def state_and_action(system: System, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Tensors of their own, as in a loop: what a step writes into one is no change of the other,
+    nor of z."""
+    return z[:, : system.state_dim].clone(), z[:, system.state_dim :].clone()
+
+
 def at_once(system: System, points: Points) -> Tensor:
     """y of all points as one batch."""
     ds, n = system.state_dim, len(points)
     noise = None if points.noise is None else points.noise.clone()
     with torch.no_grad(), running("step", _remedy):
-        out = system.step(points.z[:, :ds].clone(), points.z[:, ds:].clone(), noise)
+        out = system.step(*state_and_action(system, points.z), noise)
     after, reward = out.state.detach(), out.reward.detach()
     if after.shape != (n, ds) or reward.shape != (n,):
         got = f"next state {list(after.shape)} and reward {list(reward.shape)}"
@@ -129,13 +135,11 @@ def _in_blocks(derivative: Derivative, system: System, points: Points) -> Tensor
 
 
 def _swept(system: System, points: Points) -> Tensor:
-    ds = system.state_dim
     with torch.inference_mode(False), torch.enable_grad():
         z = points.z.detach().clone().requires_grad_()
         noise = None if points.noise is None else points.noise.clone()
         with running("step", lambda _: ": its rows are to be differentiable tensors"):
-            # Apart, as in a loop: what a step writes into the one is no change of the other.
-            out = system.step(z[:, :ds].clone(), z[:, ds:].clone(), noise)
+            out = system.step(*state_and_action(system, z), noise)
         y = (*out.state.unbind(1), out.reward)
         if not any(column.requires_grad for column in y):
             raise InputError(
@@ -156,9 +160,8 @@ def _swept(system: System, points: Points) -> Tensor:
 
 
 def _linearized(system: System, points: Points) -> Tensor:
-    ds = system.state_dim
     with running("linearize"):
-        linear = system.linearize(points.z[:, :ds].clone(), points.z[:, ds:].clone(), points.noise)
+        linear = system.linearize(*state_and_action(system, points.z), points.noise)
     return whole(linear).detach()
 
 

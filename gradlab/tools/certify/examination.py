@@ -36,6 +36,7 @@ from gradlab.tools.certify.evaluation import (
     size_of,
     sources,
     stairs,
+    state_and_action,
     steeper,
 )
 from gradlab.tools.certify.parameters import parameter_findings
@@ -430,10 +431,10 @@ def _traced(
     rows = lost[:, -1:] if reward else lost[:, :-1]
     bad = rows.flatten(1).any(1)
     first = int(bad.nonzero()[0])
-    here, ds = points.at(slice(first, first + 1)), system.state_dim
+    here = points.at(slice(first, first + 1))
 
     def output(z: Tensor) -> Tensor:
-        out = system.step(z[:, :ds].clone(), z[:, ds:].clone(), here.noise)
+        out = system.step(*state_and_action(system, z), here.noise)
         return out.reward if reward else out.state
 
     origin = modes.nan_origin(output, here.z)

@@ -23,7 +23,7 @@ from torch.autograd import forward_ad
 from gradlab.data.noise import stream
 from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
-from gradlab.tools.certify.evaluation import Points
+from gradlab.tools.certify.evaluation import Points, state_and_action
 from gradlab.tools.certify.result import Finding, Kind
 from gradlab.wording import below, percent
 
@@ -109,8 +109,7 @@ def _second(system: System, points: Points, seed: int) -> float:
 
 def _outputs(system: System, z: Tensor, noise: Tensor | None) -> Tensor:
     """[s', r] in the graph of z."""
-    ds = system.state_dim
-    out = system.step(z[:, :ds].clone(), z[:, ds:].clone(), noise)
+    out = system.step(*state_and_action(system, z), noise)
     return torch.cat([out.state, out.reward[:, None]], 1)
 
 

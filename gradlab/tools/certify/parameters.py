@@ -17,7 +17,16 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System
 from gradlab.tools.certify.comparison import SAFETY
-from gradlab.tools.certify.evaluation import FEW, RATIO, ROUNDING, SIZE, Points, evenly, outputs
+from gradlab.tools.certify.evaluation import (
+    FEW,
+    RATIO,
+    ROUNDING,
+    SIZE,
+    Points,
+    evenly,
+    outputs,
+    state_and_action,
+)
 from gradlab.tools.certify.result import Finding
 from gradlab.user_code.calls import running
 from gradlab.wording import percent
@@ -90,13 +99,13 @@ def _gradients(
     system: System, points: Points, given: dict[str, Tensor], weights: Tensor
 ) -> dict[str, Tensor]:
     """Of w · y in every parameter, [weights, entries]."""
-    ds, tensors = system.state_dim, list(given.values())
+    tensors = list(given.values())
     before = [tensor.requires_grad for tensor in tensors]
     try:
         for tensor in tensors:
             tensor.requires_grad_(True)
         with torch.enable_grad(), running("step"):
-            out = system.step(points.z[:, :ds].clone(), points.z[:, ds:].clone(), points.noise)
+            out = system.step(*state_and_action(system, points.z), points.noise)
             y = torch.cat([out.state, out.reward[:, None]], 1)
         if not y.requires_grad:
             raise InputError("step is not differentiable in parameters: it uses other tensors")

@@ -38,6 +38,7 @@ from gradlab.tools.certify.evaluation import (
     evenly,
     outputs,
     precisions_inside,
+    state_and_action,
 )
 from gradlab.tools.certify.result import (
     BLOCKS,
@@ -102,8 +103,7 @@ def step_findings(
     if kind == "rows mix" and size <= _OF_VALUES * tolerance:
         text = f"{found[0].sentence[:-1]}, as within a solver's tolerance."
         found = [replace(found[0], size=size, severity="note", sentence=text)]
-    ds = system.state_dim
-    given = {"state": few.z[:, :ds].clone(), "action": few.z[:, ds:].clone()}
+    given = dict(zip(("state", "action"), state_and_action(system, few.z), strict=True))
     kept = {name: values.clone() for name, values in given.items()}
     with torch.no_grad():
         system.step(given["state"], given["action"], few.noise)
