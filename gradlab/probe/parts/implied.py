@@ -36,10 +36,11 @@ from gradlab.probe.alarms.evidence import ADVANTAGE, IMPLIED
 from gradlab.probe.critics import by_row, pairwise
 from gradlab.probe.isolation import undisturbed
 from gradlab.probe.parts.advantages import recorded_steps
+from gradlab.probe.parts.matched import Matched
 from gradlab.probe.parts.objectives import CHANGING, UNROWED
 from gradlab.probe.parts.passes import Heard, Pass, Twin, outputs_by_row, several
 from gradlab.probe.parts.recorder import CheckAnswer, off
-from gradlab.probe.parts.rows import ENDS, UNRECORDED, Matched
+from gradlab.probe.parts.rows import ENDS, UNRECORDED
 
 if TYPE_CHECKING:
     from gradlab.probe.parts.advantages import Rollout

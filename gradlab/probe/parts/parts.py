@@ -32,6 +32,7 @@ from gradlab.probe.parts.advantages import Advantages, Rollout, recorded_ends
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Bootstraps, Implied, ValueTargets
 from gradlab.probe.parts.loss_weights import LossWeights
+from gradlab.probe.parts.matched import SAME, Matched, matched
 from gradlab.probe.parts.moves import (
     ActorStep,
     ActorWindow,
@@ -59,17 +60,14 @@ from gradlab.probe.parts.rows import (
     ALIASED,
     CALLED,
     EMPTY,
-    SAME,
     STORED,
     TRANSFORMED,
     UNENDED,
     UNRECORDED,
     Drawn,
-    Matched,
     Rows,
     StoredCopies,
     check_lengths,
-    matched,
     questions,
 )
 from gradlab.probe.parts.targets import ADDED, Algebra, check_rows, tensors

@@ -6,18 +6,14 @@
     actions     what was stored against what was sent           up to a clip or the limits' scale
     observation whether the rest of the row is of its step      older, newer, another's
 
-A row is found by its observation, and is of as many steps as come before its next one; where fewer
-than half are found, while every recorded step is kept, observations are transformed. Where more of
-a row's action, next observation and reward is of one other step, it is a row of this one, and the
-observation is what differs.
+Where fewer than half of the rows are found, while every recorded step is kept, observations are
+transformed.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from math import nan
 from typing import TYPE_CHECKING, Any, final
 
@@ -28,18 +24,20 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import NOT_DRAWN, UNCUT, UNTERMINATED
 from gradlab.probe.alarms.evidence import STORED as KIND
-from gradlab.probe.parts.paid import (
-    Summed,
+from gradlab.probe.parts.matched import (
+    ROWS,
+    SAME,
+    Matched,
     Unexplained,
+    as_sent_or_scaled,
     cut_to_whole,
     explained,
     of_one,
-    summed,
 )
-from gradlab.probe.parts.recorder import CheckAnswer, off
+from gradlab.probe.parts.recorder import CheckAnswer, keys, off
 
 if TYPE_CHECKING:
-    from gradlab.probe.parts.recorder import Found, Ring
+    from gradlab.probe.parts.recorder import Ring
 
 STORED = ("observation", "action", "reward", "next_observation", "terminated")
 TRANSFORMED = (
@@ -55,12 +53,9 @@ ALIASED = "the stored observations are the same row again and again, not copies:
 UNENDED = "the environment is stepped on after the end of its episode: see there"
 EMPTY = "many drawn rows are zeros, which the environment never gave: see there"
 UNRECORDED = "the environment is not recorded: env = probe.record(env), then probe.batch(…)"
-_ROWS = 64  # of a batch, beside those that end
 _OLD = 500  # rows, of which half are new by chance
 _REPEATED = 3  # looks in a row at one and the same batch, or at rows that no step began at
 _BESIDE, _BY_CHANCE = 32, 0.9  # recorded rows; turns between these and zeros
-_SUM, _SPAN = 10, 32  # steps of a reward; of a row
-_FIRST, _RATE = 0.75, 0.99  # share of rows of one step; γ of sums that are not as paid
 _LAG, _KNOWN = 16, 0.25  # steps by which an observation is older; share of actions that were sent
 _LEAST, _TWICE, _ALL = 16, 8, 0.9  # rows; of them repeated ones; share that no step began at
 ENOUGH, ENDS = 100, 5  # rows that a check needs, and ended ones
@@ -69,197 +64,12 @@ _HALF = 0.5
 _FEW = 1e-3  # of all rows, above which those that differ are no rounding: neither sound nor a fault
 _MIXED = 0.1  # of the newest rows in another scale than the rest, a fault
 FLAT, STEEP = 1e-3, 0.5  # share of its size that is lost; correlation of what is flipped
-SAME = 1e-4  # of the size of an action
 SCALED, AS_SENT = "scaled", "as sent"  # rows that are no mistakes, but for one among the other
 _Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Matched:
-    """Stored rows beside the recorded steps, [K] each; None: not handed over.
-
-    Attributes:
-        begun, following: keys of the stored observations; ring: where they come from.
-        places: of the steps that begin at these; sure: whether the rest of a row is of one step.
-        at: places in the batch.
-        on: places of the found steps and of those after them, [K, n], −1 beyond an episode; spans:
-            how many of these a row is of, 1 where that is not known.
-    """
-
-    found: Found
-    ring: Ring
-    begun: NDArray[np.int64]
-    places: NDArray[np.intp]
-    sure: NDArray[np.bool_]
-    following: NDArray[np.int64] | None
-    action: _Array | None
-    reward: _Array | None
-    terminated: _Array | None
-    at: NDArray[np.intp]
-    on: NDArray[np.intp]
-    spans: NDArray[np.intp]
-
-    @property
-    def steps(self) -> int:
-        """Of most rows."""
-        return int(np.bincount(self.spans).argmax()) if len(self.spans) else 1
-
-    @property
-    def ended(self) -> NDArray[np.bool_]:
-        """Whether an episode ended within the steps of most rows."""
-        return np.asarray(self.ring.ends(self.on[:, : self.steps]).any((1, 2)))
-
-    @property
-    def ends(self) -> NDArray[np.bool_]:
-        """Terminated and truncated, [K, 2], of the last of a row's steps."""
-        return self.ring.ends(self.on[np.arange(len(self.on)), self.spans - 1])
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """Whether the next observation came in the row's episode."""
-        return (self.spans > 1) | (self.following == self.found.following)
-
-    @cached_property
-    def sums(self) -> Summed | None:
-        """What sums the stored rewards of most rows are, from the found steps on."""
-        if self.reward is None or self.following is None:
-            return None
-        most = self.known & (self.spans == self.steps)
-        return summed(self.ring.paid_from(self.found.steps[most], _SUM), self.reward[most])
-
-    def paid(self, earlier: int = 0) -> _Array:
-        """Σ γᵏ r of a row's steps, or of as many that began one step `earlier`, [K]."""
-        rewards = self._rewards(earlier)
-        k = np.arange(rewards.shape[1])
-        own = k < self.spans[:, None]
-        return np.asarray(np.where(own, rewards * self._rate**k, 0.0).sum(1))
-
-    def _rewards(self, earlier: int) -> _Array:
-        paid = self.ring.paid_from(self.found.steps, self.on.shape[1])
-        before = self.found.earlier[:, None]
-        return np.concatenate([before, paid[:, :-1]], axis=1) if earlier else paid
-
-    @cached_property
-    def _rate(self) -> float:
-        """γ of the sums, also of those that began one step earlier."""
-        found = self.sums
-        if found is None and self.steps > 1 and self.reward is not None:
-            most = self.spans == self.steps
-            found = summed(self._rewards(1)[most, : self.steps], self.reward[most])
-        return _RATE if found is None else found.rate
-
-
 _HELD = {"observation": "begun", "next_observation": "following"}
 _Count = Callable[[Matched], tuple[int, Mapping[str, int]]]
-
-
-def matched(
-    ring: Ring, given: Mapping[str, NDArray[Any]], limits: tuple[Any, Any], some: int = _ROWS
-) -> tuple[Matched, int]:
-    """Rows of a batch that were found, and how many were looked for: some, and those that end.
-
-    Args:
-        limits: of the environment's actions, None: unknown.
-    """
-    from gradlab.probe.parts.recorder import keys
-
-    observation, following = given["observation"], given.get("next_observation")
-    ends = np.zeros(len(observation), dtype=bool)
-    if "terminated" in given:
-        ends |= given["terminated"].reshape(len(ends), -1).any(1)
-    rows = np.union1d(np.arange(min(some, len(observation))), np.flatnonzero(ends))
-    begun = keys(observation)
-    ending = ring.ending
-    last = [k for k, each in enumerate(begun) if each in ending]
-    rows = np.union1d(rows, np.array(last, dtype=np.intp))
-    after = None if following is None else np.array(keys(following), np.int64)
-    if after is not None:
-        closing = ring.last
-        last = [k for k, each in enumerate(after.tolist()) if each in closing]
-        rows = np.union1d(rows, np.array(last, dtype=np.intp))
-    places = ring.places(observation[rows])
-    at, places = rows[places >= 0], places[places >= 0]
-
-    def of(name: str) -> _Array | None:
-        if name not in given:
-            return None
-        values = given[name]
-        return values.reshape(len(values), -1)[at].astype(float)
-
-    reward, ended = (None if x is None else x[:, 0] for x in (of("reward"), of("terminated")))
-    after = None if after is None else after[at]
-    mine, action = np.array(begun, np.int64)[at], of("action")
-    steps, sure = _shared(ring, places, after, action, reward, limits)
-    found = ring.found(at, steps)
-    on, spans = _spans(ring, found, after, reward)
-    return (
-        Matched(found, ring, mine, places, sure, after, action, reward, ended, at, on, spans),
-        len(rows),
-    )
-
-
-def _spans(
-    ring: Ring, found: Found, following: NDArray[np.int64] | None, reward: _Array | None
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Places from the found steps on, and how many of them each row is of: those before its next
-    observation, unless its reward is that of the first alone."""
-    alone = found.steps[:, None], np.ones(len(found.steps), np.intp)
-    if following is None or reward is None:
-        return alone
-    if np.sum(following == found.following) >= _FIRST * len(following):
-        return alone
-    on = ring.on_from(found.steps, _SPAN)
-    after = (on >= 0) & (ring.gives(on) == following[:, None])
-    spans = np.where(after.any(1), after.argmax(1) + 1, 1)
-    later = (np.arange(_SPAN) > 0) & (np.arange(_SPAN) < spans[:, None])
-    more = (later & (ring.rewards(on) != 0)).any(1)  # rows whose sums are not what the first paid
-    several = more & ~of_one(found.reward, reward)
-    return (on, spans) if several.sum() > _HALF * more.sum() else alone
-
-
-def _shared(
-    ring: Ring, places: NDArray[np.intp], following: NDArray[np.int64] | None,
-    action: _Array | None, reward: _Array | None, limits: tuple[Any, Any],
-) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:  # fmt: skip
-    """The steps that rows share most with, first those at their observations; and whether no other
-    one is as good, and an end is of it for certain."""
-    sure = np.ones(len(places), bool)
-    if action is None or action.shape != ring.actions(places).shape:
-        return places, sure
-    own = np.zeros(len(places), bool)
-
-    def alike(steps: NDArray[np.intp], at: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Action, next observation and reward, [3, K]."""
-        other, same = ring.found(at, np.maximum(steps, 0)), np.zeros((3, len(at)), bool)
-        same[0] = np.any(_sent(action[at], other.action, *limits, ring.valued), axis=0)
-        if following is not None:
-            same[1] = following[at] == other.following
-        if reward is not None:
-            same[2] = own[at] & np.isclose(reward[at], other.reward, rtol=SAME)
-        return same & (steps >= 0)
-
-    every = np.arange(len(places))
-    by_action, after, _ = alike(places, every)
-    lost = ~by_action
-    if following is not None:  # rows of several steps share their action alone
-        alone = by_action & ~after
-        lost |= alone & (alone.sum() < (~by_action & ~after).sum())
-    at = np.flatnonzero(lost)
-    if not len(at):
-        return places, sure
-    own = own if reward is None else ring.pays(reward)
-    best, steps = 1 + alike(places[at], at).sum(0), places[at]
-    sure[at] = best > 1
-    ways = [ring.sent(action[at])]
-    ways += [] if following is None else [ring.before(following[at])]
-    for way in ways:
-        same = alike(way, at)
-        votes, others = same.sum(0), way != steps
-        sure[at] = np.where(votes > best, same[1], sure[at] & ((votes < best) | ~others))
-        best, steps = np.maximum(best, votes), np.where(votes > best, way, steps)
-    shared = places.copy()
-    shared[at] = steps
-    return shared, sure
 
 
 def check_lengths(given: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -424,8 +234,6 @@ class Drawn:
             self._last, self._looks = mine, self._looks + 1
 
     def _see_zeros(self, given: Mapping[str, NDArray[Any]], ring: Ring) -> None:
-        from gradlab.probe.parts.recorder import keys
-
         observations = given["observation"]
         rows = len(observations)
         empty = ~np.any([(x.reshape(rows, -1) != 0).any(1) for x in given.values()], axis=0)
@@ -496,11 +304,9 @@ class StoredCopies:
 
     def take(self, observations: Tensor, ring: Ring) -> None:
         """Rows that the policy is trained on, or a batch."""
-        from gradlab.probe.parts.recorder import keys
-
         if observations.ndim == 0 or len(observations) < _LEAST:
             return
-        mine = keys(observations[: 4 * _ROWS].detach().float().cpu().numpy())
+        mine = keys(observations[: 4 * ROWS].detach().float().cpu().numpy())
         found, counts = np.unique(np.array(mine, np.int64), return_counts=True)
         rows, alike = len(mine), False
         if rows - len(found) >= _TWICE:  # elsewhere repeated rows are none of this kind
@@ -644,28 +450,6 @@ def _truncated(rows: Matched) -> tuple[int, Mapping[str, int]]:
     return int(cut.sum()), {"ended": int((cut & (stored > 0)).sum())}
 
 
-def _sent(
-    stored: _Array, sent: _Array, low: _Array | None, high: _Array | None, valued: bool
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Stored actions that are those that were sent, within the limits of the environment, and those
-    that are in shares of the limits."""
-    size = SAME * max(float(np.abs(sent).max(initial=0.0)), 1e-12)
-
-    def same(form: _Array) -> NDArray[np.bool_]:
-        return np.asarray((np.abs(form - sent) <= size).all(1))
-
-    plain, scaled = same(stored), np.zeros(len(sent), dtype=bool)
-    if low is not None and high is not None:
-        if not valued:  # PPO keeps what it has drawn, a critic of actions may not
-            plain |= same(np.clip(stored, low, high))
-        if np.isfinite(low).all() and np.isfinite(high).all():
-            within = (np.abs(stored) <= 1 + SAME).all(1)
-            scaled = within & same(low + (stored + 1) * (high - low) / 2)
-            if not (within | plain).all():  # neither as sent nor in shares of the limits
-                scaled[:] = False
-    return plain, scaled
-
-
 def _actions(low: _Array | None, high: _Array | None) -> _Count:
     """As they were sent, or all of them in shares of the limits."""
 
@@ -673,7 +457,7 @@ def _actions(low: _Array | None, high: _Array | None) -> _Count:
         stored, found = rows.action, rows.found
         if stored is None or stored.shape != found.action.shape:
             return 0, {}
-        plain, scaled = _sent(stored, found.action, low, high, rows.ring.valued)
+        plain, scaled = as_sent_or_scaled(stored, found.action, low, high, rows.ring.valued)
         kinds = {"others": ~(plain | scaled), SCALED: scaled & ~plain, AS_SENT: plain & ~scaled}
         counts = {name: int(each.sum()) for name, each in kinds.items()}
         if 2 * counts["others"] > len(stored):
