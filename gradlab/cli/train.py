@@ -158,8 +158,8 @@ class Train(_Configured):  # type: ignore[misc]
     """Adam's learning rate of the policy, from the first to the last update; a good policy that
     is given wants a small one. Default: the algorithm's, mostly 3e-4, falling to a hundredth."""
     value_rate: float | None = None
-    """Adam's learning rate of the critic. Default: the algorithm's, mostly 8e-4, falling to a
-    hundredth."""
+    """Adam's learning rate of the critic; 0: it stays as --critic gives it. Default: the
+    algorithm's, mostly 8e-4, falling to a hundredth."""
     delay: int | None = None
     """Updates of the critic for one of policy and target networks. Default: the algorithm's, mostly
     1."""

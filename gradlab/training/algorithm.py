@@ -43,7 +43,8 @@ class Algorithm:
         delay: critic updates to one update of policy and target networks.
         updates: critic updates for every transition that a seed collects, where the algorithm has
             a number of its own; None: as settings have it (`Settings.interval`).
-        policy_rate, value_rate: learning rates, from → to, linear in the iteration.
+        policy_rate, value_rate: learning rates, from → to, linear in the iteration; a network of
+            rate 0 stays as it begins.
         clip: largest norm of a gradient; None: no limit.
         hidden, activation, batch, replay, tau: MPG Table VI unless said.
         target_policy, target_critic: how they follow (`target_networks`); None: by `tau`.
@@ -110,10 +111,10 @@ class Algorithm:
         for name in ("policy_rate", "value_rate"):
             got = getattr(self, name)
             if not isinstance(got, tuple) or len(got) != 2:
-                wanted = "two positive numbers, first and last"
+                wanted = "two numbers, first and last"
                 raise validation.expected(f"{self.name}'s {name}", got, wanted)
             for rate in got:
-                validation.number(f"{self.name}'s {name}", rate, above=0)
+                validation.number(f"{self.name}'s {name}", rate, least=0)
         if not (
             len(self.log_std) == 2 and -math.inf < self.log_std[0] < self.log_std[1] < math.inf
         ):

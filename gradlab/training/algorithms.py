@@ -157,7 +157,7 @@ def with_changes(algorithm: Algorithm, **changes: Any) -> Algorithm:
             raise InputError(f"{name} is {value!r}, but {algorithm.name} has none: {reason}")
     for name in changes.keys() & {"policy_rate", "value_rate"}:
         if not isinstance(changes[name], tuple):
-            validation.number(name, changes[name], above=0)
+            validation.number(name, changes[name], least=0)
             changes[name] = (changes[name], changes[name])
     return replace(algorithm, **changes)
 

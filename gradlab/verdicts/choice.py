@@ -423,7 +423,7 @@ def _to_train(
     row, options = rows["first" if identity.data else identity.actions].split(" ", 1)
     rehearsed, rate, length = profile.rehearsal, _CAREFUL, ""
     if advice is not None and advice.updates is not None and rehearsed is not None:
-        length = f" --iterations {advice.updates}"
+        length = f" --value-rate 0 --iterations {advice.updates}"  # until the critic's next fit
         rate = f"{rehearsed.rate:.2g}" if rehearsed.optimizer == "adam" else rate
     ends = f"--termination {config['termination']} " if "termination" in config else ""
     return (

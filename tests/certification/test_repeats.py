@@ -1,6 +1,7 @@
 """Steps that depend on more than the row of their arguments."""
 
 import itertools
+import re
 from dataclasses import replace
 from typing import ClassVar
 
@@ -68,6 +69,19 @@ def test_rows_that_mix_in_large_batches_alone_are_no_earlier_calls(of):
     found = gradlab.certify(from_function(step, 2, 2), states, actions)
     wrong = {each.kind for each in found.findings if each.severity == "wrong"}
     assert "rows mix" in wrong and "stale" not in wrong
+
+
+def test_a_memory_that_converges_is_as_large_as_another_call_makes_it():
+    """A call that is made again moves by 1e-6 alone, one after another call by 1e-2."""
+    last = torch.zeros(2, dtype=torch.float64)
+
+    def step(s, a):
+        nonlocal last
+        last = 1e-4 * last + s.detach()[-1]  # of the newest call
+        return smooth(s + 0.1 * last, a)
+
+    (found,) = (x for x in certified(step).findings if x.kind == "stale" and x.block is None)
+    assert float(re.search(r"by ([\d.e-]+)%", found.sentence)[1]) > 0.1
 
 
 def test_a_clamp_with_a_straight_through_gradient_is_no_multiple_of_zero():

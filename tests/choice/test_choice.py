@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import gradlab
 from gradlab import choose
@@ -392,6 +393,11 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     assert (given["--iterations"], given["--policy-rate"]) == ("25", "0.001")
     assert main([*words[1:], "--warmup", "40", "--no-report", "--output", "trained.h5"]) == 0
     assert "25 iterations" in capsys.readouterr().out
+    # As in the rehearsal the critic rests.
+    critics = [checkpoint.load(each) for each in ("run.critic.safetensors",
+               "trained-checkpoints/000025/seed0-critic.safetensors")]  # fmt: skip
+    mine, after = (torch.nn.utils.parameters_to_vector(each.parameters()) for each in critics)
+    assert torch.equal(mine, after)
     # A policy of a function is one that a row begins with where its measurement says so.
     by_function = command.replace("mine.safetensors", "own.py:policy")
     for kinds in ({"policy": "policy", "critic": "q_critic"}, {}):

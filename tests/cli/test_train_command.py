@@ -141,7 +141,7 @@ def test_numbers_of_the_algorithm_and_of_its_loss_are_options():
         ("td3", {"tau": 1.5}, r"td3's tau is 1.5, expected a number in \(0, 1\]"),
         ("td3", {"hidden": (16, 0)}, "td3's hidden is 0, expected an integer"),
         ("td3", {"exploration": -1.0}, "td3's exploration is -1.0, expected a number"),
-        ("td3", {"value_rate": 0.0}, "value_rate is 0.0, expected a number"),
+        ("td3", {"value_rate": -0.1}, "value_rate is -0.1, expected a number"),
         ("mbpo", {"loss_steps": 3}, "loss_steps is 3, but the loss is nll: take multistep"),
     ],
 )

@@ -650,11 +650,12 @@ def test_ends_of_one_step_later_are_told_where_last_observations_are_valued_at_t
     )
 
 
-@pytest.mark.parametrize("handed", [True, False])
+@pytest.mark.parametrize("handed", ["as it is", "", "0"])
 def test_time_limits_that_are_ends_are_told(handed):
     r = rollout(truncated=True)
     cut = summed(r, final=False)
     given = r if handed else {k: v for k, v in r.items() if k != "final_value"}
+    given = given | ({"final_value": torch.zeros(40, 3)} if handed == "0" else {})
     found, alarms = told(given | {"advantage": cut}, "rollout", LIMITS)
     assert found["state"] == "fault" and "treat time limits as ends" in alarms[0]
     found, alarms = told(r | {"advantage": summed(r)}, "rollout", LIMITS)
@@ -720,7 +721,8 @@ def test_a_step_of_its_own_at_a_reset_is_no_mistake(trace):
     "changed, words",
     [
         ({"truncated": None, "final_value": None}, "hand over truncated= and final_value= to"),
-        ({"final_value": torch.zeros(40, 3)}, "0 where truncated= is set"),
+        (dict.fromkeys(("value", "final_value"), torch.zeros(40, 3)), "values are 0 where trunc"),
+        ({"final_value": torch.full((40, 3), 1e-9)}, "too small"),
         ({"truncated": torch.zeros(40, 3)}, "no episode was cut by a time limit"),
     ],
 )

@@ -941,6 +941,48 @@ def test_a_critic_that_is_frozen_during_the_actors_step_is_looked_at(fault):
     assert fault != "the replay's actions" or "without detach" in objective["proof"]
 
 
+@pytest.mark.parametrize("cleared", [True, False])
+def test_a_critic_that_steps_after_the_actor_by_one_backward_pass_of_both_is_looked_at(cleared):
+    torch.manual_seed(0)
+    policy, critic = nn.Linear(32, 1), nn.Linear(32, 1)
+    steps = [torch.optim.Adam(each.parameters(), 1e-3) for each in (policy, critic)]
+    rows: list[dict[str, Any]] = []
+    probe = gradlab.Probe(policy, steps[0], critic_optimizer=steps[1], log=rows.append,
+                          overhead_budget=1.0, clock=lambda: 0.0)  # fmt: skip
+    probe.networks(critic=critic)
+    for step in range(150):
+        state = torch.randn(64, 32)
+        steps[0].zero_grad()
+        if cleared:
+            steps[1].zero_grad()
+        fit = (critic(state) - state.sum(1, keepdim=True)).square().mean()
+        with probe(step):
+            (policy(state).square().mean() + fit).backward()
+        for each in steps:
+            each.step()
+    probe.close()
+    found = answers(rows)["critic's gradients are cleared between steps"]
+    assert (found["state"], found["looks"] > 9) == ("sound" if cleared else "fault", True)
+    assert causes(probe) == (set() if cleared else {UNCLEARED})
+
+
+@pytest.mark.parametrize("delay", [2, 3])
+def test_two_steps_of_the_actor_between_those_of_a_critic_that_is_cleared_are_no_fault(delay):
+    """The actor's passes send gradients to the critic, which are cleared before its own."""
+    loop = Loop()
+    probe = watched(loop)
+    for step in range(150):
+        rows = loop.batch()
+        if step % delay == 0:
+            loop.fit_critic(rows, loop.target_values(rows)[0])
+        loop.actor_optimizer.zero_grad()
+        with probe(step):
+            loop.actor_loss(rows).backward()
+        loop.actor_optimizer.step()
+    probe.close()
+    assert UNCLEARED not in causes(probe)
+
+
 @pytest.mark.slow
 def test_one_optimiser_that_steps_in_turn_and_moves_the_critic_is_told():
     for frozen in (False, True):

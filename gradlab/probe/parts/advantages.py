@@ -113,7 +113,7 @@ class Advantages:
 class TimeLimits:
     """Is the last observation's value added where a time limit ends an episode?
 
-    By the newest rollout that has one: without truncated= and final_value= GAE fits either way.
+    By the newest rollout that has one: without truncated= GAE fits either way.
     """
 
     name = "time limits are bootstrapped in advantages"
@@ -132,23 +132,18 @@ class TimeLimits:
             self._answer = self._answer if self._looks else off(reason)
             return
         self._looks += 1
-        added = 0.0
-        if rollout.final_value is not None:
-            values = rollout.final_value.double() * rollout.truncated.double()
-            added = rollout.discount * float(values.norm() / rollout.advantage.double().norm())
         proof = f"{rest:.1g} of the advantages is left (fault: GAE fits without final_value=)"
-        if fits == "cut":
+        if not rollout.value[rollout.truncated > 0].any():
+            self._answer = off("all values are 0 where truncated= is set")
+        elif fits == "cut":
             self._answer = CheckAnswer(
                 "fault", proof, rest, ROUNDING, self._looks, ADVANTAGE,
                 f"the advantages {_FORMULAS['cut']}",
             )  # fmt: skip
         elif fits not in _OF_GAE:
             self._answer = off("the advantages are not those of GAE")
-        elif not added > ROUNDING:
-            self._answer = off(
-                "final_value= is missing, or 0 where truncated= is set: hand over the critic's "
-                "value of the last observation"
-            )
+        elif rollout.at_limits < ROUNDING:
+            self._answer = off("final_value= is too small beside the advantages to be seen in them")
         else:
             self._answer = CheckAnswer("sound", proof, rest, ROUNDING, self._looks)
 
@@ -183,6 +178,14 @@ class Rollout:
         valued = None if self.final_value is None else self.final_value != 0
         return valued is not None and bool(valued.any() and (self.ended[valued] > 0).all())
 
+    @property
+    def at_limits(self) -> float:
+        """Size of what last observations' values add, over that of the advantages."""
+        if self.truncated is None or self.final_value is None:
+            return 0.0
+        added = self.final_value.double() * (self.truncated > 0)
+        return self.discount * float(added.norm() / self.advantage.double().norm())
+
     def residuals(self) -> dict[str, Tensor]:
         """What each formula leaves of the advantages, step by step from the loop's own next one:
         GAE, and the mistakes that have been made in it, by name."""
@@ -214,7 +217,7 @@ class Rollout:
         limit = torch.zeros_like(e) if self.truncated is None else (self.truncated > 0).double()
         e, on = torch.maximum(e, limit), 1 - e * (1 - limit)
         found: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
-        if final is not None:
+        if final is not None and final.any():
             found[""] = e, 1 - e, final
         found["cut"] = e, 1 - e, None
         # Without final_value= the value after the step may be that of the last observation.

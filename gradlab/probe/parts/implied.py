@@ -373,7 +373,7 @@ class Bootstraps:
         now, ends = np.split(found[len(own) :], [len(newest)])
         for (k, *_), (last, first) in zip(resets, ends.reshape(-1, 2), strict=True):
             given = _flat(rollout.final_value)[k]
-            if given:  # 0 where none is handed over, of which `TimeLimits` speaks
+            if _flat(rollout.final_value).any():  # else `TimeLimits` judges it
                 self._judge("final_value", given, last, {RESET: first, BEFORE: values[k]}, size)
         rows = zip(
             *(x[-len(now) :] for x in (_flat(rollout.last_value), values, _flat(rollout.ended))),

@@ -463,6 +463,7 @@ class Cleared:
         self._handle: Any = None
         self._left: Any = 0.0
         self._sent: Any = None  # no backward pass yet
+        self.passes = 0  # backward passes that have sent to it
         self._before: Any = None  # of it, up to the critic's newest step before a marked pass
         self._early: Any = None  # of it, up to the marked pass
         self._marked = False
@@ -493,6 +494,7 @@ class Cleared:
         self._left = 0.0 if left is None else _numbers(left)
         self._sent = self._before = self._early = self._of_critic = None
         self._marked = self.pending = False
+        self.passes = 0
         self._tensor.requires_grad_(True)  # critics are often frozen during the actor's step
         self._handle = self._tensor.register_hook(self._take)  # type: ignore[no-untyped-call]
         self._tensor.requires_grad_(thawed)
@@ -505,6 +507,7 @@ class Cleared:
         try:
             sent = _numbers(gradient)
             self._sent = sent if self._sent is None else self._sent + sent
+            self.passes += 1
         except Exception as error:  # the user's backward pass goes on
             self._tensor, self._known = None, []
             warn(f"does not check any more whether {self.name}", error)
@@ -538,8 +541,11 @@ class Cleared:
                 self._maybe, self._mixed = self._maybe - 1, self._mixed + 1
 
     def look(self) -> None:
-        """The network is about to step."""
+        """The network is about to step; before any backward pass it goes with that of the actor's
+        last step, and the next one is looked at."""
         was = self._handle is not None
+        if was and self._sent is None and self._whose != POLICY:
+            return
         self.end()
         if not was or self._tensor is None or self._tensor.grad is None or self._sent is None:
             return

@@ -359,14 +359,15 @@ class Parts:
             (self._see_before if before else self._see_after)(optimizer)
 
     def _see_before(self, optimizer: Any) -> None:
+        for each in self.others_cleared:
+            # Beyond the actor's next step two passes may be the actor's and the critic's.
+            if (self._open is not None or each.passes == 1) and each.is_of(optimizer):
+                self._ask(each, each.look)
+                self._tell(each)
         if self._open is not None:
             if optimizer is self.networks.actor:
                 self._ask(self.cleared, self.cleared.look)
                 self._tell(self.cleared)
-            for each in self.others_cleared:
-                if each.is_of(optimizer):
-                    self._ask(each, each.look)
-                    self._tell(each)
             if self.objective.heard:
                 critics = self.networks.stepped
                 self._ask(self.implied, self.implied.hear, self.objective.heard, critics)
