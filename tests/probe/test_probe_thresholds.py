@@ -10,9 +10,9 @@ from gradlab.probe.parts import (
     formula,
     implied,
     loss_weights,
+    matched,
     moves,
     objectives,
-    paid,
     parts,
     recorder,
     rows,
@@ -53,7 +53,8 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
             f"in {rows.ENDS} looks", {0.1: "a tenth"}[rows._MIXED],
             f"more than {rows._ALL:.0%} of the rows", f"{WORDS[rows._REPEATED]} looks in a row",
             f"among {rows._BESIDE} recorded rows",
-            f"under {paid._PAID}, and under {paid._AGAIN} with", f"{WORDS[int(paid._WIDTH)]} dev",
+            f"under {matched._PAID}, and under {matched._AGAIN} with",
+            f"{WORDS[int(matched._WIDTH)]} dev",
         ],
         "targets are crossed": [
             f"above {moves._ALONG}", f"under {moves._ASIDE}", f"in {moves._LOOKS} looks",
@@ -98,7 +99,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
     page = " ".join((root / "docs" / "watch.md").read_text().split())
     for part in (
         f"that rest ({moves._UNDECLARED} updates,",
-        f"up to {WORDS[rows._SUM]} rewards", f"at {recorder._BEYOND} steps in a row",
+        f"up to {WORDS[matched._SUM]} rewards", f"at {recorder._BEYOND} steps in a row",
         f"from update {implied.FIRST + (implied.TIMES - 1) * implied.APART} on",
         f"from update {implied._SLOW:,} on",
         f"windows have under {LEAST} updates",
