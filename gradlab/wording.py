@@ -159,6 +159,14 @@ def two(value: float) -> str:
     return _rounded(value, 2)
 
 
+def change(first: float, last: float) -> str:
+    """−95 → −4: two significant digits, or as many as half of the difference needs, six at most."""
+    size, gap = max(abs(first), abs(last)), abs(last - first) / 2
+    told = isfinite(gap) and gap > 0
+    digits = min(max(2, floor(log10(size)) - floor(log10(gap)) + 1), 6) if told else 2
+    return f"{_rounded(first, digits)} → {_rounded(last, digits)}"
+
+
 def _rounded(value: float, digits: int) -> str:
     if not isfinite(value) or value == 0 or 1e-4 <= abs(value) < 1e5:
         rounded = float(f"{value:.{digits}g}")

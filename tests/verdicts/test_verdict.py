@@ -16,7 +16,7 @@ from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, first_screen, verdict
 from gradlab.verdicts.phrases import gain_text
-from gradlab.wording import cosines, percent, span, with_ends, with_interval
+from gradlab.wording import change, cosines, percent, span, with_ends, with_interval
 from tests.verdicts.planted_profiles import (
     BAD,
     CUT,
@@ -221,3 +221,12 @@ def test_the_ends_of_an_interval_are_told_apart_around_their_value(widest):
 )
 def test_an_interval_has_as_many_digits_as_tell_its_ends_apart(said, ends):
     assert said == ends
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [(-95, -4, "-95 → -4"), (1217, 1311, "1220 → 1310"), (1204.2, 1207.1, "1204 → 1207"),
+     (5.0, 5.0, "5 → 5"), (0.0, 0.021, "0 → 0.021"), (float("nan"), 3.0, "nan → 3")],
+)  # fmt: skip
+def test_a_change_is_seen_in_its_numbers(first, last, said):
+    assert change(first, last) == said

@@ -26,7 +26,7 @@ from gradlab.runs.training.pairs import (
 from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.screen import NUMBERS, WORDS, Fact, Light, Screen, Sentence, counted
 from gradlab.verdicts.training.sentences import verdict
-from gradlab.wording import duration, listed, two, with_ends, with_interval
+from gradlab.wording import change, duration, listed, two, with_ends, with_interval
 
 _FIGURE, _BEST = "returns", "returns-best"  # of one run, and of several
 _MANY = 100  # seeds that nobody trains
@@ -50,7 +50,7 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
         text = f"Read its events first: {name} diverged in every seed on {run.task}."
         return Screen(text, "none", f"all of {n}", _numbers(run, result), _FIGURE, rest)
     first = float(np.nanmedian(result.first))
-    returns = f"return {two(first)} → {two(result.median)}"
+    returns = f"return {change(first, result.median)}"
     median = f"{returns}, the median of {n} seeds" if n > 1 else returns
     light, sure = _sure(result)
     given = "policy" in run.config.get("given_networks", {})
