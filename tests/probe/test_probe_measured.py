@@ -938,7 +938,7 @@ def test_a_critic_that_is_frozen_during_the_actors_step_is_looked_at(fault):
     assert found[cleared]["state"] == ("fault" if fault == "never cleared" else "sound")
     objective = found["actor's steps raise their objective"]
     assert (objective["state"] == "open") == (fault == "the replay's actions")
-    assert fault != "the replay's actions" or "without detach" in objective["proof"]
+    assert fault != "the replay's actions" or "neither detached" in objective["proof"]
 
 
 @pytest.mark.parametrize("cleared", [True, False])

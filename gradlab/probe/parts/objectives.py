@@ -83,11 +83,12 @@ _NOT_CALLED = (
 )
 _ASIDE = (
     "the actor's loss raises the critic's value of other actions than the policy's, which sends "
-    "it nothing: is Q evaluated at the policy's action, without detach?"
+    "it nothing: is Q evaluated at the policy's action, neither detached nor drawn by sample() "
+    "where rsample() is meant?"
 )
 _FROZEN = (
     "critics without gradients are called at the policy's states, none of them at its actions: is "
-    "Q evaluated at the policy's action, without detach?"
+    "Q evaluated at the policy's action, neither detached nor drawn by sample()?"
 )
 _OF_ONE = (
     "the actor's loss follows the critic in one row of the batch alone: is the least value taken "
