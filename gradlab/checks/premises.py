@@ -253,7 +253,7 @@ def _off(means: list[Estimate], where: str, remedy: str) -> CheckResult | None:
             "the critic is not fitted far enough, or to another discount, reward scale or policy, "
             f"so only measured returns decide: {remedy}"
         )
-        if rise is not None and rise.high < 0:
+        if rise is not None and rise.high < 0 and ratio.high < 0:  # before a fit it falls by chance
             meaning = (
                 "the critic falls where the return rises, so only measured returns decide: fit "
                 "the critic to rewards of the right sign"

@@ -3,12 +3,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import gradlab
 from gradlab import choose, cli
-from gradlab.checks.premises import _remedy
+from gradlab.checks.premises import _off, _remedy
 from gradlab.cli.terminal.answer import answer, of_screen
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts, distinct
@@ -16,6 +17,7 @@ from gradlab.reporting import profile_page
 from gradlab.reporting.page import render
 from gradlab.reporting.profile_page import page
 from gradlab.runs.check_results import DETACHED, PREMISE, CheckResult, detached, failed_premises
+from gradlab.statistics.moments import sample_mean
 from gradlab.systems import from_function
 from gradlab.tasks import Task
 from gradlab.verdicts.advice import advise
@@ -95,6 +97,17 @@ def test_a_critic_of_the_other_sign_is_said_to_fall_where_the_return_rises(profi
     for name in ("a critic of the other sign", "a critic of another scale"):
         (meaning,) = {r.meaning for r in profiles[name].sanity if r.check == f"{PREMISE}, critic"}
         assert ("falls where the return rises" in meaning) == ("sign" in name)
+
+
+@pytest.mark.parametrize("level, words", [(0.02, "not fitted far enough"), (-1.0, "right sign")])
+def test_a_critic_that_was_hardly_fitted_has_no_sign(level, words):
+    """Its values fall where the return rises, and have the return's sign."""
+    generator = np.random.default_rng(0)
+    r = generator.normal(-70, 10, 96)
+    q = level * -70 - abs(level) * (r + 70) + 0.01 * generator.standard_normal(96)
+    means = [sample_mean(each, np.ones(96)) for each in (q, r, q * r, q * q, r * r)]
+    found = _off(means, "96 states", "refit the critic")
+    assert found is not None and words in found.meaning
 
 
 @pytest.mark.parametrize("size, few", [(1.0, False), (1e3, True)])
