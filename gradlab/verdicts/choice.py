@@ -499,11 +499,13 @@ def _by_returns(profile: Profile, choice: Choice) -> tuple[Choice, Screen, str, 
         InputError: there is none.
     """
     read = facts(profile)
-    told, cell = recommendation(read), advise(read).cell
-    if cell is None or cell[0] not in choice.estimators:
+    told, advice = recommendation(read), advise(read)
+    if (cell := advice.cell) is None or cell[0] not in choice.estimators:
         raise InputError(f"nothing can be chosen: {told.headline}")
     alone = "Not compared by gain: only returns that were measured count."
-    first = replace(told, figure=None, rest=(Sentence("premises", False, alone), *told.rest))
+    of_updates = _rehearsed(choice, advice, profile)
+    rest = (Sentence("premises", False, alone), *of_updates, *told.rest)
+    first = replace(told, figure=None, rest=rest)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]
     text = "\n".join([first.headline, alone, f"How sure: {first.sure}.", *numbers])
     empty = Choice(

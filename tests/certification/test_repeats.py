@@ -326,3 +326,16 @@ def test_the_operation_whose_derivative_is_infinite_is_named_not_what_makes_nan_
     said = [each.sentence for each in found.findings if each.kind == "not finite"]
     assert any("the derivative of sqrt (test_repeats.py:" in each for each in said)
     assert not any("the derivative of mul" in each for each in said)
+
+
+@pytest.mark.parametrize("of", ["one action", "all actions", "all of the state"])
+def test_a_root_at_zero_is_found_where_policies_and_rests_are(of):
+    """The norm of what is 0 in an untrained policy's actions, or at the origin."""
+
+    def step(s, a):
+        taken = {"one action": a[:, :1], "all actions": a, "all of the state": s}[of]
+        after, reward = smooth(s, a)
+        return after, reward - 0.1 * taken.square().sum(1).sqrt()
+
+    certificate = gradlab.certify(from_function(step, 2, 2))
+    assert any("derivative of sqrt" in each.sentence for each in certificate.findings)

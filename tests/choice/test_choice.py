@@ -17,6 +17,7 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
+from gradlab.runs.check_results import PREMISE, CheckResult
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import chosen, statements
@@ -446,3 +447,13 @@ def test_one_iteration_of_the_command_is_one_update_of_the_policy():
     for name, options in (("mpg-v2", {"delay": 1, "reuse": 1}), ("n-step-adp", {"reuse": 1})):
         row = with_changes(find(name), **options)
         assert (row.delay, row.reuse) == (1, 1)
+
+
+def test_where_a_premise_fails_the_choice_lists_what_updates_did():
+    """As docs/report.md says of horizons that lower the return."""
+    told = rehearsed({BEST: RISES, CRITIC: FALLS})
+    failed = CheckResult(f"{PREMISE}, critic", "0.02 times", "not fitted: refit it", False)
+    profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told, sanity=(failed,))
+    _, screen, train, _ = chosen(profile)
+    (said,) = (each.text for each in screen.rest if each.about == "rehearsed")
+    assert "lower it: " in said and "raise it: " in said and not train

@@ -440,8 +440,9 @@ def _lost(judged: JudgedComparison, block: str) -> Iterator[Finding]:
     stratum = STRATA[int(judged.label[points].mode().values)]
     step = int(judged.step[points[0]])
     first = f"first at step {step}, {row} by {column}" if step >= 0 else f"first {row} by {column}"
+    where = "" if stratum == "free" else _WHERE[stratum]  # a kink is not seen where it is NaN
     text = (
-        f"{SYMBOLS[block]} is not finite{_WHERE[stratum]}, though the step's values are "
+        f"{SYMBOLS[block]} is not finite{where}, though the step's values are "
         f"({len(points)} of {len(lost)} states; {first})."
     )
     yield Finding(

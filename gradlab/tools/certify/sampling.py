@@ -299,8 +299,9 @@ def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
 
 
 def limits(drawn: Law, seen: Samples, n: int) -> Samples:
-    """Visited points with one action on its limit or beyond, or one coordinate at 0, if that is
-    within a spread of where it goes: a temperature in kelvin is not."""
+    """Visited points with one action on its limit or beyond, one or all of them at 0, as untrained
+    policies give them, or one coordinate at 0, or all, if that is within a spread of where it goes:
+    a temperature in kelvin is not."""
     z, ds = seen.points.z, drawn.system.state_dim
     low, high, spread = z.amin(0), z.amax(0), z.std(0).nan_to_num()
     near = (low - spread <= 0) & (high + spread >= 0)
@@ -312,9 +313,10 @@ def limits(drawn: Law, seen: Samples, n: int) -> Samples:
         column, turn = k % out.shape[1], k // out.shape[1]
         if column < ds:
             out[k, column] = 0.0 if turn % 4 == 0 and near[column] else out[k, column]
+            out[k, :ds][near[:ds] & (turn % 8 == 7)] = 0.0
             column = ds + k % (out.shape[1] - ds)
-        edge = reach[column - ds] * (1, _BEYOND, -1, -_BEYOND)[turn % 4]
-        out[k, column] = edge
+        out[k, column] = reach[column - ds] * (0, 1, _BEYOND, -1, -_BEYOND)[turn % 5]
+        out[k, ds:] = 0.0 if turn % 10 == 5 else out[k, ds:]
     return labelled(drawn.system, out, "limits", drawn.seed, None)
 
 
