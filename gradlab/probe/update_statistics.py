@@ -176,6 +176,8 @@ class UpdateStatistics:
         trained = [p for p in self.parameters if p.requires_grad]
         first = trained[0] if trained else None
         self._pulse = next((p for p in trained if p.numel() <= _CHEAP), first)
+        self._last = next((p for p in trained[::-1] if p.ndim == 2), None)  # of the outputs
+        self._reached: Tensor | None = None  # outputs to which a gradient came, [out]
         self._empty()
 
     def gradient(self, scale: Tensor | None = None) -> Numbers:
@@ -187,6 +189,9 @@ class UpdateStatistics:
         gradients = [p.grad for p in self.parameters]
         here = present(gradients)
         lengths = _divided(_norms(here), scale)
+        if self._last is not None and self._last.grad is not None:
+            reached = (self._last.grad != 0).any(1)
+            self._reached = reached if self._reached is None else self._reached | reached
         if len(here) == len(gradients):
             return lengths
         zero = here[0].new_zeros(()) if here and isinstance(lengths[0], Tensor) else 0.0
@@ -240,7 +245,8 @@ class UpdateStatistics:
         trained[self._thawed] = True
         sizes = _gathered(self._sizes, (count,))
         stepped = np.isfinite(sizes).all(1) | ~np.array(self._scaled, dtype=bool)
-        row = summed_up(Window(sizes[stepped], moves, trained))
+        reached = np.zeros(0, bool) if self._reached is None else self._reached.cpu().numpy()
+        row = summed_up(Window(sizes[stepped], moves, trained, reached))
         seen = np.isin(np.arange(count), live)
         self._empty()
         return row | {"still": np.where(seen, row["still"], np.nan)}
@@ -253,6 +259,7 @@ class UpdateStatistics:
         self._sizes: list[Numbers] = []
         self._moves: list[Numbers] = []
         self._scaled: list[bool] = []
+        self._reached = None
         self._lengths.forget()
         # Steps of tensors that are frozen as a window begins are not looked at.
         self._live = self._trained()

@@ -55,6 +55,9 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("successive", [burst(4.0, k) for k in range(64)]),
     ("successive", [burst(0.0, 0)]),
     ("successive", [burst(4.0, k, dead_inputs=3) for k in range(2)]),
+    ("vitals", [vitals(outputs=2, dead_outputs=2)]),
+    ("vitals", [vitals(outputs=2, dead_outputs=1, looked=99)]),
+    ("vitals", [vitals(outputs=2), *[vitals(outputs=2, dead_outputs=1)] * 9]),  # saturated later
     ("horizons", [{"reached": np.array([1.0, 0.45]), "lasted": 2.0, "longest": 9, "starts": 256}]),
     ("measured", [measured()]),
     ("measured", [measured(growth=0.08, growth_se=0.03)]),
@@ -96,6 +99,7 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("θ leaks into the model", "vitals", [vitals(model_shared=1)]),
     ("gradient no better than noise", "successive", [burst(0.0, k) for k in range(64)]),
     ("dead inputs", "successive", [burst(4.0, k, dead_inputs=3) for k in range(3)]),
+    ("dead outputs", "vitals", [vitals(outputs=2, dead_outputs=1)]),
     ("variance doubling time", "measured", [measured(**SHORT, **EXPONENTIAL)]),
     ("variance doubling time", "measured", [measured(kept_high=NAN, **EXPONENTIAL)]),
     ("diverging sensitivities", "measured",

@@ -24,6 +24,7 @@ WORDS = {3: "three", 4: "four", 5: "five", 8: "eight", 10: "ten", 16: "sixteen",
 
 def test_thresholds_on_the_pages_are_those_of_the_code():
     said = {
+        "dead outputs": [f"≥ {gradients._MANY} updates"],
         "dead path": [f"≥ {gradients._FEWEST} updates"],
         "actor does not move": [f"≥ {steps._FEWEST} steps"],
         "learning rate too large": [

@@ -80,6 +80,7 @@ NOISE = 0.01  # share of a gradient's energy that is signal, below which its cos
 _FEWEST = 10  # updates: a head that begins at 0 blocks the first gradients only
 _POOL = 64  # bursts that are judged together
 _PERSISTENT = 3  # bursts in which a column is dead
+_MANY = 100  # updates in which an output never had a gradient
 _SHARED = 0.05  # of a batch, from which on the message mentions it
 NONFINITE, ENDED = "non-finite gradient", "non-finite at the end"
 ORIGIN, LOST_CRITIC = "origin of a non-finite gradient", "non-finite critic gradient"
@@ -174,6 +175,21 @@ def _dead_inputs(evidence: AlarmEvidence) -> str | None:
     )
 
 
+def _dead_outputs(evidence: AlarmEvidence) -> str | None:
+    """Some outputs of the last layer whose weights never had a gradient; a saturated action had one
+    before, and where all have none, it is a dead path."""
+    outputs = int(evidence.new.get("outputs", 0))
+    dead = [int(row.get("dead_outputs", 0)) for row in evidence.rows]
+    looked = sum(int(row["looked"]) for row in evidence.rows)
+    if looked < _MANY or not 0 < min(dead) <= max(dead) < outputs:
+        return None
+    return (
+        f"{min(dead)} of {outputs} rows of the last layer's weights had a gradient of exactly 0 in "
+        f"all of {looked} updates: look for outputs of the policy that its loss does not use, as "
+        f"after a detach, or behind a clamp whose bounds are exchanged"
+    )
+
+
 def signal_of(row: Row) -> Signal:
     """The signal of a row of "successive"."""
     return Signal(int(row.get("fresh", row["pairs"])), *(float(row[name]) for name in _PRODUCTS))
@@ -183,6 +199,7 @@ _PRODUCTS = ("energy", "signal", "root_squares", "signal_share", "share_se")
 ALARMS = (
     AlarmTest(NONFINITE, "vitals", ("looked", "nonfinite", "nonfinite_updates"), _nonfinite),
     AlarmTest("dead path", "vitals", ("looked", "zero"), _dead_parameters),
+    AlarmTest("dead outputs", "vitals", ("looked", "dead_outputs"), _dead_outputs),
     AlarmTest("gradient no better than noise", "successive", ("pairs", *_PRODUCTS), noise),
     AlarmTest("dead inputs", "successive", ("dead_inputs",), _dead_inputs),
 )

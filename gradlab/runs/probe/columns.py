@@ -6,7 +6,7 @@ A new one is a row here, at the end: files keep this order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,11 +27,13 @@ class Window:
         sizes: |∂L/∂θ_l| of every update, [updates, P].
         moves: |Δθ_l| and |θ_l| of the steps that were measured, [steps, 2, P].
         trained: [P], False for frozen tensors.
+        reached: [out], whether a gradient came to an output of the last layer.
     """
 
     sizes: Array
     moves: Array
     trained: NDArray[np.bool_]
+    reached: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
     @cached_property
     def finite(self) -> NDArray[np.bool_]:
@@ -154,6 +156,13 @@ VITALS: Mapping[str, ProbeColumn] = {
         LAYER,
         "updates with a gradient of exactly 0",
         formula=lambda w: w.of_trained((w.sizes == 0).sum(0)),
+    ),
+    "outputs": ProbeColumn(
+        unit="rows of the last layer's weights", formula=lambda w: len(w.reached)
+    ),
+    "dead_outputs": ProbeColumn(
+        unit="of these: with a gradient of exactly 0 in the whole window",
+        formula=lambda w: int((~w.reached).sum()),
     ),
     "stepped": ProbeColumn(unit="updates whose step was looked at", formula=lambda w: len(w.moves)),
     "still": ProbeColumn(
