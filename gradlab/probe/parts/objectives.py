@@ -472,7 +472,7 @@ class ActorObjective:
             if 2 * times > of:
                 proof = (
                     f"its loss falls with the critic's values, dL/dV ≤ 0, in {times} of {of} looks "
-                    f"(fault: ≥ 0 in half); rewards of a model are not looked at"
+                    f"(fault: ≥ 0 in half); rewards of a model, if any, are not seen"
                 )
                 return CheckAnswer("sound", proof, 1 - times / of, 0.5, of)
         if not self._looks and len(self._likely) >= _LOOKED:
