@@ -25,7 +25,6 @@ from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.alarms.gradients import (
     LOST_CRITIC,
     NONFINITE,
-    OF_A_POLICY,
     ORIGIN,
     STRETCH,
     GradientGrowth,
@@ -149,7 +148,7 @@ class Updates:
         self._scaled = False  # whether a scaler had multiplied it
         self._waiting = 0  # marked passes since an update ended
         self._thrown = 0  # of these: that began without a gradient
-        self._growth = GradientGrowth("exploding gradient", "policy's", in_a_row=OF_A_POLICY)
+        self._growth = GradientGrowth("exploding gradient", "policy's")
         self._due = budget.look()  # whether it is measured or skipped
         self._marked = False
         self._batch = _BATCH

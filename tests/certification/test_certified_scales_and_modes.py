@@ -740,3 +740,21 @@ def test_an_action_of_few_values_moves_the_state_in_stairs(rounded, told):
 
     made = gradlab.certify(from_function(step, 2, 1), samples=256)
     assert ("moves in stairs" in made.headline) == told
+
+
+@pytest.mark.parametrize("read, told", [("nearest", True), ("interpolated", False), ("gap", False)])
+def test_a_coarse_table_of_an_action_that_acts_smoothly_elsewhere_moves_in_stairs(read, told):
+    """Entries a third of its limit apart; behind a dead zone the derivative is no 0."""
+
+    def step(s, a):
+        x, v = s.unbind(1)
+        u = a[:, 0].clamp(-1, 1)
+        flow = {
+            "nearest": torch.tanh(torch.round(3 * u) / 2),
+            "interpolated": torch.tanh(1.5 * u),
+            "gap": torch.relu(u - 0.8) - torch.relu(-u - 0.8),
+        }[read]
+        return torch.stack([x + 0.1 * (flow - x), v + 0.1 * (u - v)], 1), -(x**2) - v**2
+
+    made = gradlab.certify(from_function(step, 2, 1), samples=512)
+    assert ("moves in stairs" in made.headline) == told

@@ -32,8 +32,7 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         ],
         "dead inputs": [f"in {WORDS[gradients._PERSISTENT]} bursts"],
         "exploding gradient": [
-            f"{WORDS[gradients.OF_A_CRITIC]} stretches of {gradients.STRETCH} updates in a row "
-            f"({WORDS[gradients.OF_A_POLICY]} of a policy)",
+            f"{WORDS[gradients.IN_A_ROW]} stretches of {gradients.STRETCH} updates in a row",
             f"{WORDS[int(gradients.FOURFOLD)]} times", f"{WORDS[gradients.LAG]} stretches before",
         ],
         "exploding critic": [f"its first {critics._YOUNG * gradients.STRETCH} updates"],

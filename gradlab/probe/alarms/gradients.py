@@ -20,7 +20,7 @@ from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence, AlarmTest, Row, 
 from gradlab.statistics.successive import Signal, pooled
 
 STRETCH = 20  # updates of the policy
-LAG, FOURFOLD, OF_A_CRITIC, OF_A_POLICY = 3, 4.0, 5, 8
+LAG, FOURFOLD, IN_A_ROW = 3, 4.0, 8
 _KEPT = 12  # stretches; of older ones the largest is enough
 
 
@@ -31,11 +31,10 @@ class GradientGrowth:
     Args:
         kind: of the alarm; whose: gradient it is.
         young: first stretches, left out: a critic begins with errors that it soon loses.
-        in_a_row: stretches that must have grown.
     """
 
-    def __init__(self, kind: str, whose: str, young: int = 0, in_a_row: int = OF_A_CRITIC) -> None:
-        self.kind, self.whose, self._young, self._in_a_row = kind, whose, young, in_a_row
+    def __init__(self, kind: str, whose: str, young: int = 0) -> None:
+        self.kind, self.whose, self._young = kind, whose, young
         self._logs: list[float] = []
         self._stretches = 0
         self._sizes: list[tuple[int, float]] = []  # of the last: number, geometric mean
@@ -56,8 +55,8 @@ class GradientGrowth:
         self._logs = []
         if len(self._sizes) > _KEPT:
             self._largest = max(self._largest, self._sizes.pop(0)[1])
-        last = self._sizes[-self._in_a_row :]
-        if len(last) < self._in_a_row or not all(self._grown(*each) for each in last):
+        last = self._sizes[-IN_A_ROW:]
+        if len(last) < IN_A_ROW or not all(self._grown(*each) for each in last):
             return None
         grown, made = last[-1][1] / last[0][1], STRETCH * (last[-1][0] - last[0][0])
         return Alarm(

@@ -312,7 +312,8 @@ def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Te
     """bool [out, in]: outputs that an input moves in stairs, as a step does that rounds. In most
     states D is 0, a move by a tenth of the input's spread changes the output, and where it ends a
     small one changes nothing, either. Stairs as wide as the spread are seen where all derivatives
-    of the state by an input are 0, in nearly all states."""
+    of the state by an input are 0, in nearly all states, and one by one of actions, where the end
+    of such a move is flat, too: behind a dead zone it is not."""
     rows = evenly(len(points), _LINES)
     few, y, flat = points.at(rows), found.y[rows], found.D[rows] == 0
     moves = torch.diag(size)
@@ -324,12 +325,17 @@ def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Te
     flat &= (moved[1] == moved[2]).permute(1, 2, 0)
     seen = change > _TOLERATED * y.std(0, correction=0)[:, None]
     told = (seen & flat).double().mean(0) > 0.5
-    around = torch.cat([few.z + moves[:, None], few.z - moves[:, None]])
-    wide = outputs(system, few.moved(around.reshape(-1, len(size)))).reshape(2, len(size), *y.shape)
-    far_off = (wide - y).abs().amax(0).permute(1, 2, 0)
-    dead = (flat.double().mean(0) > _DEAD)[:-1].all(0)  # of the reward none is asked for
-    reached = ((far_off > _TOLERATED * y.std(0, correction=0)[:, None]) & flat).double().mean(0)
-    told[:-1] |= dead & (reached[:-1] > 0.5)
+    sides = torch.stack([few.z + moves[:, None], few.z - moves[:, None]])
+    sides = torch.stack([sides, sides + _STEP * moves[:, None], sides - _STEP * moves[:, None]])
+    wide = outputs(system, few.moved(sides.reshape(-1, len(size))))
+    wide = wide.reshape(3, 2, len(size), *y.shape).permute(0, 1, 3, 4, 2)  # [3, 2, N, out, in]
+    far_off = (wide[0] - y[..., None]).abs() > _TOLERATED * y.std(0, correction=0)[:, None]
+    dead = (flat.double().mean(0) > _DEAD)[:-1]  # of the reward none is asked for
+    reached = (far_off.any(0) & flat).double().mean(0) > 0.5
+    told[:-1] |= dead.all(0) & reached[:-1]
+    level = ((far_off & (wide[1] == wide[2])).any(0) & flat).double().mean(0) > 0.5
+    acted = torch.arange(len(size)) >= y.shape[1] - 1
+    told[:-1] |= acted & dead & level[:-1]
     # Of an output that is rounded itself, inputs that move it by less than a stair, too.
     whole = (flat.double().mean(0) > 0.5).all(1, keepdim=True)
     return told | (told.any(1, keepdim=True) & whole)
