@@ -231,6 +231,17 @@ def test_rows_that_share_the_array_that_the_environment_changes_are_told(whole):
         assert answers(written)[each.name]["proof"].startswith("the stored observations are the")
 
 
+def test_rows_that_are_their_own_next_observations_are_told_where_no_step_begins_at_them():
+    """A window of several steps that holds the array itself; every episode is of one step."""
+    probe, written, update = probed()
+    rows, _ = collected(probe.record(gymnasium.wrappers.TimeLimit(Walk(), 1)), 400)
+    stored = [row | {"observation": row["next_observation"]} for row in rows]
+    found = told(stored, probe, update)
+    probe.close()
+    assert found and any("are their own next ones" in each for each in found)
+    assert answers(written)[StoredCopies.name]["state"] == "fault"
+
+
 @pytest.mark.parametrize("seen", [
     lambda state: np.zeros(2, np.float32),  # constant
     lambda state: np.eye(2, dtype=np.float32)[int(state[0] > 0)],  # one of two

@@ -241,7 +241,7 @@ class Parts:
             with _guarded(self):
                 first, self._ring.valued = self._first, "next_value" in found
                 if first:
-                    self._see_copies(found["observation"])
+                    self._see_copies(found["observation"], found.get("next_observation"))
                 rows = self._look_up({k: v for k, v in found.items() if k in STORED})
                 critics = self.networks.stepped  # one that rests has an alarm of its own
                 if first:  # one batch of a window says as much as all of them
@@ -298,8 +298,10 @@ class Parts:
                     self._tell(each)
         self._ends_own += self._own - own
 
-    def _see_copies(self, observations: torch.Tensor) -> None:
-        self._ask(self.copied, self.copied.take, observations, self._ring)
+    def _see_copies(
+        self, observations: torch.Tensor, following: torch.Tensor | None = None
+    ) -> None:
+        self._ask(self.copied, self.copied.take, observations, self._ring, following)
         self._tell(self.copied)
 
     def rollout(self, given: Mapping[str, Any], discount: float, trace: float) -> None:

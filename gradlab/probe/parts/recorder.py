@@ -295,6 +295,12 @@ class Ring:
         return self._count
 
     @property
+    def still(self) -> float:
+        """Share of the kept steps that end with the observation that they began with."""
+        n = min(self.count, self.size)
+        return float(np.mean(self._key[:n] == self._next[:n]))
+
+    @property
     def firsts(self) -> set[int]:
         """Keys of first observations of episodes."""
         self._file()

@@ -290,20 +290,21 @@ class Drawn:
 class StoredCopies:
     """Are stored observations copies, or one array that the environment changes in place?
 
-    Then rows are at what came last, at which no step began: a sound loop has no such row.
+    Then rows are at what came last, at which no step began: a sound loop has no such row. Or, where
+    each row is copied at its end, they are at their own next observations.
     """
 
     name = "observations are stored as copies"
 
     def __init__(self) -> None:
-        self._alike = self._looks = self._rows = self._distinct = 0
+        self._alike = self._looks = self._rows = self._distinct = self._equal = 0
 
     @property
     def shared(self) -> bool:
-        return self._alike >= _REPEATED
+        return max(self._alike, self._equal) >= _REPEATED
 
-    def take(self, observations: Tensor, ring: Ring) -> None:
-        """Rows that the policy is trained on, or a batch."""
+    def take(self, observations: Tensor, ring: Ring, following: Tensor | None = None) -> None:
+        """Rows that the policy is trained on, or a batch, with its next observations."""
         if observations.ndim == 0 or len(observations) < _LEAST:
             return
         mine = keys(observations[: 4 * ROWS].detach().float().cpu().numpy())
@@ -312,19 +313,33 @@ class StoredCopies:
         if rows - len(found) >= _TWICE:  # elsewhere repeated rows are none of this kind
             alike = bool(counts[ring.ahead(found)].sum() > _ALL * rows)
         self._alike = self._alike + 1 if alike else 0
+        if following is not None and following.shape == observations.shape:
+            same = (following == observations)[:rows].flatten(1).all(1)
+            # Of rows at which steps begin it is the next observation that is wrong.
+            last = float(ring.ahead(np.array(mine, np.int64)).mean()) > _KNOWN
+            moves = ring.count >= _BESIDE and ring.still < _HALF
+            equal = last and moves and float(same.double().mean()) > _ALL
+            self._equal = self._equal + 1 if equal else 0
         self._rows, self._distinct, self._looks = rows, len(found), self._looks + 1
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
             return off(UNRECORDED)
         proof = (
-            f"{self._alike} times in a row nearly all rows are observations that no step began at "
-            f"(fault: {_REPEATED})"
+            f"{self._alike} times in a row nearly all rows are observations that no step began at, "
+            f"{self._equal} times their own next ones (fault: {_REPEATED})"
         )
         if self._looks < _REPEATED:
             return CheckAnswer("waiting", proof, self._alike, _REPEATED, self._looks)
         if not self.shared:
             return CheckAnswer("sound", proof, self._alike, _REPEATED, self._looks)
+        if self._alike < _REPEATED:
+            return CheckAnswer(
+                "fault", proof, self._equal, _REPEATED, self._looks, KIND,
+                "the stored observations are their own next ones: does the loop keep the array "
+                "that the environment changes, or set `obs = next_obs` before the row is stored? "
+                "Copy it, torch.as_tensor(obs).clone()",
+            )  # fmt: skip
         proof += f"; {self._distinct} distinct among {self._rows} rows"
         return CheckAnswer(
             "fault", proof, self._alike, _REPEATED, self._looks, KIND,
