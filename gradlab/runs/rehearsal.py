@@ -227,9 +227,13 @@ class Rehearsal:
     def lowered_after(self, cell: Cell) -> int | None:
         """The fewest rehearsed updates along it that are shown to lower the return, or lost it;
         None where none are."""
-        c = self.cells.index(cell)
-        fallen = (self.high[c] < 0) | np.isnan(self.high[c])
-        return self.lengths[int(fallen.argmax())] if fallen.any() else None
+        return next(iter(self.falls(cell)), None)
+
+    def falls(self, cell: Cell) -> tuple[int, ...]:
+        """All such numbers of updates."""
+        high = self.high[self.cells.index(cell)]
+        fallen = (high < 0) | np.isnan(high)
+        return tuple(n for n, each in zip(self.lengths, fallen, strict=True) if each)
 
     def more(self, cell: Cell) -> int | None:
         """Further starts that would show whether it holds, 0 where that is decided; None where no

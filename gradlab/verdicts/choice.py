@@ -366,7 +366,7 @@ def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Senten
     }
     parts = [f"{verb}: {cells_words(choice, cells)}" for verb, cells in did.items() if cells]
     said = "; ".join(parts) or "none is shown to raise or to lower it"
-    many = f"{updates(made)}, rehearsed, {told.judges:,} starts, each by its own 95%"
+    many = f"{updates(made)}, rehearsed once, {told.judges:,} starts, each by its own 95%"
     return (Sentence("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
 
 

@@ -338,7 +338,7 @@ def test_a_rehearsed_change_stands_beside_the_return_that_it_is_of():
     for before, said in ((-29.9, "−29.9"), (-1234.4, "−1234.4"), (0.01, "0.01")):
         told = replace(rehearsed({BEST: RISES, CRITIC: FALLS}), before=np.full(32, before))
         numbers = recommendation(read(realised=RAISED, rehearsal=told)).numbers
-        label = f"change of the return ({said} before) after 25"
+        label = f"change of the return over 40 steps ({said} before) after 25"
         assert any(label in each.label for each in numbers)
 
 

@@ -180,12 +180,12 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
     before = rehearsed.present(peak.gain)
-    label = f"change of the return ({before} before) after {updates(peak.updates)} "
-    label += f"({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
+    again = rehearsed.again_horizon if rehearsed.repeated(cell) else None
+    steps = again or rehearsed.horizon
+    label = f"change of the return over {steps:,} steps ({before} before) after "
+    label += f"{updates(peak.updates)} ({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
-    steps = rehearsed.horizon
     if rehearsed.repeated(cell):
-        steps = rehearsed.again_horizon or steps
         why = "the second rehearsal, from other states and starts, with other batches"
         if rehearsed.refit == 1:
             why += "; the critic makes one step at every update"

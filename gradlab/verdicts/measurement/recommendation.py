@@ -604,19 +604,21 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
     verb = "lower" if len(harmful) > 1 else "lowers"
     lowered = f"{_capital(lowering)} {verb} it." if harmful else ""
     said, told = f"Best guess: {guess}{gain}.", facts.rehearsal
-    fallen = told.lowered_after(facts.best) if told and facts.best in told.cells else None
-    if fallen is not None:  # whatever it gains in one step, nobody takes only one
-        said = f"{_following(facts, facts.best)} lowers it after {updates(fallen)}."
+    fallen = told.falls(facts.best)[-1:] if told and facts.best in told.cells else ()
+    if (
+        fallen
+    ):  # whatever it gains in one step, nobody takes only one, and batches differ most in it
+        said = f"{_following(facts, facts.best)} lowers it after {updates(*fallen)}."
     parts = (
         HeadlinePart(_few(facts), _few(facts), 2),
         HeadlinePart(safe, safe, 0),
         _jump(facts),
         HeadlinePart(lowered, "", 4),
-        HeadlinePart("" if facts.carried and fallen is None else said, "", 3),
+        HeadlinePart("" if facts.carried and not fallen else said, "", 3),
         HeadlinePart("" if facts.uncertain else _beyond(facts, facts.best), "", 5),
     )
     sure = "undecided: the best guess may raise or lower it"
-    if fallen is not None:
+    if fallen:
         sure = "undecided: none is shown to raise it"
     sure += _more(facts, decide(facts.chosen, 0.0).more)
     numbers: tuple[Fact, ...] = ()
