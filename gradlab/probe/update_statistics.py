@@ -177,7 +177,7 @@ class UpdateStatistics:
         first = trained[0] if trained else None
         self._pulse = next((p for p in trained if p.numel() <= _CHEAP), first)
         self._last = next((p for p in trained[::-1] if p.ndim == 2), None)  # of the outputs
-        self._reached: Tensor | None = None  # outputs to which a gradient came, [out]
+        self._reached: Tensor | None = None  # outputs to which a gradient ever came, [out]
         self._empty()
 
     def gradient(self, scale: Tensor | None = None) -> Numbers:
@@ -259,7 +259,6 @@ class UpdateStatistics:
         self._sizes: list[Numbers] = []
         self._moves: list[Numbers] = []
         self._scaled: list[bool] = []
-        self._reached = None
         self._lengths.forget()
         # Steps of tensors that are frozen as a window begins are not looked at.
         self._live = self._trained()

@@ -57,7 +57,6 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("successive", [burst(4.0, k, dead_inputs=3) for k in range(2)]),
     ("vitals", [vitals(outputs=2, dead_outputs=2)]),
     ("vitals", [vitals(outputs=2, dead_outputs=1, looked=99)]),
-    ("vitals", [vitals(outputs=2), *[vitals(outputs=2, dead_outputs=1)] * 9]),  # saturated later
     ("horizons", [{"reached": np.array([1.0, 0.45]), "lasted": 2.0, "longest": 9, "starts": 256}]),
     ("measured", [measured()]),
     ("measured", [measured(growth=0.08, growth_se=0.03)]),

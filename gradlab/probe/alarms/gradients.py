@@ -178,12 +178,12 @@ def _dead_outputs(evidence: AlarmEvidence) -> str | None:
     """Some outputs of the last layer whose weights never had a gradient; a saturated action had one
     before, and where all have none, it is a dead path."""
     outputs = int(evidence.new.get("outputs", 0))
-    dead = [int(row.get("dead_outputs", 0)) for row in evidence.rows]
+    dead = int(evidence.new.get("dead_outputs", 0))
     looked = sum(int(row["looked"]) for row in evidence.rows)
-    if looked < _MANY or not 0 < min(dead) <= max(dead) < outputs:
+    if looked < _MANY or not 0 < dead < outputs:
         return None
     return (
-        f"{min(dead)} of {outputs} rows of the last layer's weights had a gradient of exactly 0 in "
+        f"{dead} of {outputs} rows of the last layer's weights had a gradient of exactly 0 in "
         f"all of {looked} updates: look for outputs of the policy that its loss does not use, as "
         f"after a detach, or behind a clamp whose bounds are exchanged"
     )

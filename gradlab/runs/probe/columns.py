@@ -27,7 +27,7 @@ class Window:
         sizes: |∂L/∂θ_l| of every update, [updates, P].
         moves: |Δθ_l| and |θ_l| of the steps that were measured, [steps, 2, P].
         trained: [P], False for frozen tensors.
-        reached: [out], whether a gradient came to an output of the last layer.
+        reached: [out], whether a gradient ever came to an output of the last layer.
     """
 
     sizes: Array
@@ -161,7 +161,7 @@ VITALS: Mapping[str, ProbeColumn] = {
         unit="rows of the last layer's weights", formula=lambda w: len(w.reached)
     ),
     "dead_outputs": ProbeColumn(
-        unit="of these: with a gradient of exactly 0 in the whole window",
+        unit="of these: with a gradient of exactly 0 so far",
         formula=lambda w: int((~w.reached).sum()),
     ),
     "stepped": ProbeColumn(unit="updates whose step was looked at", formula=lambda w: len(w.moves)),
