@@ -685,6 +685,31 @@ def test_a_critic_in_no_optimiser_is_named_where_a_loss_of_its_own_fits_it(kind,
     told = [x.message for x in probe.alarms if x.kind == "critic does not move"]
     assert bool(told) == (kind == "in none")
     assert all("all 2 tensors of the critic are in no optimiser" in each for each in told)
+    found = answers(rows)["an optimiser holds all of the critic"]
+    if kind == "fixed" and declared:
+        assert found["state"] == "open" and "fixed by intention" in found["proof"]
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_an_entropy_that_sends_nothing_to_the_actor_is_no_yes(detached):
+    loop, rows = Soft(), []
+    probe = watched(loop, log=rows.append)
+    probe.networks(critic=[*loop.critics], target=[*loop.targets])
+    for step in range(300):
+        batch = loop.batch()
+        loop.fit_critic(batch, loop.target_values(batch)[0])
+        loop.follow()
+        action, density = loop.policy.drawn(batch["state"])
+        density = density.detach() if detached else density
+        values = torch.stack([critic(batch["state"], action) for critic in loop.critics])
+        loop.actor_optimizer.zero_grad()
+        with probe(step):
+            (loop.ALPHA * density - values.min(0).values).mean().backward()
+        loop.actor_optimizer.step()
+    probe.close()
+    found = answers(rows)["actor's steps raise their objective"]
+    assert not causes(probe) and found["state"] == ("open" if detached else "sound")
+    assert ("is it detached" in found["proof"]) == detached
 
 
 def test_what_is_sent_in_parts_and_clipped_is_cleared_all_the_same():

@@ -292,7 +292,7 @@ DISPLACED: dict[str, tuple[tuple[str, ...], Callable[[int], int], int, str]] = {
     "one step old": (("observation",), lambda t: t - 1, 0, OLD + "one step older"),
     "refreshed every 4th": (("observation",), lambda t: t - t % 4, 0, OLD + "up to 3 steps older"),
     "refreshed every 2nd": (("observation",), lambda t: t - t % 2, 0, OLD + "one step older"),
-    "after": (("observation",), lambda t: t + 1, 0, "set before the row is stored?"),
+    "after": (("observation",), lambda t: t + 1, 0, "set before the row is stored"),
     "observations": (("observation",), lambda t: t, 1, f"stored observations are those {OTHER}"),
     "actions": (("action",), lambda t: t, 1, f"the stored actions are those {OTHER} than"),
     "actions before": (("action",), lambda t: t - 1, 0, "the stored actions are those of the step"),

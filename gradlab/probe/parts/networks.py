@@ -281,6 +281,7 @@ class Unheld:
             WeakKeyDictionary()
         )
         self._held: set[int] = set()
+        self._whole = 0  # looks at which all of a critic had a gradient, and no optimiser
         self._found: CheckAnswer | None = None
 
     def see(self, networks: Networks) -> None:
@@ -291,18 +292,21 @@ class Unheld:
         critics = [each for each in every if not _any_of(each, targets)]
         self._looks += bool(critics)
         trained = [_shapes(m.parameters()) for m in critics if _any_of(m, stepped)]
+        doubted = False
         for network in critics:
             unheld = [p for p in _trainable(network) if id(p) not in stepped and pushed([p])]
             whole = len(unheld) == len(_trainable(network))
             # A critic that is fixed is sent some, too; one of an ensemble is trained as the others.
             known = network in networks.unstepped or _shapes(network.parameters()) in trained
             if not unheld or (whole and not known):
+                doubted |= whole and bool(unheld)
                 self._seen.pop(network, None)
                 continue
             now = _Sample(unheld)()
             looks, before, first = self._seen.get(network, (0, unheld, now))
             same = [*map(id, before)] == [*map(id, unheld)] and torch.equal(first, now)
             self._seen[network] = (looks + 1, unheld, first) if same else (1, unheld, now)
+        self._whole += doubted
 
     def answer(self, networks: Networks) -> CheckAnswer:
         if self._found is not None:
@@ -327,6 +331,12 @@ class Unheld:
         if self._looks < _FEWEST:
             text = f"{self._looks} looks of {_FEWEST}"
             return CheckAnswer("waiting", text, 0.0, _FEWEST, self._looks)
+        if 2 * self._whole > self._looks:
+            proof = (
+                f"all of a critic had a gradient and no optimiser, in {self._whole} of "
+                f"{self._looks} looks: is it fixed by intention, or made anew after its optimiser?"
+            )
+            return CheckAnswer("open", proof, self._whole / self._looks, 0.5, self._looks)
         most = max([looks for looks, *_ in self._seen.values()], default=0)
         proof = f"at most {most} looks in a row with a gradient and no optimiser (fault: {_FEWEST})"
         return CheckAnswer("sound", proof, most, _FEWEST, self._looks)

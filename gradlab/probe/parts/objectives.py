@@ -69,8 +69,10 @@ _STEPS = 256  # of one rollout
 _FLAT, _FEW_ROWS = 0.999, 16  # share of an action's limit; rows below it that a fit needs
 _UNEXPLAINED = 0.1  # of the gradient, above which the loss has other terms
 _EXACT = 0.01  # of it, below which it has none
+_NO_DENSITY = 1e-5  # of it, below which log π is not in it
 UNROWED = "which axis of the critic's output is the batch is not known"
-_Weights = tuple[float, float, float]  # x, y, and the share of the gradient that they leave
+# x, y, and the shares of the gradient that they leave, and that log π has.
+_Weights = tuple[float, float, float, float]
 _Pick = Callable[[Sequence[Tensor]], Tensor]  # Q that a loss follows, [N], of outputs [N, K]
 CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 _NO_CALL = (
@@ -133,7 +135,8 @@ class ActorObjective:
         self._twins: dict[nn.Module, Twin] = {}
         self._rises: deque[bool] = deque(maxlen=LOOKS)
         self._against: deque[bool] = deque(maxlen=LOOKS)  # whether it was for the sign of log π
-        self._weights: _Weights | None = (-1.0, 0.0, 1.0)
+        self._without: deque[bool] = deque(maxlen=LOOKS)  # whether log π had no part in it
+        self._weights: _Weights | None = (-1.0, 0.0, 1.0, 1.0)
         self._looks, self._passes, self._reason = 0, 0, _NO_CALL
         self._odds = 0.0  # S
         self.heard: list[Heard] = []
@@ -277,6 +280,7 @@ class ActorObjective:
                 self._reason = "log π in the actor's loss is that of the action before its tanh"
             if not weights[0]:  # too little of Q to be seen
                 self._reason = "the entropy outweighs Q in the actor's loss"
+            self._without.append(weights[3] < _NO_DENSITY and weights[2] < _EXACT)
             wrong = weights[0] > 0 or weights[1] < 0  # lowered, whatever one step makes of it
             if wrong:
                 self._looks += 1
@@ -507,6 +511,12 @@ class ActorObjective:
             )  # fmt: skip
         if looks < _EARLY:
             return CheckAnswer("waiting", f"{looks} looks of {LOOKS}", share, LEAST, looks)
+        if 2 * (none := sum(self._without)) > (of := len(self._without)):
+            proof += (
+                f"; log π of the drawn actions has no part in its gradient, in {none} of {of} "
+                f"looks: is it detached, or is no entropy meant?"
+            )
+            return CheckAnswer("open", proof, share, LEAST, self._looks)
         return CheckAnswer("sound", proof, share, LEAST, self._looks)
 
     def _fresh(self, module: nn.Module) -> Twin:
@@ -605,7 +615,7 @@ def _weights(
     made: Pass, old: Action, critics: _Critics, pick: _Pick, corrected: bool = True
 ) -> _Weights | None:
     """x and y of the loss x Q + y log π, by the gradients that it has sent to mean and log σ;
-    each is 0 where it cannot be seen; None: no fit.
+    each is 0 where it cannot be seen; what is left, and log π's part; None: no fit.
 
     Args:
         corrected: log π is that of the squashed action, not of the one before.
@@ -637,7 +647,7 @@ def _weights(
     x, y = (
         float(x) if term > _UNEXPLAINED * size else 0.0 for x, term in zip(fit, terms, strict=True)
     )
-    return x, y, left / size
+    return x, y, left / size, terms[1] / size
 
 
 def _slope(made: Pass, old: Action, critics: _Critics, pick: _Pick) -> _Weights | None:
@@ -653,4 +663,4 @@ def _slope(made: Pass, old: Action, critics: _Critics, pick: _Pick) -> _Weights 
     x = float(own @ arrived) / size if size > 0 else 0.0
     left = float((arrived - x * own).norm())
     whole = float(arrived.norm())
-    return (x, 0.0, left / whole) if x and left < _UNEXPLAINED * whole else None
+    return (x, 0.0, left / whole, 1.0) if x and left < _UNEXPLAINED * whole else None

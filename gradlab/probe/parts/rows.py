@@ -297,7 +297,8 @@ class StoredCopies:
     name = "observations are stored as copies"
 
     def __init__(self) -> None:
-        self._alike = self._looks = self._rows = self._distinct = self._equal = 0
+        self._alike = self._looks = self._rows = self._distinct = 0
+        self._equal = self._beside = 0  # looks at rows that are their next observations
 
     @property
     def shared(self) -> bool:
@@ -318,13 +319,16 @@ class StoredCopies:
             # Of rows at which steps begin it is the next observation that is wrong.
             last = float(ring.ahead(np.array(mine, np.int64)).mean()) > _KNOWN
             moves = ring.count >= _BESIDE and ring.still < _HALF
-            equal = last and moves and float(same.double().mean()) > _ALL
-            self._equal = self._equal + 1 if equal else 0
+            equal = moves and float(same.double().mean()) > _ALL
+            self._equal = self._equal + 1 if equal and last else 0
+            self._beside = self._beside + 1 if equal and not last else 0
         self._rows, self._distinct, self._looks = rows, len(found), self._looks + 1
 
     def answer(self, *_: object) -> CheckAnswer:
         if not self._looks:
             return off(UNRECORDED)
+        if self._beside >= _REPEATED:
+            return off("the stored observations are their own next ones: see there")
         proof = (
             f"{self._alike} times in a row nearly all rows are observations that no step began at, "
             f"{self._equal} times their own next ones (fault: {_REPEATED})"
@@ -541,7 +545,8 @@ def questions(low: _Array | None, high: _Array | None) -> list[Rows]:
         }, scale="rising with what was paid: scaled, moved, clipped or normalised"),
         Rows("next observations are those after the step", "next_observation", _next, {
             "equal": "the stored next observation is the observation itself: is `obs = next_obs` "
-            "set before the row is stored?",
+            "set before the row is stored, or the array kept, and not a copy, that the environment "
+            "changes?",
             "late": "the stored next observation is that of one step later: when is the row "
             "stored?",
             "other": "the stored next observation is that of another step: does the replay write "
