@@ -338,7 +338,7 @@ def test_a_rehearsed_change_stands_beside_the_return_that_it_is_of():
     for before, said in ((-29.9, "−29.9"), (-1234.4, "−1234.4"), (0.01, "0.01")):
         told = replace(rehearsed({BEST: RISES, CRITIC: FALLS}), before=np.full(32, before))
         numbers = recommendation(read(realised=RAISED, rehearsal=told)).numbers
-        label = f"change of the return over 40 steps ({said} before) after 25"
+        label = f"change of the return over 100 steps ({said} before) after 25"
         assert any(label in each.label for each in numbers)
 
 
@@ -528,7 +528,7 @@ def test_no_gradient_is_the_best_guess_whose_rehearsed_updates_lower_the_return(
     said = recommendation(found).headline
     assert found.best == BEST and said.startswith("Keep the current policy")
     assert ("Best guess" in said) == (not any(change)), said
-    assert (f" lowers it after {LENGTHS[2]} updates" in said) == any(change), said
+    assert (f" lowers it after {LENGTHS[4]} updates" in said) == any(change), said
 
 
 def test_open_jumps_are_no_green_light():
