@@ -1034,6 +1034,7 @@ def test_rows_of_a_replays_empty_part_are_told(env, stored, scale, state):
     assert answer["state"] == state
     assert all("does the replay draw from its empty part" in each for each in found)
     assert bool(found) == (state == "fault")
+    assert "own next ones: see there" not in answers(log)[StoredCopies.name]["proof"]
     if state == "fault":
         assert answers(log)["actions are stored as sent"]["proof"].startswith("many drawn rows are")
 

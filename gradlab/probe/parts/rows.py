@@ -315,7 +315,8 @@ class StoredCopies:
             alike = bool(counts[ring.ahead(found)].sum() > _ALL * rows)
         self._alike = self._alike + 1 if alike else 0
         if following is not None and following.shape == observations.shape:
-            same = (following == observations)[:rows].flatten(1).all(1)
+            full = (observations != 0)[:rows].flatten(1).any(1)  # empty ones have a check
+            same = (following == observations)[:rows].flatten(1).all(1) & full
             # Of rows at which steps begin it is the next observation that is wrong.
             last = float(ring.ahead(np.array(mine, np.int64)).mean()) > _KNOWN
             moves = ring.count >= _BESIDE and ring.still < _HALF
