@@ -348,7 +348,8 @@ class Bootstraps:
             return
         places, states = zip(*acted[-_ROWS:], strict=True)
         resets = []
-        if rollout.final_value is not None and cut is not None:
+        final = rollout.final_value
+        if final is not None and cut is not None and final.any():  # else `TimeLimits` judges it
             known = [(row[number], *two) for number, *two in ring.resets if number in row]
             resets = [each for each in known if _flat(cut)[each[0]]]
         (newest, *more) = ring.latest.values()
@@ -372,9 +373,8 @@ class Bootstraps:
         self._looks += 1
         now, ends = np.split(found[len(own) :], [len(newest)])
         for (k, *_), (last, first) in zip(resets, ends.reshape(-1, 2), strict=True):
-            given = _flat(rollout.final_value)[k]
-            if _flat(rollout.final_value).any():  # else `TimeLimits` judges it
-                self._judge("final_value", given, last, {RESET: first, BEFORE: values[k]}, size)
+            given = _flat(final)[k]
+            self._judge("final_value", given, last, {RESET: first, BEFORE: values[k]}, size)
         rows = zip(
             *(x[-len(now) :] for x in (_flat(rollout.last_value), values, _flat(rollout.ended))),
             now, strict=False,
