@@ -403,9 +403,9 @@ _ROWS = "docs/howto/choose_and_train.md"
 
 def _to_train(
     choice: Choice, cell: Cell, profile: Profile, start: Sequence[str], advice: Advice | None = None
-) -> str:
+) -> tuple[str, str]:
     """The command that follows a gradient with the settings of its measurement, as rehearsed: every
-    update on a batch of its own; "" where no row does.
+    update on a batch of its own; or why no row does.
 
     Args:
         start: the words that name task and networks.
@@ -418,18 +418,21 @@ def _to_train(
     }
     identity, config = choice.identities[name], profile.config
     followed = identity.systems == ("model", "model") and identity.actions in rows and h
-    if not (start and (followed or identity.data)) or trimming(config) or config.get("entropy"):
-        return ""
+    if not start:
+        return "", f"{_BEGINS} in {_ROWS}"
+    if not (followed or identity.data) or trimming(config) or config.get("entropy"):
+        return "", f"{_FOLLOWS} in {_ROWS}"
     row, options = rows["first" if identity.data else identity.actions].split(" ", 1)
     rehearsed, rate, length = profile.rehearsal, _CAREFUL, ""
     if advice is not None and advice.updates is not None and rehearsed is not None:
         length = f" --value-rate 0 --iterations {advice.updates}"  # until the critic's next fit
         rate = f"{rehearsed.rate:.2g}" if rehearsed.optimizer == "adam" else rate
     ends = f"--termination {config['termination']} " if "termination" in config else ""
-    return (
+    command = (
         f"gradlab train {row} {shlex.join(start)} {options} --reuse 1 --batch {choice.batch} "
         f"{ends}--policy-rate {rate}{length}"
     )
+    return command, ""
 
 
 def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
@@ -491,7 +494,9 @@ def _fact(choice: Choice, best: Best) -> Fact:
     return Fact(f"{where}, {between}", value, how)
 
 
-def _by_returns(profile: Profile, choice: Choice) -> tuple[Choice, Screen, str, str]:
+def _by_returns(
+    profile: Profile, choice: Choice, start: Sequence[str]
+) -> tuple[Choice, Screen, str, str]:
     """Where a premise of every gain fails: the one gradient whose returns were measured, of those
     that are asked for, compared with no other.
 
@@ -512,7 +517,8 @@ def _by_returns(profile: Profile, choice: Choice) -> tuple[Choice, Screen, str, 
         choice.estimators, choice.excluded, choice.batch, choice.samples, False,
         identities=choice.identities,
     )  # fmt: skip
-    return replace(empty, recommendation=text), first, "", ""
+    follow = _to_train(choice, cell, profile, start, advice)
+    return replace(empty, recommendation=text), first, *follow
 
 
 def choose(
@@ -567,7 +573,7 @@ def chosen(
     check_profile(profile)
     choice = choice_of(profile, batch, estimators, by, iteration, ramp)
     if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
-        return _by_returns(profile, choice)
+        return _by_returns(profile, choice, start)
     first = screen(choice)
     best, advice = choice.best or choice.mse or choice.direction, None
     cell = None if best is None or first.light == "none" else best.cell
@@ -590,8 +596,7 @@ def chosen(
         about = choice, advice, profile
         rest = (*_farther(*about), *_rehearsed(*about), *told.rest, *rest)
         first = replace(told, figure=None, rest=rest)
-    command = "" if cell is None else _to_train(choice, cell, profile, start, advice)
+    follow = ("", "") if cell is None else _to_train(choice, cell, profile, start, advice)
     numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    why = "" if command or cell is None else _FOLLOWS if start else _BEGINS
     text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
-    return replace(choice, recommendation=text), first, command, why and f"{why} in {_ROWS}"
+    return replace(choice, recommendation=text), first, *follow

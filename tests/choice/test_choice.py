@@ -454,6 +454,9 @@ def test_where_a_premise_fails_the_choice_lists_what_updates_did():
     told = rehearsed({BEST: RISES, CRITIC: FALLS})
     failed = CheckResult(f"{PREMISE}, critic", "0.02 times", "not fitted: refit it", False)
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told, sanity=(failed,))
-    _, screen, train, _ = chosen(profile)
+    _, screen, train, untrained = chosen(profile, start=["own.py:make"])
     (said,) = (each.text for each in screen.rest if each.about == "rehearsed")
-    assert "lower it: " in said and "raise it: " in said and not train
+    assert "lower it: " in said and "raise it: " in said
+    # What the screen advises until then can be followed.
+    assert train.startswith("gradlab train n-step-adp own.py:make ") and not untrained
+    assert f"--horizons {BEST[1]} " in train and train.endswith("--value-rate 0 --iterations 25")
