@@ -23,6 +23,7 @@ from gradlab.runs.identity import Identity, by_known_name
 Numbers = NDArray[np.float64]
 POINTS = 2  # values that make no curve
 _SPREAD = 30.0  # largest over median size from which an axis is bent
+_WIDE, _MOST = 1e6, 1e250  # times the largest value; what a logarithmic axis with a margin holds
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class Curve:
             unknown = self.high - self.low > wide
         low, high = (np.where(unknown, np.nan, each) for each in (self.low, self.high))
         return replace(self, low=low, high=high), bool(unknown.any())
+
+    def on_logarithmic(self) -> Curve:
+        """Without values that no axis holds, and without upper ends that say nothing: they lie so
+        far above the largest value that nothing else would be seen."""
+        with np.errstate(invalid="ignore"):
+            value = np.where(self.value <= _MOST, self.value, np.nan)
+            largest = np.nanmax(value, initial=0.0)
+            top = min(_WIDE * largest, _MOST) if largest > 0 else _MOST
+            return replace(self, value=value, high=np.where(self.high <= top, self.high, np.nan))
 
     def clipped(self, low: float, high: float) -> Curve:
         clip = [np.clip(each, low, high) for each in (self.value, self.low, self.high)]
@@ -136,6 +146,7 @@ def draw(
     Args:
         floor: the axis is logarithmic and ends there.
     """
+    line = line if floor is None else line.on_logarithmic()
     value, low = line.value, line.low
     if floor is not None:
         value = np.where(value > 0, value, np.nan)
@@ -178,6 +189,12 @@ def hidden_band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look) -
     ax.add_collection(band, autolim=False)
 
 
+def has_unknown(lines: Sequence[Curve | None]) -> bool:
+    """Is there a value of which a logarithmic axis shows no interval?"""
+    shown = [each.on_logarithmic() for each in lines if each is not None]
+    return any(bool((np.isfinite(x.value) & ~np.isfinite(x.high)).any()) for x in shown)
+
+
 def has_bounds(lines: Sequence[Curve | None]) -> bool:
     """Is there a point that a logarithmic axis shows as "at most"?"""
     return any(line is not None and bool((line.value <= 0).any()) for line in lines)
@@ -185,6 +202,7 @@ def has_bounds(lines: Sequence[Curve | None]) -> bool:
 
 def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = None) -> None:
     """One number as a horizontal line from 0 to `end`, with its band."""
+    line = line if floor is None else line.on_logarithmic()
     value, low, high = (each[:1].repeat(2) for each in (line.value, line.low, line.high))
     if floor is not None:
         value, low = np.where(value > 0, value, high), np.maximum(low, floor)

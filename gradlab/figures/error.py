@@ -195,7 +195,8 @@ def _every(
 
 
 def _notes(lines: Sequence[Curve | None]) -> list[str]:
-    return [_AT_MOST] if drawing.has_bounds(lines) else []
+    unknown = "no band: the interval has no upper end, or one of no use"
+    return [_AT_MOST] * drawing.has_bounds(lines) + [unknown] * drawing.has_unknown(lines)
 
 
 def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: float | None) -> None:

@@ -286,15 +286,20 @@ def _times(ratio: float, logarithm: Interval) -> str:
 
 def _agreement(choice: Choice) -> list[Sentence]:
     """Only without a truth: who points where the others do."""
-    parts = [
-        f"{cell_words(choice, each.first)} and {cell_words(choice, each.second)}: "
-        + (
-            with_interval(each.cosine, each.interval.low, each.interval.high)
-            if isfinite(each.cosine)
-            else f"undecided, one of them is {ZERO}"
-        )
-        for each in choice.agreement
-    ]
+    of_pairs, unknown = defaultdict[str, list[str]](list), 0
+    for each in choice.agreement:
+        (name, h), ends = each.second, each.interval
+        if not isfinite(each.cosine) or (ends.low <= -1 and ends.high >= 1):
+            unknown += 1
+            continue
+        same = each.first[1] == h
+        first = label(each.first[0], choice.identities) if same else cell_words(choice, each.first)
+        value = turned(each.cosine, ends.low, ends.high)
+        of_pairs[f"{first} and {label(name, choice.identities)}"].append(f"{value} at h = {h}")
+    parts = [f"{pair}: {', '.join(values)}" for pair, values in of_pairs.items()]
+    if unknown:
+        many = f"{unknown} pairs are" if unknown > 1 else "1 pair is"
+        parts.append(f"{many} undecided, one of the two gradients is {ZERO}")
     if not parts:
         return []
     text = f"Cosines between estimators (N = {choice.samples:,}): {'; '.join(parts)}."

@@ -128,6 +128,28 @@ def test_a_cosine_above_one_is_shown_at_one():
     assert set(line(figures.cosine(table), "model").get_ydata()) == {1.0}
 
 
+@pytest.mark.parametrize("high", [1e302, np.inf])
+def test_intervals_over_hundreds_of_decades_have_no_band_and_squeeze_no_axis(high):
+    table = planted.table()
+    worst = (table["estimator"] == "model") & (table["horizon"] == table["horizon"].max())
+    table.loc[worst & table["quantity"].isin(["snr", "mse", "variance"]), "ci_high"] = high
+    for draw in (figures.snr, figures.mse, figures.bias_variance):
+        ax = draw(table)
+        ax.figure.canvas.draw()
+        low, high_end = ax.get_ylim()
+        assert 0 < low < high_end < 1e12
+        assert "no upper end" in texts(ax)
+
+
+def test_values_beyond_every_axis_are_left_out():
+    table = planted.table()
+    last = (table["estimator"] == "model") & (table["horizon"] == table["horizon"].max())
+    table.loc[last & (table["quantity"] == "mse"), ["value", "ci_high"]] = 1e305, 1e307
+    ax = figures.mse(table)
+    ax.figure.canvas.draw()
+    assert np.isnan(line(ax, "model").get_ydata()[-1]) and ax.get_ylim()[1] < 1e300
+
+
 def test_estimators_differ_in_more_than_colour():
     own = ("one", "two", "three", "four", "five")
     ax = figures.snr(planted.table(own=own))

@@ -547,10 +547,13 @@ class Twins(torch.nn.Module):
         return [each(*given) for each in self.critics]
 
 
-@pytest.mark.parametrize("fault", ["", "one of twins in no optimiser"])
-def test_one_of_an_ensemble_that_is_declared_as_a_list_is_in_an_optimiser(fault):
-    """The loop calls the module that holds them all."""
-    loop, rows = Loop(fault), []
+@pytest.mark.parametrize("fault, many, whose", [
+    ("", 2, ""), ("one of twins in no optimiser", 2, "one of 2 critics are"),
+    ("one of twins in no optimiser", 3, "each of 2 of 3 critics are"),
+])  # fmt: skip
+def test_one_of_an_ensemble_that_is_declared_as_a_list_is_in_an_optimiser(fault, many, whose):
+    """The loop calls the module that holds them all, of which its optimiser holds the first."""
+    loop, rows = Loop(fault, twins=many), []
     whole = Twins(loop.critics)
 
     def fit(rows: dict[str, Tensor], goal: Tensor) -> None:
@@ -566,7 +569,7 @@ def test_one_of_an_ensemble_that_is_declared_as_a_list_is_in_an_optimiser(fault)
     probe.close()
     held = answers(rows)["an optimiser holds all of the critic"]
     assert held["state"] == ("fault" if fault else "sound")
-    assert ["all 4 tensors of one of 2 critics are in no optimiser" in each.message
+    assert [f"all 4 tensors of {whose} in no optimiser" in each.message
             for each in probe.alarms] == [True] * bool(fault)  # fmt: skip
 
 

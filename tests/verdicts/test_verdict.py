@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -116,10 +116,15 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     known = Evidence(Choice(("model",), {}, 256, 256, False, agreement=(told,)), None, {})
     sentences = verdict(profile(admissible=False, status="none", reason="no truth here"), known)
     assert [each.about for each in sentences] == ["truth", "agreement", "variance"]
-    assert "model at h = 3 and mixed at h = 3: 0.8 (CI 0.7–0.9)" in sentences[1].text
-    lost = replace(told, cosine=float("nan"), interval=Interval(-1.0, -0.04, 0.05, "planted"))
-    (said,) = _agreement(Choice(("model",), {}, 256, 256, False, agreement=(lost,)))
-    assert "h = 3: undecided, one of them is not distinguishable from zero." in said.text
+    assert "model and mixed: 0.80 (CI 0.70–0.90) at h = 3." in sentences[1].text
+    lost = replace(told, cosine=nan, interval=Interval(-1.0, -0.04, 0.05, "planted"))
+    # The square of a norm is corrected for noise: near zero a quotient is no cosine.
+    noise = replace(told, cosine=950.0, interval=Interval(-1.0, 1.0, nan, "planted"))
+    for unknown, many in ((lost, "1 pair is"), (noise, "1 pair is"), ((lost, noise), "2 pairs are")):
+        pairs = unknown if isinstance(unknown, tuple) else (unknown,)
+        (said,) = _agreement(Choice(("model",), {}, 256, 256, False, agreement=(told, *pairs)))
+        end = f"at h = 3; {many} undecided, one of the two gradients is not distinguishable from"
+        assert end in said.text and "950" not in said.text
 
 
 def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():

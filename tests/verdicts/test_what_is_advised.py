@@ -348,7 +348,11 @@ def test_what_is_open_says_how_many_starts_would_tell(step):
     told = rehearsed({BEST: RISES, CRITIC: FALLS}, step=step)
     told = replace(told, step=told.step - told.step.mean() + step)
     sure = recommendation(read(realised=RAISED, rehearsal=told)).sure
-    assert "one plain step is not shown to" in sure
+    assert "return, one plain step is not shown to" in sure
+    # A plain step that raises the return over fewer steps stands beside it.
+    longer = replace(told, again_horizon=RAISED.horizon + 300)
+    apart = recommendation(read(realised=RAISED, rehearsal=longer)).sure
+    assert "return, over the same steps one plain step is not shown to" in apart
     asked = re.search(r"--judges (\d+) needed", sure)
     assert (asked is not None) == (step > 0)
     assert asked is None or 500 < int(asked[1]) < 1200

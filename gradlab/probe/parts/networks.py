@@ -313,14 +313,20 @@ class Unheld:
             return self._found
         if not self._looks:
             return off("no critic is known: where the loop has one, probe.networks(critic=…)")
-        for network, (looks, unheld, _) in self._seen.items():
-            if looks < _FEWEST or self._is_held(unheld):
-                continue
+        resting = {
+            network: (looks, unheld)
+            for network, (looks, unheld, _) in self._seen.items()
+            if looks >= _FEWEST and not self._is_held(unheld)
+        }
+        if resting:
+            network, (looks, unheld) = next(iter(resting.items()))
             of = len(_trainable(network))
             which = f"{len(unheld)} of {of} tensors" if len(unheld) < of else f"all {of} tensors"
             same = _shapes(network.parameters())
-            alike = sum(_shapes(m.parameters()) == same for m in {*networks.critics, network})
-            whose = "the critic" if alike == 1 else f"one of {alike} critics"
+            alike = [_shapes(m.parameters()) == same for m in {*networks.critics, *resting}]
+            many = sum(_shapes(m.parameters()) == same for m in resting)
+            whose = f"{'one' if many == 1 else f'each of {many}'} of {sum(alike)} critics"
+            whose = "the critic" if sum(alike) == 1 else whose
             proof = f"{which} had a gradient and no optimiser, and rested, in {looks} looks"
             self._found = CheckAnswer(
                 "fault", f"{proof} (fault: {_FEWEST})", looks, _FEWEST, self._looks, RESTING,

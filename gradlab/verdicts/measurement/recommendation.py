@@ -459,10 +459,13 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         return "tested at this length only: more updates along it lower the return"
     if advice.updates is not None:
         assert facts.rehearsal is not None
-        step = facts.rehearsal.plain_step
+        step, summed = facts.rehearsal.plain_step, facts.rehearsal.again_horizon
         more = _more(facts, decide(step, 0.0).more, step.n)
         raised = f"{updates(advice.updates)} raise{'s' * (advice.updates == 1)} the return"
-        return f"undecided: {raised}, one plain step is not shown to{more}"
+        # Over fewer steps a plain step may have raised it.
+        apart = facts.realised is not None and summed not in (0, facts.realised.horizon)
+        one = "over the same steps one plain step" if apart else "one plain step"
+        return f"undecided: {raised}, {one} is not shown to{more}"
     return f"undecided: {one} is not shown to raise the return{_missing(facts, cell)}"
 
 
