@@ -120,7 +120,11 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     lost = replace(told, cosine=nan, interval=Interval(-1.0, -0.04, 0.05, "planted"))
     # The square of a norm is corrected for noise: near zero a quotient is no cosine.
     noise = replace(told, cosine=950.0, interval=Interval(-1.0, 1.0, nan, "planted"))
-    for unknown, many in ((lost, "1 pair is"), (noise, "1 pair is"), ((lost, noise), "2 pairs are")):
+    for unknown, many in (
+        (lost, "1 pair is"),
+        (noise, "1 pair is"),
+        ((lost, noise), "2 pairs are"),
+    ):
         pairs = unknown if isinstance(unknown, tuple) else (unknown,)
         (said,) = _agreement(Choice(("model",), {}, 256, 256, False, agreement=(told, *pairs)))
         end = f"at h = 3; {many} undecided, one of the two gradients is not distinguishable from"

@@ -58,7 +58,7 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
         half = 1.96 * float(run.errors[-1, 0])
         last = with_interval(result.median, result.median - half, result.median + half)
         median = returns = f"return {two(first)} → {last} on the evaluation starts"
-    if light != "act" and given:
+    if light == "choose" and given:
         sure += "; by the undiscounted return, where a measurement promises the discounted one"
     rises = "learns" if light == "act" else "ends higher on"  # by chance, perhaps
     if k == 0:
@@ -84,6 +84,9 @@ def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
         todo.append((f"Run {more}", f"with {n} the rise is not shown"))
     if not todo and k:
         todo, state = [(f"Use {name} on {run.task}", "")], median
+    if not todo and given:
+        reason = "the undiscounted return does not rise, a measurement promises the discounted one"
+        todo, state = [("Measure this policy again before use", reason)], f"{name}: {median}"
     (lead, why), *others = todo or [("Do not use this policy", "")]
     text = f"{lead}: {why}. {state}." if why else f"{lead}: {state}."
     if given and lead.startswith("Run"):  # the change is what was asked for, more seeds are not
