@@ -258,22 +258,27 @@ def span(low: float, high: float) -> str:
 def with_interval(
     value: float, low: float, high: float, unit: str = "", more: str = "", write: Writer = _rounded
 ) -> str:
-    """1.44× (CI 1.42–1.46, N = 64)
+    """1.44× (CI 1.42–1.46, N = 64); of a noise-corrected square below 0, "at most 40× (95%)"
 
     Args:
         unit: behind the value; more: text behind the interval, in the same brackets.
         write: a number with so many digits, as `percent`.
     """
     number, ends = with_ends(value, low, high, write)
-    return f"{number}{unit} (CI {ends}{f', {more}' if more else ''})"
+    rest = f", {more}" if more else ""
+    if number == ends and value < low:
+        return f"{number}{unit} (95%{rest})"
+    return f"{number}{unit} (CI {ends}{rest})"
 
 
 def with_ends(value: float, low: float, high: float, write: Writer = _rounded) -> tuple[str, str]:
     """A value and the two ends of its interval, all three to as many digits, two at least, as tell
     the ends apart: "1.44" and "1.42–1.46", "75%" and "74–76%". Ends that five digits do not tell
-    apart are one."""
+    apart are one. Of a square below 0, from which noise was taken, both are "at most 40"."""
     if isnan(low) or isnan(high):
         return write(value, 2), "unknown"
+    if value < 0 <= low:
+        return (f"at most {write(high, 2)}",) * 2
     n = next((n for n in range(2, 6) if write(low, n) != write(high, n)), 2)
     first, last = write(low, n), write(high, n)
     joined = f"{first} to {last}" if low < 0 or high < 0 else f"{first.removesuffix('%')}–{last}"

@@ -77,7 +77,7 @@ def premises(
         # Where returns diverge, as without any truth, no critic has their size.
         critics = _critics(inspected, measured) if truth.status != "none" else []
         results = [reward] if reward is not None else critics
-    result = "returns differ, θ moves them, the critic is of their size"
+    result = "returns differ, θ moves them, the critic is of their size in the mean square"
     sound = CheckResult(PREMISE, result, "gains and horizons have a meaning", True)
     results = results or [sound]
     for name, (system, path) in inspected.differentiated().items():

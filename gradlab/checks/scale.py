@@ -149,8 +149,12 @@ def _critics(inspected: Inspection) -> CheckResult | None:
         return None
     result = f"largest |Q| {max(values):.3g}, r_max / (1 − γ) = {limit:.3g} along these paths"
     if max(values) <= FACTOR * limit:
-        return CheckResult("size of the critic", result, "within what returns can be", True)
-    meaning = f"beyond any return of rewards up to {FACTOR:g} times as large: refit the critic"
+        return CheckResult(
+            "size of the critic", result, "at no state beyond what returns can be", True
+        )
+    meaning = (
+        f"at some states beyond any return of rewards up to {FACTOR:g} times as large: refit it"
+    )
     return CheckResult("size of the critic", result, meaning, False)
 
 

@@ -244,7 +244,7 @@ def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
         reasons.append(f"few starts carry the return beyond the {beyond}")
     if reasons:
         meaning = (
-            f"variance, error and SNR are not decided at N = {n:,}; slopes and gain hold. Take "
+            f"variance, error and SNR are not decided at N = {n:,}; gain and returns hold. Take "
             f"more starts, or those from the {central(REMEDY)} of their law (--trim-starts "
             f"{REMEDY:g}: another question)"
         )

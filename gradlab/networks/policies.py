@@ -257,8 +257,8 @@ def check_stochastic(policy: nn.Module) -> None:
     """Raises InputError: the policy is deterministic, or has noise but no density."""
     if noise_dim(policy) == 0:
         raise InputError(
-            "a score needs a stochastic policy: wrap it, "
-            "gradlab.networks.policies.Gaussian(policy, std)"
+            "a score needs a stochastic policy, and this policy is deterministic: give "
+            "gradlab.networks.policies.Gaussian(policy, std), or leave the score out"
         )
     if not is_stochastic(policy):
         raise InputError(

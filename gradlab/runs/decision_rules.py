@@ -183,11 +183,14 @@ class NeededBatch:
 
 
 def needed_batch(profile: Profile, name: str, horizon: int) -> NeededBatch | None:
-    """None where cosine or signal-to-noise ratio is not distinguishable from zero."""
+    """None where cosine or signal-to-noise ratio is not distinguishable from zero, or the cosine is
+    beyond its own interval."""
     cosine, snr = (profile.estimate(name, each, horizon) for each in ("cosine", "snr"))
     if not all(np.isfinite(each.left_out).all() for each in (cosine, snr)):
         return None
     ends = profile.interval(name, "cosine", horizon)
+    if ends.high < DIRECTION < cosine.value:  # noise beyond 1
+        return None
     batch: Interval | None = None
     needed = combine(lambda c, s: 1 / (s * (c**2 / DIRECTION**2 - 1)), cosine, snr)
     if ends.low > DIRECTION and needed.value > 0 and (needed.left_out > 0).all():

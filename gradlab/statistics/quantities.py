@@ -87,7 +87,8 @@ TABLE = (
     ),
     _Quantity(
         "cosine", "Cosine of the mean with the truth", "",
-        "⟨E G, E T⟩ / (|E G| |E T|)", _MOMENTS, "direction", DIRECTION, "truth",
+        "⟨E G, E T⟩ / (|E G| |E T|), by noise beyond ±1 and its interval", _MOMENTS, "direction",
+        DIRECTION, "truth",
     ),
     _Quantity(
         "cosine_batch", "Expected cosine of one batch with the truth", "",

@@ -38,8 +38,8 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
     n = f"N = {attribution.starts:,}"
     if least.advice == "lost":
         whole = least.total
-        total = f"{two(whole.value)}, CI {two(whole.low)} to {two(whole.high)}"
-        text = f"{capital(what)} is {ZERO} ({total}, {n}): its cause is undecided."
+        total = with_interval(whole.value, whole.low, whole.high, more=n)
+        text = f"{capital(what)} is {ZERO}, {total}: its cause is undecided."
         return [Sentence("source", False, text)]
     advice, decided = _advice(least, what)
     return [Sentence("source", decided, f"{advice}. {_makes(least)} ({n}).")]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from math import exp, isfinite, log
 
 from gradlab.choice.choosing import choice_of
-from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Tried
+from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting, Tried
 from gradlab.errors import InputError
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import COSINE, EXCESS
@@ -128,13 +128,7 @@ def _best(choice: Choice, best: Best) -> Sentence:
     if best.kept == (best.cell,):
         return Sentence(best.criterion, True, f"{text}; {_may_be_best(choice, best.kept)}.")
     text += f". {capital(_may_be_best(choice, best.kept))}"
-    gaps = (best.ranks.gap[best.candidates.index(each.member)] for each in best.partings)
-    # One that is worse by a cosine too small is not worth more samples.
-    apart = [
-        each
-        for each, gap in zip(best.partings, gaps, strict=True)
-        if best.criterion == "mse" or not gap < _ALIKE
-    ]
+    apart = _apart(best)
     parts = [
         f"{further(each.more)} separate {cell_words(choice, each.member)} from "
         f"{cell_words(choice, each.contender)}"
@@ -146,6 +140,17 @@ def _best(choice: Choice, best: Best) -> Sentence:
     elif parts:
         more = f" Not enough starts to say more: {'; '.join(parts)}."
     return Sentence(best.criterion, False, f"{text}.{more}")
+
+
+def _apart(best: Best) -> list[Parting]:
+    """Pairs of candidates that more starts would tell apart: one that is worse by a cosine too
+    small is not worth them."""
+    gaps = (best.ranks.gap[best.candidates.index(each.member)] for each in best.partings)
+    return [
+        each
+        for each, gap in zip(best.partings, gaps, strict=True)
+        if best.criterion == "mse" or not gap < _ALIKE
+    ]
 
 
 def _may_be_best(choice: Choice, kept: tuple[Cell, ...]) -> str:
@@ -401,7 +406,7 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
 
 
 _BEGINS = "no row of `gradlab train` begins with what was measured: use the loop"
-_FOLLOWS = "no command is written for this gradient: use a row of the table"
+_FOLLOWS = "no command is written for this gradient: see the table"
 _CAREFUL = "1e-5"  # of a policy that is good already: `_ROWS`
 _ROWS = "docs/howto/choose_and_train.md"
 
@@ -423,11 +428,12 @@ def _to_train(
     }
     identity, config = choice.identities[name], profile.config
     followed = identity.systems == ("model", "model") and identity.actions in rows and h
+    data = identity.data or (identity.actions == "first" and not h)
     if not start:
         return "", f"{_BEGINS} in {_ROWS}"
-    if not (followed or identity.data) or trimming(config) or config.get("entropy"):
+    if not (followed or data) or trimming(config) or config.get("entropy"):
         return "", f"{_FOLLOWS} in {_ROWS}"
-    row, options = rows["first" if identity.data else identity.actions].split(" ", 1)
+    row, options = rows["first" if data else identity.actions].split(" ", 1)
     rehearsed, rate, length = profile.rehearsal, _CAREFUL, ""
     if advice is not None and advice.updates is not None and rehearsed is not None:
         length = f" --value-rate 0 --iterations {advice.updates}"  # until the critic's next fit
@@ -478,7 +484,7 @@ def _sure(choice: Choice, best: Best) -> str:
         return "undecided: the true gradient rests on few starts"
     if not best.partings:
         return f"undecided: {further(None)} decide"
-    first = best.partings[0]
+    first = next(iter(_apart(best)), best.partings[0])
     rival = first.member if first.contender == best.cell else first.contender
     return f"undecided: {further(first.more)} separate it from {cell_words(choice, rival)}"
 

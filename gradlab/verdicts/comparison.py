@@ -58,6 +58,7 @@ def screen(comparison: Comparison) -> Screen:
         nearest = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
         more = _more(comparison, ratios[nearest])
         sure = f"decided for {len(ratios) - len(open_)} of {len(ratios)} gradients; {more}"
+        sure += f" for {_who(comparison, [nearest])}" * (len(open_) > 1)
     facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
     return Screen(text, "choose" if open_ else "act", sure, facts, "mse-ratio", rest)
 
@@ -76,7 +77,11 @@ def each_with_first(comparisons: Sequence[Comparison]) -> Screen:
 
 
 def _who(comparison: Comparison, names: Sequence[str]) -> str:
-    return listed([_gradient(comparison, name).partition(" (")[0] for name in names], 2)
+    """The gradients, briefly where that names one alone."""
+    every = [_gradient(comparison, name).partition(" (")[0] for name in comparison.estimators]
+    each = [_gradient(comparison, name) for name in names]
+    brief = [one.partition(" (")[0] for one in each]
+    return listed([b if every.count(b) == 1 else e for e, b in zip(each, brief, strict=True)], 2)
 
 
 def _gradient(comparison: Comparison, name: str) -> str:

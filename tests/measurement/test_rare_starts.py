@@ -116,7 +116,7 @@ def test_a_rare_fall_at_64_starts_is_refused_by_name_and_never_said_twice_differ
         assert not check.passed
         assert "episodes end in 1 of" in check.result
         assert "variance, error and SNR need N ≥ 256" in check.result
-        assert "slopes and gain hold" in check.meaning
+        assert "gain and returns hold" in check.meaning
 
 
 def test_the_share_of_the_largest_hundredth():

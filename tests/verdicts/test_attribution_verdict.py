@@ -100,7 +100,7 @@ def test_a_bias_lost_in_noise_has_no_source():
     (sentence,) = source(FLAT, attribution({"B": 0.1}, total=total, lost=True), "model")
     assert not sentence.decided
     assert "The squared bias of the model gradient (first action) at h = 5" in sentence.text
-    assert "not distinguishable from zero (0.1, CI -0.4 to 0.6, N = 256)" in sentence.text
+    assert "not distinguishable from zero, 0.1 (CI -0.4 to 0.6, N = 256)" in sentence.text
 
 
 def test_without_stored_substitutions_the_form_is_silent():

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from math import inf, nan
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ import pytest
 from gradlab.choice import Choice, DirectionCosine
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio, growth_of, needed_batch, ratio_to_best
+from gradlab.runs.identity import by_known_name
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.number import Number
 from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.choice import _agreement
+from gradlab.verdicts.comparison import _who
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, first_screen, verdict
 from gradlab.verdicts.phrases import gain_text
+from gradlab.verdicts.screen import Fact
 from gradlab.wording import change, cosines, percent, span, with_ends, with_interval
 from tests.verdicts.planted_profiles import (
     BAD,
@@ -108,6 +112,18 @@ def test_needed_batches_have_the_cosine_that_was_asked_for():
     draws = mean + spread / np.sqrt(n.size) * rng.normal(size=(4000, P))
     cosine = (draws @ truth) / np.linalg.norm(draws, axis=1)
     assert cosine.mean() == pytest.approx(0.9, abs=0.01)
+    # A cosine of 1.3 with an interval up to 0.75 is noise: "no N′ reaches it" was said of it.
+    beyond, below = directed(1.3, snr), directed(0.6, snr)
+    beyond.columns["ci_high"][:, beyond.quantities.index("cosine")] = 0.75
+    assert needed_batch(beyond, "model", 3) is None
+    assert needed_batch(below, "model", 3) is not None
+
+
+def test_a_true_gradient_of_0_is_not_lost_in_its_error():
+    nothing = profile(status="imprecise")
+    truth = nothing.truth | {"standard_error": 0.0, "norm": 0.0, "missing": 0}
+    (found,) = [x for x in verdict(replace(nothing, truth=truth)) if x.about == "truth"]
+    assert found.text == "The true gradient is exactly 0, at every start (N = 256)."
 
 
 def test_without_a_truth_only_the_agreement_of_estimators_is_said():
@@ -188,6 +204,26 @@ def test_horizons_that_differ_by_chance_alone_are_rarely_named():
 def test_an_interval_that_is_no_number_is_unknown():
     assert span(float("nan"), float("nan")) == "unknown" == span(0.1, float("nan"))
     assert span(0.1, 0.2) == "0.1–0.2"
+
+
+def test_a_square_below_zero_is_known_from_above_alone():
+    """As docs/report.md says of what is corrected for noise."""
+    assert with_interval(-1.8, 0.0, 40.0, "×", "N = 64") == "at most 40× (95%, N = 64)"
+    fact = Fact.ranged("error", (-0.0085, 0.0, 0.075), "")
+    assert (fact.label, fact.text) == ("error", "at most 0.075")
+    assert with_interval(-0.5, -1.0, 2.0) == "-0.5 (CI -1 to 2)"
+
+
+def test_gradients_of_one_kind_are_told_apart_where_both_are_compared():
+    def named(*names: str) -> str:
+        compared = SimpleNamespace(
+            estimators=names, first=SimpleNamespace(identities=by_known_name(names))
+        )
+        return _who(compared, names[:2])
+
+    assert named("model", "data") == "the model gradient and the data gradient"
+    both = "the model gradient (first action) and the model gradient (BPTT)"
+    assert named("model", "model_all", "data") == both
 
 
 @pytest.mark.parametrize("widest", [1.0, 0.1, 0.01, 2e-3])

@@ -119,7 +119,7 @@ def no_truth(profile: Profile) -> str:
     reason = str(profile.truth["reason"])
     if "simulator" in detached(profile.sanity):  # whatever else it seems to be
         reason = "no truth here: the simulator's own gradient is detached"
-    return f"{reason[0].upper() + reason[1:]}. Only variances and their growth are reported."
+    return f"{reason[0].upper() + reason[1:]}. No bias and no error is reported."
 
 
 def admissible_truth(profile: Profile, name: str | None) -> str:
@@ -154,6 +154,8 @@ def imprecise_truth(profile: Profile, name: str | None) -> str:
     if truth.get("carried_by_few", False):  # files of older versions do not know
         return f"Undecided: {truth['reason']}."
     error, norm = float(truth["standard_error"]), float(truth["norm"])
+    if not error and not norm:
+        return f"The true gradient is exactly 0, at every start (N = {int(config['starts']):,})."
     size = f"its norm ({norm:.2g})" if norm > 0 else "its norm, which is lost in it"
     bias = ""
     if name is not None and (over := judged_horizons(profile, name)):
