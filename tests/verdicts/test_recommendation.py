@@ -79,6 +79,10 @@ ADVISED = {  # what is planted: the words are in golden/recommendation.txt
     "measured with the states replaced only": (
         {**_MODEL, "mixed_all": [0.1] + [0.5] * 5, "true_dynamics_all": [0.1] + [0.9] * 5}, {},
     ),
+    "derivatives that cost much beside exact states alone": (
+        {**_MODEL, "model_all": [0.1] + [0.88] * 5, "mixed_all": [0.1] + [0.75] * 5,
+         "true_dynamics_all": [0.1] + [0.91] * 5}, {},
+    ),
     "a critic that spoils the simulator's gradient, too": (
         {**_MODEL, "mixed_all": [0.62] * 6, "true_dynamics_all": [0.65] * 6,
          "true_dynamics": [0.1] + [0.65] * 5}, {},

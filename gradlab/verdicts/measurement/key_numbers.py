@@ -51,7 +51,8 @@ def first_to_fix(facts: Facts, cell: Cell) -> HeadlinePart:
     before = replaced[: replaced.index(cause)]
     best = facts.gains[cell]
     reached = 1.0 if cause == _CRITIC else facts.gains[cells[len(before) + 1]].clipped
-    if causes[cause] < _WORTH or not reached > best.high:
+    worth = min(causes[cause], reached - best.clipped)
+    if worth < _WORTH or not reached > best.high:
         return HeadlinePart("", "", _RANK)
     if cause == _CRITIC:
         if not before:
@@ -96,7 +97,7 @@ def _fixed_gain(facts: Facts, cell: Cell) -> Fact | None:
             label = "with the simulator as the model and this critic"
             return Fact(label, share(then), f"{gain}, {at}")
         more = facts.gains[cells[len(before) + 1]].clipped - now
-        if more < 0.005:  # nothing in whole points
+        if more < _WORTH:
             return None
         return Fact(f"{_MORE} {_jointly(before, cause)}", f"{100 * more:.0f} points", how)
     exact = before[0].replace("the model's", "exact") if len(before) == 1 else "an exact model"
