@@ -354,7 +354,7 @@ def test_a_busy_machine_is_seen_in_what_is_left_and_a_stage_of_parts_in_one_pric
     lines("jumps", 0, 1)
     clock.now += 15.0
     lines("jumps", 1, 1)
-    assert written[-1].endswith("jumps: ended after 15 s; about 3 min left")
+    assert written[-1].endswith("jumps, again: ended after 15 s; about 3 min left")
     lines("checks", 1, 1)
     assert written[-1].endswith("checks: ended after 0 s")
 
@@ -374,6 +374,19 @@ def test_the_next_stage_ends_the_one_before():
         "[0:00] estimators: begins",
         "[0:03] estimators: ended after 3 s",
         "[0:03] checks: begins",
+    ]
+
+
+def test_a_stage_that_has_ended_and_goes_on_says_so():
+    lines, clock, written = shown()
+    lines("jumps", 1, 1)
+    for clock.now in range(1, 21):
+        lines("jumps", clock.now - 1, 98)
+    lines("jumps", 98, 98)
+    assert written[1:] == [
+        "[0:00] jumps: ended after 0 s",
+        "[0:15] jumps, again: 14 s so far, 14 of 98, about 84 s more",
+        "[0:20] jumps, again: ended after 19 s",
     ]
 
 

@@ -385,6 +385,9 @@ def test_a_wrong_sign_is_told_in_two_lines(kind, fault):
     told = [each.message for each in probe.alarms if each.kind == objectives.DESCENT]
     assert bool(told) == bool(fault)
     assert all(each.endswith("is the sign of its loss right?") for each in told)
+    objective = "Q − α log π" if kind is Soft else "Q"
+    assert all(f"its own objective, {objective}, in" in each for each in told)
+    assert found["proof"].startswith(f"{objective} rose in")
 
 
 @pytest.mark.parametrize("other", [False, True])

@@ -121,7 +121,8 @@ class Lines:
                 self._line(f"{at}, {duration(self._clock() - self._begun)} so far")
                 return
             so_far = self._clock() - self._begun
-            text = f"{self._stage}: {duration(so_far)} so far"
+            again = ", again" * (self._stage in self._spent)
+            text = f"{self._stage}{again}: {duration(so_far)} so far"
             if self._total > 1:
                 text += f", {self._done:,} of {self._total:,}"
             if self._first < self._done < self._total:
@@ -144,7 +145,7 @@ class Lines:
             priced = {each.stage: each.seconds for each in self._prices}.get(stage, inf)
             slower = max((self._spent[stage] + 1) / (priced + 1), 1.0)
             left = slower * left_after(self._prices, stage)
-            text = f"{stage}: ended after {duration(taken)}"
+            text = f"{stage}{', again' * again}: ended after {duration(taken)}"
             self._line(text + (f"; about {duration(left)} left" if 1 <= left < inf else ""))
 
     def _line(self, text: str) -> None:

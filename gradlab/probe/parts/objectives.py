@@ -149,6 +149,7 @@ class ActorObjective:
         self._frozen = False  # whether a critic was called at its states, without any gradient
         self._aside: deque[bool] = deque(maxlen=LOOKS)  # and not at its actions
         self._bare = False  # whether the loss fits without the squash's correction alone
+        self._objective = "Q"  # of actions without a density
         self._pick = _PICKS[0]  # of several outputs, what it follows
         self._open = False  # whether it fits a Gaussian better whose small actions have no tanh
 
@@ -265,6 +266,7 @@ class ActorObjective:
                     return
             self._passes += 1
             old = opened(made, old) if self._open else old
+            self._objective = "Q" if old.log_density is None else "Q − α log π"
             weights = self._weights
             if weights is None:
                 remedy = remedy if old.squash.half is None else ""
@@ -494,11 +496,13 @@ class ActorObjective:
             return off(_NOT_CALLED if declared and networks.critics else self._reason)
         looks, rose = len(self._rises), sum(self._rises)
         share = rose / looks
-        proof = f"Q − α log π rose in {rose} of {looks} of its steps (fault: under {LEAST:.0%})"
+        proof = (
+            f"{self._objective} rose in {rose} of {looks} of its steps (fault: under {LEAST:.0%})"
+        )
         if (looks == LOOKS and share < LEAST) or self._odds > SURE:
             message = (
-                f"the actor's steps lower its own objective, Q − α log π, in {looks - rose} of "
-                f"{looks} looks: is the sign of its loss right?"
+                f"the actor's steps lower its own objective, {self._objective}, in {looks - rose} "
+                f"of {looks} looks: is the sign of its loss right?"
             )
             if 2 * (entropy := sum(self._against)) > looks - rose:
                 proof = f"log π has the wrong sign in its loss in {entropy} of {looks} looks"
