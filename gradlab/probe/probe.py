@@ -291,7 +291,7 @@ class Probe:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarms that were reported."""
+        """The alarms that were reported, each with its step; one that lasts comes again."""
         return self.alarm_log.alarms
 
     @property

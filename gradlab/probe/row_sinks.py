@@ -13,7 +13,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO, final
 
@@ -307,7 +307,7 @@ class AlarmLog:
         if not self.due(own, update, seed):
             return
         self._reported[seed, own] = update
-        self.alarms.append(alarm)
+        self.alarms.append(replace(alarm, step=step))
         if self._number is None:
             self._number = self.sink.earlier.alarms
         row: dict[str, Any] = {"number": self._number, "update": update, "step": step}

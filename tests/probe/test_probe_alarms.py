@@ -214,6 +214,7 @@ def test_an_alarm_is_reported_again_only_after_twice_the_updates():
     for update in range(1, 1001):
         log.report(Alarm("kind", f"for {update} updates"), update, update)
     assert [alarm.message for alarm in log.alarms] == [f"for {2**k} updates" for k in range(10)]
+    assert [alarm.step for alarm in log.alarms] == [2**k for k in range(10)]
     log.report(Alarm("another", "message"), 1001, 1001)
     assert len(log.alarms) == 11
 

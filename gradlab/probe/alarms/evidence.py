@@ -7,7 +7,7 @@ test k has level α / (k (k + 1)), which sums to α over all k (`reports/alarms`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -63,10 +63,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Alarm:
-    """One sentence that ends with what to do, and the kind by which it is rate-limited."""
+    """One sentence that ends with what to do, and the kind by which it is rate-limited.
+
+    Attributes:
+        step: at which it was reported; None before.
+    """
 
     kind: str
     message: str
+    step: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
