@@ -15,6 +15,7 @@ from math import exp, isfinite, log
 from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting, Tried
 from gradlab.errors import InputError
+from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import COSINE, EXCESS
 from gradlab.runs.profile import Profile, check_profile
@@ -428,7 +429,7 @@ def _to_train(
     }
     identity, config = choice.identities[name], profile.config
     followed = identity.systems == ("model", "model") and identity.actions in rows and h
-    data = identity.data or (identity.actions == "first" and not h)
+    data = identity.data or not (h or WAYS[identity.actions].every)  # the same gradient
     if not start:
         return "", f"{_BEGINS} in {_ROWS}"
     if not (followed or data) or trimming(config) or config.get("entropy"):

@@ -449,6 +449,15 @@ def test_one_iteration_of_the_command_is_one_update_of_the_policy():
         assert (row.delay, row.reuse) == (1, 1)
 
 
+@pytest.mark.parametrize("best", [0, 3])
+def test_a_gradient_of_no_step_is_the_critics_whoever_would_step(best):
+    """At h = 0 nothing of a model or simulator is differentiated: a row follows it."""
+    gains = {"data": [0.2], "mixed": [0.9 if h == best else 0.1 for h in range(6)]}
+    _, _, train, why = chosen(planted_gains(gains), estimators=["mixed"], start=["own.py:make"])
+    assert train.startswith("gradlab train mpg-v2 own.py:make --horizons 0 ") == (best == 0)
+    assert ("see the table" in why) == (best > 0)
+
+
 def test_where_a_premise_fails_the_choice_lists_what_updates_did():
     """As docs/report.md says of horizons that lower the return."""
     told = rehearsed({BEST: RISES, CRITIC: FALLS})
