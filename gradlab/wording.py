@@ -266,7 +266,7 @@ def with_interval(
     """
     number, ends = with_ends(value, low, high, write)
     rest = f", {more}" if more else ""
-    if number == ends and value < low:
+    if value < 0 <= low:
         return f"{number}{unit} (95%{rest})"
     return f"{number}{unit} (CI {ends}{rest})"
 

@@ -406,10 +406,10 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
     return (Sentence("farther", not tied, text),)
 
 
-_BEGINS = "no row of `gradlab train` begins with what was measured: use the loop"
-_FOLLOWS = "no command is written for this gradient: see the table"
-_CAREFUL = "1e-5"  # of a policy that is good already: `_ROWS`
 _ROWS = "docs/howto/choose_and_train.md"
+_BEGINS = f"no row of `gradlab train` begins with what was measured: use the loop in {_ROWS}"
+_FOLLOWS = f"no command is written for this gradient: see the table in {_ROWS}"
+_CAREFUL = "1e-5"  # of a policy that is good already: `_ROWS`
 
 
 def _to_train(
@@ -431,9 +431,9 @@ def _to_train(
     followed = identity.systems == ("model", "model") and identity.actions in rows and h
     data = identity.data or not (h or WAYS[identity.actions].every)  # the same gradient
     if not start:
-        return "", f"{_BEGINS} in {_ROWS}"
+        return "", _BEGINS
     if not (followed or data) or trimming(config) or config.get("entropy"):
-        return "", f"{_FOLLOWS} in {_ROWS}"
+        return "", _FOLLOWS
     row, options = rows["first" if data else identity.actions].split(" ", 1)
     rehearsed, rate, length = profile.rehearsal, _CAREFUL, ""
     if advice is not None and advice.updates is not None and rehearsed is not None:

@@ -323,10 +323,10 @@ class Unheld:
             of = len(_trainable(network))
             which = f"{len(unheld)} of {of} tensors" if len(unheld) < of else f"all {of} tensors"
             same = _shapes(network.parameters())
-            alike = [_shapes(m.parameters()) == same for m in {*networks.critics, *resting}]
-            many = sum(_shapes(m.parameters()) == same for m in resting)
-            whose = f"{'one' if many == 1 else f'each of {many}'} of {sum(alike)} critics"
-            whose = "the critic" if sum(alike) == 1 else whose
+            alike = {m for m in {*networks.critics, *resting} if _shapes(m.parameters()) == same}
+            many = len(alike & resting.keys())
+            whose = f"{'one' if many == 1 else f'each of {many}'} of {len(alike)} critics"
+            whose = "the critic" if len(alike) == 1 else whose
             proof = f"{which} had a gradient and no optimiser, and rested, in {looks} looks"
             self._found = CheckAnswer(
                 "fault", f"{proof} (fault: {_FEWEST})", looks, _FEWEST, self._looks, RESTING,
