@@ -1,7 +1,6 @@
 """MPG's Table I at the scale that fits: final return, and iterations to each goal.
 
     python -m analyses.mpg_table_1 train --algorithm mpg-v2 --task path_tracking [--iterations N]
-    python -m analyses.mpg_table_1 mujoco       the pendulum's policies on MuJoCo, from checkpoints
     python -m analyses.mpg_table_1 table        from the run files to tables, pages and verdicts
 
 Every algorithm of MPG's Table I on its two tasks, several seeds side by side in one program. Goals
@@ -13,29 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from analyses.harness.running import commands, trained
 from analyses.harness.student import half_width
 from analyses.harness.verdicts import put, save
 from analyses.mpg_table_1.claims import CLAIMS
 from gradlab import tasks
-from gradlab.networks import checkpoint
 from gradlab.reporting.output import compare
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
 from gradlab.tools.papers.figures import reached
 from gradlab.tools.papers.published import ITEMS
-from gradlab.training import checkpoints
 from gradlab.training.algorithms import find
-from gradlab.training.collection import evaluate
 
 ROWS = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
 FOLDER = Path("reports/mpg-table-1")
@@ -43,21 +37,10 @@ FOLDERS = {
     "path_tracking": FOLDER,
     "inverted_pendulum": Path("reports/inverted-pendulum-training"),
 }
-RUNS = {"path_tracking": FOLDER / "full", "inverted_pendulum": FOLDER / "runs"}
+RUNS = FOLDER / "full"
+Engine = Literal["analytic", "mujoco"]
 
 
-def gymnasium_starts() -> Task:
-    """The pendulum from Gymnasium's start law, U(−0.01, 0.01)⁴: a fifth of MPG's."""
-    task = tasks.inverted_pendulum(engine="mujoco", slider="wide")
-    return replace(task, starts=lambda n, generator: 0.2 * task.starts(n, generator))
-
-
-PENDULUMS = {
-    "analytic": partial(tasks.inverted_pendulum, engine="analytic", slider="wide"),
-    "mujoco": partial(tasks.inverted_pendulum, engine="mujoco", slider="wide"),
-    "mujoco, stock slider": partial(tasks.inverted_pendulum, engine="mujoco", slider="stock"),
-    "mujoco, starts within 0.01": gymnasium_starts,
-}
 # As printed: final return ± 95% interval, and iterations to the goals (−: never).
 PAPER = {
     (part.task, row): cells
@@ -66,17 +49,17 @@ PAPER = {
 }
 
 
-def task_of(name: str, engine: str = "analytic") -> Task:
+def task_of(name: str, engine: Engine = "analytic") -> Task:
     """The papers' tasks; the pendulum without a slider stop, as in the authors' own XML."""
     if name == "path_tracking":
         return tasks.path_tracking()
-    return PENDULUMS[engine]()
+    return tasks.inverted_pendulum(engine=engine, slider="wide")
 
 
 def training(
     algorithm: str, task: str, iterations: int = 20_000, seeds: int = 5, evaluate_every: int = 500,
     clip: float | None = None, threads: int = 1, folder: Path = FOLDER / "runs",
-    engine: Literal["analytic", "mujoco"] = "analytic",
+    engine: Engine = "analytic",
 ) -> None:  # fmt: skip
     """Train one algorithm on one task; goes on where a run was stopped.
 
@@ -99,50 +82,11 @@ def training(
     )  # fmt: skip
 
 
-def mujoco(folder: Path = FOLDER / "runs", output: Path = FOLDERS["inverted_pendulum"]) -> None:
-    """Evaluate the last policies of the pendulum's runs in four simulators: mujoco.csv."""
-    output.mkdir(parents=True, exist_ok=True)
-    rows = [
-        row
-        for path in sorted(folder.glob("*inverted_pendulum.h5"))
-        for row in on_mujoco(load(path), path)
-    ]
-    pd.DataFrame(rows).to_csv(output / "mujoco.csv", index=False, float_format="%.6g")
-
-
-def on_mujoco(run: Training, path: Path) -> list[dict[str, object]]:
-    """One row per seed: return of its last policy on the same starts in every simulator."""
-    last = checkpoints.folder(path, int(run.iteration[-1]))
-    settings = run.config["settings"]
-    rows = []
-    for seed in run.seeds:
-        policy = checkpoint.load(last / f"seed{seed}-policy.safetensors").double()
-        act = partial(_median_action, policy)
-        row: dict[str, object] = {"algorithm": run.name, "seed": int(seed)}
-        for name, task in PENDULUMS.items():
-            found = evaluate(
-                task(), act, 1, settings["evaluation_starts"], settings["episode"],
-                settings["at_end"], lambda state: state,
-            )  # fmt: skip
-            row[name] = float(found.returns.mean())
-        rows.append(row)
-    return rows
-
-
-def _median_action(policy: nn.Module, state: Tensor) -> Tensor:
-    """Actions [1, N, da] for states [1, N, ds]; of a Gaussian policy at zero noise."""
-    noise_dim = getattr(policy, "noise_dim", 0)
-    drawn = (state.new_zeros(state.shape[1], noise_dim),) if noise_dim else ()
-    action: Tensor = policy(state[0], *drawn)
-    return action[None]
-
-
-def table(folder: Path | None = None, output: Path = FOLDER.parent) -> None:
-    """Put the runs of a folder, by default each task's longest, beside the paper's numbers: a
-    folder per task with table.csv, table.md, the page of all runs, and the verdict on the claim
-    where every row is there."""
+def table(folder: Path = RUNS, output: Path = FOLDER.parent) -> None:
+    """Put the runs of a folder beside the paper's numbers: a folder per task with table.csv,
+    table.md, the page of all runs, and the verdict on the claim where every row is there."""
     for task in FOLDERS:
-        files = sorted((folder or RUNS[task]).glob(f"*-{task}.h5"))
+        files = sorted(folder.glob(f"*-{task}.h5"))
         runs = {path: load(path) for path in files}
         if not runs:
             continue
@@ -202,4 +146,4 @@ def page(task: str, runs: Sequence[Training]) -> str:
 
 
 def main() -> None:
-    commands(train=training, mujoco=mujoco, table=table)
+    commands(train=training, table=table)
