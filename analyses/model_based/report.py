@@ -86,6 +86,8 @@ def listed(runs: dict[Arm, Training], world: World) -> str:
             parts.append(changes[arm.model])
         if arm.algorithm().source.steps:
             parts.append(f"{arm.iterations} updates")
+        if arm.paths is not None:
+            parts.append(f"{arm.paths} paths")
         words = ", ".join(parts)
         lines.append(f"| {words} | {' | '.join(cells)} |")
     return "\n".join(lines)
