@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gradlab.figures.drawing import POINTS, hidden_band
@@ -30,6 +30,7 @@ from gradlab.figures.style import (
     MUTED,
     STRONG,
     THIN,
+    THOUSANDS,
     TICKS,
     dress,
     label_decades,
@@ -41,7 +42,6 @@ from gradlab.figures.style import (
 _Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
-_THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _SINGLE = 6  # seeds up to which each is a line
 _COLUMNS = 2  # a phone's page has room for no more
 _CELL = (2.65, 1.8)  # inches
@@ -233,7 +233,7 @@ def along(ax: Axes, over: Over = "iteration") -> None:
     ax.set_xlabel(AXIS[over], color=INK)
     if over == "iteration" and ax.get_xlim()[1] > 1000:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.xaxis.set_major_formatter(_THOUSANDS)
+        ax.xaxis.set_major_formatter(THOUSANDS)
 
 
 def note_of(seeds: int, few: bool = False) -> str:

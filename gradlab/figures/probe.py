@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve, Numbers
-from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
+from gradlab.figures.style import INK, MUTED, PAPER, THOUSANDS, TICKS, Look
 
 _FEW = 40  # points up to which each has a marker
 _NAMED = 20  # tensors up to which each has its name
@@ -175,7 +175,7 @@ def _over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> A
     style.dress(ax, title, unit, notes)
     ax.set_xlabel("step of the loop", color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_major_formatter(THOUSANDS)
     return ax
 
 

@@ -99,7 +99,7 @@ _FAMILIES: Mapping[tuple[tuple[str, str], str], Look] = {
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
 _COLOURS = (PURPLE, OCHRE, CYAN)
 _DASHES: Sequence[Dash] = ((0, (6, 1.5, 1.2, 1.5)), (0, (3, 1.2, 1, 1.2, 1, 1.2)), (0, (9, 2)), "-")
-_MARKERS = "DvPX<"
+_MARKERS = "DvPX<p>"
 
 
 def looks(
@@ -120,7 +120,7 @@ def looks(
             if each not in taken]  # fmt: skip
     colours = free or [INK]
     own = {
-        name: Look("", colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % 5])
+        name: Look("", colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % len(_MARKERS)])
         for i, name in enumerate(others)
     }
     grey_or_own = {
@@ -207,6 +207,7 @@ def tick(value: float, _: object = None) -> str:
 
 
 TICKS = FuncFormatter(tick)
+THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

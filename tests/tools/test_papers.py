@@ -308,6 +308,27 @@ def test_the_papers_counts_stand_beside_ours() -> None:
     assert {38000.0, 49000.0, 58000.0} <= set(crosses["y"])
 
 
+def test_a_figure_has_its_own_caption_and_each_run_its_own_marker() -> None:
+    runs = sorted(RUNS.glob("*-inverted_pendulum.h5"))
+    assert len(runs) == 7
+    found = chosen("convergence", runs)
+    assert found.caption == "A point is a seed, a line their median."
+    axes = found.figure.axes[0]
+    handles, labels = axes.get_legend_handles_labels()
+    assert len({line.get_marker() for line in handles}) == len(labels) == 8
+    assert axes.yaxis.get_major_formatter()(100_000, 0) == "100,000"
+
+
+def test_a_row_that_the_paper_has_not_is_a_dash_in_every_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [RUNS / f"{row}-inverted_pendulum.h5" for row in ("mpg-v2", "mpg-v2-clip3")]
+    target = tmp_path / "t.md"
+    assert main(["figure", "table-returns", *map(str, runs), "--output", str(target)]) == 0
+    said = capsys.readouterr().out + target.read_text() + target.with_suffix(".tex").read_text()
+    assert "| – |" in said and "nan" not in said.lower()
+
+
 def test_a_table_names_several_commits(tmp_path: Path) -> None:
     target = tmp_path / "t.md"
     both = [RUNS / f"{row}-path_tracking.h5" for row in ("n-step-dpg", "td3")]

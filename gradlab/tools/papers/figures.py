@@ -94,6 +94,7 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
     if highest:
         ax.plot([], [], "x", color=style.INK, markersize=7, linestyle="", label="the paper's mean")
     style.dress(ax, "Iterations to each goal", "iterations", notes)
+    ax.yaxis.set_major_formatter(style.THOUSANDS)
     ax.set_xlabel("mean return of the evaluation episodes", color=style.INK)
     ax.set_xticks(range(len(goals)), [style.tick(goal) for goal in goals])
     ax.set_ylim(-0.02 * longest, max(1.1 * longest, 1.05 * highest))
@@ -167,10 +168,10 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
     runs = training_runs(paths)
     own: dict[str, Callable[[], Panel]] = {}
     if next(iter(runs.values())).task in GOALS:
-        caption = "A point is a seed, a line their median."
-        own[_SPEEDS] = lambda: panel(
-            _SPEEDS, "Does it learn?", caption, lambda ax: convergence(runs, ax)
-        )
+        own[_SPEEDS] = partial(
+            panel, _SPEEDS, "Does it learn?", "A point is a seed, a line their median.",
+            partial(convergence, runs),
+        )  # fmt: skip
     every = list(runs.values())
     cells: dict[str, tuple[str, Callable[[Figure], object]]] = {}
     if all(len(run.gradients.get("iteration", ())) for run in every):
@@ -264,7 +265,7 @@ def returns(runs: Iterable[Training]) -> pd.DataFrame:
         for goal in GOALS.get(run.task, ()):
             found[f"to {goal:g}"] = reached(run, goal)
         rows.append(found | printed(RETURNS, run.task, run.name))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("–")
 
 
 def reached(run: Training, goal: float) -> str:
@@ -300,7 +301,7 @@ def times(runs: Iterable[Training]) -> pd.DataFrame:
         rows.append(
             {"row": run.name, "task": run.task} | shown | printed("table-times", run.task, run.name)
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("–")
 
 
 def planning(runs: Iterable[Training]) -> pd.DataFrame:
@@ -323,7 +324,7 @@ def planning(runs: Iterable[Training]) -> pd.DataFrame:
             "gain": f"{gain.mean():.3g} ± {error:.2g}",
         }  # fmt: skip
         rows.append(found | printed("table-planning", run.task, run.name))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("–")
 
 
 TABLES: Mapping[str, Callable[[Iterable[Training]], pd.DataFrame]] = {
@@ -340,7 +341,6 @@ def _spread(values: Floats) -> str:
 def write(table: pd.DataFrame, target: Path, title: str, note: str = "") -> list[str]:
     """As Markdown, LaTeX (booktabs) and CSV beside each other, the note below the first and above
     the second; the names of the files."""
-    table = table.fillna("–")
     below, title = (f"\n{note}\n", f"{title}; {note}") if note else ("", title)
     texts = {
         ".md": markdown(table) + below,
