@@ -222,6 +222,8 @@ def _dress_cell(ax: Axes, name: str) -> None:
     ax.set_axisbelow(True)
     if ax.get_xscale() == "linear":
         ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+        if ax.get_xlim()[1] > 1000:
+            ax.xaxis.set_major_formatter(THOUSANDS)
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():

@@ -317,6 +317,9 @@ def test_a_figure_has_its_own_caption_and_each_run_its_own_marker() -> None:
     handles, labels = axes.get_legend_handles_labels()
     assert len({line.get_marker() for line in handles}) == len(labels) == 8
     assert axes.yaxis.get_major_formatter()(100_000, 0) == "100,000"
+    for name in ("learning-curves", "tracking"):
+        axes = chosen(name, runs).figure.axes[0]
+        assert axes.xaxis.get_major_formatter()(100_000, 0) == "100,000"
 
 
 def test_a_row_that_the_paper_has_not_is_a_dash_in_every_table(

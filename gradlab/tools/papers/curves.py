@@ -246,12 +246,17 @@ def _dress(
             axes[0], head.partition(" (")[0], ylabel, [titles[0], head.partition(" (")[2][:-1]]
         )
         axes[0].set_xlabel(along, color=style.INK)
+        if along == _COST:
+            axes[0].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+            axes[0].xaxis.set_major_formatter(style.THOUSANDS)
         return
     handles: dict[str, Artist] = {}
     for ax, title in zip(axes, titles, strict=True):
         style.dress(ax, style.plain(title), "")
         ax.set_title(style.plain(title), loc="left", fontsize=9, color=style.INK)
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True))
+        if along == _COST:
+            ax.xaxis.set_major_formatter(style.THOUSANDS)
         ax.set_xlabel(along, color=style.INK, fontsize=9)
         for artist, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, artist)
