@@ -54,8 +54,9 @@ Jacobians, are then fitted by it. One number of runs, one look; each is listed.
 
 The runs of batches have 256 paths in an update, as these rows are listed, in the place of 64 or of
 half a batch (those of `rp-dr` have 640 already); nothing else differs. They were added after
-`svg-inf` was seen not to learn, and before any of them was trained. At 500 updates every seed of
-`apg` and of `svg-inf` with the simulator still rose, so that these were made again with 2,000.
+`svg-inf` was seen not to learn, and before any of them was trained. At 500 updates the
+pendulum's seeds of `apg` and of `svg-inf` with the simulator still rose, so that these two rows
+were made again with 2,000 in both worlds.
 
 Five seeds left ENTROPY-REAL undecided, at a price of 17 more by maac − maac-real-data, and MPC, at
 one of 12. So seeds 5 to 21 of these two arms are trained, fixed before any of them, by
@@ -169,7 +170,7 @@ class Arm:
 
     @property
     def lengths(self) -> int:
-        """Of 500 updates: four where all seeds still rose at one."""
+        """Of 500 updates: four where seeds still rose at one."""
         return 4 if self.paths and (self.row, self.model) in ROSE else 1
 
     @property
