@@ -74,7 +74,7 @@ with planned actions, too. Claims and criteria: `model_based_claims`; gradients:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +111,7 @@ UPDATES = 4  # for a transition, where a row has 10 or 1
 REFIT, LONG_REFIT = 250, 500  # transitions
 ON_POLICY, MANY = 500, 64  # updates; environments, whose paths are what is measured
 LISTED = 256  # paths of an update
-ROSE = (("apg", None), ("svg-inf", "exact"))
+ROSE: Sequence[tuple[str, Fit | None]] = (("apg", None), ("svg-inf", "exact"))
 LONG_RATES = (3e-4, 3e-4)
 RATES = (1e-3, 1e-3)  # MBPO learned the pendulum by them, on other seeds, and not by 3e-4
 AGENTS = 8
@@ -260,28 +260,14 @@ def arms() -> list[Arm]:
     learns += [Arm("svg", world, model="exact") for world in get_args(Swing)]
     batches = [
         Arm(row, world, model=model, paths=LISTED)
-        for row, model in (
-            ("apg", None),
-            ("svg-inf", "exact"),
-            ("svg-inf", None),
-            ("bptt", "exact"),
-        )
+        for row, model in (*ROSE, ("svg-inf", None), ("bptt", "exact"))
         for world in get_args(Swing)
     ]
     control = [Arm("td3", world) for world in get_args(Swing)]
     long = [Arm(row, world) for world in LONG for row in LONG_ROWS]
     return [
-        *main,
-        *control,
-        *smoke,
-        *ablations,
-        *unrolls,
-        *horizons,
-        *models,
-        *learns,
-        *batches,
-        *long,
-    ]
+        *main, *control, *smoke, *ablations, *unrolls, *horizons, *models, *learns, *batches, *long,
+    ]  # fmt: skip
 
 
 def path_of(arm: Arm, folder: Path, more: bool = False) -> Path:
