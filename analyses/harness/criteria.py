@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
+import scipy.stats
 
 from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import Z
@@ -103,8 +104,9 @@ class Part:
         if not all(map(isfinite, ends)) or (self.ratio and min(ends) <= 0):
             return None
         value, low, high, threshold = map(scale, ends)
-        half = value - low if value > threshold else high - value
-        return more_samples(abs(value - threshold), half / Z, self.n or n)
+        half, n = value - low if value > threshold else high - value, self.n or n
+        student = float(scipy.stats.t.ppf(0.975, n - 1)) if n > 1 else Z
+        return more_samples(abs(value - threshold), half / student, n)
 
 
 def outcome(parts: Iterable[Part], of: Of = "sentence") -> Outcome:

@@ -52,12 +52,14 @@ def test_a_number_on_its_threshold_without_error_is_met():
 
 
 def test_the_missing_trials_follow_from_the_distance_in_standard_errors():
-    # Half a width of 1.5 is .77 standard errors from 1; 80% power wants (1.96 + .84)² of them.
-    needed = OPEN.more(20)
-    assert needed == pytest.approx(20 * ((1.96 + 0.8416) * 1.5 / 1.96) ** 2 - 20, rel=0.03)
-    assert replace(OPEN, n=80).more(20) == pytest.approx(4 * needed, rel=0.03)
+    # Half a width of 1.5 is Student's t times the standard error; 80% power wants (1.96 + .84)².
+    for n, student in ((5, 2.7764), (20, 2.0930), (80, 1.9905)):
+        error = 1.5 / student
+        needed = n * ((1.96 + 0.8416) * error) ** 2 - n
+        assert replace(OPEN, n=n).more(20) == pytest.approx(needed, abs=1)
+    assert OPEN.more(20) == replace(OPEN, n=20).more(5)
     squared = Part("ratio", 4.0, 0.25, 64.0, "above", 1.0, ratio=True)
-    assert squared.more(20) == pytest.approx(20 * 2.8016**2 * 2**2 / 1.96**2 - 20, rel=0.03)
+    assert squared.more(20) == pytest.approx(20 * 2.8016**2 * 2**2 / 2.093**2 - 20, abs=1)
 
 
 def test_one_part_on_the_wrong_side_settles_a_claim_and_all_on_the_right_one_have_to():
