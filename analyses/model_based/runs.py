@@ -17,6 +17,7 @@ first. "Same mechanism", never "figure reproduced".
     main        on both worlds                      sac and nine model-based rows
     ablations   on the pendulum                     MAAC's, DDPPO's
     unrolls     on the cart-pole                    rp-dp-sn at h = 3, both at 15
+    critics     on both worlds                      rp-dr, rp-dr-sn: SHAC's fit of the critic
     horizons    on the pendulum                     ddppo at H = 5, 10 beside its 3
     control     on both worlds                      td3, added after mage was seen not to learn
     models      on the cart-pole                    mbpo and maac with models fitted by squared
@@ -98,7 +99,7 @@ World = Literal[
     "pendulum", "cart-pole", "hopper", "half-cheetah", "hopper-long", "half-cheetah-long",
     "walker2d-long",
 ]  # fmt: skip
-Fit = Literal["mse", "wide", "exact"]
+Fit = Literal["mse", "wide", "exact", "critic"]
 SMOKE = ("hopper", "half-cheetah")
 LONG: Mapping[World, str] = {
     "hopper-long": "Hopper-v5", "half-cheetah-long": "HalfCheetah-v5",
@@ -140,7 +141,8 @@ HORIZONS = (5, 10)
 @dataclass(frozen=True)
 class Arm:
     """One run: a row of the table in a world, at its own horizon or another, by its own model or
-    another, of the study's paths in an update or of as many as are given."""
+    another ("critic": by SHAC's fit of the critic), of the study's paths in an update or of as
+    many as are given."""
 
     row: str
     world: World
@@ -201,6 +203,9 @@ class Arm:
             row = replace(row, model=replace(row.model, hidden=(200, 200)))
         if self.model == "exact":
             row = replace(row, model=None)
+        if self.model == "critic":
+            shac = find("shac")
+            row = replace(row, fit=shac.fit, target_critic=shac.target_critic)
         return replace(
             row, name=self.name, hidden=(64,) * len(row.hidden),
             batch=self.paths or row.batch // 2, policy_rate=RATES, value_rate=RATES,
@@ -251,6 +256,11 @@ def arms() -> list[Arm]:
     main = [Arm(row, world) for world in get_args(Swing) for row in MAIN]
     ablations = [Arm(row, "pendulum") for row in (*MAAC, *DDPPO)]
     unrolls = [Arm("rp-dp", "cart-pole", 15), *(Arm("rp-dp-sn", "cart-pole", h) for h in (3, 15))]
+    critics = [
+        Arm(row, world, model="critic")
+        for row in ("rp-dr", "rp-dr-sn")
+        for world in get_args(Swing)
+    ]
     horizons = [Arm("ddppo", "pendulum", h) for h in HORIZONS]
     smoke = [Arm(row, "hopper") for row in MAIN]
     smoke += [Arm(row, "half-cheetah") for row in ("sac", "maac", "ddppo")]
@@ -266,7 +276,8 @@ def arms() -> list[Arm]:
     control = [Arm("td3", world) for world in get_args(Swing)]
     long = [Arm(row, world) for world in LONG for row in LONG_ROWS]
     return [
-        *main, *control, *smoke, *ablations, *unrolls, *horizons, *models, *learns, *batches, *long,
+        *main, *control, *smoke, *ablations, *unrolls, *critics, *horizons, *models, *learns,
+        *batches, *long,
     ]  # fmt: skip
 
 
