@@ -78,7 +78,6 @@ def listed(runs: dict[Arm, Training], world: World) -> str:
             cells.append("–" if arm.row == "sac" else _beside(run, own[Arm("sac", world)]))
         changes = {
             "mse": "model by squared error", "wide": "model of 2×200", "exact": "exact model",
-            "critic": "SHAC's fit of the critic",
         }  # fmt: skip
         parts = [f"`{arm.row}`"]
         if arm.horizon is not None:

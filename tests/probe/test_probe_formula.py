@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
 import gradlab
-from gradlab.probe.alarms.evidence import CAUSES, MISAPPLIED, REPLACED
+from gradlab.probe.alarms.evidence import CAUSES, LEAKED, MISAPPLIED, REPLACED
 from gradlab.probe.parts import formula
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.networks import Networks
@@ -343,6 +343,35 @@ def test_a_step_of_one_of_two_is_no_update_of_the_other(fault, turns):
         assert probe._updates.count == 210
         row = next(row for row in rows if "vitals/critic_steps" in row)
         assert row["vitals/zero/2.weight"] == 0 and row["vitals/critic_norm"] > 0
+
+
+class AtOnce(InTurn):
+    """One optimiser and one loss, of which the actor is a part at every other step."""
+
+    def run(self, probe: gradlab.Probe | None, updates: int, each: object = None) -> None:
+        for step in range(updates):
+            rows = self.batch()
+            goal, _ = self.target_values(rows)
+            values = [critic(rows["state"], rows["action"]) for critic in self.critics]
+            loss = torch.stack([((value - goal) ** 2).mean() for value in values]).sum()
+            if step % 2:
+                self.critics.requires_grad_(self.fault == "critic moves along")
+                loss = loss + self.actor_loss(rows)
+                self.critics.requires_grad_(True)
+            self.actor_optimizer.zero_grad()
+            with probe(step) if probe else _quiet():
+                loss.backward()
+            self.actor_optimizer.step()
+            self.follow()
+
+
+@pytest.mark.parametrize("fault", ["", "critic moves along"])
+def test_a_step_of_the_critic_alone_makes_no_fault_of_one_loss(fault):
+    loop = AtOnce(fault)
+    probe = watched(loop, critic_optimizer=loop.critic_optimizer)
+    loop.run(probe, 210)
+    probe.close()
+    assert {alarm.kind for alarm in probe.alarms} == ({LEAKED} if fault else set())
 
 
 SWAPPED = {

@@ -396,7 +396,7 @@ def ppo(
         for _ in range(steps):
             with torch.no_grad():
                 pi, value = policy(state), critic(state)[:, 0]
-                action = pi.sample()
+                action = pi.mean if fault == "mean" else pi.sample()
             sent = action.numpy() if discrete else action[:, None].numpy()
             after, reward, ended, cut, infos = env.step(send(sent))
             row = state, action, pi.log_prob(action), torch.as_tensor(reward).float(), value
@@ -623,6 +623,11 @@ def test_weights_are_read_where_a_loop_normalises_its_observations(place, fault,
 def test_a_loop_that_normalises_and_hands_over_no_rows_is_told_to():
     found = ppo("outside", False)
     assert found["state"] == "off" and "each minibatch as it was stored" in found["proof"]
+
+
+def test_actions_without_noise_are_named_where_their_loss_weighs_none():
+    found = ppo("mean", False)
+    assert found["state"] == "off" and "are the policy's means, without noise" in found["proof"]
 
 
 @pytest.mark.parametrize("fault", ["order", "noise"])

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -430,6 +431,25 @@ def test_a_run_measures_its_gradient_as_often_as_its_item_says(
     due = reproduction.planned(Item("a figure", (part,)), tmp_path, 1, 0.5)
     assert reproduction.run_missing(due) == []
     assert asked[0]["gradient_every"] == 5 and asked[0]["iterations"] == 20
+
+
+def test_a_row_on_policy_has_as_many_windows_as_make_the_papers_transitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = ItemPart("Hopper-v5", ("sac", "rp-dr"), transitions=1_000_000)
+    due = reproduction.planned(Item("a figure", (part,)), tmp_path, 5, 1.0)
+    found = {each.row: (each.iterations, each.transitions) for each in due}
+    # Windows of 30 steps of eight environments.
+    assert found == {"sac": (1_000_000, 1_000_000), "rp-dr": (4167, 1_000_080)}
+    asked: list[dict[str, Any]] = []
+
+    def trained(**options: Any) -> Any:
+        return SimpleNamespace(run=lambda _: asked.append(options))
+
+    monkeypatch.setattr(reproduction, "Train", trained)
+    reproduction.run_missing(due)
+    every = {each["algorithm"]: each.get("evaluate_every") for each in asked}
+    assert every == {"sac": None, "rp-dr": 4167 // 20}
 
 
 def test_tables_of_times_and_plans_are_sums_and_means_of_the_columns(tmp_path: Path) -> None:

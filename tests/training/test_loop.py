@@ -236,7 +236,7 @@ def test_every_row_is_described_in_all_its_parts_and_none_as_another():
     assert len(set(made_of)) == len(made_of)
     assert described["maac-five-batch"]["data"].endswith("batches of 1280")
     assert described["ddppo"]["target"] == "clipped double soft Q, α automatic"
-    assert described["rp-dr"]["target"] == "clipped double soft Q, no entropy"
+    assert described["rp-dr"]["target"] == "clipped double soft Q, 16 passes in 4 parts, no entropy"
     assert described["ddppo-double-parameters"]["model"] == "learned model: nll, hidden 96, 96"
 
 

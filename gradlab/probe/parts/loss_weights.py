@@ -163,6 +163,11 @@ class LossWeights:
         weights, columns = weights[read], columns[read]
         spread = columns.std(0)
         if not (np.ptp(weights) > 0 and spread[0] > 0):
+            if not weights.any():
+                self._reason = (
+                    "the policy's loss weighs no action: it is detached, or the actions of the "
+                    "rollout are the policy's means, without noise"
+                )
             return
         self._looks += 1
         correlation = float(np.corrcoef(weights, columns[:, 0])[0, 1])

@@ -39,6 +39,7 @@ from gradlab.probe.alarms.evidence import (
 from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import say, warn
 from gradlab.probe.parts.networks import CRITIC, ENTRIES, OTHER, POLICY, Networks, held
+from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
 _LOOKS = 10
@@ -384,11 +385,19 @@ class Targets:
 
 @final
 class ActorStep:
-    """Does the actor's step leave the critic where it is?"""
+    """Does the actor's step leave the critic where it is?
+
+    One optimiser may step both by one loss, and the critic alone at other steps, as while it is
+    warmed up: its move is the actor's only where the actor's loss has a way through it.
+
+    Args:
+        objective: the actor's, which hears that way.
+    """
 
     name = "actor's step moves the policy alone"
 
-    def __init__(self) -> None:
+    def __init__(self, objective: ActorObjective) -> None:
+        self._objective = objective
         self._looks = self._apart = 0
         self._moved: Counter[str] = Counter()
         self._shared = False
@@ -426,8 +435,9 @@ class ActorStep:
     def answer(self, networks: Networks) -> CheckAnswer:
         if CRITIC not in networks.online:
             return off("no network but the policy is stepped by an optimiser")
+        at_once = off("one optimiser steps policy and critic at once: their loss is one")
         if self._shared and not self._apart:
-            return off("one optimiser steps policy and critic at once: their loss is one")
+            return at_once
         if self._looks < _FEWEST:
             return CheckAnswer("waiting", f"{self._looks} looks of {_FEWEST}", looks=self._looks)
         name, moved = max([(CRITIC, 0), *self._moved.items()], key=lambda each: each[1])
@@ -435,6 +445,8 @@ class ActorStep:
         numbers = moved / self._looks, 0.5, self._looks
         if 2 * moved <= self._looks:
             return CheckAnswer("sound", proof, *numbers)
+        if self._shared and not self._objective.through:
+            return at_once
         whose = name if name == CRITIC else "learned model or other network of another optimiser"
         return CheckAnswer(
             "fault", proof, *numbers, LEAKED,

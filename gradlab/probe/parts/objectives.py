@@ -146,6 +146,8 @@ class ActorObjective:
         # Calls at states that its own actions led to, to which the loss sends nothing, and all.
         self._imagined: deque[tuple[int, int]] = deque(maxlen=LOOKS)
         self._likely: deque[str] = deque(maxlen=LOOKS)  # what it makes of recorded actions
+        # Whether a critic whose parameters have gradients was ever called at the policy's actions.
+        self.through = False
         self._frozen = False  # whether a critic was called at its states, without any gradient
         self._aside: deque[bool] = deque(maxlen=LOOKS)  # and not at its actions
         self._bare = False  # whether the loss fits without the squash's correction alone
@@ -193,6 +195,7 @@ class ActorObjective:
             self.fitted = args
         if known and self.made is not None and args[-1].requires_grad:
             inner = set(module.modules())
+            self.through |= any(p.requires_grad for p in module.parameters())
             values = [each for each in self.made.values if each[0] not in inner]
             self.made.values = [*values, (module, alone(args))]
 

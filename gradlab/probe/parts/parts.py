@@ -144,9 +144,9 @@ class Parts:
         self.formula, self.unheld = OwnFormula(policy), Unheld()
         self.checks: list[_Check] = [
             self.trained, self.formula, NoStep(), Targets(), self.unheld, self.cleared,
-            *self.others_cleared, ActorStep(), self.objective, self.objective.density, self.algebra,
-            self.advantages, self.advantages.limits, self.bootstraps, self.fitted, self.weights,
-            self.implied, self.ends, self.drawn, self.copied, *questions(None, None),
+            *self.others_cleared, ActorStep(self.objective), self.objective, self.objective.density,
+            self.algebra, self.advantages, self.advantages.limits, self.bootstraps, self.fitted,
+            self.weights, self.implied, self.ends, self.drawn, self.copied, *questions(None, None),
         ]  # fmt: skip
         self._ring: Ring | None = None
         self._sought = self._matched = 0  # rows of batches

@@ -137,7 +137,8 @@ class ReproduceCommand:
              "hours": round(each.hours, 2), "path": str(each.path)}
             for each in due
         ]  # fmt: skip
-        said = f"{item.title}: {len(due)} runs, about {duration(3600 * whole)} of one core"
+        count = f"{len(due)} run{'s' * (len(due) > 1)}"
+        said = f"{item.title}: {count}, about {duration(3600 * whole)} of one core"
         if self.plan:
             return {"headline": f"{said} for what is missing.", "plan": plan}
         left = made.run_missing(due, self.hours, command)

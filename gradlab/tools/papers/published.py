@@ -20,7 +20,7 @@ _MODEL_BASED = ("svg", "steve", "mbpo", "maac", "mage", "ddppo")
 RETURNS = "table-returns"
 _ITERATION = {
     "mpg-v1": 5.4, "mpg-v2": 10, "n-step-dpg": 8, "n-step-adp": 34, "td3": 10, "sac": 11,
-    "mbpo": 22, "steve": 25, "mage": 20, "svg": 20, "rp-dp": 52, "rp-dp-sn": 52, "rp-dr": 1045,
+    "mbpo": 22, "steve": 25, "mage": 20, "svg": 20, "rp-dp": 52, "rp-dp-sn": 52, "rp-dr": 1600,
     "maac": 34, "maac-h0": 20, "maac-no-steve": 22, "maac-one-sample": 20, "maac-five-batch": 45,
     "maac-real-data": 30, "maac-no-entropy": 30, "ddppo": 89, "ddppo-no-gradient-loss": 60,
     "ddppo-one-model": 60, "ddppo-double-parameters": 60,

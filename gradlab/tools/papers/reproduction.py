@@ -18,6 +18,7 @@ from gradlab.training.algorithms import find
 from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import settings_of
 
+_EVALUATIONS = 20  # of a row on policy
 _BYTES = 8  # of a number in replay, its copy while a state is saved included
 
 
@@ -60,8 +61,10 @@ def planned(item: Item, folder: Path, seeds: int, share: float) -> list[ItemRun]
 
 
 def _due(part: ItemPart, task: Task, row: str, folder: Path, seeds: int, share: float) -> ItemRun:
-    chosen = settings_of(find(part.trained(row)[0]), task, None, {})
-    each = chosen.agents / chosen.interval  # transitions an iteration
+    algorithm = find(part.trained(row)[0])
+    chosen = settings_of(algorithm, task, None, {})
+    # Transitions an iteration: of a row on policy a window.
+    each = chosen.agents * (algorithm.source.steps or 1 / chosen.interval)
     whole = part.iterations or round((part.transitions or 0) / each)
     iterations = max(1, round(share * whole))
     path = _path(part, row, folder)
@@ -125,6 +128,8 @@ def run_missing(
         if each.part.measured:
             every = max(1, each.iterations // each.part.measured)
             options = {**options, "gradient_every": every}
+        if find(algorithm).source.steps:  # an iteration is a window of many transitions
+            options = {**options, "evaluate_every": max(1, each.iterations // _EVALUATIONS)}
         Train(
             algorithm=algorithm, task=each.part.task, settings=(each.part.settings,),
             seeds=each.seeds, iterations=each.iterations, output=each.path, no_report=True,
