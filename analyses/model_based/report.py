@@ -85,7 +85,7 @@ def listed(runs: dict[Arm, Training], world: World) -> str:
         if arm.model is not None:
             parts.append(changes[arm.model])
         if arm.algorithm().source.steps:
-            parts.append(f"{arm.iterations} updates")
+            parts.append(f"{arm.iterations:,} updates")
         if arm.paths is not None:
             parts.append(f"{arm.paths} paths")
         words = ", ".join(parts)
