@@ -134,8 +134,9 @@ class Loop:
             return
         share = {"swapped tau": 1 - TAU, "copied at every step": 1.0}.get(self.fault, TAU)
         followed = [self.critics[0]] * 2 if self.fault == "crossed targets" else self.critics
+        moved = self.targets[:1] if self.fault == "one frozen target" else self.targets
         pairs = [
-            each for one, other in zip(self.targets, followed, strict=True)
+            each for one, other in zip(moved, followed, strict=False)
             for each in zip(one.parameters(), other.parameters(), strict=True)
         ]  # fmt: skip
         if self.fault != "frozen target of the policy":

@@ -295,6 +295,7 @@ def test_a_sound_loop_is_not_accused_however_slow_its_critic(given):
 
 PLANTED = {
     "frozen targets": ("targets do not move", "critic's targets have not moved for 25"),
+    "one frozen target": ("targets do not move", "target 2 of the critic has not moved for 25"),
     "frozen target of the policy": ("targets do not move", "policy's targets have not moved"),
     "crossed targets": ("targets are crossed", "target 2 follows network 1: are they crossed"),
     "twins of equal weights": ("twin critics are one", "networks 1 and 2 move and are equal"),

@@ -301,14 +301,17 @@ class Targets:
         resting = self._at_rest(networks)
         if resting is not None and resting.state == "fault":
             return resting
-        for each in self._followed:
+        for k, each in enumerate(self._followed):
             rest = self._count - each.since
             if each.rested >= _LOOKS and rest >= period and each.left:
+                for_long = f"not moved for {rest} updates"
+                message = f"the {each.whose}'s targets have {for_long}: are the target networks"
+                if any(x.shares and not x.rested for x in self._followed if x.whose == each.whose):
+                    which = f"target {self._number(k)} of the {each.whose}"
+                    message = f"{which} has {for_long}, while another has: are all of them"
                 return CheckAnswer(
                     "fault", f"Δ = 0 in {each.rested} looks over {rest} updates, with a gap to "
-                    "close", 0.0, 0.0, each.rested, FROZEN,
-                    f"the {each.whose}'s targets have not moved for {rest} updates: are the "
-                    "target networks updated?",
+                    "close", 0.0, 0.0, each.rested, FROZEN, f"{message} updated?",
                 )  # fmt: skip
             fast = len(each.shares) == _LOOKS and min(each.shares) > _FAST
             if fast and networks.period != 1:
