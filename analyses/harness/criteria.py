@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
-import scipy.stats
 
 from gradlab.statistics.comparison import more_samples
-from gradlab.statistics.intervals import Z
+from gradlab.statistics.intervals import Z, student
 
 Side = Literal["above", "below"]
 State = Literal["met", "missed", "undecided"]
@@ -105,8 +104,8 @@ class Part:
             return None
         value, low, high, threshold = map(scale, ends)
         half, n = value - low if value > threshold else high - value, self.n or n
-        student = float(scipy.stats.t.ppf(0.975, n - 1)) if n > 1 else Z
-        return more_samples(abs(value - threshold), half / student, n)
+        errors = student(n - 1) if n > 1 else Z  # in half an interval
+        return more_samples(abs(value - threshold), half / errors, n)
 
 
 def outcome(parts: Iterable[Part], of: Of = "sentence") -> Outcome:

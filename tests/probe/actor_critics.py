@@ -136,7 +136,7 @@ class Loop:
         followed = [self.critics[0]] * 2 if self.fault == "crossed targets" else self.critics
         moved = self.targets[:1] if self.fault == "one frozen target" else self.targets
         pairs = [
-            each for one, other in zip(moved, followed, strict=False)
+            each for one, other in zip(moved, followed[: len(moved)], strict=True)
             for each in zip(one.parameters(), other.parameters(), strict=True)
         ]  # fmt: skip
         if self.fault != "frozen target of the policy":
