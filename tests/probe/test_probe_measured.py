@@ -346,6 +346,44 @@ def test_a_target_of_the_policy_is_found_beside_declared_critics(fault):
     assert all("policy's targets have not moved" in each for each in told)
 
 
+@pytest.mark.parametrize("used, state", [
+    ("each", "sound"), ("one twice", "fault"), ("critics", "open"), ("the policy itself", "open"),
+    ("tensors alone", "open"),
+])  # fmt: skip
+def test_a_declared_target_that_is_never_called_is_told(used, state):
+    """One of twins; of all of them, or of the policy's, the calls may be out of sight."""
+    loop, rows = Loop(), []
+    probe = watched(loop, log=rows.append)
+    probe.networks(critic=[*loop.critics], target=[*loop.targets, loop.target_policy])
+    base = copy.deepcopy(loop.critics[0])
+
+    def values(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        policy = loop.policy if used == "the policy itself" else loop.target_policy
+        networks = {"critics": loop.critics, "one twice": [loop.targets[1]] * 2}
+        with torch.no_grad():
+            pair = given["next"], policy(given["next"])
+            both = [
+                torch.func.functional_call(base, dict(each.named_parameters()), pair)
+                if used == "tensors alone" else each(*pair)
+                for each in networks.get(used, loop.targets)
+            ]  # fmt: skip
+            value = torch.stack(both).min(0).values
+        return given["reward"] + actor_critics.GAMMA * (1 - given["ended"]) * value, value
+
+    loop.target_values = values
+    loop.run(probe, 120)
+    hooked = bool(loop.targets[0].body[0]._forward_hooks)
+    probe.close()
+    found = answers(rows)["targets follow"]
+    assert found["state"] == state
+    message = "target 1 of the critic is never called, while another is: is one taken twice"
+    assert [message in each.message for each in probe.alarms] == [True] * (state == "fault")
+    told = "target 1 of the policy" if used == "the policy itself" else "target 1 of the critic"
+    assert (f"{told} was not called once" in found["proof"]) == (state != "sound")
+    assert hooked == (used not in ("each", "the policy itself"))
+    assert not any(part._forward_hooks for part in loop.targets.modules())
+
+
 def handing(probe: gradlab.Probe) -> Callable[[dict[str, Tensor], Tensor, Tensor], None]:
     """What hands over a batch with its observations."""
 
@@ -380,6 +418,25 @@ def test_critic_and_target_get_observations_in_one_form(normalised):
     )
     given = {"critic": "target gets stored next", "target": "critic gets stored"}
     assert given.get(normalised, "") in found["proof"]
+
+
+@pytest.mark.parametrize("by", ["batch", "running statistics"])
+def test_rewards_that_are_standardised_by_batch_are_amber(by):
+    loop, rows = Loop(), []
+    plain, probe = loop.batch, watched(loop, log=rows.append)
+
+    def batch() -> dict[str, Tensor]:
+        given = plain()
+        r = given["reward"]
+        mean, spread = (r.mean(), r.std() + 1e-6) if by == "batch" else (-2.1, 2.0)
+        return given | {"reward": 10 * (r - mean) / spread}
+
+    loop.batch = batch
+    loop.run(probe, 110, handing(probe))
+    probe.close()
+    found = answers(rows)["targets are r + γ (1 − d) v"]
+    assert not causes(probe) and found["state"] == ("open" if by == "batch" else "sound")
+    assert ("mean 0 and deviation 10, in 10 of 10 looks" in found["proof"]) == (by == "batch")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ RESTING = "critic does not move"
 ALIKE = "twin critics are one"
 FROZEN = "targets do not move"
 CROSSED = "targets are crossed"
+UNUSED = "targets are not used"
 BELOW = "learning rate below 0"
 MISAPPLIED = "optimiser's step is another formula's"
 OUTSIDE = "network moves without a step"
@@ -40,7 +41,7 @@ IMPLIED = "critic learns another reward"
 # What is compared bit by bit, then what presumes steps along which a loss is a line.
 CAUSES = (
     REPLACED, UNRESET, STORED, DISCOUNT, ADVANTAGE, BELOW, MISAPPLIED, "actor does not move",
-    STEPPED, RESTING, ALIKE, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNCLEARED, LEAKED,
+    STEPPED, RESTING, ALIKE, OUTSIDE, CROSSED, SWAPPED, FROZEN, UNUSED, UNCLEARED, LEAKED,
     UNFOLLOWED, "learning rate too large", WEIGHTED, DESCENT, DENSITY, IMPLIED,
 )  # fmt: skip
 # Proofs of checks that no row of their kind has reached.

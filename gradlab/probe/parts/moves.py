@@ -35,10 +35,19 @@ from gradlab.probe.alarms.evidence import (
     STEPPED,
     SWAPPED,
     UNCLEARED,
+    UNUSED,
 )
 from gradlab.probe.critics import pushed
 from gradlab.probe.isolation import say, warn
-from gradlab.probe.parts.networks import CRITIC, ENTRIES, OTHER, POLICY, Networks, held
+from gradlab.probe.parts.networks import (
+    CRITIC,
+    ENTRIES,
+    OTHER,
+    POLICY,
+    Networks,
+    compiled_frames,
+    held,
+)
 from gradlab.probe.parts.objectives import ActorObjective
 from gradlab.probe.parts.recorder import CheckAnswer, off
 
@@ -340,6 +349,9 @@ class Targets:
                 f"target {k + 1} follows network {other + 1}: are they crossed where the targets "
                 f"are updated?",
             )  # fmt: skip
+        unused = self._unused(networks)
+        if unused is not None and unused.state == "fault":
+            return unused
         if resting is not None:
             return resting
         shares = [each.share for each in self._followed]
@@ -349,6 +361,8 @@ class Targets:
         ends = f"{min(shares):.2g}", f"{max(shares):.2g}"
         if aside:
             return CheckAnswer("open", aside, looks=self._looks)
+        if unused is not None:
+            return unused
         proof = (
             f"a move closes {' to '.join(dict.fromkeys(ends))} of the gap (fault: 0 in {_LOOKS} "
             f"looks and {period} updates, or above {_FAST} in {_LOOKS} looks)"
@@ -359,6 +373,26 @@ class Targets:
         """Of a network among those of its kind, from 1 on."""
         before = self._followed[:k]
         return 1 + sum(each.whose == self._followed[k].whose for each in before)
+
+    def _unused(self, networks: Networks) -> CheckAnswer | None:
+        """A declared target that is never called. One of twins, beside another that is, is at
+        fault; of the others, and where torch has compiled, calls may be out of sight."""
+        calls = [pair.call for pair in networks.pairs]
+        silent = [k for k, call in enumerate(calls) if call is not None and not call.seen]
+        if self._looks < _LOOKS or not silent:
+            return None
+        k, whose = silent[0], self._followed[silent[0]].whose
+        which = f"target {self._number(k)} of the {whose}"
+        proof = f"{which} was not called once since it was declared, in {self._looks} looks"
+        twins = zip(self._followed, calls, strict=True)
+        called = any(call and call.seen for x, call in twins if x.whose == whose == CRITIC)
+        if not called or compiled_frames():
+            return CheckAnswer("open", f"{proof}: does the loop use it?", looks=self._looks)
+        return CheckAnswer(
+            "fault", proof, 0.0, 0.0, self._looks, UNUSED,
+            f"{which} is never called, while another is: is one taken twice in the minimum over "
+            f"critics?",
+        )  # fmt: skip
 
     def _at_rest(self, networks: Networks) -> CheckAnswer | None:
         """A network that does not move: what its target does says nothing of the target."""

@@ -9,9 +9,10 @@ states at which a critic's target is; else it acts, or is what a penalty refers 
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 from weakref import WeakKeyDictionary
@@ -50,6 +51,26 @@ class _Sample:
         return torch.cat(self._views)
 
 
+@final
+class _FirstCall:
+    """Whether a module, or a part of it, was ever called: its hooks are gone with the first call.
+    Calls inside of compiled code, and of its tensors alone (`functional_call`), are not seen."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.seen = False
+        hook = Hook(self._see, partial(warn, "looks at no target's calls"), graded=False)
+        self._handles = [part.register_forward_hook(hook) for part in module.modules()]
+
+    def _see(self, *_: object) -> None:
+        self.seen = True
+        self.end()
+
+    def end(self) -> None:
+        """Hold no hook."""
+        for each in self._handles:
+            each.remove()
+
+
 @dataclass(frozen=True, eq=False)
 class _Pair:
     """A network and its target.
@@ -57,12 +78,14 @@ class _Pair:
     Attributes:
         whose: name of the network.
         modules: both.
+        call: of a target that was declared.
     """
 
     whose: str
     online: _Sample
     target: _Sample
     modules: tuple[nn.Module, nn.Module]
+    call: _FirstCall | None = None
 
     @property
     def alias(self) -> bool:
@@ -243,6 +266,7 @@ class Networks:
         Raises:
             InputError: a target has the shapes of no network.
         """
+        self.rest()
         self.critics, self.period, self.declared = list(critics), period, True
         self.trained = [*critics, policy]
         known = [(CRITIC, each) for each in critics] + [(POLICY, policy)]
@@ -264,7 +288,13 @@ class Networks:
                     f"policy: give the copy of one of them"
                 )
             name = next(name for name, each in known if each is online)
-            self.pairs.append(_pair(name, online, target))
+            self.pairs.append(replace(_pair(name, online, target), call=_FirstCall(target)))
+
+    def rest(self) -> None:
+        """Hold no hook of a target."""
+        for pair in self.pairs:
+            if pair.call is not None:
+                pair.call.end()
 
 
 @final
@@ -355,6 +385,12 @@ class Unheld:
                 if issubclass(type(each), torch.optim.Optimizer):
                     self._held |= ids & {id(p) for p in held(each)}
         return ids <= self._held
+
+
+def compiled_frames() -> int:
+    """Frames that torch has compiled so far; such modules warn of hooks of all modules."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return 0 if dynamo is None else sum(dynamo.utils.counters["frames"].values())
 
 
 def held(optimizer: Any) -> list[Tensor]:

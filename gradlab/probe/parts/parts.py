@@ -7,7 +7,6 @@ that fails is off with its reason, and all else goes on.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -51,6 +50,7 @@ from gradlab.probe.parts.networks import (
     Calls,
     Networks,
     Unheld,
+    compiled_frames,
     held,
     modules,
 )
@@ -160,7 +160,7 @@ class Parts:
         self._begin: MomentSamples | None = None
         self._before: tuple[Any, MomentSamples] | None = None
         self._searching: tuple[Calls, Any] | None = None
-        self._frames = _compiled()
+        self._frames = compiled_frames()
         self._states: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # reasons, by check
         self._ears: list[tuple[nn.Module, Hook]] = []  # of policy and critics, in windows
@@ -347,6 +347,7 @@ class Parts:
             self._ring.on = False
         self._stop_searching()
         self._hear([])
+        self.networks.rest()
         self.cleared.end()
         for each in self.others_cleared:
             each.end()
@@ -487,7 +488,7 @@ class Parts:
                 self._begin, self._open, self._first = self._sampled(), [], True
                 self._listen_in(True)
                 self.formula.begin()
-            if _compiled() == self._frames:
+            if compiled_frames() == self._frames:
                 self._ask(self.cleared, self.cleared.begin)
                 self._look_at_others()
         if self._count >= self._file:
@@ -585,7 +586,7 @@ class Parts:
                 self.networks.find(calls)
                 self._hear()
         elif self._count - 1 in _AGAIN and not (self.networks.settled and self._count > 1):
-            if _compiled() > self._frames or hasattr(self.policy, "_orig_mod"):
+            if compiled_frames() > self._frames or hasattr(self.policy, "_orig_mod"):
                 return
             calls = Calls()
             self._searching = calls, register_module_forward_hook(calls.hook)
@@ -693,12 +694,6 @@ class Parts:
             except Exception as error:  # a log that fails is the whole probe's
                 self._fail(error)
                 return
-
-
-def _compiled() -> int:
-    """Frames that torch has compiled so far; such modules warn of hooks of all modules."""
-    dynamo = sys.modules.get("torch._dynamo")
-    return 0 if dynamo is None else sum(dynamo.utils.counters["frames"].values())
 
 
 # One pair of hooks for the process, never taken away: an optimiser that goes through its hooks just

@@ -69,6 +69,7 @@ class Algebra:
         self._alike: deque[float] = deque(maxlen=_PAIRS)
         # Which of critic and target got what was stored, where it is one of both alone.
         self._forms: deque[str] = deque(maxlen=_PAIRS)
+        self._spreads: deque[float] = deque(maxlen=_PAIRS)  # of rewards around 0; NaN: of others
 
     def take(
         self, reward: Tensor, terminated: Tensor, value: Tensor, target: Tensor,
@@ -84,6 +85,7 @@ class Algebra:
                 fit = fit if again.mistake else replace(again, mistake="alike")
         found = _judged(fit, discount)
         self._seen[found.state] += 1
+        self._spreads.append(_spread_around_0(reward))
         self._value = value.reshape(-1)
         self._target = target.reshape(-1) if target.numel() == reward.numel() else None
         if self._found is None or _GRAVE[found.state] >= _GRAVE[self._found.state]:
@@ -154,6 +156,13 @@ class Algebra:
                 f"{_PAIRS} looks: do values and targets have shapes [B] and [B, 1] in it?",
                 looks=_PAIRS,
             )  # fmt: skip
+        spreads = torch.tensor(self._spreads if len(self._spreads) == _PAIRS else [nan])
+        if good and float(spreads.max() - spreads.min()) < _VARIED * float(spreads.max()):
+            return CheckAnswer(
+                "open", f"rewards have mean 0 and deviation {spreads.max():.2g} in every batch, in "
+                f"{_PAIRS} of {_PAIRS} looks: standardised by batch, what a step is worth depends "
+                "on the other rows. Standardise by running statistics?", looks=_PAIRS,
+            )  # fmt: skip
         alike = torch.tensor(self._alike).nan_to_num()
         if good and len(alike) == _PAIRS and not float(alike.mean()) > _RISES:
             if all(map(isnan, self._alike)):
@@ -179,6 +188,13 @@ class Algebra:
             )
         some = f"in {self._seen[found.state]} of {looks} looks"
         return replace(found, proof=found.proof.replace(_SOME, some), looks=looks)
+
+
+def _spread_around_0(reward: Tensor) -> float:
+    """Deviation of rewards whose mean is 0 up to rounding; NaN of others, and of few."""
+    r = reward.detach().double().reshape(-1)
+    spread = float(r.std()) if len(r) >= _ROWS else nan
+    return spread if abs(float(r.mean())) < _FREE * spread else nan
 
 
 def _correlated(value: Tensor, heads: Tensor) -> tuple[float, ...]:
