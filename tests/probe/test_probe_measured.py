@@ -436,7 +436,7 @@ def test_rewards_that_are_standardised_by_batch_are_amber(by):
     probe.close()
     found = answers(rows)["targets are r + γ (1 − d) v"]
     assert not causes(probe) and found["state"] == ("open" if by == "batch" else "sound")
-    assert ("mean 0 and deviation 10, in 10 of 10 looks" in found["proof"]) == (by == "batch")
+    assert ("mean 0 and deviation 10 in every batch" in found["proof"]) == (by == "batch")
 
 
 @pytest.mark.parametrize(
