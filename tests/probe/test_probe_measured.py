@@ -384,6 +384,21 @@ def test_a_declared_target_that_is_never_called_is_told(used, state):
     assert not any(part._forward_hooks for part in loop.targets.modules())
 
 
+@pytest.mark.parametrize("updates", [0, 30])
+def test_targets_that_are_declared_late_are_judged_by_looks_since_then(updates):
+    """As one of many that are drawn at random, which comes later."""
+    loop, rows = Loop(), []
+    probe = watched(loop, log=rows.append)
+    loop.run(probe, 130)
+    spare = copy.deepcopy(loop.targets[0])  # called in none of the looks
+    probe.networks(critic=[*loop.critics], target=[*loop.targets, loop.target_policy, spare])
+    loop.run(probe, updates)
+    probe.close()
+    assert not causes(probe) and answers(rows)["targets follow"]["state"] != "fault"
+    told = [row["update"] for row in rows if row.get("checks/check") == "targets follow"]
+    assert told[-1] == 130 + updates  # it goes on
+
+
 def handing(probe: gradlab.Probe) -> Callable[[dict[str, Tensor], Tensor, Tensor], None]:
     """What hands over a batch with its observations."""
 

@@ -377,19 +377,23 @@ class Targets:
     def _unused(self, networks: Networks) -> CheckAnswer | None:
         """A declared target that is never called. One of twins, beside another that is, is at
         fault; of the others, and where torch has compiled, calls may be out of sight."""
-        calls = [pair.call for pair in networks.pairs]
-        silent = [k for k, call in enumerate(calls) if call is not None and not call.seen]
-        if self._looks < _LOOKS or not silent:
+        if self._of is not networks.pairs:
+            return None  # declared since the newest look
+        calls = [(x, pair.call) for x, pair in zip(self._followed, networks.pairs, strict=False)]
+        k = next((
+            k for k, (each, call) in enumerate(calls)
+            if call is not None and not call.seen and each.looks >= _LOOKS
+        ), None)  # fmt: skip
+        if k is None:
             return None
-        k, whose = silent[0], self._followed[silent[0]].whose
+        whose, looks = self._followed[k].whose, self._followed[k].looks
         which = f"target {self._number(k)} of the {whose}"
-        proof = f"{which} was not called once since it was declared, in {self._looks} looks"
-        twins = zip(self._followed, calls, strict=True)
-        called = any(call and call.seen for x, call in twins if x.whose == whose == CRITIC)
+        proof = f"{which} was not called once since it was declared, in {looks} looks"
+        called = any(call and call.seen for x, call in calls if x.whose == whose == CRITIC)
         if not called or compiled_frames():
-            return CheckAnswer("open", f"{proof}: does the loop use it?", looks=self._looks)
+            return CheckAnswer("open", f"{proof}: does the loop use it?", looks=looks)
         return CheckAnswer(
-            "fault", proof, 0.0, 0.0, self._looks, UNUSED,
+            "fault", proof, 0.0, 0.0, looks, UNUSED,
             f"{which} is never called, while another is: is one taken twice in the minimum over "
             f"critics?",
         )  # fmt: skip
