@@ -21,6 +21,7 @@ from gradlab.errors import InputError
 from gradlab.training.settings import Asynchronous, Planning, Settings, for_task
 
 if TYPE_CHECKING:
+    from gradlab.fitting.losses import Loss
     from gradlab.training.algorithms import Algorithm
     from gradlab.training.models.model_choice import LearnedModel
 
@@ -68,6 +69,11 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+# Options that are numbers of a learned model's loss, by their names there.
+_OF_LOSS = {
+    "loss_weight": "weight", "neighbours": "neighbours", "loss_steps": "steps",
+    "directions": "directions", "as_printed": "as_printed",
+}  # fmt: skip
 _PROCESSES = ("learners", "actors", "buffers", "queue", "deterministic")
 _Configured: Any = make_dataclass(
     "_Configured",
@@ -75,6 +81,13 @@ _Configured: Any = make_dataclass(
     frozen=True,
     kw_only=True,
 )
+
+
+def _loss(name: str) -> Loss:
+    from gradlab.fitting.derivative_losses import named_loss
+    from gradlab.training.models.model_choice import LOSSES
+
+    return LOSSES.get(name) or named_loss(name)
 
 
 @dataclass(frozen=True)
@@ -270,11 +283,10 @@ class Train(_Configured):  # type: ignore[misc]
             words |= {"model": "learned", "loss": learned.loss.name}
             words |= {"members": _word(learned.members), "model_hidden": _word(learned.hidden)}
             words |= {"fit_every": _word(learned.every), "fit_steps": _word(learned.steps)}
-            numbers = {"loss_weight": "weight", "neighbours": "neighbours", "loss_steps": "steps"}
             words |= {
-                name: _word(getattr(learned.loss, field))
-                for name, field in {**numbers, "directions": "directions"}.items()
-                if hasattr(learned.loss, field)
+                name: _word(getattr(learned.loss, number))
+                for name, number in _OF_LOSS.items()
+                if hasattr(learned.loss, number) and name != "as_printed"
             }
         if branching := row.source.branching:
             words |= {"rollout_length": _word(branching.first), "rollouts": str(branching.rollouts)}
@@ -288,7 +300,10 @@ class Train(_Configured):  # type: ignore[misc]
 
         task = arguments.named_task(self.task, self.settings)
         if self.preset is not None:
-            return self._preset(task.name).run(command)
+            filled, lines = self.printed(task.name)
+            for line in lines or ["no default differs from what it prints"]:
+                standard_error(f"gradlab: paper: {line}")
+            return filled.run(command)
         if self.model not in (None, "prior", "learned"):
             task = arguments.with_model(task, self.model)
         row = self._row(task.name)
@@ -344,27 +359,28 @@ class Train(_Configured):  # type: ignore[misc]
             )
         return of_run(run, page=not self.no_report)
 
-    def _preset(self, task: str) -> Train:
-        """With what the paper prints in every option that was left out; says what that changes."""
+    def printed(self, task: str) -> tuple[Train, list[str]]:
+        """With what the paper prints in every option that was left out; a line for each that
+        differs from its default."""
         from gradlab.training.presets import printed
 
+        loss = None if self.loss is None else _loss(self.loss)
         usual = {**vars(for_task(task)), **self.defaults(self.algorithm)}
         left_out = {field.name: field.default for field in fields(self)}
-        changes, told = {}, False
-        for each in printed(self.algorithm, task):
+        changes, lines = {}, []
+        for each in printed(self.algorithm, task, self.horizons):
             if getattr(self, each.option) != left_out[each.option]:
+                continue
+            if loss and each.option in _OF_LOSS and not hasattr(loss, _OF_LOSS[each.option]):
                 continue
             changes[each.option] = each.value
             word, here = _word(each.value), str(usual.get(each.option, "none"))
             here = here.partition(": ")[2].rstrip(".") or here
             if word != here:
-                told = True
                 option = each.option.replace("_", "-")
                 said = f"--{option}" if word == "True" else f"--{option} {word}"
-                standard_error(f"gradlab: paper: {said} (default {here}; {each.source})")
-        if not told:
-            standard_error("gradlab: paper: no default differs from what it prints")
-        return replace(self, preset=None, **changes)
+                lines.append(f"{said} (default {here}; {each.source})")
+        return replace(self, preset=None, **changes), lines
 
     def _asynchronous(self) -> Asynchronous | None:
         """The processes of the run, where it has several."""
@@ -446,13 +462,12 @@ class Train(_Configured):  # type: ignore[misc]
 
     def _learned(self, own: LearnedModel | None, spectral: bool) -> LearnedModel:
         """The row's own learned model, or the default one, with what was changed."""
-        from gradlab.fitting.derivative_losses import named_loss
         from gradlab.networks.gaussian_ensemble import named_network
-        from gradlab.training.models.model_choice import LOSSES, LearnedModel
+        from gradlab.training.models.model_choice import LearnedModel
 
         default = LearnedModel() if own is None else own
         named = self.loss or ("dd" if self.two_model else None)
-        loss = default.loss if named is None else LOSSES.get(named) or named_loss(named)
+        loss = default.loss if named is None else _loss(named)
         numbers = {
             "weight": ("loss_weight", self.loss_weight, "dd"),
             "neighbours": ("neighbours", self.neighbours, "dd"),

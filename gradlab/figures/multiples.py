@@ -45,6 +45,7 @@ AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 _SINGLE = 6  # seeds up to which each is a line
 _COLUMNS = 2  # a phone's page has room for no more
 _CELL = (2.65, 1.8)  # inches
+_APART = 0.1  # of an axes' height, between two goals that are named
 _LETTER = 0.085  # inches, of a bold title of 10 points
 
 
@@ -57,7 +58,7 @@ def several_returns(
     of_run = {name: rows[rows["run"] == name] for name in names}
     cells = _grid(figure, len(names), AXIS[over], shared=True)
     for (name, look), ax in zip(looks(names).items(), cells, strict=True):
-        levels(ax, goals, rows, named=False)
+        levels(ax, goals, rows)
         for other in names:
             if other != name:
                 ax.plot(
@@ -66,6 +67,8 @@ def several_returns(
         seeds_of(ax, of_run[name], over, look.colour)
         _dress_cell(ax, name)
     bend_returns(cells[0], rows)
+    for ax in cells[_COLUMNS - 1 :: _COLUMNS] if len(cells) > 1 else cells:
+        name_levels(ax, goals)
     _around(figure, rows, "Return of an episode")
     return figure
 
@@ -95,6 +98,7 @@ def best_first(
         else:
             hidden_band(ax, x, low, high, look)
     bend_returns(ax, rows)
+    name_levels(ax, goals)
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"
     dress(ax, "Return of an episode: the best run first", "undiscounted return", [note])
@@ -142,13 +146,22 @@ def several_quantities(
     return figure
 
 
-def levels(ax: Axes, goals: Sequence[float], rows: pd.DataFrame, named: bool = True) -> None:
-    """Goals above the least return as dotted lines, their numbers on the right."""
+def levels(ax: Axes, goals: Sequence[float], rows: pd.DataFrame) -> None:
+    """Goals above the least return as dotted lines."""
     low = float(rows["value"].min()) if len(rows) else 0.0
     for goal in goals:
         if goal > low:
             ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-            ax.annotate(tick(goal) if named else "", (1.0, goal), (2, 0), ("axes fraction", "data"),
+
+
+def name_levels(ax: Axes, goals: Sequence[float]) -> None:
+    """The goals' numbers on the right, from the highest; one too close to another has none."""
+    before, to_axes = np.inf, ax.transData - ax.transAxes
+    for goal in sorted(goals, reverse=True):
+        height = float(to_axes.transform((0.0, goal))[1])
+        if 0 <= height <= before - _APART:
+            before = height
+            ax.annotate(tick(goal), (1.0, goal), (2, 0), ("axes fraction", "data"),
                         "offset points", fontsize=9, color=MUTED, va="center")  # fmt: skip
 
 
@@ -160,6 +173,10 @@ def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:
     if low < -50 and high > low / 20:
         ax.set_yscale("symlog", linthresh=max(0.1, -high))
         ax.yaxis.set_major_formatter(TICKS)
+        bent = ax.yaxis.get_transform()  # limits of the straight axis would leave half of it empty
+        ends = bent.transform([low, max(high, ax.dataLim.y1)])
+        bottom, top = bent.inverted().transform(ends + 0.05 * np.ptp(ends) * np.array([-1, 1]))
+        ax.set_ylim(bottom, min(top, 0.0) if ends[1] <= 0 else top)
 
 
 def _grid(figure: Figure, count: int, along: str, shared: bool) -> list[Axes]:

@@ -24,6 +24,7 @@ from gradlab.figures.multiples import (
     bend_returns,
     levels,
     lost_note,
+    name_levels,
     note_of,
     seeds_of,
 )
@@ -234,6 +235,7 @@ def returns(
     levels(ax, goals, rows)
     _curves(ax, rows, over)
     bend_returns(ax, rows)
+    name_levels(ax, goals)
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
     dress(ax, title, "undiscounted return of an episode", _notes(rows))
     along(ax, over)

@@ -6,7 +6,7 @@ version 2. Iterations are updates of the critic: environment steps · updates fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,12 +44,17 @@ _ENVIRONMENTS: Mapping[str, _Environment] = {
     "Humanoid-v5": _Environment(150, 3, 5, 0.1, last_k=25),
 }
 _STEPS, _UPDATES, _FITTED = 1000, 10, 250  # of an epoch; G1 = G2; environment steps between fits
-_DDPPO = ("ddppo", "ddppo-one-model", "ddppo-no-gradient-loss")
+_DDPPO = ("ddppo", "ddppo-one-model", "ddppo-no-gradient-loss", "ddppo-double-parameters")
+_NO_GRADIENT_LOSS = _DDPPO[2:]
+_MAAC = (
+    "maac", "maac-h0", "maac-no-steve", "maac-one-sample", "maac-five-batch", "maac-real-data",
+    "maac-no-entropy",
+)  # fmt: skip
 _MPG = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
 _RP = ("rp-dp", "rp-dp-sn", "rp-dr", "rp-dr-sn")
 
 
-def _table_1(algorithm: str, task: str) -> Iterator[Printed]:
+def _table_1(algorithm: str, task: str, horizons: Sequence[int]) -> Iterator[Printed]:
     """DDPPO and, as it prints them, MAAC and MBPO."""
     here, table, text = _ENVIRONMENTS[task], "DDPPO table 1", "DDPPO B.2.2"
     baseline = algorithm not in _DDPPO
@@ -58,9 +63,12 @@ def _table_1(algorithm: str, task: str) -> Iterator[Printed]:
     yield Printed("agents", 1, f"{table}, one environment")
     yield Printed("warmup", here.warmup, text)
     yield Printed("fit_every", _FITTED * _UPDATES, f"{text}, 250 steps")
-    yield Printed("model_hidden", (200,) * 4, f"{text}: MBPO's network")
+    if algorithm == "ddppo-double-parameters":
+        yield Printed("model_hidden", (283,) * 4, "DDPPO 5.3: twice the parameters of 4 × 200")
+    else:
+        yield Printed("model_hidden", (200,) * 4, f"{text}: MBPO's network")
     yield Printed("members", 7, f"{table}, ensemble size")
-    if algorithm != "mbpo":
+    if algorithm not in ("mbpo", "maac-h0"):
         where = "DDPPO B.2.3" if baseline else f"{table}, H"
         yield Printed("horizons", (here.H,), where)
     if baseline:
@@ -71,14 +79,14 @@ def _table_1(algorithm: str, task: str) -> Iterator[Printed]:
         k = (1, here.last_k, *(epoch * _STEPS * _UPDATES for epoch in (25, 155)))  # type: ignore[assignment]
     yield Printed("rollout_length", k, f"{text}, k")
     yield Printed("temperature", "auto", "DDPPO eq. 13")
-    if algorithm != "ddppo-no-gradient-loss":
+    if algorithm not in _NO_GRADIENT_LOSS:
         yield Printed("neighbours", here.n, f"{table}, n")
         yield Printed("directions", "all", "DDPPO eq. 9")
         yield Printed("loss_weight", here.w, f"{table}, w")
         yield Printed("as_printed", True, "DDPPO eq. 10")
 
 
-def _table_vi(algorithm: str, task: str) -> Iterator[Printed]:
+def _table_vi(algorithm: str, task: str, horizons: Sequence[int]) -> Iterator[Printed]:
     table, text = "MPG table VI", "MPG section V"
     shared = {
         "hidden": (256, 256), "replay": 500_000, "batch": 256, "tau": 0.005, "actors": 2,
@@ -97,23 +105,34 @@ def _table_vi(algorithm: str, task: str) -> Iterator[Printed]:
     yield Printed("episode", {"path_tracking": 200, "inverted_pendulum": 100}[task], text)
 
 
-def _layers(algorithm: str, task: str) -> Iterator[Printed]:
-    """RP-PGM prints numbers of layers, no widths: these are gradlab's."""
-    yield Printed("hidden", ALGORITHMS[algorithm].hidden, "RP-PGM B.1, 4 layers")
-    model = ALGORITHMS[algorithm].model
-    assert model is not None
-    yield Printed("model_hidden", model.hidden, "RP-PGM B.1, 5 layers")
+def _layers(algorithm: str, task: str, horizons: Sequence[int]) -> Iterator[Printed]:
+    """RP-PGM prints numbers of layers, no widths: these are gradlab's. Its model predicts as many
+    steps as are unrolled."""
+    row = ALGORITHMS[algorithm]
+    yield Printed("hidden", row.hidden, "RP-PGM B.1, 4 layers")
+    assert row.model is not None
+    yield Printed("model_hidden", row.model.hidden, "RP-PGM B.1, 5 layers")
+    if longest := max(horizons or row.horizons):
+        yield Printed("loss_steps", longest, "RP-PGM figure 6, h-step models")
 
 
 _PAPERS = (
     (_MPG, ("path_tracking", "inverted_pendulum"), _table_vi),
-    ((*_DDPPO, "maac", "mbpo"), tuple(_ENVIRONMENTS), _table_1),
+    ((*_DDPPO, *_MAAC, "mbpo"), tuple(_ENVIRONMENTS), _table_1),
     (_RP, ("Hopper-v5", "Walker2d-v5"), _layers),
 )
 
 
-def printed(algorithm: str, task: str) -> tuple[Printed, ...]:
+def known(algorithm: str, task: str) -> bool:
+    """Whether a paper prints settings of the algorithm for the task."""
+    return any(algorithm in rows and task in tasks for rows, tasks, _ in _PAPERS)
+
+
+def printed(algorithm: str, task: str, horizons: Sequence[int] = ()) -> tuple[Printed, ...]:
     """What the algorithm's paper prints for the task.
+
+    Args:
+        horizons: those of the policy's gradient, where they are not the row's own.
 
     Raises:
         InputError: no paper has it; names what there is.
@@ -121,7 +140,7 @@ def printed(algorithm: str, task: str) -> tuple[Printed, ...]:
     for rows, tasks, settings in _PAPERS:
         if algorithm in rows:
             if task in tasks:
-                return tuple(settings(algorithm, task))
+                return tuple(settings(algorithm, task, horizons))
             raise InputError(
                 f"preset is 'paper', but no paper has {algorithm} on {task}: it has "
                 f"{', '.join(tasks)}"

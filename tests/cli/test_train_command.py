@@ -1,5 +1,6 @@
 """What the command line makes of a learned model and its remedies."""
 
+import itertools
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -151,12 +152,12 @@ def test_numbers_out_of_range_or_without_use_are_refused(name, options, message)
 
 
 def paper(algorithm, task, **options):
-    command = Train(algorithm, task, preset="paper", **options)._preset(task)
-    return command, command._row(task)
+    command, lines = Train(algorithm, task, preset="paper", **options).printed(task)
+    return command, command._row(task), "\n".join(lines)
 
 
-def test_the_paper_gives_every_option_that_is_left_out_and_says_what_differs(capsys):
-    command, row = paper("ddppo", "Hopper-v5")
+def test_the_paper_gives_every_option_that_is_left_out_and_says_what_differs():
+    command, row, said = paper("ddppo", "Hopper-v5")
     dd, rollouts = row.model.loss, row.source.branching
     assert row.horizons == (2,) and (row.model.members, row.model.hidden) == (7, (200,) * 4)
     assert (dd.neighbours, dd.directions, dd.weight, dd.as_printed) == (25, None, 50.0, True)
@@ -168,21 +169,35 @@ def test_the_paper_gives_every_option_that_is_left_out_and_says_what_differs(cap
         15,
     ]
     assert (command.warmup, command.iterations, row.updates) == (5000, 1_000_000, 10)
-    said = capsys.readouterr().err
     assert "--horizons 2 (default 3; DDPPO table 1, H)" in said
     assert "--loss-weight 50 (default 1; DDPPO table 1, w)" in said and "--batch" not in said
-    command, row = paper("ddppo", "InvertedPendulum-v5", neighbours=3, warmup=7)
+    command, row, said = paper("ddppo", "InvertedPendulum-v5", neighbours=3, warmup=7)
     assert (row.model.loss.neighbours, command.warmup, row.source.branching.last) == (3, 7, 1)
-    assert "warmup" not in capsys.readouterr().err
-    paper("rp-dp", "Walker2d-v5")
-    assert "no default differs" in capsys.readouterr().err
+    assert "warmup" not in said
+    assert paper("ddppo", "Hopper-v5", loss="nll")[1].model.loss.name == "nll"
+    assert paper("rp-dp", "Walker2d-v5")[2] == ""
+
+
+def test_rp_pgms_model_predicts_as_many_steps_as_are_unrolled():
+    for options, loss in (({}, "multistep"), ({"loss": "multistep-dd"}, "multistep-dd")):
+        _, row, _ = paper("rp-dp", "Hopper-v5", horizons=(15,), **options)
+        assert (row.model.loss.name, row.model.loss.steps, row.horizons) == (loss, 15, (15,))
+    assert paper("rp-dp", "Hopper-v5", loss="mse", horizons=(15,))[1].model.loss.name == "mse"
+
+
+def test_the_papers_larger_model_has_twice_the_parameters():
+    sizes = {}
+    for name in ("ddppo", "ddppo-double-parameters"):
+        widths = (14, *paper(name, "Hopper-v5")[1].model.hidden, 24)
+        sizes[name] = sum((a + 1) * b for a, b in itertools.pairwise(widths))
+    assert sizes["ddppo-double-parameters"] == pytest.approx(2 * sizes["ddppo"], rel=0.03)
 
 
 def test_every_preset_is_one_that_its_row_can_have():
     for rows, tasks, _ in presets._PAPERS:
         for algorithm in rows:
             for task in tasks:
-                command, row = paper(algorithm, task)
+                command, row, _ = paper(algorithm, task)
                 assert command.preset is None and row.name == algorithm
     assert paper("mpg-v1", "path_tracking")[1] == find("mpg-v1")
     for name, task, words in (

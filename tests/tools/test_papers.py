@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from gradlab.cli import main
+from gradlab.cli.train import Train
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.figures.training import returns
@@ -30,7 +32,7 @@ from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import reproduction
-from gradlab.tools.papers.figures import chosen, convergence, mixed, sized
+from gradlab.tools.papers.figures import TABLES, chosen, convergence, mixed, sized
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
 
@@ -381,7 +383,7 @@ def test_an_item_is_trained_once_and_stands_beside_the_paper(
     run, written = load(path), path.stat().st_mtime_ns
     rows = pd.read_csv(tmp_path / "double_integrator-table.csv")
     assert rows["paper: return"].tolist() == ["-1.0 ± 0.5"]
-    assert float(rows["return"][0]) == pytest.approx(np.median(run.returns[-1]), rel=0.01)
+    assert float(rows["median return"][0]) == pytest.approx(np.median(run.returns[-1]), rel=0.01)
     assert r"-1.0 $\pm$ 0.5" in (tmp_path / "double_integrator-table.tex").read_text()
     assert (tmp_path / "double_integrator-learning-curves.pdf").exists()
     assert main([*words, *folder]) == 0
@@ -420,17 +422,12 @@ def test_a_variant_is_its_algorithm_with_its_options(
 def test_a_run_measures_its_gradient_as_often_as_its_item_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[dict[str, object]] = []
-
-    def recorded(**given: object) -> SimpleNamespace:
-        asked.append(given)
-        return SimpleNamespace(run=lambda command: None)
-
-    monkeypatch.setattr(reproduction, "Train", recorded)
+    asked: list[Train] = []
+    monkeypatch.setattr(Train, "run", lambda self, command: asked.append(self))
     part = ItemPart("double_integrator", ("maac",), iterations=40, measured=4)
     due = reproduction.planned(Item("a figure", (part,)), tmp_path, 1, 0.5)
     assert reproduction.run_missing(due) == []
-    assert asked[0]["gradient_every"] == 5 and asked[0]["iterations"] == 20
+    assert asked[0].gradient_every == 5 and asked[0].iterations == 20
 
 
 def test_a_row_on_policy_has_as_many_windows_as_make_the_papers_transitions(
@@ -441,15 +438,124 @@ def test_a_row_on_policy_has_as_many_windows_as_make_the_papers_transitions(
     found = {each.row: (each.iterations, each.transitions) for each in due}
     # Windows of 30 steps of eight environments.
     assert found == {"sac": (1_000_000, 1_000_000), "rp-dr": (4167, 1_000_080)}
-    asked: list[dict[str, Any]] = []
-
-    def trained(**options: Any) -> Any:
-        return SimpleNamespace(run=lambda _: asked.append(options))
-
-    monkeypatch.setattr(reproduction, "Train", trained)
+    asked: list[Train] = []
+    monkeypatch.setattr(Train, "run", lambda self, command: asked.append(self))
     reproduction.run_missing(due)
-    every = {each["algorithm"]: each.get("evaluate_every") for each in asked}
+    every = {each.algorithm: each.evaluate_every for each in asked}
     assert every == {"sac": None, "rp-dr": 4167 // 20}
+
+
+def rows_of(paper: str, item: str, task: str, folder: Path, **given: Any) -> dict[str, Any]:
+    """The algorithms that an item trains on a task, by its rows."""
+    chosen = narrowed(find(paper, item), (), (task,))
+    found = {}
+    for each in reproduction.planned(chosen, folder, 5, 1.0, **given):
+        command = each.command
+        full = command.printed(task)[0] if command.preset else command
+        found[each.row] = full._row(task)
+        assert each.transitions == pytest.approx(chosen.parts[0].transitions, rel=1e-3)
+    return found
+
+
+def test_an_item_has_the_settings_that_its_paper_prints_for_the_task(tmp_path: Path) -> None:
+    """DDPPO's table 1 on Hopper: H = 2, n = 25, w = 50; MBPO's network, also of MAAC's rows."""
+    rows = rows_of("ddppo", "figure-3", "Hopper-v5", tmp_path)
+    losses = {name: row.model.loss for name, row in rows.items() if name in ("ddppo", "ddppo-n5")}
+    assert {name: (loss.neighbours, loss.weight) for name, loss in losses.items()} == {
+        "ddppo": (25, 50.0), "ddppo-n5": (5, 50.0),
+    }  # fmt: skip
+    assert rows["ddppo-w10"].model.loss.weight == 10 and rows["ddppo"].horizons == (2,)
+    ablations = rows_of("maac", "figure-3", "Hopper-v5", tmp_path)
+    assert {row.model.hidden for row in ablations.values()} == {(200,) * 4}
+    assert ablations["maac-h0"].horizons == (0,) and ablations["maac"].horizons == (2,)
+    listed = rows_of("ddppo", "figure-3", "Hopper-v5", tmp_path, preset="none")
+    assert listed["ddppo"] == ALGORITHMS["ddppo"]
+
+
+def test_models_of_rp_pgm_predict_as_many_steps_as_are_unrolled(tmp_path: Path) -> None:
+    for item in ("figure-4", "figure-5"):
+        for name, row in rows_of("rp-pgm", item, "Walker2d-v5", tmp_path).items():
+            assert name.endswith(f"-h{row.model.loss.steps}") and row.horizons[0] in (3, 10)
+    learners = rows_of("rp-pgm", "figure-6", "Hopper-v5", tmp_path)
+    assert {row.model.loss.name for row in learners.values()} == {
+        "multistep",
+        "mse",
+        "multistep-dd",
+    }
+    assert learners["rp-dp"].model.loss.steps == learners["rp-dp-dd"].model.loss.steps == 3
+    assert rows_of("rp-pgm", "figure-1", "Hopper-v5", tmp_path)["rp-0"].horizons == (0,)
+
+
+def test_a_run_of_another_preset_is_not_taken_for_the_items(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    item = narrowed(find("rp-pgm", "figure-4"), ("rp-dp-h15",), ("Hopper-v5",))
+    (due,) = reproduction.planned(item, tmp_path, 5, 1.0)
+    config = {
+        "settings": {"iterations": due.iterations},
+        "algorithm": {"terms": [{"horizon": 15}], "model": {"hidden": [64] * 4, "members": 5}},
+    }
+    config["algorithm"]["model"]["loss"] = {"steps": 3}
+    run = SimpleNamespace(config=config, seeds=range(5), iteration=[due.iterations])
+    monkeypatch.setattr(reproduction, "load", lambda path: run)
+    due.path.touch()
+    with pytest.raises(InputError, match="a run with steps 3, expected 15: name another folder"):
+        reproduction.planned(item, tmp_path, 5, 1.0)
+
+
+def test_what_was_interrupted_says_how_to_go_on(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(self: Train, command: str) -> None:
+        raise KeyboardInterrupt("the same again with resume=True goes on from there")
+
+    monkeypatch.setattr(Train, "run", stopped)
+    assert main(["reproduce", "mpg", "table-1", "--folder", str(tmp_path)]) == 130
+    said = capsys.readouterr().err
+    assert "the same command goes on" in said and "resume" not in said
+
+
+def test_a_seed_that_is_lost_is_counted_and_the_others_are_drawn(tmp_path: Path) -> None:
+    record = records.read(DDPPO)
+    evaluations = record.groups["evaluations"]
+    column = evaluations["return_mean"]
+    values = column.values.copy()
+    values[3:, 1] = np.nan
+    group = {**evaluations, "return_mean": replace(column, values=values)}
+    lost = tmp_path / "ddppo-pendulum.h5"
+    records.write(lost, replace(record, groups={**record.groups, "evaluations": group}))
+    figure = chosen("learning-curves", [lost]).figure
+    shown = drawn(figure)
+    line = shown[shown["kind"] == "line"]["y"]
+    np.testing.assert_allclose(line, [np.mean(row[np.isfinite(row)]) for row in values])
+    words = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "1 lost at the end" in words
+    cells = TABLES["table-returns"]({"ddppo": load(lost)}).iloc[0]
+    last = sorted(values[-1][np.isfinite(values[-1])])
+    assert float(cells["median return"]) == pytest.approx(last[1], rel=0.01)  # lost: the worst
+    assert cells["every seed"].endswith(", lost") and cells["mean ± 95%"] == "–"
+
+
+def test_a_table_tells_runs_of_one_algorithm_apart(tmp_path: Path) -> None:
+    target = tmp_path / "t.md"
+    both = [DDPPO, MODEL_BASED / "ddppo-h10-pendulum.h5"]
+    assert main(["figure", "table-returns", *map(str, both), "--output", str(target)]) == 0
+    rows = pd.read_csv(target.with_suffix(".csv"))["row"].tolist()
+    assert len(set(rows)) == 2
+
+
+def test_iterations_to_a_goal_are_of_all_seeds() -> None:
+    """One of TD3's five seeds never learns: the fourth of five is not the median of four."""
+    path = RUNS / "td3-path_tracking.h5"
+    cells = TABLES["table-returns"]({"td3": load(path)}).iloc[0]
+    for goal in (-30, -10):
+        first = np.sort(np.nan_to_num(first_at(path, goal), nan=np.inf))
+        assert cells[f"to {goal}"] == f"{first[2]:.0f} (4 of 5)"
+    with h5py.File(path) as file:
+        last = file["evaluations/return_mean"][-1]
+    mean, half = (float(part) for part in cells["mean ± 95%"].split(" ± "))
+    assert mean == pytest.approx(last.mean(), rel=0.01)
+    assert half == pytest.approx(2.776 * last.std(ddof=1) / 5**0.5, rel=0.01)
 
 
 def test_tables_of_times_and_plans_are_sums_and_means_of_the_columns(tmp_path: Path) -> None:
@@ -503,8 +609,21 @@ def test_time_and_disk_are_asked_for_before_anything_runs(
     assert reproduction.run_missing(due, most_hours=0.0) == due and not list(tmp_path.iterdir())
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
-    with pytest.raises(InputError, match=r"folder is on a disk with 0\.0 GB free"):
+    with pytest.raises(InputError, match=r"folder is on a disk with 0 MB free"):
         reproduction.check_disk(due, tmp_path)
+    whole = reproduction.planned(find("mpg", "figure-3"), tmp_path, 5, 1.0)
+    # Every run keeps its replay: 500,000 rows at most, of two states of six, two actions and three.
+    replays = sum(5 * 8 * 17 * min(each.transitions, 500_000) for each in whole)
+    for free, refused in ((replays, True), (1.5 * replays + 1e9, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        if refused:
+            with pytest.raises(InputError, match="free some"):
+                reproduction.check_disk(whole, tmp_path)
+        else:
+            reproduction.check_disk(whole, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
+    done = [replace(each, done=each.iterations) for each in whole]
+    reproduction.check_disk(done, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -512,6 +631,7 @@ def test_time_and_disk_are_asked_for_before_anything_runs(
     [
         (lambda: find("mgp", "table-1"), "paper is 'mgp', expected one of mpg"),
         (lambda: find("mpg", "table-2"), "item is 'table-2', expected one of table-1"),
+        (lambda: find("rp-pgm", "figure-3"), "needs no run of its own: .*--surface 3 15"),
         (lambda: narrowed(find("mpg", "figure-3"), ("ppo",), ()), "rows has 'ppo'"),
         (lambda: narrowed(find("mpg", "figure-3"), (), ("walker",)), "tasks has 'walker'"),
         (

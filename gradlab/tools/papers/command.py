@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -58,7 +58,7 @@ class FigureCommand:
         )
 
         if self.name in TABLES:
-            table = TABLES[self.name](training_runs(self.runs).values())
+            table = TABLES[self.name](training_runs(self.runs))
             target = self.output or Path("runs") / f"{self.name}.md"
             note = mixed(self.runs)
             files = write(table, target, self.name, note)
@@ -83,7 +83,8 @@ class ReproduceCommand:
 
     Prints the hours and transitions of every run, trains what is missing, one run after the other,
     and writes figures, a page and tables (Markdown, LaTeX, CSV) that have the paper's numbers, too.
-    The same command goes on with what was stopped.
+    The same command goes on with what was stopped. A row has the settings that its paper prints for
+    the task, as --preset of `gradlab train`.
 
         gradlab reproduce mpg table-1 --plan
         gradlab reproduce mpg figure-3 --share 0.2 --rows mpg-v2 td3
@@ -101,6 +102,11 @@ class ReproduceCommand:
     """Seeds of every run; the papers have five (MAAC four)."""
     share: float = 1.0
     """Share of the paper's length that is trained."""
+    preset: Literal["paper", "none"] = "paper"
+    """Settings that the paper prints for a row on a task, or those of gradlab's list, whose smaller
+    networks cost a fraction."""
+    device: str | None = None
+    """Where it trains, such as cuda. Default: cpu."""
     plan: bool = False
     """Print hours and transitions alone."""
     hours: float | None = None
@@ -121,19 +127,17 @@ class ReproduceCommand:
             from gradlab.tools.papers.figures import TABLES, markdown, mixed, write
 
         folder = self.folder or Path("runs") / f"{self.paper}-{self.item}"
-        due = made.planned(item, folder, self.seeds, self.share)
-        made.check_disk(due, folder)
+        due = made.planned(item, folder, self.seeds, self.share, self.preset, self.device)
         for each in due:
-            there = each.done >= each.iterations
-            price = "is there" if there else f"about {duration(3600 * each.hours)}"
-            standard_error(
-                f"gradlab: {each.row} on {each.part.task}: {each.iterations:,} iterations, "
-                f"{each.transitions:,} transitions, {each.seeds} seeds, {price}"
-            )
+            price = f"about {duration(3600 * each.hours)}" if each.missing else "is there"
+            words = [f"{each.iterations:,} iterations", f"{each.transitions:,} transitions"]
+            words += [f"{each.seeds} seeds", *filter(None, [each.whose]), price]
+            standard_error(f"gradlab: {each.row} on {each.part.task}: {', '.join(words)}")
         whole = sum(each.hours for each in due)
         plan: list[dict[str, object]] = [
             {"row": each.row, "task": each.part.task, "iterations": each.iterations,
              "transitions": each.transitions, "seeds": each.seeds, "done": each.done,
+             "preset": each.command.preset,
              "hours": round(each.hours, 2), "path": str(each.path)}
             for each in due
         ]  # fmt: skip
@@ -141,13 +145,15 @@ class ReproduceCommand:
         said = f"{item.title}: {count}, about {duration(3600 * whole)} of one core"
         if self.plan:
             return {"headline": f"{said} for what is missing.", "plan": plan}
+        made.check_disk(due, folder)
         left = made.run_missing(due, self.hours, command)
         tables, files, text = {}, [], []
         for part in item.parts:
             runs = made.runs_of(part, folder)
             if not runs:
                 continue
-            table = TABLES[item.table](runs.values())
+            rows = {path.stem.removesuffix(f"-{part.task}"): run for path, run in runs.items()}
+            table = TABLES[item.table](rows)
             tables[part.task] = table.to_dict("records")
             text.append(markdown(table))
             target = folder / f"{part.task}-table.csv"

@@ -82,7 +82,7 @@ def learning_curves(figure: Figure, groups: Groups) -> None:
     """Mean return of the evaluation over transitions, an axes for each group."""
     every = [run for each in groups.values() for run in each.values()]
     looks = style.looks(list(dict.fromkeys(name for each in groups.values() for name in each)))
-    axes = _axes(figure, len(groups))
+    axes = _axes(figure, len(groups), shared=True)
     for ax, runs in zip(axes, groups.values(), strict=True):
         for name, run in runs.items():
             _curve(ax, run.evaluations["transitions"], run.returns, looks[name])
@@ -215,23 +215,27 @@ _PAIR = (Look("", style.BLUE, "-", "o"), Look("", style.VERMILION, (0, (5, 1.6))
 
 
 def _curve(ax: Axes, x: Floats, values: Floats, look: Look, label: str = "") -> None:
-    """Mean of `values` [K, E] over the seeds; a gap where one has none."""
-    mean = values.mean(axis=1)
+    """Mean of `values` [K, E] over the seeds that have one; a gap where none has."""
+    values = np.ma.masked_invalid(values)
+    mean = values.mean(axis=1).filled(np.nan)
     ax.plot(x, mean, color=look.colour, linestyle=look.dash, marker=look.marker, markersize=4,
             markevery=max(1, len(x) // 8), label=label or look.label)  # fmt: skip
     if values.shape[1] > 1:
-        spread = values.std(axis=1, ddof=1)
+        spread = values.std(axis=1, ddof=1).filled(np.nan)
         ax.fill_between(x, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0,
                         label=f"_{label or look.label}")  # fmt: skip
 
 
-def _axes(figure: Figure, count: int) -> list[Axes]:
-    """`count` axes, at most three side by side; one alone has the size of a page's figure."""
+def _axes(figure: Figure, count: int, shared: bool = False) -> list[Axes]:
+    """`count` axes, at most three side by side, `shared`: of one scale; one alone has the size of a
+    page's figure."""
     columns = min(count, _WIDEST)
     rows = -(-count // columns)
     if count > 1:
         figure.set_size_inches(max(style.SIZE[0], _CELL[0] * columns), _CELL[1] * rows + 0.9)
-    made = figure.subplots(rows, columns, squeeze=False).ravel()
+    made = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel()
+    for ax in made:
+        ax.tick_params(labelbottom=True, labelleft=True)
     for spare in made[count:]:
         spare.set_visible(False)
     return list(made[:count])
@@ -290,5 +294,8 @@ def _counted(runs: Iterable[Training]) -> str:
 
 
 def _seeds(runs: Iterable[Training]) -> str:
+    runs = list(runs)
+    lost = sum(int(np.isnan(run.returns[-1]).sum()) for run in runs)
+    note = f"; {lost} lost at the end, left out there" if lost else ""
     count = _counted(runs)
-    return count if count == "one seed" else f"mean and standard deviation of {count}"
+    return (count if count == "one seed" else f"mean and standard deviation of {count}") + note

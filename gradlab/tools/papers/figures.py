@@ -8,7 +8,7 @@ table-planning   returns with and without a plan             MAAC, Table 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from gradlab.reporting.figure_data import drawn as data_of
 from gradlab.reporting.page import Panel, panel
 from gradlab.runs.profile import load as load_profile
 from gradlab.runs.training.results import GOALS, KIND, Floats, Training, first_reached, load, loaded
+from gradlab.statistics.over_groups import student_mean
 from gradlab.storage import journal, records
 from gradlab.tools.papers import curves
 from gradlab.tools.papers.published import RETURNS, printed
@@ -246,21 +247,24 @@ def save(figure: Figure, target: Path) -> pd.DataFrame:
     return shown
 
 
-def returns(runs: Iterable[Training]) -> pd.DataFrame:
+def returns(runs: Mapping[str, Training]) -> pd.DataFrame:
     """Ours beside the paper's, a row for every run.
 
     Returns:
-        row, iterations, seeds, hours; median and every seed's last return; iterations to each goal
-        (median of the seeds that reach it, and how many do); the paper's cells as "paper: …".
+        row, iterations, seeds, hours; last return, its median (a seed without one, as after a
+        division by 0, is the worst), its mean with Student's 95% interval as the paper has it, and
+        every seed's; the median iteration to each goal, and how many seeds reach it; the paper's
+        cells as "paper: …".
     """
     rows = []
-    for run in runs:
-        last = np.sort(run.returns[-1])[::-1]
+    for name, run in runs.items():
+        last = np.sort(np.nan_to_num(run.returns[-1], nan=-np.inf))[::-1]
         found: dict[str, object] = {
-            "row": run.name, "iterations": int(run.iteration[-1]), "seeds": len(run.seeds),
+            "row": name, "iterations": int(run.iteration[-1]), "seeds": len(run.seeds),
             "hours": round(float(run.seconds[-1]) / 3600, 2),
-            "return": f"{np.median(last):.3g}",
-            "every seed": ", ".join(f"{value:.3g}" for value in last),
+            "median return": _return(float(np.median(last))),
+            "mean ± 95%": _mean(last),
+            "every seed": ", ".join(map(_return, last)),
         }  # fmt: skip
         for goal in GOALS.get(run.task, ()):
             found[f"to {goal:g}"] = reached(run, goal)
@@ -268,22 +272,38 @@ def returns(runs: Iterable[Training]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("–")
 
 
+def _return(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "lost"
+
+
+def _mean(values: Floats) -> str:
+    """– where a seed is lost or alone."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return "–"
+    mean = student_mean(values)
+    half = mean.high - mean.value
+    return f"{mean.value:.3g} ± {half:.{2 if half < 100 else 3}g}"
+
+
 def reached(run: Training, goal: float) -> str:
-    """Median iteration over the seeds that reach the goal, with their number; – for none."""
+    """Median iteration to the goal over all seeds, those that never reach it the slowest, and how
+    many do; – for a median among these."""
     first = first_reached(run, goal)
-    met = first[np.isfinite(first)]
-    return f"{np.median(met):.0f} ({len(met)} of {len(first)})" if len(met) else "–"
+    met = np.isfinite(first)
+    middle = np.median(np.where(met, first, np.inf))
+    shown = f"{middle:.0f}" if np.isfinite(middle) else "–"
+    return f"{shown} ({met.sum()} of {len(first)})" if met.any() else "–"
 
 
-def times(runs: Iterable[Training]) -> pd.DataFrame:
+def times(runs: Mapping[str, Training]) -> pd.DataFrame:
     """Seconds of one seed and 1,000 transitions where it ran: whole, fits of the model, roll-outs
     that fill a replay, updates of critic and policy, and the rest (environments, evaluations)."""
     rows = []
-    for run in runs:
+    for name, run in runs.items():
         transitions, updates = run.evaluations.get("transitions"), run.updates
         if transitions is None or "critic_seconds" not in updates:
             raise InputError(
-                f"table-times needs the seconds of every part, and the run of {run.name} was "
+                f"table-times needs the seconds of every part, and the run of {name} was "
                 f"written before they were logged: make it again with `gradlab train`"
             )
         made = np.diff(updates["iteration"], prepend=0)
@@ -299,27 +319,27 @@ def times(runs: Iterable[Training]) -> pd.DataFrame:
         cells = {"whole": whole} | parts | {"rest": max(whole - sum(parts.values()), 0.0)}
         shown = {f"{part} [s]": f"{of * value:.3g}" for part, value in cells.items()}
         rows.append(
-            {"row": run.name, "task": run.task} | shown | printed("table-times", run.task, run.name)
+            {"row": name, "task": run.task} | shown | printed("table-times", run.task, run.name)
         )
     return pd.DataFrame(rows).fillna("–")
 
 
-def planning(runs: Iterable[Training]) -> pd.DataFrame:
+def planning(runs: Mapping[str, Training]) -> pd.DataFrame:
     """Last returns with and without a plan from the same starts, mean and standard deviation of
     the seeds, and the gain with its standard error."""
     rows = []
-    for run in runs:
+    for name, run in runs.items():
         columns = run.evaluations
         if not np.isfinite(columns.get("planned_return_mean", np.array([np.nan]))[-1]).any():
             raise InputError(
-                f"table-planning needs returns with a plan, which the run of {run.name} has not: "
+                f"table-planning needs returns with a plan, which the run of {name} has not: "
                 f"{_LOGS_PLANS} logs them"
             )
         planned, gain = columns["planned_return_mean"][-1], columns["planned_gain_mean"][-1]
         own = columns["planned_gain_se"][-1]
         error = gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else float(own[0])
         found = {
-            "row": run.name, "task": run.task, "seeds": len(run.seeds),
+            "row": name, "task": run.task, "seeds": len(run.seeds),
             "with plan": _spread(planned), "without": _spread(planned - gain),
             "gain": f"{gain.mean():.3g} ± {error:.2g}",
         }  # fmt: skip
@@ -327,7 +347,7 @@ def planning(runs: Iterable[Training]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("–")
 
 
-TABLES: Mapping[str, Callable[[Iterable[Training]], pd.DataFrame]] = {
+TABLES: Mapping[str, Callable[[Mapping[str, Training]], pd.DataFrame]] = {
     RETURNS: returns, "table-times": times, "table-planning": planning,
 }  # fmt: skip
 

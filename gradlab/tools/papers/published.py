@@ -23,7 +23,15 @@ _ITERATION = {
     "mbpo": 22, "steve": 25, "mage": 20, "svg": 20, "rp-dp": 52, "rp-dp-sn": 52, "rp-dr": 1600,
     "maac": 34, "maac-h0": 20, "maac-no-steve": 22, "maac-one-sample": 20, "maac-five-batch": 45,
     "maac-real-data": 30, "maac-no-entropy": 30, "ddppo": 89, "ddppo-no-gradient-loss": 60,
-    "ddppo-one-model": 60, "ddppo-double-parameters": 60,
+    "ddppo-one-model": 60, "ddppo-double-parameters": 60, "ddpg": 6,
+}  # fmt: skip
+
+# By the paper's settings on Hopper, of that a fit of the model every 2,500 iterations: 20 by
+# likelihood, 600 by directional derivatives along all of 25 neighbours.
+_AT_PRESET = {
+    "mbpo": 44, "maac": 350, "maac-h0": 230, "maac-no-steve": 190, "maac-one-sample": 230,
+    "maac-five-batch": 1090, "maac-real-data": 350, "maac-no-entropy": 350, "ddppo": 680,
+    "ddppo-no-gradient-loss": 100, "ddppo-one-model": 620, "ddppo-double-parameters": 150,
 }  # fmt: skip
 
 
@@ -38,6 +46,8 @@ class ItemPart:
         options: of `gradlab train`, for every row, by their names in Python.
         measured: how often a run measures its gradient; 0: as the options have it.
         variants: row → the algorithm that it is, and further options.
+        preset: what the paper prints for a row on this task (`training.presets`) is taken; MPG's
+            rows have the numbers of its Table VI, in one process.
     """
 
     task: str
@@ -50,6 +60,7 @@ class ItemPart:
     options: Mapping[str, Any] = field(default_factory=dict)
     measured: int = 0
     variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    preset: bool = False
 
     def trained(self, row: str) -> tuple[str, Mapping[str, Any]]:
         """The algorithm of a row, and its options."""
@@ -110,6 +121,7 @@ def _on(
             options=options or {},
             variants=variants or {},
             measured=measured,
+            preset=True,
         )
         for name, n in transitions.items()
     )
@@ -120,14 +132,14 @@ def _times(name: str, maac: tuple[str, ...], mbpo: str) -> ItemPart:
     return ItemPart(
         f"{name}-v5", ("maac", "mbpo"), transitions=6000,
         columns=("iteration [s]", "training model [s]", "optimization [s]"),
-        printed={"maac": maac, "mbpo": (mbpo, "–", "–")},
+        printed={"maac": maac, "mbpo": (mbpo, "–", "–")}, preset=True,
     )  # fmt: skip
 
 
 def _planned(name: str, with_plan: str, without: str) -> ItemPart:
     return ItemPart(
         f"{name}-v5", ("maac",), transitions=200_000, columns=("with plan", "without"),
-        printed={"maac": (with_plan, without)}, options={"plan_horizon": 3},
+        printed={"maac": (with_plan, without)}, options={"plan_horizon": 3}, preset=True,
     )  # fmt: skip
 
 
@@ -137,10 +149,16 @@ def _unrolled(*horizons: int) -> dict[str, tuple[str, Mapping[str, Any]]]:
     return {f"{row}-h{h}": (row, {"horizons": (h,)}) for h in horizons for row in rows}
 
 
-# DDPPO's Figure 3: n at the paper's w, w at its n; and what both are compared with.
+# DDPPO's Figure 3: n at the task's w, w at its n; and what both are compared with.
 _LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ddppo": ("ddppo", {}), **{f"ddppo-n{n}": ("ddppo", {"neighbours": n}) for n in (1, 5, 25)},
     **{f"ddppo-w{w:g}": ("ddppo", {"loss_weight": w}) for w in (0.1, 10.0, 50.0)},
+}  # fmt: skip
+
+
+# RP-PGM's Figure 6, beside models of h steps: of one, and with directional derivatives.
+_LEARNERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "rp-dp-one-step": ("rp-dp", {"loss": "mse"}), "rp-dp-dd": ("rp-dp", {"loss": "multistep-dd"}),
 }  # fmt: skip
 
 
@@ -181,7 +199,10 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
                       options={"horizons": (8,)}, measured=4),),
             ("error-horizon",),
         ),
-        "figure-3": Item("MAAC, Fig. 3", _on(_MAAC_ABLATIONS, Hopper=200_000, HalfCheetah=200_000)),
+        "figure-3": Item(
+            "MAAC, Fig. 3",
+            _on(_MAAC_ABLATIONS, Hopper=200_000, HalfCheetah=200_000, Ant=200_000),
+        ),
         "figure-5": Item(
             "MAAC, Fig. 5",
             _on(("maac", "maac-real-data", "maac-no-entropy", "maac-five-batch"),
@@ -208,20 +229,20 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
         ),
         "figure-5": Item(
             "DDPPO, Fig. 5",
-            _on(("ddppo", "ddppo-no-gradient-loss", "ddppo-one-model"),
-                Hopper=100_000, Walker2d=100_000),
+            _on(("ddppo", "ddppo-no-gradient-loss", "ddppo-one-model"), Hopper=100_000,
+                Walker2d=100_000, HalfCheetah=100_000, Humanoid=150_000),
         ),
         "figure-7": Item(
-            "DDPPO, Fig. 7",
-            _on(("ddppo", "ddppo-double-parameters"), Hopper=100_000, Walker2d=100_000,
-                HalfCheetah=100_000, Ant=150_000, Humanoid=150_000),
+            "DDPPO, Fig. 4 and 7",
+            _on(("ddppo", "ddppo-double-parameters"), InvertedPendulum=15_000, Hopper=100_000,
+                Walker2d=100_000, HalfCheetah=100_000, Ant=150_000, Humanoid=150_000),
         ),
     },
     "rp-pgm": {
         "figure-1": Item(
             "RP-PGM, Fig. 1",
-            _on(("rp-dp", "rp-dp-sn", "rp-dr", "mbpo", "sac"), Hopper=1_000_000,
-                Walker2d=1_000_000),
+            _on(("rp-dp", "rp-dr", "ddpg", "rp-0"), None, {"rp-0": ("rp-dp", {"horizons": (0,)})},
+                Hopper=1_000_000, Walker2d=1_000_000),
         ),
         "figure-2": Item(
             "RP-PGM, Fig. 2",
@@ -240,13 +261,30 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
             + _on((*_unrolled(10),), None, _unrolled(10), measured=10, Walker2d=1_000_000),
             ("gradient-horizons",),
         ),
+        "figure-6": Item(
+            "RP-PGM, Fig. 6",
+            _on(("rp-dp", *_LEARNERS), variants=_LEARNERS, Hopper=1_000_000, Walker2d=1_000_000),
+        ),
     },
 }  # fmt: skip
 
+# Items that no training fills: the commands that do.
+_COMMANDS = {
+    ("ddppo", "figure-2"): "its left: `gradlab fit TASK --jacobians --loss nll` and `--loss dd`, "
+    "then `gradlab figure fit-errors FITS…`; its right is that of figure-5",
+    ("ddppo", "figure-4"): "figure-7 has it, with all tasks",
+    ("rp-pgm", "figure-3"): "`gradlab measure TASK --surface 3 15`, then `gradlab figure "
+    "loss-surface RUNS…`",
+}  # fmt: skip
 
-def hours(algorithm: str, iterations: int, seeds: int, longer: float = 1.0) -> float:
-    """Of one core; `longer`: how many times the horizon of the row's own a variant has."""
-    return _ITERATION[algorithm] * max(longer, 1.0) * iterations * seeds / 3.6e6
+
+def hours(
+    algorithm: str, iterations: int, seeds: int, longer: float = 1.0, preset: bool = False
+) -> float:
+    """Of one core; `longer`: how many times the horizon of the row's own a variant has; `preset`:
+    by the paper's settings."""
+    prices = {**_ITERATION, **_AT_PRESET} if preset else _ITERATION
+    return prices[algorithm] * max(longer, 1.0) * iterations * seeds / 3.6e6
 
 
 def printed(table: str, task: str, row: str) -> dict[str, str]:
@@ -263,6 +301,10 @@ def find(paper: str, item: str) -> Item:
     """The item of a paper."""
     if paper not in ITEMS:
         raise InputError(f"paper is {paper!r}, expected one of {', '.join(ITEMS)}")
+    if (paper, item) in _COMMANDS:
+        raise InputError(
+            f"item is {item!r}, for which {paper} needs no run of its own: {_COMMANDS[paper, item]}"
+        )
     if item not in ITEMS[paper]:
         raise InputError(f"item is {item!r}, expected one of {', '.join(ITEMS[paper])} of {paper}")
     return ITEMS[paper][item]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from gradlab import validation
 from gradlab.cli.train import Train
@@ -16,10 +17,13 @@ from gradlab.tasks import Task, task_from_name
 from gradlab.tools.papers.published import Item, ItemPart, hours
 from gradlab.training.algorithms import find
 from gradlab.training.checkpoints import resume_file
-from gradlab.training.loop import settings_of
+from gradlab.training.loop import describe, settings_of
+from gradlab.training.presets import known
 
 _EVALUATIONS = 20  # of a row on policy
 _BYTES = 8  # of a number in replay, its copy while a state is saved included
+_NETWORKS = 4e6  # bytes of a seed's networks, optimisers and curves
+Preset = Literal["paper", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class ItemRun:
     """One run of an item: one row on one task, all of its seeds.
 
     Attributes:
+        command: with the paper's settings, where it prints some; without iterations and output.
         transitions: per seed; hours: of one core, for what is missing; done: iterations made.
     """
 
@@ -34,35 +39,71 @@ class ItemRun:
     task: Task
     row: str
     path: Path
-    seeds: int
+    command: Train
     iterations: int
     transitions: int
     done: int
+
+    @property
+    def seeds(self) -> int:
+        return self.command.seeds or 1
+
+    @property
+    def missing(self) -> int:
+        return max(self.iterations - self.done, 0)
 
     @property
     def hours(self) -> float:
         algorithm, options = self.part.trained(self.row)
         usual = max(find(algorithm).horizons)
         longer = max(options.get("horizons", (usual,))) / max(usual, 1)
-        return hours(algorithm, self.iterations - self.done, self.seeds, longer)
+        at = self.command.preset is not None
+        return hours(algorithm, self.missing, self.seeds, longer, preset=at)
+
+    @property
+    def whose(self) -> str:
+        """Whose settings it has, where a paper might have some."""
+        if not self.part.preset:
+            return ""
+        return "the paper's settings" if self.command.preset else "gradlab's settings"
 
 
-def planned(item: Item, folder: Path, seeds: int, share: float) -> list[ItemRun]:
-    """Every run of the item, cheapest first within a task. `share`: of the paper's length that is
-    trained."""
+def planned(
+    item: Item, folder: Path, seeds: int, share: float, preset: Preset = "paper",
+    device: str | None = None,
+) -> list[ItemRun]:  # fmt: skip
+    """Every run of the item, cheapest first within a task.
+
+    Args:
+        share: of the paper's length that is trained.
+        preset: "paper": with what it prints for a row on a task; "none": rows as they are listed.
+    """
     validation.number("share", share, above=0, most=1)
     validation.whole("seeds", seeds, 1)
     due = []
     for part in item.parts:
         task = task_from_name(part.task, dict(pair.split("=", 1) for pair in part.settings))
-        own = [_due(part, task, row, folder, seeds, share) for row in part.rows]
+        own = []
+        for row in part.rows:
+            algorithm, options = part.trained(row)
+            command = Train(
+                algorithm=algorithm, task=part.task, settings=(part.settings,),
+                seeds=seeds, device=device, no_report=True, **options,
+            )  # fmt: skip
+            if part.preset and preset == "paper" and known(algorithm, task.name):
+                command = replace(command, preset="paper")
+            own.append(_due(part, task, row, command, folder, share))
         due += sorted(own, key=lambda each: each.hours)
     return due
 
 
-def _due(part: ItemPart, task: Task, row: str, folder: Path, seeds: int, share: float) -> ItemRun:
-    algorithm = find(part.trained(row)[0])
-    chosen = settings_of(algorithm, task, None, {})
+def _due(
+    part: ItemPart, task: Task, row: str, command: Train, folder: Path, share: float
+) -> ItemRun:
+    full = command.printed(task.name)[0] if command.preset else command
+    algorithm = full._row(task.name)
+    agents = {} if full.agents is None else {"agents": full.agents}
+    chosen = settings_of(algorithm, task, None, agents)
     # Transitions an iteration: of a row on policy a window.
     each = chosen.agents * (algorithm.source.steps or 1 / chosen.interval)
     whole = part.iterations or round((part.transitions or 0) / each)
@@ -72,13 +113,32 @@ def _due(part: ItemPart, task: Task, row: str, folder: Path, seeds: int, share: 
     if path.exists():
         run = load(path)
         asked, trained = run.config["settings"]["iterations"], len(run.seeds)
-        if (asked, trained) != (iterations, seeds):
+        if (asked, trained) != (iterations, command.seeds):
             raise InputError(
                 f"folder has {path}, a run of {asked} iterations and {trained} seeds, expected "
-                f"{iterations} and {seeds}: name another folder, or the share and seeds of that run"
+                f"{iterations} and {command.seeds}: name another folder, or the share and seeds of "
+                f"that run"
             )
+        there = _numbers(run.config)
+        for name, here in _numbers(describe(algorithm, task, chosen)).items():
+            if there[name] != here:
+                raise InputError(
+                    f"folder has {path}, a run with {name} {there[name]}, expected {here}: name "
+                    f"another folder, or the preset of that run"
+                )
         done = int(run.iteration[-1]) if len(run.iteration) else 0
-    return ItemRun(part, task, row, path, seeds, iterations, round(iterations * each), done)
+    return ItemRun(part, task, row, path, command, iterations, round(iterations * each), done)
+
+
+def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What presets decide, as a run's file has it."""
+    algorithm = config["algorithm"]
+    model = algorithm.get("model") or {}
+    loss = {name: model.get("loss", {}).get(name) for name in ("neighbours", "weight", "steps")}
+    return {
+        "horizons": [term["horizon"] for term in algorithm["terms"]], "model": model.get("hidden"),
+        "members": model.get("members"), **loss,
+    }  # fmt: skip
 
 
 def _path(part: ItemPart, row: str, folder: Path) -> Path:
@@ -86,18 +146,17 @@ def _path(part: ItemPart, row: str, folder: Path) -> Path:
 
 
 def check_disk(due: Sequence[ItemRun], folder: Path) -> None:
-    """Raises InputError where the states from which runs go on would not fit on the disk."""
-    largest = 0.0
-    for each in due:
+    """Raises InputError where the states that runs keep, from which they go on, would not fit."""
+    need = 0.0
+    for each in (run for run in due if run.missing):
         width = 2 * len(each.task.state_names) + each.task.simulator.action_dim + 3
-        largest = max(largest, _BYTES * width * each.seeds * min(each.transitions, 500_000))
+        need += each.seeds * (_BYTES * width * min(each.transitions, 500_000) + _NETWORKS)
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
-    need = largest + 5e6 * len(due)
     if need > free:
         raise InputError(
-            f"folder is on a disk with {free / 1e9:.1f} GB free, and runs need up to "
-            f"{need / 1e9:.1f} GB while they go on: free some, or name another folder"
+            f"folder is on a disk with {free / 1e6:,.0f} MB free, and these runs keep up to "
+            f"{need / 1e6:,.0f} MB: free some, or name another folder"
         )
 
 
@@ -116,7 +175,7 @@ def run_missing(
     """  # fmt: skip
     begun, left = time.monotonic(), []
     for each in due:
-        if each.done >= each.iterations:
+        if not each.missing:
             continue
         spent = (time.monotonic() - begun) / 3600
         if most_hours is not None and spent + each.hours > most_hours:
@@ -124,17 +183,21 @@ def run_missing(
             continue
         each.path.parent.mkdir(parents=True, exist_ok=True)
         resume = resume_file(each.path).exists()
-        algorithm, options = each.part.trained(each.row)
+        changes: dict[str, Any] = {}
         if each.part.measured:
-            every = max(1, each.iterations // each.part.measured)
-            options = {**options, "gradient_every": every}
-        if find(algorithm).source.steps:  # an iteration is a window of many transitions
-            options = {**options, "evaluate_every": max(1, each.iterations // _EVALUATIONS)}
-        Train(
-            algorithm=algorithm, task=each.part.task, settings=(each.part.settings,),
-            seeds=each.seeds, iterations=each.iterations, output=each.path, no_report=True,
-            resume=resume, overwrite=each.path.exists() and not resume, **options,
-        ).run(command)  # fmt: skip
+            changes["gradient_every"] = max(1, each.iterations // each.part.measured)
+        if find(
+            each.command.algorithm
+        ).source.steps:  # an iteration is a window of many transitions
+            changes["evaluate_every"] = max(1, each.iterations // _EVALUATIONS)
+        changes |= {"iterations": each.iterations, "output": each.path, "resume": resume}
+        train = replace(
+            each.command, overwrite=each.path.exists() and not resume, **changes,
+        )  # fmt: skip
+        try:
+            train.run(command)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on with what was stopped") from None
     return left
 
 
