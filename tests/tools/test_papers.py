@@ -89,8 +89,12 @@ def test_gradients_by_horizon_are_the_columns_of_the_run() -> None:
             here = shown[shown["axes"].str.startswith(title) & (shown["kind"] == "line")]
             for k in (0, 2, 4):
                 line = here[here["series"].str.endswith(f", {iterations[k]:,} iterations")]
-                want = file[f"gradients/{quantity}"][k].mean(axis=0)
+                seeds = file[f"gradients/{quantity}"][k]
+                want = seeds.mean(axis=0)
                 np.testing.assert_allclose(line["y"], want[want > 0])
+            band = shown[shown["axes"].str.startswith(title) & (shown["kind"] == "band")]
+            high = want + 2.7764 * seeds.std(axis=0, ddof=1) / len(seeds) ** 0.5  # of the last
+            np.testing.assert_allclose(band.groupby("x")["high"].max(), high, rtol=1e-4)
 
 
 MODEL_BASED = RUNS.parents[1] / "model-based" / "runs"

@@ -29,11 +29,13 @@ from gradlab.figures.drawing import Curve
 from gradlab.figures.style import Look
 from gradlab.runs.profile import Profile
 from gradlab.runs.training.results import Floats, Training
+from gradlab.statistics.over_groups import student_mean
 from gradlab.storage.records import Record
 
 Groups = Mapping[str, Mapping[str, Training]]
 _CELL, _WIDEST = (3.3, 2.7), 3  # inches of an axes; how many stand side by side
 _COST = "transitions of a seed"
+_ENDS = ("low", "high")
 
 
 def by_horizon(runs: Mapping[str, Training]) -> Groups:
@@ -86,7 +88,9 @@ def learning_curves(figure: Figure, groups: Groups) -> None:
     for ax, runs in zip(axes, groups.values(), strict=True):
         for name, run in runs.items():
             _curve(ax, run.evaluations["transitions"], run.returns, looks[name])
-    title = f"Return over transitions ({_seeds(every)})"
+    lost = sum(int(np.isnan(run.returns[-1]).sum()) for run in every)
+    note = f"; {lost} lost at the end, left out there" if lost else ""
+    title = f"Return over transitions ({_seeds(every)}{note})"
     _dress(figure, axes, list(groups), title, "return of an episode", _COST)
 
 
@@ -136,17 +140,21 @@ def error_by_horizon(figure: Figure, runs: Mapping[str, Training]) -> None:
 
 def gradient_horizons(figure: Figure, runs: Mapping[str, Training]) -> None:
     """Variance and squared bias of the gradient over the horizon, pale at the first measurement of
-    a run and full at its last: means over the seeds."""
+    a run and full at its last: means over the seeds, with 95% at the last (Student)."""
     axes = _axes(figure, 2)
     for ax, quantity in zip(axes, ("variance", "bias2"), strict=True):
         lines: list[tuple[Curve, Look, float]] = []
         for name, look in style.looks(list(runs)).items():
             found, last = runs[name].gradients, len(runs[name].gradients["iteration"]) - 1
             for place, shade in zip(sorted({0, last // 2, last}), (0.3, 0.6, 1.0), strict=False):
-                value = found[quantity][place].mean(axis=0)
-                ends = (np.full(len(value), np.nan),) * 2
-                if place == last and len(runs[name].seeds) == 1:
-                    ends = tuple(found[f"{quantity}_{end}"][place, 0] for end in ("low", "high"))
+                seeds = found[quantity][place]
+                value = seeds.mean(axis=0)
+                ends = np.full((2, len(value)), np.nan)
+                if place == last and len(seeds) == 1:
+                    ends = np.array([found[f"{quantity}_{end}"][place, 0] for end in _ENDS])
+                elif place == last:
+                    means = [student_mean(each) for each in seeds.T]
+                    ends = np.array([[getattr(mean, end) for mean in means] for end in _ENDS])
                 line = Curve(found["horizon"].astype(float), value, *ends)
                 at = f"{look.label}, {int(found['iteration'][place]):,} iterations"
                 lines.append((line, replace(look, label=at), shade if last else 1.0))
@@ -158,7 +166,8 @@ def gradient_horizons(figure: Figure, runs: Mapping[str, Training]) -> None:
                 drawn.set_alpha(shade)
         ax.set_yscale("log")
     titles = ("Variance of one sample", "Squared bias")
-    head = f"Gradients by horizon ({_counted(runs.values())}; pale: early; a gap: not above 0)"
+    over = f"{_counted(runs.values())}; band: 95%, of the last; pale: early; a gap: not above 0"
+    head = f"Gradients by horizon ({over})"
     _dress(figure, axes, titles, head, "in squared reward units", "horizon h [steps]")
 
 
@@ -294,8 +303,5 @@ def _counted(runs: Iterable[Training]) -> str:
 
 
 def _seeds(runs: Iterable[Training]) -> str:
-    runs = list(runs)
-    lost = sum(int(np.isnan(run.returns[-1]).sum()) for run in runs)
-    note = f"; {lost} lost at the end, left out there" if lost else ""
     count = _counted(runs)
-    return (count if count == "one seed" else f"mean and standard deviation of {count}") + note
+    return count if count == "one seed" else f"mean and standard deviation of {count}"

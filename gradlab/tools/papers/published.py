@@ -31,7 +31,7 @@ _ITERATION = {
 _AT_PRESET = {
     "mbpo": 44, "maac": 350, "maac-h0": 230, "maac-no-steve": 190, "maac-one-sample": 230,
     "maac-five-batch": 1090, "maac-real-data": 350, "maac-no-entropy": 350, "ddppo": 680,
-    "ddppo-no-gradient-loss": 100, "ddppo-one-model": 620, "ddppo-double-parameters": 150,
+    "ddppo-no-gradient-loss": 100, "ddppo-one-model": 620, "ddppo-double-parameters": 120,
 }  # fmt: skip
 
 

@@ -186,9 +186,8 @@ def run_missing(
         changes: dict[str, Any] = {}
         if each.part.measured:
             changes["gradient_every"] = max(1, each.iterations // each.part.measured)
-        if find(
-            each.command.algorithm
-        ).source.steps:  # an iteration is a window of many transitions
+        row = find(each.command.algorithm)
+        if row.source.steps:  # an iteration is a window of many transitions
             changes["evaluate_every"] = max(1, each.iterations // _EVALUATIONS)
         changes |= {"iterations": each.iterations, "output": each.path, "resume": resume}
         train = replace(
