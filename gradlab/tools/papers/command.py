@@ -131,7 +131,11 @@ class ReproduceCommand:
         for each in due:
             price = f"about {duration(3600 * each.hours)}" if each.missing else "is there"
             words = [f"{each.iterations:,} iterations", f"{each.transitions:,} transitions"]
-            words += [f"{each.seeds} seeds", *filter(None, [each.whose]), price]
+            words += [
+                f"{each.seeds} seed{'s' * (each.seeds > 1)}",
+                *filter(None, [each.whose]),
+                price,
+            ]
             standard_error(f"gradlab: {each.row} on {each.part.task}: {', '.join(words)}")
         whole = sum(each.hours for each in due)
         plan: list[dict[str, object]] = [
