@@ -78,6 +78,22 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a `sampled(k)` test the usual run takes k of its cases, evenly spaced: others are slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for own in cases.values():
+        marker = own[0].get_closest_marker("sampled")
+        assert marker is not None
+        taken = {len(own) * i // marker.args[0] for i in range(marker.args[0])}
+        for k, item in enumerate(own):
+            if k not in taken:
+                item.add_marker("slow")
+
+
 BUDGET = 2.0  # s of a core for one test; what takes longer is marked slow
 UNBOUND = ("slow", "engines", "ray", "package")  # not part of the usual run
 MACHINES = 10.0  # how much more one may take, on a slower or busy machine (seen: 7)

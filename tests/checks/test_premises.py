@@ -45,6 +45,7 @@ def pages(profiles):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sampled(5)
 def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pages, capsys):
     screen, first = first_screen(profiles[name]), CASES[name][3]
     read = facts(profiles[name])
@@ -77,6 +78,7 @@ def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sampled(5)
 def test_nothing_is_decided_from_it(name, profiles, pages):
     read = facts(profiles[name])
     if (cell := advise(read).cell) is None:

@@ -238,6 +238,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("world", "kind", "odd"), PAIRS)
+@pytest.mark.sampled(11)
 def test_sweeps_equal_autograd_at_every_horizon(world, kind, odd, masked):
     spliced, termination = odd != masked, "mask" if masked else "ignore"
     simulator, model, policy, critic, starts = ingredients(world, kind)

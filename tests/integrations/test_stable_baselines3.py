@@ -171,6 +171,7 @@ def learned(sb3, name, updates, callback):
 
 @pytest.mark.parametrize("updates", [240, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.sampled(1)
 def test_a_model_learns_the_same_bits_with_a_probe(sb3, name, updates, tmp_path, monkeypatch):
     often_enough = often(monkeypatch, updates // 4)
     callback = sb3.ProbeCallback(tmp_path / "run.h5", integrator_task(), **often_enough)

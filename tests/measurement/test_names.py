@@ -91,6 +91,7 @@ def arbitrary(task):
     [("all", ARBITRARY), ("without model_all", MISLEADING), ("without a model's", MISLEADING)],
     ids=["arbitrary", "misleading", "misleading, without a model"],
 )
+@pytest.mark.sampled(1)
 def test_names_are_labels(task, arbitrary, left_out, names, tmp_path):
     without = LEFT_OUT[left_out]
     plain = measured(OURS, task, without)

@@ -63,6 +63,7 @@ def planted(
 
 
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
+@pytest.mark.sampled(1)
 def test_measurements_are_spaced_out_to_keep_the_share(monkeypatch, share):
     made, shares = planted(monkeypatch, 4000, seconds=3.0, price=3.0, share=share)
     # The first one is a loan of three seconds, which the next ones wait for.
@@ -558,6 +559,7 @@ def test_another_factor_in_the_place_of_a_discount_is_told_by_its_number(
 @pytest.mark.parametrize("gamma", [0.5, 0.9, 0.999, 1.0])
 @pytest.mark.parametrize("trace", [0.0, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.sampled(8)
 def test_sound_advantages_are_sound_normalised_or_not(gamma, trace, scale):
     """Of values of any size: as they were, by the rollout's mean and deviation, or divided."""
     r = rollout(truncated=True) | {"discount": gamma, "trace": trace}

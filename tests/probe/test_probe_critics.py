@@ -107,6 +107,7 @@ def scheduled(whose: str, rate: Callable[[int], Any], shared: bool = False) -> L
     ("whose", "shared", "words"),
     [("moves", False, "policy's"), ("moves", True, "policy's"), ("values", False, "critic's")],
 )
+@pytest.mark.sampled(3)
 def test_a_schedule_beyond_its_end_is_named_with_the_step_at_which_it_passed_it(
     whose, shared, words, kind
 ):
@@ -131,6 +132,7 @@ def test_a_schedule_beyond_its_end_is_named_with_the_step_at_which_it_passed_it(
         lambda update: torch.tensor(1e-3 * max(1 - update / 50, 0)),
     ],
 )
+@pytest.mark.sampled(4)
 def test_no_rate_of_a_sound_loop_is_below_0(whose, rate):
     loop = scheduled(whose, rate)
     assert not loop.told(BELOW) and any("vitals/looked" in row for row in loop.rows)
@@ -452,6 +454,7 @@ def saturation_of(policy, gain, call=lambda policy, x: policy(x)):
 @pytest.mark.parametrize("function", [False, True])
 @pytest.mark.parametrize("limit", [0.5, 1.0, 2.0, 8.0])
 @pytest.mark.parametrize("gain, share", [(100.0, 1.0), (1e-3, 0.0)])
+@pytest.mark.sampled(5)
 def test_saturated_actions_are_counted_by_action_in_any_units(gain, share, limit, function):
     row = saturation_of(Scaled(limit, function), gain)
     assert row["vitals/saturation/0"] == share and row["vitals/saturation/1"] == 0.0

@@ -167,6 +167,7 @@ PLACES = callables()
 
 
 @pytest.mark.parametrize("owner", dict.fromkeys(owner for owner, _ in PLACES), ids=whose)
+@pytest.mark.sampled(30)
 def test_training_goes_on_when_this_fails(owner, bare, reached, monkeypatch, tmp_path):
     """Places that the loop does not reach are of other loops than this one."""
     quick(monkeypatch)

@@ -332,6 +332,7 @@ TURNS = [
 
 
 @pytest.mark.parametrize(("fault", "turns"), TURNS)
+@pytest.mark.sampled(3)
 def test_a_step_of_one_of_two_is_no_update_of_the_other(fault, turns):
     marked, none = turns
     loop, rows = InTurn(fault, marked, none), []
@@ -385,6 +386,7 @@ SWAPPED = {
 
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("what", SWAPPED)
+@pytest.mark.sampled(4)
 def test_a_swap_is_named_within_50_updates(what, marked):
     loop = Loop()
     probe = watched(loop)

@@ -701,6 +701,7 @@ def test_a_check_that_fails_is_off_and_the_others_go_on(monkeypatch):
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize("fault", ["", "no correction of the tanh"])
+@pytest.mark.sampled(2)
 def test_a_density_without_its_correction_is_told(fault, scale):
     """Also where the loop scales actions to the environment's limits, and nothing says so."""
     loop, rows = Soft(fault), []

@@ -315,6 +315,7 @@ IMAGINED = {"target": (-1.0, 0.0), "critic": (-1.0, 0.0), "sign": (1.0, 0.0), "l
 
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("kind", IMAGINED)
+@pytest.mark.sampled(3)
 def test_a_wrong_sign_through_a_model_is_told_by_the_gradient_in_the_values(kind, declared):
     """Also where the loop's targets alone are in its loss, and are found by the probe itself."""
     torch.manual_seed(0)
@@ -362,6 +363,7 @@ LIKELY = {
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("bent", [True, False])
 @pytest.mark.parametrize("kind", LIKELY)
+@pytest.mark.sampled(5)
 def test_a_wrong_sign_of_a_weighted_likelihood_is_told_by_its_gradient(kind, bent, alone):
     """AWR, AWAC, IQL: no critic is called at the policy's actions. `alone`: one log σ of all."""
     torch.manual_seed(0)

@@ -167,6 +167,7 @@ OF_THE_PRIOR = {"drifting model Jacobian", "wrong direction", "worse than withou
         (WORSE, {}, OF_THE_PRIOR),
     ],
 )
+@pytest.mark.sampled(2)
 def test_a_wrong_critic_and_a_prior_that_gets_worse_are_told_and_sound_ones_are_not(
     worlds, critic, kinds
 ):
@@ -323,6 +324,7 @@ def causes(probe: gradlab.Probe) -> set[str]:
 
 
 @pytest.mark.parametrize("fault", PLANTED)
+@pytest.mark.sampled(5)
 def test_two_lines_name_the_cause(fault):
     loop = Loop(fault)
     probe = watched(loop)
@@ -350,6 +352,7 @@ def test_a_target_of_the_policy_is_found_beside_declared_critics(fault):
     ("each", "sound"), ("one twice", "fault"), ("critics", "open"), ("the policy itself", "open"),
     ("tensors alone", "open"),
 ])  # fmt: skip
+@pytest.mark.sampled(3)
 def test_a_declared_target_that_is_never_called_is_told(used, state):
     """One of twins; of all of them, or of the policy's, the calls may be out of sight."""
     loop, rows = Loop(), []
@@ -413,6 +416,7 @@ def handing(probe: gradlab.Probe) -> Callable[[dict[str, Tensor], Tensor, Tensor
 
 
 @pytest.mark.parametrize("normalised", ["", "critic", "target", "critic and target"])
+@pytest.mark.sampled(2)
 def test_critic_and_target_get_observations_in_one_form(normalised):
     loop, rows = Loop(), []
     fit, values, probe = loop.fit_critic, loop.target_values, watched(loop, log=rows.append)
@@ -458,6 +462,7 @@ def test_rewards_that_are_standardised_by_batch_are_amber(by):
     ("row", "beside", "state"),
     [(0.0, 0.0, "fault"), (0.0, 0.1, "open"), (1e-4, 0.0, "sound"), (1.0, 0.1, "sound")],
 )
+@pytest.mark.sampled(2)
 def test_a_minimum_over_the_batch_is_told_from_what_targets_say_of_each_row(row, beside, state):
     """Exactly, or beside something of the loop's own, as an entropy; however little rows vary."""
     loop, rows = Loop(), []
@@ -502,6 +507,7 @@ def test_a_sound_loop_has_a_proof_of_each_part(kind):
 @pytest.mark.parametrize("make", [Loop, Soft])
 @pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("where", ["loss", "optimiser"])
+@pytest.mark.sampled(2)
 def test_a_twin_that_never_moves_is_named_in_the_place_of_its_target(make, where, declared):
     loop = make(f"one of twins in no {where}")
     probe = watched(loop)
@@ -517,6 +523,7 @@ def test_a_twin_that_never_moves_is_named_in_the_place_of_its_target(make, where
 @pytest.mark.parametrize("make", [Loop, Soft])
 @pytest.mark.parametrize("error", ["", "Huber"])
 @pytest.mark.parametrize("pairs", ["", " of pairs"])
+@pytest.mark.sampled(3)
 def test_a_loss_of_values_beside_the_targets_of_all_rows_is_named(make, error, pairs):
     loop, rows = make(error + pairs), []
     probe = watched(loop, log=rows.append)
@@ -647,6 +654,7 @@ def test_one_of_an_ensemble_that_is_declared_as_a_list_is_in_an_optimiser(fault,
 
 
 @pytest.mark.parametrize("fault", ["", "one of twins in no loss", "one of twins in no optimiser"])
+@pytest.mark.sampled(2)
 def test_a_twin_at_rest_within_one_module_is_amber_unless_a_loss_sends_to_it(fault):
     """Where no optimiser holds what a loss sends a gradient to."""
     loop, rows = Loop(fault), []
@@ -735,6 +743,7 @@ def test_a_part_of_the_critic_that_no_optimiser_holds_is_named_in_two_lines(held
 
 @pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("kind", ["held", "in none", "steps later", "fixed"])
+@pytest.mark.sampled(3)
 def test_a_critic_in_no_optimiser_is_named_where_a_loss_of_its_own_fits_it(kind, declared):
     """One that is fixed is sent the policy's gradient alone; some optimisers step seldom."""
     torch.manual_seed(0)
@@ -828,6 +837,7 @@ def test_a_clipped_gradient_that_is_small_beside_what_is_sent_is_seen(cleared, s
     ("critic's gradients in the policy", False, "open"),
     ("critic's gradients are cleared", True, "sound"), ("", False, "sound"),
 ])  # fmt: skip
+@pytest.mark.sampled(2)
 def test_what_the_critics_loss_leaves_in_the_policy_is_told(fault, marked, state):
     loop, rows = Soft(fault), []
     probe = watched(loop, log=rows.append)

@@ -219,6 +219,7 @@ def dies(which: str, at: int, probes: list[gradlab.Probe], clip: bool = True) ->
 
 @pytest.mark.parametrize("which", ["agent", "agent.actor"])
 @pytest.mark.parametrize("at", [60, 61, 99, 150])
+@pytest.mark.sampled(3)
 def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which, at):
     probes: list[gradlab.Probe] = []
     try:
@@ -477,6 +478,7 @@ def ppo(
 
 @pytest.mark.parametrize("resets", ["masked", "kept"])
 @pytest.mark.parametrize("fault", ["", "no values", "late", "before the end", "sign"])
+@pytest.mark.sampled(4)
 def test_rollouts_of_environments_that_are_reset_in_steps_of_their_own(fault, resets):
     found = ppo(fault, False, resets=resets)
     assert bool(found["causes"]) == bool(fault), found
@@ -494,6 +496,7 @@ def test_a_rollout_whose_observations_share_an_array_is_told(discrete):
 
 
 @pytest.mark.parametrize("fault", ["", "no values", "late", "sign", "pairs"])
+@pytest.mark.sampled(2)
 def test_a_policy_that_gives_values_beside_its_means_is_its_own_critic(fault):
     found = ppo(f"joint {fault}".strip(), False)
     assert found["state"] == ("fault" if fault == "sign" else "sound")
@@ -522,6 +525,7 @@ def test_a_policy_and_a_critic_that_are_called_at_sequences_are_judged_row_by_ro
         ("late", "last_value is the critic's value of the observation before the last step"),
     ],
 )
+@pytest.mark.sampled(3)
 def test_values_at_the_ends_of_a_rollout_are_held_against_the_critics(fault, words):
     found = ppo(fault, False)
     assert bool(found["causes"]) == bool(words) and all(words in x for x in found["causes"])
@@ -550,6 +554,7 @@ def test_a_critic_that_is_copied_to_be_called_has_no_target():
     ("normalised beside costs", "fitted to normalised advantages plus values"),
 ])  # fmt: skip
 @pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.sampled(8)
 def test_the_critic_of_a_rollout_is_fitted_to_advantages_plus_values(fault, words, discrete):
     found = ppo(fault, discrete)
     state = "off" if fault == "Huber" else "fault" if words else "sound"
@@ -606,6 +611,7 @@ def test_an_action_without_a_gradient_is_told():
         ("returns", "is the value subtracted as a baseline?"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete):
     found = ppo(fault, discrete)
     assert found["state"] == ("fault" if words else "sound")
@@ -615,6 +621,7 @@ def test_weights_are_held_against_the_rollouts_advantages(fault, words, discrete
 
 @pytest.mark.parametrize("place", ["inside", "handed outside"])
 @pytest.mark.parametrize("fault, state", [("", "sound"), ("sign", "fault"), ("order", "open")])
+@pytest.mark.sampled(2)
 def test_weights_are_read_where_a_loop_normalises_its_observations(place, fault, state):
     found = ppo(f"{place} {fault}", False)
     assert found["state"] == state and bool(found["causes"]) == (state == "fault")
@@ -646,6 +653,7 @@ def test_a_loop_that_changes_its_reward_by_itself_is_told_what_to_do_unless_it_i
 @pytest.mark.parametrize(
     "fault, state", [("", "sound"), ("sign", "fault"), ("before", "fault"), ("order", "open")]
 )
+@pytest.mark.sampled(3)
 def test_weights_are_read_where_the_loop_scales_or_squashes_actions_by_itself(fault, state, send):
     found = ppo(fault, False, 0.8, send)
     assert found["state"] == state and bool(found["causes"]) == (state == "fault")
@@ -687,6 +695,7 @@ def test_values_beside_the_means_of_a_sequence_are_those_of_its_observations():
 
 @pytest.mark.parametrize(("trace", "discrete"), [(0.0, False), (0.8, False), (TRACE, True)])
 @pytest.mark.parametrize("fault", ["", "before", "after"])
+@pytest.mark.sampled(3)
 def test_advantages_of_a_neighbour_are_told_where_rewards_or_ends_say_which_step_is_which(
     fault, trace, discrete
 ):

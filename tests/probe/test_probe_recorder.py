@@ -325,6 +325,7 @@ def vectorised(env: Any, steps: int, seed: int) -> list[list[Row]]:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("world, rollout", [(Steered, False), (Steered, True), (Wheel, False)])
 @pytest.mark.parametrize("name", [None, *DISPLACED])
+@pytest.mark.sampled(20)
 def test_the_column_that_is_of_another_row_is_told_and_no_other(name, world, rollout, seed):
     probe, _, update = probed()
     env = SyncVectorEnv([world] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -714,6 +715,7 @@ def windows(
     ],
 )
 @pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.sampled(8)
 def test_rows_of_several_steps_are_those_of_their_steps(world, paid, count, rate, dropped):
     """At an episode's end fewer steps are stored, or none."""
     probe, log, update = probed()
@@ -756,6 +758,7 @@ OF_SEVERAL: dict[str, Callable[[Row, list[Row], list[Row]], Row]] = {
 
 @pytest.mark.parametrize("words", OF_SEVERAL)
 @pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.sampled(4)
 def test_a_fault_of_rows_of_several_steps_is_told_by_its_name(words, dropped):
     probe, _, update = probed()
     rows, _ = collected(probe.record(Walk()))
@@ -830,6 +833,7 @@ class Slow(Walk):
 @pytest.mark.parametrize("count, rate", [(2, 0.9), (3, 1.0), (5, 0.99)])
 @pytest.mark.parametrize("env", [Walk, Slow])
 @pytest.mark.parametrize("on", [False, True])
+@pytest.mark.sampled(4)
 def test_sums_of_rewards_beside_the_next_observation_of_one_step_are_told(env, count, rate, on):
     probe, _, update = probed()
     rows, _ = collected(probe.record(env()))
@@ -857,6 +861,7 @@ REWARDS: dict[str, tuple[Callable[[list[Row]], list[Row]], str, str]] = {
 
 @pytest.mark.parametrize("env", [Walk, Shaped])
 @pytest.mark.parametrize("form", REWARDS)
+@pytest.mark.sampled(5)
 def test_rewards_that_a_loop_transforms_are_no_alarm(form, env):
     probe, log, update = probed()
     rows, _ = collected(probe.record(env()))

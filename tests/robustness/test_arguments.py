@@ -24,6 +24,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted({one.words[0] for one in arguments.commands().values()}))
+@pytest.mark.sampled(5)
 def test_what_no_run_can_hold_is_refused_before_any_work(name, folder):
     wrong = []
     for words in arguments.grid():

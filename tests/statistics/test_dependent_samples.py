@@ -68,6 +68,7 @@ def test_a_growing_direction_is_found_even_where_the_first_one_never_turns(loop)
     np.testing.assert_allclose(rate[0], np.log(np.diag(loop))[::-1], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_slope_of_turning_modes_is_off_by_no_more_than_its_swing():
     """Complex modes on the unit circle, in oblique coordinates: the largest of four slopes was
     0.028 at 25 steps, and every start had it."""

@@ -81,6 +81,7 @@ def test_a_run_in_a_worker_has_the_numbers_of_the_plain_command(folder, monkeypa
                 assert np.array_equal(array.values, other, equal_nan=True), (group, name)
 
 
+@pytest.mark.slow
 def test_a_log_and_a_sentence_stand_for_each_run(folder):
     for row in index.load(folder / "out").rows:
         assert row.state == "done" and row.sentence.endswith(".")

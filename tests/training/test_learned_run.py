@@ -83,6 +83,7 @@ def whole(small_run):
 @pytest.mark.parametrize(
     ("arm", "seed"), [("nll", 0), ("multistep", 1), ("two models", 0), ("spectral", 1)]
 )
+@pytest.mark.sampled(2)
 def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, whole, arm, seed):
     together = whole(arm)
     apart = train(ARMS[arm], task(), tmp_path / "apart.h5", **SMALL, first_seed=seed)
@@ -95,6 +96,7 @@ def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, whole, arm, 
 
 # "multistep-dd" saves what its two parts save.
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("dd", "multistep")])
+@pytest.mark.sampled(2)
 def test_a_stopped_learned_run_goes_on_bit_for_bit(tmp_path, whole, arm):
     cut = stopped(partial(train, ARMS[arm], task(), tmp_path / "cut.h5"), 30, **SMALL, seeds=2)
     for seed in range(2):
@@ -192,6 +194,7 @@ def test_a_given_ensembles_rows_are_those_of_its_members_in_equal_shares():
 
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "svg", "rp-dp"])
+@pytest.mark.sampled(4)
 def test_training_rolls_through_every_member_of_a_given_ensemble(
     monkeypatch, tmp_path, name, noisy
 ):

@@ -243,6 +243,7 @@ def untouched(small_run):
 
 
 @pytest.mark.parametrize(("place", "name"), BROKEN)
+@pytest.mark.sampled(3)
 def test_a_probe_that_fails_says_so_once_and_training_goes_on(
     tmp_path, monkeypatch, untouched, place, name
 ):
@@ -436,6 +437,7 @@ def test_a_critic_beyond_its_bound_is_told_once(tmp_path, monkeypatch, excessive
 
 @pytest.mark.parametrize("updates", [40, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arm", list(ARMS))
+@pytest.mark.sampled(2)
 def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm, updates):
     monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
     monkeypatch.setattr(seed_rows, "PART", 1.0)

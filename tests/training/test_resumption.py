@@ -33,6 +33,7 @@ def whole(small_run):
 
 
 @pytest.mark.parametrize("name", ROWS)
+@pytest.mark.sampled(7)
 def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, whole, name):
     together, seed = whole(name), ROWS.index(name) % 2
     apart = train(row(name), task(), tmp_path / "apart.h5", **SHORT, first_seed=seed)
@@ -66,6 +67,7 @@ SINGLE = ["mpg-v2", "sac", "mbpo"]
         ),
     ],
 )
+@pytest.mark.sampled(8)
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
     options = SHORT | {"precision": precision, "seeds": 2}
     if precision == "float64":

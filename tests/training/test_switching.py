@@ -68,6 +68,7 @@ def test_the_price_of_the_floor_is_at_most_a_standard_error():
 
 @pytest.mark.parametrize("law", ["normal", "t4", "lognormal"])
 @pytest.mark.parametrize(("K", "biases"), [(2, alike), (4, alike), (2, one_each), (4, one_each)])
+@pytest.mark.sampled(4)
 def test_equal_weights_do_not_flip_on_noise(law, K, biases):
     # Equal errors: equal weights are a best mixture (`one_each`), or any weights are (`alike`).
     trials, generator, even = 100, np.random.default_rng(4), np.full(K, 1 / K)

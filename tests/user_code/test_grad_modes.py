@@ -127,6 +127,7 @@ def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     ("mode", "leaky"), [("plain", False), ("no_grad", True), ("inference", False)]
 )
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.sampled(7)
 def test_parameters_that_require_gradients_change_no_bit_in_any_mode(name, mode, leaky):
     if name not in FROZEN:
         FROZEN[name] = CALLS[name](World(grad=False))
