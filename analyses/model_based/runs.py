@@ -186,20 +186,23 @@ class _OneMember(SeedModels):
 @dataclass(frozen=True)
 class Arm:
     """One run: a row of the table in a world, at its own horizon or another, by its own model or
-    another, of the study's paths in an update or of as many as are given."""
+    another, of the study's paths in an update or of as many as are given, and measured from the
+    study's states or from more (`starts`)."""
 
     row: str
     world: World
     horizon: int | None = None
     model: Fit | None = None
     paths: int | None = None
+    starts: int | None = None
 
     @property
     def name(self) -> str:
         at = "" if self.horizon is None else f"-h{self.horizon}"
         by = "" if self.model is None else f"-{self.model}"
         of = "" if self.paths is None else f"-{self.paths}-paths"
-        return f"{self.row}{at}{by}{of}-{self.world}"
+        seen = "" if self.starts is None else f"-{self.starts}-starts"
+        return f"{self.row}{at}{by}{of}{seen}-{self.world}"
 
     @property
     def measured(self) -> bool:
@@ -344,22 +347,25 @@ def trained(arm: Arm, folder: Path, more: bool = False, device: str = "cpu") -> 
         keep=STAGE_SHARES if arm.world in LONG else (),
         reward_scale=SCALES.get(arm.world, 1.0), device=device,
         gradient_every=iterations // STAGES if arm.measured and not more else 0,
-        gradient_starts=SMOKE_STARTS if arm.smoke else STARTS, gradient_truth="score",
+        gradient_starts=arm.starts or (SMOKE_STARTS if arm.smoke else STARTS),
+        gradient_truth="score",
         planning=Planning(5) if arm.row == "maac" and not arm.smoke else None,
         command=f"python -m analyses.model_based train --arm {arm.row} --world {arm.world}"
         + ("" if arm.horizon is None else f" --horizon {arm.horizon}")
         + ("" if arm.model is None else f" --model {arm.model}")
-        + ("" if arm.paths is None else f" --paths {arm.paths}") + " --more" * more,
+        + ("" if arm.paths is None else f" --paths {arm.paths}")
+        + ("" if arm.starts is None else f" --starts {arm.starts}") + " --more" * more,
     )  # fmt: skip
 
 
 def one(
     arm: str, world: World, horizon: int | None = None, model: Fit | None = None,
-    paths: int | None = None, folder: Path = RUNS, more: bool = False, device: str = "cpu",
+    paths: int | None = None, starts: int | None = None, folder: Path = RUNS, more: bool = False,
+    device: str = "cpu",
 ) -> None:  # fmt: skip
     """Train one arm, or its further seeds; goes on where it stopped."""
     with suppress(KeyboardInterrupt):
-        trained(Arm(arm, world, horizon, model, paths), folder, more, device)
+        trained(Arm(arm, world, horizon, model, paths, starts), folder, more, device)
 
 
 def every(first: int = 0, of: int = 1, folder: Path = RUNS) -> None:
