@@ -156,13 +156,13 @@ class ReproduceCommand:
             runs = made.runs_of(part, folder)
             if not runs:
                 continue
-            rows = {path.stem.removesuffix(f"-{part.task}"): run for path, run in runs.items()}
-            table = TABLES[item.table](rows)
+            paths = [made.path_of(part, row, folder) for row in runs]
+            table = TABLES[item.table](runs)
             tables[part.task] = table.to_dict("records")
             text.append(markdown(table))
             target = folder / f"{part.task}-table.csv"
-            files += write(table, target, item.title, mixed(list(runs)))
-            files += _drawn(item.figures, part, list(runs), folder)
+            files += write(table, target, item.title, mixed(paths))
+            files += _drawn(item.figures, part, paths, folder)
         done = f"{item.title}: {len(due) - len(left)} of {len(due)} runs are there"
         if left:
             done += f"; about {duration(3600 * sum(each.hours for each in left))} for the rest"

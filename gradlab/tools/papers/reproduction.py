@@ -108,7 +108,7 @@ def _due(
     each = chosen.agents * (algorithm.source.steps or 1 / chosen.interval)
     whole = part.iterations or round((part.transitions or 0) / each)
     iterations = max(1, round(share * whole))
-    path = _path(part, row, folder)
+    path = path_of(part, row, folder)
     done = 0
     if path.exists():
         run = load(path)
@@ -141,7 +141,7 @@ def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _path(part: ItemPart, row: str, folder: Path) -> Path:
+def path_of(part: ItemPart, row: str, folder: Path) -> Path:
     return folder / f"{row}-{part.task}.h5"
 
 
@@ -200,8 +200,8 @@ def run_missing(
     return left
 
 
-def runs_of(part: ItemPart, folder: Path) -> dict[Path, Training]:
-    """The part's runs that hold an evaluation, in the order of its rows."""
-    paths = [path for row in part.rows if (path := _path(part, row, folder)).exists()]
-    runs = {path: load(path) for path in paths}
-    return {path: run for path, run in runs.items() if len(run.iteration)}
+def runs_of(part: ItemPart, folder: Path) -> dict[str, Training]:
+    """The part's runs that hold an evaluation, by row and in the order of its rows."""
+    paths = {row: path_of(part, row, folder) for row in part.rows}
+    runs = {row: load(path) for row, path in paths.items() if path.exists()}
+    return {row: run for row, run in runs.items() if len(run.iteration)}
