@@ -349,6 +349,7 @@ def trained(arm: Arm, folder: Path, more: bool = False, device: str = "cpu") -> 
         gradient_every=iterations // STAGES if arm.measured and not more else 0,
         gradient_starts=arm.starts or (SMOKE_STARTS if arm.smoke else STARTS),
         gradient_truth="score",
+        gradient_horizons="shorter" if arm.starts is None else "own",
         planning=Planning(5) if arm.row == "maac" and not arm.smoke else None,
         command=f"python -m analyses.model_based train --arm {arm.row} --world {arm.world}"
         + ("" if arm.horizon is None else f" --horizon {arm.horizon}")

@@ -35,7 +35,7 @@ _SETTINGS = (
     "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode", "reward_scale",
     "termination", "device", "precision", "products", "evaluate_every", "evaluation_starts",
     "log_every", "checkpoint_every", "gradient_every", "gradient_starts", "gradient_truth",
-    "measure_every", "measure_starts", "probe_budget",
+    "gradient_horizons", "measure_every", "measure_starts", "probe_budget",
 )  # fmt: skip
 
 
@@ -124,6 +124,7 @@ class Train(_Configured):  # type: ignore[misc]
         ),
         "Measured while it trains": (
             "probe_budget", "gradient_every", "gradient_starts", "gradient_truth",
+            "gradient_horizons",
         ),
         "Device and processes": (
             "device", "precision", "products", "learners", "actors", "buffers", "queue",

@@ -71,7 +71,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         }
         schema["rollouts"] = Table("iteration", rollouts, {"seed": seeds})
     if gradient_errors.measured(algorithm, settings):
-        schema["gradients"] = gradient_errors.table(algorithm, seeds)
+        schema["gradients"] = gradient_errors.table(algorithm, settings, seeds)
     if settings.asynchronous is not None:
         schema["asynchrony"] = asynchrony.table(settings.asynchronous)
     schema |= weights.tables(algorithm, seeds) | steering.tables(algorithm, seeds)

@@ -24,9 +24,10 @@ _AtEnd = Literal["restart", "stop"]
 _Precision = Literal["float32", "float64"]
 Products = Literal["measured", "batched", "separate"]
 _GradientTruth = Literal["unrolled", "score"]
+_GradientHorizons = Literal["shorter", "own"]
 _WORDS = {
     "termination": _Termination, "at_end": _AtEnd, "precision": _Precision, "products": Products,
-    "gradient_truth": _GradientTruth,
+    "gradient_truth": _GradientTruth, "gradient_horizons": _GradientHorizons,
 }  # fmt: skip
 Role = Literal["critic", "policy"]  # of a gradient: whose parameters it is of
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -146,6 +147,9 @@ class Settings:
     """The true gradient: the simulator's Jacobians chained until the return has converged, or score
     functions, which hold even where chains explode (of a deterministic policy: with its exploration
     noise). score needs more starts, such as 512."""
+    gradient_horizons: _GradientHorizons = "shorter"
+    """Horizons of one such measurement: those of the algorithm and, where it has one, shorter ones
+    before it (0, the critic alone, and powers of 2); or own: no others, at about half the price."""
     measure_every: int = 1000
     """Iterations between two measurements of weights or horizon."""
     measure_starts: int = 128

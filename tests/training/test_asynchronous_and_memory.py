@@ -153,8 +153,8 @@ def test_every_row_has_a_table_of_its_gradient_where_it_is_asked_for(name):
     algorithm, settings = find(name), Settings(gradient_every=5)
     gradient_errors.check(algorithm, settings, double_integrator())
     assert gradient_errors.measured(algorithm, settings)
-    table = gradient_errors.table(algorithm, (0,))
-    assert tuple(table.scales["horizon"]) == gradient_errors.horizons(algorithm)
+    table = gradient_errors.table(algorithm, settings, (0,))
+    assert tuple(table.scales["horizon"]) == gradient_errors.horizons(algorithm, settings)
     assert ("bias2_tail" in table.columns) == (name not in MIXTURES)
     assert ("gradient_law" in gradient_errors.described(algorithm, settings)) == (
         name not in MIXTURES

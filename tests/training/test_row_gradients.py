@@ -160,7 +160,7 @@ def linear_task(offset=0.0, gain=1.0):
 def measured(algorithm, task, starts=64, **changes):
     run = begun(algorithm, task, gradient_starts=starts, gradient_every=1, **changes)
     row = row_errors.row(run)
-    horizons = [term.horizon for term in measured_terms(run.algorithm)]
+    horizons = [term.horizon for term in measured_terms(run.algorithm, run.settings)]
     return {name: value[0] for name, value in row.items() if np.ndim(value)}, horizons
 
 
@@ -182,6 +182,17 @@ def test_a_soft_row_with_an_exact_model_and_a_long_horizon_has_no_bias(scale):
     assert found["bias2_low"][1] > 0
     np.testing.assert_allclose(found["bias2_tail"][1], found["bias2"][1], rtol=1e-6)
     np.testing.assert_allclose(found["dynamics_bias2"][1:], 0.0, atol=1e-12)
+
+
+def test_shorter_horizons_can_be_left_out_and_change_nothing_at_the_rows_own():
+    world = linear_task(gain=0.7)
+    everything, all_horizons = measured(soft_row(4), world)
+    own, horizons = measured(soft_row(4), world, gradient_horizons="own")
+    assert all_horizons == [0, 1, 2, 4] and horizons == [4]
+    assert own.keys() == everything.keys()
+    for name, value in own.items():
+        kept = value if np.ndim(everything[name]) == 0 else value[-1]
+        np.testing.assert_array_equal(kept, np.atleast_1d(everything[name])[-1], err_msg=name)
 
 
 def test_a_models_offset_is_the_part_of_its_states_and_its_gain_of_both():

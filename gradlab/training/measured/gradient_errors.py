@@ -74,11 +74,11 @@ def described(algorithm: Algorithm, settings: Settings) -> dict[str, str]:
     return {"gradient_law": row_gradients.law(algorithm)}
 
 
-def horizons(algorithm: Algorithm) -> tuple[int, ...]:
+def horizons(algorithm: Algorithm, settings: Settings) -> tuple[int, ...]:
     """Those whose gradient is measured."""
     if _is_mixture(algorithm):
         return tuple(term.horizon for term in algorithm.terms if not term.way.every)
-    return tuple(term.horizon for term in row_gradients.measured_terms(algorithm))
+    return tuple(term.horizon for term in row_gradients.measured_terms(algorithm, settings))
 
 
 def _is_mixture(algorithm: Algorithm) -> bool:
@@ -89,13 +89,13 @@ def _is_mixture(algorithm: Algorithm) -> bool:
     return plain and valued and through
 
 
-def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
+def table(algorithm: Algorithm, settings: Settings, seeds: tuple[int, ...]) -> Table:
     if not _is_mixture(algorithm):
-        return row_errors.table(algorithm, seeds)
+        return row_errors.table(algorithm, settings, seeds)
     dims = ("seed", "horizon")
     columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
     names = [f"{column}{end}" for column in columns for end in ENDS]
-    scales = {"seed": seeds, "horizon": horizons(algorithm)}
+    scales = {"seed": seeds, "horizon": horizons(algorithm, settings)}
     return Table("iteration", {name: Column(dims) for name in names}, scales)
 
 
@@ -115,7 +115,7 @@ def row(run: Run) -> dict[str, Any]:
     """One row of the table; NaN for a seed that left the finite numbers."""
     if not _is_mixture(run.algorithm):
         return row_errors.row(run)
-    chosen, finite = horizons(run.algorithm), run.learner.finite()
+    chosen, finite = horizons(run.algorithm, run.settings), run.learner.finite()
     columns: dict[str, Any] = {}
     for seed in np.flatnonzero(finite):
         for name, values in _of_seed(run, int(seed), chosen).items():

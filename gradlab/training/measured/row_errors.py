@@ -69,6 +69,7 @@ from gradlab.training.models.seed_models import (
 )
 from gradlab.training.parts.context import Floats
 from gradlab.training.parts.policy_losses import Term
+from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 from gradlab.truth.by_blocks import EarlyTruth, early_truth
 from gradlab.truth.score_actions import ScoreTruth, score_truth
@@ -84,7 +85,7 @@ TRUTHS = (*STATUSES, "score")
 _CHECKED = 10  # measurements to two whose truth is compared with finite differences
 
 
-def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
+def table(algorithm: Algorithm, settings: Settings, seeds: tuple[int, ...]) -> Table:
     dims = ("seed", "horizon")
     columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
     names = [f"{column}{end}" for column in (*columns, *PARTS) for end in ENDS]
@@ -97,13 +98,13 @@ def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
         "seconds": Column(unit="s, all seeds"),
         _REASON: Column(text=True),
     }
-    horizons = tuple(term.horizon for term in measured_terms(algorithm))
+    horizons = tuple(term.horizon for term in measured_terms(algorithm, settings))
     return Table("iteration", schema, {"seed": seeds, "horizon": horizons})
 
 
 def row(run: Run) -> dict[str, Any]:
     """One row of the table; NaN for a seed that left the finite numbers."""
-    begun, terms = time.monotonic(), measured_terms(run.algorithm)
+    begun, terms = time.monotonic(), measured_terms(run.algorithm, run.settings)
     finite, columns = run.learner.finite(), dict[str, Any]()
     batches = row_gradients.batches(run)
     reasons = []

@@ -25,17 +25,23 @@ from gradlab.training.parts.context import Act
 from gradlab.training.parts.critics import Q
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.sources import Stores, TwoStores
+from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 
 USE = "measured gradient"  # of the draws
 FEWEST = 4  # starts whose moments have intervals
 
 
-def measured_terms(algorithm: Algorithm) -> tuple[Term, ...]:
-    """Those of the row; where it has one horizon, shorter ones before it: 0 (the critic alone),
-    and powers of 2."""
-    last = algorithm.terms[-1]
-    if len(algorithm.terms) > 1 or algorithm.loss.horizon is not None or last.horizon == 0:
+def measured_terms(algorithm: Algorithm, settings: Settings) -> tuple[Term, ...]:
+    """Those of the row; where it has one horizon, shorter ones before it unless the settings leave
+    them out: 0 (the critic alone), and powers of 2."""
+    last, chosen = algorithm.terms[-1], algorithm.loss.horizon is not None
+    if (
+        settings.gradient_horizons == "own"
+        or len(algorithm.terms) > 1
+        or chosen
+        or not last.horizon
+    ):
         return algorithm.terms
     valued = algorithm.critics > 0 and algorithm.target.kind == Q and not algorithm.loss.paths
     shorter = [0] if valued else []
