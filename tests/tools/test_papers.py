@@ -173,6 +173,13 @@ def test_error_over_the_horizon_is_that_of_the_model_and_of_the_simulator() -> N
     assert true[0] == pytest.approx(model.iloc[0])
     apart = np.sqrt(last["dynamics_bias2"].mean(axis=0)[1:] / truth[1:])
     assert (np.abs(true[1:] - model.to_numpy()[1:]) <= apart).all()
+    # A ratio's end is where the mean of bias2 − ratio · truth2 is Student's quantile off zero.
+    every = drawn(chosen("error-horizon", [MAAC]).figure)
+    band = every[(every["kind"] == "band") & (every["series"] == "learned model")]
+    for end, side in (("low", 1), ("high", -1)):
+        left = last["bias2"] - band[end].to_numpy() ** 2 * last["truth2"]
+        t = left.mean(axis=0) / (left.std(axis=0, ddof=1) / len(left) ** 0.5)
+        np.testing.assert_allclose(t, side * 2.77645, rtol=1e-4)
     # The tail's part b·(S − T) is the rest of |b|²: |S − T|² = |G − S|² − |b|² + 2 b·(S − T).
     tail = (last["dynamics_bias2"] - last["bias2"] + 2 * last["bias2_tail"]).mean(axis=0)
     np.testing.assert_allclose(true[1:] ** 2, tail[1:] / truth[1:], rtol=1e-6)

@@ -29,7 +29,8 @@ from gradlab.figures.drawing import Curve
 from gradlab.figures.style import Look
 from gradlab.runs.profile import Profile
 from gradlab.runs.training.results import Floats, Training
-from gradlab.statistics.over_groups import student_mean
+from gradlab.statistics.moments import Estimate
+from gradlab.statistics.over_groups import ratio_of_means, student_mean
 from gradlab.storage.records import Record
 
 Groups = Mapping[str, Mapping[str, Training]]
@@ -116,6 +117,8 @@ def error_by_horizon(figure: Figure, runs: Mapping[str, Training]) -> None:
     the same on the simulator with the same critic, from the parts of the squared bias:
 
     |S − T|² = |G − T|² − 2 (G − T)·(G − S) + |G − S|²     (`training.measured.row_errors`)
+
+    with 95% of the ratio of means over the seeds (Fieller).
     """
     axes = _axes(figure, len(runs))
     for ax, run in zip(axes, runs.values(), strict=True):
@@ -126,16 +129,27 @@ def error_by_horizon(figure: Figure, runs: Mapping[str, Training]) -> None:
         for square, look, label in (
             (found["bias2"], _PAIR[0], "learned model"), (true, _PAIR[1], "true dynamics"),
         ):  # fmt: skip
-            share = square.mean(axis=0) / found["truth2"].mean(axis=0)
-            # Estimates without bias may be negative: no error is shown there.
-            shown = np.sqrt(np.where(share > 0, share, np.nan))
-            ax.plot(horizons, shown, color=look.colour, linestyle=look.dash, marker=look.marker,
-                    markersize=4.5, label=label)  # fmt: skip
+            # Estimates without bias may be negative: an arrow from the upper end is shown there.
+            shares = np.clip(_of_means(square, found["truth2"]), 0.0, None)
+            line = Curve(horizons.astype(float), *np.sqrt(shares))
+            drawing.draw(ax, line, replace(look, label=label), drawing.log_floor([line]))
         ax.set_yscale("log")
     last = sorted({f"{int(run.gradients['iteration'][-1]):,}" for run in runs.values()})
     where = f"{_counted(runs.values())} after {' or '.join(last)} iterations"
-    title = f"Error of the expected gradient ({where}; Euclidean norm, the paper's is L1)"
+    band = "band: 95%, none where the seeds do not tell ∇J from zero"
+    title = f"Error of the expected gradient ({where}; {band}; Euclidean norm, the paper's is L1)"
     _dress(figure, axes, list(runs), title, "error / norm of ∇J", "horizon H [steps]")
+
+
+def _of_means(above: Floats, below: Floats) -> Floats:
+    """mean(above) / mean(below) over seeds [seeds, horizons], with its ends: [3, horizons]."""
+    ratios = []
+    for parts in zip(above.T, below.T, strict=True):
+        over, under = (Estimate(x.mean(), (x.sum() - x) / max(len(x) - 1, 1)) for x in parts)
+        ends = ratio_of_means(over, under) if len(above) > 1 else None
+        low, high = (ends.low, ends.high) if ends else (np.nan, np.nan)
+        ratios.append((over.value / under.value, low, high))
+    return np.array(ratios).T
 
 
 def gradient_horizons(figure: Figure, runs: Mapping[str, Training]) -> None:
