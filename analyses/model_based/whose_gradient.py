@@ -1,6 +1,6 @@
 """Whose gradient? What the model-based rows follow while they train, against the true gradient.
 
-    python -m analyses.model_based.whose_gradient [--runs reports/model-based/runs]
+    python -m analyses.model_based.whose_gradient [--runs reports/model-based/runs] [--starts 8192]
 
 Reads the main runs of `model_based`: at five stages of a row's own training, its own loss start by
 start at 1,024 states that it starts from, against score functions of the simulator's return with θ
@@ -14,6 +14,10 @@ they are divided (`pooled_gradients`), at a stage or, as stage 0, over all of th
 
 A row points uphill at a stage where the interval of its cosine lies above 0, and is usable at a
 horizon where it lies above 0.7, as in a measurement's usable range.
+
+With --starts, the runs that are measured at so many states, by the criterion on the page, each as
+one row of a table; there a cell is one seed at one stage, by its own interval, and the noise is
+what the measurement makes of the variance of a stage's cosines over the seeds.
 """
 
 from __future__ import annotations
@@ -32,10 +36,12 @@ from matplotlib.figure import Figure
 
 from analyses.harness.pooled_gradients import PARTS, pooled, with_ends
 from analyses.harness.verdicts import put
-from analyses.model_based.runs import MAIN, Arm, World, path_of
+from analyses.model_based.runs import MAIN, STAGES, Arm, Swing, World, finished, path_of
 from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION, ruled
 from gradlab.runs.decision_rules import COSINE
 from gradlab.runs.training.results import Training, load
+from gradlab.statistics.intervals import student
+from gradlab.tools.papers.figures import markdown
 from gradlab.training.measured.row_gradients import samples
 from gradlab.training.parts.policy_losses import Term
 
@@ -79,6 +85,42 @@ def measured(runs: Path) -> pd.DataFrame:
             if path.exists() and "inner" in (run := load(path)).gradients:
                 rows += rows_of(run, arm)
     return pd.DataFrame(rows)
+
+
+def precise(runs: Path, starts: int) -> Iterator[dict[str, object]]:
+    """Of every run that is measured at so many states and has come to its end."""
+    for row in MAIN:
+        for world in get_args(Swing):
+            arm = Arm(row, world, starts=starts)
+            if not finished(arm, runs):
+                continue
+            run = load(path_of(arm, runs))
+            if len(run.gradients["iteration"]) == STAGES:  # the last comes after the training
+                yield {"row": f"`{row}`", "world": world} | _judged(run, arm)
+
+
+def _judged(run: Training, arm: Arm) -> dict[str, object]:
+    own = [line for line in rows_of(run, arm) if line["last"]]
+    whole, *stages = (pd.Series(line) for line in own)
+    up, down = (sum(_side(stage) == side for stage in stages) for side in ("uphill", "downhill"))
+    value, low, high = (run.gradients[f"cosine{end}"][..., -1] for end in ("", "_low", "_high"))
+    cells = np.array([low > 0, high < 0, low >= COSINE]).sum(axis=(1, 2))
+    half, left = (high - low) / 2, ~((low > 0) | (high < 0))
+    more = np.nanmedian(half[left] / abs(value[left])) ** 2
+    noise = np.nanmean((half / student(np.inf)) ** 2) / np.nanmean(value.var(axis=1, ddof=1))
+    return {
+        "cosine over its training": _with_interval(whole), "points": _side(whole),
+        "stages uphill, downhill": f"{up}, {down} of {len(stages)}",
+        "training": "decided" if max(up, down) >= len(stages) - 1 else "open",
+        "cells uphill": cells[0], "downhill": cells[1], "usable": cells[2], "open": left.sum(),
+        "states for the median open cell": f"{more:.0f}×", "noise": f"{noise:.0%}",
+    }  # fmt: skip
+
+
+def _side(row: pd.Series[Any]) -> str:
+    if row["cosine low"] > 0:
+        return "uphill" if row["cosine low"] < COSINE else "uphill, usable"
+    return "downhill" if row["cosine high"] < 0 else "open"
 
 
 def sentences(table: pd.DataFrame) -> pd.DataFrame:
@@ -197,8 +239,13 @@ def _rows(ax: Axes, rows: list[str]) -> None:
     ruled(ax, "x")
 
 
-def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:
+def main(runs: Path = RUNS, output: Path = OUTPUT, starts: int | None = None) -> None:
     output.mkdir(parents=True, exist_ok=True)
+    if starts is not None:
+        text = markdown(pd.DataFrame(precise(runs, starts)))
+        print(text)
+        put(output / "README.md", f"{starts} states", text)
+        return
     table = measured(runs)
     table.to_csv(output / "table.csv", index=False, float_format="%.4g")
     lines = sentences(table)
