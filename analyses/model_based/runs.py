@@ -102,10 +102,9 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import OneStepError
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.algorithms import find, with_horizons, with_temperature
+from gradlab.training.algorithms import find, with_fits, with_horizons, with_temperature
 from gradlab.training.models.seed_models import Model, SeedModels, model_step
 from gradlab.training.parts.context import Context
-from gradlab.training.parts.sources import Branched, TwoStores
 from gradlab.training.parts.targets import Steve
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.settings import Planning
@@ -233,10 +232,10 @@ class Arm:
         if self.horizon is not None:
             row = with_horizons(row, (self.horizon,))
         if row.source.steps:
-            row = refitted(row, ON_POLICY // 10)
+            row = with_fits(row, ON_POLICY // 10)
         else:
             updates = 1 if self.smoke else UPDATES
-            row = refitted(replace(row, updates=updates), REFIT * updates)
+            row = with_fits(replace(row, updates=updates), REFIT * updates)
         if row.model is not None and self.row.startswith(("rp-", "ddppo")):
             row = replace(row, model=replace(row.model, steps=500, batch=128))
         if row.model is not None and self.model == "mse":
@@ -258,7 +257,7 @@ class Arm:
 
     def at_length(self, row: Algorithm) -> Algorithm:
         """The row as it is listed, but for what the long runs share."""
-        row = refitted(replace(with_temperature(row, Automatic()), updates=1), LONG_REFIT)
+        row = with_fits(replace(with_temperature(row, Automatic()), updates=1), LONG_REFIT)
         if row.model is not None and self.row.startswith(("rp-", "ddppo")):
             row = replace(row, model=replace(row.model, steps=500, batch=128))
         return replace(
@@ -284,16 +283,6 @@ class Arm:
         if self.world == "pendulum":
             task = tasks.pendulum(coordinates="circle", discount=DISCOUNT)
         return replace(task, prior=task.simulator) if self.model == "exact" else task
-
-
-def refitted(row: Algorithm, every: int) -> Algorithm:
-    """The row with models fitted, and rolled out, every so many iterations."""
-    if row.model is not None:
-        row = replace(row, model=replace(row.model, every=every))
-    source = row.source
-    if not isinstance(source, Branched | TwoStores):
-        return row
-    return replace(row, source=replace(source, branching=replace(source.branching, every=every)))
 
 
 def arms() -> list[Arm]:

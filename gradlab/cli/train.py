@@ -142,7 +142,7 @@ class Train(_Configured):  # type: ignore[misc]
     table VI, DDPPO table 1, layers of RP-PGM); what differs from the defaults is printed first."""
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them unless --weights has a number for
-    each. Default: the algorithm's."""
+    each; of maac the critic's, too. Default: the algorithm's."""
     beta: float | None = None
     """Share of replayed states among those from which the policy's gradient is taken; the others
     are the task's starts (RP-PGM). Default: the algorithm's, mostly 1."""
@@ -228,7 +228,8 @@ class Train(_Configured):  # type: ignore[misc]
     """Widths of a learned model's hidden layers, such as 200 200 200 200 (MBPO). Default: the
     algorithm's, mostly 64 64."""
     fit_every: int | None = None
-    """Iterations between two fits of a learned model. Default: 250."""
+    """Iterations between two fits of a learned model, and between two fillings of a second replay
+    by its rollouts. Default: the algorithm's, 250 or 2500."""
     fit_steps: int | None = None
     """Steps of Adam in a fit. Default: 1000."""
     rollout_length: Annotated[tuple[int, ...], arg(metavar="K|FIRST LAST BEGIN END")] = ()
@@ -404,6 +405,7 @@ class Train(_Configured):  # type: ignore[misc]
             find,
             published,
             with_changes,
+            with_fits,
             with_horizons,
             with_rollouts,
             with_starts,
@@ -425,6 +427,8 @@ class Train(_Configured):  # type: ignore[misc]
         if self.temperature is not None:
             alpha = Automatic() if self.temperature == "auto" else self.temperature
             row = with_temperature(row, alpha)
+        if self.fit_every is not None:
+            row = with_fits(row, self.fit_every)
         if self.rollout_length or self.rollouts is not None:
             row = with_rollouts(row, self.rollout_length, self.rollouts)
         if self.target_steps is not None:
@@ -488,9 +492,8 @@ class Train(_Configured):  # type: ignore[misc]
             two_models=self.two_model or default.two_models,
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,
-            elites=default.elites if self.members is None else None,
+            elites=default.elites if self.members in (None, default.members) else None,
             hidden=self.model_hidden or default.hidden,
             network=default.network if self.model_type is None else named_network(self.model_type),
-            every=default.every if self.fit_every is None else self.fit_every,
             steps=default.steps if self.fit_steps is None else self.fit_steps,
         )

@@ -20,7 +20,7 @@ from gradlab.training.measured.switching import By
 from gradlab.training.parts.context import FixedWeights, MeasuredWeights
 from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.targets import NStep, OneStep, Soft
+from gradlab.training.parts.targets import NStep, OneStep, Soft, Steve
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.rows import model_based, mpg, pathwise
 
@@ -63,7 +63,8 @@ def find(name: str) -> Algorithm:
 
 def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
     """The row with other horizons in its mixture, of the kind of its longest term; without a
-    learned model where none is rolled out any more. On-policy windows become whole paths.
+    learned model where none is rolled out any more. On-policy windows become whole paths. A target
+    by STEVE with the horizon of the policy's gradient keeps it (MAAC's H is that of both).
     """
     if any(n < 0 for n in horizons):
         raise InputError(f"horizons are {tuple(horizons)}, expected integers from 0")
@@ -78,8 +79,12 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
     if algorithm.loss.paths and isinstance(source, Newest) and max(horizons) > 0:
         source = Newest(max(horizons) * max(1, source.steps // max(horizons)))
     needed = max(horizons) > 0 or algorithm.critic_needs_model
-    model = algorithm.model if needed else None
-    return replace(algorithm, terms=_terms(algorithm, horizons), source=source, model=model)
+    model, target = algorithm.model if needed else None, algorithm.target
+    if isinstance(target, Steve) and target.horizon == max(algorithm.horizons) and max(horizons):
+        target = replace(target, horizon=max(horizons))
+    return replace(
+        algorithm, terms=_terms(algorithm, horizons), source=source, model=model, target=target
+    )
 
 
 def _terms(algorithm: Algorithm, horizons: Sequence[int]) -> tuple[Term, ...]:
@@ -192,6 +197,18 @@ def with_rollouts(
     if count is not None:
         branching = replace(branching, rollouts=count)
     return replace(algorithm, source=replace(algorithm.source, branching=branching))  # type: ignore[type-var]
+
+
+def with_fits(algorithm: Algorithm, every: int) -> Algorithm:
+    """The row with models fitted, and rolled out into its second replay, every so many iterations
+    (MBPO's algorithm 2, DDPPO's algorithm 1: after each fit)."""
+    if algorithm.model is not None:
+        algorithm = replace(algorithm, model=replace(algorithm.model, every=every))
+    branching = algorithm.source.branching
+    if branching is None:
+        return algorithm
+    source = replace(algorithm.source, branching=replace(branching, every=every))  # type: ignore[type-var]
+    return replace(algorithm, source=source)
 
 
 def with_target_steps(algorithm: Algorithm, steps: int) -> Algorithm:

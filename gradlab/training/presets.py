@@ -24,7 +24,8 @@ class Printed:
 
 
 class _Environment(NamedTuple):
-    """A column of DDPPO's table 1, with the warm-up and k of its section B.2.2."""
+    """A column of DDPPO's table 1, with the warm-up and k of its section B.2.2; and what it takes
+    of MBPO, by that one's code: the updates for a step, and k."""
 
     epochs: int
     H: int
@@ -32,18 +33,21 @@ class _Environment(NamedTuple):
     w: float
     warmup: int = 5000
     last_k: int = 1  # reached in epoch 155, from 1 in epoch 25
+    mbpo_updates: int = 20
+    mbpo_k: tuple[int, ...] = (1,)  # from, to, first and last epoch
 
 
 _ENVIRONMENTS: Mapping[str, _Environment] = {
-    "InvertedPendulum-v5": _Environment(15, 3, 10, 10.0, warmup=200),
-    "Hopper-v5": _Environment(100, 2, 25, 50.0, last_k=15),
+    "InvertedPendulum-v5": _Environment(15, 3, 10, 10.0, warmup=200, mbpo_updates=10),
+    "Hopper-v5": _Environment(100, 2, 25, 50.0, last_k=15, mbpo_k=(1, 15, 20, 150)),
     # Cells of n are merged in the text: 25 for Walker2D and HalfCheetah, 5 for the last two.
     "Walker2d-v5": _Environment(100, 3, 25, 0.1),
-    "HalfCheetah-v5": _Environment(100, 3, 25, 1.0),
-    "Ant-v5": _Environment(150, 3, 5, 0.1),
-    "Humanoid-v5": _Environment(150, 3, 5, 0.1, last_k=25),
+    "HalfCheetah-v5": _Environment(100, 3, 25, 1.0, mbpo_updates=40),
+    "Ant-v5": _Environment(150, 3, 5, 0.1, mbpo_k=(1, 25, 20, 100)),
+    "Humanoid-v5": _Environment(150, 3, 5, 0.1, last_k=25, mbpo_k=(1, 25, 20, 300)),
 }
 _STEPS, _UPDATES, _FITTED = 1000, 10, 250  # of an epoch; G1 = G2; environment steps between fits
+_MBPO = "jannerm/mbpo, whose numbers DDPPO takes"
 _DDPPO = ("ddppo", "ddppo-one-model", "ddppo-no-gradient-loss", "ddppo-double-parameters")
 _NO_GRADIENT_LOSS = _DDPPO[2:]
 _MAAC = (
@@ -55,14 +59,18 @@ _RP = ("rp-dp", "rp-dp-sn", "rp-dr", "rp-dr-sn")
 
 
 def _table_1(algorithm: str, task: str, horizons: Sequence[int]) -> Iterator[Printed]:
-    """DDPPO and, as it prints them, MAAC and MBPO."""
+    """DDPPO and, as it prints them, MAAC and MBPO; those two's updates by their own code."""
     here, table, text = _ENVIRONMENTS[task], "DDPPO table 1", "DDPPO B.2.2"
-    baseline = algorithm not in _DDPPO
-    yield Printed("iterations", here.epochs * _STEPS * _UPDATES, f"{table}, epochs and G")
-    yield Printed("updates", _UPDATES, f"{table}, G")
+    baseline, updates = algorithm not in _DDPPO, _UPDATES
+    k: tuple[int, ...] = (1, here.last_k, 25, 155) if here.last_k > 1 else (1,)
+    made = f"{table}, G" if not baseline else "MAAC's code: 10,000 after 1,000 steps"
+    if algorithm == "mbpo":
+        updates, k, made = here.mbpo_updates, here.mbpo_k, _MBPO
+    yield Printed("iterations", here.epochs * _STEPS * updates, f"{table}, epochs; {made}")
+    yield Printed("updates", updates, made)
     yield Printed("agents", 1, f"{table}, one environment")
     yield Printed("warmup", here.warmup, text)
-    yield Printed("fit_every", _FITTED * _UPDATES, f"{text}, 250 steps")
+    yield Printed("fit_every", _FITTED * updates, f"{text}, 250 steps")
     if algorithm == "ddppo-double-parameters":
         yield Printed("model_hidden", (283,) * 4, "DDPPO 5.3: twice the parameters of 4 × 200")
     else:
@@ -71,13 +79,12 @@ def _table_1(algorithm: str, task: str, horizons: Sequence[int]) -> Iterator[Pri
     if algorithm not in ("mbpo", "maac-h0"):
         where = "DDPPO B.2.3" if baseline else f"{table}, H"
         yield Printed("horizons", (here.H,), where)
+    if not baseline or algorithm == "mbpo":
+        k = (*k[:2], *(epoch * _STEPS * updates for epoch in k[2:]))
+        yield Printed("rollout_length", k, _MBPO if baseline else f"{text}, k")
     if baseline:
         return
     yield Printed("batch", 256, text)
-    k = (1,)
-    if here.last_k > 1:
-        k = (1, here.last_k, *(epoch * _STEPS * _UPDATES for epoch in (25, 155)))  # type: ignore[assignment]
-    yield Printed("rollout_length", k, f"{text}, k")
     yield Printed("temperature", "auto", "DDPPO eq. 13")
     if algorithm not in _NO_GRADIENT_LOSS:
         yield Printed("neighbours", here.n, f"{table}, n")

@@ -476,9 +476,18 @@ def test_an_item_has_the_settings_that_its_paper_prints_for_the_task(tmp_path: P
         "ddppo": (25, 50.0), "ddppo-n5": (5, 50.0),
     }  # fmt: skip
     assert rows["ddppo-w10"].model.loss.weight == 10 and rows["ddppo"].horizons == (2,)
+    assert not {"ddppo-n25", "ddppo-w50"} & rows.keys()  # the preset again
+    assert rows["ddppo"].model.elites == 5
     ablations = rows_of("maac", "figure-3", "Hopper-v5", tmp_path)
     assert {row.model.hidden for row in ablations.values()} == {(200,) * 4}
     assert ablations["maac-h0"].horizons == (0,) and ablations["maac"].horizons == (2,)
+    assert ablations["maac"].target.horizon == 2
+    mbpo = rows_of("maac", "figure-1", "Hopper-v5", tmp_path)["mbpo"]
+    assert (mbpo.updates, mbpo.model.members, mbpo.model.elites) == (20, 7, 5)
+    k = mbpo.source.branching
+    epoch = 20 * 1000  # iterations
+    assert [k.length(n * epoch) for n in (20, 85, 150)] == [1, 8, 15]
+    assert mbpo.model.every == k.every == 20 * 250
     listed = rows_of("ddppo", "figure-3", "Hopper-v5", tmp_path, preset="none")
     assert listed["ddppo"] == ALGORITHMS["ddppo"]
 

@@ -2,7 +2,8 @@
 
 A part is one task with its rows; iterations are critic updates, five seeds of a row are one run.
 Prices are milliseconds of one processor core per iteration and seed, those of the quickest run of
-`reports/mpg-table-1` and `reports/model-based`; another machine may take a third or three times.
+`reports/mpg-table-1` and `reports/model-based`; another machine, or a run beside others, takes a
+third to seven times as long.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ _ITERATION = {
 }  # fmt: skip
 
 # By the paper's settings on Hopper, of that a fit of the model every 2,500 iterations: 20 by
-# likelihood, 600 by directional derivatives along all of 25 neighbours.
-_AT_PRESET = {
-    "mbpo": 44, "maac": 350, "maac-h0": 230, "maac-no-steve": 190, "maac-one-sample": 230,
-    "maac-five-batch": 1090, "maac-real-data": 350, "maac-no-entropy": 350, "ddppo": 680,
-    "ddppo-no-gradient-loss": 100, "ddppo-one-model": 620, "ddppo-double-parameters": 120,
-}  # fmt: skip
+# likelihood, 24 for each neighbour along which a directional derivative is fitted.
+_AT_PRESET, _NEIGHBOUR = {
+    "mbpo": 34, "maac": 350, "maac-h0": 230, "maac-no-steve": 190, "maac-one-sample": 230,
+    "maac-five-batch": 1090, "maac-real-data": 350, "maac-no-entropy": 350, "ddppo": 80,
+    "ddppo-no-gradient-loss": 100, "ddppo-one-model": 20, "ddppo-double-parameters": 120,
+}, 24  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,15 @@ def _unrolled(*horizons: int) -> dict[str, tuple[str, Mapping[str, Any]]]:
     return {f"{row}-h{h}": (row, {"horizons": (h,)}) for h in horizons for row in rows}
 
 
-# DDPPO's Figure 3: n at the task's w, w at its n; and what both are compared with.
-_LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "ddppo": ("ddppo", {}), **{f"ddppo-n{n}": ("ddppo", {"neighbours": n}) for n in (1, 5, 25)},
-    **{f"ddppo-w{w:g}": ("ddppo", {"loss_weight": w}) for w in (0.1, 10.0, 50.0)},
-}  # fmt: skip
+def _losses(name: str, epochs: int, own_n: int, own_w: float) -> tuple[ItemPart, ...]:
+    """DDPPO's Figure 3 on a task with this n and w: others beside them, one at a time."""
+    changed: dict[str, Mapping[str, Any]] = {
+        **{f"ddppo-n{n}": {"neighbours": n} for n in (1, 5, 25) if n != own_n},
+        **{f"ddppo-w{w:g}": {"loss_weight": w} for w in (0.1, 10.0, 50.0) if w != own_w},
+    }
+    rows = ("ddppo", *changed, "ddppo-no-gradient-loss", "ddppo-one-model")
+    variants = {row: ("ddppo", options) for row, options in changed.items()}
+    return _on(rows, None, variants, 0, **{name: 1000 * epochs})
 
 
 # RP-PGM's Figure 6, beside models of h steps: of one, and with directional derivatives.
@@ -162,8 +167,9 @@ _LEARNERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }  # fmt: skip
 
 
-# Transitions of DDPPO's figures: epochs of its Table 1 times 1,000; of MAAC's and RP-PGM's: the
-# axes of the figures. Humanoid and Ant are observed whole here (see docs/model_based_settings.md).
+# Transitions of DDPPO's figures: epochs of its Table 1 times 1,000; of MAAC's (1, 3, 5) and
+# RP-PGM's: read from the figures' axes in the PDFs. Humanoid and Ant are observed whole here (see
+# docs/model_based_settings.md).
 ITEMS: Mapping[str, Mapping[str, Item]] = {
     "mpg": {
         "table-1": Item("MPG, Table I", (_PATH, _PENDULUM), ("returns", "convergence")),
@@ -217,8 +223,7 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
         ),
         "figure-3": Item(
             "DDPPO, Fig. 3",
-            _on((*_LOSSES, "ddppo-no-gradient-loss", "ddppo-one-model"), variants=_LOSSES,
-                Hopper=100_000, Ant=150_000),
+            _losses("Hopper", 100, 25, 50.0) + _losses("Ant", 150, 5, 0.1),
             ("loss-settings",),
         ),
         "figure-6": Item(
@@ -279,12 +284,15 @@ _COMMANDS = {
 
 
 def hours(
-    algorithm: str, iterations: int, seeds: int, longer: float = 1.0, preset: bool = False
-) -> float:
+    algorithm: str, iterations: int, seeds: int, longer: float = 1.0, preset: bool = False,
+    neighbours: int = 0,
+) -> float:  # fmt: skip
     """Of one core; `longer`: how many times the horizon of the row's own a variant has; `preset`:
-    by the paper's settings."""
-    prices = {**_ITERATION, **_AT_PRESET} if preset else _ITERATION
-    return prices[algorithm] * max(longer, 1.0) * iterations * seeds / 3.6e6
+    by the paper's settings; `neighbours`: n of the directional derivatives, of all in a step."""
+    price = _ITERATION[algorithm]
+    if preset and algorithm in _AT_PRESET:
+        price = _AT_PRESET[algorithm] + _NEIGHBOUR * neighbours
+    return price * max(longer, 1.0) * iterations * seeds / 3.6e6
 
 
 def printed(table: str, task: str, row: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ class ItemRun:
     Attributes:
         command: with the paper's settings, where it prints some; without iterations and output.
         transitions: per seed; hours: of one core, for what is missing; done: iterations made.
+        neighbours: n of the model's directional derivatives.
     """
 
     part: ItemPart
@@ -43,6 +44,7 @@ class ItemRun:
     iterations: int
     transitions: int
     done: int
+    neighbours: int = 0
 
     @property
     def seeds(self) -> int:
@@ -56,9 +58,12 @@ class ItemRun:
     def hours(self) -> float:
         algorithm, options = self.part.trained(self.row)
         usual = max(find(algorithm).horizons)
-        longer = max(options.get("horizons", (usual,))) / max(usual, 1)
-        at = self.command.preset is not None
-        return hours(algorithm, self.missing, self.seeds, longer, preset=at)
+        longest = max(options.get("horizons", (usual,)))
+        if usual and not longest:
+            algorithm = "sac"  # nothing is rolled out, and no model fitted
+        at, n = self.command.preset is not None, self.neighbours
+        longer = longest / max(usual, 1)
+        return hours(algorithm, self.missing, self.seeds, longer, preset=at, neighbours=n)
 
     @property
     def whose(self) -> str:
@@ -127,7 +132,9 @@ def _due(
                     f"another folder, or the preset of that run"
                 )
         done = int(run.iteration[-1]) if len(run.iteration) else 0
-    return ItemRun(part, task, row, path, command, iterations, round(iterations * each), done)
+    n = getattr(algorithm.model and algorithm.model.loss, "neighbours", 0)
+    transitions = round(iterations * each)
+    return ItemRun(part, task, row, path, command, iterations, transitions, done, n)
 
 
 def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
