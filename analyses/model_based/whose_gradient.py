@@ -2,7 +2,8 @@
 
     python -m analyses.model_based.whose_gradient [--runs reports/model-based/runs] [--starts 8192]
 
-Reads the main runs of `model_based`: at five stages of a row's own training, its own loss start by
+Reads the main runs of `model_based`, and keeps the lines of those whose files are not here any
+more: at five stages of a row's own training, its own loss start by
 start at 1,024 states that it starts from, against score functions of the simulator's return with θ
 in the same actions. No criterion was set: this is a description. Numbers are sums over seeds before
 they are divided (`pooled_gradients`), at a stage or, as stage 0, over all of them.
@@ -85,6 +86,19 @@ def measured(runs: Path) -> pd.DataFrame:
             if path.exists() and "inner" in (run := load(path)).gradients:
                 rows += rows_of(run, arm)
     return pd.DataFrame(rows)
+
+
+def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Beside these the lines of a table that has runs whose files are not here any more."""
+    if not path.exists():
+        return table
+    run, earlier = ["world", "row"], pd.read_csv(path)
+    if len(table):
+        again = earlier.set_index(run).index.isin(table.set_index(run).index)
+        earlier = earlier[~again]
+    order = [*get_args(World), *MAIN].index
+    both = pd.concat([earlier, table], ignore_index=True)
+    return both.sort_values(run, key=lambda names: names.map(order), kind="stable")
 
 
 def precise(runs: Path, starts: int) -> Iterator[dict[str, object]]:
@@ -246,7 +260,7 @@ def main(runs: Path = RUNS, output: Path = OUTPUT, starts: int | None = None) ->
         print(text)
         put(output / "README.md", f"{starts} states", text)
         return
-    table = measured(runs)
+    table = with_earlier(measured(runs), output / "table.csv")
     table.to_csv(output / "table.csv", index=False, float_format="%.4g")
     lines = sentences(table)
     lines.to_csv(output / "sentences.csv", index=False)
