@@ -2,11 +2,11 @@
 
     python -m analyses.model_based.whose_gradient [--runs reports/model-based/runs] [--starts 8192]
 
-Reads the main runs of `model_based`, and keeps the lines of those whose files are not here any
-more: at five stages of a row's own training, its own loss start by
-start at 1,024 states that it starts from, against score functions of the simulator's return with θ
-in the same actions. No criterion was set: this is a description. Numbers are sums over seeds before
-they are divided (`pooled_gradients`), at a stage or, as stage 0, over all of them.
+Reads the main runs of `model_based`, and keeps the lines of those whose files have left the tree:
+at five stages of a row's own training, its own loss start by start at 1,024 states that it starts
+from, against score functions of the simulator's return with θ in the same actions. No criterion was
+set: this is a description. Numbers are sums over seeds before they are divided
+(`pooled_gradients`), at a stage or, as stage 0, over all of them.
 
     cosine      E G · E T / |E G||E T|; none where the seeds do not tell a square from zero
     bias        |E G − E T|² / |E T|²: a gradient of zero has 1

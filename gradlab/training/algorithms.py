@@ -64,7 +64,7 @@ def find(name: str) -> Algorithm:
 def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
     """The row with other horizons in its mixture, of the kind of its longest term; without a
     learned model where none is rolled out any more. On-policy windows become whole paths. A target
-    by STEVE with the horizon of the policy's gradient keeps it (MAAC's H is that of both).
+    by STEVE of the same horizon follows (MAAC's H is that of both).
     """
     if any(n < 0 for n in horizons):
         raise InputError(f"horizons are {tuple(horizons)}, expected integers from 0")

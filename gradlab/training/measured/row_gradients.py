@@ -35,13 +35,9 @@ FEWEST = 4  # starts whose moments have intervals
 def measured_terms(algorithm: Algorithm, settings: Settings) -> tuple[Term, ...]:
     """Those of the row; where it has one horizon, shorter ones before it unless the settings leave
     them out: 0 (the critic alone), and powers of 2."""
-    last, chosen = algorithm.terms[-1], algorithm.loss.horizon is not None
-    if (
-        settings.gradient_horizons == "own"
-        or len(algorithm.terms) > 1
-        or chosen
-        or not last.horizon
-    ):
+    last = algorithm.terms[-1]
+    several = len(algorithm.terms) > 1 or algorithm.loss.horizon is not None
+    if several or last.horizon == 0 or settings.gradient_horizons == "own":
         return algorithm.terms
     valued = algorithm.critics > 0 and algorithm.target.kind == Q and not algorithm.loss.paths
     shorter = [0] if valued else []
