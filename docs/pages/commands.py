@@ -12,9 +12,9 @@ from gradlab.cli.terminal import usage
 
 HEAD = """# Command line
 
-Every command prints its recommendation first; `--explain` prints the rest, `--json` one document
-for machines. Exit codes: 0 done, 1 failed, 2 wrong usage (one line names what to change),
-130 interrupted, 143 terminated. `python -m gradlab` is the same program.
+Commands that recommend print the recommendation first and the rest with `--explain`; all print one
+document for machines with `--json`. Exit codes: 0 done, 1 failed, 2 wrong usage (one line names
+what to change), 130 interrupted, 143 terminated. `python -m gradlab` is the same program.
 """
 
 

@@ -84,7 +84,7 @@ class ReproduceCommand:
     Prints the hours and transitions of every run, trains what is missing, one run after the other,
     and writes figures, a page and tables (Markdown, LaTeX, CSV) that have the paper's numbers, too.
     The same command goes on with what was stopped. A row has the settings that its paper prints for
-    the task, as --preset of `gradlab train`.
+    the task, as --preset of `gradlab train`; MPG's have its Table VI's, in one process.
 
         gradlab reproduce mpg table-1 --plan
         gradlab reproduce mpg figure-3 --share 0.2 --rows mpg-v2 td3
