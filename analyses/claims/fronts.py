@@ -145,10 +145,10 @@ FRONTS = (
     Front(
         "late", "README.md",
         "what the papers say about the best horizon, the rule for weights, and bias and "
-        "variance early and late in training. Late the critic is the better gradient on one "
-        "seed, and there the prior's offset of half a metre makes it so (bias(25)/bias(0) after "
-        "20,000 iterations {published}, without the offset {without}); four seeds do not show "
-        "it (after 7,500 iterations {four}, without {four_without})",
+        "variance early and late in training. Late, after 20,000 iterations, the critic is the "
+        "better gradient on all four seeds; that the prior's offset of half a metre makes it so is "
+        "shown on one (bias(25)/bias(0) {published}, without the offset {without}), and four "
+        "shorter trainings leave it open (after 7,500 iterations {four}, without {four_without})",
         {"published": Verdict("horizon-claims/early-late-exchange", "visited published 20000"),
          "without": Verdict("horizon-claims/early-late-exchange", "visited no offset 20000"),
          "four": Verdict("horizon-claims/early-late-arms", "published, prior published, 7500"),
