@@ -66,7 +66,8 @@ ERROR = 0.02  # standard error of a share near 5%
 NOTE = (
     "*far*: 2% of the starts are six times farther. *pole*: 1 start in 150 falls. *t5*: starts of "
     "Student's t with 5 degrees of freedom. *strata*: does the measurement sample rare starts "
-    "apart? q: a start's share of the sum of squares, by the pilot.\n\nThe criterion was written before the first run; the method was changed after it, twice. With "
+    "apart? q: a start's share of the sum of squares, by the pilot.\n\nThe criterion was written "
+    "before the first run; the method was changed after it, twice. With "
     "half of N by q, a pilot of 30 N and the intervals of plain samples, 18% of the variances and "
     "13% of the SNR missed (far, N = 64; 11% of the variances at 256). So a quarter of N goes by "
     "q², strata are drawn from a pilot four times as large, and intervals of strata are made in "
