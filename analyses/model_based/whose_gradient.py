@@ -120,14 +120,14 @@ def _judged(run: Training, arm: Arm) -> dict[str, object]:
     value, low, high = (run.gradients[f"cosine{end}"][..., -1] for end in ("", "_low", "_high"))
     cells = np.array([low > 0, high < 0, low >= COSINE]).sum(axis=(1, 2))
     half, left = (high - low) / 2, ~((low > 0) | (high < 0))
-    more = np.nanmedian(half[left] / abs(value[left])) ** 2
+    more = f"{np.nanmedian(half[left] / abs(value[left])) ** 2:.0f}×" if left.any() else "–"
     noise = np.nanmean((half / student(np.inf)) ** 2) / np.nanmean(value.var(axis=1, ddof=1))
     return {
         "cosine over its training": _with_interval(whole), "points": _side(whole),
         "stages uphill, downhill": f"{up}, {down} of {len(stages)}",
         "training": "decided" if max(up, down) >= len(stages) - 1 else "open",
         "cells uphill": cells[0], "downhill": cells[1], "usable": cells[2], "open": left.sum(),
-        "states for the median open cell": f"{more:.0f}×", "noise": f"{noise:.0%}",
+        "states for the median open cell": more, "noise": f"{noise:.0%}",
     }  # fmt: skip
 
 
