@@ -206,8 +206,10 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
     for name in ("planning", "asynchronous"):
         if getattr(settings, name) is None:
             del config["settings"][name]
-    if settings.products == "batched":
-        del config["settings"]["products"]
+    # Younger than the format: left out where it is as all runs once were.
+    for name, first in (("products", "batched"), ("gradient_horizons", "shorter")):
+        if getattr(settings, name) == first:
+            del config["settings"][name]
     if algorithm.model is not None:
         config["algorithm"]["model"]["network"] = network_name(algorithm.model.network)
         if algorithm.model.network == "gaussian":
