@@ -29,11 +29,12 @@ _ITERATION = {
 
 # By the paper's settings on Hopper, of that a fit of the model every 2,500 iterations: 20 by
 # likelihood, 24 for each neighbour along which a directional derivative is fitted.
-_AT_PRESET, _NEIGHBOUR = {
+_AT_PRESET = {
     "mbpo": 34, "maac": 350, "maac-h0": 230, "maac-no-steve": 190, "maac-one-sample": 230,
     "maac-five-batch": 1090, "maac-real-data": 350, "maac-no-entropy": 350, "ddppo": 80,
     "ddppo-no-gradient-loss": 100, "ddppo-one-model": 20, "ddppo-double-parameters": 120,
-}, 24  # fmt: skip
+}  # fmt: skip
+_NEIGHBOUR = 24
 
 
 @dataclass(frozen=True)
