@@ -153,7 +153,7 @@ def put(page: Path, mark: str, text: str) -> None:
 
 def main(output: Path = FOLDER) -> None:
     """Write README.md from the verdicts in the folder. What to do comes before them, where the page
-    has such a section, else what was found; all others stay after them.
+    has such a section; all others stay after them.
 
     Args:
         output: folder of the verdicts.
@@ -164,10 +164,10 @@ def main(output: Path = FOLDER) -> None:
     sections = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", written, flags=re.M)[1:]]
     kept = [part for part in sections if not part.startswith(TITLE)]
     first = [part for part in kept if part.startswith(FIRST)]
-    claims = TITLE + NOTE.format(there=THERE) + listed(rows, output)
+    claims = f"{TITLE}\n{found(rows, output)}{NOTE.format(there=THERE)}{listed(rows, output)}"
     others = [part for part in kept if part not in first]
     head = HEADER.format(subject=output.name.replace("-", " "))
-    page.write_text("\n".join((head, *(first or [found(rows, output)]), claims, *others)))
+    page.write_text("\n".join((head, *first, claims, *others)))
 
 
 def found(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:

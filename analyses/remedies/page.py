@@ -18,6 +18,9 @@ from analyses.harness.verdicts import THERE, Verdict, found, listed, save
 FOLDER = Path("reports/remedies")
 HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
 
+Measure a remedy on your own model before you take it (`gradlab remedies`): none below is shown to
+help in every world where it was tried.
+
 {found}
 {there}
 
