@@ -32,7 +32,7 @@ from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import reproduction
-from gradlab.tools.papers.figures import TABLES, chosen, convergence, mixed, sized
+from gradlab.tools.papers.figures import TABLES, chosen, convergence, latex, mixed, sized
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
 
@@ -344,6 +344,18 @@ def test_a_row_that_the_paper_has_not_is_a_dash_in_every_table(
     assert main(["figure", "table-returns", *map(str, runs), "--output", str(target)]) == 0
     said = capsys.readouterr().out + target.read_text() + target.with_suffix(".tex").read_text()
     assert "| – |" in said and "nan" not in said.lower()
+
+
+def test_a_table_of_latex_has_as_many_cells_in_every_line(tmp_path: Path) -> None:
+    # A % hides the rest of its line from LaTeX, an & opens a cell: "mean ± 95%", a file's name.
+    strange = tmp_path / "50%_a&b#1.h5"
+    shutil.copy(RUNS / "td3-path_tracking.h5", strange)
+    table = TABLES["table-returns"]({strange.stem: load(strange)})
+    read = [re.sub(r"(?<!\\)%.*", "", line) for line in latex(table, "t").splitlines()]
+    lines = [line for line in read if line.endswith(r" \\")]
+    assert len(lines) == 1 + len(table)
+    assert {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(table.columns)}
+    assert r"50\%\_a\&b\#1" in lines[1] and r"$\pm$" in lines[1] and "$-$4.6 " in lines[1]
 
 
 def test_a_table_names_several_commits(tmp_path: Path) -> None:

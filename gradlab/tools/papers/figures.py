@@ -8,6 +8,7 @@ table-planning   returns with and without a plan             MAAC, Table 2
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -383,14 +384,13 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame, title: str) -> str:
-    """As a table of LaTeX (booktabs)."""
-    named: Mapping[str, str] = {"–": "--", "±": r"$\pm$", "_": r"\_"}
+    """As a table of LaTeX (booktabs), with what LaTeX reads as its own escaped."""
+    own = {each: rf"\{each}" for each in "&%#$_{}"}
+    own |= {"\\": r"\textbackslash{}", "–": "--", "±": r"$\pm$"}
 
     def cell(value: object) -> str:
-        text = str(value)
-        for symbol, command in named.items():
-            text = text.replace(symbol, command)
-        return text
+        text = str(value).translate(str.maketrans(own))
+        return re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
 
     lines = [" & ".join(map(cell, line)) + r" \\" for line in table.values.tolist()]
     head = " & ".join(map(cell, table.columns)) + r" \\"
