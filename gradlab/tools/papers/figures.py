@@ -385,11 +385,13 @@ def markdown(table: pd.DataFrame) -> str:
 
 def latex(table: pd.DataFrame, title: str) -> str:
     """As a table of LaTeX (booktabs), with what LaTeX reads as its own escaped."""
-    own = {each: rf"\{each}" for each in "&%#$_{}"}
-    own |= {"\\": r"\textbackslash{}", "–": "--", "±": r"$\pm$"}
+    own = str.maketrans(
+        {each: rf"\{each}" for each in "&%#$_{}"}
+        | {"\\": r"\textbackslash{}", "–": "--", "±": r"$\pm$"}
+    )
 
     def cell(value: object) -> str:
-        text = str(value).translate(str.maketrans(own))
+        text = str(value).translate(own)
         return re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
 
     lines = [" & ".join(map(cell, line)) + r" \\" for line in table.values.tolist()]
