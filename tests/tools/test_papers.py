@@ -407,7 +407,7 @@ def test_an_item_is_trained_once_and_stands_beside_the_paper(
     rows = pd.read_csv(tmp_path / "double_integrator-table.csv")
     assert rows["paper: return"].tolist() == ["-1.0 ± 0.5"]
     assert float(rows["median return"][0]) == pytest.approx(np.median(run.returns[-1]), rel=0.01)
-    assert r"-1.0 $\pm$ 0.5" in (tmp_path / "double_integrator-table.tex").read_text()
+    assert r"$-$1.0 $\pm$ 0.5" in (tmp_path / "double_integrator-table.tex").read_text()
     assert (tmp_path / "double_integrator-learning-curves.pdf").exists()
     assert main([*words, *folder]) == 0
     assert path.stat().st_mtime_ns == written
