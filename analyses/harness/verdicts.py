@@ -164,7 +164,8 @@ def main(output: Path = FOLDER) -> None:
     sections = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", written, flags=re.M)[1:]]
     kept = [part for part in sections if not part.startswith(TITLE)]
     first = [part for part in kept if part.startswith(FIRST)]
-    claims = f"{TITLE}\n{found(rows, output)}{NOTE.format(there=THERE)}{listed(rows, output)}"
+    claims = "\n".join(filter(None, (TITLE, found(rows, output))))
+    claims += NOTE.format(there=THERE) + listed(rows, output)
     others = [part for part in kept if part not in first]
     head = HEADER.format(subject=output.name.replace("-", " "))
     page.write_text("\n".join((head, *first, claims, *others)))

@@ -203,12 +203,13 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
     del config["settings"]["given"]
     if settings.given is not None:
         config["given_networks"] = settings.given.digests()
-    for name in ("planning", "asynchronous"):
-        if getattr(settings, name) is None:
-            del config["settings"][name]
-    # Younger than the format: left out where it is as all runs once were.
-    for name, first in (("products", "batched"), ("gradient_horizons", "shorter")):
-        if getattr(settings, name) == first:
+    # Younger than the format: left out where they are as all runs once were.
+    once = {
+        "planning": None, "asynchronous": None, "products": "batched",
+        "gradient_horizons": "shorter",
+    }  # fmt: skip
+    for name, value in once.items():
+        if getattr(settings, name) == value:
             del config["settings"][name]
     if algorithm.model is not None:
         config["algorithm"]["model"]["network"] = network_name(algorithm.model.network)
