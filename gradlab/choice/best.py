@@ -22,7 +22,7 @@ from gradlab.errors import InputError
 from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_data_again
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
 from gradlab.runs.identity import competing, needs_states
-from gradlab.runs.profile import Profile
+from gradlab.runs.profile import Profile, selected_gain
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.moments import Estimate, Moments, combine, estimates
@@ -285,8 +285,10 @@ def _interval(
     gains = _gains_of(profile, [winner]) if criterion == "gain" else {}
     if winner not in gains:
         return interval(quantity, every[place], chosen_level(every, ranks.kept))
-    gain = chosen_gain(gains[winner], every, ranks.kept, place)
     stored = profile.interval(winner[0], quantity, winner[1])
+    if winner == selected_gain(profile):
+        return stored
+    gain = chosen_gain(gains[winner], every, ranks.kept, place)
     return replace(stored, low=gain.low, high=gain.high)
 
 

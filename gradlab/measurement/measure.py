@@ -43,7 +43,7 @@ from gradlab.measurement.realised_gains import Stepping, check_judges, realised_
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.runs.profile import Profile, Surface
+from gradlab.runs.profile import Profile, Surface, with_selected_gain
 from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
@@ -310,11 +310,13 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
     profile = assembled(
         found.measured.cells, posed.setting.horizon, posed.batch, config, environment, truth
     )
-    return replace(
-        profile,
-        kernels=found.measured.kernels,
-        identities=posed.identities,
-        jumps=found.tried.jumps,
+    return with_selected_gain(
+        replace(
+            profile,
+            kernels=found.measured.kernels,
+            identities=posed.identities,
+            jumps=found.tried.jumps,
+        )
     )
 
 

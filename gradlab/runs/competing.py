@@ -65,7 +65,7 @@ def chosen_gain(
 def better_beyond(
     best: _Cell, beyond: Sequence[_Cell], gain: Callable[[_Cell], Estimate]
 ) -> _Cell | None:
-    """The cell of largest gain beyond the competition, where it is shown to gain notably more.
+    """The cell of largest gain beyond the competition, where it is shown to gain, and notably more.
 
     Args:
         beyond: cells with a finite gain; gain: the estimate of a cell.
@@ -76,5 +76,5 @@ def better_beyond(
     if top is None:
         return None
     ahead = difference(gain(top), gain(best))
-    notable = gain(top).value - gain(best).value > _NOTABLE
+    notable = gain(top).value > max(gain(best).value + _NOTABLE, 0.0)
     return top if ahead.low > 0 and notable else None

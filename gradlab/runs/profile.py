@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gradlab import validation
 from gradlab.errors import not_installed
 from gradlab.runs.check_results import CheckResult, failed_premises
-from gradlab.runs.competing import best_shown
+from gradlab.runs.competing import best_shown, chosen_gain, is_data_again
 from gradlab.runs.identity import Identity, by_default, competing
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.realised import Realised
@@ -38,6 +38,7 @@ from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
 from gradlab.statistics.quantities import QUANTITIES
+from gradlab.statistics.selection import largest
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header, stored
 from gradlab.storage.records import Array, Record
@@ -324,6 +325,44 @@ class Profile:
         return path
 
 
+_SELECTED = "selected"  # in the configuration: whose gain has an interval that knows the choice
+_FEWEST = 3  # groups of starts that a set of cells needs
+
+
+def with_selected_gain(profile: Profile) -> Profile:
+    """With an interval of the largest gain that holds in 95% although it was chosen for its
+    estimate: of those that compete, under a truth that tells gains. The same one stands in every
+    table, page and sentence."""
+    groups = profile.left_out.shape[-1]
+    if _SELECTED in profile.config or not profile.truth.get("admissible") or groups < _FEWEST:
+        return profile
+    gains = _gains(profile)
+    cells = list(gains)
+    best = best_shown(gains, cells)
+    if best is None:
+        return profile
+    estimates = [profile.estimate(name, "gain", h) for name, h in cells]
+    kept, place = largest(estimates).kept, cells.index(best)
+    gain = chosen_gain(gains[best], estimates, kept, place)
+    cell = (
+        profile.estimators.index(best[0]),
+        profile.quantities.index("gain"),
+        profile.horizons.index(best[1]),
+    )
+    columns = {name: values.copy() for name, values in profile.columns.items()}
+    columns["ci_low"][cell], columns["ci_high"][cell] = gain.low, gain.high
+    method = profile.method.copy()
+    method[cell] = f"{method[cell]}, chosen"
+    config = {**profile.config, _SELECTED: list(best)}
+    return replace(profile, columns=columns, method=method, config=config)
+
+
+def selected_gain(profile: Profile) -> tuple[str, int] | None:
+    """Whose gain has such an interval."""
+    found = profile.config.get(_SELECTED)
+    return None if found is None else (str(found[0]), int(found[1]))
+
+
 def check_profile(profile: object) -> None:
     """
     Raises:
@@ -349,7 +388,7 @@ def load(path: str | Path) -> Profile:
         shape = fields["count"].shape
         # None in files of older versions.
         named = codec.rows(Identity, groups["identities"]) if "identities" in groups else ()
-        return Profile(
+        profile = Profile(
             **fields,
             **described(record, "truth"),
             columns={name: _floats(table[name], shape) for name in COLUMNS},
@@ -364,6 +403,7 @@ def load(path: str | Path) -> Profile:
             file=path,
             identities={each.name: each for each in named},
         )
+        return with_selected_gain(profile)
 
 
 def _to_record(profile: Profile) -> Record:
@@ -418,7 +458,7 @@ def _best(profile: Profile) -> str:
 
 
 def _gains(profile: Profile) -> dict[tuple[str, int], Number]:
-    """Of all that competes, where they are numbers."""
+    """Of all that competes, where they are numbers, whichever group of starts is left out."""
     if "gain" not in profile.quantities:
         return {}
     q, found = profile.quantities.index("gain"), {}
@@ -428,9 +468,11 @@ def _gains(profile: Profile) -> dict[tuple[str, int], Number]:
             value, low, high = (
                 float(profile.columns[c][e, q, k]) for c in ("value", "ci_low", "ci_high")
             )
-            if profile.count[e, q, k] and np.isfinite([value, low, high]).all():
+            finite = np.isfinite([value, low, high]).all()
+            finite = finite and np.isfinite(profile.left_out[e, q, k]).all()
+            if profile.count[e, q, k] and finite:
                 found[name, h] = Number(value, low, high, int(profile.count[e, q, k]))
-    return found
+    return {cell: g for cell, g in found.items() if not is_data_again(profile.identities, cell)}
 
 
 _DIMS = ("estimator", "horizon")

@@ -2,16 +2,22 @@
 
     ΔJ_c(k) = J(θ_k) − J(θ_0),    θ_k = candidate c's own updates by the user's rule, k = 1 … refit
 
-Returns are of fresh starts, each on the same noise for every candidate and length. A gradient holds
-for the number of updates after which its return is highest, if that is shown to be above the
-present policy's although the length was chosen (`statistics.selection`). The gradient of choice is
-rehearsed once more, with states, batches and judging starts of its own, its plain step beside it.
+Every candidate makes its updates twice, by two draws of states and batches, each judged on its own
+starts, the same for all candidates and lengths. What both draws show is said of a gradient:
+
+    raises, lowers    the interval over the starts of each draw lies above, below 0
+
+The gradient to follow is the highest one that fresh draws confirm, of the few that lead highest:
+
+    mean of D draws ± t_{D−1} S / √D,    S the spread of their means over the starts of each
+
+covers starts and draws alike, whichever of the two dominates, and nothing was chosen by them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -21,14 +27,22 @@ from numpy.typing import NDArray
 from gradlab.runs.realised import UNIT, Cell
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate, sample_mean
-from gradlab.statistics.number import Number, decide
-from gradlab.statistics.over_groups import mean_interval, mean_interval_at
+from gradlab.statistics.number import Number
+from gradlab.statistics.over_groups import (
+    level_of,
+    mean_interval,
+    mean_interval_at,
+    student_mean,
+)
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.codec import scalar, stored
 from gradlab.wording import beside, signed
 
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
+_Integers = NDArray[np.int64]
+_SURER = 1.4  # times narrower than an interval that just leaves a value has to be, mostly
+_AFFORDABLE = 1e5  # judging starts
 RATE = 3e-4  # of updates, at most, where nobody gives one
 LOST = 1e100  # change of a return whose square is no number any more
 
@@ -41,8 +55,7 @@ class Rule:
         optimizer: "adam" or "sgd"; rate: its learning rate, of all candidates; assumed: nobody
             gave the rate.
         refit: updates between two fits of the critic; batch: states behind each gradient.
-        horizon: T, steps that a return sums; termination: of these rollouts.
-        left_out: candidates that were too dear.
+        horizon: T, steps that every return sums; termination: of these rollouts.
         steps: what the rehearsal took, in steps of the simulator.
     """
 
@@ -53,7 +66,6 @@ class Rule:
     batch: int
     horizon: int
     termination: str
-    left_out: int
     steps: int
 
 
@@ -78,19 +90,17 @@ class Rehearsal:
         cells: estimator and horizon of each candidate; lengths: numbers of updates, rising.
         change: [C, L, G], J(θ_k) − J(θ_0) summed over each group; NaN from where on a gradient, or
             a return, left the finite numbers.
-        before: [G], J(θ_0); size: [G], starts in each group.
-        low, high: [C, L], ends of the 95% interval of each mean change alone.
+        before: [G], J(θ_0); size: [G], starts in each group; draw: [G], of which draw they judge.
+        low, high: [C, L], ends of the 95% interval of each mean change alone; of two draws the
+            lower and the upper one.
         peak: [C], updates after which the return is highest, 0 where no change is finite.
         peak_low, peak_high: [C], ends of the interval of the change there, length chosen.
         may_be_best: [C, L], may be the largest change of all, with 95% together.
         best_cell: place of the candidate with the largest change, −1 where none is finite.
         best_low, best_high: ends of its interval, candidate and length chosen.
-        again_cell: place of the candidate that was rehearsed once more, −1 where none was.
-        again: [L, G], its changes then; step: [G], what one plain step of the update's length along
-            it changed. NaN where none was, and after more updates than the first rehearsal chose.
-        again_horizon: steps that the returns of these two sum, 0 where it is not known.
-        parted: updates after which its returns with a critic that is fitted at every update differ
-            from those with the frozen one, where the former are `again`; 0 where they do not.
+        confirmed: [K], places of the candidates that fresh draws were to confirm, in this order.
+        again: [K, L, D], their mean changes by draw; NaN after more updates than led highest.
+        again_judges: starts behind each of these; again_horizon: steps that the last ones sum.
         optimizer … steps: see `Rule`.
     """
 
@@ -99,6 +109,7 @@ class Rehearsal:
     change: Annotated[_Floats, stored("cell", "length", "group", unit=UNIT)]
     before: Annotated[_Floats, stored("group", unit=UNIT)]
     size: Annotated[_Floats, stored("group", unit="starts")]
+    draw: Annotated[_Integers, stored("group")]
     low: Annotated[_Floats, stored("cell", "length", unit=UNIT)]
     high: Annotated[_Floats, stored("cell", "length", unit=UNIT)]
     peak: Annotated[tuple[int, ...], stored("cell", unit="updates")]
@@ -115,23 +126,25 @@ class Rehearsal:
     batch: Annotated[int, scalar("plain")]
     horizon: Annotated[int, scalar("plain")]
     termination: Annotated[str, scalar("plain")]
-    left_out: Annotated[int, scalar("plain")]
     steps: Annotated[int, scalar("plain")]
-    again: Annotated[_Floats, stored("length", "group", unit=UNIT, optional=True)]
-    step: Annotated[_Floats, stored("group", unit=UNIT, optional=True)]
-    again_cell: Annotated[int, scalar("plain")] = -1
+    confirmed: Annotated[_Integers, stored("trial", optional=True)]
+    again: Annotated[_Floats, stored("trial", "length", "redraw", unit=UNIT, optional=True)]
+    again_judges: Annotated[int, scalar("plain")] = 0
     again_horizon: Annotated[int, scalar("plain")] = 0
-    parted: Annotated[int, scalar("plain")] = 0
 
     @property
     def judges(self) -> int:
         """How many starts the returns are of."""
         return int(self.size.sum())
 
+    @property
+    def now(self) -> float:
+        """The present policy's return from the same starts."""
+        return float(self.before.sum()) / self.judges
+
     def present(self, change: Number) -> str:
-        """The present policy's return from the same starts, to the digits of a change of it."""
-        mean = float(self.before.sum()) / self.judges
-        return signed(beside(mean, change.high - change.low))
+        """The same, to the digits of a change of it."""
+        return signed(beside(self.now, change.high - change.low))
 
     @property
     def best(self) -> Peak | None:
@@ -148,77 +161,83 @@ class Rehearsal:
         return not self.best_low > 0
 
     @property
-    def too_long(self) -> bool:
-        """Nothing is shown to be above the present policy, and every candidate ends below it, or
-        lost; or the best has its highest return after one update and ends below it: with a smaller
-        rate that may differ."""
-        if self.hold:
-            return not (self.high[:, -1] >= 0).any()
-        return self.peak[self.best_cell] == 1 and not self.high[self.best_cell, -1] >= 0
+    def draws(self) -> int:
+        """Of states and batches, by which every candidate was followed."""
+        return int(self.draw.max()) + 1
 
-    def choice(self, largest_gain: Cell) -> Cell | None:
-        """What the first rehearsals say to follow: the highest return of all, where that is shown
-        to be above the present policy's, although it was chosen; else the gradient of largest gain
-        in one step, where its own is; None where all is to be held."""
-        if not self.hold and self.best is not None:
-            return self.best.cell
-        alone = largest_gain in self.cells and self.holds(largest_gain) is not None
-        return largest_gain if alone else None
+    @property
+    def leading(self) -> dict[int, int]:
+        """Places of the candidates whose mean return lies above the present policy's in every draw,
+        the highest first, each with the number of updates where it does so by most."""
+        above = {}
+        for c in range(len(self.cells)):
+            means = [self._by_draw(c, k) for k in range(len(self.lengths))]
+            up = [k for k, draws in enumerate(means) if all(each.value > 0 for each in draws)]
+            if up:
+                above[c] = max(up, key=lambda k: self._change(c, k).value)
+        ranked = sorted(above, key=lambda c: -self._change(c, above[c]).value)
+        return {c: self.lengths[above[c]] for c in ranked}
 
     @property
     def chosen(self) -> Cell | None:
-        """The gradient of choice, which was rehearsed once more; of a file that knows no second
-        rehearsal the one of the highest return."""
-        if self.again_cell >= 0:
-            return self.cells[self.again_cell]
-        return None if self.best is None or self.hold else self.best.cell
+        """The gradient to follow: the first that fresh draws confirm; None where they confirm none,
+        and the policy is to be kept."""
+        places = map(int, self.confirmed)
+        return next((self.cells[c] for c in places if self.holds(self.cells[c])), None)
 
     def repeated(self, cell: Cell) -> bool:
-        """Was it rehearsed once more?"""
-        return self.again_cell >= 0 and self.cells[self.again_cell] == cell
+        """Was it to be confirmed by fresh draws?"""
+        return self.cells.index(cell) in self.confirmed
+
+    def retried(self, place: int, again: _Floats, judges: int, horizon: int) -> Rehearsal:
+        """With what fresh draws [L, D] say of one candidate, each by so many starts."""
+        return replace(
+            self,
+            confirmed=np.append(self.confirmed, place),
+            again=np.concatenate([self.again.reshape(-1, *again.shape), again[None]]),
+            again_judges=judges,
+            again_horizon=horizon,
+        )
 
     @property
-    def plain_step(self) -> Number:
-        """What the plain step of the second rehearsal changed, with 95%."""
-        changed = sample_mean(self.step, self.size)
-        ends = mean_interval(changed)
-        return Number(changed.value, ends.low, ends.high, self.judges)
+    def comparable(self) -> bool:
+        """Do the fresh draws sum as many steps as the returns of all candidates do?"""
+        return self.again_horizon == self.horizon
+
+    def promised(self, cell: Cell, updates: int, among: int = 1) -> Number:
+        """Change of the return by fresh draws: covers starts and draws. `among` such intervals hold
+        together."""
+        by_draw = self.again[list(self.confirmed).index(self.cells.index(cell))]
+        means = by_draw[self.lengths.index(updates)]
+        return replace(student_mean(means, level_of(among)), n=self.again_judges * len(means))
 
     def peak_of(self, cell: Cell) -> Peak | None:
         """Where the return along one candidate is highest; None where it was lost. Of one that was
-        rehearsed once more: the most updates that it holds for, else those of the first rehearsal,
-        with the change of the second, for which nothing was chosen, and an interval that holds
-        that of the first, too, where both are above 0."""
+        to be confirmed: the most updates that it holds for, else as many as led highest at first,
+        with the change by the fresh draws, for which nothing was chosen."""
         place = self.cells.index(cell)
-        updates = self.peak[place]
-        if not updates:
-            return None
         if self.repeated(cell):
-            updates = self.holds(cell) or updates
-            second, ends = self._second(updates), self._second_ends(updates)
-            if not np.isfinite(second.value):
-                return None
-            low, high = ends.low, ends.high
-            first = self.after(cell, updates)
-            if not self.parted and low > 0 and first.low > 0:
-                # Two draws of states and batches: what they have apart is in no interval of starts.
-                low, high = min(low, first.low), max(high, first.high)
-            return Peak(cell, updates, Number(second.value, low, high, self.judges))
+            updates = self.holds(cell) or max(self._redrawn(cell), default=0)
+            return Peak(cell, updates, self.promised(cell, updates)) if updates else None
+        if not self.peak[place]:
+            return None
         return self._peak(cell, float(self.peak_low[place]), float(self.peak_high[place]))
 
     def holds(self, cell: Cell) -> int | None:
         """For how many updates a gradient holds; None where no length is shown to be above the
-        present policy. Of one that was rehearsed once more: the most, up to the length of the
-        highest return, that the second shows as well."""
+        present policy. Of one that fresh draws were to confirm: the most that they do."""
         place = self.cells.index(cell)
-        updates = self.peak[place] if self.peak_low[place] > 0 else None
-        if updates is None or not self.repeated(cell):
-            return updates
-        shorter = [length for length in self.lengths if length < updates]
-        if self._second_ends(updates).low > 0:
-            return updates
-        raised = (k for k in shorter if self._second_ends(k, len(shorter)).low > 0)
+        if not self.repeated(cell):
+            return self.peak[place] if self.peak_low[place] > 0 else None
+        *shorter, most = self._redrawn(cell) or (0,)
+        if not most or self.promised(cell, most).low > 0:
+            return most or None
+        raised = (k for k in shorter if self.promised(cell, k, len(shorter)).low > 0)
         return max(raised, default=None)
+
+    def _redrawn(self, cell: Cell) -> tuple[int, ...]:
+        """Numbers of updates whose return every fresh draw knows."""
+        return tuple(k for k in self.lengths if np.isfinite(self.promised(cell, k).value))
 
     def at_least(self, cell: Cell) -> bool:
         """Does it hold to the end of the longest rehearsal, so that it may for longer?"""
@@ -235,14 +254,37 @@ class Rehearsal:
         fallen = (high < 0) | np.isnan(high)
         return tuple(n for n, each in zip(self.lengths, fallen, strict=True) if each)
 
-    def more(self, cell: Cell) -> int | None:
-        """Further starts that would show whether it holds, 0 where that is decided; None where no
-        affordable number would."""
-        peak = self.peak_of(cell)
-        return None if peak is None else decide(peak.gain, 0.0).more
+    def missing(self, least: float) -> int | None:
+        """Judging starts with which each gradient would be confirmed, or shown to bring less than
+        `least`; 0 where that is decided; None where no affordable number is known.
+
+        Errors shrink at least with the root of the starts, since draws grow with them.
+        """
+        narrower = max((self._narrower(c, least) for c in range(len(self.cells))), default=0.0)
+        if not narrower:
+            return 0
+        more = self.judges * max(_SURER * narrower, _SURER) ** 2
+        return int(more) if more <= _AFFORDABLE else None
+
+    def _narrower(self, c: int, least: float) -> float:
+        """How many times narrower an interval has to be that decides on a candidate; 0: none."""
+        cell, k = self.cells[c], self.peak[c] and self.lengths.index(self.peak[c])
+        if self.repeated(cell):
+            peak = self.peak_of(cell)
+            numbers = [] if peak is None else [peak.gain]
+        else:  # it did not lead, or behind three others
+            ends = [(mean.value, mean_interval(mean)) for mean in self._by_draw(c, k)]
+            numbers = [Number(value, each.low, each.high, self.judges) for value, each in ends]
+        wanted = []
+        for gain in numbers:
+            apart = max(abs(gain.value), abs(least - gain.value))
+            lost = not np.isfinite(gain.value)
+            wanted.append(0.0 if lost or gain.high < least else (gain.high - gain.low) / 2 / apart)
+        return min(wanted, default=0.0)
 
     def after(self, cell: Cell, updates: int) -> Number:
-        """Change of the return after one of the lengths, with its interval alone."""
+        """Change of the return after one of the lengths, with an interval that holds those of all
+        draws."""
         c, k = self.cells.index(cell), self.lengths.index(updates)
         low, high = float(self.low[c, k]), float(self.high[c, k])
         return Number(self._change(c, k).value, low, high, self.judges)
@@ -289,20 +331,16 @@ class Rehearsal:
         value = self._change(c, self.lengths.index(self.peak[c])).value
         return Peak(cell, self.peak[c], Number(value, low, high, self.judges))
 
-    def _second(self, updates: int) -> Estimate:
-        return sample_mean(self.again[self.lengths.index(updates)], self.size)
-
-    def _second_ends(self, updates: int, among: int = 1) -> Interval:
-        return mean_interval(self._second(updates), among)
+    def _by_draw(self, c: int, k: int) -> list[Estimate]:
+        return means_by_draw(self.change[c, k], self.size, self.draw)
 
     def _change(self, c: int, k: int) -> Estimate:
         return sample_mean(self.change[c, k], self.size)
 
 
-def differ(change: _Floats, size: _Floats) -> _Bools:
-    """[L] of changes [L, G]: is their mean shown to differ from 0, all lengths together?"""
-    ends = [mean_interval(sample_mean(sums, size), len(change)) for sums in change]
-    return np.array([not each.low <= 0 <= each.high for each in ends])
+def means_by_draw(change: _Floats, size: _Floats, draw: _Integers) -> list[Estimate]:
+    """The mean of sums over groups [G], over those of each draw alone."""
+    return [sample_mean(change[draw == d], size[draw == d]) for d in range(int(draw.max()) + 1)]
 
 
 def judged(
@@ -312,15 +350,21 @@ def judged(
     before: _Floats,
     size: _Floats,
     rule: Rule,
+    draw: _Integers | None = None,
 ) -> Rehearsal:
     """What changes of the return say: intervals, the length that each holds for, the best of all.
 
     Args:
         change: [C, L, G]; before, size: [G], G ≥ 2, as of `Rehearsal`.
+        draw: [G], two groups or more of each; None: there was one.
     """
+    draw = np.zeros(len(size), dtype=np.int64) if draw is None else draw
     change = np.where(np.abs(change) < LOST, change, np.nan)
     changes = [[sample_mean(sums, size) for sums in row] for row in change]
-    ends = [[mean_interval(each) for each in row] for row in changes]
+    ends = [
+        [[mean_interval(mean) for mean in means_by_draw(sums, size, draw)] for sums in row]
+        for row in change
+    ]
     peaks = [_chosen(row) for row in changes]
     everything = _chosen([each for row in changes for each in row])
     best = everything.place // len(lengths) if everything.place >= 0 else -1
@@ -330,8 +374,9 @@ def judged(
         change=change,
         before=before,
         size=size,
-        low=np.array([[each.low for each in row] for row in ends]),
-        high=np.array([[each.high for each in row] for row in ends]),
+        draw=draw,
+        low=np.array([[[each.low for each in draws] for draws in row] for row in ends]).min(2),
+        high=np.array([[[each.high for each in draws] for draws in row] for row in ends]).max(2),
         peak=tuple(lengths[each.place] if each.place >= 0 else 0 for each in peaks),
         peak_low=np.array([each.ends.low for each in peaks]),
         peak_high=np.array([each.ends.high for each in peaks]),
@@ -339,8 +384,8 @@ def judged(
         best_cell=best,
         best_low=everything.ends.low,
         best_high=everything.ends.high,
-        again=np.empty((0, 0)),
-        step=np.empty(0),
+        confirmed=np.empty(0, dtype=np.int64),
+        again=np.empty((0, 0, 0)),
         **vars(rule),
     )
 

@@ -1,16 +1,14 @@
 """What to do next, decided once: which gradient, for how many updates, or none.
 
-    rehearsed   the candidate and length of the highest return, where both rehearsals show it and
-                no plain step along it lowers the return (followed, two of four such recommendations
-                failed: reports/advice)
-    hold        where updates were rehearsed and none is shown twice to raise the return: one step
-                predicts too little of an update (reports/advice: 13 of 19 such updates raised it)
-    one step    where nothing was rehearsed the gradient of largest gain, or of largest realised
-                change, where that is shown and no step contradicts it
+    rehearsed    the gradient that leads highest in both draws of its updates, and that fresh draws
+                 confirm (`runs.rehearsal`); the policy is kept where they confirm none. One step,
+                 which is no update, neither chooses nor vetoes
+    one step     where nothing was rehearsed the gradient of largest gain, or of largest realised
+                 change, where that is shown and no step contradicts it
 
-    light   act      steps of the update's length were taken, and raised the return: both
-                     rehearsals, and the plain step; none that was rehearsed lowers it
-            choose   nothing contradicts, and something was not looked at or not decided
+    light   act      updates of the user's rule raised the return, from `FEWEST` judging starts or
+                     more, and nothing that was measured contradicts it
+            choose   something was not looked at, not decided, or warns
             none     the policy is kept, or a check failed
 
 Where a premise of every gain fails, as with a critic of another reward, returns alone decide; no
@@ -28,7 +26,9 @@ from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.screen import Light
 
-_Missing = Literal["", "step", "returns", "again", "farther", "jumps", "premise"]
+_Missing = Literal["", "update", "judges", "farther", "longer", "jumps", "premise"]
+FEWEST = 64  # judging starts behind a green light
+NEGLIGIBLE = 0.005  # of the return, below which a gain is none
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Advice:
         cell: the gradient to follow; None: keep the policy.
         updates: for how many updates of the user's; None: not rehearsed, or open.
         light: see above.
-        missing: what was not decided: whether a "step" of the update's length raises the return
-            (never tried), what its "returns" say, whether its updates do so "again", what lies
-            "farther" along it, where the return falls, what "jumps" do; that a "premise" of every
-            gain fails.
+        missing: what was not decided, or warns: no "update" along it was made; few "judges"; what
+            lies "farther" along it, where the return falls; that a "longer" step, a plain one, is
+            shown to lower it, or that its gain is; what "jumps" do; that a "premise" of every gain
+            fails.
         contradiction: what the returns contradict.
     """
 
@@ -65,8 +65,10 @@ def advise(facts: Facts) -> Advice:
         ),
         None,
     )
-    if cell is None or contradiction is not None:
+    if cell is None or (contradiction is not None and updates is None):
         return Advice(None, contradiction=contradiction)
+    if contradiction is not None:  # returns of updates stand, whatever gains are of
+        return Advice(cell, updates, "none", "premise", contradiction)
     missing = _missing(facts, cell, updates)
     light: Light = "none" if facts.void else "choose" if missing else "act"
     return Advice(cell, updates, light, missing)
@@ -87,89 +89,47 @@ def believed(facts: Facts) -> Facts:
 
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:
     rehearsed, steps = facts.rehearsal, facts.realised
-    cell = None if rehearsed is None else rehearsed.chosen
-    if cell is not None and not facts.lost(cell) and not lowers_at_once(facts, cell):
-        updates = _holds(facts, cell)
-        if updates is not None:
-            return cell, updates
-    peak = None if rehearsed is None else rehearsed.best
-    if peak is not None and peak.gain.high < 0:  # the best of all that was rehearsed falls
-        return None, None
+    if rehearsed is not None:
+        cell = rehearsed.chosen
+        return (None, None) if cell is None or facts.lost(cell) else (cell, rehearsed.holds(cell))
     shown = facts.chosen is not None and facts.chosen.low > 0
-    if facts.best is not None and shown and not lowers(facts, facts.best):
-        updates = _holds(facts, facts.best)
-        if updates is not None or (rehearsed is None and not in_vain(facts, facts.best)):
-            return facts.best, updates
-    if steps is None or not steps.stepped:
-        return None, None
-    best = helping(facts)
-    updates = None if best is None else _holds(facts, best)
-    return (best, updates) if updates is not None or rehearsed is None else (None, None)
+    if facts.best is not None and shown and not in_vain(facts, facts.best):
+        return facts.best, None
+    return (None, None) if steps is None or not steps.stepped else (helping(facts), None)
 
 
 def helping(facts: Facts) -> Cell | None:
     """The gradient along which one plain step raised the return most, where one did."""
-    if facts.realised is None or not facts.realised.stepped:
+    if not facts.stepped:
         return None
     own = facts.own_steps
-    cells = [cell for cell in own.stepped if own.helps(cell) and not lowers(facts, cell)]
-    cells = [cell for cell in cells if not facts.lost(cell)]
+    cells = [cell for cell in own.stepped if own.helps(cell) and not facts.lost(cell)]
     return max(cells, key=lambda cell: own.change(cell).value, default=None)
 
 
-def _holds(facts: Facts, cell: Cell) -> int | None:
-    """For how many updates, of a gradient that was chosen for other reasons than its rehearsal."""
-    rehearsed = facts.rehearsal
-    return None if rehearsed is None or cell not in rehearsed.cells else rehearsed.holds(cell)
-
-
 def lowers(facts: Facts, cell: Cell) -> bool:
-    """Was the update seen to lower the return, at once or within a rehearsal?"""
-    return lowers_at_once(facts, cell) or _falls(facts, cell)
-
-
-def lowers_at_once(facts: Facts, cell: Cell) -> bool:
-    taken, rehearsed = facts.realised, facts.rehearsal
-    if taken is not None and cell in taken.stepped and taken.harms(cell):
-        return True
-    return rehearsed is not None and rehearsed.repeated(cell) and rehearsed.plain_step.high < 0
+    """Did one plain step along it, as long as an update or longer, lower the return?"""
+    taken = facts.realised
+    return taken is not None and cell in taken.stepped and taken.harms(cell)
 
 
 def in_vain(facts: Facts, cell: Cell) -> bool:
-    """Were steps of the update's length taken, and none is shown to raise the return?"""
-    taken, rehearsed = facts.realised, facts.rehearsal
-    stepped = taken is not None and cell in taken.stepped
-    repeated = rehearsed is not None and rehearsed.repeated(cell)
-    if not stepped and not repeated:
-        return False
-    raised = stepped and taken is not None and taken.helps(cell)
-    return not raised and not (repeated and rehearsed is not None and rehearsed.plain_step.low > 0)
-
-
-def _falls(facts: Facts, cell: Cell) -> bool:
-    rehearsed = facts.rehearsal
-    if rehearsed is None or cell not in rehearsed.cells:
-        return False
-    peak = rehearsed.peak_of(cell)
-    return peak is not None and peak.gain.high < 0
+    """Was a plain step taken along it, and not shown to raise the return?"""
+    taken = facts.realised
+    return taken is not None and cell in taken.stepped and not taken.helps(cell)
 
 
 def _missing(facts: Facts, cell: Cell, updates: int | None) -> _Missing:
     if facts.void:
         return "premise"
-    taken, rehearsed, lasting = facts.realised, facts.rehearsal, updates is not None
-    tried = taken is not None and cell in taken.stepped
-    if taken is not None and tried and not taken.helps(cell) and not lasting:
-        return "returns"
-    if not tried and not lasting:
-        return "step"
-    if rehearsed is not None and not rehearsed.repeated(cell):
-        return "again"
-    fewest = None if rehearsed is None else rehearsed.lowered_after(cell)
-    if fewest is not None and updates is not None and fewest < updates:
+    rehearsed = facts.rehearsal
+    if rehearsed is None or updates is None:
+        return "update"
+    if rehearsed.judges < FEWEST:
+        return "judges"
+    gain = facts.gains.get(cell)
+    if lowers(facts, cell) or (gain is not None and gain.high < 0):
+        return "longer"
+    if rehearsed.falls(cell):
         return "farther"
-    if rehearsed is not None and not rehearsed.plain_step.low > 0:
-        return "returns"
-    if fewest is not None:
-        return "farther"  # a cliff that few starts reach within the plain step
     return "jumps" if facts.jumps is not None and facts.jumps.kind == "open" else ""

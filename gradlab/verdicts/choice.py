@@ -377,7 +377,10 @@ def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Senten
     }
     parts = [f"{verb}: {cells_words(choice, cells)}" for verb, cells in did.items() if cells]
     said = "; ".join(parts) or "none is shown to raise or to lower it"
-    many = f"{updates(made)}, rehearsed once, {told.judges:,} starts, each by its own 95%"
+    many = (
+        f"{updates(made)}, in {told.draws} draws of batches, {told.judges:,} starts, each by its "
+    )
+    many += "own 95%"
     return (Sentence("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
 
 
@@ -389,9 +392,8 @@ def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence
         return ()
     if cell != peak.cell or cell != told.chosen:
         return ()
+    # Its number on the screen is of fresh draws, which the others had no part in.
     led = f"{with_sign(*peak.gain.estimate)} after {updates(peak.updates)}"
-    # Its number on the screen is that of the second rehearsal, which the others had no part in.
-    led += " in the first rehearsal" * told.repeated(cell)
     other = told.peak_of(best.cell) if best.cell in told.cells else None
     beside = f"; {cell_words(choice, best.cell)} was not rehearsed"
     if other is not None:

@@ -22,7 +22,6 @@ from gradlab.runs.competing import (
     CLOSE,
     best_shown,
     better_beyond,
-    chosen_gain,
     is_data_again,
     run_around,
 )
@@ -146,15 +145,15 @@ class Facts:
         return [h for h in self.horizons(name) if self.gains[name, h].high < -_MUCH]
 
     def lowering(self, name: str, updates: int | None) -> list[int]:
-        """Horizons h ≥ 1 that lower the return: rehearsed ones by so many updates, others by one
-        step."""
-        found, told = set(self.harmful(name)) - {0}, self.rehearsal
+        """Horizons h ≥ 1 that lower the return, by as much evidence as an advised one raises it:
+        by so many updates in every draw where these were rehearsed, else by one step."""
+        told = self.rehearsal
         if told is None or updates is None:
-            return sorted(found)
+            return sorted(set(self.harmful(name)) - {0})
+        if not told.comparable:
+            return []
         after = {h: told.after((each, h), updates) for each, h in told.cells if each == name and h}
-        found |= {h for h, change in after.items() if change.high < 0}
-        found -= {h for h, change in after.items() if change.low > 0}
-        return sorted(found)
+        return sorted(h for h, change in after.items() if change.high < 0)
 
     def best_of(self, names: Sequence[str]) -> Cell | None:
         """The cell of largest gain among some estimators."""
@@ -181,10 +180,8 @@ def facts(profile: Profile) -> Facts:
     enough = estimates and len(estimates[0].left_out) >= _FEWEST
     ranks = largest(estimates) if enough else None
     best = None if ranks is None else best_shown(gains, cells)
-    chosen = None
     beyond: dict[Cell, Cell] = {}
     if ranks is not None and best is not None:
-        chosen = chosen_gain(gains[best], estimates, ranks.kept, cells.index(best))
         names = needs_states(profile.identities)
         others = [cell for cell in gains if cell[0] in names]
         better = {
@@ -221,7 +218,7 @@ def facts(profile: Profile) -> Facts:
         errors=_numbers(profile, "relative_mse"),
         cosines=_numbers(profile, "cosine"),
         best=best,
-        chosen=chosen,
+        chosen=None if best is None else gains[best],
         kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
         realised=realised,
         disagreements=() if realised is None else realised.disagreements(table, profile.jumps),

@@ -120,7 +120,7 @@ def step_along(
     if identity.data:
         return named(identity) if small else f"Use {named(identity)} (h = 0)"
     if h == 0 and identity.jacobians != "none":
-        return f"{'use' if small else 'Use'} the critic alone at the start states (h = 0)"
+        return f"{'use' if small else 'Use'} the critic at start states (h = 0)"
     length = f"{horizons(over)} steps" if len(over) > 1 else steps(h)
     length += f" ({note})" if note else ""
     if identity.jacobians == "none":
@@ -136,7 +136,7 @@ def alone(data: Number, beside: bool) -> str:
     Args:
         beside: whether the critic alone at the start states stands before it.
     """
-    who = "At visited states it" if beside else "The critic alone"
+    who = "The critic at visited states" if beside else "The critic alone"
     if data.high < 0:
         return f"{who}{'' if beside else ' (h = 0)'} lowers the return: {share(data.clipped)}."
     if data.low > 0:

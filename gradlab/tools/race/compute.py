@@ -295,7 +295,7 @@ class _Contest:
         size = np.ones(len(self.before))
         rule = Rule(
             self.rule.optimizer, self.rate, self.rule.rate is None, self.rule.refit,
-            self.parts.batch, int(self.config["length"]), self.parts.termination, 0, 0,
+            self.parts.batch, int(self.config["length"]), self.parts.termination, 0,
         )  # fmt: skip
         results = judged(
             [branch.cell for branch in self.branches], self.marks, self.change.numpy(),

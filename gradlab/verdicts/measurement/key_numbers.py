@@ -155,8 +155,8 @@ NOTABLE = 0.03  # of the possible gain, from which on a difference of two is sai
 
 
 def of_use(facts: Facts, cell: Cell) -> tuple[Fact, ...]:
-    """What one update realised, where the rehearsed ones led, what fixing adds, or what the critic
-    or one batch gains: the first three that are known."""
+    """What one plain step realised, where the rehearsed updates led, what fixing adds, or what the
+    critic or one batch gains: the first three that are known."""
     found = [_realised(facts, cell), _rehearsed(facts, cell)]
     taken = facts.realised
     if taken is not None and cell in taken.stepped and not taken.helps(cell):
@@ -181,23 +181,17 @@ def _rehearsed(facts: Facts, cell: Cell) -> Fact | None:
         return None
     assumed = ", assumed" if rehearsed.assumed else ""
     before = rehearsed.present(peak.gain)
-    again = rehearsed.again_horizon if rehearsed.repeated(cell) else None
-    steps = again or rehearsed.horizon
+    steps = rehearsed.again_horizon if rehearsed.repeated(cell) else rehearsed.horizon
     label = f"change of the return over {steps:,} steps ({before} before) after "
     label += f"{updates(peak.updates)} ({stepping(rehearsed.optimizer, rehearsed.rate)}{assumed})"
     why = "the interval knows that the length was chosen"
     if rehearsed.repeated(cell):
-        why = "the second rehearsal, from other states and starts, with other batches"
-        if rehearsed.refit == 1:
-            why += "; the critic makes one step at every update"
-        if rehearsed.parted:
-            why += f", and parts from the frozen one after {updates(rehearsed.parted)}"
-        elif peak.gain.low > 0 and rehearsed.after(cell, peak.updates).low > 0:
-            why += "; the interval holds that of the first, too"
+        why = f"{rehearsed.again.shape[-1]} fresh draws of states and batches: the interval covers "
+        why += "draws and starts"
     how = (
         f"J(θ_k) − J(θ_0) along its own updates with critic, model and visited states frozen, "
         f"means over batches of {states_each(rehearsed.batch, facts.batch)}"
-        f"{', ε 1e-8' * (rehearsed.optimizer == 'adam')}; {rehearsed.judges:,} starts, "
+        f"{', ε 1e-8' * (rehearsed.optimizer == 'adam')}; {peak.gain.n:,} starts, "
         f"{steps} steps, paired; {why}"
     )
     return Fact(label, with_sign(*peak.gain.estimate), how)
@@ -216,7 +210,7 @@ def of_what_was_tried(facts: Facts) -> tuple[Fact, ...]:
 
 def of_returns(facts: Facts) -> tuple[Fact, ...]:
     """The three numbers where gains are in units of return."""
-    taken, what = facts.own_steps, f"change of the return by {one_update(facts)}"
+    taken, what = facts.own_steps, f"change of the return by {plain_step(facts)}"
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges:,} fresh starts, {taken.horizon} steps, paired"
     two = sorted(taken.stepped, key=lambda c: -taken.change(c).value)[:2]
     changes = [
@@ -241,23 +235,18 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
         f"{taken.moves[taken.at]:.0%}, {taken.judges:,} fresh starts, {taken.horizon} steps"
     )
     if (found := taken.share(cell)) is None or taken.reference != TRUE_CELL:
-        label = f"change of the return by {one_update(facts)} on fresh starts"
+        label = f"change of the return by {plain_step(facts)} on fresh starts"
         return Fact(label, change(taken, cell, chosen=True), how)
     value, ends = found
     how += ", over that of the true gradient's step of the same length"
     text = gain_text(Number(value, ends.low, ends.high, taken.judges))
-    return Fact(f"of the possible gain realised by {one_update(facts)}", text, how)
+    return Fact(f"of the possible gain realised by {plain_step(facts)}", text, how)
 
 
-def one_update(facts: Facts, length: bool = True) -> str:
-    """The step that was taken, which is an update of plain steps alone: Adam's, as long, goes
-    another way. Where nobody gave a rate it is longer than the rehearsed ones, and named by its
-    length, or, where a number has no room, a plain step."""
+def plain_step(facts: Facts) -> str:
+    """The step that was taken, which is no update: Adam's, as long, goes another way."""
     taken, rehearsed = facts.realised, facts.rehearsal
-    assumed = rehearsed is not None and rehearsed.assumed
-    if rehearsed is not None and rehearsed.optimizer == "sgd" and not assumed:
-        return "one update"
-    if taken is None or not assumed or not length:
+    if taken is None or rehearsed is None:
         return "one plain step"
     return f"one step that moves the first actions by {taken.moves[taken.at]:.0%}"
 

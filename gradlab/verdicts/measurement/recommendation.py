@@ -18,10 +18,10 @@ from math import inf, isfinite
 
 from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
-from gradlab.runs.rehearsal import RATE, Peak
+from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.stages import REMEDY
 from gradlab.statistics.number import decide
-from gradlab.verdicts.advice import Advice, advise, believed, helping, in_vain, lowers
+from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed, lowers
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement import key_numbers
 from gradlab.verdicts.measurement.key_numbers import NOTABLE, HeadlinePart, first_to_fix
@@ -47,7 +47,6 @@ _JUDGED = 0.3  # of a measurement, what returns of its judging starts take at mo
 _MARGIN = 4  # words of the page before the figure beside headline and sureness
 _MUST = 3  # rank up to which all are said in short before any is said at length
 _NO_PART = HeadlinePart("", "", 9)
-_NOT_TWICE = "but no gain is shown over several updates"
 _NOT_ONE = "Returns decide, not one step's gain."
 _REASONS = {
     "boundary": "episodes end, and pathwise gradients do not see it",
@@ -69,10 +68,13 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         who = "the true gradient" if known is None else named(known)
         at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
         text = (
-            f"Do not trust these gains yet. One update along {who}{at} brought "
+            f"Do not trust these gains yet. One plain step along {who}{at} brought "
             f"{share(found.realised)} of the possible gain; its direction predicts "
             f"{share(found.predicted)}. Likely reason: {_REASONS[found.reason]}."
         )
+        if advice.cell is not None:
+            facts = believed(replace(facts, void=(text,), premise=text))
+            return _use(facts, advice, advice.cell, rest)
         return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
     if advice.cell is not None:
         return _use(facts, advice, advice.cell, rest)
@@ -228,7 +230,7 @@ def _worth(facts: Facts, cell: Cell) -> str:
     if peak is None:
         assert facts.realised is not None
         taken = change(facts.realised, cell, chosen=True)
-        return f"{key_numbers.one_update(facts, length=False)} changes the return by {taken}"
+        return f"one plain step changes the return by {taken}"
     verb = "changes" if peak.updates == 1 else "change"
     return f"{updates(peak.updates)} {verb} the return by {with_sign(*peak.gain.estimate)}"
 
@@ -275,47 +277,21 @@ def _passing(facts: Facts, advice: Advice) -> HeadlinePart:
     if best[0] == cell[0] and h:
         who, it = f"{'Longer' if h > cell[1] else 'Shorter'} rollouts gain", "them"
     elif not h and not own.data:
-        who = "The critic alone at the start states gains"
-    top = None if rehearsed is None else rehearsed.best
-    if lowers(facts, best):
-        why = f"updates along {it} lower the return"
-    elif rehearsed is None or top is None or top.cell != cell:
-        why = f"updates along {it} are not shown to raise the return"
+        who = "The critic at start states gains"
+    if rehearsed is None or advice.updates is None:
+        did = "lowers the return" if lowers(facts, best) else "is not shown to raise the return"
+        why = f"one plain step along {it} {did}"
     elif best not in rehearsed.cells:
-        why = _rehearsed_near(facts, top, "its" if it == "it" else "their")
-        why = why or f"no update along {it} was rehearsed"
+        why = f"no update along {it} was rehearsed"
+    elif rehearsed.after(best, advice.updates).high < 0:
+        why = f"updates along {it} lower the return"
+    elif rehearsed.repeated(best):
+        why = f"updates along {it} are not shown to raise the return"
     elif best in rehearsed.not_excluded():
         why = "over several the two cannot be told apart"
     else:
         why = f"at h = {h} their updates gained less" if it == "them" else "less over several"
     return HeadlinePart(f"{who} more in one step, but {why}.", _NOT_ONE, 3)
-
-
-def _rehearsed_near(facts: Facts, top: Peak, whose: str) -> str:
-    """What updates along the gradient of largest gain in one step did at the nearest rehearsed
-    horizons, those alone that gain practically as much where there are such; `top` led highest."""
-    assert facts.best is not None and facts.rehearsal is not None
-    (name, best), told = facts.best, facts.rehearsal
-    at = [h for each, h in told.cells if each == name and h and best]
-    nearest = {
-        max((h for h in at if h < best), default=0),
-        min((h for h in at if h > best), default=0),
-    }
-    near = [(name, h) for h in sorted(nearest - {0}) if (name, h) != top.cell]
-    near = [cell for cell in near if cell[1] in facts.close(facts.best)] or near
-    if not near:
-        return ""
-    where = f"at h = {' and '.join(str(h) for _, h in near)}"
-    peaks = [peak for cell in near if (peak := told.peak_of(cell)) is not None]
-    if all(lowers(facts, peak.cell) for peak in peaks):  # or all were lost
-        return f"{where} {whose} updates lower the return"
-    led = max(peaks, key=lambda peak: peak.gain.value)
-    if led.cell in told.not_excluded():
-        return f"over several the two cannot be told apart {where}"
-    # The second rehearsal of the recommended one, which the screen prints, may have led less far.
-    shown, gained = told.peak_of(top.cell), led.gain.value
-    known = len(near) == 1 and shown is not None and shown.gain.value > gained > 0
-    return f"{where} {whose} updates gained less{f' (+{two(gained)})' if known else ''}"
 
 
 def _jump(facts: Facts) -> HeadlinePart:
@@ -353,12 +329,12 @@ def _harmful(facts: Facts, cell: Cell, made: int | None, told: Cell | None = Non
         first = min([h for h in facts.horizons(name) if h], default=harmful[0])
         short = f"{_sides(facts, cell, harmful)} lower the return."
         return HeadlinePart(_until(harmful, first), short, 2)
-    own = facts.identities[name]
+    own, rehearsed = facts.identities[name], made is not None and facts.rehearsal is not None
     every = own.actions == "all"
     way, what = ("first", "The first action alone") if every else ("all", "BPTT")
     twins = () if own.data else same_as(facts.identities, replace(own, actions=way))
     lowering = [each for each in twins if facts.harmful(each) == facts.horizons(each) != []]
-    if twins and len(lowering) == len(twins):
+    if twins and len(lowering) == len(twins) and not rehearsed:
         return HeadlinePart(f"{what} lowers the return at every horizon.", "", 4)
     # The critic alone has a sentence of its own where its gain is known, and is no rollout.
     others = [each for each in facts.own if each != name and (each, 0) != facts.data]
@@ -407,86 +383,60 @@ def _critic(facts: Facts, cell: Cell, made: int | None) -> HeadlinePart:
     """What the critic alone is worth, in as many updates as are recommended where these were
     rehearsed, else in one step; where it is not the recommendation itself."""
     gain, told, data = facts.data_gain, facts.rehearsal, facts.data
-    if told is not None and made is not None and data != cell and data in told.cells:
-        brought = told.after(data, made)
-        if brought.high < 0 or brought.low > 0:
-            who = "The critic alone" if cell[1] else "At visited states it"
-            if brought.high < 0:
-                return HeadlinePart(f"{who} lowers the return.", "The critic alone harms.", 6)
-            less = cell in told.cells and not told.as_good(data, cell, made, 1.0)
-            short = f"{who} brings less." if less else ""
-            text = f"{who} brings +{two(brought.value)}."
-            # The chosen one's number is of fresh starts, and may be the smaller of the two.
-            if cell in told.cells and (peak := told.peak_of(cell)) is not None:
-                above = brought.value >= peak.gain.value
-                text = short or text.replace("+", "as much, +") if above else text
-            return HeadlinePart(text, short, 6)
-    if gain is None and facts.data is not None and facts.harmful(facts.data[0]):
-        return HeadlinePart("The critic alone lowers the return.", "The critic alone harms.", 6)
-    if gain is None or cell == facts.data:
+    if data is None or cell == data:
         return _NO_PART
+    who = "The critic alone" if cell[1] else "The critic at visited states"
+    harms = HeadlinePart(f"{who} lowers the return.", f"{who} harms.", 6)
+    if told is not None and made is not None:
+        if data not in told.cells or not told.comparable:
+            return _NO_PART
+        brought = told.after(data, made)
+        if brought.high < 0:
+            return harms
+        if not brought.low > 0:
+            return _NO_PART
+        less = not told.as_good(data, cell, made, 1.0)
+        peak = told.peak_of(cell)
+        # The chosen one's number is of fresh draws, and may be the smaller of the two.
+        as_much = peak is not None and brought.value >= peak.gain.value
+        if as_much:
+            text = f"{who} brings less." if less else f"{who} brings as much."
+            return HeadlinePart(text, "", 6)
+        return HeadlinePart(f"{who} brings +{two(brought.value)}.", "", 6)
+    if gain is None:
+        return harms if facts.harmful(data[0]) else _NO_PART
     text = alone(gain, beside=cell[1] == 0)
-    short = "The critic alone harms." if gain.high < 0 else text
+    short = f"{who} harms." if gain.high < 0 else text
     return HeadlinePart(text, "" if gain.low > 0 else short, 6)
 
 
 def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
-    """What was tried, or what is open and how many more starts would tell."""
-    one = key_numbers.one_update(facts, length=False)
-    if not advice.missing:
-        if facts.rehearsal is not None and advice.updates is not None:
-            many = advice.updates > 1
-            several = f"{advice.updates} updates (two rehearsals)" if many else "one update"
-            return f"tested: {several} and one plain step raised the return"
-        return f"tested: {one} raised the return on fresh starts"
+    """What was tried, or what is open, and what would tell."""
+    told, made = facts.rehearsal, advice.updates
+    if advice.missing == "update" or told is None or made is None:
+        if facts.stepped and cell in facts.own_steps.stepped:
+            return "one plain step raised the return; no update along it was made"
+        return "untested: no update along it was made"
+    many = f"{updates(made)} raise{'s' * (made == 1)} the return"
     if advice.missing == "premise":
         return "a check failed, so only measured returns count"
-    if advice.missing == "step":
-        return "untested: no update along it was tried"
+    if advice.missing == "judges":
+        return f"{many}, from {told.judges} judging starts (--judges {FEWEST} or more)"
     if advice.missing == "jumps":
         assert facts.jumps is not None
         if facts.jumps.first_lost is not None:
             return "undecided: some returns overflow within one update"
         return f"undecided: the discontinuities may do harm{_more(facts, facts.jumps.missing)}"
-    if advice.missing == "again":
-        return "undecided: rehearsed only once"
+    if advice.missing == "longer":
+        step = "a plain step that moves the actions farther lowers it"
+        return f"{many}; {step if lowers(facts, cell) else 'one small step lowers it'}"
     if advice.missing == "farther":
-        assert facts.rehearsal is not None
-        fewest, lasts = facts.rehearsal.lowered_after(cell), advice.updates
-        if fewest is not None and lasts is not None and fewest < lasts:
-            falls = f"{updates(fewest)} along it lower{'s' if fewest == 1 else ''} the return"
-            return f"undecided: {falls}, {lasts} raise it"
+        fewest = told.lowered_after(cell)
+        assert fewest is not None
+        if fewest < made:
+            return f"undecided: {updates(fewest)} along it lower the return, {made} raise it"
         return "tested at this length only: more updates along it lower the return"
-    if advice.updates is not None:
-        assert facts.rehearsal is not None
-        step, summed = facts.rehearsal.plain_step, facts.rehearsal.again_horizon
-        more = _more(facts, decide(step, 0.0).more, step.n)
-        raised = f"{updates(advice.updates)} raise{'s' * (advice.updates == 1)} the return"
-        # Over fewer steps a plain step may have raised it.
-        apart = facts.realised is not None and summed not in (0, facts.realised.horizon)
-        one = "over the same steps one plain step" if apart else "one plain step"
-        return f"undecided: {raised}, {one} is not shown to{more}"
-    return f"undecided: {one} is not shown to raise the return{_missing(facts, cell)}"
-
-
-def _not_twice(facts: Facts, cell: Cell) -> str:
-    """That both rehearsals have to show it, and how many more starts would; where more updates are
-    seen to lower the return, that."""
-    told = facts.rehearsal
-    known = told is not None and cell in told.cells
-    if told is not None and known and (fewest := told.lowered_after(cell)) is not None:
-        fewer = ", fewer are not shown to raise it" * (fewest > 1)
-        return f"undecided: {updates(fewest)} along it lower{'s' * (fewest == 1)} the return{fewer}"
-    more = _more(facts, told.more(cell), told.judges) if told is not None and known else ""
-    return f"undecided: its updates are not shown to raise the return{more}"
-
-
-def _missing(facts: Facts, cell: Cell) -> str:
-    """How many judging starts would show what one step along it does."""
-    taken = facts.realised
-    if taken is None or cell not in taken.stepped:
-        return ""
-    return _more(facts, taken.missing(cell), taken.judges)
+    return f"tested: {many} in all of {told.draws} draws of batches and in fresh ones"
 
 
 def _more(facts: Facts, more: int | None, judges: int = 0) -> str:
@@ -509,53 +459,31 @@ def _more(facts: Facts, more: int | None, judges: int = 0) -> str:
 def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None) -> Screen:
     """No gradient is shown to raise the return: what is safe meanwhile, and the best guess;
     `guessed` has that beside a true gradient that is not precise."""
+    if facts.rehearsal is not None:
+        return _keep_rehearsed(facts, facts.rehearsal, rest)
     figure = _figure(facts)
     which = "no model-based gradient" if facts.best in facts.beyond else "no gradient"
-    rehearsed = facts.rehearsal
-    what = f"{which} is" if rehearsed is None else f"{which}'s updates are"
-    none = f"{what} shown to raise the return."
-    safe = f"Keep the current policy: {none}"
-    if rehearsed is not None and rehearsed.best is not None and rehearsed.best.gain.high < 0:
-        text = (
-            f"Keep the current policy{_lower_rate(facts, ', or')}: updates by "
-            f"{stepping(rehearsed.optimizer, rehearsed.rate)} lower the return along every "
-            f"gradient."
-        )
-        text = f"{text} {_jump(facts).text}".rstrip()
-        sure = "tested: paired returns after one update and more"
-        return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
+    safe = f"Keep the current policy: {which} is shown to raise the return."
     smaller = _smaller(facts)
     if smaller:
         text = f"Take smaller steps: {smaller}"
-        sure = "tested: a smaller step raised the return on fresh starts, the update's did not"
+        sure = "tested: a smaller step raised the return on fresh starts, the longer one did not"
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     tried = facts.own_steps.stepped if facts.stepped else ()
     fallen = bool(tried) and all(map(facts.own_steps.harms, tried))
     # Beside returns that were measured no guess is worth its room.
-    if guessed is not None and not fallen and not (facts.stepped and helping(facts)):
+    if guessed is not None and not fallen:
         return _guess(guessed, safe, rest)
     if facts.best is None or facts.chosen is None:
-        taken, cell = facts.own_steps, helping(facts)
+        taken = facts.own_steps
         lower = [each for each in taken.stepped if taken.harms(each)]
         how = f"{len(lower)} of {len(taken.stepped)} tested gradients lower it." if lower else ""
         if len(lower) == 1 < len(taken.stepped):
             how = f"One plain step along {_way(facts, lower[0])} lowers it."
-        highest = taken.best()
-        more = "" if highest is None or taken.harms(highest) else _missing(facts, highest)
-        sure, fix = f"undecided with {taken.judges:,} starts{more}", ""
-        if cell is not None:
-            taken_one = change(taken, cell, chosen=True)
-            fix = f"One plain step along {_way(facts, cell)} changes it by {taken_one}."
-            safe = f"Keep the current policy{_lower_rate(facts, ', or')}: {none}"
-            sure = _not_twice(facts, cell)
-        elif len(lower) == len(taken.stepped):
-            sure = "tested: updates lowered the return on fresh starts"
-        kept = (
-            HeadlinePart(safe, safe, 0),
-            HeadlinePart(how, "", 3),
-            _jump(facts),
-            HeadlinePart(fix, "", 2),
-        )
+        sure = f"undecided with {taken.judges:,} starts"
+        if len(lower) == len(taken.stepped):
+            sure = "tested: plain steps lowered the return on fresh starts"
+        kept = (HeadlinePart(safe, safe, 0), HeadlinePart(how, "", 3), _jump(facts))
         text = _fitted(kept, sure)
         return Screen(text, "none", sure, key_numbers.of_returns(facts), figure, rest)
     numbers = key_numbers.of_what_was_tried(facts)
@@ -567,32 +495,48 @@ def _keep(facts: Facts, rest: tuple[Sentence, ...], guessed: Facts | None = None
         )
         sure = "sure: every interval is below 0"
         return Screen(text, "none", sure, numbers, figure, rest)
-    if facts.chosen.low > 0:  # in one small step, and not by its own updates
-        best, fallen = facts.best, lowers(facts, facts.best)
+    if facts.chosen.low > 0:  # in one small step, and not by a longer one
+        best = facts.best
         gains = f"{_following(facts, best)} gains {gain_text(facts.chosen)} in one small step"
-        if not fallen and not in_vain(facts, best):
-            parts: tuple[HeadlinePart, ...] = (
-                HeadlinePart(f"{safe} {gains}, {_NOT_TWICE}.", safe, 0),
-                _jump(facts),
-                first_to_fix(facts, best),
-            )
-            sure = _not_twice(facts, best)
-            return Screen(_fitted(parts, sure), "none", sure, numbers, figure, rest)
-        did = "lowers the return" if fallen else "is not shown to raise the return"
-        fix = f"Improve the critic first{_lower_rate(facts, ', or')}."
-        text = f"{safe} {gains}, but one update {did}. {fix}"
-        sure = "tested: updates lowered the return on fresh starts"
-        sure = sure if fallen else f"undecided: it may{_missing(facts, best)}"
+        did = "lowers the return" if lowers(facts, best) else "is not shown to raise the return"
+        text = f"{safe} {gains}, but one plain step {did}."
+        sure = "no update was rehearsed: leave out --no-rehearsal"
         return Screen(text, "none", sure, numbers, figure, rest)
     return _guess(facts, safe, rest)
 
 
-def _lower_rate(facts: Facts, lead: str) -> str:
-    """A tenth of the rate that was given; "" where nobody gave one: smaller ones were tried."""
-    rehearsed = facts.rehearsal
-    if rehearsed is None or rehearsed.assumed:
-        return ""
-    return f"{lead} measure again with --lr {0.1 * rehearsed.rate:.2g}"
+def _keep_rehearsed(facts: Facts, told: Rehearsal, rest: tuple[Sentence, ...]) -> Screen:
+    """No gradient's updates are shown to raise the return: what was tried, and what it takes to
+    decide."""
+    rule = stepping(told.optimizer, told.rate)
+    falls = told.best is not None and told.best.gain.high < 0
+    none = f"none of {len(told.cells)} gradients' updates is shown to raise the return"
+    if falls:
+        none = f"updates by {rule} lower the return along every gradient"
+    lower = "" if told.assumed else f", or measure again with --lr {0.1 * told.rate:.2g}"
+    safe = f"Keep the current policy{lower if falls else ''}: {none}."
+    led = ""
+    if len(told.confirmed):
+        cell = told.cells[int(told.confirmed[0])]
+        peak = told.peak_of(cell)
+        if peak is not None:
+            change = with_sign(*peak.gain.estimate)
+            led = f"Highest: {_way(facts, cell)} {change} after {updates(peak.updates)}."
+    judges = told.missing(NEGLIGIBLE * abs(told.now))
+    what = f"{NEGLIGIBLE:.1%} of the return"
+    sure = f"tested: no gradient is shown to raise the return by {what}"
+    if judges is None:
+        sure = f"undecided: no affordable number of judging starts shows {what}"
+    elif judges:
+        sure = f"undecided{_more(facts, judges - told.judges, told.judges)}"
+    parts = (
+        HeadlinePart(_few(facts), _few(facts), 2),
+        HeadlinePart(safe, safe, 0),
+        _jump(facts),
+        HeadlinePart(led, "", 3),
+    )
+    numbers = key_numbers.of_returns(facts) if facts.stepped else ()
+    return Screen(_fitted(parts, sure), "none", sure, numbers, _figure(facts), rest)
 
 
 def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
@@ -606,23 +550,16 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
     lowering = " and ".join(named(facts.identities[each]) for each in harmful[:2])
     verb = "lower" if len(harmful) > 1 else "lowers"
     lowered = f"{_capital(lowering)} {verb} it." if harmful else ""
-    said, told = f"Best guess: {guess}{gain}.", facts.rehearsal
-    fallen = told.falls(facts.best)[-1:] if told and facts.best in told.cells else ()
-    if (
-        fallen
-    ):  # whatever it gains in one step, nobody takes only one, and batches differ most in it
-        said = f"{_following(facts, facts.best)} lowers it after {updates(*fallen)}."
+    said = f"Best guess: {guess}{gain}."
     parts = (
         HeadlinePart(_few(facts), _few(facts), 2),
         HeadlinePart(safe, safe, 0),
         _jump(facts),
         HeadlinePart(lowered, "", 4),
-        HeadlinePart("" if facts.carried and not fallen else said, "", 3),
+        HeadlinePart("" if facts.carried else said, "", 3),
         HeadlinePart("" if facts.uncertain else _beyond(facts, facts.best), "", 5),
     )
     sure = "undecided: the best guess may raise or lower it"
-    if fallen:
-        sure = "undecided: none is shown to raise it"
     sure += _more(facts, decide(facts.chosen, 0.0).more)
     numbers: tuple[Fact, ...] = ()
     if facts.uncertain:
@@ -636,10 +573,10 @@ def _guess(facts: Facts, safe: str, rest: tuple[Sentence, ...]) -> Screen:
 
 
 def _smaller(facts: Facts) -> str:
-    """The gradient that raises the return by a part of the update, where the whole lowers it; ""
-    where nobody gave a rate: rehearsed updates, which may be far shorter, say more."""
-    taken, rehearsed = facts.realised, facts.rehearsal
-    if taken is None or not taken.at or (rehearsed is not None and rehearsed.assumed):
+    """The gradient that raises the return by a part of the plain step, where the whole lowers it;
+    "" where there is none."""
+    taken = facts.realised
+    if taken is None or not taken.at:
         return ""
     own = facts.own_steps
     if any(own.helps(cell) for cell in own.stepped) or not any(map(own.harms, own.stepped)):
@@ -650,14 +587,9 @@ def _smaller(facts: Facts) -> str:
         return ""
     best = max(raised, key=lambda cell: own.change(cell, 0).value)
     part = f"one that moves the first actions by {taken.moves[0]:.0%}"
-    rate = ""
-    if rehearsed is not None:
-        times = taken.moves[0] / taken.moves[taken.at]
-        rule = stepping(rehearsed.optimizer, times * rehearsed.rate)
-        rate = f", {rule}"
     return (
         f"none that moves the first actions by {taken.moves[taken.at]:.0%} is shown to raise the "
-        f"return. {_gradient(facts, best)}: {part}{rate}, raises it by {change(taken, best, 0)}."
+        f"return. {_gradient(facts, best)}: {part} raises it by {change(taken, best, 0)}."
     )
 
 
