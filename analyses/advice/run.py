@@ -78,12 +78,12 @@ def advice_of(profile: Profile) -> Advice:
     )
 
 
-def measured(cell: Cell) -> Profile:
+def measured(cell: Cell, judges: int | None = None) -> Profile:
     """A measurement with defaults, but for its number of starts."""
     world = cell.world
     return gradlab.measure(
         cell.task, cell.policy, cell.critic, starts=world.starts, batch=world.batch,
-        termination=world.termination, seed=child(cell.seed, "advice measure"),
+        termination=world.termination, seed=child(cell.seed, "advice measure"), judges=judges,
     )  # fmt: skip
 
 

@@ -166,9 +166,11 @@ WORLDS: Mapping[str, World] = {
 }
 
 
-def make_cell(name: str, stage: str, seed: int, folder: Path) -> Cell:
+def make_cell(
+    name: str, stage: str, seed: int, folder: Path, worlds: Mapping[str, World] = WORLDS
+) -> Cell:
     """The networks of one cell, taken from the folder where an earlier cell trained them."""
-    world = WORLDS[name]
+    world = worlds[name]
     task, at = world.make(seed), STAGES.index(stage)
     if world.kind == "contact":
         updates = dict(zip(STAGES, world.stages, strict=True))

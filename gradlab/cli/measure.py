@@ -110,8 +110,8 @@ class Measure:
     """Never sample by strata. Strata, with weights, are used where a pilot finds that few starts
     carry much of the variance."""
     judges: int | None = None
-    """Fresh starts for steps along some of the gradients, and for rehearsals where these have
-    fewer. Default: as many as are measured, at most 256."""
+    """Fresh starts for steps along some of the gradients and for rehearsals; more of them make
+    more draws, too. Default: as many as are measured, and 256 for rehearsals (128 in MuJoCo)."""
     lr: float | None = None
     """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
     first step. Default: a step that moves actions at the start states by 4%; in rehearsals 3e-4, or
@@ -119,7 +119,7 @@ class Measure:
     optimizer: Literal["adam", "sgd"] = "adam"
     """Your policy's optimiser."""
     refit: int = 25
-    """Updates of your policy between two fits of its critic; 1: a fit at every update."""
+    """Updates of your policy between two fits of its critic, the most that are rehearsed."""
     no_rehearsal: bool = False
     """Skip the rehearsal, which shows for how many updates the best gradients hold."""
     seed: arguments.Seed = 0

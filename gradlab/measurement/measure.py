@@ -107,10 +107,10 @@ def measure(
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
             part made the error (see `gradlab.measurement.attribution`); takes several
             times as long.
-        judges: fresh starts that judge steps along some of the mean gradients, and rehearsals if
-            these have fewer; only where the starts' law is the task's and the truth the return's
-            gradient. None: as many as the measurement has, and up to 256 for rehearsals (see
-            `gradlab.measurement.realised_gains`).
+        judges: fresh starts that judge steps along some of the mean gradients, and rehearsals,
+            where more of them make more draws; only where the starts' law is the task's and the
+            truth the return's gradient. None: as many as the measurement has, and 256 for
+            rehearsals, 128 of a simulator that is differenced (`gradlab.measurement.rehearsal`).
         trim_starts: leave out this share of the task's law of starts, the farthest from their
             mean: another law, for tails that no sample of N shows (see `gradlab.tasks.trimmed`).
             0: none.
@@ -126,9 +126,8 @@ def measure(
             (see `gradlab.measurement.update`). None: a step that moves actions at the start states
             by 4% of their size, and rehearsals by Adam at 3e-4, or less if that is too long.
         rehearse: make the updates of competing gradients ahead, those between two fits of the
-            critic, and keep what each does to the return; where `judges` judge. It takes at most
-            30% more time, and as much again for each of two smaller rates if none was given (see
-            `gradlab.measurement.rehearsal`).
+            critic, by two draws of states and batches, and confirm the highest by fresh ones;
+            where `judges` judge (see `gradlab.measurement.rehearsal`).
         surface: model steps h for each of which a slice of the model's value estimate around the
             policy is kept (see `gradlab.runs.profile.Surface`).
         progress: called as progress(stage, done, total).

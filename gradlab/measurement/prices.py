@@ -8,7 +8,7 @@ parameters, a truth of T steps, K visited states per start:
     finite differences   min(N, 64) · 8 directions · 4 policies · T steps
     jumps                (6 N + 888) T steps, these 888 with a θ of each row's own
     estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator
-    realised gains       15 N T steps and more     checks  15%     rehearsal  at most 30%
+    realised gains       15 N T steps and more     checks  15%     rehearsal  not known
 
 Good to a factor of two where nothing else runs: T is not known.
 """
@@ -136,17 +136,11 @@ def measurement(work: MeasurementWork, rates: Rates) -> tuple[Price, ...]:
         Price("realised gains", "", _STEPPED * unrolled * rates.step, at_most=True),
     ]
     so_far = sum(stage.seconds for stage in stages[1:])
-    stages.append(Price("rehearsal", "", 2 * _SHARE * so_far, at_most=True))
+    stages.append(Price("rehearsal"))
     if not every:
         left_out = ("jumps", "realised gains", "rehearsal")
         stages = [stage for stage in stages if stage.stage not in left_out]
     return (*stages, Price("checks", "", _SHARE * (so_far - bisected)))
-
-
-def rolled_steps(starts: int, truth: int) -> int:
-    """Steps that a measurement takes without derivatives: finite differences, the search for jumps
-    and realised gains."""
-    return (_differenced(starts) + (_MOVED + _STEPPED) * starts + _BISECTED) * truth
 
 
 def _differenced(starts: int) -> int:

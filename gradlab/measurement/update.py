@@ -4,9 +4,9 @@
 
 A gradient is judged where it is used: at the length of a real update. Without a rate one step is
 taken to move the actions by 4%, and updates to be made at 3e-4, as most published code makes them,
-or less, where its first step would move the actions by more than 4%, or where updates of that
-length all lower the return (`rehearsal`). What was assumed is recorded with the numbers. A rate
-that is too long by far is refused before a truth is made, by the gradient of few starts and steps.
+or less, where its first step would move the actions by more than 4%. What was assumed is recorded
+with the numbers. A rate that is too long by far is refused before a truth is made, by the gradient
+of few starts and steps.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class Update:
         optimizer: "adam" (its defaults but for the rate) or "sgd" (plain steps).
         rate: learning rate; None: 3e-4, or less where its first step would move the actions by
             more than 4%.
-        refit: updates between two fits of the critic, the longest that a rehearsal lasts; 1: it is
-            fitted at every update, and rehearsed so.
+        refit: updates between two fits of the critic, the longest that a rehearsal lasts.
     """
 
     optimizer: _Optimizer = "adam"
