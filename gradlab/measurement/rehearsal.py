@@ -240,12 +240,14 @@ def rehearsal(
             rolled = [longer.returns(*pair, _STREAM) for pair in pairs]
             if not any(map(_goes_on, rolled)):
                 break
-        again = np.full((len(found.lengths), redraws), np.nan)
+        again, se = np.full((2, len(found.lengths), redraws), np.nan)
         for d, own in enumerate(rolled):
-            mean = (own.returns[1:] - own.returns[0]).mean(dim=1).numpy()
+            change = own.returns[1:] - own.returns[0]
+            mean = change.mean(dim=1).numpy()
             again[: len(lengths), d] = np.where(np.abs(mean) < LOST, mean, np.nan)
+            se[: len(lengths), d] = change.std(dim=1).numpy() / change.shape[1] ** 0.5
         steps = found.steps + sum(own.steps for own in rolled)
-        found = replace(found.retried(c, again, each, longer.setting.horizon), steps=steps)
+        found = replace(found.retried(c, again, each, longer.setting.horizon, se), steps=steps)
         if found.chosen is not None:
             break
     return found

@@ -260,7 +260,7 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
         f"Updates by {stepping(rehearsed.optimizer, rehearsed.rate)}{assumed}, batches of "
         f"{states_each(rehearsed.batch, profile.batch)}, with critic, model and visited states as "
         f"they are, by {rehearsed.draws} draws; the return of {rehearsed.judges} fresh starts; "
-        f"bands hold those of both draws. The recommended one lasts as far as fresh draws confirm it."
+        f"bands hold those of both draws. The recommended one lasts as far as fresh ones confirm."
     )
     drawn = partial(figures.return_over_updates, table, chosen=best)
     return [panel("return_over_updates", _LASTING, caption, drawn)]

@@ -9,7 +9,7 @@ starts, the same for all candidates and lengths. What both draws show is said of
 
 The gradient to follow is the highest one that fresh draws confirm, of the few that lead highest:
 
-    mean of D draws ± t_{D−1} S / √D,    S the spread of their means over the starts of each
+    mean of D draws ± t_{D−1} S / √D,    S the spread of their means, at least that of their starts
 
 covers starts and draws alike, whichever of the two dominates, and nothing was chosen by them.
 """
@@ -25,14 +25,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.realised import UNIT, Cell
-from gradlab.statistics.intervals import Interval
+from gradlab.statistics.intervals import Interval, student
 from gradlab.statistics.moments import Estimate, sample_mean
 from gradlab.statistics.number import Number
 from gradlab.statistics.over_groups import (
     level_of,
     mean_interval,
     mean_interval_at,
-    student_mean,
 )
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.codec import scalar, stored
@@ -99,7 +98,8 @@ class Rehearsal:
         best_cell: place of the candidate with the largest change, −1 where none is finite.
         best_low, best_high: ends of its interval, candidate and length chosen.
         confirmed: [K], places of the candidates that fresh draws were to confirm, in this order.
-        again: [K, L, D], their mean changes by draw; NaN after more updates than led highest.
+        again: [K, L, D], their mean changes by draw; NaN after more updates than led highest;
+            again_se: by the starts of each alone.
         again_judges: starts behind each of these; again_horizon: steps that the last ones sum.
         optimizer … steps: see `Rule`.
     """
@@ -129,6 +129,7 @@ class Rehearsal:
     steps: Annotated[int, scalar("plain")]
     confirmed: Annotated[_Integers, stored("trial", optional=True)]
     again: Annotated[_Floats, stored("trial", "length", "redraw", unit=UNIT, optional=True)]
+    again_se: Annotated[_Floats, stored("trial", "length", "redraw", unit=UNIT, optional=True)]
     again_judges: Annotated[int, scalar("plain")] = 0
     again_horizon: Annotated[int, scalar("plain")] = 0
 
@@ -189,12 +190,17 @@ class Rehearsal:
         """Was it to be confirmed by fresh draws?"""
         return self.cells.index(cell) in self.confirmed
 
-    def retried(self, place: int, again: _Floats, judges: int, horizon: int) -> Rehearsal:
-        """With what fresh draws [L, D] say of one candidate, each by so many starts."""
+    def retried(
+        self, place: int, again: _Floats, judges: int, horizon: int, se: _Floats | float = 0.0
+    ) -> Rehearsal:
+        """With what fresh draws [L, D] say of one candidate, each by so many starts, and their
+        standard errors by these."""
+        shape = (-1, *again.shape)
         return replace(
             self,
             confirmed=np.append(self.confirmed, place),
-            again=np.concatenate([self.again.reshape(-1, *again.shape), again[None]]),
+            again=np.concatenate([self.again.reshape(shape), again[None]]),
+            again_se=np.concatenate([self.again_se.reshape(shape), np.full((1, *again.shape), se)]),
             again_judges=judges,
             again_horizon=horizon,
         )
@@ -206,10 +212,13 @@ class Rehearsal:
 
     def promised(self, cell: Cell, updates: int, among: int = 1) -> Number:
         """Change of the return by fresh draws: covers starts and draws. `among` such intervals hold
-        together."""
-        by_draw = self.again[list(self.confirmed).index(self.cells.index(cell))]
-        means = by_draw[self.lengths.index(updates)]
-        return replace(student_mean(means, level_of(among)), n=self.again_judges * len(means))
+        together. Draws are no less apart than their starts make them."""
+        place = list(self.confirmed).index(self.cells.index(cell)), self.lengths.index(updates)
+        means, se = self.again[place], self.again_se[place]
+        spread = max(float(means.std(ddof=1)), float(np.sqrt(np.square(se).mean())))
+        half = student(len(means) - 1, level_of(among)) * spread / len(means) ** 0.5
+        value = float(means.mean())
+        return Number(value, value - half, value + half, self.again_judges * len(means))
 
     def peak_of(self, cell: Cell) -> Peak | None:
         """Where the return along one candidate is highest; None where it was lost. Of one that was
@@ -270,7 +279,7 @@ class Rehearsal:
         """How many times narrower an interval has to be that decides on a candidate; 0: none."""
         cell, k = self.cells[c], self.peak[c] and self.lengths.index(self.peak[c])
         if self.repeated(cell):
-            peak = self.peak_of(cell)
+            peak = None if self.holds(cell) else self.peak_of(cell)
             numbers = [] if peak is None else [peak.gain]
         else:  # it did not lead, or behind three others
             ends = [(mean.value, mean_interval(mean)) for mean in self._by_draw(c, k)]
@@ -278,8 +287,9 @@ class Rehearsal:
         wanted = []
         for gain in numbers:
             apart = max(abs(gain.value), abs(least - gain.value))
-            lost = not np.isfinite(gain.value)
-            wanted.append(0.0 if lost or gain.high < least else (gain.high - gain.low) / 2 / apart)
+            brings = gain.high >= least and gain.high > 0  # not where it was lost
+            half = (gain.high - gain.low) / 2
+            wanted.append((half / apart if apart else np.inf) if brings else 0.0)
         return min(wanted, default=0.0)
 
     def after(self, cell: Cell, updates: int) -> Number:
@@ -386,6 +396,7 @@ def judged(
         best_high=everything.ends.high,
         confirmed=np.empty(0, dtype=np.int64),
         again=np.empty((0, 0, 0)),
+        again_se=np.empty((0, 0, 0)),
         **vars(rule),
     )
 

@@ -236,15 +236,11 @@ def _worth(facts: Facts, cell: Cell) -> str:
 
 
 def _peak(facts: Facts, cell: Cell) -> Peak | None:
-    """Where its rehearsal led, where that says more than one update that was taken."""
-    taken, rehearsed = facts.realised, facts.rehearsal
-    tried = taken is not None and cell in taken.stepped
+    """Where its rehearsal led."""
+    rehearsed = facts.rehearsal
     if rehearsed is None or cell not in rehearsed.cells:
         return None
-    peak = rehearsed.peak_of(cell)
-    if taken is None or not tried or peak is None:
-        return peak
-    return peak if peak.gain.low > 0 and not taken.helps(cell) else None
+    return rehearsed.peak_of(cell)
 
 
 def _lasts(facts: Facts, advice: Advice, cell: Cell) -> str:
@@ -436,7 +432,7 @@ def _sure(facts: Facts, advice: Advice, cell: Cell) -> str:
         if fewest < made:
             return f"undecided: {updates(fewest)} along it lower the return, {made} raise it"
         return "tested at this length only: more updates along it lower the return"
-    return f"tested: {many} in all of {told.draws} draws of batches and in fresh ones"
+    return f"tested: {many} in fresh draws of batches"
 
 
 def _more(facts: Facts, more: int | None, judges: int = 0) -> str:
