@@ -175,7 +175,7 @@ def _objective(weight: Tensor) -> list[Check]:
     norm = profile.estimate("data", "mean_norm", 0)
     room = 3 * jackknife_se(norm.left_out)
     bias2 = profile.estimate("true_dynamics", "bias2", 2)
-    span = interval("bias2", bias2)
+    span = profile.interval("true_dynamics", "bias2", 2)
     return [
         Check(
             "objective's gradient, trap: first-action gradients at the starts alone", exact,
