@@ -267,7 +267,8 @@ def fitted(estimator: Choices, requested: TermRequest, rule: _Rule) -> FittedSha
         fit = FittedShares(rule(here, here.advantage(baseline), pilot), baseline)
         # The estimator lives as long as a key with its address, a policy as long as its owner.
         made = whole.fits[key] = (estimator, weakref.ref(policy), theta, fit)
-    return made[3]
+    found: FittedShares = made[3]
+    return found
 
 
 def _pilot(whole: Starts, like: Tensor) -> Starts:
