@@ -84,15 +84,19 @@ def _differences(
     # rounding of the differences explains.
     sizes = [_relative(linear, *each) for each in central]
     raw, errors = (torch.minimum(*each) for each in zip(*sizes, strict=True))
-    trusted = ~linear.certificate.flags
+    known = torch.stack([J.isfinite().flatten(1).all(dim=1) for J, _ in central]).any(dim=0)
+    trusted = ~linear.certificate.flags & known
     off = (errors > _TOLERANCE).any(dim=1)
-    wrong, flagged = int((off & trusted).sum()), int((~trusted).sum())
+    wrong, flagged = int((off & trusted).sum()), int(linear.certificate.flags.sum())
     largest = torch.where(trusted[:, None], raw, 0.0).amax(dim=0)
     blocks = zip(BLOCKS, largest.tolist(), strict=True)
     numbers = ", ".join(f"{_LABELS[block]} {value:.1g}" for block, value in blocks)
     result = f"largest relative error: {numbers} ({states} states, {flagged} flagged)"
+    if not bool(known.all()):
+        result += f"; beside {int((~known).sum())} states the step is not finite"
     if not wrong:
-        return CheckResult(check, result, "the derivatives are those of the step", True)
+        meaning = "the derivatives are those of the step" + ("" if known.all() else " elsewhere")
+        return CheckResult(check, result, meaning, bool(known.any()))
     at = int((off & trusted).int().argmax())
     block = BLOCKS[int(errors[at].argmax())]
     far = ((errors > _GROSS).any(dim=1) & trusted).sum()

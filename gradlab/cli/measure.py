@@ -68,6 +68,11 @@ class Measure:
         "Sampling and rehearsal": ("no_strata", "trim_starts", "judges", "no_rehearsal", "seed"),
     }  # fmt: skip
 
+    WITHOUT: ClassVar = {
+        "--resume": "measurements are not resumed, run it again with --overwrite; `gradlab train` "
+        "and `gradlab sweep` resume"
+    }
+
     task: arguments.TaskName
     settings: arguments.Settings = ()
     model: arguments.ModelFile = None

@@ -19,7 +19,7 @@ from tyro.conf import subcommand
 import gradlab
 from gradlab.cli.arguments import Document, check_fields, check_words
 from gradlab.cli.fit import FitCommand
-from gradlab.cli.listing import List, Selftest
+from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
 from gradlab.cli.reading import Attribute, Choose, Compare, Report
 from gradlab.cli.terminal import progress_bars, streams, usage
@@ -67,7 +67,6 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "init": "gradlab.tools.skeletons.command:InitCommand",
     "check": "gradlab.tools.skeletons.command:CheckCommand",
     "list": List,
-    "selftest": Selftest,
 }
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data.noise import child, stream
-from gradlab.errors import InputError
-from gradlab.gradients.rollout import rollout
+from gradlab.gradients.rollout import check_rollouts, rollout
 from gradlab.gradients.starts import Starts, policy_noise_at
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.networks.mlp import QCritic, judge
 from gradlab.networks.spectral import Which, baked, normalise
@@ -144,16 +144,13 @@ def evaluation_data(
     check_policy(policy, begin, simulator.action_dim)
     label = torch.arange(TRAJECTORIES)
     starts = Starts(begin, torch.ones(TRAJECTORIES, dtype=torch.float64), label)
-    visits = rollout(simulator, policy, starts, visited_steps(task), child(seed, "critic visits"))
+    horizon, noise = visited_steps(task), child(seed, "critic visits")
+    check_rollouts(Setting(simulator, policy, starts, task.discount, horizon, seed=noise), horizon)
+    visits = rollout(simulator, policy, starts, horizon, noise)
     # Half of the rows are the start states themselves: that is where gradients are measured.
     later = torch.linspace(0, visits.horizon, VISITED // 2).long()
     again = task.starts(TRAJECTORIES * (VISITED // 2), stream(seed, "critic-more-starts"))
     state = torch.cat([again, visits.states[later].flatten(0, 1)])
-    if not torch.isfinite(state).all():
-        raise InputError(
-            "policy leaves the finite numbers on the simulator (if none was given, the fitted one "
-            "does): pass a policy that keeps it bounded, or a task with starts nearer to its rest"
-        )
     return _exploratory(task, policy, state, steps, termination, seed)
 
 

@@ -23,10 +23,19 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import Trace, trace
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act, check_policy, noise_dim
 from gradlab.networks.mlp import judge
 from gradlab.networks.policies import check_stochastic
-from gradlab.systems.system import Recorded, System, linearize_running, step_running
+from gradlab.systems.system import (
+    Recorded,
+    System,
+    Transition,
+    linearize_running,
+    lost_step,
+    step_running,
+)
+from gradlab.tasks.task import OTHER_BOUNDS
 
 ROWS = 2048  # rows linearized at once
 
@@ -129,6 +138,49 @@ def _roll(
         weight=starts.weight,
         group=starts.group,
     )
+
+
+_SMALL = 1e30  # |state| up to which a step that is not finite is lost by itself, not by overflow
+
+
+@torch.no_grad()
+def check_rollouts(setting: Setting, steps: int) -> None:
+    """Refuse a simulator that leaves the finite numbers within `steps` steps from some start.
+
+    Beyond the horizon it may overflow, or end a simulation that diverges: the truth is cut there.
+
+    Raises:
+        InputError: names step, start, state and action; of a return that overflows step and starts.
+    """
+    simulator, starts, state = setting.simulator, setting.starts, setting.starts.states
+    counted, total = starts.weight != 0, torch.zeros_like(starts.weight)
+    for t in range(steps):
+        action = act(setting.policy, state, starts.policy_noise(setting.policy, setting.seed, t))
+        noise = starts.dynamics_noise(simulator, setting.seed, t)
+        after = step_running(simulator, state, action, noise)
+        within, there = t < setting.horizon, torch.isfinite(after.state).all(dim=1)
+        ended = ~(there | after.alive) & (torch.isfinite(after.reward) | (not within))
+        seen = counted & ~(ended & (not within or setting.termination == "mask"))
+        rows = (seen & (state.abs().amax(dim=1) <= _SMALL)).nonzero()[:, 0]
+        out = Transition(*(x[rows] for x in after))
+        if (lost := lost_step(state[rows], action[rows], out)) is not None:
+            start = int(starts.group[rows[lost[0]]])
+            raise InputError(
+                f"the simulator fails in step {t} from start {start}: {lost[1]}; make it finite "
+                f"there. {OTHER_BOUNDS}"
+            )
+        total += torch.where(seen, setting.discount**t * after.reward, 0.0)
+        over = (seen & ~(there & torch.isfinite(total))).nonzero()[:, 0]
+        if within and len(over):
+            largest = float(state[over].abs().max())
+            raise InputError(
+                f"the return overflows in step {t}, from {len(over)} of {len(seen)} starts (first: "
+                f"start {int(starts.group[over[0]])}), after finite steps; states are up to "
+                f"{largest:.2g}: shorten the horizon, scale the rewards, or use a policy that "
+                f"keeps the states bounded"
+            )
+        state = after.state
+        counted = counted & (after.alive | (setting.termination == "ignore"))
 
 
 def noise_mode(states: System, jacobians: System | None) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Starts:
     draws: dict[tuple[str, int, int, int], Tensor] = field(default_factory=dict, repr=False)
     redrawn: frozenset[str] = frozenset()
     whole: Starts | None = field(default=None, repr=False)
-    fits: dict[tuple[int, int, str], tuple[object, ...]] = field(default_factory=dict, repr=False)
+    fits: dict[tuple[int, str], tuple[Any, ...]] = field(default_factory=dict, repr=False)
     strata: Strata | None = field(default=None, repr=False)
 
     def blocks(self, size: int) -> Iterator[Starts]:

@@ -33,6 +33,7 @@ pair.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -249,22 +250,24 @@ _Rule = Callable[[Nodes, Tensor, TermRequest], Tensor]  # nodes, advantage, pilo
 
 
 def fitted(estimator: Choices, requested: TermRequest, rule: _Rule) -> FittedShares:
-    """Weights of an estimator, made once for all blocks of a batch."""
-    starts = requested.starts
+    """Weights of an estimator, made once for all blocks of a batch while no parameter of policy and
+    critic has another value."""
+    policy, starts, *asked = requested
     whole = starts if starts.whole is None else starts.whole
-    versions = [p._version for p in requested.policy.parameters()]  # trained in place
-    key = (id(estimator), id(requested.policy), str((*requested[2:], versions)))
-    if key not in whole.fits:
+    networks = [each for each in (policy, estimator.tail.critic) if each is not None]
+    theta = [x.detach().clone() for n in networks for x in (*n.parameters(), *n.buffers())]
+    key = id(estimator), str(asked)
+    made = whole.fits.get(key)
+    if made is None or made[1]() is not policy or not all(map(torch.equal, made[2], theta)):
         pilot = requested._replace(
             starts=_pilot(whole, starts.states), seed=child(requested.seed, "pilot")
         )
         here = nodes(estimator, pilot, None)
         baseline = fitted_baseline(here.linear.path.states, here.to_go)
         fit = FittedShares(rule(here, here.advantage(baseline), pilot), baseline)
-        # Whatever the key names by its address has to live as long as the fit.
-        whole.fits[key] = (estimator, requested.policy, fit)
-    found = whole.fits[key][2]
-    assert isinstance(found, FittedShares)
+        # The estimator lives as long as a key with its address, a policy as long as its owner.
+        made = whole.fits[key] = (estimator, weakref.ref(policy), theta, fit)
+    found: FittedShares = made[3]
     return found
 
 

@@ -223,6 +223,9 @@ def check_steps(
 
 def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
     out = system.step(state, action, None)
+    if out.reward.shape != (len(state),):
+        got = list(out.reward.shape)
+        raise InputError(f"step returned the reward {got}, expected [{len(state)}]: flatten it")
     return torch.cat([out.state, out.reward[:, None]], dim=1)
 
 

@@ -284,7 +284,9 @@ def _stacked(games: Sequence[tuple[Cell, Game]], groups: int) -> Coalitions:
     shape = len(games), 2 ** len(CAUSES)
     value = np.array([game.value for _, game in games], dtype=np.float64).reshape(shape)
     left_out = np.array([game.left_out for _, game in games]).reshape(*shape, groups)
-    return Coalitions(CAUSES, tuple(cell for cell, _ in games), value, left_out)
+    means = [(game.mean.square, game.mean.variance_along) for _, game in games if game.mean]
+    mean = np.array(means, dtype=np.float64).reshape(-1, 2)
+    return Coalitions(CAUSES, tuple(cell for cell, _ in games), value, left_out, mean)
 
 
 def _drawn(draws: Sequence[tuple[Cell, Mapping[str, Estimate]]], groups: int) -> VarianceDraws:

@@ -28,7 +28,7 @@ from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
-from gradlab.gradients.rollout import noise_mode, rollout
+from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution import MeasuredWorld, attributed, check_horizons
@@ -51,6 +51,8 @@ from gradlab.truth.by_blocks import pilot_truth
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code.calls import differentiating
+
+_TRIED = 100  # steps of the simulator, at least, before anything is differentiated
 
 
 @differentiating
@@ -151,7 +153,11 @@ def measure(
     update = Update() if update is None else update
     validation.instance("update", update, Update, "a gradlab.measurement.update.Update, or None")
     update.check(posed.setting)
+    steps = max(posed.setting.horizon, _TRIED)
+    check_rollouts(posed.setting, steps)
     posed = with_pilot(posed, False if attribute is not False else strata, progress)
+    if posed.setting.starts.strata is not None:
+        check_rollouts(posed.setting, steps)
     measured = _found(posed, update, progress)
     profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}

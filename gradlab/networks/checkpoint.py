@@ -19,6 +19,7 @@ import inspect
 import json
 import re
 import warnings
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -181,6 +182,11 @@ def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
     except KeyError as error:
         raise InputError(f"{path} is not a gradlab checkpoint: use file.py:function") from error
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        if zipfile.is_zipfile(path) or path.suffix in (".pt", ".pth"):
+            raise InputError(
+                f"{path} is a file of torch.save: gradlab reads safetensors or FILE.py:function, "
+                f"which loads it and returns the torch module"
+            ) from error
         raise InputError(f"{path} is damaged or no safetensors file: save it again") from error
     dtypes = {tensor.dtype for tensor in held.values()}
     if not isinstance(architecture, dict) or not dtypes <= {torch.float32, torch.float64}:

@@ -64,8 +64,8 @@ def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     except Exception as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        cure = _cure(name, error, inputs)
-        raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}{cure}") from error
+        reason = _other_width(name, module, inputs) or f"{reason}{_cure(name, error, inputs)}"
+        raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}") from error
     if isinstance(out, Tensor):
         return out
     raise InputError(f"{name} returns {_described(out)}, expected one tensor: {_wanted(name, out)}")
@@ -137,6 +137,20 @@ def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
             f"{name} has no gradient in its inputs: its values are detached from them; remove "
             f"no_grad, detach, rounding or numpy between them"
         )
+
+
+def _other_width(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> str:
+    """That the first layer is of another task; "" where it is not."""
+    state, *others = (x.shape[1] for x in inputs)
+    action = sum(others) if name == "critic" else 0  # a policy's other input is noise
+    first = next((each for each in module.modules() if isinstance(each, nn.Linear)), None)
+    if first is None or first.in_features in (state, state + action):
+        return ""
+    task = f"{state} states" + (f" and {action} actions" if action else "")
+    return (
+        f"the task has {task}, the {name}'s first layer takes {first.in_features}: give a {name} "
+        f"of this task"
+    )
 
 
 def _cure(name: str, error: Exception, inputs: tuple[Tensor, ...]) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gradlab.errors import InputError
 from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.substitutions import Label, SubstitutionResults
-from gradlab.statistics.intervals import LEVEL, interval
+from gradlab.statistics.intervals import LEVEL, Interval, interval
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.selection import best_replacement
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares
@@ -335,7 +335,7 @@ def _account(results: SubstitutionResults, cell: int) -> Account:
     estimator, horizon = results.coalitions.cells[cell]
     game = results.coalitions.game(cell)
     split = shares(game)
-    whole = _whole(split.total)
+    whole = _whole(split.total.value, interval("bias2", split.total))
 
     def parts(several: Sequence[Estimate]) -> tuple[Part, ...]:
         pairs = zip(split.players, several, strict=True)
@@ -397,20 +397,24 @@ def _spread(profile: Profile, results: SubstitutionResults, cell: int) -> Spread
         total.left_out - np.sum([each.left_out for each in later], axis=0),
     )
     sources = zip(("start", *draws.sources), (start, *later), strict=True)
-    critics = profile.estimate(estimator, "variance_critics", horizon)
+    whole, critics = (
+        _whole(
+            profile.estimate(estimator, quantity, horizon).value,
+            profile.interval(estimator, quantity, horizon),
+        )
+        for quantity in ("variance", "variance_critics")
+    )
     return Spread(
         estimator=estimator,
         horizon=horizon,
-        total=_whole(total, "variance"),
+        total=whole,
         sources=tuple(_part(name, each, total) for name, each in sources),
-        critics=None if np.isnan(critics.value) else _whole(critics, "variance_critics"),
+        critics=None if np.isnan(critics.value) else critics,
     )
 
 
-def _whole(total: Estimate, quantity: str = "bias2") -> Part:
-    """The interval that the profile's own table gives."""
-    ends = interval(quantity, total)
-    return Part("total", total.value, ends.se, ends.low, ends.high, 1.0, 1.0, 1.0)
+def _whole(value: float, ends: Interval) -> Part:
+    return Part("total", value, ends.se, ends.low, ends.high, 1.0, 1.0, 1.0)
 
 
 def _part(name: str, share: Estimate, total: Estimate, level: float = LEVEL) -> Part:

@@ -296,22 +296,22 @@ class Profile:
 
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
         """One value with its left-out values, for statistics across cells."""
-        cell = (
-            self.estimators.index(estimator),
-            self.quantities.index(quantity),
-            self.horizons.index(horizon),
-        )
-        return Estimate(float(self.columns["value"][cell]), self.left_out[cell])
+        cell = self._place(estimator, quantity, horizon)
+        strata = bool(self.config.get("pilot", {}).get("counts"))
+        return Estimate(float(self.columns["value"][cell]), self.left_out[cell], stratified=strata)
 
     def interval(self, estimator: str, quantity: str, horizon: int) -> Interval:
         """The interval of one value, as it was made with everything known."""
-        cell = (
+        cell = self._place(estimator, quantity, horizon)
+        low, high, se = (float(self.columns[name][cell]) for name in ("ci_low", "ci_high", "se"))
+        return Interval(low, high, se, str(self.method[cell]))
+
+    def _place(self, estimator: str, quantity: str, horizon: int) -> tuple[int, int, int]:
+        return (
             self.estimators.index(estimator),
             self.quantities.index(quantity),
             self.horizons.index(horizon),
         )
-        low, high, se = (float(self.columns[name][cell]) for name in ("ci_low", "ci_high", "se"))
-        return Interval(low, high, se, str(self.method[cell]))
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one HDF5 file, complete or not at all.

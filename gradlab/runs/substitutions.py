@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.statistics.moments import Estimate
+from gradlab.statistics.moments import Estimate, SampleMean
 from gradlab.statistics.shapley import Game
 from gradlab.storage import codec
 from gradlab.storage.codec import json_object, stored
@@ -48,15 +48,18 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class Coalitions:
-    """v(S) of every attributed cell: value [C, 2^k], left_out [C, 2^k, G]."""
+    """v(S) of every attributed cell: value [C, 2^k], left_out [C, 2^k, G]; mean [C, 2]: of which
+    v(∅) is the square (`moments.SampleMean`)."""
 
     players: Annotated[tuple[str, ...], stored("player", name="player")]
     cells: Annotated[tuple[Cell, ...], stored("cell", name=CELL, unit=CELL_UNIT)]
     value: Annotated[_Floats, stored("cell", "set", unit=_UNIT)]
     left_out: Annotated[_Floats, stored("cell", "set", "group", unit=_UNIT)]
+    mean: Annotated[_Floats, stored("cell", "square_and_variance_along", unit=_UNIT)]
 
     def game(self, cell: int) -> Game:
-        return Game(self.players, self.value[cell], self.left_out[cell])
+        mean = SampleMean(*self.mean[cell].tolist())
+        return Game(self.players, self.value[cell], self.left_out[cell], mean)
 
 
 @dataclass(frozen=True, eq=False)

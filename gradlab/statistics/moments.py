@@ -203,7 +203,8 @@ def combine(function: Callable[..., Array], *parts: Estimate) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
         value = function(*(np.asarray(part.value) for part in parts))
         left_out = function(*(part.left_out for part in parts))
-    return Estimate(float(value), np.asarray(left_out, dtype=np.float64))
+    stratified = any(part.stratified for part in parts)
+    return Estimate(float(value), np.asarray(left_out, dtype=np.float64), stratified=stratified)
 
 
 def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:

@@ -22,7 +22,14 @@ import numpy as np
 
 from gradlab.errors import InputError
 from gradlab.statistics.intervals import LEVEL, Interval, jackknife_se, skewness_corrected
-from gradlab.statistics.moments import Array, Estimate, PairSums, pair_mean
+from gradlab.statistics.moments import (
+    Array,
+    Estimate,
+    PairSums,
+    SampleMean,
+    pair_mean,
+    squared_norm,
+)
 
 _MOST = 6  # players: every set is tried
 _METHOD = "U-statistics of all substitutions, jackknife with skewness"
@@ -35,11 +42,13 @@ class Game:
     Attributes:
         players: k names, player i being bit i of a set.
         value: [2^k]; left_out: [2^k, G], the same with each group left out.
+        mean: of which v(∅) is the square.
     """
 
     players: tuple[str, ...]
     value: Array
     left_out: Array
+    mean: SampleMean | None = None
 
     def __post_init__(self) -> None:
         k = len(self.players)
@@ -78,11 +87,9 @@ def squared_norms(players: Sequence[str], sums: PairSums, size: Array) -> Game:
         size: samples in each group, [G].
     """
     values = estimates(sums, size)
-    return Game(
-        tuple(players),
-        np.array([estimate.value for estimate in values]),
-        np.stack([estimate.left_out for estimate in values]),
-    )
+    value, left_out = ([getattr(each, x) for each in values] for x in ("value", "left_out"))
+    total = squared_norm(PairSums(sums.own[0], sums.left[0], sums.right[0]), size)
+    return Game(tuple(players), np.array(value), np.stack(left_out), total.mean)
 
 
 def estimates(sums: PairSums, size: Array) -> list[Estimate]:
@@ -100,7 +107,7 @@ def shares(game: Game) -> _Shares:
     last = [[(everybody ^ 1 << i, 1.0)] for i in range(k)]
     return _Shares(
         players=game.players,
-        total=Estimate(float(game.value[0]), game.left_out[0]),
+        total=Estimate(float(game.value[0]), game.left_out[0], mean=game.mean),
         shapley=tuple(_taken_off(game, i, without(k, i)) for i in range(k)),
         first=tuple(_taken_off(game, i, sets) for i, sets in enumerate(first)),
         last=tuple(_taken_off(game, i, sets) for i, sets in enumerate(last)),

@@ -31,6 +31,7 @@ from gradlab.systems.system import (
     System,
     Transition,
     check_step,
+    flat_reward,
     sample_normal,
 )
 from gradlab.user_code.calls import running
@@ -166,8 +167,7 @@ class FunctionSystem:
                 f"step returned {got}, expected next_state and reward as tensors: compute them "
                 f"with torch operations, which are differentiated"
             )
-        if reward.shape == (len(state), 1):
-            reward = reward[:, 0]
+        reward = flat_reward(reward, state)
         if after.shape != state.shape or reward.shape != state.shape[:1]:
             got = f"next_state {list(after.shape)} and reward {list(reward.shape)}"
             want = f"{list(state.shape)} and {list(state.shape[:1])}"

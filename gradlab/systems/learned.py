@@ -41,7 +41,15 @@ from gradlab.networks.gaussian_ensemble import (
 )
 from gradlab.networks.layers import Modules, blocks, pull_back, trace
 from gradlab.systems.function import AliveFunction, survivors
-from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step, inner
+from gradlab.systems.system import (
+    Certificate,
+    Linearization,
+    System,
+    Transition,
+    check_step,
+    flat_reward,
+    inner,
+)
 
 _Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -274,7 +282,7 @@ class LearnedSystem:
 
     def _rated(self, state: Tensor, action: Tensor, after: Tensor) -> Tensor:
         assert self.reward is not None
-        reward = self.reward(state, action, after)
+        reward = flat_reward(self.reward(state, action, after), state)
         if reward.shape != state.shape[:1]:
             raise InputError(f"reward returned {list(reward.shape)}, expected [{len(state)}]")
         return reward

@@ -22,7 +22,14 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.function import AliveFunction, from_function, survivors
-from gradlab.systems.system import Linearization, System, Transition, check_step, sample_normal
+from gradlab.systems.system import (
+    Linearization,
+    System,
+    Transition,
+    check_step,
+    flat_reward,
+    sample_normal,
+)
 from gradlab.user_code.calls import running
 
 Read = Callable[[Any], Tensor]
@@ -237,7 +244,7 @@ class EnvironmentSystem:
                 "write set the environment's clock to 0, too"
             )
         alive = ~ends[0] if ends else torch.ones(n, dtype=torch.bool)
-        return self._state(), reward.reshape(n), alive
+        return self._state(), flat_reward(reward, state).reshape(n), alive
 
 
 def _numbers(env: Any) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ the model's noise inferred from each transition (RP-DR, SVG).
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -205,6 +206,14 @@ def check_step(system: System, state: Tensor, action: Tensor, noise: Tensor | No
             raise InputError(f"{name} is {value.dtype} but state is {state.dtype}: convert one")
 
 
+def flat_reward(reward: Tensor, state: Tensor) -> Tensor:
+    """[N, 1] as [N]: beside [N] it would broadcast to [N, N]."""
+    if reward.shape != (len(state), 1):
+        return reward
+    warnings.warn("rewards of shape [N, 1] are taken as [N]", stacklevel=1)
+    return reward[:, 0]
+
+
 def step_running(
     system: System, state: Tensor, action: Tensor, noise: Tensor | None = None
 ) -> Transition:
@@ -219,6 +228,21 @@ def step_running(
         _spread(finite.reward.detach(), running, torch.nan),
         _spread(finite.alive, running, False),
     )
+
+
+def lost_step(state: Tensor, action: Tensor, after: Transition) -> tuple[int, str] | None:
+    """The first row whose next state or reward is not finite, and where that is, in words."""
+    finite = {"state": torch.isfinite(after.state).all(1), "reward": torch.isfinite(after.reward)}
+    lost = ~(finite["state"] & finite["reward"])
+    if not bool(lost.any()):
+        return None
+    k = int(lost.int().argmax())
+    what = " and ".join(name for name, rows in finite.items() if not rows[k])
+    at = " and ".join(
+        f"{name} ({', '.join(f'{x:.3g}' for x in rows[k].tolist())})"
+        for name, rows in (("state", state), ("action", action))
+    )
+    return k, f"its next {what} is not finite at {at}"
 
 
 def linearize_running(

@@ -8,7 +8,9 @@ Both orders of a gradient at every action by autograd, written out sample by sam
 """
 
 import copy
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +37,7 @@ from gradlab.gradients.weighted_terms import (
     share_of_first,
 )
 from gradlab.measurement.arguments import check_also, estimators_at, identify
-from gradlab.networks.interface import act
+from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.policies import Gaussian, log_normal
 from gradlab.runs.identity import by_known_name
 from gradlab.truth.lqr import lqr_gradient
@@ -271,19 +273,52 @@ def test_gradients_depend_neither_on_blocks_nor_on_other_horizons(actions):
     torch.testing.assert_close(rows, mean, rtol=1e-9, atol=1e-12)
 
 
-def test_the_pilot_shares_no_noise_and_follows_a_policy_that_is_trained_in_place():
+def in_place(policy):
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.1)
+
+
+def by_data(policy):
+    for p in policy.parameters():
+        p.data += 0.1
+
+
+def by_vector(policy):
+    nn.utils.vector_to_parameters(flat_parameters(policy) + 0.1, policy.parameters())
+
+
+@pytest.mark.parametrize("move", [in_place, by_data, by_vector])
+def test_the_pilot_shares_no_noise_and_follows_a_policy_that_is_trained_in_place(move):
     policy, critic, starts = ingredients()
     begin = as_starts(starts, 2)
     estimator = mixing("ivw", critic=critic)
     asked = TermRequest(policy, begin, (H,), 5, "ignore")
     before = fitted(estimator, asked, _inverse_variance)
     assert fitted(estimator, asked, _inverse_variance) is before
-    with torch.no_grad():
-        for p in policy.parameters():
-            p.add_(0.1)
-    assert (fitted(estimator, asked, _inverse_variance).shares - before.shares).abs().max() > 0
+    move(policy)
+    after = fitted(estimator, asked, _inverse_variance)
+    fresh = fitted(estimator, asked._replace(starts=as_starts(starts, 2)), _inverse_variance)
+    assert (after.shares - before.shares).abs().max() > 0
+    assert torch.equal(after.shares, fresh.shares)
     draws = _pilot(begin, starts).policy_noise(policy, child(5, "pilot"), 0)
     assert not torch.isin(draws, begin.policy_noise(policy, 5, 0)).any()
+
+
+def test_weights_keep_no_policy_alive_and_follow_the_critic():
+    policy, critic, starts = ingredients()
+    begin, estimator = as_starts(starts, 2), mixing("ivw", critic=critic)
+    asked = TermRequest(policy, begin, (H,), 5, "ignore")
+    before = fitted(estimator, asked, _inverse_variance)
+    by_vector(critic)
+    assert not torch.equal(fitted(estimator, asked, _inverse_variance).shares, before.shares)
+    for _ in range(3):
+        other = copy.deepcopy(policy)
+        fitted(estimator, asked._replace(policy=other), _inverse_variance)
+    seen = weakref.ref(other)
+    del other
+    gc.collect()
+    assert seen() is None and len(begin.fits) == 1
 
 
 STD = 0.5

@@ -1,6 +1,7 @@
 """Starts that few samples hold: strata where a pilot asks for them, a flag for what none covers."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 import gradlab
 from analyses.coverage.gain_coverage import networks, turning
 from analyses.coverage.rare_events import far, other, pole
+from gradlab.choice.best import at_batch, singles
 from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, PilotPlan, plan_pilot
 from gradlab.measurement.problem import Given, problem
 from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
+from gradlab.statistics.intervals import interval
 from gradlab.statistics.strata import Strata
 from gradlab.verdicts.measurement.verdict import verdict
 
@@ -61,6 +64,25 @@ def test_starts_six_times_farther_make_strata():
     assert torch.equal(starts.states, again.states)
     off = posed(world, n, strata=False)[1]
     assert torch.equal(off.setting.starts.states, plain.setting.starts.states)
+
+
+def test_numbers_of_strata_have_on_reading_the_intervals_of_their_table(tmp_path):
+    world, changed = far(), {}
+    for batch in (8, 32):
+        changed[batch] = gradlab.measure(
+            world.task, world.policy, world.critic, horizon=1, starts=64, batch=batch, judges=4,
+            rehearse=False,
+        )  # fmt: skip
+    read = gradlab.load(changed[8].save(tmp_path / "run.h5"))
+    assert read.config["pilot"]["counts"]
+    for quantity in ("variance", "snr", "mse", "relative_mse"):
+        found = interval(quantity, read.estimate("data", quantity, 0))
+        assert found == read.interval("data", quantity, 0), quantity
+    cells = [("data", 0), ("true_dynamics", 1)]
+    other = at_batch(read, 32, singles(read, cells))
+    for cell, quantity in product(cells, ("mse", "relative_mse")):
+        found, wanted = (each.interval(cell[0], quantity, cell[1]) for each in (other, changed[32]))
+        np.testing.assert_allclose(astuple(found)[:3], astuple(wanted)[:3], rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -143,6 +143,20 @@ def test_a_hostile_checkpoint_is_refused_in_one_line(tmp_path, how):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_torch_save_is_named_with_what_is_read_instead(tmp_path, zipped):
+    for name, held in (
+        ("policy.pt", Policy(3, 1, (4,))),
+        ("dict.pth", nn.Linear(3, 1).state_dict()),
+    ):
+        path = tmp_path / name
+        torch.save(held, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(
+            InputError, match=f"{name} is a file of torch.save: gradlab reads safet"
+        ):
+            checkpoint.load(path)
+
+
 OWN = """
 import torch
 def policy():
@@ -181,10 +195,10 @@ TASK = gradlab.tasks.linear_quadratic(
 STATES = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(8, 2)
 
 
-def network(dtype=torch.float64):
+def network(dtype=torch.float64, width=3):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
+        return nn.Sequential(nn.Linear(width, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
 
 
 def policy():
@@ -194,9 +208,9 @@ def policy():
 
 
 class Row(nn.Module):
-    def __init__(self):
+    def __init__(self, width=3):
         super().__init__()
-        self.net = network()
+        self.net = network(width=width)
 
     def forward(self, state, action):
         return self.net(torch.cat([state, action], 1))[:, 0]
@@ -275,6 +289,20 @@ def test_a_critic_that_does_not_fit_is_named_with_the_remedy(critic, words):
         with pytest.raises(InputError) as error:
             call(TASK, policy(), critic)
         assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "critic", "words"),
+    [
+        (nn.Linear(6, 1), Row(), "the task has 2 states, the policy's first layer takes 6: give a"),
+        (policy(), Row(8), "the task has 2 states and 1 actions, the critic's first layer takes 8"),
+        (policy(), Row(1), "the task has 2 states and 1 actions, the critic's first layer takes 1"),
+    ],
+)
+def test_a_network_of_another_width_is_named_with_both_widths(policy, critic, words):
+    with pytest.raises(InputError) as error:
+        gradlab.measure(TASK, policy, critic)
+    assert words in str(error.value) and "mat1" not in str(error.value)
 
 
 def test_a_critic_in_a_file_may_be_the_function_itself(tmp_path):

@@ -104,7 +104,7 @@ WORK = (
     "gradlab.tools.remedies.command.RemediesCommand._networks",
     "gradlab.tools.remedies.compute.compare_remedies",
     "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
-    "gradlab.measurement.selftest.selftest", "gradlab.reporting.output.write",
+    "gradlab.reporting.output.write",
     "gradlab.cli.reading._again", "gradlab.tools.sweep.running.Running.go",
 )  # fmt: skip
 
@@ -212,7 +212,6 @@ def commands() -> Mapping[str, Command]:
         "report": Command(("report", "run.h5")),
         "list": Command(("list",)),
         "audit": Command(("audit", "loss.py:sound"), ("lengths", "seed")),
-        "selftest": Command(("selftest",)),
     }  # fmt: skip
 
 

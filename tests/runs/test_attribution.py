@@ -54,6 +54,28 @@ def one_entry():
     return measured(task((A, [[0.3, 0.1], [0.5, 0.4]])))
 
 
+def ends(part):
+    return [part.value, part.se, part.low, part.high]
+
+
+def test_intervals_of_totals_are_those_of_the_table_also_where_a_file_was_read(tmp_path):
+    torch.manual_seed(0)
+    critics = [QCritic(2, 2, hidden=(4,)).double() for _ in range(3)]
+    profile = measured(task((A, [[0.3, 0.1], [0.21, 0.4]]), noise=0.02), critic=critics)
+    read = gradlab.load(profile.save(tmp_path / "run.h5"))
+    for each in (profile, read):
+        attribution = gradlab.attribute(each)
+        parts = [(a, a.total, "bias2") for a in attribution.bias]
+        parts += [(a, a.total, "variance") for a in attribution.variance]
+        parts += [(a, a.critics, "variance_critics") for a in attribution.variance]
+        assert {name for *_, name in parts} == {"bias2", "variance", "variance_critics"}
+        table = each.table().set_index(["estimator", "horizon", "quantity"])
+        for at, part, name in parts:
+            row = table.loc[at.estimator, at.horizon, name]
+            wanted = [row.value, row.se, row.ci_low, row.ci_high]
+            np.testing.assert_allclose(ends(part), wanted, rtol=1e-6, err_msg=name)
+
+
 def test_shares_sum_to_the_squared_bias_of_the_profile(wrong_mass):
     attribution = gradlab.attribute(wrong_mass)
     assert {(a.estimator, a.horizon) for a in attribution.bias} == {

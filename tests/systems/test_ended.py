@@ -1,9 +1,11 @@
 """Diverging simulations end their own samples only, and the report says which, when and where."""
 
+import pytest
 import torch
 from torch import nn
 
 import gradlab
+from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
 from gradlab.gradients.starts import as_starts
@@ -63,17 +65,12 @@ def test_ended_rows_are_nan_flagged_and_not_alive():
         assert getattr(jacobian, block)[LOST].isnan().all()
 
 
-def test_a_measurement_says_which_sample_left_when_and_in_which_output():
+def test_a_measurement_says_which_start_left_when_and_where():
     simulator = TASK.simulator
     critic = gradlab.networks.mlp.QCritic(17, 6, hidden=(8,)).double()
     estimator = Estimator(simulator, simulator, "first", Tail(3, critic, TASK.discount))
-    profile = gradlab.measure(
-        TASK, linear_policy(), None, {"true": estimator}, horizon=1, starts=starts(), seed=0,
-        rehearse=False, judges=4,
-    )  # fmt: skip
-    said = {each.check: each.result for each in profile.sanity}
-    lost = said["finite and non-zero gradients of every sample"]
-    assert "1 of 8 groups from h = 1 on (first: group 3, row 3:" in lost
-    assert "after step 0" in lost or "at step 0" in lost
-    assert "1 simulations diverge" in said["certified Jacobians of true"]
-    assert "beyond a soft joint limit" in said["certified Jacobians of true"]
+    with pytest.raises(InputError, match=r"fails in step 0 from start 3: .* state \(.*1e\+09"):
+        gradlab.measure(
+            TASK, linear_policy(), None, {"true": estimator}, horizon=1, starts=starts(), seed=0,
+            rehearse=False, judges=4,
+        )  # fmt: skip

@@ -6,6 +6,7 @@ What is special about the linear system: its noise law and its checks.
 """
 
 import sys
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -199,6 +200,28 @@ def test_jacobians_of_a_scalar_system_by_hand():
     assert torch.equal(jacobian.B, torch.full((2, 1, 1), 0.5, dtype=torch.float64))
     assert torch.equal(jacobian.r_s, -2 * STATE)
     assert torch.equal(jacobian.r_a, -12 * STATE)
+
+
+def test_a_reward_of_one_column_is_taken_as_a_row_and_said():
+    def column(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = scalar(s, a)
+        return after, reward[:, None]
+
+    plain, other = (from_function(each, 1, 1) for each in (scalar, column))
+    with pytest.warns(UserWarning, match=r"rewards of shape \[N, 1\] are taken as \[N\]"):
+        found = other.step(STATE, 3 * STATE)
+    assert torch.equal(found.reward, plain.step(STATE, 3 * STATE).reward)
+    here, there = (each.linearize(STATE, 3 * STATE) for each in (plain, other))
+    assert torch.equal(here.r_s, there.r_s) and torch.equal(here.r_a, there.r_a)
+
+    class Own(type(plain)):  # a class of one's own is not changed, but refused at the door
+        def step(self, state, action, noise=None):
+            after = super().step(state, action, noise)
+            return replace(after, reward=after.reward[:, None])
+
+    own = gradlab.Task("own", Own(scalar, 1, 1, 0, None), None, lambda n: torch.ones(n, 1), 0.9, 2)
+    with pytest.raises(InputError, match=r"step returned the reward \[2, 1\], expected \[2\]"):
+        gradlab.measure(own, torch.nn.Linear(1, 1), lambda s, a: s[:, 0])
 
 
 def test_without_noise_a_noisy_function_is_called_with_zeros():

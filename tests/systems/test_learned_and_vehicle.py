@@ -91,6 +91,9 @@ def test_a_reward_function_takes_the_place_of_the_head_and_sees_the_next_state()
         out = system.step(STATE, ACTION, noise)
         assert torch.equal(out.reward, rated(STATE, ACTION, out.state))
         assert system.noise_dim == DS + head + 1
+    with pytest.warns(UserWarning, match=r"rewards of shape \[N, 1\] are taken as \[N\]"):
+        column = LearnedSystem(system.ensemble, lambda *given: rated(*given)[:, None])
+        assert torch.equal(column.step(STATE, ACTION).reward, system.step(STATE, ACTION).reward)
     # One that depends on the action alone, and one on nothing at all.
     alone = LearnedSystem(model(), lambda s, a, after: a[:, 0] ** 2)
     linear = alone.linearize(STATE, ACTION, noise_of(alone))
@@ -190,8 +193,8 @@ def test_a_diverged_member_may_be_left_out():
 
 
 def test_a_wrong_reward_shape_is_named():
-    system = LearnedSystem(model(), lambda s, a, after: after[:, :1])
-    with pytest.raises(InputError, match=r"reward returned \[40, 1\], expected \[40\]"):
+    system = LearnedSystem(model(), lambda s, a, after: after[:, :2])
+    with pytest.raises(InputError, match=r"reward returned \[40, 2\], expected \[40\]"):
         system.step(STATE, ACTION)
 
 

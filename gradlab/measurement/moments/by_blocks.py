@@ -23,7 +23,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
-from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.rollout import LinearizedPath, check_rollouts
 from gradlab.gradients.starts import Floats, Starts, by_group, group_sums
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.grams import (
@@ -324,6 +324,7 @@ def blocked_moments(
     begin, samples = affordable(setting, pilot, SAMPLES)
     setting, division = replace(setting, starts=begin), replace(division, starts=len(begin.states))
     at = visited(setting, steps_beside(setting, pilot), samples, pilot) if visiting else begin
+    check_rollouts(replace(setting, starts=at), setting.horizon)
     horizons = kept_horizons(setting.horizon, len(chosen))
     world = _World(setting, staying, visiting, at, samples, division, horizons)
     true = None if pilot.every is None else BlockedTruth(setting, pilot)

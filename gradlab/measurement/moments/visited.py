@@ -31,6 +31,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.rollout import check_rollouts
 from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.gradients.starts import (
     Starts,
@@ -101,6 +102,7 @@ def objective_moments(
     at = begin
     if visiting:
         seen = visited(setting, steps_beside(setting, truth), samples, truth)
+        check_rollouts(replace(setting, starts=seen), setting.horizon)
         there = gradients_at(visiting, setting, seen, progress)
         at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
         targets = None

@@ -74,7 +74,10 @@ class Certify:
         for name, suffix in _SUFFIXES.items():
             path = getattr(self, name)
             if path is not None and path.suffix != suffix:
-                raise InputError(f"--{name} is {path}: name a file that ends in {suffix}")
+                raise InputError(
+                    f"--{name} is {path}: certify writes the certificate as --output FILE.json and "
+                    f"the page as --html FILE.html, no .h5"
+                )
         if self.function:
             from gradlab.tools.certify.compute import certify_function
             from gradlab.user_code.loading import is_user_function, load_made

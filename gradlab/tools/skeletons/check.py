@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_rows
-from gradlab.systems.system import System
+from gradlab.systems.system import System, lost_step
 from gradlab.tasks.memory import WithMemory
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tasks.world_models import is_world_model, lacking
@@ -149,16 +149,8 @@ def _of_task(name: str, task: Task) -> Iterator[_Line]:
     except InputError as error:
         yield _Line("missing", f"{name}.simulator", str(error))
         return
-    finite = {"state": torch.isfinite(after.state).all(1), "reward": torch.isfinite(after.reward)}
-    lost = [what for what, rows in finite.items() if not bool(rows.all())]
-    if lost:
-        k = int((~(finite["state"] & finite["reward"])).nonzero()[0])
-        at = [
-            f"{what} ({', '.join(f'{x:.3g}' for x in rows[k].tolist())})"
-            for what, rows in (("state", begin), ("action", action))
-        ]
-        text = f"its next {' and '.join(lost)} is not finite at {' and '.join(at)}. {OTHER_BOUNDS}"
-        yield _Line("missing", f"{name}.simulator", text)
+    if (lost := lost_step(begin, action, after)) is not None:
+        yield _Line("missing", f"{name}.simulator", f"{lost[1]}. {OTHER_BOUNDS}")
         return
     yield from _of_derivatives(f"{name}.simulator", simulator, begin, action, drawn)
     if task.prior is None:

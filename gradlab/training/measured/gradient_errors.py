@@ -138,8 +138,10 @@ def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> dict[str, list[flo
     for h in chosen:
         dynamics = _against_simulator(run, model, replace(tail, horizon=h), truth)
         for name in QUANTITIES:
+            cell = "model", name, h
+            kept = profile.interval(*cell)
             intervals = {
-                name: row_errors.ends(name, profile.estimate("model", name, h)),
+                name: (profile.estimate(*cell).value, kept.low, kept.high),
                 f"{DYNAMICS}{name}": row_errors.ends(name, dynamics[name]),
             }
             for column, ends in intervals.items():
