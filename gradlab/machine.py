@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
@@ -22,6 +24,16 @@ def python_module(name: str, *words: str) -> list[str]:
     """
     place = Path(__file__).resolve().parent.parent
     return [sys.executable, "-P", "-c", _RUN, str(place), name, *words]
+
+
+@cache
+def version(package: str = "gradlab-rl") -> str:
+    """Of an installed package, gradlab's own by default; its description is parsed whole, once in
+    a process. A checkout on the path alone is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def memory() -> float:

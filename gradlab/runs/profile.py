@@ -281,7 +281,7 @@ class Profile:
         return table
 
     def to_xarray(self) -> xarray.Dataset:
-        """The same numbers over labelled axes, for xarray and ArviZ (extra `gradlab[xarray]`).
+        """The same numbers over labelled axes, for xarray and ArviZ (the extra `xarray`).
 
         Returns:
             for each quantity a variable over (estimator, horizon), NaN where not measured, with
