@@ -8,7 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 _RUN = """\
 import runpy, sys
 sys.path.append(sys.argv.pop(1))
@@ -37,9 +37,7 @@ def version(package: str = "gradlab-rl") -> str:
 
 
 def memory() -> float:
-    """Bytes of memory; 0 on Windows, which does not say."""
-    if not hasattr(os, "sysconf"):
-        return 0.0
+    """Bytes of memory."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    granted = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
+    granted = _LIMIT.read_text().strip() if _LIMIT.is_file() else "max"
     return float(min(machine, int(granted)) if granted.isdigit() else machine)

@@ -98,7 +98,7 @@ def test_the_extra_that_a_message_names_is_one():
     extras = PROJECT["project"]["optional-dependencies"]
     named = [
         match[1] for file in (ROOT / "gradlab").rglob("*.py")
-        for match in re.finditer(r'not_installed\("[^"]+", "([^"]+)"\)', file.read_text())
+        for match in re.finditer(r'(?:not_installed|required)\("[^"]+", "([^"]+)"', file.read_text())
     ]  # fmt: skip
     assert len(named) >= 10 and set(named) <= set(extras)
 

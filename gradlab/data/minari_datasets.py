@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import Trajectories
-from gradlab.errors import InputError, not_installed
+from gradlab.errors import InputError, required
 from gradlab.storage import seals, untrusted, whole_files
 
 _PREFIX = "minari:"
@@ -150,11 +150,7 @@ def check_output(name: str | Path) -> None:
 
 
 def _minari() -> Any:
-    try:
-        import minari
-    except ImportError as error:
-        raise not_installed("minari", "minari") from error
-    return minari
+    return required("minari", "minari")
 
 
 def _place(name: str | Path) -> Path:

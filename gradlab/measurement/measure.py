@@ -129,8 +129,8 @@ def measure(
             critic, and keep what each does to the return; where `judges` judge. It takes at most
             30% more time, and as much again for each of two smaller rates if none was given (see
             `gradlab.measurement.rehearsal`).
-        surface: model steps h for each of which a slice of the model's value estimate around the
-            policy is kept (see `gradlab.runs.profile.Surface`).
+        surface: model steps h for each of which a slice of the value estimate around the policy
+            is kept, by the prior, else the simulator (see `gradlab.runs.profile.Surface`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.errors import not_installed
+from gradlab.errors import required
 from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.competing import best_shown
 from gradlab.runs.identity import Identity, by_default, competing
@@ -446,10 +446,7 @@ def _dataset(profile: Profile) -> xarray.Dataset:
                   them (0.x: `hdi`; `arviz.plot_hdi(x, hdi_data=…)` draws these, too)
     gain_n        samples; 0, and NaN in the others, where nothing was measured
     """
-    try:
-        import xarray
-    except ImportError as error:
-        raise not_installed("xarray", "xarray") from error
+    xarray = required("xarray", "xarray")
     variables: dict[str, Any] = {}
     for place, name in enumerate(profile.quantities):
         variables |= _variables(profile, name, place)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self, final
 
-from gradlab.errors import Failure, InputError, not_installed, one_line
+from gradlab.errors import Failure, InputError, one_line, required
 from gradlab.machine import python_module, version
 from gradlab.workers.interface import CallFailed, Holder, Outcome, WorkerDied, check_name
 from gradlab.workers.local import pickled, places, processors
@@ -223,11 +223,7 @@ def imported() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A GPU that no worker asks for stays visible, as it is for processes without Ray.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise not_installed("ray", "ray") from None
-    return ray
+    return required("ray", "ray")
 
 
 def _connect(ray: Any, address: str, store: int) -> None:
