@@ -96,10 +96,9 @@ def test_what_is_installed_is_never_another_program_of_the_same_name():
 
 def test_the_extra_that_a_message_names_is_one():
     extras = PROJECT["project"]["optional-dependencies"]
-    named = [
-        match[1] for file in (ROOT / "gradlab").rglob("*.py")
-        for match in re.finditer(r'(?:not_installed|required)\("[^"]+", "([^"]+)"', file.read_text())
-    ]  # fmt: skip
+    asked = re.compile(r'(?:not_installed|required)\("[^"]+", "([^"]+)"')
+    files = (ROOT / "gradlab").rglob("*.py")
+    named = [match[1] for file in files for match in asked.finditer(file.read_text())]
     assert len(named) >= 10 and set(named) <= set(extras)
 
 
