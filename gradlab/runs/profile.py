@@ -446,7 +446,7 @@ def _dataset(profile: Profile) -> xarray.Dataset:
                   them (0.x: `hdi`; `arviz.plot_hdi(x, hdi_data=…)` draws these, too)
     gain_n        samples; 0, and NaN in the others, where nothing was measured
     """
-    xarray = required("xarray", "xarray")
+    made = required("xarray", "xarray").Dataset
     variables: dict[str, Any] = {}
     for place, name in enumerate(profile.quantities):
         variables |= _variables(profile, name, place)
@@ -469,7 +469,8 @@ def _dataset(profile: Profile) -> xarray.Dataset:
         "config": json.dumps(dict(config), default=str),
         "truth": json.dumps(dict(profile.truth), default=str),
     }
-    return xarray.Dataset(variables, coordinates, attributes)
+    found: xarray.Dataset = made(variables, coordinates, attributes)
+    return found
 
 
 def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:
