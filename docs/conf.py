@@ -6,16 +6,16 @@ of committed files (`docs/pages`), and a page of the built site requests nothing
 """
 
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import gradlab
 from docs.pages import claims, commands, docstrings, findings, formulas, names, offline, tables
 
 project = "gradlab"
-version = release = metadata.version("gradlab")
+version = release = gradlab.__version__
 
 root_doc = "docs/index"
 include_patterns = [

@@ -1,6 +1,6 @@
 """Where the probe's rows can go: a run file, TensorBoard, any function of a dict, all at once.
 
-    pip install 'gradlab[tensorboard]'
+    pip install -c constraints.txt '.[tensorboard]'
     python examples/anywhere.py FOLDER
     tensorboard --logdir FOLDER/tensorboard
 

@@ -1,6 +1,6 @@
 """TD3 of Stable-Baselines3 with a probe: one callback.
 
-    pip install 'gradlab[sb3]'
+    pip install -c constraints.txt '.[sb3]'
     python examples/stable_baselines3_td3.py --steps 5000 --log sb3.h5
 
 The environment is also given as a task, so that gradients are measured by horizon with the model's

@@ -1,6 +1,6 @@
 """DDPG in TorchRL's Trainer with a probe: one hook.
 
-    pip install 'gradlab[torchrl]'
+    pip install -c constraints.txt '.[torchrl]'
     python examples/torchrl_ddpg.py --steps 5000 --log torchrl.h5
 
 A loop without a Trainer needs no hook: `with probe(step): losses["loss_actor"].backward()`.

@@ -21,10 +21,10 @@ Names are imported when they are first used, so that the command line answers --
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import imported
+from gradlab.machine import version
 
 if TYPE_CHECKING:
     from gradlab import figures, fitting, systems, tasks, training
@@ -106,7 +106,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # of pyproject.toml, the one place where it stands
-        return importlib.metadata.version("gradlab")
+        return version()
     if name in _HOMES:
         return imported(f"{_HOMES[name]}:{name}")
     if name in __all__:

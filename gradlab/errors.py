@@ -61,7 +61,20 @@ def _option(found: re.Match[str]) -> str:
 
 def not_installed(package: str, extra: str) -> InputError:
     """The error where another's package, an extra, cannot be imported."""
-    return InputError(f"{package} is not installed: pip install 'gradlab[{extra}]'")
+    command = f"pip install -c constraints.txt '.[{extra}]'"
+    return InputError(f"{package} is not installed: {command} in a clone of gradlab")
+
+
+def required(module: str, extra: str, package: str = "") -> Any:
+    """A module of another's package, an extra.
+
+    Raises:
+        InputError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise not_installed(package or module, extra) from error
 
 
 IMPORTED: dict[str, float] = {}  # seconds that the import of a row has taken

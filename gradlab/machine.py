@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
-LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 _RUN = """\
 import runpy, sys
 sys.path.append(sys.argv.pop(1))
@@ -24,10 +26,18 @@ def python_module(name: str, *words: str) -> list[str]:
     return [sys.executable, "-P", "-c", _RUN, str(place), name, *words]
 
 
+@cache
+def version(package: str = "gradlab-rl") -> str:
+    """Of an installed package, gradlab's own by default; its description is parsed whole, once in
+    a process. A checkout on the path alone is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def memory() -> float:
-    """Bytes of memory; 0 on Windows, which does not say."""
-    if not hasattr(os, "sysconf"):
-        return 0.0
+    """Bytes of memory."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    granted = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
+    granted = _LIMIT.read_text().strip() if _LIMIT.is_file() else "max"
     return float(min(machine, int(granted)) if granted.isdigit() else machine)

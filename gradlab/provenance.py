@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import platform
 import subprocess
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gradlab.machine import version
 from gradlab.networks.mlp import FunctionCritic
 
 _REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
@@ -22,12 +22,12 @@ _REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
 def environment(begun: float | None = None) -> dict[str, str]:
     """Versions, commit, time and threads of this process, as text; of work in float64 that began
     at this time of `time.monotonic`, its precision and seconds, too."""
-    versions = {name: _version(name) for name in _REPORTED}
+    versions = {name: version(name) for name in _REPORTED}
     work = {} if begun is None else {
         "precision": "float64", "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }  # fmt: skip
     return {
-        "gradlab": _version("gradlab"),
+        "gradlab": version(),
         "commit": commit(),
         "python": platform.python_version(),
         **versions,
@@ -35,16 +35,6 @@ def environment(begun: float | None = None) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     } | work
-
-
-@cache
-def _version(name: str) -> str:
-    """Of an installed package, whose description is parsed whole: once in a process. A checkout on
-    the path alone is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 @cache

@@ -9,14 +9,14 @@ WARNING: The repository located at packages.example.org is not a trusted host
 Looking in indexes: https://packages.example.org/simple, https://user:word@other.example.org/simple
 Obtaining file:///home/somebody/gradlab
   Installing build dependencies: started
-Collecting torch>=2.13 (from gradlab)
+Collecting torch>=2.13 (from gradlab-rl)
   Downloading https://packages.example.org/torch-2.13.0-cp311-none-manylinux_x86_64.whl (821.4 MB)
-Processing /srv/wheels/scipy-1.17.0-cp311-cp311-linux_x86_64.whl (from gradlab)
+Processing /srv/wheels/scipy-1.17.0-cp311-cp311-linux_x86_64.whl (from gradlab-rl)
   Using cached https://packages.example.org/mujoco_core-4.0.0-py3-none-any.whl (9.6 MB)
   Downloading tyro-1.0.0-py3-none-any.whl (180 kB)
 Requirement already satisfied: numpy>=2.1
-Installing collected packages: torch, tyro, gradlab
-Successfully installed gradlab-0.1.0 torch-2.13.0 tyro-1.0.0
+Installing collected packages: torch, tyro, gradlab-rl
+Successfully installed gradlab-rl-0.1.0 torch-2.13.0 tyro-1.0.0
 """
 
 

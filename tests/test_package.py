@@ -5,6 +5,7 @@ pytest collects test files by their names alone: two of one name stop the whole 
 
 import ast
 import importlib.metadata
+import inspect
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import gradlab
-from gradlab import cli, provenance
+from gradlab import cli, machine, provenance
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -76,11 +77,36 @@ def test_no_two_test_files_share_a_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_what_is_installed_is_never_another_program_of_the_same_name():
+    """ "gradlab" on the package index is somebody else's: extras refer to this distribution, and
+    lines that are shown install from a clone."""
+    name = PROJECT["project"]["name"]
+    assert inspect.signature(machine.version).parameters["package"].default == name != "gradlab"
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert {each.partition("[")[0] for row in extras.values() for each in row
+            if each.startswith("gradlab")} == {name}  # fmt: skip
+    by_index = re.compile(r"pip install\b[^\n`]*[\s'\"]gradlab(\[|['\"]?\s|$)", re.MULTILINE)
+    assert by_index.search("pip install 'gradlab[sb3]'") and by_index.search("pip install gradlab")
+    shown = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    files = [ROOT / each for each in shown.splitlines() if re.search(r"\.(py|md|yml|toml)$", each)]
+    files = [each for each in files if each.name not in ("CHANGELOG.md", Path(__file__).name)]
+    assert len(files) > 500
+    assert [str(each) for each in files if by_index.search(each.read_text())] == []
+
+
+def test_the_extra_that_a_message_names_is_one():
+    extras = PROJECT["project"]["optional-dependencies"]
+    asked = re.compile(r'(?:not_installed|required)\("[^"]+", "([^"]+)"')
+    files = (ROOT / "gradlab").rglob("*.py")
+    named = [match[1] for file in files for match in asked.finditer(file.read_text())]
+    assert len(named) >= 10 and set(named) <= set(extras)
+
+
 def test_a_checkout_that_is_not_installed_says_so(monkeypatch):
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    provenance._version.cache_clear()
+    machine.version.cache_clear()
     assert provenance.environment()["gradlab"] == "not installed"
-    provenance._version.cache_clear()
+    machine.version.cache_clear()

@@ -32,7 +32,7 @@ def python(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     packages = next(folder.glob("lib/python*/site-packages"))
     (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
-    with zipfile.ZipFile(ROOT / "dist" / f"gradlab-{VERSION}-py3-none-any.whl") as wheel:
+    with zipfile.ZipFile(ROOT / "dist" / f"gradlab_rl-{VERSION}-py3-none-any.whl") as wheel:
         wheel.extractall(packages)
     return folder / "bin" / "python"
 
@@ -68,7 +68,7 @@ def test_a_users_program_sees_the_types(python, tmp_path):
 
 
 def test_the_source_distribution_has_what_a_build_and_a_reader_need():
-    with tarfile.open(ROOT / "dist" / f"gradlab-{VERSION}.tar.gz") as archive:
+    with tarfile.open(ROOT / "dist" / f"gradlab_rl-{VERSION}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     code = {str(file.relative_to(ROOT)) for file in (ROOT / "gradlab").rglob("*.py")}
     beside = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}

@@ -55,7 +55,7 @@ class FitCommand:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
-    """Recorded transitions, or a Minari dataset by its ID or folder (the extra gradlab[minari]).
+    """Recorded transitions, or a Minari dataset by its ID or folder (the extra `minari`).
     Default: new ones, recorded with the policy or random actions."""
     rows: int = 5000
     """Transitions to record where there is no --data."""

@@ -102,8 +102,9 @@ class Measure:
     """Store what `gradlab attribute` needs to find causes of the error and sources of the variance.
     Takes several times as long."""
     surface: Annotated[tuple[int, ...], arg(metavar="H")] = ()
-    """Keep a slice of the model's value estimate around the policy at each of these horizons
-    (`gradlab figure loss-surface`). Costs 441 roll-outs of the longest from 32 starts."""
+    """Keep a slice of the value estimate around the policy at each of these horizons, by --model,
+    else the prior, else the simulator (`gradlab figure loss-surface`): 441 roll-outs of the
+    longest from 32 starts."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Further estimators of the simulator: score, ivw, ddcg, total (of a stochastic --policy),
     cut_transition, decay_0.9, stop_5, decay (a curve over α), replayed (`gradlab list

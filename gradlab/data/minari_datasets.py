@@ -1,4 +1,4 @@
-"""Minari datasets as records, and records as Minari datasets: the optional extra gradlab[minari].
+"""Minari datasets as records, and records as Minari datasets: the optional extra `minari`.
 
     observations[t], observations[t + 1] ↔ s, s',     episodes ↔ trajectories
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import Trajectories
-from gradlab.errors import InputError
+from gradlab.errors import InputError, required
 from gradlab.storage import seals, untrusted, whole_files
 
 _PREFIX = "minari:"
@@ -150,14 +150,7 @@ def check_output(name: str | Path) -> None:
 
 
 def _minari() -> Any:
-    try:
-        import minari
-    except ImportError as error:
-        raise InputError(
-            "Minari datasets need the extra gradlab[minari]: "
-            "pip install -c constraints.txt -e '.[minari]'"
-        ) from error
-    return minari
+    return required("minari", "minari")
 
 
 def _place(name: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""The probe as a callback of Stable-Baselines3: the optional extra gradlab[sb3].
+"""The probe as a callback of Stable-Baselines3: the optional extra `sb3`.
 
     model.learn(100_000, callback=ProbeCallback(log="run.h5", task=task))
 

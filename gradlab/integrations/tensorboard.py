@@ -1,4 +1,4 @@
-"""The probe's rows in TensorBoard: the optional extra gradlab[tensorboard].
+"""The probe's rows in TensorBoard: the optional extra `tensorboard`.
 
     probe = gradlab.Probe(policy, optimizer, log=["run.h5", log_to(writer)])
 
@@ -38,8 +38,8 @@ def log_to(writer: _Writer, prefix: str = "gradlab") -> Log:
     """
     if not all(callable(getattr(writer, name, None)) for name in ("add_scalar", "add_text")):
         raise InputError(
-            f"writer is a {type(writer).__name__}, expected a SummaryWriter: pip install "
-            f"'gradlab[tensorboard]' and give torch.utils.tensorboard.SummaryWriter(folder)"
+            f"writer is a {type(writer).__name__}, expected a SummaryWriter, such as "
+            f"torch.utils.tensorboard.SummaryWriter(folder)"
         )
 
     def log(row: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The probe as a hook of TorchRL's Trainer: the optional extra gradlab[torchrl].
+"""The probe as a hook of TorchRL's Trainer: the optional extra `torchrl`.
 
     ProbeHook(log="run.h5", task=task).register(trainer)
 

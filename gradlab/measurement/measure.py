@@ -130,8 +130,8 @@ def measure(
         rehearse: make the updates of competing gradients ahead, those between two fits of the
             critic, by two draws of states and batches, and confirm the highest by fresh ones;
             where `judges` judge (see `gradlab.measurement.rehearsal`).
-        surface: model steps h for each of which a slice of the model's value estimate around the
-            policy is kept (see `gradlab.runs.profile.Surface`).
+        surface: model steps h for each of which a slice of the value estimate around the policy
+            is kept, by the prior, else the simulator (see `gradlab.runs.profile.Surface`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 

@@ -13,7 +13,7 @@ a truth is planned by its price.
 
 from __future__ import annotations
 
-import sys
+import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -227,14 +227,6 @@ def _length(asked: MemoryRequest) -> int:
 
 
 def resident() -> float:
-    """Bytes of memory that this process has now; 0 on Windows, which does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0.0
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return float(int(file.read().split()[1]) * resource.getpagesize())
-    except OSError:  # no Linux: the largest so far
-        unit = 1 if sys.platform == "darwin" else 1024
-        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    """Bytes of memory that this process has now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return float(int(file.read().split()[1]) * resource.getpagesize())

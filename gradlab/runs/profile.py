@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.errors import not_installed
+from gradlab.errors import required
 from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.competing import best_shown, chosen_gain, is_data_again
 from gradlab.runs.identity import Identity, by_default, competing
@@ -282,7 +282,7 @@ class Profile:
         return table
 
     def to_xarray(self) -> xarray.Dataset:
-        """The same numbers over labelled axes, for xarray and ArviZ (extra `gradlab[xarray]`).
+        """The same numbers over labelled axes, for xarray and ArviZ (the extra `xarray`).
 
         Returns:
             for each quantity a variable over (estimator, horizon), NaN where not measured, with
@@ -488,10 +488,7 @@ def _dataset(profile: Profile) -> xarray.Dataset:
                   them (0.x: `hdi`; `arviz.plot_hdi(x, hdi_data=…)` draws these, too)
     gain_n        samples; 0, and NaN in the others, where nothing was measured
     """
-    try:
-        import xarray
-    except ImportError as error:
-        raise not_installed("xarray", "xarray") from error
+    made = required("xarray", "xarray").Dataset
     variables: dict[str, Any] = {}
     for place, name in enumerate(profile.quantities):
         variables |= _variables(profile, name, place)
@@ -514,7 +511,8 @@ def _dataset(profile: Profile) -> xarray.Dataset:
         "config": json.dumps(dict(config), default=str),
         "truth": json.dumps(dict(profile.truth), default=str),
     }
-    return xarray.Dataset(variables, coordinates, attributes)
+    found: xarray.Dataset = made(variables, coordinates, attributes)
+    return found
 
 
 def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:

@@ -182,8 +182,7 @@ def thread_count() -> int:
     torch_count = torch.get_num_threads()
     if "OMP_NUM_THREADS" in os.environ or torch_count != _TORCH_DEFAULT:
         return torch_count
-    mine = getattr(os, "sched_getaffinity", None)  # not everywhere
-    return max(len(mine(0)) if mine else os.cpu_count() or 1, torch_count)
+    return max(len(os.sched_getaffinity(0)), torch_count)
 
 
 def without_restart(model: mujoco.MjModel) -> mujoco.MjModel:

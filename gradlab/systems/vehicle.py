@@ -4,7 +4,9 @@
     action [steer (rad), acceleration (m/s²)]                               physical units
 
 Simulator: 20 explicit substeps of 5 ms along a path of three sines. Prior: one step of 0.1 s along
-a straight line, with a biased noise on y. Both advance (u, v, r) by `bicycle.velocities`.
+a straight line, with a biased noise on y. Both advance (u, v, r) as below. As in MPG's published
+code the simulator clips steering at 1.2 π/9 = 0.4189 rad, where the paper prints 0.4, and advances
+the heading before y and x, which eq. 15 moves along the old one.
 Clips (u, and the simulator's actions) have derivative 0 outside their range, wraps derivative 1.
 
 The velocities of a bicycle model with linear tires, and their Jacobian (MPG eq. 15, Table III).
@@ -178,7 +180,7 @@ class VehicleSimulator:
         T = _SIMULATOR_STEP
         for _ in range(_SUBSTEPS):
             faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
-            # The heading advances first; y and x move along the new heading at the old speed.
+            # y and x move along the new heading at the old speed.
             phi = phi + T * r
             sine, cosine = phi.sin(), phi.cos()
             y = y + T * (u * sine + v * cosine)

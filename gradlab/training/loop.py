@@ -62,11 +62,11 @@ def check(run: Run, note: _Note) -> None:
     horizon = max(run.algorithm.horizons)
     if horizon == 0:
         return
-    needed, present, device = predicted(run), machine.memory(), run.learner.device  # 0: not known
+    needed, present, device = predicted(run), machine.memory(), run.learner.device
     if device.type == "cuda":
         present = float(torch.cuda.get_device_properties(device).total_memory)
     text = f"policy rollouts of {horizon} steps take about {_size(needed)} at their peak"
-    if 0 < present < needed:
+    if present < needed:
         raise InputError(
             f"{text}, but the machine has {_size(present)}: lower the horizon, the batch or "
             f"the number of seeds"

@@ -12,7 +12,6 @@ execute code there.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import signal
 import socket
@@ -23,8 +22,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self, final
 
-from gradlab.errors import Failure, InputError, not_installed, one_line
-from gradlab.machine import python_module
+from gradlab.errors import Failure, InputError, one_line, required
+from gradlab.machine import python_module, version
 from gradlab.workers.interface import CallFailed, Holder, Outcome, WorkerDied, check_name
 from gradlab.workers.local import pickled, places, processors
 
@@ -34,7 +33,6 @@ LOOK = 5.0  # seconds between two looks at the node that this program is on
 SILENT = 25.0  # seconds without an answer about it, after which it is lost
 _STORE = 256 << 20  # bytes of the object store of a local cluster
 LEAST = 79 << 20  # bytes below which Ray starts none
-_COMPARED = ("gradlab", "torch")  # packages of which all machines need the same version
 
 
 @final
@@ -225,11 +223,7 @@ def imported() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A GPU that no worker asks for stays visible, as it is for processes without Ray.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise not_installed("ray", "ray") from None
-    return ray
+    return required("ray", "ray")
 
 
 def _connect(ray: Any, address: str, store: int) -> None:
@@ -296,23 +290,17 @@ def compare_versions(ray: Any) -> None:
             raise InputError(
                 f"{name} has no gradlab that works: install it there, too ({_first_line(error)})"
             ) from None
-        for package in _COMPARED:
-            if there[package] != here[package]:
+        for package, version_here in here.items():
+            if there[package] != version_here:
                 raise InputError(
-                    f"{package} is {there[package]} on {name} and {here[package]} here: install "
+                    f"{package} is {there[package]} on {name} and {version_here} here: install "
                     f"one version on all machines"
                 )
 
 
 def _versions() -> dict[str, str]:
-    """The versions of this machine's packages."""
-    found = {}
-    for package in _COMPARED:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    """The versions here of what all machines need in one version."""
+    return {"gradlab": version(), "torch": version("torch")}
 
 
 def _os_kill(process: int, number: int) -> None:

@@ -190,9 +190,7 @@ class LocalPool:
 
 def processors() -> int:
     """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 def environment() -> dict[str, str]:

@@ -213,7 +213,7 @@ def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_p
 
 def test_without_the_extra_its_name_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(InputError, match=r"gradlab\[minari\]"):
+    with pytest.raises(InputError, match=r"'\.\[minari\]'"):
         minari_datasets.read(tmp_path)
-    with pytest.raises(InputError, match=r"gradlab\[minari\]"):
+    with pytest.raises(InputError, match=r"'\.\[minari\]'"):
         minari_datasets.write(recorded(), tmp_path / "new")

@@ -72,5 +72,5 @@ def test_the_dataset_has_every_number_of_the_table_under_its_labels(profile):
 
 def test_without_xarray_the_error_names_the_extra(profile, monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
-    with pytest.raises(InputError, match=r"xarray is not installed: .*gradlab\[xarray\]"):
+    with pytest.raises(InputError, match=r"xarray is not installed: .*'\.\[xarray\]'"):
         profile.to_xarray()

@@ -165,7 +165,10 @@ def test_an_engine_that_is_not_installed_is_one_line_with_its_command(monkeypatc
     ):
         with pytest.raises(InputError) as caught:
             makes()
-        assert str(caught.value) == f"{package} is not installed: pip install 'gradlab[{extra}]'"
+        assert str(caught.value) == (
+            f"{package} is not installed: pip install -c constraints.txt '.[{extra}]' in a clone "
+            f"of gradlab"
+        )
     # gradlab needs a later MuJoCo than mujoco-torch works with: no extra has both.
     with pytest.raises(
         InputError, match=r"^mujoco-torch is not .*: pip install .* mujoco==3\.5\.0"

@@ -290,7 +290,7 @@ def test_several_axes_fit_a_column() -> None:
         ("error-horizon", PAIR, "a.png", ("error-horizon", "--gradient-every")),
         ("return-horizons", [DDPPO, MAAC], "a.png", ("--horizons H with several H",)),
         ("loss-settings", PAIR, "a.png", ("--neighbours", "--loss-weight")),
-        ("loss-surface", PAIR[:1], "a.png", ("gradlab measure --surface H",)),
+        ("loss-surface", PAIR[:1], "a.png", ("gradlab measure --model MODEL --surface H",)),
         ("returns", PAIR[:1], "a.gif", ("output is", ".png, .pdf, .svg")),
         ("returns", [], "a.png", ("runs are missing",)),
     ],

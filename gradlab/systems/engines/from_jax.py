@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from gradlab import validation
-from gradlab.errors import InputError, not_installed
+from gradlab.errors import InputError, required
 from gradlab.systems.engines.bridge import ROWS, Engine, EngineSystem
 from gradlab.systems.system import System
 from gradlab.user_code.calls import running
@@ -68,11 +68,7 @@ def in_float64() -> Any:
 
 
 def _jax() -> Any:
-    try:
-        import jax
-    except ImportError as error:
-        raise not_installed("jax", "jax") from error
-    return jax
+    return required("jax", "jax")
 
 
 def _engine(jax: Any, step: _JaxStep, rows: int) -> Engine:

@@ -19,7 +19,7 @@ from typing import Any
 import mujoco
 
 from gradlab import validation
-from gradlab.errors import InputError, not_installed
+from gradlab.errors import InputError, required
 from gradlab.systems.engines.bridge import ROWS
 from gradlab.systems.engines.from_jax import JaxAlive, from_jax, in_float64
 from gradlab.systems.system import System
@@ -70,10 +70,7 @@ def from_mjx(
         InputError: MJX is not installed, does not support the model, or an argument is wrong.
     """
     limited = checked(model, reward, frame_skip, iterations)
-    try:
-        from mujoco import mjx
-    except ImportError as error:
-        raise not_installed("mujoco-mjx", "mjx") from error
+    mjx = required("mujoco.mjx", "mjx", "mujoco-mjx")
     import jax
 
     nq = model.nq

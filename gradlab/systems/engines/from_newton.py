@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gradlab import validation
-from gradlab.errors import InputError, not_installed
+from gradlab.errors import InputError, required
 from gradlab.systems.engines.from_warp import Reward, from_warp, warp_on
 from gradlab.systems.function import AliveFunction
 from gradlab.systems.system import System
@@ -46,10 +46,7 @@ def from_newton(
         InputError: Newton is not installed, the world has no particles or has bodies that move,
             or an argument is wrong.
     """
-    try:
-        import newton
-    except ImportError as error:
-        raise not_installed("newton", "newton") from error
+    newton = required("newton", "newton")
     wp = warp_on(device)
     validation.instance("world", world, newton.ModelBuilder, "a newton.ModelBuilder")
     validation.whole("substeps", substeps, 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.errors import InputError, not_installed
+from gradlab.errors import InputError, required
 from gradlab.systems.function import from_function
 from gradlab.systems.system import System
 
@@ -47,10 +47,7 @@ def from_vmas(
     if reward is not None:
         validation.function("reward", reward, "(state, action, next_state)")
     validation.whole("seed", seed)
-    try:
-        import vmas
-    except ImportError as error:
-        raise not_installed("vmas", "vmas") from error
+    vmas = required("vmas", "vmas")
 
     def made(rows: int) -> Any:
         try:

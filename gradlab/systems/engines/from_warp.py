@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.errors import InputError, not_installed
+from gradlab.errors import InputError, required
 from gradlab.systems.engines.bridge import ROWS, Engine, EngineSystem
 from gradlab.systems.function import AliveFunction, from_function
 from gradlab.systems.system import System
@@ -69,10 +69,7 @@ def from_warp(
 
 def warp_on(device: str) -> Any:
     """The package, once it is certain that there is the device."""
-    try:
-        import warp as wp
-    except ImportError as error:
-        raise not_installed("warp", "warp") from error
+    wp = required("warp", "warp")
     if not isinstance(device, str) or not wp.is_device_available(device):
         got = validation.shown(device)
         raise InputError(f"device is {got}, which this machine does not have: use 'cpu'")

@@ -169,8 +169,7 @@ _LEARNERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 # Transitions of DDPPO's figures: epochs of its Table 1 times 1,000; of MAAC's (1, 3, 5) and
-# RP-PGM's: read from the figures' axes in the PDFs. Humanoid and Ant are observed whole here (see
-# docs/model_based_settings.md).
+# RP-PGM's: read from the figures' axes in the PDFs.
 ITEMS: Mapping[str, Mapping[str, Item]] = {
     "mpg": {
         "table-1": Item("MPG, Table I", (_PATH, _PENDULUM), ("returns", "convergence")),
@@ -279,8 +278,8 @@ _COMMANDS = {
     ("ddppo", "figure-2"): "its left: `gradlab fit TASK --jacobians --loss nll` and `--loss dd`, "
     "then `gradlab figure fit-errors FITS…`; its right is that of figure-5",
     ("ddppo", "figure-4"): "figure-7 has it, with all tasks",
-    ("rp-pgm", "figure-3"): "`gradlab measure TASK --surface 3 15`, then `gradlab figure "
-    "loss-surface RUNS…`",
+    ("rp-pgm", "figure-3"): "`gradlab measure TASK --model MODEL --surface 3 15`, then "
+    "`gradlab figure loss-surface RUNS…`",
 }  # fmt: skip
 
 
