@@ -34,6 +34,7 @@ from gradlab.tools.certify.sampling import (
     limits,
     pooled,
     shifted,
+    started,
     thinned,
     visited,
 )
@@ -106,10 +107,8 @@ def _found(
 
 
 _FEWEST = 16  # samples
-_SHARES = {"random": 0.2, "limits": 0.12, "kinks": 0.18}
+_SHARES = {"random": 0.1, "limits": 0.08, "kinks": 0.12}  # of the samples, half of them starts
 _OUTLYING = 1e4  # interquartile ranges
-_HORIZON, _LONGEST = 16, 25  # steps of a chain: without a task, and at most by default
-_DISCOUNT = 0.99  # without a task
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
 
 
@@ -126,7 +125,6 @@ def certify(
     samples: int = 2048,
     seed: int = 0,
     fail_above: float = 1e-3,
-    horizon: int | None = None,
     progress: Progress = silent,
 ) -> Certification:
     """Whether a system's derivatives are those of its own step, and where not.
@@ -144,7 +142,6 @@ def certify(
         samples: number of states that are drawn.
         seed: of every draw.
         fail_above: relative error from which a derivative is wrong.
-        horizon: most steps of the chained gradient; None: the task's, at most 25, or 16.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -155,32 +152,19 @@ def certify(
     validation.whole("samples", samples, _FEWEST)
     validation.whole("seed", seed)
     tolerance = validation.number("fail_above", fail_above, above=0)
-    steps = _HORIZON if about.task is None else min(max(about.task.horizon, 1), _LONGEST)
-    if horizon is not None:
-        steps = validation.whole("horizon", horizon, 1)
     varied = None if parameters is None else named(parameters)
-    discount = _DISCOUNT if about.task is None else about.task.discount
-    drawn = law(about.system, about.task, about.policy, about.states, seed)
+    half = -(-samples // 2)
+    drawn = law(about.system, about.task, about.policy, about.states, seed, half)
     try:
         taken, loss, off, left = _samples(about, drawn, samples)
-        result = examined(
-            about,
-            taken,
-            loss,
-            drawn,
-            tolerance,
-            discount,
-            steps,
-            varied,
-            progress,
-        )
+        result = examined(about, taken, loss, drawn, tolerance, varied, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             raise InputError(
                 f"samples is {samples}, which does not fit into memory: lower it"
             ) from error
         raise
-    asked = {"samples": samples, "seed": seed, "fail_above": tolerance, "horizon": steps}
+    asked = {"samples": samples, "seed": seed, "fail_above": tolerance}
     given = ", ".join(f"{name}={value!r}" for name, value in asked.items())
     environment = provenance.environment()  # without the time: the same states say the same
     made = {
@@ -191,7 +175,7 @@ def certify(
         ranges = result.facts["ranges"][: about.system.state_dim]
         lowest = min(each["lowest"] for each in ranges)
         highest = max(each["highest"] for each in ranges)
-        made |= {"rollouts": len(drawn.starts), "ran off": off, "drawn states": [lowest, highest]}
+        made |= {"ran off": off[0], "rollouts": off[1], "drawn states": [lowest, highest]}
     found = (*result.findings, *left)
     return replace(result, findings=found, facts={**result.facts, **made})
 
@@ -212,20 +196,23 @@ def _starts(about: CertifiedSubject) -> str:
 
 def _samples(
     about: CertifiedSubject, drawn: Law, n: int
-) -> tuple[Samples, NonFiniteStep | None, int | None, list[Finding]]:
-    """The given points alone, or pooled with drawn ones; what `visited` says of rollouts, and what
-    of these was left out."""
+) -> tuple[Samples, NonFiniteStep | None, tuple[int, int] | None, list[Finding]]:
+    """The given points alone, or pooled with drawn ones, half of which are starts where no states
+    are given; what `visited` says of rollouts, and what of these was left out."""
     if about.states is not None and about.actions is not None:
         z = torch.cat([about.states, about.actions], 1)
         return labelled(about.system, z, "given", drawn.seed, about.noise), None, None, []
-    given: list[Samples] = []
-    if about.states is not None:
+    if about.states is None:
+        given, rolled = started(drawn, -(-n // 2)), n // 2
+    else:
         a = drawn.action_size * drawn.draw("given", len(about.states), about.system.action_dim)
         z = torch.cat([about.states, a], 1)
-        given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
+        given, rolled = labelled(about.system, z, "given", drawn.seed, about.noise), n
     seen, loss, off = visited(drawn, n)
     stepped(about.system, seen.points.at(slice(0, FEW)))  # refuses NaN before more are made
-    far, left = _outlying(about.system, seen), list[Finding]()
+    y = outputs(about.system, seen.points)
+    usual = torch.cat([outputs(about.system, given.points), y])
+    far, left = _outlying(y, usual), list[Finding]()
     if bool(far.any()):
         text = (
             f"{int(far.sum())} of {len(seen)} states that rollouts reached are not examined, the "
@@ -242,16 +229,15 @@ def _samples(
             if len(part):
                 outputs(about.system, part.points)
                 kept.append(part)
-    taken = pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept])
-    inside = (~_outlying(about.system, taken)).nonzero().flatten()
+    taken = pooled([given, thinned(seen, rolled - sum(map(len, kept))), *kept])
+    inside = (~_outlying(outputs(about.system, taken.points), usual)).nonzero().flatten()
     return taken.at(inside), loss, off, left
 
 
-def _outlying(system: System, taken: Samples) -> Tensor:
-    """bool [N], points of outputs far beyond the others', whose rounding would hide wrong entries
-    where states are usual."""
-    y = outputs(system, taken.points)
-    low, middle, high = y.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
+def _outlying(y: Tensor, usual: Tensor) -> Tensor:
+    """bool [N], outputs far beyond the usual ones, whose rounding would hide wrong entries where
+    states are usual."""
+    low, middle, high = usual.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
     far = ((y - middle).abs() > _OUTLYING * (high - low)) & (high > low) & torch.isfinite(y)
     found: Tensor = far.any(1)
     return found
@@ -315,16 +301,10 @@ def certify_function(
     )  # fmt: skip
     states = torch.zeros(len(x), m, dtype=torch.float64)
     more = {} if progress is None else {"progress": progress}
-    found = certify(
-        task, states, x, samples=len(x), seed=seed, fail_above=fail_above, horizon=1, **more
-    )
+    found = certify(task, states, x, samples=len(x), seed=seed, fail_above=fail_above, **more)
     return replace(
         found,
-        findings=tuple(
-            _worded(each)
-            for each in found.findings
-            if each.block in (_BLOCK, None) and each.kind != "sign"
-        ),
+        findings=tuple(_worded(each) for each in found.findings if each.block in (_BLOCK, None)),
         rows=tuple({**row, "block": "y"} for row in found.rows if row["block"] == _BLOCK),
     )
 
