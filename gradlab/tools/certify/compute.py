@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.function import from_function
 from gradlab.systems.system import System
 from gradlab.tasks.task import OTHER_BOUNDS, Task
-from gradlab.tools.certify.evaluation import FEW, Points, noise_of, outputs
+from gradlab.tools.certify.evaluation import FEW, Points, evenly, noise_of, outputs
 from gradlab.tools.certify.examination import CertifiedSubject, examined, stepped, subject
 from gradlab.tools.certify.parameters import named
 from gradlab.tools.certify.result import Certification, Finding
@@ -48,13 +49,15 @@ _NOISES = 32.0  # times the step's own noise over the stencil, likewise
 
 
 def _pushed(drawn: Law, seen: Samples, n: int) -> Samples:
-    """At most n points, a third of them on kinks, the others on both sides."""
+    """At most n points, a third of them on kinks that n lines cross, the others on both sides."""
     system, z = drawn.system, seen.points.z
-    rows = torch.arange(max(n // 3, 1)) * 5 % len(z)
-    ends = z[rows], torch.lerp(z[rows], z[rows.flip(0).roll(1) * 3 % len(z)], drawn.reach)
+    rows = evenly(len(z), n)
+    other = rows[torch.randperm(len(rows), generator=stream(drawn.seed, "certify lines"))]
+    ends = z[rows], torch.lerp(z[rows], z[other], drawn.reach)
     at, kinked = _found(system, seen.points, rows, *ends)
-    step = _ASIDE * (ends[1] - ends[0])[kinked]
-    on = at[kinked]
+    found = kinked.nonzero().flatten()
+    found = found[evenly(len(found), n // 3)] if len(found) else found
+    step, on = _ASIDE * (ends[1] - ends[0])[found], at[found]
     points = torch.cat([on, on - step, on + step])
     samples = labelled(system, points, "kinks", drawn.seed, None)
     return Samples(
