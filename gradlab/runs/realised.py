@@ -327,9 +327,9 @@ class Realised:
         shortened = self._realised_share(cell, among, to_zero=True)
         if shortened is None and self._bends(TRUE_CELL, among):
             return "step"  # taken at one length only: like the truth's own
-        if shortened is not None and (self._bends(cell, among) or self._bends(TRUE_CELL, among)):
-            if not _apart(shortened, promised, allowed):
-                return "step"
+        bends = self._bends(cell, among) or self._bends(TRUE_CELL, among)
+        if shortened is not None and bends and not _apart(shortened, promised, allowed):
+            return "step"
         if above and cell != TRUE_CELL and self._bends(TRUE_CELL, among):
             return "step"  # the truth's own, as long, brought too little to be a measure
         if self.termination == "mask" and self.ended > 0:

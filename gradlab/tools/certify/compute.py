@@ -110,7 +110,7 @@ def _found(
 
 
 _FEWEST = 16  # samples
-_SHARES = {"random": 0.1, "limits": 0.08, "kinks": 0.12}  # of the samples, half of them starts
+_SHARES = {"random": 0.1, "limits": 0.12, "kinks": 0.12}  # of the samples, half of them starts
 _OUTLYING = 1e4  # interquartile ranges
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
 
