@@ -27,6 +27,7 @@ from gradlab.storage.codec import scalar, stored
 
 Cell = tuple[str, int]
 _Share = tuple[float, Interval]
+_Promised = tuple[float, tuple[float, float]]  # a share to first order, and its interval's ends
 _TRUTH = "truth"  # in the place of an estimator's name
 TRUE_CELL: Cell = (_TRUTH, 0)
 # Directions that are no truth and no estimator, and are stepped along where the return jumps.
@@ -256,19 +257,18 @@ class Realised:
         """
         predicted = self._predicted(gains)
         results = []
-        for cell, (value, ends) in predicted.items():
+        for cell, promised in predicted.items():
             among = len(predicted)
             realised = self._realised_share(cell, among)
             allowed = _SCALE if cell == TRUE_CELL else _LINEAR
-            if realised is None or abs(realised[0] - value) <= allowed:
-                continue
-            own = realised[1].low, realised[1].high
-            if _apart(own, ends):
-                reason = self._reason(cell, ends, among, jumps, above=own[0] > ends[1])
-                results.append(Disagreement(cell, realised[0], own, value, ends, reason))
+            if realised is not None and _apart(realised, promised, allowed):
+                above = realised[0] > promised[0]
+                reason = self._reason(cell, promised, allowed, among, jumps, above)
+                own = realised[1].low, realised[1].high
+                results.append(Disagreement(cell, realised[0], own, *promised, reason))
         return tuple(results)
 
-    def _predicted(self, gains: pd.DataFrame) -> dict[Cell, tuple[float, tuple[float, float]]]:
+    def _predicted(self, gains: pd.DataFrame) -> dict[Cell, _Promised]:
         """Shares to first order of these very directions, each with simultaneous ends."""
         rows = gains[gains["quantity"] == "gain"] if len(gains) else gains
         columns = (rows[name] for name in ("estimator", "horizon", "value", "ci_low", "ci_high"))
@@ -315,10 +315,11 @@ class Realised:
         return sample_mean((b * sums[two[0]] - a * sums[two[1]]) / (b - a), self.size)
 
     def _reason(
-        self, cell: Cell, predicted: tuple[float, float], among: int, jumps: Jumps | None,
-        above: bool = False,
+        self, cell: Cell, promised: _Promised, allowed: float, among: int, jumps: Jumps | None,
+        above: bool,
     ) -> _Reason:  # fmt: skip
-        """`above`: it brought more than predicted, of what the truth's own step brought."""
+        """`allowed`: as at the update's length, so also where that is extrapolated to none;
+        `above`: it brought more than predicted, of what the truth's own step brought."""
         if jumps is not None and jumps.kind in ("harmful", "open", "rough"):
             return "jump"
         if jumps is not None and jumps.bends:
@@ -326,10 +327,9 @@ class Realised:
         shortened = self._realised_share(cell, among, to_zero=True)
         if shortened is None and self._bends(TRUE_CELL, among):
             return "step"  # taken at one length only: like the truth's own
-        if shortened is not None and (self._bends(cell, among) or self._bends(TRUE_CELL, among)):
-            ends = shortened[1].low, shortened[1].high
-            if not _apart(ends, predicted):
-                return "step"
+        bends = self._bends(cell, among) or self._bends(TRUE_CELL, among)
+        if shortened is not None and bends and not _apart(shortened, promised, allowed):
+            return "step"
         if above and cell != TRUE_CELL and self._bends(TRUE_CELL, among):
             return "step"  # the truth's own, as long, brought too little to be a measure
         if self.termination == "mask" and self.ended > 0:
@@ -383,5 +383,7 @@ class Realised:
         }
 
 
-def _apart(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one[0] > other[1] or one[1] < other[0]
+def _apart(realised: _Share, promised: _Promised, allowed: float) -> bool:
+    """Do they exclude one another, by more than is allowed?"""
+    (value, ends), (wanted, (low, high)) = realised, promised
+    return abs(value - wanted) > allowed and (ends.low > high or ends.high < low)

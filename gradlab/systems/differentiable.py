@@ -8,18 +8,16 @@ Automatic differentiation through a step that only its `linearize` can different
 
     forward   (s, a) → s', r, alive                                the system's own step
     backward  g_s = Aᵀ λ + r_s ρ,   g_a = Bᵀ λ + r_a ρ             λ, ρ: cotangents of s', r
-    again     ∂(uᵀ g)/∂λ = A u_s + B u_a,   ∂(uᵀ g)/∂ρ = r_s u_s + r_a u_a,
-              ∂(uᵀ g)/∂z = (g(z + h u) − g(z − h u)) / 2h          z = (s, a)
+    again     ∂(uᵀ g)/∂λ = A u_s + B u_a,   ∂(uᵀ g)/∂ρ = r_s u_s + r_a u_a
 
-The last line differences g along u, since second derivatives are symmetric. Jacobians are made at
-the first backward pass that reaches a step, and kept with it.
+Jacobians are made at the first backward pass that reaches a step, and kept with it. They have no
+derivatives themselves.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -33,20 +31,16 @@ from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.physics import thread_count
 from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step, inner
 
-# Of |u|: first derivatives of MuJoCo steps are known to about 1e-8, so second ones to about 1e-4.
-_STEP = 1e-4
-
 
 class _StepRecord:
     """One step of a batch: where it was, and its Jacobians once they were needed.
 
     Attributes:
         at: state and action, copies.
-        curved: its Jacobians are differenced for second derivatives; None: none are wanted.
     """
 
-    def __init__(self, system: System, curved: System | None) -> None:
-        self.system, self.curved = system, curved
+    def __init__(self, system: System) -> None:
+        self.system = system
         self.at: tuple[Tensor, Tensor] | None = None
         self._of: tuple[Tensor, Tensor] | None = None
         self._linear: Linearization | None = None
@@ -112,18 +106,16 @@ class _Pullback(torch.autograd.Function):
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, u_s: Tensor, u_a: Tensor) -> tuple[Tensor | None, ...]:
         _, *needs = ctx.needs_input_grad
-        curved = any(needs[:2])
-        if curved and ctx.record.curved is None:
-            raise InputError(
-                "a step is differentiated a second time: gradlab.differentiable(…, "
-                "second_order=True) takes second derivatives, by differences of Jacobians"
-            )
-        inputs = (*ctx.saved_tensors, *along)
-        *bent, onward, gained = _Second.apply(ctx.record, curved, *inputs)  # type: ignore[no-untyped-call]
-        by_s, by_a = (g.sum_to_size(x.shape) for g, x in zip(bent, ctx.saved_tensors, strict=False))
-        return None, by_s, by_a, onward, gained
+        if any(needs[:2]):
+            raise InputError("a step is differentiated a second time: it has first derivatives")
+        state, action, *_ = ctx.saved_tensors
+        linear = ctx.record.linearized(state, action)
+        onward = torch.einsum("nij,...nj->...ni", linear.A, u_s)
+        onward = onward + torch.einsum("nij,...nj->...ni", linear.B, u_a)
+        gained = (linear.r_s * u_s).sum(-1) + (linear.r_a * u_a).sum(-1)
+        return None, None, None, onward, gained
 
     @staticmethod
     def vmap(info: Any, dims: tuple[int | None, ...], record: _StepRecord, *inputs: Tensor) -> Any:
@@ -135,38 +127,6 @@ class _Pullback(torch.autograd.Function):
         rows = _more_rows(info, dims[1:], inputs)
         out = _Pullback.apply(record, *rows)  # type: ignore[no-untyped-call]
         return tuple(_apart(info, x, -2) for x in out), (0, 0)
-
-
-class _Second(torch.autograd.Function):
-    """Gradients of uᵀ g in s, a, λ and ρ; 0 for s and a unless `curved`."""
-
-    @staticmethod
-    def forward(record: _StepRecord, curved: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
-        state, action, by_state, by_reward, u_s, u_a = inputs
-        linear = record.linearized(state, action)
-        onward = torch.einsum("nij,...nj->...ni", linear.A, u_s)
-        onward = onward + torch.einsum("nij,...nj->...ni", linear.B, u_a)
-        gained = (linear.r_s * u_s).sum(-1) + (linear.r_a * u_a).sum(-1)
-        if not curved or record.curved is None:
-            return torch.zeros_like(u_s), torch.zeros_like(u_a), onward, gained
-        rows = (state.expand_as(u_s), action.expand_as(u_a), by_state, by_reward[..., None])
-        bent = _bent(record.curved, *(x.flatten(0, -2) for x in (*rows, u_s, u_a)))
-        return bent[0].view_as(u_s), bent[1].view_as(u_a), onward, gained
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise InputError("a step is differentiated a third time: at most second derivatives exist")
-
-    @staticmethod
-    def vmap(info: Any, dims: Any, record: _StepRecord, curved: bool, *inputs: Tensor) -> Any:
-        rows = _more_rows(info, dims[2:], inputs)
-        out = _Second.apply(record, curved, *rows)  # type: ignore[no-untyped-call]
-        axes = (-2, -2, -2, -1)
-        return tuple(_apart(info, x, axis) for x, axis in zip(out, axes, strict=True)), (0,) * 4
 
 
 def _pulled_back(
@@ -181,21 +141,6 @@ def _pulled_back(
     return by_s, by_a
 
 
-def _bent(
-    system: System, state: Tensor, action: Tensor, by_state: Tensor, by_reward: Tensor,
-    u_s: Tensor, u_a: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """∂(uᵀ g)/∂s and ∂(uᵀ g)/∂a of rows, by a central difference along u."""
-    length = torch.cat([u_s, u_a], 1).norm(dim=1, keepdim=True)
-    h = _STEP / torch.where(length > 0, length, torch.ones_like(length))
-    ends = []
-    for sign in (h, -h):
-        linear = system.linearize(state + sign * u_s, action + sign * u_a)
-        ends.append(_pulled_back(linear, by_state, by_reward[:, 0]))
-    by_s, by_a = ((ahead - behind) / (2 * h) for ahead, behind in zip(*ends, strict=True))
-    return by_s, by_a
-
-
 def _in_front(info: Any, dims: Any, inputs: Any) -> list[Tensor]:
     """vmap's axis as the first one of every input."""
     b = info.batch_size
@@ -206,9 +151,9 @@ def _in_front(info: Any, dims: Any, inputs: Any) -> list[Tensor]:
 
 
 def _more_rows(info: Any, dims: Any, inputs: Any) -> list[Tensor]:
-    """vmap's axis as further rows of s, a, λ, ρ and, if they are there, u_s and u_a."""
+    """vmap's axis as further rows of s, a, λ and ρ."""
     rows = []
-    for x, axis in zip(_in_front(info, dims, inputs), (-2, -2, -2, -1, -2, -2), strict=False):
+    for x, axis in zip(_in_front(info, dims, inputs), (-2, -2, -2, -1), strict=False):
         rows.append(x.movedim(0, axis - 1).flatten(axis - 1, axis))
     return rows
 
@@ -230,7 +175,6 @@ class _HasSimulator(Protocol):
 def differentiable(
     environment: str | Environment | MujocoEnvironment | _HasSimulator,
     batch: int | None = None,
-    second_order: bool = False,
     jacobians: str = "exact",
 ) -> DifferentiableEnvironment:
     """A Gymnasium MuJoCo task whose step can stand in any torch loss; also a System.
@@ -239,9 +183,6 @@ def differentiable(
         environment: an id as "Hopper-v5", or a task (`gradlab.tasks.mujoco`, which has the weights
             of the reward as arguments), its simulator, or a row as in `systems/environments.py`.
         batch: number of states that every step is given; None: any number.
-        second_order: second derivatives, too, by central differences of Jacobians: twice the
-            Jacobians for each product of the Hessian and a vector. Without it a second backward
-            pass through a step is an InputError.
         jacobians: "exact", central differences of whole steps, or "fast", by the inverse dynamics
             (`implicit_jacobians`), with relative errors up to 1e-4, where the number of operations
             is smaller with the threads that torch may use.
@@ -257,7 +198,6 @@ def differentiable(
     """
     if batch is not None:
         validation.whole("batch", batch, 1)
-    validation.instance("second_order", second_order, bool, "True or False")
     validation.word("jacobians", jacobians, ("exact", "fast"))
     system = _simulator(environment)
     if system.environment.left_out:
@@ -267,7 +207,7 @@ def differentiable(
             stacklevel=2,
         )
     system = _fastest(system) if jacobians == "fast" else _exact(system)
-    return DifferentiableEnvironment(system, batch, second_order)
+    return DifferentiableEnvironment(system, batch)
 
 
 @dataclass(eq=False)
@@ -283,18 +223,12 @@ class DifferentiableEnvironment:
 
     system: MujocoEnvironment
     batch: int | None = None
-    second_order: bool = False
     _last: _StepRecord | None = field(default=None, init=False, repr=False)
 
     state_dim = inner("state_dim")
     action_dim = inner("action_dim")
     linearization_price = inner("linearization_price")
     sample_noise = inner("sample_noise")
-
-    @cached_property
-    def _exact(self) -> MujocoEnvironment:
-        """Whose Jacobians are differenced: errors of fast ones would be multiplied."""
-        return _exact(self.system)
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         """s', r, alive of states [N, ds] and actions [N, da], also by `s, r, alive = env.step(…)`.
@@ -318,7 +252,7 @@ class DifferentiableEnvironment:
                 f"state has {len(state)} rows, expected batch={self.batch}: batch=None takes any "
                 f"number"
             )
-        self._last = _StepRecord(self.system, self._exact if self.second_order else None)
+        self._last = _StepRecord(self.system)
         stepped = _Step.apply(self._last, state, action)  # type: ignore[no-untyped-call]
         return Transition(*stepped)
 

@@ -2,9 +2,7 @@
 
 Certified differences: their errors hold, and kinks and jumps are seen.
 
-Forward mode, second derivatives, and where a NaN comes from.
-
-Several steps: chained derivatives, their signs, smoothed returns, and what rollouts meet.
+Where a NaN comes from, kinks, and what rollouts meet.
 
 Steps that compute in less than their numbers show, or to a tolerance: nobody is accused wrongly.
 
@@ -28,11 +26,10 @@ import torch
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.systems import Pendulum, from_function
+from gradlab.systems import from_function
 from gradlab.tasks import Task
-from gradlab.tools.certify.chains import Chain, _signs, smoothed
-from gradlab.tools.certify.comparison import SAFETY, Units
-from gradlab.tools.certify.evaluation import SIZE, Points, by_autograd, noise_of, reference
+from gradlab.tools.certify.comparison import SAFETY
+from gradlab.tools.certify.evaluation import SIZE, Points, noise_of, reference
 from gradlab.tools.certify.page import page, screen
 from gradlab.tools.certify.result import Certification, Finding
 from tests.certification.faults.fault import Fault, with_derivative_of
@@ -293,67 +290,6 @@ def test_a_kink_beside_a_state_is_stepped_over_by_smaller_steps():
     assert made.D[0, 0, 0] == pytest.approx(1.0) and float(made.error[0, 0, 0]) < 1e-4
 
 
-class Cube(torch.autograd.Function):
-    """x³; the second derivative is left out."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        (x,) = ctx.saved_tensors
-        return 3 * x.detach() ** 2 * gradients[0]
-
-
-class Tangent(torch.autograd.Function):
-    """x³; the forward mode is another one."""
-
-    @staticmethod
-    def forward(x):
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * gradients[0]
-
-    @staticmethod
-    def jvp(ctx, *tangents):
-        (x,) = ctx.saved_tensors
-        return 2 * x**2 * tangents[0]
-
-
-def certified(function):
-    def step(s, a):
-        return 0.9 * s + 0.1 * function(s) + a, -s.square().sum(1) - a.square().sum(1)
-
-    return gradlab.certify(from_function(step, 2, 2), samples=64)
-
-
-@pytest.mark.parametrize(
-    ("function", "kind"),
-    [
-        (lambda s: s**3, None), (torch.sin, None), (lambda s: 2 * s, None),
-        (Cube.apply, "second derivatives"), (Tangent.apply, "forward mode"),
-    ],
-)  # fmt: skip
-def test_what_differs_beside_reverse_mode_is_noted(function, kind):
-    certificate = certified(function)
-    found = [
-        x.kind for x in certificate.findings if x.kind in ("forward mode", "second derivatives")
-    ]
-    assert found == ([] if kind is None else [kind])
-    assert certificate.passed
-    assert set(certificate.facts["modes"]) == {"forward mode", "second derivatives"}
-
-
 def test_a_derivative_that_is_not_finite_has_its_operation_line_and_row():
     def step(s, a):
         drag = torch.where(s[:, :1] > 0, torch.sqrt(s[:, :1]), 0.0)  # NaN below 0
@@ -372,113 +308,10 @@ def random(*shape, seed=0):
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def test_tangents_are_the_derivative_of_the_returns():
-    run = Chain(Pendulum(), 0.5 * random(6, 3), 0.5 * random(4, 6, 1, seed=1), None, 0.9)
-    direction = random(6, 3, 1, seed=2)
-    _, path = run.rolled(run.first)
-    given = run.tangents(by_autograd, direction, path)[..., 0]
-    h = 1e-6
-    up, down = (run.rolled(run.first + sign * h * direction[..., 0])[0] for sign in (1, -1))
-    torch.testing.assert_close(given, (up - down) / (2 * h), rtol=1e-6, atol=1e-6)
-
-
-def test_the_step_at_which_a_chained_gradient_turns_is_named():
-    # dR_1 = 1, dR_2 = 1 - 0.99 · 2 < 0 by a derivative of -2 for 0.9.
-    system = from_function(lambda s, a: (0.9 * s - 2.9 * (s - s.detach()), s[:, 0]), 1, 1)
-    certificate = gradlab.certify(system, states=random(64, 1), actions=random(64, 1))
-    assert certificate.facts["sign horizon"] == 1
-    (said,) = (each.sentence for each in certificate.findings if each.kind == "sign")
-    assert said.startswith("After 2 steps the sign of the chained gradient is right in 0 of ")
-
-
-def test_signs_of_a_sound_system_hold_over_the_whole_horizon():
-    certificate = gradlab.certify(gradlab.tasks.double_integrator(), samples=64, horizon=12)
-    assert certificate.facts["sign horizon"] == 12
-    said = "Chained gradient: sign right in at least 95% of the directions up to 12 of 12 steps."
-    assert said in certificate.sentences
-    # At 7 steps 7 of 120 are wrong: fewer than 95% are right, and the interval holds 95%.
-    signs = [1.0] * 6 + [113 / 120] + [1.0] * 5
-    doubted = replace(certificate, facts=certificate.facts | {"signs that agree": signs})
-    assert doubted.sentences[-1] == (
-        "Chained gradient: sign right in at least 94.1% of the directions up to 12 of 12 steps, "
-        "which is not shown to be below the 95% that are needed."
-    )
-
-
-@pytest.mark.parametrize(("turned", "horizon"), [(2, 1), (10, 0)])
-def test_signs_that_few_starts_have_wrong_are_not_called_wrong(turned, horizon):
-    """2 of 30 starts are 93% right, fewer than 95%: their interval is not. 10 of 30 are too few."""
-    z = random(30, 2)
-    run = Chain(
-        from_function(lambda s, a: (s, s[:, 0]), 1, 1), z, torch.zeros(0, 30, 1).double(), None, 0.9
-    )
-
-    def wrong(system, points):
-        J = by_autograd(system, points)
-        return torch.where(torch.arange(len(J))[:, None, None] < turned, -J, J)
-
-    units = Units(torch.ones(2).double(), torch.ones(2).double())
-    signs = _signs(run, wrong, units, 2e-16, random(30, 2, 4, seed=1))
-    assert signs.agree[0] == pytest.approx(1 - turned / 30) and signs.horizon == horizon
-
-
-def test_trajectories_that_leave_the_numbers_have_no_sign():
-    """2 of 3 leave; the others' signs are all right, in 2 steps."""
-    z = random(30, 2)
-    z[:20, 0], z[20:, 0] = -2.0, 1 + z[20:, 0].abs()
-    system = from_function(lambda s, a: (s + 1, torch.where(s > -1.5, s, s.log())[:, 0]), 1, 1)
-    units = Units(torch.ones(2).double(), torch.ones(2).double())
-
-    def signs(lost):
-        z[:20, 0] = lost
-        run = Chain(system, z, torch.zeros(1, 30, 1).double(), None, 0.9)
-        return _signs(run, by_autograd, units, 2e-16, random(30, 2, 4, seed=1))
-
-    some = signs(-2.0)
-    assert some.finite == pytest.approx((1 / 3, 1 / 3))
-    assert some.certain[0] == some.agree[0] == 1.0 and some.horizon == 2
-    z[20:25, 0] = -2.0
-    few = signs(-2.0)
-    assert few.horizon == 0 and not few.turns and not few.decidable
-    assert few.undecided == "too few derivatives are finite"
-
-
-def test_kinks_from_which_smoothed_rollouts_leave_the_numbers_are_left_out():
-    system = from_function(lambda s, a: (s, (torch.relu(a) + 0 * (s + a).sqrt())[:, 0]), 1, 1)
-    first = torch.tensor([[9.0, 0.0]] * 5 + [[0.05, 0.0]] * 3).double()
-    run = Chain(system, first, torch.zeros(0, 8, 1).double(), None, 0.9)
-    result = smoothed(run, by_autograd, torch.tensor([0.1]).double(), random(4000, 8, 1))
-    assert result.points == 5 and result.gap == pytest.approx(1.0, abs=1e-6)
-
-
-def test_a_kink_is_rough_and_its_smoothed_gradient_is_beside():
-    system = from_function(lambda s, a: (s, torch.relu(a[:, 0])), 1, 1)
-    run = Chain(system, torch.zeros(8, 2).double(), torch.zeros(0, 8, 1).double(), None, 0.9)
-    result = smoothed(run, by_autograd, torch.tensor([0.1]).double(), random(4000, 8, 1))
-    # ∇R = 0 at the kink by torch's convention, ∇E R = 1/2.
-    assert result.gap == pytest.approx(1.0, abs=1e-6)
-    assert result.noise < 0.05
-    certificate = gradlab.certify(system, states=random(64, 1), actions=torch.zeros(64, 1))
-    assert certificate.passed
-    (finding,) = (each for each in certificate.findings if each.kind == "rough")
-    assert finding.stratum == "onset" and finding.size == pytest.approx(1.0, abs=1e-6)
-    assert "by the first action differs by 100% (it is 0) from that of" in finding.sentence
-
-
-def test_beside_a_wrong_derivative_no_gap_is_said_of_a_kink():
-    def step(s, a):
-        after = 0.9 * s + 0.1 * a.detach()
-        return after, -(after[:, 0] ** 2) + 5 * s[:, 0].clamp(min=0)
-
-    certificate = gradlab.certify(from_function(step, 1, 1), samples=256)
-    (finding,) = (each for each in certificate.findings if each.kind == "rough")
-    assert not certificate.passed and finding.sentence.endswith("alone makes no derivative wrong.")
-
-
 @pytest.mark.parametrize("kink", [True, False])
-def test_kinks_on_limits_are_counted_and_only_others_are_smoothed(kink):
-    """A control that the step clips at the task's limit, where its derivative is 0 on one side; a
-    spring of one side at 0 has another one, whose smoothed gradient is half as large."""
+def test_rollouts_that_cross_a_kink_off_the_limits_send_to_measure(kink):
+    """A control that the step clips at the task's limit, where its derivative is that of one side;
+    a spring of one side at 0 is a kink that no limit explains."""
 
     def step(s, a):
         after = 0.9 * s + 0.1 * a.clamp(-1, 1)
@@ -494,10 +327,8 @@ def test_kinks_on_limits_are_counted_and_only_others_are_smoothed(kink):
     (finding,) = (each for each in certificate.findings if each.kind == "rough")
     said = r"at \d+ of them" if kink else "at all of them"
     assert re.search(f"{said} where an action is on its limit", finding.sentence)
-    assert ("none of them on a limit" in finding.sentence) == kink
-    assert finding.size == 0 or kink  # a convention of one side is no gap
-    made = r"σ 10% of their spread, 128 pairs, standard error \d"
-    assert bool(re.search(made, finding.sentence)) == kink
+    assert finding.sentence.endswith("alone makes no derivative wrong.")
+    assert certificate.shown and ("ask `gradlab measure`" in certificate.headline) == kink
     lines = "\n".join(page(certificate).sections[2].lines)
     assert "at a kink or jump within the stencil" in lines and "(its derivative of 0 is" in lines
 
@@ -658,7 +489,7 @@ def test_a_step_that_rounds_moves_in_stairs_and_is_no_wrong_derivative(what):
     assert [each.row for each in stairs] == {"": [], "reward": ["r"]}.get(what, ["s0′"])
     by = {"state before": "s0′ by s0, and", "state after": "s0′ by s0, s1", "reward": "r by s0"}
     assert not what or by[what] in stairs[0].sentence
-    assert ("with care" in found.headline) == bool(what) and bool(found.chained) == (not what)
+    assert ("with care" in found.headline) == bool(what)
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.8, True), (0.5, True), (0.0, False)])

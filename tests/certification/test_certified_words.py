@@ -1,4 +1,4 @@
-"""What a certificate says: entries, signs that nothing decides, where, and how it is made again."""
+"""What a certificate says: entries, where, and how it is made again."""
 
 from dataclasses import replace
 
@@ -52,7 +52,8 @@ def test_every_wrong_entry_is_named_with_its_error_and_causes_the_largest_first(
     assert " ".join(detached.sentences).count("A derivative that is exactly zero") == 1
     assert f"the whole block by {percentage(block)} (median)" in finding.sentence
     number = certification_page.screen(detached).numbers[1].text
-    assert float(number) == pytest.approx(table["p95"].max(), rel=5e-3)
+    most = table["p95"].max()
+    assert most <= float(number) < most + 0.01  # rounded up: "below"
 
 
 @pytest.mark.parametrize(
@@ -93,28 +94,6 @@ def test_a_sign_that_is_kept_in_some_states_is_not_said_to_be_kept(end, words):
         assert float(said) == pytest.approx(100 * flipped, abs=3)
 
 
-def test_a_constant_reward_leaves_no_sign_to_decide():
-    def step(s, a):
-        return s + DT * torch.sin(s) + DT * a, 0 * s[:, 0] + 1
-
-    certificate = certified(step)
-    assert certificate.passed
-    (finding,) = (each for each in certificate.findings if each.kind == "sign")
-    assert finding.severity == "note"
-    assert finding.sentence.endswith("not decidable (the reward is constant).")
-    document = certificate.document()
-    assert document["facts"]["sign horizon"] is None
-    assert document["facts"]["sign"] == "not decidable (the reward is constant)"
-    page = certification_page.page(certificate)
-    assert page.facts["chained"] == "sign: not decidable (the reward is constant)"
-
-
-def test_a_failed_certificate_shows_no_horizon_of_right_signs(detached):
-    page = certification_page.page(detached)
-    assert not detached.passed and page.facts["chained"] is None
-    assert page.screen.word == "Not sound"
-
-
 def test_the_page_says_what_was_compared_where_and_how_it_is_made_again(tmp_path):
     task = gradlab.tasks.double_integrator()
     first, again = (gradlab.certify(task, samples=64, seed=3) for _ in range(2))
@@ -125,7 +104,6 @@ def test_the_page_says_what_was_compared_where_and_how_it_is_made_again(tmp_path
     assert pages[0] == pages[1]
     text = pages[0].decode()
     assert "<b>Sound</b>" in text and "at least" not in text[: text.index("<figure")]
-    assert "sign right in at least 95% of the directions up to" in text
     assert "seed=3" in text and gradlab.__version__ in text and "rollouts begin at the task" in text
     ranges = {each["coordinate"]: each for each in first.facts["ranges"]}
     assert len(ranges) == 3 and all(each["lowest"] < each["highest"] for each in ranges.values())
@@ -163,10 +141,6 @@ def test_what_the_finite_states_show_is_the_verdict(positive):
     assert f"at the {n} of {n + lost} states where it is finite." in positive.headline
     assert {each.kind for each in positive.findings} == {"not finite"}
     assert max(positive.facts["single precision"].values()) < 1e-2
-    (chained,) = (each for each in positive.sentences if each.startswith("Chained"))
-    assert chained.endswith("of 16 steps; beyond, too few rollouts stay finite.")
-    finite, h = positive.facts["finite signs"], positive.facts["sign horizon"]
-    assert 1 <= h < 16 and finite[h] < 0.2 <= finite[h - 1]
     wrong = bounded(0.0, lambda s: -(s.detach() * s))
     assert not wrong.passed and "Fix ∂r/∂s" in wrong.headline
 
@@ -190,7 +164,7 @@ def test_precision_is_lost_where_finite_states_lose_it():
 
 
 def test_too_few_finite_states_are_no_sound_ones():
-    certificate = bounded(1.8)
+    certificate = bounded(1.6)
     n, lost = certificate.facts["states"], certificate.facts["not finite"]
     assert 16 < n < 0.25 * (n + lost)
     assert certificate.passed and not certificate.shown

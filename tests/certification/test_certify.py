@@ -11,9 +11,8 @@ from gradlab.errors import InputError
 from gradlab.systems import CartPoleSimulator, System, VehicleModel, from_function
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.tools.certify import page
-from gradlab.tools.certify.chains import Chain
 from gradlab.tools.certify.result import to_json
-from gradlab.tools.certify.sampling import law, visited
+from gradlab.tools.certify.sampling import law, started, visited
 from tests.planted_jacobians import PlantedSystem
 
 
@@ -178,7 +177,7 @@ def test_fewer_than_three_states_are_no_wrong_derivative(off, passed, fault):
     system = Planted(from_function(swing, 2, 1), fault)
     states = 0.3 * random(96, 2).clamp(-3, 3)
     states[:off] += 4
-    certificate = gradlab.certify(system, states, 0.1 * random(96, 1, seed=1), horizon=1)
+    certificate = gradlab.certify(system, states, 0.1 * random(96, 1, seed=1))
     assert certificate.passed == passed and not certificate.shown
     assert f"in {off} of 96 states" in certificate.sentences[1]
     said = "with care: ∂s′/∂a may be wrong in a few of its states"
@@ -206,11 +205,11 @@ def test_derivatives_by_the_state_are_judged_where_an_action_is_on_its_limit(man
     states[:2] += 4
     actions[:8] = 1
     right = from_function(lambda s, a: swing(s, a.clamp(-1, 1)), 2, 1)
-    certificate = gradlab.certify(OnLimit(right, None), states, actions, horizon=1)
+    certificate = gradlab.certify(OnLimit(right, None), states, actions)
     assert certificate.passed != many and not certificate.shown
     count = "in 8 of 8 states" if many else "may be wrong, in 2 of 96 states"
     assert count in certificate.sentences[1]
-    assert gradlab.certify(right, states, actions, horizon=1).shown
+    assert gradlab.certify(right, states, actions).shown
 
 
 def test_a_fault_of_one_point_is_none_of_a_few_states():
@@ -223,7 +222,7 @@ def test_a_fault_of_one_point_is_none_of_a_few_states():
             return replace(right, B=torch.where(off[:, None, None], 1.1 * right.B, right.B))
 
     system = AtOnePoint(from_function(swing, 2, 1), None)
-    certificate = gradlab.certify(system, states, 0.1 * random(96, 1, seed=1), horizon=1)
+    certificate = gradlab.certify(system, states, 0.1 * random(96, 1, seed=1))
     table = certificate.table()
     assert table.flagged.max() == pytest.approx(1 / 96) and certificate.shown
 
@@ -235,7 +234,7 @@ def far_above(offset, cost, detached=False):
         given = a.detach() if detached else a
         return swing(s, a)[0], offset + s[:, 0].cos() + cost * given[:, 0]
 
-    return certified(step, horizon=4)
+    return certified(step)
 
 
 @pytest.mark.parametrize(("offset", "decided"), [(1e3, True), (1e5, True), (1e8, False)])
@@ -250,22 +249,46 @@ def test_a_derivative_that_is_zero_has_the_size_that_would_be_seen(offset, decid
     assert blocks(far_above(offset, 1.01 * size, detached=True)) == {"r_a"}
 
 
-@pytest.mark.parametrize("given", [{"states": random(16, 2)}, {}])
-def test_under_a_policy_its_states_are_examined_and_its_actions_chained(monkeypatch, given):
+def test_under_a_policy_its_states_and_starts_are_examined_with_its_actions():
     policy = torch.nn.Linear(2, 1).double().requires_grad_(False)
-    system = from_function(swing, 2, 1)
-    seen, _, _ = visited(law(system, None, policy, None, 0), 64)
-    paths, tangents = [seen.points.z], Chain.tangents
+    drawn = law(from_function(swing, 2, 1), None, policy, None, 0)
+    for z in (started(drawn, 64).points.z, visited(drawn, 64)[0].points.z):
+        assert len(z) == 64
+        torch.testing.assert_close(z[:, 2:], policy(z[:, :2]))
 
-    def spied(chain, derivative, directions, path):
-        paths.append(path.flatten(0, 1))
-        return tangents(chain, derivative, directions, path)
 
-    monkeypatch.setattr(Chain, "tangents", spied)
-    certified(swing, policy=policy, horizon=5, **given)
-    assert [len(path) for path in paths[:2]] == [64, 5 * 30]  # then those from kinks
-    for path in paths[:2]:
-        torch.testing.assert_close(path[:, 2:], policy(path[:, :2]))
+class Halved(torch.autograd.Function):
+    """x, whose derivative is halved in the marked rows."""
+
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.save_for_backward(rows)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.where(ctx.saved_tensors[0][:, None], 0.5 * g, g), None
+
+
+@pytest.mark.parametrize(("edge", "samples"), [(1.96, 512), (2.81, 16384)])  # outer 5% and .5%
+def test_derivatives_that_are_wrong_in_the_outer_starts_alone_are_named(edge, samples):
+    """Rollouts of a contraction leave these states at once, so that starts alone see them."""
+    drawn = []
+
+    def step(s, a):
+        x = Halved.apply(s, s[:, 0].abs() > edge)
+        return 0.5 * torch.sin(x) + 0.1 * a, -(s**2).sum(1) - 0.01 * a.square().sum(1)
+
+    def starts(n, generator):
+        drawn.append(random(n, 2, seed=int(torch.randint(1000, (), generator=generator))))
+        return drawn[-1]
+
+    certificate = gradlab.certify(
+        gradlab.Task("tails", from_function(step, 2, 2), None, starts, 0.9, 5), samples=samples
+    )
+    assert blocks(certificate) == {"A"} and not certificate.passed
+    assert certificate.facts["origins"]["starts"] == samples // 2 == len(drawn[-1].unique(dim=0))
+    assert certificate.facts["states"] == samples
 
 
 def test_what_both_ways_have_not_finite_is_said_once():

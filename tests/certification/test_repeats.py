@@ -170,6 +170,36 @@ def test_an_argument_that_is_written_into_is_found():
     assert "arguments changed" in kinds(certified(step))
 
 
+@pytest.mark.parametrize("reused", ["next state", "reward", "nothing"])
+def test_a_buffer_that_is_returned_at_every_call_is_a_finding_of_its_own(reused):
+    """`np.add(…, out=buffer)` beside right Jacobians: at its own call every result is right."""
+    A, B = 0.9 * torch.eye(2).double(), 0.1 * torch.eye(2).double()
+
+    class Reusing:
+        state_dim, action_dim, noise_dim, differentiable = 2, 2, 0, False
+        buffers: ClassVar[dict[str, Tensor]] = {}
+
+        def step(self, state, action, noise=None):
+            made = {"next state": state @ A + action @ B, "reward": -state.square().sum(1)}
+            if reused in made:
+                rows = self.buffers.setdefault(f"{reused} {len(state)}", made[reused].clone())
+                made[reused] = rows.copy_(made[reused])
+            return Transition(made["next state"], made["reward"], torch.ones(len(state)).bool())
+
+        def linearize(self, state, action, noise=None):
+            J = A.expand(len(state), -1, -1), B.expand(len(state), -1, -1)
+            return Linearization(*J, -2 * state, 0 * action, Certificate.exact(state))
+
+        def sample_noise(self, n, generator, dtype=torch.float64):
+            return torch.zeros(n, 0, dtype=dtype)
+
+    found = gradlab.certify(Reusing(), samples=64)
+    assert found.passed == (reused == "nothing")
+    wrong = [each for each in found.findings if each.severity == "wrong"]
+    assert [each.kind for each in wrong] == ["result changed"] * (not found.passed)
+    assert all(f"overwrites the {reused} of the one before" in each.sentence for each in wrong)
+
+
 def test_a_state_that_is_written_into_is_no_change_of_what_the_action_was():
     """The clamp's derivative keeps the action, which is a tensor of its own in a loop."""
 

@@ -160,7 +160,7 @@ def calls() -> Mapping[str, Call]:
         "differentiable": (
             _differentiated,
             dict(
-                environment="InvertedPendulum-v5", batch=2, second_order=False, jacobians="exact",
+                environment="InvertedPendulum-v5", batch=2, jacobians="exact",
                 state=torch.zeros(2, 4), action=torch.zeros(2, 1),
             ),
         ),

@@ -165,6 +165,20 @@ def test_a_truth_whose_own_step_bends_is_no_measure_of_what_brought_more(bends):
     assert reasons["mixed", 9] == ("step" if bends else "law")
 
 
+@pytest.mark.parametrize(
+    ("per_length", "reason"),
+    [((1.12, 1.30, 0.73), "step"), ((1.30, 1.30, 1.30), "law"), ((0.88, 0.70, 0.50), "step")],
+)
+def test_a_return_that_bends_more_than_a_line_shows_is_of_the_same_problem(per_length, reason):
+    """By a quarter and the whole of an update 1.12 and 1.30 of what the slope at none promises, as
+    a ball brings that flies off: by a line 1.06 at none, sharper than its distance to 1."""
+    bent = planted(SLOPES, noise=0.01)
+    bent.gain[:] *= np.array(per_length)[:, None]
+    (one,) = bent.disagreements(gains({}))
+    assert one.cell == TRUE_CELL and one.reason == reason
+    assert one.realised == pytest.approx(per_length[1])
+
+
 def test_where_the_return_jumps_that_is_the_reason():
     elsewhere, found = gains(SLOPES | {("data", 0): 0.7}), planted(SLOPES)
     reasons = {"harmful": "jump", "rough": "jump", "open": "jump", "smooth": "law"}

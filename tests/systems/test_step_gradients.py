@@ -1,13 +1,12 @@
-"""Autograd through a step by its linearization: once, by `torch.func`, and a second time."""
+"""Autograd through a step by its linearization: once, and by `torch.func`."""
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.systems.differentiable import differentiable
-from tests.systems.gymnasium_steps import Gymnasium, smooth
+from tests.systems.gymnasium_steps import smooth
 from tests.systems.mujoco_states import SYSTEMS
 
 
@@ -52,44 +51,12 @@ def test_jacobians_are_made_when_they_are_needed_and_once(monkeypatch):
     assert len(calls) == 1 and env.flagged.shape == (2,) and len(calls) == 1
 
 
-def test_second_derivatives_on_request():
-    """InvertedPendulum is smooth: uᵀH by differences of Gymnasium's step, twice as coarse."""
-    state, action = smooth("InvertedPendulum-v5", 4)
-    env = differentiable("InvertedPendulum-v5", second_order=True)
-    reference = Gymnasium("InvertedPendulum-v5")
-    generator = np.random.default_rng(0)
-    weight, u, v = (generator.standard_normal((4, width)) for width in (4, 5, 5))
-
-    def value(z: Tensor) -> Tensor:
-        return (torch.from_numpy(weight) * env.step(z[:, :4], z[:, 4:]).state).sum()
-
-    z = torch.cat([state, action], 1).requires_grad_()
-    (g,) = torch.autograd.grad(value(z), z, create_graph=True)
-    (product,) = torch.autograd.grad((torch.from_numpy(u) * g).sum(), z)
-    got = (product.numpy() * v).sum(1)
-
-    def at(i: int, x: np.ndarray) -> float:
-        return float(weight[i] @ reference.step(x[:4], x[4:])[:-1])
-
-    h = 1e-3
-    for i, x in enumerate(z.detach().numpy()):
-        corners = [(s, t) for s in (1, -1) for t in (1, -1)]
-        want = sum(s * t * at(i, x + h * (s * u[i] + t * v[i])) for s, t in corners) / (4 * h**2)
-        assert got[i] == pytest.approx(want, rel=1e-3, abs=1e-3 * np.abs(got).max())
-    H = torch.func.jacrev(torch.func.jacrev(value))(z.detach())
-    again = torch.einsum("nimj,mj->ni", H, torch.from_numpy(u))
-    assert (again - product).norm() < 1e-4 * product.norm()
-
-
-def test_a_second_backward_without_asking_and_a_third_are_refused():
+def test_a_second_backward_is_refused_but_in_the_cotangents():
     state, action = smooth("Hopper-v5", 2)
-    for asked, words in ((False, "second_order=True"), (True, "third time")):
-        env, a = differentiable("Hopper-v5", second_order=asked), action.clone().requires_grad_()
-        (g,) = torch.autograd.grad(env.step(state, a).state.sum(), a, create_graph=True)
-        with pytest.raises(InputError, match=words):
-            (h,) = torch.autograd.grad(g.sum(), a, create_graph=True)
-            h.sum().backward()
-    # What only the cotangent depends on has a derivative without asking.
+    env, a = differentiable("Hopper-v5"), action.clone().requires_grad_()
+    (g,) = torch.autograd.grad(env.step(state, a).state.sum(), a, create_graph=True)
+    with pytest.raises(InputError, match="second time: it has first derivatives"):
+        g.sum().backward()
     scale = torch.ones(2, 11, dtype=torch.float64, requires_grad=True)
     _, pull = torch.func.vjp(lambda a: differentiable("Hopper-v5").step(state, a).state, action)
     pull(scale)[0].sum().backward()

@@ -45,15 +45,12 @@ class Certify:
     """The file's function returns a differentiable map, x [N, n] → [N, m], and inputs [N, n]: no
     simulator, but an MPC layer, a renderer, or a solver."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy of the rollouts, whose states are examined and along whose actions Jacobians are
-    chained: .safetensors file or file.py:function. Default: random actions."""
+    """Policy of the rollouts, whose states are examined: .safetensors file or file.py:function.
+    Default: random actions."""
     samples: int = 2048
     """Number of states at which derivatives are compared with differences."""
     fail_above: float = 1e-3
     """Relative error from which a derivative is wrong."""
-    horizon: int | None = None
-    """Steps over which Jacobians are chained, to find until which step their product and the sign
-    of the return's derivative are right. Default: the task's, up to 25; of a bare system 16."""
     seed: arguments.Seed = 0
     html: Annotated[Path | None, arg(metavar="FILE.html")] = None
     """Where the page is written. Default: none."""
@@ -109,7 +106,6 @@ class Certify:
                     system,
                     policy=given.get("policy"),
                     samples=self.samples,
-                    horizon=self.horizon,
                     seed=self.seed,
                     fail_above=self.fail_above,
                     progress=progress,
@@ -126,7 +122,6 @@ class Certify:
         words += ["--function"] if self.function else []
         words += ["--policy", self.policy] if self.policy else []
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
-        words += ["--horizon", str(self.horizon)] if self.horizon is not None else []
         facts = {**certificate.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
         certificate = replace(certificate, facts=facts)
         written = {

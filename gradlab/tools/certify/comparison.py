@@ -4,9 +4,9 @@
                                                    90% quantile where that is smaller)
 
 A state is off where an entry is; a block is wrong in a stratum where a hundredth of the states that
-can be judged there are off, three at least, and stay off where the state is moved a little: a
-Jacobian that is wrong is wrong in a neighbourhood, a kink that the differences did not see is a
-point.
+can be judged there are off, or twenty of more than 2,000, and three at least, and stay off where
+the state is moved a little: a Jacobian that is wrong is wrong in a neighbourhood, a kink that the
+differences did not see is a point.
 
 Its findings, by stratum: dead rows and columns, wrong and non-finite entries.
 """
@@ -28,7 +28,7 @@ from gradlab.tools.certify.sampling import STRATA
 from gradlab.wording import below, listed
 
 SAFETY = 5.0  # errors of D, that a difference is allowed
-_SHARE, _FEW = 0.01, 3  # of the judged states, and at least so many: fewer may be unseen kinks
+_SHARE, _FEW, _ENOUGH = 0.01, 3, 20  # of the judged states; at least, and at most so many of them
 _MOST = 0.9  # of the states: a few that ran off do not make an entry large
 _NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
 _NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
@@ -307,11 +307,16 @@ def _wrong(judged: JudgedComparison, block: str, off: Tensor, here: Tensor) -> b
     """A share of the judged states here is off, and stays so nearby."""
     count = _judged_states(judged, block, here)
     states = here & off.flatten(1).any(1)
-    if int(states.sum()) < max(_FEW, _SHARE * count):
+    if int(states.sum()) < _least(count):
         return False
     points = states.nonzero().flatten()
     stays = judged.persistent(points, *judged.names.block(block))
     return bool(stays.double().mean() > 0.5)
+
+
+def _least(judged: int) -> float:
+    """How many of so many states are off where a block is wrong: fewer may be unseen kinks."""
+    return max(_FEW, min(_SHARE * judged, _ENOUGH))
 
 
 def _rare(judged: JudgedComparison, block: str, off: Tensor) -> Iterator[Finding]:
@@ -410,7 +415,7 @@ def _dead_line(
     ]  # fmt: skip
     affected = bad & torch.isin(judged.label, torch.tensor(strata, dtype=torch.long))
     points = affected.nonzero().flatten()
-    if len(points) < max(_FEW, _SHARE * len(J)):
+    if len(points) < _least(len(J)):
         return
     if float(judged.persistent(points, rows, columns).double().mean()) <= 0.5:
         return

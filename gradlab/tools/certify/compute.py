@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.function import from_function
 from gradlab.systems.system import System
 from gradlab.tasks.task import OTHER_BOUNDS, Task
-from gradlab.tools.certify.evaluation import FEW, Points, noise_of, outputs
+from gradlab.tools.certify.evaluation import FEW, Points, evenly, noise_of, outputs
 from gradlab.tools.certify.examination import CertifiedSubject, examined, stepped, subject
 from gradlab.tools.certify.parameters import named
 from gradlab.tools.certify.result import Certification, Finding
@@ -34,6 +35,7 @@ from gradlab.tools.certify.sampling import (
     limits,
     pooled,
     shifted,
+    started,
     thinned,
     visited,
 )
@@ -47,13 +49,15 @@ _NOISES = 32.0  # times the step's own noise over the stencil, likewise
 
 
 def _pushed(drawn: Law, seen: Samples, n: int) -> Samples:
-    """At most n points, a third of them on kinks, the others on both sides."""
+    """At most n points, a third of them on kinks that n lines cross, the others on both sides."""
     system, z = drawn.system, seen.points.z
-    rows = torch.arange(max(n // 3, 1)) * 5 % len(z)
-    ends = z[rows], torch.lerp(z[rows], z[rows.flip(0).roll(1) * 3 % len(z)], drawn.reach)
+    rows = evenly(len(z), n)
+    other = rows[torch.randperm(len(rows), generator=stream(drawn.seed, "certify lines"))]
+    ends = z[rows], torch.lerp(z[rows], z[other], drawn.reach)
     at, kinked = _found(system, seen.points, rows, *ends)
-    step = _ASIDE * (ends[1] - ends[0])[kinked]
-    on = at[kinked]
+    found = kinked.nonzero().flatten()
+    found = found[evenly(len(found), n // 3)] if len(found) else found
+    step, on = _ASIDE * (ends[1] - ends[0])[found], at[found]
     points = torch.cat([on, on - step, on + step])
     samples = labelled(system, points, "kinks", drawn.seed, None)
     return Samples(
@@ -106,10 +110,8 @@ def _found(
 
 
 _FEWEST = 16  # samples
-_SHARES = {"random": 0.2, "limits": 0.12, "kinks": 0.18}
+_SHARES = {"random": 0.1, "limits": 0.12, "kinks": 0.12}  # of the samples, half of them starts
 _OUTLYING = 1e4  # interquartile ranges
-_HORIZON, _LONGEST = 16, 25  # steps of a chain: without a task, and at most by default
-_DISCOUNT = 0.99  # without a task
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
 
 
@@ -126,7 +128,6 @@ def certify(
     samples: int = 2048,
     seed: int = 0,
     fail_above: float = 1e-3,
-    horizon: int | None = None,
     progress: Progress = silent,
 ) -> Certification:
     """Whether a system's derivatives are those of its own step, and where not.
@@ -144,7 +145,6 @@ def certify(
         samples: number of states that are drawn.
         seed: of every draw.
         fail_above: relative error from which a derivative is wrong.
-        horizon: most steps of the chained gradient; None: the task's, at most 25, or 16.
         progress: called as progress(stage, done, total).
 
     Raises:
@@ -155,32 +155,19 @@ def certify(
     validation.whole("samples", samples, _FEWEST)
     validation.whole("seed", seed)
     tolerance = validation.number("fail_above", fail_above, above=0)
-    steps = _HORIZON if about.task is None else min(max(about.task.horizon, 1), _LONGEST)
-    if horizon is not None:
-        steps = validation.whole("horizon", horizon, 1)
     varied = None if parameters is None else named(parameters)
-    discount = _DISCOUNT if about.task is None else about.task.discount
-    drawn = law(about.system, about.task, about.policy, about.states, seed)
+    half = -(-samples // 2)
+    drawn = law(about.system, about.task, about.policy, about.states, seed, half)
     try:
         taken, loss, off, left = _samples(about, drawn, samples)
-        result = examined(
-            about,
-            taken,
-            loss,
-            drawn,
-            tolerance,
-            discount,
-            steps,
-            varied,
-            progress,
-        )
+        result = examined(about, taken, loss, drawn, tolerance, varied, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             raise InputError(
                 f"samples is {samples}, which does not fit into memory: lower it"
             ) from error
         raise
-    asked = {"samples": samples, "seed": seed, "fail_above": tolerance, "horizon": steps}
+    asked = {"samples": samples, "seed": seed, "fail_above": tolerance}
     given = ", ".join(f"{name}={value!r}" for name, value in asked.items())
     environment = provenance.environment()  # without the time: the same states say the same
     made = {
@@ -191,7 +178,7 @@ def certify(
         ranges = result.facts["ranges"][: about.system.state_dim]
         lowest = min(each["lowest"] for each in ranges)
         highest = max(each["highest"] for each in ranges)
-        made |= {"rollouts": len(drawn.starts), "ran off": off, "drawn states": [lowest, highest]}
+        made |= {"ran off": off[0], "rollouts": off[1], "drawn states": [lowest, highest]}
     found = (*result.findings, *left)
     return replace(result, findings=found, facts={**result.facts, **made})
 
@@ -212,20 +199,23 @@ def _starts(about: CertifiedSubject) -> str:
 
 def _samples(
     about: CertifiedSubject, drawn: Law, n: int
-) -> tuple[Samples, NonFiniteStep | None, int | None, list[Finding]]:
-    """The given points alone, or pooled with drawn ones; what `visited` says of rollouts, and what
-    of these was left out."""
+) -> tuple[Samples, NonFiniteStep | None, tuple[int, int] | None, list[Finding]]:
+    """The given points alone, or pooled with drawn ones, half of which are starts where no states
+    are given; what `visited` says of rollouts, and what of these was left out."""
     if about.states is not None and about.actions is not None:
         z = torch.cat([about.states, about.actions], 1)
         return labelled(about.system, z, "given", drawn.seed, about.noise), None, None, []
-    given: list[Samples] = []
-    if about.states is not None:
+    if about.states is None:
+        given, rolled = started(drawn, -(-n // 2)), n // 2
+    else:
         a = drawn.action_size * drawn.draw("given", len(about.states), about.system.action_dim)
         z = torch.cat([about.states, a], 1)
-        given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
+        given, rolled = labelled(about.system, z, "given", drawn.seed, about.noise), n
     seen, loss, off = visited(drawn, n)
     stepped(about.system, seen.points.at(slice(0, FEW)))  # refuses NaN before more are made
-    far, left = _outlying(about.system, seen), list[Finding]()
+    y = outputs(about.system, seen.points)
+    usual = torch.cat([outputs(about.system, given.points), y])
+    far, left = _outlying(y, usual), list[Finding]()
     if bool(far.any()):
         text = (
             f"{int(far.sum())} of {len(seen)} states that rollouts reached are not examined, the "
@@ -242,16 +232,15 @@ def _samples(
             if len(part):
                 outputs(about.system, part.points)
                 kept.append(part)
-    taken = pooled([*given, thinned(seen, n - sum(map(len, kept))), *kept])
-    inside = (~_outlying(about.system, taken)).nonzero().flatten()
+    taken = pooled([given, thinned(seen, rolled - sum(map(len, kept))), *kept])
+    inside = (~_outlying(outputs(about.system, taken.points), usual)).nonzero().flatten()
     return taken.at(inside), loss, off, left
 
 
-def _outlying(system: System, taken: Samples) -> Tensor:
-    """bool [N], points of outputs far beyond the others', whose rounding would hide wrong entries
-    where states are usual."""
-    y = outputs(system, taken.points)
-    low, middle, high = y.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
+def _outlying(y: Tensor, usual: Tensor) -> Tensor:
+    """bool [N], outputs far beyond the usual ones, whose rounding would hide wrong entries where
+    states are usual."""
+    low, middle, high = usual.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
     far = ((y - middle).abs() > _OUTLYING * (high - low)) & (high > low) & torch.isfinite(y)
     found: Tensor = far.any(1)
     return found
@@ -315,16 +304,10 @@ def certify_function(
     )  # fmt: skip
     states = torch.zeros(len(x), m, dtype=torch.float64)
     more = {} if progress is None else {"progress": progress}
-    found = certify(
-        task, states, x, samples=len(x), seed=seed, fail_above=fail_above, horizon=1, **more
-    )
+    found = certify(task, states, x, samples=len(x), seed=seed, fail_above=fail_above, **more)
     return replace(
         found,
-        findings=tuple(
-            _worded(each)
-            for each in found.findings
-            if each.block in (_BLOCK, None) and each.kind != "sign"
-        ),
+        findings=tuple(_worded(each) for each in found.findings if each.block in (_BLOCK, None)),
         rows=tuple({**row, "block": "y"} for row in found.rows if row["block"] == _BLOCK),
     )
 

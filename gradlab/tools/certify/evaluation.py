@@ -262,11 +262,12 @@ def precisions_inside(system: System, points: Points) -> dict[str, str | None]:
 
 
 def size_of(z: Tensor) -> Tensor:
-    """Interquartile range of every coordinate over that of a unit normal, which neither a far
-    origin nor a few rollouts that left make large; where it is 0 the root mean square, or 1."""
-    low, high = z.quantile(z.new_tensor([0.25, 0.75]), dim=0)
+    """Range of the middle three quarters of every coordinate over that of a unit normal, which
+    neither a far origin nor a few rollouts that left make large, nor a narrow start law small;
+    where it is 0 the root mean square, or 1."""
+    low, high = z.quantile(z.new_tensor([0.125, 0.875]), dim=0)
     rms = z.square().mean(0).sqrt()
-    size = torch.where(high > low, (high - low) / 1.35, rms)
+    size = torch.where(high > low, (high - low) / 2.3, rms)
     return torch.where(size > 0, size, torch.ones_like(size))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +22,7 @@ from gradlab.progress import Progress
 from gradlab.systems.system import System, check_system, machine_epsilon
 from gradlab.tasks import task_from_name
 from gradlab.tasks.task import OTHER_BOUNDS, Task
-from gradlab.tools.certify import comparison, modes, repeats
-from gradlab.tools.certify.chains import AGREE, Ahead, at_kinks, chained
+from gradlab.tools.certify import comparison, repeats
 from gradlab.tools.certify.comparison import Units, compared
 from gradlab.tools.certify.evaluation import (
     FEW,
@@ -232,14 +235,21 @@ _STATES = 256
 
 
 def _in_single_precision(
-    system: System, derivative: Derivative, points: Points, names: Names, units: Units
-) -> tuple[list[Finding], dict[str, float]]:
-    """Blocks that float32 spoils, and the 95th percentile of the relative error of each."""
-    rows = evenly(len(points), _STATES)
-    few = points.at(rows)
-    exact = derivative(system, Points(few.z.float().to(few.z), few.noise))
-    short = derivative(system, few.float()).to(exact)
-    findings, errors = [], {}
+    about: CertifiedSubject, derivative: Derivative, points: Points, label: Tensor, units: Units
+) -> tuple[list[Finding], dict[str, float] | str]:
+    """Blocks that float32 spoils, and the 95th percentile of the relative error of each; not at
+    kinks and limits, whose side rounding may change."""
+    sides = torch.tensor([STRATA.index("onset"), STRATA.index("limit")])
+    away = (~torch.isin(label, sides)).nonzero().flatten()
+    away = away if len(away) else torch.arange(len(label))
+    few, names = points.at(away[evenly(len(away), _STATES)]), about.names
+    try:
+        exact = derivative(about.system, Points(few.z.float().to(few.z), few.noise))
+        short = derivative(about.system, few.float()).to(exact)
+    except (RuntimeError, TypeError, InputError) as error:
+        return [], f"not supported: {in_short(error)}"
+    findings: list[Finding] = []
+    errors: dict[str, float] = {}
     for block in BLOCKS:
         i, j = names.block(block)
         scale = units.z[j] / units.y[i, None]
@@ -260,6 +270,34 @@ def _in_single_precision(
     return findings, errors
 
 
+_AT_LIMIT = 1e-3  # of it, within which a stencil may reach it
+_COARSE = 1e-9  # precision of the step, above which its rounding may look like a kink
+
+
+def _kinks(
+    about: CertifiedSubject, taken: Samples, label: Tensor, limit: Tensor | None, epsilon: float
+) -> tuple[list[Finding], int]:
+    """Kinks and jumps, which make no derivative wrong, and how many lines between visited states
+    cross one: not where an action is on its limit, whose derivative is that of one side."""
+    onset = label == STRATA.index("onset")
+    actions = taken.points.z[:, about.system.state_dim :]
+    edge = torch.full(actions.shape[1:], torch.nan) if limit is None else limit
+    clipped = ((actions.abs() - edge).abs() <= _AT_LIMIT * edge).any(1)
+    count, on_limit = int(onset.sum()), int((onset & clipped).sum())
+    if not count:
+        return [], 0
+    those = "all" if on_limit == count else on_limit
+    what = "a kink, a jump or a coarse rounding" if epsilon > _COARSE else "a kink or a jump"
+    text = (
+        f"The step has {what} at {count} of {len(onset)} states"
+        f"{f', at {those} of them where an action is on its limit' * bool(on_limit)}: "
+        f"that alone makes no derivative wrong."
+    )
+    return [Finding("rough", "rough", text, 0.0, stratum="onset")], int(
+        (taken.onset & ~clipped).sum()
+    )
+
+
 _ORDER = {"wrong": 0, "rough": 1, "note": 2}
 _LOOSE = ("stale", "random", "rows mix", "place")  # dependences on more than the arguments
 
@@ -270,8 +308,6 @@ def examined(
     loss: NonFiniteStep | None,
     drawn: Law,
     tolerance: float,
-    discount: float,
-    horizon: int,
     parameters: dict[str, Tensor] | None,
     progress: Progress,
 ) -> Certification:
@@ -279,9 +315,8 @@ def examined(
 
     Args:
         loss: the first rollout of these points that left the finite numbers.
-        drawn: what actions and noise of rollouts are drawn from.
+        drawn: the law of the points, which knows the limits of actions.
         tolerance: relative error from which a derivative is wrong.
-        horizon: most steps of a chained gradient.
         parameters: tensors of the step whose gradients are judged, or None.
     """
     system, every = about.system, taken.points
@@ -307,12 +342,9 @@ def examined(
     progress("differences", n, n)
     units = Units(_spread(found.y), _spread(points.z))
     label = strata(system, taken, found, drawn.action_limit)
-    own = (taken.step >= 0) & (drawn.policy is not None)  # visited by the policy
-    starts = (own if bool(own.any()) else torch.ones(n, dtype=torch.bool)).nonzero().flatten()
-    ahead = Ahead(drawn, points, starts, units, epsilon, discount, horizon)
     facts: dict[str, Any] = {
         "states": n, "not finite": len(every) - n, "fail_above": tolerance,
-        "precision": epsilon, "inside": list(inside), "horizon": horizon,
+        "precision": epsilon, "inside": list(inside),
         "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
         "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
         "ranges": [
@@ -347,21 +379,19 @@ def examined(
             any(each.kind == "rows mix" for each in behaviour),
         )  # fmt: skip
         if k == 0:
-            wrong = any(each.severity == "wrong" for each in findings)
-            more, numbers = _once(ahead, name, derivative, label, about, wrong)
-            findings += more
-            facts |= numbers
+            single, facts["single precision"] = _in_single_precision(
+                about, derivative, points, label, units
+            )
+            findings += single
         if name == "step":
             findings = [
                 _traced(each, system, about.names, points, difference.lost) for each in findings
             ]
-            free = (label == STRATA.index("free")).nonzero().flatten()
-            free = free if len(free) else torch.arange(n)
-            smooth = points.at(free[evenly(len(free), modes.SMOOTH)])
-            more, facts["modes"] = modes.mode_findings(system, smooth, tolerance, drawn.seed)
-            findings += more
     progress("derivatives", len(ways), len(ways))
+    facts["kinks crossed"] = 0
     if not wrong_behaviour:
+        kinks, facts["kinks crossed"] = _kinks(about, taken, label, drawn.action_limit, epsilon)
+        findings += kinks
         later = repeats.later_findings(system, begun, before, about.names, epsilon)
         if later:
             findings = [each for each in findings if not repeats.by_later_calls(each)] + later
@@ -386,41 +416,6 @@ def stepped(system: System, points: Points) -> Tensor:
     return y
 
 
-def _once(
-    ahead: Ahead,
-    name: str,
-    derivative: Derivative,
-    label: Tensor,
-    about: CertifiedSubject,
-    wrong: bool,
-) -> tuple[list[Finding], dict[str, Any]]:
-    """What one source of derivatives is enough for: single precision, chains, kinks, the last where
-    none is found `wrong`."""
-    # Rounding may change the side of a kink or limit.
-    sides = torch.tensor([STRATA.index("onset"), STRATA.index("limit")])
-    away = (~torch.isin(label, sides)).nonzero().flatten()
-    steady = ahead.points.at(away if len(away) else torch.arange(len(label)))
-    single: list[Finding] = []
-    precisions: dict[str, float] | str
-    try:
-        single, precisions = _in_single_precision(
-            about.system, derivative, steady, about.names, ahead.units
-        )
-    except (RuntimeError, TypeError, InputError) as error:
-        precisions = f"not supported: {in_short(error)}"
-    turning, sign = chained(ahead, name, derivative)
-    kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"), wrong)
-    decided = sign.horizon if sign.decidable else None
-    undecidable = {} if sign.decidable else {"sign": f"not decidable ({sign.undecided})"}
-    numbers = undecidable | {
-        "signs needed": AGREE,
-        "single precision": precisions, "sign horizon": decided, "certain signs": sign.certain,
-        "signs that agree": sign.agree, "smoothed": gap,
-        "finite signs": sign.finite if min(sign.finite) < 1 else None,
-    }  # fmt: skip
-    return [*single, *turning, *kinks], numbers
-
-
 def _traced(
     finding: Finding, system: System, names: Names, points: Points, lost: Tensor
 ) -> Finding:
@@ -437,12 +432,55 @@ def _traced(
         out = system.step(*state_and_action(system, z), here.noise)
         return out.reward if reward else out.state
 
-    origin = modes.nan_origin(output, here.z)
+    origin = _nan_origin(output, here.z)
     row = ", ".join(f"{x:.3g}" for x in here.z[0].tolist())
     by = f"the derivative of {origin} is the first that is not finite, " if origin else ""
     text = f"{finding.sentence[:-1]}; {by}at row {first}: ({row})"
     where, remedy = region(names, points.z, bad)
     return replace(finding, sentence=f"{text}{where if where[0] == ':' else ''}. {remedy}")
+
+
+_PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def _nan_origin(output: Callable[[Tensor], Tensor], z: Tensor) -> str:
+    """The operation whose derivative first leaves the finite numbers, with its line; "" unknown.
+    `output`: z → outputs that carry a graph, at rows where a derivative is not finite."""
+    lost: list[Any] = []  # nodes that were sent finite numbers, and sent back others
+
+    def hear(node: Any, back: Sequence[Tensor | None], sent: Sequence[Tensor | None]) -> None:
+        if _finite(sent) and not _finite(back):
+            lost.append(node)
+
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        with torch.autograd.detect_anomaly(check_nan=False):  # which keeps every node's line
+            values = output(z.detach().clone().requires_grad_()).flatten()
+        nodes, found = [values.grad_fn], set[Any]()
+        while nodes:
+            if (node := nodes.pop()) is not None and node not in found:
+                found.add(node)
+                node.register_hook(partial(hear, node))
+                nodes += [each for each, _ in node.next_functions]
+        with suppress(RuntimeError):
+            for value in values:
+                if not lost and value.requires_grad:
+                    value.backward(retain_graph=True)
+    if not lost:
+        return ""
+    name = re.sub(r"Backward\d*$", "", lost[0].name()).lower()
+    lines = "".join(lost[0].metadata.get("traceback_", ()))
+    places = [
+        match for match in _PLACE.finditer(lines)
+        if "/torch/" not in match["file"] and "/gradlab/" not in match["file"]
+    ]  # fmt: skip
+    if not places:
+        return name
+    return f"{name} ({places[-1]['file'].rsplit('/', 1)[-1]}:{places[-1]['line']})"
+
+
+def _finite(gradients: Sequence[Tensor | None]) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in gradients if x is not None)
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:

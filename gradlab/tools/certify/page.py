@@ -28,7 +28,8 @@ _HEADINGS = {
 _NUMBERS = "Numbers"
 _RANGES = {"coordinate": "coordinate", "lowest": "lowest", "highest": "highest"}
 _ORIGINS = {
-    "given": "given", "visited": "visited by rollouts", "random": "moved off these",
+    "given": "given", "starts": "starts", "visited": "visited by rollouts",
+    "random": "moved off these",
     "limits": "on limits of the actions, or with a coordinate at 0",
     "kinks": "on both sides of kinks and jumps",
 }  # fmt: skip
@@ -89,7 +90,6 @@ def page(certificate: Certification) -> Page:
     line = {
         "system": certificate.system,
         _examined(certificate): facts["states"],
-        "chained": certificate.chained,
     }
     question = _QUESTION.format("the function" if certificate.of_function else "the step")
     return Page(certificate.system, question, line, screen(certificate), drawn, sections,

@@ -5,6 +5,7 @@
     rows mix           other rows in the batch, or fewer, change it
     place              its own place among the same rows changes it
     arguments changed  the tensors that were passed are other ones afterwards
+    result changed     the tensors that were returned are other ones after the next call
 
 Results are equal up to sums in another order, or to a hundredth of the tolerated error: a solver
 with one step size for a whole batch moves within its tolerance, which is a note and a noise of the
@@ -106,9 +107,14 @@ def step_findings(
     given = dict(zip(("state", "action"), state_and_action(system, few.z), strict=True))
     kept = {name: values.clone() for name, values in given.items()}
     with torch.no_grad():
-        system.step(given["state"], given["action"], few.noise)
-    changed = next((name for name in given if not torch.equal(given[name], kept[name])), None)
-    found += [] if changed is None else [_finding("arguments changed", None, 1.0, changed)]
+        out = system.step(given["state"], given["action"], few.noise)
+        changed = next((name for name in given if not torch.equal(given[name], kept[name])), None)
+        found += [] if changed is None else [_finding("arguments changed", None, 1.0, changed)]
+        before = out.state.clone(), out.reward.clone()
+        system.step(*state_and_action(system, few.z.flip(0).roll(1)), few.noise)
+    pairs = zip(("next state", "reward"), before, (out.state, out.reward), strict=True)
+    over = next((name for name, was, now in pairs if gap(was, now)), None)
+    found += [] if over is None else [_finding("result changed", None, 1.0, over)]
     return _Behaviour(found, noise)
 
 
@@ -267,10 +273,10 @@ def _kept_from_calls(size: float, epsilon: float) -> bool:
 def later_findings(
     system: System, few: Points, before: Tensor, names: Names, epsilon: float
 ) -> list[Finding]:
-    """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` at most: a counter,
+    """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` of the processor: a counter,
     or a cache that fills. `before`: y of the points when nothing else had been called."""
-    until, sizes = time.monotonic() + _SECONDS, list[Tensor]()
-    while len(sizes) < _CALLS and (not sizes or time.monotonic() < until):
+    until, sizes = time.process_time() + _SECONDS, list[Tensor]()
+    while len(sizes) < _CALLS and (not sizes or time.process_time() < until):
         sizes.append(_gaps(before, at_once(system, few)))
     most = torch.stack(sizes).amax(0)
     size = float(most.max())
@@ -293,8 +299,8 @@ def _finding(
     """A dependence, which fails whatever its size: J and D are then of other functions.
 
     Args:
-        detail: source of a block's, or the argument; where: an output that moves; restless:
-            two equal calls in a row differ.
+        detail: source of a block's, or the argument or result; where: an output that moves;
+            restless: two equal calls in a row differ.
     """
     subject = "The step" if block is None else SYMBOLS[block]
     by = f" (by {percentage(size)} of its size{f', in {where}' if where else ''})"
@@ -313,6 +319,10 @@ def _finding(
             f"number, or parameters of each row."
         ),
         "arguments changed": f"The step writes into its argument {detail}.",
+        "result changed": (
+            f"The step returns the same buffer at every call: the next call overwrites the "
+            f"{detail} of the one before. Return a copy."
+        ),
     }[kind]
     source = detail if block is not None else ""
     return Finding(kind, "wrong", text, max(size, 1.0), block, source=source)

@@ -20,7 +20,6 @@ from gradlab.verdicts.screen import unsaid
 from gradlab.wording import below, listed
 
 _MANY = 0.25  # of the rollouts, which ran off
-FINITE = 0.2  # of the directions, least share whose derivative along a chain is finite
 BLOCKS = ("A", "B", "r_s", "r_a")
 SYMBOLS = {
     "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "parameters": "∂s′/∂p",
@@ -60,8 +59,8 @@ def percentage(share: float) -> str:
 
 Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "place", "stale", "random",
-    "arguments changed", "rough", "rare", "stairs", "not judged", "zero", "sign", "forward mode",
-    "second derivatives", "ran off",
+    "arguments changed", "result changed", "rough", "rare", "stairs", "not judged", "zero",
+    "ran off",
 ]  # fmt: skip
 _Severity = Literal["wrong", "rough", "note"]
 _COLUMNS = (
@@ -160,7 +159,7 @@ class Certification:
         if not self.passed:
             if any(each.block is None for each in wrong):
                 fix = f"Fix the step of {self.system} first"
-                return f"{fix}: it depends on more than its arguments."
+                return f"{fix}: it is no pure function of its arguments."
             blocks = list(dict.fromkeys(SYMBOLS[str(each.block)] for each in wrong))
             they = "it is not that" if len(blocks) == 1 else "they are not those"
             named = listed(blocks, len(BLOCKS))
@@ -197,11 +196,15 @@ class Certification:
                 f"than the tolerated {self.fail_above:g}."
             )
         at = f"the {n} of {n + lost} {examined} where it is finite" if lost else f"{n} {examined}"
-        helps = " Whether a step along them helps: `gradlab measure`."
-        helps = "" if self.of_function or "drawn states" in self.facts else helps
+        kinks = ""
+        if self.facts["kinks crossed"] and not self.of_function:
+            kinks = (
+                " Rollouts cross kinks or jumps: ask `gradlab measure` whether the return follows "
+                "these derivatives."
+            )
         return (
             f"Use the derivatives of {self.system}: they are those of {self._whose}. 95% of the "
-            f"relative errors are below {below(max(1e-16, largest))}{away}, at {at}.{helps}"
+            f"relative errors are below {below(max(1e-16, largest))}{away}, at {at}.{kinks}"
         )
 
     @property
@@ -229,30 +232,6 @@ class Certification:
         return max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=math.nan)
 
     @property
-    def chained(self) -> str | None:
-        """How far the sign of the chained gradient is right: no release of derivatives that are
-        wrong."""
-        facts = self.facts
-        if not self.passed or self.of_function or self._stairs:
-            return None
-        if "sign" in facts:
-            return f"sign: {facts['sign']}"
-        steps = facts.get("sign horizon")
-        if steps is None:
-            return None
-        needed, least = facts["signs needed"], min(facts["signs that agree"][:steps], default=1.0)
-        share, doubt = f"{needed:.0%}", ""
-        if least < needed:
-            share = f"{math.floor(1000 * least) / 10:g}%"
-            doubt = f", which is not shown to be below the {needed:.0%} that are needed"
-        finite = (facts["finite signs"] or ())[steps : steps + 1]
-        ended = "; beyond, too few rollouts stay finite" if min(finite, default=1) < FINITE else ""
-        return (
-            f"sign right in at least {share} of the directions up to {steps} of {facts['horizon']} "
-            f"steps{doubt}{ended}"
-        )
-
-    @property
     def of_function(self) -> bool:
         """Of a map y = f(x) that is no step."""
         return any(row["block"] == "y" for row in self.rows)
@@ -265,8 +244,6 @@ class Certification:
     def sentences(self) -> tuple[str, ...]:
         """The verdict: the headline, then every finding without what an earlier one has said."""
         texts = unsaid([finding.sentence for finding in self.findings], self.headline)
-        if self.chained and not any(finding.kind == "sign" for finding in self.findings):
-            texts.append(f"Chained gradient: {self.chained}.")
         return (self.headline, *filter(None, texts))
 
     def table(self) -> pd.DataFrame:

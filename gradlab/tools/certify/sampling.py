@@ -1,6 +1,7 @@
 """States and actions at which derivatives are taken, and the stratum of each.
 
-    visited   rollouts from the start law, under the policy, or else random actions
+    starts    of the start law
+    visited   rollouts from some of them, under the policy, or else random actions
     random    visited ones, every coordinate moved by about its own spread
     limits    actions on their limits and beyond, coordinates at 0
     kinks     both sides of the kinks and jumps that lines between visited points cross
@@ -24,7 +25,7 @@ from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify.evaluation import Points, Reference, evenly, outputs
 from gradlab.tools.certify.result import Finding, Names
 
-_STARTS = 64  # trajectories
+_ROLLOUTS = 64  # at least
 _SCALES = (1.0, 0.1, 1.0, 4.0)  # of their starts, where nobody says what states are usual
 _LONGEST = 64  # steps of one
 _FAR = 1e6  # times its first size: a rollout that left is not followed
@@ -44,7 +45,7 @@ class Samples:
     """Points, and where each is from.
 
     Attributes:
-        origin: "given", "visited", "random", "limits" or "kinks", one per point.
+        origin: "given", "starts", "visited", "random", "limits" or "kinks", one per point.
         step: of the rollout, [N]; −1 where it is from none.
         onset: bool [N], points that were placed on a kink.
     """
@@ -90,7 +91,7 @@ class Law:
     """What is drawn from: starts, actions and the task's limits.
 
     Attributes:
-        starts: [M, ds], of trajectories.
+        starts: [M, ds]; rollouts begin at the first of them.
         action_limit, exploration: [da], or None where the task has none.
         lawless: nobody says what states are usual.
     """
@@ -131,18 +132,22 @@ class Law:
 
 
 def law(
-    system: System, task: Task | None, policy: nn.Module | None, states: Tensor | None, seed: int
+    system: System,
+    task: Task | None,
+    policy: nn.Module | None,
+    states: Tensor | None,
+    seed: int,
+    n: int = _ROLLOUTS,
 ) -> Law:
-    """Starts of the task, of the given states, or normal ones of several scales."""
-    generator = stream(seed, "certify starts")
+    """n starts, or `_ROLLOUTS` where n is less: of the task, of the given states, or normal ones of
+    several scales."""
+    generator, n = stream(seed, "certify starts"), max(n, _ROLLOUTS)
     if states is not None and len(states):
-        starts = states[torch.randint(len(states), (_STARTS,), generator=generator)]
+        starts = states[torch.randint(len(states), (n,), generator=generator)]
     elif task is not None:
-        starts = task.starts(_STARTS, generator)
+        starts = task.starts(n, generator)
     else:
-        starts = _scaled(
-            torch.randn(_STARTS, system.state_dim, generator=generator, dtype=torch.float64)
-        )
+        starts = _scaled(torch.randn(n, system.state_dim, generator=generator, dtype=torch.float64))
     limit = None if task is None or task.action_limit is None else task.action_limit
     explored = None if task is None or task.exploration is None else task.exploration
     return Law(
@@ -157,7 +162,8 @@ def law(
 
 
 def _scaled(normal: Tensor) -> Tensor:
-    return normal * normal.new_tensor(_SCALES).repeat(_STARTS // len(_SCALES))[:, None]
+    scales = normal.new_tensor(_SCALES)[torch.arange(len(normal)) % len(_SCALES)]
+    return normal * scales[:, None]
 
 
 @dataclass(frozen=True)
@@ -237,8 +243,16 @@ def _between(lost: float, kept: float) -> float:
     return kept
 
 
-def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None, int | None]:
-    """About n states of rollouts, and how many of these ran off; None: from a law of starts.
+def started(drawn: Law, n: int) -> Samples:
+    """n of the starts."""
+    s = drawn.starts[:n]
+    z = torch.cat([s, drawn.actions(s, "first actions")], 1)
+    made = labelled(drawn.system, z, "starts", drawn.seed, None)
+    return Samples(made.points, made.origin, torch.zeros(len(s), dtype=torch.long), made.onset)
+
+
+def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None, tuple[int, int] | None]:
+    """About n states of rollouts, and how many of how many ran off; None: from a law of starts.
 
     States that ran off would hide the faults of usual ones, whose derivatives are small beside
     theirs: without a law of starts a rollout that runs off begins anew within `_NEAR`.
@@ -249,7 +263,7 @@ def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None, int | No
     last = (sizes.isfinite().sum(0) - 1).clamp_min(0)
     end, half = (sizes.gather(0, at[None])[0] for at in (last, last // 2))
     off = int(((end > _NEAR) & (end > _GROWTH * half)).sum())
-    return (seen if off == 0 else _rollouts(drawn, n, _NEAR, anew=True)[0]), loss, off
+    return (seen if off == 0 else _rollouts(drawn, n, _NEAR, anew=True)[0]), loss, (off, len(end))
 
 
 def _rollouts(
@@ -257,8 +271,8 @@ def _rollouts(
 ) -> tuple[Samples, NonFiniteStep | None, Tensor]:
     """About n states, and the largest coordinate of every rollout by step, NaN after its end:
     beyond the bound, where it may begin anew."""
-    system, steps = drawn.system, min(_LONGEST, max(1, -(-n // len(drawn.starts))))
-    s, parts, rows = drawn.starts, [], torch.arange(len(drawn.starts))
+    system, s = drawn.system, drawn.starts[: max(_ROLLOUTS, -(-n // _LONGEST))]
+    steps, parts, rows = max(1, -(-n // len(s))), list[Samples](), torch.arange(len(s))
     sizes = s.new_full((steps + 1, len(s)), torch.nan)
     sizes[0] = s.abs().amax(1)
     first, count = None, 0
@@ -280,7 +294,7 @@ def _rollouts(
         s, rows = s[kept], rows[kept]
         if not len(s):
             break
-    loss = None if first is None else NonFiniteStep(*first, count, len(drawn.starts))
+    loss = None if first is None else NonFiniteStep(*first, count, sizes.shape[1])
     return thinned(pooled(parts), n), loss, sizes
 
 

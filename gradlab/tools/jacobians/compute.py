@@ -149,7 +149,7 @@ def _tested(
     task = Task(name, simulator, None, lambda n, generator: s[:n], 0.5, 1, *names)
     try:
         certify = imported("gradlab.tools.certify.compute:certify")
-        found = certify(task, s, a, horizon=1, progress=progress)
+        found = certify(task, s, a, progress=progress)
     except (InputError, Failure) as error:
         return {"tested": "no", "test": in_short(error)}
     if found.shown:
