@@ -54,9 +54,10 @@ class FitCommand:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
-    """Recorded transitions, or a Minari dataset by its ID or folder (the extra gradlab[minari]).
-    Default: new ones, recorded with the policy or random actions."""
+    data: arguments.DataFile = None
+    """Recorded transitions: .h5, .npz, .csv (docs/records.md), or a Minari dataset by its ID or
+    folder (the extra gradlab[minari]). Default: new ones, recorded with the policy or random
+    actions."""
     rows: int = 5000
     """Transitions to record where there is no --data."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
@@ -131,7 +132,7 @@ class FitCommand:
             neighbours=self.neighbours, weight=self.weight, divided=self.divided,
             directions=self.directions, steps=self.steps,
         )  # fmt: skip
-        data, source = self._data(task, models["prediction"])
+        data, source, told = self._data(task, models["prediction"])
         if self.export is not None:
             from gradlab.data import minari_datasets
 
@@ -158,7 +159,7 @@ class FitCommand:
         keep(parts)
         for model in models.values():
             _saved(model).unlink(missing_ok=True)
-        return self._document(task, data, source, models, fits)
+        return self._document(task, data, source, told, models, fits)
 
     def _places(self, task: Task) -> Mapping[str, Path]:
         """The files of the models, by role, checked before the fit."""
@@ -201,19 +202,21 @@ class FitCommand:
             seed=self.seed,
         )
 
-    def _data(self, task: Task, model: Path) -> tuple[Trajectories, str]:
-        """The record and its name; recorded transitions are saved before the fit begins."""
+    def _data(self, task: Task, model: Path) -> tuple[Trajectories, str, list[Document]]:
+        """The record, its name and what the simulator says of it; recorded transitions are saved
+        before the fit begins."""
         from gradlab.fitting.collection import collect, exploring
 
         file = _recorded(model)
         if self.data is not None or (self.resume and file.is_file()):
             name = self.data or str(file)
-            return named_data(name, task), name
+            data, told = named_data(name, task)
+            return data, name, told
         given = arguments.networks(policy=self.policy)
         policy = exploring(task, given["policy"].double()) if given else None
         data = collect(task, self.rows, policy, seed=self.seed)
         data.save(file, overwrite=True)
-        return data, str(file)
+        return data, str(file), []
 
     def _fitted(
         self,
@@ -249,11 +252,10 @@ class FitCommand:
         task: Task,
         data: Trajectories,
         source: str,
+        told: Sequence[Document],
         models: Mapping[str, Path],
         fits: Mapping[str, Fitted],
     ) -> Document:
-        from gradlab.data import minari_datasets
-
         sentences: list[tuple[bool, str]] = []
         for role, fit in fits.items():
             sentences += _fit_sentences(fit, task, role if self.two_model else None)
@@ -261,8 +263,6 @@ class FitCommand:
             who = "random actions" if self.policy is None else "the policy and exploration noise"
             text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
             sentences.append((False, text))
-        elif minari_datasets.is_dataset(source):
-            sentences.append(_foreign_sentence(task, data, source))
         if self.export is not None:
             text = f"The transitions are also in the Minari dataset {self.export}."
             sentences.append((False, text))
@@ -278,7 +278,7 @@ class FitCommand:
         )
         sentences.append((False, f"Measure with it: gradlab measure {self.task} {both}."))
         document: Document = {
-            "verdict": [{"text": text, "decided": decided} for decided, text in sentences],
+            "verdict": [*told, *({"text": text, "decided": flag} for flag, text in sentences)],
             "run": str(models["prediction"].with_suffix(".h5")),
             "model": str(models["prediction"]),
             "data": source,
@@ -355,17 +355,6 @@ def listed_norms(norms: Sequence[LayerNorm]) -> str:
         f"layer {k} {max(layer.values):.3g}{' (free)' if mixed and not layer.normalised else ''}"
         for k, layer in enumerate(norms, start=1)
     )
-
-
-def _foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
-    """Sentence about a Minari dataset: observations are taken for states, clipped velocities
-    too."""
-    text = f"{len(data)} transitions of {source}: its observations are taken for states."
-    limit = getattr(getattr(task.simulator, "environment", None), "velocity_clip", None)
-    if limit is None:
-        return False, text
-    rows = int((data.state.abs() == limit).any(dim=1).sum())
-    return rows > 0, f"{text} Velocities are clipped at ±{limit:g}, in {rows} of them."
 
 
 def _nearness_sentences(

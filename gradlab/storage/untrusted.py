@@ -22,7 +22,7 @@ import numpy as np
 from gradlab.errors import Doubtful, InputError
 from gradlab.machine import python_module
 from gradlab.storage import journal_frames, seals
-from gradlab.storage.hdf5 import Array, Record, read_here
+from gradlab.storage.hdf5 import Array, Foreign, Record, read_here
 
 UNSEALED = "{path} has no checksum (an older file, or changed since): damage would go unnoticed"
 PATIENCE, SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
@@ -53,7 +53,9 @@ def record(path: Path) -> Record:
     """
     frames = [frame for _, frame in journal_frames.decode(_passed_on("record", path))]
     if not frames or frames[-1].header.get("kind") != "end":
-        raise InputError(f"{path} is not a readable HDF5 file: damaged or foreign")
+        raise InputError(f"{path} is not a readable HDF5 file: restore it or make it again")
+    if "held" in frames[-1].header:
+        raise Foreign(path, frames[-1].header["held"])
     if "refused" in frames[-1].header:
         raise InputError(str(frames[-1].header["refused"]))
     groups: dict[str, dict[str, Array]] = {}
@@ -122,6 +124,8 @@ def _pass_on(path: Path) -> None:
     try:
         for frame in _frames_of(read_here(path)):
             sys.stdout.buffer.write(frame)
+    except Foreign as error:
+        end["held"] = list(error.held)
     except InputError as error:
         end["refused"] = str(error)
     sys.stdout.buffer.write(journal_frames.encode(end, {}))

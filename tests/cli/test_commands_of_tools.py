@@ -19,7 +19,7 @@ import torch
 
 import gradlab
 from gradlab import cli
-from gradlab.data import trajectories
+from gradlab.data import record_files
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.measurement.attribution import attributed_again
@@ -261,7 +261,7 @@ def test_a_model_its_curves_and_its_data_are_kept(tmp_path, capsys):
     assert curves.attributes["kind"] == "fit" and curves.attributes["task"] == "pendulum"
     assert curves.groups["curves"]["held_out"].values.shape == (2, 2)
     assert curves.groups["norms"]["normalised"].values.tolist() == [True, True, False]
-    assert len(trajectories.load(tmp_path / "m.data.h5")) == 200
+    assert len(record_files.read(tmp_path / "m.data.h5")) == 200
     text = " ".join(str(each["text"]) for each in document["verdict"])
     assert "recorded 200 transitions with random actions" in text
     assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
@@ -353,7 +353,7 @@ def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
     text = str(fit(capsys, *words)["verdict"])
     assert f"also in the Minari dataset {dataset}" in text
     document = fit(capsys, "pendulum", "--data", dataset, "--output", again)
-    assert f"120 transitions of {dataset}: its observations are taken" in str(document["verdict"])
+    assert "120 of 120 recorded rows, stepped by the simulator" in str(document["verdict"])
     assert Path(first).read_bytes() == Path(again).read_bytes()
 
 

@@ -261,9 +261,9 @@ def _make_data(folder: Path) -> None:
 
 
 def _read_data(folder: Path) -> Any:
-    from gradlab.data import trajectories
+    from gradlab.data import record_files
 
-    return trajectories.load(folder / "data.h5")
+    return record_files.read(folder / "data.h5")
 
 
 def _make_minari(folder: Path) -> None:
