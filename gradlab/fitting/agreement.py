@@ -132,20 +132,12 @@ def _difference(
     allowed = torch.maximum(ROUNDING * recorded.abs().amax(dim=0), _ROUNDINGS * rounding)
     excess = d / allowed.clamp_min(_LEAST)
     size = torch.where(excess > 1, excess, 0.0).amax(dim=1).numpy()
-    rho = _rank_correlations(size, sizes)
+    ranks = scipy.stats.rankdata(np.column_stack([size, sizes]), axis=0) - (len(size) + 1) / 2
+    lengths = np.linalg.norm(ranks, axis=0).clip(1e-12)  # 0 of a column that does not vary
+    rho = ranks[:, 0] @ ranks[:, 1:] / (lengths[0] * lengths[1:])
     best = int(np.abs(rho).argmax())
     clear = abs(rho[best]) * (len(size) - 1) ** 0.5 > _DEVIATIONS
     rows = int((size > 0).sum())
     return Difference(
         quantity, float(d.max()), rows, names[best] if clear else "", float(rho[best])
     )
-
-
-def _rank_correlations(
-    one: NDArray[np.float64], others: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Of [n] with each column of [n, k]; 0 where one of both does not vary."""
-    ranks = scipy.stats.rankdata(np.column_stack([one, others]), axis=0) - (len(one) + 1) / 2
-    lengths = np.linalg.norm(ranks, axis=0)
-    products: NDArray[np.float64] = ranks[:, 0] @ ranks[:, 1:]
-    return products / np.maximum(lengths[0] * lengths[1:], 1e-12)

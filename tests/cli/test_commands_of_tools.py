@@ -4,7 +4,7 @@
 
 `gradlab certify`: its document, its files and its exit codes.
 
-`gradlab fit`: what it writes, what it says, how it goes on, what it refuses.
+`gradlab fit`: what it writes, what it says, what it refuses.
 
 A file that a command cannot read: no message recommends a command that refuses it, too.
 """
@@ -357,31 +357,6 @@ def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
     assert Path(first).read_bytes() == Path(again).read_bytes()
 
 
-def test_an_interrupted_fit_goes_on_to_the_same_model(tmp_path, capsys, monkeypatch):
-    from gradlab.fitting import models
-    from gradlab.fitting.fitted import Descent
-
-    words = ("pendulum", "--rows", "120", "--output")
-    fit(capsys, *words, str(tmp_path / "whole.safetensors"))
-    monkeypatch.setattr(models, "SAVE_AFTER", 0.0)
-    run_epoch = Descent.run_epoch
-
-    def stopped(descent):
-        if descent.epoch == 1:
-            raise KeyboardInterrupt
-        run_epoch(descent)
-
-    monkeypatch.setattr(Descent, "run_epoch", stopped)
-    exported = ("--export", str(tmp_path / "dataset"))
-    again = ("fit", *words, str(tmp_path / "half.safetensors"), *exported, *SMALL)
-    assert cli.main(again) == 130
-    assert "go on with --resume" in capsys.readouterr().err
-    monkeypatch.setattr(Descent, "run_epoch", run_epoch)
-    assert cli.main([*again, "--resume"]) == 0
-    whole, half = (tmp_path / f"{name}.safetensors" for name in ("whole", "half"))
-    assert whole.read_bytes() == half.read_bytes()
-
-
 def test_places_that_are_taken_or_missing_are_refused(tmp_path, capsys):
     data = tmp_path / "data.h5"
     collect(double_integrator(), 50).save(data)
@@ -390,10 +365,6 @@ def test_places_that_are_taken_or_missing_are_refused(tmp_path, capsys):
     assert "exists" in refused(capsys, *exported, "--output", str(tmp_path / "x.safetensors"))
     assert "ends in .safetensors" in refused(capsys, "pendulum", "--output", "model.h5")
     assert "no such file" in refused(capsys, "pendulum", "--data", str(tmp_path / "none.h5"))
-    place = str(tmp_path / "new.safetensors")
-    assert "nothing to resume" in refused(
-        capsys, "double_integrator", "--data", str(data), "--output", place, "--resume"
-    )
 
 
 OTHERS = ("action gradients", "states", "trajectories", "fit")
