@@ -13,8 +13,9 @@ from gradlab.data.trajectories import DIMS
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.storage import records
-from gradlab.tasks import inverted_pendulum
+from gradlab.tasks import inverted_pendulum, pendulum
 from tests.data.written import FORMATS, columns, write
+from tests.pages.blocks import python_blocks
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,22 @@ def test_every_format_gives_back_every_bit(record, ending, tmp_path):
     for name in DIMS:
         assert torch.equal(getattr(found, name), getattr(record, name)), name
         assert getattr(found, name).dtype == getattr(record, name).dtype, name
+
+
+def test_the_examples_of_the_page_write_records_of_every_format(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = collect(pendulum(), 60)
+    arrays = columns(record, truncated=False)
+    given = {"s": "state", "a": "action", "r": "reward", "s_next": "next_state"}
+    given |= {"ended": "terminated", "episode": "episode"}
+    names = {short: arrays[name] for short, name in given.items()}
+    found = {page: block for page, block in python_blocks().items() if "docs/records" in page}
+    assert len(found) == len(FORMATS)
+    for block in found.values():
+        exec(block, names)
+    for ending in FORMATS:
+        read = record_files.read(tmp_path / f"record.{ending}")
+        assert all(torch.equal(getattr(read, name), getattr(record, name)) for name in DIMS)
 
 
 @pytest.mark.parametrize("ending", ["npz", "csv"])
