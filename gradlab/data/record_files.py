@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gradlab.data import minari_datasets
 from gradlab.data.trajectories import DIMS, KIND, NUMBERS, Trajectories, from_rows
@@ -104,7 +103,7 @@ def _columns(path: Path) -> _Table:
         read = [k for k, name in enumerate(names) if _READ.fullmatch(name)]
         if not read:
             return dict.fromkeys(names)
-        flags = dict.fromkeys((k for k in read if _TYPES.get(names[k]) is np.bool_), _flag)
+        flags: dict[int | str, Any] = {k: _flag for k in read if _TYPES.get(names[k]) is np.bool_}
         rows = np.loadtxt(
             file, delimiter=",", quotechar='"', comments=None, usecols=read, converters=flags,
             ndmin=2,
@@ -129,11 +128,11 @@ def _record(table: _Table, first: str) -> Trajectories:
         raise InputError(_lacking(missing, table))
     values = {name: _stacked(table, several) for name, several in keys.items()}
     single = all(values[name].dtype == np.float32 for name in NUMBERS)
-    columns: dict[str, Tensor] = {}
+    columns: dict[str, Any] = {}
     for name, value in values.items():
         dtype = np.float32 if single and name in NUMBERS else _TYPES[name]
         with np.errstate(invalid="ignore"):
-            column = value.astype(dtype)
+            column: NDArray[Any] = value.astype(dtype)
         odd = column != value
         if name not in NUMBERS and odd.any():
             wanted = "integers" if name == "episode" else "0 or 1"

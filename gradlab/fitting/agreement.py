@@ -99,8 +99,8 @@ def compare(task: Task, record: Trajectories) -> Agreement:
     names = (*record.state_names, *record.action_names)
     recorded = after, reward, record.terminated[rows, None].double()
     found = [
-        _difference(quantity, *values, sizes, names)
-        for quantity, *values in zip(_QUANTITIES, recorded, simulated, rounded, strict=True)
+        _difference(quantity, old, new, moved, sizes, names)
+        for quantity, old, new, moved in zip(_QUANTITIES, recorded, simulated, rounded, strict=True)
     ]
     unknown = nan if system.noise_dim else 0.0
     largest = unknown if noise is None else float(noise.abs().max())
