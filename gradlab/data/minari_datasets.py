@@ -136,7 +136,7 @@ def _place(name: str | Path) -> Path:
         from minari.storage.datasets_root_dir import get_dataset_path
 
         return Path(get_dataset_path(text.removeprefix(_PREFIX))) / _FOLDER
-    folder = Path(name)
+    folder = Path(name).absolute()  # Minari asks for the size of its files at "folder/folder/…"
     # A folder may be the dataset's own, or the one inside it.
     return folder if (folder / "metadata.json").is_file() else folder / _FOLDER
 

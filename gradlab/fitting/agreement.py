@@ -2,7 +2,7 @@
 
     d = recorded − simulated    of next states, rewards and terminations, from the recorded (s, a)
 
-A row agrees where |d| is at most 1e-5 of the column's largest value, or ten times what rounding s
+A row agrees where |d| is at most 1e-5 of the column's largest value, or three times what rounding s
 and a changes, in the record's precision. Which |s_i| or |a_i| goes with |d| is said where their
 rank correlation over the rows exceeds five of its deviations under independence, 1/√(n − 1).
 """
@@ -25,7 +25,7 @@ from gradlab.systems.system import machine_epsilon, step_running
 from gradlab.tasks import Task
 
 ROWS = 300
-_ROUNDINGS, _DEVIATIONS = 10.0, 5.0
+_ROUNDINGS, _DEVIATIONS = 3.0, 5.0
 _LEAST = 1e-12  # to which numbers around 1 cancel
 _QUANTITIES = ("next states", "rewards", "terminations")
 
@@ -115,7 +115,7 @@ def _stepped(task: Task, s: Tensor, a: Tensor, noise: Tensor | None) -> tuple[Te
 
 def _rounded(values: Tensor, random: torch.Generator) -> Tensor:
     """Each number one rounding up or down."""
-    signs = torch.randint(0, 2, values.shape, generator=random) * 2 - 1
+    signs = torch.randint(0, 2, values.shape, generator=random, dtype=values.dtype) * 2 - 1
     return values * (1 + machine_epsilon(values) * signs)
 
 

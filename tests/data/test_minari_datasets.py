@@ -47,9 +47,10 @@ def recorded():
     return Trajectories(**columns, state_names=("x [m]", "θ [rad]"))
 
 
-@pytest.mark.parametrize("name", ["minari:robots/arm-v2", "folder"])
-def test_a_record_comes_back_bit_for_bit(name, tmp_path):
-    name = name if name.startswith("minari:") else str(tmp_path / name)
+@pytest.mark.parametrize("name", ["minari:robots/arm-v2", "folder", "relative/folder"])
+def test_a_record_comes_back_bit_for_bit(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = str(tmp_path / name) if name == "folder" else name
     record = recorded()
     minari_datasets.write(record, name)
     again = minari_datasets.read(name)

@@ -59,6 +59,20 @@ def test_a_penalty_of_large_actions_is_found_and_named():
     assert says in str(compare(task, wrong))
 
 
+def test_what_rounding_of_stiff_states_explains_is_no_difference():
+    system = systems.from_function(lambda s, a: ((1e5 * s).sin() + a, a[:, 0]), 1, 1)
+    starts = lambda n, generator: torch.randn(n, 1, generator=generator, dtype=torch.float64)  # noqa: E731
+    task = Task("stiff", system, None, starts, discount=0.9, horizon=1)
+    record = collect(task, 400, length=1)
+    rounded = single(record)
+    found = by_name(compare(task, rounded))["next states"]
+    assert found.largest > 1e-3 and found.rows == 0
+    moved = replace(rounded, next_state=rounded.next_state + 0.2)
+    assert by_name(compare(task, moved))["next states"].rows == 300
+    moved = replace(record, next_state=record.next_state + 1e-4)
+    assert by_name(compare(task, moved))["next states"].rows == 300
+
+
 def test_differences_at_small_states_are_named_so():
     task = pendulum()
     record = collect(task, 500)
