@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab import validation
+from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
@@ -69,6 +70,7 @@ GradientModelFile = Annotated[
         "--two-model`).",
     ),
 ]
+DataFile = Annotated[str | None, arg(metavar="FILE|minari:ID|FOLDER")]
 PolicyFile = Annotated[
     str | None,
     arg(
@@ -223,14 +225,25 @@ def networks(**files: str | None) -> dict[str, nn.Module]:
     return {kind: load(file) for kind, file in files.items() if file is not None}
 
 
-def named_data(name: str, task: Task) -> Trajectories:
-    """Recorded transitions: a file of gradlab, or a Minari dataset as `minari:ID` or folder."""
-    from gradlab.data import minari_datasets, trajectories
+def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Document]]:
+    """A record by name, with the task's names of its coordinates, and a sentence on whether the
+    task's simulator makes such transitions, which is also said before the work begins."""
+    from gradlab.data import record_files
+    from gradlab.data.trajectories import check_widths
+    from gradlab.fitting import agreement
 
-    is_minari = minari_datasets.is_dataset(name)
-    data = minari_datasets.read(name) if is_minari else trajectories.load(name)
-    trajectories.check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
-    return data
+    data = record_files.read(name)
+    if task is None:
+        return data, []
+    check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
+    names = {key: getattr(task, key) for key in ("state_names", "action_names")}
+    data = replace(data, **{key: value for key, value in names.items() if value})
+    try:
+        text = str(agreement.compare(task, data))
+    except InputError as error:
+        text = f"The simulator could not step the rows of {name}: {error}"
+    standard_error(f"{name}: {text}")
+    return data, [{"text": text, "decided": True}]
 
 
 def beside(run: Path, kind: str) -> Path:

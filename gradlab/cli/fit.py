@@ -23,7 +23,6 @@ from gradlab.wording import two
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
     from gradlab.fitting.fitted import Fit
-    from gradlab.fitting.fitted import Fit as Fitted
     from gradlab.fitting.losses import Loss
     from gradlab.fitting.model_settings import ModelSettings
     from gradlab.networks.spectral import LayerNorm
@@ -36,7 +35,6 @@ class FitCommand:
     """How well does a learned model explain a task's transitions?
 
     Fits a probabilistic ensemble, or DDPPO's two models, and tests it on held-out trajectories.
-    Ctrl-C and kills cost at most a few seconds: the same command with --resume goes on.
 
         gradlab fit Hopper-v5 --rows 20000
         gradlab fit path_tracking --data record.h5 --loss dd
@@ -54,9 +52,9 @@ class FitCommand:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
-    """Recorded transitions, or a Minari dataset by its ID or folder (the extra `minari`).
-    Default: new ones, recorded with the policy or random actions."""
+    data: arguments.DataFile = None
+    """Recorded transitions: .h5, .npz, .csv (docs/records.md), or a Minari dataset by its ID or
+    folder (the extra `minari`). Default: new ones, recorded with the policy or random actions."""
     rows: int = 5000
     """Transitions to record where there is no --data."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
@@ -110,7 +108,6 @@ class FitCommand:
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="MODEL.safetensors")] = None
     """Where the model is written. Default: runs/TASK-model.safetensors."""
-    resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     json: bool = False
     """Print one JSON document: verdict and paths."""
@@ -131,23 +128,13 @@ class FitCommand:
             neighbours=self.neighbours, weight=self.weight, divided=self.divided,
             directions=self.directions, steps=self.steps,
         )  # fmt: skip
-        data, source = self._data(task, models["prediction"])
+        data, source, told = self._data(task, models["prediction"])
         if self.export is not None:
             from gradlab.data import minari_datasets
 
-            # The fit that is resumed may have written it.
-            if not (self.resume and minari_datasets.is_there(self.export)):
-                minari_datasets.write(data, self.export)
-        if not self.resume:
-            for model in models.values():
-                _saved(model).unlink(missing_ok=True)
+            minari_datasets.write(data, self.export)
         with bars() as progress:
-            try:
-                fits = self._fitted(task, data, settings, loss, models, progress)
-            except KeyboardInterrupt:
-                begun = any(_saved(model).is_file() for model in models.values())
-                kept = "go on with --resume" if begun else "nothing was fitted yet"
-                raise KeyboardInterrupt(kept) from None
+            fits = self._fitted(task, data, settings, loss, models, progress)
         about = {"task": task.name, "command": command, "data": source}
         parts: dict[Path, Save] = {}
         for role, fit in fits.items():
@@ -156,9 +143,7 @@ class FitCommand:
             parts[models[role]] = partial(checkpoint.save, fit.elite_ensemble(best))
             parts[models[role].with_suffix(".h5")] = curves
         keep(parts)
-        for model in models.values():
-            _saved(model).unlink(missing_ok=True)
-        return self._document(task, data, source, models, fits)
+        return self._document(task, data, source, told, models, fits)
 
     def _places(self, task: Task) -> Mapping[str, Path]:
         """The files of the models, by role, checked before the fit."""
@@ -172,8 +157,8 @@ class FitCommand:
         if self.data is None:
             places.append(_recorded(model))
         for place in places:
-            records.check_output(place, self.overwrite or self.resume)
-        if self.export is not None and not self.resume:
+            records.check_output(place, self.overwrite)
+        if self.export is not None:
             from gradlab.data import minari_datasets
 
             minari_datasets.check_output(self.export)
@@ -201,47 +186,41 @@ class FitCommand:
             seed=self.seed,
         )
 
-    def _data(self, task: Task, model: Path) -> tuple[Trajectories, str]:
-        """The record and its name; recorded transitions are saved before the fit begins."""
+    def _data(self, task: Task, model: Path) -> tuple[Trajectories, str, list[Document]]:
+        """The record, its name and what the simulator says of it; recorded transitions are saved
+        before the fit begins."""
         from gradlab.fitting.collection import collect, exploring
 
-        file = _recorded(model)
-        if self.data is not None or (self.resume and file.is_file()):
-            name = self.data or str(file)
-            return named_data(name, task), name
+        if self.data is not None:
+            data, told = named_data(self.data, task)
+            return data, self.data, told
         given = arguments.networks(policy=self.policy)
         policy = exploring(task, given["policy"].double()) if given else None
         data = collect(task, self.rows, policy, seed=self.seed)
-        data.save(file, overwrite=True)
-        return data, str(file)
+        file = data.save(_recorded(model), overwrite=True)
+        return data, str(file), []
 
     def _fitted(
         self,
         task: Task,
         data: Trajectories,
         settings: ModelSettings,
-        loss: Loss,
+        last: Loss,
         models: Mapping[str, Path],
         progress: Progress,
-    ) -> dict[str, Fitted]:
+    ) -> dict[str, Fit]:
         from gradlab.data.noise import child
         from gradlab.fitting.losses import OneStepError
         from gradlab.fitting.models import fit_model
 
-        losses = {role: OneStepError("nll") for role in models} | {list(models)[-1]: loss}
-        fits: dict[str, Fitted] = {}
+        losses = {role: OneStepError("nll") for role in models} | {list(models)[-1]: last}
+        fits: dict[str, Fit] = {}
         simulator = task.simulator if self.jacobians else None
-        for role, file in models.items():
+        for role, loss in losses.items():
             own = settings
             if self.two_model:  # of seeds of their own, as DDPPO's two
                 own = replace(settings, seed=child(settings.seed, role) % 2**31)
-            saved = _saved(file)
-            # A fit that was stopped in its first model has not begun the second.
-            again = self.resume and (role == "prediction" or saved.is_file())
-            fits[role] = fit_model(
-                data, own, losses[role], saved=saved, resume=again, simulator=simulator,
-                progress=progress,
-            )  # fmt: skip
+            fits[role] = fit_model(data, own, loss, simulator=simulator, progress=progress)
         return fits
 
     def _document(
@@ -249,11 +228,10 @@ class FitCommand:
         task: Task,
         data: Trajectories,
         source: str,
+        told: Sequence[Document],
         models: Mapping[str, Path],
-        fits: Mapping[str, Fitted],
+        fits: Mapping[str, Fit],
     ) -> Document:
-        from gradlab.data import minari_datasets
-
         sentences: list[tuple[bool, str]] = []
         for role, fit in fits.items():
             sentences += _fit_sentences(fit, task, role if self.two_model else None)
@@ -261,8 +239,6 @@ class FitCommand:
             who = "random actions" if self.policy is None else "the policy and exploration noise"
             text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
             sentences.append((False, text))
-        elif minari_datasets.is_dataset(source):
-            sentences.append(_foreign_sentence(task, data, source))
         if self.export is not None:
             text = f"The transitions are also in the Minari dataset {self.export}."
             sentences.append((False, text))
@@ -278,7 +254,7 @@ class FitCommand:
         )
         sentences.append((False, f"Measure with it: gradlab measure {self.task} {both}."))
         document: Document = {
-            "verdict": [{"text": text, "decided": decided} for decided, text in sentences],
+            "verdict": [*told, *({"text": text, "decided": flag} for flag, text in sentences)],
             "run": str(models["prediction"].with_suffix(".h5")),
             "model": str(models["prediction"]),
             "data": source,
@@ -291,10 +267,6 @@ class FitCommand:
 
 def _recorded(model: Path) -> Path:
     return model.with_suffix(".data.h5")
-
-
-def _saved(model: Path) -> Path:
-    return model.with_suffix(".resume.safetensors")
 
 
 _Sentences = list[tuple[bool, str]]
@@ -355,17 +327,6 @@ def listed_norms(norms: Sequence[LayerNorm]) -> str:
         f"layer {k} {max(layer.values):.3g}{' (free)' if mixed and not layer.normalised else ''}"
         for k, layer in enumerate(norms, start=1)
     )
-
-
-def _foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
-    """Sentence about a Minari dataset: observations are taken for states, clipped velocities
-    too."""
-    text = f"{len(data)} transitions of {source}: its observations are taken for states."
-    limit = getattr(getattr(task.simulator, "environment", None), "velocity_clip", None)
-    if limit is None:
-        return False, text
-    rows = int((data.state.abs() == limit).any(dim=1).sum())
-    return rows > 0, f"{text} Velocities are clipped at ±{limit:g}, in {rows} of them."
 
 
 def _nearness_sentences(

@@ -10,7 +10,6 @@ folder. Nothing is downloaded, and no environment of a dataset is created.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -26,12 +25,10 @@ from torch import Tensor
 
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError, required
-from gradlab.storage import seals, untrusted, whole_files
 
 _PREFIX = "minari:"
 _FOLDER = "data"  # of a dataset, in which Minari keeps it
 _SPACES = ("observation_space", "action_space")
-_CHECK = "gradlab_checksum"
 _NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
 # What Minari, gymnasium's spaces and h5py raise at a damaged dataset.
 _DAMAGED = (
@@ -45,11 +42,6 @@ def is_dataset(name: str | Path) -> bool:
     return str(name).startswith(_PREFIX) or Path(name).is_dir()
 
 
-def is_there(name: str | Path) -> bool:
-    """Whether this dataset has been written."""
-    return _place(name).is_dir()
-
-
 def read(name: str | Path) -> Trajectories:
     """A Minari dataset as a record, float64; an episode that breaks off is truncated there.
 
@@ -61,31 +53,18 @@ def read(name: str | Path) -> Trajectories:
             observations or actions are not vectors of numbers.
     """
     minari, place = _minari(), _place(name)
-    if not is_there(name):
+    if not place.is_dir():
         own = str(name).removeprefix(_PREFIX)
         local = f"get it by `minari download {own}`" if own != str(name) else "name its folder"
         raise InputError(f"{name}: no such Minari dataset; {local}")
     try:
         metadata = _metadata(place)
-        with contextlib.ExitStack() as files:
-            ours = _CHECK in metadata
-            tried = [files.enter_context(untrusted.tried(file, ours)) for file in _stored(place)]
-            # Minari changes both when it adds episodes, and with that cuts the seal off.
-            if ours and "unsealed" not in tried and metadata[_CHECK] != _checksum(metadata):
-                raise InputError("its metadata are damaged: export it again")
-            dataset = minari.MinariDataset(place)
-            for kind in _SPACES:
-                space = getattr(dataset, kind)
-                shape = getattr(space, "shape", None)
-                if shape is None or len(shape) != 1 or space.dtype.kind != "f":
-                    what, got = kind.partition("_")[0], type(space).__name__
-                    got += "" if shape is None else str(tuple(shape))
-                    raise InputError(
-                        f"its {what}s are {got} of {space.dtype}, expected vectors of numbers: "
-                        f"dictionaries, images and discrete {what}s are no states or actions of a "
-                        f"model"
-                    )
-            episodes = [_rows(episode) for episode in dataset.iterate_episodes()]
+        dataset = minari.MinariDataset(place)
+        for kind in _SPACES:
+            space = getattr(dataset, kind)
+            if space.shape is None or len(space.shape) != 1 or space.dtype.kind != "f":
+                raise InputError(f"its {kind} is {space}, expected vectors of numbers")
+        episodes = [_rows(episode) for episode in dataset.iterate_episodes()]
         if not episodes:
             raise InputError("it holds no episodes")
         columns: dict[str, Any] = {
@@ -121,14 +100,6 @@ def write(record: Trajectories, name: str | Path) -> Path:
     try:
         temporary.mkdir(parents=True)
         _fill(record, temporary, _identifier(name))
-        # Each file of the dataset has a checksum.
-        for file in _stored(temporary):
-            content = file.read_bytes()
-            with file.open("ab") as end:
-                end.write(seals.seal(content))
-        metadata = json.loads((temporary / "metadata.json").read_text())
-        sealed = json.dumps(metadata | {_CHECK: _checksum(metadata)})
-        (temporary / "metadata.json").write_text(sealed)
         os.replace(temporary, place)
     except OSError as error:
         raise InputError(f"{name} cannot be written: {error}") from error
@@ -161,7 +132,7 @@ def _place(name: str | Path) -> Path:
         from minari.storage.datasets_root_dir import get_dataset_path
 
         return Path(get_dataset_path(text.removeprefix(_PREFIX))) / _FOLDER
-    folder = Path(name)
+    folder = Path(name).absolute()  # Minari asks for the size of its files at "folder/folder/…"
     # A folder may be the dataset's own, or the one inside it.
     return folder if (folder / "metadata.json").is_file() else folder / _FOLDER
 
@@ -189,15 +160,6 @@ def _metadata(place: Path) -> Mapping[str, Any]:
     if missing:
         raise InputError(f"its metadata has no {', '.join(missing)}")
     return dict(metadata)
-
-
-def _stored(place: Path) -> list[Path]:
-    return sorted(place.glob("*.hdf5"))
-
-
-def _checksum(metadata: Mapping[str, Any]) -> str:
-    """Checksum of all metadata but itself."""
-    return whole_files.checksum({key: metadata[key] for key in metadata if key != _CHECK})
 
 
 def _rows(episode: Any) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ Rows of experience as a record (`data.trajectories`), whether or not they follow
 
 Model fitting needs (s, a, r, s') only, so rows without episodes are trajectories of one step each;
 with episode ids the rows of one id follow one another, and multi-step losses may use them. Saved
-and loaded as every record is: `Trajectories.save`, `trajectories.load`.
+by `Trajectories.save`, read by `record_files.read`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.storage import records
 
-_KIND = "trajectories"
-_ROUNDING = 1e-5  # of a column's largest value: float32 records of one state may differ so much
+KIND = "trajectories"
+ROUNDING = 1e-5  # of a column's largest value: float32 records of one state may differ so much
 DIMS: Mapping[str, tuple[str, ...]] = {
     "trajectory": ("row",),
     "step": ("row",),
@@ -99,36 +99,8 @@ class Trajectories:
         for name, dims in DIMS.items():
             values = getattr(self, name).detach().cpu().numpy()
             table[name] = records.Array(values, dims, _UNITS.get(name, ""))
-        records.write(path, records.Record({"kind": _KIND}, {_KIND: table}), overwrite)
+        records.write(path, records.Record({"kind": KIND}, {KIND: table}), overwrite)
         return FilePath(path)
-
-
-def load(path: str | FilePath) -> Trajectories:
-    """The trajectories in a file written by `Trajectories.save`, bit for bit.
-
-    Raises:
-        InputError: the file is missing, foreign, damaged, or holds no consistent trajectories.
-    """
-    record = records.read(path)
-    kind = record.attributes.get("kind")
-    if kind != _KIND:
-        raise InputError(f"{path} holds {kind!r}, expected {_KIND!r}")
-    table = record.groups.get(_KIND, {})
-    missing = [name for name in (*DIMS, "state_name", "action_name") if name not in table]
-    if missing:
-        raise InputError(f"{path} has no {', '.join(missing)}: record it again")
-    for name, dims in DIMS.items():
-        if table[name].dims != dims:
-            got = ", ".join(table[name].dims)
-            raise InputError(f"{path}: {name} has dims {got}, expected {', '.join(dims)}")
-    try:
-        return Trajectories(
-            **{name: torch.from_numpy(table[name].values).clone() for name in DIMS},
-            state_names=tuple(str(name) for name in table["state_name"].values),
-            action_names=tuple(str(name) for name in table["action_name"].values),
-        )
-    except (InputError, TypeError) as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def from_path(
@@ -244,7 +216,7 @@ def _check_order(t: Trajectories) -> None:
     ended = (t.terminated | t.truncated)[:-1]
     _refuse(joined & ended, t, "goes on after its end", "terminated or truncated")
     scale = torch.maximum(t.state.abs().amax(0), t.next_state.abs().amax(0))
-    jump = ((t.state[1:] - t.next_state[:-1]).abs() > _ROUNDING * scale).any(dim=1)
+    jump = ((t.state[1:] - t.next_state[:-1]).abs() > ROUNDING * scale).any(dim=1)
     _refuse(joined & jump, t, "jumps: the next row's state is not its next_state", "next_state")
 
 
@@ -262,6 +234,7 @@ def from_rows(
     next_state: Tensor,
     terminated: Tensor,
     episode: Tensor | None = None,
+    truncated: Tensor | None = None,
     state_names: tuple[str, ...] = (),
     action_names: tuple[str, ...] = (),
 ) -> Trajectories:
@@ -277,7 +250,7 @@ def from_rows(
         InputError: wrong shapes or types, numbers that are not finite, an episode that jumps.
     """
     if not isinstance(state, Tensor) or state.ndim != 2:
-        raise InputError("state is expected as a tensor [M, ds]")
+        raise InputError(f"state is {validation.shown(state)}, expected a tensor [M, ds]")
     rows = torch.arange(len(state), device=state.device)
     episode = rows if episode is None else episode
     if episode.shape != rows.shape or episode.is_floating_point():
@@ -297,7 +270,7 @@ def from_rows(
         reward=reward,
         next_state=next_state,
         terminated=terminated,
-        truncated=starts.roll(-1) & ~terminated,
+        truncated=starts.roll(-1) & ~terminated if truncated is None else truncated,
         state_names=state_names,
         action_names=action_names,
     )

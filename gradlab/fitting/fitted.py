@@ -77,10 +77,6 @@ class Descent:
         self.curves: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
         self.jacobian_errors: Callable[[GaussianEnsemble], Tensor] | None = None
 
-    @property
-    def seconds(self) -> float:
-        return float(self.curves["seconds"][-1]) if self.epoch else 0.0
-
     def run_epoch(self) -> None:
         """One pass over every member's rows, in batches."""
         self.ensemble.train()
@@ -136,40 +132,6 @@ class Descent:
             error = (mean - self.rows.targets[at]).square().mean(dim=(1, 2))
             square += share * error.double().cpu()
         return loss, square
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that the next epoch depends on, for `load`."""
-        tensors = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for k, parameter in enumerate(self.adam.param_groups[0]["params"]):
-            for key, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"adam.{k}.{key}"] = value
-        for name in ("best_loss", "best_epoch", "diverged", "stopped"):
-            tensors[name] = getattr(self, name)
-        for name, curve in self.curves.items():
-            tensors[f"curve.{name}"] = torch.stack(curve) if curve else torch.empty(0)
-        return tensors | {"epoch": torch.tensor(self.epoch)}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        try:
-            for prefix, target in (("network.", self.ensemble.state_dict()), ("best.", self.best)):
-                for name, value in target.items():
-                    value.copy_(state[prefix + name])
-            for k, parameter in enumerate(self.adam.param_groups[0]["params"]):
-                begin = f"adam.{k}."
-                self.adam.state[parameter] = {
-                    key.removeprefix(begin): value.clone()
-                    if key == f"{begin}step"
-                    else value.clone().to(parameter)
-                    for key, value in state.items()
-                    if key.startswith(begin)
-                }
-            for name in ("best_loss", "best_epoch", "diverged", "stopped"):
-                getattr(self, name).copy_(state[name])
-            self.curves = {name: list(state[f"curve.{name}"]) for name in _CURVES}
-            self.epoch = int(state["epoch"])
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"saved state is of another fit: {error}") from error
 
     def _stream(self, member: int, name: str, step: int = 0) -> torch.Generator:
         return stream(child(self.seed, f"member {member}"), name, step)

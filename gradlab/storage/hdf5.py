@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short
 
 _SCHEMA = "gradlab"
 _SCHEMA_VERSION = 1
@@ -44,6 +44,15 @@ class Record:
     groups: Mapping[str, Mapping[str, Array]]
 
 
+class Foreign(InputError):
+    """HDF5 of another program; `held` names its arrays."""
+
+    def __init__(self, path: Path, held: Sequence[str]) -> None:
+        names = in_short(", ".join(held) or "nothing")
+        super().__init__(f"{path} is HDF5 but not a gradlab run: it has {names}")
+        self.held = tuple(held)
+
+
 def read_here(path: Path) -> Record:
     """As `read`, whosoever wrote the file, by this process, which HDF5 may crash."""
     with readable(path), opened(path) as file:
@@ -60,7 +69,7 @@ def readable(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        message = f"{path} is not a readable HDF5 file: damaged or foreign; make the run again"
+        message = f"{path} is not a readable HDF5 file: restore it or make it again"
         if path.suffix == ".safetensors":
             reads = "gradlab.networks.checkpoint.load reads networks"
             message = f"{path} is safetensors, no run: {reads}"
@@ -183,9 +192,12 @@ class Reader:
         return Record(attributes, groups)
 
     def attributes(self, file: Any) -> dict[str, Attribute]:
-        run = self.member(file, "run", h5py.Group) if "run" in file else None
-        if run is None or run.attrs.get("schema") != _SCHEMA:
-            raise InputError(f"{self.path} is HDF5 but not a gradlab run: give a file of `measure`")
+        plain = isinstance(file.get("run", getlink=True), h5py.HardLink)
+        run = file["run"] if plain else None
+        if not isinstance(run, h5py.Group) or run.attrs.get("schema") != _SCHEMA:
+            held: list[str] = []
+            file.visititems(lambda name, item: held.extend([name] * hasattr(item, "shape")))
+            raise Foreign(self.path, held)
         attributes = {name: self.attribute(name, value) for name, value in run.attrs.items()}
         del attributes["schema"]
         version = attributes.pop("schema_version", None)

@@ -9,7 +9,6 @@ the file here. The price is the start of a process, 0.15 s.
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import warnings
@@ -22,7 +21,7 @@ import numpy as np
 from gradlab.errors import Doubtful, InputError
 from gradlab.machine import python_module
 from gradlab.storage import journal_frames, seals
-from gradlab.storage.hdf5 import Array, Record, read_here
+from gradlab.storage.hdf5 import Array, Foreign, Record, read_here
 
 UNSEALED = "{path} has no checksum (an older file, or changed since): damage would go unnoticed"
 PATIENCE, SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
@@ -51,9 +50,11 @@ def record(path: Path) -> Record:
     Raises:
         InputError: as `records.read`, or the child died. OSError: there is no process for it.
     """
-    frames = [frame for _, frame in journal_frames.decode(_passed_on("record", path))]
+    frames = [frame for _, frame in journal_frames.decode(_passed_on(path))]
     if not frames or frames[-1].header.get("kind") != "end":
-        raise InputError(f"{path} is not a readable HDF5 file: damaged or foreign")
+        raise InputError(f"{path} is not a readable HDF5 file: restore it or make it again")
+    if "held" in frames[-1].header:
+        raise Foreign(path, frames[-1].header["held"])
     if "refused" in frames[-1].header:
         raise InputError(str(frames[-1].header["refused"]))
     groups: dict[str, dict[str, Array]] = {}
@@ -70,27 +71,9 @@ def record(path: Path) -> Record:
     return Record(frames[0].header["attributes"], groups)
 
 
-@contextlib.contextmanager
-def tried(path: Path, expected: bool) -> Iterator[seals.Origin]:
-    """Within, others may open `path` in this process, after a child that has read all of it.
-
-    It passes nothing on, for who reads it does so by himself: a file that corrupts memory slowly
-    may outlive its child. Warns at the end where a seal is `expected` and there is none.
-
-    Raises:
-        InputError: it is not what was written, or its reader died. OSError: it cannot be read.
-    """
-    source = origin(path)
-    if source != "own":
-        _passed_on("all", path)
-    yield source
-    if expected and source == "unsealed":
-        warn(path)
-
-
-def _passed_on(what: str, path: Path) -> bytes:
+def _passed_on(path: Path) -> bytes:
     """What the child writes."""
-    words = python_module("gradlab.storage.untrusted", what, str(path))
+    words = python_module("gradlab.storage.untrusted", str(path))
     quiet = subprocess.DEVNULL
     patience = PATIENCE + path.stat().st_size / SPEED
     try:
@@ -122,24 +105,12 @@ def _pass_on(path: Path) -> None:
     try:
         for frame in _frames_of(read_here(path)):
             sys.stdout.buffer.write(frame)
+    except Foreign as error:
+        end["held"] = list(error.held)
     except InputError as error:
         end["refused"] = str(error)
     sys.stdout.buffer.write(journal_frames.encode(end, {}))
 
 
-def _read_all(path: Path) -> None:
-    import h5py
-
-    most = 100 * path.stat().st_size  # bytes of an array: more would be a bomb
-
-    def visit(name: str, item: Any) -> None:
-        dict(item.attrs)
-        if isinstance(item, h5py.Dataset) and item.size * item.dtype.itemsize <= most:
-            item[()]
-
-    with contextlib.suppress(Exception), h5py.File(path, "r", locking=False) as file:
-        file.visititems(visit)
-
-
 if __name__ == "__main__":
-    {"record": _pass_on, "all": _read_all}[sys.argv[1]](Path(sys.argv[2]))
+    _pass_on(Path(sys.argv[1]))

@@ -4,7 +4,7 @@
 
 `gradlab certify`: its document, its files and its exit codes.
 
-`gradlab fit`: what it writes, what it says, how it goes on, what it refuses.
+`gradlab fit`: what it writes, what it says, what it refuses.
 
 A file that a command cannot read: no message recommends a command that refuses it, too.
 """
@@ -19,7 +19,7 @@ import torch
 
 import gradlab
 from gradlab import cli
-from gradlab.data import trajectories
+from gradlab.data import record_files
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.measurement.attribution import attributed_again
@@ -261,7 +261,7 @@ def test_a_model_its_curves_and_its_data_are_kept(tmp_path, capsys):
     assert curves.attributes["kind"] == "fit" and curves.attributes["task"] == "pendulum"
     assert curves.groups["curves"]["held_out"].values.shape == (2, 2)
     assert curves.groups["norms"]["normalised"].values.tolist() == [True, True, False]
-    assert len(trajectories.load(tmp_path / "m.data.h5")) == 200
+    assert len(record_files.read(tmp_path / "m.data.h5")) == 200
     text = " ".join(str(each["text"]) for each in document["verdict"])
     assert "recorded 200 transitions with random actions" in text
     assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
@@ -353,33 +353,8 @@ def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
     text = str(fit(capsys, *words)["verdict"])
     assert f"also in the Minari dataset {dataset}" in text
     document = fit(capsys, "pendulum", "--data", dataset, "--output", again)
-    assert f"120 transitions of {dataset}: its observations are taken" in str(document["verdict"])
+    assert "120 of 120 recorded rows, stepped by the simulator" in str(document["verdict"])
     assert Path(first).read_bytes() == Path(again).read_bytes()
-
-
-def test_an_interrupted_fit_goes_on_to_the_same_model(tmp_path, capsys, monkeypatch):
-    from gradlab.fitting import models
-    from gradlab.fitting.fitted import Descent
-
-    words = ("pendulum", "--rows", "120", "--output")
-    fit(capsys, *words, str(tmp_path / "whole.safetensors"))
-    monkeypatch.setattr(models, "SAVE_AFTER", 0.0)
-    run_epoch = Descent.run_epoch
-
-    def stopped(descent):
-        if descent.epoch == 1:
-            raise KeyboardInterrupt
-        run_epoch(descent)
-
-    monkeypatch.setattr(Descent, "run_epoch", stopped)
-    exported = ("--export", str(tmp_path / "dataset"))
-    again = ("fit", *words, str(tmp_path / "half.safetensors"), *exported, *SMALL)
-    assert cli.main(again) == 130
-    assert "go on with --resume" in capsys.readouterr().err
-    monkeypatch.setattr(Descent, "run_epoch", run_epoch)
-    assert cli.main([*again, "--resume"]) == 0
-    whole, half = (tmp_path / f"{name}.safetensors" for name in ("whole", "half"))
-    assert whole.read_bytes() == half.read_bytes()
 
 
 def test_places_that_are_taken_or_missing_are_refused(tmp_path, capsys):
@@ -390,10 +365,6 @@ def test_places_that_are_taken_or_missing_are_refused(tmp_path, capsys):
     assert "exists" in refused(capsys, *exported, "--output", str(tmp_path / "x.safetensors"))
     assert "ends in .safetensors" in refused(capsys, "pendulum", "--output", "model.h5")
     assert "no such file" in refused(capsys, "pendulum", "--data", str(tmp_path / "none.h5"))
-    place = str(tmp_path / "new.safetensors")
-    assert "nothing to resume" in refused(
-        capsys, "double_integrator", "--data", str(data), "--output", place, "--resume"
-    )
 
 
 OTHERS = ("action gradients", "states", "trajectories", "fit")

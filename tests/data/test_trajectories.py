@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.data import trajectories
+from gradlab.data import record_files, trajectories
 from gradlab.data.trajectories import Trajectories, segments
 from gradlab.errors import InputError
 from gradlab.storage import records
@@ -50,7 +50,7 @@ def same(left, right):
 def test_a_record_comes_back_bit_for_bit(tmp_path, dtype):
     record = recorded(dtype, state_names=("x [m]", "θ [rad]"))
     record.save(tmp_path / "data.h5")
-    again = trajectories.load(tmp_path / "data.h5")
+    again = record_files.read(tmp_path / "data.h5")
     assert same(again, record)
     assert again.state_names == ("x [m]", "θ [rad]")
     assert again.action_names == ("a0",)
@@ -221,7 +221,7 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path, how):
     if how in ("truncated", "text"):
         path.write_bytes(path.read_bytes()[:-100] if how == "truncated" else b"state, action")
     with pytest.raises(InputError) as caught:
-        trajectories.load(path)
+        record_files.read(path)
     assert "data.h5" in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from gradlab import Estimator, Tail
-from gradlab.data.trajectories import load, segments
+from gradlab.data import record_files
+from gradlab.data.trajectories import segments
 from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients
@@ -64,7 +65,7 @@ def test_rp_dr_runs_on_trajectories_from_a_file(tmp_path):
     torch.manual_seed(0)
     system, policy, critic = linear(), GaussianPolicy(2, 1, hidden=(8,)).double(), Critic(3)
     record(system, policy, torch.randn(5, 2).double(), 9).save(tmp_path / "data.h5")
-    path = segments(load(tmp_path / "data.h5"), 3)
+    path = segments(record_files.read(tmp_path / "data.h5"), 3)
     assert len(path.group.unique()) == 5
     found = horizon_gradients(
         named.rp_dr(linear(0.9), critic, GAMMA, 3), policy, as_starts(path, 2), block=4

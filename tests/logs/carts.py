@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from gradlab import systems, tasks
 from gradlab.data.noise import stream
+from gradlab.data.record_files import COLUMNS
 from gradlab.data.trajectories import Trajectories
 from gradlab.gradients.rollout import record
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.tools.logs.arguments import COLUMNS
 from gradlab.truth.lqr import lqr_gradient
 
 WEIGHT, STD = (-1.0, -1.2), 0.3

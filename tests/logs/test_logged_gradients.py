@@ -5,16 +5,15 @@ import pytest
 import torch
 
 from gradlab.data.trajectories import segments
-from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
 from gradlab.gradients.tail import Tail
 from gradlab.systems.system import Recorded
 from gradlab.tools.logs import gradients
-from gradlab.tools.logs.arguments import read, windows
+from gradlab.tools.logs.arguments import windows
 from gradlab.tools.logs.gradients import baselines, model_source, products, score_source
 from gradlab.truth.lqr import ExactCritic
-from tests.logs.carts import arrays, fallen, noisy, recorded, task, true_gradient
+from tests.logs.carts import fallen, noisy, recorded, task, true_gradient
 
 DISCOUNT = task().discount
 
@@ -138,38 +137,3 @@ def test_products_are_those_of_explicit_gradients(monkeypatch, numbers):
     known = torch.zeros(7).double().index_add_(0, group, squares)
     np.testing.assert_allclose(found.squares[cell], known, rtol=1e-10)
     assert found.size.tolist() == [3.0] * 7
-
-
-# Records given as arrays or files, read as they were or refused.
-
-
-def test_arrays_are_read_as_they_were(tmp_path):
-    data, found = recorded(60, 12), read(arrays(tmp_path / "logs.npz"))
-    for name in ("state", "action", "reward", "next_state", "trajectory", "step"):
-        assert torch.equal(getattr(found, name), getattr(data, name)), name
-    assert torch.equal(read(data.save(tmp_path / "logs.h5")).state, data.state)
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"reward": np.full(720, np.nan)}, "reward is not finite"),
-        ({"action": np.zeros(720)}, "action has shape"),
-        ({"episode": np.arange(720) * 0.5}, "episode"),
-        ({"state": np.array([object()])}, "no readable .npz"),
-    ],
-)
-def test_broken_arrays_are_refused(tmp_path, changed, says):
-    with pytest.raises(InputError, match=says):
-        read(arrays(tmp_path / "logs.npz", **changed))
-
-
-def test_files_that_hold_something_else_are_refused(tmp_path):
-    np.savez(tmp_path / "part.npz", state=np.zeros((3, 2)))
-    with pytest.raises(InputError, match=r"part.npz has no action"):
-        read(tmp_path / "part.npz")
-    (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(InputError, match="no readable"):
-        read(tmp_path / "text.npz")
-    with pytest.raises(InputError, match="no such file"):
-        read(tmp_path / "none.npz")

@@ -223,18 +223,6 @@ def _read_resume(folder: Path) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _make_fit(folder: Path) -> None:
-    from gradlab.fitting.models import write_state
-
-    write_state(folder / "fit.safetensors", _policy().state_dict(), CONFIG)
-
-
-def _read_fit(folder: Path) -> dict[str, Any]:
-    from gradlab.fitting.models import read_state
-
-    return dict(sorted(read_state(folder / "fit.safetensors", CONFIG).items()))
-
-
 def _recorded() -> Any:
     import torch
 
@@ -261,21 +249,9 @@ def _make_data(folder: Path) -> None:
 
 
 def _read_data(folder: Path) -> Any:
-    from gradlab.data import trajectories
+    from gradlab.data import record_files
 
-    return trajectories.load(folder / "data.h5")
-
-
-def _make_minari(folder: Path) -> None:
-    from gradlab.data import minari_datasets
-
-    minari_datasets.write(_recorded(), folder / "mine-v0")
-
-
-def _read_minari(folder: Path) -> Any:
-    from gradlab.data import minari_datasets
-
-    return minari_datasets.read(folder / "mine-v0")
+    return record_files.read(folder / "data.h5")
 
 
 def _make_plan(folder: Path) -> None:
@@ -306,10 +282,8 @@ KINDS: dict[str, Kind] = {
     "training run": (_make_training, _read_journal),
     "journal": (_make_journal, _read_journal),
     "recorded data": (_make_data, _read_data),
-    "Minari dataset": (_make_minari, _read_minari),
     "network": (_make_network, _read_network),
     "saved training": (_make_resume, _read_resume),
-    "saved fit": (_make_fit, _read_fit),
     "plan of remedies": (_make_plan, _read_plan),
 }
 

@@ -290,7 +290,7 @@ def test_attributes_alone_are_those_of_the_whole_and_refuse_alike(tmp_path):
     records.write(path, Record({"kind": "training", "seed": 3}, {"table": {"row": array}}))
     assert records.attributes(path) == records.read(path).attributes
     path.write_bytes(b"not HDF5")
-    with pytest.raises(InputError, match="damaged or foreign"):
+    with pytest.raises(InputError, match="not a readable HDF5 file"):
         records.attributes(path)
     with pytest.raises(InputError, match="no such file"):
         records.attributes(tmp_path / "none.h5")

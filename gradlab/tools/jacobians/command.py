@@ -46,8 +46,8 @@ class JacobiansCommand:
     """Model to compare: a .safetensors file, or file.py:function that returns a System or is its
     step. Default: the task's own prior, where it has one."""
     gradient_model: arguments.GradientModelFile = None
-    data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
-    """Recorded trajectories that the model was fitted to: shows errors by distance from them."""
+    data: arguments.DataFile = None
+    """Record that the model was fitted to (docs/records.md): shows errors by distance from it."""
     policy: arguments.PolicyFile = None
     profile: Annotated[Path | None, arg(metavar="RUN.h5")] = None
     """A measurement of the same policy: its variance growth is compared with the Jacobians'."""
@@ -91,7 +91,7 @@ class JacobiansCommand:
         own = self.model is None and task.prior is not None
         name = "prior" if own else self.model
         model = model_option(task, name, self.gradient_model)
-        record = None if self.data is None else named_data(self.data, task)
+        record, told = (None, []) if self.data is None else named_data(self.data, task)
         profile = None if self.profile is None else load(self.profile)
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
@@ -122,8 +122,9 @@ class JacobiansCommand:
         comparison = timed(comparison, begun, "wall_seconds")
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
         keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
-        more = [{"text": _PRIOR, "decided": True}] if own and self.gradient_model is None else []
-        document = of_run(run, page=not self.no_report, more=more)
+        if own and self.gradient_model is None:
+            told.append({"text": _PRIOR, "decided": True})
+        document = of_run(run, page=not self.no_report, more=told)
         if origin:
             document["networks"] = f"Networks: {origin}."
         return document | {"table": comparison.table().to_dict("records")}

@@ -1,7 +1,4 @@
-"""Arguments of `measure_logs`: records by name, networks, and windows of T recorded steps.
-
-    NAME.npz    state [M, ds], action [M, da], reward [M], next_state [M, ds], terminated [M], and
-                episode [M], integers: the rows of one episode together and in order
+"""Arguments of `measure_logs`: networks, and windows of T recorded steps.
 
 A window of a trajectory that terminates goes on in the terminal state, dead, so that it holds the
 whole return and survivors are not preferred; one that is truncated early is left out.
@@ -11,17 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data import minari_datasets, trajectories
 from gradlab.data.path import Path as RecordedPath
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
@@ -103,46 +97,7 @@ def bounds(record: Trajectories) -> tuple[Tensor, Tensor]:
     return (last - counts + 1).repeat_interleave(counts), last.repeat_interleave(counts)
 
 
-_NUMBERS = ("state", "action", "reward", "next_state")
-COLUMNS = (*_NUMBERS, "terminated", "episode")
-
-
-def read(name: str | Path) -> Trajectories:
-    """The record of that name, float64."""
-    if str(name).endswith(".npz"):
-        return _arrays(Path(name))
-    if minari_datasets.is_dataset(name):
-        return minari_datasets.read(name)
-    return trajectories.load(name)
-
-
-def _arrays(path: Path) -> Trajectories:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path")
-    try:
-        # No pickles: an array of objects is refused by numpy itself.
-        with np.load(path, allow_pickle=False) as file:
-            missing = [column for column in COLUMNS if column not in file]
-            columns = {column: file[column] for column in COLUMNS if column in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no readable .npz of plain arrays ({error})") from error
-    if missing:
-        raise InputError(f"{path} has no {', '.join(missing)}: expected {', '.join(COLUMNS)}")
-    try:
-        numbers = {name: torch.as_tensor(columns[name].astype(np.float64)) for name in _NUMBERS}
-        return trajectories.from_rows(
-            numbers["state"],
-            numbers["action"],
-            numbers["reward"],
-            numbers["next_state"],
-            terminated=torch.as_tensor(columns["terminated"].astype(bool)),
-            episode=torch.as_tensor(columns["episode"]),
-        )
-    except (InputError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-_RECORD = "Trajectories: see gradlab.data.trajectories.load and .from_rows"
+_RECORD = "Trajectories: see gradlab.data.record_files.read and trajectories.from_rows"
 _GRID = 12  # horizons at most
 _LEFT = 0.01  # γᵀ at which the whole return ends
 _EQUAL = 1e-6  # by which actions of a deterministic policy may differ from recorded ones

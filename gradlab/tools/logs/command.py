@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, model_option, named_model
+from gradlab.cli.arguments import Document, model_option, named_data, named_model
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
@@ -19,7 +19,6 @@ from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
-    from gradlab.data.trajectories import Trajectories
     from gradlab.systems.system import System
     from gradlab.tasks import Task
 
@@ -41,8 +40,8 @@ class Logs:
     }
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
-    """Recorded on-policy trajectories: NAME.h5 of gradlab, NAME.npz, minari:ID or a folder. Not
-    those that the model was fitted to."""
+    """Recorded on-policy trajectories (docs/records.md): .h5, .npz, .csv, minari:ID or a folder.
+    Not those that the model was fitted to."""
     policy: Annotated[str, arg(metavar="FILE")]
     """The policy that recorded them: .safetensors file or file.py:function (the file is
     executed)."""
@@ -57,7 +56,8 @@ class Logs:
     """Standard deviation of the noise on a deterministic policy's actions: one number for all of
     them, or one for each."""
     task: Annotated[str | None, arg(metavar="TASK")] = None
-    """A task of `gradlab list tasks`, for its discount, horizon, names and prior only."""
+    """A task of `gradlab list tasks`, for its discount, horizon, names and prior; its simulator is
+    compared with some rows of the data."""
     settings: arguments.Settings = ()
     discount: float | None = None
     """γ of the return. Default: the task's."""
@@ -79,7 +79,6 @@ class Logs:
         """Measure, and write RUN.h5 and RUN.html."""
         with undisturbed():
             from gradlab.networks.checkpoint import load
-            from gradlab.tools.logs.arguments import read
             from gradlab.tools.logs.compute import HORIZON, measure_logs
 
         # minari:mujoco/hopper/mine-v0 → mine-v0
@@ -94,7 +93,7 @@ class Logs:
             discount = task.discount
         if horizon is None:
             horizon = HORIZON if task is None else max(task.horizon, 1)
-        data, model = _named(read(self.data), task), self._model(task)
+        (data, told), model = named_data(self.data, task), self._model(task)
         policy, critics = load(self.policy), [load(file) for file in self.critic]
         with bars() as progress:
             result = measure_logs(
@@ -118,7 +117,7 @@ class Logs:
                 progress=progress,
             )
         keep({run: partial(result.save, overwrite=self.overwrite)})
-        document = of_run(run, page=not self.no_report)
+        document = of_run(run, page=not self.no_report, more=told)
         return document | {"table": result.table().to_dict("records")}
 
     def _model(self, task: Task | None) -> System | None:
@@ -129,18 +128,3 @@ class Logs:
         if self.model == "prior":
             raise InputError("--model prior needs a --task whose prior it is")
         return named_model(self.model, None)
-
-
-def _named(data: Trajectories, task: Task | None) -> Trajectories:
-    """The record with the task's names of its coordinates."""
-    if task is None:
-        return data
-    from dataclasses import replace
-
-    from gradlab.data.trajectories import check_widths
-
-    check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
-    names = {
-        name: getattr(task, name) for name in ("state_names", "action_names") if getattr(task, name)
-    }
-    return replace(data, **names)

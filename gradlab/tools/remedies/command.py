@@ -49,9 +49,9 @@ class RemediesCommand:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    data: Annotated[str | None, arg(metavar="FILE.h5")] = None
-    """Recorded transitions, for every trial. Default: new ones in each, recorded with the policy
-    and exploration noise."""
+    data: arguments.DataFile = None
+    """Recorded transitions (docs/records.md), for every trial. Default: new ones in each, recorded
+    with the policy and exploration noise."""
     rows: int | None = None
     """Transitions to record per trial where there is no --data. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
@@ -105,7 +105,7 @@ class RemediesCommand:
         arms, settings = self._arms(), self._model()
         if self.data is not None and self.rows is not None:
             raise InputError(f"--rows is {self.rows} beside --data, which has its own: drop one")
-        data = None if self.data is None else named_data(self.data, task)
+        data, more = (None, []) if self.data is None else named_data(self.data, task)
         horizon = task.horizon if self.horizon is None else self.horizon
         check_arguments(horizon, self.starts, self.batch, "ignore")
         check_size(task, horizon, self.starts)
@@ -142,7 +142,7 @@ class RemediesCommand:
         if self.policy is None:
             share = f"{_SHARE:.0%} of the stabilising feedback"
             text += f" No --policy: one with {share} was fitted."
-        more: list[Document] = [{"text": text, "decided": False}]
+        more.append({"text": text, "decided": False})
         document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": result.table().to_dict("records")}
 

@@ -2,7 +2,7 @@
 
 Within a trial all models share record, first weights, starts and noise; trials share nothing but
 what was given. The file is written anew after each trial and every fitted model is kept: a kill
-costs at most the measurement of a trial and a few seconds of a fit.
+costs at most the measurement of a trial, or the fit that was running.
 """
 
 from __future__ import annotations
@@ -120,7 +120,6 @@ def measured(
         cost = plan.costs.get(name, 1.0)
         own = [parts[part] for part in of]
         values += price_values(name, own, recipes[of[0].recipe], data, cost)
-    fits.forget_states(folder)
     # Steps and horizons at which predictions or gradients left the finite numbers.
     lost: dict[str, int] = {}
     for value in values:

@@ -137,14 +137,10 @@ def made(
     """The model of one part, from its file where it was fitted before."""
     path, recipe = _file(folder, part), recipes[part.recipe]
     if not path.is_file():
-        saved = folder / f"{_plain(part.recipe)}.resume.safetensors"
         settings = replace(recipe.settings, epochs=part.epochs)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            fit = fit_model(
-                recipe.rows(data), settings, recipe.loss, saved=saved, resume=saved.is_file(),
-                progress=progress,
-            )  # fmt: skip
+            fit = fit_model(recipe.rows(data), settings, recipe.loss, progress=progress)
         except (InputError, Failure) as error:
             raise type(error)(f"arm {part.recipe}: {error}") from error
         notes = {  # what is not in the network
@@ -177,12 +173,6 @@ def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian")
 
 def _file(folder: Path, part: FittedPart) -> Path:
     return folder / f"{_plain(part.recipe)}-{part.epochs}.safetensors"
-
-
-def forget_states(folder: Path) -> None:
-    """Drop the states that fits went on from: their trial is finished."""
-    for path in folder.glob("*.resume.safetensors"):
-        path.unlink()
 
 
 def _plain(name: str) -> str:
