@@ -273,8 +273,8 @@ def _kept_from_calls(size: float, epsilon: float) -> bool:
 def later_findings(
     system: System, few: Points, before: Tensor, names: Names, epsilon: float
 ) -> list[Finding]:
-    """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` of the processor: a counter,
-    or a cache that fills. `before`: y of the points when nothing else had been called."""
+    """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` of the processor at
+    most: a counter, or a cache that fills. `before`: y of the points before any other call."""
     until, sizes = time.process_time() + _SECONDS, list[Tensor]()
     while len(sizes) < _CALLS and (not sizes or time.process_time() < until):
         sizes.append(_gaps(before, at_once(system, few)))
