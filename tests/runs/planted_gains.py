@@ -1,4 +1,4 @@
-"""Realised gains per length of step, made by formula."""
+"""Realised gains per length of step, and rehearsals, made by formula."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import numpy as np
 
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.realised import TRUE_CELL, Realised
+from gradlab.runs.rehearsal import Rule, judged
 
 LENGTHS = np.array([0.1, 0.4, 1.2])
+UPDATES = (1, 2, 5, 10, 25)
+TRIALS = 3  # candidates that fresh draws are to confirm, at most
+RULE = Rule("adam", 1e-3, True, 25, 256, 100, "ignore", 1000)
 
 
 def planted(slopes, noise=0.3, bend=0.0, truth=True, groups=64, **changed) -> Realised:
@@ -42,3 +46,31 @@ def planted_jumps(kind: str = "harmful", **changed) -> Jumps:
         at=np.full(9 * found, 21), missing=0, samples=128, horizon=40, steps=1000,
     )  # fmt: skip
     return Jumps(**(plain | changed))
+
+
+def planted_rehearsal(changes, noise=0.5, groups=64, again=None, draws=2):
+    """Changes of the return after each length, in every draw the same but for the noise of one
+    start, which has no mean; those that lead do in four fresh draws what `again` says, if it does,
+    until one is confirmed."""
+    found = followed_once(changes, noise, groups, draws)
+    said = {cell: (again or {}).get(cell, means) for cell, means in changes.items()}
+    fresh = np.random.default_rng(2).standard_normal(4)
+    fresh = noise / groups**0.5 * (fresh - fresh.mean()) / fresh.std(ddof=1)
+    for place, updates in list(found.leading.items())[:TRIALS]:
+        means = np.array(said[found.cells[place]], dtype=float)
+        means[np.array(UPDATES) > updates] = np.nan
+        found = found.retried(place, means[:, None] + fresh, groups, found.horizon)
+        if found.chosen is not None:
+            break
+    return found
+
+
+def followed_once(changes, noise=0.5, groups=64, draws=2):
+    """The same before any fresh draw."""
+    shape = len(changes), 1, draws, groups // draws
+    spread = noise * np.random.default_rng(1).standard_normal(shape)
+    spread = (spread - spread.mean(axis=3, keepdims=True)).reshape(len(changes), 1, groups)
+    change = np.array(list(changes.values()), dtype=float)[:, :, None] + spread
+    draw = np.repeat(np.arange(draws), groups // draws)
+    one = np.ones(groups)
+    return judged(list(changes), UPDATES, change, 0 * one, one, RULE, draw)

@@ -37,3 +37,13 @@ def test_the_critic_alone_is_never_the_better_one_beside():
     at = {cell: sample_mean(value + noise, one) for cell, value in gains.items()}
     assert better_beyond(("model", 5), [("mixed", 0), ("mixed", 4)], at.get) == ("mixed", 4)
     assert better_beyond(("model", 5), [("mixed", 0)], at.get) is None
+
+
+def test_what_lowers_the_return_is_never_the_better_one_beside():
+    """Of −50% and −5% the second is shown to be larger, and raises nothing."""
+    noise, one = np.linspace(-0.001, 0.001, 40), np.ones(40)
+    for beyond, named in ((-0.05, False), (0.05, True)):
+        gains = {("model", 5): -0.5, ("mixed", 4): beyond}
+        at = {cell: sample_mean(value + noise, one) for cell, value in gains.items()}
+        found = better_beyond(("model", 5), [("mixed", 4)], at.get)
+        assert found == (("mixed", 4) if named else None)

@@ -167,35 +167,58 @@ def _advice() -> Mapping[str, Case]:
     both = {advised.BEST: advised.RISES, **nearly, advised.CRITIC: advised.FALLS}
     passing = {advised.BEST: advised.PASSES, advised.CRITIC: advised.FALLS}
     falling = {advised.BEST: advised.FALLS, advised.CRITIC: advised.FALLS}
+    raised, unconfirmed = advised.RAISED, dict.fromkeys(both, advised.NOTHING_MORE)
     return {
         "gains alone": _advised(),
-        "an update that raised the return": _advised(realised=advised.RAISED),
-        "an update that lowered the return": _advised(realised=advised.LOWERED),
+        "a plain step that raised the return": _advised(realised=raised),
+        "a plain step that lowered the return": _advised(realised=advised.LOWERED),
         "updates that last until the critic's fit": _advised(
-            realised=advised.RAISED, rehearsal=advised.rehearsed(both)
+            realised=raised, rehearsal=advised.rehearsed(both)
         ),
         "updates that stop helping": _advised(
-            realised=advised.RAISED, rehearsal=advised.rehearsed(passing)
+            realised=raised, rehearsal=advised.rehearsed(passing)
         ),
-        "updates that are shown once": _advised(
-            realised=advised.RAISED, rehearsal=advised.rehearsed(both, again=(0, 0, 0, 0, 0))
+        "updates from few judges": _advised(
+            realised=raised, rehearsal=advised.rehearsed(both, groups=16)
+        ),
+        "updates that raise what a plain step lowers": _advised(
+            realised=advised.LOWERED, rehearsal=advised.rehearsed(both)
+        ),
+        "updates that fresh draws do not confirm": _advised(
+            realised=raised, rehearsal=advised.rehearsed(both, again=unconfirmed)
+        ),
+        "the next ones that fresh draws confirm": _advised(
+            gains=advised.RISING, rehearsal=advised.rehearsed(
+                {advised.BEST: advised.RISES, advised.SHORT: advised.NEAR}, again=unconfirmed
+            ),
         ),
         "updates that are not told apart": _advised(
             gains=advised.RISING, realised=None,
             rehearsal=advised.rehearsed({advised.SHORT: advised.RISES, advised.BEST: advised.NEAR},
                                         noise=5.0),
         ),
-        "updates that fall": _advised(
-            realised=advised.RAISED, rehearsal=advised.rehearsed(falling)
+        "updates of the critic that bring less": _advised(
+            gains=advised.RISING, rehearsal=advised.rehearsed(
+                {advised.BEST: advised.RISES, advised.CRITIC: advised.NEAR},
+                again={advised.BEST: (1, 2, 5, 9, 17)},
+            ),
         ),
+        "updates that fall": _advised(
+            realised=raised, rehearsal=advised.rehearsed(falling)
+        ),
+        "updates of noise": _advised(rehearsal=advised.rehearsed(both, noise=300.0)),
         "a return that jumps": _advised(
-            realised=advised.RAISED, jumps=planted_jumps("harmful"), admissible=False,
+            realised=raised, jumps=planted_jumps("harmful"), admissible=False,
             status="jumps",
         ),
         "gains that are not told from zero": _advised(gains=test_recommendation.PAPER, se=2.0),
         "no truth": _advised(admissible=False, status="none"),
         "gradients of another problem": _advised(
             realised=planted_steps({advised.BEST: 0.1, advised.CRITIC: 0.1}, norm=5.0)
+        ),
+        "updates beside gradients of another problem": _advised(
+            realised=planted_steps({advised.BEST: 0.1, advised.CRITIC: 0.1}, norm=5.0),
+            rehearsal=advised.rehearsed(both),
         ),
     }  # fmt: skip
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab import choose
+from gradlab import choose, load
 from gradlab.reporting.profile_page import shown
-from gradlab.runs.profile import COLUMNS, Profile
+from gradlab.runs.profile import COLUMNS, Profile, with_selected_gain
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
 from gradlab.verdicts.choice import screen as choice_screen
@@ -62,10 +62,11 @@ def planted(gains, se=0.015, *, admissible=True, status="converged", law="visite
     truth = {"kind": "objective", "admissible": admissible, "status": status, "reason": "planted"}
     config = {"starts": 512, "batch": 256, "law": law, "truth": "objective", "discount": 0.98}
     environment = {"wall_seconds": "20"}
-    return Profile(
+    profile = Profile(
         names, QUANTITIES, tuple(range(H + 1)), columns, count, method, left_out, config,
         environment, truth,
     )  # fmt: skip
+    return with_selected_gain(profile)
 
 
 def screen(gains, **changes):
@@ -138,6 +139,33 @@ def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
     assert asked.gain.cell == ("mixed", 4) and asked.beyond is None
 
 
+def test_the_winners_gain_has_one_interval_wherever_it_stands(tmp_path):
+    """Wider than that of one gain alone, since it was chosen among many that are nearly as large;
+    in the table, in what is printed, on the first screen, in a choice and in a file."""
+    gains = {"data": [0.1], "model_all": [0.1, 0.74, 0.75, 0.74, 0.75, 0.76]}
+    profile = planted(gains)
+    winner = ("model_all", 5)
+    ends = profile.interval(winner[0], "gain", winner[1])
+    assert ends.low < 0.76 - 1.96 * 0.015 < 0.76 + 1.96 * 0.015 < ends.high
+    assert "chosen" in ends.method
+    every = profile.table().query("quantity == 'gain'").set_index(["estimator", "horizon"])
+    row = every.loc[winner]
+    assert (row.ci_low, row.ci_high) == (ends.low, ends.high)
+    others = every.drop(index=winner)  # whose intervals nothing was chosen by
+    assert np.allclose(others.ci_high - others.ci_low, 2 * 1.96 * 0.015)
+    read, chosen = facts(profile), choose(profile)
+    assert (read.best, chosen.gain.cell) == (winner, winner)
+    assert (read.chosen.low, read.chosen.high) == (ends.low, ends.high)
+    assert (chosen.gain.interval.low, chosen.gain.interval.high) == (ends.low, ends.high)
+    said = f"(CI {100 * ends.low:.0f}–{100 * ends.high:.0f}%)"
+    assert said in recommendation(read).headline
+    assert f"0.76 (95% {ends.low:.2f} to {ends.high:.2f})" in repr(profile)
+    # Once and for all: a file that is loaded again is not widened again, nor one of old intervals.
+    again = load(profile.save(tmp_path / "run.h5"))
+    assert again.interval(winner[0], "gain", winner[1]) == ends
+    assert with_selected_gain(again).interval(winner[0], "gain", winner[1]) == ends
+
+
 def test_a_truth_that_few_starts_carry_is_named_before_any_price():
     gains = {"data": [0.1], "model_all": [0.1, 0.2, 0.2, 0.2, 0.2, 0.2]}
     profile = planted(gains, se=0.5, status="imprecise")
@@ -168,7 +196,8 @@ def test_beside_an_imprecise_truth_no_gain_is_said_and_returns_alone_decide(gain
     taken = stepped({("data", 0): -0.9, ("model_all", 3): 0.9})
     found = recommendation(facts(replace(profile, realised=taken)))
     assert found.headline.startswith("Backpropagate 3 steps through your model (BPTT): one plain")
-    assert found.light == "act" and "%" not in found.headline and found.figure == "realised_gains"
+    assert found.light == "choose" and "%" not in found.headline
+    assert found.figure == "realised_gains"
     # Where every tested step lowered the return nothing is guessed, and no gain is drawn first.
     fallen = stepped({("data", 0): -0.9, ("model_all", 3): -0.9})
     found = recommendation(facts(replace(profile, realised=fallen)))
@@ -211,7 +240,7 @@ def test_without_a_truth_realised_gains_recommend_in_units_of_return():
     assert found.headline.startswith("Backpropagate 5 steps through the simulator (BPTT)")
     assert "changes the return by +0.2" in found.headline and "%" not in found.headline
     words, numbers = counted(f"{found.headline} {found.sure}")
-    assert found.light == "act" and words <= WORDS and numbers <= NUMBERS
+    assert found.light == "choose" and words <= WORDS and numbers <= NUMBERS
 
 
 def test_without_a_truth_and_without_a_gain_the_policy_is_kept():
@@ -225,7 +254,7 @@ def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_tr
     taken = stepped({("data", 0): 0.5, ("model_all", 3): 0.9})
     found = recommendation(facts(replace(profile, realised=taken)))
     assert found.headline.startswith("Backpropagate 3 steps through your model (BPTT)")
-    assert "changes the return" in found.headline and found.light == "act"
+    assert "changes the return" in found.headline and found.light == "choose"
 
 
 def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(tab, tmp_path):
@@ -252,8 +281,8 @@ def test_beside_the_critic_alone_the_models_horizons_that_harm_are_named():
 def test_the_critic_alone_at_the_start_states_is_told_from_that_at_visited_states():
     gains = {"data": [0.3], "model_all": [0.9, 0.6, 0.6, 0.6, 0.6, 0.6]}
     found = screen(gains)
-    assert found.headline.startswith("Use the critic alone at the start states (h = 0): 90%")
-    assert "At visited states it gains 30%." in found.headline
+    assert found.headline.startswith("Use the critic at start states (h = 0): 90%")
+    assert "The critic at visited states gains 30%." in found.headline
     assert found.numbers[-1].label == "gain of the critic alone at visited states"
 
 
