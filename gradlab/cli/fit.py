@@ -36,7 +36,6 @@ class FitCommand:
     """How well does a learned model explain a task's transitions?
 
     Fits a probabilistic ensemble, or DDPPO's two models, and tests it on held-out trajectories.
-    Ctrl-C and kills cost at most a few seconds: the same command with --resume goes on.
 
         gradlab fit Hopper-v5 --rows 20000
         gradlab fit path_tracking --data record.h5 --loss dd
@@ -110,7 +109,6 @@ class FitCommand:
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="MODEL.safetensors")] = None
     """Where the model is written. Default: runs/TASK-model.safetensors."""
-    resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     json: bool = False
     """Print one JSON document: verdict and paths."""
@@ -135,19 +133,14 @@ class FitCommand:
         if self.export is not None:
             from gradlab.data import minari_datasets
 
-            # The fit that is resumed may have written it.
-            if not (self.resume and minari_datasets.is_there(self.export)):
-                minari_datasets.write(data, self.export)
-        if not self.resume:
-            for model in models.values():
-                _saved(model).unlink(missing_ok=True)
+            minari_datasets.write(data, self.export)
         with bars() as progress:
             try:
                 fits = self._fitted(task, data, settings, loss, models, progress)
             except KeyboardInterrupt:
-                begun = any(_saved(model).is_file() for model in models.values())
-                kept = "go on with --resume" if begun else "nothing was fitted yet"
-                raise KeyboardInterrupt(kept) from None
+                raise KeyboardInterrupt(
+                    f"no model was written; its transitions are kept: --data {source}"
+                ) from None
         about = {"task": task.name, "command": command, "data": source}
         parts: dict[Path, Save] = {}
         for role, fit in fits.items():
@@ -156,8 +149,6 @@ class FitCommand:
             parts[models[role]] = partial(checkpoint.save, fit.elite_ensemble(best))
             parts[models[role].with_suffix(".h5")] = curves
         keep(parts)
-        for model in models.values():
-            _saved(model).unlink(missing_ok=True)
         return self._document(task, data, source, models, fits)
 
     def _places(self, task: Task) -> Mapping[str, Path]:
@@ -172,8 +163,8 @@ class FitCommand:
         if self.data is None:
             places.append(_recorded(model))
         for place in places:
-            records.check_output(place, self.overwrite or self.resume)
-        if self.export is not None and not self.resume:
+            records.check_output(place, self.overwrite)
+        if self.export is not None:
             from gradlab.data import minari_datasets
 
             minari_datasets.check_output(self.export)
@@ -205,10 +196,9 @@ class FitCommand:
         """The record and its name; recorded transitions are saved before the fit begins."""
         from gradlab.fitting.collection import collect, exploring
 
+        if self.data is not None:
+            return named_data(self.data, task), self.data
         file = _recorded(model)
-        if self.data is not None or (self.resume and file.is_file()):
-            name = self.data or str(file)
-            return named_data(name, task), name
         given = arguments.networks(policy=self.policy)
         policy = exploring(task, given["policy"].double()) if given else None
         data = collect(task, self.rows, policy, seed=self.seed)
@@ -231,17 +221,11 @@ class FitCommand:
         losses = {role: OneStepError("nll") for role in models} | {list(models)[-1]: loss}
         fits: dict[str, Fitted] = {}
         simulator = task.simulator if self.jacobians else None
-        for role, file in models.items():
+        for role in models:
             own = settings
             if self.two_model:  # of seeds of their own, as DDPPO's two
                 own = replace(settings, seed=child(settings.seed, role) % 2**31)
-            saved = _saved(file)
-            # A fit that was stopped in its first model has not begun the second.
-            again = self.resume and (role == "prediction" or saved.is_file())
-            fits[role] = fit_model(
-                data, own, losses[role], saved=saved, resume=again, simulator=simulator,
-                progress=progress,
-            )  # fmt: skip
+            fits[role] = fit_model(data, own, losses[role], simulator=simulator, progress=progress)
         return fits
 
     def _document(
@@ -291,10 +275,6 @@ class FitCommand:
 
 def _recorded(model: Path) -> Path:
     return model.with_suffix(".data.h5")
-
-
-def _saved(model: Path) -> Path:
-    return model.with_suffix(".resume.safetensors")
 
 
 _Sentences = list[tuple[bool, str]]

@@ -6,6 +6,7 @@ bootstrap, order of rows and stopping time, by its number and the seed alone.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -137,40 +138,6 @@ class Descent:
             square += share * error.double().cpu()
         return loss, square
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that the next epoch depends on, for `load`."""
-        tensors = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for k, parameter in enumerate(self.adam.param_groups[0]["params"]):
-            for key, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"adam.{k}.{key}"] = value
-        for name in ("best_loss", "best_epoch", "diverged", "stopped"):
-            tensors[name] = getattr(self, name)
-        for name, curve in self.curves.items():
-            tensors[f"curve.{name}"] = torch.stack(curve) if curve else torch.empty(0)
-        return tensors | {"epoch": torch.tensor(self.epoch)}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        try:
-            for prefix, target in (("network.", self.ensemble.state_dict()), ("best.", self.best)):
-                for name, value in target.items():
-                    value.copy_(state[prefix + name])
-            for k, parameter in enumerate(self.adam.param_groups[0]["params"]):
-                begin = f"adam.{k}."
-                self.adam.state[parameter] = {
-                    key.removeprefix(begin): value.clone()
-                    if key == f"{begin}step"
-                    else value.clone().to(parameter)
-                    for key, value in state.items()
-                    if key.startswith(begin)
-                }
-            for name in ("best_loss", "best_epoch", "diverged", "stopped"):
-                getattr(self, name).copy_(state[name])
-            self.curves = {name: list(state[f"curve.{name}"]) for name in _CURVES}
-            self.epoch = int(state["epoch"])
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"saved state is of another fit: {error}") from error
-
     def _stream(self, member: int, name: str, step: int = 0) -> torch.Generator:
         return stream(child(self.seed, f"member {member}"), name, step)
 
@@ -229,7 +196,8 @@ class Fit:
 def finished(
     descent: Descent, settings: ModelSettings, loss: Loss, constant: tuple[str, ...]
 ) -> Fit:
-    """Every member at its lowest held-out loss, those that diverged left out."""
+    """Every member at its lowest held-out loss, those that diverged left out; the descent stays
+    where it is and may go on."""
     numbers = descent.members
     kept = [k for k in range(len(numbers)) if descent.best_epoch[k] and not descent.diverged[k]]
     dropped = {numbers[k]: int(epoch) for k, epoch in enumerate(descent.diverged) if epoch}
@@ -238,9 +206,10 @@ def finished(
             f"all {len(numbers)} members left the finite numbers, the last in epoch "
             f"{max(dropped.values())}: lower learning_rate, or look for outliers in the data"
         )
-    descent.ensemble.load_state_dict(descent.best)
-    norms = spectral.norms(descent.ensemble.eval())
-    ensemble = of_members(spectral.baked(descent.ensemble), kept)
+    best = copy.deepcopy(descent.ensemble)
+    best.load_state_dict(descent.best)
+    norms = spectral.norms(best.eval())
+    ensemble = of_members(spectral.baked(best), kept)
     errors = _errors(ensemble, descent.rows, descent.held_out.rows)
     square = errors.mean(dim=1)
     if loss.prediction == "mse":

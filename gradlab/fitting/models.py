@@ -7,62 +7,27 @@ gradlab.measure(with_learned_prior(task, ensemble), policy, critic)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save
-from torch import Tensor
 
 from gradlab import validation
 from gradlab.data.noise import child
 from gradlab.data.trajectories import Trajectories
-from gradlab.errors import Failure, InputError
+from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import jacobian_errors
 from gradlab.fitting.fitted import Descent, Fit, finished
 from gradlab.fitting.losses import Loss, OneStepError, split, standardised
 from gradlab.fitting.model_settings import MBPO, ModelSettings
-from gradlab.networks import checkpoint, spectral
+from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.provenance import tensors_hash
-from gradlab.storage.whole_files import placed
 from gradlab.systems.system import System
 from gradlab.user_code.calls import differentiating
 
-_KEY = "gradlab.fit"
-
-
-def write_state(path: Path, state: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
-    """Replace the saved state in one step."""
-    held = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with placed(path) as temporary:
-            temporary.write_bytes(save(held, checkpoint.metadata(_KEY, config, held)))
-    except OSError as error:
-        raise Failure(f"{path} cannot be written ({error}); the one before is kept") from error
-
-
-def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
-    """The state saved for this configuration."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, nothing to resume: start with resume=False")
-    try:
-        loaded, configuration = checkpoint.read(path, _KEY)
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged or foreign: start again with resume=False") from error
-    if configuration != config:
-        changed = [name for name in config if configuration.get(name) != config[name]]
-        raise InputError(f"{path} was made with other {', '.join(changed)}: repeat the arguments")
-    return loaded
-
-
-SAVE_AFTER = 5.0  # seconds between saved states
-
+Prepared = tuple[Descent, tuple[str, ...]]
 _AfterEpoch = Callable[[int, GaussianEnsemble], None]
 
 
@@ -73,8 +38,6 @@ def fit_model(
     loss: Loss | None = None,
     *,
     start: GaussianEnsemble | None = None,
-    saved: Path | None = None,
-    resume: bool = False,
     after_epoch: _AfterEpoch | None = None,
     simulator: System | None = None,
     progress: Progress = silent,
@@ -85,13 +48,11 @@ def fit_model(
         loss: None: the likelihood.
         start: an ensemble of the same shape to continue from, as data grows; its normalisers are
             computed again.
-        saved: a file for the state of the fit, replaced every few seconds.
-        resume: continue from `saved`.
         after_epoch: called with the epoch and the ensemble as it is then, in eval mode.
         simulator: whose Jacobians the members' are compared with after every epoch.
 
     Raises:
-        InputError: data too few or of another shape, nothing to resume, settings that do not fit.
+        InputError: data too few or of another shape, settings that do not fit.
         Failure: every member left the finite numbers.
     """
     validation.instance("data", data, Trajectories, "transitions, as `collect` records them")
@@ -101,27 +62,7 @@ def fit_model(
     if simulator is not None:
         held_out = descent.held_out.rows
         descent.jacobian_errors = jacobian_errors(simulator, descent.rows, held_out)
-    # As JSON returns it; budgets may change between a fit and its resumption.
-    fixed = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in settings.plain().items()
-        if name not in ("epochs", "seconds", "patience")
-    }
-    plain = {
-        name: value
-        for name, value in vars(loss).items()
-        if value is None or isinstance(value, str | int | float | bool)
-    }
-    config = {
-        "settings": fixed,
-        "loss": {"name": loss.name} | plain,
-        "data": tensors_hash(data.state, data.action, data.reward, data.next_state),
-    }
-    if resume:
-        if saved is None:
-            raise InputError("resume needs the file of a saved state")
-        descent.load(read_state(saved, config))
-    _descend(descent, settings, saved, config, after_epoch, progress)
+    descend(descent, settings, progress, after_epoch)
     return finished(descent, settings, loss, constant)
 
 
@@ -130,7 +71,7 @@ def prepared(
     settings: ModelSettings,
     loss: Loss,
     start: GaussianEnsemble | None = None,
-) -> tuple[Descent, tuple[str, ...]]:
+) -> Prepared:
     """The descent before its first epoch, and the names of what is constant in the data."""
     training, held_out = split(data, settings.held_out, settings.seed)
     rows, constant = standardised(
@@ -174,15 +115,14 @@ def _made(
     return ensemble
 
 
-def _descend(
+def descend(
     descent: Descent,
     settings: ModelSettings,
-    saved: Path | None,
-    config: Mapping[str, object],
-    after_epoch: _AfterEpoch | None,
-    progress: Progress,
+    progress: Progress = silent,
+    after_epoch: _AfterEpoch | None = None,
 ) -> None:
-    begun, kept = time.monotonic() - descent.seconds, time.monotonic()
+    """From the epoch where it stands to the last of the settings."""
+    begun = time.monotonic() - descent.seconds
     while not descent.stopped.all() and descent.epoch < settings.epochs:
         with fast_products(settings.device):
             descent.run_epoch()
@@ -190,14 +130,8 @@ def _descend(
         if after_epoch is not None:
             after_epoch(descent.epoch, descent.ensemble)
         progress("model", descent.epoch, settings.epochs)
-        over = settings.seconds is not None and time.monotonic() - begun >= settings.seconds
-        if saved is not None and (over or time.monotonic() - kept > SAVE_AFTER):
-            write_state(saved, descent.state(), config)
-            kept = time.monotonic()
-        if over:
+        if settings.seconds is not None and descent.seconds >= settings.seconds:
             return
-    if saved is not None:
-        write_state(saved, descent.state(), config)
 
 
 def doubled(hidden: tuple[int, ...], outer: tuple[int, int]) -> tuple[int, ...]:

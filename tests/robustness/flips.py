@@ -223,18 +223,6 @@ def _read_resume(folder: Path) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _make_fit(folder: Path) -> None:
-    from gradlab.fitting.models import write_state
-
-    write_state(folder / "fit.safetensors", _policy().state_dict(), CONFIG)
-
-
-def _read_fit(folder: Path) -> dict[str, Any]:
-    from gradlab.fitting.models import read_state
-
-    return dict(sorted(read_state(folder / "fit.safetensors", CONFIG).items()))
-
-
 def _recorded() -> Any:
     import torch
 
@@ -309,7 +297,6 @@ KINDS: dict[str, Kind] = {
     "Minari dataset": (_make_minari, _read_minari),
     "network": (_make_network, _read_network),
     "saved training": (_make_resume, _read_resume),
-    "saved fit": (_make_fit, _read_fit),
     "plan of remedies": (_make_plan, _read_plan),
 }
 

@@ -29,7 +29,6 @@ from gradlab.networks import checkpoint
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS, loop
-from gradlab.training import run as run_module
 from gradlab.training.loop import describe, train
 from gradlab.training.measured import steering
 from gradlab.training.measured.steering import LENGTHS, STARTS, steered

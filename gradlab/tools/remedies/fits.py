@@ -31,10 +31,10 @@ from gradlab.fitting.derivative_losses import (
     Sobolev,
     named_loss,
 )
-from gradlab.fitting.fitted import Descent
+from gradlab.fitting.fitted import Descent, finished
 from gradlab.fitting.losses import LOG_2PI, Loss, OneStepError, outputs, split, standardised
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import doubled, fit_model, prepared
+from gradlab.fitting.models import Prepared, descend, doubled, prepared
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.progress import Progress
@@ -132,19 +132,24 @@ def made(
     recipes: Mapping[str, FitRecipe],
     part: FittedPart,
     data: Trajectories,
+    descents: dict[str, Prepared],
     progress: Progress,
 ) -> FittedModel:
-    """The model of one part, from its file where it was fitted before."""
+    """The model of one part, from its file where it was fitted before.
+
+    Args:
+        descents: recipe → where its shorter fits have ended, from where this one goes on.
+    """
     path, recipe = _file(folder, part), recipes[part.recipe]
     if not path.is_file():
-        saved = folder / f"{_plain(part.recipe)}.resume.safetensors"
         settings = replace(recipe.settings, epochs=part.epochs)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            fit = fit_model(
-                recipe.rows(data), settings, recipe.loss, saved=saved, resume=saved.is_file(),
-                progress=progress,
-            )  # fmt: skip
+            if part.recipe not in descents:
+                descents[part.recipe] = prepared(recipe.rows(data), settings, recipe.loss)
+            descent, constant = descents[part.recipe]
+            descend(descent, settings, progress)
+            fit = finished(descent, settings, recipe.loss, constant)
         except (InputError, Failure) as error:
             raise type(error)(f"arm {part.recipe}: {error}") from error
         notes = {  # what is not in the network
@@ -177,12 +182,6 @@ def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian")
 
 def _file(folder: Path, part: FittedPart) -> Path:
     return folder / f"{_plain(part.recipe)}-{part.epochs}.safetensors"
-
-
-def forget_states(folder: Path) -> None:
-    """Drop the states that fits went on from: their trial is finished."""
-    for path in folder.glob("*.resume.safetensors"):
-        path.unlink()
 
 
 def _plain(name: str) -> str:
