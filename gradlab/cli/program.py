@@ -63,7 +63,6 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "report": Report,
     "figure": "gradlab.tools.papers.command:FigureCommand",
     "reproduce": "gradlab.tools.papers.command:ReproduceCommand",
-    "board": "gradlab.tools.board.command:BoardCommand",
     "init": "gradlab.tools.skeletons.command:InitCommand",
     "check": "gradlab.tools.skeletons.command:CheckCommand",
     "list": List,
