@@ -295,6 +295,13 @@ class Train(_Configured):  # type: ignore[misc]
         said = {name: f"Default of {row.name}: {word}." for name, word in words.items()}
         return said | {name: f"Not for {row.name}: {why}." for name, why in unused(row).items()}
 
+    @staticmethod
+    def again(run: Path) -> list[str]:
+        """The words that go on from the saved state, where there is one."""
+        from gradlab.training.checkpoints import resume_file
+
+        return ["--resume"] if resume_file(run).is_file() else ["--overwrite"]
+
     def run(self, command: str) -> Document:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with undisturbed():
