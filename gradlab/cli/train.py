@@ -252,7 +252,7 @@ class Train(_Configured):  # type: ignore[misc]
     """Policy that every seed begins with, such as the one for which a horizon was measured:
     gradlab's own, a .safetensors file or file.py:function. Default: fresh ones."""
     critic: Annotated[str | None, arg(metavar="FILE")] = None
-    """Critic of that policy; twin critics both begin as it. Default: fresh ones."""
+    """Critic of that policy; a twin critic begins as it, moved by a tenth. Default: fresh ones."""
     output: Annotated[
         Path | None,
         arg(

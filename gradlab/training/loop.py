@@ -296,7 +296,8 @@ def train(
         ray: a cluster of Ray by its HOST:PORT, or "local", for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: processes of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
-            horizon was measured; None: fresh ones.
+            horizon was measured; None: fresh ones. Of twin critics the first is the given one, the
+            second that with noise of a tenth of each layer's size.
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
     Raises:
@@ -324,8 +325,6 @@ def train(
     chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
     check(run, note)
-    if critic is not None and row.critics > 1:
-        note(f"the {row.critics} critics of a seed begin equal and stay equal")
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     if resume:
