@@ -60,7 +60,8 @@ class GivenNetworks:
                 draw = stream(seed, f"twin critic {k}")
                 for weight in own.parameters() if k else ():
                     size = weight.square().mean().sqrt()
-                    weight += _APART * size * torch.randn(weight.shape, generator=draw).to(weight)
+                    noise = torch.randn(weight.shape, generator=draw)
+                    weight.add_(_APART * size * noise.to(weight))
                 last = own.network[-1]
                 assert isinstance(last, nn.Linear)
                 last.weight.mul_(reward_scale)

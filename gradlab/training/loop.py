@@ -306,7 +306,7 @@ def train(
             with the difference.
         Diverged: every seed diverged; the last good networks of each are kept.
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved,
-            or 2 s later: it began from a saved state, and begins again with resume=True.
+            or 1 s later: it began from a saved state, and begins again with resume=True.
     """
     progress = check_progress(progress)
     row = find(algorithm) if isinstance(algorithm, str) else algorithm

@@ -35,7 +35,7 @@ from gradlab.training.recording import divergence, evaluation_row, excess, model
 from gradlab.training.state import Good, Run
 
 _SHOWN = 1.0  # seconds between two looks at long iterations
-GRACE = 2.0  # seconds that the present iteration has left, once its run is interrupted
+GRACE = 1.0  # seconds that the present iteration has left, once its run is interrupted
 _EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 
 

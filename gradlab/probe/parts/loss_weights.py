@@ -254,9 +254,10 @@ class LossWeights:
         if correlation < SOUND:
             proof += f"; the loss weighs actions by something else: {_ORDER}"
             proof += "?" if self._whole else _SCALED
-            state = "fault" if excluded(every[:, 0], SOUND, self._looks) else "open"
+            if not excluded(every[:, 0], SOUND, self._looks):
+                return CheckAnswer("open", proof, correlation, WRONG, self._looks)
             return CheckAnswer(
-                state, proof, correlation, WRONG, self._looks, WEIGHTED,
+                "fault", proof, correlation, WRONG, self._looks, WEIGHTED,
                 f"the policy's loss weighs actions by something else than their advantages "
                 f"(correlation {correlation:.2f}, in sound loops {SOUND} or more): {_ORDER}?",
             )  # fmt: skip

@@ -130,7 +130,7 @@ COMMANDS: dict[str, Command] = {}
 _classes: list[Any] = []
 for _name, (_files, _positional) in _ROWS.items():
     with suppress(InputError):  # a tool that is not there
-        _found = command_of(_name)
+        _found: Any = command_of(_name)
         _options = [{"settings": PARAMETERS}.get(f.name, f.name) for f in fields(_found)]
         _known = tuple(option for option in _options if option not in CHOSEN)
         _plain = ["--overwrite"] if "overwrite" in _options else []
