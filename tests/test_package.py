@@ -18,6 +18,7 @@ import gradlab
 from gradlab import cli, machine, provenance
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gradlab"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERSION = PROJECT["project"]["version"]
 
@@ -110,3 +111,24 @@ def test_a_checkout_that_is_not_installed_says_so(monkeypatch):
     machine.version.cache_clear()
     assert provenance.environment()["gradlab"] == "not installed"
     machine.version.cache_clear()
+
+
+def test_no_unit_of_a_column_names_a_module_that_is_not_there():
+    folders = "|".join(["gradlab", *(each.parent.name for each in PACKAGE.glob("*/__init__.py"))])
+    path = re.compile(rf"\b(?:{folders})(?:\.\w+)+")
+    named = {
+        name.removeprefix("gradlab.")
+        for file in PACKAGE.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "").endswith("Column")
+        for word in ast.walk(call)
+        if isinstance(word, ast.Constant) and isinstance(word.value, str)
+        for name in path.findall(word.value)
+    }
+    homes = {name: name.split(".") for name in named}
+    lost = {
+        name
+        for name, words in homes.items()
+        if not any(PACKAGE.joinpath(*words[:k]).with_suffix(".py").is_file() for k in (2, 3, 4))
+    }
+    assert not lost

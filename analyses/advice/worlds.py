@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from analyses.advice.stages import sac_stage, train_stages
 from analyses.harness.running import example
 from gradlab.data import trajectories
 from gradlab.data.noise import child, stream
@@ -32,7 +33,6 @@ from gradlab.networks import checkpoint
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import Policy
 from gradlab.tasks import Task, with_learned_prior
-from gradlab.tools.board.stages import sac_stage, train_stages
 
 STAGES = ("early", "middle", "late")
 SEEDS = (22, 23, 24)  # of 0 to 20 some cells were looked at before

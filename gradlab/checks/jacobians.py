@@ -12,6 +12,7 @@ the step did not help: such samples stay, in estimators and truth alike, and are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -38,6 +39,7 @@ STATES = 96  # whose Jacobians are compared, over all starts and steps
 _STEPS = (1e-5, 1e-6)  # times the size of each coordinate
 _FARTHER = 1e3  # times as far where float64 states are stepped in float32
 _TOLERANCE = 1e-3
+_KINKS = 0.1  # share of the states where contacts and kinks may explain what is off
 _GROSS = 0.1  # by over 10% in most states: not the derivative of this step
 _ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
 _VANISHING = 1e-12  # of the largest column
@@ -68,6 +70,45 @@ def sampled(path: Path, most: int) -> tuple[Tensor, Tensor]:
     s, a = s[finite], a[finite]
     rows = torch.linspace(0, len(s) - 1, min(most, len(s))).long()
     return s[rows], a[rows]
+
+
+@dataclass(frozen=True)
+class OwnDerivatives:
+    """A system's own derivatives against differences of its step.
+
+    Attributes:
+        states: that were looked at; off: in how many of them a derivative is.
+        block, row, column: the one that is off the most, of (s', r) by (s, a).
+    """
+
+    states: int
+    off: int
+    block: str
+    row: int
+    column: int
+
+    @property
+    def wrong(self) -> bool:
+        """Is it off in more states than contacts and kinks would explain?"""
+        return self.off >= _KINKS * self.states
+
+
+def own_derivatives(system: System, path: Path) -> OwnDerivatives | None:
+    """None where the path has no finite state."""
+    s, a = sampled(path, STATES)
+    if not len(s):
+        return None
+    linear = linearize_running(system, s, a)
+    central = [_central(system, s, a, step) for step in _STEPS]
+    errors = torch.minimum(*(_relative(linear, *each)[1] for each in central))
+    off = (errors > _TOLERANCE).any(dim=1) & ~linear.certificate.flags
+    block = int(errors[off].sum(dim=0).argmax()) if off.any() else 0
+    gaps = [((whole(linear) - J).abs() - error).clamp_min(0.0) for J, error in central]
+    gap = torch.minimum(*gaps)[off].nan_to_num(posinf=1e300, nan=1e300).sum(dim=0)
+    halves, inside = (slice(0, linear.A.shape[1]), slice(linear.A.shape[1], None)), gap * 0
+    inside[halves[block // 2], halves[block % 2]] = 1
+    row, column = divmod(int((gap * inside).argmax()), gap.shape[1])
+    return OwnDerivatives(len(s), int(off.sum()), BLOCKS[block], row, column)
 
 
 def _compared(name: str) -> str:
@@ -110,7 +151,7 @@ def _differences(
     result += f"; {wrong} of {states} states are off, most in {_LABELS[block]}"
     share = wrong / states
     meaning = "the derivative is wrong: correct linearize before trusting any number here"
-    if share < 0.1:
+    if share < _KINKS:
         meaning = "a kink, contact or wrap that the certificate did not see, in few states"
     return CheckResult(check, result, meaning, False)
 

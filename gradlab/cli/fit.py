@@ -134,7 +134,12 @@ class FitCommand:
 
             minari_datasets.write(data, self.export)
         with bars() as progress:
-            fits = self._fitted(task, data, settings, loss, models, progress)
+            try:
+                fits = self._fitted(task, data, settings, loss, models, progress)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"no model was written; its transitions are kept: --data {source}"
+                ) from None
         about = {"task": task.name, "command": command, "data": source}
         parts: dict[Path, Save] = {}
         for role, fit in fits.items():

@@ -5,8 +5,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage (one line), 130 interrupted, 143 ter
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
+import gc
 import operator
 import os
 import shlex
@@ -63,7 +65,6 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "report": Report,
     "figure": "gradlab.tools.papers.command:FigureCommand",
     "reproduce": "gradlab.tools.papers.command:ReproduceCommand",
-    "board": "gradlab.tools.board.command:BoardCommand",
     "init": "gradlab.tools.skeletons.command:InitCommand",
     "check": "gradlab.tools.skeletons.command:CheckCommand",
     "list": List,
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
     # seven times the processor time of the work itself (measured with 2 threads on 2 cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # the last collection of all modules would take seconds
+        atexit.register(gc.freeze)
     with streams.lasting():
         if words == ["--version"]:
             return streams.said(lambda: print(f"gradlab {gradlab.__version__}"), 0)

@@ -252,7 +252,7 @@ class Train(_Configured):  # type: ignore[misc]
     """Policy that every seed begins with, such as the one for which a horizon was measured:
     gradlab's own, a .safetensors file or file.py:function. Default: fresh ones."""
     critic: Annotated[str | None, arg(metavar="FILE")] = None
-    """Critic of that policy; twin critics both begin as it. Default: fresh ones."""
+    """Critic of that policy; a twin critic begins as it, moved by a tenth. Default: fresh ones."""
     output: Annotated[
         Path | None,
         arg(
@@ -295,6 +295,13 @@ class Train(_Configured):  # type: ignore[misc]
         said = {name: f"Default of {row.name}: {word}." for name, word in words.items()}
         return said | {name: f"Not for {row.name}: {why}." for name, why in unused(row).items()}
 
+    @staticmethod
+    def again(run: Path) -> list[str]:
+        """The words that go on from the saved state, where there is one."""
+        from gradlab.training.checkpoints import resume_file
+
+        return ["--resume"] if resume_file(run).is_file() else ["--overwrite"]
+
     def run(self, command: str) -> Document:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with undisturbed():
@@ -328,17 +335,6 @@ class Train(_Configured):  # type: ignore[misc]
                         f"{kind} is {file}, which --overwrite removes with the run at {run}: name "
                         f"another --output"
                     )
-        priced = False
-
-        def note(line: str) -> None:
-            nonlocal priced
-            priced = priced or line.startswith("about ")  # the price, which comes first
-            standard_error(f"gradlab: note: {line}")
-
-        def shown(stage: str, done: int, total: int) -> None:
-            early = stage == "training" and not priced and done < total
-            progress("timing the first updates" if early else stage, done, total)
-
         with bars() as progress:
             train(
                 row,
@@ -352,8 +348,8 @@ class Train(_Configured):  # type: ignore[misc]
                 steer=self.steer,
                 steer_every=self.steer_every,
                 command=command,
-                progress=shown,
-                note=note,
+                progress=progress,
+                note=lambda line: standard_error(f"gradlab: note: {line}"),
                 ray=self.ray,
                 policy=networks.get("policy"),
                 critic=networks.get("critic"),

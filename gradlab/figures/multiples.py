@@ -226,10 +226,13 @@ def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str 
     single = values.shape[1] <= _SINGLE
     if single:
         ax.plot(x, values, "." if few else "-", color=colour, linewidth=0.7, alpha=0.6)
-    median, low, high = (together[c].to_numpy(float) for c in ("value", "ci_low", "ci_high"))
-    ax.fill_between(x, low, high, color=colour, alpha=0.0 if single else 0.2, linewidth=0,
+    # Where lost seeds have no median, it has fewer iterations than they.
+    at, median, low, high = (
+        together[name].to_numpy(float) for name in (over, "value", "ci_low", "ci_high")
+    )
+    ax.fill_between(at, low, high, color=colour, alpha=0.0 if single else 0.2, linewidth=0,
                     label="_median")  # fmt: skip
-    ax.plot(x, median, "D" if few else "-", color=colour, linewidth=1.9, label="_median")
+    ax.plot(at, median, "D" if few else "-", color=colour, linewidth=1.9, label="_median")
 
 
 def _dress_cell(ax: Axes, name: str) -> None:

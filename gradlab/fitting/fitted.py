@@ -6,6 +6,7 @@ bootstrap, order of rows and stopping time, by its number and the seed alone.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -76,6 +77,10 @@ class Descent:
         self.best = {name: value.clone() for name, value in ensemble.state_dict().items()}
         self.curves: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
         self.jacobian_errors: Callable[[GaussianEnsemble], Tensor] | None = None
+
+    @property
+    def seconds(self) -> float:
+        return float(self.curves["seconds"][-1]) if self.epoch else 0.0
 
     def run_epoch(self) -> None:
         """One pass over every member's rows, in batches."""
@@ -191,7 +196,8 @@ class Fit:
 def finished(
     descent: Descent, settings: ModelSettings, loss: Loss, constant: tuple[str, ...]
 ) -> Fit:
-    """Every member at its lowest held-out loss, those that diverged left out."""
+    """Every member at its lowest held-out loss, those that diverged left out; the descent stays
+    where it is and may go on."""
     numbers = descent.members
     kept = [k for k in range(len(numbers)) if descent.best_epoch[k] and not descent.diverged[k]]
     dropped = {numbers[k]: int(epoch) for k, epoch in enumerate(descent.diverged) if epoch}
@@ -200,9 +206,10 @@ def finished(
             f"all {len(numbers)} members left the finite numbers, the last in epoch "
             f"{max(dropped.values())}: lower learning_rate, or look for outliers in the data"
         )
-    descent.ensemble.load_state_dict(descent.best)
-    norms = spectral.norms(descent.ensemble.eval())
-    ensemble = of_members(spectral.baked(descent.ensemble), kept)
+    best = copy.deepcopy(descent.ensemble)
+    best.load_state_dict(descent.best)
+    norms = spectral.norms(best.eval())
+    ensemble = of_members(spectral.baked(best), kept)
     errors = _errors(ensemble, descent.rows, descent.held_out.rows)
     square = errors.mean(dim=1)
     if loss.prediction == "mse":

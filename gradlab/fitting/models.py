@@ -27,6 +27,7 @@ from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.system import System
 from gradlab.user_code.calls import differentiating
 
+Prepared = tuple[Descent, tuple[str, ...]]
 _AfterEpoch = Callable[[int, GaussianEnsemble], None]
 
 
@@ -61,7 +62,7 @@ def fit_model(
     if simulator is not None:
         held_out = descent.held_out.rows
         descent.jacobian_errors = jacobian_errors(simulator, descent.rows, held_out)
-    _descend(descent, settings, after_epoch, progress)
+    descend(descent, settings, progress, after_epoch)
     return finished(descent, settings, loss, constant)
 
 
@@ -70,7 +71,7 @@ def prepared(
     settings: ModelSettings,
     loss: Loss,
     start: GaussianEnsemble | None = None,
-) -> tuple[Descent, tuple[str, ...]]:
+) -> Prepared:
     """The descent before its first epoch, and the names of what is constant in the data."""
     training, held_out = split(data, settings.held_out, settings.seed)
     rows, constant = standardised(
@@ -114,13 +115,14 @@ def _made(
     return ensemble
 
 
-def _descend(
+def descend(
     descent: Descent,
     settings: ModelSettings,
-    after_epoch: _AfterEpoch | None,
-    progress: Progress,
+    progress: Progress = silent,
+    after_epoch: _AfterEpoch | None = None,
 ) -> None:
-    begun = time.monotonic()
+    """From the epoch where it stands to the last of the settings."""
+    begun = time.monotonic() - descent.seconds
     while not descent.stopped.all() and descent.epoch < settings.epochs:
         with fast_products(settings.device):
             descent.run_epoch()
@@ -128,7 +130,7 @@ def _descend(
         if after_epoch is not None:
             after_epoch(descent.epoch, descent.ensemble)
         progress("model", descent.epoch, settings.epochs)
-        if settings.seconds is not None and time.monotonic() - begun >= settings.seconds:
+        if settings.seconds is not None and descent.seconds >= settings.seconds:
             return
 
 

@@ -100,6 +100,7 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
         sync(temporary)
         os.replace(temporary, place)
         sync(place.parent)
+        run.kept = run.iteration
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -177,7 +178,7 @@ def _put_back(run: Run, state: Mapping[str, Tensor]) -> None:
     if run.dynamics is not None:
         run.dynamics.load(under(state, "dynamics/"))
         run.learner.model = run.dynamics.rollout() if run.dynamics.fitted else None
-    run.iteration, run.lost = iteration, lost.copy()
+    run.iteration, run.kept, run.lost = iteration, iteration, lost.copy()
     run.excessive = state["run/excessive"].numpy().copy()
     run.seconds = float(state["run/seconds"])
     run.batch = _batch(run, under(state, "batch/"))

@@ -22,6 +22,8 @@ from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.parts.critics import Critic, Q
 
+_APART = 0.1  # of a layer's root mean square, which leaves 1% in its square
+
 
 @dataclass(frozen=True, eq=False)
 class GivenNetworks:
@@ -29,8 +31,9 @@ class GivenNetworks:
     Attributes:
         policy: state [N, ds] → action [N, da]; a deterministic one keeps its own limits, or none.
             None: fresh ones.
-        critic: of that policy, in the task's own rewards; None: fresh ones. Twin critics both begin
-            as it, and so stay equal.
+        critic: of that policy, in the task's own rewards; None: fresh ones. It is the first critic
+            of a seed; a twin begins beside it, each layer moved by normal noise of `_APART` of its
+            size: of two that are equal the minimum is no bound, and they would stay equal.
     """
 
     policy: nn.Module | None = None
@@ -46,18 +49,24 @@ class GivenNetworks:
         assert self.policy is None or isinstance(self.policy, Policy | GaussianPolicy)
         return copy.deepcopy(self.policy)
 
-    def own_critics(self, count: int, reward_scale: float) -> list[Critic] | None:
-        """Copies of the critic in the rewards of training; None without one."""
+    def own_critics(self, count: int, reward_scale: float, seed: int) -> list[Critic] | None:
+        """The critic in the rewards of training, and its twins; None without one."""
         if self.critic is None:
             return None
         assert isinstance(self.critic, Critic)
-        own = copy.deepcopy(self.critic)
-        last = own.network[-1]
-        assert isinstance(last, nn.Linear)
+        made = [copy.deepcopy(self.critic) for _ in range(count)]
         with torch.no_grad():
-            last.weight.mul_(reward_scale)
-            last.bias.mul_(reward_scale)
-        return [own] * count
+            for k, own in enumerate(made):
+                draw = stream(seed, f"twin critic {k}")
+                for weight in own.parameters() if k else ():
+                    size = weight.square().mean().sqrt()
+                    noise = torch.randn(weight.shape, generator=draw)
+                    weight.add_(_APART * size * noise.to(weight))
+                last = own.network[-1]
+                assert isinstance(last, nn.Linear)
+                last.weight.mul_(reward_scale)
+                last.bias.mul_(reward_scale)
+        return made
 
 
 FRESH = GivenNetworks()
@@ -218,5 +227,5 @@ def networks(
             policy = Policy(ds, da, **shape, limit=limit)
         kind = algorithm.target.kind
         critics = [kind.module(ds, da, shape) for _ in range(algorithm.critics)]
-    own = given.own_critics(algorithm.critics, reward_scale)
+    own = given.own_critics(algorithm.critics, reward_scale, seed)
     return given.own_policy() or policy, own or critics

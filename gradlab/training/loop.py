@@ -291,13 +291,13 @@ def train(
             accepted one is taken back; None: neither.
         steer_every: iterations between two decisions; None: 25 or 5 updates of the policy.
         resume: go on with the run at `output`; overwrite: replace it.
-        note: called with a line about the memory of the policy's rollouts, one about the time of
-            the run once its first updates are timed, and one where a process of an asynchronous run
-            has died.
+        note: called with a line about the memory of the policy's rollouts, and one where a process
+            of an asynchronous run has died.
         ray: a cluster of Ray by its HOST:PORT, or "local", for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: processes of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
-            horizon was measured; None: fresh ones.
+            horizon was measured; None: fresh ones. Of twin critics the first is the given one, the
+            second that with noise of a tenth of each layer's size.
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
     Raises:
@@ -305,7 +305,8 @@ def train(
             row cannot train, rollouts beyond the machine's memory, or a run that cannot be resumed,
             with the difference.
         Diverged: every seed diverged; the last good networks of each are kept.
-        KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
+        KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved,
+            or 1 s later: it began from a saved state, and begins again with resume=True.
     """
     progress = check_progress(progress)
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
@@ -324,8 +325,6 @@ def train(
     chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
     check(run, note)
-    if critic is not None and row.critics > 1:
-        note(f"the {row.critics} critics of a seed begin equal and stay equal")
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     if resume:
@@ -337,7 +336,15 @@ def train(
     with Journal(path, tables(row, task, chosen), about) as journal, _products(chosen):
         if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
             with execution(run, ray, note) as work:
-                go(run, path, journal, config, progress, work, note)
+                try:
+                    go(run, path, journal, config, progress, work)
+                except KeyboardInterrupt as stop:
+                    if run.kept is None:
+                        raise
+                    raise KeyboardInterrupt(
+                        f"the state after {run.kept} iterations is saved: the same again with "
+                        f"resume=True goes on from there. {path} can be read as it is"
+                    ) from stop
     return path
 
 

@@ -1,7 +1,9 @@
 """One iteration of a run after another, by an `Execution`: this process, or several.
 
 steer → collect → fit the model and roll it out, where that is due → update; evaluate and record on
-the way. A state is saved before what its iteration decides; Ctrl-C waits until one is whole.
+the way. A state is saved before what its iteration decides. Ctrl-C waits until an iteration is
+whole, but no more than `GRACE` seconds: one that takes longer is begun with its state saved, and a
+run that is resumed begins it again.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from math import lcm
+from math import inf
 from pathlib import Path
 from typing import Protocol, final
 
@@ -31,10 +33,9 @@ from gradlab.training.parts.context import Floats
 from gradlab.training.probe import Probing
 from gradlab.training.recording import divergence, evaluation_row, excess, model_row
 from gradlab.training.state import Good, Run
-from gradlab.wording import duration
 
-_LOOKED = 0.3, 2.0  # seconds of updates that a price is made from, at least and at most
 _SHOWN = 1.0  # seconds between two looks at long iterations
+GRACE = 1.0  # seconds that the present iteration has left, once its run is interrupted
 _EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 
 
@@ -78,22 +79,31 @@ def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:
 
 @contextmanager
 def _between_iterations() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C was pressed; pressed again it interrupts at once."""
+    """Yields whether Ctrl-C was pressed. `GRACE` seconds later, or pressed again, it interrupts
+    whatever is at work."""
     pressed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGALRM)}
 
     def press(number: int, frame: object) -> None:
         pressed.append(number)
-        signal.signal(signal.SIGINT, before)
+        for each in before:
+            signal.signal(each, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
 
     signal.signal(signal.SIGINT, press)
     try:
         yield lambda: bool(pressed)
     finally:
-        signal.signal(signal.SIGINT, before)
+        _end_grace()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_grace() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Execution(Protocol):
@@ -143,59 +153,6 @@ class _Here:
 HERE = _Here()
 
 
-@final
-class _Pricing:
-    """Says what a run will take: one that is resumed at once, at its rate so far, a new one as soon
-    as a round of its updates has been timed.
-
-    Args:
-        note: is given the line.
-    """
-
-    def __init__(self, run: Run, note: Callable[[str], None]) -> None:
-        row, settings = run.algorithm, run.settings
-        self._run, self._note, self._first = run, note, run.iteration
-        self._round = lcm(row.reuse, row.delay, 1 if row.source.steps else settings.interval)
-        self._seconds = dict.fromkeys(("visit", "fit", "update"), 0.0)
-        self._times = dict.fromkeys(self._seconds, 0)
-        self._told = run.done
-        if self._first >= self._round and run.seconds > 0:
-            self._tell(run.seconds / self._first * (settings.iterations - self._first))
-
-    def add(self, visit: float, fit: float, update: float) -> None:
-        """An iteration's seconds: records and checkpoints, models, all else."""
-        k, row = self._run.iteration, self._run.algorithm
-        settings, dynamics = self._run.settings, self._run.dynamics
-        if self._told:
-            return
-        if k - 1 == self._first:  # with the warm-up, which is made once
-            self._spend("visit", visit)
-            self._spend("fit", fit)
-            return
-        self._spend("update", update)
-        spent, times = self._seconds["update"], self._times["update"]
-        if spent < _LOOKED[times < self._round] or times < row.delay:
-            return
-        left = settings.iterations - self._first
-        visits = left / min(settings.evaluate_every, settings.checkpoint_every)
-        seconds = left * spent / times + visits * self._seconds["visit"]
-        if dynamics is not None:  # later fits are shorter than the first
-            choice = dynamics.choice
-            share = choice.steps / choice.first_steps if choice.warm_start else 1.0
-            seconds += self._seconds["fit"] * (1 + share * left / choice.every)
-        self._tell(seconds)
-
-    def _tell(self, seconds: float) -> None:
-        left = self._run.settings.iterations - self._first
-        if not self._told:
-            self._note(f"about {duration(seconds)} for {left:,} iterations")
-        self._told = True
-
-    def _spend(self, part: str, seconds: float) -> None:
-        self._seconds[part] += seconds
-        self._times[part] += 1
-
-
 def go(
     run: Run,
     path: Path,
@@ -203,39 +160,40 @@ def go(
     config: dict[str, object],
     progress: Progress,
     work: Execution = HERE,
-    note: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """From the present iteration to the last; `note` is given the price, once it is known."""
+    """From the present iteration to the last."""
     run.begun = time.monotonic() - run.seconds
     _note_good(run)
-    pricing, clock, shown = _Pricing(run, note), time.monotonic, time.monotonic()
+    clock, shown = time.monotonic, time.monotonic()
+    seconds = {False: 0.0, True: inf}  # of the last iteration without a fit and with one
     progress("training", run.iteration, run.settings.iterations)
     with _between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
         while True:
-            begun = clock()
-            if _visit(run, path, journal, config, work):
-                return
-            visited = clock()
+            fits = _fits(run)
+            try:
+                if _visit(run, path, journal, config, work, seconds[fits] > GRACE / 2):
+                    return
+            except KeyboardInterrupt:  # the looks at a run change nothing of it
+                if run.done or work is not HERE or not interrupted():
+                    raise
             if interrupted():
                 work.settle(run, journal)
+                _end_grace()
                 checkpoints.save(path, run, config)
-                raise KeyboardInterrupt(
-                    f"the state after {run.iteration} iterations is saved: the same again with "
-                    f"resume=True goes on from there. {path} can be read as it is"
-                )
+                raise KeyboardInterrupt
+            begun = clock()
             if steering.due(run):
                 journal.append("steering", steering.row(run))
             collect(run, work)
-            collected = clock()
-            _fit(run, journal)
+            if fits:
+                _fit(run, journal, progress)
             _branch(run, journal)
-            fitted = clock()
             probing.before()
             update = work.update(run)
             run.window.add(update)
             run.iteration += 1
             now = clock()
-            pricing.add(visited - begun, fitted - collected, now - fitted + collected - visited)
+            seconds[fits] = now - begun
             if run.iteration % run.settings.log_every == 0 or run.done:
                 row = run.window.row(run.iteration, time.monotonic() - run.begun)
                 journal.append("updates", row)
@@ -266,7 +224,12 @@ def next_batch(run: Run) -> Batch:
 
 
 def _visit(
-    run: Run, path: Path, journal: Journal, config: dict[str, object], work: Execution
+    run: Run,
+    path: Path,
+    journal: Journal,
+    config: dict[str, object],
+    work: Execution,
+    save: bool,
 ) -> bool:
     """Evaluate, keep networks, measure and save the state where due; whether training is over."""
     k, settings = run.iteration, run.settings
@@ -281,20 +244,32 @@ def _visit(
         run.begun += time.monotonic() - begun
     if measured_weights.due(run):
         journal.append("weights", measured_weights.row(run))
-    if k % settings.checkpoint_every == 0 or run.done:
+    if save or k % settings.checkpoint_every == 0 or run.done:
         work.settle(run, journal)
         checkpoints.save(path, run, config)
     return run.done
 
 
-def _fit(run: Run, journal: Journal) -> None:
-    """The models, where they are due."""
-    if run.dynamics is None or run.iteration % run.dynamics.choice.every:
-        return
+def _fits(run: Run) -> bool:
+    """Whether the models are due."""
+    return run.dynamics is not None and run.iteration % run.dynamics.choice.every == 0
+
+
+def _fit(run: Run, journal: Journal, progress: Progress) -> None:
+    """The models; `progress` sees them from their second second on, once a second."""
+    assert run.dynamics is not None
+    shown, begun = time.monotonic(), False
+
+    def told(stage: str, done: int, total: int) -> None:
+        nonlocal shown, begun
+        if time.monotonic() - shown > _SHOWN or (begun and done == total):
+            progress(f"training ({stage})", done, total)
+            shown, begun = time.monotonic(), True
+
     masked = run.learner.objective.masked
     if masked and run.task.alive is None and run.replay.terminations() > 0:
         raise unknown_ends(run.task)
-    journal.append("model", model_row(run.iteration, run.dynamics.fit(run.replay)))
+    journal.append("model", model_row(run.iteration, run.dynamics.fit(run.replay, told)))
     run.learner.model = run.dynamics.rollout()
 
 

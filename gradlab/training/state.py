@@ -212,7 +212,7 @@ class Run:
             what rewards can sum to.
         good: the last networks that were finite.
         batch: of the last update; work: what other processes have begun, where there are any.
-        iteration: updates so far.
+        iteration: updates so far; kept: of the state that is saved.
         seconds: of training so far; what measuring gradients takes is left out.
         begun: reading of the monotonic clock from which `seconds` counts.
     """
@@ -234,6 +234,7 @@ class Run:
     batch: Batch | None = None
     work: Work | None = None
     iteration: int = 0
+    kept: int | None = None
     seconds: float = 0.0
     begun: float = 0.0
 

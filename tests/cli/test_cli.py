@@ -365,6 +365,28 @@ def test_work_after_the_run_goes_on_with_its_clock():
     assert written == ["[0:47] figures: begins"]
 
 
+def test_a_stage_inside_of_another_leaves_that_one_open():
+    lines, clock, written = shown()
+    lines("training", 0, 100)
+    for begun in (2.0, 42.0):
+        clock.now = begun
+        lines("training (model)", 1, 10)
+        clock.now = begun + 16.0
+        lines("training (model)", 5, 10)
+        lines("training (model)", 10, 10)
+        clock.now = begun + 24.0
+        lines("training", 50, 100)
+    assert written == [
+        "[0:00] training: begins",
+        "[0:02] training (model): begins",
+        "[0:18] training (model): 16 s so far, 5 of 10, about 20 s more",
+        "[0:18] training (model): ended after 16 s",
+        "[0:42] training (model), again: 0 s so far, 1 of 10",
+        "[0:58] training (model), again: 16 s so far, 5 of 10, about 20 s more",
+        "[0:58] training (model), again: ended after 16 s",
+    ]
+
+
 def test_the_next_stage_ends_the_one_before():
     lines, clock, written = shown()
     lines("estimators", 0, 4)

@@ -265,7 +265,6 @@ def test_a_model_its_curves_and_its_data_are_kept(tmp_path, capsys):
     text = " ".join(str(each["text"]) for each in document["verdict"])
     assert "recorded 200 transitions with random actions" in text
     assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
-    assert not list(tmp_path.glob("*.resume.*"))
     assert "exists" in refused(capsys, *words)
 
 
@@ -355,6 +354,30 @@ def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
     document = fit(capsys, "pendulum", "--data", dataset, "--output", again)
     assert "120 of 120 recorded rows, stepped by the simulator" in str(document["verdict"])
     assert Path(first).read_bytes() == Path(again).read_bytes()
+
+
+def test_an_interrupted_fit_keeps_its_transitions_from_which_the_same_is_fitted(
+    tmp_path, capsys, monkeypatch
+):
+    from gradlab.fitting.fitted import Descent
+
+    words = ("fit", "pendulum", "--output", str(tmp_path / "half.safetensors"), *SMALL)
+
+    def stopped(descent):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Descent, "run_epoch", stopped)
+        assert cli.main([*words, "--rows", "120"]) == 130
+    kept = tmp_path / "half.data.h5"
+    assert f"no model was written; its transitions are kept: --data {kept}" in (
+        capsys.readouterr().err
+    )
+    assert list(tmp_path.iterdir()) == [kept]
+    fit(capsys, "pendulum", "--data", str(kept), "--output", str(tmp_path / "half.safetensors"))
+    fit(capsys, "pendulum", "--rows", "120", "--output", str(tmp_path / "whole.safetensors"))
+    whole, half = (tmp_path / f"{name}.safetensors" for name in ("whole", "half"))
+    assert whole.read_bytes() == half.read_bytes()
 
 
 def test_places_that_are_taken_or_missing_are_refused(tmp_path, capsys):

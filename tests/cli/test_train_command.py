@@ -2,10 +2,14 @@
 
 import itertools
 import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 
 from gradlab import cli
@@ -39,21 +43,6 @@ def test_a_prior_is_used_unless_a_model_is_asked_for_or_the_algorithm_learns_one
     for options in ({"model": "prior"}, {"members": 1}):
         with pytest.raises(InputError, match=r"maac has targets .* learn one of 2 members"):
             model("maac", **options)
-
-
-def test_the_price_of_a_training_stands_before_its_beginning(tmp_path, capsys, monkeypatch):
-    def priced(*_, progress, note, **__):
-        note("policy rollouts of 5 steps take about 1 GB at their peak")
-        progress("training", 0, 9)
-        note("about 3 min for 9 iterations")
-        progress("training", 1, 9)
-        raise InputError("enough")
-
-    monkeypatch.setattr("gradlab.training.loop.train", priced)
-    words = ["train", "mpg-v2", "double_integrator", "--output", str(tmp_path / "run.h5")]
-    assert cli.main(words) == 2
-    said = capsys.readouterr().err
-    assert 0 < said.index("about 3 min for 9 iterations") < said.index("training: begins")
 
 
 LOSSES = {
@@ -279,7 +268,48 @@ def test_a_run_that_is_ended_saves_its_state(
     said = f"gradlab: {word}; the state after 8 iterations is saved: the same again with --resume"
     assert said in capsys.readouterr().err
     assert cli.main([*words, "--no-report", "--resume"]) == 0
-    assert "for 32 iterations" in capsys.readouterr().err
+
+
+LONG_FIT = """
+import os, time
+def slow(mean, log_variance, target):
+    if os.path.exists(__file__ + ".slow"):
+        time.sleep(0.1)
+    return (mean - target) ** 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_long_first_fit_shows_its_time_left_and_ends_at_once(number, code, tmp_path, capsys):
+    """Within 5 s on a machine that does nothing else; the limit leaves room for a busy one."""
+    own = tmp_path / "own.py"
+    own.write_text(LONG_FIT)
+    (tmp_path / "own.py.slow").touch()
+    words = [
+        *SHORT, "--model", "learned", "--members", "1", "--loss", f"{own}:slow", "--fit-steps",
+        "400", "--no-report", "--output",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "gradlab", *words, str(tmp_path / "cut.h5")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said: list[str] = []
+        for line in process.stderr:
+            said.append(line)
+            if "training (prediction model): begins" in line:
+                process.send_signal(number)
+                sent = time.monotonic()
+        assert process.wait() == code and time.monotonic() - sent < 20
+    assert "the state after 0 iterations is saved: the same again with --resume" in said[-1]
+    load(tmp_path / "cut.h5")  # it can be read as it is
+    (tmp_path / "own.py.slow").unlink()
+    assert cli.main([*words, str(tmp_path / "cut.h5"), "--resume"]) == 0
+    assert cli.main([*words, str(tmp_path / "whole.h5")]) == 0
+    states = (tmp_path / f"{name}.resume.safetensors" for name in ("cut", "whole"))
+    cut, whole = (safetensors.torch.load_file(state) for state in states)
+    assert cut.keys() == whole.keys()
+    for name in cut.keys() - {"run/seconds"}:
+        assert torch.equal(cut[name], whole[name]), name
 
 
 def test_a_thread_of_a_program_may_run_a_command():

@@ -12,9 +12,10 @@ from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.fitted import finished
 from gradlab.fitting.losses import MultiStep, OneStepError, split
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model
+from gradlab.fitting.models import descend, fit_model, prepared
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.tasks import double_integrator, linear_quadratic, pendulum
 from tests.systems.ensembles import by_jacrev
@@ -57,12 +58,19 @@ def test_noise_scales_are_those_of_the_system():
 @pytest.mark.parametrize(
     "loss", [OneStepError(), DirectionalDerivative(4, directions=1), MultiStep(3)]
 )
-def test_a_seed_repeats_a_fit(record, loss):
-    whole = fit_model(record, replace(FAST, spectral="all_but_last"), loss)
-    assert same(
-        whole.ensemble, fit_model(record, replace(FAST, spectral="all_but_last"), loss).ensemble
-    )
+def test_a_seed_repeats_a_fit_and_one_that_goes_on_after_its_end_is_the_same(record, loss):
+    settings = replace(FAST, spectral="all_but_last")
+    whole = fit_model(record, settings, loss)
+    assert same(whole.ensemble, fit_model(record, settings, loss).ensemble)
     assert not same(whole.ensemble, fit_model(record, replace(FAST, seed=1), loss).ensemble)
+    descent, constant = prepared(record, settings, loss)
+    descend(descent, replace(settings, epochs=2))
+    short = finished(descent, settings, loss, constant)
+    assert len(short.curves["held_out"]) == 2
+    descend(descent, settings)
+    again = finished(descent, settings, loss, constant)
+    assert same(whole.ensemble, again.ensemble)
+    np.testing.assert_array_equal(whole.curves["held_out"], again.curves["held_out"])
 
 
 def test_members_are_kept_as_they_were_at_their_lowest_held_out_loss(record):

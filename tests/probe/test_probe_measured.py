@@ -440,7 +440,7 @@ def test_critic_and_target_get_observations_in_one_form(normalised):
 
 
 @pytest.mark.parametrize("by", ["batch", "running statistics"])
-def test_rewards_that_are_standardised_by_batch_are_amber(by):
+def test_rewards_that_are_standardised_by_batch_are_amber_and_said_once_while_it_trains(by, capsys):
     loop, rows = Loop(), []
     plain, probe = loop.batch, watched(loop, log=rows.append)
 
@@ -452,7 +452,11 @@ def test_rewards_that_are_standardised_by_batch_are_amber(by):
 
     loop.batch = batch
     loop.run(probe, 110, handing(probe))
+    said = "not shown that targets are r + γ (1 − d) v: rewards have mean 0 and deviation 10 in"
+    assert capsys.readouterr().err.count(said) == (by == "batch")
+    loop.run(probe, 110, handing(probe))
     probe.close()
+    assert said not in capsys.readouterr().err
     found = answers(rows)["targets are r + γ (1 − d) v"]
     assert not causes(probe) and found["state"] == ("open" if by == "batch" else "sound")
     assert ("mean 0 and deviation 10 in every batch" in found["proof"]) == (by == "batch")

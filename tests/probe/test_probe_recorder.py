@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 
 import gradlab
+from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import NOT_DRAWN, UNRESET
 from gradlab.probe.budget import UNSEEN, Budget
 from gradlab.probe.parts.implied import Implied
@@ -144,6 +145,16 @@ SOUND: dict[str, Callable[[Row], Row]] = {
     "signs": lambda row: {"reward": float(np.sign(row["reward"]))},
     "as Stable-Baselines3 stores actions": lambda row: {"action": row["action"] / 2},
 }
+
+
+def test_a_second_environment_is_refused_and_the_first_ones_checks_stay():
+    probe, _, _ = probed()
+    probe.record(Walk())
+    checks, ring = [*probe._parts.checks], probe._parts._ring
+    with pytest.raises(InputError, match="Leave one of evaluations unrecorded") as refused:
+        probe.record(gymnasium.wrappers.TimeLimit(Walk(), 1))
+    assert "\n" not in str(refused.value)
+    assert probe._parts.checks == checks and probe._parts._ring is ring
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import numpy as np
 from gradlab.storage.journal import Journal
 from gradlab.storage.journal_tables import Column, Table
 
-SEEDS = (0, 1, 2, 3, 4)
 RETURNS = np.array(
     [[-90.0, -95, -80, -99, -500], [-29, -40, -31, -20, -600], [-9, -4, -3, -50, -1]]
 )
@@ -20,7 +19,8 @@ def written(
     """A run file with known curves, written as training writes it."""
     per_seed = Column(("seed",))
     updates = ("critic_loss", "value", "critic_norm", "policy_loss", "policy_norm", "nonfinite")
-    scales = {"seed": SEEDS, "horizon": (0, 25), "coordinate": (0, 1)}
+    seeds = tuple(range(len(returns[0])))
+    scales = {"seed": seeds, "horizon": (0, 25), "coordinate": (0, 1)}
     tables = {
         "updates": Table(
             "iteration",
@@ -29,7 +29,7 @@ def written(
                 "weight": Column(("horizon",)),
                 **dict.fromkeys(("realised_horizon", "policy_seconds", "seconds"), Column()),
             },
-            {"seed": SEEDS, "horizon": (0, 25)},
+            {"seed": seeds, "horizon": (0, 25)},
         ),
         "evaluations": Table(
             "iteration",
@@ -52,7 +52,7 @@ def written(
         for k, values in enumerate(returns):
             at = {"iteration": 3000 * k, "seconds": 10.0 * k}
             row = {"return_mean": values, "return_se": 1 + 0 * values, "ends": 0 * values}
-            journal.append("evaluations", {**at, **row, "rms": np.ones((5, 2))})
+            journal.append("evaluations", {**at, **row, "rms": np.ones((len(seeds), 2))})
             made = {"weight": np.array([0.2, 0.8]), "policy_seconds": 0.05}
             made["realised_horizon"] = (25, 25, 12.5)[k]
             journal.append("updates", {**at, **dict.fromkeys(updates, values), **made})

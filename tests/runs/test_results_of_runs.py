@@ -17,7 +17,7 @@ import pytest
 from gradlab import figures
 from gradlab.cli import main
 from gradlab.errors import InputError
-from gradlab.reporting import render, training_page
+from gradlab.reporting import render, report, training_page
 from gradlab.reporting.kinds import compared as side_by_side
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
@@ -44,6 +44,13 @@ def test_the_table_has_every_seed_and_their_mean(tmp_path):
     assert last.loc["all", "value"] == -4.0
     assert last.loc["all", "ci_low"] < last.loc["all", "value"] < last.loc["all", "ci_high"]
     assert set(rows[rows["quantity"] == "weight 25"]["value"]) == {0.8}
+
+
+@pytest.mark.parametrize("lost", [(0,), (0, 1)])
+def test_a_run_of_two_seeds_has_a_page_where_seeds_are_lost_from_the_first_row_on(tmp_path, lost):
+    returns = RETURNS[:, :2].copy()
+    returns[:, lost] = np.nan
+    assert "Return" in report(written(tmp_path / "run.h5", returns=returns)).read_text()
 
 
 def test_times_belong_to_one_horizon_of_the_rollouts(tmp_path):

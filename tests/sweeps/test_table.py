@@ -84,7 +84,7 @@ def bad(**parts):
         ({"settings": {"task": "t", "json": True}}, "log"),
         ({"grid": {"resume": [True]}}, "--resume of `gradlab sweep`"),
         ({"run": [{"overwrite": True}]}, r"\[\[run\]\] 1 has 'overwrite'"),
-        ({"settings": {}}, "has no 'task'"),
+        ({"settings": {}}, r"has no 'task': write task = \"…\" in \[settings\]$"),
         ({"settings": 3}, r"\[settings\] is 3"),
         ({"settings": {"task": "t", "set": 3}}, "set is 3, expected a table of parameters"),
         ({"settings": {"task": ["t"]}}, "task has a list"),

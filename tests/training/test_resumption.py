@@ -1,6 +1,7 @@
 """Seeds together are seeds apart, and a run that was stopped goes on bit for bit."""
 
 import signal
+import time
 from contextlib import nullcontext
 from functools import partial
 
@@ -11,8 +12,10 @@ import torch
 
 from gradlab.errors import InputError
 from gradlab.training import ALGORITHMS, loop
+from gradlab.training import run as run_module
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
+from gradlab.training.models.dynamics import Dynamics
 from gradlab.training.settings import Settings
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
@@ -135,6 +138,51 @@ def test_ctrl_c_saves_the_state_and_no_row_shows_where_it_came(
     cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
     assert torch.equal(numbers(whole(name), 1), numbers(cut, 1))
     same_tables(whole(name), cut)
+
+
+def long_fit(patched):
+    """The second fit is interrupted once it has changed its networks, and would take a minute."""
+    fit, begun = Dynamics.fit, []
+
+    def pressed(self, *arguments):
+        report = fit(self, *arguments)
+        begun.append(report)
+        if len(begun) == 2:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(60)
+        return report
+
+    patched.setattr(Dynamics, "fit", pressed)
+
+
+def long_evaluation(patched):
+    evaluated = run_module.evaluation_row
+
+    def pressed(run):
+        if run.iteration:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(60)
+        return evaluated(run)
+
+    patched.setattr(run_module, "evaluation_row", pressed)
+
+
+@pytest.mark.parametrize(("cut", "at"), [(long_fit, 20), (long_evaluation, 15)])
+def test_work_that_outlasts_an_interrupts_grace_is_cut_and_begins_again_bit_for_bit(
+    tmp_path, monkeypatch, whole, cut, at
+):
+    options = SHORT | {"seeds": 2, "checkpoint_every": 1000}
+    begun = time.monotonic()
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "GRACE", 0.01)
+        cut(patched)
+        with pytest.raises(KeyboardInterrupt, match=f"after {at} iterations is saved"):
+            train(row("ddppo"), task(), tmp_path / "cut.h5", **options)
+    assert time.monotonic() - begun < 50
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    train(row("ddppo"), task(), tmp_path / "cut.h5", **options, resume=True)
+    assert torch.equal(numbers(whole("ddppo"), 1), numbers(tmp_path / "cut.h5", 1))
+    same_tables(whole("ddppo"), tmp_path / "cut.h5")
 
 
 def spoil_metadata(state, about):

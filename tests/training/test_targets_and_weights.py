@@ -25,6 +25,7 @@ from gradlab.runs.training.results import load
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_horizons, with_starts, with_weights
 from gradlab.training.draws import Draws
+from gradlab.training.first_networks import GivenNetworks
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.parts.context import FixedWeights, Passes
@@ -87,6 +88,24 @@ def test_a_stochastic_policy_and_a_state_value_begin_a_run_too(tmp_path):
     own = begun(path)
     torch.testing.assert_close(own[0].normal(STATES), given[0].normal(STATES), rtol=0, atol=0)
     torch.testing.assert_close(own[1](STATES), given[1](STATES), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["td3", "sac"])
+def test_a_twin_begins_beside_the_given_critic_and_the_smaller_of_both_is_a_bound(name):
+    given = critic().float()
+    settings = Settings(seeds=2, precision="float32", given=GivenNetworks(None, given))
+    learner = Learner(row(name), task(), settings)
+    s, a = STATES.float().expand(2, -1, -1), torch.zeros(2, len(STATES), 2)
+    first, twin = (
+        learner.critic(torch.cat([s, a], 2).repeat_interleave(2, 0))[..., 0]
+        .view(2, 2, -1)
+        .unbind(1)
+    )
+    wanted = given(STATES.float(), a[0])
+    torch.testing.assert_close(first, wanted.expand(2, -1))
+    gap = (twin - first).norm(dim=1) / first.norm(dim=1)
+    assert ((gap > 0.01) & (gap < 0.5)).all() and not torch.equal(twin[0], twin[1])
+    assert (torch.minimum(first, twin) < first).any()
 
 
 def test_a_run_goes_on_with_its_own_networks_and_with_no_others(tmp_path):

@@ -71,7 +71,10 @@ def standard_error(line: str) -> None:
 
 @final
 class Lines:
-    """One line when a stage begins, one when it ends, one every `every` seconds in between."""
+    """One line when a stage begins, one when it ends, one every `every` seconds in between.
+
+    A stage "a (b)" is inside of "a", which goes on after it.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Lines:
         self._stage: str | None = None  # the one that has begun and not ended
         self._ended: str | None = None  # the latest one that has
         self._spent: dict[str, float] = {}  # seconds of each that has
+        self._around: dict[str, tuple[float, int]] = {}  # the one around that has begun
         self._begun = self._written = clock()  # of the stage, or of the work after one
         self._first, self._done, self._total = 0, 0, 0  # a resumed stage begins with some done
         self._lock = threading.RLock()
@@ -101,10 +105,16 @@ class Lines:
             if stage != self._stage:
                 if stage == self._ended and done >= total:
                     return  # its end, reported again
+                now = self._clock()
+                if self._stage is not None and stage.startswith(f"{self._stage} ("):
+                    self._around[self._stage] = self._begun, self._first
+                    self._stage = None
                 self.close()
-                self._stage, self._begun, self._first = stage, self._clock(), done
+                new = stage not in {**self._around, **self._spent}
+                self._begun, self._first = self._around.pop(stage, (now, done))
+                self._stage = stage
                 price = {each.stage: f" ({each})" for each in self._prices}.get(stage, "")
-                if stage not in self._spent:
+                if new:
                     self._line(f"{stage}: begins{price}")
             self._done, self._total = done, total
             if done >= total:

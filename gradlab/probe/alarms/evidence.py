@@ -144,6 +144,19 @@ def _quantile(level: float, freedom: float) -> float:
     return -float(scipy.special.stdtrit(freedom, level))
 
 
+def excluded(looks: Any, sound: float, asked: int) -> bool:
+    """Whether the mean of independent looks is known to be below what every sound loop has.
+
+    mean + q s / √n < sound, q Student's quantile at the level α / k (k + 1) of the k-th question
+
+    Args:
+        looks: [n], the newest; asked: k, all that there were.
+    """
+    values, level = np.asarray(looks, dtype=np.float64), ALPHA / (asked * (asked + 1))
+    half = _quantile(level, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return bool(values.mean() + half < sound)
+
+
 def listed(which: Any, names: Sequence[str]) -> str:
     """At most three names, and how many more."""
     chosen = [names[int(k)] if k < len(names) else f"parameter {k}" for k in np.flatnonzero(which)]

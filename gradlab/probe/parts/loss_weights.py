@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.probe.alarms.evidence import WEIGHTED
+from gradlab.probe.alarms.evidence import WEIGHTED, excluded
 from gradlab.probe.parts.actions import squashes
 from gradlab.probe.parts.advantages import (
     LEAST,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gradlab.probe.parts.recorder import Ring
 
 LOOKS, ROWS = 10, 256  # minibatches; rows of one, of which there are at least `LEAST`
+_KEPT = 128  # minibatches by which a correlation is known
 WRONG, SOUND = -0.5, 0.35  # correlation: sound loops .35 and more, a wrong sign under −.7
 _ORDER = "are they in the order of the observations"
 _SCALED = (
@@ -62,7 +63,7 @@ class LossWeights:
         self._limits: _Array = np.full((2, 0), nan)  # of actions that are cut off, [2, d_a]
         self._whole = False  # actions are discrete: no loop scales them
         self.limits: tuple[Any, Any] = (None, None)  # of the environment's actions
-        self._seen: deque[tuple[float, ...]] = deque(maxlen=LOOKS)
+        self._seen: deque[tuple[float, ...]] = deque(maxlen=_KEPT)
         self._looks = 0
         self._still: deque[int] = deque(maxlen=LOOKS)  # actions without a gradient; −1: none
         self._same: deque[bool] = deque(maxlen=LOOKS)  # whether all actions weigh the same
@@ -205,7 +206,8 @@ class LossWeights:
             )  # fmt: skip
         if not self._seen:
             return off(self._reason)
-        seen = np.array(self._seen)
+        every = np.array(self._seen)
+        seen = every[-LOOKS:]
         correlation, known = float(seen[:, 0].mean()), seen[np.isfinite(seen[:, 1]), 1]
         valued, least = nan, LOOKS // 2 + 1
         share = (
@@ -216,8 +218,8 @@ class LossWeights:
             valued = float(np.median(known))
             share = f"{valued:.2f} (fault: above {VALUED})"
         proof = (
-            f"correlation {correlation:.2f} (fault: under {WRONG}), share of the value {share}, "
-            f"{len(seen)} minibatches of {LOOKS}"
+            f"correlation {correlation:.2f} (fault: under {WRONG}, or certainly under {SOUND}), "
+            f"share of the value {share}, {len(seen)} minibatches of {LOOKS}"
         )
         if len(self._still) == LOOKS and min(self._still) == max(self._still) >= 0:
             proof = f"of no row in {LOOKS} minibatches; {proof}"
@@ -252,7 +254,13 @@ class LossWeights:
         if correlation < SOUND:
             proof += f"; the loss weighs actions by something else: {_ORDER}"
             proof += "?" if self._whole else _SCALED
-            return CheckAnswer("open", proof, correlation, WRONG, self._looks)
+            if not excluded(every[:, 0], SOUND, self._looks):
+                return CheckAnswer("open", proof, correlation, WRONG, self._looks)
+            return CheckAnswer(
+                "fault", proof, correlation, WRONG, self._looks, WEIGHTED,
+                f"the policy's loss weighs actions by something else than their advantages "
+                f"(correlation {correlation:.2f}, in sound loops {SOUND} or more): {_ORDER}?",
+            )  # fmt: skip
         if isnan(before) and isnan(after):
             proof += "; not told apart from the steps before and after: rewards are alike, no ends"
             return CheckAnswer("open", proof, correlation, WRONG, self._looks)

@@ -23,6 +23,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import GRACE, LEAVES, UNSEEN, Budget
 from gradlab.probe.critics import LastPasses, pushed
@@ -162,6 +163,7 @@ class Parts:
         self._searching: tuple[Calls, Any] | None = None
         self._frames = compiled_frames()
         self._states: dict[str, str] = {}
+        self._said: set[str] = set()  # checks that were open
         self._failed: dict[str, str] = {}  # reasons, by check
         self._ears: list[tuple[nn.Module, Hook]] = []  # of policy and critics, in windows
         self._heard: list[Any] = []  # handles of these; and of what is heard at every update
@@ -194,10 +196,16 @@ class Parts:
         """The environment, its steps recorded; raises InputError."""
         from gradlab.probe.parts.recorder import Ring, recorded
 
+        if self._ring is not None:
+            raise InputError(
+                "env is a second environment to record: its steps would be taken for the loop's. "
+                "Leave one of evaluations unrecorded; make several of training one "
+                "gymnasium.vector.SyncVectorEnv"
+            )
         space = getattr(env, "single_action_space", getattr(env, "action_space", None))
         limits = getattr(space, "low", None), getattr(space, "high", None)
         asked = iter(questions(*limits))
-        ring = self._ring or Ring(self.budget)
+        ring = Ring(self.budget)
         env = recorded(env, ring)
         self._ring = self.ends.ring = self.objective.ring = ring
         self.objective.limits = self.weights.limits = limits
@@ -681,6 +689,9 @@ class Parts:
                 continue
             self._states[check.name] = answer.state
             proof = answer.proof
+            if answer.state == "open" and check.name not in self._said:
+                self._said.add(check.name)
+                self.log.say(f"step {step}: not shown that {check.name}: {proof}")
             if answer.state == "fault" and check not in always:
                 proof += f"; last look at update {self._looked:,}"
                 proof += ", none since" if self._looked <= count - _ROW else ""

@@ -34,7 +34,7 @@ class JacobiansCommand:
     """Where are a model's Jacobians wrong, and how far may they be chained?
 
     Compares the model's Jacobians with the simulator's, and measures the growth of their products
-    along a rollout. The simulator's are certified or, its own, tested where a step is cheap.
+    along a rollout. The simulator's are certified or, its own, compared with differences.
 
         gradlab jacobians inverted_pendulum
         gradlab jacobians Hopper-v5 --model model.safetensors --data model.data.h5

@@ -5,8 +5,7 @@
 The model is differentiated at the noise that explains the simulator's transition where it can tell
 (as RP-DR does), else at its mean. What failed its certificate or is not finite is masked and
 counted. What an error does to the policy gradient is in `effects`.
-A simulator's own derivatives are examined by `gradlab.certify` at states of the path, where that
-takes little beside the comparison.
+A simulator's own derivatives are compared with differences of its step at states of the path.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
-from gradlab.checks.jacobians import sampled
+from gradlab.checks.jacobians import own_derivatives
 from gradlab.data.path import Path
-from gradlab.errors import Failure, InputError, imported, in_short
+from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
 from gradlab.gradients.starts import Starts, as_starts, group_count
@@ -32,8 +31,7 @@ from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.runs.profile import Profile
 from gradlab.statistics import over_groups
-from gradlab.systems.system import BLOCKS, System, check_system, step_running
-from gradlab.tasks import Task
+from gradlab.systems.system import BLOCKS, System, check_system
 from gradlab.tools.jacobians.effects import DIRECTIONS, add_effects
 from gradlab.tools.jacobians.errors import (
     add_distance,
@@ -43,7 +41,7 @@ from gradlab.tools.jacobians.errors import (
     add_measured_growth,
     add_model_error,
 )
-from gradlab.tools.jacobians.result import JacobianRun
+from gradlab.tools.jacobians.result import MEANING, JacobianRun
 from gradlab.user_code.calls import differentiating
 
 _QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
@@ -106,67 +104,23 @@ def _share(flags: Flags | Any, visited: Visited) -> over_groups.Estimates:
     return over_groups.Estimates(shares.value, shares.se, low, high, shares.n, shares.method)
 
 
-_PATIENCE = 5.0, 0.1  # s, and of the time so far, that the test of derivatives may take
-_ROWS = 256  # states of the test, and rows of its calls
-_CALLS, _TIMES = 120, 8  # of the step, beside those of the differences; steps per difference
-_DERIVATIVES = 1024  # rows that the test differentiates
-_TESTABLE = 16  # states that it needs
-
-
 def _tested(
-    simulator: System,
-    path: Path,
-    names: tuple[tuple[str, ...], tuple[str, ...]],
-    name: str,
-    spent: tuple[float, float, float],
-    progress: Progress,
+    simulator: System, path: Path, names: tuple[tuple[str, ...], tuple[str, ...]], name: str
 ) -> dict[str, Any]:
-    """Notes of what the certificate of a simulator's own derivatives says at states of the path.
-
-    Args:
-        spent: seconds of the rollout, of the Jacobians, and of all so far.
-    """
-    s, a = sampled(path, _ROWS)
-    if len(s) < _TESTABLE:
-        return {"tested": "no", "test": f"{len(s)} finite states"}
-    rolled, differentiated, total = spent
-    least, share = _PATIENCE
-    patience, samples = max(least, share * total), path.rewards.numel()
-    if _ROWS * rolled / samples > patience:
-        return {"tested": "no", "test": "the step is slow"}
-    calls = []
-    for _ in range(4):  # the first may compile
-        begun = time.perf_counter()
-        rows = torch.arange(_ROWS) % len(s)
-        step_running(simulator, s[rows], a[rows])
-        calls.append(time.perf_counter() - begun)
-    ds, width = simulator.state_dim, simulator.state_dim + simulator.action_dim
-    count = _CALLS + _TIMES * width * len(s) / _ROWS + 4 * (ds + 1) * simulator.differentiable
-    price = 4 * calls[0] + count * min(calls) + _DERIVATIVES * differentiated / samples
-    if price > patience:
-        return {"tested": "no", "test": f"it would take about {price:.0f} s"}
-    # Of names alone: discount and horizon are of chains, which are judged elsewhere.
-    task = Task(name, simulator, None, lambda n, generator: s[:n], 0.5, 1, *names)
-    try:
-        certify = imported("gradlab.tools.certify.compute:certify")
-        found = certify(task, s, a, progress=progress)
-    except (InputError, Failure) as error:
-        return {"tested": "no", "test": in_short(error)}
-    if found.shown:
-        said = f"sound at {len(s)} states (tolerance {found.fail_above:g})"
-        return {"tested": "sound", "test": said}
-    if found.passed:
-        return {"tested": "open", "test": found.headline.partition(": ")[2]}
-    wrong = [each for each in found.findings if each.severity == "wrong"]
-    row, column = wrong[0].row, wrong[0].column
-    place = f"the row {row}" if row else f"the column {column}" if column else ""
-    if entries := wrong[0].entries:  # the largest absolute error first
-        place = f"{entries[0].row} by {entries[0].column}"
-    return {
-        "tested": "wrong",
-        "test": " ".join(each.sentence for each in wrong),
-        "test_headline": f"{found.headline}{place and f' Begin with {place}.'}",
-    }
+    """Notes of how a simulator's own derivatives compare with differences of its step."""
+    found = own_derivatives(simulator, path)
+    if found is None:
+        return {"tested": "no", "test": "no finite state"}
+    if not found.off:
+        return {"tested": "sound", "test": f"those of its step at {found.states} states"}
+    states, actions = names
+    row, column = [*(f"{each}'" for each in states), "reward"], [*states, *actions]
+    place = f"{MEANING[found.block]} of {row[found.row]} by {column[found.column]}"
+    said = f"{place} is off in {found.off} of {found.states} states"
+    if not found.wrong:
+        return {"tested": "open", "test": said}
+    headline = f"Fix the simulator {name} first: {place} is not that of its step."
+    return {"tested": "wrong", "test": said, "test_headline": headline}
 
 
 _HORIZON = 25
@@ -239,11 +193,8 @@ def compare_jacobians(
         )
     recorded = _checked_data(data, simulator)
 
-    start = time.monotonic()
     path, K = _path(simulator, policy, starts, H, seed)
-    rolled = time.monotonic()
     visited = visit(simulator, model, path, K, progress)
-    differentiated = time.monotonic()
     rows, notes = RowCollector(), _counts(visited)
     _add_certificate(rows, visited)
     add_entries(rows, visited, *names)
@@ -259,9 +210,8 @@ def compare_jacobians(
         own = rollout(model, policy, starts, H, seed)
         notes |= add_model_error(rows, visited, own.states.numpy())
     if visited.true.step is None:
-        spent = rolled - start, differentiated - rolled, time.monotonic() - begun
         name = str((settings or {}).get("task") or type(simulator).__name__)
-        notes |= _tested(simulator, path, names, name, spent, progress)
+        notes |= _tested(simulator, path, names, name)
     config = {
         "starts": len(starts.states), "groups": group_count(starts.group), "horizon": H,
         "discount": discount, "seed": seed, "policy_hash": given,

@@ -26,12 +26,11 @@ from gradlab.reporting.page import (
 )
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number, decide
-from gradlab.tools.jacobians.result import JacobianRun
+from gradlab.tools.jacobians.result import MEANING, JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
 from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_ends, with_interval
 from gradlab.wording import ratio as sized
 
-_MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 _CONCENTRATED = 0.9  # of the squared error in 5% of the samples
 _NOTABLE = 1.1  # growth of an error from which it is worth the word
 _FEW = 0.1  # of the starts, that carry 90% of the gradient
@@ -87,12 +86,12 @@ def _blocks(run: JacobianRun) -> Sentence | None:
     if not measured:
         return None
     clipped = [
-        f"{100 * share.value:.0f}% of the square of {_MEANING[block]} is of the worst 5% of samples"
+        f"{100 * share.value:.0f}% of the square of {MEANING[block]} is of the worst 5% of samples"
         for block in measured
         if (share := number(run, "block", _WORST, block=block)) is not None
         and share.value > _CONCENTRATED
     ]
-    parts = [f"{_MEANING[block]} {_percent(each)}" for block, each in measured.items()]
+    parts = [f"{MEANING[block]} {_percent(each)}" for block, each in measured.items()]
     n = next(iter(measured.values())).n
     what = "Model against simulator, relative Frobenius error"
     return finding("blocks", True, what, *parts, *clipped, n=n)
@@ -174,7 +173,7 @@ def _distance(run: JacobianRun) -> Sentence | None:
         near, far = rows.iloc[0], rows.iloc[-1]
         ratio = log(far["value"] / near["value"])
         half = Z * hypot(near["se"] / near["value"], far["se"] / far["value"])
-        found.append((ratio, half, _MEANING[block], near["x"], far["x"]))
+        found.append((ratio, half, MEANING[block], near["x"], far["x"]))
     if not found:
         return None
     ratio, half, name, near_x, far_x = max(found)
@@ -286,7 +285,7 @@ def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Numbe
 
 def _of_blocks(run: JacobianRun, section: str, quantity: str) -> dict[str, Number]:
     """Those blocks of which it is known."""
-    found = {block: number(run, section, quantity, block=block) for block in _MEANING}
+    found = {block: number(run, section, quantity, block=block) for block in MEANING}
     return {block: each for block, each in found.items() if each is not None}
 
 
@@ -323,7 +322,7 @@ def screen(run: JacobianRun) -> Screen:
         how = (
             f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
         )
-        what = f"error of {_MEANING[block]}, the largest of a block"
+        what = f"error of {MEANING[block]}, the largest of a block"
         share, typical = (
             number(run, "block", name, block=block) for name in (_WORST, "median relative error")
         )

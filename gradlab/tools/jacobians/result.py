@@ -24,6 +24,8 @@ from typing import ClassVar
 
 from gradlab.runs.long_table import LongTable
 
+MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+
 
 class JacobianRun(LongTable):
     """What `compare_jacobians` found; its notes: counts of masked samples, first losses, laws,

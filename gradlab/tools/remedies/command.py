@@ -90,6 +90,13 @@ class RemediesCommand:
     explain: arguments.Explain = False
     json: arguments.Json = False
 
+    @staticmethod
+    def again(run: Path) -> list[str]:
+        """The words that go on where models were fitted."""
+        from gradlab.tools.remedies.compute import is_begun
+
+        return ["--resume"] if is_begun(run) else ["--overwrite"]
+
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
         with undisturbed():

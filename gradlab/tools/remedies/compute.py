@@ -27,6 +27,7 @@ from gradlab.errors import InputError
 from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import Prepared
 from gradlab.measurement.arguments import check_arguments, check_networks
 from gradlab.measurement.assembly import shared_truth
 from gradlab.networks.interface import double_copy
@@ -153,13 +154,14 @@ def _made(
 ) -> dict[FittedPart, FittedModel]:
     """Every fit, with its epochs as progress."""
     fitted: dict[FittedPart, FittedModel] = {}
+    descents: dict[str, Prepared] = {}
     total, before = sum(part.epochs for part in wanted), 0
     for part in wanted:
 
         def report(_: str, done: int, __: int, before: int = before) -> None:
             progress(stage, before + done, total)
 
-        fitted[part] = fits.made(folder, recipes, part, data, report)
+        fitted[part] = fits.made(folder, recipes, part, data, descents, report)
         before += part.epochs
         progress(stage, before, total)
     return fitted

@@ -31,10 +31,10 @@ from gradlab.fitting.derivative_losses import (
     Sobolev,
     named_loss,
 )
-from gradlab.fitting.fitted import Descent
+from gradlab.fitting.fitted import Descent, finished
 from gradlab.fitting.losses import LOG_2PI, Loss, OneStepError, outputs, split, standardised
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import doubled, fit_model, prepared
+from gradlab.fitting.models import Prepared, descend, doubled, prepared
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.progress import Progress
@@ -132,15 +132,24 @@ def made(
     recipes: Mapping[str, FitRecipe],
     part: FittedPart,
     data: Trajectories,
+    descents: dict[str, Prepared],
     progress: Progress,
 ) -> FittedModel:
-    """The model of one part, from its file where it was fitted before."""
+    """The model of one part, from its file where it was fitted before.
+
+    Args:
+        descents: recipe → where its shorter fits have ended, from where this one goes on.
+    """
     path, recipe = _file(folder, part), recipes[part.recipe]
     if not path.is_file():
         settings = replace(recipe.settings, epochs=part.epochs)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            fit = fit_model(recipe.rows(data), settings, recipe.loss, progress=progress)
+            if part.recipe not in descents:
+                descents[part.recipe] = prepared(recipe.rows(data), settings, recipe.loss)
+            descent, constant = descents[part.recipe]
+            descend(descent, settings, progress)
+            fit = finished(descent, settings, recipe.loss, constant)
         except (InputError, Failure) as error:
             raise type(error)(f"arm {part.recipe}: {error}") from error
         notes = {  # what is not in the network

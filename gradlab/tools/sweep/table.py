@@ -69,7 +69,7 @@ class Command:
         """The command with these values, without what it writes."""
         for name in self.positional:
             if name not in values:
-                raise InputError(f"{place} has no {name!r}: give one in [settings], e.g.")
+                raise InputError(f'{place} has no {name!r}: write {name} = "…" in [settings]')
         first = [_word(name, values[name], place) for name in self.positional]
         options = [name for name in values if name not in self.positional]
         return [self.name, *first, *(w for name in options for w in _words(name, values, place))]

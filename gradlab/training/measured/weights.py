@@ -29,7 +29,7 @@ from gradlab.measurement.moments.inner_products import Measured, estimator_momen
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import starts_of
 from gradlab.progress import silent
-from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, SWITCHED
+from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.grams import Grams
 from gradlab.statistics.intervals import interval
@@ -271,7 +271,7 @@ def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
         "measured": Column(EACH, "best weights"),
         "in_force": Column(EACH, "weights followed from here on"),
         "kept": Column(EACH, "1: may be the best horizon (95%)"),
-        "outcome": Column(SEED, "number in training.measured_outcomes.OUTCOMES"),
+        "outcome": Column(SEED, f"number in {', '.join(OUTCOMES)}"),
         "truth": Column(SEED, f"number in {', '.join(STATUSES)}"),
         "truth2": Column(SEED, "|true gradient|²"),
         "gain": Column(SEED, _LOSS[weights.by]),

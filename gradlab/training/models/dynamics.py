@@ -30,6 +30,7 @@ from gradlab.fitting.fitted import of_members, set_constant_noise
 from gradlab.fitting.losses import Bound, Loss, Prediction, StandardisedRows, outputs, standardised
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.progress import Progress, silent
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
@@ -156,7 +157,11 @@ class _Ensembles:
         self.elites = torch.arange(choice.used).repeat(len(draws.seeds), 1)
 
     def fit(
-        self, bounds: tuple[Bound, Bound], data: _Experience, prediction: Prediction
+        self,
+        bounds: tuple[Bound, Bound],
+        data: _Experience,
+        prediction: Prediction,
+        progress: Progress,
     ) -> _FitReport:
         """Steps down the first loss; a report of the second on held-out rows."""
         if self.steps and not self.choice.warm_start:
@@ -168,7 +173,8 @@ class _Ensembles:
         before = {name: value.clone() for name, value in self.ensemble.state_dict().items()}
         sample = self._sample(data) if self.choice.bootstrap else None
         self.ensemble.train()
-        for _ in range(self.choice.steps if again else self.choice.first_steps):
+        steps = self.choice.steps if again else self.choice.first_steps
+        for step in range(steps):
             # A batch of every member's own.
             shape = self.choice.members, self.choice.batch
             share = self.draws.uniform(f"{self.role} model rows", self.steps, shape)
@@ -180,6 +186,7 @@ class _Ensembles:
             torch.autograd.backward(loss.sum())
             self.adam.step()
             self.steps += 1
+            progress(f"{self.role} model", step + 1, steps)
         restored = self._put_back(before)
         loss, square = self._evaluated(bounds[1], data)
         self.used = self._usable()
@@ -393,12 +400,12 @@ class Dynamics:
     def fitted(self) -> bool:
         return all(ensembles.steps for ensembles in self.roles.values())
 
-    def fit(self, replay: Replay) -> Fitted:
+    def fit(self, replay: Replay, progress: Progress = silent) -> Fitted:
         """Fit every role to what is in replay."""
         begun = time.perf_counter()
         data = experience(replay, self.agents, self.choice.rows)
         reports = {
-            role: self.roles[role].fit(self._bounds(loss, data), data, loss.prediction)
+            role: self.roles[role].fit(self._bounds(loss, data), data, loss.prediction, progress)
             for role, loss in self.choice.roles.items()
         }
         steps = sum(ensembles.steps for ensembles in self.roles.values())

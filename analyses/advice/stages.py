@@ -1,10 +1,8 @@
-"""Policies at the stages of a training, through the simulator or by SAC, for the files of a board's
-tasks."""
+"""Policies at the stages of a training, through the simulator or by SAC."""
 
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,9 +24,9 @@ def train_stages(
     task: Task,
     updates: Mapping[str, int],
     seed: int,
-    rate: float = 3e-3,
-    hidden: tuple[int, ...] = (32, 32),
-    name: str = "board",
+    rate: float,
+    hidden: tuple[int, ...],
+    name: str,
 ) -> dict[str, Policy]:
     """Copies of a policy after some updates of Adam along the simulator's own gradient.
 
@@ -72,17 +70,15 @@ def train_stages(
 
 
 def sac_stage(
-    env_id: str, updates: Mapping[str, int], stage: str, seed: int, folder: Path | None = None
+    env_id: str, updates: Mapping[str, int], stage: str, seed: int, folder: Path
 ) -> tuple[Task, nn.Module, nn.Module]:
     """A MuJoCo task with SAC's policy and critic after the updates of a stage, float64.
 
     Args:
         updates: of each stage, as checkpoints of a training of the last one's length keep them.
-        folder: where the run that makes them lies, so that it trains once; None: one in the
-            machine's temporary folder.
+        folder: where the run that makes them lies, so that it trains once.
     """
     task = gradlab.tasks.mujoco(env_id)
-    folder = Path(tempfile.gettempdir()) / "gradlab-board" if folder is None else folder
     run = folder / f"{env_id}-{seed}.h5"
     kept = checkpoints.folder(run, updates[stage])
     files = [kept / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]

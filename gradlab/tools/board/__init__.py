@@ -1,1 +1,0 @@
-"""`board`: what each gradient is worth, by task and stage, and for how many updates."""
