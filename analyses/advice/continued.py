@@ -27,20 +27,25 @@ import tyro
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from analyses.advice.follow import RATE, Candidate, directions, length_of, moved
+from analyses.advice.follow import PER_TRAJECTORY, Candidate, moved
 from analyses.advice.run import advice_of, candidates, measured, share_of_best
 from analyses.advice.unseen import UNSEEN
 from analyses.advice.worlds import WORLDS, Cell, make_cell
 from analyses.harness.running import Row, grown
 from gradlab.data.noise import child, stream
-from gradlab.networks.interface import flat_parameters, noise_dim
+from gradlab.gradients.bptt import mean_gradient
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.start_laws import visitation
+from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
+from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.runs.rehearsal import Rehearsal
 
 DRAWS, RIVAL_DRAWS = 16, 4
 LENGTHS = (1, 5, 25)  # updates along what a keep might have missed
 STARTS = 1024
 LEAST = 0.005  # of |return|, which a missed gain is above
-MOST_JUDGES = 2048  # with which a keep is measured again
+MOST_JUDGES = 1024  # with which a keep is measured again
 STAGES, SEED = ("early", "late"), 31
 MORE = (
     ("pendulum", "late"),
@@ -53,20 +58,36 @@ MORE = (
 def followed(
     cell: Cell, candidate: Candidate, lengths: Sequence[int], rate: float, seed: int
 ) -> list[nn.Module]:
-    """The policies after some numbers of updates of Adam along one candidate, on fresh batches."""
-    policy, (name, h) = cell.policy, candidate
+    """The policies after some numbers of updates of Adam along one candidate: fresh batches, of
+    states that the measured policy visits where θ is in the first action, else of starts."""
+    task, batch, many = cell.task, cell.world.batch, max(lengths)
+    estimator = _estimator(cell, *candidate)
+    if estimator.actions == "all":
+        states = task.starts(batch * many, stream(seed, "followed starts")).double()
+    else:
+        at = visitation(task, cell.policy, batch * many, seed, PER_TRAJECTORY)
+        states = as_starts(at, task.simulator.state_dim).states
+    policy, found = cell.policy, []
     theta = nn.Parameter(flat_parameters(policy))
-    optimizer, found = torch.optim.Adam([theta], rate), []
-    for update in range(max(lengths)):
-        gradient = directions(
-            cell, policy, cell.critic, name, (h,), cell.world.batch, child(seed, str(update))
-        )
-        theta.grad = -gradient[candidate]
+    optimizer = torch.optim.Adam([theta], rate)
+    for update, rows in enumerate(states.split(batch)):
+        begin = as_starts(rows, task.simulator.state_dim)
+        theta.grad = -mean_gradient(estimator, policy, begin, child(seed, str(update)))
         optimizer.step()
-        policy = moved(cell.policy, theta.detach())
+        policy = moved(cell.policy, theta.detach().clone())  # which would share θ's memory
         if update + 1 in lengths:
             found.append(policy)
     return found
+
+
+def _estimator(cell: Cell, name: str, h: int) -> Estimator:
+    """By the names that a measurement has by default."""
+    simulator, prior = cell.task.simulator, cell.task.prior
+    tail = Tail(h, double_copy("critic", cell.critic), cell.task.discount)
+    if name == "data":
+        return Estimator(simulator, None, "first", tail)
+    assert name.removesuffix("_all") == "model" and prior is not None
+    return Estimator(prior, prior, "all" if name.endswith("_all") else "first", tail)
 
 
 def gains(cell: Cell, policies: Sequence[nn.Module], steps: int, seed: int) -> Tensor:
@@ -113,7 +134,7 @@ def run_cell(name: str, stage: str, seed: int, folder: Path) -> Row:
     profile.save(folder / f"{name}-{stage}-{seed}.h5", overwrite=True)
     every = [(own, h) for own in advice.own for h in candidates(advice, own, cell.world.rivals)]
     every = list(dict.fromkeys([*every, *told.cells]))
-    steps = told.again_horizon or told.horizon
+    steps = told.horizon if told.chosen is None else told.again_horizon
     cell = replace(cell, seed=child(cell.seed, "continued"))
     row: Row = {
         "world": name, "kind": cell.world.kind, "stage": stage, "seed": seed,
@@ -171,9 +192,8 @@ def _kept(cell: Cell, told: Rehearsal, every: Sequence[Candidate], steps: int) -
     if told.chosen is not None:
         return {}
     judge, found = child(cell.seed, "judge"), {}
-    rate = told.rate or min(RATE, length_of(cell, torch.ones(1)))
     for candidate in every:
-        by_length = _drawn(cell, candidate, LENGTHS, rate, DRAWS)
+        by_length = _drawn(cell, candidate, LENGTHS, told.rate, DRAWS)
         changed = gains(cell, [p for draws in by_length for p in draws], steps, judge)
         for k, x in zip(LENGTHS, changed[1:].chunk(len(LENGTHS)), strict=True):
             found[f"{candidate[0]} {candidate[1]} after {k}"] = over_draws(x)
