@@ -73,7 +73,8 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
             f"{share(found.predicted)}. Likely reason: {_REASONS[found.reason]}."
         )
         if advice.cell is not None:
-            facts = believed(replace(facts, void=(text,), premise=text))
+            facts = replace(facts, void=(text,), premise="Plain steps contradict the gains.")
+            facts = believed(facts)
             return _use(facts, advice, advice.cell, rest)
         return Screen(text, "none", "a check failed", key_numbers.of_gains(facts), GAINS, rest)
     if advice.cell is not None:
