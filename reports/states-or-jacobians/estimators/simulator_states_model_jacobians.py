@@ -1,7 +1,0 @@
-"""States of the simulator, Jacobians of the model, 8 steps, θ in every action."""
-
-from gradlab import Estimator, Tail
-
-
-def make(task, critic):
-    return Estimator(task.simulator, task.prior, "all", Tail(8, critic, task.discount))
