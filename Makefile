@@ -1,6 +1,6 @@
 # Two commands: `make demo` measures a policy gradient, `make test` runs the tests.
 # `make docs` builds the site into build/site.
-# `make reports` makes tables, figures and pages of reports/ again from their run files, into build/reports.
+# `make reports` makes the pages of claims and advice again from their tables, into build/reports.
 # `make ray` tests workers and sweeps on Ray, in a virtual environment of their own.
 # `make engines` tests the adapters of other simulators, in a virtual environment of their own.
 # `make package` builds dist/, checks its metadata and tries the wheel outside of the repository.
@@ -34,26 +34,13 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs . build/site
 	echo "The site begins at build/site/index.html"
 
-# What a study reads and its page lie beside what it writes.
 reports: $(VENV)/.installed
-	echo "Making tables, figures and pages of reports/ again (a few minutes)"
+	echo "Making the pages of claims and advice again from their tables"
 	rm -rf $(REPORTS)
-	for name in advice coverage probe steering; do mkdir -p $(REPORTS)/$$name; done
+	mkdir -p $(REPORTS)/advice
 	cp reports/advice/cells.jsonl $(REPORTS)/advice
-	cp reports/coverage/coverage.csv $(REPORTS)/coverage
-	cp reports/probe/*.h5 $(REPORTS)/probe
-	cp reports/steering/*.jsonl reports/steering/*.md $(REPORTS)/steering
 	$(BIN)/python -m analyses.claims --output $(REPORTS)
-	$(BIN)/python -m analyses.mpg_table_1 table --output $(REPORTS)
-	$(BIN)/python -m analyses.model_based.claims --runs reports/model-based/runs --output $(REPORTS)/model-based
-	for name in gradloss two_model pred_cost; do $(BIN)/python -m analyses.remedies.$$name \
-		--trials reports/remedies/gradloss-trials.csv --output $(REPORTS)/remedies || exit 1; done
-	for name in n_w_sens:n-w-sens multistep:multistep; do $(BIN)/python -m analyses.remedies.$${name%:*} \
-		--trials reports/remedies/$${name#*:}-trials.csv --output $(REPORTS)/remedies || exit 1; done
-	$(BIN)/python -m analyses.steering table --output $(REPORTS)/steering
 	$(BIN)/python -m analyses.advice --verdict --output $(REPORTS)/advice
-	$(BIN)/python -m analyses.coverage --page --output $(REPORTS)/coverage
-	for run in $(REPORTS)/probe/*.h5; do $(BIN)/gradlab report $$run || exit 1; done
 
 engines: .venv-engines/.installed
 	echo "Testing the adapters of other simulators (they compile for minutes)"

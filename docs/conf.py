@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import gradlab
-from docs.pages import claims, commands, docstrings, findings, formulas, names, offline, tables
+from docs.pages import commands, docstrings, findings, formulas, names, offline, tables
 
 project = "gradlab"
 version = release = gradlab.__version__
@@ -27,7 +27,7 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 ]
-exclude_patterns = [".*", "build", "dist", "runs", "tests", "reports/*/table.md"]
+exclude_patterns = [".*", "build", "dist", "runs", "tests"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 4
@@ -59,7 +59,6 @@ def setup(app: Sphinx) -> None:
     names.write(generated)
     tables.write(generated)
     findings.write(generated)
-    claims.write(generated)
     docstrings.setup(app)
     formulas.setup(app)
     offline.setup(app)

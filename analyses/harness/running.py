@@ -1,6 +1,6 @@
-"""How a study runs: its commands, its trainings, and its cells as lines of a file.
+"""How a study runs: its cells are lines of a file.
 
-What is there is not made again: a run goes on where it stopped, a cell is one line of JSON.
+What is there is not made again; a cell is one line of JSON.
 """
 
 from __future__ import annotations
@@ -13,36 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from gradlab.cli.terminal.progress_bars import bars
 from gradlab.provenance import environment
-from gradlab.runs.training.results import load
-from gradlab.tasks import Task
-from gradlab.training.algorithm import Algorithm
-from gradlab.training.checkpoints import resume_file
-from gradlab.training.loop import train
 
 Row = dict[str, Any]
-
-
-def commands(**named: Callable[..., None]) -> None:
-    """Run the one that the first word names; libraries of linear algebra keep to one thread."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.extras.subcommand_cli_from_dict(named)
-
-
-def trained(row: Algorithm, task: Task, path: Path, **settings: Any) -> Path:
-    """Train a row, or go on with it, under a bar."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    resume = resume_file(path).exists()
-    with bars() as progress:
-        return train(row, task, path, resume=resume, progress=progress, **settings)
-
-
-def ended(path: Path, iterations: int) -> bool:
-    """The run is there, and at its last iteration."""
-    return path.exists() and int(load(path).iteration[-1]) == iterations
 
 
 def lines_of(path: Path) -> list[Row]:

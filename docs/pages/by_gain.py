@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parent.parent.parent
-TABLE = ROOT / "reports/choice/by-gain/choice-by-gain.csv"
+TABLE = ROOT / "reports/choice/by-gain.csv"
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """Findings: a sentence, its number from a committed file, figure and command."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from docs.pages.tables import REPORTS, rows_of
 HEAD = """# Findings
 
 Twelve things that measuring gradients has shown. Below each number, with its 95% interval,
-stand the file that it comes from and the command that makes it again. Each holds for the tasks
-that it names, most of them small. [Every claim of the papers](claims.md) has a page of its own.
+stand the file that it comes from and the command that made it. Each holds for the tasks
+that it names, most of them small. [Claims of the papers](../../reports/claims/README.md) have a
+page of their own.
 """
 
 
@@ -41,8 +41,9 @@ class Finding:
 
 
 MEASURE = "gradlab measure path_tracking --starts 1024"
-# Before the command of a study that has left the tree.
+# Before the command of a study that has left the tree: of the older ones, and of the others.
 THERE = "git worktree add build/57789d45 57789d45    # then, in that folder:\n    "
+LATER = THERE.replace("57789d45", "7f6a4f4a")
 FINDINGS = (
     Finding(
         "A gradient that is right at the start states can lower the return",
@@ -73,7 +74,7 @@ FINDINGS = (
         "Late in one training the critic is the better gradient, through an offset of the prior",
         "|Bias| of 25 model steps over that of the critic alone, after 20,000 iterations: **{}** "
         "through the published prior, **{}** through the same one without its offset",
-        "horizon-claims/early-late-exchange.csv",
+        "bias-variance/early-late-exchange.csv",
         tuple(
             {
                 "law": "visited",
@@ -84,7 +85,7 @@ FINDINGS = (
             }
             for prior in ("published", "no offset")
         ),
-        "horizon-claims/early-late-exchange.png",
+        "bias-variance/early-late-exchange.png",
         THERE + "python -m analyses.horizons.early_late_exchange",
         "The same policies, critics and replayed states of one seed of MPG-v2 on path tracking; "
         "with the offset the two cross, without it they do not. Four seeds do not show it "
@@ -93,7 +94,7 @@ FINDINGS = (
     Finding(
         "Steering by measured error gained nothing that six seeds can show",
         "Return averaged over the run, measured weights less MPG's rule: **{}**",
-        "measured-weights/measured-weights.csv",
+        "choice/measured-weights.csv",
         (
             {
                 "task": "path_tracking",
@@ -102,7 +103,7 @@ FINDINGS = (
                 "quantity": "mean return over the run",
             },
         ),
-        "measured-weights/measured-weights.png",
+        "choice/measured-weights.png",
         THERE + "python -m analyses.measured_weights table",
         "MPG-v2, path tracking, six paired seeds, 10,000 iterations. A measurement no longer "
         "holds 500 iterations later.",
@@ -136,17 +137,17 @@ FINDINGS = (
         "remedies/multistep.csv",
         ({"world": "cart-pole", "pair": "5 steps, equal time", "quantity": "product_5"},),
         "remedies/multistep.png",
-        "python -m analyses.remedies.multistep",
+        LATER + "python -m analyses.remedies.multistep",
         "28 paired trials, 3,000 rows. At equal optimiser steps the comparison flatters the loss "
         "that costs more.",
     ),
     Finding(
         "For steps of a given length, choose by gain and not by error",
         "What a step adds, chosen by gain less chosen by error: **{}** points of the best step",
-        "choice/by-gain/choice-by-gain.csv",
+        "choice/by-gain.csv",
         ({"chosen": "single", "step": "same length", "criterion": "gain"},),
         "../docs/pictures/by-gain.png",
-        "python -m analyses.choice.choice_by_gain",
+        LATER + "python -m analyses.choice.choice_by_gain",
         "120 linear-quadratic worlds with closed forms. For plain steps at the largest stable rate "
         "error chooses better.",
         ("difference", "low", "high"),
@@ -156,14 +157,14 @@ FINDINGS = (
         "While model-based rows train, the critic makes their bias, not the model",
         "Share of the critic in the squared bias over a whole training: MAAC **{}%** on the "
         "cart-pole, **{}%** on the pendulum, RP-DP **{}%** and **{}%**",
-        "whose-gradient/table.csv",
+        "model-based/whose-gradient.csv",
         tuple(
             {"world": world, "row": row, "stage": "0", "horizon": "3"}
             for row in ("maac", "rp-dp")
             for world in ("cart-pole", "pendulum")
         ),
-        "whose-gradient/whose-gradient.png",
-        "python -m analyses.model_based.whose_gradient",
+        "model-based/whose-gradient.png",
+        LATER + "python -m analyses.model_based.whose_gradient",
         "Every model-based row whose bias is above its noise, but SVG(∞) on the cart-pole; shares "
         "above 100% are made up for by the model's. Five seeds, small networks, 4,000 transitions.",
         ("critic", "critic low", "critic high"),
@@ -173,12 +174,12 @@ FINDINGS = (
         "At sixteen steps through contacts, a learned model errs less than the simulator",
         "Mean squared error of the gradient through a model over that through the simulator: "
         "**{}** on Hopper, **{}** on the cart-pole",
-        "first-order/pwm-gradients.csv",
+        "mujoco/pwm-gradients.csv",
         tuple(
             {"world": world, "model": "plain", "horizon": "16", "reference": "true"}
             for world in ("Hopper-v5", "cart_pole_swing_up")
         ),
-        "first-order/pwm-gradients.png",
+        "mujoco/pwm-gradients.png",
         THERE + "python -m analyses.first_order.regularised",
         "Return of 16 steps without a critic, 64 starts, one policy on each task. On Hopper 97% of "
         "the simulator's error is bias: derivatives do not see the jumps of contacts, which a "
@@ -193,7 +194,7 @@ FINDINGS = (
         "scale/staleness-lags.csv",
         tuple({"task": "path_tracking", "iteration": "10000", "lag": lag} for lag in ("1", "6")),
         "scale/staleness.png",
-        "python -m analyses.staleness judge",
+        LATER + "python -m analyses.staleness judge",
         "MPG-v2 on path tracking, five seeds, 4,096 replayed states. Two asynchronous learners "
         "have a lag of one step, twelve would have about eight. With the true gradient the fresh "
         "one has a positive cosine in some seeds and a negative one in others, so the claim "
@@ -209,11 +210,12 @@ FINDINGS = (
         "Rank correlation of the best horizon with critic error over model error: **{}**; the "
         "paper implies 1",
         "claims.csv",
-        ({"id": "OPT-H"},),
-        "horizon-claims/opt-h.png",
+        ({"claim": "OPT-H"},),
+        "bias-variance/opt-h.png",
         THERE + "python -m analyses.bounds.opt_h",
         "20 seeds × 5 ratios in linear-quadratic worlds: a rule for the horizon from two error "
         "sizes is not enough, measuring is.",
+        ("number", "low", "high"),
     ),
 )
 
@@ -233,10 +235,6 @@ def card(number: int, finding: Finding) -> str:
 def _shown(finding: Finding, picked: dict[str, str]) -> str:
     rows = [row for row in rows_of(finding.file) if picked.items() <= row.items()]
     assert len(rows) == 1, (finding.sentence, picked, len(rows))
-    if finding.file == "claims.csv":
-        numbers = re.search(r": (\S+) \[(\S+), (\S+)\]", rows[0]["decided by"])
-        assert numbers, finding.sentence
-        return interval(*(float(part) for part in numbers.groups()))
     return interval(*(finding.times * float(rows[0][name]) for name in finding.columns))
 
 
@@ -249,9 +247,7 @@ def interval(value: float, low: float, high: float) -> str:
 def false_alarms(number: int) -> str:
     """The tenth card, whose number is a count: runs on defaults, of seeds that set no threshold."""
     rows = [
-        row
-        for row in rows_of("robustness/third-party/defaults.csv")
-        if not row["error"] and int(row["seed"]) >= 4
+        row for row in rows_of("loops/defaults.csv") if not row["error"] and int(row["seed"]) >= 4
     ]
     rung = sum(bool(row["alarms"]) for row in rows)
     ends = binomtest(rung, len(rows)).proportion_ci()
@@ -259,7 +255,7 @@ def false_alarms(number: int) -> str:
     finding = Finding(
         "The probe's alarms are rarely false in the loops of others",
         "",
-        "robustness/third-party/defaults.csv",
+        "loops/defaults.csv",
         (),
         "../docs/pictures/probe-light.png",
         THERE + "python -m analyses.third_party --cleanrl DIR",

@@ -21,7 +21,7 @@ PICTURES = {
         (".headline", "p.light", ".first svg", ".numbers", "dl.facts", "details.section"),
     ),
     "probe": (
-        "reports/probe/faults.html",
+        "reports/loops/faults.html",
         860,
         1000,
         (".headline", "p.light", ".first svg", ".numbers", "dl.facts"),

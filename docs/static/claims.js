@@ -1,6 +1,6 @@
 // Two fields above the table of claims: words that a row must hold, and its outcome.
 document.addEventListener("DOMContentLoaded", () => {
-  const place = document.querySelector(".claims");
+  const place = document.querySelector("#claims-of-the-papers");
   if (!place) return;
   const rows = [...place.querySelectorAll("tbody tr")];
   const bar = document.createElement("p");
@@ -20,6 +20,6 @@ document.addEventListener("DOMContentLoaded", () => {
     count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
   };
   bar.addEventListener("input", filter);
-  place.prepend(bar);
+  place.querySelector("table").before(bar);
   filter();
 });

@@ -1,7 +1,7 @@
 """Starts so rare that a sample holds few of them: a pilot, strata, and what none of them covers.
 
 Where 1 start in 100 carries half of E |G|², most samples hold too few of these: variance, error and
-their intervals are too low at once; means and gains are covered (`reports/rare-events`).
+their intervals are too low at once; means and gains are covered (`reports/coverage`).
 
     pilot     M N starts, M = 30, or 10 where a step is dear, for a hundred steps
     score     q = rms over 4 directions of θ of J(θ + d) − J(θ − d), |d| moving actions by 4%; where

@@ -5,7 +5,7 @@ errors of that paired difference plus |D_ε − D_2ε|/3; and where the boundary
 episodes end, is within 3 of its own standard errors plus 1% of the gradient's size.
 
 A standard error is believed unless 1% of the starts carry more than half of Σ |G_i|² (Gaussian
-starts of linear-quadratic problems: 13 to 25%, `reports/truths`). Distances in θ come from the
+starts of linear-quadratic problems: 13 to 25%, `reports/coverage`). Distances in θ come from the
 directions: E(v·Δ)² = |Δ|²/P, known to within a factor of about 1.5 from 8 of them.
 """
 

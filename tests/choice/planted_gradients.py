@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from analyses.coverage.synthetic import moments
 from gradlab.measurement.assembly import assembled
 from gradlab.statistics.grams import GroupProducts, Kernels
 from gradlab.statistics.moments import estimates
+from tests.planted_moments import moments
 
 P = 12
 CONFIG = {"task": "planted", "starts": 0, "discount": 0.9, "truth": "matched", "actions": {}}

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from analyses.choice import choice_by_gain as study
 from gradlab import choose
 from gradlab.errors import InputError
 from gradlab.verdicts.choice import screen, statements
+from tests.choice import quadratic_worlds as study
 from tests.choice.planted_gradients import planted, world
 from tests.runs.planted_gains import planted as realised
 

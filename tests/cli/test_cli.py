@@ -37,7 +37,7 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import kinds, profile_page
 from gradlab.runs import profile as profiles
-from gradlab.storage import journal, records
+from gradlab.storage import journal, records, seals
 from gradlab.tools.jacobians import command as jacobians_command
 from gradlab.tools.jacobians import compute
 from gradlab.tools.jacobians.result import JacobianRun
@@ -587,10 +587,8 @@ def test_the_seconds_of_a_comparison_are_those_of_the_whole_run(tmp_path, monkey
 
 def test_a_note_is_said_once_although_a_file_is_read_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    probe = (
-        Path(__file__).parents[2] / "reports/probe/path-tracking.h5"
-    )  # of a version without checksums
-    (tmp_path / "run.h5").write_bytes(probe.read_bytes())
+    sealed = (Path(__file__).parents[1] / "tools/runs/td3-path_tracking.h5").read_bytes()
+    (tmp_path / "run.h5").write_bytes(sealed[: -seals.SIZE])
     assert main(["report", "run.h5"]) == 0
     assert capsys.readouterr().err.count("run.h5 has no checksum") == 1
 

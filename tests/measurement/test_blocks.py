@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import gradlab
-from analyses.coverage.synthetic import explicit_grams
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
@@ -32,6 +31,7 @@ from gradlab.truth.by_blocks import BlockedTruth, pilot_truth
 from gradlab.truth.truth import matched_truth
 from tests.measurement import jumping_worlds
 from tests.measurement.gram_world import ALONE, APART, World, at_visits
+from tests.planted_moments import explicit_grams
 
 STARTS, GROUP, BLOCK, HORIZON = 60, 8, 16, 3
 ONE, EYE = torch.eye(1, dtype=torch.float64), torch.eye(2, dtype=torch.float64)

@@ -8,8 +8,6 @@ import pytest
 import torch
 
 import gradlab
-from analyses.coverage.gain_coverage import networks, turning
-from analyses.coverage.rare_events import far, other, pole
 from gradlab.choice.best import at_batch, singles
 from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, PilotPlan, plan_pilot
 from gradlab.measurement.problem import Given, problem
@@ -19,6 +17,8 @@ from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.strata import Strata
 from gradlab.verdicts.measurement.verdict import verdict
+from tests.measurement.rare_worlds import far, other, pole
+from tests.measurement.turning_world import networks, turning
 
 TASK = turning()
 

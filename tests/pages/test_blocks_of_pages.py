@@ -14,8 +14,8 @@ import torch
 from sphinx.errors import ExtensionError
 
 import gradlab
-from docs.pages import claims, findings, formulas, names, offline, tables
 from docs.pages import commands as command_pages
+from docs.pages import findings, formulas, names, offline, tables
 from gradlab.cli import program
 from gradlab.cli.terminal import usage
 from gradlab.gradients.starts import as_starts
@@ -236,24 +236,6 @@ def test_every_finding_has_one_number_a_figure_and_a_report(tmp_path):
         for link in re.findall(r"\]\(([^)]+)\)", card):
             assert (blocks.ROOT / "docs/generated" / link).resolve().exists(), link
     assert "1 of 148, **0.676 [0.0171, 3.71]%**" in page.replace("\N{NO-BREAK SPACE}", " ")
-
-
-def test_the_table_of_claims_has_all_of_them(tmp_path):
-    claims.write(tmp_path)
-    page = (tmp_path / "claims.md").read_text()
-    known = [row["id"] for row in tables.rows_of("claims.csv")]
-    assert all(f"| [{name}]" in page or f"| **{name}**" in page for name in known)
-    assert f"**{len(known)} claims: " in page
-    lines = [line for line in page.splitlines() if "◐ direction shown" in line]
-    assert lines and all("our size, " in line for line in lines)
-
-
-@pytest.mark.parametrize(("side", "end"), [("≤", 'x="0.0" width'), ("≥", 'x="17.4" width="102.6"')])
-def test_the_picture_of_a_claim_has_the_asked_side_of_its_threshold(side, end):
-    drawn = claims.picture(f"a ratio: 1.04 [0.996, 1.1] (asked: {side} 1); 3 met")
-    assert end in drawn  # 1 lies 0.004 right of the interval's left end, at 13.8 of 120
-    assert 'd="M13.8 8H106.2' in drawn
-    assert claims.picture("violations: 0 (asked: ≤ 0)") == ""
 
 
 def test_the_time_of_the_committed_report_is_that_of_its_run():

@@ -20,25 +20,18 @@ def cells_of(path):
     return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
-# The calls of "choosing" are those of the others, and dearer.
-RUNS = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem == "choosing" else [])
-    for path in NOTEBOOKS
-]
-
-
-@pytest.mark.parametrize("path", RUNS)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     names: dict[str, object] = {}
     for number, cell in enumerate(cells_of(path)):
         exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
-    assert list(tmp_path.glob("*.h5")) or path.stem == "choosing"
+    assert list(tmp_path.glob("*.h5"))
 
 
 def test_outputs_are_committed_and_no_cell_failed():
-    assert len(NOTEBOOKS) == 3
+    assert len(NOTEBOOKS) == 1
     for path in NOTEBOOKS:
         outputs = [output for cell in cells_of(path) for output in cell["outputs"]]
         kinds = {output["output_type"] for output in outputs}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ from gradlab.runs.probe.schema import VITALS
 from gradlab.runs.probe.tables import chains, choices, curves
 from gradlab.storage.journal import journal_of
 from gradlab.verdicts.probe.findings import verdict
-from gradlab.wording import signed
 from tests import first_screens
 from tests.probe.planted_probe import alarm, burst, everything, measurement, opened, window, written
 
@@ -253,14 +251,3 @@ def test_without_a_prior_model_no_line_speaks_of_a_model_gradient(tmp_path):
     told = [each.text for each in verdict(run) if each.about in ("rivals", "variance")]
     assert len(told) == 2 and all("the simulator gradient (first action)" in x for x in told)
     assert not [each.text for each in verdict(run) if "model gradient" in each.text]
-
-
-def test_the_committed_page_has_the_first_screen_of_today():
-    """`gradlab report reports/probe/faults.h5` makes it again, `python -m docs.pages.pictures` its
-    picture."""
-    folder = Path(__file__).parents[2] / "reports" / "probe"
-    shown = probe_page.page(load(folder / "faults.h5")).screen
-    page = html.unescape(re.sub(r"<[^>]*>", "", (folder / "faults.html").read_text()))
-    of_numbers = (text for fact in shown.numbers for text in (fact.label, fact.text))
-    for text in (shown.headline, shown.sure, *of_numbers):
-        assert signed(text).replace("`", "") in page.replace("`", "")

@@ -1,6 +1,6 @@
 """Everything hostile that gradlab has been tried with, and what came of it.
 
-    python -m tests.robustness.campaign            # reports/robustness/outcomes.csv, about 40 min
+    python -m tests.robustness.campaign            # reports/scale/robustness.csv, about 40 min
     python -m tests.robustness.campaign --share .1
 
 One row per kind of input: how many, and how often each outcome was met. What must be 0 is every
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tests.robustness import adversity, arguments, calls, flips, kills
 
-HOME = Path("reports/robustness")
+HOME = Path("reports/scale")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--fresh", action="store_true", help="forget what has been tried")
-    parser.add_argument("--table", type=Path, default=HOME / "outcomes.csv")
+    parser.add_argument("--table", type=Path, default=HOME / "robustness.csv")
     asked = parser.parse_args()
     if asked.fresh:
         asked.table.unlink(missing_ok=True)

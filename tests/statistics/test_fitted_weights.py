@@ -6,7 +6,6 @@ The expected cosine of one batch, against drawing batches.
 import numpy as np
 import pytest
 
-from analyses.coverage.synthetic import drawn_batch_cosine, explicit_grams, moments, planted
 from gradlab.errors import InputError
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.grams import Grams, error_matrix, mixture_moments, only
@@ -18,6 +17,7 @@ from gradlab.statistics.mixing import (
     simplex_weights,
 )
 from gradlab.statistics.moments import batch_cosine, estimates, expected_cosine
+from tests.planted_moments import drawn_batch_cosine, explicit_grams, moments, planted
 from tests.statistics.mixtures import SCALE, TRACE, D, Planted, by_enumeration
 
 

@@ -16,9 +16,6 @@ import pytest
 import scipy
 from scipy import stats
 
-from analyses.coverage import quadratic_gradients as lq
-from analyses.coverage.cells import HORIZONS, UNSTABLE
-from analyses.coverage.synthetic import drawn_batch_cosine, moments, pairs, planted
 from gradlab.errors import InputError
 from gradlab.statistics.growth import error_growth, variance_growth
 from gradlab.statistics.intervals import (
@@ -32,6 +29,8 @@ from gradlab.statistics.intervals import (
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate, estimates, squared_norm
 from gradlab.statistics.number import Number, decide
 from gradlab.statistics.quantities import QUANTITIES, TABLE
+from tests.planted_moments import drawn_batch_cosine, moments, pairs, planted
+from tests.statistics import quadratic_gradients as lq
 
 CELLS = [(0.0, 1.0), (1.0, 1.0), (30.0, 1.0), (1.0, 0.3)]
 
@@ -334,19 +333,19 @@ def test_the_cosine_of_a_batch_is_covered(world):
 
 
 def test_the_rate_of_growth_is_covered():
-    M = lq.action_gradients(UNSTABLE, tuple(int(h) for h in HORIZONS))
+    M = lq.action_gradients(lq.UNSTABLE, lq.LENGTHS)
     models = {name: m for name, m in M.items() if name.startswith("model")}
-    exact = np.log([lq.trace_of(UNSTABLE, m) for m in models.values()])
+    exact = np.log([lq.trace_of(lq.UNSTABLE, m) for m in models.values()])
     rng, hits, repetitions = np.random.default_rng(3), 0, 80
     for _ in range(repetitions):
-        variances = [variance(G) for G in lq.drawn(UNSTABLE, models, N, rng).values()]
+        variances = [variance(G) for G in lq.drawn(lq.UNSTABLE, models, N, rng).values()]
         found = variance_growth(
-            HORIZONS,
+            STEPS,
             np.array([each.value for each in variances]),
             np.stack([each.left_out for each in variances]),
         )
         stretch = slice(found.onset - 1, found.last)
-        slope = np.polyfit(HORIZONS[stretch], exact[stretch], 1)[0]
+        slope = np.polyfit(STEPS[stretch], exact[stretch], 1)[0]
         hits += found.low <= slope <= found.high
     assert hits / repetitions >= 0.93 - 2 * (0.05 * 0.95 / repetitions) ** 0.5
 

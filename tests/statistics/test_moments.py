@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analyses.coverage.synthetic import moments, pairs, planted
 from gradlab.statistics.moments import PairSums, estimates, pair_mean
+from tests.planted_moments import moments, pairs, planted
 
 
 def test_variance_is_the_trace_of_the_sample_covariance():

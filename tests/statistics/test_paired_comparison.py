@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.coverage.synthetic import moments, planted
 from gradlab.errors import InputError
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
@@ -21,6 +20,7 @@ from gradlab.statistics.over_groups import (
     mean_interval,
     ratio_of_means,
 )
+from tests.planted_moments import moments, planted
 
 N = 64
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.coverage.synthetic import planted, tails_of
 from gradlab.errors import InputError
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import Moments, PairSums, estimates, pair_mean, sample_mean
 from gradlab.statistics.strata import Strata
 from gradlab.statistics.tails import HEAVY, heavier, no_variance, shape, tail_index, tail_shape
+from tests.planted_moments import planted, tails_of
 
 SIZES, COUNTS = np.array([4, 3, 3]), np.array([2, 2, 2])  # of a pilot of ten, and of the sample
 LABEL = np.repeat(np.arange(3), COUNTS)

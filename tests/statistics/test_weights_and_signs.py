@@ -6,7 +6,6 @@ Agreement of signs, where the answer is planted.
 import numpy as np
 import pytest
 
-from analyses.coverage.synthetic import explicit_grams, moments
 from gradlab.statistics.grams import error_matrix, mixture_moments, only, sign_agreement, soft_signs
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.mixing import (
@@ -20,6 +19,7 @@ from gradlab.statistics.mixing import (
     simplex_weights,
 )
 from gradlab.statistics.moments import estimates
+from tests.planted_moments import explicit_grams, moments
 from tests.statistics.mixtures import SCALE, D, Planted, by_enumeration
 
 GROUPS = np.array([0, 0, 0, 1, 1, 2, 3, 3, 4, 5, 6, 7])

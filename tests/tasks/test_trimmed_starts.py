@@ -8,13 +8,13 @@ import torch
 from scipy import stats
 
 import gradlab
-from analyses.coverage.gain_coverage import WEIGHT, networks, turning
 from gradlab.errors import InputError
 from gradlab.measurement.attribution import attributed_again
 from gradlab.runs.comparison import compared
 from gradlab.tasks import trimmed
 from gradlab.truth.lqr import lqr_gradient, second_moment
 from gradlab.verdicts.measurement.verdict import first_screen, verdict
+from tests.measurement.turning_world import WEIGHT, networks, turning
 
 TASK = turning()
 MEAN = torch.tensor([0.6, -0.3], dtype=torch.float64)

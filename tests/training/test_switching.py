@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analyses.coverage.synthetic import explicit_grams
 from gradlab.training.measured.switching import (
     ALPHA,
     errors,
@@ -12,6 +11,7 @@ from gradlab.training.measured.switching import (
     propose_horizon,
     propose_weights,
 )
+from tests.planted_moments import explicit_grams
 
 BATCH = 256
 

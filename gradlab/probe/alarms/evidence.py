@@ -1,7 +1,7 @@
 """An alarm, its test, and the evidence of a test: the rows of one table and the level of this test.
 
 Every test has a false-alarm rate of at most `ALPHA` over a whole run, however often it is made:
-test k has level α / (k (k + 1)), which sums to α over all k (`reports/alarms`).
+test k has level α / (k (k + 1)), which sums to α over all k (`reports/loops`).
 """
 
 from __future__ import annotations

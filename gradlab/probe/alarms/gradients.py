@@ -5,7 +5,7 @@
                critic, in eight for a policy; j ≤ i − 3 is the last before i that was measured
 
 A single leap holds for three stretches only; a saturated actor that comes back is not beyond all
-earlier sizes, and takes fewer than eight (`reports/robustness/third-party`, `reports/loops`).
+earlier sizes, and takes fewer than eight (`reports/loops`).
 """
 
 from __future__ import annotations

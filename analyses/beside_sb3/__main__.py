@@ -1,3 +1,0 @@
-from analyses.beside_sb3.runs import main
-
-main()

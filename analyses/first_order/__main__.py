@@ -1,3 +1,0 @@
-from analyses.first_order.runs import main
-
-main()

@@ -1,3 +1,0 @@
-from analyses.model_based.runs import main
-
-main()

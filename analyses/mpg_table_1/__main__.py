@@ -1,3 +1,0 @@
-from analyses.mpg_table_1.runs import main
-
-main()
