@@ -140,11 +140,6 @@ class World(nn.Module):
         return -self.critic(torch.cat([z, a], 1)).square()
 
 
-def imagined() -> Any:
-    torch.manual_seed(0)
-    return gradlab.tasks.with_world_model(linear(), World())
-
-
 # Cases that commands do not offer: each writes its run file.
 
 
@@ -152,6 +147,12 @@ def several_critics(path: Path) -> None:
     critics = [exact, lambda state, action: 1.2 * exact(state, action)]
     found = gradlab.measure(linear(), policy, critics, horizon=4, starts=64, truth="matched")
     found.save(path)
+
+
+def world_model(path: Path) -> None:
+    torch.manual_seed(0)
+    task, policy, critic = gradlab.tasks.with_world_model(linear(), World())
+    gradlab.measure(task, policy, critic, horizon=3, starts=32, judges=32).save(path)
 
 
 def groups(path: Path) -> None:
@@ -229,7 +230,16 @@ def probe_on_a_task(path: Path) -> None:
     probe(path, task=gradlab.tasks.double_integrator(), critic_alone=True)
 
 
-FUNCTIONS = (several_critics, groups, blocks, estimators, causes, probe, probe_on_a_task)
+FUNCTIONS = (
+    several_critics,
+    world_model,
+    groups,
+    blocks,
+    estimators,
+    causes,
+    probe,
+    probe_on_a_task,
+)
 
 
 def _recorded() -> dict[str, Any]:
