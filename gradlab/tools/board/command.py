@@ -13,25 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from gradlab import validation
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.wording import duration
-from gradlab.workers import pool_of
 
 if TYPE_CHECKING:
     from gradlab.tools.board.result import Board, Group
-    from gradlab.workers import Call, Worker
-
-_BUILDER = "gradlab.tools.board.compute:Builder"
 
 
 @dataclass(frozen=True)
 class BoardCommand:
     """What is each gradient worth, by task and stage, and how long does it last?
 
-    Computes the missing cells of the board, one after another or by workers, and writes its page.
+    Computes the missing cells of the board, one after another, and writes its page.
     Ctrl-C keeps every complete cell; the same command goes on.
 
         gradlab board reports/board --plan
@@ -46,10 +41,6 @@ class BoardCommand:
     """Print what is missing and its price; compute nothing."""
     hours: float | None = None
     """Begin no group after so many hours."""
-    workers: int = 1
-    """Groups at the same time."""
-    ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
-    """A cluster of Ray by its HOST:PORT. Default: processes of this machine."""
     output: Annotated[Path | None, arg(metavar="PAGE.html")] = None
     """Where the page is written. Default: FOLDER/board.html."""
     json: bool = False
@@ -64,12 +55,11 @@ class BoardCommand:
         from gradlab.tools.board.page import page, screen
         from gradlab.tools.board.result import load
 
-        validation.whole("workers", self.workers, 1)
         target = named(self.output or self.folder / "board.html")
         left = compute.missing(self.folder, self.only)
         prices = _prices(load(self.folder), left)
         seconds = sum(prices.values())
-        known = f"about {duration(seconds / self.workers)}" if seconds else "price unknown"
+        known = f"about {duration(seconds)}" if seconds else "price unknown"
         cells = sum(map(len, left.values()))
         standard_error(f"gradlab: {cells} cells of {len(left)} groups are missing, {known}")
         if self.plan:
@@ -78,7 +68,7 @@ class BoardCommand:
                 for group, names in left.items()
             ]
             return {"headline": f"{cells} cells are missing, {known}.", "plan": rows}
-        stopped = _build(self.folder, left, self.hours, self.workers, self.ray)
+        stopped = _build(self.folder, left, self.hours)
         board = load(self.folder)
         write(target, page(board, command))
         document = of_screen(screen(board)) | {
@@ -109,8 +99,6 @@ def _build(
     folder: Path,
     left: Mapping[Group, tuple[str, ...]],
     hours: float | None,
-    workers: int,
-    ray: str | None,
 ) -> bool:
     """Compute what is left, group by group; whether Ctrl-C ended it before."""
     from gradlab.tools.board.result import load
@@ -122,31 +110,17 @@ def _build(
 
     def said(group: Group, seconds: float) -> None:
         done = len(left) - len(waiting)
-        rest = duration(sum(_prices(load(folder), dict(waiting)).values()) / workers)
+        rest = duration(sum(_prices(load(folder), dict(waiting)).values()))
         what = f"{group.task}, {group.stage}, seed {group.seed}: {duration(seconds)}"
         standard_error(f"gradlab: {done} of {len(left)} groups; {what}; about {rest} left")
 
     try:
-        if workers == 1 and ray is None:
-            from gradlab.tools.board.compute import Builder
+        from gradlab.tools.board.compute import Builder
 
-            builder = Builder(str(folder), os.getcwd())
-            while due():
-                group, names = waiting.popleft()
-                said(group, builder.build(group, names))
-            return False
-        with pool_of(ray, workers) as pool:
-            idle = [pool.start(_BUILDER, str(folder), os.getcwd()) for _ in range(workers)]
-            calls: dict[int, tuple[Call, Worker, Group]] = {}
-            while due() or calls:
-                while idle and due():
-                    worker, (group, names) = idle.pop(), waiting.popleft()
-                    call = worker.call("build", group, names)
-                    calls[id(call)] = (call, worker, group)
-                for call in pool.wait([each for each, _, _ in calls.values()], timeout=1.0):
-                    call, worker, group = calls.pop(id(call))
-                    said(group, call.result())
-                    idle.append(worker)
+        builder = Builder(str(folder), os.getcwd())
+        while due():
+            group, names = waiting.popleft()
+            said(group, builder.build(group, names))
     except KeyboardInterrupt:
         return True
     return False
