@@ -25,8 +25,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import Pipe
+from multiprocessing import Pipe, get_context
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +35,15 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from gradlab.machine import processors
 from gradlab.runs.training.results import asynchrony, lag_at_most, load
 from gradlab.tasks import inverted_pendulum
 from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.asynchronous.execution import packed
-from gradlab.training.asynchronous.processes import LearnerProcess, opened
+from gradlab.training.asynchronous.processes import LearnerProcess
 from gradlab.training.asynchronous.work import (
     ROLES,
-    GradientRequest,
+    Job,
     Role,
     arrays,
     networks_of,
@@ -50,7 +52,6 @@ from gradlab.training.loop import settings_of, train
 from gradlab.training.run import collect
 from gradlab.training.settings import Asynchronous
 from gradlab.training.state import Run, begin
-from gradlab.workers.local import LocalPool, processors
 
 ROW = ALGORITHMS["mpg-v2"]
 PAPERS = 12  # learners
@@ -105,7 +106,7 @@ def measured_costs(turns: int) -> Costs:
     task = inverted_pendulum(engine="analytic")
     run = begin(ROW, task, settings_of(ROW, task, None, {}))
     collect(run)
-    process = LearnerProcess(opened(packed(run)))
+    process = LearnerProcess(packed(run))
     both = [costs_of(run, process, role, turns) for role in ROLES]
     names = Costs.__annotations__
     return Costs(**{name: both[0][name] + both[1][name] / ROW.delay for name in names})
@@ -117,16 +118,16 @@ def costs_of(run: Run, process: LearnerProcess, role: Role, turns: int) -> dict[
     trained = learner.trained_critic if role == "critic" else learner.trained_policy
     assert trained is not None
     batch = arrays(run.drawn(learner.draws, 0).tensors)
-    targets, weights = np.zeros((1, ROW.batch), np.float32), np.full((1, 2), 0.5)
-    networks, asked = networks_of(learner), GradientRequest(role, 1, batch, targets, weights)
-    given = process.gradient(networks, asked)
-    there, back = (pickle.dumps(each, 5) for each in ((networks, asked), given))
+    batch["cached_targets"] = np.zeros((1, ROW.batch), np.float32)
+    asked = networks_of(learner), Job(role, 1, batch), np.full((1, 2), 0.5)
+    given = process.gradient(*asked)
+    there, back = (pickle.dumps(each, 5) for each in (asked, given))
     gradients = tuple(torch.from_numpy(each) for each in given.gradients)
     parts: dict[str, Callable[[], object]] = {
         "copy": lambda: networks_of(learner),
-        "optimiser_pickle": lambda: (pickle.dumps((networks, asked), 5), pickle.loads(back)),
+        "optimiser_pickle": lambda: (pickle.dumps(asked, 5), pickle.loads(back)),
         "learner_pickle": lambda: (pickle.loads(there), pickle.dumps(given, 5)),
-        "compute": lambda: process.gradient(networks, asked),
+        "compute": lambda: process.gradient(*asked),
         "apply": lambda: (trained.follow(gradients), learner.move_targets(0, True)),
         "pipe": lambda: through_pipe(len(there) + len(back)),
     }
@@ -185,24 +186,18 @@ def pace(folder: Path, learners: int, iterations: int) -> Pace:
     return Pace(float(rate), np.ones(1) if found is None else found.policy)
 
 
-class Alone:
-    """A process with a run of its own, which knows of no other."""
-
-    def pace(self, folder: str, iterations: int) -> float:
-        torch.set_num_threads(1)
-        return pace(Path(folder), 0, iterations).rate
+def alone(folder: Path, iterations: int) -> float:
+    """Updates per second of a run in a process that knows of no other."""
+    torch.set_num_threads(1)
+    folder.mkdir(exist_ok=True)
+    return pace(folder, 0, iterations).rate
 
 
 def plain(folder: Path, processes: int, iterations: int) -> float:
     """Updates per second of so many runs in one process each, together."""
-    with LocalPool() as pool:
-        calls = []
-        for k in range(processes):
-            own = folder / str(k)
-            own.mkdir(exist_ok=True)
-            worker = pool.start("benchmarks.asynchronous:Alone")
-            calls.append(worker.call("pace", str(own), iterations))
-        return float(sum(call.result() for call in calls))
+    folders = [folder / str(k) for k in range(processes)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return sum(pool.map(alone, folders, [iterations] * processes))
 
 
 def main(
@@ -220,10 +215,10 @@ def main(
         for _ in range(rounds):
             for count, found in taken.items():
                 found.append(pace(Path(name), count, iterations))
-    alone = [each.rate for each in taken[0]]
-    print(f"{processors()} processors; in one process {statistics.median(alone):.3g} updates/s")
+    one = [each.rate for each in taken[0]]
+    print(f"{processors()} processors; in one process {statistics.median(one):.3g} updates/s")
     for count in learners:
-        ratios = [ours.rate / one for ours, one in zip(taken[count], alone, strict=True)]
+        ratios = [ours.rate / rate for ours, rate in zip(taken[count], one, strict=True)]
         mean = statistics.median(each.mean for each in taken[count])
         most = statistics.median(each.at_most(0.95) for each in taken[count])
         each = ", ".join(f"{ratio:.2f}" for ratio in ratios)

@@ -41,7 +41,7 @@ def cluster(address: str) -> Iterator[Any]:
         _check_answer(address)
     try:
         ray.init(**given, log_to_driver=False, logging_level="ERROR")
-    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+    except Exception as error:  # of many classes, some of them Exception itself
         raise InputError(f"ray={address} cannot be used: {one_line(error)[:400]}") from error
     try:
         yield ray

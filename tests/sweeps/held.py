@@ -21,7 +21,10 @@ def main(parent: int, words: list[str]) -> int:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if way == "fails":
-        print(f"gradlab: failed: {output} cannot be written (No space left on device)", file=sys.stderr)
+        print(
+            f"gradlab: failed: {output} cannot be written (No space left on device)",
+            file=sys.stderr,
+        )
         return 1
     if way == "raises":
         raise ValueError("a mistake")

@@ -148,11 +148,13 @@ def execute(
     """Run one command in a process of its own, until it ends or is to be stopped.
 
     Args:
+        words: a module and the arguments of its `main`.
         log: the file to which its standard error is appended.
         folder: where relative paths begin, the working folder of who sweeps.
         stopped: tells that it is; a task of Ray is told by KeyboardInterrupt, if at all.
     """
-    command = python_module(CHILD, str(os.getpid()), *words, "--json")
+    module, *rest = words
+    command = python_module(module, str(os.getpid()), *rest, "--json")
     with open(Path(folder, log), "ab") as messages, tempfile.TemporaryFile() as answer:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=answer, stderr=messages, cwd=folder,
@@ -322,7 +324,8 @@ class Running:
             # Its row is written first: a run that nobody knows of must not be at work.
             self._folder.put(row)
             log = str(_log_of(self._folder.sweep, row))
-            arguments = self._words(row, begun), log, os.getcwd(), self._stopped
+            words = [CHILD, *self._words(row, begun)]
+            arguments = words, log, os.getcwd(), self._stopped
             self._busy[threads.submit(self._executed, *arguments)] = row, time.monotonic()
 
     def _collect(self) -> None:
