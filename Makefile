@@ -1,7 +1,7 @@
 # Two commands: `make demo` measures a policy gradient, `make test` runs the tests.
 # `make docs` builds the site into build/site.
 # `make reports` makes the pages of claims and advice again from their tables, into build/reports.
-# `make ray` tests workers and sweeps on Ray, in a virtual environment of their own.
+# `make ray` tests sweeps and asynchronous training on Ray, in a virtual environment of their own.
 # `make engines` tests the adapters of other simulators, in a virtual environment of their own.
 # `make package` builds dist/, checks its metadata and tries the wheel outside of the repository.
 # Each makes .venv when it is missing and installs again when pyproject.toml or constraints.txt change.
@@ -47,8 +47,8 @@ engines: .venv-engines/.installed
 	.venv-engines/bin/python -m pytest -q -m engines tests/engines
 
 ray: .venv-ray/.installed
-	echo "Testing workers and sweeps on Ray"
-	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -q -m ray tests/workers tests/sweeps
+	echo "Testing sweeps and asynchronous training on Ray"
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -q -m ray tests/test_cluster.py
 
 package: $(VENV)/.installed-dev .venv-release/.installed
 	echo "Building dist/"

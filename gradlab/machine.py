@@ -36,6 +36,11 @@ def version(package: str = "gradlab-rl") -> str:
         return "not installed"
 
 
+def processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def memory() -> float:
     """Bytes of memory."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -22,7 +22,7 @@ RAISED = re.compile(r"raise (?:InputError|Failure|KeyboardInterrupt)\((?:[^()]|\
 # the cluster's are options of Ray's own commands.
 APART = (
     "cli/", "watching/showing.py", "runs/attribution.py", "training/first_networks.py",
-    "workers/cluster.py",
+    "cluster.py",
 )  # fmt: skip
 
 

@@ -246,8 +246,8 @@ class Train(_Configured):  # type: ignore[misc]
     """Model steps over which a second evaluation plans its actions, by the cross-entropy method
     from the policy's own paths (MAAC's MPC). Default: no plan."""
     ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
-    """A cluster of Ray for the processes, by its HOST:PORT, or one started on this machine.
-    Default: processes of this machine, without Ray."""
+    """A cluster of Ray for the processes, by its HOST:PORT. Default: local, one that is started on
+    this machine."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
     """Policy that every seed begins with, such as the one for which a horizon was measured:
     gradlab's own, a .safetensors file or file.py:function. Default: fresh ones."""

@@ -293,8 +293,8 @@ def train(
         resume: go on with the run at `output`; overwrite: replace it.
         note: called with a line about the memory of the policy's rollouts, and one where a process
             of an asynchronous run has died.
-        ray: a cluster of Ray by its HOST:PORT, or "local", for the processes of an asynchronous run
-            (`asynchronous=Asynchronous(learners=4, actors=2)`); None: processes of this machine.
+        ray: a cluster of Ray by its HOST:PORT for the processes of an asynchronous run
+            (`asynchronous=Asynchronous(learners=4, actors=2)`); None: one of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
             horizon was measured; None: fresh ones. Of twin critics the first is the given one, the
             second that with noise of a tenth of each layer's size.
@@ -327,15 +327,15 @@ def train(
     check(run, note)
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
-    if resume:
-        checkpoints.load(path, run, config)
-    else:
-        checkpoints.clear(path)
-    about = attributes(config, command, provenance.environment())
-    about |= probe.attributes(run.learner)
-    with Journal(path, tables(row, task, chosen), about) as journal, _products(chosen):
-        if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
-            with execution(run, ray, note) as work:
+    with execution(run, ray, note) as work:  # a cluster that cannot be used replaces no file
+        if resume:
+            checkpoints.load(path, run, config)
+        else:
+            checkpoints.clear(path)
+        about = attributes(config, command, provenance.environment())
+        about |= probe.attributes(run.learner)
+        with Journal(path, tables(row, task, chosen), about) as journal, _products(chosen):
+            if not (resume and run.iteration == chosen.iterations):  # all is there, maybe unfolded
                 try:
                     go(run, path, journal, config, progress, work)
                 except KeyboardInterrupt as stop:
@@ -390,13 +390,6 @@ def _check_processes(algorithm: Algorithm, settings: Settings) -> None:
     if settings.probe_budget is not None:
         raise InputError(
             "probe_budget is for updates in this process: leave it out, or learners and actors"
-        )
-    filled, steps = max(settings.warmup, algorithm.batch), choice.actors * choice.buffers
-    if filled < steps * settings.agents:
-        raise InputError(
-            f"warmup is {settings.warmup} transitions, too few for {choice.buffers} buffers that "
-            f"take steps of {choice.actors} × {settings.agents} environments in turn: expected "
-            f"{steps * settings.agents} or more"
         )
 
 

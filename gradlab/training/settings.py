@@ -31,7 +31,6 @@ _WORDS = {
 }  # fmt: skip
 Role = Literal["critic", "policy"]  # of a gradient: whose parameters it is of
 ROLES: tuple[Role, ...] = get_args(Role)
-_OPTIMISER_AND_EVALUATOR = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Asynchronous:
     actors: int = 1
     """Processes that step environments, each as many as --agents, in turn."""
     buffers: int = 1
-    """Processes that hold transitions, a share each, and draw batches."""
+    """Processes that hold the transitions and draw batches, in turn."""
     queue: int = 1
     """Gradients that may wait while their learners go on; 0: learners wait until theirs is
     applied."""
@@ -56,11 +55,6 @@ class Asynchronous:
     def __post_init__(self) -> None:
         for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):
             validation.whole(name, getattr(self, name), least)
-
-    @property
-    def processes(self) -> int:
-        """All of them, this one included."""
-        return self.learners + self.actors + self.buffers + _OPTIMISER_AND_EVALUATOR
 
     def crowded(self, cores: int) -> str:
         """A line where there are more processes at work than processors, else ""."""

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,13 +17,13 @@ import pytest
 import gradlab
 from gradlab import cli
 from gradlab.errors import Failure, InputError
+from gradlab.machine import processors
 from gradlab.storage import whole_files
 from gradlab.storage.journal_files import locked
-from gradlab.tools.sweep import command
 from gradlab.tools.sweep import result as index
-from gradlab.tools.sweep.runner import Runner
-from gradlab.workers.local import processors
+from gradlab.tools.sweep import running
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 ROWS: dict[str, Any] = {
     "command": "measure",
     "settings": {"task": "pendulum", "starts": 32},
@@ -34,8 +36,7 @@ ROWS: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def fake(monkeypatch, tmp_path):
     """Runs without torch, in a folder of their own."""
-    monkeypatch.setattr(command, "RUNNER", "tests.sweeps.held:Fake")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    monkeypatch.setattr(running, "CHILD", "tests.sweeps.held")
     monkeypatch.chdir(tmp_path)
 
 
@@ -54,8 +55,7 @@ def swept(tmp_path_factory):
     """A folder after a sweep with every kind of ending, its exit code and what was printed."""
     folder = tmp_path_factory.mktemp("swept")
     patched = pytest.MonkeyPatch()
-    patched.setattr(command, "RUNNER", "tests.sweeps.held:Fake")
-    patched.syspath_prepend(str(Path(__file__).parents[2]))
+    patched.setattr(running, "CHILD", "tests.sweeps.held")
     patched.chdir(folder)
     file = toml(ROWS, folder / "table.toml")
     with contextlib.redirect_stderr(io.StringIO()) as errors:
@@ -72,19 +72,19 @@ def test_a_failure_is_kept_and_the_others_go_on(swept):
         "plain": "done", "bad": "failed", "wrong": "failed", "fatal": "failed", "unlucky": "done",
     }  # fmt: skip
     assert "No space left" in rows["bad"].error
-    assert "ValueError: a mistake" in rows["wrong"].error
-    assert "SIGKILL" in rows["fatal"].error and "3 attempts" in rows["fatal"].error
-    assert [rows[name].attempts for name in ("plain", "fatal", "unlucky")] == [1, 3, 2]
+    assert "exit code 1: see its log" in rows["wrong"].error
+    assert "ValueError: a mistake" in (folder / "wrong.log").read_text()
+    assert "SIGKILL" in rows["fatal"].error
+    assert [rows[name].attempts for name in ("plain", "fatal", "unlucky")] == [1, 2, 2]
     assert rows["plain"].sentence == "Result of plain."
     assert "5 of 5: " in errors and "bad: failed" in errors
 
 
-def test_a_worker_serves_run_after_run_and_a_retry_may_replace(swept):
+def test_the_second_attempt_of_a_killed_run_may_replace_its_file(swept):
     folder = swept[0]
-    first, second = ((folder / f"{name}.log").read_text() for name in ("plain", "bad"))
-    assert first.split(":")[0] == second.split(":")[0]
-    assert "--overwrite" not in first
-    assert (folder / "unlucky.log").read_text().splitlines()[1].endswith("--overwrite")
+    assert "--overwrite" not in (folder / "plain.log").read_text()
+    first, second = (folder / "unlucky.log").read_text().splitlines()
+    assert "--overwrite" not in first and "--overwrite" in second
 
 
 def test_the_page_has_a_row_per_run_and_escapes_what_stands_in_them(swept, capsys):
@@ -129,14 +129,14 @@ def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(tmp_path, capsys
     states = {row.name: row.state for row in index.load(tmp_path / "out").rows}
     assert states == {"long": "interrupted", "later": "waiting"}
     assert "Repeat the command with --resume: 2 runs of 2" in capsys.readouterr().out
-    # The interrupted run sleeps again, is killed by two signals, and both are kept apart.
+    # The interrupted run may begin again where its file is.
     (tmp_path / "out/long.tried").unlink()
     pressed = threading.Thread(target=press, args=(tmp_path / "out/long.tried",))
     pressed.start()
     with pytest.raises(KeyboardInterrupt):
         gradlab.sweep({**ROWS, "run": rows}, tmp_path / "out", workers=1, resume=True)
     pressed.join()
-    assert (tmp_path / "out/long.log").read_text().splitlines()[1].endswith("--overwrite")
+    assert (tmp_path / "out/long.log").read_text().splitlines()[1].endswith("--overwrite --json")
 
 
 def press(started):
@@ -144,6 +144,52 @@ def press(started):
     while not started.exists():
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_that_saves_nothing_in_time_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "_SAVING", 0.5)
+    pressed = threading.Thread(target=press, args=(tmp_path / "out/deaf.tried",))
+    pressed.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        gradlab.sweep({**ROWS, "run": [{"name": "deaf", "critic": "deaf"}]}, tmp_path / "out")
+    assert time.monotonic() - begun < 30
+    assert index.load(tmp_path / "out").rows[0].state == "interrupted"
+    assert not alive(int((tmp_path / "out/deaf.tried").read_text()))
+
+
+SWEEPING = """
+import sys
+import gradlab
+from gradlab.tools.sweep import running
+running.CHILD = "tests.sweeps.held"
+gradlab.sweep({"command": "measure", "settings": {"task": "pendulum", "critic": "sleeps"}}, "out")
+"""
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_runs_do_not_outlive_a_killed_sweep(tmp_path):
+    sweep = subprocess.Popen([sys.executable, "-c", SWEEPING], cwd=tmp_path, env=ENVIRONMENT)
+    started = tmp_path / "out/measure.tried"
+    wait_for(lambda: started.exists() and started.read_text())
+    process = int(started.read_text())
+    assert alive(process)
+    sweep.kill()
+    sweep.wait()
+    wait_for(lambda: not alive(process))
+
+
+def wait_for(what, seconds=60.0):
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(tmp_path, monkeypatch):
@@ -170,7 +216,7 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(tmp_path
 
 def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(tmp_path):
     cores = processors()
-    with pytest.warns(UserWarning, match=f"{cores + 1} workers share {cores} processors"):
+    with pytest.warns(UserWarning, match=f"{cores + 1} runs share {cores} processors"):
         gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, tmp_path / "out", workers=cores + 1)
     wrong: list[tuple[dict[str, Any], str]] = [
         (dict(workers=0), "workers is 0"), (dict(workers="two"), "workers is 'two'"),
@@ -180,23 +226,6 @@ def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(tm
     for change, message in wrong:
         with pytest.raises(InputError, match=message):
             gradlab.sweep(**{"table": ROWS, "output": tmp_path / "out", **change})
-
-
-@pytest.mark.ray
-def test_a_sweep_on_ray_ends_as_on_processes_of_this_machine(tmp_path):
-    pytest.importorskip("ray")
-    runs = gradlab.sweep(ROWS, tmp_path / "out", workers=2, ray="local")
-    states = {row.name: row.state for row in runs.rows}
-    assert states == {
-        "plain": "done", "bad": "failed", "wrong": "failed", "fatal": "failed", "unlucky": "done",
-    }  # fmt: skip
-    rows = [{"name": "long", "critic": "sleeps"}]
-    pressed = threading.Thread(target=press, args=(tmp_path / "two/long.tried",))
-    pressed.start()
-    with pytest.raises(KeyboardInterrupt):
-        gradlab.sweep({**ROWS, "run": rows}, tmp_path / "two", workers=1, ray="local")
-    pressed.join()
-    assert index.load(tmp_path / "two").rows[0].state == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -222,37 +251,3 @@ def test_an_index_of_somebody_else_is_no_way_out_of_its_folder(tmp_path, change)
     whole_files.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": rows})
     with pytest.raises(InputError, match=r"sweep\.json is damaged"):
         index.load(tmp_path)
-
-
-@pytest.mark.parametrize("log", ["run.log", "/dev/full"])
-def test_a_command_in_a_worker_has_its_error_also_where_its_log_is_full(tmp_path, log):
-    code, sentence, error = Runner(".").run(["report", "absent.h5"], log)
-    assert code == 2 and sentence == ""
-    assert "absent.h5" in error and not error.startswith("gradlab")
-    if log == "run.log":
-        assert "gradlab: error: " in (tmp_path / log).read_text()
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_dead_raylet_ends_the_sweep_and_what_is_done_stands(tmp_path, interrupted):
-    ray = pytest.importorskip("ray")
-    rows = [{"name": "plain"}, {"name": "long", "critic": "sleeps"}, {"name": "later"}]
-    killed: list[float] = []
-
-    def kill():
-        while not (tmp_path / "out/long.tried").exists():
-            time.sleep(0.05)
-        time.sleep(1.0)  # the first run is noted
-        (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
-        raylet.process.kill()
-        killed.append(time.monotonic())
-        if interrupted:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=kill).start()
-    with pytest.raises(KeyboardInterrupt if interrupted else Failure):
-        gradlab.sweep({**ROWS, "run": rows}, tmp_path / "out", workers=1, ray="local")
-    assert time.monotonic() - killed[0] < 45  # 30, and what Ray takes to end
-    states = {row.name: row.state for row in index.load(tmp_path / "out").rows}
-    assert states.pop("plain") == "done" and not {*states.values()} & {"done", "running"}

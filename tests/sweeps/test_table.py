@@ -9,7 +9,7 @@ import pytest
 
 from gradlab.errors import InputError
 from gradlab.tools.sweep import table
-from gradlab.tools.sweep.runner import COMMANDS
+from gradlab.tools.sweep.commands import COMMANDS
 from gradlab.tools.sweep.table import planned
 
 TOML = """

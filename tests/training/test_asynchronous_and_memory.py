@@ -10,6 +10,7 @@ RP-DR: windows of real steps, cut into paths of h that end in the critic.
 """
 
 import re
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,7 +31,7 @@ from gradlab.tasks import double_integrator
 from gradlab.training import loop
 from gradlab.training.algorithms import ALGORITHMS, find, with_horizons
 from gradlab.training.asynchronous import execution
-from gradlab.training.asynchronous.processes import ROLES
+from gradlab.training.asynchronous.processes import ActorProcess, BufferProcess, LearnerProcess
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.measured import gradient_errors
@@ -41,7 +42,7 @@ from gradlab.training.settings import Asynchronous, Settings
 from gradlab.training.state import begin
 from gradlab.verdicts.training.sentences import verdict
 from tests.training.estimated import critics_of, other
-from tests.training.inline_workers import InlinePool
+from tests.training.inline_ray import InlineRay
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 from tests.training.test_windows import batch_of, gradient
 
@@ -51,18 +52,18 @@ FREE = replace(MANY, deterministic=False)
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """Train a row in processes of an inline pool."""
+    """Train a row with the classes of its processes in this one."""
 
-    def run(name, choice, pool=None, file="run.h5", **options):
-        monkeypatch.setattr(execution, "pool_of", lambda *_: pool or InlinePool())
+    def run(name, choice, ray=None, file="run.h5", **options):
+        monkeypatch.setattr(execution, "cluster", (ray or InlineRay()).cluster)
         options = SMALL | {"seeds": 2} | options
         return train(row(name), task(), tmp_path / file, asynchronous=choice, **options)
 
     return run
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "sac", "bptt"])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("name", ["mpg-v2", "mpg-v1", "sac", "bptt"])
 def test_one_learner_without_a_queue_is_the_loop_bit_for_bit(tmp_path, trained, name):
     here = train(row(name), task(), tmp_path / "here.h5", **SMALL, seeds=2)
     apart = trained(name, Asynchronous(queue=0, deterministic=True))
@@ -75,14 +76,25 @@ def test_one_learner_without_a_queue_is_the_loop_bit_for_bit(tmp_path, trained, 
 @pytest.mark.slow
 def test_fifty_deaths_change_no_bit_of_a_run_with_a_fixed_schedule(trained):
     options = {"iterations": 120, "checkpoint_every": 50, "seeds": 1}
-    pool = InlinePool(seed=3, deaths=0.5, most=50)
+    ray = InlineRay(seed=3, deaths=0.5, most=50)
     alive = trained("mpg-v2", MANY, file="alive.h5", **options)
-    dying = trained("mpg-v2", MANY, pool, file="dying.h5", **options)
-    assert pool.died == 50
-    assert {worker.role for worker in pool.workers if worker.died} == set(ROLES)
+    dying = trained("mpg-v2", MANY, ray, file="dying.h5", **options)
+    assert ray.died == 50
+    kinds = {actor.kind for actor in ray.actors if actor.died}
+    assert kinds == {ActorProcess, BufferProcess, LearnerProcess}
     assert torch.equal(numbers(alive), numbers(dying))
     same_tables(alive, dying)
     assert read(dying).groups["asynchrony"]["replaced"].values[-1] > 20
+
+
+def test_a_buffer_that_died_is_sent_again_what_it_had(trained):
+    options = {"iterations": 20, "seeds": 1}
+    choice = Asynchronous(buffers=2, deterministic=True)
+    ray = InlineRay(seed=1, deaths=0.5, most=6)
+    alive = trained("ddpg", choice, file="alive.h5", **options)
+    dying = trained("ddpg", choice, ray, file="dying.h5", **options)
+    assert any(actor.died for actor in ray.actors if actor.kind is BufferProcess)
+    assert torch.equal(numbers(alive), numbers(dying))
 
 
 @pytest.mark.slow
@@ -94,7 +106,7 @@ def test_a_stopped_run_of_many_processes_goes_on_bit_for_bit(trained):
 
 
 def test_gradients_are_of_the_parameters_so_many_steps_ago_as_their_lag_says(trained, monkeypatch):
-    pool, steps = InlinePool(), []
+    ray, steps = InlineRay(), []
     follow = execution.Optimiser._policy_step
 
     def noted(self, run, job, given):
@@ -103,11 +115,11 @@ def test_gradients_are_of_the_parameters_so_many_steps_ago_as_their_lag_says(tra
 
     monkeypatch.setattr(execution.Optimiser, "_policy_step", noted)
     choice = Asynchronous(queue=4, deterministic=True)
-    run = trained("ddpg", choice, pool, checkpoint_every=1000)
+    run = trained("ddpg", choice, ray, checkpoint_every=1000)
     asked = [
         networks["policy.0"]
-        for method, networks, asked in (sent for sent in pool.seen if sent[0] == "gradient")
-        if asked.role == "policy"
+        for method, networks, job, weights in (sent for sent in ray.seen if sent[0] == "gradient")
+        if job.role == "policy"
     ]
     lag = [
         next(k for k in range(t + 1) if np.array_equal(steps[t - k].numpy(), asked[t]))
@@ -121,8 +133,8 @@ def test_gradients_are_of_the_parameters_so_many_steps_ago_as_their_lag_says(tra
 
 @pytest.mark.slow
 def test_in_order_of_arrival_no_transition_is_lost_and_the_ratio_of_updates_is_kept(trained):
-    pool = InlinePool(seed=1, deaths=0.05)
-    run = trained("td3", FREE, pool)
+    ray = InlineRay(seed=1, deaths=0.05)
+    run = trained("td3", FREE, ray)
     table = read(run).groups
     assert table["updates"]["iteration"].values[-1] == 60
     assert table["evaluations"]["transitions"].values.tolist() == [0, 64 + 4 * 14, 64 + 4 * 29]
@@ -133,16 +145,34 @@ def test_in_order_of_arrival_no_transition_is_lost_and_the_ratio_of_updates_is_k
     assert counts @ lags["policy_lag"].values.sum(axis=0) > 0
     assert lags["actor_steps"].values.sum() * 4 == 64 + 4 * 29
     # What buffers hold is what actors have sent, each transition once.
-    held = [w.held._object for w in pool.workers if w.role == "buffer" and w.held]
-    stores = [each._replay for each in held if each]
-    rows = torch.cat([store.rows[0, : store.added] for store in stores])
+    stores = [a.object.run.replay for a in ray.actors if a.kind is BufferProcess and a.object]
     assert len(stores) == 2
-    assert len(rows.unique(dim=0)) == len(rows) > 100
+    for store in stores:
+        rows = store.rows[0, : len(store)]
+        assert len(rows.unique(dim=0)) == len(rows) > 100
 
 
-def test_a_worker_that_dies_of_every_call_ends_the_run_with_its_name(trained):
+def test_an_actor_that_dies_of_every_call_ends_the_run_with_its_name(trained):
     with pytest.raises(Failure, match=r"actor 0 died 5 times of one call.*resume=True"):
-        trained("td3", FREE, InlinePool(deaths=1.0))
+        trained("td3", FREE, InlineRay(deaths=1.0))
+
+
+def test_an_error_in_a_process_is_one_line_with_its_name(trained, monkeypatch):
+    def broken(*_):
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(LearnerProcess, "gradient", broken)
+    with pytest.raises(Failure, match=r"gradient failed in learner \d with KeyError: .a mistake.$"):
+        trained("td3", FREE)
+
+
+def test_without_ray_a_run_in_processes_is_refused_and_replaces_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    path = tmp_path / "run.h5"
+    path.write_bytes(b"an earlier run")
+    with pytest.raises(InputError, match=r"^ray is not installed: pip install .*'\.\[ray\]'"):
+        train(row("td3"), task(), path, asynchronous=FREE, overwrite=True, **SMALL)
+    assert path.read_bytes() == b"an earlier run"
 
 
 MIXTURES = {"mpg-v1", "mpg-v2", "mpg-general"}

@@ -165,8 +165,6 @@ RUNS = [
     ("shac", PROCESSES, "shac cannot be trained asynchronously: its batches are the newest steps"),
     ("mbpo", PROCESSES, "mbpo cannot be trained asynchronously: it learns a model between"),
     ("td3", PROCESSES | {"probe_budget": 0.1}, "probe_budget is for updates in this process"),
-    ("td3", {"asynchronous": Asynchronous(buffers=2), "warmup": 16, "agents": 9},
-     "warmup is 16 transitions, too few for 2 buffers"),
     ("td3", {"ray": "local"}, "the run is in one process"),
     ("sac", {"policy": Policy(3, 2)}, "policy is a Policy, expected gradlab's GaussianPolicy"),
     ("ddpg", {"policy": Policy(4, 2, limit=LIMIT)}, "policy has state_dim 4, expected 3"),

@@ -1,8 +1,7 @@
-"""`gradlab sweep FILE`: many runs of one command, by workers of this machine or of a cluster."""
+"""`gradlab sweep FILE`: many runs of one command, each in a process of its own."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,13 +15,10 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.errors import InputError
-from gradlab.workers import pool_of
 
 if TYPE_CHECKING:
     from gradlab.tools.sweep.result import Row
     from gradlab.tools.sweep.result import Sweep as Runs
-
-RUNNER = "gradlab.tools.sweep.runner:Runner"
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,8 @@ class SweepCommand:
     workers: int | None = None
     """Runs at the same time. Default: one per processor."""
     ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
-    """A cluster of Ray by its HOST:PORT, or one started on this machine. Default: processes of this
-    machine, without Ray."""
+    """A cluster of Ray by its HOST:PORT, or one started on this machine. Default: this machine,
+    without Ray."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Folder of the runs, their logs and the index, on a disk that all machines have. Default:
     runs/FILE."""
@@ -95,7 +91,7 @@ def sweep(
             lists of which every combination is made, "run", a list of further differences.
         output: folder of the runs.
         workers: runs at the same time; None: one per processor.
-        ray: a cluster of Ray by its HOST:PORT, or "local"; None: processes of this machine.
+        ray: a cluster of Ray by its HOST:PORT, or "local"; None: this machine, without Ray.
         resume: do what is missing in the folder.
 
     Returns:
@@ -125,8 +121,8 @@ def _executed(
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
     from gradlab.cli.terminal import usage
-    from gradlab.tools.sweep.runner import COMMANDS, Swept
-    from gradlab.tools.sweep.running import Folder, Running, SweepLines
+    from gradlab.tools.sweep.commands import COMMANDS, Swept
+    from gradlab.tools.sweep.running import Folder, Running, SweepLines, place_of
     from gradlab.tools.sweep.table import planned
 
     if workers is not None:
@@ -142,19 +138,18 @@ def _executed(
             arguments.check_fields(usage.parsed(Swept, words), words)
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
-    # The pool first: a cluster that cannot be used must not leave a folder to resume.
+    # The cluster first: one that cannot be used must not leave a folder to resume.
     with (
-        pool_of(ray, workers) as pool,
+        place_of(ray, workers) as (cores, executed),
         Folder(folder, runs, swept.suffix, resume, command) as kept,
     ):
-        if workers is not None and workers > pool.cores:
-            note(f"{workers} workers share {pool.cores} processors: each run takes longer")
-        most = min(workers or pool.cores, kept.sweep.count("waiting"))
+        if workers is not None and workers > cores:
+            note(f"{workers} runs share {cores} processors: each takes longer")
 
         def command_of(row: Row, again: bool) -> list[str]:
             run = folder / row.file
             return [*row.words, *swept.outputs(run), *(swept.again(run) if again else ())]
 
-        running = Running(kept, pool, most, RUNNER, (os.getcwd(),), command_of, SweepLines(write))
+        running = Running(kept, executed, workers or cores, command_of, SweepLines(write))
         interrupted = running.go()
         return kept.sweep, interrupted

@@ -1,7 +1,7 @@
-"""Runs are given to workers one by one, until all have ended.
+"""Runs are processes of the command line, some at the same time, until all have ended.
 
-A run that fails keeps its error, and the others go on. A run whose worker died is started again, on
-another worker. A worker serves run after run, so that what a command imports is imported once.
+A run that fails keeps its error, and the others go on. A run whose process was killed is started
+again, once.
 
 The folder of a sweep while it is written: one writer, an index that is always whole.
 """
@@ -9,24 +9,31 @@ The folder of a sweep while it is written: one writer, an index that is always w
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import signal
+import subprocess
+import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from gradlab.errors import Failure, InputError
+from gradlab.cluster import cluster
+from gradlab.errors import Failure, InputError, in_short
+from gradlab.machine import processors, python_module
 from gradlab.storage.journal_files import locked
 from gradlab.storage.records import check_output
 from gradlab.tools.sweep import result as index
 from gradlab.tools.sweep.result import INDEX, Row, State, Sweep
 from gradlab.tools.sweep.table import Planned
 from gradlab.wording import duration
-from gradlab.workers import Call, CallFailed, Pool, Worker, WorkerDied
 
+CHILD = "gradlab.tools.sweep.child"
 _LOCK = ".sweep.lock"
 
 
@@ -110,14 +117,136 @@ def _begun(
     return Sweep(path, before.command or command, tuple(rows))
 
 
-_ATTEMPTS = 3  # of a run whose workers die
 _EVERY = 15  # seconds between two lines of a run at work
-_POLL = 0.5  # seconds between two looks at logs and signals
-_TAIL = 2048  # bytes of a log that are read for its last line
+_POLL = 0.5  # seconds between two looks at processes and signals
+_SAVING = 10.0  # seconds that an interrupted run has to save what it has
+_TAIL = 4096  # bytes of a log that are read for its last line
 _INTERRUPTED = (130, 143)  # exit codes
+_MARKS = tuple(
+    f"gradlab: {end}" for end in ("error: ", "failed: ", "interrupted; ", "terminated; ")
+)
 
-_Words = Callable[[Row, bool], list[str]]
-"""words(row, again): the whole command of a run; again: a file of it may be there."""
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended in.
+
+    Attributes:
+        code: its exit code; the negative number of the signal that killed it.
+        sentence: the recommendation, or the first one of its verdict.
+        error: one line; empty where there is a result.
+    """
+
+    code: int
+    sentence: str = ""
+    error: str = ""
+
+
+def execute(
+    words: Sequence[str], log: str, folder: str, stopped: threading.Event | None = None
+) -> Outcome:
+    """Run one command in a process of its own, until it ends or is to be stopped.
+
+    Args:
+        words: a module and the arguments of its `main`.
+        log: the file to which its standard error is appended.
+        folder: where relative paths begin, the working folder of who sweeps.
+        stopped: tells that it is; a task of Ray is told by KeyboardInterrupt, if at all.
+    """
+    module, *rest = words
+    command = python_module(module, str(os.getpid()), *rest, "--json")
+    with open(Path(folder, log), "ab") as messages, tempfile.TemporaryFile() as answer:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=answer, stderr=messages, cwd=folder,
+            env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"} | dict(os.environ),
+            start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone
+        )  # fmt: skip
+        with contextlib.suppress(KeyboardInterrupt):
+            while not (stopped and stopped.is_set()):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL)
+                    break
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_SAVING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        answer.seek(0)
+        sentence = _sentence(answer.read())
+    code = process.returncode
+    if code < 0:
+        return Outcome(code, error=f"its process was killed by {signal.Signals(-code).name}")
+    return Outcome(code, sentence, "" if sentence or not code else _error(Path(folder, log), code))
+
+
+def _sentence(answer: bytes) -> str:
+    """The recommendation of a JSON document, or else the first sentence of its verdict."""
+    try:
+        document = json.loads(answer)
+    except ValueError:
+        return ""
+    verdict = document.get("verdict") or [{"text": ""}]
+    return str(document.get("recommendation") or verdict[0]["text"])
+
+
+def _error(log: Path, code: int) -> str:
+    """The line in which a command has named its error, or what an interruption left."""
+    for line in reversed(_last_lines(log)):
+        for mark in _MARKS:
+            if line.startswith(mark):
+                return line.removeprefix(mark)
+    return f"exit code {code}: see its log"
+
+
+def _last_lines(log: Path) -> list[str]:
+    """The last lines of a log that are not empty."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - _TAIL, 0))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = ("".join(filter(str.isprintable, line)).strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+Executed = Callable[[Sequence[str], str, str, threading.Event], Outcome]
+
+
+@contextlib.contextmanager
+def place_of(ray: str | None, workers: int | None) -> Iterator[tuple[int, Executed]]:
+    """How many processors there are, and `execute`: on this machine, or as a task of Ray.
+
+    Args:
+        ray: a cluster by its HOST:PORT, or "local"; None: no Ray.
+        workers: runs at the same time; where that is more than the processors of the cluster, each
+            takes a share of one.
+    """
+    if ray is None:
+        yield processors(), execute
+        return
+    with cluster(ray) as connected:
+        cores = int(connected.cluster_resources().get("CPU", 1))
+        share = int(1000 * min(1.0, cores / (workers or 1))) / 1000
+        # A run whose process was killed is started again in one way, wherever it was.
+        task = connected.remote(num_cpus=share, max_retries=0)(execute)
+
+        def executed(
+            words: Sequence[str], log: str, folder: str, stopped: threading.Event
+        ) -> Outcome:
+            reference = task.remote(words, log, folder)
+            while not connected.wait([reference], timeout=_POLL)[0]:
+                if stopped.is_set():
+                    connected.cancel(reference)
+                    connected.wait([reference], timeout=2 * _SAVING)
+                    break
+            outcome: Outcome = connected.get(reference, timeout=_POLL)
+            return outcome
+
+        yield cores, executed
 
 
 @final
@@ -151,140 +280,92 @@ class SweepLines:
             self._write(f"[{minutes}:{seconds:02d}] {text}")
 
 
-@dataclass
-class _Busy:
-    """A run at work."""
-
-    row: Row
-    worker: Worker
-    call: Call
-    begun: float
-
-
 @final
 class Running:
-    """All runs of a folder that wait, on workers of one pool.
+    """All runs of a folder that wait.
 
     Args:
-        runner: an object with `run(words, log) → (exit code, sentence, error)`, as
-            "package.module:Class"; it is made in each worker.
-        arguments: those of its making.
+        executed: `execute`, or the same elsewhere; most: runs at the same time.
+        words: the whole command of a run; its second argument: a file of it may be there.
     """
 
     def __init__(
         self,
         folder: Folder,
-        pool: Pool,
-        workers: int,
-        runner: str,
-        arguments: tuple[Any, ...],
-        words: _Words,
+        executed: Executed,
+        most: int,
+        words: Callable[[Row, bool], list[str]],
         shown: SweepLines,
     ) -> None:
-        self._folder, self._pool, self._words, self._shown = folder, pool, words, shown
-        self._runner, self._arguments, self._most = runner, arguments, workers
-        rows = folder.sweep.rows
-        self._waiting = deque(row for row in rows if row.state == "waiting")
-        self._idle: list[Worker] = []
-        self._busy: list[_Busy] = []
-        self._deaths: Counter[str] = Counter()
-        self._stopped = False
+        self._folder, self._executed, self._words, self._shown = folder, executed, words, shown
+        self._waiting = deque(row for row in folder.sweep.rows if row.state == "waiting")
+        self._busy: dict[Future[Outcome], tuple[Row, float]] = {}  # with when it began
+        self._killed: set[str] = set()
+        self._most, self._stopped = most, threading.Event()
 
     def go(self) -> bool:
         """Run until nothing waits; whether Ctrl-C ended it before."""
-        with _signals() as received:
+        with _signals() as received, ThreadPoolExecutor(self._most) as threads:
             try:
                 while (self._waiting or self._busy) and not received:
-                    self._fill()
-                    self._collect(_POLL)
-                # Runs at work are interrupted once, and save what they have; a second Ctrl-C kills
-                # them.
-                self._stopped = True
-                for each in self._busy:
-                    each.worker.interrupt()
-                while self._busy:
-                    if len(received) > 1:
-                        for each in self._busy:
-                            each.worker.kill()
-                    self._collect(_POLL)
-            except Failure:  # the index has what they save where it can be written
-                self._stopped = True
-                for each in self._busy:
-                    each.worker.interrupt()
-                with contextlib.suppress(Failure):
-                    self._collect(10 * _POLL)
-                with contextlib.suppress(Failure):
-                    for each in self._busy:
-                        self._folder.put(replace(each.row, state="interrupted"))
-                raise
+                    self._fill(threads)
+                    self._collect()
+            finally:  # also where the index cannot be written
+                self._stopped.set()
+            while self._busy:
+                self._collect()
             return bool(received)
 
-    def _fill(self) -> None:
+    def _fill(self, threads: ThreadPoolExecutor) -> None:
         while self._waiting and len(self._busy) < self._most:
             row = self._waiting.popleft()
-            again = row.attempts > 0
+            begun = row.attempts > 0
             row = replace(row, state="running", attempts=row.attempts + 1)
-            worker = (
-                self._idle.pop() if self._idle else self._pool.start(self._runner, *self._arguments)
-            )
             # Its row is written first: a run that nobody knows of must not be at work.
             self._folder.put(row)
             log = str(_log_of(self._folder.sweep, row))
-            call = worker.call("run", self._words(row, again), log)
-            self._busy.append(_Busy(row, worker, call, time.monotonic()))
+            words = [CHILD, *self._words(row, begun)]
+            arguments = words, log, os.getcwd(), self._stopped
+            self._busy[threads.submit(self._executed, *arguments)] = row, time.monotonic()
 
-    def _collect(self, timeout: float) -> None:
+    def _collect(self) -> None:
         """Take what has ended; show what is at work."""
-        ended = self._pool.wait([each.call for each in self._busy], timeout)
-        for busy in [each for each in self._busy if each.call in ended]:
-            self._busy.remove(busy)
-            row = replace(busy.row, seconds=time.monotonic() - busy.begun)
-            try:
-                code, sentence, error = busy.call.result()
-                state: State = (
-                    "interrupted" if code in _INTERRUPTED else "failed" if error else "done"
-                )
-                row = replace(row, state=state, sentence=sentence, error=error)
-                self._idle.append(busy.worker)
-            except WorkerDied as death:
-                # It waits again, unless it was tried often enough.
-                self._deaths[row.name] += 1
-                if self._stopped:
-                    row = replace(row, state="interrupted", error=str(death))
-                elif self._deaths[row.name] < _ATTEMPTS:
-                    row = replace(row, state="waiting", seconds=None, error=str(death))
-                    self._waiting.append(row)
-                else:
-                    row = replace(row, state="failed", error=f"{death} ({_ATTEMPTS} attempts)")
-            except (CallFailed, InputError) as failed:
-                stopped = getattr(failed, "kind", "") == KeyboardInterrupt.__name__
-                row = replace(row, state="interrupted" if stopped else "failed", error=str(failed))
-                self._idle.append(busy.worker)
+        for future in wait(self._busy, _POLL, FIRST_COMPLETED).done:
+            row, begun = self._busy.pop(future)
+            ended = _outcome(future)
+            state: State = "failed" if ended.error else "done"
+            if ended.code in _INTERRUPTED or (ended.code < 0 and self._stopped.is_set()):
+                state = "interrupted"
+            elif ended.code < 0 and row.name not in self._killed:  # it waits again, once
+                self._killed.add(row.name)
+                state = "waiting"
+            seconds = None if state == "waiting" else time.monotonic() - begun
+            row = replace(
+                row, state=state, sentence=ended.sentence, error=ended.error, seconds=seconds
+            )
             self._folder.put(row)
-            if row.state != "waiting":
+            if state == "waiting":
+                self._waiting.append(row)
+            else:
                 done = self._folder.sweep.count("done", "failed", "interrupted")
                 self._shown.ended(row, done, len(self._folder.sweep.rows))
-        sweep = self._folder.sweep
-        lines = {each.row.name: _last_line(_log_of(sweep, each.row)) for each in self._busy}
-        self._shown.at_work(lines)
+        logs = {row.name: _log_of(self._folder.sweep, row) for row, _ in self._busy.values()}
+        self._shown.at_work({name: "".join(_last_lines(log)[-1:]) for name, log in logs.items()})
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    """Its outcome, also where Ray has lost the process of a task, or its node."""
+    try:
+        return future.result()
+    except OSError as error:
+        return Outcome(1, error=f"it cannot begin: {in_short(error)}")
+    except Exception as death:
+        return Outcome(-signal.SIGKILL, error=f"its worker died: {in_short(death)}")
 
 
 def _log_of(sweep: Sweep, row: Row) -> Path:
-    """What a run wrote to its standard streams."""
+    """What a run wrote to standard error."""
     return sweep.folder / f"{row.name}.log"
-
-
-def _last_line(log: Path) -> str:
-    """The last line of a log that is not empty; "" where there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(file.tell() - _TAIL, 0))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "".join(sign for sign in lines[-1] if sign.isprintable()) if lines else ""
 
 
 @contextlib.contextmanager

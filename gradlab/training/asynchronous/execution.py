@@ -1,4 +1,4 @@
-"""A run whose work is done by actors, buffers, learners and an evaluator.
+"""A run whose work is done by actors, buffers and learners.
 
 This process is the optimiser. It keeps every transition, so that a buffer that dies is filled
 again. Steps of the actors are stored in the order in which they were begun, gradients wait in a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -20,14 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab.cluster import cluster
 from gradlab.data.replay import Batch, Replay
 from gradlab.errors import InputError, one_line
 from gradlab.storage.journal import Journal
-from gradlab.training.asynchronous.supervision import Note, PendingCall, Supervised, Supervisor
+from gradlab.training.asynchronous.members import Member, Members, Note, PendingCall
+from gradlab.training.asynchronous.processes import ActorProcess, BufferProcess, LearnerProcess
 from gradlab.training.asynchronous.work import (
     Arrays,
     ComputedGradient,
-    GradientRequest,
     Job,
     LagWindow,
     Work,
@@ -44,115 +45,99 @@ from gradlab.training.learner import UpdateRecord, common
 from gradlab.training.run import HERE, Execution
 from gradlab.training.settings import ROLES
 from gradlab.training.state import Run, environments_of
-from gradlab.workers import pool_of
 
 
 @final
 class _Actors:
     """The processes that step environments, in turn."""
 
-    def __init__(self, supervisor: Supervisor, work: Work) -> None:
+    def __init__(self, members: Members, work: Work) -> None:
         self._work = work
         self._actors = [
-            Supervised(supervisor, f"actor {k}", "actor", (k,))
-            for k in range(len(work.environments))
+            members.start(f"actor {k}", ActorProcess, k) for k in range(len(work.environments))
         ]
         self._under_way: deque[tuple[int, PendingCall]] = deque()
 
     def step(self, run: Run) -> Ended:
         """The next step into replay, waited for."""
-        policy = policy_of(run.learner)
+        policy, environments = policy_of(run.learner), self._work.environments
         while len(self._under_way) < len(self._actors):
-            self._begin(policy)
+            taken = sum(each.steps for each in environments) + len(self._under_way)
+            actor = taken % len(self._actors)
+            state = arrays(environments[actor].saved())
+            self._under_way.append((actor, self._actors[actor].call("step", policy, state)))
         actor, call = self._under_way.popleft()
         rows, ended, state = call.result()
         run.replay.put(tensors({"rows": rows})["rows"])
-        self._work.environments[actor].load(tensors(state))
+        environments[actor].load(tensors(state))
         self._work.window.step(actor)
         return ended  # type: ignore[no-any-return]
 
     def recall(self) -> None:
         """Steps under way are begun again later."""
-        for _, call in self._under_way:
-            call.drop()
         self._under_way.clear()
-
-    def _begin(self, policy: Arrays) -> None:
-        taken = sum(each.steps for each in self._work.environments) + len(self._under_way)
-        actor = taken % len(self._actors)
-        state = arrays(self._work.environments[actor].saved())
-        call = self._actors[actor].call("step", lambda: (policy, state))
-        self._under_way.append((actor, call))
 
 
 @final
 class _Buffers:
     """The processes that draw batches, in turn; with a queue, one of each is drawn ahead."""
 
-    def __init__(self, supervisor: Supervisor, run: Run) -> None:
+    def __init__(self, members: Members, run: Run) -> None:
         choice = run.settings.asynchronous
         assert choice is not None and run.work is not None
         self._work, self._ahead = run.work, choice.buffers if choice.queue else 0
-        turn = choice.actors * run.settings.agents
         self._buffers = [
-            _Buffer(supervisor, k, choice.buffers, turn) for k in range(choice.buffers)
+            _Buffer(members.start(f"buffer {k}", BufferProcess)) for k in range(choice.buffers)
         ]
-        self._drawn: deque[PendingCall] = deque()
+        self._drawn: deque[Callable[[], Arrays]] = deque()
 
     def next(self, run: Run) -> tuple[int, Arrays]:
         """The number of the next batch, and its columns."""
+        row = run.algorithm
         while len(self._drawn) <= self._ahead:
-            self._begin(run, self._work.batches + len(self._drawn))
-        batch: Arrays = self._drawn.popleft().result()
+            number = self._work.batches + len(self._drawn)
+            uniform = run.learner.draws.uniform("batch", number * row.reuse, (row.batch,))
+            buffer = self._buffers[number % len(self._buffers)]
+            self._drawn.append(buffer.draw(run.replay, uniform.numpy()))
+        batch = self._drawn.popleft()()
         self._work.batches += 1
         return self._work.batches - 1, batch
 
     def recall(self) -> None:
         """Batches that no learner has are drawn again later."""
-        for call in self._drawn:
-            call.drop()
         self._drawn.clear()
-
-    def _begin(self, run: Run, number: int) -> None:
-        row = run.algorithm
-        uniform = run.learner.draws.uniform("batch", number * row.reuse, (row.batch,))
-        buffer = self._buffers[number % len(self._buffers)]
-        self._drawn.append(buffer.draw(run.replay, uniform.numpy()))
 
 
 @final
 class _Buffer:
-    """One buffer, which is sent what it lacks with each draw.
+    """One buffer, which is sent with each draw what was stored since its last one."""
 
-    Args:
-        turn: transitions that go to one buffer before the next has its turn.
-    """
+    def __init__(self, process: Member) -> None:
+        self._process, self._sent = process, 0  # transitions so far
 
-    def __init__(self, supervisor: Supervisor, number: int, count: int, turn: int) -> None:
-        self._number, self._count, self._turn = number, count, turn
-        self._newest = -1  # number of the last transition that it has
-        self._process = Supervised(supervisor, f"buffer {number}", "buffer", (count,), self._lost)
-
-    def draw(self, replay: Replay, uniform: NDArray[Any]) -> PendingCall:
+    def draw(self, replay: Replay, uniform: NDArray[Any]) -> Callable[[], Arrays]:
+        """Begin a draw; returns what waits for the batch."""
         until = replay.added  # what is stored later is no part of this batch
-        return self._process.call("draw", lambda: (*self._lacking(replay, until), uniform))
+        call = self._begun(replay, until, uniform)
 
-    def _lacking(self, replay: Replay, until: int) -> tuple[int, NDArray[Any]]:
-        """The place of the first row that it lacks, and the rows [E, n, width]."""
-        oldest = max(replay.added - len(replay), self._newest + 1)
-        numbers = np.arange(oldest, until)
-        mine = numbers[numbers // self._turn % self._count == self._number]
-        first = self._places(mine)[0] if len(mine) else self._places(self._newest) + 1
-        self._newest = int(mine[-1]) if len(mine) else self._newest
-        at = torch.from_numpy(mine % replay.rows.shape[1]).to(replay.rows.device)
-        return int(first), replay.rows[:, at].cpu().numpy()
+        def drawn() -> Arrays:
+            batch: Arrays | None = call.result()
+            while batch is None:  # a new process, which has nothing of what was sent before
+                self._sent = 0
+                batch = self._begun(replay, until, uniform).result()
+            return batch
 
-    def _places(self, numbers: Any) -> Any:
-        """Of transitions that are this buffer's, among those that are."""
-        return numbers // (self._turn * self._count) * self._turn + numbers % self._turn
+        return drawn
 
-    def _lost(self) -> None:
-        self._newest = -1
+    def _begun(self, replay: Replay, until: int, uniform: NDArray[Any]) -> PendingCall:
+        """A draw, with the rows [E, n, width] that are new, and the number of the first of them."""
+        oldest = max(replay.added - len(replay), 0)
+        first = max(oldest, self._sent)
+        if first == oldest > 0:  # a full replay has dropped what some of its places held until then
+            until = replay.added
+        at = torch.arange(first, until, device=replay.rows.device) % replay.rows.shape[1]
+        rows, self._sent = replay.rows[:, at].cpu().numpy(), until
+        return self._process.call("draw", first, rows, first == oldest, uniform)
 
 
 _OWN = "gradlab_own_"  # modules of a user's files, which other processes cannot import
@@ -165,25 +150,26 @@ class _Begun:
 
     Attributes:
         version: steps that its network had made when it was begun.
+        answer: once it is computed.
     """
 
     learner: int
     job: Job
     version: int
     call: PendingCall
+    answer: ComputedGradient | None = None
 
 
 @final
 class Optimiser:
     """The networks of a run follow gradients of its learners."""
 
-    def __init__(self, supervisor: Supervisor, run: Run, work: Work, buffers: _Buffers) -> None:
+    def __init__(self, members: Members, run: Run, work: Work, buffers: _Buffers) -> None:
         assert run.settings.asynchronous is not None
-        self._supervisor, self._work, self._buffers = supervisor, work, buffers
+        self._members, self._work, self._buffers = members, work, buffers
         self._choice, self._row = run.settings.asynchronous, run.algorithm
         self._learners = [
-            Supervised(supervisor, f"learner {k}", "learner", ())
-            for k in range(self._choice.learners)
+            members.start(f"learner {k}", LearnerProcess) for k in range(self._choice.learners)
         ]
         self._under_way: list[_Begun] = []  # in the order in which they were begun
         self._queue: deque[_Begun] = deque()
@@ -206,38 +192,30 @@ class Optimiser:
         """Gradients that are not applied are computed again later, at the networks of then."""
         for begun in reversed([*self._queue, *self._under_way]):
             self._work.jobs[begun.learner] = begun.job
-            begun.call.drop()
         self._queue.clear()
         self._under_way.clear()
-
-    def networks(self, run: Run) -> Arrays:
-        """As they are now, the same object as long as they are."""
-        if self._networks is None:
-            self._networks = networks_of(run.learner)
-        return self._networks
 
     def _receive_in_order(self, run: Run) -> None:
         """Until one gradient more has arrived than may wait, each after those begun before it."""
         self._begin(run)
         while len(self._queue) <= self._choice.queue:
-            self._under_way[0].call.result()
             self._arrived(self._under_way[0])
             self._begin(run)
 
     def _receive_as_they_come(self, run: Run) -> None:
         """Those that have arrived, or the next."""
         self._begin(run)
-        by_call = {id(begun.call): begun for begun in self._under_way}
         calls = [begun.call for begun in self._under_way]
-        for call in self._supervisor.ended(calls, 0.0 if self._queue else None):
-            self._arrived(by_call[id(call)])
+        ended = self._members.ended(calls, wait=not self._queue)
+        for begun in [each for each in self._under_way if each.call in ended]:
+            self._arrived(begun)
         self._begin(run)
 
     def _arrived(self, begun: _Begun) -> None:
         """It waits from now on; its learner has the next gradient of its batch to compute."""
+        answer: ComputedGradient = begun.call.result()
         self._under_way.remove(begun)
-        self._queue.append(begun)
-        answer: ComputedGradient = begun.call.value
+        self._queue.append(replace(begun, answer=answer))
         batch = begun.job.batch
         if answer.targets is not None:
             batch = batch | {"cached_targets": answer.targets}
@@ -259,15 +237,15 @@ class Optimiser:
         if learner not in self._work.jobs:
             number, batch = self._buffers.next(run)
             self._work.jobs[learner] = first_of(run.algorithm, number * run.algorithm.reuse, batch)
-        job, networks = self._work.jobs[learner], self.networks(run)
-        targets, weights = job.batch.get("cached_targets"), run.learner.weights(run.iteration)
-        asked = GradientRequest(job.role, job.number, job.columns, targets, weights)
-        call = self._learners[learner].call("gradient", lambda: (networks, asked))
+        self._networks = self._networks or networks_of(run.learner)
+        job, weights = self._work.jobs[learner], run.learner.weights(run.iteration)
+        call = self._learners[learner].call("gradient", self._networks, job, weights)
         return _Begun(learner, job, self._versions[job.role], call)
 
     def _apply(self, run: Run, begun: _Begun) -> UpdateRecord | None:
         """One step of the critics or the policy; the update, if it is complete."""
-        job, answer, learner = begun.job, begun.call.value, run.learner
+        job, answer, learner = begun.job, begun.answer, run.learner
+        assert answer is not None
         lag = self._versions[job.role] - begun.version
         self._work.window.gradient(job.role, lag, begun.learner, answer.seconds)
         self._versions[job.role] += 1
@@ -341,7 +319,7 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
     """Where the work of the run is done: here, or in processes that end with the context.
 
     Args:
-        ray: "local", or HOST:PORT of a cluster; None: processes of this machine.
+        ray: HOST:PORT of a cluster; None or "local": one of this machine.
         note: is given a line where processes are crowded, or one has died.
     """
     choice = run.settings.asynchronous
@@ -349,15 +327,15 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
         yield HERE
         return
     world = packed(run)
-    with pool_of(ray, choice.processes) as pool:  # with the spare one
-        crowded = choice.crowded(pool.cores)
+    with cluster(ray or "local") as connected:
+        crowded = choice.crowded(int(connected.cluster_resources().get("CPU", 1)))
         if crowded:
             note(crowded)
-        supervisor = Supervisor(pool, world, note)
+        members = Members(connected, world, note)
         try:
-            yield _Distributed(run, supervisor)
+            yield _Distributed(run, members)
         finally:
-            supervisor.end()
+            members.end()
 
 
 def packed(run: Run) -> bytes:
@@ -377,64 +355,25 @@ def packed(run: Run) -> bytes:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-@dataclass(frozen=True, eq=False)
-class _Evaluation:
-    """One that the evaluator makes; iteration: of its policies."""
-
-    iteration: int
-    call: PendingCall
-
-
 @final
 class _Distributed:
-    """Actors, buffers, learners and an evaluator; this process is the optimiser."""
+    """Actors, buffers and learners; this process is the optimiser, and evaluates."""
 
-    def __init__(self, run: Run, supervisor: Supervisor) -> None:
+    def __init__(self, run: Run, members: Members) -> None:
         assert run.work is not None
-        self._supervisor, self._work = supervisor, run.work
-        self._actors = _Actors(supervisor, run.work)
-        self._buffers = _Buffers(supervisor, run)
-        self._optimiser = Optimiser(supervisor, run, run.work, self._buffers)
-        self._evaluator = Supervised(supervisor, "evaluator", "evaluator", ())
-        supervisor.have_spare()
-        self._evaluation: _Evaluation | None = None
-
-    def step(self, run: Run) -> Ended:
-        return self._actors.step(run)
-
-    def update(self, run: Run) -> UpdateRecord:
-        return self._optimiser.update(run)
-
-    def evaluate(self, run: Run, journal: Journal) -> None:
-        """One evaluation is under way at a time."""
-        self._store_evaluation(journal)
-        networks = self._optimiser.networks(run)
-        now = {
-            "iteration": run.iteration,
-            "seconds": run.seconds,
-            "transitions": run.replay.added,
-        }
-        call = self._evaluator.call("row", lambda: (networks, now))
-        self._evaluation = _Evaluation(run.iteration, call)
+        self._members, self._work = members, run.work
+        self._actors = _Actors(members, run.work)
+        self._buffers = _Buffers(members, run)
+        self._optimiser = Optimiser(members, run, run.work, self._buffers)
+        self.step, self.update = self._actors.step, self._optimiser.update
+        self.evaluate = HERE.evaluate
 
     def record(self, run: Run, journal: Journal) -> None:
-        journal.append(
-            _TABLE, self._work.window.row(run.iteration, run.seconds, self._supervisor.replaced)
-        )
-        if self._evaluation is not None and self._supervisor.ended([self._evaluation.call], 0.0):
-            self._store_evaluation(journal)
+        row = self._work.window.row(run.iteration, run.seconds, self._members.replaced)
+        journal.append(_TABLE, row)
 
     def settle(self, run: Run, journal: Journal) -> None:
-        """Whoever goes on from this state evaluates its policies again, but no earlier ones; and
-        what is under way begins again, also in the run that goes on now."""
-        under_way = self._evaluation
-        if under_way is not None and (under_way.iteration < run.iteration or run.done):
-            self._store_evaluation(journal)
+        """What is under way begins again, also in the run that goes on now."""
         self._optimiser.recall()
         self._buffers.recall()
         self._actors.recall()
-
-    def _store_evaluation(self, journal: Journal) -> None:
-        if self._evaluation is not None:
-            journal.append("evaluations", self._evaluation.call.result())
-            self._evaluation = None

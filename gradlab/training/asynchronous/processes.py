@@ -5,9 +5,9 @@ A call can be repeated in another process, with the same answer: draws follow fr
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, final
 
@@ -17,15 +17,9 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.networks.products import fast_products
-from gradlab.training.asynchronous.work import (
-    Arrays,
-    ComputedGradient,
-    GradientRequest,
-    arrays,
-    tensors,
-)
+from gradlab.training.asynchronous.work import Arrays, ComputedGradient, Job, arrays, tensors
 from gradlab.training.collection import Ended
-from gradlab.training.recording import evaluation_row
+from gradlab.training.parts.context import Floats
 from gradlab.training.state import Run, begin, environments_of, replay_of
 
 
@@ -38,19 +32,32 @@ def opened(world: bytes) -> Run:
     return begin(algorithm, task, settings)
 
 
+class Process:
+    """One of them, with a run of its own."""
+
+    def __init__(self, world: bytes) -> None:
+        self.run = opened(world)
+        self._born = os.urandom(8)
+
+    def answer(self, method: str, *arguments: Any) -> tuple[bytes, Any]:
+        """Call a method; which process this is, and the value."""
+        return self._born, getattr(self, method)(*arguments)
+
+
 @final
-class _Actor:
+class ActorProcess(Process):
     """Steps environments."""
 
-    def __init__(self, run: Run, number: int) -> None:
-        self._run = run
+    def __init__(self, world: bytes, number: int) -> None:
+        super().__init__(world)
+        run = self.run
         self._environments = environments_of(run.task, run.settings, run.learner, number)
         self._rows = replay_of(run.algorithm, run.learner, run.settings.agents)
 
     def step(self, policy: Arrays, state: Arrays) -> tuple[NDArray[Any], Ended, Arrays]:
         """One step from where the environments are: rows of replay [E, agents, width], episodes
         that ended, and where the environments are then."""
-        learner, environments = self._run.learner, self._environments
+        learner, environments = self.run.learner, self._environments
         learner.trained_policy.load("policy", tensors(policy))
         environments.load(tensors(state))
         ended = environments.step(learner.explore, self._rows)
@@ -58,54 +65,54 @@ class _Actor:
 
 
 @final
-class _Buffer:
-    """Holds transitions, its share among `count` buffers, and draws batches."""
+class BufferProcess(Process):
+    """Holds all transitions, and draws batches."""
 
-    def __init__(self, run: Run, count: int) -> None:
-        self._replay = replay_of(run.algorithm, run.learner, run.algorithm.replay // count)
+    def draw(
+        self, first: int, rows: NDArray[Any], whole: bool, uniform: NDArray[Any]
+    ) -> Arrays | None:
+        """Store rows, of which the first is transition number `first`; then draw a batch.
 
-    def draw(self, first: int, rows: NDArray[Any], uniform: NDArray[Any]) -> Arrays:
-        """Store rows, of which the first is the `first`-th of this buffer; then draw a batch."""
-        given = tensors({"rows": rows, "uniform": uniform})
-        self._replay.added = first  # a new process begins where the one before it has died
-        self._replay.put(given["rows"])
-        return arrays(self._replay.sample(given["uniform"]).tensors)
+        Args:
+            whole: these are all; else the rows before them are here, or None is returned: the
+                process that had them has died.
+        """
+        given, replay = tensors({"rows": rows, "uniform": uniform}), self.run.replay
+        if not whole and first != replay.added:
+            return None
+        replay.added = first
+        replay.put(given["rows"])
+        return arrays(replay.sample(given["uniform"]).tensors)
 
 
 @final
-class LearnerProcess:
+class LearnerProcess(Process):
     """Computes gradients."""
 
-    def __init__(self, run: Run) -> None:
-        self._learner = run.learner
-
-    def gradient(self, networks: Arrays, asked: GradientRequest) -> ComputedGradient:
-        """Of critics or policy at these networks."""
-        begun, learner = time.perf_counter(), self._learner
-        cached = {} if asked.targets is None else {"cached_targets": asked.targets}
+    def gradient(self, networks: Arrays, job: Job, weights: Floats) -> ComputedGradient:
+        """Of critics or policy at these networks; weights: of the mixture, [E, terms]."""
+        begun, learner = time.perf_counter(), self.run.learner
+        cached = {name: x for name, x in job.batch.items() if name not in job.columns}
         learner.load(tensors(networks | cached))
-        on_device = {k: x.to(learner.device) for k, x in tensors(asked.batch).items()}
-        batch = Batch(**on_device)
-        compute = self._critic if asked.role == "critic" else self._policy
-        given = compute(asked, batch)
+        batch = Batch(**{k: x.to(learner.device) for k, x in tensors(job.columns).items()})
+        if job.role == "critic":
+            given = self._critic(job, batch)
+        else:
+            loss, horizon = learner.policy_loss(job.number, batch, weights, learner.draws)
+            gradients = _listed(learner.trained_policy.gradients_of(loss.sum()))
+            given = ComputedGradient(gradients, _array(loss), horizon=horizon)
         return replace(given, seconds=time.perf_counter() - begun)
 
-    def _critic(self, asked: GradientRequest, batch: Batch) -> ComputedGradient:
-        learner = self._learner
+    def _critic(self, job: Job, batch: Batch) -> ComputedGradient:
+        learner = self.run.learner
         assert learner.trained_critic is not None
-        ((loss, value),) = learner.critic_losses(asked.number, batch)
+        ((loss, value),) = learner.critic_losses(job.number, batch)
         return ComputedGradient(
             gradients=_listed(learner.trained_critic.gradients_of(loss.sum())),
             loss=_array(loss.sum(dim=1)),
             value=_array(value.mean(dim=(1, 2))),
             targets=None if learner.targets is None else _array(learner.targets),
         )
-
-    def _policy(self, asked: GradientRequest, batch: Batch) -> ComputedGradient:
-        learner = self._learner
-        loss, horizon = learner.policy_loss(asked.number, batch, asked.weights, learner.draws)
-        gradients = _listed(learner.trained_policy.gradients_of(loss.sum()))
-        return ComputedGradient(gradients, _array(loss), horizon=horizon, targets=asked.targets)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -114,41 +121,3 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 def _listed(gradients: tuple[Tensor, ...]) -> list[NDArray[Any]]:
     return [np.ascontiguousarray(_array(gradient)) for gradient in gradients]
-
-
-@final
-class _Evaluator:
-    """Evaluates policies."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def row(self, networks: Arrays, now: dict[str, Any]) -> dict[str, Any]:
-        """A row of the table of evaluations; now: iteration, seconds and transitions of the run."""
-        run = self._run
-        run.learner.load(tensors(networks))
-        run.iteration, run.seconds, run.replay.added = now.values()
-        return evaluation_row(run)
-
-
-ROLES: dict[str, Callable[..., Any]] = {
-    "actor": _Actor,
-    "buffer": _Buffer,
-    "learner": LearnerProcess,
-    "evaluator": _Evaluator,
-}
-
-
-@final
-class Member:
-    """A process with everything at hand, until it is given a role."""
-
-    def __init__(self, world: bytes) -> None:
-        self._run = opened(world)
-        self._object: Any = None
-
-    def become(self, role: str, *arguments: Any) -> None:
-        self._object = ROLES[role](self._run, *arguments)
-
-    def do(self, method: str, *arguments: Any) -> Any:
-        return getattr(self._object, method)(*arguments)

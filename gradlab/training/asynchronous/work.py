@@ -23,28 +23,10 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.collection import Environments
 from gradlab.training.learner import Learner
-from gradlab.training.parts.context import Floats
 from gradlab.training.settings import ROLES, Asynchronous, Role
 from gradlab.training.trained import under
 
 Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class GradientRequest:
-    """A gradient to be computed.
-
-    Attributes:
-        number: of the update whose random numbers it takes; batch: columns of its transitions.
-        targets: of the critics at that batch, [E, N]; None: to be computed.
-        weights: of the mixture, [E, terms].
-    """
-
-    role: Role
-    number: int
-    batch: Arrays
-    targets: NDArray[Any] | None
-    weights: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +36,7 @@ class ComputedGradient:
     Attributes:
         gradients: of every parameter, as `Trained.raw.parameters`.
         loss: [E]; value: mean of the critics, [E], of a critic's gradient.
-        horizon: of the longest rollout; targets: as asked, or those computed; seconds: it took.
+        horizon: of the longest rollout; targets: of the critics at the batch; seconds: it took.
     """
 
     gradients: list[NDArray[Any]]

@@ -1,0 +1,106 @@
+"""Processes of a run as actors of Ray, which starts a dead one again and repeats its calls.
+
+They take no share of a processor in Ray's accounts: each finds a place, whatever there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+from gradlab.errors import Failure, InputError, in_short
+from gradlab.training.asynchronous.processes import Process
+
+_ATTEMPTS = 5  # processes that may die of one call, one after another
+
+Note = Callable[[str], None]
+
+
+@final
+class Members:
+    """All processes of a run.
+
+    Attributes:
+        replaced: how many were started again so far.
+
+    Args:
+        ray: the module, connected; world: of `execution.packed`.
+    """
+
+    def __init__(self, ray: Any, world: bytes, note: Note) -> None:
+        self.ray, self._world, self.note = ray, world, note
+        self.replaced = 0
+        self._actors: list[Any] = []
+
+    def start(self, name: str, kind: type[Process], *arguments: Any) -> Member:
+        """Start a process; name: for messages, such as "learner 2"."""
+        actor = self.ray.remote(kind).options(
+            num_cpus=0, scheduling_strategy="SPREAD",
+            max_restarts=-1, max_task_retries=_ATTEMPTS - 1,
+        )  # fmt: skip
+        self._actors.append(actor.remote(self._world, *arguments))
+        return Member(self, name, self._actors[-1])
+
+    def ended(self, calls: Sequence[PendingCall], wait: bool) -> list[PendingCall]:
+        """Those that have an answer, or an error; wait: until there is one."""
+        listed = [call.reference for call in calls]
+        if wait:
+            self.ray.wait(listed)
+        ended, _ = self.ray.wait(listed, num_returns=len(listed), timeout=0)
+        return [call for call in calls if call.reference in ended]
+
+    def end(self) -> None:
+        """End all processes at once: none of them has anything to save."""
+        for actor in self._actors:
+            self.ray.kill(actor)
+
+
+@final
+class Member:
+    """A process, whichever has its place."""
+
+    def __init__(self, members: Members, name: str, actor: Any) -> None:
+        self.members, self.name, self._actor = members, name, actor
+        self._born: bytes | None = None
+
+    def call(self, method: str, *arguments: Any) -> PendingCall:
+        """Call a method; returns at once, and calls are served in order."""
+        return PendingCall(self, method, self._actor.answer.remote(method, *arguments))
+
+    def answered(self, born: bytes) -> None:
+        """Note where it is another process than before."""
+        if self._born not in (None, born):
+            self.members.replaced += 1
+            self.members.note(f"{self.name} died; another process took its place")
+        self._born = born
+
+
+@final
+class PendingCall:
+    """A call that may wait, be served or be over."""
+
+    def __init__(self, member: Member, method: str, reference: Any) -> None:
+        self._member, self._method, self.reference = member, method, reference
+
+    def result(self) -> Any:
+        """The answer, waited for.
+
+        Raises:
+            InputError: the method raised one.
+            Failure: it raised something else, or killed every process.
+        """
+        ray, name = self._member.members.ray, self._member.name
+        try:
+            born, value = ray.get(self.reference)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise InputError(error.cause) from None
+            said = f"{type(error.cause).__name__}: {in_short(error.cause)}"
+            raise Failure(f"{self._method} failed in {name} with {said}") from None
+        except ray.exceptions.RayActorError as death:
+            raise Failure(
+                f"{name} died {_ATTEMPTS} times of one call ({in_short(death)}); the last saved "
+                f"state is kept: go on with resume=True"
+            ) from None
+        self._member.answered(born)
+        return value
