@@ -328,17 +328,6 @@ class Train(_Configured):  # type: ignore[misc]
                         f"{kind} is {file}, which --overwrite removes with the run at {run}: name "
                         f"another --output"
                     )
-        priced = False
-
-        def note(line: str) -> None:
-            nonlocal priced
-            priced = priced or line.startswith("about ")  # the price, which comes first
-            standard_error(f"gradlab: note: {line}")
-
-        def shown(stage: str, done: int, total: int) -> None:
-            early = stage == "training" and not priced and done < total
-            progress("timing the first updates" if early else stage, done, total)
-
         with bars() as progress:
             train(
                 row,
@@ -352,8 +341,8 @@ class Train(_Configured):  # type: ignore[misc]
                 steer=self.steer,
                 steer_every=self.steer_every,
                 command=command,
-                progress=shown,
-                note=note,
+                progress=progress,
+                note=lambda line: standard_error(f"gradlab: note: {line}"),
                 ray=self.ray,
                 policy=networks.get("policy"),
                 critic=networks.get("critic"),

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from math import lcm
 from pathlib import Path
 from typing import Protocol, final
 
@@ -31,9 +30,7 @@ from gradlab.training.parts.context import Floats
 from gradlab.training.probe import Probing
 from gradlab.training.recording import divergence, evaluation_row, excess, model_row
 from gradlab.training.state import Good, Run
-from gradlab.wording import duration
 
-_LOOKED = 0.3, 2.0  # seconds of updates that a price is made from, at least and at most
 _SHOWN = 1.0  # seconds between two looks at long iterations
 _EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 
@@ -143,59 +140,6 @@ class _Here:
 HERE = _Here()
 
 
-@final
-class _Pricing:
-    """Says what a run will take: one that is resumed at once, at its rate so far, a new one as soon
-    as a round of its updates has been timed.
-
-    Args:
-        note: is given the line.
-    """
-
-    def __init__(self, run: Run, note: Callable[[str], None]) -> None:
-        row, settings = run.algorithm, run.settings
-        self._run, self._note, self._first = run, note, run.iteration
-        self._round = lcm(row.reuse, row.delay, 1 if row.source.steps else settings.interval)
-        self._seconds = dict.fromkeys(("visit", "fit", "update"), 0.0)
-        self._times = dict.fromkeys(self._seconds, 0)
-        self._told = run.done
-        if self._first >= self._round and run.seconds > 0:
-            self._tell(run.seconds / self._first * (settings.iterations - self._first))
-
-    def add(self, visit: float, fit: float, update: float) -> None:
-        """An iteration's seconds: records and checkpoints, models, all else."""
-        k, row = self._run.iteration, self._run.algorithm
-        settings, dynamics = self._run.settings, self._run.dynamics
-        if self._told:
-            return
-        if k - 1 == self._first:  # with the warm-up, which is made once
-            self._spend("visit", visit)
-            self._spend("fit", fit)
-            return
-        self._spend("update", update)
-        spent, times = self._seconds["update"], self._times["update"]
-        if spent < _LOOKED[times < self._round] or times < row.delay:
-            return
-        left = settings.iterations - self._first
-        visits = left / min(settings.evaluate_every, settings.checkpoint_every)
-        seconds = left * spent / times + visits * self._seconds["visit"]
-        if dynamics is not None:  # later fits are shorter than the first
-            choice = dynamics.choice
-            share = choice.steps / choice.first_steps if choice.warm_start else 1.0
-            seconds += self._seconds["fit"] * (1 + share * left / choice.every)
-        self._tell(seconds)
-
-    def _tell(self, seconds: float) -> None:
-        left = self._run.settings.iterations - self._first
-        if not self._told:
-            self._note(f"about {duration(seconds)} for {left:,} iterations")
-        self._told = True
-
-    def _spend(self, part: str, seconds: float) -> None:
-        self._seconds[part] += seconds
-        self._times[part] += 1
-
-
 def go(
     run: Run,
     path: Path,
@@ -203,19 +147,16 @@ def go(
     config: dict[str, object],
     progress: Progress,
     work: Execution = HERE,
-    note: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """From the present iteration to the last; `note` is given the price, once it is known."""
+    """From the present iteration to the last."""
     run.begun = time.monotonic() - run.seconds
     _note_good(run)
-    pricing, clock, shown = _Pricing(run, note), time.monotonic, time.monotonic()
+    shown = time.monotonic()
     progress("training", run.iteration, run.settings.iterations)
     with _between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
         while True:
-            begun = clock()
             if _visit(run, path, journal, config, work):
                 return
-            visited = clock()
             if interrupted():
                 work.settle(run, journal)
                 checkpoints.save(path, run, config)
@@ -226,16 +167,13 @@ def go(
             if steering.due(run):
                 journal.append("steering", steering.row(run))
             collect(run, work)
-            collected = clock()
             _fit(run, journal)
             _branch(run, journal)
-            fitted = clock()
             probing.before()
             update = work.update(run)
             run.window.add(update)
             run.iteration += 1
-            now = clock()
-            pricing.add(visited - begun, fitted - collected, now - fitted + collected - visited)
+            now = time.monotonic()
             if run.iteration % run.settings.log_every == 0 or run.done:
                 row = run.window.row(run.iteration, time.monotonic() - run.begun)
                 journal.append("updates", row)

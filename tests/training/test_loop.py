@@ -29,7 +29,6 @@ from gradlab.networks import checkpoint
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS, loop
-from gradlab.training import run as run_module
 from gradlab.training.loop import describe, train
 from gradlab.training.measured import steering
 from gradlab.training.measured.steering import LENGTHS, STARTS, steered
@@ -93,38 +92,6 @@ def test_a_folder_deleted_while_it_trains_ends_in_one_line_and_keeps_every_row(
         train(row("td3"), task(), folder / "run.h5", **SMALL, progress=delete)
     (kept,) = (tmp_path / "spare").glob("gradlab-*")
     assert max(read(kept / "run.h5").groups["updates"]["iteration"].values) >= 20
-
-
-def test_the_price_of_a_run_is_said_once_its_first_updates_are_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "_LOOKED", (0.0, 0.0))
-    noted, shown = [], []
-    train(
-        row("td3"), task(), tmp_path / "run.h5", **SMALL, note=noted.append,
-        progress=lambda *stage: shown.append(stage),
-    )  # fmt: skip
-    (price,) = [line for line in noted if "iterations" in line]
-    assert re.fullmatch(r"about \d+ s for 60 iterations", price)
-    assert shown[0] == ("training", 0, 60)  # before the first update, however long that takes
-
-
-def test_a_resumed_run_says_its_price_at_the_rate_so_far_before_it_goes_on(tmp_path):
-    said: list[object] = []
-
-    def stop(stage, done, total):
-        said.append(done)
-        if done == 30 and len(said) > 1:
-            raise KeyboardInterrupt
-
-    def sitting(**more):
-        train(row("td3"), task(), tmp_path / "run.h5", **SMALL, note=said.append, **more)
-
-    with pytest.raises(KeyboardInterrupt):
-        sitting(progress=stop)
-    said.clear()
-    sitting(progress=lambda stage, done, total: said.append(done), resume=True)
-    price = [k for k, each in enumerate(said) if "for 40 iterations" in str(each)]
-    assert price and price[0] < said.index(20)
-    assert sum("iterations" in str(each) for each in said) == 1
 
 
 def test_kept_networks_can_be_measured(small_run):
