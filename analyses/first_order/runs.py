@@ -8,8 +8,8 @@ Five seeds as one program. Every update collects a window of 32 steps of each en
 it into paths of h steps: arms of one row at several h have the same amount of data, fits of the
 critic and number of updates, and differ in the horizon of the policy's gradient alone. Swing-ups
 have episodes of whole windows. Rows as they are listed, but for networks of 64 units, 4 passes of
-the critic instead of 16, models of `dmo` fitted by 16 steps on batches of 128 for each update
-instead of 128 on 256, and fast Jacobians of MuJoCo's tasks. `sac` has the settings of `beside_sb3`,
+the critic instead of 16, and models of `dmo` fitted by 16 steps on batches of 128 for each update
+instead of 128 on 256. `sac` has the settings of `beside_sb3`,
 with rates of 1e-3 on MuJoCo's tasks.
 
     window   shac at h = 32, measured at h = 1, 2, 4, … and five stages, and at the horizon of least
@@ -165,7 +165,7 @@ class Arm:
         plain = tasks.mujoco(IDS[self.world])
         if self.row == "sac":
             return plain
-        return replace(plain, simulator=gradlab.differentiable(plain, jacobians="fast"))
+        return replace(plain, simulator=gradlab.differentiable(plain))
 
 
 def sac(world: World) -> Algorithm:

@@ -95,7 +95,7 @@ def row() -> Algorithm:
 
 def task_of(world: World) -> Task:
     plain = tasks.mujoco(world)
-    return replace(plain, simulator=gradlab.differentiable(plain, jacobians="fast"))
+    return replace(plain, simulator=gradlab.differentiable(plain))
 
 
 def settings(scale: Scale) -> Settings:
