@@ -139,7 +139,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
     task, termination, seed = given.task, given.termination, given.seed
     validation.instance(
         "task", task, Task, "a gradlab.Task; of an environment that holds its state in tensors, "
-        "gradlab.systems.from_environment(env) makes the task's simulator"
+        "gradlab.systems.from_environment(env, read, write) makes the task's simulator"
     )  # fmt: skip
     validation.instance("policy", given.policy, nn.Module, "a torch.nn.Module")
     validation.whole("seed", seed)
