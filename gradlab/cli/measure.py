@@ -146,7 +146,7 @@ class Measure:
                 resolved,
             )
             from gradlab.measurement.measure import check_surface, measure
-            from gradlab.measurement.memory import check_size, check_starts
+            from gradlab.measurement.memory import check_size
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral
@@ -162,7 +162,7 @@ class Measure:
         check_surface(self.surface)
         update = Update(self.optimizer, self.lr, self.refit)
         law, truth = resolved(self.starts, self.law, self.truth)
-        check_starts(task, horizon, self.starts, truth)
+        check_size(task, horizon, self.starts, blocks=truth == "objective")
         check_size(task, horizon, self.judges or 0)
         narrowed(task, self.trim_starts, self.starts)
         made = tuple(kind for kind, file in files.items() if file is None)

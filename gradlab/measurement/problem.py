@@ -150,7 +150,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
     check_also(given.also, given.estimators)
     law, truth = resolved(starts, given.law, given.truth)
     task = narrowed(task, given.trim_starts, starts)
-    memory.check_starts(task, H, count, truth)
+    memory.check_size(task, H, count, blocks=truth == "objective")
     original, critics = double_copy("policy", given.policy), listed(given.critic)
     for critic in critics or (None,):
         check_networks(task, original, critic)
