@@ -123,7 +123,7 @@ def trained(world: World, folder: Path, scale: Scale) -> None:
 def restored(world: World, folder: Path, scale: Scale) -> Run:
     """The trained run as it was saved at its end."""
     task, path = task_of(world), path_of(world, folder)
-    chosen = replace(settings(scale), products=checkpoints.products_saved(path))
+    chosen = settings(scale)
     own = replace(row(), batch=row().rows(chosen.agents))
     run = begin(own, task, chosen)
     config = describe(own, task, chosen) | gradient_errors.described(own, chosen)

@@ -103,7 +103,7 @@ def run_arm(name: str, arm: str, folder: Path) -> list[dict[str, Any]]:
         world.row(arm), task, path, overwrite=True,
         steer=arm if arm in STEERED else None,  # type: ignore[arg-type]
         seeds=world.seeds, first_seed=world.first, iterations=world.iterations,
-        evaluate_every=world.every, products="batched", progress=note_time, **world.settings,
+        evaluate_every=world.every, progress=note_time, **world.settings,
     )  # fmt: skip
     run, groups = load(path), read(path).groups
     transitions = np.asarray(groups["evaluations"]["transitions"].values)

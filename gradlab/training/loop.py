@@ -21,7 +21,7 @@ from torch import nn
 from gradlab import machine, provenance
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import network_name
-from gradlab.networks.products import Products, fast_products, faster_products
+from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
@@ -100,7 +100,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         config["given_networks"] = settings.given.digests()
     # Younger than the format: left out where they are as all runs once were.
     once = {
-        "planning": None, "asynchronous": None, "products": "batched",
+        "planning": None, "asynchronous": None,
         "gradient_horizons": "shorter",
     }  # fmt: skip
     for name, value in once.items():
@@ -214,7 +214,6 @@ def train(
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
-    chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
     check_memory(run)
     if critic is not None and row.critics > 1:
@@ -245,20 +244,11 @@ def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     return replace(row, weights=weights, batch=row.rows(settings.agents))
 
 
-def _products_of(settings: Settings, path: Path, *, resume: bool) -> Products:
-    """As the run began, where it goes on, and as settings say; else what is faster here."""
-    if settings.products != "measured":
-        return settings.products
-    if resume:
-        return checkpoints.products_saved(path)
-    return faster_products(settings.device) if settings.precision == "float32" else "batched"
-
-
 def _products(settings: Settings) -> AbstractContextManager[None]:
     """Faster float32 products where training is in float32."""
     if settings.precision != "float32":
         return nullcontext()
-    return fast_products(settings.device, apart=settings.products == "separate")
+    return fast_products(settings.device)
 
 
 def _check_processes(algorithm: Algorithm, settings: Settings) -> None:
