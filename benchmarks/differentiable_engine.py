@@ -23,10 +23,10 @@ from torch import Tensor
 Call = Callable[[], object]
 
 
-def gradlab_call(arrays: dict[str, Tensor], env_id: str, jacobians: str) -> Call:
+def gradlab_call(arrays: dict[str, Tensor], env_id: str) -> Call:
     import gradlab
 
-    env = gradlab.differentiable(env_id, batch=len(arrays["action"]), jacobians=jacobians)
+    env = gradlab.differentiable(env_id, batch=len(arrays["action"]))
     return autograd(env, arrays["state"], arrays)
 
 
@@ -75,8 +75,7 @@ def autograd(system: Any, state: Tensor, arrays: dict[str, Tensor]) -> Call:
 
 
 CALLS: dict[str, Callable[[dict[str, Tensor], str], Call]] = {
-    "gradlab": lambda arrays, env_id: gradlab_call(arrays, env_id, "exact"),
-    "gradlab, fast": lambda arrays, env_id: gradlab_call(arrays, env_id, "fast"),
+    "gradlab": gradlab_call,
     "MJX": mjx_call,
     "mujoco-torch": lambda arrays, env_id: mujoco_torch_call(arrays, env_id, 10),
     "mujoco-torch, one iteration": lambda arrays, env_id: mujoco_torch_call(arrays, env_id, 1),

@@ -7,14 +7,11 @@ that random actions visit, against `mujoco.rollout` (MuJoCo's own C loop over mj
 number of threads) making as many mj_step calls from the same states: once with the environment's
 solver tolerance, once with the sharper one that differences need. 1 is the speed of raw stepping;
 each ratio is given by the wall clock and by processor time, which a busy machine does not disturb.
-The last columns are the ratio of the sharper raw steps to the Jacobians by inverse dynamics
-(`implicit_jacobians`), where the model has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -26,7 +23,6 @@ from torch import Tensor
 
 from benchmarks.side_by_side import clocks
 from gradlab import tasks
-from gradlab.systems.implicit_jacobians import unsupported
 from gradlab.systems.mujoco import MujocoEnvironment
 
 Array = NDArray[np.float64]
@@ -42,9 +38,7 @@ def main(
 ) -> None:
     """Print a row per environment."""
     torch.set_num_threads(threads)
-    print(
-        f"{'raw / Jacobians':>20}  mj_steps    seconds  wall, processor  at 1e-12     flagged  fast"
-    )
+    print(f"{'raw / Jacobians':>20}  mj_steps    seconds  wall, processor  at 1e-12     flagged")
     for env_id in environments:
         print(row(env_id, samples, rounds, threads), flush=True)
 
@@ -60,23 +54,16 @@ def row(env_id: str, samples: int, rounds: int, threads: int) -> str:
         "raw": raw(system.physics.model, system, state, action, rows, threads),
         "sharp": raw(system._precise.model, system, state, action, rows, threads),
     }
-    if unsupported(system.physics.model) is None:
-        fast = replace(system, implicit=True)
-        contestants["fast"] = lambda: fast.linearize(state, action)
     taken = clocks(contestants, rounds)
     wall, processor = taken["Jacobians"]
     plain, sharp = (
         f"{taken[name][0] / wall:5.2f}  {taken[name][1] / processor:5.2f}"
         for name in ("raw", "sharp")
     )
-    ahead = ""
-    if "fast" in taken:
-        ratios = [sharp / fast for sharp, fast in zip(taken["sharp"], taken["fast"], strict=True)]
-        ahead = f"  {ratios[0]:5.2f}  {ratios[1]:5.2f}"
     flagged = float(system.linearize(state, action).certificate.flags.double().mean())
     return (
         f"{env_id:>20}  {rows * system.physics.frame_skip:8d}  {wall:8.3f} s"
-        f"     {plain}  {sharp}  {flagged:7.3f}{ahead}"
+        f"     {plain}  {sharp}  {flagged:7.3f}"
     )
 
 

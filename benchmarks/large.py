@@ -25,7 +25,7 @@ SHRINKING = 0.05  # of the standardised state, that an action of the policy take
 
 
 def measured(name: str, starts: int, horizon: int) -> dict[str, float]:
-    """Seconds of the processor per start, and bytes as predicted and as they were."""
+    """Seconds of the processor per start, and bytes at the largest."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     task = getattr(gradlab.tasks, name)()
@@ -39,7 +39,6 @@ def measured(name: str, starts: int, horizon: int) -> dict[str, float]:
     return {
         "seconds": (time.process_time() - begun) / starts,
         "blocks": float("block" in profile.config),
-        "predicted": float(profile.config.get("peak", "nan")),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
     }
 
@@ -72,8 +71,7 @@ def main(
         how = "in blocks" if found["blocks"] else "whole"
         print(
             f"{n} starts {how}: {1e3 * found['seconds']:.3g} ms of a processor per start, "
-            f"{found['peak'] / 1e6:.0f} MB at its largest "
-            f"(predicted {found['predicted'] / 1e6:.0f})",
+            f"{found['peak'] / 1e6:.0f} MB at its largest",
             flush=True,
         )
 

@@ -23,7 +23,7 @@ import tyro
 import gradlab
 from benchmarks.all_horizons import finished
 from benchmarks.side_by_side import processor, turns
-from gradlab.networks.products import fast_products, faster_products
+from gradlab.networks.products import fast_products
 from gradlab.statistics.over_groups import aggregate
 from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
@@ -46,14 +46,13 @@ def ours(
     Args:
         plain: products as torch comes, else those that training chooses on this machine.
     """
-    apart = not plain and faster_products(device) == "separate"
     task = gradlab.tasks.path_tracking()
     run = begin(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000, device=device))
     collect(run)
     window = run.window
 
     def turn() -> None:
-        with nullcontext() if plain else fast_products(device, apart=apart):
+        with nullcontext() if plain else fast_products(device):
             for _ in range(STEPS):
                 k = run.iteration
                 window.add(run.learner.update(k, next_batch(run)))
@@ -159,8 +158,7 @@ def main(rounds: int = 15, threads: int = 1, device: str = "cpu") -> None:
         precision = torch.get_float32_matmul_precision()
     print(
         f"{processor()}, {device}, {threads} thread{'s' if threads > 1 else ''}, torch "
-        f'{torch.__version__}, float32: training multiplies at "{precision}", '
-        f"{faster_products(device)}"
+        f'{torch.__version__}, float32: training multiplies at "{precision}"'
     )
     books = taken.pop(BOOKS) / taken["td3"]
     print(f"{BOOKS}: {np.median(books):.1%} of gradlab's TD3 update")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import glob
 import hashlib
 import time
@@ -22,7 +21,6 @@ from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.measurement.prices import Price
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
@@ -148,7 +146,7 @@ class Measure:
                 resolved,
             )
             from gradlab.measurement.measure import check_surface, measure
-            from gradlab.measurement.memory import check_size, check_starts
+            from gradlab.measurement.memory import check_size
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral
@@ -164,7 +162,7 @@ class Measure:
         check_surface(self.surface)
         update = Update(self.optimizer, self.lr, self.refit)
         law, truth = resolved(self.starts, self.law, self.truth)
-        check_starts(task, horizon, self.starts, truth)
+        check_size(task, horizon, self.starts, blocks=truth == "objective")
         check_size(task, horizon, self.judges or 0)
         narrowed(task, self.trim_starts, self.starts)
         made = tuple(kind for kind, file in files.items() if file is None)
@@ -177,9 +175,6 @@ class Measure:
         check_networks(judged, given.get("policy"), given.get("critic"))
         with bars() as progress:
             kept = self._places(run, task, given, made, termination)
-            fitted = tuple(kind for kind, file in kept.items() if not file.is_file())
-            prices = self._plan(judged, given, fitted, horizon, truth == "objective")
-            progress.plan(prices, self._memory(judged, given, horizon, truth))
             names = (
                 "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
             )  # fmt: skip
@@ -241,33 +236,6 @@ class Measure:
             return files, termination, ""
         origin = f"SAC's after {UPDATES:,} updates, return {TRAINED[task.name]:,}"
         return files, termination, f"{origin}, measured without its entropy bonus"
-
-    def _plan(
-        self,
-        task: Task,
-        given: Mapping[str, nn.Module],
-        made: tuple[str, ...],
-        horizon: int,
-        visited: bool,
-    ) -> tuple[Price, ...]:
-        with undisturbed():
-            from gradlab.measurement.machine_rates import prices
-
-        policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
-        priced = prices(task, policy, made, self.starts, horizon, visited)
-        if self.no_rehearsal:
-            priced = tuple(price for price in priced if price.stage != "rehearsal")
-        return (*priced, Price("attribution")) if self.attribute else priced
-
-    def _memory(
-        self, task: Task, given: Mapping[str, nn.Module], horizon: int, truth: str
-    ) -> list[str]:
-        from gradlab.measurement import memory
-
-        if truth != "objective" or self.attribute:
-            return []
-        divided = memory.planned(task, given.get("policy"), horizon, self.starts, self.also)
-        return [] if divided is None else [memory.in_words(divided)]
 
     def _places(
         self,

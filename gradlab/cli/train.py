@@ -33,7 +33,7 @@ ALGORITHM = (
 
 _SETTINGS = (
     "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode", "reward_scale",
-    "termination", "device", "precision", "products", "evaluate_every", "evaluation_starts",
+    "termination", "device", "precision", "evaluate_every", "evaluation_starts",
     "log_every", "checkpoint_every", "gradient_every", "gradient_starts", "gradient_truth",
     "gradient_horizons", "measure_every", "measure_starts", "probe_budget",
 )  # fmt: skip
@@ -127,7 +127,7 @@ class Train(_Configured):  # type: ignore[misc]
             "gradient_horizons",
         ),
         "Device and processes": (
-            "device", "precision", "products", "learners", "actors", "buffers", "queue",
+            "device", "precision", "learners", "actors", "buffers", "queue",
             "deterministic", "ray",
         ),
     }  # fmt: skip

@@ -301,7 +301,7 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
     }
     if posed.division is not None:
         divided = posed.division
-        config |= {"groups": len(divided.sizes), "block": divided.block, "peak": divided.peak}
+        config |= {"groups": len(divided.sizes), "block": divided.block}
     if posed.pilot is not None:
         config["pilot"] = recorded(posed.pilot)
     if also:

@@ -139,7 +139,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
     task, termination, seed = given.task, given.termination, given.seed
     validation.instance(
         "task", task, Task, "a gradlab.Task; of an environment that holds its state in tensors, "
-        "gradlab.systems.from_environment(env) makes the task's simulator"
+        "gradlab.systems.from_environment(env, read, write) makes the task's simulator"
     )  # fmt: skip
     validation.instance("policy", given.policy, nn.Module, "a torch.nn.Module")
     validation.whole("seed", seed)
@@ -150,7 +150,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
     check_also(given.also, given.estimators)
     law, truth = resolved(starts, given.law, given.truth)
     task = narrowed(task, given.trim_starts, starts)
-    memory.check_starts(task, H, count, truth)
+    memory.check_size(task, H, count, blocks=truth == "objective")
     original, critics = double_copy("policy", given.policy), listed(given.critic)
     for critic in critics or (None,):
         check_networks(task, original, critic)

@@ -59,7 +59,7 @@ class _Flat:
 
 
 @dataclass(frozen=True)
-class LimitedStep:
+class _LimitedStep:
     """A step that clips its action to [low, high] [da], and how its states move."""
 
     step: _BatchedStep
@@ -142,7 +142,7 @@ def certified_jacobian(
         moves: of the state; None: plain vectors, where dt = out = ds.
     """
     moves = _Flat(state.shape[1]) if moves is None else moves
-    of = LimitedStep(step, low, high, moves)
+    of = _LimitedStep(step, low, high, moves)
     samples = max(1, MOST_ROWS // (2 * (moves.tangent_dim + action.shape[1] + 1)))
     parts = [
         _retried(of, state[i : i + samples], action[i : i + samples], epsilon)
@@ -156,7 +156,7 @@ def certified_jacobian(
     )
 
 
-def _retried(of: LimitedStep, state: _Array, action: _Array, epsilon: float) -> CertifiedJacobian:
+def _retried(of: _LimitedStep, state: _Array, action: _Array, epsilon: float) -> CertifiedJacobian:
     certified = _differences(of, state, action, epsilon)
     for smaller in _RETRIES:
         retry = np.flatnonzero(certified.flags)
@@ -169,20 +169,8 @@ def _retried(of: LimitedStep, state: _Array, action: _Array, epsilon: float) -> 
     return certified
 
 
-def tested(
-    J: _Array, of: LimitedStep, state: _Array, action: _Array, epsilon: float
-) -> CertifiedJacobian:
-    """The certificate of Jacobians J [N, out, dt + da] that were made otherwise.
-
-    By the same pair along the same direction as those of `certified_jacobian`.
-    """
-    direction = of.directions(action, epsilon)
-    change, _, _ = of.changes(state, action, 0.1 * epsilon * direction)
-    return _certify(J, change / (0.2 * epsilon), direction, of.moves.tangent_dim, epsilon)
-
-
 def _differences(
-    of: LimitedStep, state: _Array, action: _Array, epsilon: float
+    of: _LimitedStep, state: _Array, action: _Array, epsilon: float
 ) -> CertifiedJacobian:
     width, direction = of.moves.tangent_dim, of.directions(action, epsilon)
     # ε e_i for every coordinate i, then ε/10 d of each sample, [width + da + 1, N, width + da].

@@ -17,7 +17,7 @@ derivatives themselves.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -26,9 +26,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.environments import ENVIRONMENTS, Environment
-from gradlab.systems.implicit_jacobians import price, unsupported
 from gradlab.systems.mujoco import MujocoEnvironment
-from gradlab.systems.physics import thread_count
 from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step, inner
 
 
@@ -175,7 +173,6 @@ class _HasSimulator(Protocol):
 def differentiable(
     environment: str | Environment | MujocoEnvironment | _HasSimulator,
     batch: int | None = None,
-    jacobians: str = "exact",
 ) -> DifferentiableEnvironment:
     """A Gymnasium MuJoCo task whose step can stand in any torch loss; also a System.
 
@@ -183,9 +180,6 @@ def differentiable(
         environment: an id as "Hopper-v5", or a task (`gradlab.tasks.mujoco`, which has the weights
             of the reward as arguments), its simulator, or a row as in `systems/environments.py`.
         batch: number of states that every step is given; None: any number.
-        jacobians: "exact", central differences of whole steps, or "fast", by the inverse dynamics
-            (`implicit_jacobians`), with relative errors up to 1e-4, where the number of operations
-            is smaller with the threads that torch may use.
 
     Raises:
         InputError: no such environment, or a task of another simulator; an argument is none of
@@ -193,12 +187,10 @@ def differentiable(
 
     Warns:
         UserWarning: Gymnasium's reward is no function of state and action (Ant, Humanoid), and
-            what is left out of it; or the model is none that "fast" knows, and exact ones are
-            taken.
+            what is left out of it.
     """
     if batch is not None:
         validation.whole("batch", batch, 1)
-    validation.word("jacobians", jacobians, ("exact", "fast"))
     system = _simulator(environment)
     if system.environment.left_out:
         warnings.warn(
@@ -206,7 +198,6 @@ def differentiable(
             f"left out here: {system.environment.left_out}",
             stacklevel=2,
         )
-    system = _fastest(system) if jacobians == "fast" else _exact(system)
     return DifferentiableEnvironment(system, batch)
 
 
@@ -296,22 +287,6 @@ def mujoco_environment(system: System) -> MujocoEnvironment | None:
     """The environment that a system steps, or None."""
     inner = system.system if isinstance(system, DifferentiableEnvironment) else system
     return inner if isinstance(inner, MujocoEnvironment) else None
-
-
-def _exact(system: MujocoEnvironment) -> MujocoEnvironment:
-    return replace(system, implicit=False) if system.implicit else system
-
-
-def _fastest(system: MujocoEnvironment) -> MujocoEnvironment:
-    exact = _exact(system)
-    why = unsupported(system.physics.model)
-    if why is not None:
-        name = system.environment.env_id
-        warnings.warn(f"{name} has exact Jacobians alone, no fast ones: {why}", stacklevel=3)
-        return exact
-    threads = thread_count()
-    pays = price(system.physics, threads) < exact.linearization_price / threads
-    return replace(system, implicit=pays)
 
 
 def _simulator(environment: object) -> MujocoEnvironment:

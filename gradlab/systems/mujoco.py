@@ -27,7 +27,6 @@ from gradlab.errors import InputError
 from gradlab.systems.chart import Chart
 from gradlab.systems.differences import CertifiedJacobian, certified_jacobian, relative
 from gradlab.systems.environments import Environment, root_x, standing_still
-from gradlab.systems.implicit_jacobians import ImplicitJacobians, price
 from gradlab.systems.physics import (
     SECONDS,
     Array,
@@ -85,24 +84,16 @@ class _JointLimits:
 
 @dataclass(frozen=True)
 class MujocoEnvironment:
-    """One row of `environments.ENVIRONMENTS`, or a row of the user's.
-
-    Attributes:
-        implicit: Jacobians by `implicit_jacobians`, of models that it supports: faster than the
-            central differences, and less exact.
-    """
+    """One row of `environments.ENVIRONMENTS`, or a row of the user's."""
 
     noise_dim: ClassVar[int] = 0
     differentiable: ClassVar[bool] = False
 
     environment: Environment
-    implicit: bool = False
 
     @property
     def derivatives(self) -> str:
         """How `linearize` takes derivatives, in words, for a certificate."""
-        if self.implicit:
-            return "from the inverse dynamics, or central differences where a test rejects these"
         return (
             f"central differences, too, but along MuJoCo's own tangents, at one size for every "
             f"coordinate ({self.environment.epsilon:g}), with a solver of sharper tolerance"
@@ -176,18 +167,12 @@ class MujocoEnvironment:
         A count, no clock: what is measured may depend on it, and must not depend on the machine.
         Within a third of the time of all six environments on one core of 2023.
         """
-        if self.implicit:
-            return price(self.physics)
         stencil = 2 * (self.chart.tangent_dim + self.action_dim + 1)
         return SECONDS * stencil * self.physics.evaluations * self.chart.nv
 
     @cached_property
     def _precise(self) -> BatchedPhysics:
         return self.physics.precise()
-
-    @cached_property
-    def _implicit(self) -> ImplicitJacobians:
-        return ImplicitJacobians(self._precise, self.chart)
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         """One environment step. A diverging row is NaN where it left the numbers, and not alive.
@@ -331,10 +316,9 @@ class MujocoEnvironment:
 
     def _differences(self, before: Array, control: Array) -> CertifiedJacobian:
         low, high = self.physics.control_range
-        step, epsilon = self._precise.step, self.environment.epsilon
-        if self.implicit:
-            return self._implicit.certified(before, control, low, high, epsilon)
-        return certified_jacobian(step, before, control, low, high, epsilon, self.chart)
+        return certified_jacobian(
+            self._precise.step, before, control, low, high, self.environment.epsilon, self.chart
+        )
 
 
 def _uniform(*shape: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

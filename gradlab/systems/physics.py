@@ -109,15 +109,6 @@ class BatchedPhysics:
                 self._step_rows(state[rows], control[rows], after[rows])
         return after
 
-    def accelerations(self, state: Array, control: Array) -> Array:
-        """qacc [M, nv] at [M, nq + nv] and [M, nu]; NaN where MuJoCo refuses a row."""
-        qacc = np.empty((len(state), self.model.nv))
-        with self._lock, warnings_caught:
-            for first in range(0, len(state), MOST_ROWS):
-                rows = slice(first, first + MOST_ROWS)
-                self._accelerate_rows(state[rows], control[rows], qacc[rows])
-        return qacc
-
     def contacts(self, state: Array) -> NDArray[np.bool_]:
         """Whether any two geometries touch at [M, nq + nv], [M]."""
         data = mujoco.MjData(self.model)
@@ -137,13 +128,6 @@ class BatchedPhysics:
         failed = _failures(lambda ids: batch.step(ids=ids, nstep=self.frame_skip), n)
         after[:, :nq], after[:, nq:] = batch.qpos[:n], batch.qvel[:n]
         after[failed] = np.nan
-
-    def _accelerate_rows(self, state: Array, control: Array, qacc: Array) -> None:
-        n, batch = len(state), self._filled(state, control)
-        derived = batch.bind("qacc")
-        failed = _failures(lambda ids: batch.forward(ids=ids), n)
-        qacc[:] = derived[:n]
-        qacc[failed] = np.nan
 
     def _filled(self, state: Array, control: Array) -> mujoco.batch.Batch:
         n, nq = len(state), self.model.nq

@@ -10,7 +10,6 @@ second step from it ends where the first did, as does one after many, and no row
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -42,8 +41,8 @@ _STEPS, _SECONDS = 200, 2.0  # from one state, to find what it does not hold, cl
 
 def from_environment(
     env: Any,
-    read: Read | None = None,
-    write: Write | None = None,
+    read: Read,
+    write: Write,
     action_dim: int | None = None,
     observe: Observe | None = None,
     alive: AliveFunction | None = None,
@@ -55,9 +54,7 @@ def from_environment(
             pair: anything, then the reward [n]. n is its own; other batches are cut and padded.
         read: env → its state [n, ds], with all that the next step depends on.
         write: (env, state [n, ds]): the state is this one now. It keeps the tensor, whose gradient
-            is wanted, and sets clocks and counters back. None, as `read`: the state is what the
-            environment's own tensors hold, with a row for each simulation, as far as a step
-            changes them and depends on them.
+            is wanted, and sets clocks and counters back.
         action_dim: da; None: that of `env.action_space`.
         observe: state [n, ds] → what policy and critic see of it; `tasks.with_memory` gives it to
             them. None: all of it.
@@ -77,8 +74,6 @@ def from_environment(
             raise InputError("env has no action_space with a shape: give action_dim")
         action_dim = int(shape[-1])
     width = validation.whole("action_dim", action_dim, 1)
-    if read is None and write is None:
-        read, write = _state_functions(env, width)
     for name, function, like in (
         ("read", read, "env → its state [n, ds], such as lambda env: env.state"),
         ("write", write, "(env, state) that sets it: lambda env, s: setattr(env, 'state', s)"),
@@ -86,7 +81,6 @@ def from_environment(
     ):
         if name != "observe" or function is not None:
             validation.function(name, function, like)
-    assert read is not None and write is not None
     system = EnvironmentSystem(env, read, write, width, alive, observe)
     system.try_out()
     return system
@@ -261,63 +255,6 @@ def _numbers(env: Any) -> dict[str, Tensor]:
             words = repr(x.bit_generator.state).encode()
             found[name] = torch.frombuffer(bytearray(words), dtype=torch.uint8)
     return found
-
-
-def _state_functions(env: Any, width: int) -> tuple[Read, Write]:
-    """read and write of the tensors that a step changes and depends on."""
-    rows = {
-        name: x.detach().clone()
-        for name, x in getattr(env, "__dict__", {}).items()
-        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim
-    }
-    usual = Counter(map(len, rows.values())).most_common(1)
-    n = getattr(env, "num_envs", None) or (usual[0][0] if usual else 0)
-    rows = {name: x for name, x in rows.items() if len(x) == n}
-    generator = torch.Generator().manual_seed(0)
-
-    def push(x: Tensor) -> Tensor:
-        return 1e-2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
-
-    def stepped(moved: str = "") -> dict[str, Tensor]:
-        """The tensors after one step, and the reward; one tensor moved a little before."""
-        for name, x in rows.items():
-            setattr(env, name, x + push(x) if name == moved else x.clone())
-        with running("env.step"), torch.random.fork_rng(devices=[]):
-            returned = env.step(action)
-        after = {name: getattr(env, name) for name in rows}
-        found = {name: x.detach().clone() for name, x in after.items() if isinstance(x, Tensor)}
-        reward = returned[1] if isinstance(returned, tuple | list) and len(returned) > 1 else None
-        return found | ({"": reward.detach()} if isinstance(reward, Tensor) else {})
-
-    like = next(iter(rows.values()), torch.zeros(0))
-    action = (torch.rand(n, width, generator=generator) - 0.5).to(like)
-    names: list[str] = []
-    if rows:
-        plain = stepped()
-        changed = [name for name, x in rows.items() if not torch.equal(plain[name], x)]
-        for name in changed:
-            pushed = stepped(name)
-            if any(not torch.equal(plain[other], pushed[other]) for other in ("", *changed)
-                   if other in plain):  # fmt: skip
-                names.append(name)
-        for name, x in rows.items():
-            setattr(env, name, x)
-    if not names:
-        raise InputError(
-            "read and write are None, and no tensor of env holds its state (a row for each "
-            "simulation, changed by a step, and changing the next one): give both"
-        )
-    shapes = [rows[name].shape[1:] for name in names]
-    sizes = [shape.numel() for shape in shapes]
-
-    def read(env: Any) -> Tensor:
-        return torch.cat([getattr(env, name).reshape(n, -1) for name in names], 1)
-
-    def write(env: Any, state: Tensor) -> None:
-        for name, part, shape in zip(names, torch.split(state, sizes, 1), shapes, strict=True):
-            setattr(env, name, part.reshape(n, *shape))
-
-    return read, write
 
 
 def _repeated(x: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
 from gradlab.errors import Failure, InputError
 from gradlab.networks import checkpoint
-from gradlab.networks.products import Products
 from gradlab.storage import records
 from gradlab.storage.journal import discard, journal_of
 from gradlab.storage.records import Array
@@ -106,17 +105,6 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
             temporary.unlink()
         message = f"{place} cannot be written ({error}); the one before is kept: free space, resume"
         raise Failure(message) from error
-
-
-def products_saved(path: Path) -> Products:
-    """How the run whose state is saved multiplies networks side by side; "batched", as all runs
-    once were, where that cannot be read, as `load` says."""
-    try:
-        settings = checkpoint.metadata_of(resume_file(path), _KEY)["settings"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        return "batched"
-    apart = isinstance(settings, Mapping) and settings.get("products") == "separate"
-    return "separate" if apart else "batched"
 
 
 def load(path: Path, run: Run, config: Mapping[str, object]) -> None:

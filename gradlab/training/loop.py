@@ -3,8 +3,6 @@
     path = gradlab.train("mpg-v2", gradlab.tasks.path_tracking(), seeds=5)
 
 Everything random follows from (seed, name, iteration): a run that was killed goes on bit for bit.
-Rollouts' memory at their peak, bytes(n rows, h steps) = c + c′h + n (a + b h), is predicted from
-the tensors that autograd keeps of four small ones.
 """
 
 from __future__ import annotations
@@ -15,18 +13,15 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch import nn
 
 from gradlab import machine, provenance
-from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import network_name
-from gradlab.networks.products import Products, fast_products, faster_products
+from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
@@ -35,7 +30,6 @@ from gradlab.tasks import Task
 from gradlab.training import checkpoints, planning, probe
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous.execution import execution, prepare
-from gradlab.training.draws import Draws
 from gradlab.training.first_networks import FRESH, GivenNetworks, check_given
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
@@ -47,9 +41,6 @@ from gradlab.training.settings import Settings, for_task
 from gradlab.training.state import Run, begin
 from gradlab.user_code.calls import differentiating
 
-_ROWS = 8  # of a small rollout, for each member of a model: they are dealt evenly
-_DRAWING = 16  # bytes of a number while it is drawn, in float64, for each seed and then for all
-
 _Note = Callable[[str], None]
 
 
@@ -57,119 +48,23 @@ def _nowhere(line: str) -> None:
     """Note nothing."""
 
 
-def check(run: Run, note: _Note) -> None:
-    """Note the predicted peak of a run that rolls its policy out."""
-    horizon = max(run.algorithm.horizons)
-    if horizon == 0:
-        return
-    needed, present, device = predicted(run), machine.memory(), run.learner.device
-    if device.type == "cuda":
-        present = float(torch.cuda.get_device_properties(device).total_memory)
-    text = f"policy rollouts of {horizon} steps take about {_size(needed)} at their peak"
-    if present < needed:
-        raise InputError(
-            f"{text}, but the machine has {_size(present)}: lower the horizon, the batch or "
-            f"the number of seeds"
-        )
-    note(text)
-
-
-def predicted(run: Run) -> float:
-    """Bytes at the peak of one update of the policy."""
-    horizon, rows = max(run.algorithm.horizons), run.algorithm.batch
-    if run.algorithm.loss.paths:
-        rows //= horizon
-    members = 1 if run.algorithm.model is None else run.algorithm.model.members
-    few, many = _ROWS * members, 2 * _ROWS * members
-    low = few, _taken(run, few, 1), _taken(run, many, 1)
-    if horizon == 1:
-        return _line(*low, rows) + _slopes(run)
-    high = few, _taken(run, few, 2), _taken(run, many, 2)
-    one, two = _line(*low, rows), _line(*high, rows)
-    return one + (two - one) * (horizon - 1) + _slopes(run)
-
-
-def _slopes(run: Run) -> float:
-    """Bytes of ∂(s′, r)/∂(s, a) of a window: as made, in float64, as used, and cut into paths."""
-    if not run.algorithm.loss.noises:
-        return 0.0
-    simulator, learner = run.task.simulator, run.learner
-    each = (simulator.state_dim + 1) * (simulator.state_dim + simulator.action_dim)
+def check_memory(run: Run) -> None:
+    """Refuse rollouts of the policy whose states, actions and hidden units alone, which autograd
+    keeps of every row and step, are more than the machine's memory."""
+    row, learner, simulator = run.algorithm, run.learner, run.task.simulator
+    horizon, seeds, present = max(row.horizons), len(learner.seeds), machine.memory()
+    if learner.device.type == "cuda":
+        present = float(torch.cuda.get_device_properties(learner.device).total_memory)
+    steps = row.batch * (1 if row.loss.paths else horizon)
+    numbers = simulator.state_dim + simulator.action_dim + sum(row.hidden)
     size = torch.empty((), dtype=learner.dtype).element_size()
-    return float(len(learner.seeds) * run.algorithm.batch * each * (8 + 2 * size))
-
-
-def _size(count: float) -> str:
-    """Bytes in words."""
-    value, unit = (count / 1e9, "GB") if count >= 1e9 else (count / 1e6, "MB")
-    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
-
-
-def _line(few: int, at_few: float, at_twice: float, rows: int) -> float:
-    """A line's value at `rows`, from those at `few` and at twice as many."""
-    return at_few + (at_twice - at_few) * (rows - few) / few
-
-
-def _taken(run: Run, rows: int, steps: int) -> float:
-    """Bytes of a rollout of as many rows and steps: kept by autograd, and drawn."""
-    learner, terms = run.learner, run.algorithm.terms
-    drawn, kept = _Counted(learner.draws), dict[int, torch.UntypedStorage]()
-    context = learner.context(0, drawn)  # type: ignore[arg-type]
-    if run.dynamics is not None:
-        context = replace(context, model=run.dynamics.rollout())
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage  # held, so that nothing else takes its place
-        return tensor
-
-    short = [replace(term, horizon=min(term.horizon, steps)) for term in terms]
-    batch = _batch(run, rows * steps if run.algorithm.loss.paths else rows)
-    weights = np.ones((len(learner.seeds), len(terms)))
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = run.algorithm.loss(replace(context, agents=rows), batch, short, weights)
-    del loss  # with its graph, which has been counted
-    taken = sum(held.nbytes() for place, held in kept.items() if place not in drawn.places)
-    return taken + drawn.bytes
-
-
-def _batch(run: Run, rows: int) -> Batch:
-    """The task's starts, and actions of the policy there."""
-    learner = run.learner
-    generators = learner.draws.generators("memory", 0)
-    state = torch.stack([run.task.starts(rows, generator) for generator in generators])
-    state = state.to(learner.device, learner.dtype)
-    noise = torch.zeros(*state.shape[:2], run.task.simulator.action_dim).to(state)
-    with torch.no_grad():
-        action, density = learner.explore(state, noise)
-    nothing = torch.zeros_like(state[..., 0])
-    return Batch(state, action, nothing, state, nothing, density)
-
-
-@final
-class _Counted:
-    """Draws of which the bytes are counted, as a run holds them: a block of iterations by name.
-
-    Attributes:
-        places: of what was drawn, in memory.
-    """
-
-    def __init__(self, draws: Draws) -> None:
-        self._draws = Draws(draws.seeds, draws.dtype, draws.device, "memory", block=1)
-        self.device, self.dtype, self.generators = draws.device, draws.dtype, draws.generators
-        self._block, self._numbers, self.places = draws.block, list[int](), set[int]()
-
-    @property
-    def bytes(self) -> float:
-        """Of all blocks, while the largest is being drawn."""
-        held = torch.empty((), dtype=self.dtype).element_size() * sum(self._numbers)
-        return held + _DRAWING * max(self._numbers, default=0)
-
-    def normal(self, name: str, iteration: int, shape: tuple[int, ...]) -> Tensor:
-        drawn = self._draws.normal(name, iteration, shape)
-        self._numbers.append(self._block * drawn.numel())
-        self.places.add(drawn.untyped_storage().data_ptr())
-        return drawn
+    needed = seeds * steps * numbers * size
+    if horizon and needed > present:
+        raise InputError(
+            f"{seeds} seeds × {steps:,} steps of a batch × {numbers:,} numbers of a step take at "
+            f"least {needed / 1e9:,.0f} GB, but the machine has {present / 1e9:,.0f} GB: lower the "
+            f"horizon, the batch or the number of seeds"
+        )
 
 
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
@@ -205,7 +100,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         config["given_networks"] = settings.given.digests()
     # Younger than the format: left out where they are as all runs once were.
     once = {
-        "planning": None, "asynchronous": None, "products": "batched",
+        "planning": None, "asynchronous": None,
         "gradient_horizons": "shorter",
     }  # fmt: skip
     for name, value in once.items():
@@ -291,8 +186,8 @@ def train(
             accepted one is taken back; None: neither.
         steer_every: iterations between two decisions; None: 25 or 5 updates of the policy.
         resume: go on with the run at `output`; overwrite: replace it.
-        note: called with a line about the memory of the policy's rollouts, and one where a process
-            of an asynchronous run has died.
+        note: called with a line where processes of an asynchronous run are crowded, or one has
+            died.
         ray: a cluster of Ray by its HOST:PORT for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: one of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
@@ -322,9 +217,8 @@ def train(
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
-    chosen = replace(chosen, products=_products_of(chosen, path, resume=resume))
     run = begin(row, task, chosen)
-    check(run, note)
+    check_memory(run)
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     with execution(run, ray, note) as work:  # a cluster that cannot be used replaces no file
@@ -359,20 +253,11 @@ def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     return replace(row, weights=weights, batch=row.rows(settings.agents))
 
 
-def _products_of(settings: Settings, path: Path, *, resume: bool) -> Products:
-    """As the run began, where it goes on, and as settings say; else what is faster here."""
-    if settings.products != "measured":
-        return settings.products
-    if resume:
-        return checkpoints.products_saved(path)
-    return faster_products(settings.device) if settings.precision == "float32" else "batched"
-
-
 def _products(settings: Settings) -> AbstractContextManager[None]:
     """Faster float32 products where training is in float32."""
     if settings.precision != "float32":
         return nullcontext()
-    return fast_products(settings.device, apart=settings.products == "separate")
+    return fast_products(settings.device)
 
 
 def _check_processes(algorithm: Algorithm, settings: Settings) -> None:

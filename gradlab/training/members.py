@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from gradlab.networks.layers import Layers
 from gradlab.networks.mlp import Scale
-from gradlab.networks.perceptron import perceptron
 from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
 from gradlab.training.parts.context import Act
 
@@ -37,7 +36,7 @@ class Network:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[M, N, in] → [M, N, out]."""
-        y = perceptron(self.layers, x if self.scale is None else x * self.scale)
+        y = self.layers(x if self.scale is None else x * self.scale)
         return y if self.outer is None else self.outer * torch.tanh(y)
 
     @property

@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 _Termination = Literal["ignore", "mask"]
 _AtEnd = Literal["restart", "stop"]
 _Precision = Literal["float32", "float64"]
-Products = Literal["measured", "batched", "separate"]
 _GradientTruth = Literal["unrolled", "score"]
 _GradientHorizons = Literal["shorter", "own"]
 _WORDS = {
-    "termination": _Termination, "at_end": _AtEnd, "precision": _Precision, "products": Products,
+    "termination": _Termination, "at_end": _AtEnd, "precision": _Precision,
     "gradient_truth": _GradientTruth, "gradient_horizons": _GradientHorizons,
 }  # fmt: skip
 Role = Literal["critic", "policy"]  # of a gradient: whose parameters it is of
@@ -160,9 +159,6 @@ class Settings:
     """Networks that every seed begins with instead of fresh ones."""
     precision: _Precision = "float32"
     """Precision of training; float64 for comparisons."""
-    products: Products = "measured"
-    """How the networks of a run are multiplied: as one batch, one after another, or the faster of
-    the two when the run begins."""
     device: str = "cpu"
     """Device of the networks: "cpu" or "cuda"."""
 

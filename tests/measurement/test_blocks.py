@@ -166,7 +166,7 @@ def test_all_starts_can_withdraw_what_the_pilot_found():
 @pytest.fixture
 def small(monkeypatch):
     """As little memory as makes 60 starts too many."""
-    monkeypatch.setattr(memory, "MEMORY", memory.resident() + 2e9)
+    monkeypatch.setattr(memory, "MEMORY", 2e9)
     monkeypatch.setattr(memory.machine, "memory", lambda: 0.0)
     monkeypatch.setattr(memory, "_whole", lambda asked: 1e12)
     monkeypatch.setattr(memory, "GROUPS", 10)

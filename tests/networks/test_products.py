@@ -33,29 +33,6 @@ def test_inaccurate_ones_are_not_used_and_the_setting_is_put_back(monkeypatch):
         assert torch.get_float32_matmul_precision() == "highest"
 
 
-@pytest.mark.parametrize(("slower", "chosen"), [("bmm", "separate"), ("mm", "batched")])
-def test_products_are_made_as_is_faster(monkeypatch, slower, chosen):
-    product = getattr(torch, slower)
-
-    def repeated(*given, out):
-        for _ in range(5):
-            product(*given, out=out)
-        return out
-
-    monkeypatch.setattr(torch, slower, repeated)
-    assert products.faster_products.__wrapped__("cpu") == chosen
-
-
-def test_large_products_alone_are_taken_apart():
-    large, small = torch.zeros(2, 256, 256), torch.zeros(2, 64, 64)
-    assert not products.separate(large, large)
-    with products.fast_products(apart=True):
-        assert products.separate(large, large)
-        assert not products.separate(small, small)
-        assert not products.separate(large[:1], large[:1])
-    assert not products.separate(large, large)
-
-
 def test_a_fit_descends_with_them_and_is_judged_without(monkeypatch):
     monkeypatch.setattr(products, "product_error", lambda device: 0.0)
     seen, run_epoch = [], Descent.run_epoch

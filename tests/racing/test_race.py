@@ -240,16 +240,13 @@ def test_what_cannot_be_raced_is_refused():
 
 
 def test_default_candidates_are_the_critic_and_the_model_or_the_simulator_that_it_is():
-    prices = []
     found = race(
         TASK, policy_of(), EXACT, updates=2, update=RULE, batch=8, starts=4, length=5,
-        announce=prices.extend,
     )  # fmt: skip
     H = TASK.horizon
     assert found.results.cells == (
         ("data", 0), ("model_all:1", 1), ("model_all:5", 5), (f"model_all:{H}", H),
     )  # fmt: skip
-    assert len(prices) == 1 and prices[0].at_most and prices[0].seconds > 0
     assert found.notes["critic"].startswith("has no parameters")
     found = race(
         replace(TASK, prior=SIM), policy_of(), EXACT, None, 1, update=RULE, batch=8, starts=4,

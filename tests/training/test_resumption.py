@@ -2,7 +2,6 @@
 
 import signal
 import time
-from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -95,25 +94,6 @@ def test_an_option_that_is_younger_than_a_run_does_not_stop_its_resumption():
     for value, there in (("shorter", False), ("own", True)):
         settings = loop.describe(row("td3"), task(), Settings(gradient_horizons=value))["settings"]
         assert ("gradient_horizons" in settings) == there
-
-
-@pytest.mark.parametrize("began", ["batched", "separate"])
-def test_networks_are_multiplied_as_they_were_when_the_run_began(tmp_path, monkeypatch, began):
-    measured, seen = [began], []
-
-    def entered(device, *, apart):
-        seen.append(apart)
-        return nullcontext()
-
-    monkeypatch.setattr(loop, "faster_products", lambda device: measured[0])
-    monkeypatch.setattr(loop, "fast_products", entered)
-    options = SMALL | {"precision": "float32", "iterations": 20}
-    path = train(row("td3"), task(), tmp_path / "run.h5", **options)
-    measured[0] = "batched" if began == "separate" else "separate"
-    train(row("td3"), task(), path, **options, resume=True)
-    assert seen == [began == "separate"] * 2
-    with pytest.raises(InputError, match=r"settings\.products"):
-        train(row("td3"), task(), path, **options, products=measured[0], resume=True)
 
 
 # In a reuse of batches, a delay and an open window.

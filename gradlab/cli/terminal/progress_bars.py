@@ -1,8 +1,8 @@
 """Progress of long work on standard error: bars on a terminal, lines where there is none.
 
-Lines are for logs: one when a stage begins, with its predicted price; one when it ends, both only
-once of a stage whose repetitions are short; one every 15 s in between, from a thread, so that a
-stage which reports nothing is seen to be at work.
+Lines are for logs: one when a stage begins and one when it ends, both only once of a stage whose
+repetitions are short; one every 15 s in between, with the share done and the time left at this
+rate, from a thread, so that a stage which reports nothing is seen to be at work.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, final
 
 from gradlab.errors import Doubtful
-from gradlab.measurement.prices import Price, left_after
+from gradlab.progress import Progress
 from gradlab.wording import duration
 
 if TYPE_CHECKING:
@@ -29,16 +28,8 @@ EVERY = 15.0  # seconds between two lines of a long stage
 _STARTED = time.monotonic()  # of the program, whose stages share one clock
 
 
-class _Shown(Protocol):
-    """A `gradlab.progress.Progress` that also takes the predicted prices of the stages to come."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
-
-    def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None: ...
-
-
 @contextmanager
-def bars(every: float = EVERY) -> Iterator[_Shown]:
+def bars(every: float = EVERY) -> Iterator[Progress]:
     """Yields progress(stage, done, total): a bar for each stage, or lines every so many seconds."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _drawn() as drawn:
@@ -85,20 +76,13 @@ class Lines:
     ) -> None:
         self._write, self._clock, self._every = write, clock, every
         self._start = clock() if start is None else start
-        self._prices: tuple[Price, ...] = ()
         self._stage: str | None = None  # the one that has begun and not ended
         self._ended: str | None = None  # the latest one that has
-        self._spent: dict[str, float] = {}  # seconds of each that has
+        self._shown: set[str] = set()  # all that have
         self._around: dict[str, tuple[float, int]] = {}  # the one around that has begun
         self._begun = self._written = clock()  # of the stage, or of the work after one
         self._first, self._done, self._total = 0, 0, 0  # a resumed stage begins with some done
         self._lock = threading.RLock()
-
-    def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
-        with self._lock:
-            self._prices = tuple(prices)
-            for text in (*_planned(prices), *notes):
-                self._line(text)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         with self._lock:
@@ -110,12 +94,11 @@ class Lines:
                     self._around[self._stage] = self._begun, self._first
                     self._stage = None
                 self.close()
-                new = stage not in {**self._around, **self._spent}
+                new = stage not in self._around and stage not in self._shown
                 self._begun, self._first = self._around.pop(stage, (now, done))
                 self._stage = stage
-                price = {each.stage: f" ({each})" for each in self._prices}.get(stage, "")
                 if new:
-                    self._line(f"{stage}: begins{price}")
+                    self._line(f"{stage}: begins")
             self._done, self._total = done, total
             if done >= total:
                 self.close()
@@ -131,7 +114,7 @@ class Lines:
                 self._line(f"{at}, {duration(self._clock() - self._begun)} so far")
                 return
             so_far = self._clock() - self._begun
-            again = ", again" * (self._stage in self._spent)
+            again = ", again" * (self._stage in self._shown)
             text = f"{self._stage}{again}: {duration(so_far)} so far"
             if self._total > 1:
                 text += f", {self._done:,} of {self._total:,}"
@@ -146,30 +129,17 @@ class Lines:
                 return
             stage = self._ended = self._stage
             self._stage, taken = None, self._clock() - self._begun
-            again = stage in self._spent
-            self._spent[stage] = self._spent.get(stage, 0.0) + taken
+            again = stage in self._shown
+            self._shown.add(stage)
             self._begun = self._clock()
             if again and taken < self._every:
                 return  # a short repetition
-            # A busy machine takes longer for the rest, too; a second may be the stage's own.
-            priced = {each.stage: each.seconds for each in self._prices}.get(stage, inf)
-            slower = max((self._spent[stage] + 1) / (priced + 1), 1.0)
-            left = slower * left_after(self._prices, stage)
-            text = f"{stage}{', again' * again}: ended after {duration(taken)}"
-            self._line(text + (f"; about {duration(left)} left" if 1 <= left < inf else ""))
+            self._line(f"{stage}{', again' * again}: ended after {duration(taken)}")
 
     def _line(self, text: str) -> None:
         self._written = self._clock()
         minutes, seconds = divmod(int(self._written - self._start), 60)
         self._write(f"[{minutes}:{seconds:02d}] {text}")
-
-
-def _planned(prices: Sequence[Price]) -> list[str]:
-    known = sum(each.seconds for each in prices if isfinite(each.seconds))
-    unknown = [each.stage for each in prices if not isfinite(each.seconds)]
-    beside = f", and {', '.join(unknown)}" if unknown else ""
-    total = f"plan: about {duration(known)}{beside}, where nothing else runs"
-    return [total, *(f"  {each.stage}: {each}" for each in prices)]
 
 
 @final
@@ -179,10 +149,6 @@ class _Drawn:
     def __init__(self, shown: Bars) -> None:
         self._shown = shown
         self._stages: dict[str, int] = {}
-
-    def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
-        for text in (*_planned(prices), *notes):
-            self._shown.console.print(text)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         from rich.progress import TaskID

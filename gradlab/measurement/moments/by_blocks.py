@@ -60,15 +60,11 @@ from gradlab.truth.truth import Truth
 
 @dataclass(frozen=True)
 class Division:
-    """N starts in groups of `group`, and blocks of `block` of them: whole groups.
-
-    `peak` is the predicted memory of the process at its largest, in bytes.
-    """
+    """N starts in groups of `group`, and blocks of `block` of them: whole groups."""
 
     starts: int
     group: int
     block: int
-    peak: float = 0.0
 
     def blocks(self) -> list[slice]:
         n = self.starts

@@ -133,7 +133,7 @@ class RaceCommand:
                     batch=self.batch, starts=self.starts, horizon=self.horizon,
                     termination=self.termination, refit_critic=not self.freeze_critic,
                     seed=self.seed, output=run, resume=self.resume, overwrite=self.overwrite,
-                    announce=progress.plan, progress=progress, command=command,
+                    progress=progress, command=command,
                 )  # fmt: skip
                 stopped = ""
             except Stopped as stop:

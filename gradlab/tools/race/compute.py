@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +34,6 @@ from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import check_networks
-from gradlab.measurement.prices import Price
 from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update
 from gradlab.networks import checkpoint
@@ -69,7 +67,6 @@ _LONGEST = 1000  # steps of a judged episode, where none is given
 _RUNGS = (8, 4, 2, 1)  # K over the updates after which branches may be dropped
 _CURVE = 10  # evaluations along the way, beside the first ones
 _BEST = "best policy"
-_MARGIN = 2.0  # a fit of the critic takes as long as its data: twice a look at the returns
 
 _RefitCritic = Callable[[nn.Module, nn.Module, int], nn.Module]
 
@@ -103,7 +100,6 @@ def race(
     output: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    announce: Callable[[Sequence[Price]], None] = lambda prices: None,
     progress: Progress = silent,
     command: str = "",
 ) -> Race:
@@ -135,7 +131,6 @@ def race(
             is allowed.
         output: file of the race, written at every evaluation; its state is kept beside it.
         resume: go on from that state; overwrite: replace an earlier race.
-        announce: called with the predicted price before the first update.
         progress: called as progress("race", updates done, of all).
 
     Raises:
@@ -166,7 +161,6 @@ def race(
     )  # fmt: skip
     contest.config["command"] = command
     done = contest.restore() if resume else 0
-    announce(contest.prices(done))
     return contest.run(done, progress)
 
 
@@ -305,32 +299,6 @@ class _Contest:
         environment = provenance.environment() | {"precision": "float64"}
         dropped = tuple(branch.dropped for branch in self.branches)
         return Race(results, dropped, config, environment, self.notes)
-
-    def prices(self, done: int) -> tuple[Price, ...]:
-        """What the race costs at most, by the seconds that an update of each branch, and a look at
-        the returns, take now."""
-        last = self.marks[-1]
-        live = [branch for branch in self.branches if not branch.dropped]
-        begun = time.monotonic()
-        for branch in live:
-            if branch.states is None:
-                branch.states = self.world.states(branch.policy, 0)
-            trial = copy.deepcopy(branch.policy)
-            if branch.loss is None:
-                self.parts.gradient(branch, done)
-            else:
-                branch.loss(trial, self.parts.batch_of(branch, done).states)
-        updating = time.monotonic() - begun
-        begun = time.monotonic()
-        self.world.returns([branch.policy for branch in live[:1]])
-        looking = (time.monotonic() - begun) * len(live)
-        looks = sum(mark > done for mark in self.marks)
-        fits = _MARGIN * looking * (last // self.rule.refit) if self.refit_critic else nan
-        seconds = updating * (last - done) + looking * looks + (fits if fits == fits else 0.0)
-        work = (
-            f"{len(live)} branches × {last - done} updates of {self.parts.batch} states, {looks} "
-        )
-        return (Price("race", f"{work}looks at {len(self.before)} starts", seconds, at_most=True),)
 
     def restore(self) -> int:
         """Branches and what was found as they were kept; returns the updates that were made."""

@@ -277,8 +277,8 @@ def _of_environment(name: str, env: Any) -> Iterator[_Line]:
     )
     if not system:
         text += (
-            f"; simulator = gradlab.systems.from_environment({name}, action_dim=…), which finds "
-            f"its state, or takes read and write; `gradlab init env` writes one"
+            f"; simulator = gradlab.systems.from_environment({name}, read, write, action_dim=…); "
+            f"`gradlab init env` writes one"
         )
     yield _Line("missing", "make_task", text)
     if inspect.isclass(env):

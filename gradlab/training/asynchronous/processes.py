@@ -27,8 +27,7 @@ def opened(world: bytes) -> Run:
     """A run of its own, whose networks each call replaces."""
     algorithm, task, settings = pickle.loads(world)
     if settings.precision == "float32":
-        apart = settings.products == "separate"
-        fast_products(settings.device, apart=apart).__enter__()  # for as long as the process lives
+        fast_products(settings.device).__enter__()  # for as long as the process lives
     return begin(algorithm, task, settings)
 
 
