@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -209,9 +210,9 @@ CONFIG = {"task": "pendulum", "seeds": [0, 1], "rate": 3e-4}
 def _make_resume(folder: Path) -> None:
     from gradlab.training import checkpoints
 
-    whole = {"sound": lambda run: True, "tensors_of": lambda run: run}
-    with patch.multiple(checkpoints, **whole):  # tensors in the place of a run
-        checkpoints.save(folder / "run.h5", _policy().state_dict(), CONFIG)  # type: ignore[arg-type]
+    whole = {"sound": lambda run: True, "tensors_of": lambda run: _policy().state_dict()}
+    with patch.multiple(checkpoints, **whole):  # a policy's tensors in the place of a run's
+        checkpoints.save(folder / "run.h5", SimpleNamespace(iteration=3), CONFIG)  # type: ignore[arg-type]
 
 
 def _read_resume(folder: Path) -> dict[str, Any]:

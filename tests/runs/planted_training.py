@@ -19,7 +19,7 @@ def written(
     """A run file with known curves, written as training writes it."""
     per_seed = Column(("seed",))
     updates = ("critic_loss", "value", "critic_norm", "policy_loss", "policy_norm", "nonfinite")
-    seeds = tuple(range(len(returns[0])))
+    seeds = tuple(range(returns.shape[1]))
     scales = {"seed": seeds, "horizon": (0, 25), "coordinate": (0, 1)}
     tables = {
         "updates": Table(
