@@ -27,7 +27,6 @@ from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.cli.terminal.streams import terminable
 from gradlab.cli.train import Train
-from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError, as_options, imported
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -56,7 +55,6 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "audit": "gradlab.tools.audit.command:AuditCommand",
     "train": Train,
     "sweep": "gradlab.tools.sweep.command:SweepCommand",
-    "watch": Watch,
     "compare": Compare,
     "choose": Choose,
     "attribute": Attribute,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +24,11 @@ from gradlab.cli.terminal.answer import of_screen
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
+from gradlab.progress import Progress, silent
+from gradlab.storage.journal_files import journal_of
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import keep
+from gradlab.verdicts.screen import Screen, lines
 
 if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
@@ -34,7 +41,7 @@ class Report:
     Writes one HTML page to decide from, and its figures with their data.
 
         gradlab report runs/inverted_pendulum.h5
-        gradlab report runs/table
+        gradlab report runs/td3-pendulum.h5 --follow
     """
 
     WITHOUT: ClassVar = {"--overwrite": "an earlier page of gradlab is replaced"}
@@ -45,21 +52,83 @@ class Report:
     """Write the figures of a probe's run as files, as those of every other run are."""
     pdf: bool = False
     """Write the figures as PDF, too, with editable text: about a second each."""
+    follow: bool = False
+    """Write the page again whenever the run has grown, and print the recommendation when it
+    changes, until the run is complete or Ctrl-C. A run that does not exist yet is waited for."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: recommendation, verdict and paths."""
 
     def run(self, command: str) -> Document:
         """Write the page and return its first screen."""
+        if self.follow:
+            return self._followed()
+        with bars() as progress:
+            screen, target = self._written(progress)
+        return of_screen(screen) | {"report": str(target)}
+
+    def _written(self, progress: Progress = silent) -> tuple[Screen, Path]:
         from gradlab.reporting.kinds import page_of
         from gradlab.reporting.output import check_page, write
 
         target, page = check_page(self.file), page_of(self.file)
         apart = page.apart or self.figures or self.pdf
-        shown = replace(page, apart=apart, pdf=self.pdf)
-        with bars() as progress:
-            write(target, shown, progress)
-        return of_screen(page.screen) | {"report": str(target)}
+        return page.screen, write(target, replace(page, apart=apart, pdf=self.pdf), progress)
+
+    def _followed(self) -> Document:
+        """Ctrl-C, or a reader of a pipe that has seen enough, ends it; the last page stays."""
+        if self.file.is_dir():
+            raise InputError(f"--follow is of one run, {self.file} is a folder: leave it out")
+        with undisturbed():
+            from gradlab.reporting import output  # noqa: F401 (matplotlib, which takes a second)
+
+        said: object = None
+        document = Document()
+        with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+            for complete in _looks(self.file):
+                try:
+                    screen, target = self._written()
+                except InputError as error:  # not begun, or without a row that a page needs
+                    if complete:
+                        raise
+                    news = text = f"gradlab: {error}"
+                    stream = sys.stderr
+                else:
+                    document = of_screen(screen) | {"report": str(target)}
+                    text = "\n".join(lines(screen))
+                    # Standard output proper, where a command's document is printed at its end.
+                    news, stream = (screen.notice, screen.headline, screen.light), sys.__stdout__
+                if news != said and not self.json:
+                    print(text, file=stream, flush=True)
+                said = news
+        return document if self.json else {"report": document.get("report", "none was written")}
+
+
+_EVERY = 2.0  # seconds between two looks at a run that grows
+
+
+def _looks(path: Path) -> Iterator[bool]:
+    """Whether the run is complete, its writer having folded the journal: now, and whenever the run
+    or its journal has changed, until it is."""
+    before: object = None
+    while True:
+        run, journal = stamps = [_stamp(place) for place in (path, journal_of(path))]
+        complete = run is not None and journal is None
+        if stamps != before:
+            yield complete
+        if complete:
+            return
+        before = stamps
+        time.sleep(_EVERY)
+
+
+def _stamp(place: Path) -> tuple[int, int] | None:
+    """What changes with every row."""
+    try:
+        there = place.stat()
+    except FileNotFoundError:
+        return None
+    return there.st_size, there.st_mtime_ns
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,8 @@ def lay_out(page: Page) -> Panel | None:
     return first
 
 
-def render(page: Page, live: str = "") -> str:
-    """The whole page as text; `live` is of a run in progress, as `shell.document` has it."""
+def render(page: Page) -> str:
+    """The whole page as text."""
     first = lay_out(page)
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else _figure(page.panels.index(first), first)
@@ -143,7 +143,7 @@ def render(page: Page, live: str = "") -> str:
     named = {each.title for each in page.sections}
     rest = [each for each in folded("Figures", page.panels) if each.title not in named]
     parts += [_section(each, numbered) for each in (*page.sections, *rest)]
-    return shell.document(page.title, page.question, "\n".join(parts), live)
+    return shell.document(page.title, page.question, "\n".join(parts))
 
 
 def folded(title: str, panels: Iterable[Panel]) -> tuple[Section, ...]:

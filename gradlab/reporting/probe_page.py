@@ -25,14 +25,14 @@ from gradlab.runs.probe.tables import WORDS, chains, choices, curves, profiles
 from gradlab.verdicts.probe.first_screen import screen
 from gradlab.wording import two, with_interval
 
-RETURN = "Does the return rise?"
+_RETURN = "Does the return rise?"
 SIGNAL = "Is there a signal in the noise?"
 HEALTH = "Is the gradient sound?"
 _ERROR = "Is it right? Bias and variance on the task"
 DRIFT = "What the error comes from"
 _COST = "What the probe cost"
 _SECTIONS = {
-    RETURN: ("returns", "episodes", "value", "gains"),
+    _RETURN: ("returns", "episodes", "value", "gains"),
     SIGNAL: ("signal_share",),
     HEALTH: (
         "grad_norm", "update_ratio", "critic_loss", "layer_norm", "saturation", "attenuation",
@@ -178,14 +178,14 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
         reasons[HEALTH] = drawn
     if not run.returns and not run.episodes:
         waits = _waits(run, "returns") if "returns: " in run.due else ""
-        reasons[RETURN] = [f"No episode yet{waits}" if waits else _WITHOUT]
+        reasons[_RETURN] = [f"No episode yet{waits}" if waits else _WITHOUT]
     if not run.successive:
         reasons[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
     elif not np.isfinite(run.successive["share_se"]).any():
         reasons[SIGNAL] = ["No burst of successive gradients was finite."]
     reasons |= _absent_on_the_task(run)
     if run.measured and not np.isfinite(run.measured["value"]).any():
-        reasons[RETURN].append("No critic's value against the return: no critic was given.")
+        reasons[_RETURN].append("No critic's value against the return: no critic was given.")
     table = curves({"": run})
     for section in reasons:
         reasons[section] = [*reasons[section], *_known_once(table, section)]

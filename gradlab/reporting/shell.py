@@ -69,18 +69,11 @@ GENERATOR = '<meta name="generator" content="gradlab">'
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def document(title: str, question: str, body: str, live: str = "") -> str:
-    """The whole page as text: `question` and the title above `body` (HTML).
-
-    Args:
-        live: a line about a run in progress, above all else; the page then fetches its newer self
-            from where it was served (`page.js`).
-    """
+def document(title: str, question: str, body: str) -> str:
+    """The whole page as text: `question` and the title above `body` (HTML)."""
     style, script = _asset("page.css"), _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"{_POLICY}; script-src 'sha256-{digest}'"
-    policy += "; connect-src 'self'" if live else ""
-    line = f'<p id="live">{escape(live)}</p>\n' if live else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -95,7 +88,7 @@ def document(title: str, question: str, body: str, live: str = "") -> str:
 </head>
 <body>
 <main>
-{line}<header>
+<header>
 <p class="kind">{escape(question)}</p>
 <h1>{escape(title)}</h1>
 </header>

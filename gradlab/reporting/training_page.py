@@ -30,7 +30,7 @@ from gradlab.runs.training.results import (
 from gradlab.verdicts.training.first_screen import screen
 from gradlab.wording import duration, listed, signed
 
-LEARNING = "Does it learn?"
+_LEARNING = "Does it learn?"
 _TRACKING = "What the policy does with the state"
 _GRADIENT = "Gradients and critic"
 _WEIGHTS = "Weights through training: rule and measured"
@@ -133,10 +133,10 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     drawn_panels = []
     if len(runs) > 1:
         first_panel = partial(best_first, rows, best=best, goals=goals)
-        drawn_panels.append(panel("returns-best", LEARNING, several, first_panel))
+        drawn_panels.append(panel("returns-best", _LEARNING, several, first_panel))
     drawn_panels += [
         _returns("returns", caption, rows, "iteration", goals),
-        _cells("value", LEARNING, rows, _VALUED, "Return, critic's value, gains",
+        _cells("value", _LEARNING, rows, _VALUED, "Return, critic's value, gains",
                "The value is the mean over the states of updates, discounted and in scaled reward: "
                "compare how both move. A critic that rises while the return falls misleads. "
                "Gain: of the return since the evaluation before."),
@@ -171,10 +171,10 @@ def _returns(
     """One run: its seeds on one axes; several: a small axes each."""
     if rows["run"].nunique() == 1:
         return panel(
-            name, LEARNING, caption, partial(figures.returns, rows, goals=goals, over=over)
+            name, _LEARNING, caption, partial(figures.returns, rows, goals=goals, over=over)
         )
     fill = partial(several_returns, table=rows, over=over, goals=goals)
-    return Panel(name, LEARNING, caption, fill)
+    return Panel(name, _LEARNING, caption, fill)
 
 
 def _cells(

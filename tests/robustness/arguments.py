@@ -103,7 +103,7 @@ WORK = (
     "gradlab.cli.fit.FitCommand._fitted", "gradlab.tools.logs.compute.measure_logs",
     "gradlab.tools.remedies.command.RemediesCommand._networks",
     "gradlab.tools.remedies.compute.compare_remedies",
-    "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
+    "gradlab.training.loop.train",
     "gradlab.reporting.output.write",
     "gradlab.cli.reading._again", "gradlab.tools.sweep.running.Running.go",
 )  # fmt: skip
