@@ -60,7 +60,6 @@ COMMANDS = {
     "--starts 16 --judges 64",
     "inverted pendulum": f"measure inverted_pendulum --set engine=analytic {FEW}",
     "hopper": "measure Hopper-v5 --horizon 2 --starts 8 --judges 8 --no-rehearsal",
-    "attribute": "attribute {f}/double-integrator.h5",
     "choose": "choose {f}/path-tracking.h5",
     "compare": "compare {f}/other-starts.h5 {f}/fewer-starts.h5",
     "fit": "fit path_tracking --rows 600 --members 2 --hidden 16 --epochs 3",
@@ -107,7 +106,7 @@ def after():
     return feedback(3, -0.6)
 """
 OUTPUTS = {"fit": ".safetensors", "compare": ".html", "sweep": "", "certify": ".json"}
-NONE = ("attribute", "choose", "step")  # commands that write nothing
+NONE = ("choose", "step")  # commands that write nothing
 # What a run says of the machine, the time and the commit that made it, and prose.
 OWN = {
     "command", "commit", "environment", "wall_seconds", "run_id", "created", "config", "paths",

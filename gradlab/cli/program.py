@@ -21,7 +21,7 @@ from gradlab.cli.arguments import Document, check_fields, check_words
 from gradlab.cli.fit import FitCommand
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
-from gradlab.cli.reading import Attribute, Choose, Compare, Report
+from gradlab.cli.reading import Choose, Compare, Report
 from gradlab.cli.terminal import progress_bars, streams, usage
 from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error
@@ -47,7 +47,6 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "jacobians": "gradlab.tools.jacobians.command:JacobiansCommand",
     "race": "gradlab.tools.race.command:RaceCommand",
     "step": "gradlab.tools.race.command:StepCommand",
-    "plan": "gradlab.tools.planning.command:PlanCommand",
     "certify": "gradlab.tools.certify.command:Certify",
     "fit": FitCommand,
     "logs": "gradlab.tools.logs.command:Logs",
@@ -57,14 +56,19 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "sweep": "gradlab.tools.sweep.command:SweepCommand",
     "compare": Compare,
     "choose": Choose,
-    "attribute": Attribute,
     "report": Report,
     "figure": "gradlab.tools.papers.command:FigureCommand",
     "reproduce": "gradlab.tools.papers.command:ReproduceCommand",
-    "board": "gradlab.tools.board.command:BoardCommand",
-    "init": "gradlab.tools.skeletons.command:InitCommand",
-    "check": "gradlab.tools.skeletons.command:CheckCommand",
+    "check": "gradlab.tools.check.command:CheckCommand",
     "list": List,
+}
+REMOVED: Mapping[str, str] = {  # by name: what to use instead
+    "attribute": "gradlab measure --attribute",
+    "board": "gradlab race",
+    "init": "copy a file of examples/templates",
+    "plan": "python examples/planning_in_a_model.py",
+    "selftest": "make test",
+    "watch": "gradlab report RUN.h5 --follow",
 }
 
 
@@ -93,6 +97,9 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
     with streams.lasting():
+        if words and words[0] in REMOVED:
+            standard_error(f"gradlab {words[0]} was removed: {REMOVED[words[0]]}")
+            return 2
         if words == ["--version"]:
             return streams.said(lambda: print(f"gradlab {gradlab.__version__}"), 0)
         try:

@@ -1,4 +1,4 @@
-"""Commands that read runs: `gradlab report`, `compare`, `choose` and `attribute`."""
+"""Commands that read runs: `gradlab report`, `compare` and `choose`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, model_option
+from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
 from gradlab.cli.terminal.answer import of_screen
 from gradlab.cli.terminal.progress_bars import bars
@@ -26,8 +25,6 @@ from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.storage.journal_files import journal_of
-from gradlab.storage.records import check_output
-from gradlab.storage.whole_files import keep
 from gradlab.verdicts.screen import Screen, lines
 
 if TYPE_CHECKING:
@@ -91,15 +88,15 @@ class Report:
                 except InputError as error:  # not begun, or without a row that a page needs
                     if complete:
                         raise
-                    news = text = f"gradlab: {error}"
+                    news = text = f"gradlab: {error}\n"
                     stream = sys.stderr
                 else:
                     document = of_screen(screen) | {"report": str(target)}
-                    text = "\n".join(lines(screen))
+                    text = "".join(f"{line}\n" for line in lines(screen))
                     # Standard output proper, where a command's document is printed at its end.
                     news, stream = (screen.notice, screen.headline, screen.light), sys.__stdout__
                 if news != said and not self.json:
-                    print(text, file=stream, flush=True)
+                    print(text, end="", file=stream, flush=True)
                 said = news
         return document if self.json else {"report": document.get("report", "none was written")}
 
@@ -251,77 +248,3 @@ def _asked(profile: Profile) -> Measure | None:
 
 
 _OWN = ".safetensors"
-_AGAIN = (
-    "The run holds no substitutions: they were computed again from its task, policy and critic "
-    "(--keep stores them; `gradlab measure --attribute` computes them at once)."
-)
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """What causes the bias of a run's gradients, and what their variance?
-
-    Reads the substitutions of `gradlab measure --attribute`; without them they are computed again.
-    `gradlab report` draws those that the file holds.
-
-        gradlab attribute runs/inverted_pendulum.h5
-        gradlab attribute runs/inverted_pendulum.h5 --keep --explain
-    """
-
-    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """A run of `gradlab measure`."""
-    keep: bool = False
-    """Store computed substitutions in RUN.h5: the next attribution takes seconds."""
-    explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: sentences and the attribution's table."""
-
-    def run(self, command: str) -> Document:
-        """Read or compute the substitutions and attribute the error to them."""
-        from gradlab.runs.attribution import attribute
-        from gradlab.runs.profile import load
-        from gradlab.verdicts.attribution import screen, sentences
-        from gradlab.verdicts.screen import Sentence
-
-        profile = load(self.file)
-        again = profile.attribution is None
-        if again:
-            if self.keep:
-                check_output(self.file, overwrite=True)
-            profile = _again(profile, self.file)
-            if self.keep:
-                keep({self.file: partial(profile.save, overwrite=True)})
-        attribution = attribute(profile)
-        verdict = sentences(attribution, profile)
-        if again:
-            verdict = [*verdict, Sentence("source", True, _AGAIN)]
-        return of_screen(screen(profile, attribution, verdict)) | {
-            "ledger": attribution.table().to_dict("records"),
-            "made_again": again,
-            "run": str(self.file),
-        }
-
-
-def _again(profile: Profile, run: Path) -> Profile:
-    """The profile with substitutions, computed from the task, policy and critic of its command."""
-    with undisturbed():
-        from gradlab.measurement.attribution import attributed_again
-
-    made = _asked(profile)
-    if made is None:
-        raise InputError(
-            f"{run} holds no substitutions and was not made by `gradlab measure`, whose command "
-            f"names task, policy and critic: measure again with attribute=True"
-        )
-    files = {
-        kind: getattr(made, kind) or str(arguments.beside(run, kind))
-        for kind in ("policy", "critic")
-    }
-    task = arguments.named_task(made.task, made.settings)
-    model = model_option(task, made.model, made.gradient_model)
-    task = task if model is None else replace(task, prior=model)
-    networks = arguments.networks(**files)
-    with bars() as progress:
-        return attributed_again(
-            profile, task, networks["policy"], networks["critic"], progress=progress
-        )

@@ -6,7 +6,6 @@ A section that a file has no numbers for says in one line how to get them.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
@@ -210,10 +209,7 @@ def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
         if "--no-rehearsal" in str(profile.config.get("command", "")).split():
             reasons[_LASTING] = "Not rehearsed: --no-rehearsal was given."
     if evidence.attribution is None or not evidence.attribution.bias:
-        run = shlex.quote(str(profile.file or "RUN.h5"))
-        reasons[_SOURCE] = (
-            f"Not attributed: run `gradlab attribute {run} --keep`, or measure with --attribute."
-        )
+        reasons[_SOURCE] = "Not attributed: `gradlab measure --attribute` finds the causes."
     if evidence.facts is not None and evidence.facts.void:
         reasons[_CONTEST] = "Nothing is chosen, for the reason at the top."
     elif evidence.choice is None or evidence.choice.pair is None:

@@ -14,11 +14,18 @@ from gradlab.cli import reading
 from tests.reporting import grown
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch):
-    monkeypatch.setattr(reading, "_EVERY", 0.02)
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without figures, which take seconds."""
+
+    def write(target, page, progress=None):
+        target.write_text(page.title)
+        return target
+
+    monkeypatch.setattr("gradlab.reporting.output.write", write)
 
 
+@pytest.mark.slow
 def test_a_growing_run_is_rendered_again_and_what_it_recommends_is_printed_until_ctrl_c(tmp_path):
     path, page = tmp_path / "run.h5", tmp_path / "run.html"
     follow = [sys.executable, "-m", "gradlab", "report", str(path), "--follow"]
@@ -40,7 +47,7 @@ def test_a_growing_run_is_rendered_again_and_what_it_recommends_is_printed_until
     assert rest.splitlines()[-1] == f"report: {page}" and page.exists()
 
 
-def test_it_waits_for_a_run_and_ends_when_the_run_is_closed(tmp_path, capfd, monkeypatch):
+def test_it_waits_for_a_run_and_ends_when_the_run_is_closed(tmp_path, capfd, monkeypatch, undrawn):
     path = tmp_path / "run.h5"
     monkeypatch.setattr(reading.time, "sleep", lambda _: path.exists() or grown.trained(path))
     assert cli.main(["report", str(path), "--follow"]) == 0
@@ -49,7 +56,7 @@ def test_it_waits_for_a_run_and_ends_when_the_run_is_closed(tmp_path, capfd, mon
     assert "return −100 → −62" in out
 
 
-def test_as_json_the_last_state_is_the_document(tmp_path, capsys):
+def test_as_json_the_last_state_is_the_document(tmp_path, capsys, undrawn):
     path = grown.trained(tmp_path / "run.h5")
     assert cli.main(["report", str(path), "--follow", "--json"]) == 0
     followed = json.loads(capsys.readouterr().out)
