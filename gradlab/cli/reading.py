@@ -193,7 +193,7 @@ class Choose:
 
     def run(self, command: str) -> Document:
         """Choose from the file alone."""
-        from gradlab.choice.tables import best_table, contender_table, weight_table
+        from gradlab.choice.tables import best_table, weight_table
         from gradlab.runs.profile import load
         from gradlab.verdicts.choice import chosen
 
@@ -208,7 +208,6 @@ class Choose:
         for name, mixing in (("pair", choice.pair), ("several", choice.several)):
             if mixing is not None:
                 document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
-                document[f"contenders of {name}"] = contender_table(mixing).to_dict("records")
         return document
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from gradlab import figures
-from gradlab.choice.tables import contender_table, decay_table, weight_table
+from gradlab.choice.tables import decay_table, weight_table
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import tables
@@ -23,7 +23,7 @@ from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
-from gradlab.verdicts.choice import cells_words, statements
+from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import (
     Evidence,
@@ -343,22 +343,13 @@ def _growth(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[P
 
 
 def _contest(evidence: Evidence) -> list[Panel]:
-    """Contenders and weights of MPG's pair."""
+    """Weights of MPG's pair."""
     if evidence.choice is None or evidence.choice.pair is None:
         return []
-    pair = evidence.choice.pair
-    contenders = (
-        f"Mixtures of {cells_words(evidence.choice, pair.cells)} alone; rules at several times of "
-        f"their ramp T."
-    )
     shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
-    weights = weight_table(pair)
+    weights = weight_table(evidence.choice.pair)
     weights.attrs["identities"] = evidence.choice.identities
-    drawn = {
-        "contest": (contenders, partial(figures.contest, contender_table(pair))),
-        "weights": (shares, partial(figures.choice_weights, weights)),
-    }
-    return [panel(name, _CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
+    return [panel("weights", _CONTEST, shares, partial(figures.choice_weights, weights))]
 
 
 def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:
