@@ -80,6 +80,7 @@ class Report:
             from gradlab.reporting import output  # noqa: F401 (matplotlib, which takes a second)
 
         said: object = None
+        news: object
         document = Document()
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             for complete in _looks(self.file):

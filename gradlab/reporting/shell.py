@@ -22,7 +22,6 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gradlab.figures.style import COLOURS
-from gradlab.reporting.figure_data import hovers
 from gradlab.reporting.numbers import number
 from gradlab.wording import signed
 
@@ -43,12 +42,7 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     text = text[text.index("<svg") :]
     body = _TAG.sub(lambda tag: _rewrite(tag.group(), prefix), text)
     head = f'<svg role="img" aria-label="{escape(label)}"'
-    marks = "".join(
-        f'<circle cx="{left:.1f}" cy="{top:.1f}" r="6" class="at"><title>{escape(text)}</title>'
-        f"</circle>"
-        for left, top, text in hovers(figure)
-    )
-    return body.replace("<svg", head, 1).strip().removesuffix("</svg>") + f"{marks}</svg>"
+    return body.replace("<svg", head, 1).strip()
 
 
 def _rewrite(tag: str, prefix: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from gradlab import cli
 from gradlab.cli import reading
+from gradlab.reporting.shell import GENERATOR
 from tests.reporting import grown
 
 
@@ -19,7 +20,7 @@ def undrawn(monkeypatch):
     """Pages without figures, which take seconds."""
 
     def write(target, page, progress=None):
-        target.write_text(page.title)
+        target.write_text(GENERATOR)
         return target
 
     monkeypatch.setattr("gradlab.reporting.output.write", write)

@@ -35,8 +35,12 @@ def optimal(start, horizon):
     return float(-(states @ weight @ states) - 0.1 * actions @ weight @ actions)
 
 
-@pytest.mark.parametrize("name", ["gradient", "cem"])
-def test_planners_of_the_example_find_the_best_plan_and_a_wrong_model_gains_nothing(planning, name):
+@pytest.mark.parametrize(
+    ("name", "rollouts", "close"), [("gradient", 900, 0.01), ("cem", 4000, 0.05)]
+)
+def test_planners_of_the_example_find_the_best_plan_and_a_wrong_model_gains_nothing(
+    planning, name, rollouts, close
+):
     def line(state, action):
         return A * state + B * action, -(state[:, 0] ** 2) - 0.1 * action[:, 0] ** 2
 
@@ -53,8 +57,8 @@ def test_planners_of_the_example_find_the_best_plan_and_a_wrong_model_gains_noth
     within = planning.partial(planning.within, right)
     first = torch.zeros(4, 6, 1, dtype=torch.float64)
     spread = torch.ones(1, dtype=torch.float64)
-    plan = planning.PLANNERS[name](score, within, first, spread, 4000)
-    np.testing.assert_allclose(score(plan[:, None])[:, 0].numpy(), optimal(2.5, 6), rtol=0.01)
+    plan = planning.PLANNERS[name](score, within, first, spread, rollouts)
+    np.testing.assert_allclose(score(plan[:, None])[:, 0].numpy(), optimal(2.5, 6), rtol=close)
     turned = task(lambda state, action: line(state, -action))
     for own, low, high in ((right, 0.1, np.inf), (turned, -np.inf, -0.1)):
         found = list(planning.compared(own, policy, critic, (3,), starts=8, rollouts=400))
