@@ -3,8 +3,7 @@
     python examples/cleanrl_td3.py --steps 5000 --log cleanrl.h5
 
 The probe is given the task that the environment is, and the critic, so that bias and variance are
-measured by horizon while the policy learns. Then `gradlab watch cleanrl.h5` and `gradlab report
-cleanrl.h5` tell about it.
+measured by horizon while the policy learns. `gradlab report cleanrl.h5 --follow` tells about it.
 """
 
 import copy

@@ -3,7 +3,6 @@
     python examples/world_models.py tdmpc pendulum world.pt     trains one, in minutes
     gradlab measure examples/world_models.py:make_task --policy examples/world_models.py:make_policy
         --critic examples/world_models.py:make_critic           is its imagination worth following?
-    gradlab plan …                                              or planning in it?
 
 after `export WORLD=world.pt`. They learn from observations and rewards of environments that they
 step, never from their states or derivatives:

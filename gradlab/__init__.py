@@ -7,7 +7,6 @@
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
     certify(system)                              are a simulator's derivatives those of its step?
     differentiable(environment)                  a Gymnasium MuJoCo task with derivatives in torch
-    compare_planners(task, policy, critic)       is planning in a model worth it, and with what?
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     sweep(table, output)                         many measurements or trainings, by many processes
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from gradlab.tools.audit.compute import audit
     from gradlab.tools.certify.compute import certify
     from gradlab.tools.jacobians.compute import compare_jacobians
-    from gradlab.tools.planning.compute import compare_planners
     from gradlab.tools.race.compute import race
     from gradlab.tools.race.step import step
     from gradlab.tools.remedies.compute import compare_remedies
@@ -62,7 +60,6 @@ __all__ = [
     "certify",
     "choose",
     "compare_jacobians",
-    "compare_planners",
     "compare_remedies",
     "differentiable",
     "figures",
@@ -91,7 +88,6 @@ _HOMES = {
     "certify": "gradlab.tools.certify.compute",
     "choose": "gradlab.verdicts.choice",
     "compare_jacobians": "gradlab.tools.jacobians.compute",
-    "compare_planners": "gradlab.tools.planning.compute",
     "compare_remedies": "gradlab.tools.remedies.compute",
     "differentiable": "gradlab.systems.differentiable",
     "load": "gradlab.runs.profile",

@@ -3,7 +3,6 @@
 pip install stable-worldmodel; in your script:
 
     task, policy, critic = in_gradlab(task, model, goal, observe=render)
-    gradlab.compare_planners(task, policy, critic, horizons=(5,))
 """
 
 import torch

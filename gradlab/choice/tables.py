@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from gradlab.choice.best import at_batch, best, candidates, singles
-from gradlab.choice.values import Cell, Choice, Contender, Mixing
+from gradlab.choice.values import Cell, Choice, Mixing
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import Identity
@@ -52,32 +52,6 @@ def weight_table(mixing: Mixing) -> pd.DataFrame:
                 rows.append((*cell, each.name, float(w), float(w), float(w)))
     columns = ["estimator", "horizon", "chooser", "value", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def contender_table(mixing: Mixing) -> pd.DataFrame:
-    """Error and direction of every contender on unseen starts."""
-    return pd.DataFrame(
-        [
-            {
-                "chooser": each.name,
-                "mse": each.mse,
-                "mse_low": each.mse_interval.low,
-                "mse_high": each.mse_interval.high,
-                "cosine": each.cosine,
-                "cosine_low": each.cosine_interval.low,
-                "cosine_high": each.cosine_interval.high,
-                **_gain(each),
-            }
-            for each in mixing.contenders
-        ]
-    )
-
-
-def _gain(each: Contender) -> dict[str, float]:
-    if each.gain is None or each.gain_interval is None:
-        return {}
-    ends = each.gain_interval
-    return {"gain": each.gain, "gain_low": ends.low, "gain_high": ends.high}
 
 
 FEWEST = 3  # α's of a curve

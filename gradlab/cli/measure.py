@@ -17,7 +17,7 @@ from tyro.conf import arg
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit import listed_norms
-from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.answer import of_run, of_screen
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.progress import Progress
+    from gradlab.runs.profile import Profile
     from gradlab.tasks import Task
 
 
@@ -97,8 +98,8 @@ class Measure:
     """Reference of every bias: the gradient of the return, or the gradient that each estimator
     targets ("matched"). Default: the return's at visited states, matched at start states."""
     attribute: bool = False
-    """Store what `gradlab attribute` needs to find causes of the error and sources of the variance.
-    Takes several times as long."""
+    """Find the causes of the error and the sources of the variance, too. Takes several times as
+    long."""
     surface: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Keep a slice of the value estimate around the policy at each of these horizons, by --model,
     else the prior, else the simulator (`gradlab figure loss-surface`): 441 roll-outs of the
@@ -218,6 +219,8 @@ class Measure:
         document = of_run(run, page=not self.no_report, more=more)
         if origin:
             document["networks"] = f"Networks: {origin}."
+        if profile.attribution is not None:
+            document |= _causes(profile)
         if stopped:
             document["interrupted"] = profile.config["interrupted"]
         return document | {"table": profile.table().to_dict("records")}
@@ -302,6 +305,16 @@ class Measure:
             with suppress(InputError):  # what cannot be kept now is written at the end
                 checkpoint.save(networks[kind], file)
         return networks
+
+
+def _causes(profile: Profile) -> Document:
+    """What the attribution says, as a first screen of its own, and its table."""
+    from gradlab.runs.attribution import attribute
+    from gradlab.verdicts.attribution import screen, sentences
+
+    attribution = attribute(profile)
+    told = screen(profile, attribution, sentences(attribution, profile))
+    return {"causes": of_screen(told), "ledger": attribution.table().to_dict("records")}
 
 
 def _kinds(networks: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -23,13 +23,12 @@ from gradlab.cli.arguments import Document, check_fields, check_words
 from gradlab.cli.fit import FitCommand
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
-from gradlab.cli.reading import Attribute, Choose, Compare, Report
+from gradlab.cli.reading import Choose, Compare, Report
 from gradlab.cli.terminal import progress_bars, streams, usage
 from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.cli.terminal.streams import terminable
 from gradlab.cli.train import Train
-from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError, as_options, imported
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -50,7 +49,6 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "jacobians": "gradlab.tools.jacobians.command:JacobiansCommand",
     "race": "gradlab.tools.race.command:RaceCommand",
     "step": "gradlab.tools.race.command:StepCommand",
-    "plan": "gradlab.tools.planning.command:PlanCommand",
     "certify": "gradlab.tools.certify.command:Certify",
     "fit": FitCommand,
     "logs": "gradlab.tools.logs.command:Logs",
@@ -58,16 +56,21 @@ _ROWS: Mapping[str, type[_Command] | str] = {
     "audit": "gradlab.tools.audit.command:AuditCommand",
     "train": Train,
     "sweep": "gradlab.tools.sweep.command:SweepCommand",
-    "watch": Watch,
     "compare": Compare,
     "choose": Choose,
-    "attribute": Attribute,
     "report": Report,
     "figure": "gradlab.tools.papers.command:FigureCommand",
     "reproduce": "gradlab.tools.papers.command:ReproduceCommand",
-    "init": "gradlab.tools.skeletons.command:InitCommand",
-    "check": "gradlab.tools.skeletons.command:CheckCommand",
+    "check": "gradlab.tools.check.command:CheckCommand",
     "list": List,
+}
+REMOVED: Mapping[str, str] = {  # by name: what to use instead
+    "attribute": "gradlab measure --attribute",
+    "board": "gradlab race",
+    "init": "copy a file of examples/templates",
+    "plan": "python examples/planning_in_a_model.py",
+    "selftest": "make test",
+    "watch": "gradlab report RUN.h5 --follow",
 }
 
 
@@ -98,6 +101,9 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
     if arguments is None:  # the last collection of all modules would take seconds
         atexit.register(gc.freeze)
     with streams.lasting():
+        if words and words[0] in REMOVED:
+            standard_error(f"gradlab {words[0]} was removed: {REMOVED[words[0]]}")
+            return 2
         if words == ["--version"]:
             return streams.said(lambda: print(f"gradlab {gradlab.__version__}"), 0)
         try:

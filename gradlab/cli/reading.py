@@ -1,11 +1,14 @@
-"""Commands that read runs: `gradlab report`, `compare`, `choose` and `attribute`."""
+"""Commands that read runs: `gradlab report`, `compare` and `choose`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -14,14 +17,15 @@ from safetensors import SafetensorError, safe_open
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, model_option
+from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
 from gradlab.cli.terminal.answer import of_screen
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.storage.records import check_output
-from gradlab.storage.whole_files import keep
+from gradlab.progress import Progress, silent
+from gradlab.storage.journal_files import journal_of
+from gradlab.verdicts.screen import Screen, lines
 
 if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
@@ -34,7 +38,7 @@ class Report:
     Writes one HTML page to decide from, and its figures with their data.
 
         gradlab report runs/inverted_pendulum.h5
-        gradlab report runs/table
+        gradlab report runs/td3-pendulum.h5 --follow
     """
 
     WITHOUT: ClassVar = {"--overwrite": "an earlier page of gradlab is replaced"}
@@ -45,21 +49,84 @@ class Report:
     """Write the figures of a probe's run as files, as those of every other run are."""
     pdf: bool = False
     """Write the figures as PDF, too, with editable text: about a second each."""
+    follow: bool = False
+    """Write the page again whenever the run has grown, and print the recommendation when it
+    changes, until the run is complete or Ctrl-C. A run that does not exist yet is waited for."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: recommendation, verdict and paths."""
 
     def run(self, command: str) -> Document:
         """Write the page and return its first screen."""
+        if self.follow:
+            return self._followed()
+        with bars() as progress:
+            screen, target = self._written(progress)
+        return of_screen(screen) | {"report": str(target)}
+
+    def _written(self, progress: Progress = silent) -> tuple[Screen, Path]:
         from gradlab.reporting.kinds import page_of
         from gradlab.reporting.output import check_page, write
 
         target, page = check_page(self.file), page_of(self.file)
         apart = page.apart or self.figures or self.pdf
-        shown = replace(page, apart=apart, pdf=self.pdf)
-        with bars() as progress:
-            write(target, shown, progress)
-        return of_screen(page.screen) | {"report": str(target)}
+        return page.screen, write(target, replace(page, apart=apart, pdf=self.pdf), progress)
+
+    def _followed(self) -> Document:
+        """Ctrl-C, or a reader of a pipe that has seen enough, ends it; the last page stays."""
+        if self.file.is_dir():
+            raise InputError(f"--follow is of one run, {self.file} is a folder: leave it out")
+        with undisturbed():
+            from gradlab.reporting import output  # noqa: F401 (matplotlib, which takes a second)
+
+        said: object = None
+        news: object
+        document = Document()
+        with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+            for complete in _looks(self.file):
+                try:
+                    screen, target = self._written()
+                except InputError as error:  # not begun, or without a row that a page needs
+                    if complete:
+                        raise
+                    news = text = f"gradlab: {error}\n"
+                    stream = sys.stderr
+                else:
+                    document = of_screen(screen) | {"report": str(target)}
+                    text = "".join(f"{line}\n" for line in lines(screen))
+                    # Standard output proper, where a command's document is printed at its end.
+                    news, stream = (screen.notice, screen.headline, screen.light), sys.__stdout__
+                if news != said and not self.json:
+                    print(text, end="", file=stream, flush=True)
+                said = news
+        return document if self.json else {"report": document.get("report", "none was written")}
+
+
+_EVERY = 2.0  # seconds between two looks at a run that grows
+
+
+def _looks(path: Path) -> Iterator[bool]:
+    """Whether the run is complete, its writer having folded the journal: now, and whenever the run
+    or its journal has changed, until it is."""
+    before: object = None
+    while True:
+        run, journal = stamps = [_stamp(place) for place in (path, journal_of(path))]
+        complete = run is not None and journal is None
+        if stamps != before:
+            yield complete
+        if complete:
+            return
+        before = stamps
+        time.sleep(_EVERY)
+
+
+def _stamp(place: Path) -> tuple[int, int] | None:
+    """What changes with every row."""
+    try:
+        there = place.stat()
+    except FileNotFoundError:
+        return None
+    return there.st_size, there.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -127,7 +194,7 @@ class Choose:
 
     def run(self, command: str) -> Document:
         """Choose from the file alone."""
-        from gradlab.choice.tables import best_table, contender_table, weight_table
+        from gradlab.choice.tables import best_table, weight_table
         from gradlab.runs.profile import load
         from gradlab.verdicts.choice import chosen
 
@@ -142,7 +209,6 @@ class Choose:
         for name, mixing in (("pair", choice.pair), ("several", choice.several)):
             if mixing is not None:
                 document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
-                document[f"contenders of {name}"] = contender_table(mixing).to_dict("records")
         return document
 
 
@@ -182,77 +248,3 @@ def _asked(profile: Profile) -> Measure | None:
 
 
 _OWN = ".safetensors"
-_AGAIN = (
-    "The run holds no substitutions: they were computed again from its task, policy and critic "
-    "(--keep stores them; `gradlab measure --attribute` computes them at once)."
-)
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """What causes the bias of a run's gradients, and what their variance?
-
-    Reads the substitutions of `gradlab measure --attribute`; without them they are computed again.
-    `gradlab report` draws those that the file holds.
-
-        gradlab attribute runs/inverted_pendulum.h5
-        gradlab attribute runs/inverted_pendulum.h5 --keep --explain
-    """
-
-    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """A run of `gradlab measure`."""
-    keep: bool = False
-    """Store computed substitutions in RUN.h5: the next attribution takes seconds."""
-    explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: sentences and the attribution's table."""
-
-    def run(self, command: str) -> Document:
-        """Read or compute the substitutions and attribute the error to them."""
-        from gradlab.runs.attribution import attribute
-        from gradlab.runs.profile import load
-        from gradlab.verdicts.attribution import screen, sentences
-        from gradlab.verdicts.screen import Sentence
-
-        profile = load(self.file)
-        again = profile.attribution is None
-        if again:
-            if self.keep:
-                check_output(self.file, overwrite=True)
-            profile = _again(profile, self.file)
-            if self.keep:
-                keep({self.file: partial(profile.save, overwrite=True)})
-        attribution = attribute(profile)
-        verdict = sentences(attribution, profile)
-        if again:
-            verdict = [*verdict, Sentence("source", True, _AGAIN)]
-        return of_screen(screen(profile, attribution, verdict)) | {
-            "ledger": attribution.table().to_dict("records"),
-            "made_again": again,
-            "run": str(self.file),
-        }
-
-
-def _again(profile: Profile, run: Path) -> Profile:
-    """The profile with substitutions, computed from the task, policy and critic of its command."""
-    with undisturbed():
-        from gradlab.measurement.attribution import attributed_again
-
-    made = _asked(profile)
-    if made is None:
-        raise InputError(
-            f"{run} holds no substitutions and was not made by `gradlab measure`, whose command "
-            f"names task, policy and critic: measure again with attribute=True"
-        )
-    files = {
-        kind: getattr(made, kind) or str(arguments.beside(run, kind))
-        for kind in ("policy", "critic")
-    }
-    task = arguments.named_task(made.task, made.settings)
-    model = model_option(task, made.model, made.gradient_model)
-    task = task if model is None else replace(task, prior=model)
-    networks = arguments.networks(**files)
-    with bars() as progress:
-        return attributed_again(
-            profile, task, networks["policy"], networks["critic"], progress=progress
-        )

@@ -8,7 +8,7 @@ dynamics noise and ensemble members,
     E Var[g | s, ε, ξ] = ½ E|g − g(m′)|²,   E Var[g | s, ε] = ½ E|g − g(ξ′, m′)|²,   …
 
 with primes redrawn; the starts have the rest of V. Horizons: 1 … H in equal ratios, at most eight,
-that of the smallest MSE among them. A saved run that kept none is made again from its seed.
+that of the smallest MSE among them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradlab import provenance, validation
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
@@ -29,10 +29,8 @@ from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import by_group, grouping
 from gradlab.gradients.tail import Setting
 from gradlab.gradients.weighted_terms import carried
-from gradlab.measurement.arguments import estimators_at, narrowed
 from gradlab.measurement.assembly import truth_values
 from gradlab.measurement.moments.visited import steps_visited
-from gradlab.measurement.problem import judged_at
 from gradlab.measurement.substitution import (
     CAUSES,
     MOST_HORIZONS,
@@ -41,11 +39,8 @@ from gradlab.measurement.substitution import (
     squared_bias_games,
     substitutions,
 )
-from gradlab.networks.interface import double_copy
-from gradlab.networks.mlp import CriticLike, as_critic
-from gradlab.progress import Progress, silent
+from gradlab.progress import Progress
 from gradlab.runs.profile import Profile
-from gradlab.runs.stages import trimmed_share
 from gradlab.runs.substitutions import (
     Cell,
     Coalitions,
@@ -59,7 +54,6 @@ from gradlab.statistics.shapley import Game
 from gradlab.systems.system import Recorded
 from gradlab.tasks import Task
 from gradlab.truth.truth import matched_truth
-from gradlab.user_code.calls import differentiating
 
 DRAWS = ("policy", "dynamics", "member")
 NUMBERS = 1 << 23  # of per-sample gradients held at once, for each of the four draws
@@ -305,53 +299,3 @@ def _names(given: Sequence[str], letter: str, count: int) -> tuple[str, ...]:
     """One name per coordinate; an entropy term adds the action log π."""
     names = tuple(given) or tuple(f"{letter}{k}" for k in range(count))
     return names if len(names) == count else (*names, "log π")[:count]
-
-
-@differentiating
-def attributed_again(
-    profile: Profile,
-    task: Task,
-    policy: nn.Module,
-    critic: CriticLike,
-    *,
-    progress: Progress = silent,
-) -> Profile:
-    """The profile as `measure(task, policy, critic, attribute=True)` would have kept it.
-
-    Args:
-        task, policy, critic: those that were measured, with the default estimators and starts.
-
-    Raises:
-        InputError: they are others, or the run measured estimators or starts of the user's own.
-    """
-    config = profile.config
-    if "trim_starts" not in task.parameters:
-        task = narrowed(task, trimmed_share(config), config["starts"])
-    policy, critic = double_copy("policy", policy), as_critic(critic)
-    kind = config.get("truth", "matched")
-    chosen = estimators_at(
-        task, critic, None, config["horizon"], every=kind == "objective",
-        also=config.get("also", ()),
-    )  # fmt: skip
-    begin = judged_at(
-        task, policy, config["starts"], config.get("law", "start"), kind,
-        config["termination"], config["seed"],
-    )  # fmt: skip
-    now = {
-        "policy_hash": provenance.network_hash(policy),
-        "critic_hash": provenance.network_hash(critic),
-        "starts_hash": provenance.tensors_hash(begin.states, begin.weight, begin.group),
-    }
-    other = [name for name, value in now.items() if config.get(name, value) != value]
-    if other or set(profile.estimators) != set(chosen) or config.get("entropy"):
-        what = " and ".join(name.split("_")[0] for name in other) or "estimators"
-        raise InputError(
-            f"the run measured another {what}, so its substitutions cannot be made again: measure "
-            f"with attribute=True"
-        )
-    setting = Setting(
-        task.simulator, policy, begin, config["discount"], config["horizon"],
-        config["termination"], config["seed"],
-    )  # fmt: skip
-    world = MeasuredWorld(task, setting, chosen, None)
-    return replace(profile, attribution=attributed(profile, world, progress))

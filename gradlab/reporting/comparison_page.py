@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def _panels(comparison: Comparison) -> list[Panel]:
                    difference),
     }  # fmt: skip
     return [
-        panel(name, section, caption, partial(draw, table, quantity=quantity, names=names))
+        panel(name, section, caption, draw, table, quantity=quantity, names=names)
         for name, (quantity, section, caption, draw) in drawn.items()
         if (table["quantity"] == quantity).any()
     ]

@@ -12,7 +12,6 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.reporting import kinds
-from gradlab.reporting.figure_data import drawn
 from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.shell import GENERATOR
 from gradlab.storage.records import check_output
@@ -83,7 +82,7 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
             folder.mkdir(exist_ok=True)
             for number, panel in enumerate(page.panels, 1):  # for slides, and what they show
                 panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
-                drawn(panel.figure).to_csv(folder / f"{panel.name}.csv", index=False)
+                panel.table.to_csv(folder / f"{panel.name}.csv", index=False)
                 if page.pdf:
                     with matplotlib.rc_context({"pdf.fonttype": 42}):  # text that can be edited
                         path = folder / f"{panel.name}.pdf"

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -64,7 +66,7 @@ class Panel:
     """One figure, drawn when it is first asked for: file name, section, caption.
 
     Attributes:
-        fill: draws it on an empty figure.
+        fill: draws it on an empty figure; table: what it is drawn from, written beside its file.
         size: in inches; None: matplotlib's own.
     """
 
@@ -72,6 +74,7 @@ class Panel:
     section: str
     caption: str
     fill: Callable[[Figure], object]
+    table: pd.DataFrame
     size: tuple[float, float] | None = None
 
     @cached_property
@@ -81,9 +84,16 @@ class Panel:
         return empty
 
 
-def panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
-    """The panel of what `draw(ax=…)` draws."""
-    return Panel(name, section, caption, lambda figure: draw(ax=figure.add_subplot()), SIZE)
+def panel(
+    name: str, section: str, caption: str, draw: Callable[..., Axes], table: pd.DataFrame, /,
+    high: float = SIZE[1], **settings: Any,
+) -> Panel:  # fmt: skip
+    """The panel of what `draw(table, ax=…, **settings)` draws, so many inches `high`."""
+
+    def fill(figure: Figure) -> None:
+        draw(table, ax=figure.add_subplot(), **settings)
+
+    return Panel(name, section, caption, fill, table, (SIZE[0], high))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +142,8 @@ def lay_out(page: Page) -> Panel | None:
     return first
 
 
-def render(page: Page, live: str = "") -> str:
-    """The whole page as text; `live` is of a run in progress, as `shell.document` has it."""
+def render(page: Page) -> str:
+    """The whole page as text."""
     first = lay_out(page)
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else _figure(page.panels.index(first), first)
@@ -143,7 +153,7 @@ def render(page: Page, live: str = "") -> str:
     named = {each.title for each in page.sections}
     rest = [each for each in folded("Figures", page.panels) if each.title not in named]
     parts += [_section(each, numbered) for each in (*page.sections, *rest)]
-    return shell.document(page.title, page.question, "\n".join(parts), live)
+    return shell.document(page.title, page.question, "\n".join(parts))
 
 
 def folded(title: str, panels: Iterable[Panel]) -> tuple[Section, ...]:

@@ -25,14 +25,14 @@ from gradlab.runs.probe.tables import WORDS, chains, choices, curves, profiles
 from gradlab.verdicts.probe.first_screen import screen
 from gradlab.wording import two, with_interval
 
-RETURN = "Does the return rise?"
+_RETURN = "Does the return rise?"
 SIGNAL = "Is there a signal in the noise?"
 HEALTH = "Is the gradient sound?"
 _ERROR = "Is it right? Bias and variance on the task"
 DRIFT = "What the error comes from"
 _COST = "What the probe cost"
 _SECTIONS = {
-    RETURN: ("returns", "episodes", "value", "gains"),
+    _RETURN: ("returns", "episodes", "value", "gains"),
     SIGNAL: ("signal_share",),
     HEALTH: (
         "grad_norm", "update_ratio", "critic_loss", "layer_norm", "saturation", "attenuation",
@@ -94,48 +94,42 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     known = table[np.isfinite(table["value"])]
     steps = known.groupby("quantity")["step"].nunique()
     have = set(steps.index[steps > 1])
-    curve = _over_steps(table, one.horizon)
-    drawn = [_panel(name, draw) for name, draw in curve.items() if name in have]
+    curve = _over_steps(one.horizon)
+    drawn = [_panel(name, draw, table) for name, draw in curve.items() if name in have]
     if "layer_norm" in have:
         tensors = max(len(run.parameters) for run in runs.values())
         height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
-        drawn.append(Panel(
-            "layer_norm", HEALTH, CAPTIONS["layer_norm"],
-            lambda figure: figures.layer_norms(table, figure.add_subplot()), (SIZE[0], height),
-        ))  # fmt: skip
+        drawn.append(_panel("layer_norm", figures.layer_norms, table, high=height))
     if alone is not None:
         drawn += _errors(alone)
         if not (rows := chains(alone)).empty:
-            drawn.append(_panel("chain", partial(figures.moved_chains, rows)))
+            drawn.append(_panel("chain", figures.moved_chains, rows))
     if (rows := choices(runs))["step"].nunique() > 1:
-        draw = partial(figures.chosen_horizons, rows, longest=one.horizon)
-        drawn.append(_panel("chosen", draw))
+        drawn.append(_panel("chosen", figures.chosen_horizons, rows, longest=one.horizon))
     order = [name for names in _SECTIONS.values() for name in names]
     return sorted(drawn, key=lambda each: order.index(each.name))
 
 
-def _over_steps(table: pd.DataFrame, horizon: int | None) -> dict[str, Callable[..., Axes]]:
+def _over_steps(horizon: int | None) -> dict[str, Callable[..., Axes]]:
     """What is drawn over the steps of a loop, by name."""
 
     def curve(name: str, title: str, unit: str, **more: Any) -> Callable[..., Axes]:
-        return partial(
-            figures.probe_curve, table, quantity=name, title=title, unit=unit, **more
-        )  # fmt: skip
+        return partial(figures.probe_curve, quantity=name, title=title, unit=unit, **more)
 
     def actions(name: str, title: str, unit: str) -> Callable[..., Axes]:
-        return partial(figures.action_shares, table, quantity=name, title=title, unit=unit)
+        return partial(figures.action_shares, quantity=name, title=title, unit=unit)
 
     return {
         "returns": curve("returns", "Return of the policy", "reward"),
         "episodes": curve("episodes", "Return in training", "reward"),
         "gains": curve("gains", "What the last updates brought", "reward",
                        level=(0.0, "no change")),
-        "value": partial(figures.critic_values, table),
+        "value": figures.critic_values,
         "signal_share": curve(
             "signal_share", "Share of signal in a batch's gradient", "|E g|² / E |g|²",
             level=(0.01, "cosine 0.1: no better than noise below"),
         ),
-        "grad_norm": partial(figures.gradient_norms, table),
+        "grad_norm": figures.gradient_norms,
         "update_ratio": curve("update_ratio", "Size of an update", "|Δθ| / |θ|", log=True),
         "critic_loss": curve("critic_loss", "The critic's loss", "as noted", log=True),
         "saturation": actions("saturation", "Saturated actions", "share at the limit"),
@@ -149,8 +143,8 @@ def _over_steps(table: pd.DataFrame, horizon: int | None) -> dict[str, Callable[
             "jacobian_ratio", "Error of the model's Jacobians", "× the first measurement's",
             log=True, level=(1.0, "as at first"),
         ),
-        "lyapunov": partial(figures.growth_rates, table),
-        "share": partial(figures.probe_cost, table),
+        "lyapunov": figures.growth_rates,
+        "share": figures.probe_cost,
     }  # fmt: skip
 
 
@@ -178,14 +172,14 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
         reasons[HEALTH] = drawn
     if not run.returns and not run.episodes:
         waits = _waits(run, "returns") if "returns: " in run.due else ""
-        reasons[RETURN] = [f"No episode yet{waits}" if waits else _WITHOUT]
+        reasons[_RETURN] = [f"No episode yet{waits}" if waits else _WITHOUT]
     if not run.successive:
         reasons[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
     elif not np.isfinite(run.successive["share_se"]).any():
         reasons[SIGNAL] = ["No burst of successive gradients was finite."]
     reasons |= _absent_on_the_task(run)
     if run.measured and not np.isfinite(run.measured["value"]).any():
-        reasons[RETURN].append("No critic's value against the return: no critic was given.")
+        reasons[_RETURN].append("No critic's value against the return: no critic was given.")
     table = curves({"": run})
     for section in reasons:
         reasons[section] = [*reasons[section], *_known_once(table, section)]
@@ -246,17 +240,19 @@ def _errors(run: ProbeRun) -> list[Panel]:
     newest = rows[rows["step"] == rows["step"].max()]
     name = next((each for each in ("model", "true_dynamics") if each in names), "data")
     batch = int(run.measured["batch"][-1])
-    drawn = {"errors": partial(figures.mse, newest)} if "mse" in kinds else {}
-    drawn["parts"] = partial(figures.bias_variance, newest, estimator=name, batch=batch)
+    drawn: dict[str, Callable[..., Axes]] = {"errors": figures.mse} if "mse" in kinds else {}
+    drawn["parts"] = partial(figures.bias_variance, estimator=name, batch=batch)
     if "cosine" in kinds:
-        drawn["cosine"] = partial(figures.cosine, newest)
+        drawn["cosine"] = figures.cosine
     when = f" Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
-    return [_panel(each, draw, when) for each, draw in drawn.items()]
+    return [_panel(each, draw, newest, when) for each, draw in drawn.items()]
 
 
-def _panel(name: str, draw: Callable[..., Axes], more: str = "") -> Panel:
+def _panel(
+    name: str, draw: Callable[..., Axes], table: pd.DataFrame, more: str = "", **settings: Any
+) -> Panel:
     section = next(each for each, names in _SECTIONS.items() if name in names)
-    return panel(name, section, CAPTIONS[name] + more, draw)
+    return panel(name, section, CAPTIONS[name] + more, draw, table, **settings)
 
 
 def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:

@@ -6,16 +6,14 @@ A section that a file has no numbers for says in one line how to get them.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
-from functools import partial
 from html import escape
 from typing import Any
 
 import pandas as pd
 
 from gradlab import figures
-from gradlab.choice.tables import contender_table, decay_table, weight_table
+from gradlab.choice.tables import decay_table, weight_table
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import tables
@@ -24,7 +22,7 @@ from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
-from gradlab.verdicts.choice import cells_words, statements
+from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import (
     Evidence,
@@ -210,10 +208,7 @@ def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
         if "--no-rehearsal" in str(profile.config.get("command", "")).split():
             reasons[_LASTING] = "Not rehearsed: --no-rehearsal was given."
     if evidence.attribution is None or not evidence.attribution.bias:
-        run = shlex.quote(str(profile.file or "RUN.h5"))
-        reasons[_SOURCE] = (
-            f"Not attributed: run `gradlab attribute {run} --keep`, or measure with --attribute."
-        )
+        reasons[_SOURCE] = "Not attributed: `gradlab measure --attribute` finds the causes."
     if evidence.facts is not None and evidence.facts.void:
         reasons[_CONTEST] = "Nothing is chosen, for the reason at the top."
     elif evidence.choice is None or evidence.choice.pair is None:
@@ -234,17 +229,18 @@ def _gain(
         realised.attrs |= table.attrs
     if facts is not None and facts.gains:
         close = () if best is None else facts.close(best)
-        drawn = partial(figures.gain, table, realised, best, close=close)
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
         )
         if len(close) > 1:
             caption += " Ring: the best horizon; shade along the line: those practically as good."
-        drawn_panels.append(panel("gain", _GAIN, caption, drawn))
+        steps: dict[str, Any] = {"realised": realised, "chosen": best, "close": close}
+        drawn_panels.append(panel("gain", _GAIN, caption, figures.gain, table, **steps))
     elif realised is not None:
         caption = "Returns before and after one step of equal length along each gradient."
-        drawn = partial(figures.realised_gains, realised)
-        drawn_panels.append(panel("realised_gains", _GAIN, caption, drawn))
+        drawn_panels.append(
+            panel("realised_gains", _GAIN, caption, figures.realised_gains, realised)
+        )
     return drawn_panels
 
 
@@ -262,8 +258,8 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
         f"they are, by {rehearsed.draws} draws; the return of {rehearsed.judges} fresh starts; "
         f"bands hold those of both draws. The recommended one lasts as far as fresh ones confirm."
     )
-    drawn = partial(figures.return_over_updates, table, chosen=best)
-    return [panel("return_over_updates", _LASTING, caption, drawn)]
+    draw = figures.return_over_updates
+    return [panel("return_over_updates", _LASTING, caption, draw, table, chosen=best)]
 
 
 def _labels(profile: Profile) -> dict[str, str]:
@@ -277,28 +273,22 @@ def _error(
     """Every gradient's error, then one figure per estimator with a horizon."""
     every = [str(name) for name in dict.fromkeys(table["estimator"])]
     names = [name for name in every if not profile.identities[name].data]
-    levels = {
+    levels: dict[str, Any] = {
         "truth_norm2": _zero_level(table, every), "truth_error2": _truth_error(profile, every),
     }  # fmt: skip
-    together, called = partial(figures.mse, table, chosen=chosen, **levels), _labels(profile)
+    called = _labels(profile)
     compare = "Lower is better. Below the level of data, unrolling pays."
-    drawn = [panel("mse", _ERROR, compare, together)]
+    drawn = [panel("mse", _ERROR, compare, figures.mse, table, chosen=chosen, **levels)]
     for number, name in enumerate(names, 1):
-        alone = partial(
-            figures.bias_variance,
-            table,
-            estimator=name,
-            batch=profile.batch,
-            truth_norm2=_zero_level(table, [name]),
-            truth_error2=_truth_error(profile, [name]),
-            kept=evidence.sets.get(name, ()),
-        )
         least = "where squared bias and variance / N′ cross, their sum is near its least."
         caption = f"{called[name]}: {least}"
-        drawn.append(panel(f"error-{number}-{_file_name(name)}", _ERROR, caption, alone))
+        drawn.append(panel(
+            f"error-{number}-{_file_name(name)}", _ERROR, caption, figures.bias_variance, table,
+            estimator=name, batch=profile.batch, truth_norm2=_zero_level(table, [name]),
+            truth_error2=_truth_error(profile, [name]), kept=evidence.sets.get(name, ()),
+        ))  # fmt: skip
     for each in decays(profile):  # where several were measured
-        over = partial(figures.decay, decay_table(profile))
-        drawn.append(panel("decay", _ERROR, each.text, over))
+        drawn.append(panel("decay", _ERROR, each.text, figures.decay, decay_table(profile)))
     return drawn
 
 
@@ -306,12 +296,12 @@ def _direction(profile: Profile, table: pd.DataFrame, chosen: str | None) -> lis
     cosine = "1 is the true direction; at 0 a step along the gradient gains nothing."
     signs = "A step that moves half of the parameters the wrong way is no better than chance."
     noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
-    snr = partial(figures.snr, table, batch=profile.batch, chosen=chosen)
-    drawn = [panel("cosine", _DIRECTION, cosine, partial(figures.cosine, table, chosen=chosen))]
+    drawn = [panel("cosine", _DIRECTION, cosine, figures.cosine, table, chosen=chosen)]
     if (table["quantity"] == "sign_agreement").any():
-        agreement = partial(figures.sign_agreement, table, chosen=chosen)
-        drawn.append(panel("sign_agreement", _DIRECTION, signs, agreement))
-    return [*drawn, panel("snr", _DIRECTION, noise, snr)]
+        agreement = figures.sign_agreement
+        drawn.append(panel("sign_agreement", _DIRECTION, signs, agreement, table, chosen=chosen))
+    snr, batch = figures.snr, profile.batch
+    return [*drawn, panel("snr", _DIRECTION, noise, snr, table, batch=batch, chosen=chosen)]
 
 
 def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
@@ -325,10 +315,13 @@ def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
         shares = "What each part makes of the squared bias; a share below 0 hides another's error."
         entries = "Output by input: the derivatives whose errors move the gradient most."
         file = f"{number}-{_file_name(name)}"
-        drawn = partial(figures.ledger, table, estimator=name)
-        drawn_panels.append(panel(f"ledger-{file}", _SOURCE, f"{called[name]}: {shares}", drawn))
-        drawn = partial(figures.entries, table, estimator=name)
-        drawn_panels.append(panel(f"entries-{file}", _SOURCE, f"{called[name]}: {entries}", drawn))
+        for what, caption, draw in (
+            ("ledger", shares, figures.ledger), ("entries", entries, figures.entries),
+        ):  # fmt: skip
+            caption = f"{called[name]}: {caption}"
+            drawn_panels.append(
+                panel(f"{what}-{file}", _SOURCE, caption, draw, table, estimator=name)
+            )
     return drawn_panels
 
 
@@ -342,27 +335,18 @@ def _growth(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[P
         "A straight rise is an explosion. Singular values, open loop and Condition 1 of MPG: "
         "gradlab jacobians TASK."
     )
-    drawn = partial(figures.sample_norm, table, exponent=exponent, chosen=chosen)
-    return [panel("sample_norm", _GROWTH, caption, drawn)]
+    rates: dict[str, Any] = {"exponent": exponent, "chosen": chosen}
+    return [panel("sample_norm", _GROWTH, caption, figures.sample_norm, table, **rates)]
 
 
 def _contest(evidence: Evidence) -> list[Panel]:
-    """Contenders and weights of MPG's pair."""
+    """Weights of MPG's pair."""
     if evidence.choice is None or evidence.choice.pair is None:
         return []
-    pair = evidence.choice.pair
-    contenders = (
-        f"Mixtures of {cells_words(evidence.choice, pair.cells)} alone; rules at several times of "
-        f"their ramp T."
-    )
     shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
-    weights = weight_table(pair)
+    weights = weight_table(evidence.choice.pair)
     weights.attrs["identities"] = evidence.choice.identities
-    drawn = {
-        "contest": (contenders, partial(figures.contest, contender_table(pair))),
-        "weights": (shares, partial(figures.choice_weights, weights)),
-    }
-    return [panel(name, _CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
+    return [panel("weights", _CONTEST, shares, figures.choice_weights, weights)]
 
 
 def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:

@@ -22,7 +22,6 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from gradlab.figures.style import COLOURS
-from gradlab.reporting.figure_data import hovers
 from gradlab.reporting.numbers import number
 from gradlab.wording import signed
 
@@ -43,12 +42,7 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     text = text[text.index("<svg") :]
     body = _TAG.sub(lambda tag: _rewrite(tag.group(), prefix), text)
     head = f'<svg role="img" aria-label="{escape(label)}"'
-    marks = "".join(
-        f'<circle cx="{left:.1f}" cy="{top:.1f}" r="6" class="at"><title>{escape(text)}</title>'
-        f"</circle>"
-        for left, top, text in hovers(figure)
-    )
-    return body.replace("<svg", head, 1).strip().removesuffix("</svg>") + f"{marks}</svg>"
+    return body.replace("<svg", head, 1).strip()
 
 
 def _rewrite(tag: str, prefix: str) -> str:
@@ -69,18 +63,11 @@ GENERATOR = '<meta name="generator" content="gradlab">'
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def document(title: str, question: str, body: str, live: str = "") -> str:
-    """The whole page as text: `question` and the title above `body` (HTML).
-
-    Args:
-        live: a line about a run in progress, above all else; the page then fetches its newer self
-            from where it was served (`page.js`).
-    """
+def document(title: str, question: str, body: str) -> str:
+    """The whole page as text: `question` and the title above `body` (HTML)."""
     style, script = _asset("page.css"), _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"{_POLICY}; script-src 'sha256-{digest}'"
-    policy += "; connect-src 'self'" if live else ""
-    line = f'<p id="live">{escape(live)}</p>\n' if live else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -95,7 +82,7 @@ def document(title: str, question: str, body: str, live: str = "") -> str:
 </head>
 <body>
 <main>
-{line}<header>
+<header>
 <p class="kind">{escape(question)}</p>
 <h1>{escape(title)}</h1>
 </header>

@@ -30,7 +30,7 @@ from gradlab.runs.training.results import (
 from gradlab.verdicts.training.first_screen import screen
 from gradlab.wording import duration, listed, signed
 
-LEARNING = "Does it learn?"
+_LEARNING = "Does it learn?"
 _TRACKING = "What the policy does with the state"
 _GRADIENT = "Gradients and critic"
 _WEIGHTS = "Weights through training: rule and measured"
@@ -74,11 +74,11 @@ def panels_of_probe(run: Training) -> list[Panel]:
     ]  # fmt: skip
     if not run.paths.empty:  # the model's, where they can end
         longest = max(run.horizons)
-        draw = partial(
-            figures.probe_curve, run.paths, quantity="lasted", title="How long the model's paths "
-            "last", unit="steps, mean", level=(float(longest), f"asked for: {longest}"),
-        )  # fmt: skip
-        drawn.append(panel("probe-paths", _section(probe_page.HEALTH), _PATHS, draw))
+        drawn.append(panel(
+            "probe-paths", _section(probe_page.HEALTH), _PATHS, figures.probe_curve, run.paths,
+            quantity="lasted", title="How long the model's paths last", unit="steps, mean",
+            level=(float(longest), f"asked for: {longest}"),
+        ))  # fmt: skip
     return drawn
 
 
@@ -132,11 +132,12 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     several = f"{several} {caption}"
     drawn_panels = []
     if len(runs) > 1:
-        first_panel = partial(best_first, rows, best=best, goals=goals)
-        drawn_panels.append(panel("returns-best", LEARNING, several, first_panel))
+        drawn_panels.append(
+            panel("returns-best", _LEARNING, several, best_first, rows, best=best, goals=goals)
+        )
     drawn_panels += [
         _returns("returns", caption, rows, "iteration", goals),
-        _cells("value", LEARNING, rows, _VALUED, "Return, critic's value, gains",
+        _cells("value", _LEARNING, rows, _VALUED, "Return, critic's value, gains",
                "The value is the mean over the states of updates, discounted and in scaled reward: "
                "compare how both move. A critic that rises while the return falls misleads. "
                "Gain: of the return since the evaluation before."),
@@ -149,9 +150,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
         if first.weights:
             caption = "What is in force, the mean over the seeds; each of them above."
             drawn_panels += _measured(first)
-        drawn_panels.append(
-            panel("weights", _GRADIENT, caption, partial(figures.mixture_weights, rows))
-        )
+        drawn_panels.append(panel("weights", _GRADIENT, caption, figures.mixture_weights, rows))
     drawn_panels += _learned(runs, rows)
     drawn_panels.append(
         _cells("updates", _GRADIENT, rows, _UPDATES, "Gradients and critic",
@@ -160,8 +159,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     if len(runs) == 1:
         drawn_panels += panels_of_probe(first)
     caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
-    drawn = partial(figures.update_times, times(runs))
-    drawn_panels.append(panel("update-times", _COST, caption, drawn))
+    drawn_panels.append(panel("update-times", _COST, caption, figures.update_times, times(runs)))
     return drawn_panels
 
 
@@ -170,18 +168,16 @@ def _returns(
 ) -> Panel:
     """One run: its seeds on one axes; several: a small axes each."""
     if rows["run"].nunique() == 1:
-        return panel(
-            name, LEARNING, caption, partial(figures.returns, rows, goals=goals, over=over)
-        )
+        return panel(name, _LEARNING, caption, figures.returns, rows, goals=goals, over=over)
     fill = partial(several_returns, table=rows, over=over, goals=goals)
-    return Panel(name, LEARNING, caption, fill)
+    return Panel(name, _LEARNING, caption, fill, rows)
 
 
 def _cells(
     name: str, section: str, rows: pd.DataFrame, shown: Mapping[str, str], title: str, caption: str
 ) -> Panel:
     fill = partial(several_quantities, table=rows, shown=shown, title=title)
-    return Panel(name, section, caption, fill)
+    return Panel(name, section, caption, fill, rows)
 
 
 def _measured(run: Training) -> list[Panel]:
@@ -198,8 +194,8 @@ def _measured(run: Training) -> list[Panel]:
     )
     judged = "Measured on starts that did not choose what was in force then."
     return [
-        panel("weights-rule", _WEIGHTS, caption, partial(figures.weights_against_rule, table)),
-        panel("weights-error", _WEIGHTS, judged, partial(figures.error_over_rule, table)),
+        panel("weights-rule", _WEIGHTS, caption, figures.weights_against_rule, table),
+        panel("weights-error", _WEIGHTS, judged, figures.error_over_rule, table),
     ]
 
 
@@ -219,28 +215,26 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
         caption = _DYNAMICS if start else f"{_TRUTH}, at {states}."
         title = f"Error of the gradient at {where}{whose}"
         if len(runs) == 1:
-            drawn = partial(
-                figures.gradient_errors, rows, start=start, batch=first.samples, title=title
-            )
-            drawn_panels.append(panel(f"gradient-{start}parts", _ERRORS, caption, drawn))
-        drawn = partial(
-            figures.training_curve, rows, name=f"gradient {start}relative_mse",
-            title=f"Relative MSE of the gradient at {where}{whose}",
-            unit="MSE / true gradient²",
-        )  # fmt: skip
-        drawn_panels.append(panel(f"gradient-{start}relative", _ERRORS, caption, drawn))
+            drawn_panels.append(panel(
+                f"gradient-{start}parts", _ERRORS, caption, figures.gradient_errors, rows,
+                start=start, batch=first.samples, title=title,
+            ))  # fmt: skip
+        drawn_panels.append(panel(
+            f"gradient-{start}relative", _ERRORS, caption, figures.training_curve, rows,
+            name=f"gradient {start}relative_mse",
+            title=f"Relative MSE of the gradient at {where}{whose}", unit="MSE / true gradient²",
+        ))  # fmt: skip
     roles = dict.fromkeys(
         role for run in runs.values() for role in run.config.get("model_losses", {})
     )
     for role in roles:
         title = "Held-out error of the learned model"
         title += " for Jacobians" if role == "gradient" else ""
-        drawn = partial(
-            figures.training_curve, rows, name=f"{role} unexplained", title=title,
-            unit="share of variance not explained",
-        )  # fmt: skip
         caption = "One step, mean over next state and reward, after every fit."
-        drawn_panels.append(panel(f"model-{role}", _ERRORS, caption, drawn))
+        drawn_panels.append(panel(
+            f"model-{role}", _ERRORS, caption, figures.training_curve, rows,
+            name=f"{role} unexplained", title=title, unit="share of variance not explained",
+        ))  # fmt: skip
     return drawn_panels
 
 

@@ -314,7 +314,7 @@ def attribute(profile: Profile) -> Attribution:
     if results is None:
         raise InputError(
             "the profile holds no substitutions: measure(..., attribute=True) and `gradlab measure "
-            "--attribute` keep them, `gradlab attribute RUN.h5` makes them again for a saved run"
+            "--attribute` compute them"
         )
     return Attribution(
         bias=tuple(_account(results, k) for k in range(len(results.coalitions.cells))),

@@ -1,6 +1,6 @@
 """`gradlab audit` takes a user's file, and its exit code is the verdict.
 
-`gradlab attribute`, now or later, gives the attribution of the measurement.
+`gradlab measure --attribute` prints what causes the error below its answer.
 
 `gradlab certify`: its document, its files and its exit codes.
 
@@ -11,7 +11,6 @@ A file that a command cannot read: no message recommends a command that refuses 
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,12 @@ from gradlab import cli
 from gradlab.data import record_files
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import LOSSES
-from gradlab.measurement.attribution import attributed_again
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.reporting.kinds import KINDS
 from gradlab.storage import records
 from gradlab.tasks import double_integrator, pendulum
-from gradlab.truth.lqr import ExactCritic
-from tests.runs.planted_attribution import GAMMA, WEIGHT, A, policy, task
+from gradlab.wording import signed
 
 FILE = """
 import torch
@@ -115,7 +112,6 @@ def test_bad_file_is_refused_in_one_line(words, message, mine, capsys):
 OWN = """
 import torch
 from gradlab.networks.mlp import QCritic
-from gradlab.measurement.attribution import attributed_again
 def policy():
     network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
     torch.nn.init.constant_(network.weight, -0.3)
@@ -132,47 +128,25 @@ LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["start", "visited"])
-def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path, capsys):
-    own = tmp_path / "own.py"
+def test_measure_prints_the_causes_of_the_error_below_its_answer(law, tmp_path, capsys):
+    own, run = tmp_path / "own.py", tmp_path / "kept.h5"
     own.write_text(OWN)
-    words = [*LQR, "--policy", f"{own}:policy", "--critic", f"{own}:critic", "--horizon", "3"]
+    words = ["measure", *LQR, "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
     words += ["--model", f"{own}:model"] if law == "start" else []
-    words += ["--starts", "24", "--law", law, "--truth", "matched", "--no-report", "--output"]
-    kept, forgotten = (str(tmp_path / name) for name in ("kept.h5", "forgotten.h5"))
-    assert cli.main(["measure", *words, kept, "--attribute"]) == 0
-    assert cli.main(["measure", *words, forgotten]) == 0
-    capsys.readouterr()
-    found = []
-    for run in (kept, forgotten):
-        assert cli.main(["attribute", run, "--json"]) == 0
-        found.append(json.loads(capsys.readouterr().out))
-    assert [each["made_again"] for each in found] == [False, True]
-    assert found[0]["ledger"] == found[1]["ledger"] and found[0]["verdict"]
-    assert cli.main(["attribute", forgotten, "--keep", "--explain"]) == 0
+    words += ["--horizon", "3", "--starts", "24", "--law", law, "--truth", "matched"]
+    words += ["--no-report", "--attribute", "--output", str(run)]
+    assert cli.main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    found = gradlab.attribute(gradlab.load(run)).table()
+    assert [row["value"] for row in document["ledger"]] == found["value"].tolist()
+    assert document["causes"]["recommendation"].startswith("Fix ")
+    assert cli.main([*words, "--overwrite", "--explain"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Fix ")
-    assert "computed again" in " ".join(out.split()) and "Shapley" in out and "∂f/∂a" in out
-    assert gradlab.load(forgotten).attribution is not None
-    own.write_text(OWN.replace("-0.3", "-0.4"))
-    gradlab.load(kept)
-    replace(gradlab.load(kept), attribution=None).save(kept, overwrite=True)
-    assert cli.main(["attribute", kept]) == 2
-    assert "measured another policy" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_run_against_the_gradient_of_the_return_is_attributed_again_alike():
-    quadratic, first = task((A, [[0.4, 0.1], [0.2, 0.4]])), {"horizon": 1, "starts": 8}
-    critic = ExactCritic(quadratic.simulator, WEIGHT, GAMMA)
-    kept = gradlab.measure(quadratic, policy(), critic, attribute=(1,), **first)
-    again = attributed_again(
-        gradlab.measure(quadratic, policy(), critic, **first), quadratic, policy(), critic
+    flat = " ".join(out.split())
+    answer, causes = (
+        flat.index(signed(each["recommendation"])[:60]) for each in (document, document["causes"])
     )
-    assert kept.truth["kind"] == "objective"
-    pairs = zip(gradlab.attribute(kept).bias, gradlab.attribute(again).bias, strict=True)
-    for one, other in pairs:
-        assert one.total.value == other.total.value
-        assert [part.value for part in one.shapley] == [part.value for part in other.shapley]
+    assert answer < causes and "Shapley" in out and "∂f/∂a" in out
 
 
 SYSTEMS = """
@@ -394,9 +368,7 @@ OTHERS = ("action gradients", "states", "trajectories", "fit")
 READERS = {
     "report": ("report", "FILE"),
     "choose": ("choose", "FILE"),
-    "attribute": ("attribute", "FILE"),
     "compare": ("compare", "FILE", "FILE"),
-    "watch": ("watch", "FILE", "--once"),
     "jacobians": ("jacobians", "pendulum", "--profile", "FILE"),
     "fit": ("fit", "pendulum", "--data", "FILE"),
     "logs": ("logs", "FILE", "--policy", "policy.safetensors", "--discount", "0.9"),

@@ -186,18 +186,6 @@ def test_the_size_of_a_sample_holds_mean_and_variance():
     assert any("1.11 a step" in str(line.get_label()) for line in axes.lines)  # e^0.1
 
 
-def test_contenders_without_a_known_error_are_named_and_not_drawn():
-    table = pd.DataFrame(
-        dict(chooser=["best single", "MPG rule, iteration 0 of 9000"], mse=[2.0, -1.0],
-             mse_low=[1.0, -2.0], mse_high=[3.0, 1.0], cosine=[0.9, np.nan])
-    )  # fmt: skip
-    axes = figures.contest(table)
-    names = [text.get_text() for text in axes.get_yticklabels()]
-    assert names == ["best single gradient", "MPG rule, 0 of 9000"]
-    points = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
-    assert points == [2.0]
-
-
 def gains(low=-0.1, high=0.9):
     """Gains of a model's gradients with θ in the first action and in all."""
     rows = [

@@ -103,9 +103,9 @@ WORK = (
     "gradlab.cli.fit.FitCommand._fitted", "gradlab.tools.logs.compute.measure_logs",
     "gradlab.tools.remedies.command.RemediesCommand._networks",
     "gradlab.tools.remedies.compute.compare_remedies",
-    "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
+    "gradlab.training.loop.train",
     "gradlab.reporting.output.write",
-    "gradlab.cli.reading._again", "gradlab.tools.sweep.running.Running.go",
+    "gradlab.tools.sweep.running.Running.go",
 )  # fmt: skip
 
 
@@ -203,12 +203,10 @@ def commands() -> Mapping[str, Command]:
             "new.h5",
         ),
         "sweep": Command(("sweep", "runs.toml"), ("workers",), (), ("ray",)),
-        "watch": Command(("watch", "run.h5", "--once"), ("port",)),
         "compare": Command(("compare", "run.h5", "run.h5"), output="new.html"),
         "choose": Command(
             ("choose", "run.h5"), ("batch", "iteration", "ramp"), (), ("estimator", "by"),
         ),
-        "attribute": Command(("attribute", "run.h5")),
         "report": Command(("report", "run.h5")),
         "list": Command(("list",)),
         "audit": Command(("audit", "loss.py:sound"), ("lengths", "seed")),
@@ -326,13 +324,10 @@ def grid() -> Iterator[tuple[str, ...]]:
             yield from (replaced(command, "set", each) for each in islice(read, 2))
         if command.output:
             yield from (replaced(command, "output", each) for each in islice(written, 3))
-    for name in ("report", "choose", "attribute", "compare", "watch", "sweep"):
-        extra = ("--once",) if name == "watch" else ()
+    for name in ("report", "choose", "compare", "sweep"):
         first = ("run.h5",) if name == "compare" else ()
         for each in (*devices, "absent.h5", "empty.h5", "folder.h5"):
-            if name == "watch" and each == "absent.h5":
-                continue  # it waits for a run that is not there yet
-            yield (name, *first, each, *extra)
+            yield (name, *first, each)
     for option in ("starts", "horizon"):
         for name in ("measure", "jacobians", "remedies"):
             yield from (

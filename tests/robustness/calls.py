@@ -202,13 +202,6 @@ def calls() -> Mapping[str, Call]:
                 simulator=system, model=task.prior, states=states, policy=policy, data=None,
             ),
         ),
-        "compare_planners": (
-            gradlab.compare_planners,
-            dict(
-                task=task, policy=policy, critic=critic, model=None, horizons=(1,), rollouts=16,
-                planners=("cem",), steps=1, replan=1, starts=4, length=2, seed=0, progress=silent,
-            ),
-        ),
         "Probe": (
             _probed,
             dict(

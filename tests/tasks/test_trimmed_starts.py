@@ -9,7 +9,6 @@ from scipy import stats
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.measurement.attribution import attributed_again
 from gradlab.runs.comparison import compared
 from gradlab.tasks import trimmed
 from gradlab.truth.lqr import lqr_gradient, second_moment
@@ -62,7 +61,6 @@ def test_truth_and_returns_are_those_of_the_trimmed_law():
     notice = "Starts trimmed to the central 70% of their law: another question than the task's own"
     assert first_screen(narrow).notice.startswith(notice) and not first_screen(plain).notice
     assert any(each.text.startswith(notice) for each in verdict(narrow))
-    assert attributed_again(narrow, TASK, policy, critic).attribution is not None
 
 
 @pytest.mark.parametrize(

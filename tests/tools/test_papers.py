@@ -27,7 +27,6 @@ from gradlab.fitting.losses import outputs, split
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.measurement.measure import measure
-from gradlab.reporting.figure_data import drawn
 from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records
 from gradlab.tasks import TASKS
@@ -35,6 +34,7 @@ from gradlab.tools.papers import reproduction
 from gradlab.tools.papers.figures import TABLES, chosen, convergence, latex, mixed, sized
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
+from tests.artists import drawn
 from tests.probe.planted_probe import everything, written
 
 # Frozen runs of reports/, their updates in 40 means.
@@ -78,8 +78,8 @@ def test_a_figure_is_a_panel_of_the_runs_page(tmp_path: Path) -> None:
     assert target.read_bytes()[:4] == b"%PDF"
     shown = pd.read_csv(target.with_suffix(".csv"))
     alone = drawn(returns(table({"sac": load(PAIR[0])}), over="seconds").figure)
-    lines = [frame[frame["kind"] == "line"]["y"] for frame in (shown, alone)]
-    np.testing.assert_allclose(lines[0], lines[1])
+    seeds = shown[(shown["quantity"] == "return") & (shown["seed"] != "all")]
+    assert set(alone[alone["kind"] == "line"]["y"]) >= set(seeds["value"])
 
 
 def test_gradients_by_horizon_are_the_columns_of_the_run() -> None:

@@ -154,6 +154,12 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
         _print_screen(document)
     if explain or "recommendation" not in document:
         _print_verdict(document)
+    causes = document.get("causes")
+    if isinstance(causes, dict):
+        _print_screen(causes)
+        if explain:
+            _print_verdict(causes)
+    if explain or "recommendation" not in document:
         checks, shares = document.get("checks"), document.get("ledger")
         if isinstance(checks, list):
             _print_checks(checks)

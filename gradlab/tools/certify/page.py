@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 import pandas as pd
 
@@ -56,8 +55,8 @@ def page(certificate: Certification) -> Page:
         "Left of the line: sound. Right of it: too near the errors of the differences, or at too "
         f"few states, to be called wrong, unless a finding names it. {_named(met)}"
     ).rstrip()
-    draw = partial(figures.certified_errors, table, fail_above=certificate.fail_above)
-    drawn = (panel("errors", _NUMBERS, caption, draw),)
+    limit, draw = certificate.fail_above, figures.certified_errors
+    drawn = (panel("errors", _NUMBERS, caption, draw, table, fail_above=limit),)
     shown = table.assign(block=table["block"].map(SYMBOLS))
     ranges = pd.DataFrame(facts["ranges"], columns=list(_RANGES))
     counted = ", ".join(f"{n:,} {_ORIGINS[name]}" for name, n in facts["origins"].items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from math import exp, hypot, inf, isfinite, log
 
 import numpy as np
@@ -488,12 +487,12 @@ def panels(run: JacobianRun) -> list[Panel]:
     exponents = "Each direction's growth per step; the first decides."
     drawn = [
         _map_panel("entries-size", _SIMULATOR, size, run, "size"),
-        panel("growth", _GROWTH, growth, partial(figures.product_growth, table)),
-        panel("exponents", _GROWTH, exponents, partial(figures.lyapunov, table)),
+        panel("growth", _GROWTH, growth, figures.product_growth, table),
+        panel("exponents", _GROWTH, exponents, figures.lyapunov, table),
     ]
     if run.config.get("model") is None:
         flags = "Where contacts or limits spoil the differences, and where rollouts have ended."
-        flags_panel = panel("time", _SIMULATOR, flags, partial(figures.jacobian_time, table))
+        flags_panel = panel("time", _SIMULATOR, flags, figures.jacobian_time, table)
         return [drawn[0], flags_panel, *drawn[1:]]
     error = "Full colour: what the model should learn first, and which data would teach it."
     chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
@@ -503,14 +502,14 @@ def panels(run: JacobianRun) -> list[Panel]:
         _map_panel("entries-effect", _ERROR, effect, run, "effect"),
         _map_panel("entries-error", _ERROR, error, run, "error"),
         replace(drawn[0], section=_ERROR),
-        panel("time", _ERROR, time, partial(figures.jacobian_time, table)),
+        panel("time", _ERROR, time, figures.jacobian_time, table),
     ]
     if not run.rows("distance").empty:
         away = "Rising: more data would help where the policy goes; flat: they would not."
-        errors.append(panel("distance", _ERROR, away, partial(figures.jacobian_distance, table)))
+        errors.append(panel("distance", _ERROR, away, figures.jacobian_distance, table))
     chains = [
-        panel("chain-error", _GROWTH, chain, partial(figures.chain_error, table)),
-        panel("model-error", _GROWTH, caption, partial(figures.model_error, table)),
+        panel("chain-error", _GROWTH, chain, figures.chain_error, table),
+        panel("model-error", _GROWTH, caption, figures.model_error, table),
     ]
     return [*errors, *drawn[1:], *chains]
 
@@ -547,13 +546,8 @@ def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page
 def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:
     """A map as high as its rows need."""
     height = max(SIZE[1], min(_SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
-    return Panel(
-        name, section, caption,
-        lambda figure: figures.jacobian_entries(
-            run.table(), figure.add_subplot(), quantity=quantity
-        ),
-        (SIZE[0], height),
-    )  # fmt: skip
+    draw = figures.jacobian_entries
+    return panel(name, section, caption, draw, run.table(), high=height, quantity=quantity)
 
 
 KIND = Kind(JacobianRun.load, page, screen)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.kinds import Kind
@@ -57,26 +55,25 @@ def panels(run: LogsRun) -> list[Panel]:
     table, drawn = run.table(), []
     if run.config["stochastic"] and run.config["model"] is not None:
         caption = "Up to where the upper end stays below the line, the data support the model."
-        agree = partial(figures.logged_agreement, table)
-        drawn.append(panel("agreement", _SUPPORT, caption, agree))
+        drawn.append(panel("agreement", _SUPPORT, caption, figures.logged_agreement, table))
     if run.config["stochastic"] or run.config["model"] is not None:
         referee = "Below the line the mean of these trajectories is too noisy to judge by."
         noise = "The score's price for being unbiased; a straight rise is an explosion."
         drawn += [
-            panel("referee", _NOISE, referee, partial(figures.logged_referee, table)),
-            panel("noise", _NOISE, noise, partial(figures.logged_noise, table)),
+            panel("referee", _NOISE, referee, figures.logged_referee, table),
+            panel("noise", _NOISE, noise, figures.logged_noise, table),
         ]
     if run.config["model"] is None:
         return drawn
     if int(run.config["critics"]) > 1:
         critics = "The same data with another critic."
-        drawn.append(panel("critics", _NOISE, critics, partial(figures.logged_critics, table)))
+        drawn.append(panel("critics", _NOISE, critics, figures.logged_critics, table))
     direction = "Of the model's slopes, per output; grey: how much of the evidence is noise."
     ahead = "States that differ have other Jacobians: beyond 100 % predictions say nothing."
     return [
         *drawn,
-        panel("direction", _MODEL, direction, partial(figures.logged_direction, table)),
-        panel("prediction", _MODEL, ahead, partial(figures.logged_prediction, table)),
+        panel("direction", _MODEL, direction, figures.logged_direction, table),
+        panel("prediction", _MODEL, ahead, figures.logged_prediction, table),
     ]
 
 

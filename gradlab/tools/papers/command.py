@@ -70,7 +70,7 @@ class FigureCommand:
         target = self.output or Path("runs") / f"{self.name}.png"
         found = chosen(self.name, self.runs)
         sized(found.figure, self.width)
-        table = save(found.figure, target)
+        table = save(found, target)
         return {
             "headline": f"{target} is drawn. {found.caption}", "figure": str(target),
             "table": table.to_dict("records"),
@@ -182,7 +182,7 @@ def _drawn(names: tuple[str, ...], part: ItemPart, paths: list[Path], folder: Pa
     files = []
     for name in names:
         target = folder / f"{part.task}-{name}.pdf"
-        save(chosen(name, paths).figure, target)
+        save(chosen(name, paths), target)
         files.append(str(target))
     if len(paths) > 1:
         files.append(str(compare(paths, folder / f"{part.task}.html")))

@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import fill
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,6 +39,8 @@ Groups = Mapping[str, Mapping[str, Training]]
 _CELL, _WIDEST = (3.3, 2.7), 3  # inches of an axes; how many stand side by side
 _COST = "transitions of a seed"
 _ENDS = ("low", "high")
+_ROLES = ("prediction", "gradient")  # of two models
+_FITTED = ("jacobian_error", "squared_error")
 
 
 def by_horizon(runs: Mapping[str, Training]) -> Groups:
@@ -100,7 +104,7 @@ def model_errors(figure: Figure, runs: Mapping[str, Training]) -> None:
     axes = _axes(figure, len(runs))
     for ax, run in zip(axes, runs.values(), strict=True):
         lowest = np.inf
-        for role, look in zip(("prediction", "gradient"), _PAIR, strict=True):
+        for role, look in zip(_ROLES, _PAIR, strict=True):
             left = 1 - run.model[f"{role}_explained"].mean(axis=2)
             label = f"{role} model ({run.config['model_losses'][role]})"
             _curve(ax, run.model["rows"], left, look, label)
@@ -232,6 +236,70 @@ def loss_surface(figure: Figure, runs: Mapping[str, Profile]) -> None:
     titles = [title for title, _, _ in cells]
     head = "Loss −V over two random directions (norms of θ; roughness of a parabola: 0.010)"
     _dress(figure, axes, titles, head, "along v", "along u")
+
+
+def fits_table(fits: Mapping[str, Record]) -> pd.DataFrame:
+    """A row per fit, epoch and member."""
+    parts = []
+    for name, fit in fits.items():
+        found = {each: fit.groups["curves"][each].values for each in _FITTED}
+        epoch, members = fit.groups["curves"]["epoch"].values, next(iter(found.values())).shape[1]
+        parts.append(_rows(name, {"epoch": epoch, "member": range(members)}, found))
+    return pd.concat(parts)
+
+
+def surface_table(runs: Mapping[str, Profile]) -> pd.DataFrame:
+    """A row per run, h and point of the plane."""
+    every = {name: run.surface for name, run in runs.items() if run.surface is not None}
+    return pd.concat([
+        _rows(name, {"h": each.unrolled, "alpha": each.alpha, "beta": each.beta},
+              {"loss": each.loss})
+        for name, each in every.items()
+    ])  # fmt: skip
+
+
+def gradients_table(runs: Mapping[str, Training]) -> pd.DataFrame:
+    """A row per run, iteration, seed and horizon, a column for everything that is measured."""
+    parts = []
+    for name, run in runs.items():
+        found = run.gradients
+        axes = {"iteration": found["iteration"], "seed": run.seeds, "horizon": found["horizon"]}
+        columns = {each: values for each, values in found.items() if values.ndim == 3}
+        parts.append(_rows(name, axes, columns))
+    return pd.concat(parts)
+
+
+def returns_table(runs: Mapping[str, Training]) -> pd.DataFrame:
+    """A row per run, number of transitions and seed."""
+    return pd.concat([
+        _rows(name, {"transitions": run.evaluations["transitions"], "seed": run.seeds},
+              {"return": run.returns})
+        for name, run in runs.items()
+    ])  # fmt: skip
+
+
+def models_table(runs: Mapping[str, Training]) -> pd.DataFrame:
+    """A row per run, number of transitions, seed and output: the share that each model leaves."""
+    parts = []
+    for name, run in runs.items():
+        left = {f"{role} model": 1 - run.model[f"{role}_explained"] for role in _ROLES}
+        outputs = range(next(iter(left.values())).shape[2])
+        axes: dict[str, Iterable[Any]] = {
+            "transitions": run.model["rows"],
+            "seed": run.seeds,
+            "output": outputs,
+        }
+        parts.append(_rows(name, axes, left))
+    return pd.concat(parts)
+
+
+def _rows(
+    run: str, axes: Mapping[str, Iterable[Any]], columns: Mapping[str, Floats]
+) -> pd.DataFrame:
+    """Arrays over the same named axes, a row for every cell."""
+    index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
+    cells = pd.DataFrame({name: x.ravel() for name, x in columns.items()}, index)
+    return cells.reset_index().assign(run=run)
 
 
 _PAIR = (Look("", style.BLUE, "-", "o"), Look("", style.VERMILION, (0, (5, 1.6)), "s"))

@@ -25,10 +25,18 @@ from gradlab.errors import InputError
 from gradlab.figures import style
 from gradlab.figures.style import INCHES, column
 from gradlab.reporting import kinds
-from gradlab.reporting.figure_data import drawn as data_of
-from gradlab.reporting.page import Panel, panel
+from gradlab.reporting.page import Panel
 from gradlab.runs.profile import load as load_profile
-from gradlab.runs.training.results import GOALS, KIND, Floats, Training, first_reached, load, loaded
+from gradlab.runs.training.results import (
+    GOALS,
+    KIND,
+    Floats,
+    Training,
+    first_reached,
+    load,
+    loaded,
+    table,
+)
 from gradlab.statistics.over_groups import student_mean
 from gradlab.storage import journal, records
 from gradlab.tools.papers import curves
@@ -156,32 +164,32 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
         if not all("jacobian_error" in fit.groups["curves"] for fit in fits.values()):
             return {}
         caption = "Small errors of the prediction need not be small errors of the Jacobian."
-        draw = partial(curves.fit_errors, fits=fits)
-        return {"fit-errors": partial(Panel, "fit-errors", "", caption, draw)}
+        draw, rows = partial(curves.fit_errors, fits=fits), curves.fits_table(fits)
+        return {"fit-errors": partial(Panel, "fit-errors", "", caption, draw, rows)}
     if found == {kinds.PROFILE}:
         profiles = {path.stem: load_profile(path) for path in paths}
         if any(each.surface is None for each in profiles.values()):
             return {}
-        draw = partial(curves.loss_surface, runs=profiles)
+        draw, rows = partial(curves.loss_surface, runs=profiles), curves.surface_table(profiles)
         caption = "Roughness: mean second difference in shares of the range."
-        return {"loss-surface": partial(Panel, "loss-surface", "", caption, draw)}
+        return {"loss-surface": partial(Panel, "loss-surface", "", caption, draw, rows)}
     if found != {KIND}:
         return {}
     runs = training_runs(paths)
     own: dict[str, Callable[[], Panel]] = {}
     if next(iter(runs.values())).task in GOALS:
         own[_SPEEDS] = partial(
-            panel, _SPEEDS, "Does it learn?", "A point is a seed, a line their median.",
-            partial(convergence, runs),
+            Panel, _SPEEDS, "Does it learn?", "A point is a seed, a line their median.",
+            lambda figure: convergence(runs, figure.add_subplot()), table(runs), style.SIZE,
         )  # fmt: skip
     every = list(runs.values())
-    cells: dict[str, tuple[str, Callable[[Figure], object]]] = {}
+    cells: dict[str, tuple[str, Callable[[Figure], object], pd.DataFrame]] = {}
     if all(len(run.gradients.get("iteration", ())) for run in every):
-        caption = "Pale at first, full at the end."
-        cells[_BY_HORIZON] = caption, partial(curves.gradient_horizons, runs=runs)
+        caption, rows = "Pale at first, full at the end.", curves.gradients_table(runs)
+        cells[_BY_HORIZON] = caption, partial(curves.gradient_horizons, runs=runs), rows
         if all(np.isfinite(run.gradients.get("bias2_states", np.nan)).any() for run in every):
             caption = "What the critic alone leaves, and what the model adds, over H."
-            cells["error-horizon"] = caption, partial(curves.error_by_horizon, runs=runs)
+            cells["error-horizon"] = caption, partial(curves.error_by_horizon, runs=runs), rows
     if all("transitions" in run.evaluations for run in every):
         caption = "The paper's curves: over transitions, the mean of the seeds."
         whole = {next(iter(every)).task: runs}
@@ -190,10 +198,12 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
             ("loss-settings", curves.by_loss(runs)),
         ):  # fmt: skip
             if groups:
-                cells[name] = caption, partial(curves.learning_curves, groups=groups)
+                draw = partial(curves.learning_curves, groups=groups)
+                cells[name] = caption, draw, curves.returns_table(runs)
     if all("gradient_explained" in run.model for run in every):
         caption = "One step, after every fit."
-        cells["model-errors"] = caption, partial(curves.model_errors, runs=runs)
+        draw = partial(curves.model_errors, runs=runs)
+        cells["model-errors"] = caption, draw, curves.models_table(runs)
     return own | {name: partial(Panel, name, "", *each) for name, each in cells.items()}
 
 
@@ -229,23 +239,22 @@ def sized(figure: Figure, width: str | None) -> None:
         curves.headed(figure, " ".join(title.split()), 7)
 
 
-def save(figure: Figure, target: Path) -> pd.DataFrame:
-    """Writes the figure, and what it shows as a table beside it (.csv); returns the table.
+def save(panel: Panel, target: Path) -> pd.DataFrame:
+    """Writes the figure, and beside it (.csv) the table that it is drawn from; returns the table.
 
     Raises:
         InputError: a name with another ending, or a folder that cannot be written.
     """
     if target.suffix not in FORMATS:
         raise InputError(f"output is {target}: name a file that ends in {', '.join(FORMATS)}")
-    shown = data_of(figure)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
-            figure.savefig(target, dpi=200, facecolor="white")
-        shown.to_csv(target.with_suffix(".csv"), index=False)
+            panel.figure.savefig(target, dpi=200, facecolor="white")
+        panel.table.to_csv(target.with_suffix(".csv"), index=False)
     except OSError as error:
         raise InputError(f"output is {target}, which cannot be written ({error})") from error
-    return shown
+    return panel.table
 
 
 def returns(runs: Mapping[str, Training]) -> pd.DataFrame:

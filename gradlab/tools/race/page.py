@@ -8,7 +8,6 @@ The page of a race: where each candidate led, with what, and every number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 
@@ -79,7 +78,7 @@ def step_page(step: Step, config: Mapping[str, object], environment: Mapping[str
     """What the page of a step shows."""
     table = step.table()
     caption = "Right of 0 a step raises the return; bars: 95%, all looks together."
-    drawn = (panel(_CHANGES, _SECTION, caption, partial(figures.step_changes, table)),)
+    drawn = (panel(_CHANGES, _SECTION, caption, figures.step_changes, table),)
     changes = {name: _HEADINGS[name] for name in ("value", "ci_low", "ci_high")}
     headings = {"policy": "policy", "mean": "mean return", **changes, "n": "episodes"}
     numbers = table_of("Every policy", table, headings)
@@ -109,8 +108,8 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
     caption = "Every branch meets the same starts and noise; the critic is fitted again on the way."
     table = race.table()
     shown = table.assign(candidate=table["candidate"].map(race.called))
-    draw = partial(figures.return_over_updates, table, chosen=race.chosen)
-    drawn = (panel(_FIGURE, _SECTION, caption, draw),)
+    draw = figures.return_over_updates
+    drawn = (panel(_FIGURE, _SECTION, caption, draw, table, chosen=race.chosen),)
     numbers = f"<p>Click a heading to sort.</p>{table_of('Every evaluation', shown, _HEADINGS)}"
     sections = (
         *folded(_SECTION, drawn),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from html import escape
+from typing import Any
 
 import pandas as pd
 
@@ -111,14 +111,13 @@ def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
         ("variance", H, "More samples divide it: four times the batch, a quarter."),
         ("held_out_mse", None, "The price in prediction: right of 1 the model predicts worse."),
     ]
-    usable = partial(
+    far = panel(
+        "usable", _GAIN, "How far each model may be unrolled; star: least error.",
         figures.remedy_marks, levels, quantity="usable_horizon", unit="steps",
         beside="best_horizon",
     )  # fmt: skip
-    far = panel("usable", _GAIN, "How far each model may be unrolled; star: least error.", usable)
     effects = [
-        panel(quantity, _GAIN, caption,
-              partial(figures.remedy_effects, table, quantity=quantity, at=at))
+        panel(quantity, _GAIN, caption, figures.remedy_effects, table, quantity=quantity, at=at)
         for quantity, at, caption in captions
         if (table["quantity"] == quantity).any()
     ]  # fmt: skip
@@ -127,10 +126,9 @@ def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
 
 def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     relative, caption = bool((levels["quantity"] == "relative_mse").any()), "Lower is better."
-    level = partial(figures.remedy_levels, levels, quantity="mse")
+    level: dict[str, Any] = {"quantity": "mse"}
     if relative:  # the truth's norm is known
-        one = "zero gradient: worse above"
-        level = partial(figures.remedy_levels, levels, quantity="relative_mse", one=one)
+        level = {"quantity": "relative_mse", "one": "zero gradient: worse above"}
         caption = "Above the line a zero gradient is better."
     ratios = {
         "mse": "Where the band is off 1, the remedy changes the error by more than chance.",
@@ -138,10 +136,10 @@ def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
         "variance": "Exploding chains: a remedy that shortens them falls with the horizon.",
     }
     return [
-        panel("levels-error", _HORIZON, caption, level),
+        panel("levels-error", _HORIZON, caption, figures.remedy_levels, levels, **level),
         *(
-            panel(f"horizon-{name}", _HORIZON, horizon_rows,
-                  partial(figures.remedy_horizons, table, quantity=name))
+            panel(f"horizon-{name}", _HORIZON, horizon_rows, figures.remedy_horizons, table,
+                  quantity=name)
             for name, horizon_rows in ratios.items()
         ),
     ]  # fmt: skip
@@ -149,18 +147,13 @@ def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
 
 def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     blocks = "Points on a clip or in contact, often most of the error, stand apart."
-    predicted = partial(
-        figures.remedy_levels, levels, quantity="prediction_error", along="steps predicted",
-        one="as wrong as predicting no change",
-    )  # fmt: skip
-    exponents = partial(figures.remedy_marks, levels, quantity="lyapunov", unit="λ per step")
     return [
-        panel("prediction", _MODEL, "Open loop: the price of a remedy over many steps.", predicted),
+        panel("prediction", _MODEL, "Open loop: the price of a remedy over many steps.",
+              figures.remedy_levels, levels, quantity="prediction_error", along="steps predicted",
+              one="as wrong as predicting no change"),
         panel("exponents", _MODEL, "Right of the simulator's the model's chains grow too fast.",
-              exponents),
-        Panel("jacobians", _MODEL, blocks,
-              lambda figure: figures.remedy_jacobians(table, figure.add_subplot()),
-              (SIZE[0], 1.4 * SIZE[1])),
+              figures.remedy_marks, levels, quantity="lyapunov", unit="λ per step"),
+        panel("jacobians", _MODEL, blocks, figures.remedy_jacobians, table, high=1.4 * SIZE[1]),
     ]  # fmt: skip
 
 

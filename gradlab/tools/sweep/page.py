@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from functools import partial
 from html import escape
 from statistics import median
 from textwrap import shorten
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -45,28 +45,32 @@ def page(sweep: Sweep) -> Page:
     }
     timed = any(row.seconds is not None for row in sweep.rows)
     caption = "How long each run took, in the order of the table."
-    drawn = (panel(_FIGURE, "Runs", caption, partial(_seconds, sweep)),) if timed else ()
+    drawn = (panel(_FIGURE, "Runs", caption, _seconds, _times(sweep)),) if timed else ()
     return Page(title, "What became of every run?", facts, screen(sweep), drawn, sections, source,
                 apart=False)  # fmt: skip
 
 
-def _seconds(sweep: Sweep, ax: Axes) -> Axes:
+def _times(sweep: Sweep) -> pd.DataFrame:
+    """A row per run: number, name, state, seconds (NaN where it has not begun)."""
+    rows = [(k, row.name, row.state, row.seconds) for k, row in enumerate(sweep.rows, 1)]
+    return pd.DataFrame(rows, columns=["number", "run", "state", "seconds"]).astype(
+        {"seconds": float}
+    )
+
+
+def _seconds(table: pd.DataFrame, ax: Axes) -> Axes:
     """Seconds of every run that began, by its state."""
     for state, (colour, marker) in _STATES.items():
-        rows = [
-            (k, row.seconds)
-            for k, row in enumerate(sweep.rows, 1)
-            if row.state == state and row.seconds is not None
-        ]
-        if rows:
-            places, seconds = zip(*rows, strict=True)
+        rows = table[(table["state"] == state) & table["seconds"].notna()]
+        if len(rows):
+            places, seconds = rows["number"], rows["seconds"]
             ax.vlines(places, 0, seconds, color=colour, lw=1.6)
             ax.plot(places, seconds, marker, color=colour, ms=8, label=f"{len(rows)} {state}",
                     clip_on=False)  # fmt: skip
     style.dress(ax, "Wall time of every run", "seconds")
     ax.set_xlabel("run, as in the table", color=style.INK)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlim(0.4, len(sweep.rows) + 0.6)
+    ax.set_xlim(0.4, len(table) + 0.6)
     ax.set_ylim(bottom=0)
     return ax
 

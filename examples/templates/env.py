@@ -19,5 +19,8 @@ class Env:  # yours: n simulations at once, their state in tensors, gradients th
 def make_task():
     read, write = (lambda env: env.state), (lambda env, state: setattr(env, "state", state))
     simulator = gradlab.systems.from_environment(Env(64), read, write, action_dim=1)
-    starts = lambda n, generator: torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+    def starts(n, generator):
+        return torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
     return gradlab.Task("env", simulator, None, starts, discount=0.95, horizon=20)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,15 @@ import torch
 from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
 from gradlab.tasks.task import OTHER_BOUNDS
-from gradlab.tools.skeletons.check import checked
+from gradlab.tools.check.compute import checked
 from gradlab.user_code.loading import load_made
 
-LONGEST = {"env": 25, "model": 30, "worldmodel": 40}
+TEMPLATES = Path(__file__).parents[2] / "examples" / "templates"
 
 
 def written(kind, folder):
-    file = folder / f"{kind}.py"
-    assert main(["init", kind, str(file)]) == 0
-    return file
+    """A copy of a template, to be changed."""
+    return Path(shutil.copy(TEMPLATES / f"{kind}.py", folder))
 
 
 def states(file, name=""):
@@ -32,21 +32,19 @@ def states(file, name=""):
     return found
 
 
-@pytest.mark.parametrize("kind", LONGEST)
-def test_a_skeleton_is_short_and_lacks_nothing(kind, tmp_path):
-    file = written(kind, tmp_path)
-    assert len(file.read_text().splitlines()) <= LONGEST[kind]
+@pytest.mark.parametrize("kind", ["env", "model", "worldmodel"])
+def test_a_template_is_short_and_lacks_nothing(kind):
+    file = TEMPLATES / f"{kind}.py"
+    assert len(file.read_text().splitlines()) <= 40
     assert main(["check", str(file)]) == 0
-    assert main(["init", kind, str(file)]) == 2  # it is there
-    assert main(["init", kind, str(file), "--overwrite"]) == 0
 
 
 @pytest.mark.slow
 def test_what_check_prints_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    files = [written(kind, Path()) for kind in LONGEST]
-    capsys.readouterr()
-    assert main(["check", str(files[2]), "--json"]) == 0
+    for kind in ("env", "model", "worldmodel"):
+        written(kind, tmp_path)
+    assert main(["check", "worldmodel.py", "--json"]) == 0
     words = json.loads(capsys.readouterr().out)["next"].split()[1:]
     small = ["--horizon", "2", "--starts", "16", "--batch", "4", "--no-rehearsal", "--no-report"]
     assert main([*words, *small]) == 0
@@ -68,7 +66,7 @@ MISTAKES = {
         "return self.state, -(position**2)", "return self.state, -((position**2).mean())",
         "make_task", "mixes rows",
     ),
-    "no task": ("def make_task", "def build", "make_task", "from_environment(Env(…)"),
+    "no task": ("def make_task", "def build", "{file}", "nothing to look at"),
     "fails": ("import gradlab\n", "import gradlab\n\nENV = 1 / 0\n", "", "ZeroDivisionError"),
     "not finite": (
         "return gradlab.Task(",
@@ -100,7 +98,7 @@ def test_a_mistake_is_named(mistake, tmp_path, capsys):
         assert main(["check", str(file)]) == 2
         return
     missing = states(file)
-    assert words in missing[about]
+    assert words in missing[about.format(file=file)]
     capsys.readouterr()
     assert main(["check", str(file)]) == 1
     said = " ".join(capsys.readouterr().out.split())
@@ -184,15 +182,6 @@ def test_a_world_model_without_a_head(lacks, words, tmp_path):
     assert words in states(file, "make_world")["make_world"]
 
 
-def test_parts_of_what_a_function_returns_get_names(tmp_path):
-    file = written("worldmodel", tmp_path)
-    file.write_text(file.read_text().partition("make_task,")[0] + "make_all = made\n")
-    lines, command = checked(str(file))
-    found = {line.about: line.words for line in lines}
-    assert "make_policy = lambda: make_all()[1]" in found["make_all()[1]"]
-    assert command == ""
-
-
 NAMELESS = """
 import torch, gradlab
 from gradlab.tasks import pendulum
@@ -239,14 +228,18 @@ def test_check_finds_tasks_by_name_and_says_which_functions_it_did_not_call(tmp_
     assert f"gradlab check {file}:build or " in lines[0].words
 
 
-def test_a_class_with_derivatives_of_its_own_is_a_simulator_without_an_adapter(tmp_path):
-    """Followed word by word, the adapter finds no state in it."""
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (("step",), "gradlab.systems.from_environment(arm, read, write, action_dim=…), None"),
+        (("step", "linearize"), "gradlab.Task(name, arm, None, starts"),
+    ],
+)
+def test_an_object_with_a_step_is_told_how_it_becomes_a_task(methods, words, tmp_path):
     file = tmp_path / "arm.py"
-    methods = "".join(f"    def {name}(self): ...\n" for name in ("step", "linearize"))
-    file.write_text(f"class Arm:\n{methods}def build(): ...\n")
-    said = states(file)["make_task"]
-    assert "gradlab.Task(name, Arm(…), None, starts" in said and "FILE.py:FUNCTION" in said
-    assert "from_environment" not in said
+    body = "".join(f"    def {name}(self): ...\n" for name in methods)
+    file.write_text(f"class Arm:\n{body}arm = Arm()\n")
+    assert words in states(file)["make_task"] and "examples/templates" in states(file)["make_task"]
 
 
 def test_a_gymnasium_environment_is_for_the_probe(tmp_path):

@@ -3,7 +3,7 @@
     Task            starts, a step of the simulator, its rows, its derivatives against differences
     policy, critic  their shapes at the task's states
     world model     the methods of `tasks.with_world_model`
-    environment     which of its tensors may be its state, and the lines that make it a task
+    environment     how it becomes a task
 
 Tried on eight states: `gradlab certify` looks at a simulator closely, this at whether it is one.
 """
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_rows
 from gradlab.systems.system import System, lost_step
-from gradlab.tasks.memory import WithMemory
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tasks.world_models import is_world_model, lacking
 from gradlab.user_code.calls import running
@@ -32,6 +31,7 @@ _ROWS, _STEP, _CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its rel
 _ROUGH = 1e-2  # both of them, of a step that computes in float32
 _FLAT = 1e-12  # a derivative that is 0
 _STILL = 1e-8  # the same by differences, rounded
+_BEGIN = ": examples/templates has files to begin with"
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,15 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
             lines.append(line)
             roles |= {"model": each} if line.state == "ok" else {}
         elif callable(getattr(x, "step", None)) and task is None:
-            lines += [*_of_environment(each, x)]
-    if not lines:  # a class with a step that is written in the file
-        module = executed(file)
-        classes = (x for x in vars(module).values() if inspect.isclass(x))
-        own = (x for x in classes if x.__module__ == module.__name__ and hasattr(x, "step"))
-        if made := next(own, None):
-            lines += [*_of_environment(f"{made.__name__}(…)", made)]
+            lines.append(_of_environment(each, x))
     if not lines:
         module = executed(file)
         functions = [x for x in own_names(module) if inspect.isroutine(getattr(module, x))]
         free = [f"gradlab check {file}:{x}" for x in functions if needs_nothing(getattr(module, x))]
         text = "nothing to look at: a gradlab.Task, or a function make_task that returns one"
-        text += f" ({' or '.join(free)}, if it does)" if free and not name else ""
+        text += f" ({' or '.join(free)}, if it does)" if free and not name else _BEGIN
         return [_Line("missing", file, text)], ""
-    nameless = {role: each for role, each in roles.items() if each.endswith("]")}
-    lines += [
-        _Line("note", each, f"make_{role or 'task'} = lambda: {each} gives it a name for a command")
-        for role, each in nameless.items()
-    ]
-    if nameless or "" not in roles or any(line.state == "missing" for line in lines):
+    if "" not in roles or any(line.state == "missing" for line in lines):
         return lines, ""
     given = [f"--{role} {file}:{each}" for role, each in roles.items() if role]
     return lines, " ".join(["gradlab measure", f"{file}:{roles['']}", *given])
@@ -123,10 +112,7 @@ def _objects(file: str, name: str) -> tuple[dict[str, Any], list[_Line]]:
                 continue
         if inspect.isclass(x) or inspect.ismodule(x) or inspect.isroutine(x):
             continue
-        if isinstance(x, WithMemory | tuple) and x and isinstance(x[0], Task):
-            found |= {f"{each}()[{k}]": part for k, part in enumerate(x) if part is not None}
-        else:
-            found[each] = x
+        found[each] = x
     return found, lines
 
 
@@ -261,33 +247,18 @@ def _of_model(name: str, model: System, task: Task | None) -> _Line:
     return _Line("missing", name, text)
 
 
-def _of_environment(name: str, env: Any) -> Iterator[_Line]:
-    """Which of its tensors may be its state; nothing of a class, which is not made."""
+def _of_environment(name: str, env: Any) -> _Line:
+    """How an object with a step becomes a task."""
     if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
         text = (
             "steps in numpy, without gradients: gradlab.Probe(policy, optimizer, env=…) watches a "
-            "loop in it, and `gradlab measure` takes a simulator in torch (`gradlab init env`)"
+            "loop in it, and `gradlab measure` takes a simulator in torch"
         )
-        yield _Line("missing", name, text)
-        return
+        return _Line("missing", name, text)
     system = hasattr(env, "linearize")  # a class with the methods of a System needs no adapter
+    adapted = f"gradlab.systems.from_environment({name}, read, write, action_dim=…)"
     text = (
-        f"def make_task(): return gradlab.Task(name, {name if system else 'simulator'}, None, "
-        f"starts, discount, horizon), or name the function that returns one, FILE.py:FUNCTION"
+        f"def make_task(): return gradlab.Task(name, {name if system else adapted}, None, starts, "
+        f"discount, horizon)"
     )
-    if not system:
-        text += (
-            f"; simulator = gradlab.systems.from_environment({name}, read, write, action_dim=…); "
-            f"`gradlab init env` writes one"
-        )
-    yield _Line("missing", "make_task", text)
-    if inspect.isclass(env):
-        return
-    held = vars(env)
-    tensors = {k: x for k, x in held.items() if isinstance(x, Tensor) and x.is_floating_point()}
-    wide = {k: x for k, x in tensors.items() if x.ndim == 2}
-    if not wide:
-        yield _Line("note", name, "has no tensor [n, ds]: where is its state?")
-    for each, x in wide.items():
-        text = f"env.{each} {list(x.shape)} may be its state: read = lambda env: env.{each}"
-        yield _Line("note", name, text)
+    return _Line("missing", "make_task", text + _BEGIN)

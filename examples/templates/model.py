@@ -9,7 +9,8 @@ class Model(torch.nn.Module):  # yours: next state and reward, of every row by i
     def __init__(self, state_dim, action_dim):
         super().__init__()
         self.net = torch.nn.Sequential(
-            torch.nn.Linear(state_dim + action_dim, 64), torch.nn.SiLU(),
+            torch.nn.Linear(state_dim + action_dim, 64),
+            torch.nn.SiLU(),
             torch.nn.Linear(64, state_dim + 1),
         )
 

@@ -1,9 +1,8 @@
 """What a figure shows, as a table: every curve, band, interval, bar, point and cell that is drawn.
 
-Written beside each figure, so that it can be drawn again elsewhere. Values are those drawn: on a
-logarithmic axis a band ends at the axis's floor, as it does in the figure. What is not in the
-legend is of the series that its label names after "_" (of none: "__"), else of the only one of
-its colour.
+Values are those drawn: on a logarithmic axis a band ends at the axis's floor, as it does in the
+figure. What is not in the legend is of the series that its label names after "_" (of none: "__"),
+else of the only one of its colour.
 """
 
 from __future__ import annotations
@@ -30,9 +29,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
-from gradlab.figures.style import tick
-
-_HOVERS = 40  # of one curve
 COLUMNS = ("axes", "series", "kind", "x", "x_name", "y", "y_name", "low", "high", "value")
 _Row = dict[str, object]
 
@@ -48,52 +44,6 @@ def drawn(figure: Figure) -> pd.DataFrame:
     """
     rows = [row for ax in figure.axes if ax.get_label() != "<colorbar>" for row in _of_axes(ax)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def hovers(figure: Figure) -> list[tuple[float, float, str]]:
-    """Place (points from the left and from the top) and words of the values that a pointer meets:
-    those of named curves and dots, with their intervals."""
-    found: dict[tuple[float, float], str] = {}  # by place: a marked value is one of its curve
-    width, height = figure.get_size_inches() * 72
-    scale = 72 / figure.dpi
-    for ax in figure.axes:
-        rows = [row for row in _of_axes(ax) if row["series"]] if ax.get_visible() else []
-        ends = {
-            (row["kind"], row["series"], along, row[along]): row
-            for row in rows
-            for along in ("x", "y")
-            if "low" in row and along in row
-        }
-        curves = [row for row in rows if row["kind"] in ("line", "point") and "y" in row]
-        often = Counter(row["series"] for row in curves)
-        met: Counter[object] = Counter()
-        for row in curves:
-            series, x, y = row["series"], cast(float, row["x"]), cast(float, row["y"])
-            met[series] += 1
-            if (met[series] - 1) % -(-often[series] // _HOVERS) or not np.isfinite([x, y]).all():
-                continue
-            left, up = ax.transData.transform((x, y)) * scale
-            if 0 <= left <= width and 0 <= up <= height:
-                kinds = ("band", "interval") if row["kind"] == "line" else ("interval", "band")
-                own = [(k, series, *at) for k in kinds for at in (("x", x), ("y", y))]
-                interval = next((ends[each] for each in own if each in ends), None)
-                names = row["x_name"], row["y_name"]
-                # Values lie along x where rows have names, or intervals are level.
-                if (names[1] and not names[0]) or (interval is not None and "y" in interval):
-                    x, y, names = y, x, (names[1], names[0])
-                at = names[0] or tick(x if x == round(x) else float(f"{x:.3g}"))
-                known = (
-                    ""
-                    if interval is None
-                    else " (95%: {} to {})".format(
-                        *(tick(float(f"{interval[end]:.3g}")) for end in ("low", "high"))
-                    )
-                )
-                said = names[1] or tick(float(f"{y:.3g}"))
-                place = round(float(left), 2), round(float(height - up), 2)
-                what = series if series == at else f"{series}, {at}"
-                found.setdefault(place, f"{what}: {said}{known}")
-    return [(*place, text) for place, text in found.items()]
 
 
 def _of_axes(ax: Axes) -> Iterator[_Row]:

@@ -1,0 +1,1 @@
+"""What a file of one's own gives gradlab, and what it lacks: `gradlab check`."""

@@ -1,0 +1,54 @@
+"""`gradlab check FILE.py`: a file of one's own, looked over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from gradlab.cli.arguments import Document
+from gradlab.cli.terminal.streams import undisturbed
+from gradlab.errors import InputError
+
+
+@dataclass(frozen=True)
+class CheckCommand:
+    """What does gradlab find in your file, and what is missing?
+
+    Lists tasks, systems and modules of the file, and what its functions make… and …task return.
+    Exit code 1 where something is missing.
+
+        gradlab check env.py
+        gradlab check env.py:make_task
+    """
+
+    file: Annotated[
+        Positional[Path], arg(metavar="FILE.py[:NAME]", help="Your file (it is executed).")
+    ]
+    json: bool = False
+    """Print one JSON document."""
+
+    def run(self, command: str) -> Document:
+        """The lines; `passed` decides the exit code."""
+        with undisturbed():
+            from gradlab.tools.check.compute import checked
+
+        file, colon, name = str(self.file).rpartition(":")
+        if not colon or name.endswith(".py"):  # a folder may have a colon
+            file, name = str(self.file), ""
+        if not file.endswith(".py"):
+            raise InputError(f"{file!r} is no file of Python's: FILE.py or FILE.py:NAME")
+        lines, after = checked(file, name)
+        counts = Counter(line.state for line in lines)
+        missing = dict.fromkeys(line.about for line in lines if line.state == "missing")
+        headline = "Ready to be measured." if after else f"Nothing is missing in {file}."
+        if missing:  # in words below
+            headline = f"Something is missing in {file}: {', '.join(missing)}."
+        text = "\n".join([*map(str, lines), *[after] * bool(after)])
+        return {
+            "passed": not missing, "headline": headline, "text": text,
+            "lines": [asdict(line) for line in lines], "counts": dict(counts), "next": after,
+        }  # fmt: skip

@@ -1,1 +1,0 @@
-"""A run in progress, on the terminal and as a local page: read beside its writer, never changed."""
