@@ -38,11 +38,10 @@ docs: $(VENV)/.installed-dev
 reports: $(VENV)/.installed
 	echo "Making tables, figures and pages of reports/ again (a few minutes)"
 	rm -rf $(REPORTS)
-	for name in advice coverage probe steering; do mkdir -p $(REPORTS)/$$name; done
+	for name in advice coverage probe; do mkdir -p $(REPORTS)/$$name; done
 	cp reports/advice/cells.jsonl $(REPORTS)/advice
 	cp reports/coverage/coverage.csv $(REPORTS)/coverage
 	cp reports/probe/*.h5 $(REPORTS)/probe
-	cp reports/steering/*.jsonl reports/steering/*.md $(REPORTS)/steering
 	$(BIN)/python -m analyses.claims --output $(REPORTS)
 	$(BIN)/python -m analyses.mpg_table_1 table --output $(REPORTS)
 	$(BIN)/python -m analyses.model_based.claims --runs reports/model-based/runs --output $(REPORTS)/model-based
@@ -50,7 +49,6 @@ reports: $(VENV)/.installed
 		--trials reports/remedies/gradloss-trials.csv --output $(REPORTS)/remedies || exit 1; done
 	for name in n_w_sens:n-w-sens multistep:multistep; do $(BIN)/python -m analyses.remedies.$${name%:*} \
 		--trials reports/remedies/$${name#*:}-trials.csv --output $(REPORTS)/remedies || exit 1; done
-	$(BIN)/python -m analyses.steering table --output $(REPORTS)/steering
 	$(BIN)/python -m analyses.advice --verdict --output $(REPORTS)/advice
 	$(BIN)/python -m analyses.coverage --page --output $(REPORTS)/coverage
 	for run in $(REPORTS)/probe/*.h5; do $(BIN)/gradlab report $$run || exit 1; done

@@ -79,7 +79,6 @@ COMMANDS = {
     "td3 with a probe": "train td3 pendulum --iterations 60 --probe-budget 1",
     "shac": "train shac pendulum --iterations 6",
     "maac, model learnt": "train maac pendulum --iterations 60",
-    "steered": "train mpg-v2 path_tracking --iterations 60 --steer rehearse",
     "sweep": "sweep {f}/table.toml --workers 1",
 }  # fmt: skip
 SWEPT = """command = "measure"

@@ -32,7 +32,6 @@ from gradlab.training.parts.context import (
     Context,
     Floats,
     Objective,
-    Steered,
     Value,
     Values,
     no_values,
@@ -83,7 +82,6 @@ class Learner:
         adapted: horizons that follow the simulator's stiffness, or None.
         model: what rollouts use: the task's prior, or what was learned last (None before).
         in_force: weights of each seed, [E, terms]; NaN in the rows of seeds that follow the rule.
-        rehearsed: the policy is updated by rehearsals alone (`measured.steering`).
         watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
         targets: of the critics at the present batch, [E, N], which its reuses share; None before.
     """
@@ -131,8 +129,6 @@ class Learner:
         self.target_policy, self.target_critic = self.copies()
         self.model: Model | None = None if algorithm.model else of_prior(task.prior)
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
-        steering = algorithm.weights
-        self.rehearsed = isinstance(steering, Steered) and steering.by == "rehearse"
         self.watch: Callable[[Tensor], None] | None = None
         self.targets: Tensor | None = None
 
@@ -164,8 +160,7 @@ class Learner:
         if acted:
             if self.algorithm.loss.of_simulator:
                 batch = replace(batch, slopes=simulator_slopes(self.task.simulator, batch))
-            if not self.rehearsed:
-                policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
+            policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
             self.update_temperature(iteration, batch)
             if self.adapted is not None and batch.slopes is not None:
                 self.adapted.step(batch.slopes)

@@ -39,8 +39,7 @@ from gradlab.training.draws import Draws
 from gradlab.training.first_networks import FRESH, GivenNetworks, check_given
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.measured.steering import steered
-from gradlab.training.parts.context import MeasuredWeights, Rule, Steer, Steered, Weights
+from gradlab.training.parts.context import MeasuredWeights, Rule, Weights
 from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings, for_task
@@ -240,7 +239,7 @@ def settings_of(
 
 def scheduled(weights: Weights, settings: Settings) -> Weights:
     """The rule with the ramp of the task (MPG) or the length of the run (MPG-J)."""
-    if isinstance(weights, MeasuredWeights | Steered):
+    if isinstance(weights, MeasuredWeights):
         return replace(weights, rule=_scheduled(weights.rule, settings))
     return _scheduled(weights, settings)
 
@@ -263,8 +262,6 @@ def train(
     weights: str = "rule",
     horizon: str = "rule",
     by: str = "mse",
-    steer: Steer | None = None,
-    steer_every: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -286,10 +283,6 @@ def train(
             be better than the rule, by the simulator's own gradient.
         by: criterion of "measured": "mse", the smaller error of the gradient at replayed states, or
             "gain", the larger gain of return by a step along it, at visited states.
-        steer: "rehearse": the updates of every horizon are tried, and the policy with the highest
-            return is adopted, or the present one held; "accept": a policy that is below the last
-            accepted one is taken back; None: neither.
-        steer_every: iterations between two decisions; None: 25 or 5 updates of the policy.
         resume: go on with the run at `output`; overwrite: replace it.
         note: called with a line about the memory of the policy's rollouts, and one where a process
             of an asynchronous run has died.
@@ -313,10 +306,7 @@ def train(
     chosen = settings_of(row, task, settings, changes)
     if policy is not None or critic is not None:
         chosen = replace(chosen, given=GivenNetworks(policy, critic))
-    row = steered(measured(row, weights, horizon, by), steer, steer_every)
-    row = _checked(row, task, chosen)
-    if steer is not None and chosen.asynchronous is not None:
-        raise InputError(f"steer is {steer!r}, which a run in several processes cannot: leave out")
+    row = _checked(measured(row, weights, horizon, by), task, chosen)
     if ray is not None and chosen.asynchronous is None:
         raise InputError(f"ray is {ray!r}, but the run is in one process: add learners or actors")
     # What stands beside a run stands beside the file itself, whatever link it was named by.

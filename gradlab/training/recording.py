@@ -17,7 +17,7 @@ from gradlab.training import probe
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.asynchronous import work as asynchrony
 from gradlab.training.collection import Evaluation, evaluate
-from gradlab.training.measured import gradient_errors, steering, weights
+from gradlab.training.measured import gradient_errors, weights
 from gradlab.training.models.dynamics import Fitted
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.temperature import Automatic
@@ -74,7 +74,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         schema["gradients"] = gradient_errors.table(algorithm, settings, seeds)
     if settings.asynchronous is not None:
         schema["asynchrony"] = asynchrony.table(settings.asynchronous)
-    schema |= weights.tables(algorithm, seeds) | steering.tables(algorithm, seeds)
+    schema |= weights.tables(algorithm, seeds)
     return schema | probe.tables(algorithm, task, settings)
 
 

@@ -1,9 +1,9 @@
 """One iteration of a run after another, by an `Execution`: this process, or several.
 
-steer → collect → fit the model and roll it out, where that is due → update; evaluate and record on
-the way. A state is saved before what its iteration decides. Ctrl-C waits until an iteration is
-whole, but no more than `GRACE` seconds: one that takes longer is begun with its state saved, and a
-run that is resumed begins it again.
+collect → fit the model and roll it out, where that is due → update; evaluate and record on the way.
+A state is saved before what its iteration decides. Ctrl-C waits until an iteration is whole, but no
+more than `GRACE` seconds: one that takes longer is begun with its state saved, and a run that is
+resumed begins it again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gradlab.training import checkpoints
 from gradlab.training.collection import Ended
 from gradlab.training.first_networks import unknown_ends
 from gradlab.training.learner import UpdateRecord
-from gradlab.training.measured import gradient_errors, steering
+from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.parts.context import Floats
 from gradlab.training.probe import Probing
@@ -182,8 +182,6 @@ def go(
                 checkpoints.save(path, run, config)
                 raise KeyboardInterrupt
             begun = clock()
-            if steering.due(run):
-                journal.append("steering", steering.row(run))
             collect(run, work)
             if fits:
                 _fit(run, journal, progress)

@@ -32,7 +32,6 @@ from gradlab.training.algorithms import (
 )
 from gradlab.training.learner import Learner
 from gradlab.training.loop import describe, settings_of, train
-from gradlab.training.measured.steering import steered
 from gradlab.training.models.branches import Branches, Branching
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
@@ -103,8 +102,6 @@ CHANGES = [
     (with_starts, "shac", 0.5, "follows replayed transitions"),
     (with_temperature, "sac", math.nan, "temperature is nan"),
     (with_temperature, "td3", Automatic(), f"the return of td3 {NO_MODEL}"),
-    (steered, "mpg-v2", "follow", "rehearse"),
-    (steered, "svg", "rehearse", "does not follow"),
 ]  # fmt: skip
 
 
@@ -133,7 +130,6 @@ def test_what_depends_on_another_choice():
     for call, words in (
         (lambda: measured(find("bptt"), weights="measured"), "no critic of actions to measure"),
         (lambda: measured(mixed, weights="measured"), "give terms of the first action alone"),
-        (lambda: steered(row("mpg-v2"), "accept", 0), "steer_every"),
         (lambda: find("shac").rows(20_000), "takes windows of 32 steps of 20000 agents"),
         (
             lambda: replace(find("svg-inf"), replay=9).rows(8),
@@ -159,7 +155,6 @@ RUNS = [
     ("mpg-v2", BY_MEASURED | {"horizon": "measured"}, "choose one"),
     ("mpg-v2", BY_MEASURED | {"by": "best"}, "by is 'best', expected one of"),
     ("mpg-v2", BY_MEASURED | {"measure_starts": 3}, "measure_starts is 3"),
-    ("mpg-v2", BY_MEASURED | {"steer": "accept"}, "take one"),
     ("mpg-v2", {"gradient_every": 5, "gradient_truth": "score"},
      "gradient_truth is 'score', but the mixture of mpg-v2"),
     ("shac", PROCESSES, "shac cannot be trained asynchronously: its batches are the newest steps"),
