@@ -76,7 +76,6 @@ COMMANDS = {
     "step": "step {f}/mine.py:before {f}/mine.py:after --env Pendulum-v1 --at-most 8",
     "mpg-v2": "train mpg-v2 path_tracking --seeds 2 --iterations 60",
     "sac": "train sac pendulum --iterations 60",
-    "td3 with a probe": "train td3 pendulum --iterations 60 --probe-budget 1",
     "shac": "train shac pendulum --iterations 6",
     "maac, model learnt": "train maac pendulum --iterations 60",
     "sweep": "sweep {f}/table.toml --workers 1",

@@ -35,7 +35,7 @@ _SETTINGS = (
     "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode", "reward_scale",
     "termination", "device", "precision", "products", "evaluate_every", "evaluation_starts",
     "log_every", "checkpoint_every", "gradient_every", "gradient_starts", "gradient_truth",
-    "gradient_horizons", "measure_every", "measure_starts", "probe_budget",
+    "gradient_horizons", "measure_every", "measure_starts",
 )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ class Train(_Configured):  # type: ignore[misc]
     of td3.
 
         gradlab train mpg-v2 path_tracking --seeds 5
-        gradlab train td3 Hopper-v5 --iterations 50000 --probe-budget 0.05
+        gradlab train td3 Hopper-v5 --iterations 50000
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -123,8 +123,7 @@ class Train(_Configured):  # type: ignore[misc]
             "evaluate_every", "evaluation_starts", "plan_horizon", "log_every", "checkpoint_every",
         ),
         "Measured while it trains": (
-            "probe_budget", "gradient_every", "gradient_starts", "gradient_truth",
-            "gradient_horizons",
+            "gradient_every", "gradient_starts", "gradient_truth", "gradient_horizons",
         ),
         "Device and processes": (
             "device", "precision", "products", "learners", "actors", "buffers", "queue",

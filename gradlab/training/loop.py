@@ -32,7 +32,7 @@ from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, planning, probe
+from gradlab.training import checkpoints, planning
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.draws import Draws
@@ -322,7 +322,6 @@ def train(
     else:
         checkpoints.clear(path)
     about = attributes(config, command, provenance.environment())
-    about |= probe.attributes(run.learner)
     with Journal(path, tables(row, task, chosen), about) as journal, _products(chosen):
         if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
             with execution(run, ray, note) as work:
@@ -376,10 +375,6 @@ def _check_processes(algorithm: Algorithm, settings: Settings) -> None:
             f"{algorithm.name} cannot be trained asynchronously: {reason}; take a row on replay "
             f"without a learned model (mpg-v1, mpg-v2, mpg-general, td3, sac, ddpg, n-step-dpg, "
             f"n-step-adp, bptt), or leave learners, actors and buffers out"
-        )
-    if settings.probe_budget is not None:
-        raise InputError(
-            "probe_budget is for updates in this process: leave it out, or learners and actors"
         )
     filled, steps = max(settings.warmup, algorithm.batch), choice.actors * choice.buffers
     if filled < steps * settings.agents:

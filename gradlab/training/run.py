@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Protocol, final
@@ -30,7 +30,6 @@ from gradlab.training.learner import UpdateRecord
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.parts.context import Floats
-from gradlab.training.probe import Probing
 from gradlab.training.recording import divergence, evaluation_row, excess, model_row
 from gradlab.training.state import Good, Run
 
@@ -167,7 +166,7 @@ def go(
     clock, shown = time.monotonic, time.monotonic()
     seconds = {False: 0.0, True: inf}  # of the last iteration without a fit and with one
     progress("training", run.iteration, run.settings.iterations)
-    with _between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
+    with _between_iterations() as interrupted:
         while True:
             fits = _fits(run)
             try:
@@ -186,7 +185,6 @@ def go(
             if fits:
                 _fit(run, journal, progress)
             _branch(run, journal)
-            probing.before()
             update = work.update(run)
             run.window.add(update)
             run.iteration += 1
@@ -200,7 +198,6 @@ def go(
             if run.iteration % run.settings.log_every == 0 or run.done or now - shown > _SHOWN:
                 progress("training", run.iteration, run.settings.iterations)
                 shown = now
-            probing.over(update)
 
 
 def collect(run: Run, work: Execution = HERE) -> None:

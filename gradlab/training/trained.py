@@ -81,10 +81,6 @@ class Adam:
 class Trained:
     """State: the parameters, their optimiser, and the vectors of the power iteration.
 
-    Attributes:
-        gradients: of the last step before clipping, as `raw.parameters`; norms: theirs, one per
-            tensor and network, [tensors, M].
-
     Args:
         network: its tensors are the parameters; they require gradients.
         rate: Adam's first learning rate.
@@ -103,8 +99,6 @@ class Trained:
             raise InputError(f"spectral is {spectral!r}, but the network has no such layer")
         self._vectors = {k: _begun(weights[k]) for k in chosen}
         self.network = self._normalised()
-        self.gradients: tuple[Tensor, ...] = ()
-        self.norms = torch.zeros(0)
 
     def set_rate(self, rate: float) -> None:
         self.adam.rate = rate
@@ -125,7 +119,6 @@ class Trained:
         """
         norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
         norm = torch.linalg.vector_norm(norms, dim=0)
-        self.gradients, self.norms = gradients, norms
         if self.clip is not None:
             factor = (self.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
             # Few are clipped; on a GPU the question would wait for all that is under way.

@@ -142,19 +142,13 @@ def _of_training(record: Record, path: Path) -> View:
 
 
 def _reported(run: Training, numbers: Iterable[Any]) -> list[Event]:
-    """Events of the run and alarms of its probe, in their order."""
+    """Events of the run, in their order."""
     per = 2 * len(run.seeds)  # numbers of the events of one iteration
     found = [
         Event(int(number) // per, "", text)
         for number, text in zip(numbers, run.events, strict=True)
     ]
-    alarms = {}  # what is about the whole run is in the table of every seed
-    for probe in run.probes.values():
-        columns = (probe.alarms.get(c, ()) for c in ("number", "step", "seed", "alarm", "message"))
-        for number, at, seed, kind, text in zip(*columns, strict=True):
-            whose = f"seed {int(seed)}: " if isfinite(seed) else ""
-            alarms[int(number)] = Event(int(at), str(kind), f"{whose}{text}")
-    return sorted([*found, *alarms.values()], key=lambda event: event.at)
+    return sorted(found, key=lambda event: event.at)
 
 
 def _paced(across: str, total: int | None, at: Any, seconds: Any) -> Progress | None:

@@ -86,7 +86,6 @@ PARTS = [
     (LearnedModel, {"learning_rate": 0.0}, "model's learning_rate is 0"),
     (LearnedModel, {"loss": "nll"}, "loss 'nll', expected one of nll, mse, multistep, dd"),
     (LearnedModel, {"members": 4, "elites": 5}, "elites is 5, expected 1 to its 4"),
-    (Settings, {"probe_budget": math.nan}, "probe_budget is nan"),
     (FixedWeights((0.5, 0.5)), {"iteration": 0, "horizons": (0,)}, "one for each"),
 ]  # fmt: skip
 ONE, NO_MODEL = "follows one gradient", "has no entropy in it: take one of"
@@ -159,7 +158,6 @@ RUNS = [
      "gradient_truth is 'score', but the mixture of mpg-v2"),
     ("shac", PROCESSES, "shac cannot be trained asynchronously: its batches are the newest steps"),
     ("mbpo", PROCESSES, "mbpo cannot be trained asynchronously: it learns a model between"),
-    ("td3", PROCESSES | {"probe_budget": 0.1}, "probe_budget is for updates in this process"),
     ("td3", {"asynchronous": Asynchronous(buffers=2), "warmup": 16, "agents": 9},
      "warmup is 16 transitions, too few for 2 buffers"),
     ("td3", {"ray": "local"}, "the run is in one process"),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.runs.training import probe_results
 from gradlab.storage import journal, records
 from gradlab.storage.journal import Journal, journal_of, read
 from gradlab.watching.state import SILENT, Event, Progress, Watcher, _paced, document
@@ -176,24 +175,6 @@ def test_a_probe_shows_its_screen_and_its_alarms(tmp_path):
         1200, "saturated actor", planted.alarm(2, 1200)["message"]
     )
     assert state.view.screen.light == "none"
-
-
-def test_alarms_of_a_probe_inside_training_name_their_seed(tmp_path):
-    tables = grown.training_tables() | probe_results.tables((0, 1), 2, 3, 4, (0, 25))
-    about = grown.training_attributes() | probe_results.attributes(["w", "b"])
-    config = json.loads(about["config"])
-    config["settings"]["probe_budget"] = 0.1
-    with Journal(tmp_path / "run.h5", tables, about | {"config": json.dumps(config)}) as writer:
-        for k in range(3):
-            writer.append("updates", grown.update_row(k))
-            writer.append("evaluations", grown.evaluation_row(k))
-            row = {"update": 10 * k, "step": 10 * k, "looked": 10.0, "spent": 0.04}
-            row |= {"update_ratio": np.array([1e-3, 3e-3]), "nonfinite_updates": np.zeros(2)}
-            writer.append("probe_vitals", row)
-        told = planted.alarm(0, 20, "saturated actor", "lower the gain")
-        writer.append("probe_alarms", told | {"step": 20, "seed": 1})
-    view = Watcher(writer.path).state().view
-    assert view.events == [Event(20, "saturated actor", "seed 1: lower the gain")]
 
 
 @pytest.mark.parametrize(
