@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -71,21 +70,15 @@ def test_what_stands_beside_a_run_named_by_a_link_stands_beside_the_file(tmp_pat
     train(row("td3"), task(), tmp_path / "there" / "run.h5", **SMALL, resume=True)
 
 
-def test_a_folder_deleted_while_it_trains_ends_in_one_line_and_keeps_every_row(
-    tmp_path, monkeypatch
-):
-    (tmp_path / "spare").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
+def test_a_folder_deleted_while_it_trains_ends_in_one_line(tmp_path):
     folder = tmp_path / "runs"
 
     def delete(stage, done, total):
         if done == 30:
             shutil.rmtree(folder)
 
-    with pytest.raises(Failure, match="kept in"):
+    with pytest.raises(Failure, match=r"run\.h5\.journal was moved or removed by others"):
         train(row("td3"), task(), folder / "run.h5", **SMALL, progress=delete)
-    (kept,) = (tmp_path / "spare").glob("gradlab-*")
-    assert max(read(kept / "run.h5").groups["updates"]["iteration"].values) >= 20
 
 
 def test_kept_networks_can_be_measured(small_run):
