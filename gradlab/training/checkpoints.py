@@ -108,14 +108,13 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
 
 
 def products_saved(path: Path) -> Products:
-    """How the run whose state is saved multiplies networks side by side; "batched", as all runs
-    once were, where that cannot be read, as `load` says."""
+    """How the run whose state is saved multiplies networks side by side; "batched" where that
+    cannot be read, as `load` says."""
     try:
         settings = checkpoint.metadata_of(resume_file(path), _KEY)["settings"]
+        return "separate" if settings["products"] == "separate" else "batched"
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return "batched"
-    apart = isinstance(settings, Mapping) and settings.get("products") == "separate"
-    return "separate" if apart else "batched"
 
 
 def load(path: Path, run: Run, config: Mapping[str, object]) -> None:

@@ -171,21 +171,16 @@ class _Counted:
         return drawn
 
 
-# What rows had not from the beginning is left out where it is as it was: earlier runs go on.
-_YOUNGER = (
-    "loss", "critic_loss", "target_policy", "target_critic", "source", "updates", "fit", "adaptive",
-    "log_std",
+_PARTS = (  # of which the fields alone do not tell which they are
+    "weights", "target", "loss", "critic_loss", "target_policy", "target_critic", "source", "fit",
+    "adaptive",
 )  # fmt: skip
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
     """All that decides what a run computes, as JSON."""
     config: dict[str, Any] = {
-        "algorithm": asdict(algorithm)
-        | {
-            "weights_rule": type(algorithm.weights).__name__,
-            "target_rule": type(algorithm.target).__name__,
-        },
+        "algorithm": asdict(algorithm),
         "task": task.name,
         "task_parameters": dict(task.parameters),
         "state_names": list(task.state_names),
@@ -193,27 +188,13 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "settings": asdict(replace(settings, given=None)),
     }
     del config["algorithm"]["paper"]  # of no number
-    for name in _YOUNGER:
-        value = getattr(algorithm, name)
-        if value == Algorithm.__dataclass_fields__[name].default:
-            del config["algorithm"][name]
-        elif not isinstance(value, int | tuple):
-            config["algorithm"][f"{name}_rule"] = type(value).__name__
+    for name in _PARTS:
+        config["algorithm"][f"{name}_rule"] = type(getattr(algorithm, name)).__name__
     del config["settings"]["given"]
     if settings.given is not None:
         config["given_networks"] = settings.given.digests()
-    # Younger than the format: left out where they are as all runs once were.
-    once = {
-        "planning": None, "asynchronous": None, "products": "batched",
-        "gradient_horizons": "shorter",
-    }  # fmt: skip
-    for name, value in once.items():
-        if getattr(settings, name) == value:
-            del config["settings"][name]
     if algorithm.model is not None:
         config["algorithm"]["model"]["network"] = network_name(algorithm.model.network)
-        if algorithm.model.network == "gaussian":
-            del config["algorithm"]["model"]["network"]
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
     named = json.dumps(config, default=lambda own: own.__qualname__)  # a function of one's own
     plain: dict[str, object] = json.loads(named)

@@ -409,5 +409,5 @@ def test_policy_and_critic_are_updated_ten_times_for_every_transition_unless_set
     assert settings_of(ddppo, pendulum, None, {"interval": 3}).interval == 3
     assert settings_of(ddppo, pendulum, Settings(interval=4), {}).interval == 4
     assert settings_of(sac, pendulum, None, {}).interval == 8
-    assert "updates" not in describe(sac, pendulum, Settings())["algorithm"]
+    assert describe(sac, pendulum, Settings())["algorithm"]["updates"] is None
     assert describe(ddppo, pendulum, Settings())["algorithm"]["updates"] == 10

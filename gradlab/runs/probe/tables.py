@@ -132,10 +132,8 @@ def signals(run: ProbeRun) -> tuple[_Floats, list[Signal]]:
     if not run.successive:
         return np.empty(0), []
     names = ("energy", "signal", "root_squares", "signal_share", "share_se")
-    # Pairs that share samples do not count; files of older versions do not tell them apart.
-    all_pairs = run.successive["pairs"]
-    pairs = np.where(np.isfinite(counted := run.successive["fresh"]), counted, all_pairs)
-    columns = np.stack([pairs, *(run.successive[name] for name in names)], axis=1)
+    # Pairs that share samples do not count.
+    columns = np.stack([run.successive[name] for name in ("fresh", *names)], axis=1)
     finite = np.isfinite(columns).all(axis=1)
     estimates = [Signal(int(n), *map(float, rest)) for n, *rest in columns[finite]]
     return run.successive["step"][finite], estimates

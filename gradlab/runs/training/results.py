@@ -83,7 +83,7 @@ class Training:
     @property
     def samples(self) -> int:
         """N′, independent samples of the gradient at the longest horizon in an update: paths where
-        the row follows them, else rows, as in all older files."""
+        the row follows them, else rows."""
         if "samples" in self.gradients:
             return int(self.gradients["samples"][-1, -1])
         return int(self.config["algorithm"]["batch"])
@@ -182,11 +182,7 @@ def times(runs: Mapping[str, Training]) -> pd.DataFrame:
 def _times(name: str, run: Training) -> pd.DataFrame:
     updates = run.updates
     took = {"iteration": np.diff(updates["seconds"]) / np.diff(updates["iteration"])}
-    took |= {
-        part: updates[f"{part}_seconds"][1:]
-        for part in ("policy", "critic")
-        if f"{part}_seconds" in updates  # files of older versions have none
-    }
+    took |= {part: updates[f"{part}_seconds"][1:] for part in ("policy", "critic")}
     horizon = updates["realised_horizon"][1:]
     whole = horizon == np.round(horizon)
     parts = [
