@@ -17,15 +17,13 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
 
-from benchmarks.probe_loops import Loop, bare, callback, cockpit, ours, stable_baselines
+from benchmarks.probe_loops import Loop, bare, callback, cockpit, stable_baselines
 
 TURN = 10  # updates
 TURNS = 20  # of either kind in a round, 200 updates: two rows of the probe's
@@ -103,9 +101,6 @@ def main(rounds: int = 50, threads: int = 1) -> None:
     print(f"{'':38}{heads[0]:>7} {heads[1]:>18} {heads[2]:>9} {heads[3]:>8} {heads[4]:>8}")
     show(stable_baselines(), rounds)
     show(callback(), few)
-    with TemporaryDirectory() as folder:
-        show(ours("td3", Path(folder)), rounds)
-        show(ours("mpg-v2", Path(folder)), max(rounds // 10, 3), turns=10)
     show(bare(), few)
     for share in BUDGETS:
         show(stable_baselines(share), few)

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import inf
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -23,13 +21,6 @@ from stable_baselines3.common.logger import configure
 from torch import nn
 
 import gradlab
-from gradlab.storage.journal import Journal
-from gradlab.training.algorithms import find
-from gradlab.training.probe import Probing
-from gradlab.training.recording import tables
-from gradlab.training.run import collect, next_batch
-from gradlab.training.settings import for_task
-from gradlab.training.state import begin
 
 STATES, ACTIONS, BATCH = 17, 6, 256  # HalfCheetah's
 
@@ -195,40 +186,6 @@ def cockpit(economy: bool) -> Loop | None:
     name = "economy" if economy else "GradNorm, UpdateSize"
     mark = lambda step, info: found(step, info=info)  # noqa: E731
     return Loop(f"the same by Cockpit: {name}", lambda n: plain.train(n, mark), plug)
-
-
-def ours(name: str, folder: Path, share: float | None = None) -> Loop:
-    """gradlab's own learner with `probe_budget`: batches, updates and windows, no environment."""
-    task, clock, algorithm = gradlab.tasks.path_tracking(), Stopwatch(), find(name)
-    settings = for_task(task.name, warmup=5000, probe_budget=share or 1.0)
-    run = begin(algorithm, task, settings)
-    collect(run)
-    file = folder / f"{name}.h5"
-    probing = Probing(run, Journal(file, tables(algorithm, task, settings), {}), clock)
-    instruments = probing._instruments
-    assert instruments is not None
-    if share is None:
-        instruments._successive = instruments._measured = lambda: None  # type: ignore[method-assign]
-        instruments._paths = inf
-    on = True
-
-    def plug(wanted: bool) -> None:
-        nonlocal on
-        on, run.learner.watch = wanted, probing._see if wanted else None
-
-    def train(updates: int) -> None:
-        for _ in range(updates):
-            if on:
-                probing.before()
-            made = run.learner.update(run.iteration, next_batch(run))
-            run.window.add(made)
-            run.iteration += 1
-            if run.iteration % settings.log_every == 0:
-                run.window.row(run.iteration, 0.0)
-            if on:
-                probing.over(made)
-
-    return Loop(f"gradlab's own {name}", train, plug, lambda: instruments.budget.own, clock)
 
 
 def network(ins: int, outs: int, last: nn.Module) -> nn.Sequential:

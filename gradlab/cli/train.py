@@ -35,7 +35,7 @@ _SETTINGS = (
     "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode", "reward_scale",
     "termination", "device", "precision", "evaluate_every", "evaluation_starts",
     "log_every", "checkpoint_every", "gradient_every", "gradient_starts", "gradient_truth",
-    "gradient_horizons", "measure_every", "measure_starts", "probe_budget",
+    "gradient_horizons", "measure_every", "measure_starts",
 )  # fmt: skip
 
 
@@ -100,13 +100,13 @@ class Train(_Configured):  # type: ignore[misc]
     of td3.
 
         gradlab train mpg-v2 path_tracking --seeds 5
-        gradlab train td3 Hopper-v5 --iterations 50000 --probe-budget 0.05
+        gradlab train td3 Hopper-v5 --iterations 50000
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Policy gradient": (
-            "horizons", "weights", "horizon", "by", "beta", "steer", "steer_every",
-            "measure_every", "measure_starts", "temperature", "published",
+            "horizons", "weights", "horizon", "by", "beta", "measure_every",
+            "measure_starts", "temperature", "published",
         ),
         "Networks and updates": (
             "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
@@ -123,8 +123,7 @@ class Train(_Configured):  # type: ignore[misc]
             "evaluate_every", "evaluation_starts", "plan_horizon", "log_every", "checkpoint_every",
         ),
         "Measured while it trains": (
-            "probe_budget", "gradient_every", "gradient_starts", "gradient_truth",
-            "gradient_horizons",
+            "gradient_every", "gradient_starts", "gradient_truth", "gradient_horizons",
         ),
         "Device and processes": (
             "device", "precision", "learners", "actors", "buffers", "queue",
@@ -157,12 +156,6 @@ class Train(_Configured):  # type: ignore[misc]
     by: Literal["mse", "gain"] = "mse"
     """Criterion of measured weights or horizon: the error of the gradient at replayed states, or
     the gain in return of a step along it at visited states."""
-    steer: Literal["rehearse", "accept"] | None = None
-    """Let returns on the simulator decide. "rehearse" tries the updates of every horizon, and
-    adopts the best or holds the policy; "accept" takes back a policy that is below the last
-    accepted one. Default: neither."""
-    steer_every: int | None = None
-    """Iterations between two decisions of --steer. Default: 25 or 5 updates of the policy."""
     batch: int | None = None
     """Transitions of a batch. Default: the algorithm's, mostly 256."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
@@ -345,8 +338,6 @@ class Train(_Configured):  # type: ignore[misc]
                 weights=self.weights if isinstance(self.weights, str) else "rule",
                 horizon=self.horizon,
                 by=self.by,
-                steer=self.steer,
-                steer_every=self.steer_every,
                 command=command,
                 progress=progress,
                 note=lambda line: standard_error(f"gradlab: note: {line}"),

@@ -1,8 +1,7 @@
 """What a probe sees at every update, and what it measures on the task now and then.
 
-Tables are those of `gradlab.runs.probe.tables`: `curves` has a row per seed, step, quantity and
-place (a tensor, an action, a tier), with value, ci_low and ci_high. One seed has its intervals as
-bands, several are thin lines.
+Tables are those of `gradlab.runs.probe.tables`: `curves` has a row per step, quantity and place (a
+tensor, an action, a tier), with value, ci_low and ci_high, which are drawn as bands.
 """
 
 from __future__ import annotations
@@ -51,20 +50,20 @@ def probe_curve(
         level: a height to compare with, and what it means.
     """
     ax = ax or style.new_axes()
-    lines = _curves_of(table, quantity)
-    if not lines:
+    line = _curve_of(table, quantity)
+    if line is None:
         return _empty(ax, title, "not measured")
-    floor = drawing.log_floor(lines) if log else None
+    floor = drawing.log_floor([line]) if log else None
     if level is not None:
         ax.axhline(level[0], color=MUTED, lw=1.2, ls=(0, (2, 2)), label=level[1])
-    _draw_seeds(ax, lines, Look("", style.BLUE, "-", "o"), floor)
-    bounds = log and drawing.has_bounds(lines)
+    _draw(ax, line, Look("", style.BLUE, "-", "o"), floor)
+    bounds = log and drawing.has_bounds([line])
     if log:
         ax.set_yscale("log")
     if bounds:
         ax.set_ylim(bottom=floor)
     notes = [_AT_MOST] if bounds else []
-    return _over_steps(ax, title, unit, [*notes, *_seed_notes(lines)])
+    return _over_steps(ax, title, unit, [*notes, *_band_note(line)])
 
 
 _AT_MOST = "open marker with arrow: at most so much (upper end of 95%)"
@@ -77,13 +76,12 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         "grad_norm_max": Look("largest of a window", style.VERMILION, (0, (1.2, 1.4)), "^"),
         "grad_norm": Look("mean of a window", style.BLUE, "-", "o"),
     }
-    drawn = {
-        name: [line for line in _curves_of(table, name) if (line.value > 0).any()] for name in looks
-    }
-    if not any(drawn.values()):
+    found = {name: _curve_of(table, name) for name in looks}
+    drawn = {name: line for name, line in found.items() if line and (line.value > 0).any()}
+    if not drawn:
         return _empty(ax, "Norm of the gradient", "no gradient that is finite and not 0")
-    for name, look in looks.items():
-        _draw_seeds(ax, drawn[name], look, None)
+    for name, line in drawn.items():
+        _draw(ax, line, looks[name])
     ax.set_yscale("log")
     lost = table[(table["quantity"] == "nonfinite") & (table["value"] > 0)]
     if not lost.empty:
@@ -95,7 +93,7 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not (marked > 0).all():
         some = "partly " if (marked > 0).any() else ""
         note = f"{some}not marked by `with probe(step)`: perhaps clipped already"
-    notes = [note, *_seed_notes(drawn["grad_norm"])]
+    notes = [note, *_band_note(drawn.get("grad_norm"))]
     return _over_steps(ax, "Norm of the gradient", "loss per parameter unit", notes)
 
 
@@ -103,7 +101,6 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Norms by tensor as a map, the input's layer on top; empty where exactly 0 or not finite."""
     ax, title = ax or style.new_axes(), "Gradient by tensor"
     rows = table[table["quantity"] == "layer_norm"]
-    seeds = list(dict.fromkeys(rows["seed"]))
     wide = rows.groupby(["place", "step"], sort=False)["value"].mean().unstack("step")
     values = wide.to_numpy(float)
     if not (values > 0).any():
@@ -113,8 +110,7 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     keep = range(0, len(names), 1 + (len(names) - 1) // _NAMED)
     ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=9)
     ax.tick_params(length=0, colors=INK)
-    several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
-    note = f"norms, window means{several}; hatched: exactly 0 or not finite"
+    note = "norms, window means; hatched: exactly 0 or not finite"
     _over_steps(ax, title, "", [note]).grid(False)
     return ax
 
@@ -125,24 +121,23 @@ def action_shares(
     """Saturation or attenuation of every action, between 0 and 1 around a line at one half."""
     ax = ax or style.new_axes()
     places = list(dict.fromkeys(table[table["quantity"] == quantity]["place"]))
-    drawn = {str(place): _curves_of(table, quantity, place) for place in places}
+    drawn = {str(place): _curve_of(table, quantity, place) for place in places}
     if not any(drawn.values()):
         return _empty(ax, title, "no limit of the actions is known")
     ax.axhline(0.5, color=MUTED, lw=1.2, ls=(0, (2, 2)))
-    for k, (place, lines) in enumerate([*drawn.items()][:_MOST_ACTIONS]):
-        _draw_seeds(ax, lines, replace(_ACTIONS[k % len(_ACTIONS)], label=place), None)
+    for k, (place, line) in enumerate([*drawn.items()][:_MOST_ACTIONS]):
+        _draw(ax, line, replace(_ACTIONS[k % len(_ACTIONS)], label=place))
     ax.set_ylim(-0.03, 1.03)
     _percent(ax)
     more = len(places) > _MOST_ACTIONS
     notes = [f"the first {_MOST_ACTIONS} of {len(places)} actions"] if more else []
-    return _over_steps(ax, title, unit, [*notes, *_seed_notes(drawn[str(places[0])])])
+    return _over_steps(ax, title, unit, [*notes, *_band_note(drawn[str(places[0])])])
 
 
 def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share of the time that the probe took, tier on tier, under its budget."""
     ax = ax or style.new_axes()
-    rows = table[(table["quantity"] == "share") & (table["seed"] == table["seed"].iloc[0])]
-    rows = rows[np.isfinite(rows["value"])]
+    rows = table[(table["quantity"] == "share") & np.isfinite(table["value"])]
     budget = table[table["quantity"] == "budget"]["value"]
     if rows.empty:
         return _empty(ax, "What the probe took", "no row yet")
@@ -161,13 +156,11 @@ def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return _over_steps(ax, "What the probe took", "share of the time so far", [note])
 
 
-def _draw_seeds(ax: Axes, lines: Sequence[Curve], look: Look, floor: float | None) -> None:
-    """One seed as a line with its band, several as thin lines of one look."""
-    for number, line in enumerate(lines):
+def _draw(ax: Axes, line: Curve | None, look: Look, floor: float | None = None) -> None:
+    """A line with its band."""
+    if line is not None:
         marker = look.marker if len(line.horizon) <= _FEW else ""
-        label = look.label if number == 0 else ""
-        width, band = (1.8, 0.2) if len(lines) == 1 else (0.9, 0.0)
-        drawing.draw(ax, line, Look(label, look.colour, look.dash, marker), floor, width, band)
+        drawing.draw(ax, line, replace(look, marker=marker), floor, 1.8, 0.2)
 
 
 def _over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> Axes:
@@ -187,23 +180,16 @@ def _empty(ax: Axes, title: str, why: str) -> Axes:
     return ax
 
 
-def _curves_of(table: pd.DataFrame, quantity: str, place: str = "") -> list[Curve]:
-    """A curve for every seed that has a finite value."""
+def _curve_of(table: pd.DataFrame, quantity: str, place: str = "") -> Curve | None:
+    """Its finite values; None where there is none."""
     rows = table[(table["quantity"] == quantity) & (table["place"] == place)]
-    rows = rows[np.isfinite(rows["value"])]
-    found = []
-    for _, own in rows.groupby("seed", sort=False):
-        own = own.sort_values("step")
-        columns = (own[name].to_numpy(float) for name in ("step", "value", *_ENDS))
-        found.append(Curve(*columns))
-    return found
+    rows = rows[np.isfinite(rows["value"])].sort_values("step")
+    columns = (rows[name].to_numpy(float) for name in ("step", "value", *_ENDS))
+    return Curve(*columns) if len(rows) else None
 
 
-def _seed_notes(lines: Sequence[Curve]) -> list[str]:
-    if len(lines) > 1:
-        return [f"one thin line for each of {len(lines)} seeds"]
-    banded = any(bool((line.high > line.low).any()) for line in lines)
-    return ["band: 95%"] if banded else []
+def _band_note(line: Curve | None) -> list[str]:
+    return ["band: 95%"] if line is not None and bool((line.high > line.low).any()) else []
 
 
 def _percent(ax: Axes) -> None:
@@ -296,12 +282,12 @@ def growth_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         "growth": Look("log of the gradient's variance", style.VERMILION, (0, (5, 1.6)), "s"),
         "lyapunov": Look("Lyapunov exponent λ of the closed loop", style.BLUE, "-", "o"),
     }
-    drawn = {name: _curves_of(table, name) for name in looks}
+    drawn = {name: _curve_of(table, name) for name in looks}
     if not any(drawn.values()):
         return _empty(ax, "Growth per step of the horizon", "not measured")
     ax.axhline(0, color=MUTED, lw=0.9)
     for name, look in looks.items():
-        _draw_seeds(ax, drawn[name], look, None)
+        _draw(ax, drawn[name], look)
     notes = ["above 0 errors grow with the horizon; bands: 95%"]
     return _over_steps(ax, "Growth per step of the horizon", "per step", notes)
 
@@ -309,15 +295,13 @@ def growth_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def critic_values(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Mean value at the starts between ± the largest return that the rewards seen allow."""
     ax = ax or style.new_axes()
-    lines = _curves_of(table, "value")
-    if not lines:
+    line, bound = _curve_of(table, "value"), _curve_of(table, "return_bound")
+    if line is None:
         return _empty(ax, "Critic against the bound of its return", "no critic was given")
-    for k, bound in enumerate(_curves_of(table, "return_bound")):
-        label = "± what the largest |reward| so far allows" if k == 0 else ""
-        for side, text in ((1, label), (-1, "")):
+    if bound is not None:
+        for side, text in ((1, "± what the largest |reward| so far allows"), (-1, "")):
             ax.plot(bound.horizon, side * bound.value, color=style.PURPLE, lw=1.4,
                     ls=(0, (2, 2)), label=text)  # fmt: skip
-    _draw_seeds(ax, lines, Look("mean critic value at the starts", style.BLUE, "-", "o"), None)
-    notes = drawing.bent(ax, np.abs(np.concatenate([line.value for line in lines])))
-    return _over_steps(ax, "Critic against the bound of its return", "reward",
-                      [*notes, *_seed_notes(lines)])  # fmt: skip
+    _draw(ax, line, Look("mean critic value at the starts", style.BLUE, "-", "o"))
+    notes = [*drawing.bent(ax, np.abs(line.value)), *_band_note(line)]
+    return _over_steps(ax, "Critic against the bound of its return", "reward", notes)

@@ -159,7 +159,7 @@ class Probe:
             models = ModelGradients(policy, optimizer, task)
             measurements = None
             if question is not None:
-                measurements = Measurements(lambda _: (question, policy), self.budget, LOAN)
+                measurements = Measurements(question, policy, self.budget, LOAN)
             if looks is not None:
                 looks.count = len(sink.earlier.returns.get("update", ()))
                 if looks.doubt:

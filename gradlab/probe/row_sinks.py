@@ -1,6 +1,6 @@
 """Sinks of a probe's rows: a run's file, a function, several, none; and the log of its alarms.
 
-Rows are tested with the earlier rows of the same seed. A fault is reported when it is first seen,
+Rows are tested with the earlier ones. A fault is reported when it is first seen,
 then only after twice as many updates: about twenty times in a million. It is printed once, with its
 count at the end: messages that differ in numbers alone are one.
 """
@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO, final
-
-import numpy as np
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms.catalogue import Alarm, AlarmEvidence, examine
@@ -238,6 +236,7 @@ class FileSink:
 
 
 _KEPT = 256  # rows of each table
+_SOURCE = "gradlab probe"  # first words of what is printed
 
 
 @final
@@ -246,13 +245,11 @@ class AlarmLog:
 
     Args:
         names: of the parameters.
-        seeds: numbers of seeds that are trained side by side, which alarms name; None: one loop.
-        source: first words of a printed alarm.
         critic_alone: the loop's actor follows the critic alone: no alarm is about a model's steps.
 
     Attributes:
         alarms: that were reported.
-        rows: of each seed the last ones of every table.
+        rows: the last ones of every table.
         stream: where alarms are printed; None: standard error.
     """
 
@@ -260,86 +257,65 @@ class AlarmLog:
         self,
         sink: RowSink,
         names: Sequence[str],
-        seeds: Sequence[int] | None = None,
-        source: str = "gradlab probe",
         *,
         critic_alone: bool = False,
     ) -> None:
-        self.sink, self.names, self.seeds, self.source = sink, tuple(names), seeds, source
-        self.critic_alone = critic_alone
+        self.sink, self.names, self.critic_alone = sink, tuple(names), critic_alone
         self.stream: TextIO | None = None
         self.alarms: list[Alarm] = []
-        count = 1 if seeds is None else len(seeds)
-        self.rows: list[dict[str, deque[Row]]] = [{} for _ in range(count)]
-        self._counts: list[Counter[str]] = [Counter() for _ in range(count)]
-        self._reported: dict[tuple[int | None, str], int] = {}  # by place of the seed and fault
+        self.rows: dict[str, deque[Row]] = {}
+        self._counts: Counter[str] = Counter()
+        self._reported: dict[str, int] = {}  # updates, by fault
         self._number: int | None = None
-        self._told: dict[tuple[str, str], list[tuple[int, int | None]]] = {}  # steps and seeds
+        self._told: dict[tuple[str, str], list[int]] = {}  # steps
 
-    def file(self, table: str, row: Row, tested: Mapping[int, Row] | None = None) -> None:
-        """Write a row and test it.
-
-        Args:
-            tested: rows by place of the seed; None: the row itself is the one seed's.
-        """
+    def file(self, table: str, row: Row) -> None:
+        """Write a row and test it."""
         self.sink.write(table, row)
-        for seed, one in ({0: row} if tested is None else tested).items():
-            rows = self.rows[seed].setdefault(table, deque(maxlen=_KEPT))
-            rows.append(one)
-            self._counts[seed][table] += 1
-            count = self._counts[seed][table]
-            evidence = AlarmEvidence(list(rows), count, self.names, self.critic_alone)
-            for alarm in examine(table, evidence):
-                self.report(alarm, int(one["update"]), int(one["step"]), seed)
+        rows = self.rows.setdefault(table, deque(maxlen=_KEPT))
+        rows.append(row)
+        self._counts[table] += 1
+        count = self._counts[table]
+        for alarm in examine(
+            table, AlarmEvidence(list(rows), count, self.names, self.critic_alone)
+        ):
+            self.report(alarm, int(row["update"]), int(row["step"]))
 
-    def due(self, fault: str, update: int, seed: int | None = 0) -> bool:
+    def due(self, fault: str, update: int) -> bool:
         """Whether this fault would be reported."""
-        last = self._reported.get((seed, fault))
+        last = self._reported.get(fault)
         return last is None or update >= 2 * max(last, 1)
 
-    def report(self, alarm: Alarm, update: int, step: int, seed: int | None = 0) -> None:
-        """Write an alarm, unless its fault was reported lately, and print a new one.
-
-        Args:
-            seed: its place; None: the alarm is about the whole run.
-        """
+    def report(self, alarm: Alarm, update: int, step: int) -> None:
+        """Write an alarm, unless its fault was reported lately, and print a new one."""
         own = fault(alarm.kind, alarm.message)
-        if not self.due(own, update, seed):
+        if not self.due(own, update):
             return
-        self._reported[seed, own] = update
+        self._reported[own] = update
         self.alarms.append(replace(alarm, step=step))
         if self._number is None:
             self._number = self.sink.earlier.alarms
         row: dict[str, Any] = {"number": self._number, "update": update, "step": step}
         row |= {"alarm": alarm.kind, "message": alarm.message}
         self._number += 1
-        source = self.source
-        if self.seeds is not None:
-            row["seed"] = np.nan if seed is None else self.seeds[seed]
-            source += "" if seed is None else f", seed {self.seeds[seed]}"
         self.sink.write("alarms", row)
         told = self._told.setdefault((alarm.kind, unnumbered(alarm.message)), [])
-        told.append((step, seed))
+        told.append(step)
         if len(told) == 1:
             # 0 is also the count of a loop that has marked no update yet.
             when = f"step {step}" if step else "at the beginning"
-            text = f"{source}, {when}: {alarm.kind}: {alarm.message}"
+            text = f"{_SOURCE}, {when}: {alarm.kind}: {alarm.message}"
             print(text, file=self.stream or sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """Print a line that is no alarm."""
-        print(f"{self.source}: {text}", file=self.stream or sys.stderr, flush=True)
+        print(f"{_SOURCE}: {text}", file=self.stream or sys.stderr, flush=True)
 
     def close(self) -> None:
         """Say how often what was printed once was reported, and close the sink."""
-        for (kind, _), told in self._told.items():
-            if len(told) > 1:
-                steps, places = zip(*told, strict=True)
-                known = sorted({k for k in places if k is not None})
-                seeds = [] if self.seeds is None else [str(self.seeds[k]) for k in known]
-                of = f", seed{'s' * (len(seeds) > 1)} {listed(seeds, len(seeds))}" if seeds else ""
+        for (kind, _), steps in self._told.items():
+            if len(steps) > 1:
                 first = f"step {min(steps):,}" if min(steps) else "the beginning"
-                often = f"reported {len(told)} times, from {first} to {max(steps):,}"
-                self.say(f"{kind}: {often}{of}")
-            told[1:] = []
+                self.say(f"{kind}: reported {len(steps)} times, from {first} to {max(steps):,}")
+            steps[1:] = []
         self.sink.close()

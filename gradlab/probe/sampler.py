@@ -7,7 +7,7 @@ for it, and made at once where the loan pays it, too. Afterwards each costs what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor, nn
@@ -139,34 +139,31 @@ class _FirstPrice:
 
 @final
 class Measurements:
-    """Bias and variance on the task: what one costs, and what the earlier ones of a seed have seen.
+    """Bias and variance on the task: what one costs, and what the earlier ones have seen.
 
     Args:
-        subject: question and policy of a seed, by its place, as they are now; a user's loop has
-            one seed.
         loan: seconds beyond the share for the first one.
     """
 
     def __init__(
-        self, subject: Callable[[int], tuple[Question, nn.Module]], budget: Budget,
-        loan: float = 0.0,
-    ) -> None:  # fmt: skip
-        self.subject, self.budget, self.loan = subject, budget, loan
+        self, question: Question, policy: nn.Module, budget: Budget, loan: float = 0.0
+    ) -> None:
+        self.question, self.policy, self.budget, self.loan = question, policy, budget, loan
         self._first = _FirstPrice(budget, loan)
         self._prices: dict[bool, float] = {}  # seconds, by whether the truth is checked
-        self._past: dict[int, Past] = {}
-        self._ended: dict[int, float] = {}  # when a seed's last one ended
+        self._past: Past | None = None
+        self._ended = float("-inf")  # when the last one ended
 
-    def due(self, seed: int = 0) -> bool:
+    def due(self) -> bool:
         """May one be made now? Finds the price first, when the budget allows that."""
         if not self._prices:
-            price = self._first.found(*self.subject(seed))
+            price = self._first.found(self.question, self.policy)
             if price is None:
                 return False
             self._prices[True] = price
-        price = self._price(seed)
-        loan = 0.0 if self._past else self.loan
-        return self.budget.rested(price, self._last(seed)) and self.budget.allows(price, loan)
+        price = self._price()
+        loan = self.loan if self._past is None else 0.0
+        return self.budget.rested(price, self._ended) and self.budget.allows(price, loan)
 
     @property
     def tried(self) -> bool:
@@ -174,28 +171,25 @@ class Measurements:
         return bool(self._prices) or self._first.tried
 
     def next(self) -> Due:
-        """When one of a single loop is due, the first or another."""
-        price = self._price(0) if self._prices else self._first.least
-        wait = max(self.budget.until(price), self.budget.rest(price, self._last(0)))
+        """When one is due, the first or another."""
+        price = self._price() if self._prices else self._first.least
+        wait = max(self.budget.until(price), self.budget.rest(price, self._ended))
         sure, hour = bool(self._prices), self.budget.needed(price, HOUR)
-        return Due("task", "measurement", not self._past, price, wait, sure, hour)
+        return Due("task", "measurement", self._past is None, price, wait, sure, hour)
 
-    def row(self, batch: int, update: int, seed: int = 0) -> dict[str, Any]:
+    def row(self, batch: int, update: int) -> dict[str, Any]:
         """Makes one."""
-        (question, policy), checked = self.subject(seed), self._checked(seed)
-        past = self._past.get(seed, question.nothing)
+        checked = self._checked()
+        past = self.question.nothing if self._past is None else self._past
         with self.budget.paying() as price:
-            row, self._past[seed] = measured(question, policy, batch, update, past)
-        self._ended[seed], self._prices[checked] = self.budget.clock(), price[0]
+            row, self._past = measured(self.question, self.policy, batch, update, past)
+        self._ended, self._prices[checked] = self.budget.clock(), price[0]
         return row | {"seconds": price[0]}
 
-    def _checked(self, seed: int) -> bool:
+    def _checked(self) -> bool:
         """Will the next truth be compared with finite differences? A first one always is."""
-        return seed not in self._past or self._past[seed].checks
+        return self._past is None or self._past.checks
 
-    def _price(self, seed: int) -> float:
+    def _price(self) -> float:
         # The first one is checked, and no other costs more.
-        return self._prices.get(self._checked(seed), max(self._prices.values()))
-
-    def _last(self, seed: int) -> float:
-        return self._ended.get(seed, float("-inf"))
+        return self._prices.get(self._checked(), max(self._prices.values()))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import isfinite, nan
-from typing import Any, Generic, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from gradlab.statistics.moments import Array
 from gradlab.statistics.successive import Signal, fresh, signal
 
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
-_N = TypeVar("_N")
 _CHEAP = 2**16  # entries, 10 µs
 _SHOWN = 4  # tensors that are looked at in every update
 _HALF = (torch.float16, torch.bfloat16)
@@ -126,18 +125,15 @@ class Latch:
 
 
 @final
-class StepLengths(Generic[_N]):
+class _StepLengths:
     """|Δθ_l| and |θ_l| of single steps.
 
     Args:
         theta: the tensors as they are now.
-        norms: of several tensors, a number for each, or a number for each and every seed.
     """
 
-    def __init__(
-        self, theta: Callable[[], list[Tensor]], norms: Callable[[list[Tensor]], _N]
-    ) -> None:
-        self._theta, self._norms = theta, norms
+    def __init__(self, theta: Callable[[], list[Tensor]]) -> None:
+        self._theta = theta
         self._kept: list[Tensor] = []
         self._open = False
 
@@ -151,13 +147,13 @@ class StepLengths(Generic[_N]):
         torch._foreach_copy_(self._kept, theta)
         self._open = True
 
-    def after(self) -> tuple[_N, _N] | None:
+    def after(self) -> tuple[Numbers, Numbers] | None:
         """|Δθ_l| and the |θ_l| before the step; None where θ was not kept."""
         if not self._open:
             return None
-        self._open, sizes = False, self._norms(self._kept)
+        self._open, sizes = False, _norms(self._kept)
         torch._foreach_sub_(self._kept, self._theta())
-        return self._norms(self._kept), sizes
+        return _norms(self._kept), sizes
 
     def forget(self) -> None:
         """The step was none."""
@@ -170,7 +166,7 @@ class UpdateStatistics:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self._lengths = StepLengths(self._theta, _norms)
+        self._lengths = _StepLengths(self._theta)
         # The first tensor that is trained and costs little: it lies behind all others in a backward
         # pass, and has many entries, so that its size is the whole gradient's but for a factor.
         trained = [p for p in self.parameters if p.requires_grad]

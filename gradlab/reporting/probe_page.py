@@ -6,7 +6,7 @@ this run has no numbers for, and how to get them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -81,31 +81,21 @@ CAPTIONS = {
 
 def panels(run: ProbeRun) -> list[Panel]:
     """What the run has numbers for, in the order of the sections."""
-    return several({"": run})
-
-
-def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
-    """The same for several seeds of one training, whose curves are drawn thin; over the horizon
-    only a single run is shown."""
-    table = curves(runs)
-    one = next(iter(runs.values()))
-    alone = one if len(runs) == 1 else None
+    table = curves(run)
     # What is known at two steps or more: a single point is no curve.
     known = table[np.isfinite(table["value"])]
     steps = known.groupby("quantity")["step"].nunique()
     have = set(steps.index[steps > 1])
-    curve = _over_steps(one.horizon)
+    curve = _over_steps(run.horizon)
     drawn = [_panel(name, draw, table) for name, draw in curve.items() if name in have]
     if "layer_norm" in have:
-        tensors = max(len(run.parameters) for run in runs.values())
-        height = max(SIZE[1], min(1.6 + _ROW * tensors, 2 * SIZE[1]))
+        height = max(SIZE[1], min(1.6 + _ROW * len(run.parameters), 2 * SIZE[1]))
         drawn.append(_panel("layer_norm", figures.layer_norms, table, high=height))
-    if alone is not None:
-        drawn += _errors(alone)
-        if not (rows := chains(alone)).empty:
-            drawn.append(_panel("chain", figures.moved_chains, rows))
-    if (rows := choices(runs))["step"].nunique() > 1:
-        drawn.append(_panel("chosen", figures.chosen_horizons, rows, longest=one.horizon))
+    drawn += _errors(run)
+    if not (rows := chains(run)).empty:
+        drawn.append(_panel("chain", figures.moved_chains, rows))
+    if (rows := choices(run))["step"].nunique() > 1:
+        drawn.append(_panel("chosen", figures.chosen_horizons, rows, longest=run.horizon))
     order = [name for names in _SECTIONS.values() for name in names]
     return sorted(drawn, key=lambda each: order.index(each.name))
 
@@ -180,7 +170,7 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
     reasons |= _absent_on_the_task(run)
     if run.measured and not np.isfinite(run.measured["value"]).any():
         reasons[_RETURN].append("No critic's value against the return: no critic was given.")
-    table = curves({"": run})
+    table = curves(run)
     for section in reasons:
         reasons[section] = [*reasons[section], *_known_once(table, section)]
     return reasons

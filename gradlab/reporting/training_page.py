@@ -13,7 +13,7 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.figures.multiples import Over, best_first, several_quantities, several_returns
-from gradlab.reporting import numbers, probe_page, shell
+from gradlab.reporting import numbers, shell
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, folded, method, panel
 from gradlab.runs.training import measured_weights, pairs
 from gradlab.runs.training.pairs import ranked
@@ -48,75 +48,6 @@ _VALUED = {
     "gain": "gain [reward]",
 }
 _DYNAMICS = "Against the same estimator on the simulator: same horizon, same critic."
-_SECTION = "Gradients while it trained"
-_ALARMS = "Alarms while it trained"
-_PATHS = (
-    "Paths end at terminal states: below the dotted line the gradient is that of a shorter horizon "
-    "than was asked for."
-)
-_SIGNAL = (
-    "Near 1 every batch points the same way; the root is the cosine of one batch's gradient with "
-    "the mean over replay. From products of gradients of batches drawn for this, at one policy."
-)
-
-
-def panels_of_probe(run: Training) -> list[Panel]:
-    """As on the page of a probe, every seed a line; nothing where the run had no probe."""
-    watched = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
-    if not watched:
-        return []
-    drawn = [
-        replace(
-            each, name=f"probe-{each.name}", section=_section(each.section),
-            caption=_SIGNAL if each.name == "signal_share" else each.caption,
-        )
-        for each in probe_page.several(watched)
-    ]  # fmt: skip
-    if not run.paths.empty:  # the model's, where they can end
-        longest = max(run.horizons)
-        drawn.append(panel(
-            "probe-paths", _section(probe_page.HEALTH), _PATHS, figures.probe_curve, run.paths,
-            quantity="lasted", title="How long the model's paths last", unit="steps, mean",
-            level=(float(longest), f"asked for: {longest}"),
-        ))  # fmt: skip
-    return drawn
-
-
-def _section(question: str) -> str:
-    return f"{_SECTION}: {question[0].lower()}{question[1:]}"
-
-
-def alarms(runs: Mapping[str, Training]) -> Section:
-    """Every kind of every seed by the iteration of its first alarm, with its last message."""
-    raised: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for name, run in runs.items():
-        for at, whose, kind, message in _told(run, name if len(runs) > 1 else ""):
-            raised.setdefault((kind, whose), []).append((at, message))
-    if not raised:
-        return Section(_ALARMS)
-    about = (
-        "By the iteration of its first alarm for a seed; a kind is reported again only when twice "
-        "as many iterations have passed."
-    )
-    listed = [
-        (kind, whose, "iteration", [f"{at:,}" for at, _ in own], own[-1][1])
-        for (kind, whose), own in sorted(raised.items(), key=lambda each: each[1][0][0])
-    ]
-    body, note = shell.alarms(about, listed), f"{len(raised)} kinds"
-    return Section(_ALARMS, body=body, note=note, name="alarms", opened=True)
-
-
-def _told(run: Training, name: str) -> list[tuple[int, str, str, str]]:
-    """Iteration, whose, kind, message, in their order; what is about the run counts once."""
-    found = {}
-    for seed, probe in run.probes.items():
-        columns = (probe.alarms.get(c, ()) for c in ("number", "step", "seed", "alarm", "message"))
-        for number, step, about, kind, message in zip(*columns, strict=True):
-            words = [name] if name else []
-            words += [f"seed {seed}"] if about == about else []
-            whose = f" ({', '.join(words)})" if words else ""
-            found[int(number)] = int(step), whose, str(kind), str(message)
-    return [found[number] for number in sorted(found)]
 
 
 def panels(runs: Mapping[str, Training]) -> list[Panel]:
@@ -156,8 +87,6 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
         _cells("updates", _GRADIENT, rows, _UPDATES, "Gradients and critic",
                "Means over the updates between two rows; norms before clipping.")
     )  # fmt: skip
-    if len(runs) == 1:
-        drawn_panels += panels_of_probe(first)
     caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
     drawn_panels.append(panel("update-times", _COST, caption, figures.update_times, times(runs)))
     return drawn_panels
@@ -254,7 +183,6 @@ def several(runs: Mapping[str, Training], title: str, source: PageSource = NOWHE
     """What the page of training runs side by side shows."""
     drawn = tuple(panels(runs))
     sections = (
-        alarms(runs),
         *folded("Figures", drawn),
         _pairs(runs),
         _table(runs),

@@ -46,14 +46,11 @@ class CheckResult:
 
 def failed_premises(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...]:
     """Why nothing can be decided from a measurement, the first reason first: a derivative that is
-    lost explains what else fails.
-
-    Older files have an exact model among them, which is no such reason.
-    """
+    lost explains what else fails."""
     failed = [e for e in results or () if not e.passed and e.check.startswith(PREMISE)]
     simulated = f"{DETACHED}simulator"  # whose gradient is the truth
     failed.sort(key=lambda e: (not e.check.startswith(DETACHED), simulated not in e.check))
-    return tuple(e for e in failed if e.check != f"{PREMISE}, model")
+    return tuple(failed)
 
 
 def detached(results: Sequence[CheckResult] | None) -> frozenset[str]:

@@ -1,17 +1,13 @@
 """The files of a run that is written: where they are, who holds them, and what stands in them.
 
-NAME.h5.journal         locked by its one writer, as long as the run is written
-.NAME.h5.journal.tmp    a shorter one, before it takes that place
-folder                  locked while one of its runs is folded or removed
+NAME.h5.journal    locked by its one writer, as long as the run is written
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +25,6 @@ def journal_of(path: str | Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def frames_at(place: Path) -> tuple[list[tuple[int, Frame]], int]:
     """The whole frames, and whether behind the last one a frame was damaged: 0 or 1."""
     try:
@@ -50,14 +36,6 @@ def frames_at(place: Path) -> tuple[list[tuple[int, Frame]], int]:
     return frames, int(not journal_frames.torn(tail))
 
 
-def last_sequence(frames: Sequence[tuple[int, Frame]]) -> int:
-    return max((int(frame.header.get("n", 0)) for _, frame in frames), default=0)
-
-
-def size_of(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
 def locked(place: Path) -> Any:
     while True:
         file = open(place, "ab+", buffering=0)  # noqa: SIM115 (held as long as the run is written)
@@ -66,7 +44,7 @@ def locked(place: Path) -> Any:
         except OSError as error:
             file.close()
             raise InputError(f"{place} is being written by another process: wait for it") from error
-        # Between the two its writer may have put another file in its place.
+        # Between the two its writer may have closed the run, and removed it.
         if is_at(file, place):
             return file
         file.close()
@@ -80,10 +58,6 @@ def is_at(file: Any, place: Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def shorter(place: Path) -> Path:
-    return place.with_name(f".{place.name}.tmp")
 
 
 def write_all(descriptor: int, data: bytes, place: Path) -> None:

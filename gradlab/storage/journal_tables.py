@@ -19,7 +19,6 @@ from gradlab.storage.journal_frames import Frame
 from gradlab.storage.records import Array, Attribute, Record
 
 RUN = "run_id"  # attribute of a file and of its journal
-OLDER = "beside_older"  # of an opening frame: the file had no id when it was written
 
 
 @dataclass(frozen=True)
@@ -57,24 +56,15 @@ class Table:
             return False
 
 
-def run_of(attributes: Mapping[str, Attribute], frames: Sequence[Frame], path: Path) -> str | None:
-    """The id of the one run that a file and its journal are of; None where both are older.
-
-    Raises:
-        InputError: they are of two runs, since one of them was replaced.
-    """
+def check_run(attributes: Mapping[str, Attribute], frames: Sequence[Frame], path: Path) -> None:
+    """Raises InputError: a file and its journal are of two runs, since one of them was replaced."""
     opened = [frame.header for frame in frames if frame.header.get("kind") == "open"]
-    named = {header["attributes"].get(RUN) for header in opened} - {None}
-    run_id = attributes.get(RUN)
-    # A journal that was begun beside an older file says so, until its first fold names that, too.
-    stranger = bool(attributes and named) and not any(header.get(OLDER) for header in opened)
-    ids = named if run_id is None else {*named, run_id}
-    if len(ids) > 1 or (run_id is None and stranger):
+    named = [header["attributes"].get(RUN) for header in opened]
+    if len({*named, *([attributes.get(RUN)] if attributes else [])}) > 1:
         raise InputError(
             f"{path} and {path.name}.journal are of two runs, one was replaced: put the right file "
             f"back, or move the journal away to read the file alone"
         )
-    return str(ids.pop()) if ids else None
 
 
 def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> Record:
@@ -87,18 +77,20 @@ def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> 
         InputError: neither says which tables there are, or they are of two runs. KeyError,
             TypeError, ValueError and the like where a foreign file made it so far.
     """
-    run_of(base.attributes, frames, path)
+    check_run(base.attributes, frames, path)
     attributes = dict(base.attributes)
     folded = int(attributes.get("folded", 0))
     fresh = sorted(
         (frame for frame in frames if int(frame.header.get("n", 0)) > folded),
         key=lambda frame: int(frame.header["n"]),
     )
-    tables = folded_tables(attributes)
+    openings = [frame.header for frame in frames if frame.header.get("kind") == "open"]
+    known = [tables_of(base.attributes)] if base.attributes else []
+    known += [tables_from(header["tables"]) for header in openings]
+    tables = known[0] if known else {}
+    for others in known[1:]:
+        check_tables(tables, others, path)
     rows: dict[str, list[Frame]] = {}
-    for frame in frames:
-        if frame.header.get("kind") == "open":
-            tables = joined(tables, opened_tables(frame), path)
     for frame in fresh:
         if frame.header.get("kind") == "open":
             attributes |= frame.header["attributes"]
@@ -118,27 +110,12 @@ def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> 
     return Record(attributes, groups)
 
 
-def joined(before: Mapping[str, Table], after: Mapping[str, Table], path: Path) -> dict[str, Table]:
-    """Tables of a run that goes on with other columns, as another version of gradlab writes them.
-
-    Raises:
-        InputError: a table or a column that both have is of other shape.
-    """
-    tables = dict(before) | dict(after)
-    for name in before.keys() & after.keys():
-        one, other = before[name], after[name]
-        columns = one.columns.keys() & other.columns.keys()
-        scales = one.scales.keys() & other.scales.keys()
-        if (
-            one.index != other.index
-            or any(one.columns[column] != other.columns[column] for column in columns)
-            or any(tuple(one.scales[dim]) != tuple(other.scales[dim]) for dim in scales)
-        ):
+def check_tables(before: Mapping[str, Table], after: Mapping[str, Table], path: Path) -> None:
+    """Raises InputError: a run goes on with other tables."""
+    for name in sorted(before.keys() | after.keys()):
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None or plain(one) != plain(other):
             raise InputError(f"{path} has other tables ({name}): choose another output")
-        tables[name] = Table(
-            one.index, {**one.columns, **other.columns}, {**one.scales, **other.scales}
-        )
-    return tables
 
 
 def _table_arrays(
@@ -163,31 +140,29 @@ def _table_arrays(
         shape = table.shape(name)
         if column.text:
             new: list[Any] = [str(row.header["text"].get(name, "")) for row in rows]
-            kept = before[name].values.tolist() if name in before else [""] * len(old)
+            kept = before[name].values.tolist() if before else []
             values = np.array([*kept, *new], dtype=object)
         else:
             empty = np.full(shape, np.nan)
             new = [np.broadcast_to(row.arrays.get(name, empty), shape) for row in rows]
             stacked = np.array(new, dtype=np.float64).reshape(len(new), *shape)
-            kept = before[name].values if name in before else np.full((len(old), *shape), np.nan)
-            values = np.concatenate([kept, stacked])
+            values = np.concatenate([before[name].values, stacked]) if before else stacked
         arrays[name] = Array(values[order], (table.index, *column.dims), column.unit)
     return arrays
 
 
-def folded_tables(attributes: Mapping[str, Attribute]) -> dict[str, Table]:
-    """The tables that a file has; none where there is no file yet."""
-    named = json.loads(str(attributes.get("tables", "{}")))
-    return {name: _table(plain) for name, plain in named.items()}
+def tables_of(attributes: Mapping[str, Attribute]) -> dict[str, Table]:
+    """The tables that a file has."""
+    return tables_from(json.loads(str(attributes.get("tables", "{}"))))
 
 
-def opened_tables(opening: Frame) -> dict[str, Table]:
-    """The tables that a frame of kind "open" names."""
-    return {name: _table(plain) for name, plain in opening.header["tables"].items()}
+def tables_from(plain: Mapping[str, Any]) -> dict[str, Table]:
+    """From what `plain` made of each."""
+    return {name: _table(each) for name, each in plain.items()}
 
 
 def plain(table: Table) -> dict[str, Any]:
-    """As JSON, for `opened_tables`."""
+    """As JSON, for `tables_from`."""
     return {
         "index": table.index,
         "columns": {k: [list(c.dims), c.unit, c.text] for k, c in table.columns.items()},

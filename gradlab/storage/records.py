@@ -29,7 +29,16 @@ from gradlab.storage.hdf5 import (
 from gradlab.storage.seals import seal
 from gradlab.storage.whole_files import check_plain, placed, real
 
-__all__ = ["Array", "Attribute", "Record", "attributes", "check_output", "read", "write"]
+__all__ = [
+    "Array",
+    "Attribute",
+    "Record",
+    "attributes",
+    "check_output",
+    "earlier_layout",
+    "read",
+    "write",
+]
 
 _LEAST = 1 << 14  # bytes that an output folder must take before long work begins
 NAME, PATH = 255, 4096  # bytes that file systems take
@@ -117,3 +126,8 @@ def attributes(path: str | Path) -> dict[str, Attribute]:
             with opened(path) as file:
                 return Reader(path).attributes(file)
     return dict(read(path).attributes)
+
+
+def earlier_layout(path: str | Path) -> InputError:
+    """For a run file that lacks what every file of this layout has."""
+    return InputError(f"{path} was written by an earlier layout: gradlab at 7f6a4f4a reads it")

@@ -28,7 +28,6 @@ from gradlab.storage import records
 from gradlab.storage.journal import discard, journal_of
 from gradlab.storage.records import Array
 from gradlab.storage.whole_files import sync
-from gradlab.training.measured import steering
 from gradlab.training.measured import weights as weighing
 from gradlab.training.state import Run
 from gradlab.training.trained import under
@@ -139,7 +138,6 @@ def tensors_of(run: Run) -> dict[str, Tensor]:
             "excessive": torch.from_numpy(run.excessive),
         },
         "weights": weighing.state(run),
-        "steering": steering.state(run),
         "window": run.window.state(),
         "batch": {} if run.batch is None else run.batch.tensors,
         "work": {} if run.work is None else run.work.state(),
@@ -162,7 +160,6 @@ def _put_back(run: Run, state: Mapping[str, Tensor]) -> None:
     if run.work is not None:
         run.work.load(under(state, "work/"))
     weighing.load(run, under(state, "weights/"))
-    steering.load(run, under(state, "steering/"))
     if run.dynamics is not None:
         run.dynamics.load(under(state, "dynamics/"))
         run.learner.model = run.dynamics.rollout() if run.dynamics.fitted else None

@@ -7,7 +7,7 @@ leading axis [E] of seeds (critics [E · C], the C critics of a seed side by sid
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
@@ -32,7 +32,6 @@ from gradlab.training.parts.context import (
     Context,
     Floats,
     Objective,
-    Steered,
     Value,
     Values,
     no_values,
@@ -83,8 +82,6 @@ class Learner:
         adapted: horizons that follow the simulator's stiffness, or None.
         model: what rollouts use: the task's prior, or what was learned last (None before).
         in_force: weights of each seed, [E, terms]; NaN in the rows of seeds that follow the rule.
-        rehearsed: the policy is updated by rehearsals alone (`measured.steering`).
-        watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
         targets: of the critics at the present batch, [E, N], which its reuses share; None before.
     """
 
@@ -131,9 +128,6 @@ class Learner:
         self.target_policy, self.target_critic = self.copies()
         self.model: Model | None = None if algorithm.model else of_prior(task.prior)
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
-        steering = algorithm.weights
-        self.rehearsed = isinstance(steering, Steered) and steering.by == "rehearse"
-        self.watch: Callable[[Tensor], None] | None = None
         self.targets: Tensor | None = None
 
     @property
@@ -164,8 +158,7 @@ class Learner:
         if acted:
             if self.algorithm.loss.of_simulator:
                 batch = replace(batch, slopes=simulator_slopes(self.task.simulator, batch))
-            if not self.rehearsed:
-                policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
+            policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
             self.update_temperature(iteration, batch)
             if self.adapted is not None and batch.slopes is not None:
                 self.adapted.step(batch.slopes)
@@ -217,15 +210,6 @@ class Learner:
         parameters = [p for trained in self._trained.values() for p in trained.network.parameters]
         sums = [p.detach().sum(dim=(1, 2)).view(len(self.seeds), -1) for p in parameters]
         return np.asarray(torch.cat(sums, dim=1).isfinite().all(dim=1).cpu().numpy())
-
-    def policy_gradients(self, iteration: int, batch: Batch, draws: Draws) -> tuple[Tensor, ...]:
-        """What an update of the policy on this batch would follow now, before clipping, as
-        `trained_policy.gradients`; changes nothing."""
-        loss, _ = self.policy_loss(iteration, batch, self.weights(iteration), draws)
-        # What normalises the weights is a graph that the next update needs.
-        return torch.autograd.grad(
-            loss.sum(), self.trained_policy.raw.parameters, retain_graph=True
-        )
 
     def policy_of(self, member: int, policy: Network | None = None) -> nn.Module:
         """The policy of one seed, of now or of then, as a network that `gradlab measure` takes."""
@@ -300,18 +284,12 @@ class Learner:
         first, last = row.policy_rate if name == "policy" else row.value_rate
         return first + (last - first) * done
 
-    def context(
-        self, iteration: int, draws: Draws, watch: Callable[[Tensor], None] | None = None
-    ) -> Context:
-        """What a target or a policy loss is computed from.
-
-        Args:
-            watch: is shown every action of the policy that carries θ.
-        """
+    def context(self, iteration: int, draws: Draws) -> Context:
+        """What a target or a policy loss is computed from."""
         value, target_value, target_values = self._values()
         return Context(
             objective=self.objective,
-            act=self.acting.bound(self.policy, watch),
+            act=self.acting.bound(self.policy),
             frozen=self.acting.bound(self.policy.frozen()),
             target_act=self.acting.bound(self.target_policy),
             noise_of=partial(self.acting.noise_of, self.policy.frozen()),
@@ -380,7 +358,7 @@ class Learner:
         self, iteration: int, batch: Batch, weights: Floats, draws: Draws
     ) -> tuple[Tensor, int]:
         """−Σ w_n mean X_n of every seed [E], and the longest rollout made."""
-        context = self.context(iteration, draws, self.watch)
+        context = self.context(iteration, draws)
         return self.algorithm.loss(context, batch, self.algorithm.terms, weights)
 
 
@@ -389,21 +367,17 @@ def common(weights: Floats) -> Floats:
     return weights[0] if (weights == weights[0]).all() else np.asarray(weights.mean(axis=0))
 
 
-def alone(
-    learner: Learner, member: int, state: Mapping[str, Tensor] | None = None, **changes: object
-) -> Learner:
-    """A learner of one seed, without a model.
+def alone(learner: Learner, member: int, **changes: object) -> Learner:
+    """A learner of one seed in the same state, without a model.
 
     Args:
-        state: of the learner; default: its present one.
         changes: settings that differ, such as precision="float64".
     """
     settings: Settings = replace(learner.settings, **changes)  # type: ignore[arg-type]
     settings = replace(settings, seeds=1, first_seed=learner.seeds[member])
     single = Learner(learner.algorithm, learner.task, settings)
-    state = learner.state() if state is None else state
     sliced = {}
-    for name, value in state.items():
+    for name, value in learner.state().items():
         count = learner.algorithm.critics if name.startswith(("critic", "target_critic")) else 1
         sliced[name] = value[member * count : (member + 1) * count] if value.ndim else value
     single.load(sliced)

@@ -27,14 +27,13 @@ from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, planning, probe
+from gradlab.training import checkpoints, planning
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.first_networks import FRESH, GivenNetworks, check_given
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.measured.steering import steered
-from gradlab.training.parts.context import MeasuredWeights, Rule, Steer, Steered, Weights
+from gradlab.training.parts.context import MeasuredWeights, Rule, Weights
 from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings, for_task
@@ -67,21 +66,16 @@ def check_memory(run: Run) -> None:
         )
 
 
-# What rows had not from the beginning is left out where it is as it was: earlier runs go on.
-_YOUNGER = (
-    "loss", "critic_loss", "target_policy", "target_critic", "source", "updates", "fit", "adaptive",
-    "log_std",
+_PARTS = (  # of which the fields alone do not tell which they are
+    "weights", "target", "loss", "critic_loss", "target_policy", "target_critic", "source", "fit",
+    "adaptive",
 )  # fmt: skip
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
     """All that decides what a run computes, as JSON."""
     config: dict[str, Any] = {
-        "algorithm": asdict(algorithm)
-        | {
-            "weights_rule": type(algorithm.weights).__name__,
-            "target_rule": type(algorithm.target).__name__,
-        },
+        "algorithm": asdict(algorithm),
         "task": task.name,
         "task_parameters": dict(task.parameters),
         "state_names": list(task.state_names),
@@ -89,27 +83,13 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "settings": asdict(replace(settings, given=None)),
     }
     del config["algorithm"]["paper"]  # of no number
-    for name in _YOUNGER:
-        value = getattr(algorithm, name)
-        if value == Algorithm.__dataclass_fields__[name].default:
-            del config["algorithm"][name]
-        elif not isinstance(value, int | tuple):
-            config["algorithm"][f"{name}_rule"] = type(value).__name__
+    for name in _PARTS:
+        config["algorithm"][f"{name}_rule"] = type(getattr(algorithm, name)).__name__
     del config["settings"]["given"]
     if settings.given is not None:
         config["given_networks"] = settings.given.digests()
-    # Younger than the format: left out where they are as all runs once were.
-    once = {
-        "planning": None, "asynchronous": None,
-        "gradient_horizons": "shorter",
-    }  # fmt: skip
-    for name, value in once.items():
-        if getattr(settings, name) == value:
-            del config["settings"][name]
     if algorithm.model is not None:
         config["algorithm"]["model"]["network"] = network_name(algorithm.model.network)
-        if algorithm.model.network == "gaussian":
-            del config["algorithm"]["model"]["network"]
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
     named = json.dumps(config, default=lambda own: own.__qualname__)  # a function of one's own
     plain: dict[str, object] = json.loads(named)
@@ -135,7 +115,7 @@ def settings_of(
 
 def scheduled(weights: Weights, settings: Settings) -> Weights:
     """The rule with the ramp of the task (MPG) or the length of the run (MPG-J)."""
-    if isinstance(weights, MeasuredWeights | Steered):
+    if isinstance(weights, MeasuredWeights):
         return replace(weights, rule=_scheduled(weights.rule, settings))
     return _scheduled(weights, settings)
 
@@ -158,8 +138,6 @@ def train(
     weights: str = "rule",
     horizon: str = "rule",
     by: str = "mse",
-    steer: Steer | None = None,
-    steer_every: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -181,10 +159,6 @@ def train(
             be better than the rule, by the simulator's own gradient.
         by: criterion of "measured": "mse", the smaller error of the gradient at replayed states, or
             "gain", the larger gain of return by a step along it, at visited states.
-        steer: "rehearse": the updates of every horizon are tried, and the policy with the highest
-            return is adopted, or the present one held; "accept": a policy that is below the last
-            accepted one is taken back; None: neither.
-        steer_every: iterations between two decisions; None: 25 or 5 updates of the policy.
         resume: go on with the run at `output`; overwrite: replace it.
         note: called with a line where processes of an asynchronous run are crowded, or one has
             died.
@@ -208,10 +182,7 @@ def train(
     chosen = settings_of(row, task, settings, changes)
     if policy is not None or critic is not None:
         chosen = replace(chosen, given=GivenNetworks(policy, critic))
-    row = steered(measured(row, weights, horizon, by), steer, steer_every)
-    row = _checked(row, task, chosen)
-    if steer is not None and chosen.asynchronous is not None:
-        raise InputError(f"steer is {steer!r}, which a run in several processes cannot: leave out")
+    row = _checked(measured(row, weights, horizon, by), task, chosen)
     if ray is not None and chosen.asynchronous is None:
         raise InputError(f"ray is {ray!r}, but the run is in one process: add learners or actors")
     # What stands beside a run stands beside the file itself, whatever link it was named by.
@@ -227,7 +198,6 @@ def train(
         else:
             checkpoints.clear(path)
         about = attributes(config, command, provenance.environment())
-        about |= probe.attributes(run.learner)
         with Journal(path, tables(row, task, chosen), about) as journal, _products(chosen):
             if not (resume and run.iteration == chosen.iterations):  # all is there, maybe unfolded
                 try:
@@ -271,10 +241,6 @@ def _check_processes(algorithm: Algorithm, settings: Settings) -> None:
             f"{algorithm.name} cannot be trained asynchronously: {reason}; take a row on replay "
             f"without a learned model (mpg-v1, mpg-v2, mpg-general, td3, sac, ddpg, n-step-dpg, "
             f"n-step-adp, bptt), or leave learners, actors and buffers out"
-        )
-    if settings.probe_budget is not None:
-        raise InputError(
-            "probe_budget is for updates in this process: leave it out, or learners and actors"
         )
 
 

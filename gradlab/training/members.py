@@ -117,9 +117,6 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
-_Watch = Callable[[Tensor], None]
-
-
 @dataclass(frozen=True, eq=False)
 class Acting:
     """
@@ -171,22 +168,13 @@ class Acting:
             action = torch.atanh((action / self.limit).clamp(-edge, edge))
         return (action - mean) * (-log_std).exp()
 
-    def bound(self, network: Network, watch: _Watch | None = None) -> Act:
-        """Actions and log densities of one network: the mean's without noise.
-
-        Args:
-            watch: is shown every action.
-        """
+    def bound(self, network: Network) -> Act:
+        """Actions and log densities of one network: the mean's without noise."""
 
         def act(state: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
-            log_prob: Tensor | None = None
             if noise is None:
-                action = network(state)
-            else:
-                action, log_prob = self.draw(network, state, noise)
-            if watch is not None:
-                watch(action.detach())
-            return action, log_prob
+                return network(state), None
+            return self.draw(network, state, noise)
 
         return act
 

@@ -13,11 +13,10 @@ from torch import Tensor
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
-from gradlab.training import probe
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.asynchronous import work as asynchrony
 from gradlab.training.collection import Evaluation, evaluate
-from gradlab.training.measured import gradient_errors, steering, weights
+from gradlab.training.measured import gradient_errors, weights
 from gradlab.training.models.dynamics import Fitted
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.temperature import Automatic
@@ -74,8 +73,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         schema["gradients"] = gradient_errors.table(algorithm, settings, seeds)
     if settings.asynchronous is not None:
         schema["asynchrony"] = asynchrony.table(settings.asynchronous)
-    schema |= weights.tables(algorithm, seeds) | steering.tables(algorithm, seeds)
-    return schema | probe.tables(algorithm, task, settings)
+    return schema | weights.tables(algorithm, seeds)
 
 
 def _model_columns(model: LearnedModel) -> dict[str, Column]:

@@ -1,9 +1,9 @@
 """One iteration of a run after another, by an `Execution`: this process, or several.
 
-steer → collect → fit the model and roll it out, where that is due → update; evaluate and record on
-the way. A state is saved before what its iteration decides. Ctrl-C waits until an iteration is
-whole, but no more than `GRACE` seconds: one that takes longer is begun with its state saved, and a
-run that is resumed begins it again.
+collect → fit the model and roll it out, where that is due → update; evaluate and record on the way.
+A state is saved before what its iteration decides. Ctrl-C waits until an iteration is whole, but no
+more than `GRACE` seconds: one that takes longer is begun with its state saved, and a run that is
+resumed begins it again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Protocol, final
@@ -27,10 +27,9 @@ from gradlab.training import checkpoints
 from gradlab.training.collection import Ended
 from gradlab.training.first_networks import unknown_ends
 from gradlab.training.learner import UpdateRecord
-from gradlab.training.measured import gradient_errors, steering
+from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.parts.context import Floats
-from gradlab.training.probe import Probing
 from gradlab.training.recording import divergence, evaluation_row, excess, model_row
 from gradlab.training.state import Good, Run
 
@@ -167,7 +166,7 @@ def go(
     clock, shown = time.monotonic, time.monotonic()
     seconds = {False: 0.0, True: inf}  # of the last iteration without a fit and with one
     progress("training", run.iteration, run.settings.iterations)
-    with _between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
+    with _between_iterations() as interrupted:
         while True:
             fits = _fits(run)
             try:
@@ -182,13 +181,10 @@ def go(
                 checkpoints.save(path, run, config)
                 raise KeyboardInterrupt
             begun = clock()
-            if steering.due(run):
-                journal.append("steering", steering.row(run))
             collect(run, work)
             if fits:
                 _fit(run, journal, progress)
             _branch(run, journal)
-            probing.before()
             update = work.update(run)
             run.window.add(update)
             run.iteration += 1
@@ -202,7 +198,6 @@ def go(
             if run.iteration % run.settings.log_every == 0 or run.done or now - shown > _SHOWN:
                 progress("training", run.iteration, run.settings.iterations)
                 shown = now
-            probing.over(update)
 
 
 def collect(run: Run, work: Execution = HERE) -> None:

@@ -148,9 +148,6 @@ class Settings:
     """Iterations between two measurements of weights or horizon."""
     measure_starts: int = 128
     """States per measurement and seed: replayed, or visited with --by gain."""
-    probe_budget: float | None = None
-    """Share of the time for a probe, such as 0.05, which measures the gradients of every seed. Its
-    rows and alarms are in the run and its report. Default: no probe."""
     planning: Planning | None = None
     """How actions are planned in a second evaluation (`planning`); None: there is none."""
     asynchronous: Asynchronous | None = None
@@ -177,8 +174,6 @@ class Settings:
         validation.number("reward_scale", self.reward_scale, above=0)
         for share in self.keep:
             validation.number("keep", share, least=0, most=1)
-        if self.probe_budget is not None:
-            validation.number("probe_budget", self.probe_budget, above=0, most=1)
 
     @property
     def kept(self) -> set[int]:

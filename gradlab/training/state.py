@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -188,19 +188,6 @@ class _Weighing:
 
 
 @dataclass(eq=False)
-class Steering:
-    """Decisions so far.
-
-    Attributes:
-        candidate: place of the term that each seed follows, [E]; −1: the row's rule.
-        accepted: the policy of every seed, and its optimiser, as last accepted; {} before.
-    """
-
-    candidate: np.ndarray
-    accepted: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
 class Run:
     """The state of one training run.
 
@@ -227,7 +214,6 @@ class Run:
     branches: Branches | None
     window: _Window
     weighing: _Weighing
-    steering: Steering
     lost: NDArray[np.bool_]
     excessive: NDArray[np.bool_]
     good: Good
@@ -282,7 +268,6 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
         branches=None if branching is None else Branches(branching, replay, draws),
         window=_Window(algorithm),
         weighing=_Weighing(0, learner.in_force.copy()),
-        steering=Steering(np.full(len(learner.seeds), -1)),
         lost=np.zeros(settings.seeds, dtype=bool),
         excessive=np.zeros(settings.seeds, dtype=bool),
         good=Good(0, *learner.copies()),

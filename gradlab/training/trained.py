@@ -81,11 +81,6 @@ class Adam:
 class Trained:
     """State: the parameters, their optimiser, and the vectors of the power iteration.
 
-    Attributes:
-        gradients: of the last step before clipping, as `raw.parameters`; norms: theirs, one per
-            tensor and network, [tensors, M].
-        share: [M], of every step that each network makes of it; None: all.
-
     Args:
         network: its tensors are the parameters; they require gradients.
         rate: Adam's first learning rate.
@@ -104,9 +99,6 @@ class Trained:
             raise InputError(f"spectral is {spectral!r}, but the network has no such layer")
         self._vectors = {k: _begun(weights[k]) for k in chosen}
         self.network = self._normalised()
-        self.gradients: tuple[Tensor, ...] = ()
-        self.share: Tensor | None = None
-        self.norms = torch.zeros(0)
 
     def set_rate(self, rate: float) -> None:
         self.adam.rate = rate
@@ -127,29 +119,17 @@ class Trained:
         """
         norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
         norm = torch.linalg.vector_norm(norms, dim=0)
-        self.gradients, self.norms = gradients, norms
         if self.clip is not None:
             factor = (self.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
             # Few are clipped; on a GPU the question would wait for all that is under way.
             if factor.is_cuda or not bool((factor >= 1).all()):
                 gradients = tuple(g * factor[:, None, None] for g in gradients)
-        begun = None if self.share is None else [p.detach().clone() for p in self.raw.parameters]
         self.adam.step(gradients)
-        if begun is not None:
-            self._shorten(begun)
         for k, v in self._vectors.items():
             self._vectors[k] = _iterated(self.raw.layers.weights[k].detach(), v)
         self.network = self._normalised()
         total: Tensor = norm.view(-1, count).square().sum(dim=1).sqrt()
         return total
-
-    @torch.no_grad()
-    def _shorten(self, begun: list[Tensor]) -> None:
-        """Go back to each network's share of the step from where it began."""
-        assert self.share is not None
-        for now, before in zip(self.raw.parameters, begun, strict=True):
-            share = self.share.to(now)[:, None, None]
-            now.copy_(before + share * (now - before))
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Everything that the next step depends on, for `load`."""

@@ -17,7 +17,6 @@ from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
 from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.probe.update_statistics import PAIRS, Burst
 from gradlab.runs.probe.schema import tables
-from gradlab.runs.training import probe_results
 from tests.probe.planted_rows import NAN, bound, burst, measured, steps, vitals
 from tests.probe.small_loops import net, probed
 
@@ -57,7 +56,6 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("successive", [burst(4.0, k, dead_inputs=3) for k in range(2)]),
     ("vitals", [vitals(outputs=2, dead_outputs=2)]),
     ("vitals", [vitals(outputs=2, dead_outputs=1, looked=99)]),
-    ("horizons", [{"reached": np.array([1.0, 0.45]), "lasted": 2.0, "longest": 9, "starts": 256}]),
     ("measured", [measured()]),
     ("measured", [measured(growth=0.08, growth_se=0.03)]),
     ("measured", [measured(kept_high=10, **EXPONENTIAL)]),
@@ -112,8 +110,6 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("critic beyond its bound", "measured", [measured(value=-12.0)]),
     ("drifting model Jacobian", "measured", [measured(), measured(jacobian_error=0.0)]),
     ("dead action", "measured", [measured(dead_action=np.array([0.0, 1.0]))]),
-    ("model paths end early", "horizons",
-     [{"reached": np.array([1.0, 0.1]), "lasted": 2.0, "longest": 10, "starts": 256}]),
 ]  # fmt: skip
 
 
@@ -189,8 +185,7 @@ def test_a_loop_that_follows_the_critic_alone_is_judged_by_its_gradient():
 def test_no_alarm_speaks_of_horizons_to_a_loop_that_follows_the_critic_alone():
     for _, table, rows in LOUD:
         for alarm in examine(table, AlarmEvidence(rows, len(rows), ("0.weight", "b"), True)):
-            if table != "horizons":  # of gradlab's own training alone
-                assert "horizon" not in alarm.message and "model" not in alarm.kind.split(" ")[0]
+            assert "horizon" not in alarm.message and "model" not in alarm.kind.split(" ")[0]
 
 
 def test_every_alarm_has_a_planted_cause():
@@ -199,9 +194,7 @@ def test_every_alarm_has_a_planted_cause():
 
 @pytest.mark.parametrize("test", ALARMS, ids=lambda test: test.kind)
 def test_an_alarm_reads_columns_of_its_table_and_is_silent_without_one(test):
-    of_seeds = probe_results.tables((0,), 2, 2, 10, (0,))
-    table = tables(2, 2, 10).get(test.table) or of_seeds[f"probe_{test.table}"]
-    assert set(test.columns) <= table.columns.keys() | {"longest"}
+    assert set(test.columns) <= tables(2, 2, 10)[test.table].columns.keys()
     *earlier, last = next(rows for kind, _, rows in LOUD if kind == test.kind)
     for column in test.columns:
         without = {name: value for name, value in last.items() if name != column}
@@ -219,22 +212,19 @@ def test_an_alarm_is_reported_again_only_after_twice_the_updates():
     assert len(log.alarms) == 11
 
 
-@pytest.mark.parametrize("seeds", [None, (3, 5, 7)])
-def test_an_alarm_is_printed_once_and_its_count_at_the_end(seeds):
-    stream, log = io.StringIO(), AlarmLog(NoSink(), (), seeds)
+def test_an_alarm_is_printed_once_and_its_count_at_the_end():
+    stream, log = io.StringIO(), AlarmLog(NoSink(), ())
     log.stream = stream
     for update in range(1, 1001):
-        for place in range(len(seeds or (0,))):
-            log.report(Alarm("kind", f"{0.5 / update:.1e} of {place}"), update, 2 * update, place)
-    log.report(Alarm("kind", "another cause"), 1024, 2048, 0)
-    log.report(Alarm("another", "message"), 1001, 2002, 0)
-    first = "gradlab probe, seed 3, step" if seeds else "gradlab probe, step"
+        log.report(Alarm("kind", f"{0.5 / update:.1e} of 0"), update, 2 * update)
+    log.report(Alarm("kind", "another cause"), 1024, 2048)
+    log.report(Alarm("another", "message"), 1001, 2002)
+    first = "gradlab probe, step"
     lines = [f"{first} 2: kind: 5.0e-01 of 0", f"{first} 2048: kind: another cause",
              f"{first} 2002: another: message"]  # fmt: skip
     assert stream.getvalue().splitlines() == lines
     log.close()
-    count, of = ("30", ", seeds 3, 5 and 7") if seeds else ("10", "")
-    count = f"reported {count} times, from step 2 to 1,024{of}"
+    count = "reported 10 times, from step 2 to 1,024"
     assert stream.getvalue().splitlines() == [*lines, f"gradlab probe: kind: {count}"]
     log.close()
     assert len(stream.getvalue().splitlines()) == 4

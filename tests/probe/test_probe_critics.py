@@ -299,7 +299,7 @@ def test_a_batch_used_ten_times_leaves_the_pairs_where_it_changes():
         with probe(step):
             net(x).square().mean().backward()
         optimizer.step()
-    (row,) = probe.alarm_log.rows[0]["successive"]
+    (row,) = probe.alarm_log.rows["successive"]
     assert row["pairs"] == 32 and row["fresh"] in (3, 4) and row["overlap"] == 0.0
     assert 4 / 33 - 0.05 < row["distinct"] < 5 / 33 + 0.01
 

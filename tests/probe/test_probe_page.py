@@ -106,7 +106,7 @@ def test_lost_gradients_are_one_line_and_dead_columns_one_sentence(tmp_path):
         "successive": [burst(40 * k) | {"dead_columns": 3, "dead_inputs": 1} for k in (1, 2)],
     }
     found = load(written(tmp_path / "run.h5", rows, horizon=None))
-    ax = figures.gradient_norms(curves({"": found}))
+    ax = figures.gradient_norms(curves(found))
     (line,) = [each for each in ax.lines if "not finite" in str(each.get_label())]
     assert line.get_xdata() == [399, 399] and "70 of 800" in str(line.get_label())
     assert "up to 3 of 12" in " ".join(probe_page.absent(found)[probe_page.HEALTH])
@@ -171,7 +171,7 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab, tmp_path):
 
 
 def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
-    table = curves({"": run})
+    table = curves(run)
     return {
         "curve": lambda: figures.probe_curve(
             table, quantity="signal_share", title="t", unit="u", level=(0.5, "half")
@@ -181,7 +181,7 @@ def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
         "actions": lambda: figures.action_shares(table, quantity="saturation", title="t", unit="u"),
         "cost": lambda: figures.probe_cost(table),
         "chains": lambda: figures.moved_chains(chains(run)),
-        "chosen": lambda: figures.chosen_horizons(choices({"": run}), longest=4),
+        "chosen": lambda: figures.chosen_horizons(choices(run), longest=4),
         "growth": lambda: figures.growth_rates(table),
         "critic": lambda: figures.critic_values(table),
     }
@@ -204,10 +204,10 @@ def test_no_text_covers_another_and_none_is_cut_off(run, name):
 
 
 def test_what_is_drawn_is_what_the_table_says(run):
-    ax = figures.gradient_norms(curves({"": run}))
+    ax = figures.gradient_norms(curves(run))
     (mean,) = [line for line in ax.lines if line.get_label() == "mean of a window"]
     np.testing.assert_allclose(mean.get_ydata(), 1 + 1 / np.arange(1, 31))
-    cost = figures.probe_cost(curves({"": run}))
+    cost = figures.probe_cost(curves(run))
     np.testing.assert_allclose(np.asarray(cost.lines[2].get_ydata()), 0.04)
 
 
@@ -217,7 +217,7 @@ def texts(ax: Axes) -> str:
 
 def test_gradients_that_are_not_marked_are_said_to_be_perhaps_clipped(tmp_path):
     rows = {"vitals": [window(1, marked=0)]}
-    ax = figures.gradient_norms(curves({"": load(written(tmp_path / "run.h5", rows))}))
+    ax = figures.gradient_norms(curves(load(written(tmp_path / "run.h5", rows))))
     assert "perhaps clipped" in texts(ax)
 
 

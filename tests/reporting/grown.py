@@ -22,7 +22,10 @@ def training_tables(seeds: int = 2) -> dict[str, Table]:
     numbers = tuple(range(seeds))
     names = ("policy_norm", "critic_norm", "critic_loss", "value", "nonfinite")
     updates = {name: Column(SEED) for name in names} | {"weight": Column(("horizon",))}
-    updates |= {name: Column() for name in ("seconds", "realised_horizon", "policy_seconds")}
+    updates |= {
+        name: Column()
+        for name in ("seconds", "realised_horizon", "policy_seconds", "critic_seconds")
+    }
     evaluations = {name: Column(SEED) for name in ("return_mean", "return_se", "ends")}
     evaluations |= {"rms": Column(("seed", "coordinate")), "seconds": Column()}
     return {
@@ -53,7 +56,7 @@ def update_row(k: int, seeds: int = 2) -> dict[str, Any]:
     return {
         "iteration": 10 * k, "policy_norm": norms, "critic_loss": 1 / norms, "seconds": 0.5 * k,
         "nonfinite": np.zeros(seeds), "weight": np.array([0.25, 0.75]), "value": -norms,
-        "critic_norm": norms, "realised_horizon": 25, "policy_seconds": 0.1,
+        "critic_norm": norms, "realised_horizon": 25, "policy_seconds": 0.1, "critic_seconds": 0.1,
     }  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def _filled(folder: Path, generator: np.random.Generator) -> str:
     ballast.write_bytes(bytes(int(generator.integers(1, 60_000))))
     try:
         with (
-            mock.patch.multiple(journal, SMALLEST=8000, SYNC=0.0),
+            mock.patch.object(journal, "SYNC", 0.0),
             Journal(path, TABLES, {"kind": "training"}) as writer,
         ):
             refused = 0

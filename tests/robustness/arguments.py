@@ -195,7 +195,7 @@ def commands() -> Mapping[str, Command]:
             ("seeds", "first-seed", "iterations", "horizons", "measure-every", "measure-starts",
              "members", "model-hidden", "fit-every", "fit-steps", "gradient-every",
              "gradient-starts", "evaluate-every", "checkpoint-every"),
-            ("clip", "reward-scale", "probe-budget"),
+            ("clip", "reward-scale"),
             ("set", "spectral", "device", "precision", "model"), (), "new.h5",
         ),
         "train asynchronously": Command(

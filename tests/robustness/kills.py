@@ -1,11 +1,11 @@
-"""A writer of a run, or the fold of its journal, killed at any moment: what of it is there?
+"""A writer of a run killed at any moment, half of them while it folds: what of it is there?
 
     kept     every acknowledged row is there, as it was written
     lost     an acknowledged row is missing or another
     refused  the run cannot be read
     left     files of a killed fold are still there when the next writer has closed
 
-A kill counts once a row has been acknowledged; half of the kills hit a fold.
+A kill counts once a row has been acknowledged. What a killed writer left is folded by the next.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from gradlab.storage.journal import read
 ALLOWED = frozenset({"kept"})
 EACH = 20  # kills of one run, which grows with every one
 SECONDS = 0.15  # longest time from the first row to the kill of a writer
-FOLDING = 1.0  # and from the beginning of a fold to its kill
+FOLDING, ROWS = 0.05, 50  # and from the last of some rows to the kill of what folds them
 # One process imports; its children write, each from the row that it is told, until they are killed.
 NURSERY = """
 import os, sys
 import numpy as np
 from gradlab.storage import journal
 from gradlab.storage.journal_tables import Column, Table
-journal.SMALLEST, journal.SYNC = 4000, 0.01
+journal.SYNC = 0.01
 columns = {"loss": Column(("seed",)), "rate": Column()}
 tables = {"updates": Table("iteration", columns, {"seed": (0, 1, 2)})}
 for line in sys.stdin:
@@ -47,8 +47,7 @@ for line in sys.stdin:
             for k in range(first, last):
                 loss = np.array([k, k + 0.25, -k])
                 writer.append("updates", {"iteration": k, "loss": loss, "rate": 1 / (k + 1)})
-                fold = writer._child.pid if writer._child is not None else 0
-                os.write(theirs, b"%d %d\\n" % (k, fold))
+                os.write(theirs, b"%d\\n" % k)
         os._exit(0)
     os.close(theirs)
     print(child, flush=True)
@@ -101,22 +100,21 @@ def _killed(
     nursery: subprocess.Popen[str], done: int, generator: np.random.Generator, fold: bool
 ) -> int:
     """Lets a child write from row `done` on, kills it, and returns the rows there must be."""
-    nursery.stdin.write(f"{done} {10**9}\n")
+    last = done + ROWS if fold else 10**9
+    nursery.stdin.write(f"{done} {last}\n")
     nursery.stdin.flush()
-    child, ended = int(nursery.stdout.readline()), False
-    wait = float(generator.uniform(0, FOLDING if fold else SECONDS))
-    since = None  # the first row, or the beginning of a fold
+    child = int(nursery.stdout.readline())
+    wait, since = float(generator.uniform(0, FOLDING if fold else SECONDS)), None
     for line in nursery.stdout:
         if line.strip() == "over":
             break
-        done, folding = int(line.split()[0]) + 1, int(line.split()[1])
-        if since is None and (folding or not fold):
-            since = time.monotonic()
-        if not ended and since is not None and time.monotonic() - since >= wait:
-            for each in (folding, child) if fold else (child,):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGKILL)
-            ended = True
+        done = int(line) + 1
+        since = since or time.monotonic()
+        if done == last:
+            time.sleep(wait)
+        if done == last or (not fold and time.monotonic() - since >= wait):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
     return done
 
 

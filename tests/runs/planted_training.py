@@ -27,7 +27,9 @@ def written(
             {
                 **dict.fromkeys(updates, per_seed),
                 "weight": Column(("horizon",)),
-                **dict.fromkeys(("realised_horizon", "policy_seconds", "seconds"), Column()),
+                **dict.fromkeys(
+                    ("realised_horizon", "policy_seconds", "critic_seconds", "seconds"), Column()
+                ),
             },
             {"seed": seeds, "horizon": (0, 25)},
         ),
@@ -53,7 +55,7 @@ def written(
             at = {"iteration": 3000 * k, "seconds": 10.0 * k}
             row = {"return_mean": values, "return_se": 1 + 0 * values, "ends": 0 * values}
             journal.append("evaluations", {**at, **row, "rms": np.ones((len(seeds), 2))})
-            made = {"weight": np.array([0.2, 0.8]), "policy_seconds": 0.05}
+            made = {"weight": np.array([0.2, 0.8]), "policy_seconds": 0.05, "critic_seconds": 0.02}
             made["realised_horizon"] = (25, 25, 12.5)[k]
             journal.append("updates", {**at, **dict.fromkeys(updates, values), **made})
         if event:

@@ -87,8 +87,8 @@ def test_an_empty_run_has_empty_tables(tmp_path):
     found = load(written(tmp_path / "run.h5", {}))
     assert not found.vitals and not found.measured and found.updates == 0
     assert np.isnan(found.spent) and np.isnan(found.seconds)
-    assert curves({"": found}).empty and profiles(found).empty and chains(found).empty
-    assert choices({"": found}).empty
+    assert curves(found).empty and profiles(found).empty and chains(found).empty
+    assert choices(found).empty
 
 
 def test_a_file_of_an_older_version_has_unknowns_where_columns_came_later(tmp_path):
@@ -177,7 +177,7 @@ def test_tiers_add_up_to_what_the_probe_took(run):
 
 
 def test_intervals_of_curves_are_those_of_the_columns(run):
-    table = curves({"": run})
+    table = curves(run)
     growth = table[table["quantity"] == "growth"]
     np.testing.assert_allclose(growth["ci_high"] - growth["value"], Z * 0.01)
     share = table[table["quantity"] == "signal_share"]
@@ -199,14 +199,14 @@ def test_jacobians_are_compared_with_the_first_that_are_known(run):
 def test_many_bursts_are_pooled_and_those_that_are_lost_left_out(tmp_path):
     rows = [burst(40 * k, share=0.2 if k % 2 else 0.6) for k in range(1, 242)]
     rows[7] |= {"energy": np.nan, "signal_share": np.nan, "share_se": np.nan}
-    table = curves({"": load(written(tmp_path / "run.h5", {"successive": rows}))})
+    table = curves(load(written(tmp_path / "run.h5", {"successive": rows})))
     share = table[table["quantity"] == "signal_share"]
     assert len(share) == 60 and share["value"].between(0.3, 0.5).all()
     np.testing.assert_allclose(share["ci_high"].iloc[-1] - 0.4, Z * 0.02 / 2)
 
 
 def test_of_choices_the_set_and_the_best_are_kept_apart(run):
-    rows = choices({"0": run})
+    rows = choices(run)
     newest = rows[rows["step"] == 1199]
     assert newest["horizon"].tolist() == [2, 3] and newest["chosen"].tolist() == [True, False]
     assert set(newest["estimator"]) == {"model"}

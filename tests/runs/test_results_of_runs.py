@@ -56,9 +56,10 @@ def test_a_run_of_two_seeds_has_a_page_where_seeds_are_lost_from_the_first_row_o
 def test_times_belong_to_one_horizon_of_the_rollouts(tmp_path):
     rows = times({"a": load(written(tmp_path / "run.h5"))})
     # The first row ends nothing before it, and in the last the horizon changed.
-    assert rows["horizon"].tolist() == [25.0, 25.0]
+    assert rows["horizon"].tolist() == [25.0, 25.0, 25.0]
     found = rows.set_index("part")["milliseconds"]
     assert found["policy"] == pytest.approx(50.0)
+    assert found["critic"] == pytest.approx(20.0)
     assert found["iteration"] == pytest.approx(1e3 * 10 / 3000)
 
 

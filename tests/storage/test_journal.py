@@ -1,6 +1,6 @@
 """A journal keeps what it acknowledged, of one run and one writer.
 
-A journal survives folds, full disks, folders that vanish, and kills.
+A journal survives folds, full disks and kills.
 
 A run of two tables, its rows, and a check that they are there.
 """
@@ -10,10 +10,6 @@ import fcntl
 import os
 import shutil
 import struct
-import subprocess
-import sys
-import tempfile
-import time
 import zlib
 from dataclasses import replace
 
@@ -23,7 +19,7 @@ import pytest
 from gradlab.errors import Doubtful, Failure, InputError
 from gradlab.storage import journal, journal_frames, records, seals
 from gradlab.storage.journal import Journal, journal_of, read
-from gradlab.storage.journal_tables import RUN, Column, Table
+from gradlab.storage.journal_tables import Column, Table
 
 TABLES = {
     "updates": Table(
@@ -117,32 +113,10 @@ def test_a_file_and_a_journal_of_two_runs_are_refused_and_kept(tmp_path):
     with pytest.raises(InputError, match="two runs"):
         Journal(path, TABLES, ABOUT)
     with pytest.raises(InputError, match="two runs"):
-        journal.fold(path, 10**6)
-    with pytest.raises(InputError, match="two runs"):
         read(path)
     assert (path.read_bytes(), journal_of(path).read_bytes()) == before
     journal_of(path).unlink()
     assert read(path).groups["updates"]["iteration"].values[0] == 100
-
-
-def without_id(path):
-    """The run as an earlier gradlab would have folded it."""
-    found = records.read(path)
-    attributes = {k: v for k, v in found.attributes.items() if k != RUN}
-    records.write(path, records.Record(attributes, found.groups), overwrite=True)
-
-
-def test_an_older_file_goes_on_and_a_newer_journal_takes_no_other_one(tmp_path):
-    path = tmp_path / "run.h5"
-    writing(path, 10).close()
-    without_id(path)
-    with writing(path, 10, 20):
-        assert len(check(path, 20)["iteration"].values) == 20
-    assert RUN in read(path).attributes
-    closed_and_going_on(path, begin=20)
-    without_id(path)
-    with pytest.raises(InputError, match="two runs"):
-        read(path)
 
 
 def test_a_link_stays_a_link_and_admits_no_second_writer(tmp_path):
@@ -168,21 +142,6 @@ def test_other_tables_are_refused(tmp_path):
     with pytest.raises(InputError, match="other tables"):
         Journal(path, {"events": TABLES["events"]}, ABOUT)
     check(path, 1)
-
-
-@pytest.mark.parametrize("folded", [True, False])
-def test_a_run_goes_on_with_columns_that_it_began_without(tmp_path, folded):
-    path, table = tmp_path / "run.h5", TABLES["updates"]
-    few = {name: column for name, column in table.columns.items() if name != "loss"}
-    writer = Journal(path, TABLES | {"updates": replace(table, columns=few)}, ABOUT)
-    first = {name: value for name, value in row(0).items() if name != "loss"}
-    writer.append("updates", first)
-    writer.close() if folded else writer._file.close()
-    with Journal(path, TABLES, ABOUT) as writer:
-        writer.append("updates", row(1))
-    updates = read(path).groups["updates"]
-    np.testing.assert_equal(updates["loss"].values, [[np.nan] * 3, row(1)["loss"]])
-    assert updates["iteration"].values.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("folded", [True, False])
@@ -220,18 +179,11 @@ def test_a_missing_or_foreign_run_says_so(tmp_path):
         read(tmp_path / "x.h5")
 
 
-@pytest.fixture
-def long_run(monkeypatch):
-    """Every fold is made by a child process."""
-    monkeypatch.setattr("gradlab.storage.journal.SMALLEST", 0)
-
-
-def test_a_module_beside_a_run_is_not_executed(tmp_path, monkeypatch, long_run):
+def test_a_module_beside_a_run_is_not_executed(tmp_path, monkeypatch):
     (tmp_path / "h5py.py").write_text("open('executed', 'w'); raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     writing("run.h5", 10).close()
-    assert not journal_of(tmp_path / "run.h5").exists()
     foreign = tmp_path / "foreign.h5"  # a run of others is read in a child process
     foreign.write_bytes((tmp_path / "run.h5").read_bytes()[: -seals.SIZE])
     with pytest.warns(Doubtful):
@@ -239,13 +191,36 @@ def test_a_module_beside_a_run_is_not_executed(tmp_path, monkeypatch, long_run):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_fold_is_believed_for_the_rows_that_it_folded(tmp_path, monkeypatch, long_run):
+def test_what_a_killed_writer_left_is_folded_by_the_next_one(tmp_path):
     path = tmp_path / "run.h5"
-    does_nothing = [sys.executable, "-P", "-c", ""]
-    monkeypatch.setattr("gradlab.storage.journal.python_module", lambda *words: does_nothing)
-    writing(path, 10).close()
-    assert journal_of(path).exists()
-    check(path, 10)
+    for k in range(4):
+        writer = writing(path, 10 * k, 10 * k + 10)
+        assert len(list(journal_frames.decode(journal_of(path).read_bytes()))) == 11
+        assert len(check(path, 10 * k + 10)["iteration"].values) == 10 * k + 10
+        writer._file.close()
+    assert len(records.read(path).groups["updates"]["iteration"].values) == 30
+    found = read(path)
+    assert "damaged_frames" not in found.attributes
+    writing(path, 0).close()
+    assert not journal_of(path).exists()
+    assert len(check(path, 40)["iteration"].values) == 40
+
+
+def test_a_fold_that_is_killed_before_its_journal_goes_doubles_nothing(tmp_path, monkeypatch):
+    path, whole = tmp_path / "run.h5", []
+    writer = writing(path, 20)
+    fold = journal.fold
+    monkeypatch.setattr(
+        journal, "fold", lambda p: whole.append(journal_of(p).read_bytes()) or fold(p)
+    )
+    writer.close()
+    journal_of(path).write_bytes(whole[0])
+    for again in (False, True):
+        found = read(path)
+        assert len(check(path, 20)["iteration"].values) == 20
+        assert "damaged_frames" not in found.attributes
+        if not again:
+            writing(path, 0)._file.close()
 
 
 # Torn tails, flipped bytes and foreign frames cost a journal only what they hit.
@@ -348,25 +323,9 @@ def framed(text):
     return head + journal_frames.LENGTH.pack(zlib.crc32(head)) + payload
 
 
-@pytest.mark.slow
-def test_folding_on_the_way_loses_and_doubles_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "SMALLEST", 2000)
-    monkeypatch.setattr(journal, "SYNC", 0.0)
-    path, folded = tmp_path / "run.h5", 0
-    with Journal(path, TABLES, ABOUT) as writer:
-        for k in range(1200):
-            writer.append("updates", row(k))
-            if k % 300 == 299:
-                time.sleep(0.7)
-                check(path, k + 1)
-                folded += path.exists()
-    assert folded > 1
-    assert len(check(path, 1200)["iteration"].values) == 1200
-
-
 def test_what_killed_folds_left_is_removed_and_what_is_being_written_stays(tmp_path):
     path, used = tmp_path / "run.h5", tmp_path / ".run.h5.0123abcd.tmp"
-    left = [tmp_path / ".run.h5.89abcdef.tmp", tmp_path / ".run.h5.journal.tmp"]
+    left = [tmp_path / ".run.h5.89abcdef.tmp"]
     others = [tmp_path / ".mine.h5.89abcdef.tmp", tmp_path / ".run.h5.mine.tmp"]
     for each in [*left, *others, used]:
         each.write_bytes(b"half a file")
@@ -380,20 +339,14 @@ def test_what_killed_folds_left_is_removed_and_what_is_being_written_stays(tmp_p
     assert not left[0].exists() and not used.exists()
 
 
-def test_a_deleted_folder_is_noticed_by_the_next_row_and_every_row_is_kept(tmp_path, monkeypatch):
-    (tmp_path / "rescued").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rescued"))
+def test_a_deleted_folder_is_noticed_by_the_next_row(tmp_path):
     folder = tmp_path / "runs"
-    closed_and_going_on(folder / "run.h5")
-    writer = Journal(folder / "run.h5", TABLES, ABOUT)
+    writer = writing(folder / "run.h5", 10)
     shutil.rmtree(folder)
-    with pytest.raises(Failure, match=r"removed.*kept in .*gradlab-"):
-        writer.append("updates", row(20))
-    with pytest.raises(Failure, match="kept in"):
-        writer.append("updates", row(21))
+    for _ in range(2):
+        with pytest.raises(Failure, match=r"run\.h5\.journal was moved or removed.*start again"):
+            writer.append("updates", row(10))
     writer.close()
-    (kept,) = (tmp_path / "rescued").glob("gradlab-*/run.h5")
-    assert len(check(kept, 20)["iteration"].values) == 20
     assert not folder.exists()
 
 
@@ -402,7 +355,7 @@ def test_a_folder_moved_away_is_noticed_by_the_next_row(tmp_path):
     writer = Journal(tmp_path / "runs" / "run.h5", TABLES, ABOUT)
     writer.append("updates", row(0))
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    with pytest.raises(Failure, match="where it was moved"):
+    with pytest.raises(Failure, match="move it back and resume"):
         writer.append("updates", row(1))
     writer.close()
     assert len(check(tmp_path / "elsewhere" / "run.h5", 1)["iteration"].values) == 1
@@ -427,57 +380,6 @@ def test_a_full_disk_costs_the_row_that_did_not_fit(tmp_path, monkeypatch):
     assert len(check(path, 6)["iteration"].values) == 6
 
 
-class Finished:
-    """A fold that has ended well."""
-
-    def wait(self):
-        return 0
-
-
-def half_folded(path):
-    """A writer of twenty rows of which a child has folded ten, and the number of the tenth."""
-    writer = writing(path, 10)
-    writer._folding, tenth = journal_of(path).stat().st_size, writer._sequence
-    writer._through = tenth
-    writer._child = Finished()
-    for k in range(10, 20):
-        writer.append("updates", row(k))
-    journal.fold(path, tenth)
-    return writer, tenth
-
-
-def test_a_fold_that_outlives_its_journal_loses_nothing(tmp_path):
-    path = tmp_path / "run.h5"
-    writer, tenth = half_folded(path)
-    writer._finish_fold()
-    assert len(list(journal_frames.decode(journal_of(path).read_bytes()))) == 11
-    for late in (tenth - 3, tenth, tenth + 4):  # asked for before the journal was shortened
-        journal.fold(path, late)
-        found = read(path)
-        assert len(check(path, 20)["iteration"].values) == 20
-        assert "damaged_frames" not in found.attributes
-    writer.append("updates", row(20))
-    writer.close()
-    assert len(check(path, 21)["iteration"].values) == 21
-
-
-def test_a_disk_full_while_the_journal_is_shortened_costs_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "run.h5"
-    writer, _ = half_folded(path)
-
-    def full(descriptor, data):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "write", full)
-        writer._finish_fold()
-    writer.append("updates", row(20))
-    assert len(check(path, 21)["iteration"].values) == 21
-    assert "damaged_frames" not in read(path).attributes
-    writer.close()
-    assert len(check(path, 21)["iteration"].values) == 21
-
-
 def test_without_space_the_journal_stays(tmp_path, monkeypatch):
     path = tmp_path / "run.h5"
     usage = type("Usage", (), {"free": 10})()
@@ -485,18 +387,6 @@ def test_without_space_the_journal_stays(tmp_path, monkeypatch):
     writing(path, 5).close()
     assert journal_of(path).exists() and not path.exists()
     check(path, 5)
-
-
-@pytest.mark.parametrize("processes", [0, 1])
-def test_the_only_fold_of_a_short_run_needs_no_process(tmp_path, monkeypatch, processes):
-    begun, popen = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **b: begun.append(a) or popen(*a, **b))
-    if processes:
-        monkeypatch.setattr(journal, "SMALLEST", 1000)
-    with writing(tmp_path / "run.h5", 20) as writer:
-        pass
-    assert len(begun) == processes and not journal_of(writer.path).exists()
-    assert len(check(writer.path, 20)["iteration"].values) == 20
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ import shutil
 
 import pytest
 
-from gradlab.probe.budget import Budget
-from gradlab.training import probe, seed_rows
 from gradlab.training.loop import train
 from tests.training.small_runs import SMALL, row, task
 
@@ -35,11 +33,3 @@ def finished(td3_run, tmp_path):
     """That run and all that stands beside it, in a folder of the test's own."""
     shutil.copytree(td3_run.parent, tmp_path, dirs_exist_ok=True)
     return tmp_path / td3_run.name
-
-
-@pytest.fixture
-def unhurried(monkeypatch):
-    """A clock that stands still: everything is free, but for measurements, which are not made."""
-    monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
-    monkeypatch.setattr(seed_rows, "PART", 1.0)
-    monkeypatch.setattr(probe.SeedMeasurements, "row", lambda self: None)

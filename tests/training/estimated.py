@@ -11,7 +11,7 @@ from gradlab.gradients.starts import as_starts
 from gradlab.training.learner import Learner
 from gradlab.training.members import unstacked
 from gradlab.training.settings import Settings
-from tests.training.small_runs import flattened, push
+from tests.training.small_runs import flattened, policy_gradients, push
 
 N = 16
 
@@ -82,7 +82,7 @@ def assert_estimated(
     nothing, at = replayed.new_zeros(2, N), replayed + apart
     starts = replayed if apart else None
     batch = Batch(at, at[..., :2], nothing, at, nothing, starts=starts)
-    gradients = learner.policy_gradients(0, batch, Drawn(learner.draws, paths))
+    gradients = policy_gradients(learner, 0, batch, Drawn(learner.draws, paths))
     for seed, (policy, begin) in enumerate(zip(policies, begins, strict=True)):
         tail = gradlab.Tail(horizon, critics_of(learner, seed), task.discount)
         estimator = gradlab.Estimator(states, jacobians, "all", tail, entropy=alpha)

@@ -108,6 +108,13 @@ def same_tables(first, second, tables=("updates", "evaluations")):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
 
 
+def policy_gradients(learner, iteration, batch, draws):
+    """What an update of the policy on this batch would follow, as the policy's parameters."""
+    loss, _ = learner.policy_loss(iteration, batch, learner.weights(iteration), draws)
+    # What normalises the weights is a graph that the next update needs.
+    return torch.autograd.grad(loss.sum(), learner.trained_policy.raw.parameters, retain_graph=True)
+
+
 def flattened(gradients, member):
     """One member's gradients in the order of its module's parameters."""
     depth = len(gradients) // 2

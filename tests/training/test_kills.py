@@ -24,7 +24,7 @@ from gradlab.storage import journal
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
-journal.SMALLEST, journal.SYNC = 2000, 0.01
+journal.SYNC = 0.01
 eye = torch.eye(2, dtype=torch.float64)
 task = gradlab.tasks.linear_quadratic(
     A=0.9 * eye, B=0.5 * eye, Q=eye, R=eye, noise_covariance=0.01 * eye,

@@ -32,7 +32,6 @@ from gradlab.training.algorithms import (
 )
 from gradlab.training.learner import Learner
 from gradlab.training.loop import describe, settings_of, train
-from gradlab.training.measured.steering import steered
 from gradlab.training.models.branches import Branches, Branching
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import Stiffness
@@ -87,7 +86,6 @@ PARTS = [
     (LearnedModel, {"learning_rate": 0.0}, "model's learning_rate is 0"),
     (LearnedModel, {"loss": "nll"}, "loss 'nll', expected one of nll, mse, multistep, dd"),
     (LearnedModel, {"members": 4, "elites": 5}, "elites is 5, expected 1 to its 4"),
-    (Settings, {"probe_budget": math.nan}, "probe_budget is nan"),
     (FixedWeights((0.5, 0.5)), {"iteration": 0, "horizons": (0,)}, "one for each"),
 ]  # fmt: skip
 ONE, NO_MODEL = "follows one gradient", "has no entropy in it: take one of"
@@ -103,8 +101,6 @@ CHANGES = [
     (with_starts, "shac", 0.5, "follows replayed transitions"),
     (with_temperature, "sac", math.nan, "temperature is nan"),
     (with_temperature, "td3", Automatic(), f"the return of td3 {NO_MODEL}"),
-    (steered, "mpg-v2", "follow", "rehearse"),
-    (steered, "svg", "rehearse", "does not follow"),
 ]  # fmt: skip
 
 
@@ -133,7 +129,6 @@ def test_what_depends_on_another_choice():
     for call, words in (
         (lambda: measured(find("bptt"), weights="measured"), "no critic of actions to measure"),
         (lambda: measured(mixed, weights="measured"), "give terms of the first action alone"),
-        (lambda: steered(row("mpg-v2"), "accept", 0), "steer_every"),
         (lambda: find("shac").rows(20_000), "takes windows of 32 steps of 20000 agents"),
         (
             lambda: replace(find("svg-inf"), replay=9).rows(8),
@@ -159,12 +154,10 @@ RUNS = [
     ("mpg-v2", BY_MEASURED | {"horizon": "measured"}, "choose one"),
     ("mpg-v2", BY_MEASURED | {"by": "best"}, "by is 'best', expected one of"),
     ("mpg-v2", BY_MEASURED | {"measure_starts": 3}, "measure_starts is 3"),
-    ("mpg-v2", BY_MEASURED | {"steer": "accept"}, "take one"),
     ("mpg-v2", {"gradient_every": 5, "gradient_truth": "score"},
      "gradient_truth is 'score', but the mixture of mpg-v2"),
     ("shac", PROCESSES, "shac cannot be trained asynchronously: its batches are the newest steps"),
     ("mbpo", PROCESSES, "mbpo cannot be trained asynchronously: it learns a model between"),
-    ("td3", PROCESSES | {"probe_budget": 0.1}, "probe_budget is for updates in this process"),
     ("td3", {"ray": "local"}, "the run is in one process"),
     ("sac", {"policy": Policy(3, 2)}, "policy is a Policy, expected gradlab's GaussianPolicy"),
     ("ddpg", {"policy": Policy(4, 2, limit=LIMIT)}, "policy has state_dim 4, expected 3"),
@@ -414,5 +407,5 @@ def test_policy_and_critic_are_updated_ten_times_for_every_transition_unless_set
     assert settings_of(ddppo, pendulum, None, {"interval": 3}).interval == 3
     assert settings_of(ddppo, pendulum, Settings(interval=4), {}).interval == 4
     assert settings_of(sac, pendulum, None, {}).interval == 8
-    assert "updates" not in describe(sac, pendulum, Settings())["algorithm"]
+    assert describe(sac, pendulum, Settings())["algorithm"]["updates"] is None
     assert describe(ddppo, pendulum, Settings())["algorithm"]["updates"] == 10

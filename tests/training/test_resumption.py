@@ -10,12 +10,11 @@ import safetensors.torch
 import torch
 
 from gradlab.errors import InputError
-from gradlab.training import ALGORITHMS, loop
+from gradlab.training import ALGORITHMS
 from gradlab.training import run as run_module
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.models.dynamics import Dynamics
-from gradlab.training.settings import Settings
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 # Models learn and branches fill at 0 and 20, the state is saved at 15: within a reuse of a batch,
@@ -87,13 +86,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
 def test_resuming_with_other_settings_shows_the_difference(finished):
     with pytest.raises(InputError, match=r"settings.agents was 4, now 5"):
         train(row("td3"), task(), finished, **(SMALL | {"agents": 5}), resume=True)
-
-
-def test_an_option_that_is_younger_than_a_run_does_not_stop_its_resumption():
-    """At its default it is no part of what a run is compared by; at another value it is."""
-    for value, there in (("shorter", False), ("own", True)):
-        settings = loop.describe(row("td3"), task(), Settings(gradient_horizons=value))["settings"]
-        assert ("gradient_horizons" in settings) == there
 
 
 # In a reuse of batches, a delay and an open window.

@@ -8,7 +8,6 @@ import torch
 
 import gradlab
 from gradlab.data.replay import Batch
-from gradlab.probe.budget import Budget
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.draws import Draws
@@ -22,10 +21,8 @@ from gradlab.training.measured.row_gradients import (
 )
 from gradlab.training.models.seed_models import TrueSteps, in_dtype, of_seed
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
-from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NoCritic, Soft
 from gradlab.training.run import collect
-from gradlab.training.seed_rows import SeedSignals
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
 from tests.gradients.worlds import matrix
@@ -74,7 +71,7 @@ def test_the_starts_of_a_row_make_the_gradient_that_its_update_follows(name):
     single.settings = replace(single.settings, agents=len(starts.states))
     if single.adapted is not None:  # measured where nothing is cut
         single.adapted.value.fill_(term.horizon)
-    followed = single.policy_gradients(0, own, draws)
+    followed = small_runs.policy_gradients(single, 0, own, draws)
     torch.testing.assert_close(
         in_trained_weights(single, starts.gradients).mean(dim=0),
         -small_runs.flattened(followed, 0),
@@ -223,23 +220,3 @@ def test_score_functions_find_the_bias_that_the_unrolled_truth_finds(policy):
     assert unrolled["bias2_low"][-1] <= score["bias2_high"][-1]
     assert score["bias2_low"][-1] <= unrolled["bias2_high"][-1]
     assert score["bias2"][-1] == pytest.approx(unrolled["bias2"][-1], rel=0.5)
-
-
-def test_the_signal_of_an_on_policy_row_comes_from_paths_of_its_own_window():
-    terms = (Term(2, "all"),)
-    row = replace(small_runs.row("svg-inf"), model=None, source=Newest(4), terms=terms)
-    run = begun(row, linear_task(), agents=6, reward_scale=0.5)
-    rows = SeedSignals(run, ["one", "two", "three"], Budget(1.0, lambda: 0.0)).rows(0.0)
-    single, batch, model, _ = sample(run, 0)
-    own = unbroken(batch, 2, 6)
-    assert own.state.shape[1] == 24  # 12 paths of 2 steps
-    G = (
-        start_gradients(
-            single, own, row.terms[0], model, Draws(single.seeds, torch.float64, "cpu"), 0
-        ).gradients
-        * 0.5
-    )
-    assert rows[0]["pairs"] == 11
-    assert rows[0]["signal"] == pytest.approx(float((G[:-1] * G[1:]).sum(1).mean()), rel=1e-3)
-    energy = float(G.square().sum(1).mean()) / 12 + 11 / 12 * rows[0]["signal"]
-    assert rows[0]["energy"] == pytest.approx(energy, rel=1e-3)

@@ -19,7 +19,7 @@ from gradlab.training.loop import train
 from gradlab.training.parts.critics import ImportanceWeighted
 from gradlab.training.settings import Settings
 from tests.training.estimated import other
-from tests.training.small_runs import SMALL, flattened, push, row, task
+from tests.training.small_runs import SMALL, flattened, policy_gradients, push, row, task
 
 GAMMA = 0.9
 
@@ -58,8 +58,8 @@ def test_the_gradient_is_that_of_the_estimator_on_real_states_with_the_models_ja
     model = wrong_model()
     learner = learner_with(model, termination="ignore")
     pairs = [simulated(learner, member) for member in range(2)]
-    gradients = learner.policy_gradients(
-        0, batch_of(learner, [path for _, path in pairs]), learner.draws
+    gradients = policy_gradients(
+        learner, 0, batch_of(learner, [path for _, path in pairs]), learner.draws
     )
     for member, (policy, path) in enumerate(pairs):
         tail = gradlab.Tail(1, learner.critic_of(member).double(), GAMMA, value="V")

@@ -20,7 +20,7 @@ from gradlab.training.parts.window_losses import StateLambda, WindowReturn
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-from tests.training.small_runs import SMALL, flattened, push, row, task
+from tests.training.small_runs import SMALL, flattened, policy_gradients, push, row, task
 from tests.training.test_row_gradients import linear_task, measured
 
 STEPS, GAMMA, ALPHA, SCALE = 8, 0.9, 0.2, 0.5
@@ -146,7 +146,7 @@ def test_the_gradient_is_that_of_autograd_through_the_unrolled_simulator(changes
     batch = next_batch(run)
     assert (batch.terminated > 0.5).any() and batch.policy_noise.abs().max() > 0
     loss, _ = run.learner.policy_loss(0, batch, run.learner.weights(0), run.learner.draws)
-    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
+    followed = policy_gradients(run.learner, 0, batch, run.learner.draws)
     for seed in range(2):
         own = {k: x(run, seed, batch) if callable(x) else x for k, x in options.items()}
         value, gradient = unrolled(run, seed, batch, **own)
@@ -158,7 +158,7 @@ def test_paths_that_are_cut_are_those_of_shorter_windows():
     run = begun(replace(row("shac"), adaptive=Stiffness()))
     run.learner.adapted.value.copy_(torch.tensor([3.2, 5.0]))
     batch = next_batch(run)
-    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
+    followed = policy_gradients(run.learner, 0, batch, run.learner.draws)
     for seed, cut in enumerate((3, 5)):
         _, gradient = unrolled(run, seed, batch, cut=cut)
         torch.testing.assert_close(-flattened(followed, seed), gradient, rtol=1e-8, atol=1e-10)
@@ -177,7 +177,7 @@ def test_mujocos_certified_jacobians_give_the_slope_of_its_own_return():
     collect(run)
     batch = next_batch(run)
     assert not batch.terminated.any()
-    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
+    followed = policy_gradients(run.learner, 0, batch, run.learner.draws)
     gradient = -flattened(followed, 0)
     policy, critic = run.learner.policy_of(0).double(), run.learner.critic_of(0).double()
 

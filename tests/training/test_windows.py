@@ -17,7 +17,7 @@ from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
 from tests.training.estimated import other
-from tests.training.small_runs import SMALL, flattened, push, row, task
+from tests.training.small_runs import SMALL, flattened, policy_gradients, push, row, task
 
 STEPS = 4
 
@@ -65,7 +65,7 @@ def batch_of(paths_of_seeds):
 
 
 def gradient(learner, batch, seed):
-    gradients = learner.policy_gradients(0, batch, learner.draws)
+    gradients = policy_gradients(learner, 0, batch, learner.draws)
     return -flattened(gradients, seed)
 
 

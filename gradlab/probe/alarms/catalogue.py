@@ -2,8 +2,6 @@
 
     saturation    share − √(ln(1/level) / 2n) > ½ (Hoeffding, n passes), and > ½ in 16 rows; or a
                   tanh has let under 2% of the gradient through since the first window
-    ends early    share that reaches the longest horizon + √(ln(1/level) / 2n) < ½
-                  (paths in gradlab's own training loop; Hoeffding, n paths as independent)
 
 Alarms of single events, such as the origin of a NaN, are raised where the event is detected.
 """
@@ -82,20 +80,6 @@ def _model_trained(evidence: AlarmEvidence) -> str | None:
     )
 
 
-def _ended_early(evidence: AlarmEvidence) -> str | None:
-    """Most paths end before the longest horizon."""
-    share = float(np.asarray(evidence.new["reached"]).reshape(-1)[-1])
-    n = int(evidence.new["starts"])
-    if not n or not share + sqrt(log(1 / evidence.level) / (2 * n)) < 0.5:
-        return None
-    return (
-        f"{share:.0%} of the model's paths last for the horizon {evidence.at('longest'):.0f} that "
-        f"is asked for ({n} paths; certainly fewer than half), the mean one "
-        f"{evidence.at('lasted'):.2g} steps: what is followed is a shorter horizon's gradient; "
-        f"shorten it, or value states beyond terminal ones"
-    )
-
-
 ALARMS = (
     *gradients.ALARMS,
     *steps.ALARMS,
@@ -104,12 +88,6 @@ ALARMS = (
         "θ leaks into the model", "vitals", ("model_gradients", "model_shared"), _model_trained
     ),
     *task.ALARMS,
-    AlarmTest(
-        "model paths end early",
-        "horizons",
-        ("reached", "lasted", "longest", "starts"),
-        _ended_early,
-    ),
 )
 
 

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from gradlab.storage.journal_tables import Column
 
 Array = NDArray[np.float64]
-SEED = ("seed",)
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """One seed's updates since the last row, of P parameter tensors.
+    """The updates since the last row, of P parameter tensors.
 
     Attributes:
         sizes: |∂L/∂θ_l| of every update, [updates, P].
@@ -68,30 +67,22 @@ class Window:
 
 @dataclass(frozen=True)
 class ProbeColumn:
-    """A column of a probe's table.
+    """A column of the table "vitals".
 
     Attributes:
         dims, unit, text: as of `Column`.
-        shared: one number for all seeds that are trained together, as a time or a count of steps.
-        user: of a user's loop only; gradlab's own records it elsewhere, or cannot have it.
         formula: its value in a window of updates; None: it comes from another instrument.
     """
 
     dims: tuple[str, ...] = ()
     unit: str = ""
     text: bool = False
-    shared: bool = False
-    user: bool = False
     formula: Callable[[Window], Any] | None = None
 
-    def of_one_loop(self) -> Column:
-        """As the file of a user's loop has it."""
+    @property
+    def stored(self) -> Column:
+        """As a file has it."""
         return Column(self.dims, self.unit, self.text)
-
-    def by_seed(self) -> Column:
-        """As the file of several seeds has it."""
-        dims = self.dims if self.text or self.shared else (*SEED, *self.dims)
-        return Column(dims, self.unit, self.text)
 
 
 def _mean(values: Array) -> float:
@@ -118,8 +109,8 @@ _CRITIC = {
     "critic_rate": ProbeColumn(unit="learning rate, the largest of the critic's parameters"),
 }
 VITALS: Mapping[str, ProbeColumn] = {
-    "step": ProbeColumn(unit="as the loop counts", shared=True),
-    "looked": ProbeColumn(unit="updates", shared=True, formula=lambda w: len(w.sizes)),
+    "step": ProbeColumn(unit="as the loop counts"),
+    "looked": ProbeColumn(unit="updates", formula=lambda w: len(w.sizes)),
     "grad_norm": ProbeColumn(
         unit="loss per parameter unit, before clipping, window mean",
         formula=lambda w: _mean(w.norms),
@@ -128,9 +119,7 @@ VITALS: Mapping[str, ProbeColumn] = {
         unit="loss per parameter unit",
         formula=lambda w: float(w.norms.max()) if len(w.norms) else np.nan,
     ),
-    "marked": ProbeColumn(
-        unit="1: gradients are those of `with probe(step)`, 0: the optimiser's", shared=True
-    ),
+    "marked": ProbeColumn(unit="1: gradients are those of `with probe(step)`, 0: the optimiser's"),
     "update_ratio": ProbeColumn(
         unit="|Δθ| / |θ|, mean over every fourth update of the window",
         formula=lambda w: _mean(w.ratios),
@@ -172,24 +161,17 @@ VITALS: Mapping[str, ProbeColumn] = {
     ),
     "saturation": ProbeColumn(ACTION, "share of actions at their limit"),
     "attenuation": ProbeColumn(ACTION, "mean 1 − (a/limit)²: what a tanh at the end lets through"),
-    "watched": ProbeColumn(unit="forward passes", shared=True),
-    # gradlab's own learner keeps θ and the models apart, and records losses and returns itself.
-    "model_gradients": ProbeColumn(
-        unit="marked passes that left gradients on the prior model", user=True
-    ),
-    "model_shared": ProbeColumn(
-        unit="tensors of the policy that the prior model holds, too", user=True
-    ),
+    "watched": ProbeColumn(unit="forward passes"),
+    "model_gradients": ProbeColumn(unit="marked passes that left gradients on the prior model"),
+    "model_shared": ProbeColumn(unit="tensors of the policy that the prior model holds, too"),
     "reaches": ProbeColumn(text=True),
-    "critic_loss": ProbeColumn(unit="as noted by the loop, window mean", user=True),
-    "episode_return": ProbeColumn(
-        unit="reward, mean of the episodes noted in the window", user=True
-    ),
-    "due": ProbeColumn(text=True, user=True),
+    "critic_loss": ProbeColumn(unit="as noted by the loop, window mean"),
+    "episode_return": ProbeColumn(unit="reward, mean of the episodes noted in the window"),
+    "due": ProbeColumn(text=True),
     **_CRITIC,
-    "own_seconds": ProbeColumn(unit="s spent by the probe so far", shared=True),
-    "elapsed": ProbeColumn(unit="s since the first update", shared=True),
-    "spent": ProbeColumn(unit="share of the time", shared=True),
+    "own_seconds": ProbeColumn(unit="s spent by the probe so far"),
+    "elapsed": ProbeColumn(unit="s since the first update"),
+    "spent": ProbeColumn(unit="share of the time"),
 }
 
 

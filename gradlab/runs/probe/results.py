@@ -115,7 +115,8 @@ def load(path: str | Path) -> ProbeRun:
 def from_record(record: Record, path: Path) -> ProbeRun:
     """As `load`, from what was read at `path`."""
     with content_of(record, path, KIND, "run of gradlab.Probe"):
-        parts, parameters, estimators = described(record), *names(record)
+        parts, parameters, estimators = described(record), *_names(record)
+        config = parts["config"]
         groups = record.groups.values()
         scales = {  # how many entries a dimension has; 0 where no table has it
             name: max((len(group[name].values) for group in groups if name in group), default=0)
@@ -125,7 +126,7 @@ def from_record(record: Record, path: Path) -> ProbeRun:
         schema = tables(len(parameters), scales["action"], horizon)
         run = ProbeRun(
             attributes=record.attributes,
-            config=parts["config"] | {"overhead_budget": share(parts["config"]["overhead_budget"])},
+            config=config | {"overhead_budget": _share(config["overhead_budget"])},
             environment=parts["environment"],
             parameters=parameters,
             estimators=estimators,
@@ -133,11 +134,11 @@ def from_record(record: Record, path: Path) -> ProbeRun:
             abandoned=abandoned(path),
             **{name: _columns(record, name, schema.get(name)) for name in _TABLES},
         )
-        check_numbers(run)
+        _check_numbers(run)
         return run
 
 
-def names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Of the policy's tensors and of the estimators."""
     parameters, estimators = (
         json.loads(str(record.attributes[name])) for name in ("parameters", "estimators")
@@ -148,7 +149,7 @@ def names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
 _TABLES = ("vitals", "successive", "measured", "alarms", "returns", "episodes", "checks")
 
 
-def check_numbers(run: ProbeRun) -> None:
+def _check_numbers(run: ProbeRun) -> None:
     """Counts and choices that sentences rest on; a probe never leaves them out."""
     counts = [run.vitals[name] for name in ("looked", "nonfinite_updates") if run.vitals]
     counts += [run.measured[name] for name in ("starts", "batch") if run.measured]
@@ -168,7 +169,7 @@ def check_numbers(run: ProbeRun) -> None:
             raise ValueError(f"{name} is not within 0 … {most}")
 
 
-def share(value: Any) -> float:
+def _share(value: Any) -> float:
     """A share of the time, checked."""
     budget = float(value)
     if not 0 < budget <= 1:
@@ -191,11 +192,11 @@ def _columns(record: Record, name: str, layout: Table | None) -> Columns:
         shape = (len(index), *layout.shape(key))
         unknown = np.full(shape, "", dtype=object) if column.text else np.full(shape, np.nan)
         columns[key] = arrays[key].values if key in arrays else unknown
-    check_shapes(name, columns, layout)
+    _check_shapes(name, columns, layout)
     return columns
 
 
-def check_shapes(name: str, columns: Columns, table: Table) -> None:
+def _check_shapes(name: str, columns: Columns, table: Table) -> None:
     """Raises ValueError for a column that has not the shape or the type of its table."""
     rows = len(columns[table.index])
     for key in [key for key in table.columns if key in columns]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.runs.probe.columns import ACTION, LAYER, VITALS, ProbeColumn
+from gradlab.runs.probe.columns import ACTION, LAYER, VITALS
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
@@ -38,77 +38,69 @@ _UNITS = {
 }
 
 _QUESTION = {
-    "step": ProbeColumn(unit="as the loop counts", shared=True),
-    "starts": ProbeColumn(unit="starts"),
-    "seconds": ProbeColumn(unit="s", shared=True),
-    "batch": ProbeColumn(unit="samples"),
-    "discount": ProbeColumn(unit="γ"),
-    "truth_norm": ProbeColumn(unit="gradient norm"),
-    "truth_checked": ProbeColumn(
-        unit="1: the truth was compared with finite differences this time"
-    ),
+    "step": Column(unit="as the loop counts"),
+    "starts": Column(unit="starts"),
+    "seconds": Column(unit="s"),
+    "batch": Column(unit="samples"),
+    "discount": Column(unit="γ"),
+    "truth_norm": Column(unit="gradient norm"),
+    "truth_checked": Column(unit="1: the truth was compared with finite differences this time"),
 }
 _PROFILE = (
-    {name: ProbeColumn(_CELL, unit) for name, unit in _UNITS.items()}
-    | {f"{name}_{end}": ProbeColumn(_CELL, _UNITS[name]) for name in CELLS for end in ENDS}
+    {name: Column(_CELL, unit) for name, unit in _UNITS.items()}
+    | {f"{name}_{end}": Column(_CELL, _UNITS[name]) for name in CELLS for end in ENDS}
     | {
-        "bias2_se": ProbeColumn(_CELL, _UNITS["bias2"]),
-        "cosine_se": ProbeColumn(_CELL, _UNITS["cosine"]),
+        "bias2_se": Column(_CELL, _UNITS["bias2"]),
+        "cosine_se": Column(_CELL, _UNITS["cosine"]),
     }
 )
 _CHOICE = {
-    "chosen_estimator": ProbeColumn(unit="index of estimator"),
-    "chosen_horizon": ProbeColumn(unit="steps"),
-    "kept_low": ProbeColumn(unit="steps, shortest horizon that may be best"),
-    "kept_high": ProbeColumn(unit="steps, longest horizon that may be best"),
-    "kept": ProbeColumn(_CELL, "1: may have the least MSE (95% set)"),
-    "weight_zero": ProbeColumn(unit="weight of the horizon 0 in the pair with the longest one"),
-    "weight_zero_low": ProbeColumn(unit="weight, lower end of 95%"),
-    "weight_zero_high": ProbeColumn(unit="weight, upper end of 95%"),
-    "weight": ProbeColumn(("horizon",), "of least MSE among horizons 0, 1, 2, 4, … of one mixture"),
-    "weight_low": ProbeColumn(("horizon",), "weight, lower end of 95%"),
-    "weight_high": ProbeColumn(("horizon",), "weight, upper end of 95%"),
-    "over_data": ProbeColumn(
-        unit="ln MSE of the model at the longest horizon over that of the data"
-    ),
-    "over_data_se": ProbeColumn(unit="ln"),
+    "chosen_estimator": Column(unit="index of estimator"),
+    "chosen_horizon": Column(unit="steps"),
+    "kept_low": Column(unit="steps, shortest horizon that may be best"),
+    "kept_high": Column(unit="steps, longest horizon that may be best"),
+    "kept": Column(_CELL, "1: may have the least MSE (95% set)"),
+    "weight_zero": Column(unit="weight of the horizon 0 in the pair with the longest one"),
+    "weight_zero_low": Column(unit="weight, lower end of 95%"),
+    "weight_zero_high": Column(unit="weight, upper end of 95%"),
+    "weight": Column(("horizon",), "of least MSE among horizons 0, 1, 2, 4, … of one mixture"),
+    "weight_low": Column(("horizon",), "weight, lower end of 95%"),
+    "weight_high": Column(("horizon",), "weight, upper end of 95%"),
+    "over_data": Column(unit="ln MSE of the model at the longest horizon over that of the data"),
+    "over_data_se": Column(unit="ln"),
 }
 _GROWTH = {
-    "growth": ProbeColumn(unit="ln variance per step"),
-    "growth_se": ProbeColumn(unit="ln variance per step"),
-    "growth_evidence": ProbeColumn(unit="AIC of a power law less that of the exponential"),
-    "lyapunov": ProbeColumn(unit="per step, closed loop of the simulator"),
-    "lyapunov_se": ProbeColumn(unit="per step"),
-    "lyapunov_horizon": ProbeColumn(unit="steps, 1/λ; inf where nothing grows"),
-    "chain_norm": ProbeColumn(
-        ("chain",), "log10 |∂s_t/∂s_0|, largest singular value, mean over starts"
-    ),
-    "chain_condition": ProbeColumn(
-        unit="log10 of largest over smallest singular value after 25 steps"
-    ),
-    "tenfold": ProbeColumn(unit="steps in which |∂s_t/∂s_0| grows tenfold; inf where it does not"),
-    "float32_step": ProbeColumn(unit="first step at which |∂s_t/∂s_0| exceeds float32; inf: never"),
+    "growth": Column(unit="ln variance per step"),
+    "growth_se": Column(unit="ln variance per step"),
+    "growth_evidence": Column(unit="AIC of a power law less that of the exponential"),
+    "lyapunov": Column(unit="per step, closed loop of the simulator"),
+    "lyapunov_se": Column(unit="per step"),
+    "lyapunov_horizon": Column(unit="steps, 1/λ; inf where nothing grows"),
+    "chain_norm": Column(("chain",), "log10 |∂s_t/∂s_0|, largest singular value, mean over starts"),
+    "chain_condition": Column(unit="log10 of largest over smallest singular value after 25 steps"),
+    "tenfold": Column(unit="steps in which |∂s_t/∂s_0| grows tenfold; inf where it does not"),
+    "float32_step": Column(unit="first step at which |∂s_t/∂s_0| exceeds float32; inf: never"),
 }
 _OF_CRITIC = {
-    "critic_gap": ProbeColumn(unit="bias² of true_dynamics less half the model's, longest horizon"),
-    "critic_gap_se": ProbeColumn(unit="squared gradient norm"),
-    "value": ProbeColumn(unit="mean critic value at the starts"),
-    "value_se": ProbeColumn(unit="reward"),
-    "reward_max": ProbeColumn(unit="largest |reward| on the fresh paths"),
-    "return_bound": ProbeColumn(unit="largest |reward| so far / (1 − γ); with λ > 0, 1 − γ e²λ"),
+    "critic_gap": Column(unit="bias² of true_dynamics less half the model's, longest horizon"),
+    "critic_gap_se": Column(unit="squared gradient norm"),
+    "value": Column(unit="mean critic value at the starts"),
+    "value_se": Column(unit="reward"),
+    "reward_max": Column(unit="largest |reward| on the fresh paths"),
+    "return_bound": Column(unit="largest |reward| so far / (1 − γ); with λ > 0, 1 − γ e²λ"),
 }
 _JACOBIANS = {
-    "jacobian_error": ProbeColumn(unit="ln of the relative error of A and B"),
-    "jacobian_error_se": ProbeColumn(unit="ln"),
-    "jacobian_states": ProbeColumn(unit="states at which Jacobians were taken"),
-    "jacobian_nonfinite": ProbeColumn(unit="of these: ∂f/∂s or ∂f/∂a not finite"),
-    "jacobian_flagged": ProbeColumn(unit="of these: certificate failed (contact, limit, end)"),
-    "starts_lost": ProbeColumn(unit="starts that masking would drop"),
-    "nonfinite_where": ProbeColumn(text=True),
-    "dead_action": ProbeColumn(("action",), "1: ∂f/∂a and ∂r/∂a are exactly 0 everywhere"),
-    "float32_cosine": ProbeColumn(unit="of the gradients in float32 and in float64"),
-    "float32_error": ProbeColumn(unit="|float32 − float64| / |float64|, longest horizon"),
-    "sampling_error": ProbeColumn(unit="standard error of one batch's gradient over its norm"),
+    "jacobian_error": Column(unit="ln of the relative error of A and B"),
+    "jacobian_error_se": Column(unit="ln"),
+    "jacobian_states": Column(unit="states at which Jacobians were taken"),
+    "jacobian_nonfinite": Column(unit="of these: ∂f/∂s or ∂f/∂a not finite"),
+    "jacobian_flagged": Column(unit="of these: certificate failed (contact, limit, end)"),
+    "starts_lost": Column(unit="starts that masking would drop"),
+    "nonfinite_where": Column(text=True),
+    "dead_action": Column(("action",), "1: ∂f/∂a and ∂r/∂a are exactly 0 everywhere"),
+    "float32_cosine": Column(unit="of the gradients in float32 and in float64"),
+    "float32_error": Column(unit="|float32 − float64| / |float64|, longest horizon"),
+    "sampling_error": Column(unit="standard error of one batch's gradient over its norm"),
 }
 MEASURED = _QUESTION | _PROFILE | _CHOICE | _GROWTH | _OF_CRITIC | _JACOBIANS
 
@@ -125,15 +117,12 @@ def judged(row: Row) -> str:
     return "model" if named else "true_dynamics"
 
 
-def tables(
-    parameters: int, actions: int, horizon: int | None, seeds: Sequence[int] | None = None
-) -> dict[str, Table]:
+def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Table]:
     """The schema of a probe's tables.
 
     Args:
         parameters: tensors of the policy; actions: 0 where they are not known.
         horizon: the longest that is measured; None: nothing is measured on a task.
-        seeds: that are trained side by side, whose estimates have an axis "seed"; None: one loop.
     """
     scales = {
         "parameter": range(parameters),
@@ -143,52 +132,41 @@ def tables(
         "chain": range(STEPS + 1),
     }
     axes = {name: tuple(scale) for name, scale in scales.items()}
-    vitals = VITALS if actions else {k: v for k, v in VITALS.items() if v.dims != ACTION}
+    vitals = {k: c.stored for k, c in VITALS.items() if actions or c.dims != ACTION}
     layers = ("parameter", "action") if actions else ("parameter",)
     layouts = {
-        "vitals": _table(vitals, {name: axes[name] for name in layers}, seeds),
-        "successive": _table(SUCCESSIVE, {}, seeds),
-        "alarms": Table("number", _ALARMS if seeds is None else {"seed": Column(), **_ALARMS}),
+        "vitals": Table("update", vitals, {name: axes[name] for name in layers}),
+        "successive": Table("update", SUCCESSIVE, {}),
+        "alarms": Table("number", _ALARMS),
+        "checks": Table("number", _CHECKS),
+        "returns": Table("update", _RETURNS),
+        "episodes": Table("number", _EPISODES),
     }
-    if seeds is None:
-        layouts["checks"] = Table("number", _CHECKS)
-        layouts |= {"returns": Table("update", _RETURNS), "episodes": Table("number", _EPISODES)}
     if horizon is not None:
         cells = ("estimator", "horizon", "action", "chain")
-        layouts["measured"] = _table(MEASURED, {name: axes[name] for name in cells}, seeds)
+        layouts["measured"] = Table("update", MEASURED, {name: axes[name] for name in cells})
     return layouts
 
 
-def _table(
-    columns: Mapping[str, ProbeColumn],
-    scales: Mapping[str, Sequence[int]],
-    seeds: Sequence[int] | None,
-) -> Table:
-    if seeds is None:
-        return Table("update", {k: c.of_one_loop() for k, c in columns.items()}, scales)
-    both = {name: column.by_seed() for name, column in columns.items() if not column.user}
-    return Table("update", both, {"seed": tuple(seeds), **scales})
-
-
 SUCCESSIVE = {
-    "step": ProbeColumn(unit="as the loop counts", shared=True),
-    "pairs": ProbeColumn(unit="pairs of successive gradients"),
-    "fresh": ProbeColumn(unit="of these: whose batches share the fewest samples, and which count"),
-    "overlap": ProbeColumn(unit="share of samples that the batches of a pair share; NaN: not seen"),
-    "distinct": ProbeColumn(unit="share of all samples of the burst that were seen once"),
-    "energy": ProbeColumn(unit="mean |g|², (loss per parameter unit)²"),
-    "signal": ProbeColumn(unit="mean g·g′, estimates |E g|²"),
-    "root_squares": ProbeColumn(unit="√Σ (g·g′)², the size of Σ g·g′ where there is no signal"),
-    "signal_share": ProbeColumn(unit="|E g|² / E |g|²"),
-    "share_se": ProbeColumn(unit="standard error of signal_share"),
-    "snr": ProbeColumn(unit="|E g|² / tr Cov(g), of one batch"),
-    "noise_scale": ProbeColumn(unit="batches after which noise and signal are equal"),
-    "cosine": ProbeColumn(unit="of one batch's gradient with the mean gradient"),
-    "dead_columns": ProbeColumn(unit="columns of weights, exactly 0 at 5 finite gradients"),
-    "columns": ProbeColumn(unit="columns of weights"),
-    "dead_inputs": ProbeColumn(unit="columns of the first layer's weights"),
-    "dead_where": ProbeColumn(text=True),
-    "seconds": ProbeColumn(unit="s", shared=True),
+    "step": Column(unit="as the loop counts"),
+    "pairs": Column(unit="pairs of successive gradients"),
+    "fresh": Column(unit="of these: whose batches share the fewest samples, and which count"),
+    "overlap": Column(unit="share of samples that the batches of a pair share; NaN: not seen"),
+    "distinct": Column(unit="share of all samples of the burst that were seen once"),
+    "energy": Column(unit="mean |g|², (loss per parameter unit)²"),
+    "signal": Column(unit="mean g·g′, estimates |E g|²"),
+    "root_squares": Column(unit="√Σ (g·g′)², the size of Σ g·g′ where there is no signal"),
+    "signal_share": Column(unit="|E g|² / E |g|²"),
+    "share_se": Column(unit="standard error of signal_share"),
+    "snr": Column(unit="|E g|² / tr Cov(g), of one batch"),
+    "noise_scale": Column(unit="batches after which noise and signal are equal"),
+    "cosine": Column(unit="of one batch's gradient with the mean gradient"),
+    "dead_columns": Column(unit="columns of weights, exactly 0 at 5 finite gradients"),
+    "columns": Column(unit="columns of weights"),
+    "dead_inputs": Column(unit="columns of the first layer's weights"),
+    "dead_where": Column(text=True),
+    "seconds": Column(unit="s"),
 }
 _ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
 _BY_PARAMETER = {name for name, column in VITALS.items() if column.dims == LAYER}

@@ -9,7 +9,7 @@ Rows at one step, as in PPO, stand side by side after the step before. Long runs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,19 +44,15 @@ WORDS = {
 }
 
 
-def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
-    """Everything that has one value per step, of every run by the name of its seed.
+def curves(run: ProbeRun) -> pd.DataFrame:
+    """Everything that has one value per step.
 
     Returns:
-        seed, step, quantity, place, value, ci_low, ci_high (NaN: no interval).
+        step, quantity, place, value, ci_low, ci_high (NaN: no interval).
     """
-    parts = [
-        rows.assign(seed=seed)
-        for seed, run in runs.items()
-        for part in (_returns, _vitals, _successive, _measured)
-        for rows in part(apart(run))
-    ]
-    return _together(parts, ["seed", "step", "quantity", "place", *_NUMBERS])
+    run = apart(run)
+    parts = [rows for part in (_returns, _vitals, _successive, _measured) for rows in part(run)]
+    return _together(parts, ["step", "quantity", "place", *_NUMBERS])
 
 
 def apart(run: ProbeRun) -> ProbeRun:
@@ -113,18 +109,15 @@ def chains(run: ProbeRun) -> pd.DataFrame:
     return rows.assign(ci_low=np.nan, ci_high=np.nan)
 
 
-def choices(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
+def choices(run: ProbeRun) -> pd.DataFrame:
     """The gradients that may have the smallest error, at every measurement that has a truth.
 
     Returns:
-        seed, step, estimator, horizon, chosen (whether it is the smallest estimate).
+        step, estimator, horizon, chosen (whether it is the smallest estimate).
     """
-    parts = [_kept(apart(run)).assign(seed=seed) for seed, run in runs.items() if run.measured]
-    return _together(parts, ["seed", "step", "estimator", "horizon", "chosen"])
-
-
-def _kept(run: ProbeRun) -> pd.DataFrame:
-    names, columns = np.array(run.estimators, dtype=object), run.measured
+    if not run.measured:
+        return pd.DataFrame(columns=["step", "estimator", "horizon", "chosen"])
+    names, columns = np.array(run.estimators, dtype=object), apart(run).measured
     kept = columns["kept"] == 1
     best = columns["chosen_estimator"][:, None, None], columns["chosen_horizon"][:, None, None]
     _, estimator, horizon = np.indices(kept.shape)
@@ -139,10 +132,8 @@ def signals(run: ProbeRun) -> tuple[_Floats, list[Signal]]:
     if not run.successive:
         return np.empty(0), []
     names = ("energy", "signal", "root_squares", "signal_share", "share_se")
-    # Pairs that share samples do not count; files of older versions do not tell them apart.
-    all_pairs = run.successive["pairs"]
-    pairs = np.where(np.isfinite(counted := run.successive["fresh"]), counted, all_pairs)
-    columns = np.stack([pairs, *(run.successive[name] for name in names)], axis=1)
+    # Pairs that share samples do not count.
+    columns = np.stack([run.successive[name] for name in ("fresh", *names)], axis=1)
     finite = np.isfinite(columns).all(axis=1)
     estimates = [Signal(int(n), *map(float, rest)) for n, *rest in columns[finite]]
     return run.successive["step"][finite], estimates

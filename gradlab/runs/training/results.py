@@ -12,8 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
-from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.training import probe_results
 from gradlab.statistics.over_groups import aggregate
 from gradlab.storage import journal
 from gradlab.storage.codec import content_of, described
@@ -52,8 +50,6 @@ class Training:
             column → [R], [R, lag], [R, learner] or [R, actor]; empty of one process.
         evaluations, rollouts: columns of these tables that the others have not, such as
             "transitions" [K] of a seed; rollouts are empty where no second replay is filled.
-        probes: what the probe of the run saw of each seed, by its number; empty without one.
-        paths: how long the model's paths lasted, for the figures.
     """
 
     config: Mapping[str, Any]
@@ -75,8 +71,6 @@ class Training:
     asynchrony: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     evaluations: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     rollouts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    probes: Mapping[str, ProbeRun] = field(default_factory=dict)
-    paths: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def name(self) -> str:
@@ -89,7 +83,7 @@ class Training:
     @property
     def samples(self) -> int:
         """N′, independent samples of the gradient at the longest horizon in an update: paths where
-        the row follows them, else rows, as in all older files."""
+        the row follows them, else rows."""
         if "samples" in self.gradients:
             return int(self.gradients["samples"][-1, -1])
         return int(self.config["algorithm"]["batch"])
@@ -144,8 +138,6 @@ def from_record(record: Record, path: Path) -> Training:
             asynchrony=_values(record, "asynchrony"),
             evaluations=_values(record, "evaluations"),
             rollouts=_values(record, "rollouts"),
-            probes=probe_results.probes(record),
-            paths=probe_results.paths(record),
         )
 
 
@@ -190,11 +182,7 @@ def times(runs: Mapping[str, Training]) -> pd.DataFrame:
 def _times(name: str, run: Training) -> pd.DataFrame:
     updates = run.updates
     took = {"iteration": np.diff(updates["seconds"]) / np.diff(updates["iteration"])}
-    took |= {
-        part: updates[f"{part}_seconds"][1:]
-        for part in ("policy", "critic")
-        if f"{part}_seconds" in updates  # files of older versions have none
-    }
+    took |= {part: updates[f"{part}_seconds"][1:] for part in ("policy", "critic")}
     horizon = updates["realised_horizon"][1:]
     whole = horizon == np.round(horizon)
     parts = [

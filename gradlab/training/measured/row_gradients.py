@@ -167,12 +167,6 @@ def in_trained_weights(single: Learner, gradients: Tensor) -> Tensor:
     return _flattened(acting, tuple(tensor.squeeze(1) for tensor in pulled))
 
 
-def weights_of(network: Network, gradients: Tensor) -> list[Tensor]:
-    """Of every layer's weight, [N, out, in], out of gradients [N, P]."""
-    depth = len(network.layers.weights)
-    return [weight[:, 0].mT for weight in _divided(network, gradients)[:depth]]
-
-
 class _Divided:
     """Acts on [1, N · K, ·] by N copies of the policy, K neighbouring rows each.
 

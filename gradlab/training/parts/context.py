@@ -98,30 +98,7 @@ class MeasuredWeights:
         return self.rule(iteration, horizons)
 
 
-Steer = Literal["rehearse", "accept"]
-
-
-@dataclass(frozen=True)
-class Steered:
-    """What returns on the simulator decide (`training.measured.steering`).
-
-    Attributes:
-        by: "rehearse" adopts what was rehearsed, or holds; "accept" goes back where it is lower.
-        every: iterations between two decisions.
-        rule: what is followed until the first one, of the row's `own` horizons.
-    """
-
-    by: Steer
-    every: int
-    rule: Rule
-    own: tuple[int, ...]
-
-    def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
-        own = dict(zip(self.own, self.rule(iteration, self.own), strict=True))
-        return np.array([own.get(n, 0.0) for n in horizons])
-
-
-Weights = Rule | MeasuredWeights | Steered
+Weights = Rule | MeasuredWeights
 
 
 # state [E, N, ds], noise [E, N, noise_dim] → action [E, N, da], log π [E, N];

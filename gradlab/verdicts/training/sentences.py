@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import exp, nan, sqrt
+from math import exp, nan
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.probe.alarms.catalogue import ALPHA
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
-from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.probe.tables import signals
 from gradlab.runs.training.measured_weights import (
     FEWEST,
     LOST,
@@ -22,88 +18,10 @@ from gradlab.runs.training.measured_weights import (
     interval_of_mean,
     logs_over_rule,
 )
-from gradlab.runs.training.probe_results import UNMEASURED
 from gradlab.runs.training.results import GOALS, Training, asynchrony, first_reached
-from gradlab.statistics.successive import pooled
 from gradlab.verdicts.phrases import capital, usable_text
-from gradlab.verdicts.probe.findings import RECENT
 from gradlab.verdicts.screen import Sentence
-from gradlab.wording import cosine, cosines, duration, percent, times, two, with_ends
-
-
-def _probed(run: Training, name: str) -> list[Sentence]:
-    """Nothing where the run had no probe, or has no row of it yet."""
-    watched = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
-    if not watched:
-        return []
-    signal = _signal(watched, name)
-    unmeasured = []
-    if why := run.attributes.get(UNMEASURED):  # which columns stay empty
-        text = (
-            f"{name}: its probe measures the task and the model, but no gradients by horizon: "
-            f"{why}. Its own gradient has its signal in the probe, and with --gradient-every its "
-            f"bias."
-        )
-        unmeasured.append(Sentence("probe gradients", False, text))
-    return [_alarms(run, name), *signal, *unmeasured, _cost(watched, name)]
-
-
-def _alarms(run: Training, name: str) -> Sentence:
-    kinds: dict[str, dict[str, None]] = {}
-    first: dict[str, int] = {}
-    for seed, probe in run.probes.items():
-        for kind, at in zip(*(probe.alarms.get(c, ()) for c in ("alarm", "step")), strict=True):
-            kinds.setdefault(str(kind), {})[seed] = None
-            first[str(kind)] = min(int(at), first.get(str(kind), int(at)))
-    if not kinds:
-        text = f"{name}: no alarm was raised (each is in at most {percent(ALPHA)} of sound runs)."
-        return Sentence("alarms", True, text)
-    listing = "; ".join(
-        f"{kind} ({_seeds(tuple(kinds[kind]), len(run.seeds))}, first at iteration {first[kind]:,})"
-        for kind in sorted(kinds, key=lambda kind: first[kind])
-    )
-    many = "1 kind of alarm" if len(kinds) == 1 else f"{len(kinds)} kinds of alarm"
-    return Sentence("alarms", True, f"{name}: {many} raised: {listing}.")
-
-
-def _seeds(about: tuple[str, ...], count: int) -> str:
-    if len(about) == count:
-        return "the seed" if count == 1 else "every seed"
-    return f"seed{'' if len(about) == 1 else 's'} {', '.join(about)}"
-
-
-def _signal(known: Mapping[str, ProbeRun], name: str) -> list[Sentence]:
-    clear, undecided, pairs = [], [], 0
-    for seed, probe in known.items():
-        _, found = signals(probe)
-        if not found:
-            continue
-        whole = pooled(found[-RECENT:])
-        (low, high), pairs = whole.ends, whole.pairs
-        if low > 0:
-            value, ends = cosines(whole.cosine, sqrt(low), sqrt(high))
-            clear.append(f"{value} (seed {seed}, CI {ends})")
-        else:
-            undecided.append(f"seed {seed} (at most {cosine(sqrt(max(high, 0.0)))})")
-    if not clear and not undecided:
-        return []
-    n = f"N = {pairs:,} pairs of batches of each seed"
-    text = f"{name}: the cosine of one batch's policy gradient with the mean over replay is "
-    text += ", ".join(clear) if clear else "not known to be above 0"
-    if undecided:
-        text += f"; undecided for {', '.join(undecided)}" if clear else f": {', '.join(undecided)}"
-    return [Sentence("signal", not undecided, f"{text} ({n}).")]
-
-
-def _cost(watched: Mapping[str, ProbeRun], name: str) -> Sentence:
-    """The share of the time; what was too dear is said, since the page cannot show it."""
-    probe = next(iter(watched.values()))
-    within = "within" if probe.spent <= probe.budget else "above"
-    text = f"{name}: the probe took {percent(probe.spent)} of {duration(probe.seconds)}, {within} "
-    text += f"its budget of {percent(probe.budget)}"
-    if not any(each.measured for each in watched.values()):
-        text += ", which allowed no measurement on the task in this time"
-    return Sentence("cost", True, f"{text}.")
+from gradlab.wording import duration, percent, times, two, with_ends
 
 
 def _stale(run: Training, name: str) -> list[Sentence]:
@@ -148,7 +66,6 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
         *_gradient(run, name),
         *_row_gradient(run, name),
         *_model(run, name),
-        *_probed(run, name),
         *_stale(run, name),
         *events,
     ]
