@@ -2,7 +2,7 @@
 # `make docs` builds the site into build/site.
 # `make reports` makes tables, figures and pages of reports/ again from their run files, into build/reports.
 # `make ray` tests workers and sweeps on Ray, in a virtual environment of their own.
-# `make engines` tests the adapters of other simulators, in a virtual environment of their own.
+# `make engines` tests from_jax, from_warp and examples/engines, in a virtual environment of their own.
 # `make package` builds dist/, checks its metadata and tries the wheel outside of the repository.
 # Each makes .venv when it is missing and installs again when pyproject.toml or constraints.txt change.
 
@@ -56,7 +56,7 @@ reports: $(VENV)/.installed
 	for run in $(REPORTS)/probe/*.h5; do $(BIN)/gradlab report $$run || exit 1; done
 
 engines: .venv-engines/.installed
-	echo "Testing the adapters of other simulators (they compile for minutes)"
+	echo "Testing steps of other engines (they compile for minutes)"
 	.venv-engines/bin/python -m pytest -q -m engines tests/engines
 
 ray: .venv-ray/.installed
