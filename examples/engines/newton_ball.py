@@ -21,7 +21,8 @@ def entered(state: TABLE, action: TABLE, q: VECTORS, qd: VECTORS, force: VECTORS
 @wp.kernel
 def left(q: VECTORS, qd: VECTORS, after: TABLE):
     i, d = wp.tid()
-    after[i, d], after[i, 3 + d] = q[i][d], qd[i][d]
+    after[i, d] = q[i][d]
+    after[i, 3 + d] = qd[i][d]
 
 
 def simulator():
