@@ -2,7 +2,7 @@
 # `make docs` builds the site into build/site.
 # `make reports` makes the pages of claims and advice again from their tables, into build/reports.
 # `make ray` tests sweeps and asynchronous training on Ray, in a virtual environment of their own.
-# `make engines` tests the adapters of other simulators, in a virtual environment of their own.
+# `make engines` tests from_jax, from_warp and examples/engines, in a virtual environment of their own.
 # `make package` builds dist/, checks its metadata and tries the wheel outside of the repository.
 # Each makes .venv when it is missing and installs again when pyproject.toml or constraints.txt change.
 
@@ -43,7 +43,7 @@ reports: $(VENV)/.installed
 	$(BIN)/python -m analyses.advice --verdict --output $(REPORTS)/advice
 
 engines: .venv-engines/.installed
-	echo "Testing the adapters of other simulators (they compile for minutes)"
+	echo "Testing steps of other engines (they compile for minutes)"
 	.venv-engines/bin/python -m pytest -q -m engines tests/engines
 
 ray: .venv-ray/.installed

@@ -32,10 +32,10 @@ def gradlab_call(arrays: dict[str, Tensor], env_id: str) -> Call:
 
 def mjx_call(arrays: dict[str, Tensor], env_id: str) -> Call:
     """The compiled vector–Jacobian product, which steps, too; one iteration of the solver."""
-    from gradlab.systems import from_mjx
+    from examples.engines.mjx_cart import system_of
 
     model, skip = described(env_id)
-    system: Any = from_mjx(
+    system: Any = system_of(
         model, reward(model, skip, lambda a: (a**2).sum()), skip, rows=len(arrays["action"])
     )
     cotangents = [arrays["weight"], torch.ones(len(arrays["action"]), dtype=torch.float64)]
@@ -44,11 +44,11 @@ def mjx_call(arrays: dict[str, Tensor], env_id: str) -> Call:
 
 
 def mujoco_torch_call(arrays: dict[str, Tensor], env_id: str, iterations: int) -> Call:
-    from gradlab.systems import from_mujoco_torch
+    from examples.engines.mujoco_torch_cart import system_of
 
     model, skip = described(env_id)
     gained = reward(model, skip, lambda a: (a**2).sum(1))
-    system = from_mujoco_torch(model, gained, skip, iterations=iterations)
+    system = system_of(model, gained, skip, iterations=iterations)
     return autograd(system, arrays["physical"], arrays)
 
 

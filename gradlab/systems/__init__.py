@@ -2,10 +2,6 @@
 
 from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.engines.from_jax import from_jax
-from gradlab.systems.engines.from_mjx import from_mjx
-from gradlab.systems.engines.from_mujoco_torch import from_mujoco_torch
-from gradlab.systems.engines.from_newton import from_newton
-from gradlab.systems.engines.from_vmas import from_vmas
 from gradlab.systems.engines.from_warp import from_warp
 from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem, TwoModels
@@ -37,9 +33,5 @@ __all__ = [
     "from_environment",
     "from_function",
     "from_jax",
-    "from_mjx",
-    "from_mujoco_torch",
-    "from_newton",
-    "from_vmas",
     "from_warp",
 ]

@@ -40,20 +40,6 @@ def sliding(substeps: int, dt: float, acceleration: float) -> System:
     return closed_form(step, 2, 1)
 
 
-CART = """
-<mujoco>
-  <option timestep="0.02" iterations="100" tolerance="1e-12" jacobian="dense"/>
-  <worldbody>
-    <body>
-      <joint name="slide" type="slide" axis="1 0 0" range="-9 9" limited="true"/>
-      <geom type="sphere" size="0.1" mass="10" contype="0" conaffinity="0"/>
-    </body>
-  </worldbody>
-  <actuator><motor joint="slide" gear="100"/></actuator>
-</mujoco>
-"""
-
-
 def jax() -> World:
     pytest.importorskip("jax")
     from gradlab.systems import from_jax
@@ -67,30 +53,6 @@ def jax() -> World:
         return after, -(after @ after) - 0.1 * action[0] ** 2
 
     return from_jax(step, 2, 1, rows=64), sliding(2, 0.02, 10.0), 1e-9
-
-
-def mjx() -> World:
-    mujoco = pytest.importorskip("mujoco")
-    pytest.importorskip("mujoco.mjx")
-    from gradlab.systems import from_mjx
-
-    system = from_mjx(
-        mujoco.MjModel.from_xml_string(CART),
-        lambda s, a, after: -(after @ after) - 0.1 * a[0] ** 2,
-        frame_skip=2,
-        rows=64,
-    )
-    return system, sliding(2, 0.02, 10.0), 1e-9
-
-
-def mujoco_torch() -> World:
-    mujoco = pytest.importorskip("mujoco")
-    pytest.importorskip("mujoco_torch")
-    from gradlab.systems import from_mujoco_torch
-
-    model = mujoco.MjModel.from_xml_string(CART)
-    system = from_mujoco_torch(model, cost, frame_skip=2, iterations=3)
-    return system, sliding(2, 0.02, 10.0), 1e-9
 
 
 def warp() -> World:
@@ -108,37 +70,4 @@ def warp() -> World:
     return system, sliding(2, 0.02, 10.0), 1e-9
 
 
-def newton() -> World:
-    """A particle in free flight, far above the ground."""
-    newton = pytest.importorskip("newton")
-    from gradlab.systems import from_newton
-
-    world = newton.ModelBuilder(up_axis=newton.Axis.Z, gravity=(0.0, 0.0, -9.81))
-    world.add_particle(pos=(0.0, 0.0, 1.0), vel=(0.0, 0.0, 0.0), mass=2.0, radius=0.1)
-
-    def fallen(state: Tensor, action: Tensor) -> Tensor:
-        x, v = state[:, :3], state[:, 3:]
-        for _ in range(4):
-            v = v + 0.01 * (action / 2.0 - action.new_tensor([0.0, 0.0, 9.81]))
-            x = x + 0.01 * v
-        return torch.cat([x, v], 1)
-
-    return from_newton(world, cost, 0.04, 4, rows=64), closed_form(fallen, 6, 3), 1e-4
-
-
-def vmas() -> World:
-    """A lone agent: v' = (1 - 0.25) v + a dt, x' = x + v' dt; turning without a torque."""
-    pytest.importorskip("vmas")
-    from gradlab.systems import from_vmas
-
-    def moved(state: Tensor, action: Tensor) -> Tensor:
-        push = torch.cat([action.clamp(-1, 1), torch.zeros_like(action[:, :1])], 1)
-        place, speed = state[:, [0, 1, 4]], state[:, [2, 3, 5]]
-        speed = 0.75 * speed + 0.1 * push
-        place = place + 0.1 * speed
-        return torch.cat([place[:, :2], speed[:, :2], place[:, 2:], speed[:, 2:]], 1)
-
-    return from_vmas("simple", cost), closed_form(moved, 6, 2), 1e-9
-
-
-ALL = (jax, mjx, mujoco_torch, warp, newton, vmas)
+ALL = (jax, warp)

@@ -8,7 +8,6 @@ What is special about the linear system: its noise law and its checks.
 import sys
 from dataclasses import replace
 
-import mujoco
 import numpy as np
 import pytest
 import torch
@@ -21,10 +20,6 @@ from gradlab.systems import (
     System,
     from_function,
     from_jax,
-    from_mjx,
-    from_mujoco_torch,
-    from_newton,
-    from_vmas,
     from_warp,
 )
 from gradlab.systems.engines.bridge import Engine, EngineSystem
@@ -148,20 +143,15 @@ def test_a_wrong_width_names_the_argument():
 
 
 def test_an_engine_that_is_not_installed_is_one_line_with_its_command(monkeypatch):
-    for name in ("jax", "mujoco.mjx", "warp", "newton", "vmas", "mujoco_torch"):
+    for name in ("jax", "warp"):
         monkeypatch.setitem(sys.modules, name, None)
-    ball = "<mujoco><worldbody><body><joint/><geom size='1'/></body></worldbody></mujoco>"
-    model = mujoco.MjModel.from_xml_string(ball)
 
     def pay(*given: Tensor) -> Tensor:
         raise AssertionError("nothing is stepped")
 
     for makes, package, extra in (
         (lambda: from_jax(pay, 2, 1), "jax", "jax"),
-        (lambda: from_mjx(model, pay), "mujoco-mjx", "mjx"),
         (lambda: from_warp(pay, 2, 1, pay), "warp", "warp"),
-        (lambda: from_newton(None, pay, 0.1), "newton", "newton"),
-        (lambda: from_vmas("simple"), "vmas", "vmas"),
     ):
         with pytest.raises(InputError) as caught:
             makes()
@@ -169,22 +159,6 @@ def test_an_engine_that_is_not_installed_is_one_line_with_its_command(monkeypatc
             f"{package} is not installed: pip install -c constraints.txt '.[{extra}]' in a clone "
             f"of gradlab"
         )
-    # gradlab needs a later MuJoCo than mujoco-torch works with: no extra has both.
-    with pytest.raises(
-        InputError, match=r"^mujoco-torch is not .*: pip install .* mujoco==3\.5\.0"
-    ):
-        from_mujoco_torch(model, pay)
-
-
-def test_mujoco_torch_beside_a_mujoco_that_it_does_not_know_is_one_line(monkeypatch, tmp_path):
-    (tmp_path / "mujoco_torch.py").write_text("import mujoco\nmujoco.no_more\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "mujoco_torch", raising=False)
-    model = mujoco.MjModel.from_xml_string("<mujoco/>")
-    with pytest.raises(
-        InputError, match=r"^mujoco-torch does not work with MuJoCo \d.*pip install"
-    ):
-        from_mujoco_torch(model, lambda *given: given[0][:, 0])
 
 
 STATE = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)

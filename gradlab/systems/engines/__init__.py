@@ -1,1 +1,1 @@
-"""Steps of other engines as Systems: one file and one extra of `pyproject.toml` per engine."""
+"""Steps of other engines as Systems: one file and one extra of `pyproject.toml` for each."""

@@ -21,7 +21,7 @@ from gradlab.systems.system import System
 from gradlab.user_code.calls import running
 
 _JaxStep = Callable[..., tuple[Any, Any]]
-JaxAlive = Callable[[Any], Any]
+_JaxAlive = Callable[[Any], Any]
 
 
 def from_jax(
@@ -29,7 +29,7 @@ def from_jax(
     state_dim: int,
     action_dim: int,
     noise_dim: int = 0,
-    alive: JaxAlive | None = None,
+    alive: _JaxAlive | None = None,
     rows: int = ROWS,
 ) -> System:
     """A System from a JAX function `(state, action[, noise]) -> (next_state, reward)`.
@@ -60,11 +60,6 @@ def from_jax(
     _check_traced(jax, step, alive, inputs)
     living = None if alive is None else _living(jax, alive)
     return EngineSystem(_engine(jax, step, rows), state_dim, action_dim, noise_dim, living)
-
-
-def in_float64() -> Any:
-    """A context in which JAX computes, and makes arrays, in float64."""
-    return _jax().enable_x64(True)
 
 
 def _jax() -> Any:
@@ -101,7 +96,7 @@ def _across(jax: Any, function: Callable[..., Any]) -> Callable[[list[Tensor]], 
     return crossed
 
 
-def _living(jax: Any, alive: JaxAlive) -> Callable[[Tensor], Tensor]:
+def _living(jax: Any, alive: _JaxAlive) -> Callable[[Tensor], Tensor]:
     compiled = jax.jit(jax.vmap(alive))
 
     def living(after: Tensor) -> Tensor:
@@ -111,7 +106,7 @@ def _living(jax: Any, alive: JaxAlive) -> Callable[[Tensor], Tensor]:
     return living
 
 
-def _check_traced(jax: Any, step: _JaxStep, alive: JaxAlive | None, widths: list[int]) -> None:
+def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: list[int]) -> None:
     """Shapes and dtypes of what the functions return, without computing it."""
     with jax.enable_x64(True):
         rows = [jax.ShapeDtypeStruct((width,), "float64") for width in widths]

@@ -20,7 +20,7 @@ from gradlab.systems.system import System
 from gradlab.user_code.calls import running
 
 _WarpStep = Callable[..., None]
-Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+_Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -28,7 +28,7 @@ def from_warp(
     step: _WarpStep,
     state_dim: int,
     action_dim: int,
-    reward: Reward,
+    reward: _Reward,
     alive: AliveFunction | None = None,
     dtype: str = "float32",
     device: str = "cpu",
@@ -55,7 +55,7 @@ def from_warp(
     for name, value in (("step", step), ("reward", reward)):
         validation.function(name, value, "(state, action, next_state)")
     validation.word("dtype", dtype, _PRECISIONS)
-    wp = warp_on(device)
+    wp = _warp_on(device)
     engine = _engine(wp, step, state_dim, _PRECISIONS[dtype], device, rows)
     system, precision = EngineSystem(engine, state_dim, action_dim, 0, None), _PRECISIONS[dtype]
 
@@ -67,7 +67,7 @@ def from_warp(
     return from_function(stepped, state_dim, action_dim, alive=alive)
 
 
-def warp_on(device: str) -> Any:
+def _warp_on(device: str) -> Any:
     """The package, once it is certain that there is the device."""
     wp = required("warp", "warp")
     if not isinstance(device, str) or not wp.is_device_available(device):
