@@ -55,16 +55,6 @@ class Asynchronous:
         for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):
             validation.whole(name, getattr(self, name), least)
 
-    def crowded(self, cores: int) -> str:
-        """A line where there are more processes at work than processors, else ""."""
-        working = self.learners + 1
-        if working <= cores:
-            return ""
-        return (
-            f"{self.learners} learners and the optimiser share {cores} processors: updates per "
-            f"second grow with learners up to about {max(1, cores - 1)}"
-        )
-
 
 @dataclass(frozen=True)
 class Planning:

@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_in_a_worker_has_the_numbers_of_the_plain_command(folder, monkeypatch):
+def test_a_run_of_a_sweep_has_the_numbers_of_the_plain_command(folder, monkeypatch):
     monkeypatch.chdir(folder)
     row = index.load(Path("out")).rows[1]
     assert cli.main([*row.words, "--output", "plain.h5"]) == 0
@@ -86,7 +86,7 @@ def test_a_log_and_a_sentence_stand_for_each_run(folder):
     for row in index.load(folder / "out").rows:
         assert row.state == "done" and row.sentence.endswith(".")
         log = (folder / f"out/{row.name}.log").read_text()
-        assert "estimators: ended" in log and f"run:    {Path('out') / row.file}" in log
+        assert "estimators: ended" in log
 
 
 def test_measurements_of_a_folder_are_each_compared_with_the_first(folder, capsys):

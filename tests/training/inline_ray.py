@@ -103,9 +103,6 @@ class InlineRay:
         ended = [call for call in calls if call.ended]
         return ended, [call for call in calls if not call.ended]
 
-    def cluster_resources(self):
-        return {"CPU": 2.0}
-
     def kill(self, actor):
         actor.calls.clear()
 

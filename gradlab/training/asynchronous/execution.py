@@ -320,17 +320,13 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
 
     Args:
         ray: HOST:PORT of a cluster; None or "local": one of this machine.
-        note: is given a line where processes are crowded, or one has died.
+        note: is given a line where a process has died.
     """
-    choice = run.settings.asynchronous
-    if choice is None:
+    if run.settings.asynchronous is None:
         yield HERE
         return
     world = packed(run)
     with cluster(ray or "local") as connected:
-        crowded = choice.crowded(int(connected.cluster_resources().get("CPU", 1)))
-        if crowded:
-            note(crowded)
         members = Members(connected, world, note)
         try:
             yield _Distributed(run, members)
