@@ -64,7 +64,8 @@ def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     except Exception as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = _other_width(name, module, inputs) or f"{reason}{_cure(name, error, inputs)}"
+        other = _other_width(name, module, inputs) if "cannot be multiplied" in reason else ""
+        reason = other or f"{reason}{_cure(name, error, inputs)}"
         raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}") from error
     if isinstance(out, Tensor):
         return out

@@ -110,7 +110,9 @@ def test_levels_are_of_models_at_equal_steps_and_in_sight_whatever_diverges():
 
 def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(monkeypatch):
     shown: list[str] = []
-    monkeypatch.setattr(remedies_page, "panel", lambda name, section, caption, draw: draw())
+    monkeypatch.setattr(
+        remedies_page, "panel", lambda *about, **settings: about[3](about[4], **settings)
+    )
     monkeypatch.setattr(figures, "remedy_horizons", lambda table, quantity: None)
     monkeypatch.setattr(
         figures, "remedy_levels", lambda levels, quantity, one="": shown.append(quantity)

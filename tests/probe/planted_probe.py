@@ -82,7 +82,7 @@ def window(k: int, **changes: Any) -> dict[str, Any]:
 def burst(update: int, share: float = 0.4, se: float = 0.02, energy: float = 2.0) -> dict[str, Any]:
     """32 pairs of successive gradients."""
     return {
-        "update": update, "step": update - 1, "pairs": 32, "energy": energy,
+        "update": update, "step": update - 1, "pairs": 32, "fresh": 32, "energy": energy,
         "signal": share * energy, "root_squares": 1.0, "signal_share": share, "share_se": se,
         "snr": share / (1 - share), "noise_scale": (1 - share) / share, "cosine": share**0.5,
         "dead_columns": 0, "columns": 12, "dead_inputs": 0, "dead_where": "", "seconds": 0.5,

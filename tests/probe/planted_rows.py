@@ -42,7 +42,8 @@ def burst(size: float, seed: int, **changed: Any) -> dict[str, Any]:
     g[:, 0] += size
     found = signal((g[1:] * g[:-1]).sum(1), (g**2).sum(1))
     return {
-        "pairs": found.pairs, "energy": found.energy, "signal": found.signal,
+        "pairs": found.pairs, "fresh": found.pairs, "energy": found.energy,
+        "signal": found.signal,
         "root_squares": found.root_squares, "signal_share": found.share, "share_se": found.se,
         "dead_inputs": 0, "update": 100, "step": 100,
     } | changed  # fmt: skip

@@ -20,6 +20,7 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.probe.alarms.evidence import NOT_DRAWN, UNRESET
 from gradlab.probe.budget import UNSEEN, Budget
+from gradlab.probe.parts import recorder
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.parts.parts import Parts
 from gradlab.probe.parts.recorder import EndsReset, Episodes, Ring
@@ -1091,9 +1092,9 @@ def test_transformed_observations_say_where_to_wrap():
     assert found["state"] == "off" and "where they are transformed" in found["proof"]
 
 
-def test_a_replay_that_is_larger_than_the_ring_is_not_called_transformed():
+def test_a_replay_that_is_larger_than_the_ring_is_not_called_transformed(monkeypatch):
     probe, log, update = probed()
-    probe._parts._ring = Ring(probe._parts.budget, 250)
+    monkeypatch.setattr(recorder, "Ring", lambda budget: Ring(budget, 250))
     rows, _ = collected(probe.record(Walk()))
     assert not told(rows, probe, update)
     probe.close()

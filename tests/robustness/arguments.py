@@ -97,7 +97,7 @@ def _began(*_: object, **__: object) -> None:
 # Where each command begins to work, everything before it being checks.
 WORK = (
     "gradlab.measurement.measure.measure", "gradlab.cli.measure.Measure._made",
-    "gradlab.cli.measure.Measure._plan", "gradlab.tools.jacobians.command._stabilising",
+    "gradlab.cli.measure.Measure._made", "gradlab.tools.jacobians.command._stabilising",
     "gradlab.tools.jacobians.compute.compare_jacobians", "gradlab.tools.certify.compute.certify",
     "gradlab.fitting.collection.collect",
     "gradlab.cli.fit.FitCommand._fitted", "gradlab.tools.logs.compute.measure_logs",

@@ -17,6 +17,7 @@ import gradlab
 from gradlab.data.replay import Batch, Replay
 from gradlab.fitting.losses import Bound
 from gradlab.networks.gaussian_ensemble import predict
+from gradlab.progress import silent
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
@@ -382,7 +383,7 @@ def rows_of_a_fit(dynamics, replay):
         return training.value(ensemble, at, turn)
 
     ensembles = dynamics.roles["prediction"]
-    ensembles.fit((Bound(training.rows, noted), held_out), data, "nll")
+    ensembles.fit((Bound(training.rows, noted), held_out), data, "nll", silent)
     return seen, int((~data.held).sum())
 
 
