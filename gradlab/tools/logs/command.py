@@ -93,8 +93,8 @@ class Logs:
             discount = task.discount
         if horizon is None:
             horizon = HORIZON if task is None else max(task.horizon, 1)
-        (data, told), model = named_data(self.data, task), self._model(task)
         policy, critics = load(self.policy), [load(file) for file in self.critic]
+        (data, told), model = named_data(self.data, task), self._model(task)
         with bars() as progress:
             result = measure_logs(
                 data,
