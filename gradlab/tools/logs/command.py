@@ -94,7 +94,8 @@ class Logs:
         if horizon is None:
             horizon = HORIZON if task is None else max(task.horizon, 1)
         policy, critics = load(self.policy), [load(file) for file in self.critic]
-        (data, told), model = named_data(self.data, task), self._model(task)
+        model = self._model(task)
+        data, told = named_data(self.data, task)
         with bars() as progress:
             result = measure_logs(
                 data,
