@@ -231,18 +231,22 @@ def step_running(
 
 
 def lost_step(state: Tensor, action: Tensor, after: Transition) -> tuple[int, str] | None:
-    """The first row whose next state or reward is not finite, and where that is, in words."""
-    finite = {"state": torch.isfinite(after.state).all(1), "reward": torch.isfinite(after.reward)}
-    lost = ~(finite["state"] & finite["reward"])
+    """The first row whose next state or reward is NaN or infinite, and where that is, in words."""
+    made = {"state": after.state, "reward": after.reward[:, None]}
+    lost = ~torch.stack([torch.isfinite(rows).all(1) for rows in made.values()]).all(0)
     if not bool(lost.any()):
         return None
     k = int(lost.int().argmax())
-    what = " and ".join(name for name, rows in finite.items() if not rows[k])
+    what = " and ".join(
+        f"{name} is {'NaN' if bool(torch.isnan(rows[k]).any()) else 'infinite'}"
+        for name, rows in made.items()
+        if not bool(torch.isfinite(rows[k]).all())
+    )
     at = " and ".join(
         f"{name} ({', '.join(f'{x:.3g}' for x in rows[k].tolist())})"
         for name, rows in (("state", state), ("action", action))
     )
-    return k, f"its next {what} is not finite at {at}"
+    return k, f"its next {what} at {at}"
 
 
 def linearize_running(

@@ -71,7 +71,7 @@ MISTAKES = {
     "not finite": (
         "return gradlab.Task(",
         "starts = lambda n, generator: torch.full((n, 2), 1e200, dtype=torch.float64)\n"
-        "    return gradlab.Task(", "make_task.simulator", "is not finite",
+        "    return gradlab.Task(", "make_task.simulator", "is infinite",
     ),
     "action detached": (
         "0.1 * action[:, 0]", "0.1 * action[:, 0].detach()",
@@ -137,7 +137,7 @@ def test_a_step_that_is_not_finite_is_named_with_its_state_and_action(tmp_path):
     file.write_text(file.read_text().replace("(20", "(8"))
     text = states(file)["make_task.simulator"]
     number = r"-?[\d.e-]+"
-    at = rf"its next reward is not finite at state \(9, 5.5\) and action \({number}, {number}\)\. "
+    at = rf"its next reward is NaN at state \(9, 5.5\) and action \({number}, {number}\)\. "
     assert re.fullmatch(at + re.escape(OTHER_BOUNDS), text.strip())
 
 
