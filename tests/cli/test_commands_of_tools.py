@@ -23,6 +23,7 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.mlp import Policy
 from gradlab.reporting.kinds import KINDS
 from gradlab.storage import records
 from gradlab.tasks import double_integrator, pendulum
@@ -386,6 +387,7 @@ def test_report_is_recommended_for_every_kind_that_it_shows(tmp_path, monkeypatc
 @pytest.mark.parametrize("name", READERS)
 def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    checkpoint.save(Policy(2, 1), tmp_path / "policy.safetensors")
     for kind in (*OTHERS, *KINDS):
         file = f"{kind.replace(' ', '-')}.h5"
         run = {"config": "{}"} if kind in KINDS else {}
