@@ -35,7 +35,7 @@ from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.verdict import first_screen
-from gradlab.verdicts.screen import Light
+from gradlab.verdicts.recommendation import Light
 
 
 @dataclass(frozen=True)

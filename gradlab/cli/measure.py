@@ -17,7 +17,7 @@ from tyro.conf import arg
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit import listed_norms
-from gradlab.cli.terminal.answer import of_run, of_screen
+from gradlab.cli.terminal.answer import of_advice, of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
@@ -308,13 +308,13 @@ class Measure:
 
 
 def _causes(profile: Profile) -> Document:
-    """What the attribution says, as a first screen of its own, and its table."""
+    """What the attribution says, as a recommendation of its own, and its table."""
     from gradlab.runs.attribution import attribute
     from gradlab.verdicts.attribution import screen, sentences
 
     attribution = attribute(profile)
     told = screen(profile, attribution, sentences(attribution, profile))
-    return {"causes": of_screen(told), "ledger": attribution.table().to_dict("records")}
+    return {"causes": of_advice(told), "ledger": attribution.table().to_dict("records")}
 
 
 def _kinds(networks: Mapping[str, nn.Module]) -> dict[str, str]:

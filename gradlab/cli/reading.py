@@ -19,13 +19,13 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
-from gradlab.cli.terminal.answer import of_screen
+from gradlab.cli.terminal.answer import of_advice
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.storage.journal_files import journal_of
-from gradlab.verdicts.screen import Screen, lines
+from gradlab.verdicts.recommendation import Recommendation, lines
 
 if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
@@ -57,20 +57,20 @@ class Report:
     """Print one JSON document: recommendation, verdict and paths."""
 
     def run(self, command: str) -> Document:
-        """Write the page and return its first screen."""
+        """Write the page and return its recommendation."""
         if self.follow:
             return self._followed()
         with bars() as progress:
-            screen, target = self._written(progress)
-        return of_screen(screen) | {"report": str(target)}
+            advice, target = self._written(progress)
+        return of_advice(advice) | {"report": str(target)}
 
-    def _written(self, progress: Progress = silent) -> tuple[Screen, Path]:
+    def _written(self, progress: Progress = silent) -> tuple[Recommendation, Path]:
         from gradlab.reporting.kinds import page_of
         from gradlab.reporting.output import check_page, write
 
         target, page = check_page(self.file), page_of(self.file)
         apart = page.apart or self.figures or self.pdf
-        return page.screen, write(target, replace(page, apart=apart, pdf=self.pdf), progress)
+        return page.advice, write(target, replace(page, apart=apart, pdf=self.pdf), progress)
 
     def _followed(self) -> Document:
         """Ctrl-C, or a reader of a pipe that has seen enough, ends it; the last page stays."""
@@ -85,17 +85,17 @@ class Report:
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             for complete in _looks(self.file):
                 try:
-                    screen, target = self._written()
+                    advice, target = self._written()
                 except InputError as error:  # not begun, or without a row that a page needs
                     if complete:
                         raise
                     news = text = f"gradlab: {error}\n"
                     stream = sys.stderr
                 else:
-                    document = of_screen(screen) | {"report": str(target)}
-                    text = "".join(f"{line}\n" for line in lines(screen))
+                    document = of_advice(advice) | {"report": str(target)}
+                    text = "".join(f"{line}\n" for line in lines(advice))
                     # Standard output proper, where a command's document is printed at its end.
-                    news, stream = (screen.notice, screen.headline, screen.light), sys.__stdout__
+                    news, stream = str(advice), sys.__stdout__
                 if news != said and not self.json:
                     print(text, end="", file=stream, flush=True)
                 said = news
@@ -150,7 +150,7 @@ class Compare:
     """Print one JSON document: recommendation, verdict, path, and the table of differences."""
 
     def run(self, command: str) -> Document:
-        """Write the page and return its first screen."""
+        """Write the page and return its recommendation."""
         from gradlab.reporting.kinds import compared
         from gradlab.reporting.output import named, write
 
@@ -159,7 +159,7 @@ class Compare:
         with bars() as progress:
             write(target, page, progress)
         differences = {"table": table.to_dict("records"), "report": str(target)}
-        return of_screen(page.screen) | differences
+        return of_advice(page.advice) | differences
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,10 @@ class Choose:
 
         profile = load(self.file)
         start = _start(profile, self.file)
-        choice, screen, train, untrained = chosen(
+        choice, advice, train, untrained = chosen(
             profile, self.batch, self.estimator or None, self.by, self.iteration, self.ramp, start
         )
-        document: Document = of_screen(screen) | {"best": best_table(choice).to_dict("records")}
+        document: Document = of_advice(advice) | {"best": best_table(choice).to_dict("records")}
         follow = {"train": train, "untrained": untrained, "run": str(self.file)}
         document |= {kind: text for kind, text in follow.items() if text}
         for name, mixing in (("pair", choice.pair), ("several", choice.several)):

@@ -1,4 +1,4 @@
-"""Every kind of run: how its file is read, its page, its first screen, how several are compared.
+"""Every kind of run: how its file is read, its page, its recommendation, how several are compared.
 
     KINDS[journal.kind(path)]   a run of a new kind is a row here
 
@@ -22,9 +22,9 @@ from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
 from gradlab.runs.training import results as training_results
 from gradlab.storage import journal, records
-from gradlab.verdicts.measurement.verdict import first_screen
+from gradlab.verdicts.measurement.verdict import advice
 from gradlab.verdicts.probe.first_screen import screen as probe_screen
-from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.recommendation import Recommendation
 from gradlab.verdicts.training.first_screen import screen as training_screen
 
 PROFILE, TRAINING = "profile", training_results.KIND
@@ -37,21 +37,21 @@ class Kind:
     Attributes:
         load: the run of a path.
         page: the page of a run, its source, and a name for it.
-        screen: the first screen of a run, without its figures.
+        advice: the recommendation of a run, without its figures.
         compared: the page of several files and the table of their differences; None: runs of this
             kind are not compared, `alone` has what to do instead.
     """
 
     load: Callable[[str | Path], Any]
     page: Callable[[Any, PageSource, str], Page]
-    screen: Callable[[Any], Screen]
+    advice: Callable[[Any], Recommendation]
     compared: Callable[[Sequence[str | Path]], tuple[Page, pd.DataFrame]] | None = None
     alone: str = ""
 
 
 # A row of a tool is named, and its runs are not shown where the folder of the tool is not.
 KINDS: Mapping[str, Kind | str] = {
-    PROFILE: Kind(load_profile, profile_page.page, first_screen, comparison_page.of_files),
+    PROFILE: Kind(load_profile, profile_page.page, advice, comparison_page.of_files),
     TRAINING: Kind(
         training_results.load, training_page.page, lambda run: training_screen({run.name: run}),
         training_page.of_files,
@@ -97,10 +97,10 @@ def _again(path: Path) -> str:
     return f": make it again with `{command}`" if command else ""
 
 
-def screen_of(path: str | Path) -> Screen:
-    """The first screen of the run at `path`."""
+def advice_of(path: str | Path) -> Recommendation:
+    """The recommendation of the run at `path`."""
     kind = _kind(path := Path(path))
-    return kind.screen(kind.load(path))
+    return kind.advice(kind.load(path))
 
 
 def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:

@@ -16,7 +16,7 @@ from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.shell import GENERATOR
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
-from gradlab.verdicts.screen import lines
+from gradlab.verdicts.recommendation import lines
 
 _SWEEP = "sweep.json"  # the index in a folder of runs, beside which its page goes
 
@@ -42,7 +42,7 @@ def report(path: str | Path, figures: bool = False, pdf: bool = False, quiet: bo
     target, page = check_page(path), kinds.page_of(Path(path))
     write(target, replace(page, apart=page.apart or figures or pdf, pdf=pdf))
     if not quiet:
-        print("\n".join([*lines(page.screen), "", f"report: {target}"]))
+        print("\n".join([*lines(page.advice), "", f"report: {target}"]))
     return target
 
 

@@ -1,7 +1,7 @@
 """One page for every kind of run: what it holds, and the one function that makes HTML of it.
 
     header     the question and the title
-    screen     the recommendation, how sure, one figure, three numbers: above the fold
+    advice     the fields of the recommendation, its light, one figure: above the fold
     facts      samples, law, step, truth, precision: once, in one line
     sections   everything else in order of use, folded; an empty one is a line that names the way
                to fill it
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
+from gradlab.verdicts.recommendation import Field, Recommendation, unsaid
 from gradlab.wording import signed
 
 _SHOWN = (5.25, 4.0)  # inches of a figure: small, so that its words stay readable on a phone
@@ -111,7 +111,7 @@ class Page:
     title: str
     question: str
     facts: Mapping[str, object]
-    screen: Screen
+    advice: Recommendation
     panels: tuple[Panel, ...] = ()
     sections: tuple[Section, ...] = ()
     source: PageSource = NOWHERE
@@ -123,12 +123,12 @@ def lay_out(page: Page) -> Panel | None:
     """Lays every figure out, once: it takes as long as the drawing, which comes up to three times.
 
     Returns:
-        The panel of the first screen.
+        The panel beside the recommendation.
     """
     first = None
-    if page.screen.figure is not None and page.panels:
-        # The one that the screen names, else, where the run has no numbers for it, the first.
-        named = (each for each in page.panels if each.name == page.screen.figure)
+    if page.advice.figure is not None and page.panels:
+        # The one that is named, else, where the run has no numbers for it, the first.
+        named = (each for each in page.panels if each.name == page.advice.figure)
         first = next(named, page.panels[0])
     for panel in page.panels:
         wide, high = panel.figure.get_size_inches()
@@ -148,8 +148,8 @@ def render(page: Page) -> str:
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else _figure(page.panels.index(first), first)
     facts = {**page.facts, "file": page.source.file}
-    parts = [_screen(page.screen, figure, page.source), shell.facts(facts)]
-    parts += [_sentences(page.screen)]
+    parts = [_advice(page.advice, figure, page.source), shell.facts(facts)]
+    parts += [_sentences(page.advice)]
     named = {each.title for each in page.sections}
     rest = [each for each in folded("Figures", page.panels) if each.title not in named]
     parts += [_section(each, numbered) for each in (*page.sections, *rest)]
@@ -205,27 +205,35 @@ def _id(section: Section) -> str:
     return f' id="{escape(section.name)}"' if section.name else ""
 
 
-def _screen(first: Screen, figure: str, source: PageSource) -> str:
+def _advice(shown: Recommendation, figure: str, source: PageSource) -> str:
     """<section> with everything above the fold; `figure` is HTML, or empty."""
-    numbers = "".join(_fact(each, source) for each in first.numbers)
-    listed = f'<div class="numbers">{numbers}</div>' if numbers else ""
-    notice = f'<p class="notice" role="status">{escape(first.notice)}</p>' if first.notice else ""
+    notice = f'<p class="notice" role="status">{escape(shown.notice)}</p>' if shown.notice else ""
+    rows = "".join(_field(each, source) for each in shown.fields)
     return (
-        f'<section id="verdict" class="light-{first.light}" aria-label="Recommendation">'
-        f"{notice}"
-        f'<p class="headline">{shell.marked(first.headline)}</p>'
-        f'<p class="light"><span class="dot" aria-hidden="true"></span>'
-        f"<b>{escape(first.word or LIGHTS[first.light])}</b> · {shell.marked(first.sure)}</p>"
-        f'<div class="first">{figure}{listed}</div></section>'
+        f'<section id="verdict" class="light-{shown.light}" aria-label="Recommendation">'
+        f'{notice}<p class="light"><span class="dot" aria-hidden="true"></span>'
+        f"<b>{escape(shown.lit)}</b></p>"
+        f'<div class="first"><dl class="fields">{rows}</dl>{figure}</div></section>'
     )
 
 
-def _sentences(first: Screen) -> str:
+def _field(field: Field, source: PageSource) -> str:
+    """Its name and text; how it was measured, from which file, one click away."""
+    text = shell.marked(signed(field.text))
+    if field.how:
+        lines = [field.how, f"File: {source.file}" * bool(source.file)]
+        more = "".join(f"<p>{escape(each)}</p>" for each in lines if each)
+        text = f'<details class="how"><summary>{text}</summary>{more}</details>'
+    return f"<dt>{escape(field.name)}</dt><dd>{text}</dd>"
+
+
+def _sentences(shown: Recommendation) -> str:
     """Every sentence of the verdict that is not above the fold, one click away."""
-    texts = unsaid([each.text for each in first.rest], f"{first.notice} {first.headline}")
+    said = " ".join([shown.notice, *(each.text for each in shown.fields)])
+    texts = unsaid([each.text for each in shown.rest], said)
     items = [
         f'<li class="{"decided" if each.decided else "undecided"}">{shell.marked(text)}</li>'
-        for each, text in zip(first.rest, texts, strict=True)
+        for each, text in zip(shown.rest, texts, strict=True)
         if text
     ]
     if not items:
@@ -234,17 +242,6 @@ def _sentences(first: Screen) -> str:
     return (
         f'<details class="section" id="why"><summary><h2>Why</h2> <small>{count}</small></summary>'
         f'<ul class="inside">{"".join(items)}</ul></details>'
-    )
-
-
-def _fact(fact: Fact, source: PageSource) -> str:
-    lines = [f"<p>{escape(fact.how)}</p>"] if fact.how else []
-    lines += [f"<p>File: <code>{escape(source.file)}</code></p>"] if source.file else []
-    lines += [f"<p>Again: <code>{escape(source.command)}</code></p>"] if source.command else []
-    value = escape(signed(fact.text))
-    return (
-        f'<details class="number"><summary><span class="value">{value}</span> '
-        f"<span>{shell.marked(fact.label)}</span></summary>{''.join(lines)}</details>"
     )
 
 

@@ -26,12 +26,12 @@ from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import (
     Evidence,
+    advice,
     decays,
     every_check,
     evidence,
-    first_screen,
 )
-from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.recommendation import Recommendation
 from gradlab.wording import label, states_each, stepping
 
 _GAIN = "Gain of a step"
@@ -49,19 +49,19 @@ _LAWS = {"visited": "visited states, by the gradient of the return", "start": "t
 def page(profile: Profile, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
     evident = evidence(profile)
-    first = first_screen(profile, evident)
+    first = advice(profile, evident)
     title = str(profile.config.get("task") or name)
     return shown(profile, first, title, evident, source)
 
 
 def shown(
     profile: Profile,
-    first: Screen,
+    first: Recommendation,
     title: str,
     evidence: Evidence = _NOTHING,
     source: PageSource = NOWHERE,
 ) -> Page:
-    """The page of a measurement whose first screen is known.
+    """The page of a measurement whose recommendation is known.
 
     Args:
         evidence: choice and attribution of the profile.

@@ -24,7 +24,7 @@ from typing import Literal
 from gradlab.runs.realised import TRUE_CELL, Disagreement
 from gradlab.statistics.number import Number
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.screen import Light
+from gradlab.verdicts.recommendation import Light
 
 _Missing = Literal["", "update", "judges", "farther", "longer", "jumps", "premise"]
 FEWEST = 64  # judging starts behind a green light

@@ -25,9 +25,9 @@ from gradlab.statistics.mixing import Weights
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text, with_sign
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import (
     AT_STARTS,
     at_horizon,
@@ -333,35 +333,32 @@ def _needed(choice: Choice) -> list[Sentence]:
 _MANY = 4  # cells in a row that a headline names before it counts
 
 
-def screen(choice: Choice) -> Screen:
+def advice_of(choice: Choice) -> Recommendation:
     """Use what is best by the criterion that decides; every other sentence below."""
     rest = statements(choice)
     best = choice.best or choice.mse or choice.direction
     if best is None and choice.tried is not None:
         return _tried(choice, choice.tried, rest)
     if best is None:
-        text = "Keep the current policy: this file holds no known error of any gradient."
-        return Screen(text, "none", "no error is known", (), None, rest)
+        nothing = Field("why", "this file holds no known error of any gradient")
+        return Recommendation("none", (Field("use", KEEP), nothing), None, rest)
     others = tuple(cell for cell in best.kept if cell != best.cell)
-    among = "" if choice.beyond is None else " of those that need no simulator"
-    text = f"Use {cell_words(choice, best.cell)}: {_LARGEST[best.criterion]}{among}"
-    text += f" at batch {choice.batch}."
     helps = choice.by != "gain" or best.interval.low > 0
-    if not helps:
-        text = "Keep the current policy: no gradient is shown to raise the return. "
-        text += f"Best guess: {cell_words(choice, best.cell)}."
-    if others:
-        text += f" Not excluded by {choice.samples:,} starts: {_alternatives(choice, others)}."
-    text += _lowers(choice)
-    if choice.beyond is not None:
-        cell, gain = choice.beyond.cell, choice.beyond.gain
-        text += f" With simulator states: {cell_words(choice, cell)}, gain {cosine(gain.clipped)}."
-    also = choice.direction
-    judged = [best] if also is None or also is best else [best, also]
-    facts = tuple(_fact(choice, each) for each in judged)
+    among = "" if choice.beyond is None else " of those that need no simulator"
+    use = (
+        f"{cell_words(choice, best.cell)}: {_LARGEST[best.criterion]}{among}, batch {choice.batch}"
+    )
+    why = "" if helps else f"no gain is shown; best guess {cell_words(choice, best.cell)}"
+    fields = (
+        Field("use", use if helps else KEEP),
+        Field("why", why),
+        _value(choice, best),
+        Field("not excluded", _alternatives(choice, others) if others else ""),
+        Field("avoid", _lowers(choice)),
+        Field("decide", _wanted(choice, best) if helps else ""),
+    )
     light: Light = "none" if not helps else "choose" if others else "act"
-    sure = _sure(choice, best) if helps else "no gain is shown"
-    return Screen(text, light, sure, facts, None, rest)
+    return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
 
 
 def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
@@ -382,30 +379,6 @@ def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Senten
     )
     many += "own 95%"
     return (Sentence("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
-
-
-def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
-    """Why not the gradient of largest gain is recommended, where another's updates led farther."""
-    best, told, cell = choice.gain, profile.rehearsal, advice.cell
-    peak = None if told is None else told.best
-    if best is None or told is None or peak is None or cell in (None, best.cell):
-        return ()
-    if cell != peak.cell or cell != told.chosen:
-        return ()
-    # Its number on the screen is of fresh draws, which the others had no part in.
-    led = f"{with_sign(*peak.gain.estimate)} after {updates(peak.updates)}"
-    other = told.peak_of(best.cell) if best.cell in told.cells else None
-    beside = f"; {cell_words(choice, best.cell)} was not rehearsed"
-    if other is not None:
-        gained = f"{with_sign(*other.gain.estimate)} after {updates(other.updates)}"
-        beside = f"; along {cell_words(choice, best.cell)} it was {gained}"
-    tied = tuple(each for each in told.not_excluded() if each != cell)
-    why = f"of the rehearsed updates its own led to the highest return, {led}{beside}"
-    if tied:
-        why = f"its rehearsed updates have the highest estimate, {led}{beside}; {told.judges:,} "
-        why += f"starts do not tell it apart from {_alternatives(choice, tied)}"
-    text = f"Recommended is {cell_words(choice, cell)}, not the largest gain of one step: {why}."
-    return (Sentence("farther", not tied, text),)
 
 
 _ROWS = "docs/howto/choose_and_train.md"
@@ -449,28 +422,28 @@ def _to_train(
     return command, ""
 
 
-def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
+def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Recommendation:
     """Without a truth: the step that gained most return."""
     others = tuple(cell for cell in tried.kept if cell != tried.cell)
-    text = f"Use {cell_words(choice, tried.cell)}: its step gained most return."
-    if not (choice.steps is not None and tried.cell in choice.steps.raises):
-        text = "Keep the current policy: no step is shown to raise the return. "
-        text += f"Best guess: {cell_words(choice, tried.cell)}."
-    if others:
-        text += f" Not excluded by {choice.samples:,} starts: {_alternatives(choice, others)}."
-    where = f"return gained by a step along {cell_words(choice, tried.cell)}"
+    helps = choice.steps is not None and tried.cell in choice.steps.raises
     estimate = tried.value, tried.interval.low, tried.interval.high
-    fact = Fact.ranged(where, estimate, "the best possible gain is unknown")
-    sure = "undecided" if others else "sure (nothing else that was tried may be best, 95%)"
+    where = cell_words(choice, tried.cell)
+    fields = (
+        Field("use", where if helps else KEEP),
+        Field("why", "" if helps else "no step is shown to raise the return"),
+        Field("tested", f"{with_sign(*estimate)} return by a step along {where}"),
+        Field("not excluded", _alternatives(choice, others) if others else ""),
+        Field("avoid", _lowers(choice)),
+    )
     light: Light = "choose" if others else "act"
-    return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
+    return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
 
 
 def _lowers(choice: Choice) -> str:
     """What not to use."""
     if choice.steps is None or not choice.steps.lowers:
         return ""
-    return f" Lower the return: {_alternatives(choice, choice.steps.lowers, 'cells')}."
+    return f"{_alternatives(choice, choice.steps.lowers, 'cells')}: lower the return"
 
 
 def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other cells") -> str:
@@ -480,37 +453,36 @@ def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other
     return cells_words(choice, others)
 
 
-def _sure(choice: Choice, best: Best) -> str:
+def _wanted(choice: Choice, best: Best) -> str:
+    """What would tell the best one from the others; "" where nothing else may be best."""
     if len(best.kept) == 1:
-        return "sure (nothing else may be best, 95%)"
+        return ""
     if choice.carried:
-        return "undecided: the true gradient rests on few starts"
+        return "the true gradient rests on few starts"
     if not best.partings:
-        return f"undecided: {further(None)} decide"
+        return f"{further(None)} decide"
     first = next(iter(_apart(best)), best.partings[0])
     rival = first.member if first.contender == best.cell else first.contender
-    return f"undecided: {further(first.more)} separate it from {cell_words(choice, rival)}"
+    return f"{further(first.more)} separate it from {cell_words(choice, rival)}"
 
 
-def _fact(choice: Choice, best: Best) -> Fact:
-    ends = (best.interval.low, best.interval.high)
-    criterion = CALLED[best.criterion].partition(" (")[0]
-    where = f"{criterion} of {cell_words(choice, best.cell)}"
-    samples = f"{choice.samples:,} samples."
-    if best.criterion == "gain":
-        return Fact(where, gain_text(best.number(choice.samples)), samples)
+def _value(choice: Choice, best: Best) -> Field:
+    """What the best one has by its criterion, with interval."""
+    ends, samples = (best.interval.low, best.interval.high), f"{choice.samples:,} samples."
     name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
-    quantity = next((each for each in QUANTITIES.values() if each.name == name), None)
+    quantity = QUANTITIES.get(name)
     how = samples if quantity is None else f"{quantity.formula} ({quantity.source}), {samples}"
+    called = CALLED[best.criterion].partition(" (")[0]
+    if best.criterion == "gain":
+        return Field(called, gain_text(best.number(choice.samples)), how)
     if best.criterion == "mse":
-        return Fact.ranged(where, (best.value, *ends), how)
-    value, between = cosines(best.value, *ends)
-    return Fact(f"{where}, {between}", value, how)
+        return Field.ranged(called, (best.value, *ends), how)
+    return Field(called, turned(best.value, *ends), how)
 
 
 def _by_returns(
     profile: Profile, choice: Choice, start: Sequence[str]
-) -> tuple[Choice, Screen, str, str]:
+) -> tuple[Choice, Recommendation, str, str]:
     """Where a premise of every gain fails: the one gradient whose returns were measured, of those
     that are asked for, compared with no other.
 
@@ -520,19 +492,16 @@ def _by_returns(
     read = facts(profile)
     told, advice = recommendation(read), advise(read)
     if (cell := advice.cell) is None or cell[0] not in choice.estimators:
-        raise InputError(f"nothing can be chosen: {told.headline}")
-    alone = "Not compared by gain: only returns that were measured count."
-    of_updates = _rehearsed(choice, advice, profile)
-    rest = (Sentence("premises", False, alone), *of_updates, *told.rest)
+        raise InputError(f"nothing can be chosen: {told.field('why') or told.fix_first}")
+    alone = Sentence("premises", False, "Not compared by gain: only measured returns count.")
+    rest = (alone, *_rehearsed(choice, advice, profile), *told.rest)
     first = replace(told, figure=None, rest=rest)
-    numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    text = "\n".join([first.headline, alone, f"How sure: {first.sure}.", *numbers])
     empty = Choice(
         choice.estimators, choice.excluded, choice.batch, choice.samples, False,
         identities=choice.identities,
     )  # fmt: skip
     follow = _to_train(choice, cell, profile, start, advice)
-    return replace(empty, recommendation=text), first, *follow
+    return replace(empty, recommendation=str(first)), first, *follow
 
 
 def choose(
@@ -577,9 +546,9 @@ def chosen(
     iteration: int | None = None,
     ramp: int | None = None,
     start: Sequence[str] = (),
-) -> tuple[Choice, Screen, str, str]:
-    """The choice, its first screen, and the command of `gradlab train` that follows it or why there
-    is none; both "" where nothing is recommended. Arguments and errors as of `choose`.
+) -> tuple[Choice, Recommendation, str, str]:
+    """The choice, its recommendation, and the command of `gradlab train` that follows it or why
+    there is none; both "" where nothing is recommended. Arguments and errors as of `choose`.
 
     Args:
         start: the words that name task and networks in a command that trains; () where none does.
@@ -588,7 +557,7 @@ def chosen(
     choice = choice_of(profile, batch, estimators, by, iteration, ramp)
     if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
         return _by_returns(profile, choice, start)
-    first = screen(choice)
+    first = advice_of(choice)
     best, advice = choice.best or choice.mse or choice.direction, None
     cell = None if best is None or first.light == "none" else best.cell
     if by in (None, "gain") and choice.by in (None, "gain"):
@@ -604,13 +573,13 @@ def chosen(
         # What the report says, with the sentences of the choice.
         cell, told = advice.cell, recommendation(read)
         if choice.batch != profile.batch and told.light == "act":  # at which nobody tried it
-            told = replace(told, light="choose", sure=f"{told.sure}, at batch {profile.batch}")
+            text = f"{told.tested}; at batch {profile.batch}"
+            fields = (replace(e, text=text) if e.name == "tested" else e for e in told.fields)
+            told = replace(told, light="choose", fields=tuple(fields))
         beyond = {each.about for each in told.rest}  # than the recommended, not the largest gain
         rest = tuple(each for each in first.rest if each.about not in beyond)
         about = choice, advice, profile
-        rest = (*_farther(*about), *_rehearsed(*about), *told.rest, *rest)
+        rest = (*_rehearsed(*about), *told.rest, *rest)
         first = replace(told, figure=None, rest=rest)
     follow = ("", "") if cell is None else _to_train(choice, cell, profile, start, advice)
-    numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
-    return replace(choice, recommendation=text), first, *follow
+    return replace(choice, recommendation=str(first)), first, *follow

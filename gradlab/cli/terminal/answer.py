@@ -19,7 +19,7 @@ from gradlab.wording import percent, signed, two, with_ends
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gradlab.verdicts.screen import Light, Screen
+    from gradlab.verdicts.recommendation import Light, Recommendation
 
 
 _ROUNDING = 1e-12  # a share of the total's upper end that rounding explains
@@ -103,25 +103,24 @@ _HEADINGS = {
 }
 
 
-def of_screen(screen: Screen) -> Document:
-    """A first screen as plain values; "verdict" holds every sentence."""
-    notice: Document = {"notice": screen.notice} if screen.notice else {}
+def of_advice(shown: Recommendation) -> Document:
+    """A recommendation as plain values: its fields by name; "verdict" holds every sentence."""
+    notice: Document = {"notice": shown.notice} if shown.notice else {}
     return notice | {
-        "recommendation": screen.headline,
-        "light": screen.light,
-        "sure": screen.sure,
-        "numbers": [asdict(fact) for fact in screen.numbers],
-        "verdict": [asdict(sentence) for sentence in screen.rest],
+        "recommendation": {each.name: each.text for each in shown.fields},
+        "light": shown.light,
+        "lit": shown.lit,
+        "verdict": [asdict(sentence) for sentence in shown.rest],
     }
 
 
 def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
-    """The first screen of a run that was just written, and its page if `page` is set.
+    """The recommendation of a run that was just written, and its page if `page` is set.
 
     Args:
         more: sentences about what the command chose, below those of the verdict.
     """
-    from gradlab.reporting.kinds import page_of, screen_of
+    from gradlab.reporting.kinds import advice_of, page_of
     from gradlab.reporting.output import check_page, write
 
     document: Document = {"run": str(run)}
@@ -132,12 +131,11 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
                 document["report"] = str(write(check_page(run), shown, progress))
         except (InputError, OSError) as error:
             raise Failure(f"the run is in {run}, its page failed: {error}") from error
-        screen = shown.screen
+        advice = shown.advice
     else:
-        screen = screen_of(run)
-    first = of_screen(screen)
-    verdict = [*(asdict(sentence) for sentence in screen.rest), *more]
-    return first | {"verdict": verdict} | document
+        advice = advice_of(run)
+    verdict = [*(asdict(sentence) for sentence in advice.rest), *more]
+    return of_advice(advice) | {"verdict": verdict} | document
 
 
 def answer(document: Document, as_json: bool, explain: bool = False) -> None:
@@ -151,12 +149,12 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
     if "text" in document:
         print(str(document["text"]).removeprefix(headline).lstrip("\n"))
     if "recommendation" in document:
-        _print_screen(document)
+        _print_advice(document)
     if explain or "recommendation" not in document:
         _print_verdict(document)
     causes = document.get("causes")
     if isinstance(causes, dict):
-        _print_screen(causes)
+        _print_advice(causes)
         if explain:
             _print_verdict(causes)
     if explain or "recommendation" not in document:
@@ -201,19 +199,20 @@ def _filled(text: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def _print_screen(document: Document) -> None:
-    from gradlab.verdicts.screen import light_line
+def _print_advice(document: Document) -> None:
+    from gradlab.verdicts.recommendation import light_line
 
-    console = _console()
+    console, fields = _console(), cast("dict[str, str]", document["recommendation"])
     if "notice" in document:
         console.print(signed(str(document["notice"])), style="bold red")
-    console.print(signed(str(document["recommendation"])), style="bold")
-    console.print(signed(light_line(cast("Light", document["light"]), str(document["sure"]))))
-    numbers = document["numbers"]
-    facts = numbers if isinstance(numbers, list) else []
-    width = max((len(fact["text"]) for fact in facts), default=0)
-    for fact in facts:
-        console.print(signed(f"  {fact['text']:>{width}}  {fact['label']}"))
+    console.print(light_line(cast("Light", document["light"]), str(document["lit"])), style="bold")
+    width = max(map(len, fields))
+    for k, (name, text) in enumerate(fields.items()):
+        filled = textwrap.fill(
+            f"  {name:{width}}  {signed(text)}", max(console.width, WIDTH // 2),
+            subsequent_indent=" " * (width + 4), break_on_hyphens=False,
+        )  # fmt: skip
+        console.print(filled, style=None if k else "bold")
     if "networks" in document:
         console.print(str(document["networks"]))
     console.print()
@@ -236,11 +235,12 @@ def _console() -> Console:
 def _print_verdict(document: Document) -> None:
     """Sentences with a blank line between them, each once: those that are decided in bold, and the
     first one where it is the answer."""
-    from gradlab.verdicts.screen import unsaid
+    from gradlab.verdicts.recommendation import unsaid
 
     console, verdict = _console(), document.get("verdict")
     sentences = verdict if isinstance(verdict, list) else []
-    above = f"{document.get('notice', '')} {document.get('recommendation', '')}"
+    fields = document.get("recommendation", {})
+    above = " ".join([str(document.get("notice", "")), *cast("dict[str, str]", fields).values()])
     texts = unsaid([str(each["text"]) for each in sentences], above)
     if sentences and "recommendation" not in document and "headline" not in document:
         bold(texts[0])

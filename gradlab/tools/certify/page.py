@@ -10,7 +10,7 @@ from gradlab import figures
 from gradlab.reporting.numbers import folded
 from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.tools.certify.result import SYMBOLS, Certification
-from gradlab.verdicts.screen import Fact, Light, Screen
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import below
 
 _HEADINGS = {
@@ -91,7 +91,7 @@ def page(certificate: Certification) -> Page:
         _examined(certificate): facts["states"],
     }
     question = _QUESTION.format("the function" if certificate.of_function else "the step")
-    return Page(certificate.system, question, line, screen(certificate), drawn, sections,
+    return Page(certificate.system, question, line, advice(certificate), drawn, sections,
                 apart=False)  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def _examined(certificate: Certification) -> str:
     return "inputs" if certificate.of_function else "states"
 
 
-def screen(certificate: Certification) -> Screen:
-    """The verdict and its three numbers."""
+def advice(certificate: Certification) -> Recommendation:
+    """Is it usable, where is it not, by how much?"""
     smooth = certificate.table()["stratum"] != "onset"
     away = ", away from kinks" if smooth.any() else ""
     examined, largest = _examined(certificate), below(certificate.largest)
@@ -108,15 +108,16 @@ def screen(certificate: Certification) -> Screen:
         "‖J − D‖ / ‖D‖ of a block, rows and columns in spreads of outputs and inputs, J the "
         "simulator's, D certified differences of its step"
     )
-    numbers = (
-        Fact(f"{examined} examined", str(certificate.facts["states"]), certificate.facts["starts"]),
-        Fact(f"95% of the errors of the worst block are below{away}", largest, how),
-        Fact("tolerated", f"{certificate.fail_above:g}", "fail_above"),
-    )
     light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"
     word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
     found = "no derivative is" if certificate.passed else "a derivative is"
     few = certificate.passed and any(each.kind == "rare" for each in certificate.findings)
-    sure = f"{found} wrong by more than {certificate.fail_above:g}"
-    sure += ", except perhaps in a few states" * few
-    return Screen(certificate.sentences[0], light, sure, numbers, "errors", word=word)
+    wrong = f"{found} wrong by more than {certificate.fail_above:g}"
+    wrong += ", except perhaps in a few states" * few
+    fields = (
+        Field("usable", certificate.sentences[0].removesuffix(".")),
+        Field("wrong", wrong),
+        Field("by", f"95% of the errors of the worst block are below {largest}{away}", how),
+        Field(examined, str(certificate.facts["states"]), str(certificate.facts["starts"])),
+    )
+    return Recommendation(light, fields, "errors", word=word)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from gradlab import validation
 from gradlab.errors import InputError, imported
-from gradlab.verdicts.screen import unsaid
+from gradlab.verdicts.recommendation import unsaid
 from gradlab.wording import below, listed
 
 _MANY = 0.25  # of the rollouts, which ran off

@@ -119,7 +119,7 @@ def _tested(
     said = f"{place} is off in {found.off} of {found.states} states"
     if not found.wrong:
         return {"tested": "open", "test": said}
-    headline = f"Fix the simulator {name} first: {place} is not that of its step."
+    headline = f"the simulator {name}: {place} is not that of its step"
     return {"tested": "wrong", "test": said, "test_headline": headline}
 
 

@@ -1,11 +1,12 @@
 """What logs and a model say of a policy gradient: findings, each with its interval and N.
 
-The first screen of logs: how far the data support the model's gradient, and what would tell.
+The recommendation of logs: how far the data support the model's gradient, and what would tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite, log, sqrt
 
 from gradlab.statistics.number import Number
@@ -22,7 +23,7 @@ from gradlab.tools.logs.result import (
     supported,
 )
 from gradlab.verdicts.phrases import further
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence, finding
 from gradlab.wording import (
     cosines,
     horizons,
@@ -302,9 +303,9 @@ def _episodes(run: LogsRun) -> list[Sentence]:
     return [finding("episodes", True, "Trajectories", *parts, n=n)] if parts else []
 
 
-def screen(run: LogsRun) -> Screen:
+def advice(run: LogsRun) -> Recommendation:
     """Take the model's gradient so far, refuse it, or record more."""
-    rest, found = tuple(verdict(run)), list[Fact]()
+    rest, found = tuple(verdict(run)), list[Field]()
     judged = [each for each in agreements(run, "same") if each.horizon > 0]
     if judged and isfinite(judged[0].gap.value):  # at the first step
         gap, h = judged[0].gap, judged[0].horizon
@@ -312,68 +313,69 @@ def screen(run: LogsRun) -> Screen:
         how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n:,} trajectories."
         if gap.value <= 0:
             value, ends = f"≤ {percent(_roots(gap)[2])}", "95%"
-        found.append(Fact(f"off from the score at h = {h}, {ends}", value, how))
+        found.append(Field("difference", f"{value} ({ends}) off from the score at h = {h}", how))
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if cosines_at:
         h = max(cosines_at)
         own = cosines_at[h]
         value, ends = cosines(own.value, own.low, own.high)
-        label = f"the score's own cosine over {steps(h)}, {ends}"
         how = f"Cosine of the mean score with its expectation, {own.n:,} trajectories (gradient)."
-        found.append(Fact(label, value, how))
+        found.append(Field("score", f"cosine {value} (CI {ends}) over {steps(h)}", how))
     ratios = numbers(run, "agreement", "variance_ratio", "same")
     if ratios:
         h = max(ratios)
         each = ratios[h]
         how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n:,}."
-        found.append(Fact.ranged(f"of the score's variance at h = {h}", each.estimate, how))
-    facts = tuple(found[:3])
+        ratio = Field.ranged("variance", each.estimate, how)
+        found.append(replace(ratio, text=f"{ratio.text} of the score's, at h = {h}"))
     if not run.config["stochastic"]:
-        text = "Record with known noise: without it nothing here can judge the model's gradient."
-        return Screen(text, "none", "no score exists", facts, _figure(run), rest)
-    if run.config["model"] is None:
-        return Screen(*_alone(run), facts, _figure(run), rest)
-    return Screen(*_judged(run), facts, _figure(run), rest)
+        use, decide = "nothing yet: no score exists without noise", "record with known noise"
+        light: Light = "none"
+    else:
+        use, decide, light = _alone(run) if run.config["model"] is None else _judged(run)
+    shown = tuple(e for e in (Field("use", use), Field("decide", decide), *found) if e.text)
+    return Recommendation(light, shown, _figure(run), rest)
 
 
-def _judged(run: LogsRun) -> tuple[str, Light, str]:
+def _judged(run: LogsRun) -> tuple[str, str, Light]:
+    """How far the data support the model's gradient, what would tell more, the light."""
     same = agreements(run, "same")
     if same and same[0].horizon == 0 and same[0].status == "disagree":
-        text = "Check policy, noise and data first: scores contradict even the critic alone."
-        return text, "none", "the control at h = 0 fails"
+        text = "nothing yet: scores contradict even the critic alone (h = 0)"
+        return text, "check policy, noise and data", "none"
     judged = [each for each in same if each.horizon > 0]
     if not judged:
-        return "Use no model step yet: these data judge no horizon.", "none", "nothing to compare"
+        return "no model step yet: these data judge no horizon", "", "none"
     longest, H = supported(judged), judged[-1].horizon
     refuted = [each for each in judged if each.status == "disagree"]
     if longest:
         far = f"all {steps(H)}" if longest == H else steps(longest)
-        text = f"Use the model's gradient up to {far}: these data support it."
-        text += f" Beyond, from {steps(refuted[0].horizon)}, they refute it." if refuted else ""
+        text = f"the model's gradient up to {far}: these data support it (95%)"
+        text += f"; from {steps(refuted[0].horizon)} on they refute it" if refuted else ""
         open_ = [each for each in judged if each.status == "undecided"]
-        return text, "choose" if open_ else "act", _sure(open_)
+        return text, _needed(open_), "choose" if open_ else "act"
     if judged[0].status == "disagree":
-        text = "Do not use this model's gradient: it differs from the score from the first step on."
-        return f"{text} Refit the model.", "act", "shown (95%)"
-    text = "Use no model step yet: these data do not decide about the model's gradient."
-    return text, "choose", _sure(judged)
+        text = "no step of this model: it differs from the score from the first on (95%)"
+        return text, "refit the model", "act"
+    text = "no model step yet: these data do not decide about the model's gradient"
+    return text, _needed(judged), "choose"
 
 
-def _alone(run: LogsRun) -> tuple[str, Light, str]:
+def _alone(run: LogsRun) -> tuple[str, str, Light]:
     """No model: is the score itself worth following?"""
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if not cosines_at:
-        return "Follow no score yet: these data give none.", "none", "nothing measured"
+        return "no score yet: these data give none", "", "none"
     score = cosines_at[max(cosines_at)]
-    ends = f"cosine {cosines(score.value, score.low, score.high)[1]}"
     if score.low >= SUPPORTED:
-        return "Follow the score: these trajectories settle its direction.", "act", ends
-    return "Record more trajectories: the score is too noisy to follow alone.", "choose", ends
+        return "the score: these trajectories settle its direction", "", "act"
+    return "the score not alone: it is too noisy", "record more trajectories", "choose"
 
 
-def _sure(open_: list[Agreement]) -> str:
+def _needed(open_: list[Agreement]) -> str:
+    """What would decide about the horizons that are open; "" where none is."""
     if not open_:
-        return "shown (95%)"
+        return ""
     counts = [each.more for each in open_ if each.more]
     more = f"; {further(max(counts), 'trajectories')} decide" if counts else ""
     count = "1 horizon is" if len(open_) == 1 else f"{len(open_)} horizons are"

@@ -16,7 +16,7 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
-from gradlab.tools.logs.findings import screen
+from gradlab.tools.logs.findings import advice
 from gradlab.tools.logs.result import LogsRun
 
 _SUPPORT = "What the data support"
@@ -105,7 +105,7 @@ def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
-    return Page(title, question, facts, screen(run), drawn, sections, source)
+    return Page(title, question, facts, advice(run), drawn, sections, source)
 
 
-KIND = Kind(LogsRun.load, page, screen)
+KIND = Kind(LogsRun.load, page, advice)

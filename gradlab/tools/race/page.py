@@ -1,4 +1,4 @@
-"""The first screen of a race: what to follow, for how long, and what may be as good.
+"""The recommendation of a race: what to follow, for how long, and what may be as good.
 
 That of a step: did it raise the return, and would the opposite one?
 
@@ -17,61 +17,65 @@ from gradlab.reporting.kinds import Kind
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of, panel
 from gradlab.tools.race.result import Race, Step, load
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.verdicts.phrases import with_sign
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import stepping, two, updates
 
-_FIGURE, _RISE = "race", "change of the return after"
+_FIGURE = "race"
 
 
-def screen(race: Race) -> Screen:
+def advice(race: Race) -> Recommendation:
     """The recommendation, the gain where it is highest, and what one step had promised."""
     results, stopped = race.results, race.config.get("interrupted")
     best = results.best
     light: Light = "none"
-    sure = "no branch is shown to be above the start"
-    facts: tuple[Fact, ...] = ()
+    facts: tuple[Field, ...] = ()
     if best is not None and not results.hold:
         others = len(race.may_be_best()) - 1
         light = "choose" if others else "act"
         count = "1 other is" if others == 1 else f"{others} others are"
-        sure = f"{count} not excluded" if others else "shown (95%)"
+        alike = f"; {count} not excluded" if others else ""
         how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
         gain, one = best.gain, race.after_one(best.cell[0])
         assumed = ", assumed" if results.assumed else ""
-        rule = f" ({stepping(results.optimizer, results.rate)}{assumed})"
+        rule = f" of {stepping(results.optimizer, results.rate)}{assumed}"
         if results.rate != results.rate:  # all candidates bring their own
             rule = ""
         facts = (
-            Fact.ranged(f"{_RISE} {updates(best.updates)}{rule}", gain.estimate, how),
-            Fact.ranged(f"{_RISE} the first update", one.estimate, "The promise of one step."),
+            Field(
+                "tested",
+                f"{with_sign(*gain.estimate)} return after {updates(best.updates)}{rule}{alike}",
+                how,
+            ),
+            Field.ranged("first update", one.estimate, "The promise of one step."),
         )
     said = (*(f"{each}." for each in race.outcomes), *(f"{k}: {v}" for k, v in race.notes.items()))
     rest = tuple(Sentence("race", True, text) for text in said)
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
-    return Screen(race.recommendation, light, sure, facts, _FIGURE, rest, notice)
+    use = Field("use", race.recommendation.removesuffix("."))
+    return Recommendation(light, (use, *facts), _FIGURE, rest, notice)
 
 
 _CHANGES = "step_changes"
 
 
-def step_screen(step: Step) -> Screen:
+def step_advice(step: Step) -> Recommendation:
     """Green where the return is shown to have risen; one step alone is never red."""
-    words = {True: "shown (95%)", False: "one step alone is no fault", None: "open"}
     lights: dict[bool | None, Light] = {True: "act"}
     notes = (Sentence("step", True, f"{topic}: {text}") for topic, text in step.notes.items())
     how = f"Mean of {step.starts} whole episodes without noise, from the same resets."
     how = how if step.paired else how.replace("from the same", "from other")
-    before = Fact("return before the step", two(float(step.returns[0].mean())), how)
-    facts = (
-        before,
-        Fact.ranged("change by the step", step.after.estimate, how),
-        Fact.ranged("change by the opposite step, 2θ₀ − θ₁", step.opposite.estimate, how),
+    lead = {True: "train on", False: "judge it by more updates", None: "measure more starts"}
+    todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "check that the two differ"
+    fields = (
+        Field("step", f"{step.headline} {step.normal}".strip()),
+        Field.ranged("change", step.after.estimate, how),
+        Field.ranged("opposite step", step.opposite.estimate, f"2θ₀ − θ₁. {how}"),
+        Field("return before", two(float(step.returns[0].mean())), how),
+        Field("next", todo),
     )
-    lead = {True: "Train on", False: "Judge it by more updates", None: "Measure more starts"}
-    todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "Check that the two differ"
-    headline = f"{todo}: {step.headline[0].lower()}{step.headline[1:]} {step.normal}".strip()
     light = lights.get(step.helped, "choose")
-    return Screen(headline, light, words[step.helped], facts, _CHANGES, tuple(notes))
+    return Recommendation(light, fields, _CHANGES, tuple(notes))
 
 
 def step_page(step: Step, config: Mapping[str, object], environment: Mapping[str, str]) -> Page:
@@ -85,7 +89,7 @@ def step_page(step: Step, config: Mapping[str, object], environment: Mapping[str
     facts = {"environment": config.get("env"), "starts": step.starts, "updates": step.updates}
     sections = (Section("Numbers", body=numbers), method_of(config, environment))
     question = "Did the last updates raise the return?"
-    return Page(str(config.get("after", "")), question, facts, step_screen(step), drawn, sections,
+    return Page(str(config.get("after", "")), question, facts, step_advice(step), drawn, sections,
                 apart=False)  # fmt: skip
 
 
@@ -131,7 +135,7 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
         "policy": shell.short(config.get("policy_hash")),
         "seed": config.get("seed"),
     }
-    return Page(title, question, facts, screen(race), drawn, sections, source)
+    return Page(title, question, facts, advice(race), drawn, sections, source)
 
 
-KIND = Kind(load, page, screen)
+KIND = Kind(load, page, advice)

@@ -7,7 +7,7 @@ expected to be there by chance (Benjamini & Hochberg 1995).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
 
@@ -19,7 +19,6 @@ from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
 from gradlab.tools.remedies.result import (
-    BASELINE,
     CLIPPED,
     SMOOTH,
     STEPS,
@@ -33,7 +32,7 @@ from gradlab.tools.remedies.result import (
     ratio,
 )
 from gradlab.verdicts.phrases import capital, further, inverse, same
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, Sentence
 from gradlab.wording import horizons, listed, percent, samples, span, times, with_interval
 from gradlab.wording import ratio as sized
 
@@ -220,77 +219,62 @@ def _optimiser(evidence: _OfTrials) -> list[str]:
     return [text, "The gain may be the optimiser's."]
 
 
-def screen(run: Remedies) -> Screen:
+def advice(run: Remedies) -> Recommendation:
     """The remedy that lowers the least error most at equal time, or that none is shown to."""
     rest = tuple(verdict(run))
     judged = {pair.arm: _OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME}
     ratios = {arm: least for arm, each in judged.items() if (least := each.least()) is not None}
-    # What four times the samples would do instead.
-    rows, beside = larger_batches(run), list[Fact]()
-    mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
-    if not mine.empty and mine["ratio_low"].iloc[0] > 0:
-        row = mine.iloc[0]
-        how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
-        less = (1 / row["ratio"], 1 / row["ratio_high"], 1 / row["ratio_low"])
-        found = Fact.ranged(f"lower error by {_LARGER}× the batch instead", less, how)
-        beside.append(replace(found, text=f"{found.text}×"))
     if not ratios:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
-        text = "Keep the plain fit: no remedy's gradient error can be compared here."
-        sure = "; ".join(["no admissible truth", *sorted(reasons)[:1]])
+        why = "; ".join(["no remedy's error can be compared", *sorted(reasons)[:1]])
+        fields = (Field("use", _PLAIN), Field("why", why), *_larger_batch(run))
         # No figure: a ratio of variances, which needs no truth, would be read as one of errors.
-        return Screen(text, "none", sure, tuple(beside), None, rest)
+        return Recommendation("none", fields, None, rest)
     order = sorted((arm for arm in ratios if arm != _CEILING), key=lambda arm: -ratios[arm].value)
     shown = [arm for arm in order if ratios[arm].low > 0]
-    if not shown:
-        text, light, sure = _take_none(judged, ratios, order)
-        best = order[0] if order else None
+    best = next(iter(shown or order), None)
+    light: Light = "choose"
+    fields = (Field("use", _PLAIN), Field("why", "no remedy is shown to help"))
+    if shown:
+        alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[shown[0]].low]
+        worse = [arm for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
+        use = called(shown[0])
+        use += f"; not excluded: {listed([called(arm) for arm in alike], _NAMED)}" if alike else ""
+        light = "choose" if alike else "act"
+        avoid = f"{listed([called(arm) for arm in worse], _NAMED)}: worse than no remedy"
+        fields = (Field("use", use), Field("avoid", avoid if worse else ""))
+    elif best is None or not ratios[best].value > 0:
+        light, fields = "act", (Field("use", _PLAIN), Field("why", "no remedy even looks better"))
     else:
-        text, light, sure = _take(run, ratios, shown, order)
-        best = shown[0]
-    facts: list[Fact] = []
+        more = judged[best].more(ratios[best])
+        fields = (*fields, Field("decide", f"{called(best)}, the best guess: {more}"))
     if best is not None:
-        lower = _lower(ratios[best])
         how = (
             f"exp of the mean of log(least MSE without / with {best}) over "
             f"{judged[best].samples}, least over the horizons, at equal fitting time."
         )
-        if lower.endswith("×"):
-            label = f"lower error with {called(best)}, {_ends(ratios[best])}"
-            facts.append(Fact(label, lower, how))
-        how = f"Seconds per step of fitting {best} over those of {BASELINE} (config costs)."
-        price = times(_step_cost(run, best))
-        facts.append(Fact(f"time per step of fitting, {best}", price, how))
-    return Screen(text, light, sure, (*facts, *beside)[:3], _FIGURE, rest)
+        gain = f"{_lower(ratios[best])} lower error with {called(best)} at equal time"
+        ends = f"({_ends(ratios[best])}, {_fits(run)})"
+        price = f"{times(_step_cost(run, best))} the time per step of fitting"
+        fields = (*fields, Field("gain", f"{gain} {ends}", how), Field("price", price))
+    every = (*fields, *_larger_batch(run))
+    return Recommendation(light, tuple(each for each in every if each.text)[:MOST], _FIGURE, rest)
 
 
-def _take(
-    run: Remedies, ratios: Mapping[str, LogRatio], shown: Sequence[str], order: Sequence[str]
-) -> tuple[str, Light, str]:
-    """The best that is shown; others whose interval reaches its lower end are not excluded."""
-    best = shown[0]
-    gain = _lower(ratios[best])
-    text = f"Take {called(best)}: at equal fitting time it lowers the gradient's error {gain}."
-    alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
-    worse = [called(arm) for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
-    text += f" Not excluded: {listed([called(arm) for arm in alike], _NAMED)}." if alike else ""
-    text += f" Do without {listed(worse, _NAMED)}: worse than no remedy." if worse else ""
-    return text, "choose" if alike else "act", f"shown ({_ends(ratios[best])}×, {_fits(run)})"
+_PLAIN = "the plain fit"
 
 
-def _take_none(
-    judged: Mapping[str, _OfTrials], ratios: Mapping[str, LogRatio], order: Sequence[str]
-) -> tuple[str, Light, str]:
-    best = next((arm for arm in order if ratios[arm].value > 0), None)
-    if best is None:
-        return "Keep the plain fit: no remedy even looks better.", "act", "none better"
-    gain = _lower(ratios[best])
-    text = (
-        f"Keep the plain fit: no remedy is shown to help. The best guess is {called(best)}, which "
-        f"lowers the error {gain} at equal fitting time."
-    )
-    run = judged[best].run
-    return text, "choose", f"not shown ({_fits(run)}); {judged[best].more(ratios[best])}"
+def _larger_batch(run: Remedies) -> list[Field]:
+    """What more samples would do instead, where that is shown."""
+    rows = larger_batches(run)
+    mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
+    if mine.empty or not mine["ratio_low"].iloc[0] > 0:
+        return []
+    row = mine.iloc[0]
+    how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
+    less = (1 / row["ratio"], 1 / row["ratio_high"], 1 / row["ratio_low"])
+    found = Field.ranged("instead", less, how)
+    return [replace(found, text=f"{_LARGER}× the batch: error lower by {found.text}×")]
 
 
 def _fits(run: Remedies) -> str:

@@ -24,7 +24,7 @@ from gradlab.reporting.page import (
     panel,
 )
 from gradlab.tools.remedies.figures import QUANTITIES
-from gradlab.tools.remedies.findings import screen
+from gradlab.tools.remedies.findings import advice
 from gradlab.tools.remedies.result import ABOUT, Remedies, larger_batches, load
 
 _GAIN = "What each remedy changes, beside what it costs"
@@ -100,7 +100,7 @@ budgets:</p>
         "batch N′": config.get("batch"),
         "seed": config.get("seed"),
     }
-    return Page(title, question, facts, screen(run), drawn, sections, source)
+    return Page(title, question, facts, advice(run), drawn, sections, source)
 
 
 def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
@@ -174,4 +174,4 @@ def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
     return "\n".join(tables)
 
 
-KIND = Kind(load, page, screen)
+KIND = Kind(load, page, advice)

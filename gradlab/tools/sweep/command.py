@@ -52,17 +52,17 @@ class SweepCommand:
 
     def run(self, command: str) -> Document:
         """Execute the runs, and write the page of the sweep."""
-        from gradlab.cli.terminal.answer import of_screen
+        from gradlab.cli.terminal.answer import of_advice
         from gradlab.reporting.output import report
         from gradlab.tools.sweep import table
-        from gradlab.tools.sweep.page import screen
+        from gradlab.tools.sweep.page import advice
 
         folder = self.output or Path("runs") / self.file.stem
         runs, interrupted = _executed(
             table.read(self.file), folder, self.workers, self.ray, self.resume, command,
             standard_error, lambda line: standard_error(f"gradlab: note: {line}"),
         )  # fmt: skip
-        document = of_screen(screen(runs)) | {
+        document = of_advice(advice(runs)) | {
             "run": str(folder),
             "report": str(report(folder, quiet=True)),
             "passed": not runs.count("failed"),

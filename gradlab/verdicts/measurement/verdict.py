@@ -52,7 +52,7 @@ from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts, facts, seconds_of
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital, further, usable_text
-from gradlab.verdicts.screen import Screen, Sentence
+from gradlab.verdicts.recommendation import Recommendation, Sentence
 from gradlab.wording import (
     duration,
     gradient,
@@ -376,7 +376,12 @@ def _exponent(profile: Profile) -> str:
 
 
 __all__ = [
-    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "verdict",
+    "SHOWN",
+    "Evidence",
+    "Sentence",
+    "advice",
+    "evidence",
+    "verdict",
 ]  # fmt: skip
 
 SHOWN = 6  # sentences that a reader sees before the fold
@@ -475,14 +480,14 @@ def _at_this_size(profile: Profile, sentences: list[Sentence]) -> list[Sentence]
     return judged
 
 
-def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
-    """The first screen of a measurement; `found` is its evidence, where it is known already."""
+def advice(profile: Profile, found: Evidence | None = None) -> Recommendation:
+    """The recommendation of a measurement; `found` is its evidence, where it is known already."""
     known = evidence(profile) if found is None else found
-    screen = recommendation(known.facts or facts(profile), verdict(profile, known))
+    shown = recommendation(known.facts or facts(profile), verdict(profile, known))
     # A failed premise names what is saturated by itself, and comes first.
     limits = "" if failed_premises(profile.sanity) else saturated(profile.sanity)
     said = notice(profile.config), limits
-    return replace(screen, notice=" ".join(filter(None, said)))
+    return replace(shown, notice=" ".join(filter(None, said)))
 
 
 def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:

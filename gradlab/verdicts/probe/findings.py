@@ -27,7 +27,7 @@ from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
 from gradlab.verdicts.probe.returns import facts_of, followed, seen, void
-from gradlab.verdicts.screen import Sentence, finding
+from gradlab.verdicts.recommendation import Sentence, finding
 from gradlab.wording import (
     duration,
     gradient,
@@ -252,11 +252,11 @@ def _step(run: ProbeRun) -> Sentence | None:
     facts = facts_of(run)
     if facts is None or facts.best is None or (run.critic_alone and facts.best == facts.data):
         return None
-    screen = recommendation(facts)
+    step = recommendation(facts)
     about = "other horizons" if run.critic_alone else "gain"
     lead = "In a loop that has a model: " if run.critic_alone else ""
-    text = f"{lead}{screen.headline} How sure: {screen.sure}."
-    return Sentence(about, screen.light == "act", text)
+    said = "; ".join(f"{each.name}: {each.text}" for each in step.fields)
+    return Sentence(about, step.light == "act", f"{lead}{said}.")
 
 
 def _lost_jacobians(run: ProbeRun) -> Sentence | None:

@@ -1,9 +1,9 @@
-"""The first screen of training runs: what to do, then what has learned or is best, how surely.
+"""The fields of training runs: what the return came to, whether anything was learned, what next.
 
-    events    read them        a seed that ends below its start    look at it
-    a peak    stop there       too few seeds                       run more
-
-The state of the runs stands second, and what has no room is left out.
+return, change, learned    of one run, median of its seeds
+use, return, lead          of several, the best one against the others
+goal                       seeds that reached what the field calls solved
+next                       the first thing to do about it
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gradlab.runs.training.pairs import (
     ranked,
 )
 from gradlab.runs.training.results import GOALS, Training, first_reached
-from gradlab.verdicts.screen import NUMBERS, WORDS, Fact, Light, Screen, Sentence, counted
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.verdicts.training.sentences import verdict
-from gradlab.wording import change, duration, listed, two, with_ends, with_interval
+from gradlab.wording import change, listed, two, with_ends, with_interval
 
 _FIGURE, _BEST = "returns", "returns-best"  # of one run, and of several
 _MANY = 100  # seeds that nobody trains
-_NAMED = 2  # runs or seeds that a headline names before it counts
+_NAMED = 2  # runs or seeds that are named before they are counted
 
 
-def screen(runs: Mapping[str, Training]) -> Screen:
+def screen(runs: Mapping[str, Training]) -> Recommendation:
     """One run: has it learned? Several: which is best?"""
     sentences = [each for name, run in runs.items() for each in verdict(run, name)]
     rest = (*paired_verdict(runs), *sentences)
@@ -43,89 +43,79 @@ def screen(runs: Mapping[str, Training]) -> Screen:
     return _one(name, run, rest)
 
 
-def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
+def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Recommendation:
     result = outcome(run)
     n, k = len(result.seeds), result.improved
     if not len(result.finite):
-        text = f"Read its events first: {name} diverged in every seed on {run.task}."
-        return Screen(text, "none", f"all of {n}", _numbers(run, result), _FIGURE, rest)
-    first = float(np.nanmedian(result.first))
-    returns = f"return {change(first, result.median)}"
-    median = f"{returns}, the median of {n} seeds" if n > 1 else returns
-    light, sure = _sure(result)
-    given = "policy" in run.config.get("given_networks", {})
-    if given and n == 1:  # a few updates of a policy that was measured
-        half = 1.96 * float(run.errors[-1, 0])
-        last = with_interval(result.median, result.median - half, result.median + half)
-        median = returns = f"return {two(first)} → {last} on the evaluation starts"
-    if light == "choose" and given:
-        sure += "; by the undiscounted return, where a measurement promises the discounted one"
-    rises = "learns" if light == "act" else "ends higher on"  # by chance, perhaps
-    if k == 0:
-        state = f"{name} has not learned {run.task}, {median}"
-    elif k < n:
-        state = f"{name} {rises} {run.task} in {k} of {n} seeds, median {returns}"
-    else:
-        median += ", and every seed improves" * (n > 1)
-        state = f"{name} {rises} {run.task}, {median}"
-    # What to do with its reason, "" where the state of the run is the reason.
-    todo: list[tuple[str, str]] = []
-    if run.events:
-        todo.append((f"Read its {len(run.events)} event{'s' * (len(run.events) > 1)} first", ""))
-    if result.peak > first > result.median:
-        reason = f"the median return was {two(result.peak)} there"
-        todo.append((f"Stop earlier, near iteration {result.peak_at:,}", reason))
-    if 0 < k < n and result.failed:
-        one, seeds = len(result.failed) == 1, listed([str(s) for s in result.failed], _NAMED)
-        reason = f"{'it ends' if one else 'they end'} no better than before training"
-        todo.append((f"Look at seed{'s' * (not one)} {seeds} first", reason))
-    if light == "choose" and k == n and result.missing:
-        more = f"{result.missing} more seed{'s' * (result.missing > 1)}"
-        todo.append((f"Run {more}", f"with {n} the rise is not shown"))
-    if not todo and k:
-        todo, state = [(f"Use {name} on {run.task}", "")], median
-    if not todo and given:
-        reason = "the undiscounted return does not rise, a measurement promises the discounted one"
-        todo, state = [("Measure this policy again before use", reason)], f"{name}: {median}"
-    (lead, why), *others = todo or [("Do not use this policy", "")]
-    text = f"{lead}: {why}. {state}." if why else f"{lead}: {state}."
-    if given and lead.startswith("Run"):  # the change is what was asked for, more seeds are not
-        text = f"{state[0].upper()}{state[1:]}. {lead}: {why}."
-    for what, why in others:  # as long as there is room
-        longer = f"{text} {what}{f': {why}' if why else ''}."
-        words, numbers = counted(f"{longer} {sure}")
-        text = longer if words <= WORDS and numbers <= NUMBERS else text
-    return Screen(text, light, sure, _numbers(run, result), _FIGURE, rest)
+        lost = Field("learned", f"no: {name} diverged in every seed on {run.task}")
+        todo = Field("next", "read its events")
+        return Recommendation("none", (lost, todo), _FIGURE, rest)
+    light: Light = "none" if not k else "act" if result.chance < 0.05 else "choose"
+    p = f"p = {two(result.chance)}"
+    learned = f"no: 0 of {n} seeds end above their start"
+    if k:
+        learned = f"{k} of {n} seed{'s' * (n > 1)} end{'s' * (n == 1)} above the start"
+        learned = f"{'yes' if light == 'act' else 'not shown'}: {learned} ({p})"
+    fields = (
+        _return(run, result),
+        Field("change", _change_of(run, result), "From the first evaluation to the last."),
+        Field("learned", f"{learned}; {name} on {run.task}"),
+        *_goal(run),
+        Field("next", _next(run, result, light)),
+    )
+    return Recommendation(light, fields, _FIGURE, rest)
 
 
-def _sure(result: RunOutcome) -> tuple[Light, str]:
-    """By the chance that as many seeds rise for nothing."""
-    n, k = len(result.seeds), result.improved
-    if k == 0:
-        return "none", f"no seed of {n} improves" if n > 1 else "the seed does not improve"
-    if result.chance < 0.05:
-        return "act", f"shown (p = {two(result.chance)})"
-    return "choose", f"not shown (p = {two(result.chance)})"
-
-
-def _numbers(run: Training, result: RunOutcome) -> tuple[Fact, ...]:
-    settings = run.config["settings"]
+def _return(run: Training, result: RunOutcome) -> Field:
     n = len(result.seeds)
+    starts = run.config["settings"].get("evaluation_starts")
     how = (
         f"Median over the seeds of the return at iteration {result.iterations:,}: the mean over "
-        f"{settings.get('evaluation_starts')} fixed starts of {settings.get('episode')} steps "
-        f"(evaluations/return_mean)."
+        f"{starts} fixed starts (evaluations/return_mean)."
     )
-    label = f"final return ({_summed(run)}), {n} seed{'s' * (n > 1)}"
-    last = Fact(label, two(result.median), how)
+    text = two(result.median)
     if len(result.finite) > 1:
-        last = Fact.ranged(label, (result.median, result.finite.min(), result.finite.max()), how)
-    took = float(run.seconds[-1])
-    when = Fact(
-        f"for {result.iterations:,} iterations, all seeds", duration(took),
-        "Wall time at the last evaluation (evaluations/seconds).",
-    )  # fmt: skip
-    return (last, *_goal(run), when)
+        value, ends = with_ends(result.median, result.finite.min(), result.finite.max())
+        text = f"{value}, median of {n} seeds ({ends})"
+    return Field("return", f"{text}; {_summed(run)}, iteration {result.iterations:,}", how)
+
+
+def _change_of(run: Training, result: RunOutcome) -> str:
+    """Of the median; of a policy that was measured and made a few updates, with its interval."""
+    first = float(np.nanmedian(result.first))
+    if not _given(run) or len(result.seeds) > 1:
+        return change(first, result.median)
+    half = 1.96 * float(run.errors[-1, 0])
+    last = with_interval(result.median, result.median - half, result.median + half)
+    return f"{two(first)} → {last} on the evaluation starts"
+
+
+def _given(run: Training) -> bool:
+    return "policy" in run.config.get("given_networks", {})
+
+
+def _next(run: Training, result: RunOutcome, light: Light) -> str:
+    """The first thing to do; where a given policy does not rise, that it was measured by another
+    return."""
+    n, k, first = len(result.seeds), result.improved, float(np.nanmedian(result.first))
+    todo = []
+    if run.events:
+        todo.append(f"read its {len(run.events)} event{'s' * (len(run.events) > 1)}")
+    if result.peak > first > result.median:
+        todo.append(f"stop near iteration {result.peak_at:,}, where it was {two(result.peak)}")
+    if 0 < k < n and result.failed:
+        seeds = listed([str(s) for s in result.failed], _NAMED)
+        todo.append(f"look at seed{'s' * (len(result.failed) > 1)} {seeds}, no better than before")
+    if light == "choose" and k == n and result.missing:
+        todo.append(f"run {result.missing} more seed{'s' * (result.missing > 1)}")
+    if not k and not todo:
+        done, asked = result.iterations, run.config["settings"].get("iterations")
+        todo.append("measure the gradient of this policy: `gradlab measure --policy`")
+        if _given(run):
+            todo = ["measure again: evaluations are undiscounted, a measurement promises the other"]
+        elif asked and done < asked / 2:
+            todo = [f"train longer: {done:,} of {asked:,} iterations are done"]
+    return "; ".join(todo[:_NAMED]) or "use it"
 
 
 def _summed(run: Training) -> str:
@@ -134,7 +124,7 @@ def _summed(run: Training) -> str:
     return f"undiscounted, {steps:,} steps" if steps else "undiscounted"
 
 
-def _goal(run: Training) -> list[Fact]:
+def _goal(run: Training) -> list[Field]:
     """The highest goal that half of the seeds reached by training, else the lowest; of those that
     were not reached before it."""
     goals = [goal for goal in GOALS.get(run.task, ()) if (run.returns[0] < goal).any()]
@@ -146,80 +136,66 @@ def _goal(run: Training) -> list[Fact]:
     reached = first_reached(run, goal)
     trained = reached[reached > run.iteration[0]]
     at = f" by iteration {np.median(trained):,.0f}" if len(trained) else ""
-    text = f"{counts[goal]} of {len(run.seeds)}"
+    text = f"{counts[goal]} of {len(run.seeds)} seeds reach {goal:g}{at}"
     how = "Seeds whose return came to be at least the goal; iteration: the median of their first."
-    return [Fact(f"seeds reach the goal {goal:g}{at}", text, how)]
+    return [Field("goal", text, how)]
 
 
-def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen:
+def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Recommendation:
     order, others = ranked(runs), against_best(runs)
     best, found = order[0], outcome(runs[order[0]])
     task = runs[best].task
     if not len(found.finite):
-        return Screen(
-            f"Read their events first: every run on {task} diverged.", "none",
-            f"all of {len(runs)}", (), _BEST, rest,
-        )  # fmt: skip
-    light: Light = "none"
+        lost = Field("use", f"none: every run on {task} diverged")
+        return Recommendation("none", (lost, Field("next", "read their events")), _BEST, rest)
+    failed = {name: len(outcome(run).failed) for name, run in runs.items()}
+    whose = listed([f"{n} of {name}" for name, n in failed.items() if n], _NAMED)
+    lengths = len({outcome(run).iterations for run in runs.values()}) > 1
+    notes = ["lengths of runs differ"] * lengths
+    notes += [f"seeds that end no better than before training: {whose}"] if whose else []
     if found.improved:
-        text, light, sure = _best(best, runs, others)
-        failed = {name: outcome(run).failed for name, run in runs.items()}
-        count = sum(len(each) for each in failed.values())
-        if count:
-            whose = listed([name for name, each in failed.items() if each], _NAMED)
-            seeds = f"1 seed of {whose} ends" if count == 1 else f"{count} seeds of {whose} end"
-            text += f" {seeds} no better than before training."
+        light, lead, todo = _lead(others)
+        use = f"{best} on {task}, the highest median"
     else:
-        sure = "no seed of the best run improves"
-        text = (
-            f"Use none on {task}: {best} has the highest median, final return "
-            f"{two(found.median)}, but no seed of it ends above its start."
-        )
-    if len({outcome(run).iterations for run in runs.values()}) > 1:
-        sure += "; lengths of runs differ"
-    return Screen(text, light, sure, _other_numbers(runs, order), _BEST, rest)
+        light, lead, todo = "none", "", "train longer, or measure the gradient of one policy"
+        use = f"none on {task}: no seed of {best}, the highest median, ends above its start"
+    how = "Median over the seeds of the return at the last evaluation (evaluations/return_mean)."
+    medians = "; ".join(f"{name} {two(outcome(runs[name]).median)}" for name in order[:3])
+    fields = (
+        Field("use", use),
+        Field("lead", lead),
+        Field("return", f"{medians}; {_summed(runs[best])}", how),
+        *_gap(others, order),
+        Field("next", "; ".join(filter(None, (todo, *notes)))),
+    )
+    return Recommendation(light, tuple(each for each in fields if each.text), _BEST, rest)
 
 
-def _best(
-    best: str, runs: Mapping[str, Training], others: Sequence[AgainstBest]
-) -> tuple[str, Light, str]:
-    """Which run to take, the light, and how sure that is."""
-    median = two(outcome(runs[best]).median)
-    lead = f"Use {best} on {runs[best].task}: final return {median}, the highest median"
+def _lead(others: Sequence[AgainstBest]) -> tuple[Light, str, str]:
+    """The light, which others are shown to be worse, and what would separate the rest."""
     out = [each.name for each in others if each.excluded]
     kept = [each for each in others if not each.excluded]
     if not kept:
         every = listed(out, _NAMED) if len(out) <= _NAMED else "every other run"
-        return f"{lead}. Better than {every}.", "act", "no 95% interval of a difference holds 0"
-    better = f" Better than {listed(out, _NAMED)}." if out else ""
+        return "act", f"better than {every}: no 95% interval of a difference holds 0", ""
     alike = listed([each.name for each in kept], _NAMED)
-    text = f"{lead}.{better} These seeds do not separate it from {alike}."
+    lead = f"better than {listed(out, _NAMED)}; " if out else ""
     more = max(each.more or _MANY for each in kept)
-    if more >= _MANY:
-        return text, "choose", "seeds differ more than runs"
-    return text, "choose", f"about {more} more seeds would decide"
+    todo = "seeds differ more than runs" if more >= _MANY else f"run about {more} more seeds"
+    return "choose", f"{lead}these seeds do not separate it from {alike}", todo
 
 
-def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[Fact, ...]:
-    """The medians of the best and the next, and their difference where it is more than noise."""
-    how = "Median over the seeds of the return at the last evaluation (evaluations/return_mean)."
-    facts = [
-        Fact(
-            f"median final return ({_summed(runs[name])}), {name}",
-            two(outcome(runs[name]).median),
-            how,
-        )
-        for name in order[:2]
-    ]
-    second = next((each for each in against_best(runs) if each.name == order[1]), None)
+def _gap(others: Sequence[AgainstBest], order: Sequence[str]) -> list[Field]:
+    """The difference to the next one, where it is more than noise."""
+    second = next((each for each in others if each.name == order[1]), None)
     if second is None or second.gap is None or not second.excluded:
-        return tuple(facts)
+        return []
     gap = second.gap
-    paired = (
+    how = (
         f"Mean over {gap.n} seeds of both of {order[0]}'s final return less {order[1]}'s; "
-        f"leave-one-seed-out interval, widened for {len(runs) - 1} other runs."
+        f"leave-one-seed-out interval, widened for {len(others)} other runs."
     )
-    return (*facts, Fact.ranged("difference of mean final returns", gap.negative.estimate, paired))
+    return [Field.ranged("difference", gap.negative.estimate, how)]
 
 
 def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:

@@ -20,7 +20,7 @@ from gradlab.runs.training.measured_weights import (
 )
 from gradlab.runs.training.results import GOALS, Training, asynchrony, first_reached
 from gradlab.verdicts.phrases import capital, usable_text
-from gradlab.verdicts.screen import Sentence
+from gradlab.verdicts.recommendation import Sentence
 from gradlab.wording import duration, percent, times, two, with_ends
 
 
