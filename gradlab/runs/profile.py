@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.errors import required
+from gradlab.errors import imported, required
 from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.competing import best_shown, chosen_gain, is_data_again
 from gradlab.runs.identity import Identity, by_default, competing
@@ -240,6 +240,12 @@ class Profile:
                 "  every number: .table(); a page to decide from: gradlab.report(path)>",
             ]
         )
+
+    @property
+    def recommendation(self) -> Any:
+        """What to do next, a `verdicts.recommendation.Recommendation`: at most five fields and a
+        light, and the advised gradient as code (`.loss`, `.states`)."""
+        return imported("gradlab.verdicts.measurement.verdict:advice")(self)
 
     @property
     def batch(self) -> int:

@@ -10,10 +10,12 @@ Terminal, JSON, page and `str()` show the same fields. A field without evidence 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from gradlab.errors import InputError, imported
+from gradlab.runs.identity import Identity
 from gradlab.wording import Writer, signed, with_ends
 
 
@@ -56,6 +58,23 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Follow:
+    """The advised gradient, and how it was tested.
+
+    Attributes:
+        updates: how many; None: none was made. optimizer, rate: of these.
+        config: of the measurement.
+    """
+
+    identity: Identity
+    horizon: int
+    updates: int | None
+    optimizer: str
+    rate: float
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """What a reader sees first.
 
@@ -65,6 +84,7 @@ class Recommendation:
         rest: every sentence of the verdict, in order of use.
         notice: what stands before all else, such as that the run was interrupted; may be empty.
         word: of the light, where its own does not fit, as of a certificate.
+        follow: the advised gradient of a measurement; None: nothing is to be followed.
     """
 
     light: Light
@@ -73,6 +93,7 @@ class Recommendation:
     rest: tuple[Sentence, ...] = ()
     notice: str = ""
     word: str = ""
+    follow: Follow | None = None
 
     def __post_init__(self) -> None:
         if len(self.fields) > MOST:
@@ -109,6 +130,47 @@ class Recommendation:
     @property
     def fix_first(self) -> str:
         return self.field("fix first")
+
+    @property
+    def horizon(self) -> int | None:
+        """Steps of the advised gradient; None: nothing is to be followed."""
+        return None if self.follow is None else self.follow.horizon
+
+    @property
+    def updates(self) -> int | None:
+        """For how many updates it was tested."""
+        return None if self.follow is None else self.follow.updates
+
+    def loss(self, policy: Any, critic: Any, states: Any, task: Any = None) -> Any:
+        """Advice as code: a scalar to minimise, whose gradient in θ is minus the advised one.
+
+        Args:
+            policy: the nn.Module to be trained; critic: None where no tail was measured.
+            states: [N, ds], as of `states`.
+            task: as measured; None: made again from what the run stores.
+
+        Raises:
+            InputError: nothing is to be followed, or the task cannot be made again.
+        """
+        to = self._followed()
+        found = imported("gradlab.measurement.following:loss")
+        return found(to.identity, to.horizon, to.config, policy, critic, states, task)
+
+    def states(self, n: int, task: Any = None, policy: Any = None) -> Any:
+        """n states [n, ds] for one update, of the law at which the gradient was measured: the
+        task's starts, or, where θ is in the first action alone, states that the `policy` visits.
+
+        Raises:
+            InputError: as of `loss`, or no policy where one is needed.
+        """
+        to = self._followed()
+        found = imported("gradlab.measurement.following:states")
+        return found(to.identity, to.config, n, task, policy)
+
+    def _followed(self) -> Follow:
+        if self.follow is None:
+            raise InputError(f"nothing is to be followed: {self.use or self.fields[0].text}")
+        return self.follow
 
 
 def lines(shown: Recommendation) -> list[str]:

@@ -20,14 +20,14 @@ from math import inf, isfinite
 
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
-from gradlab.runs.rehearsal import Peak, Rehearsal
+from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.stages import REMEDY
 from gradlab.statistics.number import decide
 from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed, lowers
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement.causes import first_to_fix
 from gradlab.verdicts.phrases import capital, change, gain_text, named, share, with_sign
-from gradlab.verdicts.recommendation import Field, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Follow, Recommendation, Sentence
 from gradlab.wording import (
     duration,
     horizons,
@@ -77,7 +77,16 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Recommendat
     if advice.cell is None:
         fields = (("use", KEEP), *fields)
     shown = tuple(Field(name, text, _how(facts, advice, name)) for name, text in fields if text)
-    return Recommendation(advice.light, shown, _figure(facts), rest)
+    return Recommendation(advice.light, shown, _figure(facts), rest, follow=_follow(facts, advice))
+
+
+def _follow(facts: Facts, advice: Advice) -> Follow | None:
+    """The advised gradient, without the configuration of its measurement."""
+    if advice.cell is None:
+        return None
+    (name, h), told = advice.cell, facts.rehearsal
+    optimizer, rate = ("adam", RATE) if told is None else (told.optimizer, told.rate)
+    return Follow(facts.identities[name], h, advice.updates, optimizer, rate, {})
 
 
 _Texts = Sequence[tuple[str, str]]
@@ -340,7 +349,7 @@ def _smaller(facts: Facts) -> str:
 def _where(facts: Facts, cell: Cell) -> str:
     """The gradient of a cell, and over how many steps; at h = 0 it is a critic's, but the score."""
     own, h = facts.identities[cell[0]], cell[1]
-    if h or own.jacobians == "none":
+    if h or (own.jacobians == "none" and not own.data):
         return f"{named(own)}, {steps(h)}"
     return f"{named(own) if own.data else 'the critic at start states'}, h = 0"
 

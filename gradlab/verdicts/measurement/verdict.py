@@ -487,7 +487,8 @@ def advice(profile: Profile, found: Evidence | None = None) -> Recommendation:
     # A failed premise names what is saturated by itself, and comes first.
     limits = "" if failed_premises(profile.sanity) else saturated(profile.sanity)
     said = notice(profile.config), limits
-    return replace(shown, notice=" ".join(filter(None, said)))
+    follow = shown.follow and replace(shown.follow, config=profile.config)
+    return replace(shown, notice=" ".join(filter(None, said)), follow=follow)
 
 
 def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
