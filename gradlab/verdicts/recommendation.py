@@ -141,6 +141,16 @@ class Recommendation:
         """For how many updates it was tested."""
         return None if self.follow is None else self.follow.updates
 
+    @property
+    def optimizer(self) -> str | None:
+        """Whose updates were tested, "adam" or "sgd"."""
+        return None if self.follow is None else self.follow.optimizer
+
+    @property
+    def rate(self) -> float | None:
+        """The learning rate of these."""
+        return None if self.follow is None else self.follow.rate
+
     def loss(self, policy: Any, critic: Any, states: Any, task: Any = None) -> Any:
         """Advice as code: a scalar to minimise, whose gradient in θ is minus the advised one.
 
