@@ -3,6 +3,8 @@
     header     the question and the title
     advice     the fields of the recommendation, its light, one figure: above the fold
     facts      samples, law, step, truth, precision: once, in one line
+    opened     sections in sight: bias, variance and error by horizon
+    findings   a row each: ✓ pass, ✗ fail, ◐ undecided
     sections   everything else in order of use, folded; an empty one is a line that names the way
                to fill it
 
@@ -49,7 +51,7 @@ class Section:
         body: HTML below them.
         note: beside the heading, in sight while the section is folded.
         name: its id; missing: in place of all, where there is nothing to show.
-        opened: shown unfolded, as what needs attention is.
+        opened: shown unfolded, before the findings.
     """
 
     title: str
@@ -59,6 +61,24 @@ class Section:
     name: str = ""
     missing: str = ""
     opened: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row: what it is about, what was found with value and limit, whether it passed; `open`
+    where that is undecided."""
+
+    about: str
+    text: str
+    passed: bool
+    open: bool = False
+
+    @property
+    def mark(self) -> str:
+        return "pass" if self.passed else "undecided" if self.open else "fail"
+
+
+_MARKS = {"pass": "✓", "fail": "✗", "undecided": "◐"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,7 @@ class Page:
     Attributes:
         facts: name → value, in one line; None and "" are left out.
         panels: every figure, in order of use.
+        findings: of checks, beside the sentences of the recommendation.
         source: the run's file and the command that makes it again, beside every number.
         apart: its figures are files of their own, too, which takes half of the time;
             pdf: these also as PDF.
@@ -115,6 +136,7 @@ class Page:
     panels: tuple[Panel, ...] = ()
     sections: tuple[Section, ...] = ()
     source: PageSource = NOWHERE
+    findings: tuple[Finding, ...] = ()
     apart: bool = True
     pdf: bool = False
 
@@ -149,10 +171,12 @@ def render(page: Page) -> str:
     figure = "" if first is None else _figure(page.panels.index(first), first)
     facts = {**page.facts, "file": page.source.file}
     parts = [_advice(page.advice, figure, page.source), shell.facts(facts)]
-    parts += [_sentences(page.advice)]
+    first_shown = [each for each in page.sections if each.opened]
+    parts += [*(_section(each, numbered) for each in first_shown), _findings(page)]
     named = {each.title for each in page.sections}
     rest = [each for each in folded("Figures", page.panels) if each.title not in named]
-    parts += [_section(each, numbered) for each in (*page.sections, *rest)]
+    later = [each for each in page.sections if not each.opened]
+    parts += [_section(each, numbered) for each in (*later, *rest)]
     return shell.document(page.title, page.question, "\n".join(parts))
 
 
@@ -227,22 +251,42 @@ def _field(field: Field, source: PageSource) -> str:
     return f"<dt>{escape(field.name)}</dt><dd>{text}</dd>"
 
 
-def _sentences(shown: Recommendation) -> str:
-    """Every sentence of the verdict that is not above the fold, one click away."""
+def _findings(page: Page) -> str:
+    """Every finding as a row: what failed or is undecided in sight, what passed one click away."""
+    shown = page.advice
     said = " ".join([shown.notice, *(each.text for each in shown.fields)])
     texts = unsaid([each.text for each in shown.rest], said)
-    items = [
-        f'<li class="{"decided" if each.decided else "undecided"}">{shell.marked(text)}</li>'
+    rows = [*page.findings] + [
+        Finding(each.about, text, passed=each.decided, open=not each.decided)
         for each, text in zip(shown.rest, texts, strict=True)
         if text
     ]
-    if not items:
+    if not rows:
         return ""
-    count = "1 sentence" if len(items) == 1 else f"{len(items)} sentences"
+    passed = [each for each in rows if each.passed]
+    rest = sorted((each for each in rows if not each.passed), key=lambda each: each.open)
+    body = _rows(rest) if rest else ""
+    if passed:
+        count = f"{len(passed)} passed"
+        opened = "" if rest else " open"
+        body += f"<details{opened}><summary>{count}</summary>{_rows(passed)}</details>"
+    failed = sum(not each.open for each in rest)
+    parts = (f"{failed} failed" * bool(failed), f"{len(rest) - failed} undecided")
+    note = ", ".join([each for each in parts if each and each[0] != "0"] or ["all passed"])
     return (
-        f'<details class="section" id="why"><summary><h2>Why</h2> <small>{count}</small></summary>'
-        f'<ul class="inside">{"".join(items)}</ul></details>'
+        f'<details class="section" id="findings"{" open" if failed else ""}><summary>'
+        f"<h2>Findings</h2> <small>{note} of {len(rows)}</small></summary>"
+        f'<div class="inside">{body}</div></details>'
     )
+
+
+def _rows(findings: Sequence[Finding]) -> str:
+    lines = "".join(
+        f'<tr class="{each.mark}"><td>{_MARKS[each.mark]}</td><td>{escape(each.about)}</td>'
+        f"<td>{shell.marked(each.text)}</td></tr>"
+        for each in findings
+    )
+    return f'<div class="wide tall"><table class="prose"><tbody>{lines}</tbody></table></div>'
 
 
 def _figure(number: int, panel: Panel) -> str:

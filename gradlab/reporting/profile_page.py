@@ -17,8 +17,8 @@ from gradlab.choice.tables import decay_table, weight_table
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import tables
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
-from gradlab.runs.check_results import CheckResult, failed_premises
+from gradlab.reporting.page import NOWHERE, Finding, Page, PageSource, Panel, Section, method, panel
+from gradlab.runs.check_results import CheckResult
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
@@ -76,14 +76,19 @@ def shown(
     if evidence.choice is not None:
         said[_CONTEST] = tuple(each.text for each in statements(evidence.choice))
     sections = (
-        _sanity(every_check(profile)),
-        *(Section(name, lines=said.get(name, ()), missing=absent.get(name, "")) for name in _ORDER),
+        *(
+            Section(
+                name, lines=said.get(name, ()), missing=absent.get(name, ""), opened=name == _ERROR
+            )
+            for name in _ORDER
+        ),
         Section("Every number", body=numbers),
         _method(profile),
     )
     question = "Does a step help?"
     facts = _facts(profile)
-    return Page(title, question, facts, first, drawn, sections, source)
+    findings = _findings(every_check(profile))
+    return Page(title, question, facts, first, drawn, sections, source, findings)
 
 
 def _facts(profile: Profile) -> dict[str, object]:
@@ -134,46 +139,11 @@ def _method(profile: Profile) -> Section:
     return method(profile.config.get("command"), columns, why)
 
 
-_SANITY = "Sanity"
-_CHECK_HEADINGS = ("check", "result", "what it means", "")
-
-
-def _sanity(results: Sequence[CheckResult]) -> Section:
-    """Every check, those that need attention in sight; says so where none was recorded."""
-    if not results:
-        missing = "Not recorded: this run was measured without checks."
-        return Section(_SANITY, name="sanity", missing=missing)
-    attention = [each for each in results if not each.passed]
-    passed = [each for each in results if each.passed]
-    body = f'<p><span class="tag pass">pass</span> All {len(results)} checks passed.</p>'
-    if attention:
-        need = "needs" if len(attention) == 1 else "need"
-        text = f"{len(attention)} of {len(results)} checks {need} attention"
-        premise = "a premise of every" if failed_premises(results) else "no premise of the"
-        text += f"; {premise} decision is among them."
-        body = f'<p><span class="tag attention">attention</span> {text}</p>'
-        body += _check_table(attention)
-    if passed:
-        count = f"{len(passed)} checks" if len(passed) > 1 else "1 check"
-        body += f"<details><summary>{count} passed</summary>{_check_table(passed)}</details>"
-    note = f"{len(passed)} of {len(results)} passed"
-    return Section(_SANITY, body=body, note=note, name="sanity", opened=bool(attention))
-
-
-def _check_table(results: Sequence[CheckResult]) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in _CHECK_HEADINGS)
-    rows = "\n".join(_check_row(each) for each in results)
-    return (
-        f'<div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
+def _findings(results: Sequence[CheckResult]) -> tuple[Finding, ...]:
+    """What was checked beside the measurement."""
+    return tuple(
+        Finding(each.check, f"{each.result}: {each.meaning}", each.passed) for each in results
     )
-
-
-def _check_row(result: CheckResult) -> str:
-    cells = (result.check, result.result, result.meaning)
-    mark = "pass" if result.passed else "attention"
-    text = "".join(f"<td>{escape(each)}</td>" for each in cells)
-    return f'<tr>{text}<td><span class="tag {mark}">{mark}</span></td></tr>'
 
 
 def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
