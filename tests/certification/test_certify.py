@@ -13,7 +13,7 @@ from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.tools.certify import page
 from gradlab.tools.certify.result import to_json
 from gradlab.tools.certify.sampling import law, started, visited
-from tests.planted_jacobians import PlantedSystem
+from tests.planted_tools import PlantedSystem
 
 
 def random(*shape, seed=0):

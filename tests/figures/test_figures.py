@@ -28,7 +28,7 @@ from gradlab.runs.identity import by_known_name, told_apart
 from gradlab.tools.jacobians.figures import tinted
 from tests import planted
 from tests.figures.drawn import check_texts, line, texts
-from tests.planted_jacobians import compared, grown
+from tests.planted_tools import compared, grown
 
 ALL: tuple[Callable[..., Axes], ...] = (
     figures.bias_variance,

@@ -28,7 +28,7 @@ from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
 from tests.choice.planted_gradients import planted, world
 from tests.figures.drawn import check_texts, line, texts
-from tests.planted_remedies import ARMS, LEVELS, RUN, TABLE, H
+from tests.planted_tools import ARMS, LEVELS, RUN, TABLE, H
 
 ALL = (figures.ledger, figures.entries)
 SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}

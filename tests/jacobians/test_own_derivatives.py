@@ -10,7 +10,7 @@ from gradlab import systems
 from gradlab.systems.system import Linearization
 from gradlab.tools.jacobians.page import screen
 from tests.jacobians.systems import GAIN, feedback, linear, starts
-from tests.planted_jacobians import PlantedSystem, said
+from tests.planted_tools import PlantedSystem, said
 
 
 class Planted(PlantedSystem):

@@ -16,7 +16,7 @@ from gradlab.tools.remedies import compute
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import load
 from tests.first_screens import check_first_screen, opened
-from tests.planted_remedies import ARMS, LEVELS, RUN, TABLE, planted
+from tests.planted_tools import ARMS, LEVELS, RUN, TABLE, planted
 
 NETWORKS = """
 import torch

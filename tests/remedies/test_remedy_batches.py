@@ -12,7 +12,7 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.tools.remedies.fits import FitRecipe, FittedModel, price_values
 from gradlab.tools.remedies.result import BASELINE, Key, ModelValue, extended, larger_batches
-from tests.planted_remedies import BATCH, RUN, H, values
+from tests.planted_tools import BATCH, RUN, H, values
 
 
 def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly():

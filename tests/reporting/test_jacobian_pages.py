@@ -12,7 +12,7 @@ from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
 from gradlab.wording import percent, two
 from tests.first_screens import check_first_screen, opened, small
-from tests.planted_jacobians import compared, said
+from tests.planted_tools import compared, said
 
 
 @pytest.fixture(scope="module")
