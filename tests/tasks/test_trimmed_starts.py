@@ -13,7 +13,7 @@ from gradlab.runs.comparison import compared
 from gradlab.tasks import trimmed
 from gradlab.truth.lqr import lqr_gradient, second_moment
 from gradlab.verdicts.measurement.verdict import first_screen, verdict
-from tests.measurement.turning_world import WEIGHT, networks, turning
+from tests.measurement.linear import WEIGHT, networks, turning
 
 TASK = turning()
 MEAN = torch.tensor([0.6, -0.3], dtype=torch.float64)
