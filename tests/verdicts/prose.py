@@ -38,7 +38,7 @@ from tests.runs.planted_gains import planted as planted_steps
 from tests.runs.planted_gains import planted_jumps
 from tests.runs.planted_pairs import profile as paired
 from tests.runs.planted_training import RETURNS, written
-from tests.verdicts import test_attribution_verdict, test_recommendation
+from tests.verdicts import test_recommendation, test_verdict
 from tests.verdicts import test_what_is_advised as advised
 from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
 
@@ -158,7 +158,7 @@ def _advised(**planted: object) -> Case:
 
 
 def _attributed(shares: Mapping[str, float], **changed: object) -> Case:
-    found = test_attribution_verdict.attribution(shares, **changed)
+    found = test_verdict.attribution(shares, **changed)
     return lambda folder: attributed.screen(FLAT, found, attributed.sentences(found, FLAT))
 
 
