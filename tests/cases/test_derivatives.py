@@ -11,7 +11,7 @@ Right: every step's derivatives are its own, but without the time of impact (`cu
 of the return have the wrong sign: a start's velocity changes when the ball bounces, which no
 derivative of a step sees. A certificate sends to `gradlab measure`, which finds the jump.
 
-With it, and without friction (`cushion(frictionless)`), the ball runs far off: the return bends within an
+With it, and without friction (`cushion(free)`), the ball runs far off: the return bends within an
 update, and gradient and return are of one problem.
 
 Checkpointed substeps that read a clock, which has moved on when they are computed again.
@@ -291,7 +291,7 @@ def impact(state, action, kept=0.9):
     return torch.stack([side * x, side * v], 1), -((side * x - 1.0) ** 2)
 
 
-def frictionless(state, action):
+def free(state, action):
     return impact(state, action, kept=1.0)
 
 
@@ -409,7 +409,7 @@ def test_forward_mode_of_a_step_with_a_moving_clock_is_right_and_not_blamed():
     assert "jvp" not in said and "orward mode" not in said
 
 
-@pytest.mark.parametrize("step", [plain, impact, frictionless])
+@pytest.mark.parametrize("step", [plain, impact, free])
 @pytest.mark.parametrize("samples", [512, 2048])
 def test_where_rollouts_bounce_a_right_step_sends_to_measure(step, samples):
     headline = gradlab.certify(cushion(step), samples=samples).headline
@@ -440,14 +440,14 @@ def test_without_its_time_of_impact_the_return_has_another_sign_than_its_derivat
 @pytest.mark.slow
 def test_measure_names_the_jump_and_no_other_problem_where_a_ball_flies_off():
     found = {}
-    for step in (plain, frictionless):
+    for step in (plain, free):
         found[step] = gradlab.measure(
             cushion(step), policy(), lambda s, a: 0 * s[:, 0], horizon=2, starts=64,
             judges=64, rehearse=False,
         )  # fmt: skip
-    broken, free = found.values()
+    broken, smooth = found.values()
     assert broken.truth["status"] == "jumps" and broken.jumps.kind == "harmful"
-    reasons = [each.reason for each in free.realised.disagreements(free.table(), free.jumps)]
+    reasons = [each.reason for each in smooth.realised.disagreements(smooth.table(), smooth.jumps)]
     assert set(reasons) <= {"step"}
 
 

@@ -1,7 +1,4 @@
-"""What leaves nothing to decide is the first sentence, and nothing is decided from it.
-
-Tasks, policies and critics that leave nothing to decide stand each with the words that say so.
-"""
+"""What leaves nothing to decide is the first sentence, and nothing is decided from it."""
 
 import json
 from dataclasses import replace
@@ -9,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 import gradlab
 from gradlab import choose, cli
@@ -28,104 +24,8 @@ from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.screen import NUMBERS, WORDS, counted
-from tests.checks.planted_faults import draws
+from tests.checks.planted_premises import CASES, Linear, Quadratic, cost, draws, task
 from tests.first_screens import repeated, words_of
-
-PUSH = 0.3
-
-
-class Linear(nn.Module):
-    """a = squash(gain Σ s + bias)."""
-
-    def __init__(
-        self, squash=lambda x: x, gain: float = -0.4, bias: float = 0.0, sees=lambda s: s
-    ) -> None:
-        super().__init__()
-        self.layer, self.squash, self.sees = nn.Linear(2, 1), squash, sees
-        nn.init.constant_(self.layer.weight, gain)
-        nn.init.constant_(self.layer.bias, bias)
-
-    def forward(self, state: Tensor) -> Tensor:
-        return self.squash(self.layer(self.sees(state)))
-
-
-class Quadratic(nn.Module):
-    """Q(s, a) = level − size (|s|² + |a|²)."""
-
-    def __init__(self, size: float = 4.0, level: float = 0.0) -> None:
-        super().__init__()
-        self.size, self.level = nn.Parameter(torch.tensor(size)), level
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        return self.level - self.size * ((state**2).sum(1) + (action**2).sum(1))
-
-
-def cost(s: Tensor, a: Tensor) -> Tensor:
-    return -(s**2).sum(1) - 0.1 * (a**2).sum(1)
-
-
-def world(reward=cost, push: float = PUSH, cut=lambda s, a: (s, a)):
-    """`cut`: what the next state is made from."""
-
-    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        before, action = cut(s, a)
-        speed = torch.tanh(before[:, 1:] + push * action)
-        return torch.cat([before[:, :1] + 0.2 * speed, 0.9 * speed], 1), reward(s, a)
-
-    return from_function(step, 2, 1)
-
-
-def task(reward=cost, push: float = PUSH, model: float = 0.8, starts=draws) -> Task:
-    simulator = world(reward, push)
-    prior = simulator if model == 0 else world(reward, model * push)
-    return Task("planted", simulator, prior, starts, 0.9, 3)
-
-
-CASES = {
-    "zero reward": (task(lambda s, a: 0 * s[:, 0]), Linear(), Quadratic(), "The reward is 0"),
-    "constant reward": (
-        task(lambda s, a: 0 * s[:, 0] + 1), Linear(), Quadratic(), "The reward is the same",
-    ),
-    "dead output": (
-        task(), Linear(lambda x: torch.relu(x - 1e3)), Quadratic(), "Moving θ by a tenth",
-    ),
-    "saturated output": (
-        task(), Linear(lambda x: torch.tanh(x + 50)), Quadratic(), "Moving θ by a tenth",
-    ),
-    "a threshold": (
-        task(), Linear(lambda x: 0 * x + ((x + 1).abs() < 0.01), 0.0, -1.0), Quadratic(),
-        "The true gradient is exactly 0 although",
-    ),
-    "ignored actions": (
-        task(lambda s, a: -(s**2).sum(1), push=0.0), Linear(), Quadratic(), "Moving θ by a tenth",
-    ),
-    "lost in rounding": (
-        task(lambda s, a: -(s**2).sum(1), push=1e-20), Linear(), Quadratic(), "Moving θ by a tenth",
-    ),
-    "a detached action": (
-        Task("planted", world(cut=lambda s, a: (s, a.detach())), world(), draws, 0.9, 3),
-        Linear(), Quadratic(), "2 of 9 derivatives of the simulator are exactly 0",
-    ),
-    "a policy that detaches the state": (
-        task(), Linear(sees=lambda s: s.detach()), Quadratic(), "2 of 2 derivatives of the policy",
-    ),
-    "a detached state": (
-        Task("planted", world(), world(cut=lambda s, a: (s.detach(), a)), draws, 0.9, 3),
-        Linear(), Quadratic(), "3 of 9 derivatives of the prior model are exactly 0",
-    ),
-    "another derivative": (
-        Task(
-            "planted", world(cut=lambda s, a: (s, a.detach() + 3 * (a - a.detach()))), world(),
-            draws, 0.9, 3,
-        ),
-        Linear(), Quadratic(), "The simulator's ∂f/∂a is off by over 10%",
-    ),
-    "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
-    "a critic of the other sign": (
-        task(), Linear(), Quadratic(-4.0), "The critic's values are",
-    ),
-    "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

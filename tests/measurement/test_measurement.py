@@ -325,7 +325,7 @@ def measured():
     """The call that a user makes, with a critic of another policy."""
     task = world(1.2)
     critic = ExactCritic(task.simulator, OTHER, GAMMA)
-    short = dict(judges=4, rehearse=False)  # steps are `test_realised_gains`, `test_rehearsal`
+    short = dict(judges=4, rehearse=False)  # steps are `test_steps`, `test_rehearsal`
     profile = gradlab.measure(task, feedback(WEIGHT), critic, horizon=H, starts=1000, **short)
     return profile, expected(task, critic), truth_of(task)
 
@@ -524,7 +524,8 @@ def measured_as(names, task, without=()):
 def one_world():
     return linear_quadratic(
         A=0.9 * turned(0.3), B=0.5 * TWO, Q=TWO, R=0.1 * TWO,
-        start_mean=torch.tensor([0.6, -0.3]).double(), start_covariance=0.5 * TWO, discount=DISCOUNT,
+        start_mean=torch.tensor([0.6, -0.3]).double(), start_covariance=0.5 * TWO,
+        discount=DISCOUNT,
         prior=(0.9 * turned(0.3), 0.5 * turned(0.9)),
     )  # fmt: skip
 

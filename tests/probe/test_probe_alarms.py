@@ -17,7 +17,7 @@ import torch
 import gradlab
 from gradlab.probe import critics
 from gradlab.probe.alarms import catalogue, evidence, gradients, task
-from gradlab.probe.alarms import steps as alarms_of_steps
+from gradlab.probe.alarms import steps as of_steps
 from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
 from gradlab.probe.parts import (
     formula,
@@ -28,8 +28,8 @@ from gradlab.probe.parts import (
     objectives,
     parts,
     recorder,
-    rows,
 )
+from gradlab.probe.parts import rows as stored
 from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.probe.update_statistics import PAIRS, Burst
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW
@@ -328,9 +328,9 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
     said = {
         "dead outputs": [f"≥ {gradients._MANY} updates"],
         "dead path": [f"≥ {gradients._FEWEST} updates"],
-        "actor does not move": [f"≥ {alarms_of_steps._FEWEST} steps"],
+        "actor does not move": [f"≥ {of_steps._FEWEST} steps"],
         "learning rate too large": [
-            f"more than {alarms_of_steps._LONG:.0%} of", f"a rate of {alarms_of_steps._HIGH} or more",
+            f"more than {of_steps._LONG:.0%} of", f"a rate of {of_steps._HIGH} or more",
         ],
         "dead inputs": [f"in {WORDS[gradients._PERSISTENT]} bursts"],
         "exploding gradient": [
@@ -344,17 +344,17 @@ def test_thresholds_on_the_pages_are_those_of_the_code():
         ],
         "gradient no better than noise": [f"less than {gradients.NOISE:.0%} in common"],
         "falling return": [
-            f"in {WORDS[alarms_of_steps.IN_A_ROW]} windows", f"{WINDOW} whole episodes",
-            f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {alarms_of_steps._LEVEL:.1%}",
+            f"in {WORDS[of_steps.IN_A_ROW]} windows", f"{WINDOW} whole episodes",
+            f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {of_steps._LEVEL:.1%}",
         ],
         "another policy is trained": [f"{moves._RESTED} steps"],
         "environment is not reset": [f"{recorder._BEYOND} steps in a row"],
         "stored rows differ": [
-            f"half of the newest {rows.NEWEST * rows.ENOUGH} rows, {rows.ENOUGH} at least "
-            f"({rows.NEWEST * rows.ENDS} and {rows.ENDS} of those that end)",
-            f"in {rows.ENDS} looks", {0.1: "a tenth"}[rows._MIXED],
-            f"more than {rows._ALL:.0%} of the rows", f"{WORDS[rows._REPEATED]} looks in a row",
-            f"among {rows._BESIDE} recorded rows",
+            f"half of the newest {stored.NEWEST * stored.ENOUGH} rows, {stored.ENOUGH} at least "
+            f"({stored.NEWEST * stored.ENDS} and {stored.ENDS} of those that end)",
+            f"in {stored.ENDS} looks", {0.1: "a tenth"}[stored._MIXED],
+            f"more than {stored._ALL:.0%} of the rows", f"{WORDS[stored._REPEATED]} looks in a row",
+            f"among {stored._BESIDE} recorded rows",
             f"under {matched._PAID}, and under {matched._AGAIN} with",
             f"{WORDS[int(matched._WIDTH)]} dev",
         ],

@@ -43,7 +43,7 @@ def loss_of(policy: nn.Module) -> Tensor:
     return ((policy(torch.randn(8, 2)) - 0.5) ** 2).sum()
 
 
-def plain(policy: nn.Module, optimizer: torch.optim.Optimizer, mark: Mark) -> None:
+def plain_loop(policy: nn.Module, optimizer: torch.optim.Optimizer, mark: Mark) -> None:
     for step in range(UPDATES):
         optimizer.zero_grad()
         with mark(step):
@@ -146,7 +146,7 @@ def unmarked(step: int, scaler: object = None) -> AbstractContextManager[None]:
 
 
 LOOPS: dict[str, tuple[Loop, int]] = {
-    "plain": (plain, UPDATES),
+    "plain": (plain_loop, UPDATES),
     "accumulated": (accumulated, UPDATES),
     "double backward": (double_backward, UPDATES),
     "closure": (with_closure, UPDATES),
@@ -182,7 +182,7 @@ OPTIMIZERS: dict[str, Make] = {
 
 def ways() -> Iterator[Any]:
     for name, (loop, counted) in LOOPS.items():
-        for kind in OPTIMIZERS if loop is plain else ("Adam",):
+        for kind in OPTIMIZERS if loop is plain_loop else ("Adam",):
             yield pytest.param(loop, counted, OPTIMIZERS[kind], id=f"{name}, {kind}")
     loop, counted = LOOPS["scaler, steps skipped"]
     yield pytest.param(loop, counted, OPTIMIZERS["AdamW, fused"], id="steps skipped by a fused one")
@@ -229,7 +229,7 @@ def test_a_scale_is_divided_out_once_wherever_it_was_taken_out():
 
 def test_the_gradient_of_a_closure_is_found_after_the_step():
     assert grad_norm(with_closure, False) == pytest.approx(grad_norm(with_closure), rel=1e-6)
-    assert grad_norm(with_closure) == pytest.approx(grad_norm(plain), rel=1e-6)
+    assert grad_norm(with_closure) == pytest.approx(grad_norm(plain_loop), rel=1e-6)
 
 
 class Tanh(nn.Module):
@@ -457,7 +457,7 @@ def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs():
     assert false <= 20
 
 
-def plain_policy() -> nn.Module:
+def plain() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Tanh())
 
 
@@ -550,7 +550,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("updates", [250, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("make", [plain_policy, dropped, normalised, Noisy])
+@pytest.mark.parametrize("make", [plain, dropped, normalised, Noisy])
 def test_updates_have_the_same_bits_with_a_probe(make, updates, tmp_path):
     log = tmp_path / "p.h5"
     without, _ = run(make, False, updates)
@@ -570,7 +570,7 @@ def drawing() -> nn.Module:
     return Noisy(0.0)
 
 
-@pytest.mark.parametrize("make", [plain_policy, drawing])
+@pytest.mark.parametrize("make", [plain, drawing])
 def test_measurements_on_a_task_leave_the_same_bits(make):
     without, _ = run(make, False, 4)
     task = double_integrator()
@@ -582,7 +582,7 @@ def test_measurements_on_a_task_leave_the_same_bits(make):
 
 
 def test_a_copy_of_a_watched_policy_is_not_watched():
-    policy = plain_policy()
+    policy = plain()
     probe = gradlab.Probe(policy)
     for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
         with probe(0):
@@ -593,7 +593,7 @@ def test_a_copy_of_a_watched_policy_is_not_watched():
 
 
 def test_what_the_probe_calls_by_itself_is_no_network_of_the_loop():
-    calls, net = Calls(), plain_policy()
+    calls, net = Calls(), plain()
     twin = nn.Sequential(copied(net))
     handle = register_module_forward_hook(calls.hook)
     with undisturbed():
@@ -609,7 +609,7 @@ class Marker:
 
 
 def test_no_graph_is_kept_alive():
-    policy = plain_policy()
+    policy = plain()
     probe = gradlab.Probe(policy, torch.optim.SGD(policy.parameters(), 1e-2))
     state = torch.zeros(3, 2, requires_grad=True) * 1.0  # states of a rollout have a graph, too
     out = policy(state)
@@ -625,7 +625,7 @@ def test_no_graph_is_kept_alive():
 
 
 def test_the_policy_is_free_again_when_the_probe_is_closed():
-    policy = plain_policy()
+    policy = plain()
     optimizer = torch.optim.Adam(policy.parameters())
     probe = gradlab.Probe(policy, optimizer)
     probe.close()

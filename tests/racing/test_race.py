@@ -40,9 +40,9 @@ from tests.racing.small_environments import (
     Once,
     Side,
     Sliding,
-    Unseeded,
     gain_of,
 )
+from tests.racing.small_environments import Unseeded as SeedlessSliding
 
 W = torch.tensor([[-0.3, -0.5]], dtype=torch.float64)
 LENGTH, UPDATES = 30, 24
@@ -221,7 +221,7 @@ class Bouncing:
         return self.x.astype(np.float32), -float(self.x[0] ** 2), False, False, {}
 
 
-class BouncingUnseeded(Bouncing):
+class Unseeded(Bouncing):
     def reset(self):
         return super().reset(None)
 
@@ -233,7 +233,7 @@ PUSH = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [Bouncing, BouncingUnseeded])
+@pytest.mark.parametrize("environment", [Bouncing, Unseeded])
 def test_any_environment_with_reset_and_step_will_do(environment):
     found = race(
         environment(), nn.Linear(1, 1), candidates=PUSH, updates=30, batch=16, length=10,
@@ -399,7 +399,9 @@ def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
     assert gradlab.step(gain_of(-1.0), gain_of(-2.0), Sliding, starts=2, at_most=64).starts < 64
 
 
-@pytest.mark.parametrize(("world", "why"), [(Unseeded, "takes no seed"), (Noisy, "two returns")])
+@pytest.mark.parametrize(
+    ("world", "why"), [(SeedlessSliding, "takes no seed"), (Noisy, "two returns")]
+)
 def test_what_cannot_be_paired_is_compared_by_more_starts_and_said(world, why):
     found = gradlab.step(gain_of(-0.5), gain_of(-3.0), world)
     assert (

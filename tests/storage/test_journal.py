@@ -445,9 +445,9 @@ def test_one_changed_byte_is_refused_before_hdf5_sees_it(tmp_path, monkeypatch):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     monkeypatch.setattr(h5py, "File", None)
-    for read in (records.read, records.attributes):
+    for reader in (records.read, records.attributes):
         with pytest.raises(InputError, match=r"run\.h5 is damaged \(its checksum is wrong\)"):
-            read(path)
+            reader(path)
 
 
 def checked(content):

@@ -520,7 +520,7 @@ def test_starts_need_neither_generator_nor_float64_and_repeat(starts):
         (lambda n: torch.zeros(n, 3), r"starts returned shape (5, 3) for n = 5, expected [5, 2]"),
         (lambda n: [0.0] * n, "starts returned a list, expected a tensor [n, 2]"),
         (lambda n: np.array(["a"]), "starts returned a ndarray"),
-        (lambda n: 1 / 0, "test_trimmed_starts.py, line"),
+        (lambda n: 1 / 0, "test_tasks.py, line"),
         (lambda: torch.zeros(2, 2), "starts takes (), expected a function (n, generator)"),
         (lambda n, generator, more: None, "starts takes (n, generator, more), expected"),
     ],

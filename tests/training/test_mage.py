@@ -49,8 +49,8 @@ class DrawnNoise:
 
 def mage_context(masked=False):
     context = Context(
-        Objective(DISCOUNT, REWARD_SCALE, masked), squashed, squashed, squashed, None, None, target_critic, None,
-        None, MODEL, DrawnNoise(), 0,
+        Objective(DISCOUNT, REWARD_SCALE, masked), squashed, squashed, squashed, None, None,
+        target_critic, None, None, MODEL, DrawnNoise(), 0,
     )  # fmt: skip
     state = torch.randn(1, ROWS, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     nothing = state.new_zeros(1, ROWS)
