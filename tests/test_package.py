@@ -1,6 +1,9 @@
 """What the package says about itself stands in one place, or is held equal to it.
 
 pytest collects test files by their names alone: two of one name stop the whole suite.
+
+The installation says in short what it does, without addresses, and shows all where it fails. What
+the README shows runs as printed, and so does what pages show of stochastic policies.
 """
 
 import ast
@@ -11,11 +14,19 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+import gymnasium
+import pytest
+import torch
+from torch import nn
+
 import gradlab
+import install
 from gradlab import cli, machine, provenance
+from gradlab.fitting import critics, policies
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gradlab"
@@ -132,3 +143,131 @@ def test_no_unit_of_a_column_names_a_module_that_is_not_there():
         if not any(PACKAGE.joinpath(*words[:k]).with_suffix(".py").is_file() for k in (2, 3, 4))
     }
     assert not lost
+
+
+WROTE = """\
+WARNING: The repository located at packages.example.org is not a trusted host
+Looking in indexes: https://packages.example.org/simple, https://user:word@other.example.org/simple
+Obtaining file:///home/somebody/gradlab
+  Installing build dependencies: started
+Collecting torch>=2.13 (from gradlab-rl)
+  Downloading https://packages.example.org/torch-2.13.0-cp311-none-manylinux_x86_64.whl (821.4 MB)
+Processing /srv/wheels/scipy-1.17.0-cp311-cp311-linux_x86_64.whl (from gradlab-rl)
+  Using cached https://packages.example.org/mujoco_core-4.0.0-py3-none-any.whl (9.6 MB)
+  Downloading tyro-1.0.0-py3-none-any.whl (180 kB)
+Requirement already satisfied: numpy>=2.1
+Installing collected packages: torch, tyro, gradlab-rl
+Successfully installed gradlab-rl-0.1.0 torch-2.13.0 tyro-1.0.0
+"""
+
+
+def test_of_what_pip_writes_names_and_sizes_are_shown():
+    shown = [text for line in WROTE.splitlines(keepends=True) if (text := install.short(line))]
+    assert shown == [
+        "reading what gradlab needs",
+        "downloading torch (821.4 MB)",
+        "from a folder: scipy",
+        "from the cache: mujoco-core (9.6 MB)",
+        "unpacking 3 packages",
+    ]
+
+
+def test_a_failure_shows_everything_and_passes_the_code_on(capfd):
+    script = "print('Collecting torch'); print('ERROR: no torch for this machine'); exit(3)"
+    assert install.followed([sys.executable, "-c", script]) == 3
+    out, err = capfd.readouterr()
+    assert out == "" and err == "Collecting torch\nERROR: no torch for this machine\n"
+
+
+def test_silent_work_is_seen_to_go_on(capfd):
+    script = "import time; time.sleep(1.0)"
+    assert install.followed([sys.executable, "-c", script], quiet=0.2) == 0
+    assert "s so far" in capfd.readouterr().out
+
+
+def test_an_old_python_is_refused_in_one_line(monkeypatch, capfd):
+    monkeypatch.setattr(install, "NEEDED", (99, 0))
+    assert install.main("unused") == 2
+    assert "needs Python 99.0 or later" in capfd.readouterr().out
+
+
+PAGES = ("own_task.md", "trainers.md")
+ACTORS = ("class Noisy", "squashed(", "parts_of(")
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.slow
+def test_the_api_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policies, "UPDATES", 200)
+    monkeypatch.setattr(critics, "UPDATES", 50)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 64)
+    first = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)[0]
+    small = first.replace("starts=512", "starts=8").replace("horizon=25", "horizon=3")
+    assert small != first
+    exec(compile(small, "README.md", "exec"), {})
+    assert (tmp_path / "mpg.h5").exists()
+    assert (tmp_path / "mpg.html").exists()
+
+
+@pytest.mark.slow
+def test_the_lines_about_stochastic_policies_run():
+    import stable_baselines3
+
+    pages = [(README.parent / "docs/howto" / name).read_text() for name in PAGES]
+    shown = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page, re.S)]
+    blocks = [block for block in shown if any(word in block for word in ACTORS)]
+    assert len(blocks) == len(ACTORS)
+    model = stable_baselines3.SAC("MlpPolicy", gymnasium.make("Pendulum-v1"), device="cpu")
+    ONE = torch.eye(3, dtype=torch.float64)
+    task = gradlab.tasks.linear_quadratic(
+        A=0.8 * ONE, B=ONE[:, :1], Q=ONE, R=ONE[:1, :1], noise_covariance=0.01 * ONE,
+        start_mean=ONE[0], start_covariance=ONE, discount=0.8,
+    )  # fmt: skip
+    names = {"torch": torch, "sac_actor": Sac(), "ppo_agent": Ppo(), "td3_actor": Ppo().actor_mean}
+    names |= {"model": model, "gradlab": gradlab, "task": replace(task, horizon=1)}
+    state, noise = torch.zeros(4, 3), torch.ones(4, 1)
+    for block in blocks:
+        short = block.replace("parts.critic)", "parts.critic, starts=8, judges=8)")
+        exec(compile(short, "README.md", "exec"), names)
+    assert names["policy"](state, noise).shape == names["Noisy"](Sac(), 1)(state, noise).shape
+    assert len(names["profile"].table())
+
+
+class Sac(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.deviation = nn.Linear(3, 1), nn.Linear(3, 1)
+        self.action_scale, self.action_bias = torch.ones(1), torch.zeros(1)
+
+    def forward(self, state):
+        return self.mean(state), self.deviation(state).tanh()
+
+
+class Ppo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.actor_mean, self.actor_logstd = nn.Linear(3, 1), nn.Parameter(torch.zeros(1, 1))
+
+
+def test_the_readme_is_read_in_two_minutes():
+    assert len(README.read_text()) <= 6000
+
+
+def test_files_that_the_readme_links_exist():
+    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
+    missing = [link for link in links if not (README.parent / link).exists()]
+    assert not missing
+
+
+def test_installation_papers_and_citation_are_on_the_front():
+    text = README.read_text()
+    title = re.search(r'^title: "(.*)"$', (README.parent / "CITATION.cff").read_text(), re.M)
+    assert text.index("pip install -c constraints.txt .") < text.index("](docs/papers.md)")
+    assert f"title = {{{title[1]}}}" in text
+
+
+@pytest.mark.parametrize("words", ["make demo", "make test"])
+def test_the_two_commands_are_in_the_makefile(words):
+    assert words in README.read_text()
+    assert f"\n{words.split()[1]}:" in (README.parent / "Makefile").read_text()

@@ -1,9 +1,13 @@
-"""An audit leaves nothing behind and survives what code does.
+"""An audit names every planted fault, leaves nothing behind and survives what code does.
 
 One step's weight at two lengths of a segment: 1 where it is summed, L / L′ where averaged.
+
+Gradients by path are those of the parts of the loss; closed gates are exact. The loss itself
+against its gradient: surrogates are known, by how much, and by cause. Sound losses have none.
 """
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,17 +18,21 @@ from torch.distributions import Normal
 
 from gradlab.errors import InputError
 from gradlab.tools.audit.compute import audit
-from tests.auditing import faulty, sound
-from tests.auditing.dreaming import dreamer
+from gradlab.tools.audit.evaluation import audited, evaluated
+from gradlab.tools.audit.gradients import by_path
+from tests.auditing import losses
+from tests.auditing.drawn import KINDS, Fault, draw, made
 from tests.auditing.networks import (
     ACTION,
     STATE,
+    Decay,
     Deterministic,
     Dynamics,
     Environment,
     Gaussian,
     Q,
     Value,
+    dreamer,
     states,
 )
 
@@ -62,7 +70,7 @@ def test_parameters_gradients_buffers_and_generators_are_as_before():
 
 def test_same_seed_gives_the_same_audit_in_any_grad_mode():
     torch.manual_seed(0)
-    arguments = sound.sac_cleanrl()
+    arguments = losses.sac_cleanrl()
     first = audit(**arguments)
     with torch.no_grad():
         assert audit(**arguments) == first
@@ -88,7 +96,7 @@ def test_critic_of_a_zero_last_layer_is_a_note_and_hides_no_fault():
     assert result.passed and "zero layer" in _kinds(result)
     assert "a layer is: critic's net.2.weight; they come" in " ".join(result.sentences)
     assert not bool(critic.net[2].weight.any())
-    arguments = faulty.detached()
+    arguments = losses.detached()
     nn.init.zeros_(arguments["critic"].net[2].weight)
     assert "detached" in _kinds(audit(**arguments))
 
@@ -279,9 +287,279 @@ def test_ratio_is_one_of_a_sum_and_that_of_the_lengths_of_a_mean(rewards, entrop
     assert result.passed == (rewards == entropy)
 
 
-@pytest.mark.parametrize("make", [sound.maac, sound.shac, dreamer])
+@pytest.mark.parametrize("make", [losses.maac, losses.shac, dreamer])
 def test_sound_segments_scale_alike(make):
     torch.manual_seed(0)
     result = audit(**make(), lengths=(6, 12), directions=0)
     assert result.passed, result
     assert {scale.role for scale in result.scales} >= {"model"}
+
+
+Part = Callable[[Tensor], Tensor]
+
+
+def _apart(part, actor):
+    """Plain autograd of one part of the loss; zeros where it has no path."""
+    parameters = list(actor.parameters())
+    gradients = torch.autograd.grad(part(states().double()), parameters, allow_unused=True)
+    return [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+    ]
+
+
+def _known():
+    """A loss of four parts, one for each path."""
+    actor, model, critic, value = Deterministic(), Dynamics(), Q(), Value()
+    for module in (actor, model, critic, value):
+        module.double()
+
+    def through_both(s):
+        return value(model.predict(s, actor(s))[0]).mean()
+
+    parts: dict[str, Part] = {
+        "model": lambda s: model.predict(s, actor(s))[1].pow(2).mean(),
+        "critic": lambda s: critic(s, actor(s)).sin().mean(),
+        "model and critic": through_both,
+        "neither": lambda s: 0.1 * actor(s).pow(2).mean(),
+    }
+    return actor, model, critic, value, parts
+
+
+def test_gradient_by_path_is_that_of_the_part_with_that_path():
+    torch.manual_seed(0)
+    actor, model, critic, value, parts = _known()
+    given = audited(
+        lambda s: sum(part(s) for part in parts.values()), actor, [critic, value], model,
+        states().double(), None, None, 0,
+    )  # fmt: skip
+    evaluation = evaluated(given)
+    paths = by_path(evaluation.loss, evaluation.theta, evaluation.calls)
+    for path, part in parts.items():
+        for got, expected in zip(paths[path], _apart(part, actor), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("missing", ["model", "critic", "model and critic", "neither"])
+def test_path_that_the_loss_has_not_is_exactly_zero(missing):
+    torch.manual_seed(0)
+    actor, model, critic, value, parts = _known()
+    rest = [part for path, part in parts.items() if path != missing]
+    result = audit(
+        lambda s: sum(part(s) for part in rest), actor, [critic, value], model,
+        inputs=states().double(),
+    )  # fmt: skip
+    assert all(norm == 0 for norm in result.norms["loss"].get(missing, [0]))
+    table = result.table()
+    assert (table[table.path != missing].groupby("path").norm.sum() > 0).all()
+
+
+@pytest.mark.parametrize("make", losses.SOUND, ids=lambda make: make.__name__)
+def test_paths_sum_to_the_gradient_of_the_loss(make):
+    torch.manual_seed(1)
+    arguments = make()
+    inputs = arguments.pop("inputs", ())
+    given = audited(
+        arguments["loss"], arguments["actor"], arguments.get("critic"), arguments.get("model"),
+        inputs, None, None, 0,
+    )  # fmt: skip
+    evaluation = evaluated(given)
+    paths = by_path(evaluation.loss, evaluation.theta, evaluation.calls)
+    torch.manual_seed(0)
+    value = given.loss(*given.inputs)
+    torch.testing.assert_close(evaluation.loss.to(value), value)
+    expected = torch.autograd.grad(value, evaluation.theta, allow_unused=True)
+    for k, g in enumerate(expected):
+        total = torch.stack([values[k] for values in paths.values()]).sum(0)
+        torch.testing.assert_close(total, torch.zeros_like(total) if g is None else g)
+
+
+def surrogates(result):
+    return [each.severity for each in result.findings if each.kind == "surrogate"]
+
+
+def decayed(alpha, **more):
+    torch.manual_seed(0)
+    actor, model, critic = Deterministic(), Dynamics(), Q()
+
+    def loss(s):
+        for _ in range(2):
+            s, _ = model.predict(s, Decay.apply(actor(s), alpha))
+        return -critic(s, Decay.apply(actor(s), alpha)).mean()
+
+    return audit(loss, actor, critic, model, inputs=states(), **more)
+
+
+def test_a_decayed_gradient_is_wrong_unless_it_is_declared():
+    assert surrogates(decayed(0.3)) == ["wrong"]
+    assert surrogates(decayed(1.0)) == []
+    declared = decayed(0.3, surrogate=True)
+    assert surrogates(declared) == ["note"] and declared.passed
+
+
+def test_the_share_that_is_missing_is_that_of_the_whole_gradient():
+    """L = Q(s, D(a)): all of the derivative passes D, which leaves α of it."""
+    torch.manual_seed(0)
+    actor, critic = Deterministic(), Q()
+    for alpha in (0.0, 0.5, 0.9, 2.0):
+        result = audit(
+            lambda s, alpha=alpha: -critic(s, Decay.apply(actor(s), alpha)).mean(),
+            actor, critic, inputs=states(),
+        )  # fmt: skip
+        if alpha == 0:
+            assert not result.passed  # a dead actor, which needs no differences
+            continue
+        (told,) = [each for each in result.findings if each.kind == "surrogate"]
+        assert result.derivative.missing == pytest.approx(abs(1 - alpha), rel=0.05)
+        assert result.derivative.change == pytest.approx(1 / alpha, rel=0.05)
+        assert told.severity == "wrong" and f"{1 / alpha:.2g} times as much" in told.sentence
+
+
+@pytest.mark.parametrize("clip", [0.2, 0.05])
+def test_kinks_of_a_clip_are_no_surrogate(clip: float) -> None:
+    """PPO a few updates after its data: ratios lie on both sides of the clip."""
+    for seed in range(4, 9):
+        torch.manual_seed(seed)
+        arguments = losses.ppo(clip, moved=0.3)
+        assert surrogates(audit(**arguments)) == [], seed
+
+
+def test_a_value_loss_beside_a_score_is_a_note():
+    """PPO's combined loss, in its first epoch."""
+    torch.manual_seed(0)
+    actor, value = Deterministic(), nn.Linear(3, 1)
+    s = states()
+    a = actor(s).detach() + 0.1 * torch.randn(len(s), 2)
+    returns = torch.randn(len(s))
+
+    def loss(s):
+        density = torch.distributions.Normal(actor(s), 0.1).log_prob(a).sum(1)
+        advantage = returns - returns.mean()
+        ratio = (density - density.detach()).exp()
+        surrogate = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
+        return 0.5 * (value(s)[:, 0] - returns).square().mean() - surrogate
+
+    result = audit(loss, actor, value, inputs=s)
+    assert result.passed, result
+    assert [each.severity for each in result.findings if each.kind == "dead path"] == ["note"]
+
+
+def test_a_critic_that_is_normalised_by_its_own_numbers_is_not_missing():
+    torch.manual_seed(0)
+    actor, critic = Deterministic(), Q()
+
+    def loss(s):
+        q = critic(s, actor(s))
+        return -((q - q.mean().detach()) / q.std().detach()).mean()
+
+    result = audit(loss, actor, critic, inputs=states())
+    assert not [each for each in result.findings if each.kind == "detached"]
+
+
+def test_a_loss_that_draws_from_its_own_generator_is_not_called_whole():
+    torch.manual_seed(0)
+    actor, critic, own = Deterministic(), Q(), torch.Generator().manual_seed(0)
+
+    def loss(s):
+        a = actor(s)
+        return -critic(s, a + 0.1 * torch.randn(a.shape, generator=own)).mean()
+
+    result = audit(loss, actor, critic, inputs=states())
+    assert "own draws" in [each.kind for each in result.findings] and result.passed
+    assert str(result).startswith(
+        "Keep this loss: no fault was found, as far as it could be compared."
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.6, 0.9])
+def test_what_a_decay_leaves_of_each_step_is_said(alpha):
+    """Four steps s ← D(s) + a_t of actions that do not see s: α^(3 − t) of ∂L/∂a_t is left."""
+    torch.manual_seed(0)
+    actor, inputs = Deterministic(), [states(k) for k in range(4)]
+
+    def loss(s):
+        s = torch.zeros(len(s), 2)
+        for x in inputs:
+            s = Decay.apply(s, alpha) + actor(x)
+        return (s**2).sum(1).mean()
+
+    result = audit(loss, actor, inputs=inputs[0], surrogate=True)
+    assert result.derivative.steps == pytest.approx([alpha**k for k in (3, 2, 1, 0)], rel=2e-2)
+    shares = ", ".join(f"{100 * alpha**k:.0f}%" for k in (3, 2, 1, 0))
+    assert f"by the action of each step it has {shares}" in str(result).replace("\n", " ")
+
+
+def test_an_output_that_the_loss_does_not_move_with_is_noted():
+    torch.manual_seed(0)
+    actor, critic = Deterministic(), nn.Linear(4, 1)
+    result = audit(lambda s: -critic(torch.cat([s, actor(s)[:, :1]], 1)).mean(), actor, critic,
+                   inputs=states())  # fmt: skip
+    notes = [each for each in result.findings if each.kind == "dead rows"]
+    assert [each.severity for each in notes] == ["note"] and "Row 1 of " in notes[0].sentence
+
+
+@pytest.mark.parametrize(("make", "kind", "words"), losses.FAULTS)
+def test_fault_is_the_one_finding_that_is_wrong(make, kind, words):
+    torch.manual_seed(1)
+    result = audit(**make())
+    wrong = [finding for finding in result.findings if finding.severity == "wrong"]
+    assert [finding.kind for finding in wrong] == [kind], result
+    assert words in wrong[0].sentence
+    assert not result.passed
+
+
+FAULTY = [row for row in losses.THREADS if row[1] not in [each[0] for each in losses.FAULTS]]
+
+
+@pytest.mark.parametrize(("source", "make", "kind"), FAULTY)
+def test_a_fault_of_a_public_thread_is_named(source, make, kind):
+    torch.manual_seed(1)
+    result = audit(**make())
+    assert not result.passed and kind in {finding.kind for finding in result.findings}, source
+
+
+SCORED = ("reinforce", "score_through_model", "svg", "gumbel")  # and surrogates on purpose
+WHOLE = ("sac_cleanrl", "sac_sb3", "ddpg", "td3", "maac", "shac", "ppo")
+OWN = [make for _, make in losses.PUBLISHED if make not in losses.SOUND]
+
+
+@pytest.mark.parametrize("make", [*losses.SOUND, *OWN], ids=lambda make: make.__name__)
+@pytest.mark.sampled(7)
+def test_sound_loss_has_no_finding_but_gradients_left_in_the_critic(make):
+    torch.manual_seed(1)
+    result = audit(**make())
+    assert result.passed, result
+    if make not in OWN:
+        assert {finding.kind for finding in result.findings} <= {"left behind", "dead rows"}, result
+    if make.__name__ in WHOLE + SCORED:
+        assert result.derivative.surrogate == (make.__name__ in SCORED)
+
+
+# Of losses drawn from parts, sound ones have no fault and planted ones are named.
+
+
+FAULTS: tuple[Fault, ...] = ("none", "sample", "normal", "round", "detach", "data", "no_grad")
+
+
+def _mistakes(fault, seeds):
+    """Seeds of which the verdict is wrong."""
+    mistaken = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        result = audit(**made(draw(seed, fault)), directions=0)
+        wrong = [finding.kind for finding in result.findings if finding.severity == "wrong"]
+        # Where the planted fault takes all of the gradient, that is the finding.
+        allowed = [[]] if fault == "none" else [[KINDS[fault]], ["dead actor"]]
+        if wrong not in allowed:
+            mistaken.append(seed)
+    return mistaken
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_verdict_is_that_of_the_parts(fault):
+    assert _mistakes(fault, range(6)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_verdict_is_that_of_the_parts_in_many(fault):
+    assert _mistakes(fault, range(6, 206)) == []

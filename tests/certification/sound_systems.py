@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from gradlab import tasks
 from gradlab.systems import CartPoleModel, VehicleModel, from_function
 from gradlab.tasks import Task
-from tests.certification.contact import TIMESTEP, Ball, ball_task
-from tests.certification.smooth_steps import Step, function_task, normal_starts
+from tests.certification.steps import BALL_TIMESTEP as TIMESTEP
+from tests.certification.steps import Ball, Step, ball_task, function_task, normal_starts
 
 
 def _bounce(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,7 @@ from gradlab.tools.certify.comparison import SAFETY
 from gradlab.tools.certify.evaluation import SIZE, Points, noise_of, reference
 from gradlab.tools.certify.page import page, screen
 from gradlab.tools.certify.result import Certification, Finding
-from tests.certification.faults.fault import Fault, with_derivative_of
-from tests.certification.faults.planted import FAULTS
+from tests.certification.faults import FAULTS, Fault, with_derivative_of
 from tests.certification.inexact_steps import DA, DS, INEXACT, adaptive, cost, network
 from tests.certification.sound_systems import elsewhere, mujoco_tasks, sound_tasks
 

@@ -1,16 +1,18 @@
-"""`gradlab audit` takes a user's file, and its exit code is the verdict.
+"""Commands of tools: what they write and say, their exit codes, and wrong usage in one line.
 
-`gradlab measure --attribute` prints what causes the error below its answer.
+`gradlab audit` takes a user's file, and its exit code is the verdict. `gradlab measure --attribute`
+prints what causes the error below its answer. `gradlab certify`: its document, its files and its
+exit codes. `gradlab jacobians`: a run and its page. `gradlab fit`: what it writes, what it says,
+what it refuses.
 
-`gradlab certify`: its document, its files and its exit codes.
-
-`gradlab fit`: what it writes, what it says, what it refuses.
-
-A file that a command cannot read: no message recommends a command that refuses it, too.
+A file that a command cannot read: no message recommends a command that refuses it, too. `--data` of
+fit, remedies and jacobians, and the data of logs: one record in any format, compared with the
+task's simulator before the work begins.
 """
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,15 +21,21 @@ import torch
 import gradlab
 from gradlab import cli
 from gradlab.data import record_files
-from gradlab.fitting.collection import collect
+from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy
 from gradlab.reporting.kinds import KINDS
 from gradlab.storage import records
+from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import double_integrator, pendulum
+from gradlab.tools.jacobians.page import verdict
+from gradlab.tools.jacobians.result import load
 from gradlab.wording import signed
+from tests.data.written import FORMATS, write
+from tests.logs.carts import linear, noisy
+from tests.own_files import LQR, OWN
 
 FILE = """
 import torch
@@ -110,7 +118,7 @@ def test_bad_file_is_refused_in_one_line(words, message, mine, capsys):
     assert message.format(file=mine) in err and len(err.splitlines()) == 1
 
 
-OWN = """
+WITH_MODEL = """
 import torch
 from gradlab.networks.mlp import QCritic
 def policy():
@@ -124,15 +132,15 @@ def model():
     from gradlab.systems import from_function
     return from_function(lambda s, a: (0.7 * s + 0.4 * a, -(s * s + a * a)[:, 0]), 1, 1)
 """
-LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
+WITH_PRIOR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["start", "visited"])
 def test_measure_prints_the_causes_of_the_error_below_its_answer(law, tmp_path, capsys):
     own, run = tmp_path / "own.py", tmp_path / "kept.h5"
-    own.write_text(OWN)
-    words = ["measure", *LQR, "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
+    own.write_text(WITH_MODEL)
+    words = ["measure", *WITH_PRIOR, "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
     words += ["--model", f"{own}:model"] if law == "start" else []
     words += ["--horizon", "3", "--starts", "24", "--law", law, "--truth", "matched"]
     words += ["--no-report", "--attribute", "--output", str(run)]
@@ -399,3 +407,158 @@ def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, m
         assert name not in advised, message
         assert "report" not in advised or kind in KINDS, message
         assert file in message and "run of trajectories" not in message
+
+
+MODELS = """
+from gradlab.systems.linear import LinearQuadratic
+def wrong():
+    eye = torch.eye(1, dtype=torch.float64)
+    return LinearQuadratic(0.8 * eye, 0.5 * eye, eye, eye, 0.01 * eye)
+def wide():
+    eye = torch.eye(2, dtype=torch.float64)
+    return LinearQuadratic(0.8 * eye, 0.5 * eye, eye, eye, 0.01 * eye)
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture
+def own_models(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN + MODELS)
+    return path
+
+
+@pytest.mark.slow
+def test_the_command_compares_a_model_and_rebuilds_its_page(own_models, tmp_path, capsys):
+    run = tmp_path / "run.h5"
+    sizes = ["--starts", "16", "--horizon", "6", "--output", str(run)]
+    given = ["--model", f"{own_models}:wrong", "--policy", f"{own_models}:policy"]
+    assert cli.main(["jacobians", *LQR, *given, *sizes, "--json", "--no-report"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    found = load(run)
+    assert found.rows("block", quantity="relative error", block="A")["value"].iloc[
+        0
+    ] == pytest.approx(1 / 9)
+    assert document["verdict"][0]["text"] == verdict(found)[0].text
+    assert len(document["table"]) == len(found.table())
+    assert not (tmp_path / "run.html").exists()
+    assert cli.main(["report", str(run), "--explain"]) == 0
+    assert (tmp_path / "run.html").exists()
+    assert "∂s'/∂s 11%;" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["jacobians", *LQR, *given, *sizes]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "{own}:wide"], "model has state_dim"),
+        (["--model", "{own}:nothing"], "expected a System"),
+        (["--model", "absent.safetensors"], "absent.safetensors"),
+        (["--data", "absent.h5"], "absent.h5"),
+        (["--starts", "2"], "starts is 2"),
+        (["--horizon", "0"], "horizon is 0"),
+        (["--output", "run.html"], ".h5"),
+    ],
+)
+def test_wrong_usage_is_one_line(own_models, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    words = [each.format(own=own_models) for each in words]
+    assert cli.main(["jacobians", *LQR, "--policy", f"{own_models}:policy", *words]) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("gradlab: error: ")
+    assert message in err
+
+
+@pytest.mark.slow
+def test_a_measurement_of_the_same_policy_is_compared(tmp_path, own_models, capsys):
+    eye = torch.eye(1, dtype=torch.float64)
+    lqr = LinearQuadratic(1.5 * eye, eye, eye, eye, 0.01 * eye)
+    assert lqr.state_dim == 1
+    run = tmp_path / "run.h5"
+    critic = tmp_path / "critic.py"
+    critic.write_text(
+        "import torch\nclass C(torch.nn.Module):\n    def forward(self, s, a):\n"
+        "        return -(s[:, 0] ** 2) - a[:, 0] ** 2\ndef critic():\n    return C()\n"
+    )
+    given = ["--policy", f"{own_models}:policy"]
+    measure = ["--critic", f"{critic}:critic", "--horizon", "6", "--starts", "32", "--no-report"]
+    assert cli.main(["measure", *LQR, *given, *measure, "--output", str(run)]) == 0
+    compare = ["--profile", str(run), "--starts", "8", "--no-report", "--explain"]
+    out = tmp_path / "jacobians.h5"
+    assert cli.main(["jacobians", *LQR, *given, *compare, "--output", str(out)]) == 0
+    assert not load(out).rows("horizon", quantity="measured doubling of the variance").empty
+    assert "; model measured doubles in " in " ".join(capsys.readouterr().out.split())
+
+
+TASK = double_integrator()
+SOUND = "next states agree ("
+
+
+@pytest.fixture(scope="module")
+def record():
+    return collect(TASK, 240, exploring(TASK, noisy(), std=(0.0,)), length=12)
+
+
+def words(command, data, folder):
+    """A cheap call of the command; the policy's file is beside its output."""
+    policy = folder / "policy.safetensors"
+    checkpoint.save(linear(), policy)
+    fits = ("--members", "1", "--hidden", "8", "--epochs", "2")
+    fixed = {
+        "fit": ("double_integrator", "--data", data, *fits),
+        "remedies": ("double_integrator", "--data", data, "--remedies", "mse", "--trials", "1",
+                     "--hidden", "8", "--epochs", "2", "--horizon", "2", "--starts", "8",
+                     "--batch", "8", "--policy", policy, "--critic", f"{folder}/own.py:critic"),
+        "jacobians": ("double_integrator", "--data", data, "--policy", policy, "--horizon", "2",
+                      "--starts", "16"),
+        "logs": (data, "--task", "double_integrator", "--model", "prior", "--policy", policy,
+                 "--noise-std", "0.3", "--horizon", "2"),
+    }  # fmt: skip
+    (folder / "own.py").write_text(
+        "from gradlab.networks.mlp import QCritic\n"
+        "def critic():\n    return QCritic(2, 1, (4,)).double()\n"
+    )
+    ending = "m.safetensors" if command == "fit" else "run.h5"
+    page = () if command == "fit" else ("--no-report",)
+    given = (command, *fixed[command], "--output", folder / ending, *page, "--json")
+    return [str(word) for word in given]
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("command", ["fit", "remedies", "jacobians", "logs"])
+def test_every_command_reads_every_format(command, ending, record, tmp_path, capsys):
+    data = write(record, tmp_path / f"data.{ending}")
+    assert cli.main(words(command, data, tmp_path)) == 0
+    out, err = capsys.readouterr()
+    assert f"{data}: 240 of 240 recorded rows, stepped by the simulator" in err and SOUND in err
+    assert SOUND in str(json.loads(out)["verdict"])
+
+
+@pytest.mark.parametrize("command", ["fit", "remedies", "jacobians", "logs"])
+def test_every_command_says_first_where_the_rewards_are_others(command, record, tmp_path, capsys):
+    size = record.action[:, 0].abs()
+    wrong = replace(record, reward=record.reward - 0.9 * (size > size.quantile(0.8)))
+    data = write(wrong, tmp_path / "data.npz")
+    assert cli.main(words(command, data, tmp_path)) == 0
+    out, err = capsys.readouterr()
+    says = "rewards differ by up to 0.9 in 48 rows, those with large |acceleration|"
+    assert says in err.splitlines()[0] and says in str(json.loads(out)["verdict"])
+
+
+@pytest.mark.parametrize("command", ["fit", "remedies", "jacobians", "logs"])
+def test_every_command_says_what_another_programs_file_lacks(command, tmp_path, capsys):
+    (tmp_path / "theirs.csv").write_text("obs,act,reward\n0.1,0.2,0.3\n")
+    assert cli.main(words(command, tmp_path / "theirs.csv", tmp_path)) == 2
+    err = capsys.readouterr().err
+    assert "missing state_0, action_0, next_state_0, terminated, episode; it has obs, act" in err
+
+
+def test_logs_without_a_task_have_no_simulator(record, tmp_path, capsys):
+    data = write(record, tmp_path / "data.csv")
+    given = words("logs", data, tmp_path)
+    at = given.index("--task")
+    del given[at : at + 4]
+    assert cli.main([*given, "--discount", "0.9"]) == 0
+    assert "simulator" not in capsys.readouterr().err

@@ -1,24 +1,37 @@
-"""What the command line makes of a learned model and its remedies."""
+"""What the command line makes of a learned model and its remedies, and of a run that grows.
+
+`gradlab report RUN.h5 --follow`: the page of a run that another process writes, as training and a
+probe write it, in known rows.
+"""
 
 import itertools
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from gradlab import cli
+from gradlab.cli import reading
 from gradlab.cli.train import Train
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative, MultiStepDirectional
 from gradlab.fitting.losses import MultiStep, OneStepError
 from gradlab.reporting import training_page
+from gradlab.reporting.shell import GENERATOR
 from gradlab.runs.training.results import load
+from gradlab.storage.journal import Journal, journal_of
+from gradlab.storage.journal_tables import Column, Table
 from gradlab.training import presets
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
@@ -315,3 +328,160 @@ def test_a_long_first_fit_shows_its_time_left_and_ends_at_once(number, code, tmp
 def test_a_thread_of_a_program_may_run_a_command():
     with ThreadPoolExecutor() as pool:
         assert pool.submit(cli.main, ["list", "tasks"]).result() == 0
+
+
+ATTACK = "<img src=x onerror=\"document.title='broken'\">\x1b]0;pwned\x07\u202e</script>"
+TOTAL = 1000
+SEED = ("seed",)
+
+
+def training_tables(seeds: int = 2) -> dict[str, Table]:
+    numbers = tuple(range(seeds))
+    names = ("policy_norm", "critic_norm", "critic_loss", "value", "nonfinite")
+    updates = {name: Column(SEED) for name in names} | {"weight": Column(("horizon",))}
+    updates |= {
+        name: Column()
+        for name in ("seconds", "realised_horizon", "policy_seconds", "critic_seconds")
+    }
+    evaluations = {name: Column(SEED) for name in ("return_mean", "return_se", "ends")}
+    evaluations |= {"rms": Column(("seed", "coordinate")), "seconds": Column()}
+    return {
+        "updates": Table("iteration", updates, {"seed": numbers, "horizon": (0, 25)}),
+        "evaluations": Table("iteration", evaluations, {"seed": numbers, "coordinate": (0,)}),
+        "events": Table("number", {"message": Column(text=True)}),
+    }
+
+
+def training_attributes(task: str = "pendulum", seeds: int = 2) -> dict[str, Any]:
+    settings = {
+        "iterations": TOTAL, "seeds": seeds, "first_seed": 0, "evaluation_starts": 50,
+        "episode": 100, "device": "cpu", "precision": "float32", "termination": "ignore",
+        "at_end": "restart", "reward_scale": 1.0,
+    }  # fmt: skip
+    config = {"algorithm": {"name": "mpg-v2"}, "task": task, "settings": settings}
+    return {"kind": "training", "config": json.dumps(config), "environment": "{}"}
+
+
+def training(path: Path, task: str = "pendulum", seeds: int = 2) -> Journal:
+    """The open journal of a run of training without rows."""
+    return Journal(path, training_tables(seeds), training_attributes(task, seeds))
+
+
+def update_row(k: int, seeds: int = 2) -> dict[str, Any]:
+    """Iteration 10 k: norms k + 1, k + 3, …; 20 iterations a second."""
+    norms = k + 1.0 + 2.0 * np.arange(seeds)
+    return {
+        "iteration": 10 * k, "policy_norm": norms, "critic_loss": 1 / norms, "seconds": 0.5 * k,
+        "nonfinite": np.zeros(seeds), "weight": np.array([0.25, 0.75]), "value": -norms,
+        "critic_norm": norms, "realised_horizon": 25, "policy_seconds": 0.1, "critic_seconds": 0.1,
+    }  # fmt: skip
+
+
+def evaluation_row(k: int, seeds: int = 2) -> dict[str, Any]:
+    returns = -100.0 + k - 4.0 * np.arange(seeds)
+    return {
+        "iteration": 10 * k, "return_mean": returns, "return_se": np.full(seeds, 0.5),
+        "ends": np.zeros(seeds), "rms": np.ones((seeds, 1)), "seconds": 0.5 * k,
+    }  # fmt: skip
+
+
+def trained(path: Path, task: str = "pendulum", seeds: int = 2) -> Path:
+    """A run of 400 iterations, evaluated at every hundredth, in which a seed diverged at 300."""
+    with training(path, task, seeds) as writer:
+        for k in range(41):
+            writer.append("updates", update_row(k, seeds))
+            if k % 10 == 0:
+                writer.append("evaluations", evaluation_row(k, seeds))
+        writer.append("events", {"number": 2 * 300 * seeds + 1, "message": f"{task} diverged"})
+    return path
+
+
+def killed(path: Path, rows: int = 5) -> None:
+    """A run of training whose writer was killed after so many rows."""
+    code = (
+        "import sys, time; from pathlib import Path; from tests.reporting import grown\n"
+        "writer = grown.training(Path(sys.argv[1]))\n"
+        f"for k in range({rows}): writer.append('updates', grown.update_row(k))\n"
+        "print('written', flush=True); time.sleep(60)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "written\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert journal_of(path).exists()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without figures, which take seconds."""
+
+    def write(target, page, progress=None):
+        target.write_text(GENERATOR)
+        return target
+
+    monkeypatch.setattr("gradlab.reporting.output.write", write)
+
+
+@pytest.mark.slow
+def test_a_growing_run_is_rendered_again_and_what_it_recommends_is_printed_until_ctrl_c(tmp_path):
+    path, page = tmp_path / "run.h5", tmp_path / "run.html"
+    follow = [sys.executable, "-m", "gradlab", "report", str(path), "--follow"]
+    reader = subprocess.Popen(follow, stdout=subprocess.PIPE, text=True)
+    with reader, training(path) as writer:
+        writer.append("updates", update_row(0))
+        writer.append("evaluations", evaluation_row(0))
+        assert "return −100 → −100" in reader.stdout.readline()
+        before = page.stat().st_mtime_ns
+        writer.append("updates", update_row(1))  # recommends nothing else
+        while page.stat().st_mtime_ns == before:
+            time.sleep(0.05)
+        writer.append("evaluations", evaluation_row(40))
+        while "−100 → −62" not in (line := reader.stdout.readline()):
+            assert line, "the reader ended"
+        reader.send_signal(signal.SIGINT)
+        rest = reader.stdout.read()
+        assert reader.wait(timeout=60) == 0
+    assert rest.splitlines()[-1] == f"report: {page}" and page.exists()
+
+
+def test_it_waits_for_a_run_and_ends_when_the_run_is_closed(tmp_path, capfd, monkeypatch, undrawn):
+    path = tmp_path / "run.h5"
+    monkeypatch.setattr(reading.time, "sleep", lambda _: path.exists() or trained(path))
+    assert cli.main(["report", str(path), "--follow"]) == 0
+    out, err = capfd.readouterr()
+    assert "no such file" in err and out.splitlines()[-1] == f"report: {tmp_path / 'run.html'}"
+    assert "return −100 → −62" in out
+
+
+def test_as_json_the_last_state_is_the_document(tmp_path, capsys, undrawn):
+    path = trained(tmp_path / "run.h5")
+    assert cli.main(["report", str(path), "--follow", "--json"]) == 0
+    followed = json.loads(capsys.readouterr().out)
+    assert cli.main(["report", str(path), "--json"]) == 0
+    assert followed == json.loads(capsys.readouterr().out)
+
+
+def test_a_run_whose_writer_was_killed_is_followed_until_ctrl_c(tmp_path, capfd, monkeypatch):
+    path = tmp_path / "run.h5"
+    killed(path)
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(reading.time, "sleep", sleep)
+    assert cli.main(["report", str(path), "--follow"]) == 0
+    out, err = capfd.readouterr()
+    assert err.count("has no evaluation yet") == 1 and out == "report: none was written\n"
+
+
+@pytest.mark.parametrize("name", ["run.h5", "."])
+def test_what_is_no_run_is_refused(tmp_path, name, capsys):
+    (tmp_path / "run.h5").write_bytes(b"no HDF5 at all")
+    assert cli.main(["report", str(tmp_path / name), "--follow"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

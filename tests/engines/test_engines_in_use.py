@@ -1,4 +1,11 @@
-"""An engine's System, as a simulator and as a model, gives the numbers of the same one in torch."""
+"""An engine's System, as a simulator and as a model, gives the numbers of the same one in torch.
+
+Every file of examples/engines is a sound System: its derivatives are those of its own step. Warp
+kernels as Systems: what is no argument.
+"""
+
+import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +13,9 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab.errors import InputError
 from gradlab.storage.journal import read
+from gradlab.systems import from_warp
 from gradlab.systems.system import BLOCKS
 from tests.engines import worlds
 
@@ -106,3 +115,30 @@ def test_a_model_is_learned_on_an_engines_transitions(tmp_path):
     """SVG(∞) fits a model of its own: no number of it is known."""
     before, after, *norms = trained("svg-inf", worlds.jax()[0], tmp_path / "run.h5")
     assert np.isfinite([before, after, *norms]).all()
+
+
+def reward(s, a, after):
+    return -after.square().sum(1) - s[:, 0] * a[:, 0]
+
+
+def test_wrong_arguments_are_one_line():
+    with pytest.raises(InputError, match=r"^dtype is 'half', expected one of float32, float64"):
+        from_warp(print, 2, 1, reward, dtype="half")
+    with pytest.raises(InputError, match=r"^device is 'cuda:7', which this machine does not have"):
+        from_warp(print, 2, 1, reward, device="cuda:7")
+    with pytest.raises(InputError, match=r"^reward is None, expected a function"):
+        from_warp(print, 2, 1, None)
+
+
+FOLDER = Path(__file__).parents[2] / "examples/engines"
+NEEDED = {
+    "mjx_cart": "mujoco.mjx", "mujoco_torch_cart": "mujoco_torch", "newton_ball": "newton",
+    "vmas_transport": "vmas",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(FOLDER.glob("*.py"))])
+def test_the_derivatives_of_an_example_are_those_of_its_step(name):
+    pytest.importorskip(NEEDED[name])
+    system = importlib.import_module(f"examples.engines.{name}").simulator()
+    assert gradlab.certify(system, samples=64).passed

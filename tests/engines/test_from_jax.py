@@ -1,10 +1,17 @@
-"""JAX functions as Systems, against the same system in torch."""
+"""JAX functions as Systems, against the same system in torch.
+
+`gradlab certify` of a user's file with an engine's step: a system and a task.
+"""
+
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 import torch
 
+from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.systems import Pendulum, from_jax
 from gradlab.systems.system import BLOCKS
@@ -102,3 +109,18 @@ def test_a_loop_of_unknown_length_has_forward_mode_only():
     assert system.linearize(s, a).A.shape == (3, 2, 2)
     with pytest.raises(InputError, match="fixed number of iterations"):
         system.step(s, a).state.sum().backward()
+
+
+pytest.importorskip("jax")
+
+FILE = Path(__file__).parent / "own_file.py"
+
+
+@pytest.mark.parametrize("name", ["body", "task"])
+def test_certify_takes_a_system_and_a_task(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["certify", f"{FILE}:{name}", "--samples", "64", "--json"]) == 0
+    certificate = json.loads(capsys.readouterr().out)
+    assert certificate["passed"]
+    assert {row["source"] for row in certificate["table"]} == {"step", "linearize"}
+    assert max(row["p95"] for row in certificate["table"] if row["p95"] is not None) < 1e-6

@@ -1,16 +1,83 @@
-"""What models are fitted by, against values by hand, finite differences and known minimisers."""
+"""What models are fitted by, against values by hand, finite differences and known minimisers.
 
+Directional and Sobolev losses by hand, and against derivatives that are known. Nearest neighbours,
+against every distance taken by hand, and whether they are near enough. Transitions that gradlab
+records itself.
+"""
+
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from gradlab.data import trajectories
+from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.fitting.collection import collect
-from gradlab.fitting.derivative_losses import DirectionalDerivative, MultiStepDirectional
-from gradlab.fitting.losses import MultiStep, OneStepError, OwnLoss, outputs, windows
+from gradlab.fitting.collection import collect, exploring
+from gradlab.fitting.derivative_losses import (
+    DirectionalDerivative,
+    MultiStepDirectional,
+    Neighbours,
+    Sobolev,
+    pushed,
+    true_jacobians,
+)
+from gradlab.fitting.directional_loss_check import by_group, loss_check, target_errors
+from gradlab.fitting.losses import (
+    Bound,
+    MultiStep,
+    OneStepError,
+    OwnLoss,
+    StandardisedRows,
+    outputs,
+    split,
+    standardised,
+    windows,
+)
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import fit_model
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
+from gradlab.networks.mlp import Policy
 from gradlab.systems import LearnedSystem
-from gradlab.tasks import pendulum
-from tests.fitting.small_models import everywhere, halves, model, random, rows_of
+from gradlab.tasks import double_integrator, inverted_pendulum, linear_quadratic, pendulum
+from tests.systems.ensembles import by_jacrev
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def rows_of(record: Trajectories, residual: bool = True, reward: bool = True) -> StandardisedRows:
+    everyone = torch.arange(len(record))
+    return standardised(
+        record, everyone, residual=residual, reward=reward, dtype=torch.float64, device="cpu"
+    )[0]
+
+
+def model(
+    rows: StandardisedRows, hidden: tuple[int, ...] = (10,), members: int = 2
+) -> GaussianEnsemble:
+    ds, out = rows.record.state.shape[1], rows.targets.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        made = GaussianEnsemble(
+            ds, rows.record.action.shape[1], members, hidden, "tanh", rows.residual, out > ds
+        )
+    made.double().set_normalisers(
+        rows.input_mean, rows.input_std, rows.target_mean, rows.target_std
+    )
+    return made
+
+
+def everywhere(bound: Bound, ensemble: GaussianEnsemble, turn: int = 0) -> Tensor:
+    return bound.value(ensemble, bound.rows.expand(ensemble.members, -1), turn)
+
+
+def halves(record: Trajectories) -> tuple[Tensor, Tensor]:
+    return split(record, 0.2, 0)
 
 
 def test_the_likelihood_is_that_of_normal_targets():
@@ -150,3 +217,423 @@ def test_a_loss_of_ones_own_is_what_its_function_says(own, kind):
 def test_a_loss_of_ones_own_that_cannot_be_followed_is_refused(own, words):
     with pytest.raises(InputError, match=words):
         OwnLoss("mine.py:own", own)
+
+
+A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
+
+
+def plain_rows(record):
+    """Coordinates as they are, so that a hand can follow."""
+    rows = rows_of(record, residual=False, reward=False)
+    inputs = torch.cat([record.state, record.action], dim=1)
+    ones, zeros = torch.ones(inputs.shape[1]).double(), torch.zeros(inputs.shape[1]).double()
+    width = record.state.shape[1]
+    return replace(
+        rows,
+        inputs=inputs,
+        targets=record.next_state,
+        input_mean=zeros,
+        input_std=ones,
+        target_mean=zeros[:width],
+        target_std=ones[:width],
+    )
+
+
+def three_points():
+    """x = s, a = 0: points 0, 1 and 3 go to 0, 2 and 12."""
+    column = torch.tensor([[0.0], [1.0], [3.0]]).double()
+    return trajectories.from_rows(
+        column,
+        torch.zeros(3, 1).double(),
+        torch.zeros(3).double(),
+        torch.tensor([[0.0], [2.0], [12.0]]).double(),
+        torch.zeros(3).bool(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("actions", "divided", "metric", "wanted"),
+    [
+        (None, False, "standardised", 6.0), (None, True, "standardised", 2.0),
+        # Actions in units of 100. Raw: 0 → 3, 1 → 3, 3 → 0.
+        ((0.0, 50.0, 1.0), False, "standardised", 6.0), ((0.0, 50.0, 1.0), False, "raw", 34 / 3),
+    ],
+)  # fmt: skip
+def test_the_directional_loss_of_three_points_is_eq_9(actions, divided, metric, wanted):
+    # The model is y = 3 x. Nearest: 0 → 1, 1 → 0, 3 → 1. Errors of J v − Δy: 3 − 2, −3 + 2,
+    # −6 + 10; squares 1, 1, 16; divided by v² = 1, 1, 4.
+    rows = plain_rows(three_points())
+    ensemble = model(rows, hidden=(), members=1)
+    layer = ensemble.network.linear[0]
+    with torch.no_grad():
+        layer.weight.zero_()[0, 0, 0] = 3
+        layer.bias.zero_()
+    if actions:
+        rows = plain_rows(replace(three_points(), action=torch.tensor(actions).double()[:, None]))
+        rows = replace(rows, input_std=torch.tensor([1.0, 100.0]).double())
+    loss = DirectionalDerivative(1, 1.0, divided, "mse", metric=metric)
+    bound, _ = loss.bind(rows, torch.arange(3), torch.arange(0))
+    squared = torch.tensor([0.0, 1.0, 9.0]).mean()
+    assert (everywhere(bound, ensemble) - squared).item() == pytest.approx(wanted)
+
+
+def test_as_printed_the_weight_knows_no_noise_level():
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble = model(rows)
+    with torch.no_grad():
+        last = ensemble.network.linear[-1]
+        last.weight[:, :, 3:], last.bias[:, :, 3:] = 0, -7
+        ensemble.low.fill_(-27)
+        ensemble.high.fill_(13)
+    parts = halves(record)
+
+    def term(loss):
+        base = everywhere(replace(loss, weight=0.0).bind(rows, *parts)[0], ensemble)
+        return everywhere(loss.bind(rows, *parts)[0], ensemble) - base
+
+    scaled, printed = (
+        term(DirectionalDerivative(4)),
+        term(DirectionalDerivative(4, as_printed=True)),
+    )
+    torch.testing.assert_close(
+        scaled / printed, torch.full((2,), 7.0).exp().double(), rtol=1e-3, atol=0
+    )
+    squared = term(DirectionalDerivative(4, prediction="mse"))
+    torch.testing.assert_close(squared, printed)
+
+
+def test_one_direction_at_a_time_adds_up_to_all():
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble, parts = model(rows), halves(record)
+    whole = everywhere(DirectionalDerivative(5).bind(rows, *parts)[0], ensemble)
+    each = DirectionalDerivative(5, directions=1).bind(rows, *parts)[0]
+    turns = torch.stack([everywhere(each, ensemble, turn) for turn in range(5)])
+    torch.testing.assert_close(turns.mean(dim=0), whole)
+
+
+def test_pushed_directions_are_finite_differences():
+    record = collect(pendulum(), 40)
+    rows = rows_of(record)
+    ensemble, step = model(rows), 1e-6
+    inputs, v = rows.inputs.expand(2, -1, -1), random(2, 40, 3, 3)
+    moved = pushed(ensemble, inputs, v)[2]
+    for k in range(3):
+        ahead, behind = (
+            outputs(ensemble, inputs + sign * step * v[:, :, k])[0] for sign in (1, -1)
+        )
+        torch.testing.assert_close(
+            moved[:, :, k], (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8
+        )
+
+
+def test_directions_that_share_memory_pass_a_network_of_one_layer():
+    """As a check of a fit has them: one set of rows for all members."""
+    network = OwnNetwork("here", nn.Linear)
+    ensemble = GaussianEnsemble(2, 1, 3, network=network).double()
+    inputs, v = random(4, 3).expand(3, -1, -1), random(4, 2, 3).expand(3, -1, -1, -1)
+    moved, weight = pushed(ensemble, inputs, v)[2], [*ensemble.parameters()]
+    weight = next(each for each in weight if each.shape == (3, 3, 3))
+    torch.testing.assert_close(moved, torch.einsum("nki,eoi->enko", v[0], weight))
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_on_a_linear_system_the_directional_loss_is_least_at_the_true_jacobian(divided):
+    """Of a model without hidden layers, directional errors alone give A and B."""
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    record = collect(task, 200)
+    rows = rows_of(record, residual=False, reward=False)
+    ensemble = model(rows, hidden=(), members=1)
+    loss = DirectionalDerivative(6, 1.0, divided, "mse")
+    bound, _ = loss.bind(rows, *halves(record))
+    base, _ = OneStepError("mse").bind(rows, *halves(record))
+    optimiser = torch.optim.LBFGS(
+        ensemble.parameters(),
+        max_iter=300,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-18,
+        line_search_fn="strong_wolfe",
+    )
+
+    def error():
+        optimiser.zero_grad()
+        value = (everywhere(bound, ensemble) - everywhere(base, ensemble)).sum()
+        value.backward()
+        return value
+
+    optimiser.step(error)
+    found = by_jacrev(ensemble, record.state[:1], record.action[:1])[0][0, 0]
+    wanted = torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_the_directional_loss_does_not_move_the_predicted_variance():
+    """A variance that it scaled down would buy a lower loss, not a better derivative."""
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble, parts = model(rows), halves(record)
+    last = ensemble.network.linear[-1]
+    slopes = []
+    for weight in (0.0, 1.0):
+        bound, _ = DirectionalDerivative(4, weight).bind(rows, *parts)
+        given = [last.weight, last.bias, ensemble.low, ensemble.high]
+        total = everywhere(bound, ensemble).sum()
+        slopes.append(torch.autograd.grad(total, given))
+    for k, (without, having) in enumerate(zip(*slopes, strict=True)):
+        columns = slice(None) if k > 1 else slice(3, None)
+        torch.testing.assert_close(having[..., columns], without[..., columns])
+    assert not torch.allclose(slopes[0][0], slopes[1][0])
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_sobolev_targets_are_the_simulators_jacobians(residual):
+    task = pendulum()
+    rows = rows_of(collect(task, 30), residual=residual)
+    wanted, sound = true_jacobians(task.simulator, rows)
+    assert bool(sound.all())
+    state, action, step = rows.record.state, rows.record.action, 1e-6
+    x = torch.cat([state, action], dim=1)
+    for j in range(3):
+        found = []
+        for sign in (1, -1):
+            y = x.clone()
+            y[:, j] += sign * step * rows.input_std[j]
+            out = task.simulator.step(y[:, :2], y[:, 2:])
+            after = out.state - y[:, :2] if residual else out.state
+            found.append(torch.cat([after, out.reward[:, None]], dim=1) / rows.target_std)
+        difference = (found[0] - found[1]) / (2 * step)
+        inside = (difference - wanted[:, j]).abs().amax(dim=1) < 1e-6
+        assert inside.double().mean() > 0.9  # the others lie within a step of a clip
+
+
+def test_the_sobolev_loss_adds_the_squared_jacobian_error():
+    task = pendulum()
+    record = collect(task, 40)
+    rows = rows_of(record)
+    ensemble, parts = model(rows), halves(record)
+    found = everywhere(Sobolev(task.simulator, 2.0).bind(rows, *parts)[0], ensemble)
+    squared = everywhere(OneStepError("mse").bind(rows, *parts)[0], ensemble)
+    at, true = parts[0], task.simulator.linearize(record.state, record.action)
+    by_state = torch.cat([true.A, true.r_s[:, None]], dim=1)
+    whole = torch.cat([by_state, torch.cat([true.B, true.r_a[:, None]], dim=1)], dim=2)
+    error = by_jacrev(ensemble, record.state[at], record.action[at])[0] - whole[at]
+    scaled = error * rows.input_std / rows.target_std[:, None]
+    torch.testing.assert_close(found, squared + 2 * scaled.square().mean(dim=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("wrong", [1e6, torch.nan])
+def test_rows_that_the_simulator_flags_count_by_their_prediction_alone(wrong):
+    task = pendulum()
+    record = collect(task, 40)
+    rows = rows_of(record)
+    ensemble = model(rows)
+    flags = torch.arange(40) % 3 == 0
+
+    class Doubtful:
+        def linearize(self, state, action, noise=None):
+            found = task.simulator.linearize(state, action, noise)
+            A = torch.where(flags[:, None, None], wrong, found.A)
+            certificate = replace(found.certificate, flags=flags)
+            return replace(found, A=A, certificate=certificate)
+
+    everyone, none = torch.arange(40), torch.arange(0)
+    sound = (~flags).nonzero()[:, 0]
+
+    def of_slopes(simulator, at):
+        values = [
+            everywhere(Sobolev(simulator, weight).bind(rows, at, none)[0], ensemble)
+            for weight in (0.0, 1.0)
+        ]
+        return values[1] - values[0]
+
+    found, wanted = of_slopes(Doubtful(), everyone), of_slopes(task.simulator, sound)
+    torch.testing.assert_close(found * 40 / len(sound), wanted)
+
+
+SCALE = np.array([1.0, 0.5, 2.0])
+
+
+def points(count, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, 3))
+
+
+def by_hand(rows, count):
+    scaled = rows / SCALE
+    distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    order = np.argsort(distance, axis=1)[:, :count]
+    return order, np.take_along_axis(distance, order, axis=1)
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4], [100], [10, 30, 70, 150, 151]])
+def test_neighbours_are_the_nearest_however_the_points_came(cuts):
+    rows, near = points(200), Neighbours(5, SCALE)
+    for part in np.split(rows, cuts):
+        near.add(part)
+    index, distance = by_hand(rows, 5)
+    np.testing.assert_array_equal(near.index, index)
+    np.testing.assert_allclose(near.distance, distance, rtol=1e-12)
+
+
+def test_repeated_points_are_counted_and_no_ones_neighbour_at_distance_zero():
+    rows = points(50)
+    near = Neighbours(3, SCALE)
+    near.add(np.concatenate([rows, rows[[4, 4, 7]]]))
+    near.add(rows[[9]])
+    assert near.repeated == 4 and len(near) == 54
+    index, distance = by_hand(rows, 3)
+    np.testing.assert_array_equal(near.index[:50], index)
+    np.testing.assert_array_equal(near.index[50:], index[[4, 4, 7, 9]])
+    np.testing.assert_allclose(near.distance[50:], distance[[4, 4, 7, 9]])
+
+
+def test_what_cannot_be_searched_is_refused():
+    near = Neighbours(3, SCALE)
+    near.add(np.concatenate([points(3), points(3)]))
+    with pytest.raises(InputError, match=r"data has 3 different \(s, a\)"):
+        _ = near.index
+    with pytest.raises(InputError, match="finite"):
+        near.add(np.full((1, 3), np.nan))
+    with pytest.raises(InputError, match="an integer ≥ 1"):
+        Neighbours(0, SCALE)
+    with pytest.raises(InputError, match="positive"):
+        Neighbours(1, np.zeros(3))
+
+
+def same(one, other):
+    return torch.equal(one.next_state, other.next_state) and torch.equal(one.action, other.action)
+
+
+def test_rows_are_the_simulators_own_transitions():
+    task = pendulum()
+    record = collect(task, 130, length=40)
+    assert len(record) == 130 and len(torch.unique(record.trajectory)) == 4
+    again = task.simulator.step(record.state, record.action)
+    assert torch.equal(again.state, record.next_state)
+    assert torch.equal(again.reward, record.reward)
+
+
+def test_random_actions_fill_the_limits_evenly_and_a_seed_repeats_them():
+    action = collect(pendulum(), 4000).action
+    assert action.abs().max() <= 2
+    assert abs(float(action.std()) - 2 / 3**0.5) < 0.03
+    task = pendulum()
+    assert same(collect(task, 50, seed=3), collect(task, 50, seed=3))
+    assert not same(collect(task, 50, seed=3), collect(task, 50, seed=4))
+
+
+def test_trajectories_end_where_the_task_does_and_share_no_start_or_noise():
+    task = inverted_pendulum(engine="analytic", slider="wide")
+    record = collect(task, 300)
+    assert record.terminated.any()
+    assert torch.equal(record.terminated, record.next_state[:, 1].abs() > 0.2)
+    record = collect(inverted_pendulum(engine="analytic", slider="wide"), 500, length=20)
+    first = record.step == 0
+    count = int(first.sum())
+    assert count > 20
+    for values in (record.state[first], record.action[first]):
+        assert len(torch.unique(values, dim=0)) == count
+
+
+def test_explored_actions_are_recorded_as_applied():
+    task = pendulum()
+    policy = exploring(task, Policy(2, 1, hidden=()).double(), std=(5.0,))
+    assert collect(task, 200, policy).action.abs().max() == 2
+
+
+def test_what_cannot_be_recorded_is_refused():
+    task = linear_quadratic([[9.0]], [[1.0]], [[1.0]], [[1.0]])
+    with pytest.raises(InputError, match="leaves the finite numbers"):
+        collect(task, 500, length=400)
+    with pytest.raises(InputError, match="expected an integer ≥ 1"):
+        collect(task, 0)
+    with pytest.raises(InputError, match="std is"):
+        exploring(task, Policy(1, 1), std=(1.0, 2.0))
+
+
+SETTINGS = ModelSettings(members=2, hidden=(16,), epochs=8, held_out=0.3, precision="float64")
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """Transitions without noise, and a poor model of their states."""
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(task, 1500, length=20)
+    return data, fit_model(data, replace(SETTINGS, reward=False), OneStepError("mse"))
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_target_errors_of_a_noisy_linear_map_are_twice_the_noise(divided):
+    v, J = random(3000, 16, 4), random(3, 4, seed=1)
+    noise = 0.3 * random(3000, 17, 3, seed=2)
+    change = v @ J.T + noise[:, 1:] - noise[:, :1]
+    square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
+    wanted = float((2 * 0.3**2 / square).mean())
+    found = float(target_errors(v, change, square).mean())
+    assert wanted * 0.9 < found < wanted * 1.35
+
+
+def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more():
+    # y = x², Δy − J v = v² whatever x. A symmetric neighbourhood hides none of it from the
+    # regression, and studentising, which noise needs, adds to it.
+    half = random(3000, 8, 1)
+    v = torch.cat([half, -half], dim=1)
+    square = torch.ones_like(v[..., 0])
+    found = target_errors(v, v.square(), square).mean()
+    assert 1 < found / v.pow(4).mean() < 1.35
+
+
+def test_the_loss_can_help_a_poor_model_of_a_noiseless_system(quiet):
+    found = loss_check(*quiet, neighbours=5)
+    assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
+
+
+def test_the_loss_cannot_help_where_noise_drowns_the_differences():
+    noisy = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.eye(2))
+    data = collect(noisy, 1500, length=20)
+    fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStepError("mse"))
+    found = loss_check(data, fit, neighbours=5)
+    assert found.verdict == "cannot help"
+    assert found.gain[1] < found.gain[0] < found.gain[2] < 0
+    assert found.target_error > found.model_error
+
+
+def test_states_and_reward_are_asked_apart(quiet):
+    """A reward of noise alone: its derivatives cannot be helped, those of the states can."""
+    data, _ = quiet
+    loud = replace(data, reward=random(len(data), seed=5))
+    fit = fit_model(loud, SETTINGS, OneStepError("mse"))
+    found = by_group(loud, fit, neighbours=5)
+    assert found["state"].verdict == "can help" and found["reward"].verdict == "cannot help"
+    assert found["state"].target_error < 1e-20 < found["state"].model_error
+    whole = loss_check(loud, fit, neighbours=5)
+    for name in ("target_error", "model_error"):
+        parts = 2 * getattr(found["state"], name) + getattr(found["reward"], name)
+        assert getattr(whole, name) == pytest.approx(parts / 3)
+    assert whole.verdict == "cannot help"
+    assert loss_check(loud, fit, neighbours=5, outputs="state") == found["state"]
+    headless = fit_model(loud, replace(SETTINGS, epochs=1, reward=False), OneStepError("mse"))
+    assert list(by_group(loud, headless, neighbours=5)) == ["state"]
+    with pytest.raises(InputError, match="no head"):
+        loss_check(loud, headless, neighbours=5, outputs="reward")
+
+
+def test_the_models_own_error_is_that_of_its_jacobian(quiet):
+    """D − T against ‖(J − J_m) v‖² / ‖v‖² with the true Jacobian."""
+    data, fit = quiet
+    ensemble, true = fit.ensemble, torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
+    _, held = split(data, SETTINGS.held_out, SETTINGS.seed)
+    d, f = ensemble.input_std[0, 0], ensemble.target_std[0, 0]
+    x = torch.cat([data.state, data.action], dim=1) / d
+    distance = torch.cdist(x[held], x)
+    distance[torch.arange(len(held)), held] = torch.inf
+    v = x[distance.topk(5, largest=False).indices] - x[held][:, None]
+    wrong = by_jacrev(ensemble, data.state[held], data.action[held])[0] - true
+    moved = torch.einsum("eroi,rni->erno", wrong * d / f[:, None], v)
+    for divided in (True, False):
+        square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
+        wanted = (moved.square() / square[None, ..., None]).mean()
+        found = loss_check(data, fit, neighbours=5, divided=divided)
+        assert found.model_error == pytest.approx(float(wanted), rel=1e-6)
+    assert found.rows == len(held)

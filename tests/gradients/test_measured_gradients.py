@@ -24,8 +24,17 @@ from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.runs.identity import by_default
 from gradlab.systems.system import Recorded, System
-from tests.gradients.noisy import GAMMA, MODEL, SIM, ingredients, same
-from tests.gradients.worlds import Critic, Noisy, linear, network
+from tests.gradients.worlds import (
+    GAMMA,
+    MODEL,
+    SIM,
+    Critic,
+    Noisy,
+    ingredients,
+    linear,
+    network,
+    same,
+)
 
 
 @pytest.mark.slow

@@ -42,8 +42,7 @@ from gradlab.networks.policies import Gaussian, log_normal
 from gradlab.runs.identity import by_known_name
 from gradlab.truth.lqr import lqr_gradient
 from gradlab.wording import describe
-from tests.gradients.noisy import GAMMA, SIM, ingredients
-from tests.gradients.worlds import linear
+from tests.gradients.worlds import GAMMA, SIM, ingredients, linear
 
 
 def squashed(policy, u):

@@ -1,4 +1,7 @@
-"""Small systems, policies and critics on which laws are tested."""
+"""Small systems, policies and critics on which laws are tested.
+
+A linear system with noise, its policy, critic and starts, for the estimators of the papers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import systems
+from gradlab.networks.policies import GaussianPolicy
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
 from gradlab.tasks import inverted_pendulum, path_tracking
@@ -77,3 +81,19 @@ class Critic(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         out: Tensor = self.net(torch.cat(inputs, dim=1))
         return out[:, 0]
+
+
+GAMMA = 0.9
+SIM, MODEL = nonlinear(), nonlinear(0.8)
+
+
+def ingredients(squash=False):
+    torch.manual_seed(3)
+    policy = GaussianPolicy(2, 2, hidden=(8,), squash=squash).double()
+    starts = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return policy, Critic(4), starts
+
+
+def same(a, b, policy, starts):
+    found = (each.gradients(policy, starts, seed=5) for each in (a, b))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)

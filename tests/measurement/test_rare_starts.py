@@ -1,11 +1,22 @@
-"""Starts that few samples hold: strata where a pilot asks for them, a flag for what none covers."""
+"""Starts that few samples hold: strata where a pilot asks for them, a flag for what none covers.
 
-from dataclasses import astuple, replace
+A measurement tells where a few starts carry much; files without the index still load. Worlds where
+few starts carry the variance:
+
+far      a linear-quadratic task; 2% of its starts are six times farther
+pole     a damped pole with saturated torque, of which 1 start in 150 falls
+other    the former task from Gaussian, uniform, bimodal starts, or Student's t with 5 degrees
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import gradlab
 from gradlab.choice.best import at_batch, singles
@@ -14,11 +25,87 @@ from gradlab.measurement.problem import Given, problem
 from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
+from gradlab.runs.decision_rules import heavy_horizons
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.strata import Strata
+from gradlab.systems import from_function
+from gradlab.tasks import Task
 from gradlab.verdicts.measurement.verdict import verdict
-from tests.measurement.rare_worlds import far, other, pole
-from tests.measurement.turning_world import networks, turning
+from tests.measurement.linear import networks, turning
+
+H = 2
+FAR, FARTHER = 0.02, 6.0
+SLOW, DT, TORQUE, WIDE = 4.0, 0.1, 3.0, 0.285
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A task with its networks."""
+
+    task: Task
+    policy: nn.Module
+    critic: object
+
+
+def far() -> World:
+    task = turning()
+    policy, critic = networks(task)
+    centre, spread = torch.tensor([0.6, -0.3], dtype=torch.float64), 0.5**0.5
+
+    def near(n: int, generator: torch.Generator) -> Tensor:
+        return spread * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+    def starts(n: int, generator: torch.Generator) -> Tensor:
+        x = near(n, generator)
+        rare = torch.rand(n, 1, generator=generator, dtype=torch.float64) < FAR
+        return centre + torch.where(rare, FARTHER * x, x)
+
+    return World(replace(task, starts=starts), policy, critic)
+
+
+def pole() -> World:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        torque = TORQUE * torch.tanh(a[..., 0] / TORQUE)
+        speed = s[..., 1] * (1 - DT) + DT * (SLOW * torch.sin(s[..., 0]) + torque)
+        reward = torch.cos(s[..., 0]) - 1 - 0.01 * torque**2
+        return torch.stack([s[..., 0] + DT * speed, speed], dim=-1), reward
+
+    def linear(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        speed = s[..., 1] + DT * (3.0 * s[..., 0] + a[..., 0])
+        reward = -0.5 * s[..., 0] ** 2 - 0.01 * a[..., 0] ** 2
+        return torch.stack([s[..., 0] + DT * s[..., 1], speed], dim=-1), reward
+
+    def critic(s: Tensor, a: Tensor) -> Tensor:
+        own = 3 * s[:, 0] ** 2 + s[:, 1] ** 2 + 0.3 * a[:, 0] ** 2
+        return -own - 0.2 * s[:, 0] * a[:, 0]
+
+    def starts(n: int, generator: torch.Generator) -> Tensor:
+        return WIDE * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+    simulator = from_function(step, 2, 1, alive=lambda s: s[..., 0].abs() < 1.5)
+    policy = nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = torch.tensor([[-8.0, -3.0]], dtype=torch.float64)
+    task = Task("pole", simulator, from_function(linear, 2, 1), starts, 0.9, H)
+    return World(task, policy, critic)
+
+
+def other(law: str) -> World:
+    world = far()
+
+    def starts(n: int, generator: torch.Generator) -> Tensor:
+        x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        side = (torch.rand(n, 1, generator=generator, dtype=torch.float64) < 0.5).double() * 2 - 1
+        chi2 = torch.randn(n, 5, generator=generator, dtype=torch.float64).square().sum(dim=1)
+        laws = {
+            "gaussian": 0.5**0.5 * x,
+            "uniform": 1.5**0.5 * (2 * torch.special.ndtr(x) - 1),
+            "bimodal": side * torch.tensor([0.9, 0.4], dtype=torch.float64) + 0.2 * x,
+            "t5": 0.5**0.5 * x * (3 / chi2[:, None]) ** 0.5,
+        }
+        return torch.tensor([0.6, -0.3], dtype=torch.float64) + laws[law]
+
+    return replace(world, task=replace(world.task, starts=starts))
+
 
 TASK = turning()
 
@@ -213,3 +300,45 @@ def test_a_pilot_is_as_large_and_as_sharp_as_its_price_allows():
     assert plan_pilot(Dear(), 4, 256, 5, 0.99) == PilotPlan(SOME * 256, SOME * 256, 100, False)
     assert plan_pilot(cheap, 4, 10_000, 5, 0.99).size == MOST
     assert plan_pilot(cheap, 4, 100_000, 5, 0.99).size == 200_000
+
+
+ONE = torch.eye(1, dtype=torch.float64)
+
+
+class Quadratic(nn.Module):
+    def forward(self, s, u):
+        return -2 * s[:, 0] ** 2 - u[:, 0] ** 2 - 0.5 * s[:, 0] * u[:, 0]
+
+
+def measured(power):
+    """Starts whose size is a Gaussian to a power, 2 × which is that of the gradient."""
+    task = gradlab.tasks.linear_quadratic(
+        A=0.9 * ONE, B=0.5 * ONE, Q=ONE, R=ONE, noise_covariance=0.01 * ONE,
+        start_mean=torch.zeros(1, dtype=torch.float64), start_covariance=ONE, discount=0.9,
+    )  # fmt: skip
+    policy = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(policy.weight, -0.3)
+    z = np.random.default_rng(0).normal(size=(256, 1))
+    starts = torch.tensor(np.sign(z) * abs(z) ** power)
+    return gradlab.measure(task, policy, Quadratic(), horizon=2, starts=starts)
+
+
+def test_heavy_starts_are_named_at_every_horizon_and_tame_ones_are_not():
+    assert heavy_horizons(measured(1.5), "model") == [0, 1, 2]
+    assert heavy_horizons(measured(0.3), "model") == []
+
+
+def test_a_file_of_before_the_index_loads_and_flags_nothing(tmp_path):
+    profile = measured(1.5)
+    keep = [q for q, name in enumerate(profile.quantities) if name != "tail_index"]
+    older = replace(
+        profile,
+        quantities=tuple(profile.quantities[q] for q in keep),
+        columns={name: each[:, keep] for name, each in profile.columns.items()},
+        count=profile.count[:, keep],
+        method=profile.method[:, keep],
+        left_out=profile.left_out[:, keep],
+    )
+    again = gradlab.load(older.save(tmp_path / "old.h5"))
+    assert "tail_index" not in again.quantities
+    assert heavy_horizons(again, "model") == []

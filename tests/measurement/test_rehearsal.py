@@ -32,7 +32,7 @@ from gradlab.systems import from_function
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 from tests.gradients.worlds import linear, matrix
-from tests.measurement.stepped import GAMMA, T, starts_of
+from tests.measurement.linear import GAMMA, T, starts_of
 
 W = -matrix((0.4, 0.6))
 START = torch.tensor([[1.0, -0.5]], dtype=torch.float64)

@@ -1,6 +1,11 @@
-"""One truth for every kind of estimator, where everything is known in closed form."""
+"""One truth for every kind of estimator, where everything is known in closed form.
+
+Visited states follow the discounted visitation from their starts. One truth for many sets of
+estimators gives what single measurements give.
+"""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,18 +15,29 @@ from torch import nn
 import gradlab
 from gradlab import systems
 from gradlab.errors import InputError
+from gradlab.fitting import critics, fit_critic, policies, stabilising_policy
 from gradlab.gradients import named
 from gradlab.gradients.start_laws import repeated, visits
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Setting
+from gradlab.measurement.assembly import shared_truth
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, second_moment
 from gradlab.truth.truth import matched_truth
-from tests.measurement.planar import ONE, planar
-from tests.measurement.turned import GAMMA, STD, discounted, feedback, known_first, moments, turned
+from tests.measurement.linear import (
+    GAMMA,
+    ONE,
+    STD,
+    discounted,
+    feedback,
+    known_first,
+    moments,
+    planar,
+    turned,
+)
 
 
 def scalar():
@@ -242,3 +258,109 @@ def test_a_critic_that_is_wrong_where_the_true_gradient_has_ended_lowers_the_ret
     rows = found.table()
     gain = rows[(rows["estimator"] == "data") & (rows["quantity"] == "gain")]
     assert float(gain["ci_high"].iloc[0]) < 0
+
+
+def test_visits_from_the_starts_are_the_discounted_visitation():
+    task, weight, moment = planar()
+    n, T = 4000, 12
+    starts = as_starts(task.starts(n, torch.Generator().manual_seed(2)), 2)
+    found = visits(Setting(task.simulator, feedback(weight), starts, GAMMA, T, seed=3), 4)
+    want = torch.einsum("t,tij->ij", discounted(T), moments(task.simulator, weight, moment, T))
+    s = found.states
+    products = found.weight[:, None] * (s[:, :, None] * s[:, None, :]).flatten(1)
+    gap, error = mean_and_error((products - want.flatten()).T, found.group)
+    assert (gap.abs() < 4 * error + 1e-12).all()
+    assert (error < 0.05 * want.norm()).all()
+    assert torch.equal(found.group, starts.group.repeat_interleave(4))
+
+
+def counter(end=np.inf):
+    return systems.from_function(
+        lambda s, a: (s + 1, 0 * s[:, 0]), 1, 1, alive=lambda s: s[:, 0] < end
+    )
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_the_times_of_visits_follow_the_truncated_discount(samples):
+    zero = as_starts(torch.zeros(20_000, 1, dtype=torch.float64), 1)
+    found = visits(Setting(counter(), feedback(ONE), zero, GAMMA, 6), samples)
+    share = torch.bincount(found.states[:, 0].long(), minlength=6).double() / (20_000 * samples)
+    torch.testing.assert_close(share, discounted(6) / discounted(6).sum(), atol=0.015, rtol=0)
+    assert torch.allclose(found.weight, discounted(6).sum())
+    half = visits(Setting(counter(3.0), feedback(ONE), zero, GAMMA, 6, "mask"), samples)
+    assert bool((half.weight[half.states[:, 0] >= 3] == 0).all())
+    assert float(half.weight.mean()) == pytest.approx(float(discounted(3).sum()), rel=0.02)
+
+
+def test_from_visited_starts_matched_and_objective_differ_by_the_sum_of_discounts():
+    """And the identity behind it: ∇_W E_ζ[V] = E_ν[J_θᵀQ_a] / (1 − γ)."""
+    task, weight, moment = planar()
+    visited = torch.einsum(
+        "t,tij->ij", discounted(600), moments(task.simulator, weight, moment, 600)
+    )
+    nu = (1 - GAMMA) * visited
+    first = lqr_gradient(task.simulator, weight, nu, GAMMA, "first") / (1 - GAMMA)
+    torch.testing.assert_close(first, lqr_gradient(task.simulator, weight, moment, GAMMA, "all"))
+
+    policy, critic = feedback(weight), ExactCritic(task.simulator, weight, GAMMA)
+    begin = as_starts(task.starts(64, torch.Generator().manual_seed(0)), 2)
+    objective = gradlab.measure(
+        task, policy, critic, horizon=2, starts=begin.states, truth="objective"
+    )
+    T = int(objective.truth["horizon"])
+    at = visits(Setting(task.simulator, policy, begin, GAMMA, T), 8)
+    path = dataclasses.replace(repeated(at.states, 1), group=at.group)
+    matched = gradlab.measure(task, policy, critic, horizon=2, starts=path)
+    factor = float(at.weight[0])
+    assert "gain" in set(objective.table().quantity)
+    assert "gain" not in set(matched.table().quantity), "it says nothing about the return"
+    for name in ("data", "model", "mixed", "true_dynamics"):
+        for quantity, power in (("mean_norm", 1), ("variance", 2)):
+            ours, theirs = (each.estimate(name, quantity, 0).value for each in (objective, matched))
+            assert ours == pytest.approx(factor**power * theirs, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def world():
+    task = replace(gradlab.tasks.double_integrator(), discount=0.9)  # of which less is unrolled
+    with pytest.MonkeyPatch.context() as quick:
+        for module in (critics, policies):
+            quick.setattr(module, "UPDATES", 100)
+        quick.setattr(critics, "TRAJECTORIES", 64)
+        policy = stabilising_policy(task)
+        return task, policy, fit_critic(task, policy)
+
+
+def test_values_are_those_of_a_measurement(world):
+    task, policy, critic = world
+    tail = gradlab.Tail(5, critic.double(), task.discount)
+    estimators = {
+        "model": gradlab.Estimator(task.prior, task.prior, "first", tail),
+        "mixed": gradlab.Estimator(task.simulator, task.prior, "first", tail),
+    }
+    whole = gradlab.measure(task, policy, critic, estimators, horizon=5, starts=32, law="start")
+    truth = shared_truth(task, policy, 32, 5)
+    for name, estimator in estimators.items():  # one at a time
+        part = truth.profile({name: estimator})
+        for quantity in ("bias2", "variance", "mse", "cosine"):
+            for h in (0, 2, 5):
+                ours, theirs = (p.estimate(name, quantity, h) for p in (part, whole))
+                assert ours.value == pytest.approx(theirs.value, rel=1e-10, nan_ok=True)
+                np.testing.assert_allclose(ours.left_out, theirs.left_out, rtol=1e-9)
+
+
+def test_states_that_the_caller_brings_are_recorded_as_given(world):
+    task, policy, critic = world
+    tail = gradlab.Tail(1, critic.double(), task.discount)
+    model = {"model": gradlab.Estimator(task.prior, task.prior, "first", tail)}
+    states = task.starts(8, torch.Generator().manual_seed(0))
+    laws = [
+        shared_truth(task, policy, starts, 1).profile(model).config["law"] for starts in (8, states)
+    ]
+    assert laws == ["start", "given"]
+
+
+def test_no_estimator_is_refused(world):
+    task, policy, _ = world
+    with pytest.raises(InputError, match="estimators is empty"):
+        shared_truth(task, policy, 8, 2).profile({})

@@ -1,13 +1,21 @@
-"""What the pages show can be copied: commands parse, names exist, first examples run."""
+"""What the pages show can be copied: commands parse, names exist, first examples run.
+
+Scripts of `examples/` that are tried on systems with a closed form. The notebooks run as they are
+committed, and are committed with their outputs. What a newcomer who watches another library's
+training needs stands on its pages.
+"""
 
 import ast
+import importlib
 import importlib.util
 import json
 import pkgutil
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -16,6 +24,7 @@ from sphinx.errors import ExtensionError
 import gradlab
 from docs.pages import commands as command_pages
 from docs.pages import findings, formulas, names, offline, tables
+from gradlab import tasks
 from gradlab.cli import program
 from gradlab.cli.terminal import usage
 from gradlab.gradients.starts import as_starts
@@ -244,3 +253,109 @@ def test_the_time_of_the_committed_report_is_that_of_its_run():
     seconds = float(made["environment"]["wall_seconds"])
     assert f"took\n{seconds:,.0f} s" in (blocks.ROOT / "docs/limits.md").read_text()
     assert f"wall time</dt><dd>{seconds:.0f} s" in (folder / "report.html").read_text()
+
+
+A, B, GAMMA = 0.95, 0.4, 0.9
+
+
+@pytest.fixture(scope="module")
+def planning():
+    place = Path(__file__).parents[2] / "examples" / "planning_in_a_model.py"
+    spec = importlib.util.spec_from_file_location("planning_in_a_model", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def optimal(start, horizon):
+    """The best return of `horizon` actions of s' = A s + B a, paid −s² − .1 a² a step: the least
+    squares of their quadratic."""
+    powers = A ** np.arange(horizon)
+    reach = np.array([[B * A ** (t - 1 - k) if k < t else 0.0 for k in range(horizon)]
+                      for t in range(horizon)])  # fmt: skip
+    weight = np.diag(GAMMA ** np.arange(horizon))
+    H = reach.T @ weight @ reach + 0.1 * weight
+    actions = -np.linalg.solve(H, reach.T @ weight @ (powers * start))
+    states = powers * start + reach @ actions
+    return float(-(states @ weight @ states) - 0.1 * actions @ weight @ actions)
+
+
+@pytest.mark.parametrize(
+    ("name", "rollouts", "close"), [("gradient", 900, 0.01), ("cem", 4000, 0.05)]
+)
+def test_planners_of_the_example_find_the_best_plan_and_a_wrong_model_gains_nothing(
+    planning, name, rollouts, close
+):
+    def line(state, action):
+        return A * state + B * action, -(state[:, 0] ** 2) - 0.1 * action[:, 0] ** 2
+
+    def task(model):
+        return gradlab.Task(
+            "line", from_function(line, 1, 1), from_function(model, 1, 1),
+            lambda n, generator: 2 + torch.rand(n, 1, generator=generator, dtype=torch.float64),
+            GAMMA, 6, exploration=(0.2,),
+        )  # fmt: skip
+
+    policy, critic = torch.zeros_like, lambda state, action: torch.zeros(len(state))
+    right, start = task(line), torch.full((4, 1), 2.5, dtype=torch.float64)
+    score = planning.partial(planning.scores, right, policy, critic, start)
+    within = planning.partial(planning.within, right)
+    first = torch.zeros(4, 6, 1, dtype=torch.float64)
+    spread = torch.ones(1, dtype=torch.float64)
+    plan = planning.PLANNERS[name](score, within, first, spread, rollouts)
+    np.testing.assert_allclose(score(plan[:, None])[:, 0].numpy(), optimal(2.5, 6), rtol=close)
+    turned = task(lambda state, action: line(state, -action))
+    for own, low, high in ((right, 0.1, np.inf), (turned, -np.inf, -0.1)):
+        found = list(planning.compared(own, policy, critic, (3,), starts=8, rollouts=400))
+        (gain,) = (row[2] for row in found if row[0] == name)
+        (promised,) = (row[4] for row in found if row[0] == name)
+        assert low < gain < high and promised > 0.1
+
+
+NOTEBOOKS = sorted((blocks.ROOT / "docs/notebooks").glob("*.ipynb"))
+
+
+def cells_of(path):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+    names: dict[str, object] = {}
+    for number, cell in enumerate(cells_of(path)):
+        exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
+    assert list(tmp_path.glob("*.h5"))
+
+
+def test_outputs_are_committed_and_no_cell_failed():
+    assert len(NOTEBOOKS) == 1
+    for path in NOTEBOOKS:
+        outputs = [output for cell in cells_of(path) for output in cell["outputs"]]
+        kinds = {output["output_type"] for output in outputs}
+        assert "display_data" in kinds and "error" not in kinds
+        assert "/tmp" not in json.dumps(outputs) and "/home" not in json.dumps(outputs)
+
+
+PAGE = (blocks.ROOT / "docs/howto/trainers.md").read_text()
+WATCH = (blocks.ROOT / "docs/watch.md").read_text()
+PROBES = {
+    "ProbeCallback": "gradlab.integrations.stable_baselines3",
+    "ProbeHook": "gradlab.integrations.torchrl",
+}
+
+
+@pytest.mark.parametrize(("name", "module"), PROBES.items())
+def test_import_lines_stand_where_the_class_is_used(name, module):
+    line = f"from {module} import {name}"
+    assert line in PAGE and line in WATCH and f".. autoclass:: {module}.{name}\n" in API
+    assert importlib.util.find_spec(module) is not None
+
+
+def test_every_task_of_the_table_has_the_width_of_its_environment():
+    widths = {"Pendulum-v1": 3, "InvertedPendulum-v5": 4, "Hopper-v5": 11, "Ant-v5": 27}
+    rows = dict(re.findall(r"^\| `([\w-]+)`.*?\| (`gradlab\.tasks.*?`)", PAGE, re.M))
+    for name, width in widths.items():
+        made = eval(rows[name].strip("`"), {"gradlab": type("gradlab", (), {"tasks": tasks})})
+        assert made.simulator.state_dim == width, name

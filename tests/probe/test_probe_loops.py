@@ -6,6 +6,10 @@ Faults that are planted in a whole loop raise their alarm.
 from __future__ import annotations
 
 import copy
+import gc
+import pickle
+import random
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import gradlab
 from gradlab.networks.actors import gaussian
@@ -22,6 +27,8 @@ from gradlab.probe.alarms.catalogue import saturated
 from gradlab.probe.alarms.evidence import ALPHA, DESCENT, AlarmEvidence
 from gradlab.probe.alarms.gradients import noise
 from gradlab.probe.alarms.task import jacobian_drift
+from gradlab.probe.isolation import copied, undisturbed
+from gradlab.probe.parts.networks import Calls
 from gradlab.tasks.environments import with_learned_prior
 from tests.probe.actor_critics import answers
 from tests.probe.planted_rows import burst, measured, vitals
@@ -36,7 +43,7 @@ def loss_of(policy: nn.Module) -> Tensor:
     return ((policy(torch.randn(8, 2)) - 0.5) ** 2).sum()
 
 
-def plain(policy: nn.Module, optimizer: torch.optim.Optimizer, mark: Mark) -> None:
+def plain_loop(policy: nn.Module, optimizer: torch.optim.Optimizer, mark: Mark) -> None:
     for step in range(UPDATES):
         optimizer.zero_grad()
         with mark(step):
@@ -139,7 +146,7 @@ def unmarked(step: int, scaler: object = None) -> AbstractContextManager[None]:
 
 
 LOOPS: dict[str, tuple[Loop, int]] = {
-    "plain": (plain, UPDATES),
+    "plain": (plain_loop, UPDATES),
     "accumulated": (accumulated, UPDATES),
     "double backward": (double_backward, UPDATES),
     "closure": (with_closure, UPDATES),
@@ -175,7 +182,7 @@ OPTIMIZERS: dict[str, Make] = {
 
 def ways() -> Iterator[Any]:
     for name, (loop, counted) in LOOPS.items():
-        for kind in OPTIMIZERS if loop is plain else ("Adam",):
+        for kind in OPTIMIZERS if loop is plain_loop else ("Adam",):
             yield pytest.param(loop, counted, OPTIMIZERS[kind], id=f"{name}, {kind}")
     loop, counted = LOOPS["scaler, steps skipped"]
     yield pytest.param(loop, counted, OPTIMIZERS["AdamW, fused"], id="steps skipped by a fused one")
@@ -222,7 +229,7 @@ def test_a_scale_is_divided_out_once_wherever_it_was_taken_out():
 
 def test_the_gradient_of_a_closure_is_found_after_the_step():
     assert grad_norm(with_closure, False) == pytest.approx(grad_norm(with_closure), rel=1e-6)
-    assert grad_norm(with_closure) == pytest.approx(grad_norm(plain), rel=1e-6)
+    assert grad_norm(with_closure) == pytest.approx(grad_norm(plain_loop), rel=1e-6)
 
 
 class Tanh(nn.Module):
@@ -448,3 +455,179 @@ def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs():
         looks = (AlarmEvidence(rows[:k], k) for k in range(1, 41))
         false += any(jacobian_drift(look) is not None for look in looks)
     assert false <= 20
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Tanh())
+
+
+def dropped() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 1))
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+
+
+class Noisy(nn.Module):
+    """Draws from the global stream in its forward pass, in eval mode, too."""
+
+    def __init__(self, size: float = 0.01) -> None:
+        super().__init__()
+        self.size = size
+        self.layer = nn.Linear(2, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, state: Tensor) -> Tensor:
+        self.calls += 1
+        random.random(), np.random.random()
+        return self.layer(state) + self.size * torch.randn(len(state), 1, dtype=state.dtype)
+
+
+class Critic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.layer(torch.cat([state, action], 1))[:, 0]
+
+
+def run(
+    make: Callable[[], nn.Module],
+    probed: bool,
+    updates: int,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    **given: Any,
+) -> tuple[Any, gradlab.Probe | None]:
+    """All that a loop leaves behind, with a clip between backward pass and step."""
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    policy, critic = make(), Critic()
+    optimiser = optimizer(policy.parameters(), 1e-2)
+    if given.get("critic"):
+        given["critic"] = critic
+    probe = gradlab.Probe(policy, optimiser, **given) if probed else None
+    gradients = []
+    for step in range(updates):
+        s = torch.randn(8, 2)
+        optimiser.zero_grad()
+        loss = -critic(s, policy(s)).mean() + 0.1 * (policy(s) ** 2).mean()
+        if probe is None:
+            loss.backward()
+        else:
+            with probe(step):
+                loss.backward()
+        gradients.append([p.grad.clone() for p in policy.parameters()])
+        nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+        optimiser.step()
+    left = {
+        "parameters": policy.state_dict(),
+        "grad": [p.grad for p in policy.parameters()],
+        "gradients": gradients,
+        "critic": critic.state_dict(),
+        "optimizer": optimiser.state_dict(),
+        "modes": [m.training for m in policy.modules()],
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "python": random.getstate(),
+    }
+    if probe is not None:
+        assert not probe.off
+        probe.close()
+    return left, probe
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("updates", [250, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [plain, dropped, normalised, Noisy])
+def test_updates_have_the_same_bits_with_a_probe(make, updates, tmp_path):
+    log = tmp_path / "p.h5"
+    without, _ = run(make, False, updates)
+    with_one, probe = run(make, True, updates, log=log, overhead_budget=1.0, clock=lambda: 0.0)
+    assert probe is not None and probe.alarm_log.rows["successive"]
+    assert equal(without, with_one)
+
+
+def double_integrator() -> gradlab.Task:
+    A = torch.tensor([[1.0, 0.1], [0.0, 0.9]], dtype=torch.float64)
+    B = torch.tensor([[0.0], [0.1]], dtype=torch.float64)
+    return linear_task(A=A, B=B, prior=(1.05 * A, 0.9 * B))
+
+
+def drawing() -> nn.Module:
+    """Draws, but its actions do not show it: those that do cannot be measured."""
+    return Noisy(0.0)
+
+
+@pytest.mark.parametrize("make", [plain, drawing])
+def test_measurements_on_a_task_leave_the_same_bits(make):
+    without, _ = run(make, False, 4)
+    task = double_integrator()
+    with_one, probe = run(
+        make, True, 4, task=task, critic=True, overhead_budget=1.0, clock=lambda: 0.0
+    )
+    assert probe is not None and len(probe.alarm_log.rows["measured"]) >= 2
+    assert equal(without, with_one)
+
+
+def test_a_copy_of_a_watched_policy_is_not_watched():
+    policy = plain()
+    probe = gradlab.Probe(policy)
+    for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        with probe(0):
+            twin(torch.zeros(3, 2)).sum().backward()
+        assert probe._updates.watch.inputs == ()
+        assert all(torch.equal(a, b) for a, b in zip(
+            policy.parameters(), twin.parameters(), strict=True))  # fmt: skip
+
+
+def test_what_the_probe_calls_by_itself_is_no_network_of_the_loop():
+    calls, net = Calls(), plain()
+    twin = nn.Sequential(copied(net))
+    handle = register_module_forward_hook(calls.hook)
+    with undisturbed():
+        twin(torch.ones(4, 2))
+    assert not calls.outermost()
+    net(torch.ones(4, 2))
+    handle.remove()
+    assert [*calls.outermost()] == [net]
+
+
+class Marker:
+    pass
+
+
+def test_no_graph_is_kept_alive():
+    policy = plain()
+    probe = gradlab.Probe(policy, torch.optim.SGD(policy.parameters(), 1e-2))
+    state = torch.zeros(3, 2, requires_grad=True) * 1.0  # states of a rollout have a graph, too
+    out = policy(state)
+    mark = Marker()
+    held = weakref.ref(mark)
+    for node in (out.grad_fn, state.grad_fn):
+        node.register_hook(lambda *_, mark=mark: None)
+    with probe(0):
+        out.sum().backward()
+    del out, state, node, mark
+    gc.collect()
+    assert held() is None
+
+
+def test_the_policy_is_free_again_when_the_probe_is_closed():
+    policy = plain()
+    optimizer = torch.optim.Adam(policy.parameters())
+    probe = gradlab.Probe(policy, optimizer)
+    probe.close()
+    assert not policy._forward_hooks
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks

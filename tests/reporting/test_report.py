@@ -1,4 +1,7 @@
-"""The page stands alone, in both colour schemes, whatever the file says."""
+"""The page stands alone, in both colour schemes, whatever the file says.
+
+Verdict and page of a comparison of Jacobians.
+"""
 
 import re
 from collections import Counter
@@ -9,16 +12,24 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 
+import gradlab
+from gradlab import systems
 from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.reporting import kinds, numbers, profile_page, render, report
 from gradlab.runs.check_results import CheckResult
 from gradlab.storage import journal, records
+from gradlab.tools.jacobians import page as jacobian_page
+from gradlab.tools.jacobians.page import verdict
+from gradlab.tools.jacobians.result import load
 from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.wording import percent, two
 from tests import planted
-from tests.first_screens import contrast, drawing, luminance, opened, small
+from tests.first_screens import check_first_screen, contrast, drawing, luminance, opened, small
+from tests.planted_tools import compared, said
 
 KINDS = ("png", "csv")
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -315,3 +326,83 @@ def test_a_run_that_this_version_cannot_show_is_refused_with_the_command_that_ma
     monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
     with pytest.raises(InputError, match=f"by gradlab 0.1.0 .*starts_hash.*again with `{command}`"):
         report(path)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compared()
+
+
+def test_the_verdict_names_blocks_entries_and_growth(comparison):
+    error = comparison.rows("block", quantity="relative error", block="A")["value"].iloc[0]
+    assert f"∂s'/∂s {percent(error)}" in said(comparison, "blocks").text
+    assert (
+        "its own derivatives; tested: those of its step at 96 states"
+        in said(comparison, "certificate").text
+    )
+    worst = comparison.rows("entry", quantity="effect").sort_values("value").iloc[-1]
+    assert f"Error of {worst['output']} by {worst['input']}" in said(comparison, "entry").text
+    rate = comparison.rows("exponent", block="closed", output="1")["value"].iloc[0]
+    assert f"λ = {two(rate)}" in said(comparison, "growth").text
+    assert "give a measurement" in said(comparison, "variance").text
+    assert all("nan" not in each.text for each in verdict(comparison))
+
+
+@pytest.mark.parametrize("model", [None, systems.Pendulum(mass=1.2)])
+def test_a_simulator_whose_every_jacobian_is_masked_is_said_to_show_nothing(model, tmp_path):
+    spin = torch.tensor([[1.5, 8.0], [1.4, 8.0], [1.6, 8.0], [1.55, 8.0]], dtype=torch.float64)
+    push = torch.nn.Linear(2, 1).double()
+    torch.nn.init.zeros_(push.weight), torch.nn.init.constant_(push.bias, 2.0)
+    run = gradlab.compare_jacobians(systems.Pendulum(), model, spin, push, horizon=1)
+    sentence = said(run, "certificate")
+    assert not sentence.decided
+    assert "none can be used; 4 steps from 4 starts" in sentence.text
+    assert {each.about for each in verdict(run)}.isdisjoint({"blocks", "product", "entry"})
+    assert report(run.save(tmp_path / "run.h5")).exists()
+
+
+def test_a_page_is_rebuilt_from_its_file_and_hostile_names_stay_text(tmp_path):
+    hostile = compared(names=("<script>alert(1)</script>", "$x^2$"))
+    path = hostile.save(tmp_path / "run.h5")
+    page = report(path)
+    text = page.read_text()
+    assert "<script>alert" not in text
+    assert "How good are these Jacobians?" in text
+    assert "relative Frobenius error" in text
+    assert (tmp_path / "run_figures/growth.png").exists()
+    assert [each.text for each in verdict(load(path))] == [each.text for each in verdict(hostile)]
+
+
+def test_panels_of_a_model_appear_only_with_one(comparison):
+    names = {panel.name for panel in jacobian_page.panels(comparison)}
+    assert {
+        "entries-error",
+        "entries-effect",
+        "distance",
+        "chain-error",
+        "model-error",
+        "growth",
+    } <= names
+    alone = {panel.name for panel in jacobian_page.panels(compared(model=False))}
+    assert alone == {"entries-size", "time", "growth", "exponents"}
+
+
+LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
+
+
+def test_the_finding_stands_on_the_first_screen(tab, tmp_path):
+    run = compared()
+    found = jacobian_page.page(run)
+    check_first_screen(tab, found, tmp_path)
+    effects = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
+    assert f"{effects['output']} by {effects['input']}" in found.screen.headline
+    alone = jacobian_page.page(compared(model=False))
+    check_first_screen(tab, alone, tmp_path)
+    assert alone.screen.figure == "growth"  # of which the headline speaks
+
+
+def test_numbers_of_the_maps_can_be_read_on_a_phone(tab, comparison, tmp_path):
+    (tmp_path / "page.html").write_text(render(jacobian_page.page(comparison)), encoding="utf-8")
+    opened(tab, tmp_path / "page.html", width=420)
+    tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert not small(tab)

@@ -7,15 +7,30 @@ Ends of a squared norm from the noncentral χ² of its sample's mean.
 Numbers decide what their intervals exclude, and say how many samples would exclude the rest.
 
 Intervals at N = 64 where standard errors are themselves badly known.
+
+Linear-quadratic gradients with known moments, which tests of intervals draw from.
+
+Policy gradients of linear-quadratic worlds as products of Gaussians, with every moment known.
+
+    s' = A s + B u + w,   u = −K s,   r = −(|s|² + |u|²),   critic −(sᵀ C s + uᵀ E u + 2 sᵀ F u)
+
+Along a linear path every action gradient is linear in z = (s_0, w_0, w_1, …), so that a sample is
+G = (M z) s_0ᵀ with one matrix M per estimator and horizon; its mean needs second and |G|² fourth
+moments of z. Independent of gradlab's own sweeps, and thousands of repetitions cost seconds.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import scipy
+import torch
 from scipy import stats
 
+import gradlab
 from gradlab.errors import InputError
 from gradlab.statistics.growth import error_growth, variance_growth
 from gradlab.statistics.intervals import (
@@ -29,8 +44,199 @@ from gradlab.statistics.intervals import (
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate, estimates, squared_norm
 from gradlab.statistics.number import Number, decide
 from gradlab.statistics.quantities import QUANTITIES, TABLE
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.lqr import lqr_gradient
 from tests.planted_moments import drawn_batch_cosine, moments, pairs, planted
-from tests.statistics import quadratic_gradients as lq
+
+HORIZONS = (5, 25)
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class World:
+    """A task, its prior model, and how many steps the true return sums."""
+
+    name: str
+    A: Array
+    B: Array
+    prior_A: Array
+    prior_B: Array
+    K: Array
+    noise: float
+    steps: int = 60
+    discount: float = 0.9
+    mean: float = 0.6
+    spread: float = 0.5  # variance of each start coordinate
+    freedom: float = np.inf  # of the starts, which are Student's t of this spread
+
+
+def scalar(name: str, noise: float, steps: int, prior: float = 0.8) -> World:
+    one = np.ones((1, 1))
+    return World(name, 0.9 * one, 0.5 * one, prior * one, 0.6 * one, 0.3 * one, noise, steps)
+
+
+def random_world(d: int, noise: float) -> World:
+    """d states, d/2 actions, a stable closed loop and a prior that is about 10% off."""
+    rng, da = np.random.default_rng(d), max(1, d // 2)
+    A = rng.normal(size=(d, d))
+    A *= 0.9 / np.abs(np.linalg.eigvals(A)).max()
+    B = 0.5 * rng.normal(size=(d, da))
+    prior = A + 0.1 * rng.normal(size=(d, d)) / d**0.5, B + 0.1 * rng.normal(size=(d, da))
+    return World(f"lq{d}", A, B, *prior, 0.2 * rng.normal(size=(da, d)), noise)
+
+
+WORLDS = (
+    scalar("lq1", noise=0.01, steps=60),
+    scalar("lq1, noisy, 10 steps", noise=0.3, steps=10),
+    random_world(2, noise=0.1),
+    random_world(4, noise=0.1),
+)
+UNSTABLE = scalar("growing", noise=0.01, steps=25, prior=1.25)
+LENGTHS = tuple(range(1, 26))  # horizons of growth
+
+
+def action_gradients(w: World, horizons: tuple[int, ...] = HORIZONS) -> dict[str, Array]:
+    """M [da, d (1 + steps)] of the data gradient, each estimator and horizon, and the truth."""
+    closed, prior = w.A - w.B @ w.K, w.prior_A - w.prior_B @ w.K
+    simulated = _swept(w, closed, closed, w.B, w.steps)
+    mixed = _swept(w, closed, prior, w.prior_B, max(horizons))
+    model = _swept(w, prior, prior, w.prior_B, max(horizons))
+    found = {"truth": simulated.returns[w.steps], "data": simulated.with_critic[0]}
+    for h in horizons:
+        found |= {f"model {h}": model.with_critic[h], f"mixed {h}": mixed.with_critic[h]}
+    return found
+
+
+class _Swept(NamedTuple):
+    returns: list[Array]
+    with_critic: list[Array]
+
+
+def _swept(w: World, states: Array, chain: Array, B: Array, steps: int) -> _Swept:
+    """Gradients of the n-step return in the first action, without and with the critic."""
+    d, K = len(states), w.K
+    c = -2 * (np.eye(d) + K.T @ K)
+    E, F = 1.5 * np.eye(len(K)), 0.4 * np.ones((d, len(K)))
+    Q_a = 2 * E @ K - 2 * F.T
+    q = -4 * np.eye(d) + 2 * F @ K - K.T @ Q_a
+    s = np.zeros((d, d * (1 + max(w.steps, steps))))
+    s[:, :d] = np.eye(d)
+    returns, tails, D = [0 * K @ s, 2 * K @ s], [Q_a @ s], B
+    for t in range(1, steps + 1):
+        s = states @ s
+        s[:, d * t : d * (t + 1)] = np.eye(d)
+        discount = w.discount**t
+        tails.append(returns[t] + discount * D.T @ q @ s)
+        returns.append(returns[t] + discount * D.T @ c @ s)
+        D = chain @ D
+    return _Swept(returns, tails)
+
+
+def drawn(w: World, M: dict[str, Array], n: int, rng: np.random.Generator) -> dict[str, Array]:
+    """One sample of n gradients of each kind, [n, da · d]."""
+    width = max(m.shape[1] for m in M.values())
+    z = rng.normal(size=(n, width)) * w.noise**0.5
+    return products(M, z, starts(w, n, rng))
+
+
+def starts(w: World, n: int, rng: np.random.Generator) -> Array:
+    """[n, d]"""
+    x = rng.normal(size=(n, len(w.A)))
+    if np.isfinite(w.freedom):
+        x *= ((w.freedom - 2) / rng.chisquare(w.freedom, size=(n, 1))) ** 0.5
+    return np.asarray(w.mean + x * w.spread**0.5)
+
+
+def products(M: dict[str, Array], noise: Array, starts: Array) -> dict[str, Array]:
+    """Gradients of each kind, [n, da · d], at these starts; their place in the noise is unused."""
+    n, d = starts.shape
+    z = noise.copy()
+    z[:, :d] = starts
+    return {
+        name: np.einsum("na,nd->nad", z[:, : m.shape[1]] @ m.T, z[:, :d]).reshape(n, -1)
+        for name, m in M.items()
+    }
+
+
+def mean_of(w: World, m: Array) -> Array:
+    """E G = M E[z s_0ᵀ], [da · d]."""
+    d = len(w.A)
+    second = w.spread * np.eye(d) + w.mean**2 * np.ones((d, d))
+    return np.asarray((m[:, :d] @ second).ravel())
+
+
+def trace_of(w: World, m: Array) -> float:
+    """tr Cov G = E[|F s|² |s|²] + tr Ω E|s|² − |E G|², with M z = F s_0 + noise of covariance Ω.
+
+    For s ~ N(μ, v I):  E[sᵀA s · |s|²] = (d + 2) v² tr A + (d + 4) v μᵀA μ + v |μ|² tr A
+    + |μ|² μᵀA μ. Under Student's t with ν degrees of freedom the first term, of fourth moments, is
+    (ν − 2)/(ν − 4) times as large, and infinite up to ν = 4.
+    """
+    d, v = len(w.A), w.spread
+    mu = np.full(d, w.mean)
+    F, rest = m[:, :d], m[:, d:]
+    A, length, size = F.T @ F, mu @ mu, mu @ F.T @ F @ mu
+    tails = 1.0 if np.isinf(w.freedom) else (w.freedom - 2) / (w.freedom - 4)
+    fourth = tails * (d + 2) * v**2 * np.trace(A) + (d + 4) * v * size + v * length * np.trace(A)
+    noise = w.noise * (rest**2).sum() * (d * v + length)
+    mean = mean_of(w, m)
+    return float(fourth + length * size + noise - mean @ mean)
+
+
+def system(world, A, B):
+    d, da = world.B.shape
+    eyes = (torch.eye(k, dtype=torch.float64) for k in (d, da))
+    noise = world.noise * torch.eye(d, dtype=torch.float64)
+    return LinearQuadratic(torch.tensor(A), torch.tensor(B), *eyes, noise)
+
+
+@pytest.mark.parametrize("world", [WORLDS[0], WORLDS[2]], ids=lambda w: w.name)
+def test_the_true_mean_is_the_closed_form(world):
+    d = len(world.A)
+    second = world.spread * np.eye(d) + world.mean**2 * np.ones((d, d))
+    exact = lqr_gradient(
+        system(world, world.A, world.B), torch.tensor(-world.K), torch.tensor(second),
+        world.discount, "first",
+    )  # fmt: skip
+    found = mean_of(world, action_gradients(world)["truth"])
+    np.testing.assert_allclose(found, exact.numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda w: w.name)
+def test_means_and_traces_are_those_of_many_draws(world):
+    M = action_gradients(world)
+    for name, G in drawn(world, M, 25_000, np.random.default_rng(0)).items():
+        trace, mean = trace_of(world, M[name]), mean_of(world, M[name])
+        assert np.linalg.norm(G.mean(0) - mean) < 4 * (trace / len(G)) ** 0.5, name
+        assert np.var(G, axis=0).sum() == pytest.approx(trace, rel=0.06), name
+
+
+def test_without_noise_a_gradient_is_that_of_gradlab():
+    world = WORLDS[3]
+    d, da = world.B.shape
+    policy = torch.nn.Linear(d, da, bias=False).double()
+    torch.nn.init.zeros_(policy.weight).data -= torch.tensor(world.K)
+    starts = torch.randn(6, d, generator=torch.Generator().manual_seed(0)).double()
+
+    class Quadratic(torch.nn.Module):
+        def forward(self, s, u):
+            cross = 0.8 * s.sum(dim=1) * u.sum(dim=1)
+            return -2 * s.square().sum(dim=1) - 1.5 * u.square().sum(dim=1) - cross
+
+    prior = system(World(**(vars(world) | {"noise": 0.0})), world.prior_A, world.prior_B)
+    tail = gradlab.Tail(5, Quadratic(), world.discount)
+    found = gradlab.Estimator(prior, prior, "first", tail).gradients(policy, starts)
+    M = action_gradients(world)["model 5"][:, :d]
+    want = np.einsum("na,nd->nad", starts.numpy() @ M.T, starts.numpy()).reshape(6, -1)
+    np.testing.assert_allclose(found.numpy(), want, rtol=1e-10)
+
+
+def test_the_trace_is_that_of_many_draws_from_tailed_starts_too():
+    world = replace(WORLDS[2], freedom=9.0)
+    m = action_gradients(world, (5,))["model 5"]
+    G = drawn(world, {"G": m}, 100_000, np.random.default_rng(2))["G"]
+    assert np.var(G, axis=0).sum() == pytest.approx(trace_of(world, m), rel=0.06)
+
 
 CELLS = [(0.0, 1.0), (1.0, 1.0), (30.0, 1.0), (1.0, 0.3)]
 
@@ -104,15 +310,15 @@ def test_cosines_of_products_of_states_are_covered_and_missed_on_either_side():
     A, B = rng.normal(size=(3, 3)), 0.5 * rng.normal(size=(3, 2))
     A *= 0.8 / np.abs(np.linalg.eigvals(A)).max()
     prior = A + 0.2 * rng.normal(size=(3, 3)), B + 0.2 * rng.normal(size=(3, 2))
-    world = lq.World("", A, B, *prior, 0.1 * rng.normal(size=(2, 3)), noise=0.1, steps=20)
-    M = lq.action_gradients(world, (1, 5))
-    true, missed = lq.mean_of(world, M["truth"]), []
+    world = World("", A, B, *prior, 0.1 * rng.normal(size=(2, 3)), noise=0.1, steps=20)
+    M = action_gradients(world, (1, 5))
+    true, missed = mean_of(world, M["truth"]), []
     for k, name in enumerate(("data", "model 1", "mixed 1", "model 5")):
-        mean, rng = lq.mean_of(world, M[name]), np.random.default_rng(k)
+        mean, rng = mean_of(world, M[name]), np.random.default_rng(k)
         known = mean @ true / np.linalg.norm(mean) / np.linalg.norm(true)
         assert 0.5 < abs(known) < 0.98
         for _ in range(200):
-            data = lq.drawn(world, {"G": M[name], "T": M["truth"]}, 64, rng)
+            data = drawn(world, {"G": M[name], "T": M["truth"]}, 64, rng)
             found = interval("gain", estimates(moments(data["G"], data["T"]), 64)["gain"])
             better, worse = found.low > known, found.high < known
             missed.append((better, worse) if known > 0 else (worse, better))
@@ -314,17 +520,17 @@ def test_the_mean_of_heavy_tails_is_covered_more_often_with_the_freedom_that_the
     assert freed > plain
 
 
-@pytest.mark.parametrize("world", [lq.WORLDS[1], lq.WORLDS[2]], ids=lambda world: world.name)
+@pytest.mark.parametrize("world", [WORLDS[1], WORLDS[2]], ids=lambda world: world.name)
 def test_the_cosine_of_a_batch_is_covered(world):
-    M = lq.action_gradients(world)
+    M = action_gradients(world)
     m, truth = M["model 5"], M["truth"]
-    many = lq.drawn(world, {"G": m}, 100_000, np.random.default_rng(1))["G"]
+    many = drawn(world, {"G": m}, 100_000, np.random.default_rng(1))["G"]
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(many.T)))
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    known = drawn_batch_cosine(lq.mean_of(world, m), lq.mean_of(world, truth), root, N)
+    known = drawn_batch_cosine(mean_of(world, m), mean_of(world, truth), root, N)
     rng, hits = np.random.default_rng(2), 0
     for _ in range(REPETITIONS):
-        data = lq.drawn(world, {"G": m, "T": truth}, N, rng)
+        data = drawn(world, {"G": m, "T": truth}, N, rng)
         found = interval(
             "cosine_batch", estimates(moments(data["G"], data["T"]), N)["cosine_batch"]
         )
@@ -333,12 +539,12 @@ def test_the_cosine_of_a_batch_is_covered(world):
 
 
 def test_the_rate_of_growth_is_covered():
-    M = lq.action_gradients(lq.UNSTABLE, lq.LENGTHS)
+    M = action_gradients(UNSTABLE, LENGTHS)
     models = {name: m for name, m in M.items() if name.startswith("model")}
-    exact = np.log([lq.trace_of(lq.UNSTABLE, m) for m in models.values()])
+    exact = np.log([trace_of(UNSTABLE, m) for m in models.values()])
     rng, hits, repetitions = np.random.default_rng(3), 0, 80
     for _ in range(repetitions):
-        variances = [variance(G) for G in lq.drawn(lq.UNSTABLE, models, N, rng).values()]
+        variances = [variance(G) for G in drawn(UNSTABLE, models, N, rng).values()]
         found = variance_growth(
             STEPS,
             np.array([each.value for each in variances]),

@@ -1,12 +1,31 @@
-"""Estimates against their definitions and against known laws."""
+"""Estimates against their definitions and against known laws.
+
+Signal and noise from successive gradients, against draws whose signal is known.
+
+Stratified samples: unbiased by exhaustive sums, and groups that plain formulas may read.
+
+The generalised Pareto shape of tails that are known.
+
+The tail index tells heavy tails from light ones, whatever the dimension.
+"""
+
+from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy import stats
 
-from gradlab.statistics.moments import PairSums, estimates, pair_mean
-from tests.planted_moments import moments, pairs, planted
+from gradlab.errors import InputError
+from gradlab.statistics.intervals import jackknife_se
+from gradlab.statistics.moments import Moments, PairSums, estimates, pair_mean, sample_mean
+from gradlab.statistics.strata import Strata
+from gradlab.statistics.successive import Signal, pooled, signal
+from gradlab.statistics.tails import HEAVY, heavier, no_variance, shape, tail_index, tail_shape
+from tests.planted_moments import moments, pairs, planted, tails_of
 
 
 def test_variance_is_the_trace_of_the_sample_covariance():
@@ -97,3 +116,246 @@ def test_variance_across_critics_is_that_of_the_planted_means():
         plug_in.append(np.trace(np.cov(G.mean(1).T)))
     assert np.mean(found) == pytest.approx(known, abs=4 * np.std(found) / 500**0.5)
     assert np.mean(plug_in) > 1.5 * known  # with the sampling noise it is much more
+
+
+D, PAIRS, TRIALS = 40, 32, 1000
+
+
+def draws(size: float, seed: int) -> NDArray[np.float64]:
+    """Gradients [TRIALS, PAIRS + 1, D] with |μ|² = size² and covariance of trace D."""
+    generator = np.random.default_rng(seed)
+    mu = np.zeros(D)
+    mu[0] = size
+    return generator.standard_normal((TRIALS, PAIRS + 1, D)) + mu
+
+
+def found(g: NDArray[np.float64]) -> Signal:
+    return signal((g[:-1] * g[1:]).sum(1), (g**2).sum(1))
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 4.0])
+def test_products_of_successive_gradients_estimate_the_squared_mean(size):
+    each = [found(g) for g in draws(size, 0)]
+    centre = np.array([x.signal for x in each])
+    energy = np.array([x.energy for x in each])
+    assert abs(centre.mean() - size**2) < 4 * centre.std() / TRIALS**0.5
+    assert abs(energy.mean() - (size**2 + D)) < 4 * energy.std() / TRIALS**0.5
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 4.0])
+def test_the_share_of_the_signal_is_covered_by_its_error(size):
+    true = size**2 / (size**2 + D)
+    each = [found(g) for g in draws(size, 1)]
+    inside = np.mean([abs(x.share - true) < 1.96 * x.se for x in each])
+    assert 0.9 <= inside <= 0.98
+
+
+def test_without_a_signal_z_is_standard_normal():
+    z = np.array([found(g).z for g in draws(0.0, 2)])
+    assert abs(z.mean()) < 0.12 and 0.9 < z.std() < 1.1
+    assert 0.02 < (abs(z) > 1.96).mean() < 0.08
+
+
+def test_snr_and_noise_scale_are_those_of_one_batch():
+    each = pooled([found(g) for g in draws(4.0, 3)])
+    assert each.snr == pytest.approx(16 / D, rel=0.02)
+    assert each.noise_scale == pytest.approx(D / 16, rel=0.02)
+    assert each.cosine == pytest.approx((16 / (16 + D)) ** 0.5, rel=0.02)
+
+
+def test_pooled_bursts_have_the_error_of_all_of_them():
+    each = [found(g) for g in draws(1.0, 4)]
+    spread = np.std([x.share for x in each])
+    together = pooled(each)
+    assert together.pairs == PAIRS * TRIALS
+    assert together.se == pytest.approx(spread / TRIALS**0.5, rel=0.15)
+
+
+def test_a_gradient_of_zero_has_no_signal_and_no_error():
+    one = signal(np.zeros(8), np.zeros(9))
+    assert one.share == 0 and np.isnan(one.se) and one.z == 0
+
+
+SIZES, COUNTS = np.array([4, 3, 3]), np.array([2, 2, 2])  # of a pilot of ten, and of the sample
+LABEL = np.repeat(np.arange(3), COUNTS)
+STRATA = Strata(LABEL, SIZES / 10 * 6 / COUNTS, 10)
+PILOT = np.random.default_rng(0).normal(size=(10, 3)) * np.repeat([1.0, 3.0, 9.0], SIZES)[:, None]
+
+
+def every_sample():
+    """z of all samples that can be drawn from the pilot, [6, 3] each."""
+    edges = np.cumsum([0, *SIZES])
+    members = [range(a, b) for a, b in pairwise(edges)]
+    drawn = [combinations(here, k) for here, k in zip(members, COUNTS, strict=True)]
+    return [PILOT[np.concatenate(rows)] for rows in product(*drawn)]
+
+
+def exchangeable_pairs(X):
+    """Pair sums of the exchangeable groups of weighted sums X [G, P]."""
+    X = STRATA.exchangeable(X)
+    side = X @ X.sum(axis=0)
+    return PairSums((X**2).sum(axis=1), side, side)
+
+
+def test_means_and_squares_are_unbiased_over_every_sample_of_the_pilot():
+    """Whose own mean misses that of the law by its variance over n′: of the pilot, unbiased."""
+    c, ones = STRATA.weight[:, None], np.ones(6)
+    samples = every_sample()
+    assert len(samples) == 54
+    mean, over = PILOT.mean(axis=0), PILOT.var(axis=0, ddof=1).sum() / 10
+    np.testing.assert_allclose(np.mean([(c * z).mean(axis=0) for z in samples], axis=0), mean)
+    squares = [pair_mean(exchangeable_pairs(c * z), ones).value for z in samples]
+    assert np.mean(squares) == pytest.approx(mean @ mean - over, rel=1e-12)
+    second = [sample_mean(STRATA.exchangeable((c * z**2).sum(axis=1)), ones) for z in samples]
+    values = np.array([each.value for each in second])
+    assert values.mean() == pytest.approx((PILOT**2).sum(axis=1).mean(), rel=1e-12)
+    known = values.var() + (PILOT**2).sum(axis=1).var(ddof=1) / 10
+    found = np.mean([jackknife_se(each.left_out) ** 2 for each in second])
+    assert found == pytest.approx(known, rel=1e-12)
+
+
+def test_variances_of_a_sample_are_those_of_the_law():
+    c = STRATA.weight
+    found = []
+    for z in every_sample():
+        moments = Moments(
+            np.ones(6), c * (z**2).sum(axis=1), exchangeable_pairs(c[:, None] * z), strata=STRATA
+        )
+        found.append(estimates(moments, 1)["variance"].value)
+    assert np.mean(found) == pytest.approx(PILOT.var(axis=0, ddof=1).sum(), rel=1e-12)
+
+
+def test_one_stratum_is_the_plain_sample():
+    strata = Strata(np.zeros(6, dtype=np.int64), np.ones(1), 60)
+    X = PILOT[:6]
+    np.testing.assert_allclose(strata.exchangeable(X), X, rtol=1e-13)
+
+
+def test_exchangeable_groups_keep_the_sum_ones_and_squares():
+    c = STRATA.weight
+    z = every_sample()[5]
+    X = STRATA.exchangeable(c[:, None] * z)
+    np.testing.assert_allclose(X.sum(axis=0), (c[:, None] * z).sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(STRATA.exchangeable(c), np.ones(6), rtol=1e-12)
+    squared = STRATA.squared(X[:, 0])
+    np.testing.assert_allclose(squared, STRATA.exchangeable(c * z[:, 0] ** 2), rtol=1e-9)
+
+
+def test_the_tail_index_is_that_of_the_law_and_not_of_the_sample():
+    """Gaussian starts whose outer ones are drawn more often still have index 1."""
+    rng, n = np.random.default_rng(3), 30_000
+    z = rng.normal(size=(n, 1))
+    label = (np.abs(z[:, 0]) > 1.5).astype(np.int64)
+    drawn = np.concatenate([np.flatnonzero(label == h)[:2000] for h in (0, 1)])
+    share = np.bincount(label) / n
+    strata = Strata(label[drawn], share * 4000 / np.array([2000, 2000]), n)
+    found = tail_index(strata.weight[:, None] * z[drawn], np.ones(4000), strata)
+    assert found.value == pytest.approx(1.0, abs=0.05)
+    assert tail_index(z[drawn], np.ones(4000)).value < 0.85
+
+
+def test_a_number_that_is_lost_leaves_the_others_as_they_are():
+    X = np.ones((6, 1))
+    X[2] = np.nan
+    assert np.isfinite(STRATA.exchangeable(X)).sum() == 5
+
+
+def test_halves_have_half_of_every_stratum_and_its_weights():
+    strata = Strata(np.array([0, 1, 0, 0, 1, 1, 0, 1]), np.array([1.5, 0.5]), 80)
+    even = strata.some(strata.rank % 2 == 0)
+    assert even.count.tolist() == [2, 2] and even.weight.mean() == 1.0
+
+
+@pytest.mark.parametrize("label", [[0, 0, 1], [0, 0, 2, 2]])
+def test_a_stratum_that_is_empty_or_has_one_start_is_refused(label):
+    with pytest.raises(InputError, match=r"strata \[1\] of \d have fewer than 2 starts: merge"):
+        Strata(np.array(label), np.ones(max(label) + 1), 100)
+
+
+@pytest.mark.parametrize("k", [-0.5, 0.0, 0.2, 0.5, 1.0])
+def test_excesses_of_a_generalised_pareto_law_have_its_shape(k):
+    found = [
+        shape(np.sort(stats.genpareto.rvs(k, size=1000, random_state=seed))) for seed in range(20)
+    ]
+    assert np.mean(found) == pytest.approx(k, abs=3 * (1 + k) / (1000 * 20) ** 0.5 + 0.01)
+
+
+@pytest.mark.parametrize("n", [480, 960, 1920, 7680])
+@pytest.mark.parametrize("power", [2, 4])
+def test_squares_of_sound_returns_have_a_variance_in_19_samples_of_20(n, power):
+    """Of a return that is linear or quadratic in Gaussian starts; k > ½ alone called 19% of 960
+    starts ones without a variance, and 38% of 480."""
+    rng, limit = np.random.default_rng(n), no_variance(n)
+    told = [tail_shape(rng.normal(size=n) ** power) > limit for _ in range(400)]
+    assert np.mean(told) < 0.05 + 2 * (0.05 * 0.95 / 400) ** 0.5
+    assert limit == 0.5 or n < 2500
+
+
+def test_squares_without_a_variance_are_called_so():
+    rng = np.random.default_rng(1)
+    for n, least in ((960, 0.6), (7680, 0.95)):  # t of 2.5 degrees: k = 0.8
+        x = rng.standard_t(2.5, size=(100, n)) ** 2
+        assert np.mean([tail_shape(each) > no_variance(n) for each in x]) > least
+
+
+def test_tails_of_known_laws():
+    rng, n = np.random.default_rng(0), 1 << 16
+    assert abs(tail_shape(np.abs(rng.normal(size=n)))) < 0.2
+    assert tail_shape(np.abs(rng.standard_t(4.5, size=n))) == pytest.approx(1 / 4.5, abs=0.1)
+    assert tail_shape(rng.uniform(size=n)) == pytest.approx(-1.0, abs=0.15)
+    x = np.abs(rng.standard_t(3, size=n))
+    assert tail_shape(5 * x) == pytest.approx(tail_shape(x), rel=1e-9)
+
+
+def test_the_same_as_by_likelihood():
+    excess = np.sort(stats.genpareto.rvs(0.3, scale=2.0, size=4000, random_state=1))
+    by_likelihood = stats.genpareto.fit(excess, floc=0)[0]
+    assert shape(excess) == pytest.approx(by_likelihood, abs=0.02)
+
+
+def test_what_does_not_vary_has_no_tail():
+    assert np.isnan(tail_shape(np.ones(100))) and np.isnan(shape(np.zeros(10)))
+
+
+def flagged(tails, n, repetitions=60):
+    rng = np.random.default_rng(0)
+    found = [tails_of(planted(rng, n, tails=tails).G, np.ones(n)) for _ in range(repetitions)]
+    return np.mean([each.value > HEAVY for each in found])
+
+
+@pytest.mark.parametrize("n", [64, 256, 1024])
+def test_heavy_tails_are_flagged_and_gaussian_ones_are_not(n):
+    assert flagged("gaussian", n) <= 0.02
+    assert flagged("t4.5", n) >= 0.75
+    assert flagged("lognormal", n) >= 0.85
+
+
+def test_a_gaussian_of_one_dimension_is_not_heavy():
+    rng = np.random.default_rng(1)
+    found = [tail_index(rng.normal(size=(256, 1)), np.ones(256)).value for _ in range(200)]
+    assert np.mean(np.array(found) > HEAVY) < 0.08
+    assert np.mean(found) == pytest.approx(1.0, abs=0.03)
+
+
+def test_it_is_the_known_kurtosis():
+    rng = np.random.default_rng(2)
+    exponential = rng.exponential(size=(400_000, 1))  # kurtosis 9
+    assert tail_index(exponential, np.ones(len(exponential))).value == pytest.approx(3.0, rel=0.05)
+
+
+def test_left_out_values_are_recomputations_and_groups_without_samples_change_nothing():
+    x = np.random.default_rng(3).normal(size=(12, 4))
+    size = np.r_[np.ones(10), 0, 0]
+    x[10:] = 0
+    found = tail_index(x, size)
+    for k in range(10):
+        kept = np.arange(12) != k
+        assert found.left_out[k] == pytest.approx(tail_index(x[kept], size[kept]).value, rel=1e-9)
+    assert (found.left_out[10:] == found.value).all()
+
+
+def test_what_does_not_vary_has_no_index_and_yields_to_what_does():
+    nothing = tail_index(np.ones((5, 2)), np.ones(5))
+    some = tail_index(np.random.default_rng(4).normal(size=(5, 2)), np.ones(5))
+    assert np.isnan(nothing.value)
+    assert heavier(nothing, some) is some and heavier(some, nothing) is some

@@ -1,4 +1,8 @@
-"""Derivatives of MuJoCo tasks in torch, against differences of Gymnasium's own steps."""
+"""Derivatives of MuJoCo tasks in torch, against differences of Gymnasium's own steps.
+
+Autograd through a step by its linearization: once, and by `torch.func`. Certified differences:
+their order, their limits, and what the certificate catches.
+"""
 
 import copy
 import pickle
@@ -8,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.systems.differences import certified_jacobian
 from gradlab.systems.differentiable import differentiable
 from gradlab.systems.system import System
-from tests.systems.gymnasium_steps import Gymnasium, smooth
-from tests.systems.mujoco_states import SYSTEMS, visited
+from tests.systems.mujoco_states import SYSTEMS, Gymnasium, smooth, visited
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "HalfCheetah-v5"])
@@ -180,3 +184,126 @@ def test_the_examples_of_the_docs_run():
     assert all(g.isfinite().all() and g.abs().max() > 0 for g in gradients)
     names |= {"action": torch.zeros(4, 3, dtype=torch.float64), "state": names["state"].detach()}
     exec(compile(cut, page, "exec"), names)
+
+
+def test_torch_func_and_batched_cotangents_give_the_certified_jacobians():
+    state, action = smooth("Hopper-v5", 3)
+    env = differentiable("Hopper-v5")
+    want = SYSTEMS["Hopper-v5"].linearize(state, action)
+    by_rows = torch.func.jacrev(lambda s: env.step(s, action).state)(state)
+    assert torch.equal(torch.einsum("nink->nik", by_rows), want.A)
+
+    def row(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after = env.step(s[None], a[None])
+        return after.state[0], after.reward[0]
+
+    B, r_a = torch.func.vmap(torch.func.jacrev(row, argnums=1))(state, action)
+    assert torch.equal(B, want.B) and torch.equal(r_a, want.r_a)
+    s = state.clone().requires_grad_()
+    basis = torch.eye(11, dtype=s.dtype)[:, None].expand(11, 3, 11)
+    (sweeps,) = torch.autograd.grad(env.step(s, action).state, s, basis, is_grads_batched=True)
+    assert torch.equal(sweeps.transpose(0, 1), want.A)
+    _, pull = torch.func.vjp(lambda a: env.step(state, a).reward, action)
+    assert torch.equal(pull(torch.ones(3, dtype=torch.float64))[0], want.r_a)
+    with pytest.raises(InputError, match="reverse mode only"):
+        torch.func.jvp(lambda a: env.step(state, a).reward, (action,), (action,))
+
+
+def test_jacobians_are_made_when_they_are_needed_and_once(monkeypatch):
+    env, calls = differentiable("Hopper-v5"), []
+    linearize = type(env.system).linearize
+    monkeypatch.setattr(
+        type(env.system), "linearize", lambda *args: calls.append(1) or linearize(*args)
+    )
+    state, action = smooth("Hopper-v5", 2)
+    calls.clear()
+    env.step(state, action)
+    s = state.clone().requires_grad_()
+    after, reward, _ = env.step(s, action)
+    assert not calls
+    for i in range(3):
+        after[:, i].sum().backward(retain_graph=True)
+    reward.sum().backward()
+    assert len(calls) == 1 and env.flagged.shape == (2,) and len(calls) == 1
+
+
+def test_a_second_backward_is_refused_but_in_the_cotangents():
+    state, action = smooth("Hopper-v5", 2)
+    env, a = differentiable("Hopper-v5"), action.clone().requires_grad_()
+    (g,) = torch.autograd.grad(env.step(state, a).state.sum(), a, create_graph=True)
+    with pytest.raises(InputError, match="second time: it has first derivatives"):
+        g.sum().backward()
+    scale = torch.ones(2, 11, dtype=torch.float64, requires_grad=True)
+    _, pull = torch.func.vjp(lambda a: differentiable("Hopper-v5").step(state, a).state, action)
+    pull(scale)[0].sum().backward()
+    want = SYSTEMS["Hopper-v5"].linearize(state, action).B.sum(2)
+    torch.testing.assert_close(scale.grad, want, rtol=1e-12, atol=1e-12)
+
+
+FREE = np.array([-np.inf]), np.array([np.inf])
+
+
+def smooth_step(s: np.ndarray, a: np.ndarray) -> np.ndarray:
+    return np.stack([np.sin(s[:, 0] + 2 * a[:, 0]), np.exp(0.5 * s[:, 1]) * a[:, 0]], 1)
+
+
+def points(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 2)), rng.normal(size=(n, 1))
+
+
+def exact(s: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    slope, growth = np.cos(s[:, 0] + 2 * a[:, 0]), np.exp(0.5 * s[:, 1])
+    zero = 0 * slope
+    A = np.stack([slope, zero, zero, 0.5 * growth * a[:, 0]], 1).reshape(-1, 2, 2)
+    return A, np.stack([2 * slope, growth], 1)[:, :, None]
+
+
+def test_differences_converge_with_order_two():
+    s, a = points()
+    A, B = exact(s, a)
+    errors = []
+    for epsilon in (4e-2, 2e-2, 1e-2):
+        got = certified_jacobian(smooth_step, s, a, *FREE, epsilon)
+        errors.append([np.abs(got.A - A).max(), np.abs(got.B - B).max()])
+    assert np.diff(np.log2(errors), axis=0) == pytest.approx(np.full((2, 2), -2), abs=0.02)
+
+
+def test_estimated_error_bounds_the_true_one_of_most_states():
+    s, a = points(400)
+    A, _ = exact(s, a)
+    got = certified_jacobian(smooth_step, s, a, *FREE, 1e-3)
+    true = np.abs(got.A - A).max((1, 2)) / np.abs(A).max((1, 2))
+    assert np.median(got.error_A / true) > 0.5
+
+
+def test_a_jump_inside_the_stencil_is_flagged_and_outside_it_is_not():
+    def jump(s: np.ndarray, a: np.ndarray) -> np.ndarray:
+        return s + a + 1e-4 * (s[:, :1] > 0)
+
+    s = np.array([[0.0], [2e-9], [2e-8], [0.5e-6], [2e-6], [-1.0]])
+    got = certified_jacobian(jump, s, 0 * s, *FREE, 1e-6)
+    # The next three are clean at a step that does not reach the jump.
+    assert got.flags.tolist() == [True, False, False, False, False, False]
+    assert got.step == pytest.approx([1e-6, 1e-9, 1e-8, 1e-7, 1e-6, 1e-6])
+    assert got.A[1:, 0, 0] == pytest.approx(1, abs=1e-6)
+    # The first keeps the step at which the jump weighs least: 1e-4 over 2e-6.
+    assert got.A[0, 0, 0] == pytest.approx(51, rel=1e-3)
+
+
+def test_a_step_that_returns_nan_is_flagged():
+    s = np.ones((2, 1))
+    got = certified_jacobian(lambda s, a: np.where(a > 0, np.nan, s), s, 0 * s, *FREE, 1e-6)
+    assert got.flags.all()
+
+
+def test_limits_give_the_inside_derivative_on_them_and_zero_beyond():
+    def clipped(s: np.ndarray, a: np.ndarray) -> np.ndarray:
+        return s + np.clip(a, -1, 2) ** 2
+
+    a = np.array([[-1.0], [2.0], [2.0 - 1e-7], [-1.5], [2 + 1e-12], [0.5]])
+    limits = np.array([-1.0]), np.array([2.0])
+    got = certified_jacobian(clipped, 0 * a, a, *limits, 1e-6)
+    assert got.B[:, 0, 0] == pytest.approx([-2, 4, 4, 0, 0, 1], abs=3e-6)
+    assert got.B[3:5].any() == np.False_
+    assert not got.flags.any()

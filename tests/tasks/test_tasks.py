@@ -1,6 +1,9 @@
 """Tasks: their start laws, their checks, and how the command line finds them.
 
-Draws of a start law.
+Draws of a start law. Trimmed starts: a law of their own, of known moments where the task's own is
+Gaussian. Terminal sets that learned models take over, against Gymnasium's own answer at their
+borders. Networks that come with the MuJoCo tasks. The quadrotor of `examples/`: its physics, its
+pillar, and a prior that is wrong.
 """
 
 from __future__ import annotations
@@ -10,12 +13,19 @@ import math
 from dataclasses import replace
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
+import gradlab
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting.policies import riccati_gain
+from gradlab.networks import checkpoint
+from gradlab.networks.interface import act, noise_dim
+from gradlab.runs.comparison import compared
 from gradlab.systems import CartPoleModel, CartPoleSimulator, MujocoPendulum, from_function
 from gradlab.systems.vehicle import PUBLISHED_CODE, TABLE3, VehicleModel, VehicleSimulator
 from gradlab.tasks import (
@@ -26,10 +36,17 @@ from gradlab.tasks import (
     linear_quadratic,
     mujoco,
     path_tracking,
+    pendulum,
     task_from_name,
+    trimmed,
     view,
 )
-from gradlab.truth.lqr import lqr_gradient
+from gradlab.tasks.environments import TRAINED, trained_networks
+from gradlab.truth.lqr import lqr_gradient, second_moment
+from gradlab.verdicts.measurement.verdict import first_screen, verdict
+from tests.integrations.bits import example
+from tests.measurement.linear import WEIGHT, networks, turning
+from tests.systems.mujoco_states import SYSTEMS, visited
 
 
 def draw(task: Task, n: int, seed: int = 0) -> Tensor:
@@ -310,3 +327,255 @@ def test_the_double_integrator_is_pushed_exactly_and_its_prior_can_be_wrong():
     prior = double_integrator(prior_push=0.8, prior_friction=0.05).prior
     moved = prior.step(torch.tensor([[0.0, 1.0]], dtype=torch.float64), push).state
     torch.testing.assert_close(moved, torch.tensor([[0.104, 1.03]], dtype=torch.float64))
+
+
+AT_ONCE = ("Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5")  # that answer for a set state
+
+
+def near(edge, generator, n):
+    """On both sides of an edge, on it, and a digit beside it."""
+    away = 0.1 * torch.randn(n, generator=generator, dtype=torch.float64)
+    beside = [np.nextafter(edge, -np.inf), edge, np.nextafter(edge, np.inf)]
+    scale = torch.logspace(0, -12, n, dtype=torch.float64)
+    return torch.cat([edge + away * scale, torch.tensor(beside, dtype=torch.float64)])
+
+
+def at_borders(env_id, per_edge=100):
+    """Visited states, one coordinate at a time moved to an edge of the healthy ranges."""
+    system, generator, parts = SYSTEMS[env_id], torch.Generator().manual_seed(1), []
+    for interval in system.environment.healthy:
+        columns = {interval.first, system.state_dim + system.chart.root - 1}
+        if interval.last is not None and interval.last - interval.first == 1:
+            columns = {interval.first}
+        for column in columns:
+            for edge in (interval.low, interval.high):
+                if np.isfinite(edge):
+                    values = near(edge, generator, per_edge)
+                    state = visited(env_id, len(values))[0]
+                    state[:, column - system.chart.root] = values
+                    parts.append(state)
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("env_id", AT_ONCE)
+def test_a_learned_model_ends_where_gymnasium_does(env_id):
+    environment, system, task = gymnasium.make(env_id).unwrapped, SYSTEMS[env_id], mujoco(env_id)
+    state = at_borders(env_id)
+    environment.reset(seed=0)
+    healthy, nq = [], system.chart.nq
+    for row in system.chart.physical(state.numpy()):
+        # Not `set_state`, whose forward pass takes most of the time and moves nothing.
+        environment.data.qpos[:], environment.data.qvel[:] = row[:nq], row[nq:]
+        healthy.append(bool(environment.is_healthy))
+    alive = task.alive(state)
+    assert len(state) > 200 and 0.2 < alive.double().mean() < 0.8
+    assert alive.tolist() == healthy
+
+
+def test_it_never_ends_where_the_task_is_told_so():
+    task = mujoco("Hopper-v5", terminate_when_unhealthy=False)
+    assert task.alive(at_borders("Hopper-v5", 10)).all()
+    assert not task.alive(torch.full((1, 11), torch.nan, dtype=torch.float64)).any()
+    cheetah = mujoco("HalfCheetah-v5")
+    assert cheetah.alive(visited("HalfCheetah-v5", 20)[0]).all()
+    assert not cheetah.alive(torch.full((1, 17), torch.nan, dtype=torch.float64)).any()
+
+
+@pytest.mark.parametrize("env_id", TRAINED)
+def test_trained_networks_act_on_their_task(env_id):
+    task = mujoco(env_id)
+    files = trained_networks(task)
+    assert all(file.stat().st_size < 1e6 for file in files.values())
+    policy, critic = (checkpoint.load(files[kind]).double() for kind in ("policy", "critic"))
+    state = task.starts(16, stream(0, "starts"))
+    noise = torch.zeros(16, noise_dim(policy), dtype=torch.float64)
+    action = act(policy, state, noise)
+    assert (action.abs() <= torch.tensor(task.action_limit)).all()
+    # The value of a start is at most what the best rewards would sum to, and above nothing.
+    with torch.no_grad():
+        assert 0 < float(critic(state, action).mean()) < 1e3
+        alive = torch.ones(16, dtype=torch.bool)
+        for _ in range(30):
+            step = task.simulator.step(state, act(policy, state, noise))
+            state, alive = step.state, alive & step.alive
+    assert alive.float().mean() > 0.9
+
+
+def test_other_tasks_have_none():
+    assert not trained_networks(pendulum())
+    assert not trained_networks(mujoco("Hopper-v5", healthy_reward=2.0))
+
+
+TASK = turning()
+MEAN = torch.tensor([0.6, -0.3], dtype=torch.float64)
+
+
+def smaller(share):
+    """Cov[s | d ≤ q] / C of a Gaussian in two dimensions: F_χ²₄(q²) / F_χ²₂(q²)."""
+    q2 = stats.chi2.isf(share, 2)
+    return stats.chi2.cdf(q2, 4) / stats.chi2.cdf(q2, 2)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3])
+def test_moments_of_gaussian_starts_are_those_of_the_truncated_law(share):
+    starts = trimmed(TASK, share).starts(40_000, torch.Generator().manual_seed(3))
+    radius = ((starts - MEAN).square().sum(dim=1) / 0.5).sqrt().max()
+    assert float(radius) == pytest.approx(stats.chi2.isf(share, 2) ** 0.5, rel=0.02)
+    torch.testing.assert_close(starts.mean(dim=0), MEAN, rtol=0.0, atol=0.015)
+    expected = smaller(share) * 0.5 * torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(torch.cov(starts.T), expected, rtol=0.02, atol=0.01)
+
+
+def test_the_law_is_one_for_all_seeds_and_repeats():
+    twice = [trimmed(TASK, 0.1).starts for _ in range(2)]
+    draws = [law(500, torch.Generator().manual_seed(1)) for law in twice]
+    assert torch.equal(*draws) and draws[0].shape == (500, 2)
+
+
+@pytest.mark.slow
+def test_truth_and_returns_are_those_of_the_trimmed_law():
+    policy, critic = networks(TASK)
+    plain, narrow = (
+        gradlab.measure(TASK, policy, critic, horizon=1, starts=512, judges=4, trim_starts=share)
+        for share in (0.0, 0.3)
+    )
+    covariance = 0.5 * torch.eye(2, dtype=torch.float64)
+    W = WEIGHT * torch.eye(2, dtype=torch.float64)
+    for profile, factor in ((plain, 1.0), (narrow, smaller(0.3))):
+        moment = second_moment(MEAN, factor * covariance)
+        norm = float(lqr_gradient(TASK.simulator, W, moment, TASK.discount, "all").norm())
+        assert abs(profile.truth["norm"] - norm) < 3 * profile.truth["standard_error"]
+    gap = plain.truth["norm"] - narrow.truth["norm"]
+    assert gap > 4 * plain.truth["standard_error"]
+    with pytest.raises(InputError, match=r"the task's trim_starts is None in A and 0\.3 in B"):
+        compared(plain, narrow)
+    notice = "Starts trimmed to the central 70% of their law: another question than the task's own"
+    assert first_screen(narrow).notice.startswith(notice) and not first_screen(plain).notice
+    assert any(each.text.startswith(notice) for each in verdict(narrow))
+
+
+@pytest.mark.parametrize(
+    ("share", "starts", "words"),
+    [
+        (0.7, 64, "trim_starts is 0.7, expected a share above 0 and below 0.5"),
+        (-0.1, 64, "trim_starts is -0.1, expected a share above 0"),
+        (float("nan"), 64, "trim_starts is nan, expected a share"),
+        ("1%", 64, "trim_starts is '1%', expected a share"),
+        (0.01, torch.zeros(8, 2), "trim_starts is 0.01, but starts holds the states themselves"),
+    ],
+)
+def test_shares_and_starts_that_cannot_be_trimmed_are_refused(share, starts, words):
+    with pytest.raises(InputError) as error:
+        gradlab.measure(TASK, *networks(TASK), starts=starts, trim_starts=share)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_starts_that_hardly_differ_have_no_middle():
+    coin = replace(TASK, starts=lambda n, g: MEAN * torch.randint(2, (n, 1), generator=g))
+    with pytest.raises(InputError, match=r"no 0\.01 of the starts of linear_quadratic is farther"):
+        trimmed(coin, 0.01)
+
+
+# Laws of starts as users write them.
+
+
+SYSTEM = gradlab.systems.from_function(lambda s, a: (0.9 * s + a, -(s[:, 0] ** 2)), 2, 1)
+
+
+def task(starts):
+    return gradlab.Task("mine", SYSTEM, None, starts, discount=0.9, horizon=3)
+
+
+def drawn(starts, n=5):
+    return task(starts).starts(n, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        lambda n: torch.randn(n, 2),
+        lambda n: torch.randn(n, 2, requires_grad=True),
+        lambda n: np.random.normal(size=(n, 2)),
+        lambda n: np.random.normal(size=(n, 2)).astype(np.float32),
+        lambda n, generator: torch.randn(n, 2, generator=generator),
+        lambda n: torch.arange(2 * n).reshape(n, 2),
+    ],
+)
+def test_starts_need_neither_generator_nor_float64_and_repeat(starts):
+    torch.manual_seed(7)
+    np.random.seed(7)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(7)
+    np.random.seed(7)
+    found = drawn(starts)
+    assert found.shape == (5, 2) and found.dtype == torch.float64 and not found.requires_grad
+    assert torch.equal(drawn(starts), found)
+    assert (torch.rand(1), np.random.rand()) == expected, "the user's streams go on"
+
+
+@pytest.mark.parametrize(
+    ("starts", "words"),
+    [
+        (lambda n: torch.zeros(10, 2), r"starts returned shape (10, 2) for n = 5, expected [5, 2]"),
+        (lambda n: torch.zeros(n, 3), r"starts returned shape (5, 3) for n = 5, expected [5, 2]"),
+        (lambda n: [0.0] * n, "starts returned a list, expected a tensor [n, 2]"),
+        (lambda n: np.array(["a"]), "starts returned a ndarray"),
+        (lambda n: 1 / 0, "test_tasks.py, line"),
+        (lambda: torch.zeros(2, 2), "starts takes (), expected a function (n, generator)"),
+        (lambda n, generator, more: None, "starts takes (n, generator, more), expected"),
+    ],
+)
+def test_a_law_that_does_not_fit_is_named(starts, words):
+    with pytest.raises(InputError) as error:
+        drawn(starts)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_task_made_anew_keeps_its_law():
+    from dataclasses import replace
+
+    first = task(lambda n: torch.randn(n, 2))
+    again = replace(first, horizon=4)
+    assert again.starts is first.starts
+
+
+quadrotor = example("quadrotor")
+
+
+def stepped(system, state, action):
+    one = [torch.tensor([x], dtype=torch.float64) for x in (state, action)]
+    out = system.step(*one)
+    return out.state[0], float(out.reward)
+
+
+def test_it_hovers_falls_and_turns():
+    simulator, dt = quadrotor.make_task().simulator, quadrotor.DT
+    home = [0.0] * 6
+    state, reward = stepped(simulator, home, [0.0, 0.0])
+    assert state.abs().max() < 1e-12 and reward == 0
+    state, _ = stepped(simulator, home, [-1.0, -1.0])  # rotors off
+    assert float(state[4]) == pytest.approx(-9.81 * dt)
+    state, _ = stepped(simulator, home, [-0.1, 0.1])  # torque = arm · difference of thrusts
+    torque = 0.2 * 0.2 * quadrotor.MASS * 9.81 / 2
+    assert float(state[5]) == pytest.approx(torque / quadrotor.INERTIA * dt)
+    assert float(state[4]) == pytest.approx(0, abs=1e-12)
+
+
+def test_near_the_pillar_it_pays_and_no_derivative_sees_it():
+    with_pillar = quadrotor.make_task_with_collision().simulator
+    without = quadrotor.make_task().simulator
+    inside, outside = [-1.0, 0.3, 0, 0, 0, 0], [-1.0, 0.6, 0, 0, 0, 0]
+    for state, price in ((inside, 5.0), (outside, 0.0)):
+        costs = [stepped(one, state, [0.0, 0.0])[1] for one in (without, with_pillar)]
+        assert costs[0] - costs[1] == pytest.approx(price)
+        row = torch.tensor([state], dtype=torch.float64)
+        slopes = [one.linearize(row, row.new_zeros(1, 2)).r_s for one in (without, with_pillar)]
+        torch.testing.assert_close(*slopes)
+
+
+def test_the_prior_answers_less_to_the_rotors():
+    task = quadrotor.make_task()
+    rows = torch.zeros(1, 6, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
+    true, believed = (system.linearize(*rows).B[0] for system in (task.simulator, task.prior))
+    torch.testing.assert_close(believed[4] * 1.25, true[4])
+    torch.testing.assert_close(believed[5] * 1.3, true[5])

@@ -34,7 +34,7 @@ from gradlab.tools.papers import reproduction
 from gradlab.tools.papers.figures import TABLES, chosen, convergence, latex, mixed, sized
 from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
-from tests.artists import drawn
+from tests.figures.drawn import drawn
 from tests.probe.planted_probe import everything, written
 
 # Frozen runs of reports/, their updates in 40 means.

@@ -7,11 +7,19 @@ Rollouts that memory cannot hold are refused before anything is written.
 Learned models end episodes where the task does; where nobody knows, nothing is begun.
 
 RP-DR: windows of real steps, cut into paths of h that end in the critic.
+
+Ray in one process: calls are pickled and may kill their actor, in an order that is drawn.
+
+An actor that dies loses its object and makes another; its call is repeated, as Ray does.
 """
 
+import pickle
+import random
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,10 +46,122 @@ from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Asynchronous, Settings
 from gradlab.verdicts.training.sentences import verdict
-from tests.training.estimated import critics_of, other
-from tests.training.inline_ray import InlineRay
-from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
-from tests.training.test_windows import batch_of, gradient
+from tests.training.small_runs import (
+    SMALL,
+    critics_of,
+    numbers,
+    other,
+    row,
+    same_tables,
+    stopped,
+    task,
+)
+from tests.training.test_svg import batch_of_windows as batch_of
+from tests.training.test_svg import gradient
+
+
+class RayTaskError(Exception):
+    def __init__(self, cause):
+        super().__init__(f"many\nlines\n{cause}")
+        self.cause = cause
+
+
+class RayActorError(Exception):
+    pass
+
+
+class Call:
+    def __init__(self, actor, arguments):
+        self.actor, self.request, self.ended, self.value, self.error = actor, arguments, 0, None, 0
+
+
+class Actor:
+    def __init__(self, ray, kind, options, arguments):
+        self.ray, self.kind, self.made = ray, kind, pickle.dumps(arguments)
+        self.attempts, self.object, self.calls, self.died = (
+            options["max_task_retries"] + 1,
+            0,
+            [],
+            0,
+        )
+        self.answer = SimpleNamespace(remote=self.called)
+
+    def called(self, *arguments):
+        self.ray.seen.append(arguments)
+        self.calls.append(Call(self, pickle.dumps(arguments)))
+        return self.calls[-1]
+
+    def serve(self):
+        """The next call."""
+        call = self.calls.pop(0)
+        for _ in range(self.attempts):
+            self.object = self.object or self.kind(*pickle.loads(self.made))
+            if not self.ray.dies():
+                try:
+                    call.value = pickle.dumps(self.object.answer(*pickle.loads(call.request)))
+                except Exception as error:
+                    call.error = RayTaskError(error)
+                break
+            self.object, self.died = None, self.died + 1
+        else:
+            call.error = RayActorError("the actor died")
+        call.ended = True
+
+
+class InlineRay:
+    """Calls of an actor are served in their order, those of different ones in any.
+
+    Args:
+        deaths: chance that an actor dies of a call, of the first `most` deaths.
+    """
+
+    exceptions = SimpleNamespace(RayTaskError=RayTaskError, RayActorError=RayActorError)
+
+    def __init__(self, seed=0, deaths=0.0, most=10**9):
+        self.random, self.deaths, self.most = random.Random(seed), deaths, most
+        self.died, self.lived, self.actors, self.seen = 0, 0, [], []
+
+    def dies(self):
+        self.lived += 1
+        rested = self.lived > 3 or self.deaths == 1  # what is repeated does not die again
+        dead = rested and self.died < self.most and self.random.random() < self.deaths
+        self.died += dead
+        self.lived *= not dead
+        return dead
+
+    def remote(self, kind):
+        def options(**given):
+            def made(*arguments):
+                self.actors.append(Actor(self, kind, given, arguments))
+                return self.actors[-1]
+
+            return SimpleNamespace(remote=made)
+
+        return SimpleNamespace(options=options)
+
+    def get(self, call):
+        while not call.ended:
+            call.actor.serve()
+        if call.error:
+            raise call.error
+        return pickle.loads(call.value)
+
+    def wait(self, calls, num_returns=1, timeout=None):
+        if timeout is None and not any(call.ended for call in calls):
+            chosen = self.random.choice(calls)
+            while not chosen.ended:
+                chosen.actor.serve()
+        ended = [call for call in calls if call.ended]
+        return ended, [call for call in calls if not call.ended]
+
+    def kill(self, actor):
+        actor.calls.clear()
+
+    @contextmanager
+    def cluster(self, address):
+        """In the place of `gradlab.cluster.cluster`."""
+        yield self
+
 
 MANY = Asynchronous(learners=3, actors=2, buffers=2, queue=2, deterministic=True)
 FREE = replace(MANY, deterministic=False)

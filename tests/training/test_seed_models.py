@@ -28,7 +28,7 @@ from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.targets import Soft
 from gradlab.training.trained import Adam, Trained
-from tests.training.estimated import assert_estimated
+from tests.training.small_runs import assert_estimated
 
 SEEDS, MEMBERS, N = 2, 3, 7  # members do not divide the rows
 

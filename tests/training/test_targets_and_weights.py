@@ -34,8 +34,7 @@ from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Copied, Polyak
 from gradlab.training.parts.window_losses import StateLambda
 from gradlab.training.settings import Settings
-from tests.training.estimated import assert_estimated
-from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+from tests.training.small_runs import SMALL, assert_estimated, numbers, row, same_tables, task
 
 LIMIT = (2.0, 1.0)
 KINDS = ("policy", "critic")

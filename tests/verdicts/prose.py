@@ -30,7 +30,7 @@ from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import first_screen, verdict
 from gradlab.verdicts.probe.findings import verdict as probe_verdict
 from gradlab.verdicts.screen import Screen
-from tests import planted_jacobians, planted_remedies
+from tests import planted_tools
 from tests.choice import planted_gradients
 from tests.logs.carts import noisy, recorded, task
 from tests.probe import planted_probe
@@ -38,7 +38,7 @@ from tests.runs.planted_gains import planted as planted_steps
 from tests.runs.planted_gains import planted_jumps
 from tests.runs.planted_pairs import profile as paired
 from tests.runs.planted_training import RETURNS, written
-from tests.verdicts import test_attribution_verdict, test_recommendation
+from tests.verdicts import test_recommendation, test_verdict
 from tests.verdicts import test_what_is_advised as advised
 from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
 
@@ -158,7 +158,7 @@ def _advised(**planted: object) -> Case:
 
 
 def _attributed(shares: Mapping[str, float], **changed: object) -> Case:
-    found = test_attribution_verdict.attribution(shares, **changed)
+    found = test_verdict.attribution(shares, **changed)
     return lambda folder: attributed.screen(FLAT, found, attributed.sentences(found, FLAT))
 
 
@@ -314,16 +314,16 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ])[0].screen,
     },
     "jacobians": {
-        "a model": lambda folder: jacobians(planted_jacobians.compared()),
-        "the simulator alone": lambda folder: jacobians(planted_jacobians.compared(model=False)),
+        "a model": lambda folder: jacobians(planted_tools.compared()),
+        "the simulator alone": lambda folder: jacobians(planted_tools.compared(model=False)),
         "a policy that is not the user's": lambda folder: jacobians(
-            planted_jacobians.compared(model=False, networks="a stabilising policy, fitted here")
+            planted_tools.compared(model=False, networks="a stabilising policy, fitted here")
         ),
     },
     "remedies": {
-        "four trials": lambda folder: remedies(planted_remedies.RUN),
+        "four trials": lambda folder: remedies(planted_tools.RUN),
         "one trial, which has no interval over trials": lambda folder: remedies(
-            planted_remedies.planted(trials=1)
+            planted_tools.planted(trials=1)
         ),
     },
     "logs": {"a model that is wrong": _logged},

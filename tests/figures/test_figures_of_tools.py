@@ -1,19 +1,125 @@
-"""Figures of a test of remedies draw its tables."""
+"""Figures of attributions, choices and tests of remedies draw what their tables say.
+
+Waterfalls, maps and curves draw what an attribution says, negatives and nothing included.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from gradlab import figures
+from gradlab import choose, figures
+from gradlab.choice.tables import weight_table
+from gradlab.figures.gains import LEAST_SHARE
 from gradlab.figures.style import PAPER
+from gradlab.runs.attribution import (
+    CAUSES,
+    SOURCES,
+    Account,
+    Attribution,
+    BlockEntry,
+    Part,
+    Spread,
+    StepShare,
+)
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
+from tests.choice.planted_gradients import planted, world
 from tests.figures.drawn import check_texts, line, texts
-from tests.planted_remedies import ARMS, LEVELS, RUN, TABLE, H
+from tests.planted_tools import ARMS, LEVELS, RUN, TABLE, H
 
-ALL: tuple[Callable[..., Axes], ...] = (
+ALL = (figures.ledger, figures.entries)
+SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}
+
+
+def part(name, value, total, lost=False):
+    ends = (np.nan, -np.inf, np.inf) if lost else tuple((value + d) / total for d in (0, -0.2, 0.2))
+    return Part(name, value, 0.1, value - 0.2, value + 0.2, *ends)
+
+
+def account(horizon, name="model", lost=False):
+    total = sum(SHARES.values())
+    shapley = tuple(part(cause, value, total, lost) for cause, value in SHARES.items())
+    entry = BlockEntry("A", "A", "$x$", "v", part("entry", 4.0, total, lost))
+    down = BlockEntry("critic_s", "q_s", "critic", "v", part("entry", -0.75, total, lost))
+    steps = tuple(StepShare("A", t, part("step", 1.0 * t, total, lost)) for t in range(horizon))
+    whole = Part("total", total, 0.1, 0.0 if lost else 0.8, 1.2, 1.0, 1.0, 1.0)
+    return Account(
+        name,
+        horizon,
+        whole,
+        lost,
+        shapley,
+        shapley,
+        shapley,
+        (entry, down),
+        (),
+        (),
+        steps,
+        (),
+        None,
+    )
+
+
+def table(*accounts):
+    spread = Spread(
+        "model", 3, part("total", 2.0, 2.0), tuple(part(s, 0.5, 2.0) for s in SOURCES), None
+    )
+    return Attribution(accounts, (spread,), {}, 64, "", ("$x$", "v"), ("push",)).table()
+
+
+def test_a_waterfall_goes_down_for_negative_shares_and_ends_at_the_total():
+    ax = figures.ledger(table(account(2), account(5)))
+    bars = [bar for bar in ax.patches if bar.get_height() or bar.get_y()][: len(CAUSES)]
+    size = sum(map(abs, SHARES.values()))
+    np.testing.assert_allclose([bar.get_height() * size for bar in bars], list(SHARES.values()))
+    ends = np.cumsum([0.0, *SHARES.values()])
+    np.testing.assert_allclose([bar.get_y() * size for bar in bars], ends[:-1], atol=1e-12)
+    marks = [line for line in ax.lines if line.get_linewidth() == 1.8]
+    np.testing.assert_allclose([line.get_ydata()[0] * size for line in marks], [1.0, 1.0])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "5"]
+
+
+def test_the_map_has_every_coordinate_and_the_signs():
+    ax = figures.entries(table(account(2), account(5, lost=True)))
+    drawn = np.ma.filled(ax.images[0].get_array(), 0.0)
+    np.testing.assert_allclose(drawn, [[0, 4.0, 0], [0, 0, 0], [0, 0, 0], [0, -0.75, 0]])
+    assert "h = 2" in texts(ax) and "+400%" in texts(ax) and "−75%" in texts(ax)
+    assert len(ax.patches) == 1  # the negative cell is hatched
+    lost = figures.entries(table(account(5, lost=True)))
+    assert "not distinguishable from zero" in texts(lost) and "+4" in texts(lost)
+
+
+@pytest.mark.parametrize("figure", ALL)
+def test_an_estimator_without_an_account_is_said(figure):
+    for empty in (table(), pd.DataFrame(columns=table().columns)):
+        ax = figure(empty, estimator="$my _own")
+        assert "nothing attributed" in texts(ax)
+        ax.figure.canvas.draw()
+
+
+@pytest.fixture(scope="module")
+def found():
+    profile = planted(*world(3, N=60))
+    return profile, choose(profile)
+
+
+def test_shares_and_their_intervals_are_drawn(found):
+    _, choice = found
+    table = weight_table(choice.pair)
+    ax = figures.choice_weights(table)
+    labels = [str(each.get_label()) for each in ax.containers]
+    assert labels[:2] == ["measured, mean squared error", "measured, direction"]
+    assert len(labels) == 5
+    heights = {float(y) for each in ax.containers for y in each[0].get_ydata() if np.isfinite(y)}
+    shown = table[table["ci_high"] >= LEAST_SHARE]["value"]
+    assert heights == set(shown.astype(float))
+    assert [each.get_text() for each in ax.get_xticklabels()] == ["data\nh = 0", "model\nh = 6"]
+
+
+OF_REMEDIES: tuple[Callable[..., Axes], ...] = (
     lambda ax=None: figures.remedy_effects(TABLE, ax),
     lambda ax=None: figures.remedy_effects(TABLE, ax, quantity="variance", at=H),
     lambda ax=None: figures.remedy_jacobians(TABLE, ax),
@@ -132,7 +238,7 @@ def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():
     assert line(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
 
 
-@pytest.mark.parametrize("draw", ALL)
+@pytest.mark.parametrize("draw", OF_REMEDIES)
 def test_no_text_covers_another_and_none_is_cut_off(draw):
     check_texts(draw())
 
