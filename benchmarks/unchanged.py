@@ -78,7 +78,7 @@ def decisions(path: Path) -> dict[str, Any]:
     The one place that reads decisions. To be replaced when results are findings: then it gives
     their codes and decisions, and the fields of the recommendation.
     """
-    screen = kinds.screen_of(path)
+    screen = kinds.advice_of(path)
     found = {"light": screen.light, "decided": [each.decided for each in screen.rest]}
     if kinds.journal.kind(path) == kinds.PROFILE:
         advice = advise(facts(gradlab.load(path)))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.identity import Identity, by_default
-from gradlab.verdicts.screen import Screen, Sentence
+from gradlab.verdicts.recommendation import Field, Recommendation, Sentence
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")

@@ -34,7 +34,7 @@ from gradlab.data.noise import child
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.verdict import first_screen
+from gradlab.verdicts.measurement.verdict import advice
 from gradlab.verdicts.recommendation import Light
 
 
@@ -62,7 +62,7 @@ class Advice:
 
 def advice_of(profile: Profile) -> Advice:
     """The recommendation, as the first screen has it; one update where no length is said."""
-    found, screen = facts(profile), first_screen(profile)
+    found, screen = facts(profile), advice(profile)
     advised = advise(found)
     cell, rehearsal = advised.cell, profile.rehearsal
     gain = found.chosen if cell == found.best else found.gains.get(cell or ("", 0))

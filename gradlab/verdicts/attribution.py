@@ -195,7 +195,7 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence])
         judged, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value
     )
     fix, why, light = _told(least, attribution.starts)
-    what = f"squared bias of {gradient(profile.identities[least.estimator])}, h = {least.horizon}"
+    what = f"{gradient(profile.identities[least.estimator])}, h = {least.horizon}"
     told = Field("fix first", fix), Field("why", why)
     shares = _shares(least, what, attribution.starts)
     return Recommendation(light, (*told, *shares), None, tuple(rest))
@@ -227,11 +227,11 @@ def _shares(account: Account, what: str, starts: int) -> tuple[Field, ...]:
     """The whole and its two largest shares."""
     whole, square = account.total, "|E G − E T|², noise-corrected."
     if account.lost:  # the value is noise
-        return (Field(what, f"≤ {two(whole.high)} (95%)", square),)
+        return (Field("squared bias", f"≤ {two(whole.high)} (95%): {what}", square),)
     how = f"Shapley value over all orders of replacing causes by true ones, {starts:,} starts."
     parts = sorted(account.shapley, key=lambda part: -part.value)[:2]
     total = with_interval(whole.value, whole.low, whole.high)
     return (
-        Field(what, total, square),
+        Field("squared bias", f"{total}: {what}", square),
         *(Field(f"of it {CAUSES[part.name]}", _share(part), how) for part in parts),
     )

@@ -443,7 +443,7 @@ def _lowers(choice: Choice) -> str:
     """What not to use."""
     if choice.steps is None or not choice.steps.lowers:
         return ""
-    return f"{_alternatives(choice, choice.steps.lowers, 'cells')}: lower the return"
+    return f"{_alternatives(choice, choice.steps.lowers, 'cells')}: lower return"
 
 
 def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other cells") -> str:

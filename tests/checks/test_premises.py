@@ -10,7 +10,7 @@ import torch
 import gradlab
 from gradlab import choose, cli
 from gradlab.checks.premises import _off, _remedy
-from gradlab.cli.terminal.answer import answer, of_screen
+from gradlab.cli.terminal.answer import answer, of_advice
 from gradlab.errors import InputError
 from gradlab.gradients.starts import as_starts, distinct
 from gradlab.reporting import profile_page
@@ -22,8 +22,7 @@ from gradlab.systems import from_function
 from gradlab.tasks import Task
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.verdict import first_screen
-from gradlab.verdicts.screen import NUMBERS, WORDS, counted
+from gradlab.verdicts.measurement.verdict import advice
 from tests.checks.planted_premises import CASES, Linear, Quadratic, cost, draws, task
 from tests.first_screens import repeated, words_of
 
@@ -47,7 +46,7 @@ def pages(profiles):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.sampled(5)
 def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pages, capsys):
-    screen, first = first_screen(profiles[name]), CASES[name][3]
+    screen, first = advice(profiles[name]), CASES[name][3]
     read = facts(profiles[name])
     if advise(read).cell is not None:  # returns alone decide
         assert screen.headline.startswith(f"{read.premise} Until then:")
@@ -58,9 +57,9 @@ def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pag
     words, numbers = counted(f"{screen.headline} {screen.sure}")
     assert words <= WORDS and numbers <= NUMBERS
     assert pages[name].index(first) < pages[name].index("nothing is decided")
-    answer(of_screen(screen), as_json=False)
+    answer(of_advice(screen), as_json=False)
     assert " ".join(capsys.readouterr().out.split()).startswith(first)
-    answer(of_screen(screen), as_json=True)
+    answer(of_advice(screen), as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["recommendation"].startswith(first)
     assert document["verdict"][0]["text"].startswith(first)
@@ -68,9 +67,9 @@ def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pag
 
 def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
     still = profiles["saturated output"]
-    own = first_screen(still).headline
+    own = advice(still).headline
     fitted = replace(still, config=still.config | {"networks": "a stabilising policy, fitted here"})
-    headline = first_screen(fitted).headline
+    headline = advice(fitted).headline
     assert "reference_state" not in own and "saturated actions" in own
     assert "set reference_state= of the task" in headline and "--policy" in headline
     words, numbers = counted(headline)
@@ -89,7 +88,7 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
         assert "Until then: " in said and "Not compared by gain" in said
         with pytest.raises(InputError, match="nothing can be chosen"):
             choose(profiles[name], estimators=[each for each in read.own if each != cell[0]][:1])
-    told = {each.about for each in first_screen(profiles[name]).rest}
+    told = {each.about for each in advice(profiles[name]).rest}
     assert told <= {"premises", "truth", "health", "sanity", "jumps", "variance", "tails",
                     "theory"}  # fmt: skip
     assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]
@@ -146,7 +145,7 @@ def test_a_sound_measurement_is_decided_from(monkeypatch):
     monkeypatch.setattr(profile_page, "panels", lambda *_: [])
     profile = gradlab.measure(task(), Linear(), Quadratic(), starts=64, judges=4)
     assert [each.passed for each in profile.sanity if "premises" in each.check] == [True]
-    assert first_screen(profile).headline.startswith("Backpropagate")
+    assert advice(profile).headline.startswith("Backpropagate")
     assert choose(profile).best is not None
     assert repeated(words_of(render(page(profile)))) == []
 
@@ -159,8 +158,8 @@ def test_who_owns_the_simulator_is_told_how_far_to_unroll_it(given):
     profile = gradlab.measure(made, Linear(), Quadratic(), starts=64, judges=4)
     assert profile.estimators == ("data", "true_dynamics", "true_dynamics_all")
     assert not any(each.control for each in profile.identities.values())
-    assert first_screen(profile).headline.startswith("Backpropagate")
-    assert "through the simulator" in first_screen(profile).headline
+    assert advice(profile).headline.startswith("Backpropagate")
+    assert "through the simulator" in advice(profile).headline
     assert choose(profile).best.cell[0] != "data"
 
 
@@ -169,8 +168,8 @@ def test_an_exact_model_of_another_object_is_said_and_competes():
     profile = gradlab.measure(task(model=1), Linear(), Quadratic(), starts=64, judges=4)
     (said,) = (each for each in profile.sanity if each.check == "errors of a model")
     assert not said.passed and said.result.startswith("the prior model does exactly")
-    assert first_screen(profile).headline.startswith("Backpropagate")
-    assert "your model" in first_screen(profile).headline
+    assert advice(profile).headline.startswith("Backpropagate")
+    assert "your model" in advice(profile).headline
 
 
 def test_a_level_in_the_critic_is_no_fault():
@@ -187,8 +186,8 @@ def test_tiled_starts_count_once():
     )
     assert one.table().equals(eight.table())
     assert (eight.config["starts"], eight.config["rows"]) == (16, 128)
-    assert first_screen(eight).notice == "112 of 128 starts repeat others and count once: N = 16."
-    assert first_screen(one).notice == ""
+    assert advice(eight).notice == "112 of 128 starts repeat others and count once: N = 16."
+    assert advice(one).notice == ""
 
 
 def test_uneven_repetitions_are_weights():

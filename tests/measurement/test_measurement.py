@@ -32,7 +32,7 @@ from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return, second_moment
 from gradlab.truth.truth import matched_truth
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.key_numbers import losses
+from gradlab.verdicts.measurement.causes import losses
 from gradlab.verdicts.measurement.recommendation import recommendation
 from tests.measurement.linear import discounted, feedback, known_first, moments, turned
 from tests.measurement.scalar import GAMMA, ONE, Quadratic, known_biases, scalar_policy, scalar_task

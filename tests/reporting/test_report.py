@@ -395,10 +395,10 @@ def test_the_finding_stands_on_the_first_screen(tab, tmp_path):
     found = jacobian_page.page(run)
     check_first_screen(tab, found, tmp_path)
     effects = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
-    assert f"{effects['output']} by {effects['input']}" in found.screen.headline
+    assert f"{effects['output']} by {effects['input']}" in found.advice.headline
     alone = jacobian_page.page(compared(model=False))
     check_first_screen(tab, alone, tmp_path)
-    assert alone.screen.figure == "growth"  # of which the headline speaks
+    assert alone.advice.figure == "growth"  # of which the headline speaks
 
 
 def test_numbers_of_the_maps_can_be_read_on_a_phone(tab, comparison, tmp_path):

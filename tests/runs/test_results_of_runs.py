@@ -132,10 +132,10 @@ def test_the_first_screen_says_who_has_learned_and_which_seed_failed(tab, tmp_pa
     found = training_page.page(run)
     check_first_screen(tab, found, tmp_path)
     # Seed 3 falls to −50 from −99, seed 4 rises from −500: all five improve.
-    assert found.screen.light == "act" and "every seed improves" in found.screen.headline
+    assert found.advice.light == "act" and "every seed improves" in found.advice.headline
     worse = np.array(RETURNS)
     worse[-1, 3] = -100.0
-    screen = training_page.page(load(written(tmp_path / "b.h5", returns=worse))).screen
+    screen = training_page.page(load(written(tmp_path / "b.h5", returns=worse))).advice
     assert screen.headline.startswith("Look at seed 3 first: it ends no better than before")
     assert "in 4 of 5 seeds" in screen.headline
     assert screen.light == "choose" and "p = 0.19" in screen.sure  # (5 + 1) / 2⁵
@@ -143,9 +143,9 @@ def test_the_first_screen_says_who_has_learned_and_which_seed_failed(tab, tmp_pa
 
 def test_a_goal_that_was_met_before_training_is_no_goal_reached(tmp_path):
     met = np.full((3, 5), -0.005)  # above every goal of path tracking from the start on
-    screen = training_page.page(load(written(tmp_path / "run.h5", returns=met))).screen
+    screen = training_page.page(load(written(tmp_path / "run.h5", returns=met))).advice
     assert not any("goal" in fact.label for fact in screen.numbers)
-    found = training_page.page(load(written(tmp_path / "b.h5"))).screen
+    found = training_page.page(load(written(tmp_path / "b.h5"))).advice
     assert any("goal" in fact.label for fact in found.numbers)
     other = {"s": load(written(tmp_path / "c.h5", task="pendulum"))}
     assert "Dotted" not in training_page.panels(other)[0].caption
@@ -160,15 +160,15 @@ def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     ]
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
-    assert page.screen.headline.startswith("Use good") and page.screen.light == "act"
-    assert page.screen.numbers[2].label.startswith("difference of mean final returns")
+    assert page.advice.headline.startswith("Use good") and page.advice.light == "act"
+    assert page.advice.numbers[2].label.startswith("difference of mean final returns")
     files.append(written(tmp_path / "c.h5", name="near", returns=alike))
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
-    assert page.screen.light == "choose" and "do not separate it from near" in page.screen.headline
-    assert "Better than bad" in page.screen.headline
+    assert page.advice.light == "choose" and "do not separate it from near" in page.advice.headline
+    assert "Better than bad" in page.advice.headline
     # A difference whose interval holds 0 is not printed large.
-    assert not any("difference" in each.label for each in page.screen.numbers)
+    assert not any("difference" in each.label for each in page.advice.numbers)
 
 
 def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
@@ -180,7 +180,7 @@ def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
             tmp_path / "b.h5", name="bad", returns=fallen - 20.0 * (np.arange(3) == 2)[:, None]
         ),
     ]
-    screen = side_by_side(files)[0].screen
+    screen = side_by_side(files)[0].advice
     assert screen.headline.startswith("Use none") and "good has the highest" in screen.headline
     assert screen.light == "none" and screen.sure == "no seed of the best run improves"
 
@@ -192,7 +192,7 @@ def test_a_run_that_falls_is_not_taken_because_a_lower_one_rises(tmp_path):
         written(tmp_path / "a.h5", name="falls", returns=high),
         written(tmp_path / "b.h5", name="rises"),
     ]
-    screen = side_by_side(files)[0].screen
+    screen = side_by_side(files)[0].advice
     assert "falls has the highest" in screen.headline and screen.light == "none"
 
 

@@ -22,9 +22,8 @@ from gradlab.tools.remedies.findings import remedy
 from gradlab.verdicts.attribution import screen, sentences, source
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.comparison import _who
-from gradlab.verdicts.measurement.verdict import ORDER, Evidence, first_screen, verdict
+from gradlab.verdicts.measurement.verdict import ORDER, Evidence, advice, verdict
 from gradlab.verdicts.phrases import gain_text
-from gradlab.verdicts.screen import Fact
 from gradlab.wording import change, cosines, percent, span, with_ends, with_interval
 from tests.verdicts.planted_profiles import (
     BAD,
@@ -167,9 +166,9 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
 
 
 def test_a_saturated_policy_is_said_before_what_is_recommended():
-    assert first_screen(replace(FLAT, sanity=(FINE, BAD))).notice == "Most."
+    assert advice(replace(FLAT, sanity=(FINE, BAD))).notice == "Most."
     sound = replace(FLAT, sanity=(FINE, replace(BAD, passed=True)))
-    assert first_screen(sound).notice == first_screen(FLAT).notice == ""
+    assert advice(sound).notice == advice(FLAT).notice == ""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ from gradlab.runs.realised import TRUE_CELL
 from gradlab.verdicts.advice import FEWEST, advise
 from gradlab.verdicts.choice import chosen
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.key_numbers import of_use
 from gradlab.verdicts.measurement.recommendation import recommendation
-from gradlab.verdicts.screen import NUMBERS, WORDS, counted
 from tests.runs.planted_gains import planted as steps
 from tests.runs.planted_gains import planted_jumps
 from tests.runs.planted_gains import planted_rehearsal as rehearsed
-from tests.verdicts.test_recommendation import PAPER, planted, screen
+from tests.verdicts.test_recommendation import PAPER, planted, recommended
 
 BEST, SHORT, CRITIC = ("model_all", 5), ("model_all", 1), ("data", 0)
 RISES, PASSES, FALLS = (1, 2, 5, 9, 20), (1, 2, 3, -4, -30), (-1, -2, -5, -9, -20)
@@ -67,9 +65,9 @@ def test_what_gains_more_with_the_simulators_states_is_compared_with_the_recomme
         assert len(sentences) == said and all("(mixed, BPTT), 3 steps" in x for x in sentences)
         assert "simulator states" not in explained.headline  # no room
     del gains["data"], gains["model"]
-    assert "With simulator states (mixed, BPTT), 3 steps gain 93%." in screen(gains).headline
+    assert "With simulator states (mixed, BPTT), 3 steps gain 93%." in recommended(gains).headline
     gains["mixed_all"] = [0.1, 0.93, 0.5, 0.5, 0.5, 0.5]
-    assert "With simulator states (mixed, BPTT), 1 step gains 93%." in screen(gains).headline
+    assert "With simulator states (mixed, BPTT), 1 step gains 93%." in recommended(gains).headline
 
 
 def test_a_gain_with_an_exact_model_is_said_only_where_it_is_larger():

@@ -27,7 +27,7 @@ from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement.causes import first_to_fix
 from gradlab.verdicts.phrases import capital, change, gain_text, named, share, with_sign
-from gradlab.verdicts.recommendation import Field, Follow, Recommendation, Sentence
+from gradlab.verdicts.recommendation import MOST, Field, Follow, Recommendation, Sentence
 from gradlab.wording import (
     duration,
     horizons,
@@ -71,13 +71,15 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Recommendat
         fields = _rehearsed(facts, facts.rehearsal)
     elif facts.best is None and not facts.stepped and not facts.uncertain:
         why = f"no gain can be measured here{f' ({facts.why})' if facts.why else ''}"
-        fields = (("why", why), ("decide", "only variance and agreement of gradients are known"))
+        fields = (("why", why), ("known", "variance and agreement of gradients alone"))
     else:
         fields = _not_rehearsed(facts, guessed)
     if advice.cell is None:
         fields = (("use", KEEP), *fields)
-    shown = tuple(Field(name, text, _how(facts, advice, name)) for name, text in fields if text)
-    return Recommendation(advice.light, shown, _figure(facts), rest, follow=_follow(facts, advice))
+    shown = [Field(name, text, _how(facts, advice, name)) for name, text in fields if text]
+    room = [each for each in shown if len(shown) <= MOST or each.name != "avoid"]
+    follow = _follow(facts, advice)
+    return Recommendation(advice.light, tuple(room), _figure(facts), rest, follow=follow)
 
 
 def _follow(facts: Facts, advice: Advice) -> Follow | None:
@@ -122,7 +124,7 @@ def _use(facts: Facts, advice: Advice, cell: Cell) -> _Texts:
         ("use", _which(facts, advice, cell)),
         ("gain", "" if gain is None else f"{gain_text(gain)} of the best step"),
         ("tested", _tested(facts, advice, cell)),
-        ("avoid", "; ".join(filter(None, (_avoid(facts, cell, advice.updates), _jump(facts))))),
+        ("avoid", _harmful(facts, cell, advice.updates)),
         ("fix first", _premise(facts, advice) or _few(facts) or first_to_fix(facts, cell)),
     )
 
@@ -203,20 +205,22 @@ def _peak(facts: Facts, cell: Cell) -> Peak | None:
     return told.peak_of(cell) if told is not None and cell in told.cells else None
 
 
-def _avoid(facts: Facts, cell: Cell, made: int | None) -> str:
+def _harmful(facts: Facts, cell: Cell | None, made: int | None) -> str:
     """What competes and lowers the return, by as much evidence as raises it: over as many updates
-    where these were rehearsed, else by one step. The critic alone is no rollout."""
-    name, told = cell[0], facts.rehearsal
+    where these were rehearsed, else by one step; and that the return jumps. The critic alone is no
+    rollout."""
+    told, (name, h) = facts.rehearsal, cell or ("", 1)
     found = []
-    for each in (name, *(other for other in facts.own if other != name)):
+    for each in sorted(facts.own, key=lambda own: own != name):
         if (lower := facts.lowering(each, made)) and (each, 0) != facts.data:
             whose = "" if each == name else f"{named(facts.identities[each])} "
             found.append(f"{whose}{horizons(lower)} step{'s' * (lower != [1])}")
     data = facts.data
     if data is not None and data != cell and _lowered(facts, data, made):
-        found.append("the critic alone" if cell[1] else "the critic at visited states")
-    over = "the same updates" if told is not None and made is not None else "one step"
-    return f"{'; '.join(found)}: lower the return over {over}" if found else ""
+        found.append("the critic alone" if h else "the critic at visited states")
+    after = "as many updates" if told is not None and made is not None else "one step"
+    lower = f"{'; '.join(found)}: lower return after {after}" if found else ""
+    return "; ".join(filter(None, (lower, _jump(facts))))
 
 
 def _lowered(facts: Facts, data: Cell, made: int | None) -> bool:
@@ -300,7 +304,7 @@ def _not_rehearsed(facts: Facts, guessed: Facts) -> _Texts:
     """Gains and plain steps alone, which show none above 0: the best guess, what would tell."""
     taken = facts.own_steps if facts.stepped else None
     why = "no gradient is shown to raise the return"
-    tested, best, chosen = "", facts.best, facts.chosen
+    tested, fix, best, chosen = "", _few(facts), facts.best, facts.chosen
     if taken is not None:
         lower = [each for each in taken.stepped if taken.harms(each)]
         top = max(taken.stepped, key=lambda each: taken.change(each).value)
@@ -309,9 +313,12 @@ def _not_rehearsed(facts: Facts, guessed: Facts) -> _Texts:
         tested += f"; {len(lower)} of {len(taken.stepped)} steps lower it" * bool(lower)
     decided = "leave out --no-rehearsal: updates tell more than steps"
     if chosen is not None and best is not None:
-        tested = tested or f"best guess {_where(facts, best)}: {gain_text(chosen)} of the best step"
-        if chosen.high < 0:
-            why = "every gradient lowers the return"
+        led = "best guess"
+        if chosen.high < 0 and not facts.carried:
+            why, led = "every gradient lowers the return", "the least"
+            modelled = any("model" in facts.identities[each].systems for each in facts.own)
+            fix = f"the critic{' and the model' * modelled}"
+        tested = tested or f"{led} {_where(facts, best)}: {gain_text(chosen)} of the best step"
         more = _more(facts, decide(chosen, 0.0).more)
         decided = decided if chosen.low > 0 or not more else more
     elif facts.uncertain:
@@ -321,10 +328,9 @@ def _not_rehearsed(facts: Facts, guessed: Facts) -> _Texts:
             tested = f"best guess {_where(facts, guessed.best)}"
     if facts.carried:
         decided = ""
-    smaller = _smaller(facts)
     return (
-        ("why", why), ("tested", smaller or tested), ("decide", decided),
-        ("avoid", _jump(facts)), ("fix first", _few(facts)),
+        ("why", why), ("tested", _smaller(facts) or tested), ("decide", decided),
+        ("avoid", _harmful(facts, None, None)), ("fix first", fix),
     )  # fmt: skip
 
 
@@ -453,15 +459,15 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Recommendation
         key=lambda each: facts.errors[each].value,
     )
     error = facts.errors[cell]
-    nearest = f"most accurate at these states: {_where(facts, cell)}"
+    nearest = "most accurate", f"{_where(facts, cell)}, at these states"
     if not error.high < 1:
-        nearest = "no gradient is shown to be better than a zero gradient at these states"
+        nearest = "why", "no gradient is shown to be better than a zero gradient at these states"
     level = with_interval(*error.estimate)
     if error.spans_decades:
         level = f"unknown ({error.n:,} starts)"
     found = [
         Field("use", KEEP),
-        Field("why", nearest),
+        Field(*nearest),
         Field("error", level, "E|mean of N′ gradients − truth|² over |truth|², 1: no gradient"),
     ]
     if cell in facts.cosines:

@@ -262,10 +262,10 @@ def _advice(run: ProbeRun, kind: str) -> str:
     if kind in (NONFINITE, ORIGIN, LOST_CRITIC):
         todo = message  # what was lost is not to be parted from where
     todo = CHECK if kind == FALLING else todo if found and kind != ENDED else ""
-    text = f" {capital(todo)}." if todo else ""
+    text = f"{capital(todo)}." if todo else ""
     off = unchecked(run)
     have = "check of the loop's parts has" if off == 1 else "checks of the loop's parts have"
-    return text + (f" {off} {have} not looked." if off else "")
+    return " ".join(filter(None, (text, f"{off} {have} not looked." if off else "")))
 
 
 def _message(run: ProbeRun, kind: str) -> str:
@@ -304,7 +304,7 @@ def _open(run: ProbeRun) -> list[str]:
             continue
         proof = str(run.checks["proof"][k]).removesuffix(".")
         asked = re.fullmatch(r"(.*?)[:;] ([^:;?]+\?)(.*)", proof)
-        about = f"Look at whether {run.checks['check'][k]}"
+        about = f"whether {run.checks['check'][k]}"
         if asked is None:
             without = re.sub(r" \([^()]*\)", "", proof)  # its threshold
             found.append(f"{about}: {without}.")

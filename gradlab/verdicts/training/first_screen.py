@@ -104,8 +104,8 @@ def _next(run: Training, result: RunOutcome, light: Light) -> str:
     if result.peak > first > result.median:
         todo.append(f"stop near iteration {result.peak_at:,}, where it was {two(result.peak)}")
     if 0 < k < n and result.failed:
-        seeds = listed([str(s) for s in result.failed], _NAMED)
-        todo.append(f"look at seed{'s' * (len(result.failed) > 1)} {seeds}, no better than before")
+        seeds = listed([f"seed {s}" for s in result.failed], _NAMED)
+        todo.append(f"look at {seeds}, no better than before")
     if light == "choose" and k == n and result.missing:
         todo.append(f"run {result.missing} more seed{'s' * (result.missing > 1)}")
     if not k and not todo:
