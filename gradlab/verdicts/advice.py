@@ -74,9 +74,10 @@ def advise(facts: Facts) -> Advice:
     return Advice(cell, updates, light, missing)
 
 
-def believed(facts: Facts) -> Facts:
-    """Without gains, where a premise of them fails or the true gradient is not precise."""
-    if not facts.void and not facts.uncertain:
+def believed(facts: Facts, contradicted: bool = False) -> Facts:
+    """Without gains, where a premise of them fails, plain steps contradict them, or the true
+    gradient is not precise."""
+    if not (facts.void or facts.uncertain or contradicted):
         return facts
     nothing: dict[Cell, Number] = {}
     facts = replace(

@@ -337,6 +337,9 @@ def advice_of(choice: Choice) -> Recommendation:
     """Use what is best by the criterion that decides; every other sentence below."""
     rest = statements(choice)
     best = choice.best or choice.mse or choice.direction
+    if choice.beyond is not None:
+        more = f"{cell_words(choice, choice.beyond.cell)} gains {gain_text(choice.beyond.gain)}"
+        rest = (*rest, Sentence("beyond", True, f"With simulator states: {more}."))
     if best is None and choice.tried is not None:
         return _tried(choice, choice.tried, rest)
     if best is None:
@@ -576,7 +579,10 @@ def chosen(
             text = f"{told.tested}; at batch {profile.batch}"
             fields = (replace(e, text=text) if e.name == "tested" else e for e in told.fields)
             told = replace(told, light="choose", fields=tuple(fields))
-        beyond = {each.about for each in told.rest}  # than the recommended, not the largest gain
+        beyond = {
+            "beyond",
+            *(each.about for each in told.rest),
+        }  # than the recommended, not the largest gain
         rest = tuple(each for each in first.rest if each.about not in beyond)
         about = choice, advice, profile
         rest = (*_rehearsed(*about), *told.rest, *rest)

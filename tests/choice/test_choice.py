@@ -22,7 +22,7 @@ from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import chosen, statements
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
 from gradlab.wording import label
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world
 from tests.measurement.scalar import ONE, Quadratic, known_biases, scalar_policy, scalar_task
@@ -422,8 +422,7 @@ def test_the_batch_of_the_run_is_no_other_batch():
     profile = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=3, starts=64, batch=64)
     asked, silent = chosen(profile, batch=64)[1], chosen(profile)[1]
     assert profile.rehearsal is not None
-    assert (asked.headline, asked.light) == (silent.headline, silent.light)
-    assert chosen(profile, batch=16)[1].headline != silent.headline
+    assert str(asked) == str(silent) != str(chosen(profile, batch=16)[1])
 
 
 @pytest.mark.parametrize("asked", [{}, {"batch": 64}, {"estimators": [BEST[0], "data"]}])
@@ -434,13 +433,14 @@ def test_where_no_gain_is_believed_a_choice_says_what_the_report_says(asked):
     profile = dataclasses.replace(profile, truth=few)
     report = recommendation(facts(profile))
     choice, found, _, _ = chosen(profile, **asked)
-    assert report.light == "act" and found.headline == report.headline
-    assert found.headline in choice.recommendation
+    assert report.light == "act" and choice.recommendation == str(found)
+    same = [(each.name, each.text.removesuffix("; at batch 256")) for each in found.fields]
+    assert same == [(each.name, each.text) for each in report.fields]
     assert not any("trim" in each.text.lower() for each in found.rest)
     # At a batch that nobody rehearsed nothing is green.
     assert found.light == ("choose" if "batch" in asked else "act")
     other = chosen(profile, estimators=["data"])[1]
-    assert other.light == "none" and other.headline != report.headline
+    assert (other.light, other.use) == ("none", KEEP)
 
 
 def test_one_iteration_of_the_command_is_one_update_of_the_policy():
@@ -463,9 +463,9 @@ def test_where_a_premise_fails_the_choice_lists_what_updates_did():
     told = rehearsed({BEST: RISES, CRITIC: FALLS})
     failed = CheckResult(f"{PREMISE}, critic", "0.02 times", "not fitted: refit it", False)
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told, sanity=(failed,))
-    _, screen, train, untrained = chosen(profile, start=["own.py:make"])
-    (said,) = (each.text for each in screen.rest if each.about == "rehearsed")
+    _, told, train, untrained = chosen(profile, start=["own.py:make"])
+    (said,) = (each.text for each in told.rest if each.about == "rehearsed")
     assert "lower it: " in said and "raise it: " in said
-    # What the screen advises until then can be followed.
+    # What is advised until then can be followed.
     assert train.startswith("gradlab train n-step-adp own.py:make ") and not untrained
     assert f"--horizons {BEST[1]} " in train and train.endswith("--value-rate 0 --iterations 25")

@@ -7,7 +7,8 @@ import pytest
 
 from gradlab import choose
 from gradlab.errors import InputError
-from gradlab.verdicts.choice import screen, statements
+from gradlab.verdicts.choice import advice_of, statements
+from gradlab.verdicts.measurement.recommendation import KEEP
 from tests.choice import quadratic_worlds as study
 from tests.choice.planted_gradients import planted, world
 from tests.runs.planted_gains import planted as realised
@@ -69,10 +70,9 @@ def test_gain_and_error_choose_otherwise_and_the_return_follows_gain():
         found = profile.estimate(cell[0], "gain", cell[1]).value
         assert found == pytest.approx(gain, abs=0.08)
     assert choose(profile, by="mse").best.cell == DATA
-    shown = screen(chosen)
-    assert shown.headline.startswith(f"Use {MODEL_5}: largest gain") and shown.light == "act"
-    by_error = screen(choose(profile, by="mse")).headline
-    assert by_error.startswith(f"Use {DATA_0}: lowest mean")
+    told = advice_of(chosen)
+    assert told.use.startswith(f"{MODEL_5}: largest gain") and told.light == "act"
+    assert advice_of(choose(profile, by="mse")).use.startswith(f"{DATA_0}: lowest mean")
 
 
 def test_steps_that_lower_the_return_are_named():
@@ -188,9 +188,10 @@ def test_without_a_truth_realised_gains_decide():
     )
     assert every.tried.cell == ("true_dynamics", 5)
     assert choose(profile).tried is None
-    shown = screen(chosen)
-    assert shown.headline.startswith(f"Use {MODEL_5}: its step gained most return.")
-    assert f"Lower the return: {DATA_0}." in shown.headline and shown.light == "act"
+    told = advice_of(chosen)
+    assert told.use == MODEL_5 and told.tested.endswith(f" return by a step along {MODEL_5}")
+    assert told.avoid == f"{DATA_0}: lower return" and told.light == "act"
     none = dict.fromkeys(slopes, 0.0)
     nothing = choose(dataclasses.replace(profile, realised=realised(none, truth=False)))
-    assert screen(nothing).headline.startswith("Keep the current policy: no step is shown")
+    told = advice_of(nothing)
+    assert told.use == KEEP and told.field("why").startswith("no step is shown")

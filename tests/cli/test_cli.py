@@ -75,13 +75,13 @@ def calls(monkeypatch):
         return QCritic(4, 1, (4,))
 
     monkeypatch.setattr(measurement, "measure", measure)
-    screen = planted.first_sentence(planted.VERDICT, "mse")
-    page = profile_page.shown(Saved(), screen, "inverted_pendulum")
+    advice = planted.first_sentence(planted.VERDICT, "mse")
+    page = profile_page.shown(Saved(), advice, "inverted_pendulum")
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds
-    kind = kinds.Kind(lambda path: Saved(), lambda *_: page, lambda run: screen)
+    kind = kinds.Kind(lambda path: Saved(), lambda *_: page, lambda run: advice)
     monkeypatch.setattr(journal, "kind", lambda path: "profile")
     monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
-    monkeypatch.setattr(verdicts, "first_screen", lambda profile: screen)
+    monkeypatch.setattr(verdicts, "advice", lambda profile: advice)
     monkeypatch.setattr(policies, "stabilising_policy", make_policy)
     monkeypatch.setattr(critics, "fit_critic", make_critic)
     return seen
@@ -505,11 +505,11 @@ def test_a_minus_is_a_hyphen_where_a_stream_has_no_other():
     for encoding, minus in (("utf-8", "−"), ("ascii", "-"), ("latin-1", "-")):
         out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=streams.ESCAPED)
         with contextlib.redirect_stdout(out):
-            document = {"recommendation": "Try -7: `train --lr -3`.", "light": "act", "sure": "-2"}
-            answer(document | {"numbers": [{"text": "-1", "label": "-5 – θ"}]}, as_json=False)
+            fields = {"use": "-7: `train --lr -3`", "gain": "-1 – θ"}
+            answer({"recommendation": fields, "light": "act", "lit": "Act"}, as_json=False)
         out.flush()
         text = out.buffer.getvalue().decode(encoding)
-        assert f"Try {minus}7: `train --lr -3`." in text and f"  {minus}1  {minus}5" in text
+        assert f"use   {minus}7: `train --lr -3`\n" in text and f"gain  {minus}1" in text
         assert ("θ" in text) == (encoding == "utf-8")
 
 

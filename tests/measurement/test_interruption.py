@@ -94,7 +94,7 @@ def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path, monkeyp
     document = of_run(run, page=False)
     assert next(iter(document)) == "notice" and "checks" in str(document["notice"])
     text = report(run).read_text()
-    assert text.index("Interrupted in checks") < text.index('class="headline"')
+    assert text.index("Interrupted in checks") < text.index('class="fields"')
 
 
 @pytest.mark.slow

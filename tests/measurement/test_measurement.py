@@ -539,7 +539,7 @@ def decisions(profile, called):
 
     found = facts(profile)
     choice = gradlab.choose(profile)
-    screen = recommendation(found)
+    told = recommendation(found)
     return {
         "judged": ours[judged_estimator(profile)],
         "own": [ours[name] for name in found.own],
@@ -548,8 +548,9 @@ def decisions(profile, called):
         "beyond": back([found.beyond[found.best]]) if found.best in found.beyond else None,
         "stepped": back(found.realised.stepped),
         "losses": losses(found, found.best),
-        "light": screen.light,
-        "numbers": [fact.text for fact in screen.numbers],
+        "light": told.light,
+        "followed": told.horizon,
+        "gain": told.gain,
         "chosen": back([choice.best.cell]) + back(choice.best.kept),
         "competitors": [ours[name] for name in choice.estimators],
         "excluded": [ours[name] for name in choice.excluded],

@@ -55,7 +55,7 @@ def test_the_verdict_is_read_first_and_no_request_leaves_the_page(tab: Any, page
     tab.wait_for_load_state("networkidle")
     first, *others = planted.VERDICT
     assert first.text in tab.locator("#verdict").text_content()
-    told = tab.locator("#why").text_content()
+    told = tab.locator("#findings").text_content()
     assert first.text not in told and all(each.text in told for each in others)
     assert tab.locator("#verdict").bounding_box()["y"] < 200
     assert tab.locator("figure svg").count() == 8
@@ -180,8 +180,8 @@ def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> Non
     opened(tab, page)
     headings = tab.locator("h2, .absent b").all_inner_texts()
     assert headings == [
-        "Why", "Sanity", "Gain of a step", "For how many updates it lasts",
-        "Bias, variance and error", "Direction and noise",
+        "Bias, variance and error", "Findings", "Gain of a step",
+        "For how many updates it lasts", "Direction and noise",
         "Where the error comes from", "Growth with the horizon", "Estimators and weights",
         "Every number",
         "How this was computed",
@@ -192,12 +192,14 @@ def test_what_needs_attention_is_seen_at_once_and_what_passed_one_click_away(
     tab: Any, page: Path
 ) -> None:
     opened(tab, page)
-    sanity = tab.locator("#sanity")
-    assert "1 of 3 checks needs attention" in sanity.inner_text()
-    assert sanity.get_by_text("steer 81 %").is_visible()
-    assert not sanity.get_by_text("relative error 1e-9").is_visible()
-    sanity.locator("details summary").click()
-    assert sanity.get_by_text("relative error 1e-9").is_visible()
+    findings = tab.locator("#findings")
+    assert "1 failed, 1 undecided of 5" in findings.inner_text()
+    marks = findings.locator("td:first-child").all_text_contents()
+    assert marks == ["✗", "◐", "✓", "✓", "✓"]
+    assert findings.get_by_text("steer 81 %").is_visible()
+    assert not findings.get_by_text("relative error 1e-9").is_visible()
+    findings.locator("details summary").click()
+    assert findings.get_by_text("relative error 1e-9").is_visible()
 
 
 def test_cells_hold_their_value_and_show_a_minus_and_whole_thousands() -> None:
@@ -304,10 +306,11 @@ def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) 
     path = tmp_path / "run.html"
     path.write_text(shown(planted.Profile(), many, "t", "mse"), encoding="utf-8")
     opened(tab, path)
-    box = tab.locator("#why")
+    box = tab.locator("#findings")
     assert tab.locator("#verdict").get_by_text("Sentence number 0.").is_visible()
     assert not box.get_by_text("Sentence number 7.").is_visible()
-    box.locator("summary").click()
+    for summary in box.locator("summary").all():
+        summary.click()
     assert box.get_by_text("Sentence number 7.").is_visible()
 
 
@@ -395,10 +398,10 @@ def test_the_finding_stands_on_the_first_screen(tab, tmp_path):
     found = jacobian_page.page(run)
     check_first_screen(tab, found, tmp_path)
     effects = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
-    assert f"{effects['output']} by {effects['input']}" in found.advice.headline
+    assert f"{effects['output']} by {effects['input']}" in found.advice.fix_first
     alone = jacobian_page.page(compared(model=False))
     check_first_screen(tab, alone, tmp_path)
-    assert alone.advice.figure == "growth"  # of which the headline speaks
+    assert alone.advice.figure == "growth" and alone.advice.field("growth")
 
 
 def test_numbers_of_the_maps_can_be_read_on_a_phone(tab, comparison, tmp_path):

@@ -240,7 +240,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
     },
     "recommendation": {
-        title: (lambda folder, planted=row: test_recommendation.recommended(planted[0], **planted[1]))
+        title: (lambda folder, row=row: test_recommendation.recommended(row[0], **row[1]))
         for title, row in test_recommendation.ADVISED.items()
     },
     "sentences": {about: _about(about) for about in SENTENCES},

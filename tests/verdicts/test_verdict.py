@@ -24,6 +24,7 @@ from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.comparison import _who
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, advice, verdict
 from gradlab.verdicts.phrases import gain_text
+from gradlab.verdicts.recommendation import Field
 from gradlab.wording import change, cosines, percent, span, with_ends, with_interval
 from tests.verdicts.planted_profiles import (
     BAD,
@@ -213,8 +214,8 @@ def test_an_interval_that_is_no_number_is_unknown():
 def test_a_square_below_zero_is_known_from_above_alone():
     """As docs/report.md says of what is corrected for noise."""
     assert with_interval(-1.8, 0.0, 40.0, "×", "N = 64") == "at most 40× (95%, N = 64)"
-    fact = Fact.ranged("error", (-0.0085, 0.0, 0.075), "")
-    assert (fact.label, fact.text) == ("error", "at most 0.075")
+    field = Field.ranged("error", (-0.0085, 0.0, 0.075), "")
+    assert (field.name, field.text) == ("error", "at most 0.075")
     assert with_interval(-0.5, -1.0, 2.0) == "-0.5 (CI -1 to 2)"
 
 
@@ -392,9 +393,10 @@ def test_a_share_is_named_where_its_own_interval_tells_it(low, high, known):
         account = replace(found.bias[0], replacement=Replacement(("B",), noisy, rivals))
         told = replace(found, bias=(account,))
         first, text = screen(FLAT, told, sentences(told, FLAT)), source_text(told)
-        assert ("67%" in first.headline) == ("falls by 67%" in text) == known
-        assert ("by how much is open" in first.sure) == ("by how much is open" in text) != known
-        assert percent(low).removesuffix("%") in first.sure or not known
+        why = first.field("why")
+        assert ("falls by 67%" in why) == ("falls by 67%" in text) == known
+        assert ("by how much is open" in why) == ("by how much is open" in text) != known
+        assert percent(low).removesuffix("%") in why or not known
 
 
 def test_a_share_whose_interval_is_wider_than_the_whole_is_unknown():
@@ -404,6 +406,6 @@ def test_a_share_whose_interval_is_wider_than_the_whole_is_unknown():
         for each in found.shapley
     )
     told = replace(attribution({"B": 0.8}), bias=(replace(found, shapley=wide),))
-    numbers = {each.label: each.text for each in screen(FLAT, told, ()).numbers}
-    assert numbers["of it ∂f/∂a, -300% to 133%"] == "unknown (256 starts)"
-    assert numbers["of it ∂f/∂s, 18–22%"] == "20%"
+    shown = screen(FLAT, told, ())
+    assert shown.field("of it ∂f/∂a") == "an unknown share (CI -300% to 133%)"
+    assert shown.field("of it ∂f/∂s") == "20% (CI 18–22%)"

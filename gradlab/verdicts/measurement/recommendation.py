@@ -59,7 +59,8 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Recommendat
     advice = advise(facts)
     if facts.law != "visited" and not facts.gains and facts.errors and not facts.void:
         return _at_given_states(facts, rest)
-    guessed, facts = facts, believed(facts)
+    contradicted = advice.contradiction is not None and advice.cell is not None
+    guessed, facts = facts, believed(facts, contradicted)
     if advice.cell is not None:
         rest = (*_beside(facts, advice, advice.cell), *rest)
         fields = _use(facts, advice, advice.cell)
@@ -135,7 +136,7 @@ def _which(facts: Facts, advice: Advice, cell: Cell) -> str:
     if not h:
         return _where(facts, cell)
     close = _lasting(facts, cell, advice.updates, facts.close(cell))
-    if facts.best != cell and facts.best in [(cell[0], each) for each in close]:
+    if _passing(facts, advice, cell) and facts.best in [(cell[0], each) for each in close]:
         close = []  # they gain more in one step, and no more over several updates
     length = f"{horizons(close)} steps (best {h})" if len(close) > 1 else steps(h)
     return f"{named(own)}, {length}"
@@ -314,7 +315,7 @@ def _not_rehearsed(facts: Facts, guessed: Facts) -> _Texts:
     decided = "leave out --no-rehearsal: updates tell more than steps"
     if chosen is not None and best is not None:
         led = "best guess"
-        if chosen.high < 0 and not facts.carried:
+        if chosen.high < 0:
             why, led = "every gradient lowers the return", "the least"
             modelled = any("model" in facts.identities[each].systems for each in facts.own)
             fix = f"the critic{' and the model' * modelled}"
