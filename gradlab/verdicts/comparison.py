@@ -77,7 +77,7 @@ def each_with_first(comparisons: Sequence[Comparison]) -> Recommendation:
     many = f"{decided} of {len(screens)} comparisons with {first}, for every gradient (95%)"
     rest = []
     for comparison, each in zip(comparisons, screens, strict=True):
-        said = "; ".join(f"{field.name}: {field.text}" for field in each.fields[:2])
+        said = "; ".join(["prefer " + each.fields[0].text, *(e.text for e in each.fields[1:2])])
         rest.append(Sentence("run", each.light == "act", f"{comparison.names[1]}: {said}."))
     light: Light = "act" if decided == len(screens) else "choose"
     fields = (Field("prefer", "pair by pair"), Field("decided", many))

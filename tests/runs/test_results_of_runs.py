@@ -353,5 +353,5 @@ def test_several_measurements_are_each_compared_with_the_first(files, tmp_path):
     text = re.sub("<[^>]+>", "", render(page))
     first, second = (path.stem for path in files)
     assert f"{first} and 2 others" in text and f"2 comparisons with {first}" in text
-    assert f"Prefer {second}: it lowers" in text
-    assert f"Take either: every error of {first} and again agrees" in text
+    assert f"{second}: prefer {second}; lower error: the model gradient" in text
+    assert "again: prefer either: every error agrees to within 5%" in text
