@@ -193,7 +193,9 @@ def facts(profile: Profile) -> Facts:
     if "stabilising policy" in str(profile.config.get("networks", "")):
         rests = "set reference_state= of the task to where it should rest, or give --policy"
         void = tuple(
-            replace(each, meaning=f"{each.meaning.partition(', so ')[0]}; it was fitted here: {rests}")
+            replace(
+                each, meaning=f"{each.meaning.partition(', so ')[0]}; it was fitted here: {rests}"
+            )
             if each.meaning.startswith("this policy")
             else each
             for each in void

@@ -13,8 +13,6 @@ from gradlab.verdicts.recommendation import Recommendation
 from tests.measurement.scalar import Quadratic, scalar_policy
 from tests.runs.planted_gains import planted_rehearsal
 
-ONE = torch.eye(1, dtype=torch.float64)
-
 
 def linear(noise=0.01):
     """s' = 0.9 s + 0.5 a + w and a wrong prior."""

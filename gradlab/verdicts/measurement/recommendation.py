@@ -316,7 +316,7 @@ def _not_rehearsed(facts: Facts, guessed: Facts) -> _Texts:
     if chosen is not None and best is not None:
         led = "best guess"
         if chosen.high < 0:
-            why, led = "every gradient lowers the return", "the least"
+            why, led = "every gradient lowers the return", "least harmful"
             modelled = any("model" in facts.identities[each].systems for each in facts.own)
             fix = f"the critic{' and the model' * modelled}"
         tested = tested or f"{led} {_where(facts, best)}: {gain_text(chosen)} of the best step"
