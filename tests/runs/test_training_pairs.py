@@ -124,7 +124,9 @@ def test_a_run_of_one_seed_from_a_given_policy_says_first_what_its_return_did():
         config={"settings": SETTINGS, "task": "cart"}, seconds=np.ones(3),
     )  # fmt: skip
     given = replace(one, config=one.config | {"given_networks": {"policy": "its hash"}})
-    said, usual = (screen({"svg": each}).headline for each in (given, one))
-    assert said.startswith("Svg ends higher on cart, return -5 → -4 (CI -4.2 to -3.8) on the ")
-    assert "Run 4 more seeds: with 1 the rise is not shown." in said
-    assert usual.startswith("Run 4 more seeds")
+    said, usual = (screen({"svg": each}) for each in (given, one))
+    assert said.field("change") == "-5 → -4 (CI -4.2 to -3.8) on the evaluation starts"
+    assert usual.field("change") == "-5 → -4"
+    for each in (said, usual):
+        assert each.light == "choose" and each.field("next") == "run 4 more seeds"
+        assert each.field("learned").startswith("not shown: 1 of 1 seed ends above the start")

@@ -248,7 +248,7 @@ def advice(run: Remedies) -> Recommendation:
     else:
         more = judged[best].more(ratios[best])
         fields = (*fields, Field("decide", f"{called(best)}, the best guess: {more}"))
-    if best is not None:
+    if best is not None and ratios[best].value > 0:
         how = (
             f"exp of the mean of log(least MSE without / with {best}) over "
             f"{judged[best].samples}, least over the horizons, at equal fitting time."
