@@ -322,18 +322,18 @@ def advice(run: JacobianRun) -> Recommendation:
         how = (
             f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
         )
-        what = f"in {MEANING[block]}, the largest of a block"
+        what = f"{MEANING[block]}, the largest of a block"
         share, typical = (
             number(run, "block", name, block=block) for name in (_WORST, "median relative error")
         )
         if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
-            what = f"(median) {what}; root mean square {percent(found.value)}, by few steps"
+            what = f"the median of {what}; root mean square {percent(found.value)}, by few steps"
             how = f"Median over starts of each one's median step. {how}"
             found = typical
         lost = found.spans_decades  # an interval over decades is no number
         ranged = Field.ranged("error", found.estimate, how, percent)
         text = f"unknown ({found.n} steps)" if lost else ranged.text
-        facts.append(replace(ranged, text=f"{text} {what}"))
+        facts.append(replace(ranged, text=f"{text} in {what}"))
     rows = run.rows("product")
     if not rows.empty and run.config.get("model") is not None:
         last = rows.sort_values("step").iloc[-1]
