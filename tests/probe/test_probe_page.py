@@ -61,7 +61,7 @@ def close_figures() -> Iterator[None]:
 def test_the_page_leads_from_verdict_to_price(tab, run, page):
     first_screens.opened(tab, page)
     assert [each.inner_text() for each in tab.locator("h2").all()] == [
-        "Findings", "Alarms", *probe_page.ORDER, "How this was computed",
+        "Alarms", "Findings", *probe_page.ORDER, "How this was computed",
     ]  # fmt: skip
     for sentence in verdict(run):
         text = shell.signed(sentence.text.replace("`", ""))
