@@ -278,6 +278,7 @@ def test_an_alarm_about_a_gradient_that_the_loop_need_not_follow_is_no_fault_of_
     first = screen(found)
     about = "if the loop follows first-action gradients at visited states: wrong direction at step"
     assert first.light == "choose" and first.field("finding").startswith(about)
+    assert not first.field("next")  # no weight of gradients that an alarm is about
     raised.append(alarm(2, 600, "saturated actor"))
     first = screen(run(tmp_path / "more.h5", judged(400, -0.71), alarms=raised, alone=False))
     assert first.field("finding").startswith("saturated actor at step")

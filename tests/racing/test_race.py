@@ -114,6 +114,9 @@ def test_the_planted_best_wins_and_the_wrong_sign_is_dropped(found):
     start = f"Follow right for 24 updates or more: the return of {before} rises by "
     assert found.recommendation.startswith(start)
     assert "wrong" in str(found) and "dropped after 12" in str(found)
+    shown = advice(found)
+    assert shown.light == "act" and shown.use == "right, for 24 updates or more"
+    assert shown.tested.startswith("+") and f"return, from {before}, after 24" in shown.tested
 
 
 def test_candidates_with_horizons_are_told_apart_and_all_are_explained(found):

@@ -414,7 +414,7 @@ def told(run):
 def test_the_remedy_of_the_least_error_is_taken_and_the_ceiling_is_not():
     found = advice(planted({"spectral": 0.5, "dd": 0.25, "multistep": 1.5}))
     assert found.light == "act" and found.use == "the directional-derivative loss"
-    assert found.gain.startswith("4× lower error") and found.field("price").startswith(
+    assert found.gain.startswith("error lower by 4× at") and found.field("price").startswith(
         "2× the time"
     )
     assert found.avoid == "the multi-step loss: worse than no remedy"
@@ -461,7 +461,7 @@ def test_a_gain_that_two_digits_call_one_time_is_a_percentage():
         found = advice(planted({"dd": 0.98}, noise=noise))
         assert found.light == light and found.use == use
         assert ("the best guess: " in found.field("decide")) == (light == "choose")
-        assert re.match(r"by [\d.]+% lower error", found.gain)
+        assert re.match(r"error lower by [\d.]+% at equal time", found.gain)
 
 
 def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():

@@ -452,6 +452,6 @@ def test_the_first_screen_names_action_price_and_more_samples(tab, tmp_path):
     found = remedies_page.page(RUN)
     check_first_screen(tab, found, tmp_path)
     assert found.advice.use.startswith("spectral normalisation")
-    assert found.advice.gain.startswith("1.5× lower error")
+    assert found.advice.gain.startswith("error lower by 1.5× at")
     assert found.advice.field("price").startswith("1× the time")
     assert found.advice.field("instead").startswith("4× the batch: ")

@@ -72,7 +72,7 @@ def step_advice(step: Step) -> Recommendation:
         Field("step", step.headline, how),
         Field("opposite step", with_sign(*step.opposite.estimate), f"2θ₀ − θ₁. {how}"),
         Field("return before", two(float(step.returns[0].mean())), how),
-        Field("normal", step.normal.removeprefix("Normal: ")),
+        Field("normal", step.normal.removeprefix("Normal: ").removesuffix(".")),
         Field("next", todo),
     )
     light = lights.get(step.helped, "choose")

@@ -111,7 +111,7 @@ def _sound(run: ProbeRun, kinds: Counter[str], own: Followed | None) -> Recommen
         Field("look at", " ".join(left)),
         Field("step", step),
         Field("return", returns),
-        Field("next", todo or _weight(run)),
+        Field("next", todo or ("" if kinds else _weight(run))),
     )
     return Recommendation(light, tuple(each for each in fields if each.text), figure)
 
