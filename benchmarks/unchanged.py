@@ -78,8 +78,8 @@ def decisions(path: Path) -> dict[str, Any]:
     The one place that reads decisions. To be replaced when results are findings: then it gives
     their codes and decisions, and the fields of the recommendation.
     """
-    screen = kinds.screen_of(path)
-    found = {"light": screen.light, "decided": [each.decided for each in screen.rest]}
+    shown = kinds.advice_of(path)
+    found = {"light": shown.light, "decided": [each.decided for each in shown.rest]}
     if kinds.journal.kind(path) == kinds.PROFILE:
         advice = advise(facts(gradlab.load(path)))
         found |= {"advised": [*map(str, advice.cell or ("keep",)), str(advice.updates)]}

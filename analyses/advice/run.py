@@ -34,7 +34,7 @@ from gradlab.data.noise import child
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.verdict import first_screen
+from gradlab.verdicts.measurement.verdict import advice as recommendation
 from gradlab.verdicts.recommendation import Light
 
 
@@ -45,7 +45,7 @@ class Advice:
     Attributes:
         candidate: the gradient to use; None: keep the policy.
         updates: for how many updates it is said to hold.
-        light, headline: of the first screen.
+        light, use: of the recommendation.
         promised: gain of one step, value and ends of its interval; NaN where none is named.
         rate: of Adam, where the measurement names one.
         own: estimators that compete.
@@ -54,15 +54,15 @@ class Advice:
     candidate: Candidate | None
     updates: int
     light: Light
-    headline: str
+    use: str
     promised: tuple[float, float, float]
     rate: float | None
     own: tuple[str, ...]
 
 
 def advice_of(profile: Profile) -> Advice:
-    """The recommendation, as the first screen has it; one update where no length is said."""
-    found, screen = facts(profile), first_screen(profile)
+    """The recommendation; one update where no length is said."""
+    found, shown = facts(profile), recommendation(profile)
     advised = advise(found)
     cell, rehearsal = advised.cell, profile.rehearsal
     gain = found.chosen if cell == found.best else found.gains.get(cell or ("", 0))
@@ -70,8 +70,8 @@ def advice_of(profile: Profile) -> Advice:
     return Advice(
         candidate=cell,
         updates=0 if cell is None else advised.updates or 1,
-        light=screen.light,
-        headline=screen.headline,
+        light=shown.light,
+        use=shown.use,
         promised=promised,
         rate=None if rehearsal is None else rehearsal.rate,
         own=found.own,
@@ -99,7 +99,7 @@ def run_cell(name: str, stage: str, seed: int, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
         "world": name, "kind": cell.world.kind, "stage": stage, "seed": seed,
         "recommended": advice.candidate, "updates": advice.updates, "light": advice.light,
-        "headline": advice.headline, "promised": advice.promised, "own": advice.own,
+        "use": advice.use, "promised": advice.promised, "own": advice.own,
     }  # fmt: skip
     row |= what_happened(cell, advice)
     ended = time.monotonic()

@@ -233,7 +233,7 @@ def test_a_refuted_model_is_refused_on_the_first_screen(run, tab, tmp_path):
     found = logs_page.page(run)
     check_first_screen(tab, found, tmp_path)
     assert found.advice.use.startswith("no step of this model") and found.advice.light == "act"
-    assert found.advice.field("decide") == "refit the model"
+    assert found.advice.field("next") == "refit the model"
 
 
 # Windows of recorded trajectories hold the whole return of their first state.

@@ -128,7 +128,7 @@ def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(tmp_path, capsys
     pressed.join()
     states = {row.name: row.state for row in index.load(tmp_path / "out").rows}
     assert states == {"long": "interrupted", "later": "waiting"}
-    assert "Repeat the command with --resume: 2 runs of 2" in capsys.readouterr().out
+    assert "repeat the command with --resume: 2 runs of 2" in capsys.readouterr().out
     # The interrupted run may begin again where its file is.
     (tmp_path / "out/long.tried").unlink()
     pressed = threading.Thread(target=press, args=(tmp_path / "out/long.tried",))
