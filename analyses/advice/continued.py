@@ -139,7 +139,7 @@ def run_cell(name: str, stage: str, seed: int, folder: Path) -> Row:
     row: Row = {
         "world": name, "kind": cell.world.kind, "stage": stage, "seed": seed,
         "recommended": advice.candidate, "updates": advice.updates, "light": advice.light,
-        "headline": advice.headline, "judges": told.judges, "gradients": len(every),
+        "use": advice.use, "judges": told.judges, "gradients": len(every),
     }  # fmt: skip
     row |= _kept(cell, told, every, steps)
     if advice.candidate is not None:

@@ -232,8 +232,8 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
 def test_a_refuted_model_is_refused_on_the_first_screen(run, tab, tmp_path):
     found = logs_page.page(run)
     check_first_screen(tab, found, tmp_path)
-    assert found.screen.headline.startswith("Do not use this model's gradient")
-    assert found.screen.light == "act"
+    assert found.advice.use.startswith("no step of this model") and found.advice.light == "act"
+    assert found.advice.field("next") == "refit the model"
 
 
 # Windows of recorded trajectories hold the whole return of their first state.

@@ -21,7 +21,7 @@ from gradlab.fitting.models import fit_model
 from gradlab.measurement.assembly import shared_truth
 from gradlab.systems.learned import TwoModels
 from gradlab.tools.remedies import fits, model_values
-from gradlab.tools.remedies.findings import screen, verdict
+from gradlab.tools.remedies.findings import advice, verdict
 from gradlab.tools.remedies.fits import FitRecipe, FittedModel, FittedPart, price_values, recipe
 from gradlab.tools.remedies.result import (
     ABOUT,
@@ -156,9 +156,9 @@ def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
     chosen = (table["quantity"] == "bias2") & (table["at"] == 4) & (table["budget"] == TIME)
     expected = ((slope(*BETTER, 4) - infinite) / (slope(*BAD, 4) - infinite)) ** 2
     assert table[chosen]["ratio"].item() == pytest.approx(expected, rel=1e-3)
-    assert screen(good).headline.startswith("Take the directional-derivative loss: ")
+    assert advice(good).use == "the directional-derivative loss"
     assert "better at h = " in verdict(good)[0].text
-    assert screen(run("dd", "nll")).headline.startswith("Keep the plain fit")
+    assert advice(run("dd", "nll")).use == "the plain fit"
     assert "worse at h = " in verdict(run("dd", "nll"))[0].text
 
 
@@ -412,12 +412,15 @@ def told(run):
 
 
 def test_the_remedy_of_the_least_error_is_taken_and_the_ceiling_is_not():
-    found = screen(planted({"spectral": 0.5, "dd": 0.25, "multistep": 1.5}))
-    assert found.light == "act" and found.headline.startswith("Take the directional-derivative")
-    assert [fact.text for fact in found.numbers[:2]] == ["4×", "2×"]
-    assert "the multi-step loss: worse" in found.headline
-    found = screen(planted({"sobolev": 0.1, "dd": 1.5}))
-    assert found.headline.startswith("Keep the plain fit") and found.sure == "none better"
+    found = advice(planted({"spectral": 0.5, "dd": 0.25, "multistep": 1.5}))
+    assert found.light == "act" and found.use == "the directional-derivative loss"
+    assert found.gain.startswith("error lower by 4× at") and found.field("price").startswith(
+        "2× the time"
+    )
+    assert found.avoid == "the multi-step loss: worse than no remedy"
+    found = advice(planted({"sobolev": 0.1, "dd": 1.5}))
+    assert found.use == "the plain fit" and found.field("why") == "no remedy even looks better"
+    assert not found.gain
 
 
 def test_every_sentence_of_a_remedy_has_one_number():
@@ -448,15 +451,17 @@ def test_what_is_not_shown_says_how_many_more_fits_would_tell():
     run = planted({"dd": 0.8}, noise=0.3)
     decided, text = told(run)
     assert not decided and "more fits would decide." in text
-    found = screen(run)
-    assert found.light == "choose" and found.sure.endswith("more fits would decide")
+    found = advice(run)
+    assert found.light == "choose" and found.field("decide").endswith("more fits would decide")
 
 
 def test_a_gain_that_two_digits_call_one_time_is_a_percentage():
-    for noise, light, words in ((0.03, "choose", "best guess"), (0.01, "act", "Take")):
-        found = screen(planted({"dd": 0.98}, noise=noise))
-        assert found.light == light and words in found.headline
-        assert re.search(r"lowers the (gradient's )?error by [\d.]+%", found.headline)
+    loss = "the directional-derivative loss"
+    for noise, light, use in ((0.03, "choose", "the plain fit"), (0.01, "act", loss)):
+        found = advice(planted({"dd": 0.98}, noise=noise))
+        assert found.light == light and found.use == use
+        assert ("the best guess: " in found.field("decide")) == (light == "choose")
+        assert re.match(r"error lower by [\d.]+% at equal time", found.gain)
 
 
 def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():
@@ -468,8 +473,8 @@ def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():
 
 def test_without_a_truth_nothing_is_taken_and_the_reason_is_given():
     run = planted({"dd": 0.5}, truth=False)
-    found = screen(run)
-    assert found.light == "none" and found.sure.endswith("λ = 0.9 outgrows 1/γ")
+    found = advice(run)
+    assert found.light == "none" and found.field("why").endswith("λ = 0.9 outgrows 1/γ")
     assert not told(run)[0]
     assert found.figure is None  # its first one is of variances
 

@@ -88,36 +88,35 @@ def page(certificate: Certification) -> Page:
     )
     line = {
         "system": certificate.system,
-        _examined(certificate): facts["states"],
+        certificate.examined: facts["states"],
     }
     question = _QUESTION.format("the function" if certificate.of_function else "the step")
     return Page(certificate.system, question, line, advice(certificate), drawn, sections,
                 apart=False)  # fmt: skip
 
 
-def _examined(certificate: Certification) -> str:
-    return "inputs" if certificate.of_function else "states"
-
-
 def advice(certificate: Certification) -> Recommendation:
     """Is it usable, where is it not, by how much?"""
-    smooth = certificate.table()["stratum"] != "onset"
-    away = ", away from kinks" if smooth.any() else ""
-    examined, largest = _examined(certificate), below(certificate.largest)
+    light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"
+    word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
+    lead = {"act": "yes: ", "choose": "with care: "}.get(
+        light, f"no: fix {certificate.wrong} first, "
+    )
+    few = certificate.passed and any(each.kind == "rare" for each in certificate.findings)
+    wrong = certificate.wrong if light == "none" else "none"
+    wrong += f" by more than {certificate.fail_above:g}"
+    wrong += ", except perhaps in a few states" * few
     how = (
         "‖J − D‖ / ‖D‖ of a block, rows and columns in spreads of outputs and inputs, J the "
         "simulator's, D certified differences of its step"
     )
-    light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"
-    word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
-    found = "no derivative is" if certificate.passed else "a derivative is"
-    few = certificate.passed and any(each.kind == "rare" for each in certificate.findings)
-    wrong = f"{found} wrong by more than {certificate.fail_above:g}"
-    wrong += ", except perhaps in a few states" * few
+    errors = f"95% below {below(certificate.largest)} in the worst block{certificate.away}"
     fields = (
-        Field("usable", certificate.sentences[0].removesuffix(".")),
+        Field("usable", f"{lead}{certificate.why}"),
         Field("wrong", wrong),
-        Field("by", f"95% of the errors of the worst block are below {largest}{away}", how),
-        Field(examined, str(certificate.facts["states"]), str(certificate.facts["starts"])),
+        Field("errors", errors, how),
+        Field("examined", certificate.where, str(certificate.facts["starts"])),
+        Field("next", " ".join(filter(None, (certificate.kinks, certificate.drawn)))),
     )
-    return Recommendation(light, fields, "errors", word=word)
+    shown = tuple(each for each in fields if each.text)
+    return Recommendation(light, shown, "errors", word=word)

@@ -322,19 +322,18 @@ def advice(run: JacobianRun) -> Recommendation:
         how = (
             f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
         )
-        what = f"error of {MEANING[block]}, the largest of a block"
+        what = f"{MEANING[block]}, the largest of a block"
         share, typical = (
             number(run, "block", name, block=block) for name in (_WORST, "median relative error")
         )
         if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
-            what = f"median {what} (root mean square {percent(found.value)}, by few steps)"
+            what = f"the median of {what}; root mean square {percent(found.value)}, by few steps"
             how = f"Median over starts of each one's median step. {how}"
             found = typical
         lost = found.spans_decades  # an interval over decades is no number
-        text = f"unknown ({found.n} steps)"
         ranged = Field.ranged("error", found.estimate, how, percent)
-        text = text if lost else ranged.text
-        facts.append(Field("error", f"{text} in {what.removeprefix('error of ')}", how))
+        text = f"unknown ({found.n} steps)" if lost else ranged.text
+        facts.append(replace(ranged, text=f"{text} in {what}"))
     rows = run.rows("product")
     if not rows.empty and run.config.get("model") is not None:
         last = rows.sort_values("step").iloc[-1]
@@ -357,9 +356,9 @@ def advice(run: JacobianRun) -> Recommendation:
     if light != "none" and (untested := _untested(run)):
         light, sure = "choose", f"{sure}; the simulator's derivatives are {untested}"
     figure = "entries-effect"
-    if alone:  # what the headline is about
+    if alone:  # what the first field is about
         figure = "entries-size" if exponent is None else "growth"
-    told = (Field("use", use), Field("fix first", fix), Field("shown", sure))
+    told = (Field("use", use), Field("fix first", fix), Field("evidence", sure))
     fields = tuple(each for each in (*told, *facts) if each.text)[:MOST]
     return Recommendation(light, fields, figure, rest)
 
@@ -421,7 +420,7 @@ def _simulator(run: JacobianRun) -> tuple[str, str, Light, str]:
     discounted = float(run.config["discount"]) < 1
     gradient = "discounted gradient" if discounted else "gradient"
     later = [number(run, "horizon", _LATER, block=block) for block in _BY]
-    longer = f"--horizon {2 * int(run.config['horizon'])} to know: on this path the"
+    longer = f"a longer path to know, --horizon {2 * int(run.config['horizon'])}: on this one the"
     slower = f"not shown to go on: {found}"
     leading, then = (square, later[1]) if _grows(square) else (typical, later[0])
     if leading is not None and _grows(leading):

@@ -310,6 +310,7 @@ def advice(run: LogsRun) -> Recommendation:
     if judged and isfinite(judged[0].gap.value):  # at the first step
         gap, h = judged[0].gap, judged[0].horizon
         value, ends = with_ends(*_roots(gap), percent)
+        ends = f"CI {ends}"
         how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n:,} trajectories."
         if gap.value <= 0:
             value, ends = f"≤ {percent(_roots(gap)[2])}", "95%"
@@ -327,13 +328,13 @@ def advice(run: LogsRun) -> Recommendation:
         each = ratios[h]
         how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n:,}."
         ratio = Field.ranged("variance", each.estimate, how)
-        found.append(replace(ratio, text=f"{ratio.text} of the score's, at h = {h}"))
+        found.append(replace(ratio, text=f"{ratio.text} times the score's, at h = {h}"))
     if not run.config["stochastic"]:
-        use, decide = "nothing yet: no score exists without noise", "record with known noise"
+        use, todo = "nothing yet: no score exists without noise", "record with known noise"
         light: Light = "none"
     else:
-        use, decide, light = _alone(run) if run.config["model"] is None else _judged(run)
-    shown = tuple(e for e in (Field("use", use), Field("decide", decide), *found) if e.text)
+        use, todo, light = _alone(run) if run.config["model"] is None else _judged(run)
+    shown = tuple(e for e in (Field("use", use), Field("next", todo), *found) if e.text)
     return Recommendation(light, shown, _figure(run), rest)
 
 
@@ -369,7 +370,7 @@ def _alone(run: LogsRun) -> tuple[str, str, Light]:
     score = cosines_at[max(cosines_at)]
     if score.low >= SUPPORTED:
         return "the score: these trajectories settle its direction", "", "act"
-    return "the score not alone: it is too noisy", "record more trajectories", "choose"
+    return "not the score alone: it is too noisy", "record more trajectories", "choose"
 
 
 def _needed(open_: list[Agreement]) -> str:

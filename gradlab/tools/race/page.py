@@ -19,9 +19,10 @@ from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, m
 from gradlab.tools.race.result import Race, Step, load
 from gradlab.verdicts.phrases import with_sign
 from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
-from gradlab.wording import stepping, two, updates
+from gradlab.wording import listed, stepping, two, updates
 
 _FIGURE = "race"
+_NAMED = 2
 
 
 def advice(race: Race) -> Recommendation:
@@ -29,31 +30,31 @@ def advice(race: Race) -> Recommendation:
     results, stopped = race.results, race.config.get("interrupted")
     best = results.best
     light: Light = "none"
-    facts: tuple[Field, ...] = ()
+    none = f"within {updates(race.updates)} no candidate is shown to raise the return"
+    fields = [Field("use", "no update yet"), Field("why", none)]
     if best is not None and not results.hold:
-        others = len(race.may_be_best()) - 1
+        others = [race.called(name) for name in race.may_be_best() if name != best.cell[0]]
         light = "choose" if others else "act"
-        count = "1 other is" if others == 1 else f"{others} others are"
-        alike = f"; {count} not excluded" if others else ""
+        more = " or more" if best.updates == race.updates else ""
         how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
         gain, one = best.gain, race.after_one(best.cell[0])
         assumed = ", assumed" if results.assumed else ""
         rule = f" of {stepping(results.optimizer, results.rate)}{assumed}"
         if results.rate != results.rate:  # all candidates bring their own
             rule = ""
-        facts = (
-            Field(
-                "tested",
-                f"{with_sign(*gain.estimate)} return after {updates(best.updates)}{rule}{alike}",
-                how,
-            ),
-            Field.ranged("first update", one.estimate, "The promise of one step."),
-        )
+        start, length = results.present(gain), updates(best.updates)
+        tested = f"{with_sign(*gain.estimate)} return, from {start}, after {length}{rule}"
+        promise = "Of one update, by the same starts."
+        fields = [
+            Field("use", f"{race.called(best.cell[0])}, for {length}{more}"),
+            Field("tested", tested, how),
+            Field("first update", with_sign(*one.estimate), promise),
+        ]
+        fields += [Field("not excluded", listed(others, _NAMED))] if others else []
     said = (*(f"{each}." for each in race.outcomes), *(f"{k}: {v}" for k, v in race.notes.items()))
     rest = tuple(Sentence("race", True, text) for text in said)
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
-    use = Field("use", race.recommendation.removesuffix("."))
-    return Recommendation(light, (use, *facts), _FIGURE, rest, notice)
+    return Recommendation(light, tuple(fields), _FIGURE, rest, notice)
 
 
 _CHANGES = "step_changes"
@@ -68,14 +69,15 @@ def step_advice(step: Step) -> Recommendation:
     lead = {True: "train on", False: "judge it by more updates", None: "measure more starts"}
     todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "check that the two differ"
     fields = (
-        Field("step", f"{step.headline} {step.normal}".strip()),
-        Field.ranged("change", step.after.estimate, how),
-        Field.ranged("opposite step", step.opposite.estimate, f"2θ₀ − θ₁. {how}"),
+        Field("step", step.headline, how),
+        Field("opposite step", with_sign(*step.opposite.estimate), f"2θ₀ − θ₁. {how}"),
         Field("return before", two(float(step.returns[0].mean())), how),
+        Field("normal", step.normal.removeprefix("Normal: ").removesuffix(".")),
         Field("next", todo),
     )
     light = lights.get(step.helped, "choose")
-    return Recommendation(light, fields, _CHANGES, tuple(notes))
+    shown = tuple(each for each in fields if each.text)
+    return Recommendation(light, shown, _CHANGES, tuple(notes))
 
 
 def step_page(step: Step, config: Mapping[str, object], environment: Mapping[str, str]) -> Page:

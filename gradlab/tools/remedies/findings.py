@@ -165,9 +165,9 @@ def _by(ratio: LogRatio) -> str:
 
 
 def _lower(ratio: LogRatio) -> str:
-    """1.5×; by 2% where that would be 1×."""
+    """by 1.5×; by 2% where that would be 1×."""
     gain = times(exp(ratio.value))
-    return gain if gain != "1×" else f"by {percent(1 - exp(-ratio.value))}"
+    return f"by {gain if gain != '1×' else percent(1 - exp(-ratio.value))}"
 
 
 def verdict(run: Remedies) -> list[Sentence]:
@@ -248,13 +248,14 @@ def advice(run: Remedies) -> Recommendation:
     else:
         more = judged[best].more(ratios[best])
         fields = (*fields, Field("decide", f"{called(best)}, the best guess: {more}"))
-    if best is not None:
+    if best is not None and ratios[best].value > 0:
         how = (
             f"exp of the mean of log(least MSE without / with {best}) over "
             f"{judged[best].samples}, least over the horizons, at equal fitting time."
         )
-        gain = f"{_lower(ratios[best])} lower error with {called(best)} at equal time"
-        ends = f"({_ends(ratios[best])}, {_fits(run)})"
+        gain = f"error lower {_lower(ratios[best])} at equal time"
+        gain += "" if shown else f" with {called(best)}"
+        ends = f"(CI {_ends(ratios[best])}, {_fits(run)})"
         price = f"{times(_step_cost(run, best))} the time per step of fitting"
         fields = (*fields, Field("gain", f"{gain} {ends}", how), Field("price", price))
     every = (*fields, *_larger_batch(run))

@@ -182,13 +182,14 @@ def execute(
 
 
 def _sentence(answer: bytes) -> str:
-    """The recommendation of a JSON document, or else the first sentence of its verdict."""
+    """The fields of a JSON document's recommendation, or else the first sentence of its verdict."""
     try:
         document = json.loads(answer)
     except ValueError:
         return ""
     verdict = document.get("verdict") or [{"text": ""}]
-    return str(document.get("recommendation") or verdict[0]["text"])
+    fields = document.get("recommendation", {}).items()
+    return "; ".join(f"{name}: {text}" for name, text in fields) or str(verdict[0]["text"])
 
 
 def _error(log: Path, code: int) -> str:

@@ -90,7 +90,7 @@ def screen(run: ProbeRun) -> Recommendation:
     else:  # the newest measurement says more of a direction than the first alarm about it
         kinds = Counter({kind: n for kind, n in kinds.items() if kind != _DIRECTION})
         faulty = bool(kinds)
-    shown = _faulty(run, kinds) if faulty else _sound(run, kinds, own)
+    shown = _faulty(run, kinds, own) if faulty else _sound(run, kinds, own)
     return replace(shown, rest=rest, notice=notice)
 
 
@@ -111,7 +111,7 @@ def _sound(run: ProbeRun, kinds: Counter[str], own: Followed | None) -> Recommen
         Field("look at", " ".join(left)),
         Field("step", step),
         Field("return", returns),
-        Field("next", todo or _weight(run)),
+        Field("next", todo or ("" if kinds else _weight(run))),
     )
     return Recommendation(light, tuple(each for each in fields if each.text), figure)
 
@@ -136,18 +136,20 @@ def _step(
         return light, " ".join(filter(None, (own.text, also))), todo, "cosine"
     if known is not None and known.best is not None:
         step = recommendation(known)
-        if step.light != "none":
+        if step.light != "none" or lately is None:
             doubt = f"not reliable below {FEWEST} starts" if too_few(run) else ""
-            return "choose", f"{step.use}: {step.gain}", doubt, "cosine"
-    signals = _cosine(run)
-    text = f"one batch has cosine {signals} with the mean gradient" if signals else ""
+            return "choose", f"{step.use}: {step.gain or step.field('why')}", doubt, "cosine"
+    text = _cosine(run)
     return "choose", "" if lately is not None else text, "", "signal_share" if text else "grad_norm"
 
 
 def _returned(lately: Seen) -> str:
-    """Windows of episodes: what fell first, and how sure a rise is."""
-    text = " ".join(filter(None, (lately.warned, lately.count)))
-    return f"{text} Above its first window (99.8% confidence)." if lately.raised else text
+    """Windows of episodes: what fell first, and how sure a rise is, or a fall in the last one."""
+    sure = "Above its first window (99.8% confidence)." if lately.raised else ""
+    if not (lately.raised or lately.lower) and lately.since.direction == "rose":
+        sure = "Not shown above its first window with 99.8% confidence."
+        sure = "By chance one last window in 40 falls so." if lately.dropped else sure
+    return " ".join(filter(None, (lately.warned, lately.count, sure)))
 
 
 def _checked(run: ProbeRun, unsure: int) -> str:
@@ -210,7 +212,7 @@ def _causes(run: ProbeRun) -> list[_Cause]:
     )
 
 
-def _faulty(run: ProbeRun, kinds: Counter[str]) -> Recommendation:
+def _faulty(run: ProbeRun, kinds: Counter[str], own: Followed | None) -> Recommendation:
     """The cause and the line to look at, then the symptom; without a cause the worst symptom."""
     found = _causes(run)
     of_causes = {each.kind for each in found}
@@ -219,7 +221,11 @@ def _faulty(run: ProbeRun, kinds: Counter[str]) -> Recommendation:
     told_of = map(str, run.alarms["alarm"])
     order = (*_WORST, FALLING, *sorted(told_of, key=lambda each: each in OF_FIRST_ACTION))
     worst = next((each for each in order if each in kinds and each not in of_causes), "")
-    also = [f"{each.words} ({_step_text(each.step)})" for each in found[1:]]
+    said = [each.kind for each in found]
+    also = [
+        f"{each.words if each.kind in said[:k] else each.kind} ({_step_text(each.step)})"
+        for k, each in enumerate(found[1:], 1)
+    ]
     if found:
         first, since = found[0].words, _step_text(found[0].step)
         also += [f"symptom: {_symptom(run, worst)}"] if worst else []
@@ -229,6 +235,8 @@ def _faulty(run: ProbeRun, kinds: Counter[str]) -> Recommendation:
     named = of_causes | {worst} | ({ORIGIN} if worst == NONFINITE else set())
     more = len(kinds.keys() - named)
     also += [f"{more} other kind{'s' * (more > 1)} of alarm"] if more else []
+    if own is not None and own.direction == "lowered":
+        also.append(f"at step {own.step:,} a step along the actor's gradient lowered the return")
     lately = seen(run)
     fields = (
         Field("finding", first),
@@ -262,10 +270,9 @@ def _advice(run: ProbeRun, kind: str) -> str:
     if kind in (NONFINITE, ORIGIN, LOST_CRITIC):
         todo = message  # what was lost is not to be parted from where
     todo = CHECK if kind == FALLING else todo if found and kind != ENDED else ""
-    text = f"{capital(todo)}." if todo else ""
     off = unchecked(run)
     have = "check of the loop's parts has" if off == 1 else "checks of the loop's parts have"
-    return " ".join(filter(None, (text, f"{off} {have} not looked." if off else "")))
+    return "; ".join(filter(None, (todo, f"{off} {have} not looked" if off else "")))
 
 
 def _message(run: ProbeRun, kind: str) -> str:
@@ -336,7 +343,7 @@ def _cosine(run: ProbeRun) -> str:
     signal = pooled(found[-RECENT:])
     low, high = signal.ends
     if low <= 0:
-        most = f"≤ {cosine(sqrt(max(high, 0.0)))}"
-        return f"{most}: not known to be more than noise"
+        most = f"cosine ≤ {cosine(sqrt(max(high, 0.0)))}"
+        return f"one batch is not known to be more than noise: {most} with the mean gradient"
     value, ends = cosines(signal.cosine, sqrt(low), sqrt(high))
-    return f"{value} (CI {ends}, {signal.pairs:,} pairs)"
+    return f"one batch has cosine {value} (CI {ends}) with the mean gradient"
