@@ -35,11 +35,10 @@ from gradlab.choice.values import (
     DirectionCosine,
     Steps,
     Tried,
-    Usable,
 )
-from gradlab.choice.weights import Times, mixing, pair_cells, rule_times, several_cells
+from gradlab.choice.weights import mixing, pair_cells
 from gradlab.errors import InputError
-from gradlab.runs.decision_rules import NeededBatch, needed_batch, usable_horizons
+from gradlab.runs.decision_rules import NeededBatch, needed_batch
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import interval
@@ -120,12 +119,9 @@ def choice_of(
     batch: int | None = None,
     estimators: Collection[str] | None = None,
     by: Criterion | None = None,
-    iteration: int | None = None,
-    ramp: int | None = None,
 ) -> Choice:
     """What `gradlab.choose` answers from, whatever the measurement's premises: a training may begin
     with an absurd critic."""
-    times = rule_times(iteration, ramp)
     if batch is not None:
         validation.whole("batch", batch, 1)
     among = candidates(profile, estimators)
@@ -139,7 +135,7 @@ def choice_of(
         return _without_truth(profile, among)
     if every[criterion] is None and by is None:
         criterion = "mse"  # no gain is a number
-    return _with_truth(profile, among, every, criterion, measured, times)
+    return _with_truth(profile, among, every, criterion, measured)
 
 
 def _known(among: Candidates) -> tuple[Criterion, ...]:
@@ -206,16 +202,9 @@ def _with_truth(
     every: Mapping[Criterion, Best | None],
     by: Criterion,
     measured: Singles,
-    times: Times,
 ) -> Choice:
-    best = every[by] or every["mse"]
-    assert best is not None
-    two = pair_cells(profile, among)
-    pair = mixing(profile, among, two, times)
-    judged, truth, usable = among.judged, profile.truth, None
+    truth = profile.truth
     imprecise = truth.get("status") == "imprecise"
-    if judged is not None and not imprecise:  # which leaves cosines in doubt
-        usable = Usable(judged, usable_horizons(profile, judged))
     return Choice(
         estimators=among.names,
         excluded=among.excluded,
@@ -228,9 +217,7 @@ def _with_truth(
         mse=every["mse"],
         direction=every["direction"],
         steps=steps(profile, among) if every.get("gain") is not None else None,
-        usable=usable,
-        pair=pair,
-        several=mixing(profile, among, several_cells(profile, among, best.cell), times),
+        pair=mixing(profile, among, pair_cells(profile, among)),
         needed=_needed(profile, among, measured, "mse" if by == "mse" else "direction"),
         carried=imprecise and bool(truth.get("carried_by_few", False)),
         beyond=beyond(profile, every.get("gain")),
