@@ -231,12 +231,7 @@ def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:
         f"{label(name, profile.identities)} does not compete: {why}."
         for name, why in among.excluded.items()
     ]
-    if among.kernels is None:
-        notes.append(
-            "Weights, and directions at other batch sizes, need the kernels that this file of an "
-            "older version does not have: measure again."
-        )
-    elif len(profile.left_out[0, 0, 0]) < _FEWEST:
+    if len(profile.left_out[0, 0, 0]) < _FEWEST:
         groups = len(profile.left_out[0, 0, 0])
         notes.append(
             f"No weights: {groups} independent groups of starts cannot be split into a half that "

@@ -60,7 +60,7 @@ def planted(
     facts = {"admissible": True, "status": "converged", "standard_error": 0.1, "norm": 1.0} | truth
     config = {"starts": 256, "batch": 256}
     names, horizons = ("data", "model"), tuple(range(H + 1))
-    environment = {"wall_seconds": "30"}
+    environment = {"measured_seconds": "30"}
     return Profile(
         names, QUANTITIES, horizons, columns, count, method, left_out, config, environment, facts
     )

@@ -95,7 +95,7 @@ def jumps(profile: Profile) -> list[Sentence]:
         f"move by {percent(float(found.moves[-1]))}, they bring {float(found.brought[-1]):+.3g}.",
         "smooth": f"The return is smooth within an update (actions move by {move}): {holds}.",
     }[found.kind].replace("-", "−")
-    if len(found.states):  # an older file has none
+    if found.count:
         run = "profile" if profile.file is None else f'gradlab.load("{profile.file}")'
         text += f" These starts: `{run}.jumps.states`."
     if found.first_lost is not None:
@@ -150,7 +150,7 @@ def _divergence(profile: Profile) -> str:
 def imprecise_truth(profile: Profile, name: str | None) -> str:
     """How large its error is, and the starts that would do; or that few starts carry it."""
     truth, config = profile.truth, profile.config
-    if truth.get("carried_by_few", False):  # files of older versions do not know
+    if truth.get("carried_by_few", False):
         return f"Undecided: {truth['reason']}."
     error, norm = float(truth["standard_error"]), float(truth["norm"])
     if not error and not norm:
