@@ -18,7 +18,6 @@ from gradlab import validation
 from gradlab.choice.best import (
     TRUTHS,
     Candidates,
-    Singles,
     at_batch,
     best,
     beyond,
@@ -38,7 +37,6 @@ from gradlab.choice.values import (
 )
 from gradlab.choice.weights import mixing, pair_cells
 from gradlab.errors import InputError
-from gradlab.runs.decision_rules import NeededBatch, needed_batch
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import interval
@@ -110,7 +108,6 @@ def _agreement(
     return DirectionCosine(first, second, cosine.value, interval("cosine", cosine))
 
 
-_LARGE = 16  # times N′, where variance hardly counts
 _FEWEST = 6  # groups, so that each half of them has three
 
 
@@ -135,7 +132,7 @@ def choice_of(
         return _without_truth(profile, among)
     if every[criterion] is None and by is None:
         criterion = "mse"  # no gain is a number
-    return _with_truth(profile, among, every, criterion, measured)
+    return _with_truth(profile, among, every, criterion)
 
 
 def _known(among: Candidates) -> tuple[Criterion, ...]:
@@ -155,17 +152,6 @@ def _criterion(by: Criterion | None, among: Candidates) -> Criterion:
             f"(law='visited')"
         )
     return by
-
-
-def _needed(
-    profile: Profile, among: Candidates, measured: Singles, criterion: Criterion
-) -> tuple[Cell, NeededBatch] | None:
-    """N′ at which one batch points along the truth, at the cell that is best for large batches."""
-    large = best(at_batch(profile, _LARGE * profile.batch, measured), among, criterion)
-    if large is None or profile.truth.get("status") == "imprecise":
-        return None
-    needed = needed_batch(profile, *large.cell)
-    return None if needed is None else (large.cell, needed)
 
 
 def _without_truth(profile: Profile, among: Candidates) -> Choice:
@@ -201,7 +187,6 @@ def _with_truth(
     among: Candidates,
     every: Mapping[Criterion, Best | None],
     by: Criterion,
-    measured: Singles,
 ) -> Choice:
     truth = profile.truth
     imprecise = truth.get("status") == "imprecise"
@@ -218,7 +203,6 @@ def _with_truth(
         direction=every["direction"],
         steps=steps(profile, among) if every.get("gain") is not None else None,
         pair=mixing(profile, among, pair_cells(profile, among)),
-        needed=_needed(profile, among, measured, "mse" if by == "mse" else "direction"),
         carried=imprecise and bool(truth.get("carried_by_few", False)),
         beyond=beyond(profile, every.get("gain")),
         notes=_notes(profile, among),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gradlab.runs.decision_rules import NeededBatch
 from gradlab.runs.identity import Identity
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
@@ -172,8 +171,6 @@ class Choice:
         steps: which cells raise the return and which lower it; None where no gain is known.
         tried: the best by realised gains, where there is no truth.
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
-        needed: N′ for a cosine of one batch of .9, at the cell that is best for large batches; None
-            where it is not distinguishable from zero, or the truth is imprecise.
         notes: what a reader has to know, in whole sentences.
         identities: who every measured estimator is, by name.
         recommendation: what to use, how sure that is, and what it gains, in a few lines.
@@ -191,7 +188,6 @@ class Choice:
     steps: Steps | None = None
     tried: Tried | None = None
     pair: Mixing | None = None
-    needed: tuple[Cell, NeededBatch] | None = None
     agreement: tuple[DirectionCosine, ...] = ()
     beyond: Beyond | None = None
     carried: bool = False

@@ -29,7 +29,6 @@ from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
 from gradlab.wording import (
     AT_STARTS,
     at_horizon,
-    batches,
     cosine,
     cosines,
     horizons,
@@ -80,7 +79,6 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
     if choice.pair is not None:
         found.append(_weights(choice, choice.pair))
     found += _agreement(choice)
-    found += _needed(choice)
     return (*found, *(Sentence("note", True, each) for each in choice.notes))
 
 
@@ -233,24 +231,6 @@ def _agreement(choice: Choice) -> list[Sentence]:
         return []
     text = f"Cosines between estimators (N = {choice.samples:,}): {'; '.join(parts)}."
     return [Sentence("agreement", True, text)]
-
-
-def _needed(choice: Choice) -> list[Sentence]:
-    """Samples that one update needs, or the bias that no number of them overcomes."""
-    if choice.needed is None:
-        return []
-    cell, needed = choice.needed
-    goal = f"A cosine of one batch ≥ .9 with the best for large ones, {cell_words(choice, cell)}"
-    if needed.batch is not None:
-        least_and_most = batches(needed.batch.low), batches(needed.batch.high)
-        size = "–".join(dict.fromkeys(least_and_most))
-        text = f"{goal}, needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples:,})."
-        return [Sentence("samples", True, text)]
-    value, ends = cosines(needed.value, needed.cosine.low, needed.cosine.high)
-    cap = f"bias alone caps it at {value} (CI {ends}, N = {choice.samples:,})"
-    if needed.cosine.high < 0.9:
-        return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
-    return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
 
 
 _MANY = 4  # cells in a row that a headline names before it counts

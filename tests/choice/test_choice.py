@@ -141,27 +141,6 @@ def test_another_batch_is_what_would_have_been_measured_with_it():
         np.testing.assert_allclose(ours.left_out, theirs.left_out, rtol=1e-7)
 
 
-def test_an_imprecise_truth_leaves_paired_differences_alone():
-    profile = planted(*world(4, N=60))
-    assert choose(profile).needed is not None
-    doubted = dataclasses.replace(profile, truth=profile.truth | {"status": "imprecise"})
-    said = {each.about for each in statements(choose(doubted))}
-    assert "mse" in said
-    assert "samples" not in said
-
-
-def test_what_no_batch_can_reach_is_capped_by_the_bias():
-    """cos = 1/√(1 + 2²) for a bias of twice the truth, across it."""
-    rng = np.random.default_rng(8)
-    truth = np.broadcast_to(np.eye(P)[0], (400, P))
-    found = {("model", h): noisy(rng, 400, 2.0, 0.2) for h in (1, 2)}
-    chosen = choose(planted(found, truth))
-    assert chosen.needed[1].batch is None
-    assert chosen.needed[1].value == pytest.approx(5**-0.5, abs=0.02)
-    text = " ".join(each.text for each in statements(chosen))
-    assert "no N′ reaches it, bias alone caps it at 0.4" in text
-
-
 # What cannot be answered
 
 
@@ -181,7 +160,7 @@ def test_without_a_truth_there_is_agreement_only():
     gradients, truth = world(10, N=200)
     chosen = choose(planted(gradients, truth, admissible=False))
     assert not chosen.truth
-    assert chosen.mse is chosen.direction is chosen.pair is chosen.needed is None
+    assert chosen.mse is chosen.direction is chosen.pair is None
     found = {(each.first, each.second): each for each in chosen.agreement}
     each = found[("model", 4), ("mixed", 4)]
     want = explicit(gradients["model", 4], gradients["mixed", 4], 64)["cosine"].value

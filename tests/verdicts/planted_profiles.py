@@ -66,11 +66,6 @@ def planted(
     )
 
 
-def directed(cosine: float, snr: float, noise: float = 0.02) -> Profile:
-    """Every horizon with the same cosine of the mean and the same signal-to-noise ratio."""
-    return planted(lambda n: 1.0, lambda n: cosine, noise=noise, snr=snr)
-
-
 def said(profile: Profile) -> dict[str, object]:
     return {sentence.about: sentence for sentence in verdict(profile)}
 
