@@ -517,10 +517,9 @@ def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:
     value, se, low, high = (
         profile.columns[column][:, place] for column in ("value", "se", "ci_low", "ci_high")
     )
-    quantity = QUANTITIES.get(name)  # files of other versions may hold others
-    title = name if quantity is None else quantity.title
-    units = {} if quantity is None else {"units": quantity.unit or "1"}
-    about = {} if quantity is None else {"formula": quantity.formula, "source": quantity.source}
+    quantity = QUANTITIES[name]
+    title, units = quantity.title, {"units": quantity.unit or "1"}
+    about = {"formula": quantity.formula, "source": quantity.source}
     methods = sorted({str(each) for each in profile.method[:, place].ravel() if each})
     interval = {
         "long_name": f"{title}, {_INTERVAL} interval",

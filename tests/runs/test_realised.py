@@ -5,7 +5,6 @@ What a rehearsal says, against changes of the return that are planted.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +13,10 @@ import pytest
 
 from gradlab import load
 from gradlab.measurement.realised_gains import chosen_cells, first_cells, planned
-from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL, Realised
 from gradlab.runs.rehearsal import Rule, judged
-from gradlab.storage.codec import arrays, decoded, labels
+from gradlab.storage.codec import arrays, decoded
 from tests.runs.planted_gains import followed_once, planted, planted_jumps, planted_rehearsal
 
 
@@ -212,20 +210,6 @@ def test_a_file_holds_every_number_of_it(tmp_path):
         for name in ("gain", "before", "size", "lengths", "kept", "norm"):
             assert np.array_equal(getattr(again, name), getattr(found, name), equal_nan=True)
         assert again.table().equals(found.table())
-
-
-def test_a_file_of_two_lengths_is_read_at_the_shorter_one():
-    older = arrays(planted(SLOPES))
-    entries = json.loads(older["plain"].values[0])
-    del entries["at"]
-    older["plain"] = labels([json.dumps(entries)], "one")
-    assert decoded(Realised, older).at == 0
-    jumping = planted_jumps()
-    assert decoded(Jumps, arrays(jumping)).states.shape == (9, 2)
-    older = {
-        key: array for key, array in arrays(jumping).items() if "state" not in (key, *array.dims)
-    }
-    assert len(older) == len(arrays(jumping)) - 2 and not len(decoded(Jumps, older).states)
 
 
 def test_a_profile_keeps_it_and_files_without_it_have_none(tmp_path):
