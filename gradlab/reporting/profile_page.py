@@ -211,7 +211,7 @@ def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
     elif evidence.choice is None or evidence.choice.pair is None:
         reasons[_CONTEST] = (
             "No weights: they need an admissible truth, a data gradient and another estimator "
-            "under the same truth, measured by this version of gradlab."
+            "under the same truth."
         )
     return reasons
 
