@@ -66,7 +66,7 @@ NONE = ("choose", "step")  # commands that write nothing
 # What a run says of the machine, the time and the commit that made it, and sentences.
 OWN = {
     "command", "commit", "environment", "wall_seconds", "run_id", "created", "config", "paths",
-    "seconds", "elapsed", "versions", "machine", "steps_per_second",
+    "seconds", "elapsed", "versions", "machine", "steps_per_second", "schema_version",
     "recommendation", "sure", "text", "result", "meaning", "label", "reason", "networks", "how",
 }  # fmt: skip
 SENTENCE = 60  # characters of the longest text that is a name

@@ -30,7 +30,7 @@ BESIDE = {
     "total": "both orders mixed on the way backwards (total propagation)",
     "replayed": "the model's BPTT from visited states, what MBPO- and SVG-like loops follow",
     "cut_transition": "no gradient from a state into the next one",
-    "decay": "seven decays from 0 to 0.99, for the curve of the error over α",
+    "decay": "seven decays from 0 to 0.99, and the full gradient (1)",
     "decay_0.9": "that gradient times 0.9 at every step (any number from 0 to below 1)",
     "stop_5": "that gradient with the state detached after every 5 steps (any number from 1)",
 }

@@ -106,7 +106,7 @@ class Measure:
     longest from 32 starts."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Further estimators of the simulator: score, ivw, ddcg, total (of a stochastic --policy),
-    cut_transition, decay_0.9, stop_5, decay (a curve over α), replayed (`gradlab list
+    cut_transition, decay_0.9, stop_5, decay (seven of them), replayed (`gradlab list
     estimators`)."""
     trim_starts: float = 0.0
     """Share of the starts, those farthest from their mean, that are left out. This changes the

@@ -183,33 +183,25 @@ class Choose:
     """Criterion: the gain of one small step along the mean gradient, the mean squared error, or
     the expected cosine of one batch. Default: gain where the truth is the gradient of the return,
     else mse."""
-    iteration: Annotated[int | None, arg(metavar="K")] = None
-    """Iteration of training at which the papers' rule-based weights are shown. Default: at the
-    start, in the middle and at the end of their ramp."""
-    ramp: Annotated[int | None, arg(metavar="T")] = None
-    """Length of that ramp, in iterations. Default: 9000."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: sentences and tables."""
 
     def run(self, command: str) -> Document:
         """Choose from the file alone."""
-        from gradlab.choice.tables import best_table, weight_table
         from gradlab.runs.profile import load
         from gradlab.verdicts.choice import chosen
 
         profile = load(self.file)
         start = _start(profile, self.file)
         choice, screen, train, untrained = chosen(
-            profile, self.batch, self.estimator or None, self.by, self.iteration, self.ramp, start
+            profile, self.batch, self.estimator or None, self.by, start
         )
-        document: Document = of_screen(screen) | {"best": best_table(choice).to_dict("records")}
+        every = (choice.gain, choice.mse, choice.direction)
+        best = [each.row() for each in every if each is not None]
+        document: Document = of_screen(screen) | {"best": best}
         follow = {"train": train, "untrained": untrained, "run": str(self.file)}
-        document |= {kind: text for kind, text in follow.items() if text}
-        for name, mixing in (("pair", choice.pair), ("several", choice.several)):
-            if mixing is not None:
-                document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
-        return document
+        return document | {kind: text for kind, text in follow.items() if text}
 
 
 def _start(profile: Profile, run: Path) -> list[str]:

@@ -340,7 +340,6 @@ class Train(_Configured):  # type: ignore[misc]
                 by=self.by,
                 command=command,
                 progress=progress,
-                note=lambda line: standard_error(f"gradlab: note: {line}"),
                 ray=self.ray,
                 policy=networks.get("policy"),
                 critic=networks.get("critic"),

@@ -3,7 +3,6 @@
     Profile.table()            gain, bias_variance, mse, cosine, sign_agreement, snr, sample_norm
     Realised.table()           realised_gains
     Attribution.table()        ledger, entries
-    choice.tables, .decays     choice_weights, decay
     tools.jacobians            jacobian_*, product_growth, lyapunov, chain_error, model_error
     Certification.table()      certified_errors
     tools.remedies             remedy_*
@@ -33,8 +32,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HERE = {  # by gradlab.figures.NAME
     "attribution": "entries ledger",
-    "error": "bias_variance cosine decay mse sample_norm sign_agreement snr",
-    "gains": "choice_weights gain realised_gains",
+    "error": "bias_variance cosine mse sample_norm sign_agreement snr",
+    "gains": "gain realised_gains",
     "probe": "action_shares chosen_horizons critic_values gradient_norms growth_rates "
     "layer_norms moved_chains probe_cost probe_curve",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "

@@ -342,7 +342,7 @@ def estimators_at(
     chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
     if every:
         chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
-    if "decay" in also:  # whose curve ends at α = 1
+    if "decay" in also:  # α = 1 beside them
         chosen["true_dynamics_all"] = replace(unrolled["true_dynamics"], actions="all")
     several = (x for name in also for x in (_DECAYS if name == "decay" else (name,)))
     for name in dict.fromkeys(several):

@@ -121,7 +121,7 @@ def measure(
             (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition",
-            "decay_0.9", "stop_5", …, or "decay" for a curve over α (`gradlab.choice.tables`); see
+            "decay_0.9", "stop_5", …, or "decay" for seven of them; see
             `gradlab.measurement.arguments`. In a world model's latent those by density are the
             model's, and "score" and "ivw" are there where the policy has a density.
         update: your optimiser and rate; truth and gradients are tried at the length of its steps

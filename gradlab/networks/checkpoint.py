@@ -191,7 +191,7 @@ def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
     dtypes = {tensor.dtype for tensor in held.values()}
     if not isinstance(architecture, dict) or not dtypes <= {torch.float32, torch.float64}:
         raise InputError(f"{path} is no gradlab checkpoint of float32 or float64: save it again")
-    name = architecture.get("network", "gaussian")
+    name = architecture.get("network")
     if isinstance(network, OwnNetwork):
         architecture = architecture | {"network": network}
     elif is_user_function(name):  # which a file that one was given does not execute

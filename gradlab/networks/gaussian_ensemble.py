@@ -308,9 +308,8 @@ class GaussianEnsemble(nn.Module):
             "activation": activation,
             "residual": self.residual,
             "reward": self.reward,
+            "network": network_name(network),
         }
-        if network != "gaussian":  # which files of earlier versions do not name
-            self.architecture["network"] = network_name(network)
 
     @property
     def members(self) -> int:

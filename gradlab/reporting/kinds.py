@@ -70,9 +70,9 @@ _FOLDER = "gradlab.tools.sweep.page:KIND"  # of a sweep's runs
 
 
 def page_of(path: Path) -> Page:
-    """The page of the run at `path`, or of the sweep in that folder; a run that this version cannot
-    read or show is refused with the command that makes it again."""
-    kind, run = _kind(path), None
+    """The page of the run at `path`, or of the sweep in that folder; a run that cannot be read is
+    refused with the command that makes it again."""
+    kind = _kind(path)
     try:
         run = kind.load(path)
         config, attributes = getattr(run, "config", {}), getattr(run, "attributes", {})
@@ -80,12 +80,6 @@ def page_of(path: Path) -> Page:
         return kind.page(run, PageSource(str(path), command), path.stem)
     except InputError as error:
         raise InputError(f"{error}{_again(path)}") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        written = getattr(run, "environment", {}).get("gradlab", "another version")
-        raise InputError(
-            f"{path} was written by gradlab {written} and has not what its page needs "
-            f"({type(error).__name__}: {error}){_again(path) or ': make it again'}"
-        ) from error
 
 
 def _again(path: Path) -> str:

@@ -101,7 +101,7 @@ class Realised:
     termination: Annotated[str, scalar("plain")]
     ended: Annotated[float, scalar("plain")]
     steps: Annotated[int, scalar("plain")]
-    at: Annotated[int, scalar("plain")] = 0
+    at: Annotated[int, scalar("plain")]
 
     @property
     def judges(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,12 +39,6 @@ from gradlab.training.run import go
 from gradlab.training.settings import Settings, for_task
 from gradlab.training.state import Run, begin
 from gradlab.user_code.calls import differentiating
-
-_Note = Callable[[str], None]
-
-
-def _nowhere(line: str) -> None:
-    """Note nothing."""
 
 
 def check_memory(run: Run) -> None:
@@ -142,7 +136,6 @@ def train(
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
-    note: _Note = _nowhere,
     ray: str | None = None,
     policy: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -160,8 +153,6 @@ def train(
         by: criterion of "measured": "mse", the smaller error of the gradient at replayed states, or
             "gain", the larger gain of return by a step along it, at visited states.
         resume: go on with the run at `output`; overwrite: replace it.
-        note: called with a line where processes of an asynchronous run are crowded, or one has
-            died.
         ray: a cluster of Ray by its HOST:PORT for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: one of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
@@ -192,7 +183,7 @@ def train(
     check_memory(run)
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
-    with execution(run, ray, note) as work:  # a cluster that cannot be used replaces no file
+    with execution(run, ray) as work:  # a cluster that cannot be used replaces no file
         if resume:
             checkpoints.load(path, run, config)
         else:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from gradlab.choice.tables import weight_table
 from matplotlib.axes import Axes
 
 from gradlab import choose, figures
-from gradlab.choice.tables import weight_table
 from gradlab.figures.gains import LEAST_SHARE
 from gradlab.figures.style import PAPER
 from gradlab.runs.attribution import (

@@ -63,7 +63,6 @@ OPTIONS = {
     "return-horizons": "runs of gradlab train --horizons H with several H",
     "loss-settings": "runs of gradlab train ddppo with several --neighbours or --loss-weight",
     "return_over_updates": "gradlab measure, without --no-rehearsal",
-    "decay": "gradlab measure --also decay",
     "loss-surface": "gradlab measure --model MODEL --surface H …, such as --surface 3 15",
 }  # fmt: skip
 

@@ -5,7 +5,6 @@ A call can be repeated in another process, with the same answer: draws follow fr
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from dataclasses import replace
@@ -36,11 +35,10 @@ class Process:
 
     def __init__(self, world: bytes) -> None:
         self.run = opened(world)
-        self._born = os.urandom(8)
 
-    def answer(self, method: str, *arguments: Any) -> tuple[bytes, Any]:
-        """Call a method; which process this is, and the value."""
-        return self._born, getattr(self, method)(*arguments)
+    def answer(self, method: str, *arguments: Any) -> Any:
+        """Call a method."""
+        return getattr(self, method)(*arguments)
 
 
 @final

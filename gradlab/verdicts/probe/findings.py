@@ -296,8 +296,6 @@ def _set(run: ProbeRun) -> str:
         for name, row in zip(run.estimators, run.measured["kept"][-1], strict=True)
     }
     named = [f"{name} {horizons(over)}" for name, over in kept.items() if over]
-    if not named:  # files of older versions say the ends only
-        return horizons(range(int(_newest(run, "kept_low")), int(_newest(run, "kept_high")) + 1))
     return "; ".join("data" if each == "data 0" else each for each in named)
 
 

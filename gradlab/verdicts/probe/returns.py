@@ -180,7 +180,7 @@ def told(change: Change) -> str:
 
 
 def facts_of(run: ProbeRun) -> Facts | None:
-    """None where nothing was measured on a task, or at the starts, as earlier versions did."""
+    """None where nothing was measured on a task, at visited states."""
     if not run.measured or run.config.get("law") != LAW:
         return None
     row = {name: column[-1] for name, column in run.measured.items()}

@@ -35,7 +35,6 @@ def _stale(run: Training, name: str) -> list[Sentence]:
         for role in ("learners", "actors", "buffers")
     )
     busy = ", ".join(percent(share) for share in found.busy)
-    dead = f"; {found.died} of its processes died and were replaced" if found.died else ""
     return [
         Sentence(
             "staleness",
@@ -43,7 +42,7 @@ def _stale(run: Training, name: str) -> list[Sentence]:
             f"{name} trained with {counts}: {found.rate:.3g} updates per second; the policy had "
             f"made {found.mean:.3g} steps on average between the computation of its gradient and "
             f"the step along it, at most {found.at_most(0.95)} for 95% of them and "
-            f"{found.largest} for all; learners computed {busy} of the time{dead}.",
+            f"{found.largest} for all; learners computed {busy} of the time.",
         )
     ]
 
