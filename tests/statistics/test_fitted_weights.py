@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.statistics.grams import Grams, error_matrix, only, sign_agreement, soft_signs
+from gradlab.statistics.grams import (
+    Grams,
+    error_matrix,
+    mixture_moments,
+    only,
+    sign_agreement,
+    soft_signs,
+)
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.mixing import (
     direction_weights,
