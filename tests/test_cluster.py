@@ -16,8 +16,8 @@ import gradlab
 from gradlab import cluster
 from gradlab.errors import InputError
 from gradlab.storage.journal import read
-from gradlab.tools.sweep import result as index
 from gradlab.tools.sweep import running
+from gradlab.tools.sweep import table as index
 from gradlab.training.loop import train
 from gradlab.training.settings import Asynchronous
 from tests.training.small_runs import SMALL, numbers, row, same_tables, task

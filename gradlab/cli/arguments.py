@@ -24,7 +24,7 @@ from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
-from gradlab.user_code.loading import is_user_function
+from gradlab.user_code import is_user_function
 from gradlab.validation import LARGEST
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
     from gradlab.systems.function import from_function
     from gradlab.systems.learned import LearnedSystem
     from gradlab.systems.system import System
-    from gradlab.user_code.loading import is_user_function, load_made
+    from gradlab.user_code import is_user_function, load_made
 
     made = is_user_function(name) and not OF_OWN.fullmatch(name)
     model: Any = load_made(name) if made else load(name)
@@ -299,7 +299,7 @@ def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
 
         from gradlab.systems.system import System
         from gradlab.tasks import Task
-        from gradlab.user_code.loading import candidates, executed, own_names
+        from gradlab.user_code import candidates, executed, own_names
     kinds: dict[str, type | tuple[type, ...]] = {
         "task": Task, "simulator": (Task, System), "model": System, "gradient_model": System,
     }  # fmt: skip

@@ -17,7 +17,7 @@ from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.storage.whole_files import Save, keep
-from gradlab.user_code.loading import is_user_function
+from gradlab.user_code import is_user_function
 from gradlab.wording import two
 
 if TYPE_CHECKING:

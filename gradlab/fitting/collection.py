@@ -24,7 +24,7 @@ from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act, check_policy, noise_dim
 from gradlab.tasks import Task
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 
 @final

@@ -27,7 +27,7 @@ from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.system import step_running
 from gradlab.tasks import Task
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 TRAJECTORIES = 512
 VISITED = 16  # states taken from each trajectory

@@ -25,7 +25,7 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.system import System
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 Prepared = tuple[Descent, tuple[str, ...]]
 _AfterEpoch = Callable[[int, GaussianEnsemble], None]

@@ -35,7 +35,7 @@ from gradlab.networks.mlp import CriticLike, as_critic, same_critic
 from gradlab.networks.policies import SoftCritic, WithLogProb, temperature
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import Recorded, System, check_system
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 TERMINATIONS = ("ignore", "mask")
 BLOCK = 1024  # samples at once

@@ -27,7 +27,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.system import Recorded, System
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 
 @dataclass(frozen=True)

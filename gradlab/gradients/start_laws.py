@@ -25,7 +25,7 @@ from gradlab.gradients.tail import Setting
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.systems.system import System, step_running
 from gradlab.tasks import Task
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _FEWEST = 4  # groups that a jackknife needs
 

@@ -46,7 +46,7 @@ from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.statistics.quantities import TABLE
 from gradlab.tasks import Task
 from gradlab.truth.truth import Truth, matched_truth
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _OF_THE_RETURN = {quantity.name for quantity in TABLE if quantity.needs == "return"}
 

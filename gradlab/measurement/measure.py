@@ -50,7 +50,7 @@ from gradlab.tasks import Task
 from gradlab.truth.by_blocks import pilot_truth
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _TRIED = 100  # steps of the simulator, at least, before anything is differentiated
 

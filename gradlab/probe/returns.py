@@ -26,7 +26,7 @@ from gradlab.probe.budget import Budget, span
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.row_sinks import Earlier
 from gradlab.runs.probe.returns import COLUMNS, LEAST, TRAINED, WINDOW, Returns
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 from gradlab.wording import rounded_up, two
 
 CLOSEST = ceil(LEAST / (WINDOW - 1))  # updates between two episodes

@@ -20,7 +20,7 @@ from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.memory import with_memory
 from gradlab.tasks.task import Starts, Task, nearest, trimmed
 from gradlab.tasks.world_models import with_world_model
-from gradlab.user_code.loading import called, is_user_function, load_object
+from gradlab.user_code import called, is_user_function, load_object
 
 __all__ = [
     "TASKS",

@@ -31,7 +31,7 @@ from gradlab.networks.trying import tried
 from gradlab.systems.stateful import Observe
 from gradlab.systems.system import Linearization, System, Transition, check_step, inner
 from gradlab.tasks.task import Task
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 
 class WithMemory(NamedTuple):

@@ -37,7 +37,7 @@ from gradlab.systems.stateful import Observe
 from gradlab.systems.system import Linearization, System, Transition, check_step, inner
 from gradlab.tasks.memory import WithMemory, observed, remembering
 from gradlab.tasks.task import Task
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _NEEDS = {
     "encode": "encode(observation) or encode(observation, latent, action) → latent [N, dz]",

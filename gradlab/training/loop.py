@@ -38,7 +38,7 @@ from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings, for_task
 from gradlab.training.state import Run, begin
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _Note = Callable[[str], None]
 

@@ -14,8 +14,8 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.measurement.assembly import shared_truth
 from gradlab.systems.learned import TwoModels
 from gradlab.tools.remedies import fits, model_values
-from gradlab.tools.remedies.findings import screen, verdict
 from gradlab.tools.remedies.fits import FittedPart, recipe
+from gradlab.tools.remedies.page import screen, verdict
 from gradlab.tools.remedies.result import (
     ABOUT,
     BASELINE,

@@ -13,7 +13,7 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.intervals import Z
 from gradlab.tools.remedies.compute import compare_remedies, models_folder
-from gradlab.tools.remedies.findings import verdict
+from gradlab.tools.remedies.page import verdict
 from gradlab.tools.remedies.result import (
     BASELINE,
     STEPS,

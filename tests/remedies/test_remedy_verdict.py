@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradlab.tools.remedies.findings import screen, verdict
+from gradlab.tools.remedies.page import screen, verdict
 from gradlab.tools.remedies.result import (
     BASELINE,
     CLIPPED,

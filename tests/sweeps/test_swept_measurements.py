@@ -8,7 +8,7 @@ import pytest
 
 from gradlab import cli
 from gradlab.storage import records
-from gradlab.tools.sweep import result as index
+from gradlab.tools.sweep import table as index
 
 OWN = """
 import torch

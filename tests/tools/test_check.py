@@ -12,7 +12,7 @@ from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
 from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.tools.check.compute import checked
-from gradlab.user_code.loading import load_made
+from gradlab.user_code import load_made
 
 TEMPLATES = Path(__file__).parents[2] / "examples" / "templates"
 

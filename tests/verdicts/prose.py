@@ -23,7 +23,7 @@ from gradlab.runs.probe.results import load
 from gradlab.runs.profile import Profile
 from gradlab.tools.jacobians.page import screen as jacobians
 from gradlab.tools.logs.findings import screen as logs
-from gradlab.tools.remedies.findings import screen as remedies
+from gradlab.tools.remedies.page import screen as remedies
 from gradlab.verdicts import attribution as attributed
 from gradlab.verdicts import choice, comparison
 from gradlab.verdicts.measurement.recommendation import recommendation

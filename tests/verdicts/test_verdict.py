@@ -14,7 +14,7 @@ from gradlab.runs.decision_rules import LogRatio, growth_of, needed_batch, ratio
 from gradlab.runs.identity import by_known_name
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.number import Number
-from gradlab.tools.remedies.findings import remedy
+from gradlab.tools.remedies.page import remedy
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.comparison import _who
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, first_screen, verdict

@@ -18,7 +18,7 @@ from gradlab import validation
 from gradlab.errors import InputError, required
 from gradlab.systems.engines.bridge import ROWS, Engine, EngineSystem
 from gradlab.systems.system import System
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _JaxStep = Callable[..., tuple[Any, Any]]
 _JaxAlive = Callable[[Any], Any]

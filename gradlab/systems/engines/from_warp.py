@@ -17,7 +17,7 @@ from gradlab.errors import InputError, required
 from gradlab.systems.engines.bridge import ROWS, Engine, EngineSystem
 from gradlab.systems.function import AliveFunction, from_function
 from gradlab.systems.system import System
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _WarpStep = Callable[..., None]
 _Reward = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -13,7 +13,7 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.user_code.loading import failing, is_user_function, load_made
+from gradlab.user_code import failing, is_user_function, load_made
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from gradlab.tools.audit.gradients import (
     moves,
     norms,
 )
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 from gradlab.wording import listed, percent, two
 
 _WIDTH = 100  # columns

@@ -24,7 +24,7 @@ from gradlab import validation
 from gradlab.errors import InputError, in_short, one_line
 from gradlab.tools.audit.calls import JUDGES, LossCalls, Role, Watching
 from gradlab.tools.audit.tags import Tag
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 WHOLE = "loss"  # the name of a term that is the loss
 

@@ -77,7 +77,7 @@ class Certify:
                 )
         if self.function:
             from gradlab.tools.certify.compute import certify_function
-            from gradlab.user_code.loading import is_user_function, load_made
+            from gradlab.user_code import is_user_function, load_made
 
             made = load_made(self.simulator) if is_user_function(self.simulator) else None
             if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):

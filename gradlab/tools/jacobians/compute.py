@@ -32,9 +32,10 @@ from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.runs.profile import Profile
 from gradlab.statistics import over_groups
 from gradlab.systems.system import BLOCKS, System, check_system
-from gradlab.tools.jacobians.effects import DIRECTIONS, add_effects
 from gradlab.tools.jacobians.errors import (
+    DIRECTIONS,
     add_distance,
+    add_effects,
     add_entries,
     add_errors,
     add_growth,
@@ -42,7 +43,7 @@ from gradlab.tools.jacobians.errors import (
     add_model_error,
 )
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
 

@@ -61,7 +61,7 @@ from gradlab.tools.logs.gradients import (
     score_source,
 )
 from gradlab.tools.logs.result import LogsRun
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _SCORE, _WHOLE, _MODEL, _PLAIN = "score", "whole", "model", "score without baseline"
 _OTHER = "model with critic "

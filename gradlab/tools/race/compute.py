@@ -59,7 +59,7 @@ from gradlab.tools.race.branches import (
 )
 from gradlab.tools.race.result import Race
 from gradlab.truth.oracles import effective_horizon
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 from gradlab.wording import updates as counted
 
 _JUDGES = 64

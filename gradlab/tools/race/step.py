@@ -26,7 +26,7 @@ from gradlab.statistics.number import decide
 from gradlab.statistics.over_groups import difference_of_means, level_of, student_mean
 from gradlab.tools.race.branches import UNPAIRED
 from gradlab.tools.race.result import POLICIES, Step
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _NO_SEED = "reset takes no seed"
 _UNSTEADY = "one episode, played twice from one seed, gives two returns"

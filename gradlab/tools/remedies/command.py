@@ -15,7 +15,7 @@ from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.user_code.loading import is_user_function
+from gradlab.user_code import is_user_function
 
 if TYPE_CHECKING:
     from torch import nn

@@ -56,7 +56,7 @@ from gradlab.tools.remedies.result import (
     extended,
     load,
 )
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ from gradlab.tools.remedies.result import (
     ModelValue,
     longer,
 )
-from gradlab.user_code.loading import is_user_function
+from gradlab.user_code import is_user_function
 
 _MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
 

@@ -17,8 +17,8 @@ from gradlab.cli.terminal.progress_bars import standard_error
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
-    from gradlab.tools.sweep.result import Row
-    from gradlab.tools.sweep.result import Sweep as Runs
+    from gradlab.tools.sweep.table import Row
+    from gradlab.tools.sweep.table import Sweep as Runs
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Objects of a user's file, named as PATH.py:NAME. Loading executes the file.
+"""A user's code: loaded from a file, called, and differentiated in any grad mode.
 
-A function without required arguments is called and returns the object; anything else is the object.
-An error in the user's code ends in one line with the user's file and line.
+Objects of a file are named as PATH.py:NAME, and loading executes the file. A function without
+required arguments is called and returns the object; anything else is the object. An error in the
+user's code ends in one line with the user's file and line.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import contextlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short, one_line
 
 
 def is_user_function(name: object) -> bool:
@@ -155,3 +158,41 @@ def _place(error: BaseException, file: str) -> str:
         and Path(__file__).parent not in Path(each.filename).parents
     ]
     return f"{inner[-1].filename}, line {inner[-1].lineno}" if inner else file
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def differentiating(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """`function` outside of the caller's `torch.no_grad()` and `torch.inference_mode()`."""
+    import torch  # here, since the command line loads files, and answers --help without torch
+
+    inside: Callable[_P, _R] = torch.enable_grad()(function)
+    return torch.inference_mode(False)(inside)
+
+
+_INSTALLED = (
+    __file__, "<frozen",
+    sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"),
+)  # fmt: skip
+
+
+@contextmanager
+def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[None]:
+    """Inside, an error of the user's function becomes one line; InputError passes as it is.
+
+    Args:
+        name: its role, as "step"; remedy: advice, from the error's words.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        words = in_short(one_line(f"{type(error).__name__}: {error}"), 300)
+        more = "" if remedy is None else remedy(str(error))
+        frames = traceback.extract_tb(error.__traceback__)
+        users = [each for each in frames if not each.filename.startswith(_INSTALLED)]
+        place = f"; {users[-1].filename}, line {users[-1].lineno}" if users else ""
+        raise InputError(f"{name} failed ({words}{place}){more}") from error
