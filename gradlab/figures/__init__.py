@@ -46,7 +46,8 @@ _OF_TOOLS = {  # by gradlab.tools.NAME
     "lyapunov model_error product_growth",
     "logs.page": "logged_agreement logged_critics logged_direction logged_noise logged_prediction "
     "logged_referee",
-    "remedies.figures": "remedy_effects remedy_horizons remedy_jacobians remedy_levels remedy_marks",
+    "remedies.figures": "remedy_effects remedy_horizons remedy_jacobians remedy_levels "
+    "remedy_marks",
 }
 _HOMES = {name: f"gradlab.figures.{here}" for here, x in _HERE.items() for name in x.split()}
 _HOMES |= {name: f"gradlab.tools.{x}" for x, y in _OF_TOOLS.items() for name in y.split()}
