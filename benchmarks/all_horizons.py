@@ -27,9 +27,14 @@ from gradlab import tasks
 from gradlab.gradients import gram
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Trace, joined_factors, policy_jacobian
-from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians, tail_gradient
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.sweeps import action_gradients, discounted_costates
+from gradlab.gradients.rollout import (
+    action_gradients,
+    discounted_costates,
+    linearize_path,
+    rollout_with_jacobians,
+    tail_gradient,
+)
+from gradlab.gradients.setting import as_starts
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems.system import System
 

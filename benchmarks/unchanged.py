@@ -157,7 +157,7 @@ def world_model(path: Path) -> None:
 
 def groups(path: Path) -> None:
     """Four starts share a group."""
-    from gradlab.data.path import Path as Paths
+    from gradlab.data.trajectories import Path as Paths
 
     states, none = linear().starts(64, torch.Generator().manual_seed(0)), torch.zeros(0)
     shared = torch.arange(64) // 4
@@ -168,9 +168,9 @@ def groups(path: Path) -> None:
 
 def blocks(path: Path) -> None:
     """As if no measurement fitted into memory at once."""
-    from gradlab.measurement import memory
+    from gradlab.measurement import problem
 
-    with mock.patch.multiple(memory, MEMORY=0.0, BLOCK=1e6):
+    with mock.patch.multiple(problem, MEMORY=0.0, BLOCK=1e6):
         found = gradlab.measure(linear(), policy, exact, horizon=4, starts=512, judges=64)
     assert found.config["groups"] == 256, found.config
     found.save(path)

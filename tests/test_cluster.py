@@ -1,4 +1,4 @@
-"""Sweeps and asynchronous training on a cluster of Ray (`gradlab.cluster`); see `make ray`."""
+"""Sweeps and asynchronous training on a cluster of Ray (`gradlab.machine`); see `make ray`."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import cluster
+from gradlab import machine
 from gradlab.errors import InputError
 from gradlab.storage.journal import read
 from gradlab.tools.sweep import running
@@ -53,7 +53,7 @@ def wait_for(what, seconds=120.0):
 def two_nodes():
     """The address of two nodes on this machine, with a processor each."""
     pytest.importorskip("ray")
-    cluster.imported()
+    machine.imported()
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patched:
@@ -73,8 +73,8 @@ def two_nodes():
     ],
 )
 def test_an_address_where_nothing_answers_is_refused(monkeypatch, address, message):
-    monkeypatch.setattr(cluster, "imported", lambda: SimpleNamespace(is_initialized=lambda: False))
-    with pytest.raises(InputError, match=message), cluster.cluster(address):
+    monkeypatch.setattr(machine, "imported", lambda: SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(InputError, match=message), machine.cluster(address):
         pass
 
 

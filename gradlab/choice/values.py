@@ -8,10 +8,10 @@ from typing import Literal
 
 from gradlab.runs.decision_rules import NeededBatch, UsableHorizons
 from gradlab.runs.identity import Identity
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.moments import Array
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import RankSet
 
 Cell = tuple[str, int]  # estimator and horizon

@@ -230,7 +230,7 @@ def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Documen
     task's simulator makes such transitions, which is also said before the work begins."""
     from gradlab.data import record_files
     from gradlab.data.trajectories import check_widths
-    from gradlab.fitting import agreement
+    from gradlab.fitting import collection
 
     data = record_files.read(name)
     if task is None:
@@ -239,7 +239,7 @@ def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Documen
     names = {key: getattr(task, key) for key in ("state_names", "action_names")}
     data = replace(data, **{key: value for key, value in names.items() if value})
     try:
-        text = str(agreement.compare(task, data))
+        text = str(collection.agreement(task, data))
     except InputError as error:
         text = f"The simulator could not step the rows of {name}: {error}"
     standard_error(f"{name}: {text}")

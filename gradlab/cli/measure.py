@@ -147,7 +147,7 @@ class Measure:
                 resolved,
             )
             from gradlab.measurement.measure import check_surface, measure
-            from gradlab.measurement.memory import check_size
+            from gradlab.measurement.problem import check_size
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral

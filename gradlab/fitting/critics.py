@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from gradlab import validation
 from gradlab.data.noise import child, stream
 from gradlab.gradients.rollout import check_rollouts, rollout
-from gradlab.gradients.starts import Starts, policy_noise_at
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts, policy_noise_at
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.networks.mlp import QCritic, judge
 from gradlab.networks.spectral import Which, baked, normalise

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 
 from gradlab import provenance
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import group_count
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, group_count
 from gradlab.measurement.arguments import (
     FEWEST,
     check_arguments,

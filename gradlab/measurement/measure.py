@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gradlab import provenance, validation
 from gradlab.checks import Subject, examine
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout
@@ -36,8 +36,7 @@ from gradlab.measurement.jumps import AtLength, truth_at_length
 from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
-from gradlab.measurement.pilot import recorded
-from gradlab.measurement.problem import Given, Problem, problem
+from gradlab.measurement.problem import Given, Problem, problem, recorded
 from gradlab.measurement.rare_starts import rare_starts, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
@@ -95,7 +94,7 @@ def measure(
         horizon: H; None for the task's own.
         starts: number of starts drawn from the task's law, or a tensor [N, ds], whose equal rows
             count as one start, or a path. More than fit into memory are measured in blocks, with
-            intervals over groups of starts (see `gradlab.measurement.memory`).
+            intervals over groups of starts (see `gradlab.measurement.problem`).
         batch: N′ at which the mean squared error is stated.
         truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
             ζ the law of the starts; estimators with actions="first" are evaluated at states

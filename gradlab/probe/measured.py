@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.checks.finite import in_float32
+from gradlab.checks.numbers import in_float32
 from gradlab.choice.best import Candidates, best, candidates
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
@@ -36,9 +36,8 @@ from gradlab.gradients.rollout import (
     linearize_path,
     rollout_with_jacobians,
 )
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import visitation
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.measurement.problem import starts_of

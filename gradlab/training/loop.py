@@ -21,7 +21,7 @@ from torch import nn
 from gradlab import machine, provenance
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import network_name
-from gradlab.networks.products import fast_products
+from gradlab.networks.layers import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
 from tests.own_files import LQR, OWN
 
 MODELS = """
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 def wrong():
     eye = torch.eye(1, dtype=torch.float64)
     return LinearQuadratic(0.8 * eye, 0.5 * eye, eye, eye, 0.01 * eye)

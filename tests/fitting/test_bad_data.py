@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.data import minari_datasets
+from gradlab.data import record_files
 from gradlab.data.trajectories import from_rows
 from gradlab.fitting.collection import collect
 from gradlab.storage import records
@@ -56,7 +56,7 @@ def test_data_of_other_widths_are_refused(tmp_path, capsys):
     assert "states of width 3, expected 2" in capsys.readouterr().err
     assert fit(from_rows(wide[:, :2], wide, zeros, wide[:, :2], ended), tmp_path) == 2
     assert "actions of width 3, expected 1" in capsys.readouterr().err
-    file = minari_datasets.write(from_rows(wide, wide, zeros, wide, ended), tmp_path / "minari")
+    file = record_files.write_minari(from_rows(wide, wide, zeros, wide, ended), tmp_path / "minari")
     assert fit(file, tmp_path) == 2
     assert "states of width 3, expected 2" in capsys.readouterr().err
 

@@ -12,9 +12,9 @@ from gradlab.fitting.directional_loss_check import (
     loss_check,
     target_errors,
 )
+from gradlab.fitting.fitted import fit_model
 from gradlab.fitting.losses import OneStepError, split
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model
 from gradlab.tasks import linear_quadratic
 from tests.fitting.small_models import random
 from tests.systems.ensembles import by_jacrev

@@ -12,10 +12,9 @@ from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.fitted import finished
+from gradlab.fitting.fitted import descend, finished, fit_model, prepared
 from gradlab.fitting.losses import MultiStep, OneStepError, split
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import descend, fit_model, prepared
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.tasks import double_integrator, linear_quadratic, pendulum
 from tests.systems.ensembles import by_jacrev

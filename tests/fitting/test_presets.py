@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gradlab.fitting.collection import collect
+from gradlab.fitting.fitted import prepared
 from gradlab.fitting.losses import OneStepError
 from gradlab.fitting.model_settings import MBPO, PRESETS, RP_PGM
-from gradlab.fitting.models import prepared
 from gradlab.networks import spectral
 from gradlab.tasks import double_integrator
 

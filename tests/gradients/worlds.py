@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import systems
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import System
 from gradlab.tasks import inverted_pendulum, path_tracking
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gradlab.data.noise import stream
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 
 A = torch.tensor([[1.05, 0.1, 0.0], [0.0, 0.9, 0.2], [0.1, 0.0, 0.7]], dtype=torch.float64)
 B = torch.tensor([[0.0], [0.5], [0.3]], dtype=torch.float64)

@@ -12,7 +12,7 @@ from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.storage import journal
 from gradlab.systems.system import Certificate, Linearization
 from gradlab.tools.jacobians import result as runs

@@ -7,7 +7,7 @@ import torch
 from gradlab.data.trajectories import segments
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.systems.system import Recorded
 from gradlab.tools.logs import gradients
 from gradlab.tools.logs.arguments import windows

@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.networks.policies import Gaussian

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.setting import Starts, as_starts
 
 GAMMA, T, N = 0.9, 12, 48
 

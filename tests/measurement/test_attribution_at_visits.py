@@ -6,10 +6,9 @@ from torch import nn
 
 import gradlab
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import visits
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.lqr import ExactCritic
 

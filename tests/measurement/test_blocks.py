@@ -14,7 +14,7 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.measurement import memory
+from gradlab.measurement import problem as memory
 from gradlab.measurement.moments import by_blocks, grams
 from gradlab.measurement.moments import inner_products as explicit
 from gradlab.measurement.moments.by_blocks import STAGE, Division, blocked_moments

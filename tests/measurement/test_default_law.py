@@ -10,9 +10,8 @@ import torch
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import initial, visitation
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import resolved
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error

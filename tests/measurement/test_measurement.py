@@ -11,7 +11,7 @@ from torch import nn
 import gradlab
 from gradlab import machine
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.networks.mlp import QCritic
 from gradlab.tasks import double_integrator

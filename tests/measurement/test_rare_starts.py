@@ -9,13 +9,23 @@ import torch
 
 import gradlab
 from gradlab.choice.best import at_batch, singles
-from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, PilotPlan, plan_pilot
-from gradlab.measurement.problem import Given, problem
+from gradlab.measurement.problem import (
+    FEW,
+    MANY,
+    MORE,
+    MOST,
+    SOME,
+    Given,
+    Pilot,
+    PilotPlan,
+    plan_pilot,
+    problem,
+)
 from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.strata import Strata
+from gradlab.statistics.moments import Strata
 from gradlab.verdicts.measurement.verdict import verdict
 from tests.measurement.rare_worlds import far, other, pole
 from tests.measurement.turning_world import networks, turning

@@ -9,8 +9,7 @@ from torch import nn
 
 from gradlab import measure, tasks
 from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.measurement.update import Update
 from gradlab.runs.realised import TRUE_CELL
 from gradlab.systems import from_function

@@ -12,12 +12,11 @@ from torch import nn
 from gradlab import systems
 from gradlab.data.noise import child
 from gradlab.gradients.estimator import augmenting
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.measurement.realised_gains import STREAM, Direction, judging_starts, planned, realise
 from gradlab.networks.policies import Gaussian, WithLogProb
 from gradlab.runs.realised import TRUE_CELL
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.tasks import double_integrator
 from gradlab.truth.lqr import lqr_gradient, lqr_return
 from gradlab.truth.oracles import perturbed

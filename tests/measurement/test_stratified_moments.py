@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Starts
 from gradlab.measurement.moments import grams, inner_products
-from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.by_blocks import path_sums, visit_sums
 from gradlab.measurement.moments.grams import Held
+from gradlab.measurement.moments.sketches import path_moments
 from gradlab.measurement.moments.visited import (
     gradients_at,
     objective_moments,
@@ -19,8 +19,7 @@ from gradlab.measurement.moments.visited import (
     visited,
 )
 from gradlab.statistics.grams import error_matrix
-from gradlab.statistics.moments import PairSums, estimates
-from gradlab.statistics.strata import Strata
+from gradlab.statistics.moments import PairSums, Strata, estimates
 from gradlab.truth.agreement import precision_of
 from gradlab.truth.truth import matched_truth
 from tests.measurement.gram_world import ALONE, APART, GAMMA, H, World

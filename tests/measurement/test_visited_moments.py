@@ -11,9 +11,8 @@ import gradlab
 from gradlab import systems
 from gradlab.errors import InputError
 from gradlab.gradients import named
+from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import linear_quadratic

@@ -8,9 +8,8 @@ import torch
 
 import gradlab
 from gradlab import systems
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient
 from tests.measurement.planar import ONE, planar

@@ -7,9 +7,9 @@ import pytest
 
 import gradlab
 from gradlab.fitting.collection import collect
+from gradlab.fitting.fitted import fit_model
 from gradlab.fitting.losses import BOUNDS, OneStepError
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model
 from gradlab.tools.remedies.fits import FitRecipe, FittedModel, price_values
 from gradlab.tools.remedies.result import BASELINE, Key, ModelValue, extended, larger_batches
 from tests.planted_remedies import BATCH, RUN, H, values

@@ -17,6 +17,7 @@ import scipy
 from scipy import stats
 
 from gradlab.errors import InputError
+from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.growth import error_growth, variance_growth
 from gradlab.statistics.intervals import (
     METHODS,
@@ -27,7 +28,6 @@ from gradlab.statistics.intervals import (
     noncentrality,
 )
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate, estimates, squared_norm
-from gradlab.statistics.number import Number, decide
 from gradlab.statistics.quantities import QUANTITIES, TABLE
 from tests.planted_moments import drawn_batch_cosine, moments, pairs, planted
 from tests.statistics import quadratic_gradients as lq

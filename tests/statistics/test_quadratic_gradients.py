@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.truth.lqr import lqr_gradient
 from tests.statistics import quadratic_gradients as lq
 

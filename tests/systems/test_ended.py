@@ -8,8 +8,7 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail, as_starts
 from gradlab.systems.system import BLOCKS, linearize_running, step_running
 
 TASK = gradlab.tasks.mujoco("HalfCheetah-v5")

@@ -12,8 +12,7 @@ from torch import Tensor
 
 import gradlab.systems.physics as physics
 from gradlab import tasks
-from gradlab.systems.environments import ENVIRONMENTS, mass_centre_x
-from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.systems.mujoco import ENVIRONMENTS, MujocoEnvironment, mass_centre_x
 from gradlab.systems.system import BLOCKS
 from tests.systems.mujoco_states import SYSTEMS, every, visited
 

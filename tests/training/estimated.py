@@ -7,7 +7,7 @@ import gradlab
 from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.training.learner import Learner
 from gradlab.training.members import unstacked
 from gradlab.training.settings import Settings

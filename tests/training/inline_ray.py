@@ -108,5 +108,5 @@ class InlineRay:
 
     @contextmanager
     def cluster(self, address):
-        """In the place of `gradlab.cluster.cluster`."""
+        """In the place of `gradlab.machine.cluster`."""
         yield self

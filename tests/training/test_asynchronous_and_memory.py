@@ -21,7 +21,7 @@ import gradlab
 from gradlab.cli import main
 from gradlab.errors import Failure, InputError
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 from gradlab.systems import from_function

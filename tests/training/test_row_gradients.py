@@ -8,7 +8,7 @@ import torch
 
 import gradlab
 from gradlab.data.replay import Batch
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.draws import Draws
 from gradlab.training.learner import alone

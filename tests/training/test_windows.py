@@ -8,7 +8,7 @@ import torch
 import gradlab
 from gradlab.data.replay import Batch
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.systems import from_function
 from gradlab.training.learner import Learner
 from gradlab.training.parts.policy_losses import Term

@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from gradlab.data.noise import stream
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.networks.policies import GaussianPolicy, WithLogProb
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import standard_normal
+from gradlab.systems.system import Entropic, standard_normal
 from gradlab.truth.by_blocks import early_truth
 from gradlab.truth.lqr import lqr_gradient, second_moment
 from gradlab.truth.oracles import perturbed

@@ -8,9 +8,9 @@ import torch
 
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting
 from gradlab.networks.policies import Gaussian
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.truth import oracles
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.lqr import ExactCritic, costs_to_go, lqr_gradient, lqr_return, second_moment

@@ -11,17 +11,15 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting, Tail
+from gradlab.gradients.setting import Setting, Tail, as_starts
 from gradlab.measurement.moments import visited
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import GaussianPolicy, SoftCritic, WithLogProb
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.system import standard_normal
+from gradlab.systems.closed_form import LinearQuadratic
+from gradlab.systems.system import Entropic, standard_normal
 from gradlab.tasks import mujoco
-from gradlab.truth import scout
-from gradlab.truth.scout import plan
+from gradlab.truth import outcome
+from gradlab.truth.outcome import plan
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import Critic, linear, nonlinear
 
@@ -101,7 +99,7 @@ def test_a_short_objective_is_still_tried_where_it_would_be_precise():
 def test_a_convergent_loop_goes_on_as_far_as_patience_does():
     chosen = plan(Setting(Dear(scaled(0.9), 0.02), feedback(), starts(), GAMMA, 5), ("all",))
     assert 5 <= chosen.at_most < 1000 and chosen.why == "its price"
-    assert chosen.scouts >= scout.FEWEST
+    assert chosen.scouts >= outcome.FEWEST
 
 
 def test_prices_follow_the_operations_of_the_environments():
@@ -129,7 +127,7 @@ def measured(price, known=True, horizon=4):
 
 
 def test_fewer_states_are_visited_where_their_jacobians_are_dear(monkeypatch):
-    monkeypatch.setattr(scout, "PATIENCE", 1e9)
+    monkeypatch.setattr(outcome, "PATIENCE", 1e9)
     free, dear = measured(0.0), measured(visited.VISITING / (4 * 40 * 2.5))
     assert (free.visits, free.starts) == (SAMPLES, 40)
     assert (dear.visits, dear.starts) == (2, 40)
@@ -138,7 +136,7 @@ def test_fewer_states_are_visited_where_their_jacobians_are_dear(monkeypatch):
 
 
 def test_fewer_starts_where_there_is_no_truth_and_one_visit_is_too_dear(monkeypatch):
-    monkeypatch.setattr(scout, "PATIENCE", 1e9)
+    monkeypatch.setattr(outcome, "PATIENCE", 1e9)
     price = visited.VISITING / (4 * 20)
     kept, few = measured(price), measured(price, known=False)
     assert (kept.visits, kept.starts) == (1, 40)

@@ -16,12 +16,11 @@ from torch import nn
 from gradlab import systems
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting, Tail
+from gradlab.gradients.setting import Setting, Starts, Tail, as_starts
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.stages import notice
 from gradlab.tasks import inverted_pendulum
-from gradlab.truth import oracles, reasons
+from gradlab.truth import oracles, outcome
 from gradlab.truth.agreement import PRECISION, TrueGradient, judge_first, precision_of
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.lqr import lqr_gradient
@@ -295,7 +294,7 @@ def test_gradients_do_not_depend_on_how_many_starts_are_held(monkeypatch):
 @pytest.mark.parametrize("status", ["converged", "cut", "imprecise", "none"])
 def test_counts_of_reasons_have_their_thousands_apart(status):
     one = TrueGradient(torch.zeros(1, 1), *[0.1] * 8, missing=0, concentration=0.0)
-    text = reasons.of_blocks(status, one, 20_000, 64_000, 16_000)
+    text = outcome.of_blocks(status, one, 20_000, 64_000, 16_000)
     assert "16,000 starts" in text and "64,000" in text and not re.search(r"\d{4}", text)
     config = {"rows": 20_000, "starts": 12_000}
     assert notice(config) == "8,000 of 20,000 starts repeat others and count once: N = 12,000."

@@ -12,8 +12,8 @@ from gradlab.choice import Choice, DirectionCosine
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio, growth_of, needed_batch, ratio_to_best
 from gradlab.runs.identity import by_known_name
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.number import Number
 from gradlab.tools.remedies.page import remedy
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.comparison import _who

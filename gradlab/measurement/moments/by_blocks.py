@@ -24,8 +24,7 @@ from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.rollout import LinearizedPath, check_rollouts
-from gradlab.gradients.starts import Floats, Starts, by_group, group_sums
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Floats, Setting, Starts, by_group, group_sums
 from gradlab.measurement.moments.grams import (
     FOLDS,
     GramSource,

@@ -27,8 +27,7 @@ from gradlab.gradients.courses import Carried, Course, Shared
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.starts import Starts, exchangeable, group_sums, grouping
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts, exchangeable, group_sums, grouping
 from gradlab.gradients.weighted_terms import carried
 from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernels
 from gradlab.systems.system import System

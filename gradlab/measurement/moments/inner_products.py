@@ -15,14 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.gradients import gram
 from gradlab.gradients.courses import path_with_jacobians, severed
 from gradlab.gradients.estimator import Estimator, OtherCritics, first_horizon
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.rollout import LinearizedPath, jacobian_noise, linearize_path, tail_gradient
-from gradlab.gradients.starts import (
+from gradlab.gradients.rollout import (
+    LinearizedPath,
+    action_gradients,
+    jacobian_noise,
+    linearize_path,
+    tail_gradient,
+)
+from gradlab.gradients.setting import (
     Floats,
+    Setting,
     Starts,
     by_group,
     exchangeable,
@@ -31,9 +38,6 @@ from gradlab.gradients.starts import (
     grouping,
     stratum_rows,
 )
-from gradlab.gradients.sweeps import action_gradients
-from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.grams import (
     FOLDS,
     GramSource,
@@ -50,6 +54,7 @@ from gradlab.measurement.moments.sketches import (
     explicit_sketch,
     grouped,
     jacobian_sketch,
+    path_moments,
     sketch_for,
     tails_and_signs,
     true_sketch,

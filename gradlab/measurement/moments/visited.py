@@ -32,8 +32,8 @@ from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import check_rollouts
-from gradlab.gradients.start_laws import check_alive, visits
-from gradlab.gradients.starts import (
+from gradlab.gradients.setting import (
+    Setting,
     Starts,
     by_group,
     exchangeable,
@@ -41,8 +41,7 @@ from gradlab.gradients.starts import (
     grouping,
     stratum_rows,
 )
-from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.along_paths import difference
+from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.measurement.moments.grams import GramSource, Held, explicit_kernels, kept_horizons
 from gradlab.measurement.moments.inner_products import (
     Measured,
@@ -54,6 +53,7 @@ from gradlab.measurement.moments.inner_products import (
     row,
 )
 from gradlab.measurement.moments.sketches import (
+    difference,
     explicit_sketch,
     grouped,
     jacobian_sketch,
@@ -64,7 +64,7 @@ from gradlab.measurement.moments.sketches import (
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.truth.oracles import effective_horizon
-from gradlab.truth.scout import linearization_price
+from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
 
 SAMPLES = 8  # visited states per start, at most

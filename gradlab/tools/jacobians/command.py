@@ -68,7 +68,7 @@ class JacobiansCommand:
         begun = time.monotonic()
         with undisturbed():
             from gradlab.data.noise import stream
-            from gradlab.measurement.memory import check_size
+            from gradlab.measurement.problem import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load
             from gradlab.runs.stages import timed

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from gradlab import provenance, validation
 from gradlab.checks.jacobians import own_derivatives
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
-from gradlab.gradients.starts import Starts, as_starts, group_count
-from gradlab.gradients.visited_jacobians import Blocks, Flags, Visited, visit
+from gradlab.gradients.setting import Starts, as_starts, group_count
+from gradlab.gradients.start_laws import Blocks, Flags, Visited, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number

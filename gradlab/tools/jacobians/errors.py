@@ -43,11 +43,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.gram import along
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.visited_jacobians import Array, Visited, jacobian_squares
+from gradlab.gradients.start_laws import Array, Visited, jacobian_squares
 from gradlab.progress import Progress
 from gradlab.runs.decision_rules import growth_of
 from gradlab.runs.long_table import At, RowCollector, number

@@ -23,8 +23,8 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
+from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number, decide
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
 from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
 from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_ends, with_interval

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from gradlab import provenance
 from gradlab.data.noise import child, stream
-from gradlab.data.path import Path
-from gradlab.data.trajectories import DIMS, Trajectories
+from gradlab.data.trajectories import DIMS, Path, Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.critics import EvaluationData, fit_to
 from gradlab.gradients.estimator import Critics, Estimator
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite, log, sqrt
 
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number
 from gradlab.tools.logs.result import (
     SUPPORTED,
     TOLERANCE,

@@ -29,8 +29,7 @@ from math import isfinite, nan
 from typing import Any, ClassVar, Literal
 
 from gradlab.runs.long_table import LongTable
-from gradlab.statistics.comparison import more_samples
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number, more_samples
 
 
 class LogsRun(LongTable):

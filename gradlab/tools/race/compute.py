@@ -31,8 +31,7 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.critics import refit_critic as fitted_again
 from gradlab.gradients.estimator import TERMINATIONS
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.measurement.arguments import check_networks
 from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update

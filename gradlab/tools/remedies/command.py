@@ -101,7 +101,7 @@ class RemediesCommand:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.arguments import check_arguments, check_networks
-            from gradlab.measurement.memory import check_size
+            from gradlab.measurement.problem import check_size
             from gradlab.tools.remedies.compute import ROWS, compare_remedies
 
         task = arguments.named_task(self.task, self.settings)

@@ -26,8 +26,8 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.fitted import Prepared
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import Prepared
 from gradlab.measurement.arguments import check_arguments, check_networks
 from gradlab.measurement.assembly import shared_truth
 from gradlab.networks.interface import double_copy

@@ -31,10 +31,9 @@ from gradlab.fitting.derivative_losses import (
     Sobolev,
     named_loss,
 )
-from gradlab.fitting.fitted import Descent, finished
+from gradlab.fitting.fitted import Descent, Prepared, descend, doubled, finished, prepared
 from gradlab.fitting.losses import LOG_2PI, Loss, OneStepError, outputs, split, standardised
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import Prepared, descend, doubled, prepared
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.progress import Progress

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
-from gradlab.gradients.tail import Tail
-from gradlab.gradients.visited_jacobians import Blocks, Visited, blocks, jacobian_squares, visit
+from gradlab.gradients.setting import Tail
+from gradlab.gradients.start_laws import Blocks, Visited, blocks, jacobian_squares, visit
 from gradlab.measurement.assembly import SharedTruth
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import least_error_at, usable_prefix

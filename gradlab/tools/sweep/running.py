@@ -23,9 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from gradlab.cluster import cluster
 from gradlab.errors import Failure, InputError, in_short
-from gradlab.machine import processors, python_module
+from gradlab.machine import cluster, processors, python_module
 from gradlab.storage.journal_files import locked
 from gradlab.storage.records import check_output
 from gradlab.tools.sweep import table as index

@@ -18,7 +18,7 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.statistics.moments import Estimate
 from gradlab.storage.journal_tables import Column, Table

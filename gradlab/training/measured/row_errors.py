@@ -35,14 +35,13 @@ from torch import Tensor
 from gradlab.data.noise import child
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.networks.policies import Gaussian, WithLogProb
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates, pair_mean
 from gradlab.storage.journal_tables import Column, Table
-from gradlab.systems.entropy import Entropic
+from gradlab.systems.system import Entropic
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner, alone

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.tail import Setting, Tail
+from gradlab.gradients.setting import Setting, Tail
 from gradlab.measurement.assembly import shared_truth
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
@@ -51,7 +51,7 @@ from gradlab.training.measured.switching import (
 from gradlab.training.parts.context import Floats, MeasuredWeights
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
-from gradlab.truth.reasons import Status
+from gradlab.truth.outcome import Status
 from gradlab.truth.truth import matched_truth
 
 NAME = "mixture"

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gradlab import tasks
 from gradlab.systems import CartPoleModel, CartPoleSimulator, Linearization, System, from_function
+from gradlab.systems.closed_form import TIMESTEP, TORQUE_LIMIT, wrap
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
-from gradlab.systems.pendulum import TIMESTEP, TORQUE_LIMIT, wrap
 from gradlab.tasks import Task
 from tests.certification.contact import Ball, ball_task, depth, grip
 from tests.certification.faults.fault import (

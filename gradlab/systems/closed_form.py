@@ -1,4 +1,25 @@
-"""The inverted pendulum in closed form: MPG's analytic prior, and the twin of MuJoCo's simulator.
+"""Systems in closed form: step and derivatives written out.
+
+Linear dynamics with quadratic reward: the system whose every answer is known in closed form.
+
+    s' = A s + B u + w,   w ~ N(0, W),   r = -(sᵀ Q s + uᵀ R u)      (s, u before the step)
+
+W may be singular (zero: no noise), hence w = W^{1/2} ξ with the symmetric root.
+
+Gymnasium's Pendulum-v1 in torch: a rod on a hinge, swung up by a weak motor.
+
+    state [θ, θ̇], θ = 0 upright, not wrapped;  action [u], a torque
+
+    u ← clip(u, ±2 N m)
+    θ̇' = clip(θ̇ + T (3g/(2l) sin θ + 3/(m l²) u), ±8 rad/s),   θ' = θ + T θ̇'
+    r  = −(wrap(θ)² + 0.1 θ̇² + 0.001 u²)      of the state before the step
+
+The chart is Gymnasium's inner state: minimal, and smooth but for the velocity's clip (flagged) and
+the torque's. Gymnasium observes (cos θ, sin θ, θ̇) instead, whose radial direction is in no
+transition, so that a model's Jacobians in it are partly arbitrary. The wrap of the reward has
+derivative 1.
+
+The inverted pendulum in closed form: MPG's analytic prior, and the twin of MuJoCo's simulator.
 
     state [x, θ, ẋ, θ̇], θ = 0 upright;  action [a], force F = gear · a
 
@@ -12,13 +33,15 @@ states of that system are off by up to 48, so the rigid-body equations above are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from gradlab import validation
+from gradlab.errors import InputError
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -27,6 +50,186 @@ from gradlab.systems.system import (
     constant,
     sample_normal,
 )
+
+
+@dataclass(frozen=True, eq=False)
+class LinearQuadratic:
+    """The system above.
+
+    Attributes:
+        A: [ds, ds], B: [ds, da].
+        Q: [ds, ds], R: [da, da], symmetric and positive semidefinite.
+        noise_covariance: W [ds, ds], symmetric and positive semidefinite.
+    """
+
+    differentiable: ClassVar[bool] = True
+
+    A: Tensor
+    B: Tensor
+    Q: Tensor
+    R: Tensor
+    noise_covariance: Tensor
+    noise_root: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.A.ndim != 2 or self.A.shape[0] != self.A.shape[1]:
+            raise InputError(f"A has shape {tuple(self.A.shape)}, expected [ds, ds]")
+        ds = self.A.shape[0]
+        if self.B.ndim != 2 or self.B.shape[0] != ds:
+            raise InputError(f"B has shape {tuple(self.B.shape)}, expected [{ds}, da]")
+        for name, matrix in (("A", self.A), ("B", self.B)):
+            if not torch.isfinite(matrix).all():
+                raise InputError(f"{name} has entries that are not finite")
+        check_covariance("Q", self.Q, ds)
+        check_covariance("R", self.R, self.B.shape[1])
+        check_covariance("noise_covariance", self.noise_covariance, ds)
+        object.__setattr__(self, "noise_root", symmetric_root(self.noise_covariance))
+
+    @property
+    def state_dim(self) -> int:
+        return self.B.shape[0]
+
+    @property
+    def action_dim(self) -> int:
+        return self.B.shape[1]
+
+    @property
+    def noise_dim(self) -> int:
+        return self.B.shape[0]
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        Q, R = self.Q.to(state), self.R.to(state)
+        after = self._mean(state, action)
+        if noise is not None:
+            after = after + noise @ self.noise_root.to(state)
+        reward = -((state @ Q) * state).sum(1) - ((action @ R) * action).sum(1)
+        return Transition(after, reward, torch.ones_like(reward, dtype=torch.bool))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        n = state.shape[0]
+        return Linearization(
+            A=self.A.to(state).expand(n, -1, -1),
+            B=self.B.to(state).expand(n, -1, -1),
+            r_s=-2 * state @ self.Q.to(state),
+            r_a=-2 * action @ self.R.to(state),
+            certificate=Certificate.exact(state),
+        )
+
+    sample_noise = sample_normal
+
+    def infer_noise(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[N, ds], the smallest ξ that explains the transition (its projection if none does)."""
+        check_step(self, state, action, None)
+        inverse = torch.linalg.pinv(self.noise_root, hermitian=True).to(state)
+        unexplained = next_state - self._mean(state, action)
+        return torch.mm(unexplained, inverse)
+
+    def _mean(self, state: Tensor, action: Tensor) -> Tensor:
+        return state @ self.A.to(state).T + action @ self.B.to(state).T
+
+
+def symmetric_root(covariance: Tensor) -> Tensor:
+    """W^{1/2}, symmetric, for positive semidefinite W."""
+    values, vectors = torch.linalg.eigh(covariance)
+    # Rounding leaves the zero eigenvalues of a singular W at ±1e-17, whose roots (1e-9) a
+    # pseudo-inverse would mistake for noise.
+    scale = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
+    values = torch.where(values > scale, values, 0.0)
+    return torch.mm(vectors * values.sqrt(), vectors.T)
+
+
+def check_covariance(name: str, matrix: Tensor, width: int) -> None:
+    """Finite, symmetric and positive semidefinite [width, width], up to rounding."""
+    if matrix.shape != (width, width):
+        raise InputError(f"{name} has shape {tuple(matrix.shape)}, expected [{width}, {width}]")
+    if not torch.isfinite(matrix).all():
+        raise InputError(f"{name} has entries that are not finite")
+    rounding = 100 * width * torch.finfo(matrix.dtype).eps * matrix.abs().max()
+    if (matrix - matrix.T).abs().max() > rounding:
+        raise InputError(f"{name} is not symmetric: use ({name} + {name}.T) / 2")
+    lowest = torch.linalg.eigvalsh(matrix)[0]
+    if lowest < -rounding:
+        raise InputError(f"{name} has the eigenvalue {lowest:.3g}, expected none below 0")
+
+
+TORQUE_LIMIT = 2.0  # N m
+SPEED_LIMIT = 8.0  # rad/s
+TIMESTEP = 0.05  # s
+_GRAVITY = 10.0  # m/s²
+_WEIGHTS = (1.0, 0.1, 0.001)
+# No difference stencil is wider: beyond this distance (rad/s) from the clip it cannot be met.
+STENCIL = 1e-4
+
+
+@dataclass(frozen=True)
+class Pendulum:
+    """The system above. mass in kg, length in m; Gymnasium's are 1 and 1."""
+
+    state_dim: ClassVar[int] = 2
+    action_dim: ClassVar[int] = 1
+    noise_dim: ClassVar[int] = 0
+    differentiable: ClassVar[bool] = True
+
+    mass: float = 1.0
+    length: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("mass", "length"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise InputError(f"{name} is {value!r}, expected a positive number")
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        theta, spin = state.unbind(1)
+        torque = action[:, 0].clamp(-TORQUE_LIMIT, TORQUE_LIMIT)
+        faster = self._faster(theta, spin, torque).clamp(-SPEED_LIMIT, SPEED_LIMIT)
+        after = torch.stack([theta + faster * TIMESTEP, faster], 1)
+        cost = wrap(theta) ** 2 + _WEIGHTS[1] * spin**2 + _WEIGHTS[2] * torque**2
+        return Transition(after, -cost, torch.ones_like(cost, dtype=torch.bool))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        theta, spin = state.unbind(1)
+        torque = action[:, 0].clamp(-TORQUE_LIMIT, TORQUE_LIMIT)
+        faster = self._faster(theta, spin, torque)
+        free = (faster.abs() <= SPEED_LIMIT).to(state)
+        free_torque = (action[:, 0] == torque).to(state)
+        pull, push = self._gains()
+        spins = torch.stack([TIMESTEP * pull * theta.cos() * free, free], 1)
+        turned = torch.stack([1 + TIMESTEP * spins[:, 0], TIMESTEP * free], 1)
+        by_torque = TIMESTEP * push * free * free_torque
+        certificate = Certificate.exact(state)
+        return Linearization(
+            A=torch.stack([turned, spins], 1),
+            B=torch.stack([TIMESTEP * by_torque, by_torque], 1)[:, :, None],
+            r_s=-2 * torch.stack([_WEIGHTS[0] * wrap(theta), _WEIGHTS[1] * spin], 1),
+            r_a=(-2 * _WEIGHTS[2] * torque * free_torque)[:, None],
+            certificate=Certificate(faster.abs() > SPEED_LIMIT - STENCIL, certificate.error),
+        )
+
+    sample_noise = sample_normal
+
+    def _gains(self) -> tuple[float, float]:
+        """Angular acceleration per sin θ and per torque."""
+        return 3 * _GRAVITY / (2 * self.length), 3.0 / (self.mass * self.length**2)
+
+    def _faster(self, theta: Tensor, spin: Tensor, torque: Tensor) -> Tensor:
+        """θ̇' before its clip."""
+        pull, push = self._gains()
+        return spin + (pull * theta.sin() + push * torque) * TIMESTEP
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """angle − 2πk in [−π, π); its derivative is 1."""
+    return (angle + math.pi) % (2 * math.pi) - math.pi
+
 
 ACTION_LIMIT = 3.0
 MODEL_STEP = 0.04
