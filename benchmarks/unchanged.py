@@ -51,7 +51,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.networks.policies import Gaussian
-from gradlab.reporting import kinds
+from gradlab.reporting import output
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
 
@@ -78,9 +78,9 @@ def decisions(path: Path) -> dict[str, Any]:
     The one place that reads decisions. To be replaced when results are findings: then it gives
     their codes and decisions, and the fields of the recommendation.
     """
-    screen = kinds.screen_of(path)
+    screen = output.screen_of(path)
     found = {"light": screen.light, "decided": [each.decided for each in screen.rest]}
-    if kinds.journal.kind(path) == kinds.PROFILE:
+    if output.journal.kind(path) == output.PROFILE:
         advice = advise(facts(gradlab.load(path)))
         found |= {"advised": [*map(str, advice.cell or ("keep",)), str(advice.updates)]}
         found |= {"advised light": advice.light}
@@ -329,7 +329,7 @@ def _made(stem: str, what: Any, files: Path) -> Named:
     except InputError:
         yield "decisions/refused", np.array(True)
         return
-    if kinds.journal.kind(path) == kinds.PROFILE:
+    if output.journal.kind(path) == output.PROFILE:
         yield from _columns(gradlab.load(path).table(), "table")
     if path is not what:
         yield from _arrays(path).items()

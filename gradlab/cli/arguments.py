@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab import validation
-from gradlab.cli.terminal.progress_bars import standard_error
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import standard_error, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.user_code import is_user_function

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hi
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.answer import of_run
-from gradlab.cli.terminal.progress_bars import bars, standard_error
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, standard_error, undisturbed
 from gradlab.errors import InputError
 from gradlab.training.settings import Asynchronous, Planning, Settings, for_task
 

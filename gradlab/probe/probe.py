@@ -34,12 +34,10 @@ from gradlab import provenance, validation
 from gradlab.errors import IMPORTED, Doubtful
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.probe import arguments
-from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import EPISODES, LOAN, Budget, Clock
-from gradlab.probe.critics import Critic, parameters_of
-from gradlab.probe.isolation import warn
-from gradlab.probe.leaks import ModelGradients
-from gradlab.probe.origin import Finder
+from gradlab.probe.critics import Critic, ModelGradients, parameters_of
+from gradlab.probe.isolation import Finder, warn
 from gradlab.probe.parts.parts import Parts
 from gradlab.probe.policy_calls import ModuleWatch, Watched, watched_in
 from gradlab.probe.returns import Looks, MakeEnv, reward_wrappers

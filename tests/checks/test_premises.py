@@ -10,7 +10,7 @@ import torch
 import gradlab
 from gradlab import choose, cli
 from gradlab.checks.premises import _off, _remedy
-from gradlab.cli.terminal.answer import answer, of_screen
+from gradlab.cli.answer import answer, of_screen
 from gradlab.errors import InputError
 from gradlab.gradients.setting import as_starts, distinct
 from gradlab.reporting import profile_page

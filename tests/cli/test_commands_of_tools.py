@@ -24,7 +24,7 @@ from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy
-from gradlab.reporting.kinds import KINDS
+from gradlab.reporting.output import KINDS
 from gradlab.storage import records
 from gradlab.tasks import double_integrator, pendulum
 from gradlab.wording import signed

@@ -16,8 +16,7 @@ from sphinx.errors import ExtensionError
 import gradlab
 from docs.pages import commands as command_pages
 from docs.pages import findings, formulas, names, offline, tables
-from gradlab.cli import program
-from gradlab.cli.terminal import usage
+from gradlab.cli import program, usage
 from gradlab.gradients.setting import Setting, as_starts
 from gradlab.progress import silent
 from gradlab.systems import from_function

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.networks.actors import gaussian
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.probe.alarms.catalogue import saturated
+from gradlab.probe.alarms.catalogue import noise, saturated
 from gradlab.probe.alarms.evidence import ALPHA, DESCENT, AlarmEvidence
-from gradlab.probe.alarms.gradients import noise
 from gradlab.probe.alarms.task import jacobian_drift
 from gradlab.tasks.environments import with_learned_prior
 from tests.probe.actor_critics import answers

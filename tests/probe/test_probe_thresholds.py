@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradlab.probe import critics
-from gradlab.probe.alarms import catalogue, evidence, gradients, steps, task
+from gradlab.probe.alarms import catalogue, evidence, task
 from gradlab.probe.parts import (
     formula,
     implied,
@@ -24,26 +24,26 @@ WORDS = {3: "three", 4: "four", 5: "five", 8: "eight", 10: "ten", 16: "sixteen",
 
 def test_thresholds_on_the_pages_are_those_of_the_code():
     said = {
-        "dead outputs": [f"≥ {gradients._MANY} updates"],
-        "dead path": [f"≥ {gradients._FEWEST} updates"],
-        "actor does not move": [f"≥ {steps._FEWEST} steps"],
+        "dead outputs": [f"≥ {catalogue._MANY} updates"],
+        "dead path": [f"≥ {catalogue._FEWEST_BURSTS} updates"],
+        "actor does not move": [f"≥ {catalogue._FEWEST} steps"],
         "learning rate too large": [
-            f"more than {steps._LONG:.0%} of", f"a rate of {steps._HIGH} or more",
+            f"more than {catalogue._LONG:.0%} of", f"a rate of {catalogue._HIGH} or more",
         ],
-        "dead inputs": [f"in {WORDS[gradients._PERSISTENT]} bursts"],
+        "dead inputs": [f"in {WORDS[catalogue._PERSISTENT]} bursts"],
         "exploding gradient": [
-            f"{WORDS[gradients.IN_A_ROW]} stretches of {gradients.STRETCH} updates in a row",
-            f"{WORDS[int(gradients.FOURFOLD)]} times", f"{WORDS[gradients.LAG]} stretches before",
+            f"{WORDS[catalogue.STRETCHES]} stretches of {catalogue.STRETCH} updates in a row",
+            f"{WORDS[int(catalogue.FOURFOLD)]} times", f"{WORDS[catalogue.LAG]} stretches before",
         ],
-        "exploding critic": [f"its first {critics._YOUNG * gradients.STRETCH} updates"],
+        "exploding critic": [f"its first {critics._YOUNG * catalogue.STRETCH} updates"],
         "saturated actor": [
             f"under {catalogue._BORN:.0%} through", f"last {catalogue._RECENT} rows",
             f"under {catalogue._COST:.0%} gets through",
         ],
-        "gradient no better than noise": [f"less than {gradients.NOISE:.0%} in common"],
+        "gradient no better than noise": [f"less than {catalogue.NOISE:.0%} in common"],
         "falling return": [
-            f"in {WORDS[steps.IN_A_ROW]} windows", f"{WINDOW} whole episodes",
-            f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {steps._LEVEL:.1%}",
+            f"in {WORDS[catalogue.IN_A_ROW]} windows", f"{WINDOW} whole episodes",
+            f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {catalogue._LEVEL:.1%}",
         ],
         "another policy is trained": [f"{moves._RESTED} steps"],
         "environment is not reset": [f"{recorder._BEYOND} steps in a row"],

@@ -10,7 +10,7 @@ import pytest
 from gradlab import cli, reporting
 from gradlab.fitting.collection import collect
 from gradlab.reporting import render
-from gradlab.reporting.numbers import number
+from gradlab.reporting.shell import number
 from gradlab.tasks import pendulum
 from gradlab.tools.remedies import compute
 from gradlab.tools.remedies import page as remedies_page

@@ -17,7 +17,7 @@ from gradlab.runs.training.measured_weights import (
     logs_over_rule,
     table,
 )
-from gradlab.verdicts.training.sentences import measured
+from gradlab.verdicts.training import measured
 
 AT = np.array([100, 200, 300, 400])
 RULE = np.array([[0.1, 0.9], [0.4, 0.6], [0.6, 0.4], [0.9, 0.1]])

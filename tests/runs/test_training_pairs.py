@@ -9,7 +9,7 @@ from scipy import stats
 
 from gradlab.runs.training.pairs import ERRORS, pairs, table
 from gradlab.runs.training.results import Training
-from gradlab.verdicts.training.first_screen import paired_verdict, screen
+from gradlab.verdicts.training import paired_verdict, screen
 
 SETTINGS = {
     "evaluation_starts": 50, "episode": 200, "at_end": "restart", "termination": "ignore",

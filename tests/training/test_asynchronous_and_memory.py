@@ -37,7 +37,7 @@ from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Asynchronous, Settings
-from gradlab.verdicts.training.sentences import verdict
+from gradlab.verdicts.training import verdict
 from tests.training.estimated import critics_of, other
 from tests.training.inline_ray import InlineRay
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task

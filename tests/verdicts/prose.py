@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from gradlab import choose
-from gradlab.reporting.kinds import compared as side_by_side
-from gradlab.reporting.kinds import screen_of
+from gradlab.reporting.output import compared as side_by_side
+from gradlab.reporting.output import screen_of
 from gradlab.runs.comparison import compared
 from gradlab.runs.probe.results import load
 from gradlab.runs.profile import Profile

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import undisturbed
 from gradlab.errors import InputError
 from gradlab.user_code import failing, is_user_function, load_made
 

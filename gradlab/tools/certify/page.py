@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gradlab import figures
 from gradlab.figures import drawing, style
 from gradlab.figures.style import DERIVATIVES, GRID, INK, MUTED
-from gradlab.reporting.numbers import folded
 from gradlab.reporting.page import Page, Section, method, panel
+from gradlab.reporting.shell import folded
 from gradlab.tools.certify.result import SYMBOLS, Certification
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.wording import below

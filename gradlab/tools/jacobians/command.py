@@ -13,10 +13,9 @@ from tyro.conf import arg
 
 from gradlab import validation
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option, named_data
-from gradlab.cli.terminal.answer import of_run
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:

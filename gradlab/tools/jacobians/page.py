@@ -11,8 +11,7 @@ import pandas as pd
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import by_section
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
     NOWHERE,
     Page,
@@ -23,6 +22,7 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
+from gradlab.reporting.shell import by_section
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
 from gradlab.tools.jacobians.result import MEANING, JacobianRun

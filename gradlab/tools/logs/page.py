@@ -15,8 +15,7 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import by_section
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
     NOWHERE,
     Page,
@@ -27,6 +26,7 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
+from gradlab.reporting.shell import by_section
 from gradlab.tools.logs.findings import screen
 from gradlab.tools.logs.result import LogsRun
 

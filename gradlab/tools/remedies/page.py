@@ -20,8 +20,7 @@ import scipy
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
     NOWHERE,
     Page,
@@ -32,6 +31,7 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
+from gradlab.reporting.shell import folded as table_of
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval

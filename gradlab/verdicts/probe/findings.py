@@ -13,8 +13,8 @@ from math import inf, log, sqrt
 
 import numpy as np
 
-from gradlab.probe.alarms.catalogue import ALPHA, HALF, NOISE
-from gradlab.probe.alarms.evidence import FEWEST
+from gradlab.probe.alarms.catalogue import HALF, NOISE
+from gradlab.probe.alarms.evidence import ALPHA, FEWEST
 from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio, in_ranges
 from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun

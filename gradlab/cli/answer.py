@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import utf8
+from gradlab.cli.streams import bars, utf8
 from gradlab.errors import Failure, InputError
 from gradlab.wording import percent, signed, two, with_ends
 
@@ -121,8 +120,7 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
     Args:
         more: sentences about what the command chose, below those of the verdict.
     """
-    from gradlab.reporting.kinds import page_of, screen_of
-    from gradlab.reporting.output import check_page, write
+    from gradlab.reporting.output import check_page, page_of, screen_of, write
 
     document: Document = {"run": str(run)}
     if page:

@@ -20,7 +20,7 @@ from typing import Any, get_args
 import tyro
 from tyro.conf import FlagCreatePairsOff
 
-from gradlab.cli.terminal.answer import bold
+from gradlab.cli.answer import bold
 from gradlab.errors import InputError
 
 _WIDEST, _NARROWEST, _COLUMN = 80, 48, 20  # columns; where explanations begin
