@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from gradlab.tools.audit.compute import audit
-from gradlab.tools.audit.evaluation import audited, evaluated
-from gradlab.tools.audit.gradients import by_path
+from gradlab.tools.audit.evaluation import audited, by_path, evaluated
 from tests.auditing import sound
 from tests.auditing.networks import Deterministic, Dynamics, Q, Value, states
 

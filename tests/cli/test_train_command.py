@@ -19,7 +19,7 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative, MultiStepDi
 from gradlab.fitting.losses import MultiStep, OneStepError
 from gradlab.reporting import training_page
 from gradlab.runs.training.results import load
-from gradlab.training import presets
+from gradlab.training import algorithms
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
 
@@ -183,7 +183,7 @@ def test_the_papers_larger_model_has_twice_the_parameters():
 
 
 def test_every_preset_is_one_that_its_row_can_have():
-    for rows, tasks, _ in presets._PAPERS:
+    for rows, tasks, _ in algorithms._PAPERS:
         for algorithm in rows:
             for task in tasks:
                 command, row, _ = paper(algorithm, task)

@@ -8,7 +8,7 @@ from torch import nn
 
 import gradlab
 from gradlab.integrations.tensorboard import log_to
-from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.row_sinks import AlarmLog, FunctionSink
 from tests.integrations.bits import integrator_task, often, seeded, streams, trained
 

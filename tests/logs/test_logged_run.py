@@ -17,8 +17,7 @@ from gradlab.tools.jacobians.result import load as load_jacobians
 from gradlab.tools.logs import page as logs_page
 from gradlab.tools.logs.arguments import windows
 from gradlab.tools.logs.compute import measure_logs
-from gradlab.tools.logs.findings import verdict
-from gradlab.tools.logs.result import agreements, load, numbers, supported
+from gradlab.tools.logs.findings import agreements, load, numbers, supported, verdict
 from gradlab.truth.lqr import ExactCritic
 from tests.first_screens import check_first_screen
 from tests.logs.carts import STD, WEIGHT, arrays, fallen, falling, linear, noisy, recorded, task

@@ -23,8 +23,8 @@ from gradlab.tools.logs.diagnostics import (
     residuals,
     return_bound,
 )
+from gradlab.tools.logs.findings import Number, _status
 from gradlab.tools.logs.gradients import Products, agreement, noise_of, pair_products
-from gradlab.tools.logs.result import Number, _status
 from gradlab.truth.lqr import ExactCritic
 from tests.logs.carts import STD, fallen, linear, noisy, recorded, task
 

@@ -13,7 +13,8 @@ import torch
 
 import gradlab
 from gradlab.probe.alarms import evidence
-from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
+from gradlab.probe.alarms.catalogue import ALARMS, examine
+from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence
 from gradlab.probe.row_sinks import AlarmLog, NoSink
 from gradlab.probe.update_statistics import PAIRS, Burst
 from gradlab.runs.probe.schema import tables

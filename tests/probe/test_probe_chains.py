@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.probe.alarms.catalogue import AlarmEvidence, examine
+from gradlab.probe.alarms.catalogue import examine
+from gradlab.probe.alarms.evidence import AlarmEvidence
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.storage import journal
 from gradlab.tasks import Task

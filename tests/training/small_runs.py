@@ -10,11 +10,11 @@ import gradlab
 from gradlab.networks import checkpoint
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
+from gradlab.training.algorithm import LearnedModel
 from gradlab.training.algorithms import find
-from gradlab.training.models.branches import Branching
-from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.parts.adaptive_horizon import Stiffness
+from gradlab.training.collection import Branching
 from gradlab.training.parts.context import Passes
+from gradlab.training.parts.duals import Stiffness
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 

@@ -6,8 +6,8 @@ import torch
 
 from gradlab.data.replay import Replay
 from gradlab.systems import from_function
-from gradlab.training.draws import Draws
-from gradlab.training.models.branches import Branches, Branching
+from gradlab.training.collection import Branches, Branching
+from gradlab.training.parts.context import Draws
 from gradlab.training.parts.sources import Branched, Stores
 from tests.training.small_runs import row
 

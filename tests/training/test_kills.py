@@ -23,7 +23,7 @@ import gradlab
 from gradlab.storage import journal
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.loop import train
-from gradlab.training.models.model_choice import LOSSES, LearnedModel
+from gradlab.training.algorithm import LOSSES, LearnedModel
 journal.SYNC = 0.01
 eye = torch.eye(2, dtype=torch.float64)
 task = gradlab.tasks.linear_quadratic(

@@ -12,9 +12,9 @@ import torch
 from gradlab.errors import InputError
 from gradlab.training import ALGORITHMS
 from gradlab.training import run as run_module
+from gradlab.training.dynamics import Dynamics
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.models.dynamics import Dynamics
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 # Models learn and branches fill at 0 and 20, the state is saved at 15: within a reuse of a batch,

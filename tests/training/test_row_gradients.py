@@ -10,19 +10,19 @@ import gradlab
 from gradlab.data.replay import Batch
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.training.algorithms import ALGORITHMS
-from gradlab.training.draws import Draws
 from gradlab.training.learner import alone
 from gradlab.training.measured import row_errors
-from gradlab.training.measured.row_gradients import (
+from gradlab.training.measured.row_errors import (
     in_trained_weights,
     measured_terms,
     start_gradients,
     unbroken,
 )
-from gradlab.training.models.seed_models import TrueSteps, in_dtype, of_seed
+from gradlab.training.parts.context import Draws
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.targets import NoCritic, Soft
 from gradlab.training.run import collect
+from gradlab.training.seed_models import TrueSteps, in_dtype, of_seed
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
 from tests.gradients.worlds import matrix

@@ -10,10 +10,10 @@ from gradlab.data.replay import Batch
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem
 from gradlab.training.members import stacked
-from gradlab.training.models.seed_models import SeedModels, SeedTwoModels
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.critics import Q, Valuing
 from gradlab.training.parts.targets import LEAST_VARIANCE, Steve, inverse_variance_mean
+from gradlab.training.seed_models import SeedModels, SeedTwoModels
 
 SEEDS, MEMBERS, CRITICS, N, H = 2, 3, 2, 4, 3
 GAMMA, ALPHA, SCALE = 0.9, 0.2, 0.5

@@ -13,7 +13,7 @@ import gradlab
 from gradlab.errors import Failure
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find
-from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon, Stiffness
+from gradlab.training.parts.duals import AdaptiveHorizon, Stiffness
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.window_losses import StateLambda, WindowReturn

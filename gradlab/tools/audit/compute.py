@@ -32,14 +32,17 @@ from gradlab.tools.audit.checks import (
     weighed,
     zero_findings,
 )
-from gradlab.tools.audit.evaluation import Audited, audited, differentiable, evaluated
-from gradlab.tools.audit.gradients import (
+from gradlab.tools.audit.evaluation import (
     REDRAWN,
+    Audited,
     Differenced,
     Gradients,
+    audited,
     by_path,
     by_step,
     differenced,
+    differentiable,
+    evaluated,
     gradient,
     moves,
     norms,

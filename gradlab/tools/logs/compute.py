@@ -49,6 +49,7 @@ from gradlab.tools.logs.diagnostics import (
     residuals,
     return_bound,
 )
+from gradlab.tools.logs.findings import LogsRun
 from gradlab.tools.logs.gradients import (
     Cell,
     TableEntry,
@@ -59,7 +60,6 @@ from gradlab.tools.logs.gradients import (
     products,
     score_source,
 )
-from gradlab.tools.logs.result import LogsRun
 from gradlab.user_code import differentiating
 
 _SCORE, _WHOLE, _MODEL, _PLAIN = "score", "whole", "model", "score without baseline"

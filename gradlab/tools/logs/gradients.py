@@ -45,7 +45,7 @@ from gradlab.statistics.moments import (
     pair_mean,
 )
 from gradlab.tools.logs.diagnostics import features, solved
-from gradlab.tools.logs.result import TOLERANCE
+from gradlab.tools.logs.findings import TOLERANCE
 
 _FOLDS = 5
 

@@ -1,6 +1,6 @@
 """The page of logs and a model, and its figures: what the data support, how noisy they are.
 
-Each figure takes the long table of a run of logs (see `gradlab.tools.logs.result`).
+Each figure takes the long table of a run of logs (see `gradlab.tools.logs.findings`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from gradlab.reporting.page import (
     panel,
 )
 from gradlab.reporting.shell import by_section
-from gradlab.tools.logs.findings import screen
-from gradlab.tools.logs.result import LogsRun
+from gradlab.tools.logs.findings import LogsRun, screen
 
 _TOLERANCE = 0.5  # of the score: what is called agreement
 _SAME = Look("score of the same return", style.BLUE, "-", "o")

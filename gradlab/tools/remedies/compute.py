@@ -38,7 +38,7 @@ from gradlab.storage.whole_files import keep
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.tools.remedies import fits, model_values
+from gradlab.tools.remedies import fits
 from gradlab.tools.remedies.fits import (
     FitRecipe,
     FittedModel,
@@ -111,12 +111,12 @@ def measured(
         question.task, question.policy, question.starts, question.horizon, question.batch,
         seed=question.seed_of(trial), progress=progress,
     )  # fmt: skip
-    bench = model_values.bench(truth, question.critic)
-    values = model_values.simulator_values(bench)
+    bench = fits.bench(truth, question.critic)
+    values = fits.simulator_values(bench)
     for done, (name, system) in enumerate(systems.items(), start=1):
-        values += model_values.model_values(name, system, bench)
+        values += fits.model_values(name, system, bench)
         progress(f"trial {trial + 1}: models measured", done, len(systems))
-    values += model_values.gradient_values(systems, bench, progress)
+    values += fits.gradient_values(systems, bench, progress)
     for name, of in plan.models.items():
         cost = plan.costs.get(name, 1.0)
         own = [parts[part] for part in of]
@@ -132,7 +132,7 @@ def measured(
         "fits": {
             f"{part.recipe}, {part.epochs} epochs": dict(made.notes) for part, made in parts.items()
         },
-        "samples": model_values.counted(bench),
+        "samples": fits.counted(bench),
         "truth": {
             "status": truth.reference.status,
             "steps": truth.reference.horizon,

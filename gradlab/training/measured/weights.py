@@ -36,7 +36,7 @@ from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, combine
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.tasks import Task
-from gradlab.training.algorithms import Algorithm
+from gradlab.training.algorithm import Algorithm
 from gradlab.training.first_networks import without_jacobians
 from gradlab.training.measured.gradient_errors import critic_of, model_of
 from gradlab.training.measured.row_errors import STATUSES

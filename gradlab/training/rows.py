@@ -1,4 +1,14 @@
-"""θ in every action of a model's path, a replayed one or the simulator's: BPTT, SVG, RP-PGM, SHAC.
+"""Rows of the table of algorithms, by family.
+
+The first are MPG and its baselines: mixtures of J_0 and J_n, and the data-driven gradient alone.
+
+Rows with a learned model in data, target, loss or path: MAAC, MBPO, STEVE, MAGE, DDPPO.
+
+G = 10 updates for each transition, as the papers or their code have it; models are fitted again and
+rolled out after 250 environment steps, which are 2500 iterations, with rollouts of one step.
+`docs/model_based_settings.md` has what is smaller here than in the papers.
+
+θ in every action of a model's path, a replayed one or the simulator's: BPTT, SVG, RP-PGM, SHAC.
 
     rp-dp   model derivatives on predictions, from a mixture of first states           (eq. 4.2)
     rp-dr   model derivatives on real samples: on-policy paths, their noise inferred    (eq. 4.5)
@@ -34,17 +44,212 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.fitting.losses import MultiStep
-from gradlab.training.algorithm import Algorithm
-from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.models.seed_models import slope_along
-from gradlab.training.parts.adaptive_horizon import Stiffness
+from gradlab.statistics.mixing import MpgWeights
+from gradlab.training.algorithm import LIKELIHOOD, LOSSES, Algorithm, LearnedModel
+from gradlab.training.collection import Branching
 from gradlab.training.parts.context import Context, FixedWeights, Floats, Passes
-from gradlab.training.parts.critics import ImportanceWeighted
-from gradlab.training.parts.policy_losses import FromStarts, PolicyLoss, Term
-from gradlab.training.parts.sources import Newest
-from gradlab.training.parts.targets import Copied, NoCritic, Polyak, Soft, StateOneStep
-from gradlab.training.parts.temperature import Automatic
+from gradlab.training.parts.critics import ActionGradient, ImportanceWeighted
+from gradlab.training.parts.duals import Automatic, Stiffness
+from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, PolicyLoss, Term
+from gradlab.training.parts.sources import Branched, Newest, Replayed, TwoStores
+from gradlab.training.parts.targets import (
+    Copied,
+    NoCritic,
+    NStep,
+    OneStep,
+    Polyak,
+    Soft,
+    StateOneStep,
+    Steve,
+)
 from gradlab.training.parts.window_losses import StateLambda, WindowReturn
+from gradlab.training.seed_models import slope_along
+
+DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
+_CLIPPED = OneStep(twin=True)
+
+TD3 = Algorithm(
+    "td3",
+    (DATA,),
+    FixedWeights(),
+    OneStep(twin=True, smoothing=0.1),
+    delay=2,
+    paper="Fujimoto et al. 2018, algorithm 1; MPG appendix C-B",
+)
+SAC = Algorithm(
+    "sac",
+    (DATA,),
+    FixedWeights(),
+    Soft(),
+    policy="gaussian",
+    paper="Haarnoja et al. 2018 (and applications), algorithm 1; MPG appendix C-B",
+)
+
+_MPG = (
+    Algorithm(
+        "mpg-v1",
+        (DATA, MODEL),
+        MpgWeights(),
+        NStep("simulator"),
+        reuse=10,
+        delay=2,
+        paper="MPG algorithm 1, n-step TD of section IV-B",
+    ),
+    Algorithm(
+        "mpg-v2",
+        (DATA, MODEL),
+        MpgWeights(),
+        _CLIPPED,
+        reuse=10,
+        delay=2,
+        paper="MPG algorithm 1, clipped double Q of section IV-B",
+    ),
+    Algorithm(
+        "mpg-general",
+        (DATA, Term(5), Term(10), MODEL),
+        MpgWeights(),
+        _CLIPPED,
+        reuse=10,
+        delay=2,
+        paper="MPG appendix C-A",
+    ),
+    Algorithm(
+        "n-step-dpg",
+        (DATA,),
+        FixedWeights(),
+        NStep("simulator"),
+        reuse=10,
+        paper="MPG appendix C-B",
+    ),
+    Algorithm(
+        "n-step-adp",
+        (MODEL_ALL,),
+        FixedWeights(),
+        NStep("model"),
+        reuse=10,
+        paper="MPG appendix C-B",
+    ),
+    Algorithm(
+        "ddpg",
+        (DATA,),
+        FixedWeights(),
+        OneStep(),
+        paper="Lillicrap et al. 2016, algorithm 1",
+    ),
+    TD3,
+    SAC,
+)
+
+
+# H steps of the model with entropy in the sum, several paths for each state; critics on STEVE's
+# targets over the same H. Ablations of figures 3 and 5 differ in a part or two.
+_MAAC = Algorithm(
+    "maac",
+    (Term(3, "all"),),
+    FixedWeights(),
+    Steve(3),
+    policy="gaussian",
+    model=LearnedModel(bootstrap=True, every=2500),
+    loss=MixtureLoss(samples=5),
+    source=Branched(Branching(every=2500)),
+    updates=10,
+    paper="MAAC section 3",
+)
+_ONE_SAMPLE = replace(
+    _MAAC, name="maac-one-sample", loss=MixtureLoss(samples=1), paper="MAAC section 4.3, figure 3"
+)
+
+_MAAC_ROWS = (
+    _MAAC,
+    replace(_MAAC, name="maac-h0", terms=(Term(0),), paper="MAAC section 4.3, figure 3"),
+    replace(_MAAC, name="maac-no-steve", target=Soft(), paper="MAAC section 4.3, figure 3"),
+    _ONE_SAMPLE,
+    replace(
+        _ONE_SAMPLE,
+        name="maac-five-batch",
+        batch=5 * _MAAC.batch,
+        paper="MAAC appendix A.3, figure 5",
+    ),
+    replace(_MAAC, name="maac-real-data", source=Replayed(), paper="MAAC appendix A.3, figure 5"),
+    replace(
+        _MAAC,
+        name="maac-no-entropy",
+        target=Steve(3, temperature=0.0),
+        paper="MAAC appendix A.3, figure 5",
+    ),
+)
+
+# The data-driven gradient J_0; the model is behind its critic.
+_CRITICS_MODEL = LearnedModel(every=2500)
+
+_CRITIC_ROWS = (
+    replace(
+        SAC,
+        name="mbpo",
+        model=replace(_CRITICS_MODEL, members=7, elites=5, bootstrap=True),
+        source=Branched(Branching(every=2500)),
+        updates=10,
+        paper="Janner et al. 2019, algorithm 2",
+    ),
+    replace(
+        SAC,
+        name="steve",
+        model=_CRITICS_MODEL,
+        target=Steve(),
+        updates=10,
+        paper="Buckman et al. 2018, section 3",
+    ),
+    replace(
+        TD3,
+        name="mage",
+        model=_CRITICS_MODEL,
+        critic_loss=ActionGradient(TD3.target, threshold=1.0),
+        updates=10,
+        paper="D'Oro and Jaśkowski 2020, algorithm 1",
+    ),
+)
+
+# States of one model, Jacobians of a second one; G1 = G2 = 10 (table 1), 5 of 7 members, the
+# temperature holds the policy's entropy (eq. 13).
+_ONE_MODEL = LearnedModel(loss=LOSSES["dd"], members=7, elites=5, every=2500)
+# As many parameters as two of 64: 96² + 96 w ≈ 2 (64² + 64 w), w inputs and outputs.
+_LARGER = replace(_ONE_MODEL, loss=LIKELIHOOD, hidden=(96, 96))
+
+_DDPPO = Algorithm(
+    "ddppo",
+    (Term(3, "all"),),
+    FixedWeights(),
+    Soft(Automatic()),
+    policy="gaussian",
+    model=replace(_ONE_MODEL, two_models=True),
+    source=TwoStores(Branching(every=2500)),
+    updates=10,
+    paper="DDPPO algorithm 1, section 4.3",
+)
+
+_DDPPO_ROWS = (
+    _DDPPO,
+    replace(
+        _DDPPO,
+        name="ddppo-no-gradient-loss",
+        model=replace(_ONE_MODEL, two_models=True, loss=LIKELIHOOD),
+        paper="DDPPO section 5.3, figures 3 and 5",
+    ),
+    replace(
+        _DDPPO,
+        name="ddppo-one-model",
+        model=_ONE_MODEL,
+        paper="DDPPO section 5.3, figures 3 and 5",
+    ),
+    replace(
+        _DDPPO,
+        name="ddppo-double-parameters",
+        model=_LARGER,
+        paper="DDPPO section 5.3, figures 4 and 7",
+    ),
+)
+
+_MODEL_BASED = (*_MAAC_ROWS, *_CRITIC_ROWS, *_DDPPO_ROWS)
 
 
 @dataclass(frozen=True)
@@ -263,7 +468,7 @@ _SHAC = Algorithm(
     paper="Xu et al. 2022 (SHAC), algorithm 1",
 )
 
-ROWS = (
+_PATHWISE = (
     *_PATHWISE_ROWS,
     _RP_DP,
     _normalised(_RP_DP),
@@ -327,3 +532,5 @@ ROWS = (
         paper="Amigo et al. 2025 (DMO), on SHAC",
     ),
 )
+
+ROWS = (*_MPG, *_MODEL_BASED, *_PATHWISE)

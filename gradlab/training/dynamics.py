@@ -34,10 +34,10 @@ from gradlab.progress import Progress, silent
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.training.draws import Draws
-from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.models.seed_models import Model, SeedModels, SeedTwoModels
-from gradlab.training.trained import restored, under
+from gradlab.training.algorithm import LearnedModel
+from gradlab.training.members import restored, under
+from gradlab.training.parts.context import Draws
+from gradlab.training.seed_models import Model, SeedModels, SeedTwoModels
 
 PIECE = 10  # steps of one environment that are held out together
 _ONE_IN = 10
