@@ -34,7 +34,7 @@ from gradlab.measurement.arguments import (
     identify,
     stepped,
 )
-from gradlab.measurement.moments.inner_products import Cells, estimator_moments
+from gradlab.measurement.inner_products import Cells, estimator_moments
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent

@@ -29,7 +29,6 @@ from gradlab.gradients.setting import Setting, by_group, grouping
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.weighted_terms import carried
 from gradlab.measurement.assembly import truth_values
-from gradlab.measurement.moments.visited import steps_visited
 from gradlab.measurement.substitution import (
     CAUSES,
     MOST_HORIZONS,
@@ -38,6 +37,7 @@ from gradlab.measurement.substitution import (
     squared_bias_games,
     substitutions,
 )
+from gradlab.measurement.visited import steps_visited
 from gradlab.progress import Progress
 from gradlab.runs.profile import Profile
 from gradlab.runs.substitutions import (

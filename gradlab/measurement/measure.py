@@ -32,15 +32,15 @@ from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution import MeasuredWorld, attributed, check_horizons
+from gradlab.measurement.by_blocks import blocked_moments
+from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.jumps import AtLength, truth_at_length
-from gradlab.measurement.moments.by_blocks import blocked_moments
-from gradlab.measurement.moments.inner_products import Measured, estimator_moments
-from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import Given, Problem, problem, recorded
 from gradlab.measurement.rare_starts import rare_starts, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
+from gradlab.measurement.visited import objective_moments
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.profile import Profile, Surface, with_selected_gain
 from gradlab.runs.realised import PATHWISE, SCORE
@@ -98,7 +98,7 @@ def measure(
         batch: N′ at which the mean squared error is stated.
         truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
             ζ the law of the starts; estimators with actions="first" are evaluated at states
-            visited from these starts, times 1/(1 − γ) (see `gradlab.measurement.moments.visited`).
+            visited from these starts, times 1/(1 − γ) (see `gradlab.measurement.visited`).
             "matched": every kind of gradient has its own (see `gradlab.truth.truth`). None:
             "objective" at visited states, else "matched".
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.

@@ -9,7 +9,7 @@ The pilot of a measurement: how many starts, of how many steps, and what it says
 Memory of a measurement: whole where it fits, else in blocks of starts, else refused.
 
     whole       the Jacobians of three systems along H steps from every start and visited state
-    in blocks   of one block of starts, beside what is kept of all groups (`moments.by_blocks`)
+    in blocks   of one block of starts, beside what is kept of all groups (`by_blocks`)
 
 The first ends at `MEMORY` on every machine, so that the same question has the same intervals; the
 second at half of the machine's memory. What must be held is one product, starts × bytes of each,
@@ -60,8 +60,8 @@ from gradlab.measurement.arguments import (
     resolved,
     with_imagined,
 )
-from gradlab.measurement.moments.by_blocks import Division
-from gradlab.measurement.moments.visited import SAMPLES
+from gradlab.measurement.by_blocks import Division
+from gradlab.measurement.visited import SAMPLES
 from gradlab.networks.interface import double_copy, noise_dim
 from gradlab.networks.policies import WithLogProb
 from gradlab.runs.identity import Identity

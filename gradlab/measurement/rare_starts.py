@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
 from gradlab.gradients.setting import Setting, Starts
-from gradlab.measurement.moments.inner_products import Cells, Measured
+from gradlab.measurement.inner_products import Cells, Measured
 from gradlab.measurement.problem import (
     DIRECTIONS,
     FEW,

@@ -39,7 +39,7 @@ from gradlab.gradients.rollout import (
     tail_gradient,
 )
 from gradlab.gradients.setting import Setting, Starts, grouping
-from gradlab.measurement.moments.inner_products import pair_sums
+from gradlab.measurement.inner_products import pair_sums
 from gradlab.statistics.moments import Estimate, PairSums
 from gradlab.statistics.shapley import Game, estimates, squared_norms, without
 from gradlab.systems.system import Recorded, System

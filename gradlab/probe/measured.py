@@ -43,9 +43,9 @@ from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
+from gradlab.probe.arguments import Past, Question
 from gradlab.probe.budget import Clock
 from gradlab.probe.isolation import doubled, undisturbed
-from gradlab.probe.task_question import Past, Question
 from gradlab.runs.decision_rules import growth_of, judged_estimator
 from gradlab.runs.probe.schema import CELLS, ENDS, ESTIMATORS, STEPS
 from gradlab.runs.profile import Profile

@@ -19,7 +19,7 @@ import torch
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.probe import measured, task_question
+from gradlab.probe import arguments, measured
 from gradlab.storage import journal
 from tests.integrations.bits import (
     Integrator,
@@ -320,7 +320,7 @@ def once(monkeypatch):
     """The sampled tier of every probe looks once at the task, at fewer starts and horizons."""
     often(monkeypatch, RARELY)
     monkeypatch.setattr(measured, "STARTS", 16)
-    monkeypatch.setattr(task_question, "LONGEST", 3)
+    monkeypatch.setattr(arguments, "LONGEST", 3)
 
 
 def check_written(log):

@@ -8,8 +8,8 @@ from torch import nn
 import gradlab
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.measurement.moments.inner_products import estimator_moments
-from gradlab.measurement.moments.visited import SAMPLES
+from gradlab.measurement.inner_products import estimator_moments
+from gradlab.measurement.visited import SAMPLES
 from gradlab.networks.policies import Gaussian
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import Critic, nonlinear

@@ -14,13 +14,13 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.measurement import by_blocks, grams
+from gradlab.measurement import inner_products as explicit
 from gradlab.measurement import problem as memory
-from gradlab.measurement.moments import by_blocks, grams
-from gradlab.measurement.moments import inner_products as explicit
-from gradlab.measurement.moments.by_blocks import STAGE, Division, blocked_moments
-from gradlab.measurement.moments.inner_products import WIDE, estimator_moments
-from gradlab.measurement.moments.visited import SAMPLES, objective_moments
+from gradlab.measurement.by_blocks import STAGE, Division, blocked_moments
+from gradlab.measurement.inner_products import WIDE, estimator_moments
 from gradlab.measurement.problem import Given, problem
+from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.realised import PATHWISE

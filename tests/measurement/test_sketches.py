@@ -9,7 +9,7 @@ import gradlab
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.measurement.moments.sketches import explicit_sketch, jacobian_sketch, sketch_for
+from gradlab.measurement.sketches import explicit_sketch, jacobian_sketch, sketch_for
 from gradlab.networks.mlp import Policy
 from gradlab.statistics.tails import DIRECTIONS
 

@@ -8,11 +8,11 @@ import torch
 
 import gradlab
 from gradlab.gradients.setting import Starts
-from gradlab.measurement.moments import grams, inner_products
-from gradlab.measurement.moments.by_blocks import path_sums, visit_sums
-from gradlab.measurement.moments.grams import Held
-from gradlab.measurement.moments.sketches import path_moments
-from gradlab.measurement.moments.visited import (
+from gradlab.measurement import grams, inner_products
+from gradlab.measurement.by_blocks import path_sums, visit_sums
+from gradlab.measurement.grams import Held
+from gradlab.measurement.sketches import path_moments
+from gradlab.measurement.visited import (
     gradients_at,
     objective_moments,
     steps_beside,
@@ -220,7 +220,7 @@ def test_what_is_held_is_what_is_made_again(monkeypatch):
     world = World(ALONE)
     truth = world.truth(("first", "all"))
     kept = world.measured(truth)
-    monkeypatch.setattr("gradlab.measurement.moments.grams.HELD", 0.0)
+    monkeypatch.setattr("gradlab.measurement.grams.HELD", 0.0)
     again = world.measured(truth)
     for cell, ours in kept.cells.items():
         np.testing.assert_array_equal(ours.squares, again.cells[cell].squares)

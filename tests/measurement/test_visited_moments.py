@@ -13,7 +13,7 @@ from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.measurement.moments.visited import SAMPLES, objective_moments
+from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error

@@ -13,7 +13,7 @@ from torch import nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.probe import sampler
-from gradlab.probe.task_question import Past
+from gradlab.probe.arguments import Past
 from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.columns import ProbeColumn
 from gradlab.storage import journal

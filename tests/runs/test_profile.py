@@ -8,7 +8,7 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.measurement.moments.visited import SAMPLES
+from gradlab.measurement.visited import SAMPLES
 from gradlab.statistics.quantities import QUANTITIES
 
 

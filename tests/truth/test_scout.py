@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Tail, as_starts
-from gradlab.measurement.moments import visited
-from gradlab.measurement.moments.visited import SAMPLES, objective_moments
+from gradlab.measurement import visited
+from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import GaussianPolicy, SoftCritic, WithLogProb
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import Entropic, standard_normal

@@ -25,9 +25,9 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Tail
 from gradlab.measurement.assembly import shared_truth
-from gradlab.measurement.moments.inner_products import Measured, estimator_moments
-from gradlab.measurement.moments.visited import objective_moments
+from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.problem import starts_of
+from gradlab.measurement.visited import objective_moments
 from gradlab.progress import silent
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.statistics.comparison import difference, log_ratio

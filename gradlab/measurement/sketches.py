@@ -42,7 +42,7 @@ from gradlab.gradients.setting import (
     grouping,
     stratum_rows,
 )
-from gradlab.measurement.moments.grams import some_starts
+from gradlab.measurement.grams import some_starts
 from gradlab.statistics.grams import SoftSigns, sign_agreement, soft_signs
 from gradlab.statistics.moments import Array, Estimate, Moments, PairSums, Strata
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index

@@ -38,7 +38,7 @@ from gradlab.gradients.setting import (
     grouping,
     stratum_rows,
 )
-from gradlab.measurement.moments.grams import (
+from gradlab.measurement.grams import (
     FOLDS,
     GramSource,
     Held,
@@ -48,7 +48,7 @@ from gradlab.measurement.moments.grams import (
     group_blocks,
     kept_horizons,
 )
-from gradlab.measurement.moments.sketches import (
+from gradlab.measurement.sketches import (
     Sketch,
     TrueSketch,
     explicit_sketch,

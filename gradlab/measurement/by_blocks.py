@@ -25,7 +25,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.rollout import LinearizedPath, check_rollouts
 from gradlab.gradients.setting import Floats, Setting, Starts, by_group, group_sums
-from gradlab.measurement.moments.grams import (
+from gradlab.measurement.grams import (
     FOLDS,
     GramSource,
     Held,
@@ -33,15 +33,15 @@ from gradlab.measurement.moments.grams import (
     some_starts,
     within_starts,
 )
-from gradlab.measurement.moments.inner_products import WIDE, Measured, explicit_sources, horizons_of
-from gradlab.measurement.moments.sketches import (
+from gradlab.measurement.inner_products import WIDE, Measured, explicit_sources, horizons_of
+from gradlab.measurement.sketches import (
     TrueSketch,
     explicit_sketch,
     sketch_for,
     tails_and_signs,
     true_sketch,
 )
-from gradlab.measurement.moments.visited import (
+from gradlab.measurement.visited import (
     SAMPLES,
     Visits,
     affordable,

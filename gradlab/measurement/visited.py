@@ -42,8 +42,8 @@ from gradlab.gradients.setting import (
     stratum_rows,
 )
 from gradlab.gradients.start_laws import check_alive, visits
-from gradlab.measurement.moments.grams import GramSource, Held, explicit_kernels, kept_horizons
-from gradlab.measurement.moments.inner_products import (
+from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_horizons
+from gradlab.measurement.inner_products import (
     Measured,
     explicit_cells,
     explicit_sources,
@@ -52,7 +52,7 @@ from gradlab.measurement.moments.inner_products import (
     pair_sums,
     row,
 )
-from gradlab.measurement.moments.sketches import (
+from gradlab.measurement.sketches import (
     difference,
     explicit_sketch,
     grouped,
