@@ -5,7 +5,7 @@
 
 The record holds the clipped action, which the simulator applies.
 
-Does a simulator make the transitions of a record? Some rows of it are stepped again.
+Does a simulator make the transitions of a record that was given? Some rows of it are stepped again.
 
     d = recorded − simulated    of next states, rewards and terminations, from the recorded (s, a)
 

@@ -1,4 +1,6 @@
-"""Laws of the starts of a gradient: ζ, the discounted visitation ν, and mixtures of them.
+"""States that a policy visits: as the starts of a gradient, and with the Jacobians there.
+
+Laws of starts are ζ, the discounted visitation ν, and mixtures of them.
 
     ζ           the task's own starts
     ν           (1 − γ) Σ_t γᵗ P(s_t = ·) = law of s_T,  T ~ Geometric(1 − γ)     (RP-PGM eq. 2.3)
@@ -7,7 +9,8 @@
 Each start takes its T with probability β and 0 otherwise, independently: strata would bias |mean|²
 by O(variance between the laws / n). Draws belong to streams of their own (seed, name).
 
-Jacobians of the simulator and of a model at every state and action of one path, as arrays.
+Visited Jacobians are those of the simulator and of a model at every state and action of
+one path, as arrays.
 """
 
 from __future__ import annotations

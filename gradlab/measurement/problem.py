@@ -4,9 +4,9 @@ Everything that can be refused is refused here, before anything is computed
 (`measurement.arguments`). Entropy terms are taken into systems and policy: those of the setting
 and of `chosen` are augmented where there is one.
 
-The pilot of a measurement: how many starts, of how many steps, and what it says of a sample.
+Its pilot: how many starts, of how many steps, and what it says of a sample.
 
-Memory of a measurement: whole where it fits, else in blocks of starts, else refused.
+Its memory: whole where it fits, else in blocks of starts, else refused.
 
     whole       the Jacobians of three systems along H steps from every start and visited state
     in blocks   of one block of starts, beside what is kept of all groups (`by_blocks`)

@@ -4,9 +4,10 @@ Only a terminal state is an end to the critic; after `episode` steps an episode 
 transition of a simulation that leaves the finite numbers is not stored (another of the same step
 takes its row), and its episode starts again.
 
-A second replay, which the model fills: rollouts of length k that branch off replayed states.
+Beside it is a second replay, which the model fills: rollouts of length k that branch
+off replayed states.
 
-k(i) = ⌊first + (last − first) · (i − begin)/(end − begin)⌋, between first and last      (MBPO)
+    k(i) = ⌊first + (last − first) · (i − begin)/(end − begin)⌋, between first and last      (MBPO)
 
 Where a rollout ends, another begins, so that every seed stores as many transitions; one that leaves
 the finite numbers is replaced by the replayed transition that it began with.

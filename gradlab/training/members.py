@@ -3,7 +3,7 @@
 deterministic   a = π(s);                        explores by a + σ · noise · limit
 gaussian        a = limit · tanh(μ + σ · noise), or μ + σ · noise without limits; explores so
 
-Networks that are trained: parameters, Adam, clipping, and spectral norms held while they train.
+Those that are trained have parameters, Adam, clipping, and spectral norms held while they train.
 
     W ↦ W / (uᵀ W v),    u = Wv/‖Wv‖,  v ← Wᵀu/‖Wᵀu‖ once per step      (RP-PGM, appendix B.1)
 

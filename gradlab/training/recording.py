@@ -1,6 +1,7 @@
 """Tables, attributes and rows of a training run; rows of updates are made in `training.state`.
 
-Model predictive control at test: the policy's actions, refined by the cross-entropy method.
+An evaluation may have a planner beside its policy, model predictive control at test: the policy's
+actions, refined by the cross-entropy method.
 
     score(a_0 … a_{H−1}) = Σ_{t<H} γᵗ r_t + γᴴ Q(s_H, π(s_H)),   s_{t+1} = f(s_t, a_t)
 

@@ -3,7 +3,7 @@
 Policies and critics are functions, so that a part knows neither optimisers nor how networks are
 stacked. Everything has a leading axis [E] of seeds.
 
-Random numbers of a training run, reproducible from (seed, name, iteration) alone.
+Its random numbers (`Draws`) are reproducible from (seed, name, iteration) alone.
 
 Each block of iterations has a stream of its own, for every member by its own seed: a resumed run
 needs no stored generator, and seeds do not depend on each other.
