@@ -1,4 +1,4 @@
-"""Sweeps and asynchronous training on a cluster of Ray (`gradlab.cluster`); see `make ray`."""
+"""Sweeps and asynchronous training on a cluster of Ray (`gradlab.machine`); see `make ray`."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import cluster
+from gradlab import machine
 from gradlab.errors import InputError
-from gradlab.tools.sweep import result as index
 from gradlab.tools.sweep import running
+from gradlab.tools.sweep import table as index
 from gradlab.training.loop import train
 from gradlab.training.settings import Asynchronous
 from tests.training.small_runs import SMALL, numbers, row, same_tables, task
@@ -52,7 +52,7 @@ def wait_for(what, seconds=120.0):
 def two_nodes():
     """The address of two nodes on this machine, with a processor each."""
     pytest.importorskip("ray")
-    cluster.imported()
+    machine.imported()
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patched:
@@ -72,8 +72,8 @@ def two_nodes():
     ],
 )
 def test_an_address_where_nothing_answers_is_refused(monkeypatch, address, message):
-    monkeypatch.setattr(cluster, "imported", lambda: SimpleNamespace(is_initialized=lambda: False))
-    with pytest.raises(InputError, match=message), cluster.cluster(address):
+    monkeypatch.setattr(machine, "imported", lambda: SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(InputError, match=message), machine.cluster(address):
         pass
 
 

@@ -23,10 +23,10 @@ from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_da
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
 from gradlab.runs.identity import competing, needs_states
 from gradlab.runs.profile import Profile, selected_gain
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.moments import Estimate, Moments, combine, estimates
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import (
     RankSet,
     chosen_level,

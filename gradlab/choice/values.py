@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gradlab.runs.identity import Identity
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import RankSet
 
 Cell = tuple[str, int]  # estimator and horizon

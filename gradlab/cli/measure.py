@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run, of_screen
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit import listed_norms
-from gradlab.cli.terminal.answer import of_run, of_screen
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 
@@ -147,7 +146,7 @@ class Measure:
                 resolved,
             )
             from gradlab.measurement.measure import check_surface, measure
-            from gradlab.measurement.memory import check_size
+            from gradlab.measurement.problem import check_size
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral

@@ -17,11 +17,10 @@ from safetensors import SafetensorError, safe_open
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
-from gradlab.cli.terminal.answer import of_screen
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.storage.journal_files import journal_of
@@ -65,8 +64,7 @@ class Report:
         return of_screen(screen) | {"report": str(target)}
 
     def _written(self, progress: Progress = silent) -> tuple[Screen, Path]:
-        from gradlab.reporting.kinds import page_of
-        from gradlab.reporting.output import check_page, write
+        from gradlab.reporting.output import check_page, page_of, write
 
         target, page = check_page(self.file), page_of(self.file)
         apart = page.apart or self.figures or self.pdf
@@ -151,8 +149,7 @@ class Compare:
 
     def run(self, command: str) -> Document:
         """Write the page and return its first screen."""
-        from gradlab.reporting.kinds import compared
-        from gradlab.reporting.output import named, write
+        from gradlab.reporting.output import compared, named, write
 
         target = named(self.output)
         page, table = compared(self.files)

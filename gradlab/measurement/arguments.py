@@ -25,13 +25,11 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
-from gradlab.gradients.courses import Cut
+from gradlab.gradients.courses import Cut, check_head
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
-from gradlab.gradients.nodes import check_head
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Starts, Tail
 from gradlab.gradients.ways import WAYS, Name, Way
 from gradlab.networks.interface import (
     act,
@@ -45,8 +43,7 @@ from gradlab.networks.interface import (
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.networks.policies import check_stochastic
 from gradlab.runs.identity import Identity, Jacobians, States, told_apart
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import Recorded, System
+from gradlab.systems.system import Entropic, Recorded, System
 from gradlab.tasks import Task, trimmed
 from gradlab.tasks.world_models import Imagined
 

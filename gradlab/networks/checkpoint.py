@@ -37,7 +37,7 @@ from gradlab.networks.mlp import FunctionCritic, Policy, QCritic, VCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.storage.untrusted import UNSEALED
 from gradlab.storage.whole_files import placed
-from gradlab.user_code.loading import is_user_function, load_made, load_object
+from gradlab.user_code import is_user_function, load_made, load_object
 
 _CHECKSUM = "checksum"
 OF_OWN = re.compile(r"(.*?\.py:\w+)=(.+)")  # names a checkpoint of networks of the user's own

@@ -32,8 +32,7 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.layers import Layers, Modules, pick, softplus
 from gradlab.networks.mlp import Scale, mlp
-from gradlab.user_code.calls import running
-from gradlab.user_code.loading import is_user_function, load_object
+from gradlab.user_code import is_user_function, load_object, running
 
 
 @final

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, final
 
 from gradlab.errors import InputError
-from gradlab.probe.alarms.catalogue import Alarm, AlarmEvidence, examine
-from gradlab.probe.alarms.evidence import fault
+from gradlab.probe.alarms.catalogue import examine
+from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence, fault
 from gradlab.runs.probe import results
 from gradlab.runs.probe.results import Columns, ProbeRun, last
 from gradlab.runs.probe.schema import Row, flat, tables

@@ -15,8 +15,8 @@ import pandas as pd
 from gradlab import figures
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
+from gradlab.reporting.shell import tables
 from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share

@@ -16,10 +16,10 @@ from math import exp, log
 import numpy as np
 
 from gradlab.runs.profile import Profile
+from gradlab.statistics.comparison import Decision, Number, decide
 from gradlab.statistics.growth import Growth, variance_growth
 from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
 from gradlab.statistics.moments import Array, Estimate
-from gradlab.statistics.number import Decision, Number, decide
 from gradlab.statistics.selection import RankSet, smallest
 from gradlab.statistics.tails import HEAVY
 

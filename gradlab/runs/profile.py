@@ -33,10 +33,10 @@ from gradlab.runs.substitutions import (
     substitution_groups,
     substitutions_from_groups,
 )
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.number import Number
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.statistics.selection import largest
 from gradlab.storage import codec, records

@@ -21,14 +21,15 @@ from torch import nn
 from gradlab import machine, provenance
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import network_name
-from gradlab.networks.products import fast_products
+from gradlab.networks.layers import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, planning
-from gradlab.training.algorithms import Algorithm, find, measured
+from gradlab.training import checkpoints, recording
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.algorithms import find, measured
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.first_networks import FRESH, GivenNetworks, check_given
 from gradlab.training.measured import gradient_errors
@@ -38,7 +39,7 @@ from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings, for_task
 from gradlab.training.state import Run, begin
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 
 def check_memory(run: Run) -> None:
@@ -208,7 +209,7 @@ def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     check_given(row, task, settings.given or FRESH)
     measured_weights.check(row, task)
     gradient_errors.check(row, settings, task)
-    planning.check(row, task.prior, settings.planning)
+    recording.check(row, task.prior, settings.planning)
     _check_processes(row, settings)
     weights = scheduled(row.weights, settings)
     return replace(row, weights=weights, batch=row.rows(settings.agents))

@@ -31,7 +31,7 @@ from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.runs.rehearsal import Rehearsal
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.selection import largest
 
 Cell = tuple[str, int]

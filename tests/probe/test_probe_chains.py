@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.probe import sampler
-from gradlab.probe.alarms.catalogue import AlarmEvidence, examine
+from gradlab.probe.alarms.catalogue import examine
+from gradlab.probe.alarms.evidence import AlarmEvidence
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.columns import ProbeColumn

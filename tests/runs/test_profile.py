@@ -15,7 +15,7 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.measurement.moments.visited import SAMPLES
+from gradlab.measurement.visited import SAMPLES
 from gradlab.runs.profile import Profile
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.storage import journal

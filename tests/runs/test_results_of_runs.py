@@ -18,7 +18,7 @@ from gradlab import figures
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.reporting import render, report, training_page
-from gradlab.reporting.kinds import compared as side_by_side
+from gradlab.reporting.output import compared as side_by_side
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
 from gradlab.runs.training.results import first_reached, load, loaded, table, times

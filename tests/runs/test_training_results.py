@@ -26,8 +26,7 @@ from gradlab.runs.training.measured_weights import (
 from gradlab.runs.training.pairs import ERRORS, pairs
 from gradlab.runs.training.pairs import table as pair_table
 from gradlab.runs.training.results import Training
-from gradlab.verdicts.training.first_screen import paired_verdict, screen
-from gradlab.verdicts.training.sentences import measured
+from gradlab.verdicts.training import measured, paired_verdict, screen
 
 AT = np.array([100, 200, 300, 400])
 RULE = np.array([[0.1, 0.9], [0.4, 0.6], [0.6, 0.4], [0.9, 0.1]])

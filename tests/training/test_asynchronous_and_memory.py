@@ -29,7 +29,7 @@ import gradlab
 from gradlab.cli import main
 from gradlab.errors import Failure, InputError
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
@@ -45,7 +45,7 @@ from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Asynchronous, Settings
-from gradlab.verdicts.training.sentences import verdict
+from gradlab.verdicts.training import verdict
 from tests.training.small_runs import (
     SMALL,
     critics_of,
@@ -159,7 +159,7 @@ class InlineRay:
 
     @contextmanager
     def cluster(self, address):
-        """In the place of `gradlab.cluster.cluster`."""
+        """In the place of `gradlab.machine.cluster`."""
         yield self
 
 

@@ -5,7 +5,7 @@ from math import exp, log, sqrt
 import numpy as np
 import pytest
 
-from gradlab.probe.alarms.catalogue import ALARMS, HALF
+from gradlab.probe.alarms.catalogue import ALARMS, ENDED, HALF, LOST_CRITIC
 from gradlab.probe.alarms.evidence import (
     DESCENT,
     FEWEST,
@@ -14,7 +14,6 @@ from gradlab.probe.alarms.evidence import (
     UNTERMINATED,
     AlarmEvidence,
 )
-from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC
 from gradlab.probe.parts import rows
 from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z

@@ -16,9 +16,9 @@ from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, P
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio, growth_of, ratio_to_best
 from gradlab.runs.identity import by_known_name
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.number import Number
-from gradlab.tools.remedies.findings import remedy
+from gradlab.tools.remedies.page import remedy
 from gradlab.verdicts.attribution import screen, sentences, source
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.comparison import _who

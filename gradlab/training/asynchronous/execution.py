@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.cluster import cluster
 from gradlab.data.replay import Batch, Replay
 from gradlab.errors import InputError, one_line
+from gradlab.machine import cluster
 from gradlab.storage.journal import Journal
 from gradlab.training.asynchronous.members import Member, Members, PendingCall
 from gradlab.training.asynchronous.processes import ActorProcess, BufferProcess, LearnerProcess

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.replay import Batch
-from gradlab.networks.products import fast_products
+from gradlab.networks.layers import fast_products
 from gradlab.training.asynchronous.work import Arrays, ComputedGradient, Job, arrays, tensors
 from gradlab.training.collection import Ended
 from gradlab.training.parts.context import Floats

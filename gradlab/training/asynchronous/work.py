@@ -23,8 +23,8 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.collection import Environments
 from gradlab.training.learner import Learner
+from gradlab.training.members import under
 from gradlab.training.settings import ROLES, Asynchronous, Role
-from gradlab.training.trained import under
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from gradlab.runs.identity import same_as
 from gradlab.runs.realised import TRUE_CELL
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.phrases import change, gain_text, named, share, with_sign
 from gradlab.verdicts.screen import FACTS, Fact

@@ -20,7 +20,7 @@ from gradlab.runs.identity import same_as
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.stages import REMEDY
-from gradlab.statistics.number import decide
+from gradlab.statistics.comparison import decide
 from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed, lowers
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement import key_numbers
