@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, softened
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.rollout import noise_mode
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Starts
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge

@@ -22,9 +22,8 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import objective
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Tail, as_starts
 from gradlab.gradients.start_laws import visitation
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Tail
 from gradlab.gradients.ways import WAYS
 from gradlab.measurement.assembly import predictions
 from gradlab.networks.interface import double_copy

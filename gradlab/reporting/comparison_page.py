@@ -19,8 +19,8 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import MUTED
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import quantity
 from gradlab.reporting.page import Page, Panel, Section, folded, method, panel
+from gradlab.reporting.shell import quantity
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.profile import load
 from gradlab.verdicts.comparison import each_with_first, screen

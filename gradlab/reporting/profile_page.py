@@ -13,11 +13,10 @@ from typing import Any
 import pandas as pd
 
 from gradlab import figures
-from gradlab.choice.tables import decay_table, weight_table
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import NOWHERE, Finding, Page, PageSource, Panel, Section, method, panel
+from gradlab.reporting.shell import tables
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
@@ -27,7 +26,6 @@ from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import (
     Evidence,
     advice,
-    decays,
     every_check,
     evidence,
 )
@@ -158,7 +156,6 @@ def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
         *_direction(profile, table, chosen),
         *_source(profile, evidence),
         *_growth(profile, table, chosen),
-        *_contest(evidence),
     ]
 
 
@@ -184,7 +181,7 @@ def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
     elif evidence.choice is None or evidence.choice.pair is None:
         reasons[_CONTEST] = (
             "No weights: they need an admissible truth, a data gradient and another estimator "
-            "under the same truth, measured by this version of gradlab."
+            "under the same truth."
         )
     return reasons
 
@@ -257,8 +254,6 @@ def _error(
             estimator=name, batch=profile.batch, truth_norm2=_zero_level(table, [name]),
             truth_error2=_truth_error(profile, [name]), kept=evidence.sets.get(name, ()),
         ))  # fmt: skip
-    for each in decays(profile):  # where several were measured
-        drawn.append(panel("decay", _ERROR, each.text, figures.decay, decay_table(profile)))
     return drawn
 
 
@@ -307,16 +302,6 @@ def _growth(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[P
     )
     rates: dict[str, Any] = {"exponent": exponent, "chosen": chosen}
     return [panel("sample_norm", _GROWTH, caption, figures.sample_norm, table, **rates)]
-
-
-def _contest(evidence: Evidence) -> list[Panel]:
-    """Weights of MPG's pair."""
-    if evidence.choice is None or evidence.choice.pair is None:
-        return []
-    shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
-    weights = weight_table(evidence.choice.pair)
-    weights.attrs["identities"] = evidence.choice.identities
-    return [panel("weights", _CONTEST, shares, figures.choice_weights, weights)]
 
 
 def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:

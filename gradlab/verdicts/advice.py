@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradlab.runs.realised import TRUE_CELL, Disagreement
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.recommendation import Light
 

@@ -10,33 +10,27 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from math import exp, isfinite, log
+from math import exp, isfinite
 
 from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting, Tried
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
-from gradlab.runs.decision_rules import COSINE, EXCESS
 from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.stages import trimming
-from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
-from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text, with_sign
+from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, with_sign
 from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import (
     AT_STARTS,
     at_horizon,
-    batches,
-    cosine,
-    cosines,
     horizons,
     label,
-    times,
     turned,
     updates,
     with_interval,
@@ -80,18 +74,9 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
         )
         found.append(Sentence("beyond", True, text))
     found += _steps(choice) + _criteria(choice)
-    if choice.usable is not None:
-        usable = choice.usable.horizons
-        rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; {n}"
-        text = usable_text(label(choice.usable.estimator, choice.identities), usable, rule)
-        found.append(Sentence("usable", usable.decided, f"{text}."))
-    for about, each in (("pair", choice.pair), ("several", choice.several)):
-        if each is not None and choice.by == "gain" and each.gain is not None:
-            found.append(_weights_by_gain(choice, about, each, each.gain))
-        elif each is not None:
-            found.append(_weights_by_error(choice, about, each))
+    if choice.pair is not None:
+        found.append(_weights(choice, choice.pair))
     found += _agreement(choice)
-    found += _needed(choice)
     return (*found, *(Sentence("note", True, each) for each in choice.notes))
 
 
@@ -194,100 +179,34 @@ def _criteria(choice: Choice) -> list[Sentence]:
     return [Sentence("criteria", not both or mse.cell == direction.cell, text)]
 
 
-def outside(choice: Choice, mixing: Mixing) -> str:
-    """The best single gradient by a batch's gain, where it is none of those that are mixed."""
-    best = choice.direction
-    if (
-        best is None
-        or best.cell in mixing.cells
-        or not best.value > mixing.contender("gain").cosine
-    ):
-        return ""
-    return (
-        f" Not among them: {cell_words(choice, best.cell)}, which gains {cosine(best.value)} alone."
-    )
-
-
-def _weights_by_gain(choice: Choice, about: str, mixing: Mixing, weights: Weights) -> Sentence:
-    """What a batch's step along the mixture gains beside that of the best single estimator."""
-    own, single = mixing.contender("gain"), mixing.contender("best single by gain")
-    beside = outside(choice, mixing)
-    mixed = cells_words(choice, mixing.cells)
-    text = f"Weights of {mixed}, by gain: {_shares(choice, mixing, weights)}"
-    ends = own.cosine_interval
-    if isfinite(ends.high) and ends.high < 0:
-        text = f"No mixture of {mixed} raises the return; least harm: "
-        text += _shares(choice, mixing, weights)
-    judged = _judged(about, mixing)
-    if own.ahead is None or not isfinite(own.ahead.low):
-        return Sentence(about, False, f"{text}. {judged} their gain is {ZERO}.{beside}")
-    text += (
-        f". {judged} a step of one batch gains {cosine(own.cosine)} of the best possible, along "
-        f"the best single estimator {cosine(single.cosine)}, difference CI "
-        f"{own.ahead.low:+.2g} to {own.ahead.high:+.2g}.{beside}"
-    )
-    return Sentence(about, own.ahead.low > 0 or own.ahead.high < 0, text)
-
-
-def _judged(about: str, mixing: Mixing) -> str:
-    """Which starts judge; the second sentence of a page does not repeat the first."""
-    starts = f"{mixing.unseen} starts that did not choose them"
-    return f"On the {starts}" if about == "pair" else f"On the same {starts}"
-
-
-def _weights_by_error(choice: Choice, about: str, mixing: Mixing) -> Sentence:
-    own, weights = mixing.contender("mse"), mixing.direction
-    by_direction = "none: no mixture points along the truth"
+def _weights(choice: Choice, mixing: Mixing) -> Sentence:
+    """Weights by what decides, and their error beside that of the papers' rule."""
+    weights = choice.weights or mixing.mse
+    by = "mean squared error" if weights is mixing.mse else choice.by
+    text = "none: no mixture points along the truth"
     if weights.share.any():
-        scale = with_interval(weights.scale, weights.scale_low, weights.scale_high)
-        by_direction = f"{_shares(choice, mixing, weights)}, scale {scale}"
-    text = (
-        f"Weights of {cells_words(choice, mixing.cells)}: by mean squared error "
-        f"{_shares(choice, mixing, mixing.mse)}; by direction {by_direction}"
-    )
-    judged = _judged(about, mixing)
-    against = own.against
+        text = _shares(choice, mixing, weights)
+    text = f"Weights of {cells_words(choice, mixing.cells)}, by {by}: {text}"
+    against = mixing.against
     if against is None:
-        return Sentence(about, False, f"{text}. {judged} their error is {ZERO}.")
-    ratio = own.mse / mixing.contender("best scaled single").mse
-    verdict = (
-        f"{judged} their error is {_times(ratio, against)} that of the best scaled single estimator"
+        return Sentence("weights", False, f"{text}.")
+    ends = exp(against.interval.low), exp(against.interval.high)
+    text += (
+        f". On {against.unseen} starts that did not choose them the measured weights have "
+        f"{with_interval(against.ratio, *ends, '×')} the error of the {against.rule}."
     )
-    if isfinite(own.gap.low):
-        verdict += f", their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
-    rules = _rules(mixing)
-    decided = against.high < -log(SAME) or against.low > log(SAME)
-    return Sentence(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
+    return Sentence("weights", ends[1] < 1 / SAME or ends[0] > SAME, text)
 
 
 def _shares(choice: Choice, mixing: Mixing, weights: Weights) -> str:
-    """The shares that matter, with their intervals."""
+    """With their intervals."""
     shown = [
         f"{with_interval(share, low, high)} {cell_words(choice, cell)}"
         for cell, share, low, high in zip(
             mixing.cells, weights.share, weights.low, weights.high, strict=True
         )
-        if share >= 0.05 or len(mixing.cells) == 2
     ]
-    rest = sum(share for share in weights.share if share < 0.05) if len(mixing.cells) > 2 else 0
-    return ", ".join(shown) + (f", {rest:.2g} others" if rest >= 0.005 else "")
-
-
-def _rules(mixing: Mixing) -> str:
-    """How the measured weights compare with the best rule at any of the times shown."""
-    rules = [each for each in mixing.contenders if "rule" in each.name and each.saved is not None]
-    if not rules:
-        return ""
-    best = min(rules, key=lambda each: each.mse)
-    if best.saved is None:
-        return ""
-    ratio, few = mixing.contender("mse").mse / best.mse, len(rules) == 1
-    which = f"the {best.name}" if few else f"the best rule ({best.name})"
-    return f"and {_times(ratio, best.saved)} that of {which}"
-
-
-def _times(ratio: float, logarithm: Interval) -> str:
-    return with_interval(ratio, exp(logarithm.low), exp(logarithm.high), "×")
+    return ", ".join(shown)
 
 
 def _agreement(choice: Choice) -> list[Sentence]:
@@ -310,24 +229,6 @@ def _agreement(choice: Choice) -> list[Sentence]:
         return []
     text = f"Cosines between estimators (N = {choice.samples:,}): {'; '.join(parts)}."
     return [Sentence("agreement", True, text)]
-
-
-def _needed(choice: Choice) -> list[Sentence]:
-    """Samples that one update needs, or the bias that no number of them overcomes."""
-    if choice.needed is None:
-        return []
-    cell, needed = choice.needed
-    goal = f"A cosine of one batch ≥ .9 with the best for large ones, {cell_words(choice, cell)}"
-    if needed.batch is not None:
-        least_and_most = batches(needed.batch.low), batches(needed.batch.high)
-        size = "–".join(dict.fromkeys(least_and_most))
-        text = f"{goal}, needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples:,})."
-        return [Sentence("samples", True, text)]
-    value, ends = cosines(needed.value, needed.cosine.low, needed.cosine.high)
-    cap = f"bias alone caps it at {value} (CI {ends}, N = {choice.samples:,})"
-    if needed.cosine.high < 0.9:
-        return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
-    return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
 
 
 _MANY = 4  # cells in a row that a headline names before it counts
@@ -513,8 +414,6 @@ def choose(
     estimators: Collection[str] | None = None,
     *,
     by: Criterion | None = None,
-    iteration: int | None = None,
-    ramp: int | None = None,
 ) -> Choice:
     """The horizon, the estimator and the weights that a measurement supports, with their intervals.
 
@@ -529,16 +428,13 @@ def choose(
             the return, only under its gradient as the truth (the default there); "mse": the mean
             squared error (the default elsewhere); "direction": the expected cosine of one batch.
             All that can be computed are in the choice.
-        iteration: training time at which the papers' rule-based weights are shown; None: at the
-            start, in the middle and at the end of their ramp.
-        ramp: T of these rules, in iterations; None: 9000, as in MPG.
 
     Raises:
         InputError: a measurement from which nothing can be decided (its reward is constant, say),
             an unknown estimator or criterion, estimators under different truths, gains under a
             truth that is not the gradient of the return, or numbers out of range.
     """
-    return chosen(profile, batch, estimators, by, iteration, ramp)[0]
+    return chosen(profile, batch, estimators, by)[0]
 
 
 def chosen(
@@ -546,8 +442,6 @@ def chosen(
     batch: int | None = None,
     estimators: Collection[str] | None = None,
     by: Criterion | None = None,
-    iteration: int | None = None,
-    ramp: int | None = None,
     start: Sequence[str] = (),
 ) -> tuple[Choice, Recommendation, str, str]:
     """The choice, its recommendation, and the command of `gradlab train` that follows it or why
@@ -557,7 +451,7 @@ def chosen(
         start: the words that name task and networks in a command that trains; () where none does.
     """
     check_profile(profile)
-    choice = choice_of(profile, batch, estimators, by, iteration, ramp)
+    choice = choice_of(profile, batch, estimators, by)
     if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
         return _by_returns(profile, choice, start)
     first = advice_of(choice)

@@ -11,8 +11,7 @@ import numpy as np
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
-from gradlab.statistics.comparison import difference
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number, difference
 from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, same
 from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import gradient, horizons, listed, percent, with_interval

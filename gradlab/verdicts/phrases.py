@@ -8,7 +8,7 @@ from math import log
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
-from gradlab.statistics.number import Decision, Number
+from gradlab.statistics.comparison import Decision, Number
 from gradlab.wording import describe, gradient, horizons, rounded_up, steps, with_interval
 
 ZERO = "not distinguishable from zero"

@@ -10,9 +10,9 @@ import torch
 import gradlab
 from gradlab import choose, cli
 from gradlab.checks.premises import _off, _remedy
-from gradlab.cli.terminal.answer import answer, of_advice
+from gradlab.cli.answer import answer, of_advice
 from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts, distinct
+from gradlab.gradients.setting import as_starts, distinct
 from gradlab.reporting import profile_page
 from gradlab.reporting.page import render
 from gradlab.reporting.profile_page import page

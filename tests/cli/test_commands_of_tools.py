@@ -26,9 +26,9 @@ from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy
-from gradlab.reporting.kinds import KINDS
+from gradlab.reporting.output import KINDS
 from gradlab.storage import records
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.tasks import double_integrator, pendulum
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
@@ -411,7 +411,7 @@ def test_no_refusal_recommends_a_command_that_refuses_the_file(name, tmp_path, m
 
 
 MODELS = """
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 def wrong():
     eye = torch.eye(1, dtype=torch.float64)
     return LinearQuadratic(0.8 * eye, 0.5 * eye, eye, eye, 0.01 * eye)

@@ -32,7 +32,7 @@ from gradlab.reporting.shell import GENERATOR
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import Journal, journal_of
 from gradlab.storage.journal_tables import Column, Table
-from gradlab.training import presets
+from gradlab.training import algorithms
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
 
@@ -196,7 +196,7 @@ def test_the_papers_larger_model_has_twice_the_parameters():
 
 
 def test_every_preset_is_one_that_its_row_can_have():
-    for rows, tasks, _ in presets._PAPERS:
+    for rows, tasks, _ in algorithms._PAPERS:
         for algorithm in rows:
             for task in tasks:
                 command, row, _ = paper(algorithm, task)

@@ -17,10 +17,10 @@ from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.statistics.chains import ahead
 from gradlab.storage import journal
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import Certificate, Linearization
 from gradlab.tasks import Task
 from gradlab.tools.jacobians import result as runs

@@ -86,7 +86,7 @@ def test_other_errors_of_a_stage_pass():
 
 
 def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path, monkeypatch):
-    from gradlab.cli.terminal.answer import of_run
+    from gradlab.cli.answer import of_run
     from gradlab.reporting import profile_page, report
 
     monkeypatch.setattr(profile_page, "panels", lambda *_: [])  # figures take the time

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradlab import measure
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Starts
 from gradlab.measurement import jumps
 from gradlab.measurement.jumps import find_jumps, truth_at_length
 from gradlab.networks.policies import Gaussian

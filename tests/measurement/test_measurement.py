@@ -19,11 +19,10 @@ from torch import nn
 import gradlab
 from gradlab import machine
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import initial, visitation
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at, resolved
 from gradlab.networks.mlp import QCritic
 from gradlab.runs.decision_rules import judged_estimator

@@ -26,10 +26,8 @@ import gradlab
 from docs.pages import commands as command_pages
 from docs.pages import findings, formulas, names, offline, tables
 from gradlab import tasks
-from gradlab.cli import program
-from gradlab.cli.terminal import usage
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.cli import program, usage
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.progress import silent
 from gradlab.systems import from_function
 from gradlab.tasks.task import OTHER_BOUNDS

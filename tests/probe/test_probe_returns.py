@@ -19,9 +19,9 @@ from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.networks.actors import squashed
 from gradlab.probe import updates
-from gradlab.probe.alarms.steps import IN_A_ROW, KIND, fallen
+from gradlab.probe.alarms.catalogue import IN_A_ROW, KIND, fallen
 from gradlab.probe.returns import CLOSEST
-from gradlab.reporting.kinds import advice_of
+from gradlab.reporting.output import advice_of
 from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW, Returns
 from gradlab.statistics.over_groups import difference_of_means

@@ -22,7 +22,7 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.figures import style
 from gradlab.measurement.update import Update
-from gradlab.reporting import kinds
+from gradlab.reporting import output
 from gradlab.statistics.over_groups import difference_of_means
 from gradlab.tools.race.compute import Stopped, state_file
 from gradlab.tools.race.page import advice, step_advice, step_page
@@ -308,7 +308,7 @@ def test_a_race_has_a_file_and_a_page(tmp_path, capsys):
     page = Path(document["report"]).read_text(encoding="utf-8")
     assert "Which gradient leads farthest?" in page and document["recommendation"]["use"] in page
     names = {"data (critic only)", "model, BPTT at h = 2"}
-    race, shown = load(tmp_path / "race.h5"), kinds.page_of(tmp_path / "race.h5")
+    race, shown = load(tmp_path / "race.h5"), output.page_of(tmp_path / "race.h5")
     curves = {str(each.get_label()): each for each in shown.panels[0].figure.axes[0].lines}
     assert names <= set(curves) and {race.called(name) for name in race.names} == names
     assert curves["data (critic only)"].get_color() == style.VERMILION

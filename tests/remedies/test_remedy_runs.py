@@ -20,14 +20,14 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.reporting import render
-from gradlab.reporting.numbers import number
+from gradlab.reporting.shell import number
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.intervals import Z
 from gradlab.tasks import pendulum
 from gradlab.tools.remedies import compute
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.compute import compare_remedies, models_folder
-from gradlab.tools.remedies.findings import verdict
+from gradlab.tools.remedies.page import verdict
 from gradlab.tools.remedies.result import (
     BASELINE,
     STEPS,

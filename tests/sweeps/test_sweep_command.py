@@ -20,8 +20,8 @@ from gradlab.errors import Failure, InputError
 from gradlab.machine import processors
 from gradlab.storage import whole_files
 from gradlab.storage.journal_files import locked
-from gradlab.tools.sweep import result as index
 from gradlab.tools.sweep import running
+from gradlab.tools.sweep import table as index
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 ROWS: dict[str, Any] = {

@@ -15,8 +15,8 @@ import pytest
 from gradlab import cli
 from gradlab.errors import InputError
 from gradlab.storage import records
-from gradlab.tools.sweep import result as index
 from gradlab.tools.sweep import table
+from gradlab.tools.sweep import table as index
 from gradlab.tools.sweep.commands import COMMANDS
 from gradlab.tools.sweep.table import planned
 

@@ -19,7 +19,7 @@ from gradlab.errors import InputError
 from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.tools.certify.compute import certify_function
 from gradlab.tools.check.compute import checked
-from gradlab.user_code.loading import load_made
+from gradlab.user_code import load_made
 
 TEMPLATES = Path(__file__).parents[2] / "examples" / "templates"
 

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from gradlab import choose
-from gradlab.reporting.kinds import advice_of
-from gradlab.reporting.kinds import compared as side_by_side
+from gradlab.reporting.output import advice_of
+from gradlab.reporting.output import compared as side_by_side
 from gradlab.runs.comparison import compared
 from gradlab.runs.probe.results import load
 from gradlab.runs.profile import Profile
 from gradlab.tools.jacobians.page import advice as jacobians
 from gradlab.tools.logs.findings import advice as logs
-from gradlab.tools.remedies.findings import advice as remedies
+from gradlab.tools.remedies.page import advice as remedies
 from gradlab.verdicts import attribution as attributed
 from gradlab.verdicts import choice, comparison
 from gradlab.verdicts.measurement.recommendation import recommendation

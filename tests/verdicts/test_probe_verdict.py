@@ -5,7 +5,7 @@ from math import exp, log, sqrt
 import numpy as np
 import pytest
 
-from gradlab.probe.alarms.catalogue import ALARMS, HALF
+from gradlab.probe.alarms.catalogue import ALARMS, ENDED, HALF, LOST_CRITIC
 from gradlab.probe.alarms.evidence import (
     DESCENT,
     FEWEST,
@@ -14,14 +14,13 @@ from gradlab.probe.alarms.evidence import (
     UNTERMINATED,
     AlarmEvidence,
 )
-from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC
 from gradlab.probe.parts import rows
 from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z
 from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict
 from gradlab.verdicts.probe.first_screen import screen
 from gradlab.verdicts.probe.returns import void
-from gradlab.wording import batches, below, samples, span, states_each, steps, two, updates
+from gradlab.wording import below, samples, span, states_each, steps, two, updates
 from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
 
 GAE = "advantages are those of GAE"
@@ -438,6 +437,6 @@ def test_a_number_has_two_digits_thousands_apart_and_a_short_exponent():
     assert {value: two(value) for value in said} == said
     assert below(2.11e-7) == "2.2e-7" and below(0.0301) == "0.031"  # no bound below its number
     assert below(float("nan")) == "nan"
-    counts = (steps(25_000), updates(12_000), states_each(16_384, 16_384), batches(15_234.0))
-    assert counts == ("25,000 steps", "12,000 updates", "16,384 states (N′)", "16,000")
+    counts = (steps(25_000), updates(12_000), states_each(16_384, 16_384))
+    assert counts == ("25,000 steps", "12,000 updates", "16,384 states (N′)")
     assert samples({"starts": 102_400}) == "N = 102,400" and steps(250) == "250 steps"

@@ -60,7 +60,7 @@ def planted(gains, se=0.015, *, admissible=True, status="converged", law="visite
                 count[at], method[at], left_out[at] = 512, "planted", estimate.left_out
     truth = {"kind": "objective", "admissible": admissible, "status": status, "reason": "planted"}
     config = {"starts": 512, "batch": 256, "law": law, "truth": "objective", "discount": 0.98}
-    environment = {"wall_seconds": "20"}
+    environment = {"measured_seconds": "20"}
     profile = Profile(
         names, QUANTITIES, tuple(range(H + 1)), columns, count, method, left_out, config,
         environment, truth,

@@ -14,11 +14,11 @@ import pytest
 from gradlab.choice import Choice, DirectionCosine
 from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
-from gradlab.runs.decision_rules import LogRatio, growth_of, needed_batch, ratio_to_best
+from gradlab.runs.decision_rules import LogRatio, growth_of, ratio_to_best
 from gradlab.runs.identity import by_known_name
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.number import Number
-from gradlab.tools.remedies.findings import remedy
+from gradlab.tools.remedies.page import remedy
 from gradlab.verdicts.attribution import screen, sentences, source
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.comparison import _who
@@ -33,7 +33,6 @@ from tests.verdicts.planted_profiles import (
     FLAT,
     SENTENCES,
     H,
-    directed,
     grows,
     jumps,
     profile,
@@ -104,24 +103,6 @@ def test_the_samples_asked_for_decide_in_four_cases_of_five():
 
 def test_data_that_know_no_horizon_have_no_growth():
     assert growth_of(FLAT, "data") is None
-
-
-def test_needed_batches_have_the_cosine_that_was_asked_for():
-    """cosine of a batch's mean, simulated: the formula is a first-order one, good to a few %."""
-    rng = np.random.default_rng(0)
-    P, c, snr = 400, 0.95, 0.02
-    truth, mean = np.eye(P)[0], np.zeros(P)
-    mean[:2] = c, np.sqrt(1 - c**2)
-    spread = np.sqrt(1 / snr / P)
-    n = needed_batch(directed(c, snr, noise=0.002), "model", 3)
-    draws = mean + spread / np.sqrt(n.size) * rng.normal(size=(4000, P))
-    cosine = (draws @ truth) / np.linalg.norm(draws, axis=1)
-    assert cosine.mean() == pytest.approx(0.9, abs=0.01)
-    # A cosine of 1.3 with an interval up to 0.75 is noise: "no N′ reaches it" was said of it.
-    beyond, below = directed(1.3, snr), directed(0.6, snr)
-    beyond.columns["ci_high"][:, beyond.quantities.index("cosine")] = 0.75
-    assert needed_batch(beyond, "model", 3) is None
-    assert needed_batch(below, "model", 3) is not None
 
 
 def test_a_true_gradient_of_0_is_not_lost_in_its_error():

@@ -11,8 +11,7 @@ import pandas as pd
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import by_section
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
     NOWHERE,
     Page,
@@ -23,8 +22,9 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
+from gradlab.reporting.shell import by_section
+from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number, decide
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
 from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, Sentence, finding
 from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_ends, with_interval

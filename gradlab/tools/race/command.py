@@ -14,10 +14,9 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_advice, of_run
 from gradlab.cli.arguments import Document, model_option
-from gradlab.cli.terminal.answer import of_advice, of_run
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
 
 

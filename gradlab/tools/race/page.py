@@ -13,9 +13,9 @@ import numpy as np
 
 from gradlab import figures
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of, panel
+from gradlab.reporting.shell import folded as table_of
 from gradlab.tools.race.result import Race, Step, load
 from gradlab.verdicts.phrases import with_sign
 from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence

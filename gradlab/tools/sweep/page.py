@@ -17,10 +17,10 @@ from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import style
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import cell, sortable
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, PageSource, Section, panel
-from gradlab.tools.sweep.result import INDEX, Row, Sweep, load
+from gradlab.reporting.shell import cell, sortable
+from gradlab.tools.sweep.table import INDEX, Row, Sweep, load
 from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import duration, signed
 

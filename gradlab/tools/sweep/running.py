@@ -23,14 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from gradlab.cluster import cluster
 from gradlab.errors import Failure, InputError, in_short
-from gradlab.machine import processors, python_module
+from gradlab.machine import cluster, processors, python_module
 from gradlab.storage.journal_files import locked
 from gradlab.storage.records import check_output
-from gradlab.tools.sweep import result as index
-from gradlab.tools.sweep.result import INDEX, Row, State, Sweep
-from gradlab.tools.sweep.table import Planned
+from gradlab.tools.sweep import table as index
+from gradlab.tools.sweep.table import INDEX, Planned, Row, State, Sweep
 from gradlab.wording import duration
 
 CHILD = "gradlab.tools.sweep.child"

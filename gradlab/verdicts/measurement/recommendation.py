@@ -22,7 +22,7 @@ from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
 from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
 from gradlab.runs.stages import REMEDY
-from gradlab.statistics.number import decide
+from gradlab.statistics.comparison import decide
 from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed, lowers
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement.causes import first_to_fix
@@ -213,9 +213,9 @@ def _harmful(facts: Facts, cell: Cell | None, made: int | None) -> str:
     told, (name, h) = facts.rehearsal, cell or ("", 1)
     found = []
     for each in sorted(facts.own, key=lambda own: own != name):
-        if (lower := facts.lowering(each, made)) and (each, 0) != facts.data:
+        if (over := facts.lowering(each, made)) and (each, 0) != facts.data:
             whose = "" if each == name else f"{named(facts.identities[each])} "
-            found.append(f"{whose}{horizons(lower)} step{'s' * (lower != [1])}")
+            found.append(f"{whose}{horizons(over)} step{'s' * (over != [1])}")
     data = facts.data
     if data is not None and data != cell and _lowered(facts, data, made):
         found.append("the critic alone" if h else "the critic at visited states")

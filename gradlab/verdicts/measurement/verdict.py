@@ -13,7 +13,6 @@ from math import exp, inf, log
 import numpy as np
 
 from gradlab.choice import Choice, choice_of
-from gradlab.choice.tables import FEWEST, decay_table, decays_of
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.attribution import Attribution, attribute
@@ -96,7 +95,7 @@ def jumps(profile: Profile) -> list[Sentence]:
         f"move by {percent(float(found.moves[-1]))}, they bring {float(found.brought[-1]):+.3g}.",
         "smooth": f"The return is smooth within an update (actions move by {move}): {holds}.",
     }[found.kind].replace("-", "−")
-    if len(found.states):  # an older file has none
+    if found.count:
         run = "profile" if profile.file is None else f'gradlab.load("{profile.file}")'
         text += f" These starts: `{run}.jumps.states`."
     if found.first_lost is not None:
@@ -151,7 +150,7 @@ def _divergence(profile: Profile) -> str:
 def imprecise_truth(profile: Profile, name: str | None) -> str:
     """How large its error is, and the starts that would do; or that few starts carry it."""
     truth, config = profile.truth, profile.config
-    if truth.get("carried_by_few", False):  # files of older versions do not know
+    if truth.get("carried_by_few", False):
         return f"Undecided: {truth['reason']}."
     error, norm = float(truth["standard_error"]), float(truth["norm"])
     if not error and not norm:
@@ -246,21 +245,6 @@ def tails(profile: Profile, name: str) -> list[Sentence]:
         f"more than usual."
     )
     return [Sentence("tails", True, text)]
-
-
-def decays(profile: Profile) -> list[Sentence]:
-    """The temporal decay of the smallest error, and those that may have it."""
-    if len(decays_of(profile)) < FEWEST or "mse" not in profile.quantities:
-        return []
-    table = decay_table(profile)
-    error = table[table["quantity"] == "mse"].sort_values("value")
-    kept = sorted(table.loc[table["kept"], "alpha"].unique())
-    among = f"{kept[0]:g} to {kept[-1]:g} may have it" if len(kept) > 1 else "no other has it"
-    text = (
-        f"Temporal decay α = {error['alpha'].iloc[0]:g} has the smallest error; {among} (95%). A "
-        f"smaller α shortens the way through the states: less variance, more bias."
-    )
-    return [Sentence("decay", len(kept) == 1, text)]
 
 
 def lost(profile: Profile, name: str) -> list[Sentence]:
@@ -387,10 +371,10 @@ __all__ = [
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to fix, then why.
 ORDER = (
-    "starts", "health", "agreement", "horizon", "source", "sanity", "decay", "variance", "jumps",
+    "starts", "health", "agreement", "horizon", "source", "sanity", "variance", "jumps",
     "truth", "tails",
 )  # fmt: skip
-_OF_VARIANCE = ("horizon", "decay", "variance")
+_OF_VARIANCE = ("horizon", "variance")
 _QUIET = ("source", "variance")  # undecided: nothing to do
 _WHY = {
     "step": "the return bends within the step: no error of the gradients",
@@ -455,7 +439,6 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         sentences += [] if void else _of_errors(profile, known, name)
         sentences += lost(profile, name) or variance(profile, name)
         sentences += tails(profile, name)
-    sentences += [] if void else decays(profile)
     if starts := trimming(profile.config):
         sentences.append(Sentence("starts", True, starts))
     sentences = sorted(sentences, key=lambda each: _place(profile, each))

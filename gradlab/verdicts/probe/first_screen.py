@@ -16,11 +16,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
-from gradlab.probe.alarms.catalogue import HALF
+from gradlab.probe.alarms.catalogue import CHECK, ENDED, HALF, LOST_CRITIC, NONFINITE, ORIGIN
+from gradlab.probe.alarms.catalogue import KIND as FALLING
 from gradlab.probe.alarms.evidence import CAUSES, FEWEST, UNCUT, UNTERMINATED, fault
-from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC, NONFINITE, ORIGIN
-from gradlab.probe.alarms.steps import CHECK
-from gradlab.probe.alarms.steps import KIND as FALLING
 from gradlab.probe.alarms.task import OF_FIRST_ACTION
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals

@@ -22,8 +22,8 @@ from gradlab.runs.identity import by_default, competing
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.returns import LEAST, RECENT, TRAINED, WINDOW, Change, Returns
 from gradlab.runs.probe.schema import ESTIMATORS, LAW
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import COVERAGE
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.wording import horizons, turned, two
@@ -175,7 +175,7 @@ def told(change: Change) -> str:
 
 
 def facts_of(run: ProbeRun) -> Facts | None:
-    """None where nothing was measured on a task, or at the starts, as earlier versions did."""
+    """None where nothing was measured on a task, at visited states."""
     if not run.measured or run.config.get("law") != LAW:
         return None
     row = {name: column[-1] for name, column in run.measured.items()}
