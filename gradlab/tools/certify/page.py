@@ -11,7 +11,6 @@ from gradlab.reporting.numbers import folded
 from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.tools.certify.result import SYMBOLS, Certification
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
-from gradlab.wording import below
 
 _HEADINGS = {
     "source": "derivatives by",
@@ -110,7 +109,7 @@ def advice(certificate: Certification) -> Recommendation:
         "‖J − D‖ / ‖D‖ of a block, rows and columns in spreads of outputs and inputs, J the "
         "simulator's, D certified differences of its step"
     )
-    errors = f"95% below {below(certificate.largest)} in the worst block{certificate.away}"
+    errors = f"95% of the worst block's below {certificate.within}"
     fields = (
         Field("usable", f"{lead}{certificate.why}"),
         Field("wrong", wrong),
