@@ -457,18 +457,8 @@ def test_the_mean_square_follows_the_fastest_starts():
     ("growth", "discount", "light", "words"),
     [
         ((0.005,) * 4, 0.99, "act", "any horizon: in the closed loop of"),
-        (
-            (0.005,) * 4,
-            1.0,
-            "choose",
-            "short rollouts: the variance of the gradient doubles in 69",
-        ),
-        (
-            (0.02,) * 4,
-            0.99,
-            "choose",
-            "the variance of the discounted gradient doubles in 35 steps",
-        ),
+        ((0.005,) * 4, 1.0, "choose", "short rollouts: the variance of the gradient doubles in 69"),
+        ((0.02,) * 4, 0.99, "choose", "variance of the discounted gradient doubles in 35 steps"),
         ((0.0,) * 15 + (0.5,), 0.9, "choose", "variance of the discounted gradient doubles in 0.8"),
         ((0.1, 0.11) * 2, 0.9, "choose", "neither growth nor decay of the discounted gradient"),
     ],

@@ -550,11 +550,7 @@ def test_the_light_follows_the_return(means, light, said, tmp_path):
         ([0.0, 9.0, 2.0], "choose", "its best. Since the first window the return rose by 2 ± 0.72"),
         ([0.0, 1.0, 9.0, 8.0], "act", "Since the first window the return rose by 8"),
         ([0.0, 1.0, -9.0], "choose", "Since the first window the return fell"),
-        (
-            [0.0, 5.0, 5.0, 3.8],
-            "choose",
-            "Over the last 16 updates it fell by 1.2 ± 0.72.",
-        ),
+        ([0.0, 5.0, 5.0, 3.8], "choose", "Over the last 16 updates it fell by 1.2 ± 0.72."),
     ],
 )
 def test_a_window_of_few_updates_is_no_advice(means, light, said, tmp_path):

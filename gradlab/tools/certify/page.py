@@ -16,7 +16,6 @@ from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.reporting.shell import folded
 from gradlab.tools.certify.result import SYMBOLS, Certification
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
-from gradlab.wording import below
 
 _LEAST = 1e-16  # an error of 0 is drawn there
 _APART = 0.18  # between the blocks of one stratum
@@ -161,7 +160,7 @@ def advice(certificate: Certification) -> Recommendation:
         "‖J − D‖ / ‖D‖ of a block, rows and columns in spreads of outputs and inputs, J the "
         "simulator's, D certified differences of its step"
     )
-    errors = f"95% below {below(certificate.largest)} in the worst block{certificate.away}"
+    errors = f"95% of the worst block's below {certificate.within}"
     fields = (
         Field("usable", f"{lead}{certificate.why}"),
         Field("wrong", wrong),

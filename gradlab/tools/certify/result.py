@@ -147,9 +147,9 @@ class Certification:
         care = "" if self.shown else " with care"
         todo = f"Use the derivatives of {self.system}{care}"
         todo = todo if self.passed else f"Fix {self.wrong} of {self.system} first"
-        return " ".join(
-            filter(None, (f"{todo}: {self.why}.", self._errors, self.kinks, self.drawn))
-        )
+        errors = f"95% of the relative errors are below {self.within}, at {self.where}."
+        said = (f"{todo}: {self.why}.", errors * self.shown, self.kinks, self.drawn)
+        return " ".join(filter(None, said))
 
     @property
     def drawn(self) -> str:
@@ -202,8 +202,8 @@ class Certification:
             return f"{gone}, and no state was examined there"
         if not self.shown:
             return (
-                f"differences of {self._whose} err by up to {below(self.largest)}{self.away}, more "
-                f"than the tolerated {self.fail_above:g}"
+                f"differences of {self._whose} err by up to {self.within}, more than the tolerated "
+                f"{self.fail_above:g}"
             )
         return f"they are those of {self._whose}"
 
@@ -212,9 +212,10 @@ class Certification:
         return "inputs" if self.of_function else "states"
 
     @property
-    def away(self) -> str:
-        """Where the errors are judged."""
-        return " away from kinks" if {row["stratum"] for row in self.rows} > {"onset"} else ""
+    def within(self) -> str:
+        """`largest` in words, and where the errors are judged."""
+        away = " away from kinks" if {row["stratum"] for row in self.rows} > {"onset"} else ""
+        return f"{below(max(1e-16, self.largest))}{away}"
 
     @property
     def where(self) -> str:
@@ -223,14 +224,6 @@ class Certification:
         if not lost:
             return f"{n} {self.examined}"
         return f"the {n} of {n + lost} {self.examined} where it is finite"
-
-    @property
-    def _errors(self) -> str:
-        """How far the differences tell; "" where nothing is shown."""
-        if not self.shown:
-            return ""
-        most = f"{below(max(1e-16, self.largest))}{self.away}"
-        return f"95% of the relative errors are below {most}, at {self.where}."
 
     @property
     def kinks(self) -> str:
