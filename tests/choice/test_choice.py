@@ -23,7 +23,7 @@ from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.runs.check_results import PREMISE, CheckResult
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
-from gradlab.verdicts.choice import chosen, statements
+from gradlab.verdicts.choice import advice_of, chosen, statements
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
 from gradlab.wording import label
