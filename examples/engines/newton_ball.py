@@ -5,7 +5,7 @@ import warp as wp
 
 import gradlab
 
-ROWS, SUBSTEPS, DT, VECTORS, TABLE = 64, 4, 0.01, wp.array(dtype=wp.vec3), wp.array2d(dtype=float)
+ROWS, STEPS, DT, VECTORS, TABLE = 64, 4, 0.01, wp.array(dtype=wp.vec3), wp.array2d(dtype=float)
 
 
 @wp.kernel
@@ -26,16 +26,15 @@ def simulator():
     world = newton.ModelBuilder(gravity=(0.0, 0.0, -9.81))
     one = [(0.0, 0.0, 1.0)], [(0.0, 0.0, 0.0)], [2.0], [0.1]  # position, velocity, mass, radius
     world.add_particles(*(each * ROWS for each in one))
-    model = world.finalize(device="cpu", requires_grad=True)
-    model.particle_grid, solver = None, newton.solvers.SolverSemiImplicit(model)
-    first, *_, last = at = [model.state() for _ in range(SUBSTEPS + 1)]
-    into = [first.particle_q, first.particle_qd, first.particle_f]
+    model, model.particle_grid = world.finalize(device="cpu", requires_grad=True), None
+    solver, at = newton.solvers.SolverSemiImplicit(model), [model.state() for _ in range(STEPS + 1)]
+    into = [at[0].particle_q, at[0].particle_qd, at[0].particle_f]
 
     def step(state, action, after):
         wp.launch(entered, ROWS, [state, action], into, device="cpu")
-        for k in range(SUBSTEPS):
+        for k in range(STEPS):
             solver.step(at[k], at[k + 1], None, None, DT)
             wp.copy(at[k + 1].particle_f, at[k].particle_f)
-        wp.launch(left, (ROWS, 6), [last.particle_q, last.particle_qd], [after], device="cpu")
+        wp.launch(left, (ROWS, 6), [at[-1].particle_q, at[-1].particle_qd], [after], device="cpu")
 
     return gradlab.systems.from_warp(step, 6, 3, lambda s, a, z: -(z**2).sum(1), rows=ROWS)
