@@ -111,8 +111,6 @@ def test_a_loop_of_unknown_length_has_forward_mode_only():
         system.step(s, a).state.sum().backward()
 
 
-pytest.importorskip("jax")
-
 FILE = Path(__file__).parent / "own_file.py"
 
 
