@@ -220,8 +220,8 @@ def _harmful(facts: Facts, cell: Cell | None, made: int | None) -> str:
     if data is not None and data != cell and _lowered(facts, data, made):
         found.append("the critic alone" if h else "the critic at visited states")
     after = "as many updates" if told is not None and made is not None else "one step"
-    lower = f"{'; '.join(found)}: lower return after {after}" if found else ""
-    return "; ".join(filter(None, (lower, _jump(facts))))
+    text = f"{'; '.join(found)}: lower return after {after}" if found else ""
+    return "; ".join(filter(None, (text, _jump(facts))))
 
 
 def _lowered(facts: Facts, data: Cell, made: int | None) -> bool:
