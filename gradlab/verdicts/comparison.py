@@ -101,7 +101,8 @@ def _ratio(comparison: Comparison, name: str, ratio: LogRatio) -> Field:
     how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
     field = Field.ranged(f"error ratio, {_who(comparison, [name])}", ratio.estimate, how)
     lost = Number(*ratio.estimate, n=0).spans_decades
-    return replace(field, text=f"unknown ({_samples(comparison)})") if lost else field
+    text = f"unknown ({_samples(comparison)})" if lost else f"{field.text} of {A}'s"
+    return replace(field, text=text)
 
 
 def _least(comparison: Comparison, name: str) -> LogRatio | None:

@@ -38,7 +38,6 @@ Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
 _MARKS: dict[Light, str] = {"act": "●", "choose": "◐", "none": "○"}
 MOST = 5  # fields
-NOTHING = "nothing is decided"  # where the premises of every decision fail
 _END = re.compile(r"(?<=[.!?]) (?=[^a-z])")
 
 
@@ -138,8 +137,8 @@ class Recommendation:
 
     @property
     def updates(self) -> int | None:
-        """For how many updates it was tested."""
-        return None if self.follow is None else self.follow.updates
+        """For how many updates it was tested; 1 where none was made."""
+        return None if self.follow is None else self.follow.updates or 1
 
     @property
     def optimizer(self) -> str | None:

@@ -8,7 +8,7 @@ expected to be there by chance (Benjamini & Hochberg 1995).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from math import exp, log
 from typing import Any
@@ -295,8 +295,8 @@ def _larger_batch(run: Remedies) -> list[Field]:
     row = mine.iloc[0]
     how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
     less = (1 / row["ratio"], 1 / row["ratio_high"], 1 / row["ratio_low"])
-    found = Field.ranged("instead", less, how)
-    return [replace(found, text=f"{_LARGER}× the batch: error lower by {found.text}×")]
+    lower = with_interval(*less, "×")
+    return [Field("instead", f"{_LARGER}× the batch: error lower by {lower}", how)]
 
 
 def _fits(run: Remedies) -> str:
