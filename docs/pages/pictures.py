@@ -24,7 +24,7 @@ PICTURES = {
         "reports/loops/faults.html",
         860,
         1000,
-        ("dl.fields", "p.light", ".first svg", "dl.facts"),
+        (".headline", "p.light", ".first svg", ".numbers", "dl.facts"),
     ),
 }
 MARK = """([selector, number]) => {
