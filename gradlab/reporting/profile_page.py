@@ -17,7 +17,6 @@ from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.page import NOWHERE, Finding, Page, PageSource, Panel, Section, method, panel
 from gradlab.reporting.shell import tables
-from gradlab.runs.check_results import CheckResult
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
@@ -85,7 +84,10 @@ def shown(
     )
     question = "Does a step help?"
     facts = _facts(profile)
-    findings = _findings(every_check(profile))
+    findings = tuple(
+        Finding(each.check, f"{each.result}: {each.meaning}", each.passed)
+        for each in every_check(profile)
+    )
     return Page(title, question, facts, first, drawn, sections, source, findings)
 
 
@@ -135,13 +137,6 @@ def _method(profile: Profile) -> Section:
         "Versions and machine": profile.environment,
     }
     return method(profile.config.get("command"), columns, why)
-
-
-def _findings(results: Sequence[CheckResult]) -> tuple[Finding, ...]:
-    """What was checked beside the measurement."""
-    return tuple(
-        Finding(each.check, f"{each.result}: {each.meaning}", each.passed) for each in results
-    )
 
 
 def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:

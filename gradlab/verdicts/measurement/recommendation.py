@@ -79,17 +79,12 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Recommendat
         fields = (("use", KEEP), *fields)
     shown = [Field(name, text, _how(facts, advice, name)) for name, text in fields if text]
     room = [each for each in shown if len(shown) <= MOST or each.name != "avoid"]
-    follow = _follow(facts, advice)
+    follow = None
+    if advice.cell is not None:  # the configuration of the measurement is the caller's
+        (name, h), told = advice.cell, facts.rehearsal
+        rule = ("adam", RATE) if told is None else (told.optimizer, told.rate)
+        follow = Follow(facts.identities[name], h, advice.updates, *rule, {})
     return Recommendation(advice.light, tuple(room), _figure(facts), rest, follow=follow)
-
-
-def _follow(facts: Facts, advice: Advice) -> Follow | None:
-    """The advised gradient, without the configuration of its measurement."""
-    if advice.cell is None:
-        return None
-    (name, h), told = advice.cell, facts.rehearsal
-    optimizer, rate = ("adam", RATE) if told is None else (told.optimizer, told.rate)
-    return Follow(facts.identities[name], h, advice.updates, optimizer, rate, {})
 
 
 _Texts = Sequence[tuple[str, str]]

@@ -137,8 +137,18 @@ def _step(
         if step.light != "none" or lately is None:
             doubt = f"not reliable below {FEWEST} starts" if too_few(run) else ""
             return "choose", f"{step.use}: {step.gain or step.field('why')}", doubt, "cosine"
-    text = _cosine(run)
-    return "choose", "" if lately is not None else text, "", "signal_share" if text else "grad_norm"
+    _, found = signals(run)
+    if not found or lately is not None:
+        return "choose", "", "", "signal_share" if found else "grad_norm"
+    signal = pooled(found[-RECENT:])
+    low, high = signal.ends
+    if low > 0:
+        value, ends = cosines(signal.cosine, sqrt(low), sqrt(high))
+        text = f"one batch has cosine {value} (CI {ends}) with the mean gradient"
+    else:
+        most = f"cosine ≤ {cosine(sqrt(max(high, 0.0)))}"
+        text = f"one batch is not known to be more than noise: {most} with the mean gradient"
+    return "choose", text, "", "signal_share"
 
 
 def _returned(lately: Seen) -> str:
@@ -331,17 +341,3 @@ def _weight(run: ProbeRun) -> str:
     if isfinite(high) and high < HALF and cosines_low[MODEL, run.horizon] > 0:
         return f"weigh the model's {run.horizon} steps above the critic's own gradient"
     return ""
-
-
-def _cosine(run: ProbeRun) -> str:
-    """Of one batch with the mean gradient lately; a bound where its interval reaches 0."""
-    _, found = signals(run)
-    if not found:
-        return ""
-    signal = pooled(found[-RECENT:])
-    low, high = signal.ends
-    if low <= 0:
-        most = f"cosine ≤ {cosine(sqrt(max(high, 0.0)))}"
-        return f"one batch is not known to be more than noise: {most} with the mean gradient"
-    value, ends = cosines(signal.cosine, sqrt(low), sqrt(high))
-    return f"one batch has cosine {value} (CI {ends}) with the mean gradient"
