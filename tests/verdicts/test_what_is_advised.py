@@ -361,7 +361,7 @@ def test_no_steps_through_a_model_are_the_critic_alone():
 
 def test_the_rate_of_the_updates_is_said_and_whether_anybody_gave_it():
     smaller = replace(rehearsed({BEST: PASSES, CRITIC: FALLS}), rate=3e-5)
-    for assumed, words in ((True, "Adam at 3e-5, assumed, 4"), (False, "Adam at 3e-5, 4")):
+    for assumed, words in ((True, "Adam at 3e-5 (rate assumed), 4"), (False, "Adam at 3e-5, 4")):
         told = recommendation(read(realised=RAISED, rehearsal=replace(smaller, assumed=assumed)))
         assert f"5 updates of {words} fresh draws" in told.tested and told.rate == 3e-5
 

@@ -38,7 +38,7 @@ def advice(race: Race) -> Recommendation:
         more = " or more" if best.updates == race.updates else ""
         how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
         gain, one = best.gain, race.after_one(best.cell[0])
-        assumed = ", assumed" if results.assumed else ""
+        assumed = " (rate assumed)" if results.assumed else ""
         rule = f" of {stepping(results.optimizer, results.rate)}{assumed}"
         if results.rate != results.rate:  # all candidates bring their own
             rule = ""

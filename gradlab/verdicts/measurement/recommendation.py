@@ -165,7 +165,7 @@ def _tested(facts: Facts, advice: Advice, cell: Cell) -> str:
     again = told.repeated(cell)
     draws = told.again.shape[-1] if again else told.draws
     starts = told.again_judges if again else told.judges // told.draws
-    rule = f"{stepping(told.optimizer, told.rate)}{', assumed' * told.assumed}"
+    rule = f"{stepping(told.optimizer, told.rate)}{' (rate assumed)' * told.assumed}"
     return (
         f"{with_sign(*peak.gain.estimate)} return after {updates(peak.updates)} of {rule}, "
         f"{draws}{' fresh' * again} draws, {starts:,} starts each{_open(facts, advice, cell)}"
