@@ -250,8 +250,8 @@ def test_an_interruption_or_bad_input_inside_leaves_one_line(
 def test_a_reader_that_leaves_early_is_no_failure():
     script = (
         "from gradlab.cli.program import List\nfrom gradlab.cli import main\n"
-        "List.run = lambda self, command: {'recommendation': 'Do.', 'light': 'act',"
-        " 'sure': 'sure', 'numbers': [], 'verdict': []}\nraise SystemExit(main(['list']))\n"
+        "List.run = lambda self, command: {'recommendation': {'use': 'this'}, 'light': 'act',"
+        " 'lit': 'Act', 'verdict': []}\nraise SystemExit(main(['list']))\n"
     )
     reading, writing = os.pipe()
     os.close(reading)

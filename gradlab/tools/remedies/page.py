@@ -186,9 +186,9 @@ def _by(ratio: LogRatio) -> str:
 
 
 def _lower(ratio: LogRatio) -> str:
-    """1.5×; by 2% where that would be 1×."""
+    """by 1.5×; by 2% where that would be 1×."""
     gain = times(exp(ratio.value))
-    return gain if gain != "1×" else f"by {percent(1 - exp(-ratio.value))}"
+    return f"by {gain if gain != '1×' else percent(1 - exp(-ratio.value))}"
 
 
 def verdict(run: Remedies) -> list[Sentence]:
