@@ -399,7 +399,8 @@ def trained(path: Path, task: str = "pendulum", seeds: int = 2) -> Path:
 def killed(path: Path, rows: int = 5) -> None:
     """A run of training whose writer was killed after so many rows."""
     code = (
-        "import sys, time; from pathlib import Path; from tests.cli import test_train_command as grown\n"
+        "import sys, time; from pathlib import Path\n"
+        "from tests.cli import test_train_command as grown\n"
         "writer = grown.training(Path(sys.argv[1]))\n"
         f"for k in range({rows}): writer.append('updates', grown.update_row(k))\n"
         "print('written', flush=True); time.sleep(60)\n"
