@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 from benchmarks.side_by_side import seconds
 from gradlab import tasks
-from gradlab.gradients import gram
+from gradlab.gradients import gram, rollout
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Trace, joined_factors, policy_jacobian
-from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians, tail_gradient
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.sweeps import action_gradients, discounted_costates
+from gradlab.gradients.rollout import action_gradients, discounted_costates, tail_gradient
+from gradlab.gradients.setting import as_starts
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems.system import System
 
@@ -61,8 +60,8 @@ def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
     s0 = case.task.starts(case.batch, torch.Generator().manual_seed(0)).float().to(device)
 
     def sweep(means: bool) -> tuple[Tensor, ...]:
-        path, K = rollout_with_jacobians(model, policy, as_starts(s0, ds), H)
-        linear = linearize_path(path, model, K, path.dynamics_noise)
+        path, K = rollout.rollout_with_jacobians(model, policy, as_starts(s0, ds), H)
+        linear = rollout.linearize_path(path, model, K, path.dynamics_noise)
         g = action_gradients(linear, tail_gradient(path, critic, "Q"), gamma)
         jacobian = policy_jacobian(policy, s0, path.policy_noise[0])
         norms = gram.squared_norms(jacobian, g)
@@ -70,8 +69,8 @@ def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
 
     def every(means: bool) -> tuple[Tensor, ...]:
         traces: list[Trace] = []
-        path, K = rollout_with_jacobians(model, policy, as_starts(s0, ds), H, traces=traces)
-        linear = linearize_path(path, model, K, path.dynamics_noise)
+        path, K = rollout.rollout_with_jacobians(model, policy, as_starts(s0, ds), H, traces=traces)
+        linear = rollout.linearize_path(path, model, K, path.dynamics_noise)
         horizons = tuple(range(H + 1))
         costates = discounted_costates(linear, tail_gradient(path, critic, "Q"), gamma, horizons)
         jacobian = joined_factors(policy, traces, path)

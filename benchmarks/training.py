@@ -23,10 +23,11 @@ import tyro
 import gradlab
 from benchmarks.all_horizons import finished
 from benchmarks.side_by_side import processor, turns
-from gradlab.networks.products import fast_products
+from gradlab.networks.layers import fast_products
 from gradlab.statistics.over_groups import aggregate
 from gradlab.storage.journal import Journal
-from gradlab.training.algorithms import Algorithm, find
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.algorithms import find
 from gradlab.training.recording import tables
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import for_task

@@ -51,7 +51,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.networks.policies import Gaussian
-from gradlab.reporting import kinds
+from gradlab.reporting import output
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
 
@@ -66,7 +66,7 @@ NONE = ("choose", "step")  # commands that write nothing
 # What a run says of the machine, the time and the commit that made it, and sentences.
 OWN = {
     "command", "commit", "environment", "wall_seconds", "run_id", "created", "config", "paths",
-    "seconds", "elapsed", "versions", "machine", "steps_per_second",
+    "seconds", "elapsed", "versions", "machine", "steps_per_second", "schema_version",
     "recommendation", "sure", "text", "result", "meaning", "label", "reason", "networks", "how",
 }  # fmt: skip
 SENTENCE = 60  # characters of the longest text that is a name
@@ -78,9 +78,9 @@ def decisions(path: Path) -> dict[str, Any]:
     The one place that reads decisions. To be replaced when results are findings: then it gives
     their codes and decisions, and the fields of the recommendation.
     """
-    screen = kinds.screen_of(path)
-    found = {"light": screen.light, "decided": [each.decided for each in screen.rest]}
-    if kinds.journal.kind(path) == kinds.PROFILE:
+    told = output.advice_of(path)
+    found = {"light": told.light, "decided": [each.decided for each in told.rest]}
+    if output.journal.kind(path) == output.PROFILE:
         advice = advise(facts(gradlab.load(path)))
         found |= {"advised": [*map(str, advice.cell or ("keep",)), str(advice.updates)]}
         found |= {"advised light": advice.light}
@@ -157,7 +157,7 @@ def world_model(path: Path) -> None:
 
 def groups(path: Path) -> None:
     """Four starts share a group."""
-    from gradlab.data.path import Path as Paths
+    from gradlab.data.trajectories import Path as Paths
 
     states, none = linear().starts(64, torch.Generator().manual_seed(0)), torch.zeros(0)
     shared = torch.arange(64) // 4
@@ -168,9 +168,9 @@ def groups(path: Path) -> None:
 
 def blocks(path: Path) -> None:
     """As if no measurement fitted into memory at once."""
-    from gradlab.measurement import memory
+    from gradlab.measurement import problem
 
-    with mock.patch.multiple(memory, MEMORY=0.0, BLOCK=1e6):
+    with mock.patch.multiple(problem, MEMORY=0.0, BLOCK=1e6):
         found = gradlab.measure(linear(), policy, exact, horizon=4, starts=512, judges=64)
     assert found.config["groups"] == 256, found.config
     found.save(path)
@@ -329,7 +329,7 @@ def _made(stem: str, what: Any, files: Path) -> Named:
     except InputError:
         yield "decisions/refused", np.array(True)
         return
-    if kinds.journal.kind(path) == kinds.PROFILE:
+    if output.journal.kind(path) == output.PROFILE:
         yield from _columns(gradlab.load(path).table(), "table")
     if path is not what:
         yield from _arrays(path).items()

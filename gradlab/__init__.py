@@ -28,7 +28,7 @@ from gradlab.machine import version
 if TYPE_CHECKING:
     from gradlab import figures, fitting, systems, tasks, training
     from gradlab.gradients.estimator import Estimator
-    from gradlab.gradients.tail import Tail
+    from gradlab.gradients.setting import Tail
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
     from gradlab.reporting import report
@@ -80,7 +80,7 @@ _HOMES = {
     "Estimator": "gradlab.gradients.estimator",
     "Probe": "gradlab.probe.probe",
     "Profile": "gradlab.runs.profile",
-    "Tail": "gradlab.gradients.tail",
+    "Tail": "gradlab.gradients.setting",
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution",
     "attribution": "gradlab.runs.attribution",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, Context
-from math import ceil, floor, inf, isfinite, isinf, isnan, log10
+from math import floor, inf, isfinite, isinf, isnan, log10
 from typing import Any
 
 from gradlab.runs.identity import Identity
@@ -128,11 +128,6 @@ def rounded_up(count: int) -> int:
     """Two significant digits, rounded up: an estimate, not a count."""
     unit = int(10 ** max(len(str(count)) - 2, 0))
     return -(-count // unit) * unit
-
-
-def batches(samples: float) -> str:
-    """A number of samples to two digits, at least one."""
-    return f"{max(1, rounded_up(ceil(samples))):,}" if samples < 1e9 else f"{samples:.1e}"
 
 
 def states_each(batch: int, update: int) -> str:

@@ -1,4 +1,4 @@
-"""Pages in a browser, and what holds of the first screen of every kind of run."""
+"""Pages in a browser, and what holds of the recommendation of every kind of run."""
 
 import re
 from dataclasses import replace
@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.reporting.page import Page, render
-from gradlab.verdicts.screen import FACTS, NUMBERS, WORDS, counted
+from gradlab.verdicts.recommendation import MOST
 
 FOLD = ((1200, 800, "light"), (420, 900, "dark"))
-BEFORE = """() => { const walk = document.createTreeWalker(document.querySelector("main"));
-    let text = ""; for (let node = walk.nextNode(); node; node = walk.nextNode()) {
-      if (node.nodeName === "FIGURE") return text;
-      if (node.nodeName === "#text") text += node.textContent + " "; } return text; }"""
+WORDS = 40  # of a field, at most
 
 
 def opened(
@@ -63,11 +60,12 @@ def faint(tab: Any) -> list[str]:
 
 
 def check_first_screen(tab: Any, page: Page, folder: Path) -> None:
-    """One recommendation, its sureness, a figure and at most three numbers, above the fold."""
-    assert not page.screen.headline.startswith("Undecided")
-    assert page.screen.sure and len(page.screen.numbers) <= FACTS
-    assert all(fact.how for fact in page.screen.numbers)
-    shown = {each.name for each in page.panels} & {page.screen.figure} or {page.panels[0].name}
+    """The fields of the recommendation and a figure, above the fold."""
+    fields = page.advice.fields
+    assert 0 < len(fields) <= MOST and all(each.name and each.text for each in fields)
+    assert all(len(each.text.split()) <= WORDS for each in fields), page.advice
+    assert len({each.name for each in fields}) == len(fields)
+    shown = {each.name for each in page.panels} & {page.advice.figure} or {page.panels[0].name}
     path, html = folder / "first.html", render(drawing(page, *shown))
     assert not repeated(words_of(html)), repeated(words_of(html))
     path.write_text(html, encoding="utf-8")
@@ -76,12 +74,12 @@ def check_first_screen(tab: Any, page: Page, folder: Path) -> None:
         assert not illegible(tab), illegible(tab)
         assert not small(tab), small(tab)
         assert not faint(tab), faint(tab)
-        words, numbers = counted(tab.evaluate(BEFORE))
-        assert words <= WORDS and numbers <= NUMBERS
         box = tab.locator("#verdict").bounding_box()
         assert box["y"] + box["height"] <= height
         assert tab.locator("#verdict figure svg").count() == 1
-        assert tab.locator("main > details.section[open]").count() <= 1
+        assert tab.locator("#verdict dl.fields > dt").all_text_contents() == [
+            each.name for each in fields
+        ]
 
 
 # Of every text of the figures: its words, box and colour, the box of its figure; not of what is
@@ -128,7 +126,7 @@ def illegible(tab: Any) -> list[str]:
 
 
 class Text(HTMLParser):
-    """Blocks of text outside figures, scripts, tables and the formulas that numbers open to."""
+    """Blocks of text outside figures, scripts, tables and what fields open to."""
 
     skipped = ("style", "script", "svg", "table", "figure")
 
@@ -139,7 +137,7 @@ class Text(HTMLParser):
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.inside += tag in self.skipped
         if tag == "details":
-            self.details.append(("class", "number") in attrs)
+            self.details.append(("class", "how") in attrs)
             self.inside += self.details[-1]
         if tag in ("p", "li", "div", "summary", "td", "dd", "dt", "section"):
             self.blocks.append("")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.identity import Identity, by_default
-from gradlab.verdicts.screen import Screen, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")
@@ -19,13 +19,14 @@ BATCH = 256
 PRINTED = 40.0  # of a variance bound, n⁸ times this, that says nothing at n = 0
 
 
-def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> Screen:
-    """The screen of a verdict that has no recommendation of its own: its first decided sentence."""
+def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> Recommendation:
+    """Of a verdict that has no recommendation of its own: its first decided sentence."""
     if not sentences:
-        return Screen("These numbers support no verdict.", "none", "nothing is known", (), figure)
+        nothing = Field("use", "these numbers support no verdict")
+        return Recommendation("none", (nothing,), figure)
     first = next((each for each in sentences if each.decided), sentences[0])
-    light, sure = ("act", "shown") if first.decided else ("choose", "not shown")
-    return Screen(first.text, light, sure, (), figure, tuple(sentences))
+    light: Light = "act" if first.decided else "choose"
+    return Recommendation(light, (Field("use", first.text),), figure, tuple(sentences))
 
 
 def table(horizon: int = 25, truth: bool = True, own: tuple[str, ...] = ()) -> pd.DataFrame:

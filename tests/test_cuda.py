@@ -12,7 +12,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian, policy_jacobian
-from gradlab.gradients.starts import as_starts, by_group, group_sums, grouping
+from gradlab.gradients.setting import as_starts, by_group, group_sums, grouping
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian

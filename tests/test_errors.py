@@ -21,7 +21,7 @@ RAISED = re.compile(r"raise (?:InputError|Failure|KeyboardInterrupt)\((?:[^()]|\
 # Raised in a command's own code, beside a Python that has the same, and where the words say both;
 # the cluster's are options of Ray's own commands.
 APART = (
-    "cli/", "runs/attribution.py", "training/first_networks.py", "cluster.py",
+    "cli/", "runs/attribution.py", "training/first_networks.py", "machine.py",
 )  # fmt: skip
 
 

@@ -35,9 +35,8 @@ from analyses.harness.running import Row, grown
 from gradlab.data.noise import child, stream
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Tail, as_starts
 from gradlab.gradients.start_laws import visitation
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Tail
 from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.runs.rehearsal import Rehearsal
 

@@ -30,9 +30,8 @@ from gradlab.data.noise import child, stream
 from gradlab.fitting import fit_critic
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients
+from gradlab.gradients.setting import Tail, as_starts
 from gradlab.gradients.start_laws import initial, visitation
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Tail
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, double_copy, flat_parameters, noise_dim
 from gradlab.systems.system import System

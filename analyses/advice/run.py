@@ -34,8 +34,8 @@ from gradlab.data.noise import child
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.verdict import first_screen
-from gradlab.verdicts.screen import Light
+from gradlab.verdicts.measurement.verdict import advice
+from gradlab.verdicts.recommendation import Light
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Advice:
     Attributes:
         candidate: the gradient to use; None: keep the policy.
         updates: for how many updates it is said to hold.
-        light, headline: of the first screen.
+        light: of the recommendation; headline: its fields, as text.
         promised: gain of one step, value and ends of its interval; NaN where none is named.
         rate: of Adam, where the measurement names one.
         own: estimators that compete.
@@ -61,8 +61,8 @@ class Advice:
 
 
 def advice_of(profile: Profile) -> Advice:
-    """The recommendation, as the first screen has it; one update where no length is said."""
-    found, screen = facts(profile), first_screen(profile)
+    """The recommendation, as the report has it; one update where no length is said."""
+    found, told = facts(profile), advice(profile)
     advised = advise(found)
     cell, rehearsal = advised.cell, profile.rehearsal
     gain = found.chosen if cell == found.best else found.gains.get(cell or ("", 0))
@@ -70,8 +70,8 @@ def advice_of(profile: Profile) -> Advice:
     return Advice(
         candidate=cell,
         updates=0 if cell is None else advised.updates or 1,
-        light=screen.light,
-        headline=screen.headline,
+        light=told.light,
+        headline=str(told),
         promised=promised,
         rate=None if rehearsal is None else rehearsal.rate,
         own=found.own,

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from gradlab.cli import program
-from gradlab.cli.terminal import usage
+from gradlab.cli import program, usage
 
 HEAD = """# Command line
 

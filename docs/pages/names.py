@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gradlab.cli.listing import List
+from gradlab.cli.program import List
 
 HEAD = """# Names
 

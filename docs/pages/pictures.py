@@ -18,7 +18,7 @@ PICTURES = {
         "reports/path-tracking/report.html",
         920,
         1000,
-        (".headline", "p.light", ".first svg", ".numbers", "dl.facts", "details.section"),
+        ("dl.fields", "p.light", ".first svg", "dl.facts", "details.section"),
     ),
     "probe": (
         "reports/loops/faults.html",

@@ -25,13 +25,12 @@ def system_of(model, reward, frame_skip=1, iterations=10):
     blank = mujoco_torch.make_data(world)
     substep = torch.vmap(lambda data: mujoco_torch.step(world, data, fixed_iterations=True))
 
-    def step(state, action):
-        data = blank.expand(len(state)).clone()
-        data = data.replace(qpos=state[:, :nq], qvel=state[:, nq:], ctrl=action)
+    def step(s, a):
+        data = blank.expand(len(s)).clone().replace(qpos=s[:, :nq], qvel=s[:, nq:], ctrl=a)
         for _ in range(frame_skip):
             data = substep(data)
         after = torch.cat([data.qpos, data.qvel], 1)
-        return after, reward(state, action, after)
+        return after, reward(s, a, after)
 
     return gradlab.systems.from_function(step, nq + model.nv, model.nu)
 

@@ -1,13 +1,11 @@
 """A pushed ball in Newton: `gradlab certify examples/engines/newton_ball.py:simulator`."""
 
-import itertools
-
 import newton
 import warp as wp
 
 import gradlab
 
-ROWS, SUBSTEPS, DT, VECTORS, TABLE = 64, 4, 0.01, wp.array(dtype=wp.vec3), wp.array2d(dtype=float)
+ROWS, STEPS, DT, VECTORS, TABLE = 64, 4, 0.01, wp.array(dtype=wp.vec3), wp.array2d(dtype=float)
 
 
 @wp.kernel
@@ -21,24 +19,22 @@ def entered(state: TABLE, action: TABLE, q: VECTORS, qd: VECTORS, force: VECTORS
 @wp.kernel
 def left(q: VECTORS, qd: VECTORS, after: TABLE):
     i, d = wp.tid()
-    after[i, d] = q[i][d]
-    after[i, 3 + d] = qd[i][d]
+    after[i, d] = wp.where(d < 3, q[i][d % 3], qd[i][d % 3])
 
 
 def simulator():
     world = newton.ModelBuilder(gravity=(0.0, 0.0, -9.81))
-    for _ in range(ROWS):
-        world.add_particle(pos=(0.0, 0.0, 1.0), vel=(0.0, 0.0, 0.0), mass=2.0, radius=0.1)
-    model = world.finalize(device="cpu", requires_grad=True)
-    model.particle_grid, solver = None, newton.solvers.SolverSemiImplicit(model)
-    first, *_, last = at = [model.state() for _ in range(SUBSTEPS + 1)]
+    one = [(0.0, 0.0, 1.0)], [(0.0, 0.0, 0.0)], [2.0], [0.1]  # position, velocity, mass, radius
+    world.add_particles(*(each * ROWS for each in one))
+    model, model.particle_grid = world.finalize(device="cpu", requires_grad=True), None
+    solver, at = newton.solvers.SolverSemiImplicit(model), [model.state() for _ in range(STEPS + 1)]
+    into = [at[0].particle_q, at[0].particle_qd, at[0].particle_f]
 
     def step(state, action, after):
-        into = [first.particle_q, first.particle_qd, first.particle_f]
         wp.launch(entered, ROWS, [state, action], into, device="cpu")
-        for now, then in itertools.pairwise(at):
-            solver.step(now, then, None, None, DT)
-            wp.copy(then.particle_f, now.particle_f)
-        wp.launch(left, (ROWS, 3), [last.particle_q, last.particle_qd], [after], device="cpu")
+        for k in range(STEPS):
+            solver.step(at[k], at[k + 1], None, None, DT)
+            wp.copy(at[k + 1].particle_f, at[k].particle_f)
+        wp.launch(left, (ROWS, 6), [at[-1].particle_q, at[-1].particle_qd], [after], device="cpu")
 
     return gradlab.systems.from_warp(step, 6, 3, lambda s, a, z: -(z**2).sum(1), rows=ROWS)

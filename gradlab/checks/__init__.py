@@ -20,22 +20,19 @@ from functools import partial
 
 from torch import nn
 
-from gradlab.checks.finite import finite, precision
 from gradlab.checks.inspection import FEW, Inspection
 from gradlab.checks.jacobians import jacobians, switches
 from gradlab.checks.leaks import leaks
+from gradlab.checks.numbers import finite, precision, scale
 from gradlab.checks.premises import premises, states
-from gradlab.checks.scale import scale
 from gradlab.errors import InputError, in_short
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.runs.check_results import CheckResult
 from gradlab.statistics.moments import Moments
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import Recorded, System
+from gradlab.systems.system import Entropic, Recorded, System
 from gradlab.tasks import Task
-from gradlab.truth.scout import linearization_price
+from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
 
 FEWEST = 4  # starts, however dear

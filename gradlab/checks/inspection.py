@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.gradients.courses import Cut, linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.tail import Setting
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import System
+from gradlab.gradients.setting import Setting
+from gradlab.systems.system import Entropic, System
 
 FEW = 32
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from gradlab.checks.inspection import Inspection
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.networks.interface import act
 from gradlab.runs.check_results import DETACHED, IDLE, WRONG, CheckResult
 from gradlab.systems.differentiable import mujoco_environment
-from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import (
     BLOCKS,
+    Entropic,
     Linearization,
     System,
     by_differences,

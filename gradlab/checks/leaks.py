@@ -21,7 +21,7 @@ from gradlab.checks.inspection import Inspection
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.mlp import judge

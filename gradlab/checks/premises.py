@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from gradlab.checks.inspection import Inspection
 from gradlab.checks.jacobians import STATES, sampled
 from gradlab.data.noise import child, stream
+from gradlab.gradients.setting import Setting, Starts, by_group, group_count, grouping
 from gradlab.gradients.start_laws import alive_counts
-from gradlab.gradients.starts import Starts, by_group, group_count, grouping
-from gradlab.gradients.tail import Setting
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
@@ -33,13 +32,12 @@ from gradlab.progress import silent
 from gradlab.runs.check_results import ALIVE, PREMISE, SEEN, CheckResult
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import ratio_of_means
-from gradlab.systems.entropy import Entropic
 from gradlab.systems.learned import LearnedSystem, TwoModels
-from gradlab.systems.system import System
+from gradlab.systems.system import Entropic, System
 from gradlab.tasks import Task
 from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import AT_MOST, effective_horizon
-from gradlab.truth.scout import linearization_price
+from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
 from gradlab.wording import with_interval
 

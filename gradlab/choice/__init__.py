@@ -9,28 +9,26 @@ torch.
 
 from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import (
+    AgainstRule,
     Best,
     Cell,
     Choice,
-    Contender,
     DirectionCosine,
     Mixing,
     Parting,
     Steps,
     Tried,
-    Usable,
 )
 
 __all__ = [
+    "AgainstRule",
     "Best",
     "Cell",
     "Choice",
-    "Contender",
     "DirectionCosine",
     "Mixing",
     "Parting",
     "Steps",
     "Tried",
-    "Usable",
     "choice_of",
 ]

@@ -23,10 +23,10 @@ from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_da
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
 from gradlab.runs.identity import competing, needs_states
 from gradlab.runs.profile import Profile, selected_gain
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.moments import Estimate, Moments, combine, estimates
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import (
     RankSet,
     chosen_level,
@@ -53,7 +53,7 @@ class Candidates:
         judged: the estimator of rules, pairs and the usable horizon; None: only data.
         cells: every candidate gradient once: horizon 0 of a model that is J_0 itself is left
             out beside the data's.
-        kernels: of this truth; None in files of older versions.
+        kernels: of this truth; None: they were not kept.
     """
 
     kind: str
@@ -171,8 +171,8 @@ def at_batch(profile: Profile, batch: int, measured: Singles) -> Profile:
     """The profile as if it had been measured for batches of N′ = `batch`.
 
     Args:
-        measured: moments of single cells (`singles`); where there are none at all, as in files of
-            older versions, cosines of one batch are lost (not finite).
+        measured: moments of single cells (`singles`); where there are none at all, cosines of one
+            batch are lost (not finite).
     """
     if batch == profile.batch or "mse" not in profile.quantities:
         return replace(profile, config={**profile.config, "batch": batch})

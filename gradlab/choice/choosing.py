@@ -18,7 +18,6 @@ from gradlab import validation
 from gradlab.choice.best import (
     TRUTHS,
     Candidates,
-    Singles,
     at_batch,
     best,
     beyond,
@@ -35,11 +34,9 @@ from gradlab.choice.values import (
     DirectionCosine,
     Steps,
     Tried,
-    Usable,
 )
-from gradlab.choice.weights import Times, mixing, pair_cells, rule_times, several_cells
+from gradlab.choice.weights import mixing, pair_cells
 from gradlab.errors import InputError
-from gradlab.runs.decision_rules import NeededBatch, needed_batch, usable_horizons
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import interval
@@ -111,7 +108,6 @@ def _agreement(
     return DirectionCosine(first, second, cosine.value, interval("cosine", cosine))
 
 
-_LARGE = 16  # times N′, where variance hardly counts
 _FEWEST = 6  # groups, so that each half of them has three
 
 
@@ -120,12 +116,9 @@ def choice_of(
     batch: int | None = None,
     estimators: Collection[str] | None = None,
     by: Criterion | None = None,
-    iteration: int | None = None,
-    ramp: int | None = None,
 ) -> Choice:
     """What `gradlab.choose` answers from, whatever the measurement's premises: a training may begin
     with an absurd critic."""
-    times = rule_times(iteration, ramp)
     if batch is not None:
         validation.whole("batch", batch, 1)
     among = candidates(profile, estimators)
@@ -139,7 +132,7 @@ def choice_of(
         return _without_truth(profile, among)
     if every[criterion] is None and by is None:
         criterion = "mse"  # no gain is a number
-    return _with_truth(profile, among, every, criterion, measured, times)
+    return _with_truth(profile, among, every, criterion)
 
 
 def _known(among: Candidates) -> tuple[Criterion, ...]:
@@ -159,17 +152,6 @@ def _criterion(by: Criterion | None, among: Candidates) -> Criterion:
             f"(law='visited')"
         )
     return by
-
-
-def _needed(
-    profile: Profile, among: Candidates, measured: Singles, criterion: Criterion
-) -> tuple[Cell, NeededBatch] | None:
-    """N′ at which one batch points along the truth, at the cell that is best for large batches."""
-    large = best(at_batch(profile, _LARGE * profile.batch, measured), among, criterion)
-    if large is None or profile.truth.get("status") == "imprecise":
-        return None
-    needed = needed_batch(profile, *large.cell)
-    return None if needed is None else (large.cell, needed)
 
 
 def _without_truth(profile: Profile, among: Candidates) -> Choice:
@@ -205,17 +187,9 @@ def _with_truth(
     among: Candidates,
     every: Mapping[Criterion, Best | None],
     by: Criterion,
-    measured: Singles,
-    times: Times,
 ) -> Choice:
-    best = every[by] or every["mse"]
-    assert best is not None
-    two = pair_cells(profile, among)
-    pair = mixing(profile, among, two, times)
-    judged, truth, usable = among.judged, profile.truth, None
+    truth = profile.truth
     imprecise = truth.get("status") == "imprecise"
-    if judged is not None and not imprecise:  # which leaves cosines in doubt
-        usable = Usable(judged, usable_horizons(profile, judged))
     return Choice(
         estimators=among.names,
         excluded=among.excluded,
@@ -228,10 +202,7 @@ def _with_truth(
         mse=every["mse"],
         direction=every["direction"],
         steps=steps(profile, among) if every.get("gain") is not None else None,
-        usable=usable,
-        pair=pair,
-        several=mixing(profile, among, several_cells(profile, among, best.cell), times),
-        needed=_needed(profile, among, measured, "mse" if by == "mse" else "direction"),
+        pair=mixing(profile, among, pair_cells(profile, among)),
         carried=imprecise and bool(truth.get("carried_by_few", False)),
         beyond=beyond(profile, every.get("gain")),
         notes=_notes(profile, among),
@@ -244,12 +215,7 @@ def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:
         f"{label(name, profile.identities)} does not compete: {why}."
         for name, why in among.excluded.items()
     ]
-    if among.kernels is None:
-        notes.append(
-            "Weights, and directions at other batch sizes, need the kernels that this file of an "
-            "older version does not have: measure again."
-        )
-    elif len(profile.left_out[0, 0, 0]) < _FEWEST:
+    if len(profile.left_out[0, 0, 0]) < _FEWEST:
         groups = len(profile.left_out[0, 0, 0])
         notes.append(
             f"No weights: {groups} independent groups of starts cannot be split into a half that "

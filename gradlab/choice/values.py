@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gradlab.runs.decision_rules import NeededBatch, UsableHorizons
 from gradlab.runs.identity import Identity
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.statistics.moments import Array
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import RankSet
 
 Cell = tuple[str, int]  # estimator and horizon
@@ -60,6 +58,14 @@ class Best:
         """The value with its interval."""
         return Number(self.value, self.interval.low, self.interval.high, samples)
 
+    def row(self) -> dict[str, object]:
+        """Plain values, for machines."""
+        return {
+            "criterion": self.criterion, "estimator": self.cell[0], "horizon": self.cell[1],
+            "value": self.value, "ci_low": self.interval.low, "ci_high": self.interval.high,
+            "set": list(self.kept),
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Beyond:
@@ -102,75 +108,39 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Usable:
-    """The usable horizons of one estimator."""
-
-    estimator: str
-    horizons: UsableHorizons
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Weights of some cells, scale included, and what starts that did not choose them say.
+class AgainstRule:
+    """The error of weights chosen by "mse" on one half of the starts, as a share of that of the
+    papers' best rule, both on the other half at batch N′.
 
     Attributes:
-        name: who chose them.
-        weights: [K], of the cells of their `Mixing`.
-        mse, cosine: on the unseen half of the starts, at batch N′ (cosine of one batch).
-        against: log of its MSE over that of the best scaled single estimator, paired; None where
-            that is not distinguishable from zero.
-        gap: its cosine less that of the best scaled single estimator, paired.
-        saved: log of the MSE of the weights chosen by "mse" over its own, paired; None where lost.
-        gain: of its mean gradient; None where the truth is not the gradient of the return.
-        ahead: its cosine of one batch, which is the gain of that batch's step, less that of the
-            best single estimator by gain, paired; None likewise.
+        rule: its name; ratio: of the two errors; interval: of the ratio's logarithm.
+        unseen: starts of the half that judges.
     """
 
-    name: str
-    weights: Array
-    mse: float
-    mse_interval: Interval
-    cosine: float
-    cosine_interval: Interval
-    against: Interval | None
-    gap: Interval
-    saved: Interval | None = None
-    gain: float | None = None
-    gain_interval: Interval | None = None
-    ahead: Interval | None = None
+    rule: str
+    ratio: float
+    interval: Interval
+    unseen: int
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """Weights of one set of cells, from all starts, and contenders judged on unseen ones.
+    """Weights of one set of cells, from all starts.
 
     Attributes:
         cells: [K] what is mixed.
-        mse, direction: weights by either criterion, with intervals, from all starts.
-        contenders: fitted on one half of the starts, judged on the other: "best single",
-            "best scaled single", "mse", "direction", and the papers' rules at the times asked for;
-            where the truth is the gradient of the return also "best single by gain" and "gain".
-        unseen: samples of the half that judges.
-        gain: weights of the largest gain of one batch's step; None as for `Contender`.
+        mse, direction: weights by either criterion, with intervals.
+        gain: weights of the largest gain of one batch's step; None where the truth is not the
+            gradient of the return.
+        against: the measured weights against the rule's; None where one of the
+            errors is lost in noise.
     """
 
     cells: tuple[Cell, ...]
     mse: Weights
     direction: Weights
-    contenders: tuple[Contender, ...]
-    unseen: int
-    gain: Weights | None = None
-
-    def contender(self, name: str) -> Contender:
-        """The one of that name.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for each in self.contenders:
-            if each.name == name:
-                return each
-        raise KeyError(name)
+    gain: Weights | None
+    against: AgainstRule | None
 
 
 @dataclass(frozen=True)
@@ -200,11 +170,7 @@ class Choice:
         by: the criterion that decides; None: nothing does.
         steps: which cells raise the return and which lower it; None where no gain is known.
         tried: the best by realised gains, where there is no truth.
-        usable: the usable horizons of the judged estimator; None where the truth is imprecise.
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
-        several: a grid of horizons of everybody in the choice, with data.
-        needed: N′ for a cosine of one batch of .9, at the cell that is best for large batches; None
-            where it is not distinguishable from zero, or the truth is imprecise.
         notes: what a reader has to know, in whole sentences.
         identities: who every measured estimator is, by name.
         recommendation: what to use, how sure that is, and what it gains, in a few lines.
@@ -221,10 +187,7 @@ class Choice:
     direction: Best | None = None
     steps: Steps | None = None
     tried: Tried | None = None
-    usable: Usable | None = None
     pair: Mixing | None = None
-    several: Mixing | None = None
-    needed: tuple[Cell, NeededBatch] | None = None
     agreement: tuple[DirectionCosine, ...] = ()
     beyond: Beyond | None = None
     carried: bool = False

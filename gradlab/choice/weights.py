@@ -1,53 +1,25 @@
-"""Mixtures: weights from all starts, and what they are worth on starts that did not choose them.
-
-Contenders are fitted on one half of the starts and judged on the other, against the best single
-estimator at its best scale: much of what mixing gains is shrinkage, which one estimator can have.
-"""
+"""Mixtures: weights from all starts, and their error beside that of the papers' rule."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
 from gradlab.choice.best import Candidates, is_finite
-from gradlab.choice.values import Cell, Contender, Mixing
-from gradlab.errors import InputError
+from gradlab.choice.values import AgainstRule, Cell, Mixing
 from gradlab.runs.identity import data_of
 from gradlab.runs.profile import Profile
-from gradlab.statistics.comparison import difference, log_ratio
-from gradlab.statistics.grams import FEWEST, only
-from gradlab.statistics.intervals import Interval, interval
+from gradlab.statistics.comparison import log_ratio
+from gradlab.statistics.grams import FEWEST, Grams, only
 from gradlab.statistics.mixing import (
-    Contestant,
-    JudgedMixtures,
     MpgWeights,
-    contestant,
     direction_weights,
+    fitted_shares,
     gain_weights,
-    judged,
+    mixture_error,
     mse_weights,
 )
-from gradlab.statistics.moments import Array, Estimate
 
 _RAMP = 9000  # T of MPG on path tracking
-_UNSEEN = 1  # the fold that judges
-_SCALED = "best scaled single"
-Times = Sequence[tuple[int, int]]  # iteration and T
-
-
-def rule_times(iteration: int | None, ramp: int | None) -> list[tuple[int, int]]:
-    """When the papers' rules are shown: (iteration, T).
-
-    Raises:
-        InputError: negative iterations, or a ramp below 1.
-    """
-    T = _RAMP if ramp is None else ramp
-    if T < 1:
-        raise InputError(f"ramp is {T}, expected a number of iterations of at least 1")
-    if iteration is not None and iteration < 0:
-        raise InputError(f"iteration is {iteration}, expected an integer from 0")
-    return [(k, T) for k in ((0, T // 2, T) if iteration is None else (iteration,))]
 
 
 def pair_cells(profile: Profile, among: Candidates) -> list[Cell]:
@@ -77,79 +49,42 @@ def several_cells(profile: Profile, among: Candidates, best: Cell) -> list[Cell]
     return [cell for cell in among.cells if cell in chosen and cell in kept]
 
 
-def mixing(profile: Profile, among: Candidates, cells: list[Cell], times: Times) -> Mixing | None:
-    """Weights of some cells; None where fewer than two of them, or no kernels, are there."""
-    if among.kernels is None or len(cells) < 2:
+def mixing(profile: Profile, among: Candidates, cells: list[Cell]) -> Mixing | None:
+    """Weights of MPG's two; None where they, or kernels, are missing."""
+    if among.kernels is None or not cells:
         return None
     grams, batch = among.kernels.grams(cells), profile.batch
     if min(np.bincount(grams.fold, minlength=2)) < FEWEST:
         return None
-    unseen = only(grams, [_UNSEEN])
-    found = judged(grams, batch, _UNSEEN)
-    everyone = {
-        "best single": found.single,
-        _SCALED: found.scaled_single,
-        "mse": found.mixture,
-        "direction": found.scaled_mixture,
-    }
-    if among.of_return:
-        everyone |= {"best single by gain": found.gain_single, "gain": found.gain_mixture}
-    rules = _rules(among, cells, times)
-    everyone |= {name: contestant(unseen, w, batch) for name, w in rules.items()}
     return Mixing(
         cells=tuple(cells),
         mse=mse_weights(grams, batch),
         direction=direction_weights(grams, batch),
-        contenders=tuple(
-            _contender(name, each, found, among.of_return) for name, each in everyone.items()
-        ),
-        unseen=round(float(unseen.size.sum() / grams.size.sum()) * int(profile.config["starts"])),
         gain=gain_weights(grams, batch) if among.of_return else None,
+        against=_against_rule(profile, cells, grams),
     )
 
 
-def _contender(name: str, each: Contestant, among: JudgedMixtures, of_return: bool) -> Contender:
-    mse, cosine = each.found["mse"], each.found["cosine_batch"]
-    best_single, mixture = among.scaled_single, among.mixture.found["mse"]
-    gap = _gap(cosine, best_single.found["cosine_batch"])
-    single = among.gain_single.found["cosine_batch"]
-    return Contender(
-        name=name,
-        weights=each.weights,
-        mse=mse.value,
-        mse_interval=interval("mse", mse),
-        cosine=cosine.value,
-        cosine_interval=interval("cosine_batch", cosine),
-        against=None if name == _SCALED else log_ratio(mse, best_single.found["mse"]),
-        gap=gap,
-        saved=None if name == "mse" else log_ratio(mixture, mse),
-        gain=each.found["gain"].value if of_return else None,
-        gain_interval=interval("gain", each.found["gain"]) if of_return else None,
-        ahead=_gap(cosine, single) if of_return else None,
-    )
+def _against_rule(profile: Profile, cells: list[Cell], grams: Grams) -> AgainstRule | None:
+    """Weights fitted on the first half of the starts against MPG's rule at the start, the middle
+    and the end of its ramp, on the other half.
 
-
-def _gap(first: Estimate, second: Estimate) -> Interval:
-    if all(np.isfinite(each.left_out).all() for each in (first, second)):
-        return difference(first, second)
-    return Interval(np.nan, np.nan, np.nan, "undefined: lost in noise")
-
-
-def _rules(among: Candidates, cells: list[Cell], times: Times) -> dict[str, Array]:
-    """Weights of MPG's rule on the horizons of the judged estimator, J_0 among them.
-
-    MPG-J's is the same function of k/T; there T is the length of the whole run.
+    MPG-J's is the same function of k/T, where T is the length of the whole run.
     """
-    own = [k for k, (name, h) in enumerate(cells) if name == among.judged or h == 0]
-    horizons = [cells[k][1] for k in own]
-    if len(own) < 2 or len(set(horizons)) < len(horizons):
-        return {}
-    found = {}
-    for k, T in times:
-        w = np.zeros(len(cells))
-        w[own] = MpgWeights(ramp=T)(k, horizons)
-        found[f"MPG rule, iteration {k} of {T}"] = w
-    return found
+    horizons = [h for _, h in cells]
+    seen, unseen = (only(grams, [half]) for half in (0, 1))
+    own = mixture_error(unseen, fitted_shares(seen, profile.batch), profile.batch)
+    compared = []
+    for k in (0, _RAMP // 2, _RAMP):
+        rule = mixture_error(unseen, MpgWeights(ramp=_RAMP)(k, horizons), profile.batch)
+        ratio = log_ratio(own, rule)
+        if ratio is not None:
+            compared.append((rule.value, f"MPG rule, iteration {k} of {_RAMP}", ratio))
+    if not compared:
+        return None
+    least, name, ratio = min(compared, key=lambda each: each[0])
+    share = float(unseen.size.sum() / grams.size.sum())
+    return AgainstRule(name, own.value / least, ratio, round(share * profile.config["starts"]))
 
 
 def _zero(profile: Profile, among: Candidates) -> Cell | None:

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab import validation
-from gradlab.cli.terminal.progress_bars import standard_error
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import standard_error, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
-from gradlab.user_code.loading import is_user_function
+from gradlab.user_code import is_user_function
 from gradlab.validation import LARGEST
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
     from gradlab.systems.function import from_function
     from gradlab.systems.learned import LearnedSystem
     from gradlab.systems.system import System
-    from gradlab.user_code.loading import is_user_function, load_made
+    from gradlab.user_code import is_user_function, load_made
 
     made = is_user_function(name) and not OF_OWN.fullmatch(name)
     model: Any = load_made(name) if made else load(name)
@@ -230,7 +229,7 @@ def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Documen
     task's simulator makes such transitions, which is also said before the work begins."""
     from gradlab.data import record_files
     from gradlab.data.trajectories import check_widths
-    from gradlab.fitting import agreement
+    from gradlab.fitting import collection
 
     data = record_files.read(name)
     if task is None:
@@ -239,7 +238,7 @@ def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Documen
     names = {key: getattr(task, key) for key in ("state_names", "action_names")}
     data = replace(data, **{key: value for key, value in names.items() if value})
     try:
-        text = str(agreement.compare(task, data))
+        text = str(collection.agreement(task, data))
     except InputError as error:
         text = f"The simulator could not step the rows of {name}: {error}"
     standard_error(f"{name}: {text}")
@@ -299,7 +298,7 @@ def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
 
         from gradlab.systems.system import System
         from gradlab.tasks import Task
-        from gradlab.user_code.loading import candidates, executed, own_names
+        from gradlab.user_code import candidates, executed, own_names
     kinds: dict[str, type | tuple[type, ...]] = {
         "task": Task, "simulator": (Task, System), "model": System, "gradient_model": System,
     }  # fmt: skip

@@ -12,12 +12,11 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document, named_data
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.storage.whole_files import Save, keep
-from gradlab.user_code.loading import is_user_function
+from gradlab.user_code import is_user_function
 from gradlab.wording import two
 
 if TYPE_CHECKING:
@@ -115,8 +114,7 @@ class FitCommand:
     def run(self, command: str) -> Document:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
         with undisturbed():
-            import gradlab.fitting.models  # noqa: F401  Imported here, where signals wait.
-            from gradlab.fitting import fitted
+            from gradlab.fitting import fitted  # imported here, where signals wait
             from gradlab.fitting.derivative_losses import named_loss
             from gradlab.networks import checkpoint
 
@@ -130,9 +128,9 @@ class FitCommand:
         )  # fmt: skip
         data, source, told = self._data(task, models["prediction"])
         if self.export is not None:
-            from gradlab.data import minari_datasets
+            from gradlab.data import record_files
 
-            minari_datasets.write(data, self.export)
+            record_files.write_minari(data, self.export)
         with bars() as progress:
             try:
                 fits = self._fitted(task, data, settings, loss, models, progress)
@@ -164,9 +162,9 @@ class FitCommand:
         for place in places:
             records.check_output(place, self.overwrite)
         if self.export is not None:
-            from gradlab.data import minari_datasets
+            from gradlab.data import record_files
 
-            minari_datasets.check_output(self.export)
+            record_files.check_minari_output(self.export)
         return models
 
     def _settings(self) -> ModelSettings:
@@ -215,8 +213,8 @@ class FitCommand:
         progress: Progress,
     ) -> dict[str, Fit]:
         from gradlab.data.noise import child
+        from gradlab.fitting.fitted import fit_model
         from gradlab.fitting.losses import OneStepError
-        from gradlab.fitting.models import fit_model
 
         losses = {role: OneStepError("nll") for role in models} | {list(models)[-1]: last}
         fits: dict[str, Fit] = {}

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_advice, of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit import listed_norms
-from gradlab.cli.terminal.answer import of_run, of_screen
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 
@@ -106,7 +105,7 @@ class Measure:
     longest from 32 starts."""
     also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Further estimators of the simulator: score, ivw, ddcg, total (of a stochastic --policy),
-    cut_transition, decay_0.9, stop_5, decay (a curve over α), replayed (`gradlab list
+    cut_transition, decay_0.9, stop_5, decay (seven of them), replayed (`gradlab list
     estimators`)."""
     trim_starts: float = 0.0
     """Share of the starts, those farthest from their mean, that are left out. This changes the
@@ -147,7 +146,7 @@ class Measure:
                 resolved,
             )
             from gradlab.measurement.measure import check_surface, measure
-            from gradlab.measurement.memory import check_size
+            from gradlab.measurement.problem import check_size
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.measurement.update import Update
             from gradlab.networks import checkpoint, spectral
@@ -308,13 +307,13 @@ class Measure:
 
 
 def _causes(profile: Profile) -> Document:
-    """What the attribution says, as a first screen of its own, and its table."""
+    """What the attribution says, as a recommendation of its own, and its table."""
     from gradlab.runs.attribution import attribute
     from gradlab.verdicts.attribution import screen, sentences
 
     attribution = attribute(profile)
     told = screen(profile, attribution, sentences(attribution, profile))
-    return {"causes": of_screen(told), "ledger": attribution.table().to_dict("records")}
+    return {"causes": of_advice(told), "ledger": attribution.table().to_dict("records")}
 
 
 def _kinds(networks: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The program: arguments become one command, its document is printed, an exit code returned.
 
+`gradlab list`, the command of what has a name here, stands beside the table of commands.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage (one line), 130 interrupted, 143 terminated.
 """
 
@@ -9,27 +11,113 @@ import atexit
 import contextlib
 import functools
 import gc
+import inspect
 import operator
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
-from tyro.conf import subcommand
+from tyro.conf import Positional, subcommand
 
 import gradlab
+from gradlab.cli import streams, usage
+from gradlab.cli.answer import answer
 from gradlab.cli.arguments import Document, check_fields, check_words
 from gradlab.cli.fit import FitCommand
-from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
 from gradlab.cli.reading import Choose, Compare, Report
-from gradlab.cli.terminal import progress_bars, streams, usage
-from gradlab.cli.terminal.answer import answer
-from gradlab.cli.terminal.progress_bars import standard_error
-from gradlab.cli.terminal.streams import terminable
+from gradlab.cli.streams import standard_error, terminable
 from gradlab.cli.train import Train
 from gradlab.errors import Failure, InputError, as_options, imported
+
+KINDS = ("tasks", "estimators", "algorithms", "losses", "remedies")
+_ESTIMATORS = {
+    "data": "the critic alone: no derivative of any dynamics",
+    "model": "states and Jacobians of the task's prior model",
+    "mixed": "the simulator's states, the prior model's Jacobians",
+    "true_dynamics": "states and Jacobians of the simulator",
+    "model_all": "model with θ in every action, not in the first alone (law visited only)",
+    "mixed_all": "mixed with θ in every action",
+    "true_dynamics_all": "true_dynamics with θ in every action",
+}
+
+BESIDE = {
+    "score": "likelihood ratio: no derivative of the simulator",
+    "ivw": "both orders by inverse variance at each step (IVW-H)",
+    "ddcg": "ivw where the return is smooth in the action, else the score (DDCG)",
+    "total": "both orders mixed on the way backwards (total propagation)",
+    "replayed": "the model's BPTT from visited states, what MBPO- and SVG-like loops follow",
+    "cut_transition": "no gradient from a state into the next one",
+    "decay": "seven decays from 0 to 0.99, and the full gradient (1)",
+    "decay_0.9": "that gradient times 0.9 at every step (any number from 0 to below 1)",
+    "stop_5": "that gradient with the state detached after every 5 steps (any number from 1)",
+}
+
+
+@dataclass(frozen=True)
+class List:
+    """Which tasks, estimators, algorithms, losses and remedies have a name here?
+
+    A star marks defaults.
+
+        gradlab list
+        gradlab list algorithms --json
+    """
+
+    what: Positional[Literal["all", "tasks", "estimators", "algorithms", "losses", "remedies"]] = (
+        "all"
+    )
+    """Which list."""
+    json: bool = False
+    """Print one JSON document."""
+
+    def run(self, command: str) -> Document:
+        """Names with a line each, and those that are taken by default."""
+        document: Document = {}
+        taken: dict[str, list[str]] = {}
+        if self.what in ("all", "tasks"):
+            from gradlab.tasks import TASKS
+
+            document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
+        if self.what in ("all", "estimators"):
+            from gradlab.gradients import named
+
+            document["estimators"] = _ESTIMATORS
+            taken["estimators"] = list(_ESTIMATORS)
+            document["measure --also"] = BESIDE
+            makers = inspect.getmembers(named, inspect.isfunction)
+            document["named estimators"] = {
+                name: _first_line(maker.__doc__)
+                for name, maker in makers
+                if maker.__module__ == named.__name__ and not name.startswith("_")
+                if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
+            }
+        if self.what in ("all", "algorithms"):
+            from gradlab.training import ALGORITHMS
+
+            document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
+        if self.what in ("all", "losses"):
+            from gradlab.fitting.derivative_losses import LOSSES, Sobolev
+
+            losses = {**{name: type(loss) for name, loss in LOSSES.items()}, Sobolev.name: Sobolev}
+            document["losses"] = {name: _first_line(each.__doc__) for name, each in losses.items()}
+            taken["losses"] = ["nll"]
+        if self.what in ("all", "remedies"):
+            with contextlib.suppress(InputError):  # a tool that is not there
+                document["remedies"] = dict(imported("gradlab.tools.remedies.result:ABOUT"))
+                taken["remedies"] = list(imported("gradlab.tools.remedies.result:DEFAULT"))
+        lists = {kind: x for kind, x in document.items() if isinstance(x, dict) and kind in KINDS}
+        counts = [f"{len(names)} {kind}" for kind, names in lists.items()]
+        headline = ", ".join(counts) + ("; * marks defaults." if taken else ".")
+        return {"headline": headline, "by default": taken} | document
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
 
 _INTERRUPTED, _TERMINATED = 130, 143
 _LONGEST = 1000  # characters of a refusal
@@ -115,7 +203,7 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
             raise SystemExit(streams.said(lambda: None, int(end.code or 0))) from None
         except OSError as error:
             return streams.unsaid(error, 0)
-        with terminable() as received, progress_bars.in_one_line():
+        with terminable() as received, streams.in_one_line():
             try:
                 # Output of a simulator or a user's file must not mix with the document.
                 with contextlib.redirect_stdout(sys.stderr):

@@ -17,15 +17,14 @@ from safetensors import SafetensorError, safe_open
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_advice
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
-from gradlab.cli.terminal.answer import of_screen
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.storage.journal_files import journal_of
-from gradlab.verdicts.screen import Screen, lines
+from gradlab.verdicts.recommendation import Recommendation, lines
 
 if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
@@ -57,20 +56,19 @@ class Report:
     """Print one JSON document: recommendation, verdict and paths."""
 
     def run(self, command: str) -> Document:
-        """Write the page and return its first screen."""
+        """Write the page and return its recommendation."""
         if self.follow:
             return self._followed()
         with bars() as progress:
-            screen, target = self._written(progress)
-        return of_screen(screen) | {"report": str(target)}
+            advice, target = self._written(progress)
+        return of_advice(advice) | {"report": str(target)}
 
-    def _written(self, progress: Progress = silent) -> tuple[Screen, Path]:
-        from gradlab.reporting.kinds import page_of
-        from gradlab.reporting.output import check_page, write
+    def _written(self, progress: Progress = silent) -> tuple[Recommendation, Path]:
+        from gradlab.reporting.output import check_page, page_of, write
 
         target, page = check_page(self.file), page_of(self.file)
         apart = page.apart or self.figures or self.pdf
-        return page.screen, write(target, replace(page, apart=apart, pdf=self.pdf), progress)
+        return page.advice, write(target, replace(page, apart=apart, pdf=self.pdf), progress)
 
     def _followed(self) -> Document:
         """Ctrl-C, or a reader of a pipe that has seen enough, ends it; the last page stays."""
@@ -85,17 +83,17 @@ class Report:
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             for complete in _looks(self.file):
                 try:
-                    screen, target = self._written()
+                    advice, target = self._written()
                 except InputError as error:  # not begun, or without a row that a page needs
                     if complete:
                         raise
                     news = text = f"gradlab: {error}\n"
                     stream = sys.stderr
                 else:
-                    document = of_screen(screen) | {"report": str(target)}
-                    text = "".join(f"{line}\n" for line in lines(screen))
+                    document = of_advice(advice) | {"report": str(target)}
+                    text = "".join(f"{line}\n" for line in lines(advice))
                     # Standard output proper, where a command's document is printed at its end.
-                    news, stream = (screen.notice, screen.headline, screen.light), sys.__stdout__
+                    news, stream = str(advice), sys.__stdout__
                 if news != said and not self.json:
                     print(text, end="", file=stream, flush=True)
                 said = news
@@ -150,16 +148,15 @@ class Compare:
     """Print one JSON document: recommendation, verdict, path, and the table of differences."""
 
     def run(self, command: str) -> Document:
-        """Write the page and return its first screen."""
-        from gradlab.reporting.kinds import compared
-        from gradlab.reporting.output import named, write
+        """Write the page and return its recommendation."""
+        from gradlab.reporting.output import compared, named, write
 
         target = named(self.output)
         page, table = compared(self.files)
         with bars() as progress:
             write(target, page, progress)
         differences = {"table": table.to_dict("records"), "report": str(target)}
-        return of_screen(page.screen) | differences
+        return of_advice(page.advice) | differences
 
 
 @dataclass(frozen=True)
@@ -183,33 +180,25 @@ class Choose:
     """Criterion: the gain of one small step along the mean gradient, the mean squared error, or
     the expected cosine of one batch. Default: gain where the truth is the gradient of the return,
     else mse."""
-    iteration: Annotated[int | None, arg(metavar="K")] = None
-    """Iteration of training at which the papers' rule-based weights are shown. Default: at the
-    start, in the middle and at the end of their ramp."""
-    ramp: Annotated[int | None, arg(metavar="T")] = None
-    """Length of that ramp, in iterations. Default: 9000."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: sentences and tables."""
 
     def run(self, command: str) -> Document:
         """Choose from the file alone."""
-        from gradlab.choice.tables import best_table, weight_table
         from gradlab.runs.profile import load
         from gradlab.verdicts.choice import chosen
 
         profile = load(self.file)
         start = _start(profile, self.file)
-        choice, screen, train, untrained = chosen(
-            profile, self.batch, self.estimator or None, self.by, self.iteration, self.ramp, start
+        choice, advice, train, untrained = chosen(
+            profile, self.batch, self.estimator or None, self.by, start
         )
-        document: Document = of_screen(screen) | {"best": best_table(choice).to_dict("records")}
+        every = (choice.gain, choice.mse, choice.direction)
+        best = [each.row() for each in every if each is not None]
+        document: Document = of_advice(advice) | {"best": best}
         follow = {"train": train, "untrained": untrained, "run": str(self.file)}
-        document |= {kind: text for kind, text in follow.items() if text}
-        for name, mixing in (("pair", choice.pair), ("several", choice.several)):
-            if mixing is not None:
-                document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
-        return document
+        return document | {kind: text for kind, text in follow.items() if text}
 
 
 def _start(profile: Profile, run: Path) -> list[str]:

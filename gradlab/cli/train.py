@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hi
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.answer import of_run
-from gradlab.cli.terminal.progress_bars import bars, standard_error
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, standard_error, undisturbed
 from gradlab.errors import InputError
 from gradlab.training.settings import Asynchronous, Planning, Settings, for_task
 
 if TYPE_CHECKING:
     from gradlab.fitting.losses import Loss
-    from gradlab.training.algorithms import Algorithm
-    from gradlab.training.models.model_choice import LearnedModel
+    from gradlab.training.algorithm import Algorithm, LearnedModel
 
 ALGORITHM = (
     "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
@@ -85,7 +83,7 @@ _Configured: Any = make_dataclass(
 
 def _loss(name: str) -> Loss:
     from gradlab.fitting.derivative_losses import named_loss
-    from gradlab.training.models.model_choice import LOSSES
+    from gradlab.training.algorithm import LOSSES
 
     return LOSSES.get(name) or named_loss(name)
 
@@ -340,7 +338,6 @@ class Train(_Configured):  # type: ignore[misc]
                 by=self.by,
                 command=command,
                 progress=progress,
-                note=lambda line: standard_error(f"gradlab: note: {line}"),
                 ray=self.ray,
                 policy=networks.get("policy"),
                 critic=networks.get("critic"),
@@ -351,7 +348,7 @@ class Train(_Configured):  # type: ignore[misc]
     def printed(self, task: str) -> tuple[Train, list[str]]:
         """With what the paper prints in every option that was left out; a line for each that
         differs from its default."""
-        from gradlab.training.presets import printed
+        from gradlab.training.algorithms import printed
 
         loss = None if self.loss is None else _loss(self.loss)
         usual = {**vars(for_task(task)), **self.defaults(self.algorithm)}
@@ -400,7 +397,7 @@ class Train(_Configured):  # type: ignore[misc]
             with_temperature,
             with_weights,
         )
-        from gradlab.training.parts.temperature import Automatic
+        from gradlab.training.parts.duals import Automatic
 
         row = self._remedied(find(self.algorithm))
         if self.published:
@@ -455,7 +452,7 @@ class Train(_Configured):  # type: ignore[misc]
     def _learned(self, own: LearnedModel | None, spectral: bool) -> LearnedModel:
         """The row's own learned model, or the default one, with what was changed."""
         from gradlab.networks.gaussian_ensemble import named_network
-        from gradlab.training.models.model_choice import LearnedModel
+        from gradlab.training.algorithm import LearnedModel
 
         default = LearnedModel() if own is None else own
         named = self.loss or ("dd" if self.two_model else None)

@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.networks.interface import noise_dim
-from gradlab.networks.trying import tried
-from gradlab.user_code.calls import running
-from gradlab.user_code.loading import is_user_function, load_made
+from gradlab.networks.interface import noise_dim, tried
+from gradlab.user_code import is_user_function, load_made, running
 
 LONGEST = 10_000  # steps of an episode that does not end by itself
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)

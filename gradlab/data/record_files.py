@@ -7,12 +7,25 @@
     minari:ID    a Minari dataset, or its folder
 
 Arrays and columns are read alike: an array [N] is one coordinate, and may be called state_0.
+
+Minari datasets as records, and records as Minari datasets (the optional extra `minari`):
+
+    observations[t], observations[t + 1] ↔ s, s',     episodes ↔ trajectories
+
+Minari keeps observations. They are states where the simulator observes its whole state: of
+Gymnasium's MuJoCo tasks InvertedPendulum and HalfCheetah, and Hopper and Walker2d as far as no
+velocity is clipped (±10). A dataset is named as `minari:ID` in Minari's local database, or by its
+folder. Nothing is downloaded, and no environment of a dataset is created.
 """
 
 from __future__ import annotations
 
 import csv
+import json
+import os
 import re
+import secrets
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +36,10 @@ import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
+from torch import Tensor
 
-from gradlab.data import minari_datasets
 from gradlab.data.trajectories import DIMS, KIND, NUMBERS, Trajectories, from_rows
-from gradlab.errors import InputError, in_short
+from gradlab.errors import InputError, in_short, required
 from gradlab.storage import hdf5, records
 
 COLUMNS = (*NUMBERS, "terminated", "episode")
@@ -46,8 +59,8 @@ def read(name: str | Path) -> Trajectories:
         InputError: there is none, it cannot be read, lacks a column, or is not consistent.
     """
     path = Path(name)
-    if minari_datasets.is_dataset(name):
-        return minari_datasets.read(name)
+    if is_dataset(name):
+        return read_minari(name)
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     if path.suffix in (".h5", ".hdf5"):
@@ -155,3 +168,201 @@ def _stacked(table: _Table, keys: Sequence[str]) -> NDArray[Any]:
 
 def _lacking(missing: Iterable[str], held: Iterable[str]) -> str:
     return f"missing {', '.join(missing)}; it has {in_short(', '.join(held) or 'nothing')}"
+
+
+_PREFIX = "minari:"
+_FOLDER = "data"  # of a dataset, in which Minari keeps it
+_SPACES = ("observation_space", "action_space")
+_MINARI_NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
+# What Minari, gymnasium's spaces and h5py raise at a damaged dataset.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError),
+    *(IndexError, RuntimeError, NotImplementedError),
+)
+
+
+def is_dataset(name: str | Path) -> bool:
+    """Whether the name is that of a Minari dataset, not of a file."""
+    return str(name).startswith(_PREFIX) or Path(name).is_dir()
+
+
+def read_minari(name: str | Path) -> Trajectories:
+    """A Minari dataset as a record, float64; an episode that breaks off is truncated there.
+
+    Args:
+        name: "minari:ID", or a folder.
+
+    Raises:
+        InputError: minari is missing, there is no such dataset, it is damaged, or its
+            observations or actions are not vectors of numbers.
+    """
+    minari, place = _minari(), _place(name)
+    if not place.is_dir():
+        own = str(name).removeprefix(_PREFIX)
+        local = f"get it by `minari download {own}`" if own != str(name) else "name its folder"
+        raise InputError(f"{name}: no such Minari dataset; {local}")
+    try:
+        metadata = _metadata(place)
+        dataset = minari.MinariDataset(place)
+        for kind in _SPACES:
+            space = getattr(dataset, kind)
+            if space.shape is None or len(space.shape) != 1 or space.dtype.kind != "f":
+                raise InputError(f"its {kind} is {space}, expected vectors of numbers")
+        episodes = [_rows(episode) for episode in dataset.iterate_episodes()]
+        if not episodes:
+            raise InputError("it holds no episodes")
+        columns: dict[str, Any] = {
+            key: torch.cat([episode[key] for episode in episodes]) for key in episodes[0]
+        }
+        lengths = torch.tensor([len(episode["reward"]) for episode in episodes])
+        columns["trajectory"] = torch.arange(len(lengths)).repeat_interleave(lengths)
+        for key in _MINARI_NAMES:
+            columns[key] = tuple(str(word) for word in metadata.get(key, ()))
+        return Trajectories(**columns)
+    except ImportError as error:
+        raise InputError(f"{name} cannot be read: {error}") from error
+    except _DAMAGED as error:
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+def write_minari(record: Trajectories, name: str | Path) -> Path:
+    """The record as a Minari dataset, complete or not at all, and where it is.
+
+    Steps are counted from 0 in every episode; the noise of float32 between a next_state and the
+    state after it is dropped.
+
+    Args:
+        name: "minari:ID" with the ID as Minari wants it, for example "hopper/mine-v0", or a folder.
+
+    Raises:
+        InputError: minari is missing, the dataset exists, its ID is malformed, or its place cannot
+            be written.
+    """
+    check_minari_output(name)
+    place = _place(name)
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        _fill(record, temporary, _identifier(name))
+        os.replace(temporary, place)
+    except OSError as error:
+        raise InputError(f"{name} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return place.parent
+
+
+def check_minari_output(name: str | Path) -> None:
+    """Check before long work that this dataset can be written.
+
+    Raises:
+        InputError: minari is missing, the dataset exists, or its ID is malformed.
+    """
+    _identifier(name)
+    place = _place(name)
+    if place.exists() or (place.parent.exists() and not place.parent.is_dir()):
+        raise InputError(f"{name} exists ({place.parent}): choose another name")
+
+
+def _minari() -> Any:
+    return required("minari", "minari")
+
+
+def _place(name: str | Path) -> Path:
+    """The folder of the data."""
+    text = str(name)
+    if text.startswith(_PREFIX):
+        _minari()
+        from minari.storage.datasets_root_dir import get_dataset_path
+
+        return Path(get_dataset_path(text.removeprefix(_PREFIX))) / _FOLDER
+    folder = Path(name).absolute()  # Minari asks for the size of its files at "folder/folder/…"
+    # A folder may be the dataset's own, or the one inside it.
+    return folder if (folder / "metadata.json").is_file() else folder / _FOLDER
+
+
+def _identifier(name: str | Path) -> str:
+    """Minari's name of the dataset; a folder has its own name."""
+    _minari()
+    from minari.dataset.minari_dataset import DATASET_ID_RE
+
+    text = str(name)
+    if not text.startswith(_PREFIX):
+        folder = re.sub(r"[^-\w]", "_", Path(name).resolve().name)
+        return folder if re.search(r"-v\d+$", folder) else f"{folder}-v0"
+    text = text.removeprefix(_PREFIX)
+    match = DATASET_ID_RE.fullmatch(text)
+    if match is None or match["version"] is None:
+        raise InputError(f"{name}: expected {_PREFIX}NAME-vVERSION, such as {_PREFIX}mine-v0")
+    return text
+
+
+def _metadata(place: Path) -> Mapping[str, Any]:
+    """Metadata of a dataset; without spaces Minari would create the environment that it names."""
+    metadata = json.loads((place / "metadata.json").read_text())
+    missing = [kind for kind in _SPACES if not isinstance(metadata.get(kind), str)]
+    if missing:
+        raise InputError(f"its metadata has no {', '.join(missing)}")
+    return dict(metadata)
+
+
+def _rows(episode: Any) -> dict[str, Tensor]:
+    """The columns of one episode but for its number."""
+    seen = np.asarray(episode.observations, dtype=np.float64)
+    count = len(episode.rewards)
+    if len(seen) != count + 1:
+        got = f"{len(seen)} observations and {count} rewards"
+        raise InputError(f"episode {episode.id} has {got}, expected {count + 1} observations")
+    numbers = {
+        "state": seen[:-1],
+        "action": np.asarray(episode.actions, dtype=np.float64),
+        "reward": np.asarray(episode.rewards, dtype=np.float64),
+        "next_state": seen[1:],
+    }
+    ends = {
+        "terminated": np.asarray(episode.terminations, dtype=bool),
+        "truncated": np.asarray(episode.truncations, dtype=bool).copy(),
+    }
+    if count and not ends["terminated"][-1]:
+        ends["truncated"][-1] = True
+    columns = {key: torch.from_numpy(value.copy()) for key, value in (numbers | ends).items()}
+    return columns | {"step": torch.arange(count)}
+
+
+def _fill(record: Trajectories, place: Path, identifier: str) -> None:
+    minari = _minari()
+    from gymnasium.spaces import Box
+    from minari.dataset.minari_storage import MinariStorage
+
+    widths = record.state.shape[1], record.action.shape[1]
+    spaces = [Box(-np.inf, np.inf, (width,), np.float64) for width in widths]
+    storage = MinariStorage.new(place, *spaces)
+    about = {key: list(getattr(record, key)) for key in _MINARI_NAMES}
+    own = {"dataset_id": identifier, "minari_version": minari.__version__}
+    storage.update_metadata(own | about)
+    storage.update_episodes(_episodes(record))
+
+
+def _episodes(record: Trajectories) -> list[Any]:
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
+    episodes, begin = [], 0
+    for count in counts.tolist():
+        part = slice(begin, begin + count)
+        seen = torch.cat([record.state[part], record.next_state[begin + count - 1][None]])
+        episodes.append(
+            EpisodeBuffer(
+                observations=_array(seen.double()),
+                actions=_array(record.action[part].double()),
+                rewards=_array(record.reward[part].double()),
+                terminations=_array(record.terminated[part]),
+                truncations=_array(record.truncated[part]),
+            )
+        )
+        begin += count
+    return episodes
+
+
+def _array(values: Tensor) -> Any:
+    return values.detach().cpu().numpy()

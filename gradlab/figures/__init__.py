@@ -3,7 +3,6 @@
     Profile.table()            gain, bias_variance, mse, cosine, sign_agreement, snr, sample_norm
     Realised.table()           realised_gains
     Attribution.table()        ledger, entries
-    choice.tables, .decays     choice_weights, decay
     tools.jacobians            jacobian_*, product_growth, lyapunov, chain_error, model_error
     Certification.table()      certified_errors
     tools.remedies             remedy_*
@@ -33,23 +32,24 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HERE = {  # by gradlab.figures.NAME
     "attribution": "entries ledger",
-    "error": "bias_variance cosine decay mse sample_norm sign_agreement snr",
-    "gains": "choice_weights gain realised_gains",
+    "error": "bias_variance cosine mse sample_norm sign_agreement snr",
+    "gains": "gain realised_gains",
     "probe": "action_shares chosen_horizons critic_values gradient_norms growth_rates "
     "layer_norms moved_chains probe_cost probe_curve",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
     "step_changes training_curve update_times weights_against_rule",
 }
-_OF_TOOLS = {  # by gradlab.tools.NAME.figures
-    "certify": "certified_errors",
-    "jacobians": "chain_error jacobian_distance jacobian_entries jacobian_time lyapunov "
-    "model_error product_growth",
-    "logs": "logged_agreement logged_critics logged_direction logged_noise logged_prediction "
+_OF_TOOLS = {  # by gradlab.tools.NAME
+    "certify.page": "certified_errors",
+    "jacobians.figures": "chain_error jacobian_distance jacobian_entries jacobian_time "
+    "lyapunov model_error product_growth",
+    "logs.page": "logged_agreement logged_critics logged_direction logged_noise logged_prediction "
     "logged_referee",
-    "remedies": "remedy_effects remedy_horizons remedy_jacobians remedy_levels remedy_marks",
+    "remedies.figures": "remedy_effects remedy_horizons remedy_jacobians remedy_levels "
+    "remedy_marks",
 }
 _HOMES = {name: f"gradlab.figures.{here}" for here, x in _HERE.items() for name in x.split()}
-_HOMES |= {name: f"gradlab.tools.{x}.figures" for x, y in _OF_TOOLS.items() for name in y.split()}
+_HOMES |= {name: f"gradlab.tools.{x}" for x, y in _OF_TOOLS.items() for name in y.split()}
 
 __all__ = ["column", *_HOMES]
 

@@ -116,37 +116,6 @@ def mse(
     return style.dress(ax, title, f"MSE {UNIT}", notes if lines else [])
 
 
-def decay(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Error of the simulator's gradient over its temporal decay α, those that may be best ringed.
-
-    Args:
-        table: of `gradlab.choice.tables.decay_table`.
-    """
-    ax = style.new_axes() if ax is None else ax
-    lines = {}
-    for quantity, rows in table.groupby("quantity", sort=False):
-        ordered = rows.sort_values("alpha")
-        lines[quantity] = Curve(
-            *(ordered[name].to_numpy(float) for name in ("alpha", "value", "ci_low", "ci_high"))
-        )
-    floor = drawing.log_floor(list(lines.values()))
-    variance = style.variance_look(int(table["batch"].iloc[0]))
-    for quantity, look in (("mse", style.MSE), ("bias2", style.BIAS), ("variance", variance)):
-        width = 3.2 if look is style.MSE else 1.8
-        if quantity in lines:
-            drawing.draw(ax, lines[quantity], look, floor, width=width)
-    kept = table[(table["quantity"] == "mse") & table["kept"]]
-    ax.plot(kept["alpha"], kept["value"], "o", ms=12, mfc="none", mec=INK, mew=1.2)
-    _finish(ax, floor, None, None)
-    title = f"Error over the temporal decay, h = {int(table['horizon'].iloc[0])}"
-    notes = ["rings: may have the smallest MSE (95%)"]
-    style.dress(ax, title, f"squared error {UNIT}", notes)
-    ax.set_xlabel("α per step (0: no gradient through the state, 1: full gradient)")
-    ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    ax.set_xticklabels(["0", "0.25", "0.5", "0.75", "1"])
-    return ax
-
-
 def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) -> None:
     best = int(np.nanargmin(line.value))
     if line.value[best] <= 0:

@@ -5,8 +5,7 @@
             others are thin, grey is what needs the simulator
     dots    realised: the user's update taken along each gradient, returns on fresh starts
 
-Beside it what steps did to the return, in its units, and the return along lines through θ; and the
-weights of a choice, measured and by the papers' rules (tables of `gradlab.choice.tables`).
+Beside it what steps did to the return, in its units, and the return along lines through θ.
 """
 
 from __future__ import annotations
@@ -22,23 +21,18 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import (
-    BLUE,
-    GREEN,
     INK,
     MUTED,
     PAPER,
-    PURPLE,
     STRONG,
     THIN,
-    VERMILION,
     Look,
 )
 from gradlab.runs.identity import Identity
-from gradlab.wording import AT_STARTS, label, signed
+from gradlab.wording import AT_STARTS, signed
 
 _TRUTH = "truth"  # in the place of an estimator's name
 _SIDE = 0.12  # steps between estimators that share a horizon
-LEAST_SHARE = 0.02  # of a weight, below which its cell, or a rule's point, is not shown
 
 
 def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -252,63 +246,3 @@ def _apart(heights: Sequence[float]) -> list[float]:
         places[k] = min(places[k], top)
         top = places[k] - _APART
     return places
-
-
-def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Shares of every cell by the measured weights, with intervals, and by the papers' rules.
-
-    Args:
-        table: `weight_table` of a mixture.
-    """
-    ax = style.new_axes() if ax is None else ax
-    # With a share worth showing by somebody, in the table's order.
-    largest = table.groupby(["estimator", "horizon"], sort=False)[["value"]].max()["value"]
-    cells = [(str(name), int(h)) for name, h in largest[largest >= LEAST_SHARE].index]
-    looks = _choosers(list(dict.fromkeys(table["chooser"])))
-    step = 0.8 / max(len(looks), 1)
-    for k, (chooser, look) in enumerate(looks.items()):
-        rows = table[table["chooser"] == chooser].set_index(["estimator", "horizon"])
-        rows = rows.reindex(pd.MultiIndex.from_tuples(cells))
-        x = np.arange(len(cells)) - 0.4 + (k + 0.5) * step
-        value, low, high = (rows[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
-        if len(cells) > 2:
-            value = np.where(high >= LEAST_SHARE, value, np.nan)
-        ax.errorbar(
-            x,
-            value,
-            yerr=np.maximum([value - low, high - value], 0.0),
-            fmt=look.marker,
-            color=look.colour,
-            label=look.label,
-            markersize=6,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.6,
-            elinewidth=1.3,
-            capsize=2,
-        )
-    for edge in np.arange(len(cells) - 1) + 0.5:
-        ax.axvline(edge, color=style.GRID, linewidth=0.8)
-    ax.set_ylim(-0.03, 1.05)
-    note = "bar: 95 % interval of the measured weights; rules have none"
-    style.dress(ax, "Weights: measured and by rule", "weight", [note])
-    known = table.attrs.get("identities")
-    names = [f"{style.plain(label(name, known))}\nh = {h}" for name, h in cells]
-    ax.set_xticks(range(len(cells)), names, fontsize=9)
-    ax.set_xlim(-0.5, len(cells) - 0.5)
-    ax.set_xlabel("")  # two lines of names say it
-    return ax
-
-
-def _choosers(names: list[str]) -> dict[str, Look]:
-    """Measured weights filled and first; rules after them, the two papers apart."""
-    named = {
-        "mse": Look("measured, mean squared error", BLUE, "-", "o"),
-        "direction": Look("measured, direction", VERMILION, "-", "s"),
-    }
-    rules = [name for name in names if name not in named]
-    colours, markers = (GREEN, PURPLE, INK, MUTED, style.OCHRE, style.CYAN), "^vDPX*"
-    own = {
-        name: Look(style.plain(name), colours[k % 6], "-", markers[k % 6])
-        for k, name in enumerate(rules)
-    }
-    return {name: named[name] for name in named if name in names} | own

@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from gradlab import validation
 from gradlab.data.noise import child, stream
 from gradlab.gradients.rollout import check_rollouts, rollout
-from gradlab.gradients.starts import Starts, policy_noise_at
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts, policy_noise_at
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.networks.mlp import QCritic, judge
 from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.system import step_running
 from gradlab.tasks import Task
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 TRAJECTORIES = 512
 VISITED = 16  # states taken from each trajectory

@@ -38,7 +38,7 @@ from gradlab.fitting.losses import (
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, moments
 from gradlab.networks.layers import tangents
 from gradlab.systems.system import System, linearize_running
-from gradlab.user_code.loading import is_user_function, load_object
+from gradlab.user_code import is_user_function, load_object
 
 _Floats = NDArray[np.floating[Any]]
 _Integers = NDArray[np.int64]

@@ -26,7 +26,7 @@ from gradlab.data.noise import stream
 from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, moments, predict
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 LOG_2PI = math.log(2 * math.pi)
 BOUNDS = 0.005  # weight of Σ (high − low) of the log variance, as in PETS and MBPO

@@ -59,12 +59,8 @@ class ModelSettings:
         return tuple(range(self.first_member, self.first_member + self.members))
 
     def plain(self) -> dict[str, Any]:
-        """All of them as JSON, a network by its name; without the type that all models once had."""
-        plain = asdict(self)
-        network = plain.pop("network")
-        if network != "gaussian":
-            plain["network"] = network_name(self.network)
-        return plain
+        """All of them as JSON, a network by its name."""
+        return asdict(self) | {"network": network_name(self.network)}
 
     def __post_init__(self) -> None:
         check_network(self.network)

@@ -29,7 +29,7 @@ from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System, linearize_running, step_running
 from gradlab.tasks import Task
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _Array = NDArray[np.float64]
 _CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, softened
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.rollout import noise_mode
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Starts
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
@@ -116,21 +116,40 @@ def mean_gradient(
 ) -> Tensor:
     """Mean gradient [P] alone, which `Estimator.mean_gradient` gives, by one plain backward pass
     where autograd can pass."""
-    starts = checked(estimator, policy, starts, termination)
-    plain, soft = softened(estimator, policy)
-    if not _autograd_passes(plain):
-        return estimator.mean_gradient(policy, starts, seed, termination)
-    parameters = list(soft.parameters())
+    begin = checked(estimator, policy, starts, termination)
+    if not _autograd_passes(softened(estimator, policy)[0]):
+        return estimator.mean_gradient(policy, begin, seed, termination)
+    parameters = list(policy.parameters())
     trained = [p for p in parameters if p.requires_grad]
     with torch.enable_grad():
-        total = _returns(plain, soft, starts, seed, termination)
-        mean = (total * starts.weight).mean()
+        mean = objective(estimator, policy, begin, seed, termination)
         if not mean.requires_grad:  # a critic that no action moves, alone
             return torch.cat([torch.zeros_like(p).flatten() for p in parameters])
         grads = iter(torch.autograd.grad(mean, trained, materialize_grads=True))
     return torch.cat(
         [(next(grads) if p.requires_grad else torch.zeros_like(p)).flatten() for p in parameters]
     )
+
+
+def objective(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Tensor | Path | Starts,
+    seed: int = 0,
+    termination: str = "ignore",
+) -> Tensor:
+    """A scalar whose gradient in θ is the mean gradient: the n-step return, mean over the starts.
+
+    Where autograd cannot pass, as of a score or a cut path, it is ⟨θ, mean gradient⟩, whose value
+    means nothing.
+    """
+    begin = checked(estimator, policy, starts, termination)
+    plain, soft = softened(estimator, policy)
+    if _autograd_passes(plain):
+        return (_returns(plain, soft, begin, seed, termination) * begin.weight).mean()
+    mean = estimator.mean_gradient(policy, begin, seed, termination)
+    theta = torch.cat([p.flatten() for p in policy.parameters()])
+    return theta @ mean.to(theta)
 
 
 def _autograd_passes(estimator: Estimator) -> bool:

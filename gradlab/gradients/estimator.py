@@ -21,21 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.courses import UNCUT, Cut
 from gradlab.gradients.gram import path_mean_gradients
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Starts, Tail, as_starts
 from gradlab.gradients.ways import WAYS, Name, TruthName, Way
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import check_critic, check_policy, check_trainable, double_copy
 from gradlab.networks.mlp import CriticLike, as_critic, same_critic
 from gradlab.networks.policies import SoftCritic, WithLogProb, temperature
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import Recorded, System, check_system
-from gradlab.user_code.calls import differentiating
+from gradlab.systems.system import Entropic, Recorded, System, check_system
+from gradlab.user_code import differentiating
 
 TERMINATIONS = ("ignore", "mask")
 BLOCK = 1024  # samples at once
@@ -217,7 +215,7 @@ def softened(
 ) -> tuple[Estimator, nn.Module]:
     """The same gradient without an entropy term: of ã = (a, log π), whose reward is r − α log π.
 
-    Augmented systems (`systems.entropy`) and critic, and the policy that gives log π as its last
+    Augmented systems (`Entropic`) and critic, and the policy that gives log π as its last
     action; unchanged where the entropy is 0.
 
     Args:

@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.system import Recorded, System
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 
 @dataclass(frozen=True)

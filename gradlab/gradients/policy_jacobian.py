@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import Doubtful, InputError
 from gradlab.networks.interface import act
 

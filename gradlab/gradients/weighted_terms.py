@@ -44,19 +44,25 @@ from torch import Tensor, nn
 from gradlab.data.noise import child, stream
 from gradlab.gradients import gram
 from gradlab.gradients.courses import (
+    Baseline,
     Carried,
     Choices,
+    Nodes,
     Shared,
     TermRequest,
     course_of,
+    draws_along,
+    fitted_baseline,
     isolated,
     linearized,
+    nodes,
     returns_to_go,
     severed,
 )
-from gradlab.gradients.nodes import Baseline, Nodes, draws_along, fitted_baseline, nodes
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import (
+    action_gradients,
+    discounted_costates,
     jacobian_noise,
     linearize_path,
     recorded_with_jacobians,
@@ -64,9 +70,7 @@ from gradlab.gradients.rollout import (
     rollout_with_jacobians,
     tail_gradient,
 )
-from gradlab.gradients.starts import Starts, policy_noise_at
-from gradlab.gradients.sweeps import action_gradients, discounted_costates
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Starts, Tail, policy_noise_at
 from gradlab.networks.interface import act, noise_dim
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.system import Recorded, System, step_running

@@ -25,13 +25,11 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
-from gradlab.gradients.courses import Cut
+from gradlab.gradients.courses import Cut, check_head
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
-from gradlab.gradients.nodes import check_head
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Starts, Tail
 from gradlab.gradients.ways import WAYS, Name, Way
 from gradlab.networks.interface import (
     act,
@@ -45,8 +43,7 @@ from gradlab.networks.interface import (
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.networks.policies import check_stochastic
 from gradlab.runs.identity import Identity, Jacobians, States, told_apart
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import Recorded, System
+from gradlab.systems.system import Entropic, Recorded, System
 from gradlab.tasks import Task, trimmed
 from gradlab.tasks.world_models import Imagined
 
@@ -342,7 +339,7 @@ def estimators_at(
     chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
     if every:
         chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
-    if "decay" in also:  # whose curve ends at α = 1
+    if "decay" in also:  # α = 1 beside them
         chosen["true_dynamics_all"] = replace(unrolled["true_dynamics"], actions="all")
     several = (x for name in also for x in (_DECAYS if name == "decay" else (name,)))
     for name in dict.fromkeys(several):

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 
 from gradlab import provenance
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import group_count
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, group_count
 from gradlab.measurement.arguments import (
     FEWEST,
     check_arguments,
@@ -35,7 +34,7 @@ from gradlab.measurement.arguments import (
     identify,
     stepped,
 )
-from gradlab.measurement.moments.inner_products import Cells, estimator_moments
+from gradlab.measurement.inner_products import Cells, estimator_moments
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent
@@ -46,7 +45,7 @@ from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.statistics.quantities import TABLE
 from gradlab.tasks import Task
 from gradlab.truth.truth import Truth, matched_truth
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _OF_THE_RETURN = {quantity.name for quantity in TABLE if quantity.needs == "return"}
 

@@ -25,12 +25,10 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
+from gradlab.gradients.setting import Setting, by_group, grouping
 from gradlab.gradients.start_laws import visits
-from gradlab.gradients.starts import by_group, grouping
-from gradlab.gradients.tail import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.measurement.assembly import truth_values
-from gradlab.measurement.moments.visited import steps_visited
 from gradlab.measurement.substitution import (
     CAUSES,
     MOST_HORIZONS,
@@ -39,6 +37,7 @@ from gradlab.measurement.substitution import (
     squared_bias_games,
     substitutions,
 )
+from gradlab.measurement.visited import steps_visited
 from gradlab.progress import Progress
 from gradlab.runs.profile import Profile
 from gradlab.runs.substitutions import (

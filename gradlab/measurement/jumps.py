@@ -23,8 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.gradients.starts import by_group
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, by_group
 from gradlab.networks.policies import lacks_score
 from gradlab.progress import Progress, silent
 from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of

@@ -25,23 +25,22 @@ from torch import Tensor, nn
 from gradlab import provenance, validation
 from gradlab.checks import Subject, examine
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution import MeasuredWorld, attributed, check_horizons
+from gradlab.measurement.by_blocks import blocked_moments
+from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.jumps import AtLength, truth_at_length
-from gradlab.measurement.moments.by_blocks import blocked_moments
-from gradlab.measurement.moments.inner_products import Measured, estimator_moments
-from gradlab.measurement.moments.visited import objective_moments
-from gradlab.measurement.pilot import recorded
-from gradlab.measurement.problem import Given, Problem, problem
+from gradlab.measurement.problem import Given, Problem, problem, recorded
 from gradlab.measurement.rare_starts import rare_starts, with_pilot
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
+from gradlab.measurement.visited import objective_moments
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.profile import Profile, Surface, with_selected_gain
 from gradlab.runs.realised import PATHWISE, SCORE
@@ -50,7 +49,7 @@ from gradlab.tasks import Task
 from gradlab.truth.by_blocks import pilot_truth
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _TRIED = 100  # steps of the simulator, at least, before anything is differentiated
 
@@ -95,11 +94,11 @@ def measure(
         horizon: H; None for the task's own.
         starts: number of starts drawn from the task's law, or a tensor [N, ds], whose equal rows
             count as one start, or a path. More than fit into memory are measured in blocks, with
-            intervals over groups of starts (see `gradlab.measurement.memory`).
+            intervals over groups of starts (see `gradlab.measurement.problem`).
         batch: N′ at which the mean squared error is stated.
         truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
             ζ the law of the starts; estimators with actions="first" are evaluated at states
-            visited from these starts, times 1/(1 − γ) (see `gradlab.measurement.moments.visited`).
+            visited from these starts, times 1/(1 − γ) (see `gradlab.measurement.visited`).
             "matched": every kind of gradient has its own (see `gradlab.truth.truth`). None:
             "objective" at visited states, else "matched".
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
@@ -121,7 +120,7 @@ def measure(
             (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition",
-            "decay_0.9", "stop_5", …, or "decay" for a curve over α (`gradlab.choice.tables`); see
+            "decay_0.9", "stop_5", …, or "decay" for seven of them; see
             `gradlab.measurement.arguments`. In a world model's latent those by density are the
             model's, and "score" and "ivw" are there where the policy has a density.
         update: your optimiser and rate; truth and gradients are tried at the length of its steps

@@ -32,13 +32,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.inner_products import Cells, Measured
-from gradlab.measurement.pilot import (
+from gradlab.gradients.setting import Setting, Starts
+from gradlab.measurement.inner_products import Cells, Measured
+from gradlab.measurement.problem import (
     DIRECTIONS,
     FEW,
-    FEWEST,
+    FEWEST_DRAWN,
     HEAVY,
     MOVED,
     OF_ENDS,
@@ -46,15 +45,14 @@ from gradlab.measurement.pilot import (
     ROWS,
     SMALL,
     Pilot,
+    Problem,
     plan_pilot,
 )
-from gradlab.measurement.problem import Problem
 from gradlab.networks.interface import flat_parameters, noise_dim
 from gradlab.progress import Progress
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.stages import REMEDY, central
-from gradlab.statistics.moments import Array
-from gradlab.statistics.strata import Strata
+from gradlab.statistics.moments import Array, Strata
 from gradlab.statistics.tails import no_variance, tail_shape
 from gradlab.truth.common_random import Rolling, own_size
 from gradlab.truth.truth import Truth
@@ -160,7 +158,7 @@ def _drawn(
     states: Tensor, q: Array, apart: NDArray[np.bool_], n: int, seed: int
 ) -> tuple[Starts, NDArray[np.int64]]:
     """N starts by strata, in random order, and which of the pilot they are."""
-    size, few = len(q), FEWEST if n >= SMALL else FEW
+    size, few = len(q), FEWEST_DRAWN if n >= SMALL else FEW
     if apart.sum() < few:
         apart = np.zeros_like(apart)
     others = np.flatnonzero(~apart)

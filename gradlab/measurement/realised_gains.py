@@ -24,9 +24,8 @@ from torch import Tensor
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
-from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.inner_products import Measured
+from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
+from gradlab.measurement.inner_products import Measured
 from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import TRUE_CELL, Cell, Realised, Status

@@ -30,11 +30,10 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import Starts, as_starts, by_group, grouping
-from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.visited import steps_beside, visited
+from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.realised_gains import LEAST_LEFT, Stepping
 from gradlab.measurement.update import Update
+from gradlab.measurement.visited import steps_beside, visited
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.runs.competing import CLOSE, is_data_again, run_around

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, augmenting, checked, first_horizon, softened
@@ -32,15 +32,14 @@ from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
     TailGradient,
+    action_gradients,
     jacobian_noise,
     linearize_path,
     rollout_with_jacobians,
     tail_gradient,
 )
-from gradlab.gradients.starts import Starts, grouping
-from gradlab.gradients.sweeps import action_gradients
-from gradlab.gradients.tail import Setting
-from gradlab.measurement.moments.inner_products import pair_sums
+from gradlab.gradients.setting import Setting, Starts, grouping
+from gradlab.measurement.inner_products import pair_sums
 from gradlab.statistics.moments import Estimate, PairSums
 from gradlab.statistics.shapley import Game, estimates, squared_norms, without
 from gradlab.systems.system import Recorded, System

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting
 from gradlab.runs.rehearsal import RATE
 from gradlab.truth.common_random import own_size
 from gradlab.truth.oracles import unroll_all_actions

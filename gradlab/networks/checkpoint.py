@@ -37,7 +37,7 @@ from gradlab.networks.mlp import FunctionCritic, Policy, QCritic, VCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.storage.untrusted import UNSEALED
 from gradlab.storage.whole_files import placed
-from gradlab.user_code.loading import is_user_function, load_made, load_object
+from gradlab.user_code import is_user_function, load_made, load_object
 
 _CHECKSUM = "checksum"
 OF_OWN = re.compile(r"(.*?\.py:\w+)=(.+)")  # names a checkpoint of networks of the user's own
@@ -191,7 +191,7 @@ def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
     dtypes = {tensor.dtype for tensor in held.values()}
     if not isinstance(architecture, dict) or not dtypes <= {torch.float32, torch.float64}:
         raise InputError(f"{path} is no gradlab checkpoint of float32 or float64: save it again")
-    name = architecture.get("network", "gaussian")
+    name = architecture.get("network")
     if isinstance(network, OwnNetwork):
         architecture = architecture | {"network": network}
     elif is_user_function(name):  # which a file that one was given does not execute

@@ -32,8 +32,7 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.layers import Layers, Modules, pick, softplus
 from gradlab.networks.mlp import Scale, mlp
-from gradlab.user_code.calls import running
-from gradlab.user_code.loading import is_user_function, load_object
+from gradlab.user_code import is_user_function, load_object, running
 
 
 @final
@@ -308,9 +307,8 @@ class GaussianEnsemble(nn.Module):
             "activation": activation,
             "residual": self.residual,
             "reward": self.reward,
+            "network": network_name(network),
         }
-        if network != "gaussian":  # which files of earlier versions do not name
-            self.architecture["network"] = network_name(network)
 
     @property
     def members(self) -> int:

@@ -21,7 +21,7 @@ Entropy as one more action: ã = (a, log π_θ(a|s)) at fixed noise.
 
 Once ε is drawn, both are functions of θ and s, so K̃ = ∂ã/∂s and J̃ = ∂ã/∂θ hold everything that an
 entropy bonus adds, and any gradient of Σ γᵗ (r_t − α log π_t) is a plain one in ã (SAC; MAAC,
-section 3; DDPPO, eq. 11). The system that takes ã is `systems.entropy`.
+section 3; DDPPO, eq. 11). The system that takes ã is `systems.system.Entropic`.
 """
 
 from __future__ import annotations

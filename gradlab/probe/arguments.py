@@ -1,12 +1,17 @@
-"""The arguments of a probe, checked once: each refusal names the argument and what to do."""
+"""The arguments of a probe, checked once: each refusal names the argument and what to do.
+
+The subject of measurements on a task, and their memory, are light to import beside a loop: what
+measures is imported when it is asked.
+"""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +22,12 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_trainable
 from gradlab.networks.mlp import as_critic
+from gradlab.probe.isolation import doubled, undisturbed
+from gradlab.statistics.moments import Array
 from gradlab.validation import shown
+
+if TYPE_CHECKING:
+    from gradlab.tasks import Task
 
 _SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
 
@@ -187,3 +197,71 @@ def spectator() -> bool:
     """A process of several that leaves writing to the first one."""
     group = torch.distributed
     return bool(group.is_available() and group.is_initialized() and group.get_rank() != 0)
+
+
+LONGEST = 10  # horizon of the profile
+
+
+@dataclass(frozen=True)
+class Past:
+    """The memory of earlier measurements.
+
+    Attributes:
+        reward_max: the largest |reward|.
+        scale: [ds, ds + da], σ_j/σ_i of the first path, by which Jacobian errors are scaled ever
+            after: a new scale each time would look like a change of the model.
+        count: measurements; sound: did the last truth stand?
+    """
+
+    reward_max: float = 0.0
+    scale: Array | None = None
+    count: int = 0
+    sound: bool = False
+
+    @property
+    def checks(self) -> bool:
+        """Will the next truth be compared with finite differences?"""
+        number = self.count + 1
+        return not self.sound or number & (number - 1) == 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """The subject of measurements: a task and, for those of gradients, the critic of its tail."""
+
+    task: Task
+    critic: nn.Module | None
+    seed: int
+
+    @property
+    def horizon(self) -> int:
+        return min(self.task.horizon, LONGEST)
+
+    @property
+    def nothing(self) -> Past:
+        """The memory before the first measurement."""
+        return Past()
+
+
+def check_measurable(question: Question, policy: nn.Module) -> None:
+    """Can the policy and the critic be measured on the task?
+
+    Raises:
+        InputError: names the network and what does not fit.
+    """
+    # Here: without a task a probe begins in half the time.
+    from gradlab.measurement.arguments import check_networks
+
+    with undisturbed():
+        critic = None if question.critic is None else _copy("critic", question.critic)
+        check_networks(question.task, _copy("policy", policy), critic)
+
+
+def _copy(name: str, module: nn.Module) -> nn.Module:
+    try:
+        return doubled(module)
+    except Exception as error:
+        raise InputError(
+            f"{name} cannot be copied ({type(error).__name__}: {error}), but a task is measured on "
+            f"copies: make it deep-copyable, or give no task"
+        ) from error

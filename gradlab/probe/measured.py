@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.checks.finite import in_float32
+from gradlab.checks.numbers import in_float32
 from gradlab.choice.best import Candidates, best, candidates
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
@@ -36,17 +36,16 @@ from gradlab.gradients.rollout import (
     linearize_path,
     rollout_with_jacobians,
 )
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import visitation
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
+from gradlab.probe.arguments import Past, Question
 from gradlab.probe.budget import Clock
 from gradlab.probe.isolation import doubled, undisturbed
-from gradlab.probe.task_question import Past, Question
 from gradlab.runs.decision_rules import growth_of, judged_estimator
 from gradlab.runs.probe.schema import CELLS, ENDS, ESTIMATORS, STEPS
 from gradlab.runs.profile import Profile

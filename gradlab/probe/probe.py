@@ -34,12 +34,11 @@ from gradlab import provenance, validation
 from gradlab.errors import IMPORTED, Doubtful
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.probe import arguments
-from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.alarms.evidence import Alarm
+from gradlab.probe.arguments import Question
 from gradlab.probe.budget import EPISODES, LOAN, Budget, Clock
-from gradlab.probe.critics import Critic, parameters_of
-from gradlab.probe.isolation import warn
-from gradlab.probe.leaks import ModelGradients
-from gradlab.probe.origin import Finder
+from gradlab.probe.critics import Critic, ModelGradients, parameters_of
+from gradlab.probe.isolation import Finder, warn
 from gradlab.probe.parts.parts import Parts
 from gradlab.probe.policy_calls import ModuleWatch, Watched, watched_in
 from gradlab.probe.returns import Looks, MakeEnv, reward_wrappers
@@ -57,7 +56,6 @@ from gradlab.probe.updates import Instruments, Loop, Updates
 from gradlab.runs.probe.schema import LAW, attributes
 
 if TYPE_CHECKING:
-    from gradlab.probe.task_question import Question
     from gradlab.tasks import Task
 
 Logs = str | Path | Log | Sequence["Logs"] | None
@@ -457,11 +455,8 @@ class _Unplugged:
 
 
 def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Module) -> Question:
-    """Loaded with a task only: without one a probe begins in half the time."""
-    from gradlab.probe.task_question import Question, check
-
     question = Question(task, None if critic is None else as_critic(critic), seed)
-    check(question, policy)
+    arguments.check_measurable(question, policy)
     return question
 
 

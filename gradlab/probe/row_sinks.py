@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, final
 
 from gradlab.errors import InputError
-from gradlab.probe.alarms.catalogue import Alarm, AlarmEvidence, examine
-from gradlab.probe.alarms.evidence import fault
+from gradlab.probe.alarms.catalogue import examine
+from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence, fault
 from gradlab.runs.probe import results
 from gradlab.runs.probe.results import Columns, ProbeRun, last
 from gradlab.runs.probe.schema import Row, flat, tables
 from gradlab.storage import journal
 from gradlab.storage.journal import Journal, journal_of
-from gradlab.storage.journal_tables import plain
 from gradlab.storage.records import Attribute, check_output
 from gradlab.wording import listed, unnumbered
 
@@ -55,7 +54,7 @@ def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> 
     """The content of the run at `path`, for a probe with this head that goes on in it.
 
     Raises:
-        InputError: it is no probe's, another policy's or task's, or of another version.
+        InputError: it is no probe's, another policy's or another task's.
     """
     record = journal.read(path)
     run = results.from_record(record, path)
@@ -64,11 +63,6 @@ def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> 
     actions = len(groups["action"].values) if "action" in groups else 0
     if run.horizon != horizon:
         raise InputError(f"log is {path}, measured up to h = {run.horizon}, not {horizon}: {_NEW}")
-    expected = tables(len(run.parameters), actions, horizon)
-    now = {name: plain(each) for name, each in expected.items()}
-    theirs = json.loads(str(record.attributes.get("tables", "{}")))
-    if theirs != json.loads(json.dumps(now)):
-        raise InputError(f"log is {path}, whose tables are another version's: {_NEW}")
     reported = int(run.alarms["number"][-1]) + 1 if run.alarms else 0
     own, elapsed = (last(run.vitals, "own_seconds"), run.seconds) if run.vitals else (0.0, 0.0)
     return Earlier(run.updates, reported, own, elapsed, actions, run.returns, run.episodes)
@@ -83,7 +77,7 @@ def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:
             f"the policy of that run"
         )
     shapes, before = json.loads(str(head["config"])).get("shapes"), run.config.get("shapes")
-    if before is not None and shapes != before:
+    if shapes != before:
         raise InputError(f"log is {path}, of a policy of other sizes: {_NEW}")
     if run.task != head["task"]:
         task = repr(run.task) if run.task else "no task"
@@ -91,9 +85,6 @@ def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:
             f"log is {path}, of {task}, not of {str(head['task'])!r}: {_NEW}, or resume with the "
             f"task of that run"
         )
-    law = json.loads(str(head["config"]))["law"]
-    if run.config.get("law") != law:
-        raise InputError(f"log is {path}, measured by another version at other states: {_NEW}")
 
 
 Log = Callable[[dict[str, Any]], object]

@@ -16,7 +16,7 @@ from gradlab.probe.budget import HOUR, SIGNAL, Budget, Due
 from gradlab.probe.update_statistics import FIRST, PAIRS, Burst
 
 if TYPE_CHECKING:
-    from gradlab.probe.task_question import Past, Question
+    from gradlab.probe.arguments import Past, Question
 
 UNTRIED = 1.5  # seconds, before anything is timed: what prices and measures is loaded then
 

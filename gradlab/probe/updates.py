@@ -21,25 +21,32 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.alarms.gradients import (
+from gradlab.probe.alarms.catalogue import (
     LOST_CRITIC,
     NONFINITE,
     ORIGIN,
     STRETCH,
     GradientGrowth,
+    below,
     lost_now,
     spoilt,
+    thrown_away,
 )
-from gradlab.probe.alarms.steps import below, thrown_away
+from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.budget import Budget, overdrawn, span
-from gradlab.probe.critics import Critic, Turns, rate_of
-from gradlab.probe.isolation import say, warn
-from gradlab.probe.leaks import ModelGradients
-from gradlab.probe.origin import Finder, replayed
+from gradlab.probe.critics import Critic, ModelGradients, Turns, rate_of
+from gradlab.probe.isolation import Finder, replayed, say, warn
 from gradlab.probe.policy_calls import ModuleWatch
-from gradlab.probe.recorders import LOSS, RETURN, Notes, Recorders, is_finite
-from gradlab.probe.returns import WINDOWS, Looks, ReturnWindows
+from gradlab.probe.returns import (
+    LOSS,
+    RETURN,
+    WINDOWS,
+    Looks,
+    Notes,
+    Recorders,
+    ReturnWindows,
+    is_finite,
+)
 from gradlab.probe.row_sinks import AlarmLog, Earlier
 from gradlab.probe.sampler import Bursts, Measurements
 from gradlab.probe.update_statistics import (

@@ -19,12 +19,12 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import MUTED
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import quantity
 from gradlab.reporting.page import Page, Panel, Section, folded, method, panel
+from gradlab.reporting.shell import quantity
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.profile import load
 from gradlab.verdicts.comparison import each_with_first, screen
-from gradlab.verdicts.screen import unsaid
+from gradlab.verdicts.phrases import capital
 
 _ERROR = "Error"
 _PARTS = "What it is made of"
@@ -103,9 +103,10 @@ def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
     first, sections = pairs[0].names[0], []
     for pair in pairs:
         against = screen(pair)
-        texts = [against.headline, *unsaid([each.text for each in against.rest], against.headline)]
+        texts = [f"{capital(each.name)}: {each.text}." for each in against.fields]
+        texts += [each.text for each in against.rest]
         lines = tuple(filter(None, texts))
-        sections.append(Section(pair.names[1], lines, _tables(pair.table()), against.sure))
+        sections.append(Section(pair.names[1], lines, _tables(pair.table()), against.lit))
     if refused:
         lines = tuple(f"{name}: {why}" for name, why in refused.items())
         sections.append(Section("Not compared", lines, opened=True))

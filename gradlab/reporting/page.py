@@ -1,8 +1,10 @@
 """One page for every kind of run: what it holds, and the one function that makes HTML of it.
 
     header     the question and the title
-    screen     the recommendation, how sure, one figure, three numbers: above the fold
+    advice     the fields of the recommendation, its light, one figure: above the fold
     facts      samples, law, step, truth, precision: once, in one line
+    opened     sections in sight: bias, variance and error by horizon
+    findings   a row each: ✓ pass, ✗ fail, ◐ undecided
     sections   everything else in order of use, folded; an empty one is a line that names the way
                to fill it
 
@@ -23,7 +25,7 @@ from matplotlib.figure import Figure
 
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
+from gradlab.verdicts.recommendation import Field, Recommendation, unsaid
 from gradlab.wording import signed
 
 _SHOWN = (5.25, 4.0)  # inches of a figure: small, so that its words stay readable on a phone
@@ -49,7 +51,7 @@ class Section:
         body: HTML below them.
         note: beside the heading, in sight while the section is folded.
         name: its id; missing: in place of all, where there is nothing to show.
-        opened: shown unfolded, as what needs attention is.
+        opened: shown unfolded, before the findings.
     """
 
     title: str
@@ -59,6 +61,24 @@ class Section:
     name: str = ""
     missing: str = ""
     opened: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row: what it is about, what was found with value and limit, whether it passed; `open`
+    where that is undecided."""
+
+    about: str
+    text: str
+    passed: bool
+    open: bool = False
+
+    @property
+    def mark(self) -> str:
+        return "pass" if self.passed else "undecided" if self.open else "fail"
+
+
+_MARKS = {"pass": "✓", "fail": "✗", "undecided": "◐"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,7 @@ class Page:
     Attributes:
         facts: name → value, in one line; None and "" are left out.
         panels: every figure, in order of use.
+        findings: of checks, beside the sentences of the recommendation.
         source: the run's file and the command that makes it again, beside every number.
         apart: its figures are files of their own, too, which takes half of the time;
             pdf: these also as PDF.
@@ -111,10 +132,11 @@ class Page:
     title: str
     question: str
     facts: Mapping[str, object]
-    screen: Screen
+    advice: Recommendation
     panels: tuple[Panel, ...] = ()
     sections: tuple[Section, ...] = ()
     source: PageSource = NOWHERE
+    findings: tuple[Finding, ...] = ()
     apart: bool = True
     pdf: bool = False
 
@@ -123,12 +145,12 @@ def lay_out(page: Page) -> Panel | None:
     """Lays every figure out, once: it takes as long as the drawing, which comes up to three times.
 
     Returns:
-        The panel of the first screen.
+        The panel beside the recommendation.
     """
     first = None
-    if page.screen.figure is not None and page.panels:
-        # The one that the screen names, else, where the run has no numbers for it, the first.
-        named = (each for each in page.panels if each.name == page.screen.figure)
+    if page.advice.figure is not None and page.panels:
+        # The one that is named, else, where the run has no numbers for it, the first.
+        named = (each for each in page.panels if each.name == page.advice.figure)
         first = next(named, page.panels[0])
     for panel in page.panels:
         wide, high = panel.figure.get_size_inches()
@@ -148,11 +170,13 @@ def render(page: Page) -> str:
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else _figure(page.panels.index(first), first)
     facts = {**page.facts, "file": page.source.file}
-    parts = [_screen(page.screen, figure, page.source), shell.facts(facts)]
-    parts += [_sentences(page.screen)]
+    parts = [_advice(page.advice, figure, page.source), shell.facts(facts)]
+    first_shown = [each for each in page.sections if each.opened]
+    parts += [*(_section(each, numbered) for each in first_shown), _findings(page)]
     named = {each.title for each in page.sections}
     rest = [each for each in folded("Figures", page.panels) if each.title not in named]
-    parts += [_section(each, numbered) for each in (*page.sections, *rest)]
+    later = [each for each in page.sections if not each.opened]
+    parts += [_section(each, numbered) for each in (*later, *rest)]
     return shell.document(page.title, page.question, "\n".join(parts))
 
 
@@ -205,47 +229,64 @@ def _id(section: Section) -> str:
     return f' id="{escape(section.name)}"' if section.name else ""
 
 
-def _screen(first: Screen, figure: str, source: PageSource) -> str:
+def _advice(shown: Recommendation, figure: str, source: PageSource) -> str:
     """<section> with everything above the fold; `figure` is HTML, or empty."""
-    numbers = "".join(_fact(each, source) for each in first.numbers)
-    listed = f'<div class="numbers">{numbers}</div>' if numbers else ""
-    notice = f'<p class="notice" role="status">{escape(first.notice)}</p>' if first.notice else ""
+    notice = f'<p class="notice" role="status">{escape(shown.notice)}</p>' if shown.notice else ""
+    rows = "".join(_field(each, source) for each in shown.fields)
     return (
-        f'<section id="verdict" class="light-{first.light}" aria-label="Recommendation">'
-        f"{notice}"
-        f'<p class="headline">{shell.marked(first.headline)}</p>'
-        f'<p class="light"><span class="dot" aria-hidden="true"></span>'
-        f"<b>{escape(first.word or LIGHTS[first.light])}</b> · {shell.marked(first.sure)}</p>"
-        f'<div class="first">{figure}{listed}</div></section>'
+        f'<section id="verdict" class="light-{shown.light}" aria-label="Recommendation">'
+        f'{notice}<p class="light"><span class="dot" aria-hidden="true"></span>'
+        f"<b>{escape(shown.lit)}</b></p>"
+        f'<div class="first"><dl class="fields">{rows}</dl>{figure}</div></section>'
     )
 
 
-def _sentences(first: Screen) -> str:
-    """Every sentence of the verdict that is not above the fold, one click away."""
-    texts = unsaid([each.text for each in first.rest], f"{first.notice} {first.headline}")
-    items = [
-        f'<li class="{"decided" if each.decided else "undecided"}">{shell.marked(text)}</li>'
-        for each, text in zip(first.rest, texts, strict=True)
+def _field(field: Field, source: PageSource) -> str:
+    """Its name and text; how it was measured, from which file, one click away."""
+    text = shell.marked(signed(field.text))
+    if field.how:
+        lines = [field.how, f"File: {source.file}" * bool(source.file)]
+        more = "".join(f"<p>{escape(each)}</p>" for each in lines if each)
+        text = f'<details class="how"><summary>{text}</summary>{more}</details>'
+    return f"<dt>{escape(field.name)}</dt><dd>{text}</dd>"
+
+
+def _findings(page: Page) -> str:
+    """Every finding as a row: what failed or is undecided in sight, what passed one click away."""
+    shown = page.advice
+    said = " ".join([shown.notice, *(each.text for each in shown.fields)])
+    texts = unsaid([each.text for each in shown.rest], said)
+    rows = [*page.findings] + [
+        Finding(each.about, text, passed=each.decided, open=not each.decided)
+        for each, text in zip(shown.rest, texts, strict=True)
         if text
     ]
-    if not items:
+    if not rows:
         return ""
-    count = "1 sentence" if len(items) == 1 else f"{len(items)} sentences"
+    passed = [each for each in rows if each.passed]
+    rest = sorted((each for each in rows if not each.passed), key=lambda each: each.open)
+    body = _rows(rest) if rest else ""
+    if passed:
+        count = f"{len(passed)} passed"
+        opened = "" if rest else " open"
+        body += f"<details{opened}><summary>{count}</summary>{_rows(passed)}</details>"
+    failed = sum(not each.open for each in rest)
+    parts = (f"{failed} failed" * bool(failed), f"{len(rest) - failed} undecided")
+    note = ", ".join([each for each in parts if each and each[0] != "0"] or ["all passed"])
     return (
-        f'<details class="section" id="why"><summary><h2>Why</h2> <small>{count}</small></summary>'
-        f'<ul class="inside">{"".join(items)}</ul></details>'
+        f'<details class="section" id="findings"{" open" if failed else ""}><summary>'
+        f"<h2>Findings</h2> <small>{note} of {len(rows)}</small></summary>"
+        f'<div class="inside">{body}</div></details>'
     )
 
 
-def _fact(fact: Fact, source: PageSource) -> str:
-    lines = [f"<p>{escape(fact.how)}</p>"] if fact.how else []
-    lines += [f"<p>File: <code>{escape(source.file)}</code></p>"] if source.file else []
-    lines += [f"<p>Again: <code>{escape(source.command)}</code></p>"] if source.command else []
-    value = escape(signed(fact.text))
-    return (
-        f'<details class="number"><summary><span class="value">{value}</span> '
-        f"<span>{shell.marked(fact.label)}</span></summary>{''.join(lines)}</details>"
+def _rows(findings: Sequence[Finding]) -> str:
+    lines = "".join(
+        f'<tr class="{each.mark}"><td>{_MARKS[each.mark]}</td><td>{escape(each.about)}</td>'
+        f"<td>{shell.marked(each.text)}</td></tr>"
+        for each in findings
     )
+    return f'<div class="wide tall"><table class="prose"><tbody>{lines}</tbody></table></div>'
 
 
 def _figure(number: int, panel: Panel) -> str:

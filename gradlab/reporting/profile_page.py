@@ -13,12 +13,10 @@ from typing import Any
 import pandas as pd
 
 from gradlab import figures
-from gradlab.choice.tables import decay_table, weight_table
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import tables
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
-from gradlab.runs.check_results import CheckResult, failed_premises
+from gradlab.reporting.page import NOWHERE, Finding, Page, PageSource, Panel, Section, method, panel
+from gradlab.reporting.shell import tables
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
@@ -26,12 +24,11 @@ from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import (
     Evidence,
-    decays,
+    advice,
     every_check,
     evidence,
-    first_screen,
 )
-from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.recommendation import Recommendation
 from gradlab.wording import label, states_each, stepping
 
 _GAIN = "Gain of a step"
@@ -49,19 +46,19 @@ _LAWS = {"visited": "visited states, by the gradient of the return", "start": "t
 def page(profile: Profile, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
     evident = evidence(profile)
-    first = first_screen(profile, evident)
+    first = advice(profile, evident)
     title = str(profile.config.get("task") or name)
     return shown(profile, first, title, evident, source)
 
 
 def shown(
     profile: Profile,
-    first: Screen,
+    first: Recommendation,
     title: str,
     evidence: Evidence = _NOTHING,
     source: PageSource = NOWHERE,
 ) -> Page:
-    """The page of a measurement whose first screen is known.
+    """The page of a measurement whose recommendation is known.
 
     Args:
         evidence: choice and attribution of the profile.
@@ -76,14 +73,22 @@ def shown(
     if evidence.choice is not None:
         said[_CONTEST] = tuple(each.text for each in statements(evidence.choice))
     sections = (
-        _sanity(every_check(profile)),
-        *(Section(name, lines=said.get(name, ()), missing=absent.get(name, "")) for name in _ORDER),
+        *(
+            Section(
+                name, lines=said.get(name, ()), missing=absent.get(name, ""), opened=name == _ERROR
+            )
+            for name in _ORDER
+        ),
         Section("Every number", body=numbers),
         _method(profile),
     )
     question = "Does a step help?"
     facts = _facts(profile)
-    return Page(title, question, facts, first, drawn, sections, source)
+    findings = tuple(
+        Finding(each.check, f"{each.result}: {each.meaning}", each.passed)
+        for each in every_check(profile)
+    )
+    return Page(title, question, facts, first, drawn, sections, source, findings)
 
 
 def _facts(profile: Profile) -> dict[str, object]:
@@ -134,48 +139,6 @@ def _method(profile: Profile) -> Section:
     return method(profile.config.get("command"), columns, why)
 
 
-_SANITY = "Sanity"
-_CHECK_HEADINGS = ("check", "result", "what it means", "")
-
-
-def _sanity(results: Sequence[CheckResult]) -> Section:
-    """Every check, those that need attention in sight; says so where none was recorded."""
-    if not results:
-        missing = "Not recorded: this run was measured without checks."
-        return Section(_SANITY, name="sanity", missing=missing)
-    attention = [each for each in results if not each.passed]
-    passed = [each for each in results if each.passed]
-    body = f'<p><span class="tag pass">pass</span> All {len(results)} checks passed.</p>'
-    if attention:
-        need = "needs" if len(attention) == 1 else "need"
-        text = f"{len(attention)} of {len(results)} checks {need} attention"
-        premise = "a premise of every" if failed_premises(results) else "no premise of the"
-        text += f"; {premise} decision is among them."
-        body = f'<p><span class="tag attention">attention</span> {text}</p>'
-        body += _check_table(attention)
-    if passed:
-        count = f"{len(passed)} checks" if len(passed) > 1 else "1 check"
-        body += f"<details><summary>{count} passed</summary>{_check_table(passed)}</details>"
-    note = f"{len(passed)} of {len(results)} passed"
-    return Section(_SANITY, body=body, note=note, name="sanity", opened=bool(attention))
-
-
-def _check_table(results: Sequence[CheckResult]) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in _CHECK_HEADINGS)
-    rows = "\n".join(_check_row(each) for each in results)
-    return (
-        f'<div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
-
-
-def _check_row(result: CheckResult) -> str:
-    cells = (result.check, result.result, result.meaning)
-    mark = "pass" if result.passed else "attention"
-    text = "".join(f"<td>{escape(each)}</td>" for each in cells)
-    return f'<tr>{text}<td><span class="tag {mark}">{mark}</span></td></tr>'
-
-
 def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
     """The figures of `profile` in the order of the sections."""
     table, facts = profile.table(), evidence.facts
@@ -188,7 +151,6 @@ def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
         *_direction(profile, table, chosen),
         *_source(profile, evidence),
         *_growth(profile, table, chosen),
-        *_contest(evidence),
     ]
 
 
@@ -214,7 +176,7 @@ def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
     elif evidence.choice is None or evidence.choice.pair is None:
         reasons[_CONTEST] = (
             "No weights: they need an admissible truth, a data gradient and another estimator "
-            "under the same truth, measured by this version of gradlab."
+            "under the same truth."
         )
     return reasons
 
@@ -287,8 +249,6 @@ def _error(
             estimator=name, batch=profile.batch, truth_norm2=_zero_level(table, [name]),
             truth_error2=_truth_error(profile, [name]), kept=evidence.sets.get(name, ()),
         ))  # fmt: skip
-    for each in decays(profile):  # where several were measured
-        drawn.append(panel("decay", _ERROR, each.text, figures.decay, decay_table(profile)))
     return drawn
 
 
@@ -337,16 +297,6 @@ def _growth(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[P
     )
     rates: dict[str, Any] = {"exponent": exponent, "chosen": chosen}
     return [panel("sample_norm", _GROWTH, caption, figures.sample_norm, table, **rates)]
-
-
-def _contest(evidence: Evidence) -> list[Panel]:
-    """Weights of MPG's pair."""
-    if evidence.choice is None or evidence.choice.pair is None:
-        return []
-    shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
-    weights = weight_table(evidence.choice.pair)
-    weights.attrs["identities"] = evidence.choice.identities
-    return [panel("weights", _CONTEST, shares, figures.choice_weights, weights)]
 
 
 def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.figures.multiples import Over, best_first, several_quantities, several_returns
-from gradlab.reporting import numbers, shell
+from gradlab.reporting import shell
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, folded, method, panel
 from gradlab.runs.training import measured_weights, pairs
 from gradlab.runs.training.pairs import ranked
@@ -27,7 +27,7 @@ from gradlab.runs.training.results import (
     table,
     times,
 )
-from gradlab.verdicts.training.first_screen import screen
+from gradlab.verdicts.training import screen
 from gradlab.wording import duration, listed, signed
 
 _LEARNING = "Does it learn?"
@@ -234,8 +234,8 @@ def _table(runs: Mapping[str, Training]) -> Section:
         for k, seed in enumerate(run.seeds):
             last = [run.returns[-1, k], run.errors[-1, k], run.ends[-1, k]]
             values = [float(value) for value in (*last, *(each[k] for each in reached))]
-            body.append([numbers.cell(value) for value in (name, int(seed), *values)])
-    table = numbers.sortable(heads, body)
+            body.append([shell.cell(value) for value in (name, int(seed), *values)])
+    table = shell.sortable(heads, body)
     return Section("Every seed", body=f"<p>Click a heading to sort.</p>{table}")
 
 
@@ -253,12 +253,12 @@ def _pairs(runs: Mapping[str, Training]) -> Section:
         cells += [float(pair["first"]), float(pair["second"]), signed(change)]
         cells += [signed(f"{pair['low']:.3g} to {pair['high']:.3g}"), int(pair["seeds"])]
         cells += [float(pair["measurements"])]
-        body.append([numbers.cell(value) for value in cells])
+        body.append([shell.cell(value) for value in cells])
     about = (
         "<p>Each run against the first; errors of the gradient are ratios of geometric means at "
         "the longest horizon. Intervals leave a seed out in turn.</p>"
     )
-    return Section("Paired over seeds", body=about + numbers.sortable(heads, body))
+    return Section("Paired over seeds", body=about + shell.sortable(heads, body))
 
 
 def _methods(runs: Mapping[str, Training]) -> list[Section]:
@@ -286,7 +286,7 @@ def _methods(runs: Mapping[str, Training]) -> list[Section]:
     differ = {key: values for key, values in rows.items() if len(set(values)) > 1}
     common = {key: values[0] for key, values in rows.items() if key not in differ}
     rows_of = [(key, *values) for key, values in differ.items()]
-    table = numbers.texts(("setting", *settings), rows_of)
+    table = shell.texts(("setting", *settings), rows_of)
     shared = f"<details><summary>{len(common)} settings are the same</summary>"
     text = f"{table}{shared}{shell.definitions(common)}</details>"
     note = f"{len(differ)} settings differ"
@@ -333,6 +333,6 @@ def _staleness_of(name: str, run: Asynchrony) -> str:
     ]  # fmt: skip
     heads = ["lag", "gradients of the policy", "gradients of critics"]
     return (
-        f"<h3>{escape(name)}</h3>{numbers.texts(heads, lags)}"
-        f"{numbers.texts(['process', 'what it did', 'computing'], work)}"
+        f"<h3>{escape(name)}</h3>{shell.texts(heads, lags)}"
+        f"{shell.texts(['process', 'what it did', 'computing'], work)}"
     )

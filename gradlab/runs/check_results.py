@@ -1,6 +1,6 @@
 """Results of the checks beside a measurement: plain values that travel with its profile.
 
-They may be missing from an older file: that is "not recorded", not "passed".
+They may be missing, of a measurement without checks: that is "not recorded", not "passed".
 """
 
 from __future__ import annotations

@@ -22,11 +22,12 @@ from gradlab.statistics.comparison import difference, log_ratio, on_joint_groups
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate
 from gradlab.statistics.quantities import TABLE
 
-_MODEL = "model"  # what kind, and a print of what it predicts
 _PRIOR = "prior"  # parameters of a task that begin so describe its model, not the task
 _PER_BATCH = tuple(each.name for each in TABLE if each.per_batch)
 _RATIOS = ("mse", "relative_mse", "bias2", "variance", "variance_critics", "mean_norm", "snr")
-_ASKED = ("critic_hash", "critics", "starts", "seed", "horizon", "batch", "jacobian_noise")
+_ASKED = (
+    "model", "critic_hash", "critics", "starts", "seed", "horizon", "batch", "jacobian_noise",
+)  # fmt: skip
 _SETTINGS = {"discount": None, "termination": "ignore", "truth": "matched", "entropy": 0.0}
 
 
@@ -173,8 +174,6 @@ def _changed(first: Profile, second: Profile) -> dict[str, tuple[Any, Any]]:
     compared entry by entry."""
     one, other = first.config, second.config
     pairs = {each: (one.get(each), other.get(each)) for each in _ASKED}
-    if None not in (one.get(_MODEL), other.get(_MODEL)):  # not recorded by older versions
-        pairs = {_MODEL: (one[_MODEL], other[_MODEL])} | pairs
     ours, theirs = _parameters(one), _parameters(other)
     models = sorted(each for each in set(ours) | set(theirs) if each.startswith(_PRIOR))
     pairs |= {each: (ours.get(each), theirs.get(each)) for each in models}

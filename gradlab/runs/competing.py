@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.runs.identity import Identity, data_of
-from gradlab.statistics.comparison import difference
+from gradlab.statistics.comparison import Number, difference
 from gradlab.statistics.intervals import LEVEL, interval
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import chosen_level
 
 _Cell = tuple[str, int]

@@ -16,14 +16,13 @@ from math import exp, log
 import numpy as np
 
 from gradlab.runs.profile import Profile
+from gradlab.statistics.comparison import Decision, Number, decide
 from gradlab.statistics.growth import Growth, variance_growth
-from gradlab.statistics.intervals import Interval, bootstrap_counts, interval, pseudo_values
-from gradlab.statistics.moments import Array, Estimate, combine
-from gradlab.statistics.number import Decision, Number, decide
+from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
+from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.selection import RankSet, smallest
 from gradlab.statistics.tails import HEAVY
 
-DIRECTION = 0.9  # cosine that one batch should reach
 _FEWEST = 3  # groups of starts that a set of horizons needs
 _PREFERENCE = (("model", "model"), ("simulator", "model"), ("simulator", "simulator"))
 
@@ -163,39 +162,6 @@ def _logs(errors: list[Estimate]) -> list[Estimate]:
 def _log_ratio(value: float, draws: Array) -> LogRatio:
     low, high = 2 * value - np.quantile(draws, [0.975, 0.025])
     return LogRatio(value, float(low), float(high), float(draws.std()))
-
-
-@dataclass(frozen=True)
-class NeededBatch:
-    """N′ at which the expected cosine of one batch with the truth is `DIRECTION`.
-
-        cosine(N′) ≈ c / √(1 + 1/(N′ snr)),     N′ = 1 / (snr (c²/DIRECTION² − 1))
-
-    Attributes:
-        cosine: c of the mean gradient, with its interval: what no batch exceeds.
-        batch: N′ with its interval; None where c is not clearly above `DIRECTION`.
-    """
-
-    cosine: Interval
-    value: float
-    batch: Interval | None
-    size: float
-
-
-def needed_batch(profile: Profile, name: str, horizon: int) -> NeededBatch | None:
-    """None where cosine or signal-to-noise ratio is not distinguishable from zero, or the cosine is
-    beyond its own interval."""
-    cosine, snr = (profile.estimate(name, each, horizon) for each in ("cosine", "snr"))
-    if not all(np.isfinite(each.left_out).all() for each in (cosine, snr)):
-        return None
-    ends = profile.interval(name, "cosine", horizon)
-    if ends.high < DIRECTION < cosine.value:  # noise beyond 1
-        return None
-    batch: Interval | None = None
-    needed = combine(lambda c, s: 1 / (s * (c**2 / DIRECTION**2 - 1)), cosine, snr)
-    if ends.low > DIRECTION and needed.value > 0 and (needed.left_out > 0).all():
-        batch = interval("snr", needed)  # on the scale of the logarithm, as for any ratio
-    return NeededBatch(ends, cosine.value, batch, needed.value)
 
 
 COSINE = 0.7  # of a usable direction

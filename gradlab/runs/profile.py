@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.errors import required
+from gradlab.errors import imported, required
 from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.competing import best_shown, chosen_gain, is_data_again
 from gradlab.runs.identity import Identity, by_default, competing
@@ -33,10 +33,10 @@ from gradlab.runs.substitutions import (
     substitution_groups,
     substitutions_from_groups,
 )
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.number import Number
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.statistics.selection import largest
 from gradlab.storage import codec, records
@@ -59,7 +59,7 @@ def kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
 
 
 def kernels_from_groups(groups: _Groups) -> tuple[Kernels, ...]:
-    """All kernels of a run; none in files of older versions."""
+    """All kernels of a run."""
     return tuple(
         _from_group(name.removeprefix(_PREFIX), group)
         for name, group in groups.items()
@@ -182,19 +182,18 @@ class Profile:
         left_out: each value with one group of starts left out, [E, Q, H + 1, G].
         config: what was asked for; environment: what it ran on; truth: `Truth` as plain values.
         sanity: what was checked beside the measurement; None: not recorded.
-        kernels: what yields inner products between estimators, one for each truth; none in files
-            of older versions.
+        kernels: what yields inner products between estimators, one for each truth.
         attribution: what substitutions of the truth found; None: `attribute` was off.
         realised: what steps along some of the mean gradients add to the return of fresh starts;
-            None: starts that no law can be drawn from again, another truth, or an older file.
+            None: starts that no law can be drawn from again, or another truth.
         jumps: what a trial at the length of an update says of the pathwise gradient; None: there
-            was none to be tried, another truth, or an older file.
+            was none to be tried, or another truth.
         rehearsal: for how many updates the gradients that compete raise the return; None as for
             `realised`, or `rehearse` was off.
         surface: slices of the model's value estimate around the policy; None: none were asked for.
         file: where it was read from; None: it was measured here.
         identities: who each estimator is, by name; from the default names where nothing but names
-            is known, as in files of older versions.
+            is known.
     """
 
     estimators: Annotated[tuple[str, ...], stored("estimator", name="estimator")]
@@ -240,6 +239,12 @@ class Profile:
                 "  every number: .table(); a page to decide from: gradlab.report(path)>",
             ]
         )
+
+    @property
+    def recommendation(self) -> Any:
+        """What to do next, a `verdicts.recommendation.Recommendation`: at most five fields and a
+        light, and the advised gradient as code (`.loss`, `.states`)."""
+        return imported("gradlab.verdicts.measurement.verdict:advice")(self)
 
     @property
     def batch(self) -> int:
@@ -386,8 +391,6 @@ def load(path: str | Path) -> Profile:
         table, jackknife = groups["profile"], groups["jackknife"]
         fields = codec.fields(Profile, table)
         shape = fields["count"].shape
-        # None in files of older versions.
-        named = codec.rows(Identity, groups["identities"]) if "identities" in groups else ()
         profile = Profile(
             **fields,
             **described(record, "truth"),
@@ -401,7 +404,7 @@ def load(path: str | Path) -> Profile:
             rehearsal=_part(groups, "rehearsal", Rehearsal),
             surface=_part(groups, "surface", Surface),
             file=path,
-            identities={each.name: each for each in named},
+            identities={each.name: each for each in codec.rows(Identity, groups["identities"])},
         )
         return with_selected_gain(profile)
 
@@ -520,10 +523,9 @@ def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:
     value, se, low, high = (
         profile.columns[column][:, place] for column in ("value", "se", "ci_low", "ci_high")
     )
-    quantity = QUANTITIES.get(name)  # files of other versions may hold others
-    title = name if quantity is None else quantity.title
-    units = {} if quantity is None else {"units": quantity.unit or "1"}
-    about = {} if quantity is None else {"formula": quantity.formula, "source": quantity.source}
+    quantity = QUANTITIES[name]
+    title, units = quantity.title, {"units": quantity.unit or "1"}
+    about = {"formula": quantity.formula, "source": quantity.source}
     methods = sorted({str(each) for each in profile.method[:, place].ravel() if each})
     interval = {
         "long_name": f"{title}, {_INTERVAL} interval",

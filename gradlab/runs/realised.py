@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.jumps import Jumps
+from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
-from gradlab.statistics.number import Number, decide
 from gradlab.statistics.over_groups import level_of, mean_interval, mean_interval_at, ratio_of_means
 from gradlab.statistics.selection import RankSet, chosen_level, largest
 from gradlab.storage.codec import scalar, stored
@@ -101,7 +101,7 @@ class Realised:
     termination: Annotated[str, scalar("plain")]
     ended: Annotated[float, scalar("plain")]
     steps: Annotated[int, scalar("plain")]
-    at: Annotated[int, scalar("plain")] = 0
+    at: Annotated[int, scalar("plain")]
 
     @property
     def judges(self) -> int:

@@ -25,9 +25,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.realised import UNIT, Cell
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval, student
 from gradlab.statistics.moments import Estimate, sample_mean
-from gradlab.statistics.number import Number
 from gradlab.statistics.over_groups import (
     level_of,
     mean_interval,

@@ -319,8 +319,7 @@ def _tested_at(gap: Estimate, there: float) -> Array:
 
 def _share(estimate: Estimate, se: float, level: float) -> Interval:
     """From what is known to be so, by what is not known; no sampling error is left in either."""
-    if estimate.shares is None:  # files of older versions keep left-out values alone
-        return _variance(estimate, se, level)
+    assert estimate.shares is not None
     low, unknown = estimate.shares.agreeing, estimate.shares.unknown
     return Interval(low, low + unknown, se, f"signs of {unknown:.0%} are not known")
 

@@ -35,7 +35,7 @@ A rule is a frozen value; called with an iteration and the horizons it gives wei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,7 +47,6 @@ from gradlab.statistics.grams import (
     Grams,
     error_matrix,
     mixture_moments,
-    only,
     projected,
     units,
 )
@@ -179,13 +178,6 @@ def optimal_scale(F: Array, w: Array) -> float:
     return max(float(along / both), 0.0) if both > 0 else 0.0
 
 
-def scaled_errors(F: Array) -> Array:
-    """MSE of each single estimator at its best scale, |t|² − (E g·t)²/E |g|², [K]."""
-    both, along = np.array([_along(F, w) for w in np.eye(len(F) - 1)]).T
-    gain = np.maximum(along, 0.0) ** 2 / np.where(both > 0, both, np.inf)
-    return np.asarray(F[-1, -1] - gain)
-
-
 def _along(F: Array, w: Array) -> tuple[float, float]:
     """E |Σ w g|² and E Σ w g · t."""
     z = np.append(w, w.sum())
@@ -301,62 +293,12 @@ def _with_intervals(
     )
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """Weights [K], scale included, and what groups that did not choose them say of them."""
-
-    weights: Array
-    found: Mapping[str, Estimate]
+def fitted_shares(grams: Grams, batch: int) -> Array:
+    """The weights of `mse_weights`, [K], without their intervals."""
+    found = error_matrix(grams, batch)
+    return _mixture(found.value, found)[:-1]
 
 
-@dataclass(frozen=True)
-class JudgedMixtures:
-    """Mixtures and single estimators, chosen on some groups and judged on others.
-
-    Attributes:
-        single, scaled_single: the best one as it is, and at its best scale.
-        mixture, scaled_mixture: of `mse_weights`, and of `direction_weights` at its best scale.
-        gain_single, gain_mixture: the single one of largest gain, and that of `gain_weights`.
-    """
-
-    single: Contestant
-    scaled_single: Contestant
-    mixture: Contestant
-    scaled_mixture: Contestant
-    gain_single: Contestant
-    gain_mixture: Contestant
-
-
-def judged(grams: Grams, batch: int, fold: int = 1) -> JudgedMixtures:
-    """Contestants fitted on all folds but one and judged on that one.
-
-    `comparison.difference` and `log_ratio` of two of them are paired; weights from elsewhere (of a
-    rule) join by `contestant(only(grams, [fold]), weights, batch)`.
-
-    Raises:
-        InputError: fewer than three groups on either side.
-    """
-    others = np.flatnonzero(np.arange(len(grams.total)) != fold)
-    unseen = only(grams, [fold])
-    fitted = error_matrix(only(grams, others.tolist()), batch)
-    F = projected(fitted.value, fitted.scale)
-    one = np.eye(grams.estimators)
-    best, scaled = one[F.diagonal()[:-1].argmin()], one[scaled_errors(F).argmin()]
-    direction = _direction(fitted.value, fitted)
-    level = levelled(fitted)
-    steepest = one[int(np.argmax([_rate(F, weights) for weights in one]))]
-    return JudgedMixtures(
-        single=contestant(unseen, best, batch),
-        scaled_single=contestant(unseen, scaled * optimal_scale(F, scaled), batch),
-        mixture=contestant(unseen, _mixture(fitted.value, fitted)[:-1], batch),
-        scaled_mixture=contestant(unseen, direction[:-1] * direction[-1], batch),
-        gain_single=contestant(unseen, steepest, batch),
-        gain_mixture=contestant(
-            unseen, level.original(gain_shares(regularised(level.found.value, level.found))), batch
-        ),
-    )
-
-
-def contestant(unseen: Grams, weights: Array, batch: int) -> Contestant:
-    """Weights [K] and every quantity of their mixture, from groups that did not choose them."""
-    return Contestant(weights, estimates(mixture_moments(unseen, weights), batch))
+def mixture_error(grams: Grams, weights: Array, batch: int) -> Estimate:
+    """Mean squared error of a mixture at batch size N′, by the groups of `grams`."""
+    return estimates(mixture_moments(grams, weights), batch)["mse"]

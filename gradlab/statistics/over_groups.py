@@ -40,6 +40,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import (
     LEVEL,
     Interval,
@@ -49,7 +50,6 @@ from gradlab.statistics.intervals import (
     student,
 )
 from gradlab.statistics.moments import Array, Estimate
-from gradlab.statistics.number import Number
 
 _LEVEL = 0.95
 _Floats = NDArray[np.float64]

@@ -22,8 +22,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from gradlab.statistics.moments import Array, Estimate
-from gradlab.statistics.strata import Strata
+from gradlab.statistics.moments import Array, Estimate, Strata
 
 
 def tail_shape(values: Array) -> float:

@@ -12,8 +12,7 @@ A field says where its values lie in the file, its type says what comes back:
     starts: Annotated[int, stored("start")]                             the length of a dimension
     horizon: Annotated[int, scalar("plain")]                            an entry of a JSON object
 
-Fields without a place are the caller's. Dimensions that no array names are counted 0, 1, …. A field
-with a default may be missing in the file, as it is in one of an older version.
+Fields without a place are the caller's. Dimensions that no array names are counted 0, 1, ….
 
 The header of a run of any kind, and the errors of a file that should hold one.
 
@@ -27,7 +26,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import (
     Annotated,
@@ -144,12 +143,11 @@ _NOWHERE = _Place()  # of a field that is the caller's
 
 
 class _Stored(NamedTuple):
-    """A field, where it lies, its type and its default."""
+    """A field, where it lies, and its type."""
 
     name: str
     place: _Place
     hint: Any
-    default: Any
 
 
 class _Column(NamedTuple):
@@ -159,7 +157,6 @@ class _Column(NamedTuple):
     dims: tuple[str, ...]
     unit: str
     hint: Any
-    default: Any = MISSING
 
 
 def stored(*dims: str, name: _Names = (), unit: _Names = (), optional: bool = False) -> _Place:
@@ -254,7 +251,7 @@ def _fields(cls: Any) -> list[_Stored]:
 
 
 def _table_of(of: type) -> _Stored:
-    return _Stored("rows", _Place(("row",)), tuple[of, ...], MISSING)  # type: ignore[valid-type]
+    return _Stored("rows", _Place(("row",)), tuple[of, ...])  # type: ignore[valid-type]
 
 
 def _columns(field: _Stored) -> list[_Column]:
@@ -267,7 +264,6 @@ def _columns(field: _Stored) -> list[_Column]:
                 place.dims + member.place.dims,
                 "".join(member.place.units),
                 member.hint,
-                member.default,
             )
             for member in members
         ]
@@ -282,18 +278,18 @@ def _columns(field: _Stored) -> list[_Column]:
 def _members(cls: Any) -> list[_Stored]:
     """The fields of a dataclass or named tuple; none of another type."""
     if dataclasses.is_dataclass(cls):
-        defaults = {each.name: each.default for each in dataclasses.fields(cls)}
+        names: Iterable[str] = (each.name for each in dataclasses.fields(cls))
     elif hasattr(cls, "_fields"):
-        defaults = dict.fromkeys(cls._fields, MISSING)
+        names = cls._fields
     else:
         return []
     hints = get_type_hints(cls, include_extras=True)
     found = []
-    for name, default in defaults.items():
+    for name in names:
         hint, place = hints[name], _NOWHERE
         if get_origin(hint) is Annotated:
             hint, place = get_args(hint)
-        found.append(_Stored(name, place, hint, default))
+        found.append(_Stored(name, place, hint))
     return found
 
 
@@ -338,8 +334,6 @@ def _value(field: _Stored, group: Group) -> Any:
     place, hint = field.place, field.hint
     if place.json:
         entries = json_object(group[place.json].values[0])
-        if field.default is not MISSING and field.name not in entries:
-            return field.default
         return hint(entries[field.name])
     if hint is int:
         return len(group[place.dims[0]].values)
@@ -347,8 +341,6 @@ def _value(field: _Stored, group: Group) -> Any:
     if place.optional and columns[0].name not in group:
         sizes = [len(group[dim].values) if dim in group else 0 for dim in place.dims[1:]]
         return np.zeros((0, *sizes), dtype=_dtype(hint))
-    if field.default is not MISSING and columns[0].name not in group:
-        return field.default
     several = [_column(column, group) for column in columns]
     if members := _members(_entry(hint)):
         names, entry = [member.name for member in members], _entry(hint)
@@ -362,8 +354,6 @@ def _value(field: _Stored, group: Group) -> Any:
 
 def _column(column: _Column, group: Group) -> Any:
     """An array, or a list of plain values."""
-    if column.default is not MISSING and column.name not in group:
-        return [column.default] * len(group[column.dims[0]].values)
     values = _along(group, column.name, column.dims)
     if get_origin(column.hint) is np.ndarray:
         return np.asarray(values, dtype=_dtype(column.hint))

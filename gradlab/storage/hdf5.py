@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from gradlab.errors import InputError, in_short
 
 _SCHEMA = "gradlab"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_EARLIER = "7f6a4f4a"  # the last commit that reads layouts before this one
 
 Attribute = str | int | float | bool
 
@@ -203,6 +204,9 @@ class Reader:
         version = attributes.pop("schema_version", None)
         if not isinstance(version, int) or version < 1:
             raise self.damaged("its schema version is missing")
+        if version < _SCHEMA_VERSION:
+            message = f"was written by an earlier layout: gradlab at {_EARLIER} reads it"
+            raise InputError(f"{self.path} {message}")
         if version > _SCHEMA_VERSION:
             newer = f"schema {version}, this gradlab reads {_SCHEMA_VERSION}"
             raise InputError(f"{self.path} was written by a newer gradlab ({newer}): upgrade it")

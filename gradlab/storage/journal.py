@@ -130,8 +130,6 @@ class Journal:
             if any(frames_at(journal_of(self.path))):
                 fold(self.path)
             base = records.attributes(self.path) if self.path.is_file() else {}
-            if base and RUN not in base:
-                raise records.earlier_layout(self.path)
             if base:
                 check_tables(tables_of(base), self.tables, self.path)
             self.attributes[RUN] = str(base.get(RUN, secrets.token_hex(8)))

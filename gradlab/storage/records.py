@@ -35,7 +35,6 @@ __all__ = [
     "Record",
     "attributes",
     "check_output",
-    "earlier_layout",
     "read",
     "write",
 ]
@@ -126,8 +125,3 @@ def attributes(path: str | Path) -> dict[str, Attribute]:
             with opened(path) as file:
                 return Reader(path).attributes(file)
     return dict(read(path).attributes)
-
-
-def earlier_layout(path: str | Path) -> InputError:
-    """For a run file that lacks what every file of this layout has."""
-    return InputError(f"{path} was written by an earlier layout: gradlab at 7f6a4f4a reads it")

@@ -23,7 +23,7 @@ from gradlab.machine import python_module
 from gradlab.storage import journal_frames, seals
 from gradlab.storage.hdf5 import Array, Foreign, Record, read_here
 
-UNSEALED = "{path} has no checksum (an older file, or changed since): damage would go unnoticed"
+UNSEALED = "{path} has no checksum (it was changed since): damage would go unnoticed"
 PATIENCE, SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
 
 

@@ -1,14 +1,17 @@
 """Simulators and models behind one protocol."""
 
-from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
-from gradlab.systems.engines.from_jax import from_jax
-from gradlab.systems.engines.from_warp import from_warp
+from gradlab.systems.closed_form import (
+    CartPoleModel,
+    CartPoleParameters,
+    CartPoleSimulator,
+    LinearQuadratic,
+    Pendulum,
+)
+from gradlab.systems.engines import from_jax, from_warp
 from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem, TwoModels
-from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.mujoco_pendulum import MujocoPendulum
-from gradlab.systems.pendulum import Pendulum
 from gradlab.systems.stateful import from_environment
 from gradlab.systems.system import Certificate, Linearization, System, Transition
 from gradlab.systems.vehicle import VehicleModel, VehicleParameters, VehicleSimulator

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.systems.environments import ENVIRONMENTS, Environment
-from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.systems.mujoco import ENVIRONMENTS, Environment, MujocoEnvironment
 from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step, inner
 
 
@@ -178,7 +177,7 @@ def differentiable(
 
     Args:
         environment: an id as "Hopper-v5", or a task (`gradlab.tasks.mujoco`, which has the weights
-            of the reward as arguments), its simulator, or a row as in `systems/environments.py`.
+            of the reward as arguments), its simulator, or a row as in `systems/mujoco.py`.
         batch: number of states that every step is given; None: any number.
 
     Raises:

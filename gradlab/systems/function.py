@@ -34,7 +34,7 @@ from gradlab.systems.system import (
     flat_reward,
     sample_normal,
 )
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _StepFunction = Callable[..., tuple[Tensor, Tensor]]
 AliveFunction = Callable[[Tensor], Tensor]  # also of contacts and limits

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.systems.cartpole import (
+from gradlab.systems.closed_form import (
     SIMULATOR_WEIGHTS,
     CartPoleParameters,
     PendulumReward,

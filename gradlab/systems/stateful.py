@@ -29,7 +29,7 @@ from gradlab.systems.system import (
     flat_reward,
     sample_normal,
 )
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 Read = Callable[[Any], Tensor]
 Write = Callable[[Any, Tensor], object]

@@ -19,14 +19,21 @@ Recorded trajectories in the place of a simulator: they have states, but no step
 
 An estimator whose `states` is `Recorded` reads the path that it is given, with the policy's and
 the model's noise inferred from each transition (RP-DR, SVG).
+
+A system whose last action is log π, with the entropy bonus in its reward.
+
+    s' = f(s, a, ξ),   r̃ = r(s, a) − α log π,   B̃ = [B, 0],   r̃_ã = (r_a, −α)
+
+It takes the actions of `networks.policies.WithLogProb`; its return is the soft return of
+maximum-entropy methods, so that every estimator and every oracle of plain returns applies.
 """
 
 from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
@@ -35,6 +42,7 @@ from torch import Tensor
 
 from gradlab import validation
 from gradlab.errors import InputError
+from gradlab.networks.policies import temperature
 
 BLOCKS = ("A", "B", "r_s", "r_a")
 
@@ -306,4 +314,56 @@ class Recorded:
     def _refuse(self) -> NoReturn:
         raise InputError(
             "states are recorded, which cannot be stepped: use a simulator or a model for this"
+        )
+
+
+_Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Entropic:
+    """The system above; alpha in reward units per nat.
+
+    States and Jacobians from one system must share one `Entropic`: two wrappers of it count as
+    two systems, and noise that cannot be inferred is then left out.
+    """
+
+    system: System
+    alpha: float
+
+    state_dim = inner("state_dim")
+    noise_dim = inner("noise_dim")
+    differentiable = inner("differentiable")
+    member_column = inner("member_column")
+    linearization_price = inner("linearization_price")
+    sample_noise = inner("sample_noise")
+
+    def __post_init__(self) -> None:
+        temperature(self.alpha)
+
+    @property
+    def action_dim(self) -> int:
+        return self.system.action_dim + 1
+
+    @property
+    def infer_noise(self) -> _Inference:
+        """(state, ã, next_state) → [N, noise_dim]; AttributeError where the system has none."""
+        infer: _Inference = self.system.infer_noise  # type: ignore[attr-defined]
+        return lambda state, action, next_state: infer(state, action[:, :-1], next_state)
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        plain = self.system.step(state, action[:, :-1], noise)
+        return replace(plain, reward=plain.reward - self.alpha * action[:, -1])
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        plain = self.system.linearize(state, action[:, :-1], noise)
+        price = torch.full_like(plain.r_a[:, :1], -self.alpha)
+        return replace(
+            plain,
+            B=torch.nn.functional.pad(plain.B, (0, 1)),
+            r_a=torch.cat([plain.r_a, price], dim=1),
         )

@@ -14,13 +14,19 @@ from collections.abc import Callable, Mapping
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.tasks.classic import cart_pole_swing_up, inverted_pendulum, path_tracking, pendulum
+from gradlab.tasks.classic import (
+    cart_pole_swing_up,
+    double_integrator,
+    inverted_pendulum,
+    linear_quadratic,
+    path_tracking,
+    pendulum,
+)
 from gradlab.tasks.environments import MUJOCO_TASKS, mujoco, view, with_learned_prior
-from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.memory import with_memory
 from gradlab.tasks.task import Starts, Task, nearest, trimmed
 from gradlab.tasks.world_models import with_world_model
-from gradlab.user_code.loading import called, is_user_function, load_object
+from gradlab.user_code import called, is_user_function, load_object
 
 __all__ = [
     "TASKS",

@@ -23,10 +23,9 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.interface import ClippedVelocities
-from gradlab.systems.chart import Chart
-from gradlab.systems.environments import ENVIRONMENTS, Environment
 from gradlab.systems.learned import LearnedSystem, RewardFunction
-from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.systems.mujoco import ENVIRONMENTS, Environment, MujocoEnvironment
+from gradlab.systems.physics import Chart
 from gradlab.tasks.task import Task, check_number
 from gradlab.validation import shown
 

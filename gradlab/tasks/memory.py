@@ -25,13 +25,12 @@ from torch.nn.functional import pad
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.networks.interface import noise_dim
+from gradlab.networks.interface import noise_dim, tried
 from gradlab.networks.policies import is_stochastic
-from gradlab.networks.trying import tried
 from gradlab.systems.stateful import Observe
 from gradlab.systems.system import Linearization, System, Transition, check_step, inner
 from gradlab.tasks.task import Task
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 
 class WithMemory(NamedTuple):

@@ -37,7 +37,7 @@ from gradlab import validation
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System, check_system
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 OTHER_BOUNDS = (
     "If actions have bounds of their own, as [0, 1], map them in the step: "

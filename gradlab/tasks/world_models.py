@@ -30,14 +30,13 @@ from torch.nn.functional import pad
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.networks.interface import check_critic, check_policy, check_rows
-from gradlab.networks.trying import check_steady
+from gradlab.networks.interface import check_critic, check_policy, check_rows, check_steady
 from gradlab.systems.function import FunctionSystem, from_function, survivors
 from gradlab.systems.stateful import Observe
 from gradlab.systems.system import Linearization, System, Transition, check_step, inner
 from gradlab.tasks.memory import WithMemory, observed, remembering
 from gradlab.tasks.task import Task
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _NEEDS = {
     "encode": "encode(observation) or encode(observation, latent, action) → latent [N, dz]",

@@ -8,19 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradlab.training.algorithms import ALGORITHMS, Algorithm
-    from gradlab.training.models.model_choice import LearnedModel
+    from gradlab.training.algorithm import Algorithm, LearnedModel
+    from gradlab.training.algorithms import ALGORITHMS
 
 __all__ = ["ALGORITHMS", "Algorithm", "LearnedModel"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LearnedModel":
-        from gradlab.training.models.model_choice import LearnedModel
-
-        return LearnedModel
     if name in __all__:
-        from gradlab.training import algorithms
+        from gradlab.training import algorithm, algorithms
 
-        return getattr(algorithms, name)
+        return getattr(algorithms if name == "ALGORITHMS" else algorithm, name)
     raise AttributeError(f"module 'gradlab.training' has no attribute {name!r}")

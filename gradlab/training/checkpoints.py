@@ -29,8 +29,8 @@ from gradlab.storage.journal import discard, journal_of
 from gradlab.storage.records import Array
 from gradlab.storage.whole_files import sync
 from gradlab.training.measured import weights as weighing
+from gradlab.training.members import under
 from gradlab.training.state import Run
-from gradlab.training.trained import under
 
 _KEY = "gradlab.training"
 _SAMPLE = 1024  # states kept per seed

@@ -22,14 +22,12 @@ from gradlab.errors import InputError
 from gradlab.networks.checkpoint import architecture_of
 from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
-from gradlab.training.algorithms import Algorithm
-from gradlab.training.draws import Draws
+from gradlab.training.algorithm import Algorithm
 from gradlab.training.first_networks import FRESH, check_fits, networks, usable_device
-from gradlab.training.members import Acting, Network, stacked, unstacked
-from gradlab.training.models.seed_models import Model, of_prior, simulator_slopes
-from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon
+from gradlab.training.members import Acting, Network, Trained, stacked, under, unstacked
 from gradlab.training.parts.context import (
     Context,
+    Draws,
     Floats,
     Objective,
     Value,
@@ -37,9 +35,9 @@ from gradlab.training.parts.context import (
     no_values,
 )
 from gradlab.training.parts.critics import Critic, Valuing, nothing
-from gradlab.training.parts.temperature import Automatic, Temperature
+from gradlab.training.parts.duals import AdaptiveHorizon, Automatic, Temperature
+from gradlab.training.seed_models import Model, of_prior, simulator_slopes
 from gradlab.training.settings import Settings
-from gradlab.training.trained import Trained, under
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,14 +21,15 @@ from torch import nn
 from gradlab import machine, provenance
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import network_name
-from gradlab.networks.products import fast_products
+from gradlab.networks.layers import fast_products
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, planning
-from gradlab.training.algorithms import Algorithm, find, measured
+from gradlab.training import checkpoints, recording
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.algorithms import find, measured
 from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.first_networks import FRESH, GivenNetworks, check_given
 from gradlab.training.measured import gradient_errors
@@ -38,13 +39,7 @@ from gradlab.training.recording import attributes, tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings, for_task
 from gradlab.training.state import Run, begin
-from gradlab.user_code.calls import differentiating
-
-_Note = Callable[[str], None]
-
-
-def _nowhere(line: str) -> None:
-    """Note nothing."""
+from gradlab.user_code import differentiating
 
 
 def check_memory(run: Run) -> None:
@@ -142,7 +137,6 @@ def train(
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
-    note: _Note = _nowhere,
     ray: str | None = None,
     policy: nn.Module | None = None,
     critic: nn.Module | None = None,
@@ -160,8 +154,6 @@ def train(
         by: criterion of "measured": "mse", the smaller error of the gradient at replayed states, or
             "gain", the larger gain of return by a step along it, at visited states.
         resume: go on with the run at `output`; overwrite: replace it.
-        note: called with a line where processes of an asynchronous run are crowded, or one has
-            died.
         ray: a cluster of Ray by its HOST:PORT for the processes of an asynchronous run
             (`asynchronous=Asynchronous(learners=4, actors=2)`); None: one of this machine.
         policy, critic: gradlab's networks that every seed begins with, such as those for which a
@@ -192,7 +184,7 @@ def train(
     check_memory(run)
     prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
-    with execution(run, ray, note) as work:  # a cluster that cannot be used replaces no file
+    with execution(run, ray) as work:  # a cluster that cannot be used replaces no file
         if resume:
             checkpoints.load(path, run, config)
         else:
@@ -217,7 +209,7 @@ def _checked(row: Algorithm, task: Task, settings: Settings) -> Algorithm:
     check_given(row, task, settings.given or FRESH)
     measured_weights.check(row, task)
     gradient_errors.check(row, settings, task)
-    planning.check(row, task.prior, settings.planning)
+    recording.check(row, task.prior, settings.planning)
     _check_processes(row, settings)
     weights = scheduled(row.weights, settings)
     return replace(row, weights=weights, batch=row.rows(settings.agents))

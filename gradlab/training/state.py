@@ -18,14 +18,12 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch, Replay
 from gradlab.tasks import Task
-from gradlab.training.algorithms import Algorithm
-from gradlab.training.collection import Ended, Environments
-from gradlab.training.draws import Draws
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.collection import Branches, Ended, Environments
+from gradlab.training.dynamics import Dynamics
 from gradlab.training.learner import Learner, UpdateRecord
 from gradlab.training.members import Network
-from gradlab.training.models.branches import Branches
-from gradlab.training.models.dynamics import Dynamics
-from gradlab.training.parts.context import Floats
+from gradlab.training.parts.context import Draws, Floats
 from gradlab.training.parts.sources import Stores
 from gradlab.training.settings import Settings
 

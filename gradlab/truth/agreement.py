@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import PolicyJacobian
-from gradlab.gradients.starts import Starts, exchangeable, group_sums, grouping
+from gradlab.gradients.setting import Starts, exchangeable, group_sums, grouping
 from gradlab.truth.common_random import Differences, mean_and_error
 
 PRECISION = 0.25  # largest relative standard error of an admissible truth

@@ -18,11 +18,10 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.sweeps import sensitivities
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.rollout import LinearizedPath, sensitivities
+from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
-from gradlab.truth import reasons
+from gradlab.truth import outcome
 from gradlab.truth.agreement import Judged, TrueGradient, precision_from
 from gradlab.truth.oracles import (
     TOLERANCE,
@@ -33,7 +32,7 @@ from gradlab.truth.oracles import (
     piece,
     shortened,
 )
-from gradlab.truth.reasons import Status
+from gradlab.truth.outcome import Status
 from gradlab.truth.truth import Truth, matched_truth
 
 
@@ -151,7 +150,7 @@ class BlockedTruth:
             lyapunov=growth,
             remainder=remainder if whole else float("nan"),
             flagged=self._flagged / n,
-            reason=reasons.of_blocks(status, every, pilot.horizon, n, of_pilot),
+            reason=outcome.of_blocks(status, every, pilot.horizon, n, of_pilot),
             path=None,
         )
 

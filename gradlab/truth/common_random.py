@@ -21,8 +21,7 @@ from torch.func import functional_call, vmap
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.ways import WAYS
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.progress import Progress, silent

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 
 _KINDS = ("first", "all")
 _DOUBLINGS = 64  # F^(2^64): any stable F has long vanished

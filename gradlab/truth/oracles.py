@@ -21,21 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
+    closed_loop_reward_gradient,
+    discounted_costates,
     jacobian_noise,
     linearize_path,
     rollout,
     rollout_with_jacobians,
+    sensitivities,
     tail_gradient,
 )
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.sweeps import closed_loop_reward_gradient, discounted_costates, sensitivities
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.mlp import judge
 from gradlab.progress import Progress, silent

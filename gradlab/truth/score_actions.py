@@ -20,8 +20,7 @@ from torch.func import functional_call, grad, vmap
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients.starts import grouping
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, grouping
 from gradlab.networks.policies import check_stochastic
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import standard_normal, step_running

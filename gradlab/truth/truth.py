@@ -25,10 +25,8 @@ from torch import Tensor
 
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.starts import Starts, grouping
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts, grouping
 from gradlab.progress import Progress, silent
-from gradlab.truth import reasons
 from gradlab.truth.agreement import (
     AIM,
     Judged,
@@ -53,8 +51,7 @@ from gradlab.truth.oracles import (
     shortened,
     unroll_first_action,
 )
-from gradlab.truth.reasons import Status, TruthOutcome
-from gradlab.truth.scout import Plan, plan
+from gradlab.truth.outcome import Plan, Status, TruthOutcome, given_up, plan, reason
 
 _FEWEST = 8  # groups that are split
 _ABOVE = 2.0  # standard errors of the squared error
@@ -292,7 +289,7 @@ def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:
         flagged=outcome.flagged,
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
-        reason=reasons.reason(status, outcome),
+        reason=reason(status, outcome),
         checked=outcome.checked,
     )
 
@@ -318,7 +315,7 @@ def _given_up(setting: Setting, kinds: Collection[str], scouted: Plan, unrolled:
         flagged=unrolled.flagged / (unrolled.horizon * scouted.scouts),
         boundary=nothing,
         boundary_se=nothing,
-        reason=reasons.given_up(scouted, unrolled, setting.discount, growth, window),
+        reason=given_up(scouted, unrolled, setting.discount, growth, window),
         checked=False,
         scouts=scouted.scouts,
     )

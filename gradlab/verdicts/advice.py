@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradlab.runs.realised import TRUE_CELL, Disagreement
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.screen import Light
+from gradlab.verdicts.recommendation import Light
 
 _Missing = Literal["", "update", "judges", "farther", "longer", "jumps", "premise"]
 FEWEST = 64  # judging starts behind a green light
@@ -74,9 +74,10 @@ def advise(facts: Facts) -> Advice:
     return Advice(cell, updates, light, missing)
 
 
-def believed(facts: Facts) -> Facts:
-    """Without gains, where a premise of them fails or the true gradient is not precise."""
-    if not facts.void and not facts.uncertain:
+def believed(facts: Facts, contradicted: bool = False) -> Facts:
+    """Without gains, where a premise of them fails, plain steps contradict them, or the true
+    gradient is not precise."""
+    if not (facts.void or facts.uncertain or contradicted):
         return facts
     nothing: dict[Cell, Number] = {}
     facts = replace(

@@ -13,7 +13,7 @@ from gradlab.runs.check_results import no_gradient
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.phrases import ZERO, capital
-from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import gradient, label, percent, two, with_ends, with_interval
 
 _FIXED = {
@@ -179,63 +179,59 @@ def _fraction(part: Part) -> str:
     return share if low == high else f"{share} (CI {low} to {high})"
 
 
-def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence]) -> Screen:
+def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence]) -> Recommendation:
     """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
     if void := no_gradient(profile.sanity):
-        return Screen(void[0].sentence, "none", NOTHING, (), None, tuple(rest))
+        return Recommendation("none", (Field("fix first", void[0].sentence),), None, tuple(rest))
     name = judged_estimator(profile)
     every = attribution.bias
     accounts = [each for each in every if each.estimator == name] or list(every)
     if not accounts:
-        text = "Fix nothing by this file: without a true gradient no bias can be attributed."
-        return Screen(text, "none", "no truth", (), None, tuple(rest))
+        nothing = Field("why", "without a true gradient no bias can be attributed")
+        fields = (Field("fix first", _UNKNOWN), nothing)
+        return Recommendation("none", fields, None, tuple(rest))
     judged = [each for each in accounts if not each.lost] or accounts
     least = min(
         judged, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value
     )
-    whose = gradient(profile.identities[least.estimator])
-    text, light, sure = _told(least, whose, attribution.starts)
-    return Screen(text, light, sure, _facts(least, attribution.starts), None, tuple(rest))
+    fix, why, light = _told(least, attribution.starts)
+    what = f"{gradient(profile.identities[least.estimator])}, h = {least.horizon}"
+    told = Field("fix first", fix), Field("why", why)
+    shares = _shares(least, what, attribution.starts)
+    return Recommendation(light, (*told, *shares), None, tuple(rest))
 
 
-def _told(account: Account, whose: str, starts: int) -> tuple[str, Light, str]:
-    what = f"the squared bias of {whose} at h = {account.horizon}"
+_UNKNOWN = "nothing yet"
+
+
+def _told(account: Account, starts: int) -> tuple[str, str, Light]:
+    """What to fix, why, and the light."""
     advice, best, shown = account.advice, account.replacement, f"{starts:,} starts"
     if advice == "lost":
-        text = f"Fix nothing yet: {what} is not distinguishable from zero."
-        return text, "choose", f"not shown ({shown})"
+        return _UNKNOWN, f"the squared bias is {ZERO} ({shown})", "choose"
     if best is None or advice == "open":
-        text = f"Fix nothing yet: no replacement is shown to lower {what}."
-        return text, "choose", f"not shown ({shown})"
+        return _UNKNOWN, f"no replacement is shown to lower the squared bias ({shown})", "choose"
     if advice == "none":
-        text = f"Fix more than two causes together: any one or two do not lower {what}."
-        return text, "choose", f"shown ({shown})"
-    told = _told_apart(best.part)
+        why = f"any one or two causes do not lower the squared bias ({shown})"
+        return "more than two causes together", why, "choose"
     value, ends = _with_ends(best.part)
-    by = f" by {value}" if told else ""
-    text = f"Fix {to_fix(best.causes)} first: with the true {causes_text(best.causes)} {what} "
-    text += f"falls{by}."
-    how = ends if told else f"{shown}; {_OPEN}"
+    falls = f"falls by {value} (CI {ends})" if _told_apart(best.part) else f"falls; {_OPEN}"
+    why = f"with the true {causes_text(best.causes)} the squared bias {falls}"
     if advice == "contested":
         rivals = " or ".join(map(causes_text, best.rivals[:2]))
-        return text, "choose", f"shown ({how}); not excluded as better: {rivals}"
-    return text, "act", f"sure ({how})"
+        return to_fix(best.causes), f"{why}; not excluded as better: {rivals}", "choose"
+    return to_fix(best.causes), why, "act"
 
 
-def _facts(account: Account, starts: int) -> tuple[Fact, ...]:
-    """The two largest shares and the whole."""
-    how = f"Shapley value over all orders of replacing causes by true ones, {starts:,} starts."
-    parts = sorted(account.shapley, key=lambda part: -part.value)[:2]
+def _shares(account: Account, what: str, starts: int) -> tuple[Field, ...]:
+    """The whole and its two largest shares."""
     whole, square = account.total, "|E G − E T|², noise-corrected."
     if account.lost:  # the value is noise
-        return (Fact("squared bias, 95%", f"≤ {two(whole.high)}", square),)
-    total = Fact(f"squared bias, {two(whole.low)} to {two(whole.high)}", two(whole.value), square)
-    shares = (
-        Fact(
-            f"of it {CAUSES[p.name]}, {ends}",
-            text if _width(p) <= _WIDE else f"unknown ({starts:,} starts)",
-            how,
-        )
-        for p, (text, ends) in ((p, _with_ends(p)) for p in parts)
+        return (Field("squared bias", f"≤ {two(whole.high)} (95%): {what}", square),)
+    how = f"Shapley value over all orders of replacing causes by true ones, {starts:,} starts."
+    parts = sorted(account.shapley, key=lambda part: -part.value)[:2]
+    total = with_interval(whole.value, whole.low, whole.high)
+    return (
+        Field("squared bias", f"{total}: {what}", square),
+        *(Field(f"of it {CAUSES[part.name]}", _share(part), how) for part in parts),
     )
-    return (*shares, total)

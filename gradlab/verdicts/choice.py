@@ -10,33 +10,27 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from math import exp, isfinite, log
+from math import exp, isfinite
 
 from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting, Tried
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
-from gradlab.runs.decision_rules import COSINE, EXCESS
 from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.stages import trimming
-from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.recommendation import recommendation
-from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, usable_text, with_sign
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
+from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, with_sign
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import (
     AT_STARTS,
     at_horizon,
-    batches,
-    cosine,
-    cosines,
     horizons,
     label,
-    times,
     turned,
     updates,
     with_interval,
@@ -80,18 +74,9 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
         )
         found.append(Sentence("beyond", True, text))
     found += _steps(choice) + _criteria(choice)
-    if choice.usable is not None:
-        usable = choice.usable.horizons
-        rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; {n}"
-        text = usable_text(label(choice.usable.estimator, choice.identities), usable, rule)
-        found.append(Sentence("usable", usable.decided, f"{text}."))
-    for about, each in (("pair", choice.pair), ("several", choice.several)):
-        if each is not None and choice.by == "gain" and each.gain is not None:
-            found.append(_weights_by_gain(choice, about, each, each.gain))
-        elif each is not None:
-            found.append(_weights_by_error(choice, about, each))
+    if choice.pair is not None:
+        found.append(_weights(choice, choice.pair))
     found += _agreement(choice)
-    found += _needed(choice)
     return (*found, *(Sentence("note", True, each) for each in choice.notes))
 
 
@@ -194,100 +179,34 @@ def _criteria(choice: Choice) -> list[Sentence]:
     return [Sentence("criteria", not both or mse.cell == direction.cell, text)]
 
 
-def outside(choice: Choice, mixing: Mixing) -> str:
-    """The best single gradient by a batch's gain, where it is none of those that are mixed."""
-    best = choice.direction
-    if (
-        best is None
-        or best.cell in mixing.cells
-        or not best.value > mixing.contender("gain").cosine
-    ):
-        return ""
-    return (
-        f" Not among them: {cell_words(choice, best.cell)}, which gains {cosine(best.value)} alone."
-    )
-
-
-def _weights_by_gain(choice: Choice, about: str, mixing: Mixing, weights: Weights) -> Sentence:
-    """What a batch's step along the mixture gains beside that of the best single estimator."""
-    own, single = mixing.contender("gain"), mixing.contender("best single by gain")
-    beside = outside(choice, mixing)
-    mixed = cells_words(choice, mixing.cells)
-    text = f"Weights of {mixed}, by gain: {_shares(choice, mixing, weights)}"
-    ends = own.cosine_interval
-    if isfinite(ends.high) and ends.high < 0:
-        text = f"No mixture of {mixed} raises the return; least harm: "
-        text += _shares(choice, mixing, weights)
-    judged = _judged(about, mixing)
-    if own.ahead is None or not isfinite(own.ahead.low):
-        return Sentence(about, False, f"{text}. {judged} their gain is {ZERO}.{beside}")
-    text += (
-        f". {judged} a step of one batch gains {cosine(own.cosine)} of the best possible, along "
-        f"the best single estimator {cosine(single.cosine)}, difference CI "
-        f"{own.ahead.low:+.2g} to {own.ahead.high:+.2g}.{beside}"
-    )
-    return Sentence(about, own.ahead.low > 0 or own.ahead.high < 0, text)
-
-
-def _judged(about: str, mixing: Mixing) -> str:
-    """Which starts judge; the second sentence of a page does not repeat the first."""
-    starts = f"{mixing.unseen} starts that did not choose them"
-    return f"On the {starts}" if about == "pair" else f"On the same {starts}"
-
-
-def _weights_by_error(choice: Choice, about: str, mixing: Mixing) -> Sentence:
-    own, weights = mixing.contender("mse"), mixing.direction
-    by_direction = "none: no mixture points along the truth"
+def _weights(choice: Choice, mixing: Mixing) -> Sentence:
+    """Weights by what decides, and their error beside that of the papers' rule."""
+    weights = choice.weights or mixing.mse
+    by = "mean squared error" if weights is mixing.mse else choice.by
+    text = "none: no mixture points along the truth"
     if weights.share.any():
-        scale = with_interval(weights.scale, weights.scale_low, weights.scale_high)
-        by_direction = f"{_shares(choice, mixing, weights)}, scale {scale}"
-    text = (
-        f"Weights of {cells_words(choice, mixing.cells)}: by mean squared error "
-        f"{_shares(choice, mixing, mixing.mse)}; by direction {by_direction}"
-    )
-    judged = _judged(about, mixing)
-    against = own.against
+        text = _shares(choice, mixing, weights)
+    text = f"Weights of {cells_words(choice, mixing.cells)}, by {by}: {text}"
+    against = mixing.against
     if against is None:
-        return Sentence(about, False, f"{text}. {judged} their error is {ZERO}.")
-    ratio = own.mse / mixing.contender("best scaled single").mse
-    verdict = (
-        f"{judged} their error is {_times(ratio, against)} that of the best scaled single estimator"
+        return Sentence("weights", False, f"{text}.")
+    ends = exp(against.interval.low), exp(against.interval.high)
+    text += (
+        f". On {against.unseen} starts that did not choose them the measured weights have "
+        f"{with_interval(against.ratio, *ends, '×')} the error of the {against.rule}."
     )
-    if isfinite(own.gap.low):
-        verdict += f", their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
-    rules = _rules(mixing)
-    decided = against.high < -log(SAME) or against.low > log(SAME)
-    return Sentence(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
+    return Sentence("weights", ends[1] < 1 / SAME or ends[0] > SAME, text)
 
 
 def _shares(choice: Choice, mixing: Mixing, weights: Weights) -> str:
-    """The shares that matter, with their intervals."""
+    """With their intervals."""
     shown = [
         f"{with_interval(share, low, high)} {cell_words(choice, cell)}"
         for cell, share, low, high in zip(
             mixing.cells, weights.share, weights.low, weights.high, strict=True
         )
-        if share >= 0.05 or len(mixing.cells) == 2
     ]
-    rest = sum(share for share in weights.share if share < 0.05) if len(mixing.cells) > 2 else 0
-    return ", ".join(shown) + (f", {rest:.2g} others" if rest >= 0.005 else "")
-
-
-def _rules(mixing: Mixing) -> str:
-    """How the measured weights compare with the best rule at any of the times shown."""
-    rules = [each for each in mixing.contenders if "rule" in each.name and each.saved is not None]
-    if not rules:
-        return ""
-    best = min(rules, key=lambda each: each.mse)
-    if best.saved is None:
-        return ""
-    ratio, few = mixing.contender("mse").mse / best.mse, len(rules) == 1
-    which = f"the {best.name}" if few else f"the best rule ({best.name})"
-    return f"and {_times(ratio, best.saved)} that of {which}"
-
-
-def _times(ratio: float, logarithm: Interval) -> str:
-    return with_interval(ratio, exp(logarithm.low), exp(logarithm.high), "×")
+    return ", ".join(shown)
 
 
 def _agreement(choice: Choice) -> list[Sentence]:
@@ -312,56 +231,38 @@ def _agreement(choice: Choice) -> list[Sentence]:
     return [Sentence("agreement", True, text)]
 
 
-def _needed(choice: Choice) -> list[Sentence]:
-    """Samples that one update needs, or the bias that no number of them overcomes."""
-    if choice.needed is None:
-        return []
-    cell, needed = choice.needed
-    goal = f"A cosine of one batch ≥ .9 with the best for large ones, {cell_words(choice, cell)}"
-    if needed.batch is not None:
-        least_and_most = batches(needed.batch.low), batches(needed.batch.high)
-        size = "–".join(dict.fromkeys(least_and_most))
-        text = f"{goal}, needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples:,})."
-        return [Sentence("samples", True, text)]
-    value, ends = cosines(needed.value, needed.cosine.low, needed.cosine.high)
-    cap = f"bias alone caps it at {value} (CI {ends}, N = {choice.samples:,})"
-    if needed.cosine.high < 0.9:
-        return [Sentence("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
-    return [Sentence("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
-
-
 _MANY = 4  # cells in a row that a headline names before it counts
 
 
-def screen(choice: Choice) -> Screen:
+def advice_of(choice: Choice) -> Recommendation:
     """Use what is best by the criterion that decides; every other sentence below."""
     rest = statements(choice)
     best = choice.best or choice.mse or choice.direction
+    if choice.beyond is not None:
+        more = f"{cell_words(choice, choice.beyond.cell)} gains {gain_text(choice.beyond.gain)}"
+        rest = (*rest, Sentence("beyond", True, f"With simulator states: {more}."))
     if best is None and choice.tried is not None:
         return _tried(choice, choice.tried, rest)
     if best is None:
-        text = "Keep the current policy: this file holds no known error of any gradient."
-        return Screen(text, "none", "no error is known", (), None, rest)
+        nothing = Field("why", "this file holds no known error of any gradient")
+        return Recommendation("none", (Field("use", KEEP), nothing), None, rest)
     others = tuple(cell for cell in best.kept if cell != best.cell)
-    among = "" if choice.beyond is None else " of those that need no simulator"
-    text = f"Use {cell_words(choice, best.cell)}: {_LARGEST[best.criterion]}{among}"
-    text += f" at batch {choice.batch}."
     helps = choice.by != "gain" or best.interval.low > 0
-    if not helps:
-        text = "Keep the current policy: no gradient is shown to raise the return. "
-        text += f"Best guess: {cell_words(choice, best.cell)}."
-    if others:
-        text += f" Not excluded by {choice.samples:,} starts: {_alternatives(choice, others)}."
-    text += _lowers(choice)
-    if choice.beyond is not None:
-        cell, gain = choice.beyond.cell, choice.beyond.gain
-        text += f" With simulator states: {cell_words(choice, cell)}, gain {cosine(gain.clipped)}."
-    also = choice.direction
-    judged = [best] if also is None or also is best else [best, also]
-    facts = tuple(_fact(choice, each) for each in judged)
+    among = "" if choice.beyond is None else " of those that need no simulator"
+    use = (
+        f"{cell_words(choice, best.cell)}: {_LARGEST[best.criterion]}{among}, batch {choice.batch}"
+    )
+    why = "" if helps else f"no gain is shown; best guess {cell_words(choice, best.cell)}"
+    fields = (
+        Field("use", use if helps else KEEP),
+        Field("why", why),
+        _value(choice, best),
+        Field("not excluded", _alternatives(choice, others) if others else ""),
+        Field("avoid", _lowers(choice)),
+        Field("decide", _wanted(choice, best) if helps else ""),
+    )
     light: Light = "none" if not helps else "choose" if others else "act"
-    sure = _sure(choice, best) if helps else "no gain is shown"
-    return Screen(text, light, sure, facts, None, rest)
+    return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
 
 
 def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
@@ -382,30 +283,6 @@ def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Senten
     )
     many += "own 95%"
     return (Sentence("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
-
-
-def _farther(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
-    """Why not the gradient of largest gain is recommended, where another's updates led farther."""
-    best, told, cell = choice.gain, profile.rehearsal, advice.cell
-    peak = None if told is None else told.best
-    if best is None or told is None or peak is None or cell in (None, best.cell):
-        return ()
-    if cell != peak.cell or cell != told.chosen:
-        return ()
-    # Its number on the screen is of fresh draws, which the others had no part in.
-    led = f"{with_sign(*peak.gain.estimate)} after {updates(peak.updates)}"
-    other = told.peak_of(best.cell) if best.cell in told.cells else None
-    beside = f"; {cell_words(choice, best.cell)} was not rehearsed"
-    if other is not None:
-        gained = f"{with_sign(*other.gain.estimate)} after {updates(other.updates)}"
-        beside = f"; along {cell_words(choice, best.cell)} it was {gained}"
-    tied = tuple(each for each in told.not_excluded() if each != cell)
-    why = f"of the rehearsed updates its own led to the highest return, {led}{beside}"
-    if tied:
-        why = f"its rehearsed updates have the highest estimate, {led}{beside}; {told.judges:,} "
-        why += f"starts do not tell it apart from {_alternatives(choice, tied)}"
-    text = f"Recommended is {cell_words(choice, cell)}, not the largest gain of one step: {why}."
-    return (Sentence("farther", not tied, text),)
 
 
 _ROWS = "docs/howto/choose_and_train.md"
@@ -449,28 +326,28 @@ def _to_train(
     return command, ""
 
 
-def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
+def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Recommendation:
     """Without a truth: the step that gained most return."""
     others = tuple(cell for cell in tried.kept if cell != tried.cell)
-    text = f"Use {cell_words(choice, tried.cell)}: its step gained most return."
-    if not (choice.steps is not None and tried.cell in choice.steps.raises):
-        text = "Keep the current policy: no step is shown to raise the return. "
-        text += f"Best guess: {cell_words(choice, tried.cell)}."
-    if others:
-        text += f" Not excluded by {choice.samples:,} starts: {_alternatives(choice, others)}."
-    where = f"return gained by a step along {cell_words(choice, tried.cell)}"
+    helps = choice.steps is not None and tried.cell in choice.steps.raises
     estimate = tried.value, tried.interval.low, tried.interval.high
-    fact = Fact.ranged(where, estimate, "the best possible gain is unknown")
-    sure = "undecided" if others else "sure (nothing else that was tried may be best, 95%)"
+    where = cell_words(choice, tried.cell)
+    fields = (
+        Field("use", where if helps else KEEP),
+        Field("why", "" if helps else "no step is shown to raise the return"),
+        Field("tested", f"{with_sign(*estimate)} return by a step along {where}"),
+        Field("not excluded", _alternatives(choice, others) if others else ""),
+        Field("avoid", _lowers(choice)),
+    )
     light: Light = "choose" if others else "act"
-    return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
+    return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
 
 
 def _lowers(choice: Choice) -> str:
     """What not to use."""
     if choice.steps is None or not choice.steps.lowers:
         return ""
-    return f" Lower the return: {_alternatives(choice, choice.steps.lowers, 'cells')}."
+    return f"{_alternatives(choice, choice.steps.lowers, 'cells')}: lower return"
 
 
 def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other cells") -> str:
@@ -480,37 +357,36 @@ def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other
     return cells_words(choice, others)
 
 
-def _sure(choice: Choice, best: Best) -> str:
+def _wanted(choice: Choice, best: Best) -> str:
+    """What would tell the best one from the others; "" where nothing else may be best."""
     if len(best.kept) == 1:
-        return "sure (nothing else may be best, 95%)"
+        return ""
     if choice.carried:
-        return "undecided: the true gradient rests on few starts"
+        return "the true gradient rests on few starts"
     if not best.partings:
-        return f"undecided: {further(None)} decide"
+        return f"{further(None)} decide"
     first = next(iter(_apart(best)), best.partings[0])
     rival = first.member if first.contender == best.cell else first.contender
-    return f"undecided: {further(first.more)} separate it from {cell_words(choice, rival)}"
+    return f"{further(first.more)} separate it from {cell_words(choice, rival)}"
 
 
-def _fact(choice: Choice, best: Best) -> Fact:
-    ends = (best.interval.low, best.interval.high)
-    criterion = CALLED[best.criterion].partition(" (")[0]
-    where = f"{criterion} of {cell_words(choice, best.cell)}"
-    samples = f"{choice.samples:,} samples."
-    if best.criterion == "gain":
-        return Fact(where, gain_text(best.number(choice.samples)), samples)
+def _value(choice: Choice, best: Best) -> Field:
+    """What the best one has by its criterion, with interval."""
+    ends, samples = (best.interval.low, best.interval.high), f"{choice.samples:,} samples."
     name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
-    quantity = next((each for each in QUANTITIES.values() if each.name == name), None)
+    quantity = QUANTITIES.get(name)
     how = samples if quantity is None else f"{quantity.formula} ({quantity.source}), {samples}"
+    called = CALLED[best.criterion].partition(" (")[0]
+    if best.criterion == "gain":
+        return Field(called, gain_text(best.number(choice.samples)), how)
     if best.criterion == "mse":
-        return Fact.ranged(where, (best.value, *ends), how)
-    value, between = cosines(best.value, *ends)
-    return Fact(f"{where}, {between}", value, how)
+        return Field.ranged(called, (best.value, *ends), how)
+    return Field(called, turned(best.value, *ends), how)
 
 
 def _by_returns(
     profile: Profile, choice: Choice, start: Sequence[str]
-) -> tuple[Choice, Screen, str, str]:
+) -> tuple[Choice, Recommendation, str, str]:
     """Where a premise of every gain fails: the one gradient whose returns were measured, of those
     that are asked for, compared with no other.
 
@@ -520,19 +396,16 @@ def _by_returns(
     read = facts(profile)
     told, advice = recommendation(read), advise(read)
     if (cell := advice.cell) is None or cell[0] not in choice.estimators:
-        raise InputError(f"nothing can be chosen: {told.headline}")
-    alone = "Not compared by gain: only returns that were measured count."
-    of_updates = _rehearsed(choice, advice, profile)
-    rest = (Sentence("premises", False, alone), *of_updates, *told.rest)
+        raise InputError(f"nothing can be chosen: {told.field('why') or told.fix_first}")
+    alone = Sentence("premises", False, "Not compared by gain: only measured returns count.")
+    rest = (alone, *_rehearsed(choice, advice, profile), *told.rest)
     first = replace(told, figure=None, rest=rest)
-    numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    text = "\n".join([first.headline, alone, f"How sure: {first.sure}.", *numbers])
     empty = Choice(
         choice.estimators, choice.excluded, choice.batch, choice.samples, False,
         identities=choice.identities,
     )  # fmt: skip
     follow = _to_train(choice, cell, profile, start, advice)
-    return replace(empty, recommendation=text), first, *follow
+    return replace(empty, recommendation=str(first)), first, *follow
 
 
 def choose(
@@ -541,8 +414,6 @@ def choose(
     estimators: Collection[str] | None = None,
     *,
     by: Criterion | None = None,
-    iteration: int | None = None,
-    ramp: int | None = None,
 ) -> Choice:
     """The horizon, the estimator and the weights that a measurement supports, with their intervals.
 
@@ -557,16 +428,13 @@ def choose(
             the return, only under its gradient as the truth (the default there); "mse": the mean
             squared error (the default elsewhere); "direction": the expected cosine of one batch.
             All that can be computed are in the choice.
-        iteration: training time at which the papers' rule-based weights are shown; None: at the
-            start, in the middle and at the end of their ramp.
-        ramp: T of these rules, in iterations; None: 9000, as in MPG.
 
     Raises:
         InputError: a measurement from which nothing can be decided (its reward is constant, say),
             an unknown estimator or criterion, estimators under different truths, gains under a
             truth that is not the gradient of the return, or numbers out of range.
     """
-    return chosen(profile, batch, estimators, by, iteration, ramp)[0]
+    return chosen(profile, batch, estimators, by)[0]
 
 
 def chosen(
@@ -574,21 +442,19 @@ def chosen(
     batch: int | None = None,
     estimators: Collection[str] | None = None,
     by: Criterion | None = None,
-    iteration: int | None = None,
-    ramp: int | None = None,
     start: Sequence[str] = (),
-) -> tuple[Choice, Screen, str, str]:
-    """The choice, its first screen, and the command of `gradlab train` that follows it or why there
-    is none; both "" where nothing is recommended. Arguments and errors as of `choose`.
+) -> tuple[Choice, Recommendation, str, str]:
+    """The choice, its recommendation, and the command of `gradlab train` that follows it or why
+    there is none; both "" where nothing is recommended. Arguments and errors as of `choose`.
 
     Args:
         start: the words that name task and networks in a command that trains; () where none does.
     """
     check_profile(profile)
-    choice = choice_of(profile, batch, estimators, by, iteration, ramp)
+    choice = choice_of(profile, batch, estimators, by)
     if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
         return _by_returns(profile, choice, start)
-    first = screen(choice)
+    first = advice_of(choice)
     best, advice = choice.best or choice.mse or choice.direction, None
     cell = None if best is None or first.light == "none" else best.cell
     if by in (None, "gain") and choice.by in (None, "gain"):
@@ -604,13 +470,16 @@ def chosen(
         # What the report says, with the sentences of the choice.
         cell, told = advice.cell, recommendation(read)
         if choice.batch != profile.batch and told.light == "act":  # at which nobody tried it
-            told = replace(told, light="choose", sure=f"{told.sure}, at batch {profile.batch}")
-        beyond = {each.about for each in told.rest}  # than the recommended, not the largest gain
+            text = f"{told.tested}; at batch {profile.batch}"
+            fields = (replace(e, text=text) if e.name == "tested" else e for e in told.fields)
+            told = replace(told, light="choose", fields=tuple(fields))
+        beyond = {
+            "beyond",
+            *(each.about for each in told.rest),
+        }  # than the recommended, not the largest gain
         rest = tuple(each for each in first.rest if each.about not in beyond)
         about = choice, advice, profile
-        rest = (*_farther(*about), *_rehearsed(*about), *told.rest, *rest)
+        rest = (*_rehearsed(*about), *told.rest, *rest)
         first = replace(told, figure=None, rest=rest)
     follow = ("", "") if cell is None else _to_train(choice, cell, profile, start, advice)
-    numbers = [f"{each.label}: {each.text}" for each in first.numbers]
-    text = "\n".join([first.headline, f"How sure: {first.sure}.", *numbers])
-    return replace(choice, recommendation=text), first, *follow
+    return replace(choice, recommendation=str(first)), first, *follow

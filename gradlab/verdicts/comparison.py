@@ -11,10 +11,9 @@ import numpy as np
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
-from gradlab.statistics.comparison import difference
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number, difference
 from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, same
-from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import gradient, horizons, listed, percent, with_interval
 
 _SHOWN, _LEAD = 36, 8  # characters of a value, and of what it shares with the other
@@ -25,55 +24,63 @@ _PARTS = {
 }
 
 
-def screen(comparison: Comparison) -> Screen:
+def screen(comparison: Comparison) -> Recommendation:
     """Whether B is better than A, and for which gradients; the change that was made is below."""
     rest = comparison_verdict(comparison)
     for profile, name in zip((comparison.first, comparison.second), comparison.names, strict=True):
         if void := no_gradient(profile.sanity):
-            return Screen(f"{name}: {void[0].sentence}", "none", NOTHING, (), "mse-ratio", rest)
+            why = Field("why", f"{name}: {void[0].sentence}")
+            return Recommendation("none", (Field("prefer", NEITHER), why), _FIGURE, rest)
     ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
     A, B = comparison.names
     if not ratios:
-        text = f"Measure more starts: no error of {A} and {B} is known to be above 0 in both."
-        return Screen(text, "none", "no error to compare", (), "mse-ratio", rest)
+        nothing = Field("why", f"no error of {A} and {B} is known to be above 0 in both")
+        more = Field("decide", "measure more starts")
+        return Recommendation("none", (Field("prefer", NEITHER), nothing, more), _FIGURE, rest)
     better = [name for name, ratio in ratios.items() if ratio.high < 0]
     worse = [name for name, ratio in ratios.items() if ratio.low > 0]
     alike = [name for name, ratio in ratios.items() if same(ratio)]
     open_ = [name for name in ratios if name not in (*better, *worse, *alike)]
-    lower, raised = _who(comparison, better), _who(comparison, worse)
+    prefer = NEITHER if not (better or worse) else B if not worse else A
     if better and worse:
-        text = f"Choose by the gradient you use: {B} lowers the error of {lower} and raises that "
-        text += f"of {raised}, against {A}."
-    elif better:
-        text = f"Prefer {B}: it lowers the error of {lower}, against {A}."
-    elif worse:
-        text = f"Prefer {A}: {B} raises the error of {raised}."
-    elif open_:
-        text = f"Measure more samples: {B} is not shown to be better or worse than {A}."
-    else:
-        text = f"Take either: every error of {A} and {B} agrees to within {percent(SAME - 1)}."
-    text += f" Open: {_who(comparison, open_)}." if (better or worse) and open_ else ""
-    sure = "decided for every gradient (95%)"
+        prefer = "by the gradient you use"
+    elif not (better or worse or open_):
+        prefer = f"either: every error agrees to within {percent(SAME - 1)}"
+    named = {"lower error": better, "higher error": worse, "undecided": open_}
+    said = "; ".join(f"{what}: {_who(comparison, of)}" for what, of in named.items() if of)
+    decided = ""
     if open_:
         nearest = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
-        more = _more(comparison, ratios[nearest])
-        sure = f"decided for {len(ratios) - len(open_)} of {len(ratios)} gradients; {more}"
-        sure += f" for {_who(comparison, [nearest])}" * (len(open_) > 1)
-    facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
-    return Screen(text, "choose" if open_ else "act", sure, facts, "mse-ratio", rest)
+        decided = _more(comparison, ratios[nearest])
+        decided += f" for {_who(comparison, [nearest])}" * (len(open_) > 1)
+    fields = (
+        Field("prefer", prefer),
+        Field(f"{B} against {A}", said or "no difference"),
+        Field("decide", decided),
+        *(_ratio(comparison, name, ratio) for name, ratio in list(ratios.items())[:2]),
+    )
+    shown = tuple(each for each in fields if each.text)
+    return Recommendation("choose" if open_ else "act", shown, _FIGURE, rest)
 
 
-def each_with_first(comparisons: Sequence[Comparison]) -> Screen:
+NEITHER = "neither yet"
+_FIGURE = "mse-ratio"
+
+
+def each_with_first(comparisons: Sequence[Comparison]) -> Recommendation:
     """How many measurements differ from the first, decided gradient by gradient, and which."""
     screens = [screen(comparison) for comparison in comparisons]
     if len(screens) == 1:
         return replace(screens[0], figure=None)
     first, decided = comparisons[0].names[0], sum(each.light == "act" for each in screens)
-    text = f"Compare pair by pair: {decided} of {len(screens)} comparisons with {first} are "
-    text += "decided for every gradient."
-    rest = tuple(Sentence("run", each.light == "act", each.headline) for each in screens)
+    many = f"{decided} of {len(screens)} comparisons with {first}, for every gradient (95%)"
+    rest = []
+    for comparison, each in zip(comparisons, screens, strict=True):
+        said = "; ".join(["prefer " + each.fields[0].text, *(e.text for e in each.fields[1:2])])
+        rest.append(Sentence("run", each.light == "act", f"{comparison.names[1]}: {said}."))
     light: Light = "act" if decided == len(screens) else "choose"
-    return Screen(text, light, f"{decided} of {len(screens)}, each at 95%", (), None, rest)
+    fields = (Field("prefer", "pair by pair"), Field("decided", many))
+    return Recommendation(light, fields, None, tuple(rest))
 
 
 def _who(comparison: Comparison, names: Sequence[str]) -> str:
@@ -88,13 +95,14 @@ def _gradient(comparison: Comparison, name: str) -> str:
     return gradient(comparison.first.identities[name])
 
 
-def _fact(comparison: Comparison, name: str, ratio: LogRatio) -> Fact:
+def _ratio(comparison: Comparison, name: str, ratio: LogRatio) -> Field:
     A, B = comparison.names
     paired = "each replicate at its own best horizon"
     how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
-    fact = Fact.ranged(f"× the error, {_who(comparison, [name])}", ratio.estimate, how)
+    field = Field.ranged(f"error ratio, {_who(comparison, [name])}", ratio.estimate, how)
     lost = Number(*ratio.estimate, n=0).spans_decades
-    return replace(fact, text=f"unknown ({_samples(comparison)})") if lost else fact
+    text = f"unknown ({_samples(comparison)})" if lost else f"{field.text} of {A}'s"
+    return replace(field, text=text)
 
 
 def _least(comparison: Comparison, name: str) -> LogRatio | None:

@@ -31,7 +31,7 @@ from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.runs.rehearsal import Rehearsal
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.selection import largest
 
 Cell = tuple[str, int]
@@ -193,7 +193,9 @@ def facts(profile: Profile) -> Facts:
     if "stabilising policy" in str(profile.config.get("networks", "")):
         rests = "set reference_state= of the task to where it should rest, or give --policy"
         void = tuple(
-            replace(each, meaning=f"{each.meaning.partition(': ')[0]}; it was fitted here: {rests}")
+            replace(
+                each, meaning=f"{each.meaning.partition(', so ')[0]}; it was fitted here: {rests}"
+            )
             if each.meaning.startswith("this policy")
             else each
             for each in void
@@ -202,7 +204,7 @@ def facts(profile: Profile) -> Facts:
     premise = re.sub(", so (nothing can be|only measured returns) decided?", "", meaning)
     realised = profile.realised
     table = profile.table()
-    # Files of older versions do not know; a truth that is precise or cut is carried by many.
+    # A truth that is precise or cut is carried by many.
     few = profile.truth.get("carried_by_few", False) and profile.truth.get("status") == "imprecise"
     return Facts(
         samples=int(profile.config["starts"]),
@@ -255,9 +257,8 @@ def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
 
 
 def seconds_of(profile: Profile) -> float:
-    """Of the measurement alone; of the whole run where an older file has no other."""
-    wall = profile.environment.get("wall_seconds", "nan")
+    """Of the measurement alone."""
     try:
-        return float(profile.environment.get("measured_seconds", wall))
+        return float(profile.environment.get("measured_seconds", "nan"))
     except ValueError:
         return float("nan")

@@ -8,7 +8,7 @@ from math import log
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
-from gradlab.statistics.number import Decision, Number
+from gradlab.statistics.comparison import Decision, Number
 from gradlab.wording import describe, gradient, horizons, rounded_up, steps, with_interval
 
 ZERO = "not distinguishable from zero"
@@ -77,9 +77,9 @@ def share(value: float, digits: int = 2) -> str:
 
 
 def gain_text(gain: Number) -> str:
-    """77% (CI 74–80%); unknown where anything between harm and help is possible."""
+    """77% (CI 74–80%); an unknown share where anything between harm and help is possible."""
     if gain.low < -_WIDE and gain.high > _WIDE:
-        return f"unknown ({gain.n:,} starts)"
+        return f"an unknown share ({gain.n:,} starts)"
     if gain.low >= _FULL:
         return f"over {min(int(100 * gain.low), 99)}%"
     return with_interval(gain.clipped, gain.low, gain.high, write=share)

@@ -18,8 +18,7 @@ from torch.distributions import Normal
 
 from gradlab.errors import InputError
 from gradlab.tools.audit.compute import audit
-from gradlab.tools.audit.evaluation import audited, evaluated
-from gradlab.tools.audit.gradients import by_path
+from gradlab.tools.audit.evaluation import audited, by_path, evaluated
 from tests.auditing import losses
 from tests.auditing.drawn import KINDS, Fault, draw, made
 from tests.auditing.networks import (

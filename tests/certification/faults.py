@@ -28,8 +28,8 @@ from gradlab.systems import (
     Transition,
     from_function,
 )
+from gradlab.systems.closed_form import TIMESTEP, TORQUE_LIMIT, wrap
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
-from gradlab.systems.pendulum import TIMESTEP, TORQUE_LIMIT, wrap
 from gradlab.tasks import Task
 from tests.certification.steps import (
     Ball,

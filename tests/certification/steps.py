@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gradlab import tasks
 from gradlab.systems import System, VehicleModel, from_function
-from gradlab.systems.pendulum import SPEED_LIMIT, TIMESTEP, TORQUE_LIMIT, wrap
+from gradlab.systems.closed_form import SPEED_LIMIT, TIMESTEP, TORQUE_LIMIT, wrap
 from gradlab.tasks import Task
 
 Elementwise = Callable[[Tensor], Tensor]

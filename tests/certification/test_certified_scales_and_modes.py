@@ -30,7 +30,7 @@ from gradlab.systems import from_function
 from gradlab.tasks import Task
 from gradlab.tools.certify.comparison import SAFETY
 from gradlab.tools.certify.evaluation import SIZE, Points, noise_of, reference
-from gradlab.tools.certify.page import page, screen
+from gradlab.tools.certify.page import advice, page
 from gradlab.tools.certify.result import Certification, Finding
 from tests.certification.faults import FAULTS, Fault, with_derivative_of
 from tests.certification.inexact_steps import DA, DS, INEXACT, adaptive, cost, network
@@ -423,7 +423,7 @@ def test_derivatives_of_rows_that_a_solver_couples_may_mix_up_to_the_threshold(r
 def test_differences_that_err_by_more_than_is_tolerated_show_nothing():
     found = certificate(INEXACT["torch.bfloat16 tanh × 0.1"], 128)
     assert found.passed and not found.shown and "with care" in found.headline
-    assert screen(found).light == "choose"
+    assert advice(found).light == "choose" and advice(found).field("usable").startswith("with care")
 
 
 class Half(torch.autograd.Function):

@@ -4,6 +4,7 @@ What it says: entries, where, and how it is made again.
 """
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -137,7 +138,7 @@ def test_the_same_states_give_the_same_certificate_json_and_page(twice, tmp_path
     page = certificate.save(tmp_path / "c.html").read_text()
     assert page == again.save(tmp_path / "again.html").read_text()
     assert document["passed"] and document["sentences"] == list(certificate.sentences)
-    assert certificate.headline.split(":")[0] in page
+    assert certification_page.advice(certificate).field("usable") in page
     with pytest.raises(InputError, match=r"\.json or \.html"):
         certificate.save(tmp_path / "c.txt")
 
@@ -189,7 +190,8 @@ def test_fewer_than_three_states_are_no_wrong_derivative(off, passed, fault):
     assert f"in {off} of 96 states" in certificate.sentences[1]
     said = "with care: ∂s′/∂a may be wrong in a few of its states"
     assert (said in certificate.headline) == passed
-    assert page.screen(certificate).sure.endswith("in a few states") == passed
+    wrong = page.advice(certificate).field("wrong")
+    assert wrong.startswith("none by more") == wrong.endswith("in a few states") == passed
     if passed:  # where to look
         of = (", ".join(f"s{k} {float(x):.3g}" for k, x in enumerate(row)) for row in states[:off])
         assert any(f"One of these states: {one}, a0 " in certificate.sentences[1] for one in of)
@@ -472,7 +474,10 @@ def test_every_wrong_entry_is_named_with_its_error_and_causes_the_largest_first(
     assert "2 entries are off by up to 100%" in finding.sentence
     assert " ".join(detached.sentences).count("A derivative that is exactly zero") == 1
     assert f"the whole block by {percentage(block)} (median)" in finding.sentence
-    number = certification_page.screen(detached).numbers[1].text
+    shown = certification_page.advice(detached)
+    assert shown.field("usable").startswith("no: fix ∂s′/∂s and ∂r/∂s first")
+    assert shown.field("wrong") == f"∂s′/∂s and ∂r/∂s by more than {detached.fail_above:g}"
+    (number,) = re.findall(r"95% of the worst block's below (\S+)", shown.field("errors"))
     most = table["p95"].max()
     assert most <= float(number) < most + 0.01  # rounded up: "below"
 
@@ -557,7 +562,7 @@ def test_states_that_are_not_finite_are_counted_with_their_bound_and_what_to_do(
 
 
 def test_what_the_finite_states_show_is_the_verdict(positive):
-    assert positive.shown and certification_page.screen(positive).word == "Sound"
+    assert positive.shown and certification_page.advice(positive).lit == "Sound"
     lost, n = positive.facts["not finite"], positive.facts["states"]
     assert f"at the {n} of {n + lost} states where it is finite." in positive.headline
     assert {each.kind for each in positive.findings} == {"not finite"}
@@ -589,8 +594,8 @@ def test_too_few_finite_states_are_no_sound_ones():
     n, lost = certificate.facts["states"], certificate.facts["not finite"]
     assert 16 < n < 0.25 * (n + lost)
     assert certificate.passed and not certificate.shown
-    screen = certification_page.screen(certificate)
-    assert screen.word == "Not shown" and screen.light == "choose"
+    shown = certification_page.advice(certificate)
+    assert shown.lit == "Not shown" and shown.light == "choose"
     assert f"is finite at {n} of {n + lost} states, too few to judge them." in certificate.headline
 
 

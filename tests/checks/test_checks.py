@@ -15,8 +15,8 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.gradients.setting import Starts
 from gradlab.gradients.start_laws import alive_counts, check_alive
-from gradlab.gradients.starts import Starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.runs.check_results import ALIVE, SEEN, saturated

@@ -10,9 +10,9 @@ import torch
 import gradlab
 from gradlab import choose, cli
 from gradlab.checks.premises import _off, _remedy
-from gradlab.cli.terminal.answer import answer, of_screen
+from gradlab.cli.answer import answer, of_advice
 from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts, distinct
+from gradlab.gradients.setting import as_starts, distinct
 from gradlab.reporting import profile_page
 from gradlab.reporting.page import render
 from gradlab.reporting.profile_page import page
@@ -21,11 +21,12 @@ from gradlab.statistics.moments import sample_mean
 from gradlab.systems import from_function
 from gradlab.tasks import Task
 from gradlab.verdicts.advice import advise
+from gradlab.verdicts.choice import chosen
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.verdict import first_screen
-from gradlab.verdicts.screen import NUMBERS, WORDS, counted
+from gradlab.verdicts.measurement.recommendation import KEEP
+from gradlab.verdicts.measurement.verdict import advice
 from tests.checks.planted_premises import CASES, Linear, Quadratic, cost, draws, task
-from tests.first_screens import repeated, words_of
+from tests.first_screens import WORDS, repeated, words_of
 
 
 @pytest.fixture(scope="module")
@@ -47,34 +48,32 @@ def pages(profiles):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.sampled(5)
 def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pages, capsys):
-    screen, first = first_screen(profiles[name]), CASES[name][3]
+    told, first = advice(profiles[name]), CASES[name][3]
     read = facts(profiles[name])
-    if advise(read).cell is not None:  # returns alone decide
-        assert screen.headline.startswith(f"{read.premise} Until then:")
-        assert screen.light == "none" and screen.sure.startswith("a check failed")
+    if (cell := advise(read).cell) is not None:  # returns alone decide
+        assert told.fix_first == read.premise.removesuffix(".") and not told.gain
+        assert (told.light, told.horizon) == ("none", cell[1])
         return
-    assert screen.headline.startswith(first)
-    assert (screen.light, screen.sure) == ("none", "nothing is decided")
-    words, numbers = counted(f"{screen.headline} {screen.sure}")
-    assert words <= WORDS and numbers <= NUMBERS
-    assert pages[name].index(first) < pages[name].index("nothing is decided")
-    answer(of_screen(screen), as_json=False)
-    assert " ".join(capsys.readouterr().out.split()).startswith(first)
-    answer(of_screen(screen), as_json=True)
+    assert [each.name for each in told.fields] == ["use", "why"] and told.use == KEEP
+    assert told.light == "none" and told.field("why").startswith(first.removesuffix("."))
+    assert first.removesuffix(".") in pages[name]
+    answer(of_advice(told), as_json=False)
+    said = f"○ Caution use {KEEP} why {first.removesuffix('.')}"
+    assert " ".join(capsys.readouterr().out.split()).startswith(said)
+    answer(of_advice(told), as_json=True)
     document = json.loads(capsys.readouterr().out)
-    assert document["recommendation"].startswith(first)
+    assert document["recommendation"] == {each.name: each.text for each in told.fields}
     assert document["verdict"][0]["text"].startswith(first)
 
 
 def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
     still = profiles["saturated output"]
-    own = first_screen(still).headline
+    own = advice(still).field("why")
     fitted = replace(still, config=still.config | {"networks": "a stabilising policy, fitted here"})
-    headline = first_screen(fitted).headline
+    why = advice(fitted).field("why")
     assert "reference_state" not in own and "saturated actions" in own
-    assert "set reference_state= of the task" in headline and "--policy" in headline
-    words, numbers = counted(headline)
-    assert words <= WORDS and numbers <= NUMBERS
+    assert "set reference_state= of the task" in why and "--policy" in why
+    assert len(why.split()) <= WORDS
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -86,10 +85,11 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
             choose(profiles[name])
     else:  # it says what is known of the one, and that it was not compared
         said = str(choose(profiles[name]))
-        assert "Until then: " in said and "Not compared by gain" in said
+        assert "no update yet" not in said and "fix first" in said
+        assert "Not compared by gain" in str(chosen(profiles[name])[1].rest)
         with pytest.raises(InputError, match="nothing can be chosen"):
             choose(profiles[name], estimators=[each for each in read.own if each != cell[0]][:1])
-    told = {each.about for each in first_screen(profiles[name]).rest}
+    told = {each.about for each in advice(profiles[name]).rest}
     assert told <= {"premises", "truth", "health", "sanity", "jumps", "variance", "tails",
                     "theory"}  # fmt: skip
     assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]
@@ -136,7 +136,7 @@ def test_the_command_line_begins_with_it_and_chooses_nothing(name, tmp_path, cap
     words = ["measure", f"{own}:task", "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
     words += ["--starts", "32", "--horizon", "2", "--judges", "4", "--no-report", "--output", run]
     assert cli.main(words) == 0
-    assert " ".join(capsys.readouterr().out.split()).startswith(CASES[name][3])
+    assert f" why {CASES[name][3].removesuffix('.')}" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["choose", run]) == 2
     assert "nothing can be chosen: " in capsys.readouterr().err
 
@@ -146,7 +146,7 @@ def test_a_sound_measurement_is_decided_from(monkeypatch):
     monkeypatch.setattr(profile_page, "panels", lambda *_: [])
     profile = gradlab.measure(task(), Linear(), Quadratic(), starts=64, judges=4)
     assert [each.passed for each in profile.sanity if "premises" in each.check] == [True]
-    assert first_screen(profile).headline.startswith("Backpropagate")
+    assert advice(profile).horizon > 0
     assert choose(profile).best is not None
     assert repeated(words_of(render(page(profile)))) == []
 
@@ -159,8 +159,8 @@ def test_who_owns_the_simulator_is_told_how_far_to_unroll_it(given):
     profile = gradlab.measure(made, Linear(), Quadratic(), starts=64, judges=4)
     assert profile.estimators == ("data", "true_dynamics", "true_dynamics_all")
     assert not any(each.control for each in profile.identities.values())
-    assert first_screen(profile).headline.startswith("Backpropagate")
-    assert "through the simulator" in first_screen(profile).headline
+    told = advice(profile)
+    assert told.use.startswith("the simulator (") and told.horizon > 0
     assert choose(profile).best.cell[0] != "data"
 
 
@@ -169,8 +169,8 @@ def test_an_exact_model_of_another_object_is_said_and_competes():
     profile = gradlab.measure(task(model=1), Linear(), Quadratic(), starts=64, judges=4)
     (said,) = (each for each in profile.sanity if each.check == "errors of a model")
     assert not said.passed and said.result.startswith("the prior model does exactly")
-    assert first_screen(profile).headline.startswith("Backpropagate")
-    assert "your model" in first_screen(profile).headline
+    told = advice(profile)
+    assert told.use.startswith("your model (") and told.horizon > 0
 
 
 def test_a_level_in_the_critic_is_no_fault():
@@ -187,8 +187,8 @@ def test_tiled_starts_count_once():
     )
     assert one.table().equals(eight.table())
     assert (eight.config["starts"], eight.config["rows"]) == (16, 128)
-    assert first_screen(eight).notice == "112 of 128 starts repeat others and count once: N = 16."
-    assert first_screen(one).notice == ""
+    assert advice(eight).notice == "112 of 128 starts repeat others and count once: N = 16."
+    assert advice(one).notice == ""
 
 
 def test_uneven_repetitions_are_weights():

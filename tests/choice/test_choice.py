@@ -1,4 +1,7 @@
-"""What is chosen is what was planted, and what the samples cannot decide stays open."""
+"""What is chosen is what was planted, and what the samples cannot decide stays open.
+
+What is chosen by gain raises the return, as exact linear-quadratic worlds say.
+"""
 
 import dataclasses
 import json
@@ -20,12 +23,14 @@ from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.runs.check_results import PREMISE, CheckResult
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
-from gradlab.verdicts.choice import chosen, statements
+from gradlab.verdicts.choice import advice_of, chosen, statements
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
 from gradlab.wording import label
+from tests.choice import quadratic_worlds as study
 from tests.choice.planted_gradients import P, explicit, noisy, planted, world
 from tests.measurement.scalar import ONE, Quadratic, known_biases, scalar_policy, scalar_task
+from tests.runs.planted_gains import planted as realised
 from tests.verdicts.test_recommendation import PAPER
 from tests.verdicts.test_recommendation import planted as planted_gains
 from tests.verdicts.test_what_is_advised import BEST, CRITIC, FALLS, RISES, rehearsed
@@ -136,27 +141,6 @@ def test_another_batch_is_what_would_have_been_measured_with_it():
         np.testing.assert_allclose(ours.left_out, theirs.left_out, rtol=1e-7)
 
 
-def test_an_imprecise_truth_leaves_paired_differences_alone():
-    profile = planted(*world(4, N=60))
-    assert choose(profile).usable is not None
-    doubted = dataclasses.replace(profile, truth=profile.truth | {"status": "imprecise"})
-    said = {each.about for each in statements(choose(doubted))}
-    assert "mse" in said
-    assert not said & {"usable", "samples"}
-
-
-def test_what_no_batch_can_reach_is_capped_by_the_bias():
-    """cos = 1/√(1 + 2²) for a bias of twice the truth, across it."""
-    rng = np.random.default_rng(8)
-    truth = np.broadcast_to(np.eye(P)[0], (400, P))
-    found = {("model", h): noisy(rng, 400, 2.0, 0.2) for h in (1, 2)}
-    chosen = choose(planted(found, truth))
-    assert chosen.needed[1].batch is None
-    assert chosen.needed[1].value == pytest.approx(5**-0.5, abs=0.02)
-    text = " ".join(each.text for each in statements(chosen))
-    assert "no N′ reaches it, bias alone caps it at 0.4" in text
-
-
 # What cannot be answered
 
 
@@ -176,24 +160,12 @@ def test_without_a_truth_there_is_agreement_only():
     gradients, truth = world(10, N=200)
     chosen = choose(planted(gradients, truth, admissible=False))
     assert not chosen.truth
-    assert chosen.mse is chosen.direction is chosen.pair is chosen.needed is None
+    assert chosen.mse is chosen.direction is chosen.pair is None
     found = {(each.first, each.second): each for each in chosen.agreement}
     each = found[("model", 4), ("mixed", 4)]
     want = explicit(gradients["model", 4], gradients["mixed", 4], 64)["cosine"].value
     assert each.cosine == pytest.approx(want, rel=1e-9)
     assert "No horizon and no weights" in chosen.notes[0]
-
-
-@pytest.mark.slow
-def test_older_files_choose_a_horizon_and_say_what_is_missing():
-    gradients, truth = world(11, N=200)
-    chosen = choose(planted(gradients, truth, kernels=False))
-    new = choose(planted(gradients, truth))
-    assert chosen.mse.kept == new.mse.kept
-    assert chosen.direction.kept == new.direction.kept
-    assert chosen.pair is None
-    assert any("measure again" in note for note in chosen.notes)
-    assert choose(planted(gradients, truth, kernels=False), batch=16).direction is None
 
 
 def test_gradients_that_overflow_are_left_out():
@@ -205,10 +177,9 @@ def test_gradients_that_overflow_are_left_out():
     assert chosen.pair.cells == (("data", 0), ("model", 5))
 
 
-@pytest.mark.parametrize("given", [{"batch": 0}, {"iteration": -1}, {"ramp": 0}])
-def test_numbers_out_of_range_are_refused(given):
-    with pytest.raises(InputError, match=f"{next(iter(given))} is"):
-        choose(planted(*world(14, N=20)), **given)
+def test_numbers_out_of_range_are_refused():
+    with pytest.raises(InputError, match="batch is"):
+        choose(planted(*world(14, N=20)), batch=0)
 
 
 # Real measurements
@@ -259,12 +230,11 @@ def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys)
     by_mse, by_direction = document["best"]
     assert (by_mse["estimator"], by_mse["horizon"]) == chosen.mse.cell
     assert [tuple(cell) for cell in by_direction["set"]] == list(chosen.direction.kept)
-    assert {row["chooser"] for row in document["weights of pair"]} > {"mse", "direction"}
     assert main(["choose", str(run)]) == 0
     first = capsys.readouterr().out
     name, horizon = choose(quadratic).mse.cell
     called = label(name, quadratic.identities)
-    assert first.startswith(f"Use {called} at h = {horizon}:") and "judged on" not in first
+    assert f" use {called} at h = {horizon}: " in " ".join(first.split())
     assert main(["choose", str(run), "--explain"]) == 0
     printed = capsys.readouterr().out
     assert "Best mean squared error" in printed
@@ -283,51 +253,49 @@ def test_weights_of_two_are_the_known_optimum():
     assert pair.cells == (("data", 0), ("model", 5))
     assert pair.mse.share[1] == pytest.approx(4 / 5, abs=0.05)
     assert pair.mse.low[1] <= 4 / 5 <= pair.mse.high[1] + 0.02
-    mixture, single = pair.contender("mse"), pair.contender("best single")
-    assert mixture.mse == pytest.approx(P * 4 / 5 / 20, rel=0.1)
-    assert single.mse == pytest.approx(P / 20, rel=0.1)
 
 
 def test_gradients_that_point_away_have_no_weights_by_direction():
     rng = np.random.default_rng(9)
     truth = np.broadcast_to(np.eye(P)[0], (200, P))
     found = {cell: -noisy(rng, 200, 0.0, 0.1) for cell in (("data", 0), ("model", 4))}
-    text = next(e.text for e in statements(choose(planted(found, truth))) if e.about == "pair")
-    assert "by direction none: no mixture points along the truth. On the" in text
+    text = next(
+        e.text
+        for e in statements(choose(planted(found, truth), by="direction"))
+        if e.about == "weights"
+    )
+    assert "by direction: none: no mixture points along the truth. On 100 starts" in text
     assert "nan" not in text
 
 
-def test_opposite_biases_cancel_and_shrinkage_alone_does_not_win():
+def test_weights_of_opposite_biases_are_known():
     rng = np.random.default_rng(3)
     truth = np.broadcast_to(np.eye(P)[0], (600, P))
     found = {("data", 0): noisy(rng, 600, 0.8, 0.3), ("model", 4): noisy(rng, 600, -0.4, 0.3)}
     pair = choose(planted(found, truth, batch=1000)).pair
     assert pair.mse.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)
-    assert pair.contender("mse").against.high < np.log(0.5)
-    assert pair.contender("mse").gap.low > 0
-    same = {("data", 0): found["data", 0], ("model", 4): 2 * found["data", 0]}
-    shrunk = choose(planted(same, truth, batch=1000)).pair
-    assert not shrunk.contender("direction").against.high < -0.05
-    assert abs(shrunk.contender("direction").gap.high) < 0.01
 
 
-def test_contenders_are_judged_on_the_half_that_did_not_choose_them():
+def test_measured_weights_and_rules_are_judged_on_the_half_that_did_not_choose_them():
     gradients, truth = world(4, N=60)
-    profile = planted(gradients, truth)
-    chosen = choose(profile, iteration=3000, ramp=4000)
-    odd = slice(1, None, 2)
-    for mixing in (chosen.pair, chosen.several):
-        assert mixing.unseen == 30
-        for each in mixing.contenders:
-            G = sum(w * gradients[cell] for w, cell in zip(each.weights, mixing.cells, strict=True))
-            want = explicit(G[odd], truth[odd], 64)
-            assert each.mse == pytest.approx(want["mse"].value, rel=1e-9)
-            assert each.cosine == pytest.approx(want["cosine_batch"].value, rel=1e-9)
-    rule = chosen.pair.contender("MPG rule, iteration 3000 of 4000")
-    assert rule.weights == pytest.approx(MpgWeights(ramp=4000)(3000, [0, 6]))
-    own = {cell[0] for cell, w in zip(
-        chosen.several.cells, chosen.several.contenders[-1].weights, strict=True) if w}  # fmt: skip
-    assert own == {"data", "model"}
+    pair = choose(planted(gradients, truth)).pair
+    assert pair.cells == (("data", 0), ("model", 6)) and pair.against.unseen == 30
+    data, model = (gradients[cell] for cell in pair.cells)
+
+    def error(weights, half):
+        mixed = weights[0] * data + weights[1] * model
+        return explicit(mixed[half], truth[half], 64)["mse"].value
+
+    rules = {k: MpgWeights()(k, [0, 6]) for k in (0, 4500, 9000)}
+    best = min(rules, key=lambda k: error(rules[k], slice(1, None, 2)))
+    assert pair.against.rule == f"MPG rule, iteration {best} of 9000"
+    # Of least error on the first half, within what a ridge of a tenth moves it.
+    grid = np.linspace(0, 1, 201)
+    fitted = min(grid, key=lambda w: error([1 - w, w], slice(0, None, 2)))
+    own = pair.against.ratio * error(rules[best], slice(1, None, 2))
+    assert own == pytest.approx(error([1 - fitted, fitted], slice(1, None, 2)), rel=0.05)
+    low, high = np.exp([pair.against.interval.low, pair.against.interval.high])
+    assert low < pair.against.ratio < high
 
 
 def test_both_papers_have_one_rule_as_a_function_of_time_over_the_ramp():
@@ -393,7 +361,7 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     assert given["--termination"] == "mask" and given["--horizons"] == str(followed[1])
     assert (given["--iterations"], given["--policy-rate"]) == ("25", "0.001")
     assert main([*words[1:], "--warmup", "40", "--no-report", "--output", "trained.h5"]) == 0
-    assert "25 iterations" in capsys.readouterr().out
+    assert "iteration 25" in capsys.readouterr().out
     # As in the rehearsal the critic rests.
     critics = [checkpoint.load(each) for each in ("run.critic.safetensors",
                "trained-checkpoints/000025/seed0-critic.safetensors")]  # fmt: skip
@@ -422,8 +390,7 @@ def test_the_batch_of_the_run_is_no_other_batch():
     profile = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=3, starts=64, batch=64)
     asked, silent = chosen(profile, batch=64)[1], chosen(profile)[1]
     assert profile.rehearsal is not None
-    assert (asked.headline, asked.light) == (silent.headline, silent.light)
-    assert chosen(profile, batch=16)[1].headline != silent.headline
+    assert str(asked) == str(silent) != str(chosen(profile, batch=16)[1])
 
 
 @pytest.mark.parametrize("asked", [{}, {"batch": 64}, {"estimators": [BEST[0], "data"]}])
@@ -434,13 +401,14 @@ def test_where_no_gain_is_believed_a_choice_says_what_the_report_says(asked):
     profile = dataclasses.replace(profile, truth=few)
     report = recommendation(facts(profile))
     choice, found, _, _ = chosen(profile, **asked)
-    assert report.light == "act" and found.headline == report.headline
-    assert found.headline in choice.recommendation
+    assert report.light == "act" and choice.recommendation == str(found)
+    same = [(each.name, each.text.removesuffix("; at batch 256")) for each in found.fields]
+    assert same == [(each.name, each.text) for each in report.fields]
     assert not any("trim" in each.text.lower() for each in found.rest)
     # At a batch that nobody rehearsed nothing is green.
     assert found.light == ("choose" if "batch" in asked else "act")
     other = chosen(profile, estimators=["data"])[1]
-    assert other.light == "none" and other.headline != report.headline
+    assert (other.light, other.use) == ("none", KEEP)
 
 
 def test_one_iteration_of_the_command_is_one_update_of_the_policy():
@@ -463,9 +431,171 @@ def test_where_a_premise_fails_the_choice_lists_what_updates_did():
     told = rehearsed({BEST: RISES, CRITIC: FALLS})
     failed = CheckResult(f"{PREMISE}, critic", "0.02 times", "not fitted: refit it", False)
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told, sanity=(failed,))
-    _, screen, train, untrained = chosen(profile, start=["own.py:make"])
-    (said,) = (each.text for each in screen.rest if each.about == "rehearsed")
+    _, told, train, untrained = chosen(profile, start=["own.py:make"])
+    (said,) = (each.text for each in told.rest if each.about == "rehearsed")
     assert "lower it: " in said and "raise it: " in said
-    # What the screen advises until then can be followed.
+    # What is advised until then can be followed.
     assert train.startswith("gradlab train n-step-adp own.py:make ") and not untrained
     assert f"--horizons {BEST[1]} " in train and train.endswith("--value-rate 0 --iterations 25")
+
+
+DATA_0, MODEL_5 = "data (critic only) at h = 0", "model, first action at h = 5"
+DATA, MODEL, OTHER = ("data", 0), ("model", 5), ("model", 10)
+
+
+def at(seed=3, gradients=None, starts=200, batch=256):
+    one = study.world(np.random.default_rng([1, seed]))
+    rng = np.random.default_rng([2, seed])
+    return one, study.measured(one, rng, starts, batch, gradients and gradients(one))
+
+
+def long_and_short(one):
+    """J_0 is short and half across the truth; the model is the truth, four times too long."""
+    M = one.truth()
+    across = np.random.default_rng(4).normal(size=M.shape)
+    S = one.covariance()
+    t, a = (M @ S).ravel(), (across @ S).ravel()
+    across -= (a @ t) / (t @ t) * M  # its mean gradient is orthogonal to the truth's
+    across *= np.linalg.norm(t) / np.linalg.norm((across @ S).ravel())
+    return {DATA: 0.5 * M + 0.8 * across, MODEL: 4 * M}
+
+
+def step(one, G):
+    """Share of the best possible gain that a short step along the mean gradient has."""
+    S, length = one.covariance(), 1e-4 * np.linalg.norm(one.W)
+    best = study.gained(one, study.unit((one.truth() @ S).ravel()), length)
+    return study.gained(one, study.unit((G @ S).ravel()), length) / best
+
+
+def test_the_closed_forms_of_the_study_agree_with_differences():
+    one = study.world(np.random.default_rng(5))
+    S, W = one.covariance(), one.W
+    gradient = (one.truth() @ S) / (1 - study.GAMMA)
+    for i in np.ndindex(W.shape):
+        nudge = np.zeros_like(W)
+        nudge[i] = 1e-5
+        both = [one.returns(W + each) for each in (nudge, -nudge)]
+        assert (both[0] - both[1]) / 2e-5 == pytest.approx(gradient[i], rel=1e-5)
+    drawn = one.visited(np.random.default_rng(6), 20_000)
+    assert drawn.T @ drawn / len(drawn) == pytest.approx(S, abs=0.03 * np.abs(S).max())
+    long = dataclasses.replace(one, model_A=one.A, model_B=one.B).gradients()["model", 12]
+    assert np.linalg.norm(long - one.truth()) < np.linalg.norm(long)
+
+
+@pytest.mark.slow
+def test_gain_and_error_choose_otherwise_and_the_return_follows_gain():
+    one, profile = at(gradients=long_and_short)
+    gradients = long_and_short(one)
+    chosen = choose(profile)
+    assert chosen.by == "gain" and chosen.best is chosen.gain
+    assert (chosen.gain.cell, chosen.mse.cell) == (MODEL, DATA)
+    assert chosen.gain.kept == (MODEL,) and chosen.mse.kept == (DATA,)
+    gains = {cell: step(one, G) for cell, G in gradients.items()}
+    assert gains[MODEL] == pytest.approx(1, abs=1e-3) and gains[DATA] < 0.6
+    for cell, gain in gains.items():  # what is measured is what the return does
+        found = profile.estimate(cell[0], "gain", cell[1]).value
+        assert found == pytest.approx(gain, abs=0.08)
+    assert choose(profile, by="mse").best.cell == DATA
+    told = advice_of(chosen)
+    assert told.use.startswith(f"{MODEL_5}: largest gain") and told.light == "act"
+    assert advice_of(choose(profile, by="mse")).use.startswith(f"{DATA_0}: lowest mean")
+
+
+def test_steps_that_lower_the_return_are_named():
+    def opposed(one):
+        M = one.truth()
+        return {DATA: -M, MODEL: M, OTHER: 2 * M}
+
+    one, profile = at(gradients=opposed)
+    chosen = choose(profile)
+    assert chosen.steps.lowers == (DATA,) and chosen.steps.raises == (MODEL, OTHER)
+    assert not chosen.steps.realised
+    assert step(one, -one.truth()) < 0
+    said = next(each for each in statements(chosen) if each.about == "steps")
+    assert said.decided and f"lower it: {DATA_0}" in said.text
+    # Both rays of the truth gain alike: neither is excluded.
+    assert set(chosen.gain.kept) == {MODEL, OTHER}
+
+
+def across(one, lengths=(1.0, 1.0)):
+    """Errors across the truth that cancel at 1 : 2, before each gradient gets its length."""
+    aside = long_and_short(one)[DATA] - 0.5 * one.truth()
+    return {
+        DATA: lengths[0] * (one.truth() + aside),
+        MODEL: lengths[1] * (one.truth() - 0.5 * aside),
+    }
+
+
+@pytest.mark.slow
+def test_weights_by_gain_follow_the_lengths_of_gradients():
+    _, profile = at(gradients=across, batch=10**6)
+    pair = choose(profile).pair
+    assert pair.cells == (DATA, MODEL)
+    _, halved = at(gradients=lambda one: across(one, (30.0, 0.5)), batch=10**6)
+    other = choose(halved).pair.gain.share
+    ratio = pair.gain.share[1] / pair.gain.share[0]
+    assert other[1] / other[0] == pytest.approx(60 * ratio, rel=1e-6)
+
+
+def test_the_mixture_gains_more_than_either_where_errors_cancel():
+    one, profile = at(gradients=across, batch=10**6)
+    pair = choose(profile).pair
+    assert pair.gain.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)
+    G = across(one)
+    mixed = pair.gain.share[0] * G[DATA] + pair.gain.share[1] * G[MODEL]
+    assert step(one, mixed) > 0.99 > max(step(one, each) for each in G.values())
+
+
+def test_the_criterion_of_a_matched_truth_is_its_error():
+    profile = planted(*world(1, N=60))
+    chosen = choose(profile)
+    assert chosen.by == "mse" and chosen.best is chosen.mse and chosen.gain is None
+    assert chosen.steps is None and chosen.pair.gain is None
+    with pytest.raises(InputError, match=r"by is 'gain', but the truth is .* choose by 'mse'"):
+        choose(profile, by="gain")
+    with pytest.raises(InputError, match="by is 'best', expected one of"):
+        choose(profile, by="best")
+    assert choose(profile, by="direction").best.criterion == "direction"
+
+
+def test_gains_that_are_not_finite_do_not_compete():
+    _, profile = at(gradients=long_and_short)
+    place = profile.estimators.index("model"), profile.quantities.index("gain"), 5
+    columns = {name: values.copy() for name, values in profile.columns.items()}
+    left_out = profile.left_out.copy()
+    columns["value"][place], left_out[place] = np.nan, np.nan
+    lost = dataclasses.replace(profile, columns=columns, left_out=left_out)
+    chosen = choose(lost)
+    assert chosen.gain.cell == DATA and chosen.gain.unknown == (MODEL,)
+    assert MODEL not in (*chosen.steps.raises, *chosen.steps.lowers)
+    left_out[:, place[1]] = np.nan
+    nothing = choose(lost)
+    assert nothing.gain is None and nothing.by == "mse" and nothing.best is nothing.mse
+
+
+def test_without_a_truth_realised_gains_decide():
+    slopes = {DATA: -0.5, MODEL: 0.8, OTHER: 0.1, ("true_dynamics", 5): 5.0}
+    gradients, truth = world(10, N=64)
+    found = dict.fromkeys(slopes, gradients["model", 2])
+    profile = planted(found, truth, admissible=False)
+    chosen = choose(dataclasses.replace(profile, realised=realised(slopes, truth=False)))
+    assert not chosen.truth and chosen.by is chosen.best is None
+    assert chosen.tried.cell == MODEL and chosen.tried.kept == (MODEL,)
+    assert chosen.tried.value == pytest.approx(0.8 * 0.4, rel=0.2)
+    assert chosen.steps.realised
+    assert MODEL in chosen.steps.raises and chosen.steps.lowers == (DATA,)
+    first = statements(chosen)[0]
+    assert first.about == "realised" and first.decided and MODEL_5 in first.text
+    every = choose(
+        dataclasses.replace(profile, realised=realised(slopes, truth=False)),
+        estimators=["model", "true_dynamics"],
+    )
+    assert every.tried.cell == ("true_dynamics", 5)
+    assert choose(profile).tried is None
+    told = advice_of(chosen)
+    assert told.use == MODEL_5 and told.tested.endswith(f" return by a step along {MODEL_5}")
+    assert told.avoid == f"{DATA_0}: lower return" and told.light == "act"
+    none = dict.fromkeys(slopes, 0.0)
+    nothing = choose(dataclasses.replace(profile, realised=realised(none, truth=False)))
+    told = advice_of(nothing)
+    assert told.use == KEEP and told.field("why").startswith("no step is shown")

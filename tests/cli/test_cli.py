@@ -1,7 +1,7 @@
 """Commands do what they say, refuse in one line, and keep standard output for the answer.
 
 Long work is seen to be alive, and says the time left once a share is done. Streams that are closed,
-full or know no Unicode (`gradlab.cli.terminal.streams`). Wrong words are refused in one short line
+full or know no Unicode (`gradlab.cli.streams`). Wrong words are refused in one short line
 that names the command and what to do.
 """
 
@@ -23,18 +23,17 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.cli import main, program
+from gradlab.cli import main, program, streams
 from gradlab.cli import measure as measure_command
-from gradlab.cli.terminal import streams
-from gradlab.cli.terminal.answer import answer, bold
-from gradlab.cli.terminal.progress_bars import Lines, bars, in_one_line
+from gradlab.cli.answer import answer, bold
+from gradlab.cli.streams import Lines, bars, in_one_line
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.measurement import measure as measurement
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.reporting import kinds, profile_page
+from gradlab.reporting import output, profile_page
 from gradlab.runs import profile as profiles
 from gradlab.storage import journal, records, seals
 from gradlab.tools.jacobians import command as jacobians_command
@@ -75,13 +74,13 @@ def calls(monkeypatch):
         return QCritic(4, 1, (4,))
 
     monkeypatch.setattr(measurement, "measure", measure)
-    screen = planted.first_sentence(planted.VERDICT, "mse")
-    page = profile_page.shown(Saved(), screen, "inverted_pendulum")
+    advice = planted.first_sentence(planted.VERDICT, "mse")
+    page = profile_page.shown(Saved(), advice, "inverted_pendulum")
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds
-    kind = kinds.Kind(lambda path: Saved(), lambda *_: page, lambda run: screen)
+    kind = output.Kind(lambda path: Saved(), lambda *_: page, lambda run: advice)
     monkeypatch.setattr(journal, "kind", lambda path: "profile")
-    monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
-    monkeypatch.setattr(verdicts, "first_screen", lambda profile: screen)
+    monkeypatch.setattr(output, "KINDS", {"profile": kind})
+    monkeypatch.setattr(verdicts, "advice", lambda profile: advice)
     monkeypatch.setattr(policies, "stabilising_policy", make_policy)
     monkeypatch.setattr(critics, "fit_critic", make_critic)
     return seen
@@ -250,9 +249,9 @@ def test_an_interruption_or_bad_input_inside_leaves_one_line(
 
 def test_a_reader_that_leaves_early_is_no_failure():
     script = (
-        "from gradlab.cli.listing import List\nfrom gradlab.cli import main\n"
-        "List.run = lambda self, command: {'recommendation': 'Do.', 'light': 'act',"
-        " 'sure': 'sure', 'numbers': [], 'verdict': []}\nraise SystemExit(main(['list']))\n"
+        "from gradlab.cli.program import List\nfrom gradlab.cli import main\n"
+        "List.run = lambda self, command: {'recommendation': {'use': 'this'}, 'light': 'act',"
+        " 'lit': 'Act', 'verdict': []}\nraise SystemExit(main(['list']))\n"
     )
     reading, writing = os.pipe()
     os.close(reading)
@@ -432,7 +431,7 @@ def test_a_stage_that_reports_nothing_is_seen_without_a_terminal(capsys):
 
 def test_nothing_fails_once_the_reader_of_the_lines_has_gone():
     script = (
-        "import sys\nfrom gradlab.cli.terminal.progress_bars import bars\n"
+        "import sys\nfrom gradlab.cli.streams import bars\n"
         "with bars() as progress:\n"
         "    for k in range(200):\n        progress(f'stage {k}', 1, 1)\n"
         "print('end', file=sys.stderr)\n"
@@ -505,11 +504,11 @@ def test_a_minus_is_a_hyphen_where_a_stream_has_no_other():
     for encoding, minus in (("utf-8", "−"), ("ascii", "-"), ("latin-1", "-")):
         out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=streams.ESCAPED)
         with contextlib.redirect_stdout(out):
-            document = {"recommendation": "Try -7: `train --lr -3`.", "light": "act", "sure": "-2"}
-            answer(document | {"numbers": [{"text": "-1", "label": "-5 – θ"}]}, as_json=False)
+            fields = {"use": "-7: `train --lr -3`", "gain": "-1 – θ"}
+            answer({"recommendation": fields, "light": "act", "lit": "Act"}, as_json=False)
         out.flush()
         text = out.buffer.getvalue().decode(encoding)
-        assert f"Try {minus}7: `train --lr -3`." in text and f"  {minus}1  {minus}5" in text
+        assert f"use   {minus}7: `train --lr -3`\n" in text and f"gain  {minus}1" in text
         assert ("θ" in text) == (encoding == "utf-8")
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from gradlab import cli
 from gradlab.cli import program
-from gradlab.cli.terminal.usage import examples
 from gradlab.cli.train import Train
+from gradlab.cli.usage import examples
 from gradlab.fitting.derivative_losses import LOSSES
 from gradlab.gradients import named
 from gradlab.tools.remedies.result import DEFAULT

@@ -32,7 +32,7 @@ from gradlab.reporting.shell import GENERATOR
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import Journal, journal_of
 from gradlab.storage.journal_tables import Column, Table
-from gradlab.training import presets
+from gradlab.training import algorithms
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
 
@@ -196,7 +196,7 @@ def test_the_papers_larger_model_has_twice_the_parameters():
 
 
 def test_every_preset_is_one_that_its_row_can_have():
-    for rows, tasks, _ in presets._PAPERS:
+    for rows, tasks, _ in algorithms._PAPERS:
         for algorithm in rows:
             for task in tasks:
                 command, row, _ = paper(algorithm, task)
@@ -399,7 +399,8 @@ def trained(path: Path, task: str = "pendulum", seeds: int = 2) -> Path:
 def killed(path: Path, rows: int = 5) -> None:
     """A run of training whose writer was killed after so many rows."""
     code = (
-        "import sys, time; from pathlib import Path; from tests.reporting import grown\n"
+        "import sys, time; from pathlib import Path\n"
+        "from tests.cli import test_train_command as grown\n"
         "writer = grown.training(Path(sys.argv[1]))\n"
         f"for k in range({rows}): writer.append('updates', grown.update_row(k))\n"
         "print('written', flush=True); time.sleep(60)\n"
@@ -453,7 +454,7 @@ def test_it_waits_for_a_run_and_ends_when_the_run_is_closed(tmp_path, capfd, mon
     assert cli.main(["report", str(path), "--follow"]) == 0
     out, err = capfd.readouterr()
     assert "no such file" in err and out.splitlines()[-1] == f"report: {tmp_path / 'run.html'}"
-    assert "return −100 → −62" in out
+    assert "change   −100 → −62" in out
 
 
 def test_as_json_the_last_state_is_the_document(tmp_path, capsys, undrawn):

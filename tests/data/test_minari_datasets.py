@@ -14,7 +14,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, Space
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
-from gradlab.data import minari_datasets, trajectories
+from gradlab.data import record_files, trajectories
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.tasks import mujoco
@@ -52,18 +52,18 @@ def test_a_record_comes_back_bit_for_bit(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = str(tmp_path / name) if name == "folder" else name
     record = recorded()
-    minari_datasets.write(record, name)
-    again = minari_datasets.read(name)
+    record_files.write_minari(record, name)
+    again = record_files.read_minari(name)
     for column in trajectories.DIMS:
         assert torch.equal(getattr(again, column), getattr(record, column))
     assert again.state_names == record.state_names and again.action_names == ("a0",)
     with pytest.raises(InputError, match="exists"):
-        minari_datasets.write(record, name)
+        record_files.write_minari(record, name)
 
 
 def test_minari_reads_what_gradlab_wrote():
     record = recorded()
-    minari_datasets.write(record, "minari:robots/arm-v2")
+    record_files.write_minari(record, "minari:robots/arm-v2")
     assert list(minari.list_local_datasets()) == ["robots/arm-v2"]
     dataset = minari.load_dataset("robots/arm-v2")
     assert dataset.total_steps == 8 and dataset.total_episodes == 3
@@ -105,7 +105,7 @@ def walked(steps):
 
 def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs():
     made("hopper/random-v0", [walked(12)], Box(-np.inf, np.inf, (11,)), Box(-1, 1, (3,)))
-    record = minari_datasets.read("minari:hopper/random-v0")
+    record = record_files.read_minari("minari:hopper/random-v0")
     out = mujoco("Hopper-v5").simulator.step(record.state, record.action)
     near = 1e-12
     torch.testing.assert_close(out.state, record.next_state, rtol=0, atol=near)
@@ -161,7 +161,7 @@ def test_what_is_no_record_of_vectors_is_refused(how):
     *given, message = FOREIGN[how]
     made("xx/foreign-v0", [given[0]], *given[1:])
     with pytest.raises(InputError, match=message):
-        minari_datasets.read("minari:xx/foreign-v0")
+        record_files.read_minari("minari:xx/foreign-v0")
 
 
 def truncate(place):
@@ -197,29 +197,29 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_dataset_is_refused_in_one_line(damage, tmp_path, monkeypatch):
-    folder = minari_datasets.write(recorded(), tmp_path / "made")
+    folder = record_files.write_minari(recorded(), tmp_path / "made")
     (folder / "data" / "hostile.py").write_text("import os\nos.environ['HOSTILE'] = 'ran'\n")
     monkeypatch.syspath_prepend(str(folder / "data"))
     DAMAGES[damage](folder / "data")
     with pytest.raises(InputError) as caught:
-        minari_datasets.read(folder)
+        record_files.read_minari(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
     assert "HOSTILE" not in os.environ
 
 
 def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(InputError, match="get it by `minari download mujoco/hopper-v0`"):
-        minari_datasets.read("minari:mujoco/hopper-v0")
+        record_files.read_minari("minari:mujoco/hopper-v0")
     with pytest.raises(InputError, match="expected minari:NAME-vVERSION"):
-        minari_datasets.write(recorded(), "minari:mine")
+        record_files.write_minari(recorded(), "minari:mine")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="exists"):
-        minari_datasets.write(recorded(), tmp_path / "file")
+        record_files.write_minari(recorded(), tmp_path / "file")
 
 
 def test_without_the_extra_its_name_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(InputError, match=r"'\.\[minari\]'"):
-        minari_datasets.read(tmp_path)
+        record_files.read_minari(tmp_path)
     with pytest.raises(InputError, match=r"'\.\[minari\]'"):
-        minari_datasets.write(recorded(), tmp_path / "new")
+        record_files.write_minari(recorded(), tmp_path / "new")

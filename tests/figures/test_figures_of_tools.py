@@ -10,9 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from gradlab import choose, figures
-from gradlab.choice.tables import weight_table
-from gradlab.figures.gains import LEAST_SHARE
+from gradlab import figures
 from gradlab.figures.style import PAPER
 from gradlab.runs.attribution import (
     CAUSES,
@@ -26,7 +24,6 @@ from gradlab.runs.attribution import (
 )
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
-from tests.choice.planted_gradients import planted, world
 from tests.figures.drawn import check_texts, line, texts
 from tests.planted_tools import ARMS, LEVELS, RUN, TABLE, H
 
@@ -98,25 +95,6 @@ def test_an_estimator_without_an_account_is_said(figure):
         ax = figure(empty, estimator="$my _own")
         assert "nothing attributed" in texts(ax)
         ax.figure.canvas.draw()
-
-
-@pytest.fixture(scope="module")
-def found():
-    profile = planted(*world(3, N=60))
-    return profile, choose(profile)
-
-
-def test_shares_and_their_intervals_are_drawn(found):
-    _, choice = found
-    table = weight_table(choice.pair)
-    ax = figures.choice_weights(table)
-    labels = [str(each.get_label()) for each in ax.containers]
-    assert labels[:2] == ["measured, mean squared error", "measured, direction"]
-    assert len(labels) == 5
-    heights = {float(y) for each in ax.containers for y in each[0].get_ydata() if np.isfinite(y)}
-    shown = table[table["ci_high"] >= LEAST_SHARE]["value"]
-    assert heights == set(shown.astype(float))
-    assert [each.get_text() for each in ax.get_xticklabels()] == ["data\nh = 0", "model\nh = 6"]
 
 
 OF_REMEDIES: tuple[Callable[..., Axes], ...] = (

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from gradlab import cli, systems
-from gradlab.data import minari_datasets
+from gradlab.data import record_files
 from gradlab.data.trajectories import NUMBERS, from_rows
 from gradlab.errors import InputError
-from gradlab.fitting.agreement import compare
-from gradlab.fitting.collection import collect
+from gradlab.fitting.collection import agreement, collect
 from gradlab.storage import records
 from gradlab.tasks import (
     Task,
@@ -46,7 +45,7 @@ def test_a_sound_record_agrees_in_double_and_in_single_precision(name):
     task = SOUND[name]()
     record = collect(task, 500)
     for given in (record, single(record)):
-        found = compare(task, given)
+        found = agreement(task, given)
         assert (found.rows, found.total) == (300, 500)
         assert all(each.rows == 0 and not each.column for each in found.differences), str(found)
         assert "next states agree (" in str(found) and "terminations agree." in str(found)
@@ -58,13 +57,13 @@ def test_a_penalty_of_large_actions_is_found_and_named():
     size = record.action[:, 0].abs()
     large = size > size.quantile(0.7)
     wrong = replace(record, reward=record.reward - 0.9 * large)
-    found = by_name(compare(task, wrong))
+    found = by_name(agreement(task, wrong))
     assert found["rewards"].largest == pytest.approx(0.9)
     assert 60 < found["rewards"].rows < 120
     assert found["rewards"].column == task.action_names[0] and found["rewards"].correlation > 0
     assert found["next states"].rows == found["terminations"].rows == 0
     says = f"rewards differ by up to 0.9 in {found['rewards'].rows} rows, those with large |torque|"
-    assert says in str(compare(task, wrong))
+    assert says in str(agreement(task, wrong))
 
 
 def test_what_rounding_of_stiff_states_explains_is_no_difference():
@@ -73,12 +72,12 @@ def test_what_rounding_of_stiff_states_explains_is_no_difference():
     task = Task("stiff", system, None, starts, discount=0.9, horizon=1)
     record = collect(task, 400, length=1)
     rounded = single(record)
-    found = by_name(compare(task, rounded))["next states"]
+    found = by_name(agreement(task, rounded))["next states"]
     assert found.largest > 1e-3 and found.rows == 0
     moved = replace(rounded, next_state=rounded.next_state + 0.2)
-    assert by_name(compare(task, moved))["next states"].rows == 300
+    assert by_name(agreement(task, moved))["next states"].rows == 300
     moved = replace(record, next_state=record.next_state + 1e-4)
-    assert by_name(compare(task, moved))["next states"].rows == 300
+    assert by_name(agreement(task, moved))["next states"].rows == 300
 
 
 def test_differences_at_small_states_are_named_so():
@@ -86,7 +85,7 @@ def test_differences_at_small_states_are_named_so():
     record = collect(task, 500)
     near = record.state[:, 1].abs() < record.state[:, 1].abs().median()
     moved = record.next_state + 0.1 * near[:, None]
-    found = by_name(compare(task, replace(record, next_state=moved, trajectory=torch.arange(500),
+    found = by_name(agreement(task, replace(record, next_state=moved, trajectory=torch.arange(500),
                                           step=torch.zeros(500, dtype=torch.long))))  # fmt: skip
     assert found["next states"].column == task.state_names[1]
     assert found["next states"].correlation < 0
@@ -97,7 +96,7 @@ def test_a_difference_that_goes_with_no_size_names_none():
     record = collect(task, 500)
     random = torch.rand(500, generator=torch.Generator().manual_seed(0)) < 0.3
     for wrong in (record.reward + 0.5, record.reward + 0.5 * random):
-        found = by_name(compare(task, replace(record, reward=wrong)))["rewards"]
+        found = by_name(agreement(task, replace(record, reward=wrong)))["rewards"]
         assert found.rows > 50 and found.column == ""
 
 
@@ -105,9 +104,9 @@ def test_time_limits_that_are_called_terminations_are_found():
     task = pendulum()
     record = collect(task, 500, length=5)
     wrong = replace(record, terminated=record.truncated, truncated=record.terminated)
-    found = by_name(compare(task, wrong))["terminations"]
+    found = by_name(agreement(task, wrong))["terminations"]
     assert 40 < found.rows < 80
-    assert f"terminations differ in {found.rows} rows" in str(compare(task, wrong))
+    assert f"terminations differ in {found.rows} rows" in str(agreement(task, wrong))
 
 
 def noisy():
@@ -121,12 +120,12 @@ def noisy():
 
 def test_noise_is_inferred_where_it_can_be_else_the_mean_transition_is_compared():
     task = double_integrator()
-    found = compare(task, collect(task, 500))
+    found = agreement(task, collect(task, 500))
     assert 2 < found.noise < 5
     assert f"with the noise that explains them, up to {found.noise:.2g} deviations" in str(found)
     blind = noisy()
     record = collect(blind, 500)
-    found = compare(blind, record)
+    found = agreement(blind, record)
     assert found.noise != found.noise and "without its noise, which cannot be inferred" in str(
         found
     )
@@ -137,10 +136,10 @@ def test_noise_is_inferred_where_it_can_be_else_the_mean_transition_is_compared(
 def test_the_same_rows_are_stepped_every_time_and_few_rows_are_all():
     task = pendulum()
     record = collect(task, 40)
-    assert compare(task, record) == compare(task, record)
-    assert compare(task, record).rows == 40
+    assert agreement(task, record) == agreement(task, record)
+    assert agreement(task, record).rows == 40
     wrong = replace(record, reward=record.reward - 0.9 * (torch.arange(40) == 7))
-    assert by_name(compare(task, wrong))["rewards"].rows == 1
+    assert by_name(agreement(task, wrong))["rewards"].rows == 1
 
 
 def test_a_simulator_that_refuses_the_rows_says_so():
@@ -151,7 +150,7 @@ def test_a_simulator_that_refuses_the_rows_says_so():
     task = Task("x", systems.from_function(step, 1, 1), None, starts, discount=0.9, horizon=5)
     source = noisy()
     with pytest.raises(InputError, match="out of coal"):
-        compare(task, collect(source, 20))
+        agreement(task, collect(source, 20))
 
 
 WORDS = ("--members", "3", "--hidden", "8", "--epochs", "3", "--neighbours", "3", "--json")
@@ -195,7 +194,7 @@ def test_data_of_other_widths_are_refused(tmp_path, capsys):
     assert "states of width 3, expected 2" in capsys.readouterr().err
     assert fit(from_rows(wide[:, :2], wide, zeros, wide[:, :2], ended), tmp_path) == 2
     assert "actions of width 3, expected 1" in capsys.readouterr().err
-    file = minari_datasets.write(from_rows(wide, wide, zeros, wide, ended), tmp_path / "minari")
+    file = record_files.write_minari(from_rows(wide, wide, zeros, wide, ended), tmp_path / "minari")
     assert fit(file, tmp_path) == 2
     assert "states of width 3, expected 2" in capsys.readouterr().err
 

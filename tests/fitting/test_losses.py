@@ -25,6 +25,7 @@ from gradlab.fitting.derivative_losses import (
     true_jacobians,
 )
 from gradlab.fitting.directional_loss_check import by_group, loss_check, target_errors
+from gradlab.fitting.fitted import fit_model
 from gradlab.fitting.losses import (
     Bound,
     MultiStep,
@@ -37,7 +38,6 @@ from gradlab.fitting.losses import (
     windows,
 )
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.networks.mlp import Policy
 from gradlab.systems import LearnedSystem

@@ -20,10 +20,9 @@ from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import LOSSES, DirectionalDerivative
-from gradlab.fitting.fitted import finished
+from gradlab.fitting.fitted import descend, finished, fit_model, prepared
 from gradlab.fitting.losses import MultiStep, OneStepError, split
 from gradlab.fitting.model_settings import MBPO, PRESETS, RP_PGM, ModelSettings
-from gradlab.fitting.models import descend, fit_model, prepared
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, OwnNetwork
 from gradlab.networks.mlp import mlp

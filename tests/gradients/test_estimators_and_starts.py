@@ -17,14 +17,14 @@ from torch import Tensor, nn
 import gradlab.gradients.rollout as rollouts
 from gradlab import Estimator, Tail, systems
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import rollout
+from gradlab.gradients.setting import Starts, as_starts
 from gradlab.gradients.start_laws import initial, mixture, repeated, visitation
-from gradlab.gradients.starts import Starts, as_starts
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import Task

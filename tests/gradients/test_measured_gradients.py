@@ -18,8 +18,8 @@ from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients, mean_gradient
 from gradlab.gradients.named import Mixture
 from gradlab.gradients.rollout import record, rollout
+from gradlab.gradients.setting import as_starts
 from gradlab.gradients.start_laws import repeated
-from gradlab.gradients.starts import as_starts
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.runs.identity import by_default

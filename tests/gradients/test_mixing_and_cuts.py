@@ -24,9 +24,8 @@ from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.gradients import named, weighted_terms
 from gradlab.gradients.bptt import horizon_gradients
-from gradlab.gradients.courses import Cut, TermRequest
-from gradlab.gradients.nodes import nodes
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.courses import Cut, TermRequest, nodes
+from gradlab.gradients.setting import as_starts
 from gradlab.gradients.weighted_terms import (
     _inverse_variance,
     _pilot,

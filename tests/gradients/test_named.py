@@ -19,7 +19,7 @@ from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.named import Mixture
 from gradlab.gradients.rollout import record, rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.truth.lqr import lqr_gradient
 from tests.gradients.worlds import (

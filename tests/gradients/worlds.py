@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradlab import systems
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import System
 from gradlab.tasks import inverted_pendulum, path_tracking
 

@@ -24,8 +24,8 @@ from torch import nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.integrations.tensorboard import log_to
-from gradlab.probe import measured, task_question
-from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe import arguments, measured
+from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.row_sinks import AlarmLog, FunctionSink
 from gradlab.storage import journal
 from tests.integrations.bits import (
@@ -328,7 +328,7 @@ def once(monkeypatch):
     """The sampled tier of every probe looks once at the task, at fewer starts and horizons."""
     often(monkeypatch, RARELY)
     monkeypatch.setattr(measured, "STARTS", 16)
-    monkeypatch.setattr(task_question, "LONGEST", 3)
+    monkeypatch.setattr(arguments, "LONGEST", 3)
 
 
 def check_written(log):

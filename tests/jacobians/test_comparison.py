@@ -4,6 +4,7 @@ Exponents, doubling horizons and multi-step errors of models, against closed for
 own derivatives are tested at states of the path, and a wrong entry is named.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +17,14 @@ from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.statistics.chains import ahead
 from gradlab.storage import journal
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import Certificate, Linearization
 from gradlab.tasks import Task
 from gradlab.tools.jacobians import result as runs
-from gradlab.tools.jacobians.page import screen
+from gradlab.tools.jacobians.page import advice
 from gradlab.wording import percent
 from tests.planted_tools import PlantedSystem, said
 
@@ -174,8 +175,8 @@ def test_a_fixed_law_has_jacobians_and_no_gradient_that_errors_change():
 
     run = gradlab.compare_jacobians(linear(), linear(1.1 * A), starts(), Law(), horizon=12)
     assert value(run, "block", "relative error", block="A") == pytest.approx(0.1)
-    first = screen(run)
-    assert first.headline.startswith("Give a policy with trainable parameters")
+    first = advice(run)
+    assert first.fix_first.startswith("the policy: this one has no trainable parameters")
     assert first.light != "act"
 
 
@@ -205,20 +206,20 @@ def test_a_mean_square_that_few_states_carry_stands_beside_the_median():
             lambda s, a: (s + 0.5 * a, -(s**2).sum(1)), state_dim=2, action_dim=2
         )
         run = gradlab.compare_jacobians(simulator, model(size), start, still, horizon=1)
-        return run, screen(run).numbers[0]
+        return run, next(each for each in advice(run).fields if each.name == "error")
 
     run, heavy = shown(1.0)
     everything = value(run, "block", "relative error", block="A")
     middle = value(run, "block", "median relative error", block="A")
     assert everything > 0.5 and middle == pytest.approx(0.01, rel=0.05)
-    assert float(heavy.text.removesuffix("%")) == pytest.approx(100 * middle, rel=0.005)
-    assert heavy.label.startswith("median error of ∂s'/∂s, the largest of a block")
-    assert f"root mean square {percent(everything)}" in heavy.label
+    assert float(heavy.text.partition("%")[0]) == pytest.approx(100 * middle, rel=0.005)
+    largest = "in the median of ∂s'/∂s, the largest of a block"
+    assert f"{largest}; root mean square {percent(everything)}" in heavy.text
     assert "Median" in heavy.how
     run, light = shown(0.0)
     error = 100 * value(run, "block", "relative error", block="A")
-    assert float(light.text.removesuffix("%")) == pytest.approx(error, rel=0.005)
-    assert "median" not in light.label
+    assert float(light.text.partition("%")[0]) == pytest.approx(error, rel=0.005)
+    assert "median" not in light.text
 
 
 def test_flagged_samples_are_masked_and_counted():
@@ -350,11 +351,11 @@ def test_forged_names_are_refused(tmp_path):
 
 
 def decided(changes, begin):
-    """The first screen's light, headline and surety, the simulator's derivatives being sound."""
+    """The light, what to fix first and the evidence, the simulator's derivatives being sound."""
     policy = biased()
     run = gradlab.compare_jacobians(linear(), wrong_in(changes), begin, policy, discount=0.9)
-    shown = screen(replace(run, notes=run.notes | {"tested": "sound", "test": "sound"}))
-    return shown.light, shown.headline, shown.sure
+    shown = advice(replace(run, notes=run.notes | {"tested": "sound", "test": "sound"}))
+    return shown.light, shown.fix_first, shown.field("evidence")
 
 
 def test_an_error_of_another_sign_at_every_start_does_not_move_the_mean():
@@ -387,27 +388,26 @@ def test_an_error_of_another_sign_at_every_start_does_not_move_the_mean():
 
 
 def test_the_light_is_green_where_one_entry_is_before_all_others():
-    light, headline, sure = decided({("reward", "s1"): 0.4, ("reward", "s0"): 0.02}, starts(200))
-    assert light == "act" and sure.startswith("shown (by ")
-    assert headline.startswith("Correct the derivative of reward by s1 first")
+    light, fix, evidence = decided({("reward", "s1"): 0.4, ("reward", "s0"): 0.02}, starts(200))
+    assert light == "act" and re.fullmatch(r"by [\d.]+–[\d.]+% of its norm", evidence)
+    assert fix == "the derivative of reward by s1: its error changes the gradient most"
 
 
 def test_entries_that_are_not_told_apart_are_named_with_the_starts_that_would():
     changes = {("reward", "s1"): 0.4, ("reward", "s0"): 0.435}
-    light, headline, sure = decided(changes, starts(60))
-    assert light == "choose" and "reward by s1" in headline and "reward by s0" in headline
-    assert headline.startswith("Look at the derivatives of")
-    assert sure.startswith("not told apart with 60 starts; about ") and sure.endswith(" more would")
+    light, fix, evidence = decided(changes, starts(60))
+    assert light == "choose" and "reward by s1" in fix and "reward by s0" in fix
+    assert fix.startswith("the derivatives of ") and fix.endswith(" is open")
+    assert re.fullmatch(r"not told apart with 60 starts; about [\d,]+ more would", evidence)
 
 
 def test_a_gradient_that_few_starts_carry_is_said_to_be_and_has_no_size():
     begin = starts(100)
     begin[:3] *= 300.0
-    light, headline, sure = decided({("reward", "s1"): 0.4}, begin)
-    assert light == "choose"
-    assert headline.startswith("Correct the derivative of reward by s1 first")
-    assert sure.startswith("shown; by how much is unknown (100 starts, ")
-    assert "of which carry 90% of the gradient" in sure
+    light, fix, evidence = decided({("reward", "s1"): 0.4}, begin)
+    assert light == "choose" and fix.startswith("the derivative of reward by s1: its error")
+    assert evidence.startswith("by how much is unknown (100 starts, ")
+    assert "of which carry 90% of the gradient" in evidence
 
 
 def test_exponents_are_the_eigenvalues_of_the_closed_and_of_the_open_loop():
@@ -456,19 +456,9 @@ def test_the_mean_square_follows_the_fastest_starts():
 @pytest.mark.parametrize(
     ("growth", "discount", "light", "words"),
     [
-        ((0.005,) * 4, 0.99, "act", "Backpropagate as far as you like: in the closed loop of"),
-        (
-            (0.005,) * 4,
-            1.0,
-            "choose",
-            "Keep rollouts short: the variance of the gradient doubles in 69",
-        ),
-        (
-            (0.02,) * 4,
-            0.99,
-            "choose",
-            "the variance of the discounted gradient doubles in 35 steps",
-        ),
+        ((0.005,) * 4, 0.99, "act", "any horizon: in the closed loop of"),
+        ((0.005,) * 4, 1.0, "choose", "short rollouts: the variance of the gradient doubles in 69"),
+        ((0.02,) * 4, 0.99, "choose", "variance of the discounted gradient doubles in 35 steps"),
         ((0.0,) * 15 + (0.5,), 0.9, "choose", "variance of the discounted gradient doubles in 0.8"),
         ((0.1, 0.11) * 2, 0.9, "choose", "neither growth nor decay of the discounted gradient"),
     ],
@@ -485,20 +475,20 @@ def test_a_chain_is_judged_with_the_discount_and_by_the_starts_that_carry_the_va
         torch.stack([1e-9 + 0 * rates, rates], 1), feedback(torch.zeros(1, 2).double()),
         horizon=60, discount=discount,
     )  # fmt: skip
-    first = screen(run)
-    assert first.light == light and words in first.headline
+    first = advice(run)
+    assert first.light == light and words in first.use
 
 
 @pytest.mark.parametrize(
     ("loop", "horizon", "light", "words"),
     [
-        ([[0.97, 1.0], [0.0, 0.97]], 10, "choose", "Look at a longer path, of 20 steps"),
-        ([[0.97, 1.0], [0.0, 0.97]], 20, "choose", "Look at a longer path, of 40 steps"),
-        ([[0.97, 1.0], [0.0, 0.97]], 40, "choose", "Look at a longer path, of 80 steps"),
-        ([[0.97, 1.0], [0.0, 0.97]], 80, "act", "Backpropagate as far as you like"),
-        ([[1.05, 1.0], [0.0, 1.05]], 20, "choose", "Keep rollouts short"),
-        ([[1.3, 0.0], [0.0, 0.5]], 20, "choose", "Keep rollouts short"),
-        ([[0.84, 1.89], [-0.21, 0.84]], 5, "choose", "decays, but these are few"),
+        ([[0.97, 1.0], [0.0, 0.97]], 10, "choose", "a longer path to know, --horizon 20: "),
+        ([[0.97, 1.0], [0.0, 0.97]], 20, "choose", "a longer path to know, --horizon 40: "),
+        ([[0.97, 1.0], [0.0, 0.97]], 40, "choose", "a longer path to know, --horizon 80: "),
+        ([[0.97, 1.0], [0.0, 0.97]], 80, "act", "any horizon: "),
+        ([[1.05, 1.0], [0.0, 1.05]], 20, "choose", "short rollouts: "),
+        ([[1.3, 0.0], [0.0, 0.5]], 20, "choose", "short rollouts: "),
+        ([[0.84, 1.89], [-0.21, 0.84]], 5, "choose", "decays, but these are few steps"),
     ],
 )
 def test_growth_that_slows_down_is_not_told_as_growth_that_lasts(loop, horizon, light, words):
@@ -506,8 +496,8 @@ def test_growth_that_slows_down_is_not_told_as_growth_that_lasts(loop, horizon, 
     M = torch.tensor(loop, dtype=torch.float64)
     start, still = starts(8, 2), feedback(torch.zeros(1, 2).double())
     system = linear(M, torch.eye(2, 1).double())
-    first = screen(gradlab.compare_jacobians(system, None, start, still, horizon=horizon))
-    assert first.light == light and words in first.headline
+    first = advice(gradlab.compare_jacobians(system, None, start, still, horizon=horizon))
+    assert first.light == light and words in first.use
 
 
 def test_a_slope_goes_on_as_it_changes():
@@ -529,9 +519,9 @@ def test_chains_that_are_hardly_better_than_zeros_do_not_hold():
     """A twentieth of every Jacobian: after 10 steps 1 − .05¹⁰ of the product is missing."""
     for model, held in ((linear(0.05 * A, 0.05 * B), False), (linear(1.001 * A, B), True)):
         run = gradlab.compare_jacobians(linear(), model, starts(8), feedback(), horizon=10)
-        found = screen(run)
-        assert ("hold over the whole path" in found.headline) == held
-        assert ("hardly better than a zero gradient" in found.headline) != held
+        found = advice(run)
+        assert found.use.startswith("all 10 steps: its chained Jacobians hold") == held
+        assert found.use.startswith("fewer than 10 steps: ") != held
         assert held or found.light != "act"
 
 
@@ -632,11 +622,12 @@ def rolled(system, fault, width, **settings):
 @pytest.mark.parametrize(("system", "width"), [(linear(), 3), (systems.Pendulum(), 2)])
 def test_a_wrong_entry_is_red_and_named(system, width, fault, named):
     run = rolled(system, fault, width)
-    first = screen(run)
+    first = advice(run)
     if fault is transposed and width == 3:
         named = named.replace("s0'", "s2'")
     assert first.light == "none"
-    assert first.headline == (f"Fix the simulator Planted first: {named} is not that of its step.")
+    assert first.fix_first == f"the simulator Planted: {named} is not that of its step"
+    assert len(first.fields) == 1
     sentence = said(run, "certificate")
     assert not sentence.decided and f"wrong: {named} is off in " in sentence.text
 
@@ -650,7 +641,7 @@ def test_sound_derivatives_are_shown_to_be(system, width):
     assert run.notes["tested"] == "sound"
     assert said(run, "certificate").decided
     assert "tested: those of its step at 96 states" in said(run, "certificate").text
-    assert screen(run).light != "none"
+    assert advice(run).light != "none"
 
 
 def bouncing(s, a):
@@ -675,4 +666,4 @@ def test_a_run_of_before_was_not_tested():
     notes = {name: value for name, value in run.notes.items() if not name.startswith("test")}
     old = replace(run, notes=notes)
     assert "not tested: `gradlab certify`" in said(old, "certificate").text
-    assert screen(old).light == "choose"
+    assert advice(old).light == "choose" and "not tested" in advice(old).field("evidence")

@@ -21,7 +21,7 @@ from gradlab.errors import InputError
 from gradlab.fitting import critics as fitting
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.networks import checkpoint
 from gradlab.networks.policies import Gaussian
 from gradlab.statistics.intervals import interval
@@ -42,7 +42,15 @@ from gradlab.tools.logs.diagnostics import (
     residuals,
     return_bound,
 )
-from gradlab.tools.logs.findings import verdict
+from gradlab.tools.logs.findings import (
+    Number,
+    _status,
+    agreements,
+    load,
+    numbers,
+    supported,
+    verdict,
+)
 from gradlab.tools.logs.gradients import (
     Products,
     agreement,
@@ -53,7 +61,6 @@ from gradlab.tools.logs.gradients import (
     products,
     score_source,
 )
-from gradlab.tools.logs.result import Number, _status, agreements, load, numbers, supported
 from gradlab.truth.lqr import ExactCritic
 from tests.first_screens import check_first_screen
 from tests.logs.carts import (
@@ -232,8 +239,8 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
 def test_a_refuted_model_is_refused_on_the_first_screen(run, tab, tmp_path):
     found = logs_page.page(run)
     check_first_screen(tab, found, tmp_path)
-    assert found.screen.headline.startswith("Do not use this model's gradient")
-    assert found.screen.light == "act"
+    assert found.advice.use.startswith("no step of this model") and found.advice.light == "act"
+    assert found.advice.field("next") == "refit the model"
 
 
 # Windows of recorded trajectories hold the whole return of their first state.

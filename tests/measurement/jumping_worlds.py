@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import systems
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
 from gradlab.tasks import Task

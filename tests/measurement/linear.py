@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.setting import Starts, as_starts
 from gradlab.tasks import Task, linear_quadratic
 from gradlab.truth.lqr import ExactCritic, second_moment
 from tests.gradients.worlds import linear, matrix

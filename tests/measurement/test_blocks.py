@@ -17,36 +17,34 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.gradients.starts import Starts
-from gradlab.gradients.tail import Setting
-from gradlab.measurement import memory
-from gradlab.measurement.moments import by_blocks, grams, inner_products
-from gradlab.measurement.moments import inner_products as explicit
-from gradlab.measurement.moments.along_paths import path_moments
-from gradlab.measurement.moments.by_blocks import (
+from gradlab.measurement import by_blocks, grams, inner_products
+from gradlab.measurement import inner_products as explicit
+from gradlab.measurement import problem as memory
+from gradlab.measurement.by_blocks import (
     STAGE,
     Division,
     blocked_moments,
     path_sums,
     visit_sums,
 )
-from gradlab.measurement.moments.grams import Held
-from gradlab.measurement.moments.inner_products import WIDE, estimator_moments
-from gradlab.measurement.moments.visited import (
+from gradlab.measurement.grams import Held
+from gradlab.measurement.inner_products import WIDE, estimator_moments
+from gradlab.measurement.problem import Given, problem
+from gradlab.measurement.sketches import path_moments
+from gradlab.measurement.visited import (
     SAMPLES,
     gradients_at,
     objective_moments,
     steps_beside,
     visited,
 )
-from gradlab.measurement.problem import Given, problem
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.realised import PATHWISE
 from gradlab.statistics.grams import error_matrix, mixture_moments
-from gradlab.statistics.moments import PairSums, estimates
-from gradlab.statistics.strata import Strata
+from gradlab.statistics.moments import PairSums, Strata, estimates
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.agreement import precision_of
 from gradlab.truth.by_blocks import BlockedTruth, pilot_truth
@@ -615,7 +613,7 @@ def test_what_is_held_is_what_is_made_again(monkeypatch):
     world = World(ALONE)
     truth = world.truth(("first", "all"))
     kept = world.measured(truth)
-    monkeypatch.setattr("gradlab.measurement.moments.grams.HELD", 0.0)
+    monkeypatch.setattr("gradlab.measurement.grams.HELD", 0.0)
     again = world.measured(truth)
     for cell, ours in kept.cells.items():
         np.testing.assert_array_equal(ours.squares, again.cells[cell].squares)

@@ -14,13 +14,12 @@ from torch import nn
 
 import gradlab
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting, Starts, Tail, as_starts
 from gradlab.gradients.start_laws import visits
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting, Tail
 from gradlab.measurement import substitution
 from gradlab.measurement.substitution import (
     CAUSES,
@@ -32,11 +31,8 @@ from gradlab.measurement.substitution import (
 )
 from gradlab.networks.policies import GaussianPolicy, WithLogProb
 from gradlab.statistics.shapley import fraction, share_interval, shares
-from gradlab.systems.cartpole import TABLE4, CartPoleSimulator
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.pendulum import Pendulum
-from gradlab.systems.system import standard_normal
+from gradlab.systems.closed_form import TABLE4, CartPoleSimulator, LinearQuadratic, Pendulum
+from gradlab.systems.system import Entropic, standard_normal
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.lqr import ExactCritic
 from gradlab.truth.oracles import unroll_first_action

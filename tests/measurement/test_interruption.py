@@ -86,7 +86,7 @@ def test_other_errors_of_a_stage_pass():
 
 
 def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path, monkeypatch):
-    from gradlab.cli.terminal.answer import of_run
+    from gradlab.cli.answer import of_run
     from gradlab.reporting import profile_page, report
 
     monkeypatch.setattr(profile_page, "panels", lambda *_: [])  # figures take the time
@@ -94,7 +94,7 @@ def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path, monkeyp
     document = of_run(run, page=False)
     assert next(iter(document)) == "notice" and "checks" in str(document["notice"])
     text = report(run).read_text()
-    assert text.index("Interrupted in checks") < text.index('class="headline"')
+    assert text.index("Interrupted in checks") < text.index('class="fields"')
 
 
 @pytest.mark.slow

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from gradlab import measure
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Starts
 from gradlab.measurement import jumps
 from gradlab.measurement.jumps import find_jumps, truth_at_length
 from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.realised import PATHWISE, TRUE_CELL
-from gradlab.storage.codec import arrays, decoded
 from gradlab.systems import from_function
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 from gradlab.truth.truth import matched_truth
@@ -32,7 +31,6 @@ from tests.measurement.jumping_worlds import (
     soft_critic,
     task,
 )
-from tests.runs.planted_gains import planted_jumps
 
 
 def found(setting, move=0.04) -> Jumps:
@@ -267,10 +265,3 @@ def test_the_critic_helps_and_backpropagation_harms_as_paired_returns_say(profil
     change = returns(moved, states, noise=noise) - returns(pd_policy(), states, noise=noise)
     assert float(change.mean()) == pytest.approx(found.change((PATHWISE, 0)).value, rel=0.5)
     assert change.mean() + 5 * change.std() / 2000**0.5 < 0
-
-
-def test_a_file_from_before_returns_could_be_lost_is_read():
-    written = arrays(planted_jumps("open", lost=(0, 3, 9)))
-    assert decoded(Jumps, written).lost == (0, 3, 9)
-    del written["lost"]
-    assert decoded(Jumps, written).lost == (0, 0, 0)

@@ -19,11 +19,10 @@ from torch import nn
 import gradlab
 from gradlab import machine
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import initial, visitation
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at, resolved
 from gradlab.networks.mlp import QCritic
 from gradlab.runs.decision_rules import judged_estimator
@@ -32,7 +31,7 @@ from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return, second_moment
 from gradlab.truth.truth import matched_truth
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.key_numbers import losses
+from gradlab.verdicts.measurement.causes import losses
 from gradlab.verdicts.measurement.recommendation import recommendation
 from tests.measurement.linear import discounted, feedback, known_first, moments, turned
 from tests.measurement.scalar import GAMMA, ONE, Quadratic, known_biases, scalar_policy, scalar_task
@@ -539,7 +538,7 @@ def decisions(profile, called):
 
     found = facts(profile)
     choice = gradlab.choose(profile)
-    screen = recommendation(found)
+    told = recommendation(found)
     return {
         "judged": ours[judged_estimator(profile)],
         "own": [ours[name] for name in found.own],
@@ -548,8 +547,9 @@ def decisions(profile, called):
         "beyond": back([found.beyond[found.best]]) if found.best in found.beyond else None,
         "stepped": back(found.realised.stepped),
         "losses": losses(found, found.best),
-        "light": screen.light,
-        "numbers": [fact.text for fact in screen.numbers],
+        "light": told.light,
+        "followed": told.horizon,
+        "gain": told.gain,
         "chosen": back([choice.best.cell]) + back(choice.best.kept),
         "competitors": [ours[name] for name in choice.estimators],
         "excluded": [ours[name] for name in choice.excluded],

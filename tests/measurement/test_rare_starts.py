@@ -20,14 +20,24 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.choice.best import at_batch, singles
-from gradlab.measurement.pilot import FEW, MANY, MORE, MOST, SOME, Pilot, PilotPlan, plan_pilot
-from gradlab.measurement.problem import Given, problem
+from gradlab.measurement.problem import (
+    FEW,
+    MANY,
+    MORE,
+    MOST,
+    SOME,
+    Given,
+    Pilot,
+    PilotPlan,
+    plan_pilot,
+    problem,
+)
 from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.runs.decision_rules import heavy_horizons
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.strata import Strata
+from gradlab.statistics.moments import Strata
 from gradlab.systems import from_function
 from gradlab.tasks import Task
 from gradlab.verdicts.measurement.verdict import verdict

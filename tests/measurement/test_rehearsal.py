@@ -13,9 +13,8 @@ from torch import nn
 from gradlab import Estimator, Tail, load, measure, tasks
 from gradlab.data.noise import child
 from gradlab.gradients.bptt import mean_gradient
+from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import visits
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.realised_gains import Stepping
 from gradlab.measurement.rehearsal import (
     JUDGES,
@@ -29,7 +28,7 @@ from gradlab.measurement.rehearsal import (
 from gradlab.measurement.update import Update
 from gradlab.runs.identity import by_default
 from gradlab.systems import from_function
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 from tests.gradients.worlds import linear, matrix
 from tests.measurement.linear import GAMMA, T, starts_of

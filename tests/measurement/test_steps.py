@@ -16,14 +16,13 @@ from gradlab import measure, systems, tasks
 from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import augmenting
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.measurement.realised_gains import STREAM, Direction, judging_starts, planned, realise
 from gradlab.measurement.update import Update
 from gradlab.networks.policies import Gaussian, WithLogProb
 from gradlab.runs.realised import TRUE_CELL
 from gradlab.systems import from_function
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.tasks import double_integrator
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 from gradlab.truth.oracles import perturbed, unroll_all_actions

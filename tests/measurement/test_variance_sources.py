@@ -16,19 +16,17 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting, Tail
+from gradlab.gradients.setting import Setting, Tail, as_starts
 from gradlab.measurement import attribution
 from gradlab.measurement.attribution import DRAWS, added_variance
-from gradlab.measurement.moments.sketches import explicit_sketch, jacobian_sketch, sketch_for
+from gradlab.measurement.sketches import explicit_sketch, jacobian_sketch, sketch_for
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.tails import DIRECTIONS
-from gradlab.systems.entropy import Entropic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.learned import LearnedSystem
-from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.system import Certificate, Linearization, Transition
+from gradlab.systems.system import Certificate, Entropic, Linearization, Transition
 from tests.gradients.worlds import Critic, Noisy, network, nonlinear
 from tests.measurement.scalar import Quadratic
 

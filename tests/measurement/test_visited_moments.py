@@ -17,11 +17,10 @@ from gradlab import systems
 from gradlab.errors import InputError
 from gradlab.fitting import critics, fit_critic, policies, stabilising_policy
 from gradlab.gradients import named
+from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.assembly import shared_truth
-from gradlab.measurement.moments.visited import SAMPLES, objective_moments
+from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error

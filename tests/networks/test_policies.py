@@ -17,7 +17,7 @@ from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.networks.actors import gaussian, squashed
 from gradlab.networks.interface import check_critic, check_policy
 from gradlab.networks.mlp import Policy, QCritic
@@ -29,8 +29,7 @@ from gradlab.networks.policies import (
     check_stochastic,
     is_stochastic,
 )
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.system import standard_normal
+from gradlab.systems.system import Entropic, standard_normal
 
 N, DS, DA = 7, 3, 2
 LIMIT = (0.5, 3.0)

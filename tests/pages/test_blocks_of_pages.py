@@ -6,6 +6,7 @@ training needs stands on its pages.
 """
 
 import ast
+import copy
 import importlib
 import importlib.util
 import json
@@ -25,14 +26,13 @@ import gradlab
 from docs.pages import commands as command_pages
 from docs.pages import findings, formulas, names, offline, tables
 from gradlab import tasks
-from gradlab.cli import program
-from gradlab.cli.terminal import usage
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.cli import program, usage
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.progress import silent
 from gradlab.systems import from_function
 from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.truth.common_random import Rolling
+from tests.measurement import test_following
 from tests.pages import blocks
 
 API = (blocks.ROOT / "docs/reference/api.md").read_text()
@@ -149,28 +149,33 @@ def test_the_gradient_of_the_page_on_gradients_has_a_row_for_each_start():
     assert names["gradients"].shape == (64, 14)
 
 
-@pytest.mark.parametrize("steps", [0, 4])
-@pytest.mark.parametrize("every", [True, False])
-@pytest.mark.parametrize("mixed", [True, False])
-def test_the_loss_of_the_page_on_training_has_the_recommended_gradient(mixed, every, steps):
-    names: dict[str, object] = {}
-    exec(blocks.python_blocks()["docs/start.md:1"], names)
-    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:3"], names)
-    task, policy = names["task"], torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh())
-    policy = policy.append(torch.nn.Linear(3, 1)).double()
-    critic = lambda state, action: (state**3).sum(1) - (action[:, 0] - state[:, 1]) ** 2  # noqa: E731
-    states = task.starts(8, torch.Generator().manual_seed(0))
-    simulator = names["step"] if mixed else None
-    names["loss"](
-        policy, critic, states, steps, 0.95, names["rough_step"], simulator, every
-    ).backward()
-    found = -torch.cat([p.grad.reshape(-1) for p in policy.parameters()])
-    estimator = gradlab.Estimator(
-        states=task.simulator if mixed else task.prior, jacobians=task.prior,
-        actions="all" if every else "first", tail=gradlab.Tail(steps, critic, 0.95),
-    )  # fmt: skip
-    expected = estimator.gradients(policy, states).mean(0)
-    assert (found - expected).norm() < 1e-10 * expected.norm()
+@pytest.mark.parametrize("name", test_following.TASKS)
+def test_the_loop_of_the_page_on_training_follows_the_advised_gradient(name, tmp_path, monkeypatch):
+    """Its policy is that of as many steps of Adam along the mean gradient of an Estimator."""
+    task = test_following.TASKS[name]()
+    (tmp_path / "runs").mkdir()
+    policy, critic, path = test_following.stored(task, tmp_path / "runs")
+    mine, told = copy.deepcopy(policy), gradlab.load(path).recommendation
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:3"], vars := locals().copy())
+    assert str(vars["advice"]) == str(told)
+    estimator = test_following.estimator_of(task, told.follow.identity, 2, critic)
+    optimizer = torch.optim.Adam(mine.parameters(), told.rate)
+    torch.manual_seed(0)
+    for _ in range(5):
+        states, seed = told.states(256, policy=mine), int(torch.randint(2**31, ()))
+        ascent = estimator.mean_gradient(mine, states, seed)
+        torch.nn.utils.vector_to_parameters(
+            -ascent, grads := [*map(torch.empty_like, mine.parameters())]
+        )
+        for parameter, grad in zip(mine.parameters(), grads, strict=True):
+            parameter.grad = grad
+        optimizer.step()
+    found, expected = (
+        torch.nn.utils.parameters_to_vector(each.parameters()) for each in (policy, mine)
+    )
+    assert (found - expected).norm() < 1e-9 * expected.norm()
 
 
 def test_the_backward_pass_of_the_page_on_mujoco_is_that_of_its_step():

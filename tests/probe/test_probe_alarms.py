@@ -16,9 +16,10 @@ import torch
 
 import gradlab
 from gradlab.probe import critics
-from gradlab.probe.alarms import catalogue, evidence, gradients, task
-from gradlab.probe.alarms import steps as of_steps
-from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmEvidence, examine
+from gradlab.probe.alarms import catalogue, evidence, task
+from gradlab.probe.alarms import catalogue as of_steps
+from gradlab.probe.alarms.catalogue import ALARMS, examine
+from gradlab.probe.alarms.evidence import Alarm, AlarmEvidence
 from gradlab.probe.parts import (
     formula,
     implied,
@@ -326,23 +327,23 @@ WORDS = {3: "three", 4: "four", 5: "five", 8: "eight", 10: "ten", 16: "sixteen",
 
 def test_thresholds_on_the_pages_are_those_of_the_code():
     said = {
-        "dead outputs": [f"≥ {gradients._MANY} updates"],
-        "dead path": [f"≥ {gradients._FEWEST} updates"],
+        "dead outputs": [f"≥ {catalogue._MANY} updates"],
+        "dead path": [f"≥ {catalogue._FEWEST_BURSTS} updates"],
         "actor does not move": [f"≥ {of_steps._FEWEST} steps"],
         "learning rate too large": [
             f"more than {of_steps._LONG:.0%} of", f"a rate of {of_steps._HIGH} or more",
         ],
-        "dead inputs": [f"in {WORDS[gradients._PERSISTENT]} bursts"],
+        "dead inputs": [f"in {WORDS[catalogue._PERSISTENT]} bursts"],
         "exploding gradient": [
-            f"{WORDS[gradients.IN_A_ROW]} stretches of {gradients.STRETCH} updates in a row",
-            f"{WORDS[int(gradients.FOURFOLD)]} times", f"{WORDS[gradients.LAG]} stretches before",
+            f"{WORDS[catalogue.STRETCHES]} stretches of {catalogue.STRETCH} updates in a row",
+            f"{WORDS[int(catalogue.FOURFOLD)]} times", f"{WORDS[catalogue.LAG]} stretches before",
         ],
-        "exploding critic": [f"its first {critics._YOUNG * gradients.STRETCH} updates"],
+        "exploding critic": [f"its first {critics._YOUNG * catalogue.STRETCH} updates"],
         "saturated actor": [
             f"under {catalogue._BORN:.0%} through", f"last {catalogue._RECENT} rows",
             f"under {catalogue._COST:.0%} gets through",
         ],
-        "gradient no better than noise": [f"less than {gradients.NOISE:.0%} in common"],
+        "gradient no better than noise": [f"less than {catalogue.NOISE:.0%} in common"],
         "falling return": [
             f"in {WORDS[of_steps.IN_A_ROW]} windows", f"{WINDOW} whole episodes",
             f"or {TRAINED} of training", f"{LEAST} updates or more", f"at {of_steps._LEVEL:.1%}",

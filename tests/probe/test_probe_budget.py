@@ -309,9 +309,9 @@ def test_cosines_at_the_starts_are_no_gains(tmp_path, law):
 
 
 def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path):
-    screen = probe_page.page(run(tmp_path / "run.h5", BACKWARDS)).screen
-    assert "3–4 steps" in screen.headline and screen.sure.endswith("no alarm")
-    assert screen.light == "choose"  # no step along it was taken
+    shown = probe_page.page(run(tmp_path / "run.h5", BACKWARDS)).advice
+    assert "3–4 steps" in shown.field("step") and shown.field("finding").startswith("no alarm")
+    assert shown.light == "choose"  # no step along it was taken
 
 
 N = 64

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.probe import sampler
-from gradlab.probe.alarms.catalogue import AlarmEvidence, examine
+from gradlab.probe.alarms.catalogue import examine
+from gradlab.probe.alarms.evidence import AlarmEvidence
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.columns import ProbeColumn
@@ -315,11 +316,11 @@ def test_what_cannot_be_gone_on_in_is_refused_at_once(tmp_path):
     assert log.read_bytes() == held and not journal.journal_of(log).exists()
 
 
-def test_a_log_with_the_tables_of_another_version_is_left_alone(monkeypatch, tmp_path):
+def test_a_log_with_other_tables_is_left_alone(monkeypatch, tmp_path):
     log = tmp_path / "run.h5"
     probed(network(), log, 110).close()
     held, known = log.read_bytes(), schema.SUCCESSIVE
     monkeypatch.setattr(schema, "SUCCESSIVE", known | {"novel": ProbeColumn()})
-    with pytest.raises(InputError, match="whose tables are another version's"):
+    with pytest.raises(InputError, match="not a complete run"):
         gradlab.Probe(network(), log=log, resume=True)
     assert log.read_bytes() == held

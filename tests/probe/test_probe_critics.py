@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradlab
+from gradlab.probe.alarms.catalogue import GradientGrowth
 from gradlab.probe.alarms.evidence import BELOW
-from gradlab.probe.alarms.gradients import GradientGrowth
 from gradlab.probe.updates import STRIDE, THROWN
 from gradlab.statistics.successive import fresh, signal
 from gradlab.storage import journal

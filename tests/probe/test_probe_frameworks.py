@@ -38,13 +38,13 @@ from gradlab.probe.measured import (
     first_price,
     trial_price,
 )
-from gradlab.probe.parts import actions, objectives, passes
+from gradlab.probe.parts import objectives, passes
 from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.policy_calls import Hook
 from gradlab.reporting import probe_page
-from gradlab.reporting.kinds import screen_of
+from gradlab.reporting.output import advice_of
 from gradlab.runs.probe.results import load
 from gradlab.truth.oracles import AT_MOST
 from tests.probe.actor_critics import ROWS, Batched, Loop, Soft, answers, watched
@@ -424,8 +424,8 @@ def test_a_rise_is_that_of_the_objective_itself():
     made = check.made
     assert made is not None
     critics, pick = [(copy.deepcopy(m), args) for m, args in made.values], objectives._PICKS[0]
-    old = actions.action_of(made, loop.policy)
-    assert isinstance(old, actions.Action)
+    old = passes.action_of(made, loop.policy)
+    assert isinstance(old, passes.Action)
     *weights, left, density = objectives._weights(made, old, critics, pick) or (0.0,) * 4
     assert density > 0
     assert weights == [pytest.approx(-1, rel=1e-3), pytest.approx(loop.ALPHA, rel=1e-3)]
@@ -606,10 +606,10 @@ def test_noise_is_known_where_most_of_it_is_lost_in_a_flat_tanh():
     """Three in four actions of σ = 12 are at a limit; what is no noise is told from it."""
     torch.manual_seed(0)
     mean, log_std = torch.randn(64, 2), torch.full((64, 2), 2.5)
-    squash, drawn = actions.Squash(torch.ones(2)), torch.randn(64, 2)
+    squash, drawn = passes.Squash(torch.ones(2)), torch.randn(64, 2)
     for noise, known in ((drawn, True), (0.2 * drawn, False)):
         action = torch.tanh(mean + log_std.exp() * noise)
-        found = actions.noise_of(mean, log_std, action, squash)
+        found = passes.noise_of(mean, log_std, action, squash)
         assert (found is not None) == known
         if found is not None:
             inner = action.abs() < 0.99
@@ -752,5 +752,5 @@ def test_a_fault_says_when_it_was_last_looked_at_and_a_critics_shows_no_norm_of_
     )
     alarms = probe_page.page(load(tmp_path / "run.h5")).sections[0]
     assert "says when its last look was" in alarms.body
-    first = screen_of(tmp_path / "run.h5")
-    assert "The critic's gradients add up" in first.headline and first.figure is None
+    first = advice_of(tmp_path / "run.h5")
+    assert "The critic's gradients add up" in first.field("finding") and first.figure is None

@@ -23,9 +23,8 @@ from torch.nn.modules.module import register_module_forward_hook
 import gradlab
 from gradlab.networks.actors import gaussian
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.probe.alarms.catalogue import saturated
+from gradlab.probe.alarms.catalogue import noise, saturated
 from gradlab.probe.alarms.evidence import ALPHA, DESCENT, AlarmEvidence
-from gradlab.probe.alarms.gradients import noise
 from gradlab.probe.alarms.task import jacobian_drift
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.parts.networks import Calls

@@ -22,7 +22,7 @@ from gradlab.probe import updates
 from gradlab.probe.alarms.evidence import ALPHA, excluded
 from gradlab.probe.budget import Budget
 from gradlab.probe.critics import LastPasses
-from gradlab.probe.origin import Finder
+from gradlab.probe.isolation import Finder
 from gradlab.probe.parts import loss_weights
 from gradlab.probe.parts.implied import Bootstraps, ValueTargets
 from gradlab.probe.parts.moves import Targets

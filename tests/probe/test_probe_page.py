@@ -61,11 +61,11 @@ def close_figures() -> Iterator[None]:
 def test_the_page_leads_from_verdict_to_price(tab, run, page):
     first_screens.opened(tab, page)
     assert [each.inner_text() for each in tab.locator("h2").all()] == [
-        "Why", "Alarms", *probe_page.ORDER, "How this was computed",
+        "Alarms", "Findings", *probe_page.ORDER, "How this was computed",
     ]  # fmt: skip
     for sentence in verdict(run):
         text = shell.signed(sentence.text.replace("`", ""))
-        assert text in tab.locator("#why").text_content()
+        assert text in tab.locator("main").text_content()
     facts = tab.locator(".facts").inner_text()
     for fact in ("planted", "2,999", "3,000", "5% of the time", "4%", "3000 s"):
         assert fact in facts
@@ -131,13 +131,13 @@ def test_a_single_point_is_said_and_not_drawn_over_time(tmp_path):
 def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path):
     journal = opened(tmp_path / "run.h5")
     journal.append("vitals", {k: v for k, v in window(1).items() if k in {"update", *VITALS}})
-    assert probe_page.page(load(tmp_path / "run.h5")).screen.notice == ""  # being written
+    assert probe_page.page(load(tmp_path / "run.h5")).advice.notice == ""  # being written
     journal._file.close()  # as a kill does
     page = probe_page.page(load(tmp_path / "run.h5"))
-    assert "ended without being closed" in page.screen.notice and page.facts["due"] == ""
+    assert "ended without being closed" in page.advice.notice and page.facts["due"] == ""
     opened(tmp_path / "run.h5").close()
     closed = probe_page.page(load(tmp_path / "run.h5"))
-    assert closed.screen.notice == "" and "next measurement" in str(closed.facts["due"])
+    assert closed.advice.notice == "" and "next measurement" in str(closed.facts["due"])
 
 
 def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path):
@@ -232,11 +232,11 @@ def test_the_page_of_a_long_run_stays_small(tmp_path):
 def test_faults_stand_on_the_first_screen(tab, run, tmp_path):
     found = probe_page.page(run)
     first_screens.check_first_screen(tab, found, tmp_path)
-    assert found.screen.light == "none" and "dead inputs" in found.screen.headline
+    assert found.advice.light == "none" and "dead inputs" in str(found.advice)
     sound = {k: v for k, v in everything().items() if k != "alarms"}
     quiet = probe_page.page(load(written(tmp_path / "sound.h5", sound)))
     first_screens.check_first_screen(tab, quiet, tmp_path)
-    assert quiet.screen.light != "none" and quiet.screen.figure == "returns"
+    assert quiet.advice.light != "none" and quiet.advice.figure == "returns"
 
 
 def test_without_a_prior_model_no_line_speaks_of_a_model_gradient(tmp_path):

@@ -19,9 +19,9 @@ from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.networks.actors import squashed
 from gradlab.probe import updates
-from gradlab.probe.alarms.steps import IN_A_ROW, KIND, fallen
+from gradlab.probe.alarms.catalogue import IN_A_ROW, KIND, fallen
 from gradlab.probe.returns import CLOSEST
-from gradlab.reporting.kinds import screen_of
+from gradlab.reporting.output import advice_of
 from gradlab.runs.probe import results, schema
 from gradlab.runs.probe.returns import LEAST, TRAINED, WINDOW, Returns
 from gradlab.statistics.over_groups import difference_of_means
@@ -307,9 +307,9 @@ def test_a_loop_that_lowers_its_return_is_told_and_its_log_says_so(tmp_path, cap
     probe.close()
     assert KIND in {alarm.kind for alarm in probe.alarms}
     assert f"{KIND}: the return of the policy fell" in capsys.readouterr().err
-    screen = screen_of(tmp_path / "run.h5")
-    assert screen.light == "none"
-    assert screen.headline.startswith("Fix this before you train on: the return fell by")
+    shown = advice_of(tmp_path / "run.h5")
+    assert shown.light == "none"
+    assert shown.field("finding").startswith("the return fell by")
 
 
 def test_files_of_before_are_read(tmp_path):
@@ -323,8 +323,8 @@ def test_files_of_before_are_read(tmp_path):
                               or k == "update"})  # fmt: skip
     run = results.load(tmp_path / "old.h5")
     assert run.returns == {} and run.episodes == {} and run.updates == 100
-    screen = screen_of(tmp_path / "old.h5")
-    assert screen.light == "choose" and "env=make_env" in screen.headline
+    shown = advice_of(tmp_path / "old.h5")
+    assert shown.light == "choose" and "env=make_env" in shown.field("return")
 
 
 class Breaking(Sliding):
@@ -470,7 +470,7 @@ def test_it_is_said_where_no_wrapper_is_found_or_none_of_its_episodes_has_ended(
         with probe(step):
             policy(torch.randn(8, 4)).square().mean().backward()
     probe.close()
-    assert said in screen_of(tmp_path / "run.h5").headline
+    assert said in advice_of(tmp_path / "run.h5").field("return")
 
 
 def test_episodes_that_become_longer_are_told_with_a_new_estimate(capsys):
@@ -507,7 +507,7 @@ def test_episodes_that_become_longer_are_told_with_a_new_estimate(capsys):
 
 def told(folder: Path, **tables: Any) -> Any:
     rows = {"vitals": [planted_probe.window(k) for k in range(1, 31)], **tables}
-    return screen_of(planted_probe.written(folder / "run.h5", rows, horizon=None, task=""))
+    return advice_of(planted_probe.written(folder / "run.h5", rows, horizon=None, task=""))
 
 
 def values(rows: list[dict[str, Any]], column: str = "returns/value") -> list[Any]:
@@ -527,43 +527,39 @@ def rows_of(means: list[float], window: int = WINDOW) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("means", "light", "said"),
     [
-        ([0.0, 9.0], "act", "Train on: over the last 800 updates the return rose by 9 ± 0.72."),
+        ([0.0, 9.0], "act", "Over the last 800 updates the return rose by 9 ± 0.72."),
         ([0.0, 9.0, 9.0], "act", "Since the first window it rose by 9 ± 0.72."),
         ([0.0, 9.0, 5.0], "choose", "It rose in 1 and fell in 1 of the last 2 windows."),
-        ([0.0, 1.0], "choose", "Train on: over the last 800 updates the return rose by 1 ± 0.72."),
+        ([0.0, 1.0], "choose", "Over the last 800 updates the return rose by 1 ± 0.72."),
         ([0.0, 0.0], "choose", "is not shown to have changed (0 ± 0.72)"),
-        ([0.0, -9.0], "choose", "Watch the return: over the last 800 updates the return fell by 9"),
+        ([0.0, -9.0], "choose", "Over the last 800 updates the return fell by 9"),
     ],
 )
 def test_the_light_follows_the_return(means, light, said, tmp_path):
-    screen = told(tmp_path, returns=rows_of(means))
-    assert screen.light == light and said in screen.headline
+    shown = told(tmp_path, returns=rows_of(means))
+    assert shown.light == light and said in shown.field("return")
     # A rise of 1 ± 0.72 is shown at 95%, and no green light.
-    assert ("with 99.8% confidence" in screen.sure) == (means == [0.0, 1.0])
+    assert ("with 99.8% confidence" in shown.field("return")) == (means == [0.0, 1.0])
 
 
 @pytest.mark.parametrize(
     ("means", "light", "said"),
     [
-        ([0.0, -9.0, 0.0], "choose", "Train on: since the first window the return is not shown"),
-        ([0.0, 9.0, 0.0], "choose", "Watch the return: it has fallen by 9 ± 1.3 since step 1,599"),
+        ([0.0, -9.0, 0.0], "choose", "Since the first window the return is not shown"),
+        ([0.0, 9.0, 0.0], "choose", "It has fallen by 9 ± 1.3 since step 1,599"),
         ([0.0, 9.0, 2.0], "choose", "its best. Since the first window the return rose by 2 ± 0.72"),
-        ([0.0, 1.0, 9.0, 8.0], "act", "Train on: since the first window the return rose by 8"),
-        ([0.0, 1.0, -9.0], "choose", "Watch the return: since the first window the return fell"),
-        (
-            [0.0, 5.0, 5.0, 3.8],
-            "choose",
-            "Over the last 16 updates it fell by 1.2 ± 0.72.",
-        ),
+        ([0.0, 1.0, 9.0, 8.0], "act", "Since the first window the return rose by 8"),
+        ([0.0, 1.0, -9.0], "choose", "Since the first window the return fell"),
+        ([0.0, 5.0, 5.0, 3.8], "choose", "Over the last 16 updates it fell by 1.2 ± 0.72."),
     ],
 )
 def test_a_window_of_few_updates_is_no_advice(means, light, said, tmp_path):
     """Of hundreds of windows of ten updates many rise by chance."""
     rows = [row | {"update": row["update"] // 50} for row in rows_of(means)]
-    screen = told(tmp_path, returns=rows)
-    assert screen.light == light and said in screen.headline
-    assert "over the last" not in screen.headline and "windows" not in screen.headline
-    assert ("in the last window" in screen.sure) == (means[-1] == 3.8)
+    shown = told(tmp_path, returns=rows)
+    found = shown.field("return")
+    assert shown.light == light and said in found and "windows" not in found
+    assert ("Over the last" in found) == ("one last window in 40" in found) == (means[-1] == 3.8)
 
 
 def test_a_window_says_how_many_episodes_it_has(tmp_path):
@@ -610,9 +606,9 @@ def test_noise_around_a_plateau_has_not_fallen(draw, window):
 @pytest.mark.parametrize("share", [0.9, 0.4, 0.001])
 def test_nothing_is_green_without_a_look_at_the_return(share, tmp_path):
     bursts = [planted_probe.burst(40 * k, share) for k in range(1, 13)]
-    screen = told(tmp_path, successive=bursts)
-    assert screen.light == "choose" and "average" not in screen.headline
-    assert screen.headline.startswith("Pass env=make_env, or call note(")
+    shown = told(tmp_path, successive=bursts)
+    assert shown.light == "choose" and "average" not in str(shown)
+    assert shown.field("return").startswith("unknown: pass env=make_env, or call note(")
 
 
 @pytest.mark.parametrize("before", [0, 8])

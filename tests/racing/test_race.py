@@ -22,10 +22,10 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.figures import style
 from gradlab.measurement.update import Update
-from gradlab.reporting import kinds
+from gradlab.reporting import output
 from gradlab.statistics.over_groups import difference_of_means
 from gradlab.tools.race.compute import Stopped, state_file
-from gradlab.tools.race.page import screen, step_page, step_screen
+from gradlab.tools.race.page import advice, step_advice, step_page
 from gradlab.tools.race.result import ALONE, load
 from gradlab.truth.lqr import ExactCritic, lqr_return
 from gradlab.wording import signed, two
@@ -114,6 +114,9 @@ def test_the_planted_best_wins_and_the_wrong_sign_is_dropped(found):
     start = f"Follow right for 24 updates or more: the return of {before} rises by "
     assert found.recommendation.startswith(start)
     assert "wrong" in str(found) and "dropped after 12" in str(found)
+    shown = advice(found)
+    assert shown.light == "act" and shown.use == "right, for 24 updates or more"
+    assert shown.tested.startswith("+") and f"return, from {before}, after 24" in shown.tested
 
 
 def test_candidates_with_horizons_are_told_apart_and_all_are_explained(found):
@@ -123,7 +126,7 @@ def test_candidates_with_horizons_are_told_apart_and_all_are_explained(found):
         "critic alone at the starts", "data (critic only)", "model, BPTT at h = 20",
     ]  # fmt: skip
     assert "Follow critic alone at the starts for" in str(race)  # as measurements call it
-    told = [each.text for each in screen(race).rest[:3]]
+    told = [each.text for each in advice(race).rest[:3]]
     assert all(map(str.startswith, told, map(race.called, race.names)))
     first = replace(race, results=replace(found.results, cells=(("model:0", 0), *cells[1:])))
     assert "at the starts" not in str(first)  # θ in the first action alone
@@ -303,9 +306,9 @@ def test_a_race_has_a_file_and_a_page(tmp_path, capsys):
     document = json.loads(said.out)
     assert {row["candidate"] for row in document["table"]} == {"data", "model_all:2"}
     page = Path(document["report"]).read_text(encoding="utf-8")
-    assert "Which gradient leads farthest?" in page and document["recommendation"] in page
+    assert "Which gradient leads farthest?" in page and document["recommendation"]["use"] in page
     names = {"data (critic only)", "model, BPTT at h = 2"}
-    race, shown = load(tmp_path / "race.h5"), kinds.page_of(tmp_path / "race.h5")
+    race, shown = load(tmp_path / "race.h5"), output.page_of(tmp_path / "race.h5")
     curves = {str(each.get_label()): each for each in shown.panels[0].figure.axes[0].lines}
     assert names <= set(curves) and {race.called(name) for name in race.names} == names
     assert curves["data (critic only)"].get_color() == style.VERMILION
@@ -389,13 +392,13 @@ def decided_sides(found):
 )
 def test_what_is_said_follows_from_both_signs(reward, moved, said, light):
     found = gradlab.step(gain_of(0.0), gain_of(moved), lambda: Once(reward), at_most=4)
-    assert said in found.headline and step_screen(found).light == light
+    assert said in found.headline and step_advice(found).light == light
 
 
 def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
     near = gradlab.step(gain_of(-1.0), gain_of(-1.0 + 1e-6), Noisy, starts=2, at_most=5)
     assert near.starts == 20 and near.helped is None
-    assert "20 starts)" in near.headline and step_screen(near).light == "choose"
+    assert "20 starts)" in near.headline and step_advice(near).light == "choose"
     assert gradlab.step(gain_of(-1.0), gain_of(-2.0), Sliding, starts=2, at_most=64).starts < 64
 
 
@@ -547,8 +550,8 @@ def test_a_page_says_what_to_do_above_its_figure(tab, tmp_path):
     found = gradlab.step(gain_of(GAINS[0]), gain_of(GAINS[1]), Sliding, seed=3, updates=50)
     page = step_page(found, {"after": "own.py:after", "env": "own.py:make_env"}, {})
     check_first_screen(tab, page, tmp_path)
-    screen = step_screen(found)
-    assert screen.figure == page.panels[0].name and screen.headline.startswith("Train on: ")
+    shown = step_advice(found)
+    assert shown.figure == page.panels[0].name and shown.field("next") == "train on"
     drawn = {float(x) for each in page.panels[0].figure.axes[0].lines for x in each.get_xdata()}
     table = found.table().set_index("policy")
     for policy in ("after", "opposite"):
@@ -561,7 +564,7 @@ def test_the_command_prints_what_the_step_did(tmp_path, capsys):
     words = ["step", f"{own}:before", f"{own}:after", "--env", f"{own}:make_env"]
     assert main([*words, "--updates", "50", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["recommendation"].startswith("Train on: these 50 updates raised")
+    assert document["recommendation"]["step"].startswith("These 50 updates raised the return")
     assert document["light"] == "act" and document["paired"]
     assert [row["policy"] for row in document["table"]] == ["before", "after", "opposite"]
     page = tmp_path / "step.html"

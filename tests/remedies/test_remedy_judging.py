@@ -15,14 +15,14 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.fitted import fit_model
 from gradlab.fitting.losses import BOUNDS, OneStepError
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model
 from gradlab.measurement.assembly import shared_truth
 from gradlab.systems.learned import TwoModels
-from gradlab.tools.remedies import fits, model_values
-from gradlab.tools.remedies.findings import screen, verdict
+from gradlab.tools.remedies import fits
 from gradlab.tools.remedies.fits import FitRecipe, FittedModel, FittedPart, price_values, recipe
+from gradlab.tools.remedies.page import advice, verdict
 from gradlab.tools.remedies.result import (
     ABOUT,
     BASELINE,
@@ -61,7 +61,7 @@ def proportional():
 @pytest.fixture(scope="module")
 def world():
     truth = shared_truth(scalar(A, B), proportional(), starts=40, horizon=4, batch=64, seed=3)
-    return model_values.bench(truth, None)
+    return fits.bench(truth, None)
 
 
 def value(values, key):
@@ -83,17 +83,17 @@ def slope(a, b, steps):
 
 def test_the_simulator_as_its_own_model_makes_no_error(world):
     simulator = world.truth.task.simulator
-    values = model_values.model_values("it", simulator, world)
+    values = fits.model_values("it", simulator, world)
     for each in values:
         if each.key.quantity != "lyapunov":
             assert each.value == 0.0
     twin = scalar(A, B).simulator
-    pair = model_values.gradient_values({"it": simulator, "twin": twin}, world)
+    pair = fits.gradient_values({"it": simulator, "twin": twin}, world)
     assert gradient(pair, "it") == pytest.approx(gradient(pair, "twin"), nan_ok=True)
 
 
 def test_jacobian_errors_are_those_of_the_matrices(world):
-    values = model_values.model_values("bad", scalar(*BAD).simulator, world)
+    values = fits.model_values("bad", scalar(*BAD).simulator, world)
     for block, true, wrong in (("A", A, BAD[0]), ("B", B, BAD[1])):
         for region in ("all", "smooth"):
             key = Key("jacobian_error", block, region=region)
@@ -103,7 +103,7 @@ def test_jacobian_errors_are_those_of_the_matrices(world):
 
 
 def test_predictions_run_along_the_simulators_actions(world):
-    values = model_values.model_values("bad", scalar(*BAD).simulator, world)
+    values = fits.model_values("bad", scalar(*BAD).simulator, world)
     true = guess = 1.0
     for t in range(1, 5):
         action = GAIN * true
@@ -114,15 +114,15 @@ def test_predictions_run_along_the_simulators_actions(world):
 
 def test_the_exponent_is_that_of_the_closed_loop(world):
     for a, b in (BAD, BETTER):
-        values = model_values.model_values("it", scalar(a, b).simulator, world)
+        values = fits.model_values("it", scalar(a, b).simulator, world)
         assert value(values, Key("lyapunov")) == pytest.approx(np.log(abs(a + b * GAIN)))
-    own = model_values.simulator_values(world)
+    own = fits.simulator_values(world)
     assert value(own, Key("lyapunov")) == pytest.approx(np.log(abs(A + B * GAIN)))
 
 
 def test_biases_of_planted_models_are_their_closed_forms(world):
     systems = {"bad": scalar(*BAD).simulator, "better": scalar(*BETTER).simulator}
-    values = model_values.gradient_values(systems, world)
+    values = fits.gradient_values(systems, world)
     s2 = world.truth.setting.starts.states[:, 0].numpy() ** 2
     n, infinite = len(s2), slope(A, B, 4000)
     for name, (a, b) in (("bad", BAD), ("better", BETTER)):
@@ -138,7 +138,7 @@ def test_biases_of_planted_models_are_their_closed_forms(world):
 
 def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
     """Ratios of squared biases are those of the slopes, and the verdict follows."""
-    values = model_values.gradient_values(
+    values = fits.gradient_values(
         {"nll": scalar(*BAD).simulator, "dd": scalar(*BETTER).simulator}, world
     )
     config = {
@@ -156,16 +156,16 @@ def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
     chosen = (table["quantity"] == "bias2") & (table["at"] == 4) & (table["budget"] == TIME)
     expected = ((slope(*BETTER, 4) - infinite) / (slope(*BAD, 4) - infinite)) ** 2
     assert table[chosen]["ratio"].item() == pytest.approx(expected, rel=1e-3)
-    assert screen(good).headline.startswith("Take the directional-derivative loss: ")
+    assert advice(good).use == "the directional-derivative loss"
     assert "better at h = " in verdict(good)[0].text
-    assert screen(run("dd", "nll")).headline.startswith("Keep the plain fit")
+    assert advice(run("dd", "nll")).use == "the plain fit"
     assert "worse at h = " in verdict(run("dd", "nll"))[0].text
 
 
 def test_two_models_predict_by_the_first_and_differentiate_the_second(world):
     bad, better = scalar(*BAD).simulator, scalar(*BETTER).simulator
-    both = model_values.model_values("both", TwoModels(bad, better), world)
-    parts = [model_values.model_values("one", each, world) for each in (bad, better)]
+    both = fits.model_values("both", TwoModels(bad, better), world)
+    parts = [fits.model_values("one", each, world) for each in (bad, better)]
     key = Key("prediction_error", at=3)
     assert value(both, key) == value(parts[0], key)
     key = Key("jacobian_error", "B")
@@ -180,14 +180,14 @@ def test_points_on_a_clip_stand_apart():
         policy[0].weight.zero_()[0, -1] = 1.0
         policy[0].bias.fill_(0.3)
     truth = shared_truth(task, policy, starts=32, horizon=60)
-    found = model_values.bench(truth, None)
+    found = fits.bench(truth, None)
     limit = np.abs(found.visited.states[1:, :, -1]) >= 8.0 - 1e-12
     torque = np.abs(found.visited.actions[..., 0]) >= task.action_limit[0]
     assert limit.any() and not limit.all()
     np.testing.assert_array_equal(found.regions[CLIPPED], limit | torque)
     together = found.regions[SMOOTH] | found.regions[CLIPPED]
     np.testing.assert_array_equal(together, found.regions["all"])
-    counts = model_values.counted(found)
+    counts = fits.counted(found)
     assert counts["smooth"] + counts["contact or clip"] == counts["all"] == 32 * 60
     assert counts["masked"] == 0
 
@@ -206,21 +206,19 @@ def test_a_clip_shows_in_the_jacobians_of_a_system_that_flags_nothing():
     task = gradlab.tasks.Task("clipped", simulator, None, starts, 0.9, 3)
     policy = torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
     torch.nn.init.constant_(policy.weight, GAIN)
-    found = model_values.bench(shared_truth(task, policy, starts=50, horizon=3), None)
+    found = fits.bench(shared_truth(task, policy, starts=50, horizon=3), None)
     after = np.abs(found.visited.states[1:, :, 0])
     np.testing.assert_array_equal(found.regions[CLIPPED], after >= 0.5)
-    assert 0 < model_values.counted(found)["contact or clip"] < 150
+    assert 0 < fits.counted(found)["contact or clip"] < 150
 
 
 def test_jumps_over_a_step_of_differences_are_masked_and_counted(world):
     flags = np.zeros_like(world.visited.true.flags)
     flags[1, 3] = True
     true = replace(world.visited.true, flags=flags, step=np.full(flags.shape, 1e-6))
-    found = model_values.regions(world.truth.task, replace(world.visited, true=true))
+    found = fits.regions(world.truth.task, replace(world.visited, true=true))
     assert not found["all"][1, 3] and found["all"].sum() == flags.size - 1
-    exact = model_values.regions(
-        world.truth.task, replace(world.visited, true=replace(true, step=None))
-    )
+    exact = fits.regions(world.truth.task, replace(world.visited, true=replace(true, step=None)))
     assert exact[CLIPPED][1, 3] and exact["all"].all()
 
 
@@ -412,12 +410,15 @@ def told(run):
 
 
 def test_the_remedy_of_the_least_error_is_taken_and_the_ceiling_is_not():
-    found = screen(planted({"spectral": 0.5, "dd": 0.25, "multistep": 1.5}))
-    assert found.light == "act" and found.headline.startswith("Take the directional-derivative")
-    assert [fact.text for fact in found.numbers[:2]] == ["4×", "2×"]
-    assert "the multi-step loss: worse" in found.headline
-    found = screen(planted({"sobolev": 0.1, "dd": 1.5}))
-    assert found.headline.startswith("Keep the plain fit") and found.sure == "none better"
+    found = advice(planted({"spectral": 0.5, "dd": 0.25, "multistep": 1.5}))
+    assert found.light == "act" and found.use == "the directional-derivative loss"
+    assert found.gain.startswith("error lower by 4× at") and found.field("price").startswith(
+        "2× the time"
+    )
+    assert found.avoid == "the multi-step loss: worse than no remedy"
+    found = advice(planted({"sobolev": 0.1, "dd": 1.5}))
+    assert found.use == "the plain fit" and found.field("why") == "no remedy even looks better"
+    assert not found.gain
 
 
 def test_every_sentence_of_a_remedy_has_one_number():
@@ -448,15 +449,17 @@ def test_what_is_not_shown_says_how_many_more_fits_would_tell():
     run = planted({"dd": 0.8}, noise=0.3)
     decided, text = told(run)
     assert not decided and "more fits would decide." in text
-    found = screen(run)
-    assert found.light == "choose" and found.sure.endswith("more fits would decide")
+    found = advice(run)
+    assert found.light == "choose" and found.field("decide").endswith("more fits would decide")
 
 
 def test_a_gain_that_two_digits_call_one_time_is_a_percentage():
-    for noise, light, words in ((0.03, "choose", "best guess"), (0.01, "act", "Take")):
-        found = screen(planted({"dd": 0.98}, noise=noise))
-        assert found.light == light and words in found.headline
-        assert re.search(r"lowers the (gradient's )?error by [\d.]+%", found.headline)
+    loss = "the directional-derivative loss"
+    for noise, light, use in ((0.03, "choose", "the plain fit"), (0.01, "act", loss)):
+        found = advice(planted({"dd": 0.98}, noise=noise))
+        assert found.light == light and found.use == use
+        assert ("the best guess: " in found.field("decide")) == (light == "choose")
+        assert re.match(r"error lower by [\d.]+% at equal time", found.gain)
 
 
 def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():
@@ -468,8 +471,8 @@ def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():
 
 def test_without_a_truth_nothing_is_taken_and_the_reason_is_given():
     run = planted({"dd": 0.5}, truth=False)
-    found = screen(run)
-    assert found.light == "none" and found.sure.endswith("λ = 0.9 outgrows 1/γ")
+    found = advice(run)
+    assert found.light == "none" and found.field("why").endswith("λ = 0.9 outgrows 1/γ")
     assert not told(run)[0]
     assert found.figure is None  # its first one is of variances
 

@@ -20,14 +20,14 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.reporting import render
-from gradlab.reporting.numbers import number
+from gradlab.reporting.shell import number
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.intervals import Z
 from gradlab.tasks import pendulum
 from gradlab.tools.remedies import compute
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.compute import compare_remedies, models_folder
-from gradlab.tools.remedies.findings import verdict
+from gradlab.tools.remedies.page import verdict
 from gradlab.tools.remedies.result import (
     BASELINE,
     STEPS,
@@ -451,6 +451,7 @@ def test_a_hostile_task_is_text(tab, tmp_path):
 def test_the_first_screen_names_action_price_and_more_samples(tab, tmp_path):
     found = remedies_page.page(RUN)
     check_first_screen(tab, found, tmp_path)
-    assert found.screen.headline.startswith("Take spectral normalisation")
-    assert [fact.text for fact in found.screen.numbers[:2]] == ["1.5×", "1×"]
-    assert "4× the batch" in found.screen.numbers[2].label
+    assert found.advice.use.startswith("spectral normalisation")
+    assert found.advice.gain.startswith("error lower by 1.5× at")
+    assert found.advice.field("price").startswith("1× the time")
+    assert found.advice.field("instead").startswith("4× the batch: ")

@@ -1,4 +1,4 @@
-"""Attributions of measurements whose every mistake was planted."""
+"""Attributions of measurements of a linear task, whose every mistake was planted."""
 
 import subprocess
 import sys
@@ -17,9 +17,28 @@ from gradlab.measurement.attribution import spread_horizons
 from gradlab.networks.mlp import QCritic
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
 from gradlab.statistics.shapley import shares
+from gradlab.tasks import linear_quadratic
 from gradlab.truth.lqr import ExactCritic
 from gradlab.verdicts.attribution import sentences, source
-from tests.runs.planted_attribution import GAMMA, WEIGHT, A, B, H, policy, task
+
+GAMMA, H = 0.8, 4
+A, B = [[0.9, 0.1], [0.1, 0.8]], [[0.3, 0.1], [0.2, 0.4]]
+WEIGHT = torch.tensor([[-0.6, -0.2], [-0.3, -0.8]], dtype=torch.float64)
+
+
+def task(prior, noise=0.0, A=A, B=B):
+    ds = len(A)
+    return linear_quadratic(
+        A, B, noise_covariance=noise * torch.eye(ds, dtype=torch.float64),
+        start_mean=[1.0] * ds, discount=GAMMA, prior=prior,
+    )  # fmt: skip
+
+
+def policy(weight=WEIGHT):
+    found = nn.Linear(*reversed(weight.shape), bias=False).double()
+    found.weight.data = weight.clone()
+    return found
+
 
 MODEL_CAUSES = ("states", "A", "B")
 ROUNDING = 1e-9  # of a share, in squared gradients: the truth itself leaves out 1e-6 of its norm

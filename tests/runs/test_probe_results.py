@@ -91,12 +91,6 @@ def test_an_empty_run_has_empty_tables(tmp_path):
     assert choices(found).empty
 
 
-def test_a_file_of_an_older_version_has_unknowns_where_columns_came_later(tmp_path):
-    path = written(tmp_path / "run.h5", everything(), without=("over_data", "kept"))
-    found = load(path).measured
-    assert np.isnan(found["over_data"]).all() and np.isfinite(found["bias2"][:, 1]).all()
-
-
 def changed(path: Path, **attributes: Any) -> Path:
     record = journal.read(written(path, everything(3)))
     journal_of(path).unlink()

@@ -1,15 +1,24 @@
-"""A profile is a table that lasts."""
+"""A profile is a table that lasts.
+
+What others read of a profile: the table, whose columns are promised, and the xarray Dataset.
+"""
+
+import re
+import sys
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.measurement.moments.visited import SAMPLES
+from gradlab.measurement.visited import SAMPLES
+from gradlab.runs.profile import Profile
 from gradlab.statistics.quantities import QUANTITIES
+from gradlab.storage import journal
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +64,35 @@ def test_the_file_explains_itself(profile, tmp_path):
     with h5py.File(path) as file:
         run = dict(file["run"].attrs)
         assert run["command"] == "gradlab measure"
-        assert run["schema_version"] == 1
+        assert run["schema_version"] == 2
         assert {"config", "environment", "seed", "commit"} <= set(run)
         value = file["profile/value"]
         assert [dim.label for dim in value.dims] == ["estimator", "quantity", "horizon"]
         assert file["profile/horizon"].attrs["unit"] == "steps"
         assert list(value.dims[2][0][()]) == [0, 1, 2, 3]
+
+
+def test_a_file_of_an_earlier_layout_is_refused_with_the_commit_that_reads_it(
+    profile, tmp_path, monkeypatch
+):
+    path = tmp_path / "run.h5"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("gradlab.storage.hdf5._SCHEMA_VERSION", 1)
+        profile.save(path)
+    own, said = path.read_bytes(), f"{path} was written by an earlier layout: gradlab at 7f6a4f4a"
+    for door in (
+        gradlab.load,
+        gradlab.report,
+        journal.read,
+        lambda to: journal.Journal(to, {}, {}),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(said)} reads it$"):
+            door(path)
+    with h5py.File(path, "r+") as file:  # without its seal it is read by a child process
+        file["run"].attrs["seed"] = 7
+    with pytest.raises(InputError, match=f"^{re.escape(said)} reads it$"):
+        gradlab.load(path)
+    assert path.read_bytes() != own
 
 
 def test_an_existing_file_is_refused_and_left_alone(profile, tmp_path):
@@ -71,3 +103,69 @@ def test_an_existing_file_is_refused_and_left_alone(profile, tmp_path):
     assert path.read_text() == "precious"
     profile.save(path, overwrite=True)
     assert gradlab.load(path).batch == 256
+
+
+PROMISED = {
+    "estimator": object, "horizon": np.integer, "quantity": object, "value": np.floating,
+    "se": np.floating, "ci_low": np.floating, "ci_high": np.floating, "n": np.integer,
+    "method": object,
+}  # fmt: skip
+
+
+@pytest.fixture
+def grid() -> Profile:
+    """Four quantities of two estimators; data was measured at horizon 0 alone."""
+    quantities, shape = ("gain", "bias2", "variance", "snr"), (2, 4, 3)
+    count = np.full(shape, 64)
+    count[0, :, 1:] = 0
+    numbers = np.random.default_rng(0).normal(size=(4, *shape))
+    names = ("value", "se", "ci_low", "ci_high")
+    columns = {
+        name: np.where(count > 0, each, np.nan) for name, each in zip(names, numbers, strict=True)
+    }
+    config = {"task": "mine", "batch": 32, "seed": 7, "command": "gradlab measure mine.py:task"}
+    environment = {"gradlab": "0.1.0", "created": "2026-01-01T00:00:00+00:00"}
+    method = np.where(count > 0, "jackknife", "").astype(object)
+    left_out = np.zeros((*shape, 1))
+    return Profile(
+        ("data", "model"), quantities, (0, 1, 2), columns, count, method, left_out, config,
+        environment, {"kind": "objective"},
+    )  # fmt: skip
+
+
+def test_the_tables_columns_are_those_that_its_docstring_promises(grid):
+    table = grid.table()
+    assert list(table.columns) == list(PROMISED)
+    for name, kind in PROMISED.items():
+        of_text = kind is object and pd.api.types.is_string_dtype(table[name])
+        assert of_text or np.issubdtype(table[name].dtype, kind), name
+        assert f"`{name}`" in str(Profile.table.__doc__)
+    assert set(table["quantity"]) <= set(QUANTITIES)
+
+
+def test_the_dataset_has_every_number_of_the_table_under_its_labels(grid):
+    pytest.importorskip("xarray")
+    data, table = grid.to_xarray(), grid.table()
+    for row in table.to_dict("records"):
+        name = row["quantity"]
+        cell = data.sel(estimator=row["estimator"], horizon=row["horizon"])
+        same = np.array([cell[name], cell[f"{name}_se"], *cell[f"{name}_ci"], cell[f"{name}_n"]])
+        columns = [row[each] for each in ("value", "se", "ci_low", "ci_high", "n")]
+        np.testing.assert_array_equal(same, columns)
+    for name in grid.quantities:
+        here = int((table["quantity"] == name).sum())
+        assert int((data[f"{name}_n"] > 0).sum()) == here
+        assert data[name].dims == ("estimator", "horizon")
+        assert data[name].attrs["long_name"] == QUANTITIES[name].title
+        assert data[name].attrs["units"] == (QUANTITIES[name].unit or "1")
+    assert data["bias2_ci"].dims == ("estimator", "horizon", "ci_bound")
+    assert data["ci_bound"].values.tolist() == ["lower", "upper"]
+    assert data["horizon"].attrs["units"] == "steps"
+    assert data.attrs["batch"] == grid.batch
+    assert all(isinstance(each, str | int | float) for each in data.attrs.values())
+
+
+def test_without_xarray_the_error_names_the_extra(grid, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(InputError, match=r"xarray is not installed: .*'\.\[xarray\]'"):
+        grid.to_xarray()

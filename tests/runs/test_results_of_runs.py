@@ -18,7 +18,7 @@ from gradlab import figures
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.reporting import render, report, training_page
-from gradlab.reporting.kinds import compared as side_by_side
+from gradlab.reporting.output import compared as side_by_side
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
 from gradlab.runs.training.results import first_reached, load, loaded, table, times
@@ -132,21 +132,25 @@ def test_the_first_screen_says_who_has_learned_and_which_seed_failed(tab, tmp_pa
     found = training_page.page(run)
     check_first_screen(tab, found, tmp_path)
     # Seed 3 falls to −50 from −99, seed 4 rises from −500: all five improve.
-    assert found.screen.light == "act" and "every seed improves" in found.screen.headline
+    assert found.advice.light == "act"
+    assert found.advice.field("learned").startswith("yes: 5 of 5 seeds end above the start")
+    assert found.advice.field("next") == "use it"
     worse = np.array(RETURNS)
     worse[-1, 3] = -100.0
-    screen = training_page.page(load(written(tmp_path / "b.h5", returns=worse))).screen
-    assert screen.headline.startswith("Look at seed 3 first: it ends no better than before")
-    assert "in 4 of 5 seeds" in screen.headline
-    assert screen.light == "choose" and "p = 0.19" in screen.sure  # (5 + 1) / 2⁵
+    told = training_page.page(load(written(tmp_path / "b.h5", returns=worse))).advice
+    assert told.light == "choose" and told.field("next") == "look at seed 3, no better than before"
+    # (5 + 1) / 2⁵
+    assert told.field("learned").startswith(
+        "not shown: 4 of 5 seeds end above the start (p = 0.19)"
+    )
 
 
 def test_a_goal_that_was_met_before_training_is_no_goal_reached(tmp_path):
     met = np.full((3, 5), -0.005)  # above every goal of path tracking from the start on
-    screen = training_page.page(load(written(tmp_path / "run.h5", returns=met))).screen
-    assert not any("goal" in fact.label for fact in screen.numbers)
-    found = training_page.page(load(written(tmp_path / "b.h5"))).screen
-    assert any("goal" in fact.label for fact in found.numbers)
+    told = training_page.page(load(written(tmp_path / "run.h5", returns=met))).advice
+    assert not told.field("goal")
+    found = training_page.page(load(written(tmp_path / "b.h5"))).advice
+    assert found.field("goal").startswith("3 of 5 seeds reach -5")
     other = {"s": load(written(tmp_path / "c.h5", task="pendulum"))}
     assert "Dotted" not in training_page.panels(other)[0].caption
 
@@ -160,15 +164,15 @@ def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     ]
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
-    assert page.screen.headline.startswith("Use good") and page.screen.light == "act"
-    assert page.screen.numbers[2].label.startswith("difference of mean final returns")
+    assert page.advice.use.startswith("good on path_tracking") and page.advice.light == "act"
+    assert page.advice.field("difference") == "20 (CI 19–21)"
     files.append(written(tmp_path / "c.h5", name="near", returns=alike))
     page, _ = side_by_side(files)
     check_first_screen(tab, page, tmp_path)
-    assert page.screen.light == "choose" and "do not separate it from near" in page.screen.headline
-    assert "Better than bad" in page.screen.headline
+    lead = "better than bad; these seeds do not separate it from near"
+    assert (page.advice.light, page.advice.field("lead")) == ("choose", lead)
     # A difference whose interval holds 0 is not printed large.
-    assert not any("difference" in each.label for each in page.screen.numbers)
+    assert not page.advice.field("difference")
 
 
 def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
@@ -180,9 +184,10 @@ def test_no_run_is_taken_where_every_seed_of_all_ends_below_its_start(tmp_path):
             tmp_path / "b.h5", name="bad", returns=fallen - 20.0 * (np.arange(3) == 2)[:, None]
         ),
     ]
-    screen = side_by_side(files)[0].screen
-    assert screen.headline.startswith("Use none") and "good has the highest" in screen.headline
-    assert screen.light == "none" and screen.sure == "no seed of the best run improves"
+    told = side_by_side(files)[0].advice
+    assert told.light == "none" and told.use == (
+        "none on path_tracking: no seed of good, the highest median, ends above its start"
+    )
 
 
 def test_a_run_that_falls_is_not_taken_because_a_lower_one_rises(tmp_path):
@@ -192,8 +197,8 @@ def test_a_run_that_falls_is_not_taken_because_a_lower_one_rises(tmp_path):
         written(tmp_path / "a.h5", name="falls", returns=high),
         written(tmp_path / "b.h5", name="rises"),
     ]
-    screen = side_by_side(files)[0].screen
-    assert "falls has the highest" in screen.headline and screen.light == "none"
+    told = side_by_side(files)[0].advice
+    assert "no seed of falls, the highest median" in told.use and told.light == "none"
 
 
 def test_how_runs_were_trained_is_one_table_of_differences(tmp_path):
@@ -259,7 +264,6 @@ def test_a_changed_model_is_named_and_no_dictionary_is_cut_off():
     text = said(first, second)[0]
     assert "they differ in model (LinearQuadratic 1a2b → LearnedSystem 3c4d)" in text
     assert "jacobian noise of model (given → mean)" in text and "{" not in text
-    assert "model (" not in said(profile(), second)[0]  # an older file does not say
 
 
 def test_what_both_have_in_common_leaves_the_error_of_a_paired_difference():
@@ -348,5 +352,5 @@ def test_several_measurements_are_each_compared_with_the_first(files, tmp_path):
     text = re.sub("<[^>]+>", "", render(page))
     first, second = (path.stem for path in files)
     assert f"{first} and 2 others" in text and f"2 comparisons with {first}" in text
-    assert f"Prefer {second}: it lowers" in text
-    assert f"Take either: every error of {first} and again agrees" in text
+    assert f"{second}: prefer {second}; lower error: the model gradient" in text
+    assert "again: prefer either: every error agrees to within 5%" in text

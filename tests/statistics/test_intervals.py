@@ -32,6 +32,7 @@ from scipy import stats
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.growth import error_growth, variance_growth
 from gradlab.statistics.intervals import (
     METHODS,
@@ -42,9 +43,8 @@ from gradlab.statistics.intervals import (
     noncentrality,
 )
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate, estimates, squared_norm
-from gradlab.statistics.number import Number, decide
 from gradlab.statistics.quantities import QUANTITIES, TABLE
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.truth.lqr import lqr_gradient
 from tests.planted_moments import drawn_batch_cosine, moments, pairs, planted
 

@@ -21,8 +21,7 @@ from scipy import stats
 
 from gradlab.errors import InputError
 from gradlab.statistics.intervals import jackknife_se
-from gradlab.statistics.moments import Moments, PairSums, estimates, pair_mean, sample_mean
-from gradlab.statistics.strata import Strata
+from gradlab.statistics.moments import Moments, PairSums, Strata, estimates, pair_mean, sample_mean
 from gradlab.statistics.successive import Signal, pooled, signal
 from gradlab.statistics.tails import HEAVY, heavier, no_variance, shape, tail_index, tail_shape
 from tests.planted_moments import moments, pairs, planted, tails_of

@@ -374,11 +374,6 @@ def test_an_optional_array_without_entries_is_left_out(tmp_path):
     assert "extra" not in group and codec.decoded(Flight, group).extra.shape == (0,)
 
 
-def test_a_file_of_an_older_version_has_the_defaults(tmp_path):
-    group = {name: array for name, array in on_disk(flight(), tmp_path).items() if name != "kind"}
-    assert [each.kind for each in codec.decoded(Flight, group).points] == ["old", "old"]
-
-
 @pytest.mark.parametrize(
     ("name", "array"),
     [

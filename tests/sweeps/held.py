@@ -41,7 +41,7 @@ def main(parent: int, words: list[str]) -> int:
         marker.write_text(str(os.getpid()))
         time.sleep(600)
     output.write_text(" ".join(words))
-    print(json.dumps({"recommendation": f"Result of {output.stem}."}))
+    print(json.dumps({"recommendation": {"result": f"that of {output.stem}"}}))
     return 0
 
 

@@ -20,8 +20,8 @@ from gradlab.errors import Failure, InputError
 from gradlab.machine import processors
 from gradlab.storage import whole_files
 from gradlab.storage.journal_files import locked
-from gradlab.tools.sweep import result as index
 from gradlab.tools.sweep import running
+from gradlab.tools.sweep import table as index
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 ROWS: dict[str, Any] = {
@@ -76,7 +76,7 @@ def test_a_failure_is_kept_and_the_others_go_on(swept):
     assert "ValueError: a mistake" in (folder / "wrong.log").read_text()
     assert "SIGKILL" in rows["fatal"].error
     assert [rows[name].attempts for name in ("plain", "fatal", "unlucky")] == [1, 2, 2]
-    assert rows["plain"].sentence == "Result of plain."
+    assert rows["plain"].sentence == "result: that of plain"
     assert "5 of 5: " in errors and "bad: failed" in errors
 
 
@@ -92,7 +92,7 @@ def test_the_page_has_a_row_per_run_and_escapes_what_stands_in_them(swept, capsy
     (folder / "plain.html").touch()
     assert cli.main(["report", str(folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["recommendation"].startswith("Read the errors of 3 runs, then")
+    assert document["recommendation"]["next"].startswith("read the errors of 3 runs, then")
     page = (folder / "sweep.html").read_text()
     assert '<a href="plain.html">plain</a>' in page
     assert page.count("<tr>") == 1 + 5
@@ -128,7 +128,7 @@ def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(tmp_path, capsys
     pressed.join()
     states = {row.name: row.state for row in index.load(tmp_path / "out").rows}
     assert states == {"long": "interrupted", "later": "waiting"}
-    assert "Repeat the command with --resume: 2 runs of 2" in capsys.readouterr().out
+    assert "repeat the command with --resume: 2 runs of 2" in capsys.readouterr().out
     # The interrupted run may begin again where its file is.
     (tmp_path / "out/long.tried").unlink()
     pressed = threading.Thread(target=press, args=(tmp_path / "out/long.tried",))

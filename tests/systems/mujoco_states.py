@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.systems.environments import ENVIRONMENTS
-from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.systems.mujoco import ENVIRONMENTS, MujocoEnvironment
 
 SYSTEMS = {env_id: MujocoEnvironment(row) for env_id, row in ENVIRONMENTS.items()}
 every = pytest.mark.parametrize("env_id", ENVIRONMENTS)

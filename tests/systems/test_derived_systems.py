@@ -16,7 +16,7 @@ import gradlab
 from gradlab import Estimator, Tail, tasks
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import (
@@ -29,11 +29,9 @@ from gradlab.systems import (
     TwoModels,
     from_function,
 )
-from gradlab.systems.cartpole import TABLE4, alive, derivative
-from gradlab.systems.entropy import Entropic
+from gradlab.systems.closed_form import TABLE4, LinearQuadratic, alive, derivative
 from gradlab.systems.function import off_circle, on_circle, to_circle
-from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.system import BLOCKS, linearize_running, step_running
+from gradlab.systems.system import BLOCKS, Entropic, linearize_running, step_running
 from gradlab.truth.oracles import reference_gradients
 from tests.systems.ensembles import random
 

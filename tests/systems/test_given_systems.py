@@ -24,7 +24,7 @@ from gradlab.systems import (
     from_jax,
     from_warp,
 )
-from gradlab.systems.engines.bridge import Engine, EngineSystem
+from gradlab.systems.engines import Engine, EngineSystem
 
 SIZES = (0, 1, 7, 8, 21)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic

@@ -18,9 +18,14 @@ import gradlab.systems.differences as differences
 import gradlab.systems.physics as physics
 from gradlab import tasks
 from gradlab.errors import InputError
-from gradlab.systems.chart import Chart
-from gradlab.systems.environments import ENVIRONMENTS, Environment, mass_centre_x, root_x
-from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.systems.mujoco import (
+    ENVIRONMENTS,
+    Environment,
+    MujocoEnvironment,
+    mass_centre_x,
+    root_x,
+)
+from gradlab.systems.physics import Chart
 from gradlab.systems.system import BLOCKS, System
 from tests.systems.mujoco_states import SYSTEMS, every, visited
 

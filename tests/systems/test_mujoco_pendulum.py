@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.systems import CartPoleSimulator, MujocoPendulum, Pendulum
+from gradlab.systems.closed_form import STENCIL
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
-from gradlab.systems.pendulum import STENCIL
 from gradlab.tasks import pendulum, task_from_name
 
 ASSETS = Path(gymnasium.__file__).parent / "envs/mujoco/assets/inverted_pendulum.xml"

@@ -20,11 +20,10 @@ from gradlab.systems import (
     VehicleSimulator,
     from_function,
 )
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.environments import ENVIRONMENTS
 from gradlab.systems.function import on_circle
+from gradlab.systems.mujoco import ENVIRONMENTS
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
-from gradlab.systems.system import BLOCKS
+from gradlab.systems.system import BLOCKS, Entropic
 from gradlab.systems.vehicle import PUBLISHED_CODE, TABLE3
 
 

@@ -14,7 +14,7 @@ from torch import nn
 import gradlab
 from gradlab import Estimator, Tail
 from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.measurement.problem import Given, problem
 from gradlab.networks.interface import flat_parameters
 from gradlab.networks.policies import GaussianPolicy

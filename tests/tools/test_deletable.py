@@ -44,8 +44,8 @@ given = ["--policy", "own.py:policy", "--critic", "own.py:critic", "--horizon", 
 words = ["measure", "linear_quadratic", "--set", *matrices, *starts, *given]
 few = ["--starts", "8", "--truth", "matched", "--law", "start"]
 assert main([*words, *few, "--no-report"]) == 0
-from gradlab.reporting.kinds import screen_of
-assert screen_of(next(Path("runs").glob("*.h5"))).numbers
+from gradlab.reporting.output import advice_of
+assert advice_of(next(Path("runs").glob("*.h5"))).use
 """
 
 

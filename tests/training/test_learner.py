@@ -10,13 +10,12 @@ import gradlab
 from gradlab.data.replay import Batch
 from gradlab.systems import from_function
 from gradlab.training.algorithms import ALGORITHMS, find, published
-from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
-from gradlab.training.parts.context import Context, Objective
+from gradlab.training.members import BETAS
+from gradlab.training.parts.context import Context, Draws, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.targets import NStep, OneStep
 from gradlab.training.settings import Settings
-from gradlab.training.trained import BETAS
 from tests.training.small_runs import flattened
 
 GAMMA = 0.9

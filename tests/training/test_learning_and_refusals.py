@@ -22,6 +22,7 @@ from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.systems.learned import TwoModels
 from gradlab.tasks import double_integrator
+from gradlab.training.algorithm import LearnedModel
 from gradlab.training.algorithms import (
     find,
     measured,
@@ -30,18 +31,15 @@ from gradlab.training.algorithms import (
     with_temperature,
     with_weights,
 )
-from gradlab.training.draws import Draws
+from gradlab.training.collection import Branches, Branching
 from gradlab.training.learner import Learner
 from gradlab.training.loop import describe, settings_of, train
-from gradlab.training.models.branches import Branches, Branching
-from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.parts.adaptive_horizon import Stiffness
-from gradlab.training.parts.context import FixedWeights, Passes
+from gradlab.training.parts.context import Draws, FixedWeights, Passes
 from gradlab.training.parts.critics import ActionGradient
+from gradlab.training.parts.duals import Automatic, Stiffness, Temperature
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.sources import Branched, Newest, Stores, TwoStores
 from gradlab.training.parts.targets import Copied, OneStep, Soft, Steve
-from gradlab.training.parts.temperature import Automatic, Temperature
 from gradlab.training.parts.window_losses import StateLambda
 from gradlab.training.settings import Asynchronous, Planning, Settings
 from tests.training.small_runs import (

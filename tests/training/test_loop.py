@@ -27,7 +27,7 @@ from gradlab.training import ALGORITHMS
 from gradlab.training.loop import describe, train
 from gradlab.training.parts.context import Objective
 from gradlab.training.parts.critics import nothing
-from gradlab.training.planning import Planner
+from gradlab.training.recording import Planner
 from gradlab.training.run import Diverged, collect, next_batch
 from gradlab.training.settings import Planning, Settings
 from gradlab.training.state import begin

@@ -15,10 +15,10 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.training.members import stacked
-from gradlab.training.models.seed_models import SeedModels, SeedTwoModels
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.critics import ActionGradient, Q, Valuing
 from gradlab.training.parts.targets import LEAST_VARIANCE, OneStep, Steve, inverse_variance_mean
+from gradlab.training.seed_models import SeedModels, SeedTwoModels
 
 DISCOUNT, REWARD_SCALE, ROWS = 0.9, 0.5, 5
 

@@ -22,8 +22,9 @@ from gradlab.progress import silent
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
+from gradlab.training.algorithm import LOSSES, LearnedModel
 from gradlab.training.algorithms import find, measured, with_horizons
-from gradlab.training.draws import Draws
+from gradlab.training.dynamics import Dynamics, experience
 from gradlab.training.loop import train
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.measured import weights as samples
@@ -34,9 +35,7 @@ from gradlab.training.measured.switching import (
     propose_horizon,
     propose_weights,
 )
-from gradlab.training.models.dynamics import Dynamics, experience
-from gradlab.training.models.model_choice import LOSSES, LearnedModel
-from gradlab.training.parts.context import Context, FixedWeights, Objective
+from gradlab.training.parts.context import Context, Draws, FixedWeights, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings

@@ -20,9 +20,9 @@ from gradlab.errors import InputError
 from gradlab.storage.journal import read
 from gradlab.training import ALGORITHMS
 from gradlab.training import run as run_module
+from gradlab.training.dynamics import Dynamics
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.models.dynamics import Dynamics
 from tests.training.small_runs import SMALL, numbers, row, same_tables, stopped, task
 
 # Models learn and branches fill at 0 and 20, the state is saved at 15: within a reuse of a batch,
@@ -213,7 +213,7 @@ import gradlab
 from gradlab.storage import journal
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.loop import train
-from gradlab.training.models.model_choice import LOSSES, LearnedModel
+from gradlab.training.algorithm import LOSSES, LearnedModel
 journal.SYNC = 0.01
 eye = torch.eye(2, dtype=torch.float64)
 task = gradlab.tasks.linear_quadratic(

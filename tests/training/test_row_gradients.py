@@ -17,25 +17,25 @@ from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
 from gradlab.errors import Failure
 from gradlab.systems import from_function
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.training.algorithms import ALGORITHMS, find
-from gradlab.training.draws import Draws
 from gradlab.training.learner import alone
 from gradlab.training.measured import row_errors
-from gradlab.training.measured.row_gradients import (
+from gradlab.training.measured.row_errors import (
     in_trained_weights,
     measured_terms,
     start_gradients,
     unbroken,
 )
-from gradlab.training.models.seed_models import TrueSteps, in_dtype, of_seed
 from gradlab.training.parts import policy_losses
-from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon, Stiffness
+from gradlab.training.parts.context import Draws
+from gradlab.training.parts.duals import AdaptiveHorizon, Stiffness
 from gradlab.training.parts.policy_losses import MOST, MixtureLoss, RolloutSteps, Term, followed
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NoCritic, Soft
 from gradlab.training.parts.window_losses import StateLambda, WindowReturn
 from gradlab.training.run import collect, next_batch
+from gradlab.training.seed_models import TrueSteps, in_dtype, of_seed
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
 from tests.gradients.worlds import matrix

@@ -18,16 +18,14 @@ from gradlab.fitting.losses import windows
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem, TwoModels
+from gradlab.training.algorithm import LOSSES, LearnedModel
 from gradlab.training.algorithms import find
-from gradlab.training.draws import Draws
-from gradlab.training.members import stacked
-from gradlab.training.models.dynamics import PIECE, Dynamics, NearestRows, experience
-from gradlab.training.models.model_choice import LOSSES, LearnedModel
-from gradlab.training.models.seed_models import SeedModels, SeedTwoModels, dealt
-from gradlab.training.parts.context import Context, Objective
+from gradlab.training.dynamics import PIECE, Dynamics, NearestRows, experience
+from gradlab.training.members import Adam, Trained, stacked
+from gradlab.training.parts.context import Context, Draws, Objective
 from gradlab.training.parts.policy_losses import MixtureLoss, Term
 from gradlab.training.parts.targets import Soft
-from gradlab.training.trained import Adam, Trained
+from gradlab.training.seed_models import SeedModels, SeedTwoModels, dealt
 from tests.training.small_runs import assert_estimated
 
 SEEDS, MEMBERS, N = 2, 3, 7  # members do not divide the rows

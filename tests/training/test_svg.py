@@ -13,7 +13,7 @@ import torch
 import gradlab
 from gradlab.data.replay import Batch
 from gradlab.gradients.rollout import rollout
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import VCritic
 from gradlab.storage.journal import read

@@ -24,11 +24,10 @@ from gradlab.networks.policies import GaussianPolicy
 from gradlab.runs.training.results import load
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_horizons, with_starts, with_weights
-from gradlab.training.draws import Draws
 from gradlab.training.first_networks import GivenNetworks
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.parts.context import FixedWeights, Passes
+from gradlab.training.parts.context import Draws, FixedWeights, Passes
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Copied, Polyak

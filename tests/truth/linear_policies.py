@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import as_starts
 from gradlab.systems.system import Linearization, System
 from tests.gradients.worlds import matrix
 

@@ -12,13 +12,12 @@ from torch import nn
 
 from gradlab import systems
 from gradlab.errors import InputError
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.measurement.measure import measure
 from gradlab.networks.policies import Gaussian, GaussianPolicy, WithLogProb
-from gradlab.systems.entropy import Entropic
+from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.function import from_function
-from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.system import Entropic
 from gradlab.truth import oracles, score_actions
 from gradlab.truth.by_blocks import early_truth
 from gradlab.truth.common_random import common_random_differences, mean_and_error

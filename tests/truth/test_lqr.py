@@ -12,12 +12,10 @@ import torch
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy, WithLogProb
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.system import standard_normal
+from gradlab.systems.closed_form import LinearQuadratic
+from gradlab.systems.system import Entropic, standard_normal
 from gradlab.truth import oracles
 from gradlab.truth.by_blocks import early_truth
 from gradlab.truth.common_random import common_random_differences, mean_and_error

@@ -19,17 +19,15 @@ from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting, Tail
-from gradlab.measurement.moments import visited
-from gradlab.measurement.moments.visited import SAMPLES, objective_moments
+from gradlab.gradients.setting import Setting, Starts, Tail, as_starts
+from gradlab.measurement import visited
+from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian, GaussianPolicy, SoftCritic, WithLogProb
 from gradlab.runs.stages import notice
-from gradlab.systems.entropy import Entropic
-from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.system import standard_normal
+from gradlab.systems.closed_form import LinearQuadratic
+from gradlab.systems.system import Entropic, standard_normal
 from gradlab.tasks import inverted_pendulum, mujoco
-from gradlab.truth import oracles, reasons, scout
+from gradlab.truth import oracles, outcome
 from gradlab.truth.agreement import PRECISION, TrueGradient, judge_first, precision_of
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.lqr import lqr_gradient
@@ -42,7 +40,7 @@ from gradlab.truth.oracles import (
     shortened,
     unroll_all_actions,
 )
-from gradlab.truth.scout import plan
+from gradlab.truth.outcome import plan
 from gradlab.truth.truth import halves_of_gradients, halves_of_sweep, matched_truth
 from tests.gradients.worlds import Critic, linear, network, nonlinear
 from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
@@ -304,7 +302,7 @@ def test_gradients_do_not_depend_on_how_many_starts_are_held(monkeypatch):
 @pytest.mark.parametrize("status", ["converged", "cut", "imprecise", "none"])
 def test_counts_of_reasons_have_their_thousands_apart(status):
     one = TrueGradient(torch.zeros(1, 1), *[0.1] * 8, missing=0, concentration=0.0)
-    text = reasons.of_blocks(status, one, 20_000, 64_000, 16_000)
+    text = outcome.of_blocks(status, one, 20_000, 64_000, 16_000)
     assert "16,000 starts" in text and "64,000" in text and not re.search(r"\d{4}", text)
     config = {"rows": 20_000, "starts": 12_000}
     assert notice(config) == "8,000 of 20,000 starts repeat others and count once: N = 12,000."
@@ -383,7 +381,7 @@ def test_a_short_objective_is_still_tried_where_it_would_be_precise():
 def test_a_convergent_loop_goes_on_as_far_as_patience_does():
     chosen = plan(Setting(Dear(scaled(0.9), 0.02), steered(), starts(), GAMMA, 5), ("all",))
     assert 5 <= chosen.at_most < 1000 and chosen.why == "its price"
-    assert chosen.scouts >= scout.FEWEST
+    assert chosen.scouts >= outcome.FEWEST
 
 
 def test_prices_follow_the_operations_of_the_environments():
@@ -411,7 +409,7 @@ def measured(price, known=True, horizon=4):
 
 
 def test_fewer_states_are_visited_where_their_jacobians_are_dear(monkeypatch):
-    monkeypatch.setattr(scout, "PATIENCE", 1e9)
+    monkeypatch.setattr(outcome, "PATIENCE", 1e9)
     free, dear = measured(0.0), measured(visited.VISITING / (4 * 40 * 2.5))
     assert (free.visits, free.starts) == (SAMPLES, 40)
     assert (dear.visits, dear.starts) == (2, 40)
@@ -420,7 +418,7 @@ def test_fewer_states_are_visited_where_their_jacobians_are_dear(monkeypatch):
 
 
 def test_fewer_starts_where_there_is_no_truth_and_one_visit_is_too_dear(monkeypatch):
-    monkeypatch.setattr(scout, "PATIENCE", 1e9)
+    monkeypatch.setattr(outcome, "PATIENCE", 1e9)
     price = visited.VISITING / (4 * 20)
     kept, few = measured(price), measured(price, known=False)
     assert (kept.visits, kept.starts) == (1, 40)

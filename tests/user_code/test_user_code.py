@@ -11,7 +11,7 @@ from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.tasks import task_from_name
-from gradlab.user_code.loading import load_made, load_object
+from gradlab.user_code import load_made, load_object
 
 FILE = """
 import torch

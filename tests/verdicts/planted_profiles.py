@@ -60,15 +60,10 @@ def planted(
     facts = {"admissible": True, "status": "converged", "standard_error": 0.1, "norm": 1.0} | truth
     config = {"starts": 256, "batch": 256}
     names, horizons = ("data", "model"), tuple(range(H + 1))
-    environment = {"wall_seconds": "30"}
+    environment = {"measured_seconds": "30"}
     return Profile(
         names, QUANTITIES, horizons, columns, count, method, left_out, config, environment, facts
     )
-
-
-def directed(cosine: float, snr: float, noise: float = 0.02) -> Profile:
-    """Every horizon with the same cosine of the mean and the same signal-to-noise ratio."""
-    return planted(lambda n: 1.0, lambda n: cosine, noise=noise, snr=snr)
 
 
 def said(profile: Profile) -> dict[str, object]:

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from gradlab import choose
-from gradlab.reporting.kinds import compared as side_by_side
-from gradlab.reporting.kinds import screen_of
+from gradlab.reporting.output import advice_of
+from gradlab.reporting.output import compared as side_by_side
 from gradlab.runs.comparison import compared
 from gradlab.runs.probe.results import load
 from gradlab.runs.profile import Profile
-from gradlab.tools.jacobians.page import screen as jacobians
-from gradlab.tools.logs.findings import screen as logs
-from gradlab.tools.remedies.findings import screen as remedies
+from gradlab.tools.jacobians.page import advice as jacobians
+from gradlab.tools.logs.findings import advice as logs
+from gradlab.tools.remedies.page import advice as remedies
 from gradlab.verdicts import attribution as attributed
 from gradlab.verdicts import choice, comparison
 from gradlab.verdicts.measurement.recommendation import recommendation
-from gradlab.verdicts.measurement.verdict import first_screen, verdict
+from gradlab.verdicts.measurement.verdict import advice, verdict
 from gradlab.verdicts.probe.findings import verdict as probe_verdict
-from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.recommendation import Recommendation
 from tests import planted_tools
 from tests.choice import planted_gradients
 from tests.logs.carts import noisy, recorded, task
@@ -43,29 +43,29 @@ from tests.verdicts import test_what_is_advised as advised
 from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
 
 GOLDEN = Path(__file__).parent / "golden"
-Case = Callable[[Path], Screen]
+Case = Callable[[Path], Recommendation]
 
 
 def _measured(profile: Profile) -> Case:
-    return lambda folder: first_screen(profile)
+    return lambda folder: advice(profile)
 
 
 def _about(about: str) -> Case:
     """The sentence about one thing for every law that is planted for it, in their order."""
 
-    def told(folder: Path) -> Screen:
+    def told(folder: Path) -> Recommendation:
         found = (verdict(profile(**changes)) for changes in SENTENCES[about])
         rest = tuple(each for sentences in found for each in sentences if each.about == about)
-        return Screen("", "none", "", rest=rest)
+        return Recommendation("none", (), rest=rest)
 
     return told
 
 
-def _probed(folder: Path, **changes: float) -> Screen:
+def _probed(folder: Path, **changes: float) -> Recommendation:
     tables = planted_probe.everything()
     if changes:
         tables |= {"measured": [planted_probe.measurement(400, **changes)]}
-    return screen_of(planted_probe.written(folder / "probe.h5", tables))
+    return advice_of(planted_probe.written(folder / "probe.h5", tables))
 
 
 def _cells(usable: float, error: float = 1.0, high: float = 0.95) -> dict[str, object]:
@@ -117,23 +117,23 @@ MEASURED: Mapping[str, tuple[Sequence[tuple[int, Mapping[str, object]]], ...]] =
 def _said(about: str) -> Case:
     """The sentence about one thing for every run of measurements, in their order."""
 
-    def told(folder: Path) -> Screen:
+    def told(folder: Path) -> Recommendation:
         found = []
         for number, rows in enumerate(MEASURED[about]):
             measured = [planted_probe.measurement(at, **changes) for at, changes in rows]
             path = planted_probe.written(folder / f"{number}.h5", {"measured": measured})
             found += [each for each in probe_verdict(load(path)) if each.about == about]
-        return Screen("", "none", "", rest=tuple(found))
+        return Recommendation("none", (), rest=tuple(found))
 
     return told
 
 
-def _looped(folder: Path, *tables: str, **more: Any) -> Screen:
+def _looped(folder: Path, *tables: str, **more: Any) -> Recommendation:
     rows = {name: planted_probe.everything()[name] for name in tables} | more
-    return screen_of(planted_probe.written(folder / "loop.h5", rows, horizon=None, task=""))
+    return advice_of(planted_probe.written(folder / "loop.h5", rows, horizon=None, task=""))
 
 
-def _logged(folder: Path) -> Screen:
+def _logged(folder: Path) -> Recommendation:
     from gradlab.tools.logs.compute import measure_logs
 
     wrong = task(0.4)
@@ -143,17 +143,17 @@ def _logged(folder: Path) -> Screen:
 
 
 def _trained(**changes: object) -> Case:
-    return lambda folder: screen_of(written(folder / "training.h5", **changes))
+    return lambda folder: advice_of(written(folder / "training.h5", **changes))
 
 
 def _chosen(samples: int) -> Case:
-    return lambda folder: choice.screen(
+    return lambda folder: choice.advice_of(
         choose(planted_gradients.planted(*planted_gradients.world(2, N=samples)))
     )
 
 
 def _advised(**planted: object) -> Case:
-    """The first screen of a measurement at visited states, on planted gains, steps, rehearsals."""
+    """What is advised at visited states, of planted gains, steps and rehearsals."""
     return lambda folder: recommendation(advised.read(**planted))
 
 
@@ -240,7 +240,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
     },
     "recommendation": {
-        title: (lambda folder, planted=row: test_recommendation.screen(planted[0], **planted[1]))
+        title: (lambda folder, row=row: test_recommendation.recommended(row[0], **row[1]))
         for title, row in test_recommendation.ADVISED.items()
     },
     "sentences": {about: _about(about) for about in SENTENCES},
@@ -303,7 +303,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
             written(folder / "a.h5", name="good"),
             written(folder / "b.h5", name="bad", returns=RETURNS - [[20.0, 21, 19, 20, 20]]),
             written(folder / "c.h5", name="near", returns=RETURNS - [[2.0, -2, 1, -1, 0.5]]),
-        ])[0].screen,
+        ])[0].advice,
         "one of four runs is better than all": lambda folder: side_by_side([
             written(folder / "a.h5", name="good"),
             *(
@@ -311,7 +311,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
                         returns=RETURNS - [[20.0, 21, 19, 20, 20]])
                 for name in ("bad", "worse", "worst")
             ),
-        ])[0].screen,
+        ])[0].advice,
     },
     "jacobians": {
         "a model": lambda folder: jacobians(planted_tools.compared()),
@@ -331,7 +331,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
 
 
 def rendered(kind: str) -> str:
-    """Every case of a kind: what stands on its first screen, then its sentences."""
+    """Every case of a kind: its fields, then its sentences."""
     with tempfile.TemporaryDirectory() as folder:
         cases = []
         for number, (title, case) in enumerate(CASES[kind].items()):
@@ -340,14 +340,14 @@ def rendered(kind: str) -> str:
         return "\n".join(cases)
 
 
-def _text(screen: Screen) -> str:
-    numbers = [f"  {fact.text}  {fact.label}\n      {fact.how}" for fact in screen.numbers]
+def _text(shown: Recommendation) -> str:
+    """What stands above the fold, how it was measured, then every sentence."""
+    hows = [f"  how {each.name} was measured: {each.how}" for each in shown.fields if each.how]
     sentences = [
         f"{'decided  ' if each.decided else 'undecided'} {each.about}: {each.text}"
-        for each in screen.rest
+        for each in shown.rest
     ]
-    head = [f"{screen.light}: {screen.headline}", screen.sure, screen.notice]
-    return "\n".join(filter(None, [*head, *numbers, *sentences])) + "\n"
+    return "\n".join([*([str(shown)] if shown.fields else []), *hows, *sentences]) + "\n"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from math import exp, log, sqrt
 import numpy as np
 import pytest
 
-from gradlab.probe.alarms.catalogue import ALARMS, HALF
+from gradlab.probe.alarms.catalogue import ALARMS, ENDED, HALF, LOST_CRITIC
 from gradlab.probe.alarms.evidence import (
     DESCENT,
     FEWEST,
@@ -14,14 +14,13 @@ from gradlab.probe.alarms.evidence import (
     UNTERMINATED,
     AlarmEvidence,
 )
-from gradlab.probe.alarms.gradients import ENDED, LOST_CRITIC
 from gradlab.probe.parts import rows
 from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z
 from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict
 from gradlab.verdicts.probe.first_screen import screen
 from gradlab.verdicts.probe.returns import void
-from gradlab.wording import batches, below, samples, span, states_each, steps, two, updates
+from gradlab.wording import below, samples, span, states_each, steps, two, updates
 from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
 
 GAE = "advantages are those of GAE"
@@ -48,7 +47,7 @@ def measured(said):
 
 @pytest.fixture
 def first(tmp_path):
-    """The first screen of a run of these tables, without a task."""
+    """The recommendation of a run of these tables, without a task."""
     return lambda **tables: screen(
         load(written(tmp_path / "first.h5", tables, horizon=None, task=""))
     )
@@ -200,8 +199,8 @@ def test_what_leaves_nothing_to_decide_is_said_first_and_alone(changes, tmp_path
     rows["measured"] = [measurement(900, **changes)]
     run = load(written(tmp_path / "run.h5", rows))
     found, told = screen(run), verdict(run)
-    assert (found.light, found.sure) == ("none", "nothing is decided")
-    assert told[0].text == found.headline
+    assert found.light == "none" and [each.name for each in found.fields] == ["finding"]
+    assert told[0].text == found.field("finding")
     assert not {"gain", "horizon", "rivals", "weights", "source"} & {each.about for each in told}
 
 
@@ -211,9 +210,10 @@ WORDS = "the critic's targets have not moved for 500 updates: are the target net
 def test_the_cause_comes_before_the_symptom(first):
     cause = alarm(1, 600, FROZEN) | {"message": WORDS}
     found = first(vitals=[window(1)], alarms=[alarm(0, 500, "exploding critic"), cause])
-    assert found.headline.startswith(f"T{WORDS[1:]}")
-    assert found.headline.index("step 599") < found.headline.index("exploding critic at step 499")
-    assert found.light == "none" and found.sure == "2 alarms in 600 updates"
+    assert found.field("finding") == f"T{WORDS[1:]}" and found.field("since") == "step 599"
+    assert found.light == "none" and found.field("also") == (
+        "symptom: exploding critic at step 499"
+    )
 
 
 def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symptom(first):
@@ -221,11 +221,17 @@ def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symp
     told = [(500, "learning rate too large"), (600, DESCENT), (700, STORED), (800, "dead path")]
     rows = [alarm(k, at, kind) | {"message": f"{kind}: look?"} for k, (at, kind) in enumerate(told)]
     rows.append(alarm(4, 900, ENDED) | {"message": dies})
-    text = first(vitals=[window(1)], alarms=rows).headline
-    places = [text.index(each) for each in (
-        f"{STORED.capitalize()}: look?", "step 699", "learning rate too large (step 499)", DESCENT,
-        dies, "1 other kind",
-    )]  # fmt: skip
+    found = first(vitals=[window(1)], alarms=rows)
+    assert found.field("finding") == f"{STORED.capitalize()}: look?"
+    assert found.field("since") == "step 699"
+    also = found.field("also").lower()
+    told = (
+        "learning rate too large (step 499)",
+        DESCENT.lower(),
+        dies.lower(),
+        "1 other kind",
+    )
+    places = [also.index(each) for each in told]
     assert places == sorted(places)
 
 
@@ -234,9 +240,9 @@ def test_a_symptom_without_a_cause_says_what_to_look_at_and_what_has_not_looked(
     off = {"update": 100, "step": 99, "number": 0, "check": "targets follow", "state": "off",
            "proof": "none", "value": 0.0, "threshold": 0.0, "looks": 0, "seconds": 0.0}  # fmt: skip
     found = first(vitals=[window(1)], alarms=[symptom], checks=[off])
-    first_words = "Fix this before you train on: exploding critic at step 499. Look at the rewards."
-    assert found.headline.startswith(first_words)
-    assert "1 check" in found.headline
+    assert found.field("finding") == "exploding critic at step 499"
+    open_ = "1 check of the loop's parts has not looked"
+    assert found.field("look at") == f"look at the rewards; {open_}"
 
 
 @pytest.mark.parametrize("looks, count", [("targets are r + γ (1 − d) v", 1), (GAE, 0), ("", 3)])
@@ -250,15 +256,15 @@ def test_checks_of_what_such_a_loop_has_not_are_not_counted(first, looks, count)
         for k, name in enumerate(names)
     ]
     symptom = alarm(0, 500, "exploding critic") | {"message": "it grows: look at the rewards"}
-    found = first(vitals=[window(1)], alarms=[symptom], checks=checks).headline
+    found = first(vitals=[window(1)], alarms=[symptom], checks=checks).field("look at")
     assert (f"{count} check" in found) == (count > 0) and ("not looked" in found) == (count > 0)
 
 
 @pytest.mark.parametrize("share", [0.03, 0.4, 0.97])
 def test_no_alarm_is_amber_and_prints_no_number_without_information(first, share):
     found = first(vitals=[window(1)], successive=[burst(40 * k, share) for k in range(1, 9)])
-    assert found.light == "choose" and "unknown" in found.headline
-    assert [each.label.startswith("cosine") for each in found.numbers] == [True]
+    assert found.light == "choose" and "unknown" in found.field("return")
+    assert found.field("step").startswith("one batch has cosine ")
 
 
 def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
@@ -274,15 +280,16 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
     sound, off = [each for each in found.rest if each.about == "part"]
     assert sound.decided and "20 looks, 0.1% of the time" in sound.text
     assert not off.decided and "not recorded" in off.text
-    parts = "1 check of the loop's parts passed, 1 without an answer"
-    assert found.sure == f"{parts} (1 for want of probe.record(env) and probe.batch(…))"
+    parts = "no alarm; 1 check passed, 1 without an answer"
+    wanted = f"{parts} (1 for want of probe.record(env) and probe.batch(…))"
+    assert found.field("finding") == wanted
     # Of what such a loop does not have nothing passed.
     unlike = {"number": 2, "check": "other network's gradients are cleared", "proof": "none seen"}
     found = first(vitals=[window(1)], checks=[*checks, checks[1] | unlike])
-    assert found.sure.startswith(parts)
+    assert found.field("finding").startswith(parts)
     unended = {"number": 2, "check": "terminations are stored", "proof": UNTERMINATED}
     found = first(vitals=[window(1)], checks=[*checks, checks[1] | unended | {"state": "waiting"}])
-    assert found.sure.startswith(parts)
+    assert found.field("finding").startswith(parts)
 
 
 def test_checks_that_lack_the_same_have_one_line(first):
@@ -312,20 +319,18 @@ def test_checks_of_parts_that_a_loop_has_not_have_one_line(first):
     )
 
 
-def test_what_a_check_leaves_open_is_on_the_first_screen(first):
+def test_what_a_check_leaves_open_is_a_field(first):
     """Advantages that are off by a share that no named mistake explains."""
     row = {"update": 100, "step": 99, "threshold": 1e-3, "number": 0, "looks": 4, "seconds": 0.1,
            "check": "advantages are those of GAE", "state": "open", "value": 0.036,
            "proof": "0.036 of the advantages is left: of another formula?"}  # fmt: skip
     found = first(vitals=[window(1)], checks=[row])
     assert found.light == "choose"
-    todo = (
-        "Look at whether advantages are those of GAE (0.036 of the advantages is left): of another"
-    )
-    assert found.headline.startswith(f"{todo} formula? Pass env=")
-    assert found.sure == "0 checks of the loop's parts passed, 1 open"
+    todo = "whether advantages are those of GAE (0.036 of the advantages is left): of another"
+    assert found.field("look at") == f"{todo} formula?"
+    assert found.field("finding") == "no alarm; 0 checks passed, 1 open"
     row["proof"] = "y = 10 r + 0.98 (1 − d) v in 44 of 44 looks (0.1): is the reward scaled?"
-    (said, *_) = first(vitals=[window(1)], checks=[row]).headline.split("?")
+    (said, *_) = first(vitals=[window(1)], checks=[row]).field("look at").split("?")
     assert said.endswith("(y = 10 r + 0.98 (1 − d) v in 44 of 44 looks): is the reward scaled")
 
 
@@ -335,21 +340,20 @@ def test_a_loop_with_an_open_check_is_not_told_to_train_on(first):
         "actions are weighed by their advantages": (
             "correlation 0.04 (fault: under −0.5), share of the value not read: none; the loss "
             "weighs actions by something else: are they in order? Move such a scale away",
-            " (correlation 0.04): are they in order? Move such a scale away. Over the last",
+            " (correlation 0.04): are they in order? Move such a scale away.",
         ),
         "rewards are stored as paid": (
             "485 of 7,880 rows differ (fault: more than half); 5 left out, of pixels",
-            ": 485 of 7,880 rows differ; 5 left out, of pixels. Over the last",
+            ": 485 of 7,880 rows differ; 5 left out, of pixels.",
         ),
     }
     rows = {"vitals": [window(1)], "returns": everything()["returns"]}
-    assert first(**rows).light == "act" and first(**rows).headline.startswith("Train on: over")
+    assert first(**rows).light == "act" and "rose" in first(**rows).field("return")
     about = {"update": 100, "step": 99, "threshold": 0.0, "value": 0.0, "looks": 4, "seconds": 0.1}
     for check, (proof, said) in proofs.items():
         row = about | {"number": 0, "check": check, "proof": proof, "state": "open"}
         found = first(**rows, checks=[row])
-        assert found.light == "choose" and "Train on" not in found.headline
-        assert found.headline.startswith(f"Look at whether {check}{said}")
+        assert found.light == "choose" and found.field("look at") == f"whether {check}{said}"
 
 
 def test_a_saturated_actor_whose_return_rises_is_watched_and_no_fault(first):
@@ -357,8 +361,8 @@ def test_a_saturated_actor_whose_return_rises_is_watched_and_no_fault(first):
     rows = {"vitals": [window(1)], "returns": everything()["returns"]}
     raised = [alarm(0, 100, "saturated actor", "action 0 is at its limit: lower the gain")]
     found = first(**rows, alarms=raised)
-    assert found.light == "choose" and found.headline.startswith("Train on: over")
-    assert found.headline.endswith("Watch the actor, too: saturated actor at step 99.")
+    watched = "watch the actor, while the return rises: saturated actor at step 99; "
+    assert found.light == "choose" and found.field("finding").startswith(watched)
     lower = [{**row, "value": -row["value"]} for row in rows["returns"]]
     assert first(**rows | {"returns": lower}, alarms=raised).light == "none"
     more = [*raised, alarm(1, 100, "exploding critic", "the critic explodes")]
@@ -368,29 +372,23 @@ def test_a_saturated_actor_whose_return_rises_is_watched_and_no_fault(first):
 @pytest.mark.parametrize("times", [1, 3])
 def test_one_alarm_that_is_raised_again_is_one(first, times):
     raised = [alarm(k, 100, "exploding critic", "the critic explodes") for k in range(times)]
-    row = {"number": 0, "update": 512, "step": 511, "check": "targets follow", "state": "off",
-           "value": 0.0, "threshold": 0.0, "proof": "none", "looks": 0, "seconds": 0.0}  # fmt: skip
-    often = ", raised 3 times," if times > 1 else ""
-    found = first(vitals=[window(1)], alarms=raised, checks=[row])
-    assert found.sure == f"1 alarm{often} in 512 updates"  # vitals end at 100
+    found = first(vitals=[window(1)], alarms=raised)
+    assert found.field("finding") == "exploding critic at step 99" and not found.field("also")
+    (said,) = (each.text for each in found.rest if each.about == "alarms")
+    assert ("3 times" in said) == (times > 1)
 
 
-def test_a_loop_whose_optimiser_rests_is_told_how_far_it_went(first):
-    at_rest = window(1) | {"update": 1, "step": 299}
-    found = first(vitals=[at_rest], alarms=[alarm(0, 0, "actor does not move", "no step")])
-    assert found.sure == "1 alarm in 1 update, up to step 299"
-
-
-def test_a_headline_leaves_names_of_parameters_as_they_are(first):
+def test_a_finding_leaves_names_of_parameters_as_they_are(first):
     row = {"still": np.array([100.0, 0.0]), "zero": np.zeros(2), "looked": 100, "stepped": 100}
     row |= {"layer_norm": np.ones(2), "grad_norm": 1.4}
     (moved,) = [each for each in ALARMS if each.kind == "actor moves in part"]
     told = moved(AlarmEvidence([row], 1, ["actor_mean.0.weight", "b"]))
     assert told is not None
     found = first(vitals=[window(1)], alarms=[alarm(0, 100, told.kind, told.message)])
-    assert found.headline.startswith("The policy's actor_mean.0.weight had a gradient")
+    assert found.field("finding").startswith("The policy's actor_mean.0.weight had a gradient")
     lost = alarm(0, 100, LOST_CRITIC, "actor_mean.0: rows 3 of 64: look there")
-    assert " actor_mean.0: rows" in first(vitals=[window(1)], alarms=[lost]).headline
+    told = first(vitals=[window(1)], alarms=[lost])
+    assert told.field("look at").startswith("actor_mean.0: rows")
 
 
 def test_the_line_about_alarms_says_how_many_updates_were_looked_at(said):
@@ -413,7 +411,7 @@ def test_the_price_is_held_against_the_budget(said):
 
 @pytest.mark.parametrize("low, weighs", [(0.3, True), (-0.2, False), (np.nan, False)])
 @pytest.mark.parametrize("share, cell, words", [
-    (0.8, (0, 0), "Weigh the critic's own gradient above the model's"),
+    (0.8, (0, 0), "weigh the critic's own gradient above the model's"),
     (0.2, (1, -1), "steps above the critic's own gradient"),
 ])  # fmt: skip
 def test_no_gradient_whose_direction_is_unknown_is_weighed_above_another(
@@ -424,7 +422,7 @@ def test_no_gradient_whose_direction_is_unknown_is_weighed_above_another(
     row["cosine_low"] = row["cosine_low"].copy()
     row["cosine_low"][cell] = low
     run = load(written(tmp_path / "run.h5", everything() | {"alarms": [], "measured": [row]}))
-    assert (words in screen(run).headline) == weighs
+    assert (words in screen(run).field("next")) == weighs
 
 
 def test_a_number_has_two_digits_thousands_apart_and_a_short_exponent():
@@ -438,6 +436,6 @@ def test_a_number_has_two_digits_thousands_apart_and_a_short_exponent():
     assert {value: two(value) for value in said} == said
     assert below(2.11e-7) == "2.2e-7" and below(0.0301) == "0.031"  # no bound below its number
     assert below(float("nan")) == "nan"
-    counts = (steps(25_000), updates(12_000), states_each(16_384, 16_384), batches(15_234.0))
-    assert counts == ("25,000 steps", "12,000 updates", "16,384 states (N′)", "16,000")
+    counts = (steps(25_000), updates(12_000), states_each(16_384, 16_384))
+    assert counts == ("25,000 steps", "12,000 updates", "16,384 states (N′)")
     assert samples({"starts": 102_400}) == "N = 102,400" and steps(250) == "250 steps"

@@ -1,4 +1,4 @@
-"""The first screen of a measurement: planted gains, and what must be recommended from them."""
+"""The fields of a measurement: planted gains, and what must be recommended from them."""
 
 from dataclasses import replace
 
@@ -10,12 +10,11 @@ from gradlab.reporting.profile_page import shown
 from gradlab.runs.profile import COLUMNS, Profile, with_selected_gain
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
-from gradlab.verdicts.choice import screen as choice_screen
+from gradlab.verdicts.choice import advice_of
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
 from gradlab.verdicts.measurement.verdict import Evidence
-from gradlab.verdicts.screen import NUMBERS, WORDS, counted
-from tests.first_screens import check_first_screen
+from tests.first_screens import WORDS, check_first_screen
 from tests.runs import planted_gains
 
 GROUPS, H = 64, 5
@@ -61,7 +60,7 @@ def planted(gains, se=0.015, *, admissible=True, status="converged", law="visite
                 count[at], method[at], left_out[at] = 512, "planted", estimate.left_out
     truth = {"kind": "objective", "admissible": admissible, "status": status, "reason": "planted"}
     config = {"starts": 512, "batch": 256, "law": law, "truth": "objective", "discount": 0.98}
-    environment = {"wall_seconds": "20"}
+    environment = {"measured_seconds": "20"}
     profile = Profile(
         names, QUANTITIES, tuple(range(H + 1)), columns, count, method, left_out, config,
         environment, truth,
@@ -69,7 +68,7 @@ def planted(gains, se=0.015, *, admissible=True, status="converged", law="visite
     return with_selected_gain(profile)
 
 
-def screen(gains, **changes):
+def recommended(gains, **changes):
     return recommendation(facts(planted(gains, **changes)))
 
 
@@ -112,12 +111,16 @@ ADVISED = {  # what is planted: the words are in golden/recommendation.txt
 
 @pytest.mark.parametrize("se", [0.005, 0.03, 0.1, 0.4, 2.0])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_before_the_figure_stand_few_words_and_numbers(se, sign):
+def test_the_first_field_is_what_to_use_and_none_is_long(se, sign):
     gains = {name: [sign * each for each in values] for name, values in PAPER.items()}
-    found = screen(gains, se=se)
-    words, numbers = counted(f"{found.headline} {found.sure}")
-    assert words <= WORDS and numbers <= NUMBERS, f"{found.headline} {found.sure}"
-    assert not found.headline.startswith("Undecided")
+    found = recommended(gains, se=se)
+    names = [each.name for each in found.fields]
+    order = ["use", "gain", "tested", "avoid", "fix first"]
+    if found.light == "none":
+        order = ["use", "why", "tested", "decide", "avoid", "fix first"]
+    assert names == [each for each in order if each in names] and names[0] == "use"
+    assert (found.use == KEEP) == (found.light == "none") == (found.follow is None)
+    assert all(len(each.text.split()) <= WORDS for each in found.fields), str(found)
 
 
 def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
@@ -132,16 +135,16 @@ def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
         )
         beyond = read.beyond[read.best]
         assert chosen.beyond.cell == beyond and beyond[0].startswith("mixed")
-        shown_choice = choice_screen(chosen)
-        assert "of those that need no simulator" in shown_choice.headline
-        assert "With simulator states: mixed" in shown_choice.headline
+        shown = advice_of(chosen)
+        assert "of those that need no simulator" in shown.use
+        assert shown.rest[-1].text.startswith("With simulator states: mixed")
     asked = choose(planted(CANCELLING), estimators=["data", "model", "mixed"])
     assert asked.gain.cell == ("mixed", 4) and asked.beyond is None
 
 
 def test_the_winners_gain_has_one_interval_wherever_it_stands(tmp_path):
     """Wider than that of one gain alone, since it was chosen among many that are nearly as large;
-    in the table, in what is printed, on the first screen, in a choice and in a file."""
+    in the table, in what is printed, in the recommendation, in a choice and in a file."""
     gains = {"data": [0.1], "model_all": [0.1, 0.74, 0.75, 0.74, 0.75, 0.76]}
     profile = planted(gains)
     winner = ("model_all", 5)
@@ -158,7 +161,7 @@ def test_the_winners_gain_has_one_interval_wherever_it_stands(tmp_path):
     assert (read.chosen.low, read.chosen.high) == (ends.low, ends.high)
     assert (chosen.gain.interval.low, chosen.gain.interval.high) == (ends.low, ends.high)
     said = f"(CI {100 * ends.low:.0f}–{100 * ends.high:.0f}%)"
-    assert said in recommendation(read).headline
+    assert recommendation(read).gain == f"76% {said} of the best step"
     assert f"0.76 (95% {ends.low:.2f} to {ends.high:.2f})" in repr(profile)
     # Once and for all: a file that is loaded again is not widened again, nor one of old intervals.
     again = load(profile.save(tmp_path / "run.h5"))
@@ -170,18 +173,18 @@ def test_a_truth_that_few_starts_carry_is_named_before_any_price():
     gains = {"data": [0.1], "model_all": [0.1, 0.2, 0.2, 0.2, 0.2, 0.2]}
     profile = planted(gains, se=0.5, status="imprecise")
     profile = replace(profile, truth=profile.truth | {"missing": 768})
-    assert "about 770 more starts" in recommendation(facts(profile)).sure
+    assert "about 770 more starts" in recommendation(facts(profile)).field("decide")
     few = profile.truth | {"carried_by_few": True, "concentration": 0.68}
     found = recommendation(facts(replace(profile, truth=few)))
-    assert found.headline.startswith("Trim the start-state distribution")
-    assert "1% of the starts carry 68%" in found.headline and found.light == "none"
-    assert "more starts" not in f"{found.headline} {found.sure}"
+    assert found.fix_first.startswith("trim the start-state distribution")
+    assert "1% of the starts carry 68%" in found.fix_first and found.light == "none"
+    assert "more starts" not in str(found)
 
 
 def test_missing_starts_are_counted_in_starts_however_many_states_each_of_them_visits():
     profile = planted({"data": [0.1], "model_all": [0.3] * 6}, se=0.4)
     visited = replace(profile, count=8 * profile.count)
-    assert recommendation(facts(visited)).sure == recommendation(facts(profile)).sure
+    assert str(recommendation(facts(visited))) == str(recommendation(facts(profile)))
     assert all(gain.n == 512 for gain in facts(visited).gains.values())
 
 
@@ -190,20 +193,19 @@ def test_beside_an_imprecise_truth_no_gain_is_said_and_returns_alone_decide(gain
     """Its intervals may be narrow: it is the standard error behind them that is not believed."""
     profile = planted(gains, status="imprecise")
     found = recommendation(facts(profile))
-    assert found.light == "none" and "%" not in f"{found.headline} {found.sure}"
-    assert found.headline.startswith("Keep the current policy") and "Best guess" in found.headline
-    assert found.sure.startswith("undecided: the true gradient is not precise")
+    assert (found.light, found.use) == ("none", KEEP) and "%" not in str(found)
+    assert found.tested.startswith("best guess ")
+    assert found.field("decide").startswith("the true gradient is not precise")
     taken = stepped({("data", 0): -0.9, ("model_all", 3): 0.9})
     found = recommendation(facts(replace(profile, realised=taken)))
-    assert found.headline.startswith("Backpropagate 3 steps through your model (BPTT): one plain")
-    assert found.light == "choose" and "%" not in found.headline
+    assert (found.use, found.light) == ("your model (BPTT), 3 steps", "choose")
+    assert "by one plain step" in found.tested and "%" not in str(found)
     assert found.figure == "realised_gains"
     # Where every tested step lowered the return nothing is guessed, and no gain is drawn first.
     fallen = stepped({("data", 0): -0.9, ("model_all", 3): -0.9})
     found = recommendation(facts(replace(profile, realised=fallen)))
-    assert "Best guess" not in found.headline and "2 of 2 tested" in found.headline
-    assert found.sure.startswith("tested") and found.figure == "realised_gains"
-    assert all(each.label.startswith("change of the return") for each in found.numbers)
+    assert "best guess" not in str(found) and found.tested.endswith("2 of 2 steps lower it")
+    assert found.figure == "realised_gains" and not found.gain
 
 
 def test_start_states_and_missing_truths_promise_no_gain():
@@ -212,7 +214,7 @@ def test_start_states_and_missing_truths_promise_no_gain():
         if changes.get("law") == "start":
             profile.count[:, QUANTITIES.index("gain")] = 0
         found = recommendation(facts(profile))
-        assert found.light == "none" and "%" not in found.headline
+        assert (found.light, found.use) == ("none", KEEP) and "%" not in str(found)
 
 
 def test_a_gain_that_is_shown_goes_before_a_larger_one_that_is_not():
@@ -237,27 +239,26 @@ def test_without_a_truth_realised_gains_recommend_in_units_of_return():
     found = without_truth(
         {("data", 0): -0.2, ("true_dynamics_all", 5): 0.6, ("true_dynamics_all", 1): 0.1}
     )
-    assert found.headline.startswith("Backpropagate 5 steps through the simulator (BPTT)")
-    assert "changes the return by +0.2" in found.headline and "%" not in found.headline
-    words, numbers = counted(f"{found.headline} {found.sure}")
-    assert found.light == "choose" and words <= WORDS and numbers <= NUMBERS
+    assert (found.use, found.light) == ("the simulator (BPTT), 5 steps", "choose")
+    assert found.tested.startswith("+0.2") and not found.gain
+    assert found.avoid == "the critic alone: lower return after one step"
 
 
 def test_without_a_truth_and_without_a_gain_the_policy_is_kept():
     found = without_truth({("data", 0): -0.2, ("true_dynamics_all", 5): -0.6})
-    assert found.headline.startswith("Keep the current policy: no gradient")
-    assert "2 of 2 tested gradients lower it" in found.headline
+    assert found.use == KEEP and found.field("why").startswith("no gradient is shown")
+    assert found.tested.endswith("; 2 of 2 steps lower it")
 
 
 def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_truth():
     profile = planted({"data": [0.1], "model_all": [0.2] * 6}, se=0.5, status="imprecise")
     taken = stepped({("data", 0): 0.5, ("model_all", 3): 0.9})
     found = recommendation(facts(replace(profile, realised=taken)))
-    assert found.headline.startswith("Backpropagate 3 steps through your model (BPTT)")
-    assert "changes the return" in found.headline and found.light == "choose"
+    assert (found.use, found.light) == ("your model (BPTT), 3 steps", "choose")
+    assert "return by one plain step" in found.tested
 
 
-def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(tab, tmp_path):
+def test_the_page_begins_with_the_fields_and_one_figure_above_the_fold(tab, tmp_path):
     profile = planted(PAPER)
     known = Evidence(None, None, {}, facts(profile))
     page = shown(profile, recommendation(known.facts), "path_tracking", known)
@@ -267,37 +268,35 @@ def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(tab, tmp_p
 def test_beside_the_critic_alone_the_models_horizons_that_harm_are_named():
     up = [0.97, 0.5, 0.4, -0.3, -0.4, -0.5]
     both = {"data": [0.97], "model": up, "model_all": [-0.5, -0.5, 0.5, -0.5, 0.5, -0.5]}
-    assert (
-        "Your model (first action only) at h = 3–5 lowers the return."
-        in screen({"data": [0.97], "model": up}, se=0.001).headline
-    )
-    full = "Your model (first action only) and your model (BPTT) lower the return at some horizons."
-    assert full in screen(both).headline
+    alone = {name: both[name] for name in ("data", "model")}
+    first = "your model (first action only) 3–5 steps"
+    lower = "lower return after one step"
+    assert recommended(alone, se=0.001).avoid == f"{first}: {lower}"
+    assert recommended(both).avoid == f"{first}; your model (BPTT) 1, 3, 5 steps: {lower}"
+    # h = 0 is the critic alone, and no rollout.
     start = {"data": [0.97], "model": [0.97, *_UP[1:]], "model_all": [-0.5, *_UP[1:]]}
-    assert "lower" not in screen(start).headline  # h = 0 is the critic alone, and no rollout
-    assert "lower" not in screen({"data": [0.97], "model": [0.97, *_UP[1:]]}).headline
+    assert recommended(start).avoid == recommended({"data": [0.97], "model": _UP}).avoid == ""
 
 
 def test_the_critic_alone_at_the_start_states_is_told_from_that_at_visited_states():
     gains = {"data": [0.3], "model_all": [0.9, 0.6, 0.6, 0.6, 0.6, 0.6]}
-    found = screen(gains)
-    assert found.headline.startswith("Use the critic at start states (h = 0): 90%")
-    assert "The critic at visited states gains 30%." in found.headline
-    assert found.numbers[-1].label == "gain of the critic alone at visited states"
+    found = recommended(gains)
+    assert found.use == "the critic at start states, h = 0" and found.gain.startswith("90%")
+    (said,) = (each.text for each in found.rest if each.about == "critic")
+    assert said == "The critic at visited states gains 30% (CI 27–33%) of the best step."
 
 
 def test_what_lowers_the_return_wherever_it_is_cut_is_said_beside_what_raises_it():
     """A model with a wrong gain of its actions: θ in the first action helps, BPTT only harms."""
     first = [-0.5, 0.6, 0.9, 0.95, 0.9, 0.8]
     apart = {"data": [-0.5], "model": first, "model_all": [-0.6, -0.5, -0.4, -0.4, -0.4, -0.3]}
-    assert "BPTT lowers the return at every horizon." in screen(apart).headline
+    assert "your model (BPTT) 1–5 steps" in recommended(apart).avoid
     apart["model_all"][-1] = 0.2
-    assert "BPTT lowers" not in screen(apart).headline
+    assert "your model (BPTT) 1–4 steps" in recommended(apart).avoid
 
 
 def test_another_gradient_that_lowers_the_return_at_some_horizons_is_named():
     first = [0.6, 0.3, 0.2, -0.3, -0.4, -0.5]
     gains = {"data": [0.6], "model": first, "model_all": [0.2, 0.88, 0.9, 0.95, 0.97, 0.99]}
-    said = "Your model (first action only) at h = 3–5 lowers the return."
-    assert said in screen(gains).headline
-    assert "lowers" not in screen(gains | {"model": [0.6, 0.3, 0.2, 0.2, 0.2, 0.2]}).headline
+    assert recommended(gains).avoid.startswith("your model (first action only) 3–5 steps: lower")
+    assert not recommended(gains | {"model": [0.6, 0.3, 0.2, 0.2, 0.2, 0.2]}).avoid

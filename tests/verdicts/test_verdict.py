@@ -14,17 +14,17 @@ import pytest
 from gradlab.choice import Choice, DirectionCosine
 from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
-from gradlab.runs.decision_rules import LogRatio, growth_of, needed_batch, ratio_to_best
+from gradlab.runs.decision_rules import LogRatio, growth_of, ratio_to_best
 from gradlab.runs.identity import by_known_name
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
-from gradlab.statistics.number import Number
-from gradlab.tools.remedies.findings import remedy
+from gradlab.tools.remedies.page import remedy
 from gradlab.verdicts.attribution import screen, sentences, source
 from gradlab.verdicts.choice import _agreement
 from gradlab.verdicts.comparison import _who
-from gradlab.verdicts.measurement.verdict import ORDER, Evidence, first_screen, verdict
+from gradlab.verdicts.measurement.verdict import ORDER, Evidence, advice, verdict
 from gradlab.verdicts.phrases import gain_text
-from gradlab.verdicts.screen import Fact
+from gradlab.verdicts.recommendation import Field
 from gradlab.wording import change, cosines, percent, span, with_ends, with_interval
 from tests.verdicts.planted_profiles import (
     BAD,
@@ -33,7 +33,6 @@ from tests.verdicts.planted_profiles import (
     FLAT,
     SENTENCES,
     H,
-    directed,
     grows,
     jumps,
     profile,
@@ -106,24 +105,6 @@ def test_data_that_know_no_horizon_have_no_growth():
     assert growth_of(FLAT, "data") is None
 
 
-def test_needed_batches_have_the_cosine_that_was_asked_for():
-    """cosine of a batch's mean, simulated: the formula is a first-order one, good to a few %."""
-    rng = np.random.default_rng(0)
-    P, c, snr = 400, 0.95, 0.02
-    truth, mean = np.eye(P)[0], np.zeros(P)
-    mean[:2] = c, np.sqrt(1 - c**2)
-    spread = np.sqrt(1 / snr / P)
-    n = needed_batch(directed(c, snr, noise=0.002), "model", 3)
-    draws = mean + spread / np.sqrt(n.size) * rng.normal(size=(4000, P))
-    cosine = (draws @ truth) / np.linalg.norm(draws, axis=1)
-    assert cosine.mean() == pytest.approx(0.9, abs=0.01)
-    # A cosine of 1.3 with an interval up to 0.75 is noise: "no N′ reaches it" was said of it.
-    beyond, below = directed(1.3, snr), directed(0.6, snr)
-    beyond.columns["ci_high"][:, beyond.quantities.index("cosine")] = 0.75
-    assert needed_batch(beyond, "model", 3) is None
-    assert needed_batch(below, "model", 3) is not None
-
-
 def test_a_true_gradient_of_0_is_not_lost_in_its_error():
     nothing = profile(status="imprecise")
     truth = nothing.truth | {"standard_error": 0.0, "norm": 0.0, "missing": 0}
@@ -167,9 +148,9 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
 
 
 def test_a_saturated_policy_is_said_before_what_is_recommended():
-    assert first_screen(replace(FLAT, sanity=(FINE, BAD))).notice == "Most."
+    assert advice(replace(FLAT, sanity=(FINE, BAD))).notice == "Most."
     sound = replace(FLAT, sanity=(FINE, replace(BAD, passed=True)))
-    assert first_screen(sound).notice == first_screen(FLAT).notice == ""
+    assert advice(sound).notice == advice(FLAT).notice == ""
 
 
 @dataclass(frozen=True)
@@ -214,8 +195,8 @@ def test_an_interval_that_is_no_number_is_unknown():
 def test_a_square_below_zero_is_known_from_above_alone():
     """As docs/report.md says of what is corrected for noise."""
     assert with_interval(-1.8, 0.0, 40.0, "×", "N = 64") == "at most 40× (95%, N = 64)"
-    fact = Fact.ranged("error", (-0.0085, 0.0, 0.075), "")
-    assert (fact.label, fact.text) == ("error", "at most 0.075")
+    field = Field.ranged("error", (-0.0085, 0.0, 0.075), "")
+    assert (field.name, field.text) == ("error", "at most 0.075")
     assert with_interval(-0.5, -1.0, 2.0) == "-0.5 (CI -1 to 2)"
 
 
@@ -393,9 +374,10 @@ def test_a_share_is_named_where_its_own_interval_tells_it(low, high, known):
         account = replace(found.bias[0], replacement=Replacement(("B",), noisy, rivals))
         told = replace(found, bias=(account,))
         first, text = screen(FLAT, told, sentences(told, FLAT)), source_text(told)
-        assert ("67%" in first.headline) == ("falls by 67%" in text) == known
-        assert ("by how much is open" in first.sure) == ("by how much is open" in text) != known
-        assert percent(low).removesuffix("%") in first.sure or not known
+        why = first.field("why")
+        assert ("falls by 67%" in why) == ("falls by 67%" in text) == known
+        assert ("by how much is open" in why) == ("by how much is open" in text) != known
+        assert percent(low).removesuffix("%") in why or not known
 
 
 def test_a_share_whose_interval_is_wider_than_the_whole_is_unknown():
@@ -405,6 +387,6 @@ def test_a_share_whose_interval_is_wider_than_the_whole_is_unknown():
         for each in found.shapley
     )
     told = replace(attribution({"B": 0.8}), bias=(replace(found, shapley=wide),))
-    numbers = {each.label: each.text for each in screen(FLAT, told, ()).numbers}
-    assert numbers["of it ∂f/∂a, -300% to 133%"] == "unknown (256 starts)"
-    assert numbers["of it ∂f/∂s, 18–22%"] == "20%"
+    shown = screen(FLAT, told, ())
+    assert shown.field("of it ∂f/∂a") == "an unknown share (CI -300% to 133%)"
+    assert shown.field("of it ∂f/∂s") == "20% (CI 18–22%)"

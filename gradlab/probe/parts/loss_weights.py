@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import WEIGHTED, excluded
-from gradlab.probe.parts.actions import squashes
 from gradlab.probe.parts.advantages import (
     LEAST,
     ROUNDING,
@@ -26,6 +25,7 @@ from gradlab.probe.parts.advantages import (
     recorded_ends,
     recorded_steps,
 )
+from gradlab.probe.parts.passes import squashes
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.parts.rows import CALLED
 

@@ -31,27 +31,25 @@ from torch import Tensor, nn
 
 from gradlab.probe.alarms.evidence import DENSITY, DESCENT, UNFOLLOWED
 from gradlab.probe.isolation import undisturbed
-from gradlab.probe.parts.actions import (
-    Action,
-    action_of,
-    gaussian_action,
-    noise_of,
-    opened,
-    squashed,
-    squashes,
-)
 from gradlab.probe.parts.loss_weights import constant_weights, likelihood_weights
 from gradlab.probe.parts.passes import (
     ROWS,
+    Action,
     Heard,
     Pass,
     PolicyCall,
     Twin,
+    action_of,
     alone,
+    gaussian_action,
     heard_by,
     joined,
+    noise_of,
+    opened,
     outputs_by_row,
     several,
+    squashed,
+    squashes,
 )
 from gradlab.probe.parts.recorder import CheckAnswer, off
 from gradlab.probe.policy_calls import graded, passing

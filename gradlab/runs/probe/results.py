@@ -178,20 +178,11 @@ def _share(value: Any) -> float:
 
 
 def _columns(record: Record, name: str, layout: Table | None) -> Columns:
-    """A table by column, or nothing where it has no rows.
-
-    Columns that this version does not know are left out, those that the file does not have, as one
-    of an older version, are unknown at every row.
-    """
+    """A table by column, or nothing where it has no rows."""
     arrays = record.groups.get(name, {})
     if layout is None or not len(arrays[layout.index].values if layout.index in arrays else ()):
         return {}
-    index = arrays[layout.index].values
-    columns = {layout.index: index}
-    for key, column in layout.columns.items():
-        shape = (len(index), *layout.shape(key))
-        unknown = np.full(shape, "", dtype=object) if column.text else np.full(shape, np.nan)
-        columns[key] = arrays[key].values if key in arrays else unknown
+    columns = {key: arrays[key].values for key in (layout.index, *layout.columns)}
     _check_shapes(name, columns, layout)
     return columns
 
@@ -199,9 +190,9 @@ def _columns(record: Record, name: str, layout: Table | None) -> Columns:
 def _check_shapes(name: str, columns: Columns, table: Table) -> None:
     """Raises ValueError for a column that has not the shape or the type of its table."""
     rows = len(columns[table.index])
-    for key in [key for key in table.columns if key in columns]:
-        values, text = columns[key], table.columns[key].text
-        if values.shape != (rows, *table.shape(key)) or (values.dtype.kind in "OU") != text:
+    for key, column in table.columns.items():
+        values = columns[key]
+        if values.shape != (rows, *table.shape(key)) or (values.dtype.kind in "OU") != column.text:
             raise ValueError(f"{name}/{key} is {values.dtype} {values.shape}")
 
 

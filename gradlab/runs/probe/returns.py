@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.statistics.number import Number
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.over_groups import difference_of_means, student_mean
 
 COLUMNS = ("update", "step", "value")  # of a table of returns, of those that windows are made of

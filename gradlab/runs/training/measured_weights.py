@@ -69,7 +69,7 @@ def _part(
 
 def by_gain(run: Training) -> bool:
     """Did gains decide, rather than errors?"""
-    return str(run.config["algorithm"]["weights"].get("by", "mse")) == "gain"
+    return bool(run.config["algorithm"]["weights"]["by"] == "gain")
 
 
 def gains_over_rule(run: Training) -> list[Floats]:

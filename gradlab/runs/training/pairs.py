@@ -22,10 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.training.results import Floats, Training
-from gradlab.statistics.comparison import difference
+from gradlab.statistics.comparison import Number, decide, difference
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.number import Number, decide
 from gradlab.statistics.over_groups import aggregate
 
 WHOLE, OWN = "relative_mse", "dynamics_relative_mse"

@@ -262,7 +262,6 @@ class Asynchrony:
         mean, largest: lag of the policy's gradients, in steps of the policy.
         rate: updates per second; busy: share of the time that each learner computed, [learners].
         gradients: of each learner, [learners]; steps: of each actor's environments, [actors].
-        died: processes that were replaced.
     """
 
     critic: _Floats
@@ -273,7 +272,6 @@ class Asynchrony:
     busy: _Floats
     gradients: _Floats
     steps: _Floats
-    died: int
 
     def at_most(self, share: float) -> int:
         """The lag that as large a share of the policy's gradients does not exceed."""
@@ -292,8 +290,6 @@ def asynchrony(run: Training) -> Asynchrony | None:
         return None
     policy = rows["policy_lag"]
     counts = policy.sum(axis=1)
-    # Of a run that was resumed, `replaced` begins anew: it falls where it does.
-    died = np.diff(rows["replaced"], prepend=0.0)
     seconds = float(rows["seconds"][-1])
     return Asynchrony(
         critic=rows["critic_lag"].sum(axis=0),
@@ -304,5 +300,4 @@ def asynchrony(run: Training) -> Asynchrony | None:
         busy=rows["learner_seconds"].sum(axis=0) / seconds if seconds > 0 else rows["seconds"][:0],
         gradients=rows["learner_gradients"].sum(axis=0),
         steps=rows["actor_steps"].sum(axis=0),
-        died=int(np.where(died < 0, rows["replaced"], died).sum()),
     )

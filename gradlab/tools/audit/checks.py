@@ -23,8 +23,17 @@ import torch
 from torch import Tensor
 
 from gradlab.tools.audit.calls import JUDGES, Density, Lost, Output, Role, closed
-from gradlab.tools.audit.evaluation import WHOLE, Audited, LossEvaluation, evaluated
-from gradlab.tools.audit.gradients import Differenced, Gradients, direct_weights, gradient, moves
+from gradlab.tools.audit.evaluation import (
+    WHOLE,
+    Audited,
+    Differenced,
+    Gradients,
+    LossEvaluation,
+    direct_weights,
+    evaluated,
+    gradient,
+    moves,
+)
 from gradlab.tools.audit.tags import GradientCut
 from gradlab.wording import listed, percent, two
 

@@ -11,9 +11,9 @@ from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import undisturbed
 from gradlab.errors import InputError
-from gradlab.user_code.loading import failing, is_user_function, load_made
+from gradlab.user_code import failing, is_user_function, load_made
 
 
 @dataclass(frozen=True)

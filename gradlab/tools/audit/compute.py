@@ -32,19 +32,22 @@ from gradlab.tools.audit.checks import (
     weighed,
     zero_findings,
 )
-from gradlab.tools.audit.evaluation import Audited, audited, differentiable, evaluated
-from gradlab.tools.audit.gradients import (
+from gradlab.tools.audit.evaluation import (
     REDRAWN,
+    Audited,
     Differenced,
     Gradients,
+    audited,
     by_path,
     by_step,
     differenced,
+    differentiable,
+    evaluated,
     gradient,
     moves,
     norms,
 )
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 from gradlab.wording import listed, percent, two
 
 _WIDTH = 100  # columns

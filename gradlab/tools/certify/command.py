@@ -11,8 +11,7 @@ from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class Certify:
                 )
         if self.function:
             from gradlab.tools.certify.compute import certify_function
-            from gradlab.user_code.loading import is_user_function, load_made
+            from gradlab.user_code import is_user_function, load_made
 
             made = load_made(self.simulator) if is_user_function(self.simulator) else None
             if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):

@@ -39,7 +39,7 @@ from gradlab.tools.certify.sampling import (
     thinned,
     visited,
 )
-from gradlab.user_code.calls import differentiating, running
+from gradlab.user_code import differentiating, running
 
 _GRID, _CUTS = 17, 22  # points of the first cut, and halvings after it
 _ASIDE = 1e-3  # of the line, how far from the kink its sides are taken

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 from gradlab.errors import InputError
 from gradlab.systems.system import System, whole
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
 _SEVERAL = 4  # calls with few points, at most, that are made in place of one with many

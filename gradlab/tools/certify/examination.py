@@ -53,7 +53,7 @@ from gradlab.tools.certify.sampling import (
     region,
     strata,
 )
-from gradlab.user_code.loading import is_user_function, load_made
+from gradlab.user_code import is_user_function, load_made
 from gradlab.wording import listed
 
 

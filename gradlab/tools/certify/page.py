@@ -4,14 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradlab import figures
-from gradlab.reporting.numbers import folded
+from gradlab.figures import drawing, style
+from gradlab.figures.style import DERIVATIVES, GRID, INK, MUTED
 from gradlab.reporting.page import Page, Section, method, panel
+from gradlab.reporting.shell import folded
 from gradlab.tools.certify.result import SYMBOLS, Certification
-from gradlab.verdicts.screen import Fact, Light, Screen
-from gradlab.wording import below
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
+
+_LEAST = 1e-16  # an error of 0 is drawn there
+_APART = 0.18  # between the blocks of one stratum
+
+
+def certified_errors(
+    table: pd.DataFrame, ax: Axes | None = None, *, fail_above: float = np.nan
+) -> Axes:
+    """Median (marker), 95th percentile (tick) and largest error (end of the line) of each block in
+    each stratum; of two sources of derivatives the worse. `fail_above`: drawn as a line."""
+    ax = style.new_axes() if ax is None else ax
+    errors = ["median", "p95", "largest"]
+    worst = table.groupby(["stratum", "block"], sort=False)[errors].max().reset_index()
+    strata = list(dict.fromkeys(table["stratum"]))
+    if worst["median"].notna().sum() == 0:
+        drawing.nothing(ax, "no state could be judged")
+    named: set[str] = set()
+    blocks = list(dict.fromkeys(table["block"]))
+    places = zip(worst["stratum"], worst["block"], worst[errors].to_numpy(float), strict=True)
+    for stratum, block, row in places:
+        y = strata.index(stratum) + _APART * (blocks.index(block) - (len(blocks) - 1) / 2)
+        look, (median, p95, largest) = DERIVATIVES[block], np.maximum(row, _LEAST)
+        if not np.isfinite(median):
+            continue
+        label = "_" if block in named else look.label
+        named.add(block)
+        ax.plot([median, largest], [y, y], color=look.colour, linewidth=1.2, label="_")
+        ax.plot([p95], [y], marker="|", markersize=9, color=look.colour, label="_")
+        ax.plot([median], [y], look.marker, markersize=5, color=look.colour, label=label)
+    if np.isfinite(fail_above):
+        ax.axvline(fail_above, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), label="_")
+        ax.annotate("tolerated", (fail_above, 1), (3, -2), ("data", "axes fraction"),
+                    "offset points", color=MUTED, va="top", fontsize=9)  # fmt: skip
+    note = "marker: median, tick: 95% are below, end of the line: largest"
+    style.dress(ax, "Relative error of every block", "", [note])
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(numticks=8))
+    ax.xaxis.set_major_formatter(FuncFormatter(style.tick))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(True, axis="x", color=GRID, linewidth=0.8)
+    ax.grid(False, axis="y")
+    ax.set_yticks(range(len(strata)), strata)
+    ax.set_ylim(len(strata) - 0.4, -0.6)
+    ax.set_xlabel("relative error ‖J − D‖ / ‖D‖", color=INK)
+    return ax
+
 
 _HEADINGS = {
     "source": "derivatives by",
@@ -88,35 +138,35 @@ def page(certificate: Certification) -> Page:
     )
     line = {
         "system": certificate.system,
-        _examined(certificate): facts["states"],
+        certificate.examined: facts["states"],
     }
     question = _QUESTION.format("the function" if certificate.of_function else "the step")
-    return Page(certificate.system, question, line, screen(certificate), drawn, sections,
+    return Page(certificate.system, question, line, advice(certificate), drawn, sections,
                 apart=False)  # fmt: skip
 
 
-def _examined(certificate: Certification) -> str:
-    return "inputs" if certificate.of_function else "states"
-
-
-def screen(certificate: Certification) -> Screen:
-    """The verdict and its three numbers."""
-    smooth = certificate.table()["stratum"] != "onset"
-    away = ", away from kinks" if smooth.any() else ""
-    examined, largest = _examined(certificate), below(certificate.largest)
+def advice(certificate: Certification) -> Recommendation:
+    """Is it usable, where is it not, by how much?"""
+    light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"
+    word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
+    lead = {"act": "yes: ", "choose": "with care: "}.get(
+        light, f"no: fix {certificate.wrong} first, "
+    )
+    few = certificate.passed and any(each.kind == "rare" for each in certificate.findings)
+    wrong = certificate.wrong if light == "none" else "none"
+    wrong += f" by more than {certificate.fail_above:g}"
+    wrong += ", except perhaps in a few states" * few
     how = (
         "‖J − D‖ / ‖D‖ of a block, rows and columns in spreads of outputs and inputs, J the "
         "simulator's, D certified differences of its step"
     )
-    numbers = (
-        Fact(f"{examined} examined", str(certificate.facts["states"]), certificate.facts["starts"]),
-        Fact(f"95% of the errors of the worst block are below{away}", largest, how),
-        Fact("tolerated", f"{certificate.fail_above:g}", "fail_above"),
+    errors = f"95% of the worst block's below {certificate.within}"
+    fields = (
+        Field("usable", f"{lead}{certificate.why}"),
+        Field("wrong", wrong),
+        Field("errors", errors, how),
+        Field("examined", certificate.where, str(certificate.facts["starts"])),
+        Field("next", " ".join(filter(None, (certificate.kinks, certificate.drawn)))),
     )
-    light: Light = "act" if certificate.shown else "choose" if certificate.passed else "none"
-    word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
-    found = "no derivative is" if certificate.passed else "a derivative is"
-    few = certificate.passed and any(each.kind == "rare" for each in certificate.findings)
-    sure = f"{found} wrong by more than {certificate.fail_above:g}"
-    sure += ", except perhaps in a few states" * few
-    return Screen(certificate.sentences[0], light, sure, numbers, "errors", word=word)
+    shown = tuple(each for each in fields if each.text)
+    return Recommendation(light, shown, "errors", word=word)

@@ -28,7 +28,7 @@ from gradlab.tools.certify.evaluation import (
     state_and_action,
 )
 from gradlab.tools.certify.result import Finding
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 from gradlab.wording import percent
 
 WEIGHTS, MOST = 4, 256  # random weights w; entries of all parameters together

@@ -16,7 +16,7 @@ import pandas as pd
 
 from gradlab import validation
 from gradlab.errors import InputError, imported
-from gradlab.verdicts.screen import unsaid
+from gradlab.verdicts.recommendation import unsaid
 from gradlab.wording import below, listed
 
 _MANY = 0.25  # of the rollouts, which ran off
@@ -144,67 +144,95 @@ class Certification:
     @property
     def headline(self) -> str:
         """The verdict, and which states show it where no law of starts gives them."""
+        care = "" if self.shown else " with care"
+        todo = f"Use the derivatives of {self.system}{care}"
+        todo = todo if self.passed else f"Fix {self.wrong} of {self.system} first"
+        errors = f"95% of the relative errors are below {self.within}, at {self.where}."
+        said = (f"{todo}: {self.why}.", errors * self.shown, self.kinks, self.drawn)
+        return " ".join(filter(None, said))
+
+    @property
+    def drawn(self) -> str:
+        """Which states show it where no law of starts gives them; "" where one does."""
         states = self.facts.get("drawn states")
         if states is None:
-            return self._verdict
+            return ""
         lowest, highest = states
         return (
-            f"{self._verdict} The states, from {lowest:.2g} to {highest:.2g}, were drawn without a "
-            f"law of starts: certify a Task to examine its own."
+            f"The states, from {lowest:.2g} to {highest:.2g}, were drawn without a law of starts: "
+            f"certify a Task to examine its own."
         )
 
     @property
-    def _verdict(self) -> str:
+    def wrong(self) -> str:
+        """The blocks that are, or the step; "" where nothing is."""
         wrong = [finding for finding in self.findings if finding.severity == "wrong"]
+        if any(each.block is None for each in wrong):
+            return "the step"
+        ways = {each.source for each in wrong}
+        alone = len({row["source"] for row in self.rows}) > 1 and len(ways) == 1
+        by = {"step": " by autograd", "linearize": " by `linearize`"} if alone else {}
+        named = listed(list(dict.fromkeys(SYMBOLS[str(each.block)] for each in wrong)), len(BLOCKS))
+        return f"{named}{by.get(next(iter(ways)), '')}" if wrong else ""
+
+    @property
+    def why(self) -> str:
+        """What the derivatives are, or are not."""
         if not self.passed:
-            if any(each.block is None for each in wrong):
-                fix = f"Fix the step of {self.system} first"
-                return f"{fix}: it is no pure function of its arguments."
-            blocks = list(dict.fromkeys(SYMBOLS[str(each.block)] for each in wrong))
+            blocks = {each.block for each in self.findings if each.severity == "wrong"}
+            if None in blocks:
+                return "it is no pure function of its arguments"
             they = "it is not that" if len(blocks) == 1 else "they are not those"
-            named = listed(blocks, len(BLOCKS))
-            ways = {each.source for each in wrong}
-            alone = len({row["source"] for row in self.rows}) > 1 and len(ways) == 1
-            by = {"step": " by autograd", "linearize": " by `linearize`"} if alone else {}
-            which = by.get(next(iter(ways)), "")
-            return f"Fix {named}{which} of {self.system} first: {they} of {self._whose}."
+            return f"{they} of {self._whose}"
         vague = [each.block for each in self.findings if each.kind == "not judged"]
         n, lost = self.facts["states"], self.facts["not finite"]
-        examined = "inputs" if self.of_function else "states"
-        care = f"Use the derivatives of {self.system} with care:"
         if None in vague:
-            finite = f"finite at {n} of {n + lost} {examined}"
-            return f"{care} {self._whose} is {finite}, too few to judge them."
+            examined = f"{n} of {n + lost} {self.examined}"
+            return f"{self._whose} is finite at {examined}, too few to judge them"
         if self._stairs:
-            return f"{care} {self._whose} moves in stairs, where no derivative says how far."
+            return f"{self._whose} moves in stairs, where no derivative says how far"
         if vague:
             unknown = ", ".join(dict.fromkeys(SYMBOLS[str(each)] for each in vague))
-            return f"{care} {unknown} could not be judged in most states."
+            return f"{unknown} could not be judged in most states"
         if rare := [finding for finding in self.findings if finding.kind == "rare"]:
             them = ", ".join(dict.fromkeys(SYMBOLS[str(each.block)] for each in rare))
-            return f"{care} {them} may be wrong in a few of its states."
+            return f"{them} may be wrong in a few of its states"
         if self._ran_off:
-            return (
-                f"{care} {self.facts['ran off']} of {self.facts['rollouts']} rollouts ran off, and "
-                f"no state was examined there."
-            )
-        largest, strata = self.largest, {row["stratum"] for row in self.rows}
-        away = " away from kinks" if strata > {"onset"} else ""
+            gone = f"{self.facts['ran off']} of {self.facts['rollouts']} rollouts ran off"
+            return f"{gone}, and no state was examined there"
         if not self.shown:
             return (
-                f"{care} differences of {self._whose} err by up to {below(largest)}{away}, more "
-                f"than the tolerated {self.fail_above:g}."
+                f"differences of {self._whose} err by up to {self.within}, more than the tolerated "
+                f"{self.fail_above:g}"
             )
-        at = f"the {n} of {n + lost} {examined} where it is finite" if lost else f"{n} {examined}"
-        kinks = ""
-        if self.facts["kinks crossed"] and not self.of_function:
-            kinks = (
-                " Rollouts cross kinks or jumps: ask `gradlab measure` whether the return follows "
-                "these derivatives."
-            )
+        return f"they are those of {self._whose}"
+
+    @property
+    def examined(self) -> str:
+        return "inputs" if self.of_function else "states"
+
+    @property
+    def within(self) -> str:
+        """`largest` in words, and where the errors are judged."""
+        away = " away from kinks" if {row["stratum"] for row in self.rows} > {"onset"} else ""
+        return f"{below(max(1e-16, self.largest))}{away}"
+
+    @property
+    def where(self) -> str:
+        """How many states show it."""
+        n, lost = self.facts["states"], self.facts["not finite"]
+        if not lost:
+            return f"{n} {self.examined}"
+        return f"the {n} of {n + lost} {self.examined} where it is finite"
+
+    @property
+    def kinks(self) -> str:
+        """What sound derivatives do not say; "" where no rollout crosses a kink."""
+        if not (self.shown and self.facts["kinks crossed"]) or self.of_function:
+            return ""
         return (
-            f"Use the derivatives of {self.system}: they are those of {self._whose}. 95% of the "
-            f"relative errors are below {below(max(1e-16, largest))}{away}, at {at}.{kinks}"
+            "Rollouts cross kinks or jumps: ask `gradlab measure` whether the return follows these "
+            "derivatives."
         )
 
     @property

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import undisturbed
 from gradlab.errors import InputError
 
 

@@ -24,8 +24,15 @@ from gradlab.networks.interface import check_rows
 from gradlab.systems.system import System, lost_step
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tasks.world_models import is_world_model, lacking
-from gradlab.user_code.calls import running
-from gradlab.user_code.loading import called, executed, load_object, makes, needs_nothing, own_names
+from gradlab.user_code import (
+    called,
+    executed,
+    load_object,
+    makes,
+    needs_nothing,
+    own_names,
+    running,
+)
 
 _ROWS, _STEP, _CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 _ROUGH = 1e-2  # both of them, of a step that computes in float32

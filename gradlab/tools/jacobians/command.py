@@ -13,10 +13,9 @@ from tyro.conf import arg
 
 from gradlab import validation
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option, named_data
-from gradlab.cli.terminal.answer import of_run
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class JacobiansCommand:
         begun = time.monotonic()
         with undisturbed():
             from gradlab.data.noise import stream
-            from gradlab.measurement.memory import check_size
+            from gradlab.measurement.problem import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load
             from gradlab.runs.stages import timed

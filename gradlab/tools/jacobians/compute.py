@@ -20,21 +20,22 @@ from torch import Tensor, nn
 
 from gradlab import provenance, validation
 from gradlab.checks.jacobians import own_derivatives
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
-from gradlab.gradients.starts import Starts, as_starts, group_count
-from gradlab.gradients.visited_jacobians import Blocks, Flags, Visited, visit
+from gradlab.gradients.setting import Starts, as_starts, group_count
+from gradlab.gradients.start_laws import Blocks, Flags, Visited, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
 from gradlab.runs.profile import Profile
 from gradlab.statistics import over_groups
 from gradlab.systems.system import BLOCKS, System, check_system
-from gradlab.tools.jacobians.effects import DIRECTIONS, add_effects
 from gradlab.tools.jacobians.errors import (
+    DIRECTIONS,
     add_distance,
+    add_effects,
     add_entries,
     add_errors,
     add_growth,
@@ -42,7 +43,7 @@ from gradlab.tools.jacobians.errors import (
     add_model_error,
 )
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
 
@@ -119,7 +120,7 @@ def _tested(
     said = f"{place} is off in {found.off} of {found.states} states"
     if not found.wrong:
         return {"tested": "open", "test": said}
-    headline = f"Fix the simulator {name} first: {place} is not that of its step."
+    headline = f"the simulator {name}: {place} is not that of its step"
     return {"tested": "wrong", "test": said, "test_headline": headline}
 
 

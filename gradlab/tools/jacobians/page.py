@@ -11,8 +11,7 @@ import pandas as pd
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import by_section
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
     NOWHERE,
     Page,
@@ -23,10 +22,11 @@ from gradlab.reporting.page import (
     method_of,
     panel,
 )
+from gradlab.reporting.shell import by_section
+from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number, decide
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
+from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, Sentence, finding
 from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_ends, with_interval
 from gradlab.wording import ratio as sized
 
@@ -306,59 +306,64 @@ def _ci(found: tuple[str, str]) -> str:
 _FILE = "long table of the run"
 
 
-def screen(run: JacobianRun) -> Screen:
-    """The finding of a model's errors; without a model, what the simulator's chains do."""
+def advice(run: JacobianRun) -> Recommendation:
+    """What to correct in a model, and how far it may be chained; without a model, what the
+    simulator's chains do."""
     rest = verdict(run)
     if number(run, "certificate", "95th percentile", block="A") is None:
-        text = "Do not use this simulator's Jacobians: none passed its certificate."
-        return Screen(text, "none", "no usable sample", (), "entries-size", rest)
+        none = Field("use", "none of its Jacobians: no sample passed its certificate")
+        return Recommendation("none", (none,), "entries-size", rest)
     if run.notes.get("tested") == "wrong":
-        text = str(run.notes["test_headline"])
-        return Screen(text, "none", "a derivative is wrong", (), "entries-size", rest)
-    facts: list[Fact] = []
+        wrong = Field("fix first", str(run.notes["test_headline"]))
+        return Recommendation("none", (wrong,), "entries-size", rest)
+    facts: list[Field] = []
     if known := _of_blocks(run, "block", "relative error"):
         block, found = max(known.items(), key=lambda each: each[1].value)
         how = (
             f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
         )
-        what = f"error of {MEANING[block]}, the largest of a block"
+        what = f"{MEANING[block]}, the largest of a block"
         share, typical = (
             number(run, "block", name, block=block) for name in (_WORST, "median relative error")
         )
         if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
-            what = f"median {what} (root mean square {percent(found.value)}, by few steps)"
+            what = f"the median of {what}; root mean square {percent(found.value)}, by few steps"
             how = f"Median over starts of each one's median step. {how}"
             found = typical
         lost = found.spans_decades  # an interval over decades is no number
-        text = f"unknown ({found.n} steps)"
-        ranged = Fact.ranged(what, found.estimate, how, percent)
-        facts.append(Fact(what, text, how) if lost else ranged)
+        ranged = Field.ranged("error", found.estimate, how, percent)
+        text = f"unknown ({found.n} steps)" if lost else ranged.text
+        facts.append(replace(ranged, text=f"{text} in {what}"))
     rows = run.rows("product")
     if not rows.empty and run.config.get("model") is not None:
         last = rows.sort_values("step").iloc[-1]
-        label = f"error of the chain after {steps(int(last['step']))} (1: a zero gradient's)"
+        after = f"after {steps(int(last['step']))} (1: a zero gradient's)"
         how = "Median over starts of |P̂ − P| / |P|, P the product of closed-loop Jacobians"
-        facts.append(Fact.ranged(label, _of(last).estimate, f"{how} ({_FILE})."))
+        chain = Field.ranged("chain", _of(last).estimate, f"{how} ({_FILE}).")
+        facts.append(replace(chain, text=f"error {chain.text} {after}"))
     exponent = lyapunov(run, "closed")
     if exponent is not None and isfinite(exponent.value):
-        label = "growth λ per step in closed loop"
+        label = "λ per step in closed loop"
         if run.config.get("model") is None and (discount := float(run.config["discount"])) < 1:
             label += f" (a discount of {discount:g} makes up for {two(-log(discount))})"
         how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
-        facts.append(Fact.ranged(label, exponent.estimate, how))
+        growth = Field.ranged("growth", exponent.estimate, how)
+        facts.append(replace(growth, text=f"{growth.text} {label}"))
     alone = run.config.get("model") is None
-    text, light, sure = _simulator(run) if alone else _model(run)
+    use, fix, light, sure = _simulator(run) if alone else _model(run)
     if light != "none" and "networks" in run.config:
         light, sure = "choose", f"{sure}, of a policy that is not yours: give it with --policy"
     if light != "none" and (untested := _untested(run)):
         light, sure = "choose", f"{sure}; the simulator's derivatives are {untested}"
     figure = "entries-effect"
-    if alone:  # what the headline is about
+    if alone:  # what the first field is about
         figure = "entries-size" if exponent is None else "growth"
-    return Screen(text, light, sure, tuple(facts), figure, rest)
+    told = (Field("use", use), Field("fix first", fix), Field("evidence", sure))
+    fields = tuple(each for each in (*told, *facts) if each.text)[:MOST]
+    return Recommendation(light, fields, figure, rest)
 
 
-def _model(run: JacobianRun) -> tuple[str, Light, str]:
+def _model(run: JacobianRun) -> tuple[str, str, Light, str]:
     """What to correct first, and how far the model's chain is better than zeros."""
     entry = _largest(run, "effect")
     H, chain = int(run.config["horizon"]), number(run, "horizon", "model's product informs")
@@ -366,82 +371,81 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
     light: Light = "act"
     if chain is not None:
         far = int(min(chain.value, H))
-        beyond = "beyond, the chained Jacobians are worse than a zero gradient."
-        reach = f" Backpropagate at most {steps(far)}: {beyond}"
-        reach = " The model's chained Jacobians hold over the whole path." if far == H else reach
+        reach = f"at most {steps(far)}: beyond, its chained Jacobians are worse than none"
+        reach = f"all {steps(H)}: its chained Jacobians hold over the path" if far == H else reach
         product = run.rows("product").sort_values("step")
         if far == H and _of(product.iloc[-1]).low > _NO_BETTER:
             reach = (
-                f" After {steps(H)} its chained Jacobians are hardly better than a zero gradient."
+                f"fewer than {steps(H)}: there its chained Jacobians are hardly better than none"
             )
             light, measured = "choose", "; whether so many steps help: `gradlab measure`"
         if far < H:
             light, measured = "choose", "; whether so many steps help: `gradlab measure`"
         if not far:
             light, measured = "none", ""
-            reach = " Do not chain its Jacobians: one step is worse than a zero gradient."
+            reach = "no chain of its Jacobians: one step is worse than none"
     if run.rows("entry", quantity="effect").empty:
-        text = f"Give a policy with trainable parameters: this one has no gradient.{reach}"
-        return text, "none" if light == "none" else "choose", "no effect is measured"
+        text = "the policy: this one has no trainable parameters, so no gradient"
+        return reach, text, "none" if light == "none" else "choose", "no effect is measured"
     if entry is None:
-        text = f"Correct nothing: no error of this model changes the gradient.{reach}"
-        return text, light, f"every effect is 0{measured}"
+        return reach, "", light, f"no error of this model changes the gradient{measured}"
     name, effect, rivals, few = named(entry), _of(entry), _rivals(run, entry), _few(run)
     unknown = _unknown(run, effect)
     if light == "act" and (few or unknown or rivals or effect.low <= 0):
         light = "choose"
     if effect.low <= 0 and not unknown:
-        text = f"Look at the derivative of {name} first: no error is shown to matter yet.{reach}"
-        return text, light, f"not shown (at most {percent(effect.high)})"
+        text = f"the derivative of {name}, perhaps: no error is shown to matter"
+        return reach, text, light, f"at most {percent(effect.high)} of the gradient"
     if rivals:
         together = listed([name, *rivals], _NAMED)
-        text = f"Look at the derivatives of {together} first: which one changes the gradient most"
+        text = f"the derivatives of {together}: which one changes the gradient most is open"
         more = few or _further(run, rivals)
-        return f"{text} is open.{reach}", light, f"not told apart with {effect.n:,} starts{more}"
-    text = f"Correct the derivative of {name} first: its error changes the gradient most.{reach}"
+        return reach, text, light, f"not told apart with {effect.n:,} starts{more}"
+    text = f"the derivative of {name}: its error changes the gradient most"
     if unknown:
-        return text, light, f"shown; by how much is unknown ({effect.n:,} starts{few})"
+        return reach, text, light, f"by how much is unknown ({effect.n:,} starts{few})"
     ends = f"{with_ends(*effect.estimate, percent)[1]} of its norm"
     few = few and f"; {effect.n:,} starts{few}"
-    return text, light, f"shown (by {ends}{few}){measured}"
+    return reach, text, light, f"by {ends}{few}{measured}"
 
 
-def _simulator(run: JacobianRun) -> tuple[str, Light, str]:
+def _simulator(run: JacobianRun) -> tuple[str, str, Light, str]:
+    """How long a rollout may be."""
     rate = lyapunov(run, "closed")
     if rate is None or not isfinite(rate.value):
-        text = "Backpropagate through no product here: its Jacobians are singular or not finite."
-        return text, "none", "no growth rate"
+        text = "no product of its Jacobians: they are singular or not finite"
+        return text, "", "none", "no growth rate"
     found = f"λ = {_ci(with_ends(*rate.estimate))}"
     typical, square = (number(run, "horizon", _DOUBLING, block=block) for block in _BY)
     discounted = float(run.config["discount"]) < 1
     gradient = "discounted gradient" if discounted else "gradient"
     later = [number(run, "horizon", _LATER, block=block) for block in _BY]
-    longer = f"Look at a longer path, of {2 * int(run.config['horizon'])} steps: on this one the"
+    longer = f"a longer path to know, --horizon {2 * int(run.config['horizon'])}: on this one the"
     slower = f"not shown to go on: {found}"
     leading, then = (square, later[1]) if _grows(square) else (typical, later[0])
     if leading is not None and _grows(leading):
         grows = f"variance of the {gradient} {_pace(leading)}"
         if then is not None and then.value <= 0:
-            return f"{longer} {grows}, ever more slowly.", "choose", slower
-        text = f"Keep rollouts short: the {grows}."
+            return f"{longer} {grows}, ever more slowly", "", "choose", slower
+        text = f"short rollouts: the {grows}"
         if _grows(typical):
-            return text, "choose", f"shown: {found}; which length helps: `gradlab measure`"
+            return text, "", "choose", f"{found}; which length helps: `gradlab measure`"
         own = "it is undecided"
         if typical is not None and _shrinks(typical):
             own = _pace(typical)
-        return text, "choose", f"in the mean square over starts; in the typical start {own}"
+        return text, "", "choose", f"in the mean square over starts; in the typical start {own}"
     if not _shrinks(typical):
-        text = f"Look at a longer path: this one shows neither growth nor decay of the {gradient}."
-        return text, "choose", f"not shown: {found}"
+        text = f"a longer path to know: this one shows neither growth nor decay of the {gradient}"
+        return text, "", "choose", f"not shown: {found}"
     if not _shrinks(square):
-        text = f"Measure the variance before you use long rollouts: the {gradient} of the typical "
-        return f"{text}start decays, that of the mean square may grow.", "choose", f"open: {found}"
+        text = f"long rollouts after `gradlab measure` only: the {gradient} of the typical start "
+        return f"{text}decays, that of the mean square may grow", "", "choose", f"open: {found}"
     if int(run.config["horizon"]) < _SHORT:
-        return f"{longer} {gradient} decays, but these are few.", "choose", slower
+        return f"{longer} {gradient} decays, but these are few steps", "", "choose", slower
     origin = str(run.config.get("networks", "this policy"))  # "a …, fitted here; give yours …"
     whose = origin.partition(";")[0].partition(", fitted")[0]
     damped = f"in the closed loop of {whose} the {gradient} decays"
-    return f"Backpropagate as far as you like: {damped}.", "act", f"shown: {found}"
+    return f"any horizon: {damped}", "", "act", found
 
 
 def _grows(doubling: Number | None) -> bool:
@@ -540,7 +544,7 @@ def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
-    return Page(title, question, facts, screen(run), drawn, sections, source)
+    return Page(title, question, facts, advice(run), drawn, sections, source)
 
 
 def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:
@@ -550,4 +554,4 @@ def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity
     return panel(name, section, caption, draw, run.table(), high=height, quantity=quantity)
 
 
-KIND = Kind(JacobianRun.load, page, screen)
+KIND = Kind(JacobianRun.load, page, advice)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data.path import Path as RecordedPath
+from gradlab.data.trajectories import Path as RecordedPath
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, listed
-from gradlab.gradients.starts import group_count
+from gradlab.gradients.setting import group_count
 from gradlab.networks.interface import (
     check_critic,
     check_policy,

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option, named_data, named_model
-from gradlab.cli.terminal.answer import of_run
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 

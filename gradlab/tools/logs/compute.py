@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from gradlab import provenance
 from gradlab.data.noise import child, stream
-from gradlab.data.path import Path
-from gradlab.data.trajectories import DIMS, Trajectories
+from gradlab.data.trajectories import DIMS, Path, Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.critics import EvaluationData, fit_to
 from gradlab.gradients.estimator import Critics, Estimator
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.networks.mlp import QCritic
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.long_table import At, RowCollector, number
@@ -50,6 +49,7 @@ from gradlab.tools.logs.diagnostics import (
     residuals,
     return_bound,
 )
+from gradlab.tools.logs.findings import LogsRun
 from gradlab.tools.logs.gradients import (
     Cell,
     TableEntry,
@@ -60,8 +60,7 @@ from gradlab.tools.logs.gradients import (
     products,
     score_source,
 )
-from gradlab.tools.logs.result import LogsRun
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 _SCORE, _WHOLE, _MODEL, _PLAIN = "score", "whole", "model", "score without baseline"
 _OTHER = "model with critic "

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.data.noise import stream
-from gradlab.data.path import Path
-from gradlab.data.trajectories import Trajectories
+from gradlab.data.trajectories import Path, Trajectories
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import judge

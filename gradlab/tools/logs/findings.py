@@ -1,28 +1,41 @@
 """What logs and a model say of a policy gradient: findings, each with its interval and N.
 
-The first screen of logs: how far the data support the model's gradient, and what would tell.
+The recommendation of logs: how far the data support the model's gradient, and what would tell.
+
+What logs and a model said without a simulator: one long table, in one file.
+
+Reading needs neither the data nor torch. `block` names whose number it is, `step` a horizon or a
+step, `output` a coordinate. The sections:
+
+    policy      are the actions the policy's own? Standardised residuals, per action
+    gradient    of "score" and "model" at every horizon: mean_norm, variance, cosine_self (of the
+                mean with its own expectation); of the model also variance_critics and, where it
+                sets in, variance_slope per step; of "whole" the score of the whole recorded return
+    agreement   the model's gradient less the score's, of one and the same return ("same"), and of
+                the whole recorded return ("whole"): bias2, relative_bias2, excess over what is
+                called agreement, cosine, variance_ratio; none where the model's is exactly 0
+    critic      per critic: Bellman residual, calibration against observed returns, values beyond
+                the return bound
+    direction   the model's directional derivatives against held-out neighbours, per output
+    prediction  the model's error after k steps under the recorded actions
+
+Numbers of a run of logs, as sentences and figures need them.
+
+A horizon's status is agree, disagree or undecided (`logs.agreement`); none agrees where the
+score's own norm is not known to be above 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, log, sqrt
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, log, nan, sqrt
+from typing import Any, ClassVar, Literal
 
-from gradlab.statistics.number import Number
-from gradlab.tools.logs.result import (
-    SUPPORTED,
-    TOLERANCE,
-    Agreement,
-    LogsRun,
-    agreements,
-    by_output,
-    critics,
-    numbers,
-    referee,
-    supported,
-)
+from gradlab.runs.long_table import LongTable
+from gradlab.statistics.comparison import Number, more_samples
 from gradlab.verdicts.phrases import further
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence, finding
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence, finding
 from gradlab.wording import (
     cosines,
     horizons,
@@ -35,6 +48,126 @@ from gradlab.wording import (
     with_ends,
     with_interval,
 )
+
+
+class LogsRun(LongTable):
+    """What `measure_logs` found; its notes: what was left out and why, laws of growth."""
+
+    kind: ClassVar = "logs"
+    called: ClassVar = "comparison of logs with a model"
+    units: ClassVar = {"step": "steps", "n": "samples"}
+
+
+load = LogsRun.load
+
+
+_Status = Literal["agree", "disagree", "undecided"]
+TOLERANCE = 0.5  # largest difference, relative to the score, that is called agreement
+SUPPORTED = 0.9  # cosine of a score's mean with its expectation from which it can referee
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The model's gradient against a score at one horizon.
+
+    Attributes:
+        gap: relative difference |E M − E S| / |E S|, squared; cosine: of the means; NaN where the
+            score is not distinguishable from zero.
+        n: trajectories.
+        more: trajectories that would tell, where undecided; None: no affordable number.
+    """
+
+    horizon: int
+    status: _Status
+    gap: Number
+    cosine: Number
+    n: int
+    more: int | None
+
+
+def numbers(run: LogsRun, section: str, quantity: str, block: str = "") -> dict[int, Number]:
+    """Step → number, of one block of a section; those without a value are left out."""
+    table = run.table()
+    chosen = (table["section"] == section) & (table["quantity"] == quantity)
+    rows = table[chosen & (table["block"] == block)].to_dict("records")
+    return {int(row["step"]): _number(row) for row in rows if isfinite(row["value"])}
+
+
+def by_output(run: LogsRun, section: str, quantity: str) -> dict[str, Number]:
+    """Coordinate → number."""
+    rows = run.rows(section, quantity=quantity).to_dict("records")
+    return {str(row["output"]): _number(row) for row in rows if isfinite(row["value"])}
+
+
+def agreements(run: LogsRun, block: str) -> list[Agreement]:
+    """Every horizon against scores of the "same" or of the "whole" return."""
+    excess, bias2, gap, cosine = (
+        numbers(run, "agreement", quantity, block)
+        for quantity in ("excess", "bias2", "relative_bias2", "cosine")
+    )
+    name = "score" if block == "same" else block
+    norms = numbers(run, "gradient", "mean_norm", name)
+    lost = Number(nan, nan, nan, 0)
+    results = []
+    for h in sorted(excess.keys() & bias2.keys()):
+        nonzero = norms[h if block == "same" else int(run.config["reach"])].low > 0
+        parts = excess[h], bias2[h], gap.get(h, lost)
+        nearer = excess[h] if excess[h].value < 0 else bias2[h]  # of the two answers
+        results.append(
+            Agreement(
+                horizon=h,
+                status=_status(*parts, nonzero),
+                gap=parts[2],
+                cosine=cosine.get(h, lost),
+                n=excess[h].n,
+                more=more_samples(abs(nearer.value), nearer.se, nearer.n),
+            )
+        )
+    return results
+
+
+def _status(excess: Number, bias2: Number, gap: Number, nonzero: bool) -> _Status:
+    if nonzero and excess.high < 0 and gap.high < TOLERANCE**2:
+        return "agree"
+    return "disagree" if bias2.low > 0 else "undecided"
+
+
+def supported(results: list[Agreement]) -> int:
+    """The longest horizon up to which every one from 1 on agrees; 0: none does."""
+    longest = 0
+    for each in results:
+        if each.horizon == 0:
+            continue
+        if each.status != "agree":
+            return longest
+        longest = each.horizon
+    return longest
+
+
+def referee(cosine: Number) -> tuple[int | None, int | None, int | None]:
+    """Trajectories at which the mean's cosine with its expectation is `SUPPORTED`: estimate, and
+    from the ends of the interval; None: nobody knows."""
+    goal = SUPPORTED**2 / (1 - SUPPORTED**2)
+
+    def needed(c: float) -> int | None:
+        return None if not 0 < c < 1 else max(1, round(cosine.n * goal * (1 - c**2) / c**2))
+
+    return needed(cosine.value), needed(cosine.high), needed(cosine.low)
+
+
+def critics(run: LogsRun) -> dict[str, Mapping[str, Number]]:
+    """Critic → quantity → number."""
+    rows = run.rows("critic")
+    return {
+        str(name): {str(row["quantity"]): _number(row) for row in own.to_dict("records")}
+        for name, own in rows.groupby("block", sort=False)
+    }
+
+
+def _number(row: Mapping[Hashable, Any]) -> Number:
+    value, se, low, high = (float(row[name]) for name in ("value", "se", "ci_low", "ci_high"))
+    return Number(value, low, high, int(row["n"]), se)
+
 
 _FIT = 0.05  # of a critic's spread: residuals within it are called small
 _BEYOND = 0.01  # share of values outside of the return bound that is worth a word
@@ -302,78 +435,80 @@ def _episodes(run: LogsRun) -> list[Sentence]:
     return [finding("episodes", True, "Trajectories", *parts, n=n)] if parts else []
 
 
-def screen(run: LogsRun) -> Screen:
+def advice(run: LogsRun) -> Recommendation:
     """Take the model's gradient so far, refuse it, or record more."""
-    rest, found = tuple(verdict(run)), list[Fact]()
+    rest, found = tuple(verdict(run)), list[Field]()
     judged = [each for each in agreements(run, "same") if each.horizon > 0]
     if judged and isfinite(judged[0].gap.value):  # at the first step
         gap, h = judged[0].gap, judged[0].horizon
         value, ends = with_ends(*_roots(gap), percent)
+        ends = f"CI {ends}"
         how = f"|E model − E score| / |E score|, noise-corrected, {judged[0].n:,} trajectories."
         if gap.value <= 0:
             value, ends = f"≤ {percent(_roots(gap)[2])}", "95%"
-        found.append(Fact(f"off from the score at h = {h}, {ends}", value, how))
+        found.append(Field("difference", f"{value} ({ends}) off from the score at h = {h}", how))
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if cosines_at:
         h = max(cosines_at)
         own = cosines_at[h]
         value, ends = cosines(own.value, own.low, own.high)
-        label = f"the score's own cosine over {steps(h)}, {ends}"
         how = f"Cosine of the mean score with its expectation, {own.n:,} trajectories (gradient)."
-        found.append(Fact(label, value, how))
+        found.append(Field("score", f"cosine {value} (CI {ends}) over {steps(h)}", how))
     ratios = numbers(run, "agreement", "variance_ratio", "same")
     if ratios:
         h = max(ratios)
         each = ratios[h]
         how = f"Variance of one trajectory's model gradient over that of its score, N = {each.n:,}."
-        found.append(Fact.ranged(f"of the score's variance at h = {h}", each.estimate, how))
-    facts = tuple(found[:3])
+        ratio = Field.ranged("variance", each.estimate, how)
+        found.append(replace(ratio, text=f"{ratio.text} times the score's, at h = {h}"))
     if not run.config["stochastic"]:
-        text = "Record with known noise: without it nothing here can judge the model's gradient."
-        return Screen(text, "none", "no score exists", facts, _figure(run), rest)
-    if run.config["model"] is None:
-        return Screen(*_alone(run), facts, _figure(run), rest)
-    return Screen(*_judged(run), facts, _figure(run), rest)
+        use, todo = "nothing yet: no score exists without noise", "record with known noise"
+        light: Light = "none"
+    else:
+        use, todo, light = _alone(run) if run.config["model"] is None else _judged(run)
+    shown = tuple(e for e in (Field("use", use), Field("next", todo), *found) if e.text)
+    return Recommendation(light, shown, _figure(run), rest)
 
 
-def _judged(run: LogsRun) -> tuple[str, Light, str]:
+def _judged(run: LogsRun) -> tuple[str, str, Light]:
+    """How far the data support the model's gradient, what would tell more, the light."""
     same = agreements(run, "same")
     if same and same[0].horizon == 0 and same[0].status == "disagree":
-        text = "Check policy, noise and data first: scores contradict even the critic alone."
-        return text, "none", "the control at h = 0 fails"
+        text = "nothing yet: scores contradict even the critic alone (h = 0)"
+        return text, "check policy, noise and data", "none"
     judged = [each for each in same if each.horizon > 0]
     if not judged:
-        return "Use no model step yet: these data judge no horizon.", "none", "nothing to compare"
+        return "no model step yet: these data judge no horizon", "", "none"
     longest, H = supported(judged), judged[-1].horizon
     refuted = [each for each in judged if each.status == "disagree"]
     if longest:
         far = f"all {steps(H)}" if longest == H else steps(longest)
-        text = f"Use the model's gradient up to {far}: these data support it."
-        text += f" Beyond, from {steps(refuted[0].horizon)}, they refute it." if refuted else ""
+        text = f"the model's gradient up to {far}: these data support it (95%)"
+        text += f"; from {steps(refuted[0].horizon)} on they refute it" if refuted else ""
         open_ = [each for each in judged if each.status == "undecided"]
-        return text, "choose" if open_ else "act", _sure(open_)
+        return text, _needed(open_), "choose" if open_ else "act"
     if judged[0].status == "disagree":
-        text = "Do not use this model's gradient: it differs from the score from the first step on."
-        return f"{text} Refit the model.", "act", "shown (95%)"
-    text = "Use no model step yet: these data do not decide about the model's gradient."
-    return text, "choose", _sure(judged)
+        text = "no step of this model: it differs from the score from the first on (95%)"
+        return text, "refit the model", "act"
+    text = "no model step yet: these data do not decide about the model's gradient"
+    return text, _needed(judged), "choose"
 
 
-def _alone(run: LogsRun) -> tuple[str, Light, str]:
+def _alone(run: LogsRun) -> tuple[str, str, Light]:
     """No model: is the score itself worth following?"""
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if not cosines_at:
-        return "Follow no score yet: these data give none.", "none", "nothing measured"
+        return "no score yet: these data give none", "", "none"
     score = cosines_at[max(cosines_at)]
-    ends = f"cosine {cosines(score.value, score.low, score.high)[1]}"
     if score.low >= SUPPORTED:
-        return "Follow the score: these trajectories settle its direction.", "act", ends
-    return "Record more trajectories: the score is too noisy to follow alone.", "choose", ends
+        return "the score: these trajectories settle its direction", "", "act"
+    return "not the score alone: it is too noisy", "record more trajectories", "choose"
 
 
-def _sure(open_: list[Agreement]) -> str:
+def _needed(open_: list[Agreement]) -> str:
+    """What would decide about the horizons that are open; "" where none is."""
     if not open_:
-        return "shown (95%)"
+        return ""
     counts = [each.more for each in open_ if each.more]
     more = f"; {further(max(counts), 'trajectories')} decide" if counts else ""
     count = "1 horizon is" if len(open_) == 1 else f"{len(open_)} horizons are"

@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.path import Path
+from gradlab.data.trajectories import Path
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.starts import as_starts, grouping
+from gradlab.gradients.setting import as_starts, grouping
 from gradlab.gradients.weighted_terms import carried
 from gradlab.progress import Progress, silent
 from gradlab.statistics.comparison import difference, log_ratio
@@ -45,7 +45,7 @@ from gradlab.statistics.moments import (
     pair_mean,
 )
 from gradlab.tools.logs.diagnostics import features, solved
-from gradlab.tools.logs.result import TOLERANCE
+from gradlab.tools.logs.findings import TOLERANCE
 
 _FOLDS = 5
 

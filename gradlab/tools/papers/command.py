@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.progress_bars import standard_error
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import standard_error, undisturbed
 from gradlab.wording import duration
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.figures import style
 from gradlab.figures.style import INCHES, column
-from gradlab.reporting import kinds
+from gradlab.reporting import output
 from gradlab.reporting.page import Panel
 from gradlab.runs.profile import load as load_profile
 from gradlab.runs.training.results import (
@@ -63,7 +63,6 @@ OPTIONS = {
     "return-horizons": "runs of gradlab train --horizons H with several H",
     "loss-settings": "runs of gradlab train ddppo with several --neighbours or --loss-weight",
     "return_over_updates": "gradlab measure, without --no-rehearsal",
-    "decay": "gradlab measure --also decay",
     "loss-surface": "gradlab measure --model MODEL --surface H …, such as --surface 3 15",
 }  # fmt: skip
 
@@ -115,14 +114,14 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
     """The figure called `name`, with a note where the runs are of several commits."""
     if not paths:
         raise InputError("runs are missing: name at least one RUN.h5")
-    files = [file for path in paths for file in kinds.files(path)]
+    files = [file for path in paths for file in output.files(path)]
     own = _own(files)
     if name in own:
         found = own[name]()
     else:
         if {journal.kind(file) for file in files} == {_FIT}:
             raise InputError(f"name is {name!r}, but of fits there is fit-errors{_needs(name)}")
-        page = kinds.page_of(paths[0]) if len(paths) == 1 else kinds.compared(paths)[0]
+        page = output.page_of(paths[0]) if len(paths) == 1 else output.compared(paths)[0]
         every = {each.name: each for each in page.panels}
         if name not in every:
             names = ", ".join([*every, *own])
@@ -148,7 +147,7 @@ def training_runs(paths: Sequence[Path]) -> dict[str, Training]:
     """Runs by name, those of a sweep for its folder."""
     if not paths:
         raise InputError("runs are missing: name at least one RUN.h5")
-    files = [file for path in paths for file in kinds.files(path)]
+    files = [file for path in paths for file in output.files(path)]
     return loaded(files) if len(files) > 1 else {(run := load(files[0])).name: run}
 
 
@@ -166,7 +165,7 @@ def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
         caption = "Small errors of the prediction need not be small errors of the Jacobian."
         draw, rows = partial(curves.fit_errors, fits=fits), curves.fits_table(fits)
         return {"fit-errors": partial(Panel, "fit-errors", "", caption, draw, rows)}
-    if found == {kinds.PROFILE}:
+    if found == {output.PROFILE}:
         profiles = {path.stem: load_profile(path) for path in paths}
         if any(each.surface is None for each in profiles.values()):
             return {}

@@ -48,7 +48,7 @@ class ItemPart:
         options: of `gradlab train`, for every row, by their names in Python.
         measured: how often a run measures its gradient; 0: as the options have it.
         variants: row → the algorithm that it is, and further options.
-        preset: what the paper prints for a row on this task (`training.presets`) is taken; MPG's
+        preset: what the paper prints for a row on this task (`training.algorithms`) is taken; MPG's
             rows have the numbers of its Table VI, in one process.
     """
 

@@ -15,10 +15,9 @@ from gradlab.errors import InputError
 from gradlab.runs.training.results import Training, load
 from gradlab.tasks import Task, task_from_name
 from gradlab.tools.papers.published import Item, ItemPart, hours
-from gradlab.training.algorithms import find
+from gradlab.training.algorithms import find, known
 from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import describe, settings_of
-from gradlab.training.presets import known
 
 _EVALUATIONS = 20  # of a row on policy
 _BYTES = 8  # of a number in replay, its copy while a state is saved included

@@ -19,9 +19,8 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import visits
-from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.tail import Setting
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.rehearsal import at_horizon
 from gradlab.networks.interface import double_copy, flat_parameters, noise_dim

@@ -14,10 +14,9 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_advice, of_run
 from gradlab.cli.arguments import Document, model_option
-from gradlab.cli.terminal.answer import of_run, of_screen
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
 
 
@@ -188,12 +187,12 @@ class StepCommand:
     """Print one JSON document: what the step did, and the returns."""
 
     def run(self, command: str) -> Document:
-        """The first screen, and the table of returns."""
+        """The recommendation, and the table of returns."""
         with undisturbed():
             from gradlab.networks.checkpoint import load
             from gradlab.provenance import environment
             from gradlab.reporting.output import named, write
-            from gradlab.tools.race.page import step_page, step_screen
+            from gradlab.tools.race.page import step_advice, step_page
             from gradlab.tools.race.step import step
 
         target = None if self.html is None else named(self.html)
@@ -204,7 +203,7 @@ class StepCommand:
                 updates=self.updates, seed=self.seed, progress=progress,
             )  # fmt: skip
         table = found.table().to_dict("records")
-        document = of_screen(step_screen(found)) | {"paired": found.paired, "table": table}
+        document = of_advice(step_advice(found)) | {"paired": found.paired, "table": table}
         if target is not None:
             asked = ("before", "after", "env", "starts", "at_most", "updates", "seed")
             config = {name: getattr(self, name) for name in asked} | {"command": command}

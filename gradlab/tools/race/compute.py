@@ -31,8 +31,7 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.critics import refit_critic as fitted_again
 from gradlab.gradients.estimator import TERMINATIONS
-from gradlab.gradients.starts import as_starts
-from gradlab.gradients.tail import Setting
+from gradlab.gradients.setting import Setting, as_starts
 from gradlab.measurement.arguments import check_networks
 from gradlab.measurement.rehearsal import LENGTHS
 from gradlab.measurement.update import Update
@@ -59,7 +58,7 @@ from gradlab.tools.race.branches import (
 )
 from gradlab.tools.race.result import Race
 from gradlab.truth.oracles import effective_horizon
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 from gradlab.wording import updates as counted
 
 _JUDGES = 64

@@ -1,4 +1,4 @@
-"""The first screen of a race: what to follow, for how long, and what may be as good.
+"""The recommendation of a race: what to follow, for how long, and what may be as good.
 
 That of a step: did it raise the return, and would the opposite one?
 
@@ -13,65 +13,71 @@ import numpy as np
 
 from gradlab import figures
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of, panel
+from gradlab.reporting.shell import folded as table_of
 from gradlab.tools.race.result import Race, Step, load
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
-from gradlab.wording import stepping, two, updates
+from gradlab.verdicts.phrases import with_sign
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.wording import listed, stepping, two, updates
 
-_FIGURE, _RISE = "race", "change of the return after"
+_FIGURE = "race"
+_NAMED = 2
 
 
-def screen(race: Race) -> Screen:
+def advice(race: Race) -> Recommendation:
     """The recommendation, the gain where it is highest, and what one step had promised."""
     results, stopped = race.results, race.config.get("interrupted")
     best = results.best
     light: Light = "none"
-    sure = "no branch is shown to be above the start"
-    facts: tuple[Fact, ...] = ()
+    none = f"within {updates(race.updates)} no candidate is shown to raise the return"
+    fields = [Field("use", "no update yet"), Field("why", none)]
     if best is not None and not results.hold:
-        others = len(race.may_be_best()) - 1
+        others = [race.called(name) for name in race.may_be_best() if name != best.cell[0]]
         light = "choose" if others else "act"
-        count = "1 other is" if others == 1 else f"{others} others are"
-        sure = f"{count} not excluded" if others else "shown (95%)"
+        more = " or more" if best.updates == race.updates else ""
         how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
         gain, one = best.gain, race.after_one(best.cell[0])
-        assumed = ", assumed" if results.assumed else ""
-        rule = f" ({stepping(results.optimizer, results.rate)}{assumed})"
+        assumed = " (rate assumed)" if results.assumed else ""
+        rule = f" of {stepping(results.optimizer, results.rate)}{assumed}"
         if results.rate != results.rate:  # all candidates bring their own
             rule = ""
-        facts = (
-            Fact.ranged(f"{_RISE} {updates(best.updates)}{rule}", gain.estimate, how),
-            Fact.ranged(f"{_RISE} the first update", one.estimate, "The promise of one step."),
-        )
+        start, length = results.present(gain), updates(best.updates)
+        tested = f"{with_sign(*gain.estimate)} return, from {start}, after {length}{rule}"
+        promise = "Of one update, by the same starts."
+        fields = [
+            Field("use", f"{race.called(best.cell[0])}, for {length}{more}"),
+            Field("tested", tested, how),
+            Field("first update", with_sign(*one.estimate), promise),
+        ]
+        fields += [Field("not excluded", listed(others, _NAMED))] if others else []
     said = (*(f"{each}." for each in race.outcomes), *(f"{k}: {v}" for k, v in race.notes.items()))
     rest = tuple(Sentence("race", True, text) for text in said)
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
-    return Screen(race.recommendation, light, sure, facts, _FIGURE, rest, notice)
+    return Recommendation(light, tuple(fields), _FIGURE, rest, notice)
 
 
 _CHANGES = "step_changes"
 
 
-def step_screen(step: Step) -> Screen:
+def step_advice(step: Step) -> Recommendation:
     """Green where the return is shown to have risen; one step alone is never red."""
-    words = {True: "shown (95%)", False: "one step alone is no fault", None: "open"}
     lights: dict[bool | None, Light] = {True: "act"}
     notes = (Sentence("step", True, f"{topic}: {text}") for topic, text in step.notes.items())
     how = f"Mean of {step.starts} whole episodes without noise, from the same resets."
     how = how if step.paired else how.replace("from the same", "from other")
-    before = Fact("return before the step", two(float(step.returns[0].mean())), how)
-    facts = (
-        before,
-        Fact.ranged("change by the step", step.after.estimate, how),
-        Fact.ranged("change by the opposite step, 2θ₀ − θ₁", step.opposite.estimate, how),
+    lead = {True: "train on", False: "judge it by more updates", None: "measure more starts"}
+    todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "check that the two differ"
+    fields = (
+        Field("step", step.headline, how),
+        Field("opposite step", with_sign(*step.opposite.estimate), f"2θ₀ − θ₁. {how}"),
+        Field("return before", two(float(step.returns[0].mean())), how),
+        Field("normal", step.normal.removeprefix("Normal: ").removesuffix(".")),
+        Field("next", todo),
     )
-    lead = {True: "Train on", False: "Judge it by more updates", None: "Measure more starts"}
-    todo = lead[step.helped] if np.ptp(step.returns, axis=0).any() else "Check that the two differ"
-    headline = f"{todo}: {step.headline[0].lower()}{step.headline[1:]} {step.normal}".strip()
     light = lights.get(step.helped, "choose")
-    return Screen(headline, light, words[step.helped], facts, _CHANGES, tuple(notes))
+    shown = tuple(each for each in fields if each.text)
+    return Recommendation(light, shown, _CHANGES, tuple(notes))
 
 
 def step_page(step: Step, config: Mapping[str, object], environment: Mapping[str, str]) -> Page:
@@ -85,7 +91,7 @@ def step_page(step: Step, config: Mapping[str, object], environment: Mapping[str
     facts = {"environment": config.get("env"), "starts": step.starts, "updates": step.updates}
     sections = (Section("Numbers", body=numbers), method_of(config, environment))
     question = "Did the last updates raise the return?"
-    return Page(str(config.get("after", "")), question, facts, step_screen(step), drawn, sections,
+    return Page(str(config.get("after", "")), question, facts, step_advice(step), drawn, sections,
                 apart=False)  # fmt: skip
 
 
@@ -131,7 +137,7 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
         "policy": shell.short(config.get("policy_hash")),
         "seed": config.get("seed"),
     }
-    return Page(title, question, facts, screen(race), drawn, sections, source)
+    return Page(title, question, facts, advice(race), drawn, sections, source)
 
 
-KIND = Kind(load, page, screen)
+KIND = Kind(load, page, advice)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gradlab.runs.identity import Identity, by_known_name, told_apart
 from gradlab.runs.rehearsal import Rehearsal
-from gradlab.statistics.number import Decision, Number, decide
+from gradlab.statistics.comparison import Decision, Number, decide
 from gradlab.storage import codec, records
 from gradlab.storage.codec import content_of, described, header
 from gradlab.storage.records import Array, Record

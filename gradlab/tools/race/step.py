@@ -22,11 +22,11 @@ from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.statistics.number import decide
+from gradlab.statistics.comparison import decide
 from gradlab.statistics.over_groups import difference_of_means, level_of, student_mean
 from gradlab.tools.race.branches import UNPAIRED
 from gradlab.tools.race.result import POLICIES, Step
-from gradlab.user_code.calls import running
+from gradlab.user_code import running
 
 _NO_SEED = "reset takes no seed"
 _UNSTEADY = "one episode, played twice from one seed, gives two returns"

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, named_data
-from gradlab.cli.terminal.answer import of_run
-from gradlab.cli.terminal.progress_bars import bars
-from gradlab.cli.terminal.streams import undisturbed
+from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
-from gradlab.user_code.loading import is_user_function
+from gradlab.user_code import is_user_function
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,7 +100,7 @@ class RemediesCommand:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.arguments import check_arguments, check_networks
-            from gradlab.measurement.memory import check_size
+            from gradlab.measurement.problem import check_size
             from gradlab.tools.remedies.compute import ROWS, compare_remedies
 
         task = arguments.named_task(self.task, self.settings)

@@ -26,8 +26,8 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.fitted import Prepared
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.fitting.models import Prepared
 from gradlab.measurement.arguments import check_arguments, check_networks
 from gradlab.measurement.assembly import shared_truth
 from gradlab.networks.interface import double_copy
@@ -38,7 +38,7 @@ from gradlab.storage.whole_files import keep
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.tools.remedies import fits, model_values
+from gradlab.tools.remedies import fits
 from gradlab.tools.remedies.fits import (
     FitRecipe,
     FittedModel,
@@ -56,7 +56,7 @@ from gradlab.tools.remedies.result import (
     extended,
     load,
 )
-from gradlab.user_code.calls import differentiating
+from gradlab.user_code import differentiating
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +111,12 @@ def measured(
         question.task, question.policy, question.starts, question.horizon, question.batch,
         seed=question.seed_of(trial), progress=progress,
     )  # fmt: skip
-    bench = model_values.bench(truth, question.critic)
-    values = model_values.simulator_values(bench)
+    bench = fits.bench(truth, question.critic)
+    values = fits.simulator_values(bench)
     for done, (name, system) in enumerate(systems.items(), start=1):
-        values += model_values.model_values(name, system, bench)
+        values += fits.model_values(name, system, bench)
         progress(f"trial {trial + 1}: models measured", done, len(systems))
-    values += model_values.gradient_values(systems, bench, progress)
+    values += fits.gradient_values(systems, bench, progress)
     for name, of in plan.models.items():
         cost = plan.costs.get(name, 1.0)
         own = [parts[part] for part in of]
@@ -132,7 +132,7 @@ def measured(
         "fits": {
             f"{part.recipe}, {part.epochs} epochs": dict(made.notes) for part, made in parts.items()
         },
-        "samples": model_values.counted(bench),
+        "samples": fits.counted(bench),
         "truth": {
             "status": truth.reference.status,
             "steps": truth.reference.horizon,

@@ -13,12 +13,12 @@ from tyro.conf import Positional, arg
 from gradlab import validation
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
-from gradlab.cli.terminal.progress_bars import standard_error
+from gradlab.cli.streams import standard_error
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
-    from gradlab.tools.sweep.result import Row
-    from gradlab.tools.sweep.result import Sweep as Runs
+    from gradlab.tools.sweep.table import Row
+    from gradlab.tools.sweep.table import Sweep as Runs
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class SweepCommand:
 
     def run(self, command: str) -> Document:
         """Execute the runs, and write the page of the sweep."""
-        from gradlab.cli.terminal.answer import of_screen
+        from gradlab.cli.answer import of_advice
         from gradlab.reporting.output import report
         from gradlab.tools.sweep import table
-        from gradlab.tools.sweep.page import screen
+        from gradlab.tools.sweep.page import advice
 
         folder = self.output or Path("runs") / self.file.stem
         runs, interrupted = _executed(
             table.read(self.file), folder, self.workers, self.ray, self.resume, command,
             standard_error, lambda line: standard_error(f"gradlab: note: {line}"),
         )  # fmt: skip
-        document = of_screen(screen(runs)) | {
+        document = of_advice(advice(runs)) | {
             "run": str(folder),
             "report": str(report(folder, quiet=True)),
             "passed": not runs.count("failed"),
@@ -120,7 +120,7 @@ def _executed(
     note: Callable[[str], object],
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
-    from gradlab.cli.terminal import usage
+    from gradlab.cli import usage
     from gradlab.tools.sweep.commands import COMMANDS, Swept
     from gradlab.tools.sweep.running import Folder, Running, SweepLines, place_of
     from gradlab.tools.sweep.table import planned

@@ -17,11 +17,11 @@ from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import style
 from gradlab.reporting import shell
-from gradlab.reporting.kinds import Kind
-from gradlab.reporting.numbers import cell, sortable
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, PageSource, Section, panel
-from gradlab.tools.sweep.result import INDEX, Row, Sweep, load
-from gradlab.verdicts.screen import Fact, Light, Screen, Sentence
+from gradlab.reporting.shell import cell, sortable
+from gradlab.tools.sweep.table import INDEX, Row, Sweep, load
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
 from gradlab.wording import duration, signed
 
 
@@ -46,7 +46,7 @@ def page(sweep: Sweep) -> Page:
     timed = any(row.seconds is not None for row in sweep.rows)
     caption = "How long each run took, in the order of the table."
     drawn = (panel(_FIGURE, "Runs", caption, _seconds, _times(sweep)),) if timed else ()
-    return Page(title, "What became of every run?", facts, screen(sweep), drawn, sections, source,
+    return Page(title, "What became of every run?", facts, advice(sweep), drawn, sections, source,
                 apart=False)  # fmt: skip
 
 
@@ -94,43 +94,36 @@ _LONGEST = 160  # letters of a result; errors stand whole above the table
 _STATES = {
     "done": (style.BLUE, "o"), "failed": (style.VERMILION, "X"), "interrupted": (style.MUTED, "s"),
 }  # fmt: skip
-_SURE: dict[Light, str] = {
-    "act": "every run has its result",
-    "choose": "not every run was executed",
-    "none": "some runs failed",
-}
 
 
-def screen(sweep: Sweep) -> Screen:
+def advice(sweep: Sweep) -> Recommendation:
     """How many runs are done, and what to do about the others."""
     done, total = sweep.count("done"), len(sweep.rows)
     failed, missing = sweep.count("failed"), sweep.count("waiting", "running", "interrupted")
-    text = f"Compare them side by side with `gradlab compare`: all {runs(total)} are done."
+    text = "`gradlab compare`: side by side"
     if failed:
         errors = "error" if failed == 1 else "errors"
-        text = f"Read the {errors} of {runs(failed)}, then repeat the command with --resume."
+        text = f"read the {errors} of {runs(failed)}, then repeat the command with --resume"
     elif missing:
-        text = f"Repeat the command with --resume: {runs(missing)} of {total} are missing."
+        text = f"repeat the command with --resume: {runs(missing)} of {total} are missing"
     light: Light = "none" if failed else "choose" if missing else "act"
     # The results of the others are in the table of runs.
     lost = [f"{row.name} failed: {row.error}" for row in sweep.rows if row.state == "failed"]
     rest = tuple(Sentence("run", True, each) for each in lost)
     seconds = [row.seconds for row in sweep.rows if row.state == "done" and row.seconds is not None]
-    facts: tuple[Fact, ...] = (
-        Fact("runs done", f"{done} of {total}", "rows of the index whose state is done"),
-    )
+    fields = [
+        Field("runs", f"{done} of {total} done", "rows of the index whose state is done"),
+        Field("next", text.replace("`", "")),
+    ]
     if seconds:
-        how = "wall time between a run's start in its worker and its end"
-        facts = (
-            *facts,
-            Fact("a run, the median", duration(median(seconds)), how),
-            Fact("all runs, one after another", duration(sum(seconds)), f"Sum of the {how}."),
-        )
-    return Screen(text.replace("`", ""), light, _SURE[light], facts, _FIGURE, rest)
+        how = "wall time between a run's start in its process and its end"
+        took = f"{duration(median(seconds))} a run, the median; {duration(sum(seconds))} for all"
+        fields.append(Field("time", took, how))
+    return Recommendation(light, tuple(fields), _FIGURE, rest)
 
 
 def runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
-KIND = Kind(load, lambda sweep, *_: page(sweep), screen)
+KIND = Kind(load, lambda sweep, *_: page(sweep), advice)

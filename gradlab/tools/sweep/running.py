@@ -23,14 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from gradlab.cluster import cluster
 from gradlab.errors import Failure, InputError, in_short
-from gradlab.machine import processors, python_module
+from gradlab.machine import cluster, processors, python_module
 from gradlab.storage.journal_files import locked
 from gradlab.storage.records import check_output
-from gradlab.tools.sweep import result as index
-from gradlab.tools.sweep.result import INDEX, Row, State, Sweep
-from gradlab.tools.sweep.table import Planned
+from gradlab.tools.sweep import table as index
+from gradlab.tools.sweep.table import INDEX, Planned, Row, State, Sweep
 from gradlab.wording import duration
 
 CHILD = "gradlab.tools.sweep.child"
@@ -182,13 +180,14 @@ def execute(
 
 
 def _sentence(answer: bytes) -> str:
-    """The recommendation of a JSON document, or else the first sentence of its verdict."""
+    """The fields of a JSON document's recommendation, or else the first sentence of its verdict."""
     try:
         document = json.loads(answer)
     except ValueError:
         return ""
     verdict = document.get("verdict") or [{"text": ""}]
-    return str(document.get("recommendation") or verdict[0]["text"])
+    fields = document.get("recommendation", {}).items()
+    return "; ".join(f"{name}: {text}" for name, text in fields) or str(verdict[0]["text"])
 
 
 def _error(log: Path, code: int) -> str:

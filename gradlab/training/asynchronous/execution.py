@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.cluster import cluster
 from gradlab.data.replay import Batch, Replay
 from gradlab.errors import InputError, one_line
+from gradlab.machine import cluster
 from gradlab.storage.journal import Journal
-from gradlab.training.asynchronous.members import Member, Members, Note, PendingCall
+from gradlab.training.asynchronous.members import Member, Members, PendingCall
 from gradlab.training.asynchronous.processes import ActorProcess, BufferProcess, LearnerProcess
 from gradlab.training.asynchronous.work import (
     Arrays,
@@ -315,19 +315,18 @@ def prepare(run: Run) -> None:
 
 
 @contextmanager
-def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
+def execution(run: Run, ray: str | None) -> Iterator[Execution]:
     """Where the work of the run is done: here, or in processes that end with the context.
 
     Args:
         ray: HOST:PORT of a cluster; None or "local": one of this machine.
-        note: is given a line where a process has died.
     """
     if run.settings.asynchronous is None:
         yield HERE
         return
     world = packed(run)
     with cluster(ray or "local") as connected:
-        members = Members(connected, world, note)
+        members = Members(connected, world)
         try:
             yield _Distributed(run, members)
         finally:
@@ -357,7 +356,7 @@ class _Distributed:
 
     def __init__(self, run: Run, members: Members) -> None:
         assert run.work is not None
-        self._members, self._work = members, run.work
+        self._work = run.work
         self._actors = _Actors(members, run.work)
         self._buffers = _Buffers(members, run)
         self._optimiser = Optimiser(members, run, run.work, self._buffers)
@@ -365,8 +364,7 @@ class _Distributed:
         self.evaluate = HERE.evaluate
 
     def record(self, run: Run, journal: Journal) -> None:
-        row = self._work.window.row(run.iteration, run.seconds, self._members.replaced)
-        journal.append(_TABLE, row)
+        journal.append(_TABLE, self._work.window.row(run.iteration, run.seconds))
 
     def settle(self, run: Run, journal: Journal) -> None:
         """What is under way begins again, also in the run that goes on now."""

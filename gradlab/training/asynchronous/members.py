@@ -5,7 +5,7 @@ They take no share of a processor in Ray's accounts: each finds a place, whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 from gradlab.errors import Failure, InputError, in_short
@@ -13,23 +13,17 @@ from gradlab.training.asynchronous.processes import Process
 
 _ATTEMPTS = 5  # processes that may die of one call, one after another
 
-Note = Callable[[str], None]
-
 
 @final
 class Members:
     """All processes of a run.
 
-    Attributes:
-        replaced: how many were started again so far.
-
     Args:
         ray: the module, connected; world: of `execution.packed`.
     """
 
-    def __init__(self, ray: Any, world: bytes, note: Note) -> None:
-        self.ray, self._world, self.note = ray, world, note
-        self.replaced = 0
+    def __init__(self, ray: Any, world: bytes) -> None:
+        self.ray, self._world = ray, world
         self._actors: list[Any] = []
 
     def start(self, name: str, kind: type[Process], *arguments: Any) -> Member:
@@ -39,7 +33,7 @@ class Members:
             max_restarts=-1, max_task_retries=_ATTEMPTS - 1,
         )  # fmt: skip
         self._actors.append(actor.remote(self._world, *arguments))
-        return Member(self, name, self._actors[-1])
+        return Member(self.ray, name, self._actors[-1])
 
     def ended(self, calls: Sequence[PendingCall], wait: bool) -> list[PendingCall]:
         """Those that have an answer, or an error; wait: until there is one."""
@@ -59,20 +53,12 @@ class Members:
 class Member:
     """A process, whichever has its place."""
 
-    def __init__(self, members: Members, name: str, actor: Any) -> None:
-        self.members, self.name, self._actor = members, name, actor
-        self._born: bytes | None = None
+    def __init__(self, ray: Any, name: str, actor: Any) -> None:
+        self.ray, self.name, self._actor = ray, name, actor
 
     def call(self, method: str, *arguments: Any) -> PendingCall:
         """Call a method; returns at once, and calls are served in order."""
         return PendingCall(self, method, self._actor.answer.remote(method, *arguments))
-
-    def answered(self, born: bytes) -> None:
-        """Note where it is another process than before."""
-        if self._born not in (None, born):
-            self.members.replaced += 1
-            self.members.note(f"{self.name} died; another process took its place")
-        self._born = born
 
 
 @final
@@ -89,9 +75,9 @@ class PendingCall:
             InputError: the method raised one.
             Failure: it raised something else, or killed every process.
         """
-        ray, name = self._member.members.ray, self._member.name
+        ray, name = self._member.ray, self._member.name
         try:
-            born, value = ray.get(self.reference)
+            return ray.get(self.reference)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InputError):
                 raise InputError(error.cause) from None
@@ -102,5 +88,3 @@ class PendingCall:
                 f"{name} died {_ATTEMPTS} times of one call ({in_short(death)}); the last saved "
                 f"state is kept: go on with resume=True"
             ) from None
-        self._member.answered(born)
-        return value

@@ -5,7 +5,6 @@ A call can be repeated in another process, with the same answer: draws follow fr
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from dataclasses import replace
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.replay import Batch
-from gradlab.networks.products import fast_products
+from gradlab.networks.layers import fast_products
 from gradlab.training.asynchronous.work import Arrays, ComputedGradient, Job, arrays, tensors
 from gradlab.training.collection import Ended
 from gradlab.training.parts.context import Floats
@@ -36,11 +35,10 @@ class Process:
 
     def __init__(self, world: bytes) -> None:
         self.run = opened(world)
-        self._born = os.urandom(8)
 
-    def answer(self, method: str, *arguments: Any) -> tuple[bytes, Any]:
-        """Call a method; which process this is, and the value."""
-        return self._born, getattr(self, method)(*arguments)
+    def answer(self, method: str, *arguments: Any) -> Any:
+        """Call a method."""
+        return getattr(self, method)(*arguments)
 
 
 @final

@@ -23,8 +23,8 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.collection import Environments
 from gradlab.training.learner import Learner
+from gradlab.training.members import under
 from gradlab.training.settings import ROLES, Asynchronous, Role
-from gradlab.training.trained import under
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -84,7 +84,6 @@ def table(choice: Asynchronous) -> Table:
         "learner_gradients": Column(("learner",)),
         "learner_seconds": Column(("learner",), "s of computing"),
         "actor_steps": Column(("actor",), "steps of its environments"),
-        "replaced": Column(unit="processes that died, since the run began here"),
         "seconds": Column(unit="s"),
     }
     scales = {"lag": _bins(choice), "learner": choice.learners, "actor": choice.actors}
@@ -110,7 +109,7 @@ class LagWindow:
         """An actor's environments took a step."""
         self._steps[actor] += 1
 
-    def row(self, iteration: int, seconds: float, replaced: int) -> dict[str, Any]:
+    def row(self, iteration: int, seconds: float) -> dict[str, Any]:
         """The row of the window that ends at `iteration`; begins the next."""
         policy = np.array(sorted(self._lags["policy"].elements()), dtype=np.float64)
         row = {f"{role}_lag": self._counted(role) for role in ROLES} | {
@@ -118,7 +117,6 @@ class LagWindow:
             "learner_gradients": self._gradients,
             "learner_seconds": self._seconds,
             "actor_steps": self._steps,
-            "replaced": replaced,
             "seconds": seconds,
         }
         if len(policy):

@@ -18,15 +18,15 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.tail import Tail
+from gradlab.gradients.setting import Tail
 from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.statistics.moments import Estimate
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.training.algorithms import MIXTURE, Algorithm
+from gradlab.training.algorithm import MIXTURE, Algorithm
 from gradlab.training.first_networks import without_jacobians
-from gradlab.training.measured import row_errors, row_gradients
+from gradlab.training.measured import row_errors
 from gradlab.training.measured.row_errors import DYNAMICS, ENDS, QUANTITIES
 from gradlab.training.parts.critics import Q
 from gradlab.training.settings import Settings
@@ -58,8 +58,8 @@ def check(algorithm: Algorithm, settings: Settings, task: Task) -> None:
             f"estimators against an unrolled truth: leave it out"
         )
     paths = algorithm.source.steps // max(algorithm.horizons[0], 1)
-    if algorithm.loss.paths and paths * settings.agents < row_gradients.FEWEST:
-        fewest = row_gradients.FEWEST
+    if algorithm.loss.paths and paths * settings.agents < row_errors.FEWEST:
+        fewest = row_errors.FEWEST
         raise InputError(
             f"{wanted} {algorithm.name} is measured on its newest paths, which are {paths} of each "
             f"of the {settings.agents} agents: take agents={fewest} or more, or {leave}"
@@ -71,14 +71,14 @@ def described(algorithm: Algorithm, settings: Settings) -> dict[str, str]:
     task's starts."""
     if not measured(algorithm, settings) or _is_mixture(algorithm):
         return {}
-    return {"gradient_law": row_gradients.law(algorithm)}
+    return {"gradient_law": row_errors.law(algorithm)}
 
 
 def horizons(algorithm: Algorithm, settings: Settings) -> tuple[int, ...]:
     """Those whose gradient is measured."""
     if _is_mixture(algorithm):
         return tuple(term.horizon for term in algorithm.terms if not term.way.every)
-    return tuple(term.horizon for term in row_gradients.measured_terms(algorithm, settings))
+    return tuple(term.horizon for term in row_errors.measured_terms(algorithm, settings))
 
 
 def _is_mixture(algorithm: Algorithm) -> bool:

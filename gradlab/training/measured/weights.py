@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.tail import Setting, Tail
+from gradlab.gradients.setting import Setting, Tail
 from gradlab.measurement.assembly import shared_truth
-from gradlab.measurement.moments.inner_products import Measured, estimator_moments
-from gradlab.measurement.moments.visited import objective_moments
+from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.problem import starts_of
+from gradlab.measurement.visited import objective_moments
 from gradlab.progress import silent
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.statistics.comparison import difference, log_ratio
@@ -36,7 +36,7 @@ from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, combine
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.tasks import Task
-from gradlab.training.algorithms import Algorithm
+from gradlab.training.algorithm import Algorithm
 from gradlab.training.first_networks import without_jacobians
 from gradlab.training.measured.gradient_errors import critic_of, model_of
 from gradlab.training.measured.row_errors import STATUSES
@@ -51,7 +51,7 @@ from gradlab.training.measured.switching import (
 from gradlab.training.parts.context import Floats, MeasuredWeights
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
-from gradlab.truth.reasons import Status
+from gradlab.truth.outcome import Status
 from gradlab.truth.truth import matched_truth
 
 NAME = "mixture"

@@ -23,9 +23,9 @@ from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.networks.mlp import QCritic, VCritic
 from gradlab.training.members import Network
-from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.context import Context, Objective, Value, Values
-from gradlab.training.parts.temperature import Automatic
+from gradlab.training.parts.duals import Automatic
+from gradlab.training.seed_models import model_step
 
 Critic = QCritic | VCritic
 Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed

@@ -25,8 +25,8 @@ from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.gradients.ways import WAYS, Way
 from gradlab.systems.system import System, Transition
-from gradlab.training.models.seed_models import Model, model_step
 from gradlab.training.parts.context import Act, Context, Floats
+from gradlab.training.seed_models import Model, model_step
 
 NEGLIGIBLE = 1e-5  # weight below which a term's rollout is skipped
 

@@ -9,8 +9,8 @@ import torch
 
 from gradlab import validation
 from gradlab.data.replay import Batch, Replay
-from gradlab.training.draws import Draws
-from gradlab.training.models.branches import Branching
+from gradlab.training.collection import Branching
+from gradlab.training.parts.context import Draws
 
 _MBPO = Branching()
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.training.members import Network
-from gradlab.training.models.seed_models import ensemble_of, model_step
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.critics import CriticKind, Target, V
-from gradlab.training.parts.temperature import Automatic
+from gradlab.training.parts.duals import Automatic
+from gradlab.training.seed_models import ensemble_of, model_step
 
 LEAST_VARIANCE = 1e-8  # ε, as in STEVE's published code
 

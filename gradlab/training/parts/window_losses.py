@@ -28,11 +28,11 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.data.replay import Batch
 from gradlab.errors import Failure
-from gradlab.training.models.seed_models import model_slopes, simulator_slopes
 from gradlab.training.parts.context import Context, Floats
 from gradlab.training.parts.critics import CriticKind, Q, Target, V
+from gradlab.training.parts.duals import Automatic
 from gradlab.training.parts.policy_losses import PolicyLoss, Term
-from gradlab.training.parts.temperature import Automatic
+from gradlab.training.seed_models import model_slopes, simulator_slopes
 
 
 def _by_path(batch: Batch, steps: int, agents: int) -> Batch:

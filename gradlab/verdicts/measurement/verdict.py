@@ -13,7 +13,6 @@ from math import exp, inf, log
 import numpy as np
 
 from gradlab.choice import Choice, choice_of
-from gradlab.choice.tables import FEWEST, decay_table, decays_of
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.attribution import Attribution, attribute
@@ -52,7 +51,7 @@ from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts, facts, seconds_of
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital, further, usable_text
-from gradlab.verdicts.screen import Screen, Sentence
+from gradlab.verdicts.recommendation import Recommendation, Sentence
 from gradlab.wording import (
     duration,
     gradient,
@@ -96,7 +95,7 @@ def jumps(profile: Profile) -> list[Sentence]:
         f"move by {percent(float(found.moves[-1]))}, they bring {float(found.brought[-1]):+.3g}.",
         "smooth": f"The return is smooth within an update (actions move by {move}): {holds}.",
     }[found.kind].replace("-", "−")
-    if len(found.states):  # an older file has none
+    if found.count:
         run = "profile" if profile.file is None else f'gradlab.load("{profile.file}")'
         text += f" These starts: `{run}.jumps.states`."
     if found.first_lost is not None:
@@ -151,7 +150,7 @@ def _divergence(profile: Profile) -> str:
 def imprecise_truth(profile: Profile, name: str | None) -> str:
     """How large its error is, and the starts that would do; or that few starts carry it."""
     truth, config = profile.truth, profile.config
-    if truth.get("carried_by_few", False):  # files of older versions do not know
+    if truth.get("carried_by_few", False):
         return f"Undecided: {truth['reason']}."
     error, norm = float(truth["standard_error"]), float(truth["norm"])
     if not error and not norm:
@@ -246,21 +245,6 @@ def tails(profile: Profile, name: str) -> list[Sentence]:
         f"more than usual."
     )
     return [Sentence("tails", True, text)]
-
-
-def decays(profile: Profile) -> list[Sentence]:
-    """The temporal decay of the smallest error, and those that may have it."""
-    if len(decays_of(profile)) < FEWEST or "mse" not in profile.quantities:
-        return []
-    table = decay_table(profile)
-    error = table[table["quantity"] == "mse"].sort_values("value")
-    kept = sorted(table.loc[table["kept"], "alpha"].unique())
-    among = f"{kept[0]:g} to {kept[-1]:g} may have it" if len(kept) > 1 else "no other has it"
-    text = (
-        f"Temporal decay α = {error['alpha'].iloc[0]:g} has the smallest error; {among} (95%). A "
-        f"smaller α shortens the way through the states: less variance, more bias."
-    )
-    return [Sentence("decay", len(kept) == 1, text)]
 
 
 def lost(profile: Profile, name: str) -> list[Sentence]:
@@ -376,16 +360,21 @@ def _exponent(profile: Profile) -> str:
 
 
 __all__ = [
-    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "verdict",
+    "SHOWN",
+    "Evidence",
+    "Sentence",
+    "advice",
+    "evidence",
+    "verdict",
 ]  # fmt: skip
 
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to fix, then why.
 ORDER = (
-    "starts", "health", "agreement", "horizon", "source", "sanity", "decay", "variance", "jumps",
+    "starts", "health", "agreement", "horizon", "source", "sanity", "variance", "jumps",
     "truth", "tails",
 )  # fmt: skip
-_OF_VARIANCE = ("horizon", "decay", "variance")
+_OF_VARIANCE = ("horizon", "variance")
 _QUIET = ("source", "variance")  # undecided: nothing to do
 _WHY = {
     "step": "the return bends within the step: no error of the gradients",
@@ -450,7 +439,6 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         sentences += [] if void else _of_errors(profile, known, name)
         sentences += lost(profile, name) or variance(profile, name)
         sentences += tails(profile, name)
-    sentences += [] if void else decays(profile)
     if starts := trimming(profile.config):
         sentences.append(Sentence("starts", True, starts))
     sentences = sorted(sentences, key=lambda each: _place(profile, each))
@@ -475,14 +463,15 @@ def _at_this_size(profile: Profile, sentences: list[Sentence]) -> list[Sentence]
     return judged
 
 
-def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
-    """The first screen of a measurement; `found` is its evidence, where it is known already."""
+def advice(profile: Profile, found: Evidence | None = None) -> Recommendation:
+    """The recommendation of a measurement; `found` is its evidence, where it is known already."""
     known = evidence(profile) if found is None else found
-    screen = recommendation(known.facts or facts(profile), verdict(profile, known))
+    shown = recommendation(known.facts or facts(profile), verdict(profile, known))
     # A failed premise names what is saturated by itself, and comes first.
     limits = "" if failed_premises(profile.sanity) else saturated(profile.sanity)
     said = notice(profile.config), limits
-    return replace(screen, notice=" ".join(filter(None, said)))
+    follow = shown.follow and replace(shown.follow, config=profile.config)
+    return replace(shown, notice=" ".join(filter(None, said)), follow=follow)
 
 
 def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:

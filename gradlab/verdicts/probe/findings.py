@@ -13,21 +13,21 @@ from math import inf, log, sqrt
 
 import numpy as np
 
-from gradlab.probe.alarms.catalogue import ALPHA, HALF, NOISE
-from gradlab.probe.alarms.evidence import FEWEST
+from gradlab.probe.alarms.catalogue import HALF, NOISE
+from gradlab.probe.alarms.evidence import ALPHA, FEWEST
 from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio, in_ranges
 from gradlab.runs.identity import by_default
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.schema import ESTIMATORS, judged
 from gradlab.runs.probe.tables import jacobian_ratio, signals
+from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number, decide
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
 from gradlab.verdicts.probe.returns import facts_of, followed, seen, void
-from gradlab.verdicts.screen import Sentence, finding
+from gradlab.verdicts.recommendation import Sentence, finding
 from gradlab.wording import (
     duration,
     gradient,
@@ -252,11 +252,11 @@ def _step(run: ProbeRun) -> Sentence | None:
     facts = facts_of(run)
     if facts is None or facts.best is None or (run.critic_alone and facts.best == facts.data):
         return None
-    screen = recommendation(facts)
+    step = recommendation(facts)
     about = "other horizons" if run.critic_alone else "gain"
     lead = "In a loop that has a model: " if run.critic_alone else ""
-    text = f"{lead}{screen.headline} How sure: {screen.sure}."
-    return Sentence(about, screen.light == "act", text)
+    said = "; ".join(f"{each.name}: {each.text}" for each in step.fields)
+    return Sentence(about, step.light == "act", f"{lead}{said}.")
 
 
 def _lost_jacobians(run: ProbeRun) -> Sentence | None:
@@ -296,8 +296,6 @@ def _set(run: ProbeRun) -> str:
         for name, row in zip(run.estimators, run.measured["kept"][-1], strict=True)
     }
     named = [f"{name} {horizons(over)}" for name, over in kept.items() if over]
-    if not named:  # files of older versions say the ends only
-        return horizons(range(int(_newest(run, "kept_low")), int(_newest(run, "kept_high")) + 1))
     return "; ".join("data" if each == "data 0" else each for each in named)
 
 

@@ -22,8 +22,8 @@ from gradlab.runs.identity import by_default, competing
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.returns import LEAST, RECENT, TRAINED, WINDOW, Change, Returns
 from gradlab.runs.probe.schema import ESTIMATORS, LAW
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number
 from gradlab.statistics.selection import COVERAGE
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.wording import horizons, turned, two
@@ -142,33 +142,28 @@ def seen(run: ProbeRun) -> Seen | None:
 
 
 def waiting(run: ProbeRun) -> str:
-    """What to do without an alarm while nothing is known of the return, and when it will be."""
+    """What is lacking while nothing is known of the return, and when it will be."""
     parts = run.due.split("; ")
     due = next((part for part in parts if part.startswith("returns: ")), "")
     _, found, when = due.partition("first answer ")
     if found:
-        return f"Train on: no alarm. Whether a step helps: first answer {when}."
+        return f"unknown so far: first answer {when}."
     if due.startswith("returns: no answer"):
-        text = "Train longer: no alarm, but too short a run to tell whether its steps helped"
-        return f"{text}: {due.removeprefix('returns: no answer, ')}."
+        return f"unknown, train longer: {due.removeprefix('returns: no answer, ')}."
     if due.startswith("returns: no Record"):
         return (
-            "Pass env=make_env, call note(episode_return=…), or wrap the environment in "
-            "RecordEpisodeStatistics (none was found): no alarm, but whether a step helps is "
-            "unknown."
+            "unknown: pass env=make_env, call note(episode_return=…), or wrap the environment in "
+            "RecordEpisodeStatistics (none was found)."
         )
     measured = next((part for part in parts if part.startswith("task: ")), "")
     if run.task and measured:
         why = measured.removeprefix("task: ")
-        return f"Train on: no alarm. Whether a step helps is unknown: {why}."
+        return f"unknown: {why}."
     lacking = Returns.of(run.episodes, TRAINED).lacking
     if len(run.episodes.get("value", ())):
         when = f"after {lacking} more training episodes"
-        return f"Train on: no alarm. Whether a step helps: first answer {when}."
-    return (
-        "Pass env=make_env, or call note(episode_return=…): no alarm, but whether a step helps is "
-        "unknown."
-    )
+        return f"unknown so far: first answer {when}."
+    return "unknown: pass env=make_env, or call note(episode_return=…)."
 
 
 def told(change: Change) -> str:
@@ -180,7 +175,7 @@ def told(change: Change) -> str:
 
 
 def facts_of(run: ProbeRun) -> Facts | None:
-    """None where nothing was measured on a task, or at the starts, as earlier versions did."""
+    """None where nothing was measured on a task, at visited states."""
     if not run.measured or run.config.get("law") != LAW:
         return None
     row = {name: column[-1] for name, column in run.measured.items()}

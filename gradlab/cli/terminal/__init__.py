@@ -1,1 +1,0 @@
-"""The terminal of every command: streams, signals, progress bars, answers and their tables."""

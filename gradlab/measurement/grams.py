@@ -1,0 +1,329 @@
+"""Inner products between estimators, kept for later choices.
+
+Gradients of the first action at the same starts share one J, and keep Θ times their action
+gradients. All others are explicit, on some of their horizons, and keep their inner products: a
+first pass sums them over folds, a second one multiplies, some samples at a time.
+
+Groups of a stratified sample are exchangeable within each fold: what one of them is fitted to, the
+other judges.
+
+Under one truth for all, gradients at visited states are summed over the visits of their start,
+and what belongs to the start itself counts as often as it has visits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.gradients import gram
+from gradlab.gradients.courses import Carried, Course, Shared
+from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.setting import Setting, Starts, exchangeable, group_sums, grouping
+from gradlab.gradients.weighted_terms import carried
+from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernels
+from gradlab.systems.system import System
+from gradlab.truth.oracles import of_starts
+
+HELD = 3e7  # bytes kept of all estimators together
+
+
+@dataclass(frozen=True)
+class Held:
+    """λ and J of some estimators, block by block of their starts.
+
+    Attributes:
+        estimators: how many will be read, each of about the same size.
+        known: a system, and its path from the starts with its own Jacobians, as a truth has it.
+    """
+
+    setting: Setting
+    estimators: int
+    known: tuple[System, LinearizedPath] | None = None
+    shared: dict[tuple[int, int], Shared] = field(default_factory=dict, repr=False)
+    found: dict[tuple[int, int, int], Carried] = field(default_factory=dict, repr=False)
+
+    def rows(self, estimator: Estimator, rows: slice, horizons: tuple[int, ...]) -> Carried:
+        """Of some of the starts, for some of the estimator's horizons."""
+        place = rows.start, rows.stop
+        every = tuple(range(first_horizon(estimator), estimator.tail.horizon + 1))
+        key = id(estimator), *place
+        if key not in self.found:
+            here, shared = self.setting, self.shared.setdefault(place, Shared())
+            self._begin_with(shared, estimator, rows)
+            part = here.starts.block(rows)
+            made = carried(estimator, here.policy, part, every, here.seed, here.termination, shared)
+            share = len(here.starts.states) / max(rows.stop - rows.start, 1)
+            if made.bytes * share * self.estimators > HELD:
+                self.shared.clear()
+                return _chosen(made, every, horizons)
+            self.found[key] = made
+        return _chosen(self.found[key], every, horizons)
+
+    def _begin_with(self, shared: Shared, estimator: Estimator, rows: slice) -> None:
+        """The known path, where it is the estimator's."""
+        if self.known is None or estimator.states is not self.known[0]:
+            return
+        system, whole = self.known
+        key = id(system), estimator.tail.horizon
+        if (
+            not (estimator.way.every and estimator.way.pathwise)
+            or whole.path.horizon != key[1]
+            or key in shared.courses
+        ):
+            return
+        linear = of_starts(whole, rows)
+        states, noise = linear.path.states.flatten(0, 1), linear.path.policy_noise.flatten(0, 1)
+        jacobian = partial(policy_jacobian, self.setting.policy, states, noise)
+        shared.courses[key] = Course(linear.path, linear.K, jacobian)
+        shared.linear[*key, id(system)] = linear
+
+
+def _chosen(made: Carried, every: tuple[int, ...], horizons: tuple[int, ...]) -> Carried:
+    if horizons == every:
+        return made
+    return made.some([every.index(n) for n in horizons])
+
+
+def group_blocks(group: Tensor, size: int) -> Iterator[slice]:
+    """Blocks of at least `size` rows that cut no group in two; one block where labels are not in
+    order."""
+    change = torch.ones(len(group), dtype=torch.bool)
+    change[1:] = group[1:] != group[:-1]
+    starts = change.nonzero().flatten().tolist()
+    if bool((group[1:] < group[:-1]).any()):
+        yield slice(0, len(group))
+        return
+    begin = 0
+    for edge in [*starts[1:], len(group)]:
+        if edge - begin >= size or edge == len(group):
+            yield slice(begin, edge)
+            begin = edge
+
+
+FOLDS = 2
+_HORIZONS = 8  # of one estimator, whose explicit gradients keep inner products: a tenth of the time
+_CELLS = 32  # of all of them together: what is kept grows with their square
+SAMPLES = 128  # whose costates are held at once
+BYTES = 3e7  # of explicit gradients that are held at once: they stay in cache
+
+
+def folds_of(begin: Starts) -> tuple[Tensor, NDArray[np.int64]]:
+    """The fold of each sample [N] and of each group [G]: groups take folds in turn."""
+    label, size = grouping(begin)
+    place = np.arange(len(size)) if begin.strata is None else begin.strata.rank
+    fold = place % FOLDS
+    return torch.from_numpy(fold)[label], fold
+
+
+def action_kernels(
+    cells: Sequence[Cell], x: Tensor, total: Tensor, within: Tensor, diagonal: Tensor, begin: Starts
+) -> Kernels:
+    """Kernels of first-action gradients and, where there is one row more, of their truth.
+
+    Args:
+        x: [M, N, da] action gradients, weights included.
+        total: [folds, M, N, da], within: [M, N, da], as from `gram.fold_products`.
+        diagonal: [N, da, da], as from `gram.diagonal`.
+    """
+    label, size = grouping(begin)
+    alone = len(size) == len(label)
+    parts = ActionProducts(
+        x=x.numpy(),
+        total=total.numpy(),
+        own=None if alone else within.numpy(),
+        diagonal=diagonal.numpy(),
+        group=label.numpy(),
+        fold=folds_of(begin)[1],
+    )
+    return Kernels("first", tuple(cells), len(x) > len(cells), parts)
+
+
+@dataclass(frozen=True)
+class GramSource:
+    """Where explicit gradients of some cells come from.
+
+    Attributes:
+        cells: [K] of them.
+        rows: λ [K, T, n, width] and J of some of the starts; the sum over T is their gradient.
+        visits: are the T samples of their own, rather than steps?
+    """
+
+    cells: tuple[Cell, ...]
+    rows: Callable[[slice], Carried]
+    visits: bool = False
+
+
+def kept_horizons(longest: int, estimators: int) -> list[int]:
+    """Horizons spread over 0 … longest, both included, whose inner products are kept."""
+    count = max(min(_HORIZONS, _CELLS // max(estimators, 1)), 2)
+    return sorted({round(n) for n in np.linspace(0, longest, count).tolist()})
+
+
+def explicit_kernels(
+    kind: str, sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int = 1
+) -> Kernels:
+    """Kernels of explicit gradients.
+
+    Args:
+        truth: gradients of the same starts, [N, P]; repeats: visits of each start.
+    """
+    sums = _fold_sums(sources, begin, truth, repeats)
+    own, within, total = _products(sources, begin, truth, repeats, sums)
+    _, size = grouping(begin)
+    alone = repeats == 1 and len(size) == len(begin.states) and begin.strata is None
+    _, fold = folds_of(begin)
+    parts = GroupProducts(size * repeats, within if alone else own, within, total, fold)
+    cells = tuple(cell for source in sources for cell in source.cells)
+    return Kernels(kind, cells, truth is not None, parts)
+
+
+def _fold_sums(
+    sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int
+) -> Tensor:
+    """Sums over folds and strata, [folds, H, M, P]; H = 1 without strata."""
+    fold, _ = folds_of(begin)
+    H = 1 if begin.strata is None else len(begin.strata.times)
+    cell = fold if begin.strata is None else fold * H + torch.from_numpy(begin.strata.label)
+    sums = []
+    for source in sources:
+        parts = [
+            torch.stack([_sums(terms, (cell[rows] == f).nonzero()[:, 0]) for f in range(FOLDS * H)])
+            for rows in group_blocks(begin.group, SAMPLES)
+            for terms in [source.rows(rows)]
+        ]
+        sums.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
+    if truth is not None:
+        own = [truth[cell == f].sum(dim=0) for f in range(FOLDS * H)]
+        sums.append(repeats * torch.stack(own)[:, None])
+    every = torch.cat(sums, dim=1)
+    return every.reshape(FOLDS, H, *every.shape[1:])
+
+
+def _sums(terms: Carried, rows: Tensor) -> Tensor:
+    """Sums of the gradients of some of the starts, [K, P]."""
+    if not len(rows):
+        return terms.costates.new_zeros(len(terms.costates), terms.jacobian.size)
+    part, sums = some_starts(terms, rows), []
+    for k in range(len(part.costates)):
+        jacobian, costates = part.until_end(k)
+        mean = gram.mean_gradients(jacobian, costates.flatten(0, 1)[None])[0]
+        sums.append(jacobian.samples * mean)
+    return torch.stack(sums)
+
+
+def _products(
+    sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int, sums: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """own, within [G, M, M] and total [folds, G, M, M], from sums [folds, H, M, P].
+
+    Some starts and some parameters at a time: inner products are sums over parameters, and a block
+    that stays in cache is formed, multiplied by itself and by the sums, and forgotten.
+    """
+    label, size = grouping(begin)
+    strata, (fold, folds) = begin.strata, folds_of(begin)
+    halves = [] if strata is None else [strata.some(folds == f) for f in range(FOLDS)]
+    stretch, shift = sums.new_ones(len(size)), None
+    if strata is not None:
+        of_fold = (torch.from_numpy(half.shift) for half in halves)
+        shift = torch.stack(
+            [s.flatten(1) @ x.flatten(1) for s, x in zip(of_fold, sums, strict=True)]
+        )
+        shift = shift.reshape(sums.shape)
+        for f, half in enumerate(halves):
+            stretch[fold == f] = torch.from_numpy(half.stretch[half.label])
+    sums, M = sums.sum(dim=1), sums.shape[2]
+    own, within = sums.new_zeros(2, len(size), M, M)
+    total = sums.new_zeros(FOLDS, len(size), M, M)
+    for rows in group_blocks(begin.group, SAMPLES):
+        carried = [source.rows(rows) for source in sources]
+        groups, here = torch.unique(label[rows], return_inverse=True)
+        n = rows.stop - rows.start
+        alone = torch.equal(here, torch.arange(n))
+        inner, squares = sums.new_zeros(n, M, M), sums.new_zeros(len(groups), M, M)
+        along = sums.new_zeros(len(groups) * M, FOLDS * M)
+        for part in gram.parameter_blocks(
+            [terms.jacobian for terms in carried], BYTES / (8 * M * n)
+        ):
+            of_rows = None if truth is None else truth[rows]
+            U = _joined(sources, carried, of_rows, repeats, part)
+            pairs = U @ U.transpose(1, 2)
+            inner += pairs
+            X = group_sums(U.flatten(1), here).reshape(len(groups), *U.shape[1:])
+            if strata is not None and shift is not None:
+                moved = shift[:, :, :, part][fold[rows], torch.from_numpy(strata.label[rows])]
+                X = stretch[rows, None, None] * X + moved
+            squares += pairs if alone and strata is None else X @ X.transpose(1, 2)
+            along += X.flatten(0, 1) @ sums[:, :, part].flatten(0, 1).T
+        inner /= repeats
+        _among_visits(inner, sources, carried)
+        within.index_add_(0, label[rows], inner)
+        own[groups] = squares
+        total[:, groups] = along.reshape(len(groups), M, FOLDS, M).permute(2, 0, 1, 3)
+    if strata is not None:
+        within /= torch.from_numpy(strata.weight)[:, None, None]
+    for f, half in enumerate(halves):
+        within[fold == f] = exchangeable(within[fold == f], half)
+    return own.numpy(), within.numpy(), total.numpy()
+
+
+def within_starts(
+    sources: Sequence[GramSource], truth: Tensor | None, n: int, repeats: int
+) -> Tensor:
+    """Σ_visits G_ik · G_il of each of n starts, and of the truth's [n, P], [n, M, M]."""
+    carried = [source.rows(slice(0, n)) for source in sources]
+    M = sum(len(source.cells) for source in sources) + (truth is not None)
+    inner = carried[0].costates.new_zeros(n, M, M)
+    jacobians = [terms.jacobian for terms in carried]
+    for part in gram.parameter_blocks(jacobians, BYTES / (8 * M * n)):
+        U = _joined(sources, carried, truth, repeats, part)
+        inner += U @ U.transpose(1, 2)
+    inner /= repeats
+    _among_visits(inner, sources, carried)
+    return inner
+
+
+def _joined(
+    sources: Sequence[GramSource],
+    carried: Sequence[Carried],
+    truth: Tensor | None,
+    repeats: int,
+    part: slice,
+) -> Tensor:
+    """Some parameters of the gradients of every cell, and of the truth's, [n, M, p]."""
+    parts = []
+    for source, terms in zip(sources, carried, strict=True):
+        each = [gram.path_gradients(*terms.until_end(k), part) for k in range(len(terms.costates))]
+        parts.append(torch.stack(each, dim=1) * (1 if source.visits else repeats))
+    if truth is not None:
+        parts.append(repeats * truth[:, None, part])
+    return torch.cat(parts, dim=1)
+
+
+def _among_visits(inner: Tensor, sources: Sequence[GramSource], carried: Sequence[Carried]) -> None:
+    """Puts Σ_visits x_ik · Θ_ii x_il in the place of the products of sums over visits."""
+    # All visiting sources share one J, and stand together.
+    visiting = [k for k, source in enumerate(sources) if source.visits]
+    if not visiting:
+        return
+    at = np.cumsum([0, *(len(source.cells) for source in sources)])
+    place = slice(int(at[visiting[0]]), int(at[visiting[-1] + 1]))
+    x = torch.cat([carried[k].costates for k in visiting])
+    theta = gram.diagonal(carried[visiting[0]].jacobian)
+    theta = theta.reshape(*x.shape[1:3], *theta.shape[1:])
+    inner[:, place, place] = torch.einsum("ktna,tnab,ltnb->nkl", x, theta, x)
+
+
+def some_starts(terms: Carried, rows: Tensor) -> Carried:
+    """Some of the starts; the Jacobian's samples are (t, i)."""
+    T, n = terms.costates.shape[1:3]
+    samples = torch.arange(T * n).reshape(T, n)[:, rows].flatten()
+    return Carried(terms.costates[:, :, rows], terms.jacobian.rows(samples), terms.ends)

@@ -1,0 +1,471 @@
+"""Inner products of the estimators' gradients, from which every statistic is computed.
+
+First-action gradients are J_iᵀ g_i with one J for everybody, so the Gram kernel Θ = J Jᵀ turns
+all estimators and all horizons into inner products at once; no gradient of the size of θ is formed.
+Gradients with θ in every action are explicit, some samples at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.data.trajectories import Path
+from gradlab.gradients import gram
+from gradlab.gradients.courses import path_with_jacobians, severed
+from gradlab.gradients.estimator import Estimator, OtherCritics, first_horizon
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.rollout import (
+    LinearizedPath,
+    action_gradients,
+    jacobian_noise,
+    linearize_path,
+    tail_gradient,
+)
+from gradlab.gradients.setting import (
+    Floats,
+    Setting,
+    Starts,
+    by_group,
+    exchangeable,
+    group_count,
+    group_sums,
+    grouping,
+    stratum_rows,
+)
+from gradlab.measurement.grams import (
+    FOLDS,
+    GramSource,
+    Held,
+    action_kernels,
+    explicit_kernels,
+    folds_of,
+    group_blocks,
+    kept_horizons,
+)
+from gradlab.measurement.sketches import (
+    Sketch,
+    TrueSketch,
+    explicit_sketch,
+    grouped,
+    jacobian_sketch,
+    path_moments,
+    sketch_for,
+    tails_and_signs,
+    true_sketch,
+)
+from gradlab.progress import Progress, silent
+from gradlab.statistics.grams import Kernels
+from gradlab.statistics.moments import Moments, PairSums
+from gradlab.systems.system import Recorded, System
+from gradlab.truth.truth import Truth
+
+SAMPLES = 128  # whose explicit gradients are held at once
+
+
+_Rows = Callable[[slice], Iterator[tuple[int, list[Tensor], Tensor]]]
+
+
+def explicit_moments(
+    several: Sequence[Estimator], held: Held, T: Tensor | None
+) -> tuple[list[Moments], Tensor]:
+    """Moments of every horizon, and the mean gradients of those horizons, [K, P].
+
+    Args:
+        several: the estimator, and the same with other critics.
+        T: true gradients of the same samples, [N, P].
+    """
+    policy, begin = held.setting.policy, held.setting.starts
+    horizons = tuple(range(first_horizon(several[0]), several[0].tail.horizon + 1))
+    blocks = list(group_blocks(begin.group, SAMPLES))
+
+    def gradients(rows: slice) -> Iterator[tuple[int, list[Tensor], Tensor]]:
+        found = [held.rows(one, rows, horizons) for one in several]
+        for k in range(len(horizons)):
+            every = [gram.path_gradients(*terms.until_end(k)) for terms in found]
+            yield k, every, grouping(begin.block(rows))[0]
+
+    sketch = sketch_for(policy)
+    P, strata = sum(p.numel() for p in policy.parameters()), begin.strata
+    sums = begin.states.new_zeros(len(stratum_rows(strata)), len(several), len(horizons), P)
+    squares, sketches = _first_pass(gradients, blocks, begin, sums, sketch)
+    pairs, critics = _second_pass(gradients, blocks, begin, sums, T)
+    label, size = grouping(begin)
+    truth = None
+    if T is not None:
+        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size, strata)
+    cells = []
+    for k in range(len(horizons)):
+        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth, strata)
+        gradient, *against = _concatenated(pairs[k])
+        norms = torch.cat(squares[k]).numpy()
+        norms = norms if strata is None else norms / strata.weight
+        plain = Moments(size, norms, gradient, signs=signs, tails=tails, strata=strata)
+        if against:
+            reference, error, cross = against
+            plain = replace(plain, truth=reference, difference=error, cross=cross)
+        across = _concatenated([[block] for block in critics[k]])[0] if critics[k] else None
+        cells.append(replace(plain, critics=across))
+    return cells, sums.sum(dim=0)[0] / len(begin.states)
+
+
+def _first_pass(
+    gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, sketch: Sketch
+) -> tuple[list[list[Tensor]], list[list[Floats]]]:
+    """Fills the sums [H, C, K, P]; squared norms and sketches by group, block by block."""
+    squares: list[list[Tensor]] = [[] for _ in range(sums.shape[2])]
+    sketches: list[list[Floats]] = [[] for _ in range(sums.shape[2])]
+    for rows in blocks:
+        members = stratum_rows(begin.strata, rows)
+        for k, every, label in gradients(rows):
+            G = every[0]
+            for of_stratum, here in zip(sums, members, strict=True):
+                of_stratum[:, k] += torch.stack([gradients[here].sum(dim=0) for gradients in every])
+            squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
+            sketches[k].append(grouped(explicit_sketch(sketch, G), label))
+    return squares, sketches
+
+
+def _second_pass(
+    gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, T: Tensor | None
+) -> tuple[list[list[list[PairSums]]], list[list[PairSums]]]:
+    """Pair sums of G, and against a truth of T, Y and G with T; and those across critics."""
+    totals, strata = sums.sum(dim=0), begin.strata
+    pairs: list[list[list[PairSums]]] = [[] for _ in range(totals.shape[1])]
+    critics: list[list[PairSums]] = [[] for _ in range(totals.shape[1])]
+    truth_sum = None if T is None else T.sum(dim=0)
+    if T is not None:
+        T = exchangeable(T, strata)
+    for rows in blocks:
+        for k, every, label in gradients(rows):
+            total = totals[0, k]
+            g = exchangeable(group_sums(every[0], label), strata, sums[:, 0, k], rows)
+            of_block = [_pairs(g, g, total, total)]
+            if T is not None and truth_sum is not None:
+                t, difference = group_sums(T[rows], label), total - truth_sum
+                of_block += [
+                    _pairs(t, t, truth_sum, truth_sum),
+                    _pairs(g - t, g - t, difference, difference),
+                    _pairs(g, t, total, truth_sum),
+                ]
+            pairs[k].append(of_block)
+            if len(every) > 1:
+                critics[k].append(_critic_pairs(every, totals[:, k], label))
+    return pairs, critics
+
+
+def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
+    """Pair sums of each critic's gradients less their mean, summed over C critics, over C − 1."""
+    G, share = torch.stack(every), len(every) - 1
+    of_critics = [
+        _pairs(d, d, total, total)
+        for d, total in zip(
+            (group_sums(x, label) for x in G - G.mean(dim=0)),
+            sums - sums.mean(dim=0),
+            strict=True,
+        )
+    ]
+    own, left, right = (
+        np.stack([getattr(of_one, name) for of_one in of_critics]).sum(axis=0) / share
+        for name in ("own", "left", "right")
+    )
+    return PairSums(own, left, right)
+
+
+def _pairs(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
+    own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
+    return PairSums(own.numpy(), left.numpy(), right.numpy())
+
+
+def _concatenated(blocks: list[list[PairSums]]) -> list[PairSums]:
+    return [
+        PairSums(
+            np.concatenate([pair.own for pair in kind]),
+            np.concatenate([pair.left for pair in kind]),
+            np.concatenate([pair.right for pair in kind]),
+        )
+        for kind in zip(*blocks, strict=True)
+    ]
+
+
+WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels of their steps
+
+Cells = dict[tuple[str, int], Moments]
+_Means = dict[tuple[str, int], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Moments of every cell, and for each truth what yields inner products between cells.
+
+    Attributes:
+        means: mean ascent gradient [P] of every cell over all samples, weights included.
+        truth_mean: of the truth, the one with θ in every action where there are two; None where
+            there is none.
+        at: where gradients with θ in the first action were taken.
+        starts: how many of the starts were used; visits: states visited from each, for gradients
+            with θ in the first action.
+    """
+
+    cells: Cells
+    kernels: tuple[Kernels, ...]
+    means: _Means
+    truth_mean: Tensor | None
+    at: Starts
+    starts: int
+    visits: int = 1
+
+
+def estimator_moments(
+    chosen: Mapping[str, Estimator],
+    setting: Setting,
+    truth: Truth,
+    progress: Progress = silent,
+    other_critics: OtherCritics | None = None,
+) -> Measured:
+    """Moments of every estimator at every horizon it has, and their kernels.
+
+    Args:
+        other_critics: the same estimators with other critics, for the variance across critics.
+    """
+    begin, horizon = setting.starts, setting.horizon
+    other_critics = {} if other_critics is None else other_critics
+    everyone = dict(chosen)
+    for name, others in other_critics.items():
+        everyone |= {_with_critic(name, k): estimator for k, estimator in enumerate(others)}
+    first = first_action_gradients(everyone, setting, progress)
+    cells, kernels, means, true = _kernel_moments(chosen, first, setting, truth, other_critics)
+    explicit = {name: estimator for name, estimator in chosen.items() if name not in first}
+    count = sum(1 + len(other_critics.get(name, ())) for name in explicit)
+    held = Held(setting, count)
+    in_every = explicit_cells(explicit, held, truth, progress, other_critics)
+    cells, means = cells | in_every[0], means | in_every[1]
+    if truth.every is not None:
+        true = truth.every.gradients.mean(dim=0)
+    if explicit:
+        sources = explicit_sources(explicit, held, horizon)
+        T = None if truth.every is None else truth.every.gradients
+        kernels.append(explicit_kernels("all", sources, begin, T))
+    progress("estimators", len(chosen), len(chosen))
+    ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
+    means = {key: means[key] for key in ordered}
+    return Measured(ordered, tuple(kernels), means, true, begin, len(begin.states))
+
+
+def explicit_cells(
+    chosen: Mapping[str, Estimator],
+    held: Held,
+    truth: Truth,
+    progress: Progress,
+    other_critics: OtherCritics,
+) -> tuple[Cells, _Means]:
+    """Moments and means of estimators with θ in every action."""
+    T = None if truth.every is None else truth.every.gradients
+    cells: Cells = {}
+    means: _Means = {}
+    for done, (name, estimator) in enumerate(chosen.items()):
+        progress("estimators", done, len(chosen))
+        moments, mean = _explicit((estimator, *other_critics.get(name, ())), held, T)
+        keys = [(name, n) for n in horizons_of(estimator)]
+        cells |= dict(zip(keys, moments, strict=True))
+        means |= dict(zip(keys, mean, strict=True))
+    return cells, means
+
+
+def _explicit(
+    several: Sequence[Estimator], held: Held, T: Tensor | None
+) -> tuple[list[Moments], Tensor]:
+    """Moments and means of an estimator, and the same with other critics, the cheaper way."""
+    (begin, policy), estimator = (held.setting.starts, held.setting.policy), several[0]
+    P = sum(p.numel() for p in policy.parameters())
+    if len(several) == 1 and P > WIDE and group_count(begin.group) == len(begin.group):
+        rows = partial(held.rows, estimator, horizons=tuple(horizons_of(estimator)))
+        blocks = list(group_blocks(begin.group, SAMPLES))
+        if (cheaper := path_moments(rows, blocks, policy, begin, T)) is not None:
+            return cheaper
+    return explicit_moments(several, held, T)
+
+
+def explicit_sources(
+    chosen: Mapping[str, Estimator], held: Held, horizon: int, among: int | None = None
+) -> list[GramSource]:
+    """Their gradients at the horizons whose inner products are kept.
+
+    Args:
+        among: how many estimators share a truth, where there are others.
+    """
+    kept = kept_horizons(horizon, len(chosen) if among is None else among)
+
+    def source(name: str, estimator: Estimator) -> GramSource:
+        horizons = tuple(n for n in kept if n in horizons_of(estimator))
+        rows = partial(held.rows, estimator, horizons=horizons)
+        return GramSource(tuple((name, n) for n in horizons), rows)
+
+    return [source(name, estimator) for name, estimator in chosen.items()]
+
+
+def _with_critic(name: str, k: int) -> str:
+    return f"{name}\0{k}"
+
+
+def first_action_gradients(
+    chosen: Mapping[str, Estimator], setting: Setting, progress: Progress = silent
+) -> dict[str, Tensor]:
+    """g_0 … g_n of every estimator with actions "first", [n + 1, N, da], weights not included."""
+    paths: dict[int, tuple[Path, Tensor]] = {}
+    linear: dict[tuple[int, int], LinearizedPath] = {}
+    gradients: dict[str, Tensor] = {}
+    for done, (name, estimator) in enumerate(chosen.items()):
+        if estimator.way.every:
+            continue
+        progress("estimators", done, len(chosen))
+        along, tail = _linearized(estimator, setting, paths, linear), estimator.tail
+        values = tail_gradient(along.path, tail.critic, tail.value, setting.termination)
+        gradients[name] = action_gradients(along, values, tail.discount)[: tail.horizon + 1]
+    return gradients
+
+
+def _linearized(
+    estimator: Estimator,
+    setting: Setting,
+    paths: dict[int, tuple[Path, Tensor]],
+    linear: dict[tuple[int, int], LinearizedPath],
+) -> LinearizedPath:
+    """The estimator's path and Jacobians, shared between estimators that have them in common."""
+    states = estimator.states
+    jacobians: System = states if estimator.jacobians is None else estimator.jacobians
+    if id(states) not in paths:
+        # A rollout is shared, and so as long as the longest horizon; a recording is its own.
+        length = estimator.tail.horizon if isinstance(states, Recorded) else setting.horizon
+        paths[id(states)] = path_with_jacobians(
+            states, setting.policy, setting.starts, length, setting.seed
+        )
+    key = id(states), id(jacobians)
+    if key not in linear:
+        path, K = paths[id(states)]
+        noise = jacobian_noise(states, jacobians, path)
+        linear[key] = linearize_path(path, jacobians, K, noise, setting.termination)
+    return severed(linear[key], estimator.cut)
+
+
+def horizons_of(estimator: Estimator) -> range:
+    """The horizons at which an estimator has a gradient."""
+    return range(first_horizon(estimator), estimator.tail.horizon + 1)
+
+
+def _kernel_moments(
+    chosen: Mapping[str, Estimator],
+    first: Mapping[str, Tensor],
+    setting: Setting,
+    truth: Truth,
+    other_critics: OtherCritics,
+) -> tuple[Cells, list[Kernels], _Means, Tensor | None]:
+    """Moments of all first-action estimators by one pass over the Gram kernel, and the means of
+    their gradients and of the truth."""
+    keys = [(name, n) for name in chosen if name in first for n in horizons_of(chosen[name])]
+    if not keys:
+        return {}, [], {}, None
+    policy, begin = setting.policy, setting.starts
+    noise = begin.policy_noise(policy, setting.seed, 0)
+    jacobian = policy_jacobian(policy, begin.states, noise)
+    weight = begin.weight[:, None]
+    G = torch.stack([first[name][n] for name, n in keys]) * weight
+    T = G[:0] if truth.first is None else (truth.first.gradients * weight)[None]
+    D = [
+        _across_critics(first, name, n, len(other_critics.get(name, ()))) * weight
+        for name, n in keys
+    ]
+    parts = [len(G), len(T), *map(len, D)]
+    every, fold = torch.cat([G, T, *D]), folds_of(begin)[0]
+    folds, inside = gram.fold_products(jacobian, every, begin.group, fold, FOLDS)  # Θ formed once
+    kept = len(G) + len(T)
+    kernels = action_kernels(
+        keys, every[:kept], folds[:, :kept], inside[:kept], gram.diagonal(jacobian), begin
+    )
+    total, within = (torch.split_with_sizes(part, parts) for part in (folds.sum(dim=0), inside))
+    label, size = grouping(begin)
+    squares = by_group(gram.squared_norms(jacobian, G), label)
+    gradient = pair_sums(G, total[0], within[0], G, total[0], label)
+    critics = [
+        _mean_pairs(pair_sums(d, t, w, d, t, label))
+        for d, t, w in zip(D, total[2:], within[2:], strict=True)
+    ]
+    cells = {
+        key: Moments(size, squares[k], row(gradient, k), critics=critics[k])
+        for k, key in enumerate(keys)
+    }
+    if len(T):
+        cells = _against_truth(cells, G, T, total, within, label)
+    cells = _sketched(cells, jacobian, G, T, label, sketch_for(policy))
+    means = gram.mean_gradients(jacobian, every[:kept])
+    true = means[-1] if len(T) else None
+    return cells, [kernels], dict(zip(keys, means, strict=False)), true
+
+
+def _against_truth(
+    cells: Cells,
+    G: Tensor,
+    T: Tensor,
+    total: Sequence[Tensor],
+    within: Sequence[Tensor],
+    label: Tensor,
+) -> Cells:
+    """The same moments with those of the truth; Θ (G − T) is Θ G − Θ T."""
+    Y, total_Y, within_Y = G - T, total[0] - total[1], within[0] - within[1]
+    difference = pair_sums(Y, total_Y, within_Y, Y, total_Y, label)
+    reference = row(pair_sums(T, total[1], within[1], T, total[1], label), 0)
+    cross = pair_sums(G, total[1], within[1], T, total[0], label)
+    return {
+        key: replace(moments, truth=reference, difference=row(difference, k), cross=row(cross, k))
+        for k, (key, moments) in enumerate(cells.items())
+    }
+
+
+def _across_critics(first: Mapping[str, Tensor], name: str, n: int, others: int) -> Tensor:
+    """Action gradients with each critic less their mean, over √(C − 1), [C, N, da]; [0, N, da]."""
+    every = torch.stack([first[name][n], *(first[_with_critic(name, k)][n] for k in range(others))])
+    return (every - every.mean(dim=0)) / others**0.5 if others else every[:0]
+
+
+def _mean_pairs(sums: PairSums) -> PairSums | None:
+    """Sum over critics; None where there is one."""
+    if not len(sums.own):
+        return None
+    return PairSums(sums.own.sum(axis=0), sums.left.sum(axis=0), sums.right.sum(axis=0))
+
+
+def _sketched(
+    cells: Cells, jacobian: PolicyJacobian, G: Tensor, T: Tensor, label: Tensor, sketch: Sketch
+) -> Cells:
+    """The same moments with tails and signs."""
+    J = jacobian_sketch(sketch, jacobian)
+    size = next(iter(cells.values())).size
+    truth: TrueSketch | None = None
+    if len(T):
+        truth = true_sketch(grouped(torch.einsum("na,nas->ns", T[0], J), label), size)
+    sketched: Cells = {}
+    for g, (key, moments) in zip(G, cells.items(), strict=True):
+        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
+        tails, signs = tails_and_signs(sums, size, truth)
+        sketched[key] = replace(moments, tails=tails, signs=signs)
+    return sketched
+
+
+def pair_sums(
+    X: Tensor, total_z: Tensor, within_z: Tensor, Z: Tensor, total_x: Tensor, label: Tensor
+) -> PairSums:
+    """Pair sums of X with Z from Θ Z (over everybody, over one's group) and Θ X, [K, G] each."""
+    own, left, right = (
+        by_group((a * b).sum(dim=2), label) for a, b in ((X, within_z), (X, total_z), (Z, total_x))
+    )
+    return PairSums(own, left, right)
+
+
+def row(sums: PairSums, k: int) -> PairSums:
+    """One of K pairs."""
+    return PairSums(sums.own[k], sums.left[k], sums.right[k])

@@ -1,1 +1,0 @@
-"""Moments of per-sample gradients of every estimator and horizon."""

@@ -1,0 +1,296 @@
+"""One truth for every estimator: the gradient of the objective, ∇_θ E_ζ[V^π].
+
+By the policy gradient theorem it is, with ν the normalised discounted visitation from ζ,
+
+    ∇_θ E_ζ[V^π] = Σ_t γᵗ E_ζ[J_θπ(s_t)ᵀ ∂_a Q^π(s_t, a_t)] = E_ν[J_θπᵀ ∂_a Q^π] / (1 − γ)
+
+so that estimators with θ in every action, and scores, begin at the starts themselves, and those
+with θ in the first action at states visited from these starts, their gradients times 1/(1 − γ).
+The sum over t ends where γᵗ does, as in a loop: the gradient of a critic may be wrong where nothing
+is left of the true one. Where the truth is cut at its T, so is the sum: what is left out belongs to
+both sides then. A visited state is paired with the truth of the start that it came from.
+
+Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
+G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
+Exchangeable groups of strata are X̃_g = f X_g + m_h, with one m_h in θ for each stratum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.gradients import gram
+from gradlab.gradients.courses import Carried
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.rollout import check_rollouts
+from gradlab.gradients.setting import (
+    Setting,
+    Starts,
+    by_group,
+    exchangeable,
+    group_count,
+    grouping,
+    stratum_rows,
+)
+from gradlab.gradients.start_laws import check_alive, visits
+from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_horizons
+from gradlab.measurement.inner_products import (
+    Measured,
+    explicit_cells,
+    explicit_sources,
+    first_action_gradients,
+    horizons_of,
+    pair_sums,
+    row,
+)
+from gradlab.measurement.sketches import (
+    difference,
+    explicit_sketch,
+    grouped,
+    jacobian_sketch,
+    sketch_for,
+    tails_and_signs,
+    true_sketch,
+)
+from gradlab.progress import Progress, silent
+from gradlab.statistics.moments import Moments, PairSums
+from gradlab.truth.oracles import effective_horizon
+from gradlab.truth.outcome import linearization_price
+from gradlab.truth.truth import Truth
+
+SAMPLES = 8  # visited states per start, at most
+VISITING = 20.0  # seconds of one core for the Jacobians at them (`linearization_price`)
+FEWEST = 16  # starts, however dear
+ROWS = 256  # samples whose θ-sized truths are held at once
+
+
+def objective_moments(
+    chosen: Mapping[str, Estimator],
+    setting: Setting,
+    truth: Truth,
+    progress: Progress = silent,
+    kept: Sequence[int] | None = None,
+    samples: int = SAMPLES,
+) -> Measured:
+    """Moments of every estimator at every horizon it has, all against one truth, and kernels.
+
+    Args:
+        truth: whose `every` is ∇_θ V at each start, weights included. Where there is none, states
+            are visited for as many steps as there are horizons.
+        kept: horizons of gradients with θ in the first action whose inner products are kept; None:
+            some of them, spread evenly.
+        samples: visited states per start, at most.
+    """
+    visiting = {name: estimator for name, estimator in chosen.items() if not estimator.way.every}
+    staying = {name: estimator for name, estimator in chosen.items() if name not in visiting}
+    begin, samples = affordable(setting, truth, samples)
+    setting = replace(setting, starts=begin)
+    path = None if truth.path is None else (setting.simulator, truth.path)
+    held = Held(setting, len(staying), path)
+    cells, means = explicit_cells(staying, held, truth, progress, {})
+    sources = explicit_sources(staying, held, setting.horizon, among=len(chosen))
+    T = None if truth.every is None else truth.every.gradients
+    at = begin
+    if visiting:
+        seen = visited(setting, steps_beside(setting, truth), samples, truth)
+        check_rollouts(replace(setting, starts=seen), setting.horizon)
+        there = gradients_at(visiting, setting, seen, progress)
+        at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
+        targets = None
+        if T is not None:  # of each group the sum of what its samples are paired with, [G, P]
+            label, size = grouping(begin)
+            targets = T.new_zeros(len(size), T.shape[1]).index_add_(0, label, samples * T)
+        moments = _sketched(_moments(there, targets, mean), there, setting.policy, targets)
+        cells |= dict(zip(there.keys, moments, strict=True))
+        means |= dict(zip(there.keys, mean, strict=True))
+        kept = kept_horizons(setting.horizon, len(chosen)) if kept is None else kept
+        sources.append(visiting_source(there, kept, samples))
+    kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
+    ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
+    true = None if T is None else T.mean(dim=0)
+    means = {key: means[key] for key in ordered}
+    return Measured(ordered, (kernels,), means, true, at, len(begin.states), samples)
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Gradients with θ in the first action, at visited states.
+
+    Attributes:
+        at: the states; jacobian: ∂π/∂θ there.
+        keys: estimator and horizon of each of the K action gradients G [K, N, da], which include
+            the states' weights.
+    """
+
+    at: Starts
+    jacobian: PolicyJacobian
+    keys: list[tuple[str, int]]
+    G: Tensor
+
+    @property
+    def stratum_rows(self) -> list[Tensor | slice]:
+        """The visits of each stratum."""
+        strata = self.at.strata
+        samples = 1 if strata is None else len(self.at.states) // len(strata.label)
+        return stratum_rows(strata, samples=samples)
+
+
+def steps_visited(setting: Setting, status: str, horizon: int) -> int:
+    """For how many steps states are visited, beside a truth of this status and of so many steps: 1%
+    of the discount is left after them, unless the truth, cut, ends before."""
+    if status in ("converged", "imprecise"):
+        return max(horizon, effective_horizon(setting.discount))
+    return horizon
+
+
+def steps_beside(setting: Setting, truth: Truth) -> int:
+    """`steps_visited`; as many as there are horizons where no return was summed."""
+    if truth.every is None and truth.status != "jumps":
+        return max(setting.horizon, 1)
+    return steps_visited(setting, truth.status, truth.horizon)
+
+
+def visited(setting: Setting, steps: int, samples: int, truth: Truth | None = None) -> Starts:
+    """The states that all starts visit in so many steps; in those of the truth, where they leave
+    the finite numbers after them, or all of them end."""
+    if truth is not None and steps > truth.horizon:
+        with suppress(InputError):
+            return visited(setting, steps, samples)
+        steps = truth.horizon
+    at = visits(replace(setting, horizon=steps), samples)
+    if setting.termination == "mask":
+        check_alive(at)
+    return at
+
+
+def gradients_at(
+    visiting: Mapping[str, Estimator], setting: Setting, at: Starts, progress: Progress = silent
+) -> Visits:
+    """Gradients with θ in the first action at visited states, or at a block of them."""
+    first = first_action_gradients(visiting, replace(setting, starts=at), progress)
+    keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
+    noise = at.policy_noise(setting.policy, setting.seed, 0)
+    jacobian = policy_jacobian(setting.policy, at.states, noise)
+    G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
+    return Visits(at, jacobian, keys, G)
+
+
+def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
+    """The starts whose gradients are taken, and how many visited states of each.
+
+    Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
+    truth that all of them would be paired with. Of strata none is left out.
+    """
+    begin = setting.starts
+    price = setting.horizon * linearization_price(setting.simulator) * len(begin.states)
+    if not price:
+        return begin, most
+    samples = min(max(int(VISITING / price), 1), most)
+    few = max(int(len(begin.states) * VISITING / price), FEWEST)
+    alone = begin.strata is None and group_count(begin.group) == len(begin.states)
+    if price <= VISITING or truth.every is not None or not alone:
+        return begin, samples
+    return begin.block(slice(0, min(few, len(begin.states)))), samples
+
+
+def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> GramSource:
+    """First-action gradients at the visits of some starts, as (visit, start): [K, S, n, da]."""
+    G, jacobian = there.G, there.jacobian
+    chosen = [k for k, (_, n) in enumerate(there.keys) if n in kept]
+    x = G[chosen].reshape(len(chosen), -1, samples, G.shape[2]).transpose(1, 2)
+    sample = torch.arange(jacobian.samples).reshape(-1, samples).T
+
+    def rows(block: slice) -> Carried:
+        some = jacobian.rows(sample[:, block].flatten())
+        return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
+
+    return GramSource(tuple(there.keys[k] for k in chosen), rows, visits=True)
+
+
+def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
+    """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
+    G, jacobian, strata = there.G, there.jacobian, there.at.strata
+    label, size = grouping(there.at)
+    squares = by_group(gram.squared_norms(jacobian, G), label)
+    total, within = gram.products(jacobian, G, there.at.group)
+    gradient = pair_sums(G, total, within, G, total, label)
+    if strata is not None:
+        squares = squares / strata.weight
+        sums = torch.stack([
+            gram.mean_gradients(jacobian.rows(rows), G[:, rows]) * len(G[0, rows])
+            for rows in there.stratum_rows
+        ])  # fmt: skip
+        # m_h of the K gradients, [K, H, P].
+        shifts = torch.einsum("hj,jkp->khp", torch.from_numpy(strata.shift), sums)
+        f, moved = strata.stretch[strata.label], shifts.square().sum(dim=2).numpy()
+        along = torch.zeros_like(G)  # J_i m_h for each visit i of a start in h
+        for h, rows in enumerate(there.stratum_rows):
+            along[:, rows] = gram.along(jacobian.rows(rows), shifts[:, h])
+        mixed = by_group((G * along).sum(dim=2), label)
+        own = f**2 * gradient.own + 2 * f * mixed + moved[:, strata.label]
+        left = strata.exchangeable(gradient.left.T).T
+        gradient = PairSums(own, left, left)
+    if targets is None:
+        return [Moments(size, squares[k], row(gradient, k), strata=strata) for k in range(len(G))]
+    if strata is not None:
+        targets = exchangeable(targets, strata)
+    side = _array(targets @ targets.sum(dim=0))
+    reference = PairSums(_array(targets.square().sum(dim=1)), side, side)
+    cross = _cross(G, jacobian, targets, label, mean)
+    if strata is not None:
+        own = f * cross.own + (shifts @ targets.T).numpy()[:, strata.label, range(len(f))]
+        cross = PairSums(own, strata.exchangeable(cross.left.T).T, cross.right)
+    error = difference(gradient, cross, reference)
+    return [
+        Moments(
+            size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k),
+            strata=strata,
+        )
+        for k in range(len(G))
+    ]  # fmt: skip
+
+
+def _sketched(
+    moments: list[Moments], there: Visits, policy: nn.Module, targets: Tensor | None
+) -> list[Moments]:
+    """The same moments with tails and signs."""
+    label, size = grouping(there.at)
+    sketch = sketch_for(policy)
+    J = jacobian_sketch(sketch, there.jacobian)
+    truth, strata = None, there.at.strata
+    if targets is not None:
+        truth = true_sketch(_array(explicit_sketch(sketch, targets)), size, strata)
+    sketched = []
+    for g, plain in zip(there.G, moments, strict=True):
+        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
+        tails, signs = tails_and_signs(sums, size, truth, strata)
+        sketched.append(replace(plain, tails=tails, signs=signs))
+    return sketched
+
+
+def _cross(
+    G: Tensor, jacobian: PolicyJacobian, targets: Tensor, label: Tensor, mean: Tensor
+) -> PairSums:
+    """Pair sums of J_iᵀ g_i, for K sets of action gradients [K, N, da], with the targets."""
+    n = jacobian.samples
+    everybody = gram.along(jacobian, targets.sum(dim=0)[None])
+    blocks = (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
+    own = torch.cat([gram.along_each(jacobian.rows(rows), targets[label[rows]]) for rows in blocks])
+    return PairSums(
+        by_group((G * own).sum(dim=2), label),
+        by_group((G * everybody).sum(dim=2), label),
+        _array(n * mean @ targets.T),
+    )
+
+
+def _array(x: Tensor) -> NDArray[np.float64]:
+    return np.asarray(x.detach().numpy(), dtype=np.float64)

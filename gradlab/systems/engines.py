@@ -1,0 +1,427 @@
+"""A step that another engine computes and differentiates, as a System.
+
+    values      (s, a[, ξ]) → s', r
+    pullback    (s, a[, ξ]; λ, ρ) → λᵀ ∂s'/∂z + ρ ∂r/∂z      for every input z, row by row
+    jacobians   (s, a[, ξ]) → ∂[s', r]/∂[s, a]               where the engine has forward mode
+
+Engines compile a program per shape. They get blocks of one fixed number of rows, the last one
+filled up with its own last row: each function is compiled once, and no value depends on the
+batch that a row is in.
+
+A JAX function of one state as a System: `vmap` makes the batch, `jit` the program.
+
+Values cross the border through DLPack. `step` has JAX's reverse mode as its derivative (one `vjp`),
+`linearize` its forward mode (`jacfwd`): two derivations of the same Jacobians. States in float64
+are computed in float64, whatever `jax_enable_x64` is set to outside; arrays that a step closes
+over, as a model's, are to be made in float64, too.
+
+Warp kernels as a System: a step recorded on a tape, and the tape run backwards.
+
+Kernels compute in float32 (or float64 where they are written for it): next states are rounded to
+it, and so is the reward, a function of tensors, so that a step is of one precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from gradlab import validation
+from gradlab.errors import InputError, required
+from gradlab.systems.function import AliveFunction, from_function, survivors
+from gradlab.systems.system import (
+    Certificate,
+    Linearization,
+    System,
+    Transition,
+    check_step,
+    sample_normal,
+)
+from gradlab.user_code import running
+
+_Block = Callable[[list[Tensor]], Sequence[Tensor]]
+ROWS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """Functions of blocks: every tensor has `rows` rows and no gradient.
+
+    Attributes:
+        values: [s, a] or [s, a, ξ] → s' [rows, ds], r [rows].
+        pullback: the same inputs, then λ [rows, ds] and ρ [rows] → one gradient per input.
+        jacobians: the same inputs → one tensor [rows, ds + 1, ds + da]; None without forward mode.
+        rows: size of a block.
+    """
+
+    values: _Block
+    pullback: _Block
+    jacobians: _Block | None
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class EngineSystem:
+    """See `from_jax` and `from_warp`. Derivatives through `step` are the engine's reverse mode,
+    those of `linearize` its forward mode where it has one."""
+
+    differentiable: ClassVar[bool] = True
+
+    engine: Engine
+    state_dim: int
+    action_dim: int
+    noise_dim: int
+    alive: AliveFunction | None
+
+    def __post_init__(self) -> None:
+        for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
+            validation.whole(name, getattr(self, name), least)
+        validation.whole("rows", self.engine.rows, 1)
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        inputs = self._inputs(state, action, noise)
+        after, reward = _Values.apply(self.engine, *inputs)  # type: ignore[no-untyped-call]
+        return Transition(after, reward, survivors(self.alive, after.detach()))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        inputs = [x.detach() for x in self._inputs(state, action, noise)]
+        ds = self.state_dim
+        if self.engine.jacobians is None:
+            J = torch.cat(_reverse(self.engine, inputs)[:2], 2)
+        else:
+            shape = (ds + 1, ds + self.action_dim)
+            (J,) = _by_blocks(self.engine.jacobians, inputs, self.engine.rows, [shape])
+        A, B, r_s, r_a = J[:, :-1, :ds], J[:, :-1, ds:], J[:, -1, :ds], J[:, -1, ds:]
+        return Linearization(A, B, r_s, r_a, Certificate.exact(state))
+
+    sample_noise = sample_normal
+
+    def _inputs(self, state: Tensor, action: Tensor, noise: Tensor | None) -> list[Tensor]:
+        inputs = [state, action]
+        if self.noise_dim:
+            inputs.append(state.new_zeros(len(state), self.noise_dim) if noise is None else noise)
+        return inputs
+
+
+class _Values(torch.autograd.Function):
+    """s', r with the engine's pullback. Rows are independent: vmap adds rows."""
+
+    @staticmethod
+    def forward(engine: Engine, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        width = inputs[0].shape[1]
+        after, reward = _by_blocks(
+            engine.values, [x.detach() for x in inputs], engine.rows, [(width,), ()]
+        )
+        return after, reward
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.engine = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        if any(torch._C._functorch.is_legacy_batchedtensor(x) for x in cotangents):
+            # `torch.autograd.grad(…, is_grads_batched=True)` knows no rule of `vmap` below.
+            rows = torch.cat([cotangents[0], cotangents[1][:, None]], 1)[:, None]
+            jacobians = _reverse(ctx.engine, list(ctx.saved_tensors))
+            return None, *((rows @ J)[:, 0] for J in jacobians)
+        inputs = (*ctx.saved_tensors, *cotangents)
+        return None, *_Pullback.apply(ctx.engine, *inputs)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], engine: Engine, *inputs: Tensor) -> Any:
+        return _more_rows(_Values, info, in_dims, engine, inputs)
+
+
+class _Pullback(torch.autograd.Function):
+    """Gradients of the inputs; itself without derivative."""
+
+    @staticmethod
+    def forward(engine: Engine, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_pulled_back(engine, [x.detach() for x in inputs]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        raise InputError(
+            "step has no second derivatives through another engine: differentiate it once"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], engine: Engine, *inputs: Tensor) -> Any:
+        return _more_rows(_Pullback, info, in_dims, engine, inputs)
+
+
+def _more_rows(
+    function: Any, info: Any, in_dims: tuple[int | None, ...], engine: Engine, inputs: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """vmap's axis as further rows. [b, N, …] → [b N, …] and back."""
+    b = info.batch_size
+    widened = [
+        x.expand(b, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip(inputs, in_dims[1:], strict=True)
+    ]
+    out = function.apply(engine, *(x.flatten(0, 1) for x in widened))
+    return tuple(y.unflatten(0, (b, -1)) for y in out), (0,) * len(out)
+
+
+def _pulled_back(engine: Engine, inputs: list[Tensor]) -> list[Tensor]:
+    shapes = [tuple(x.shape[1:]) for x in inputs[:-2]]
+    return _by_blocks(engine.pullback, inputs, engine.rows, shapes)
+
+
+def _reverse(engine: Engine, inputs: list[Tensor]) -> list[Tensor]:
+    """∂[s', r]/∂z [N, ds + 1, dim z] of every input z: one pullback per output, of all rows at
+    once, since they do not depend on one another."""
+    n, outputs = len(inputs[0]), inputs[0].shape[1] + 1
+    rows = [x.repeat(outputs, 1) for x in inputs]
+    basis = torch.eye(outputs).to(inputs[0]).repeat_interleave(n, 0)
+    gradients = _pulled_back(engine, [*rows, basis[:, :-1], basis[:, -1]])
+    return [g.reshape(outputs, n, g.shape[1]).transpose(0, 1) for g in gradients]
+
+
+def _by_blocks(
+    function: _Block, inputs: list[Tensor], rows: int, shapes: list[tuple[int, ...]]
+) -> list[Tensor]:
+    """`function` of blocks of exactly `rows` rows; outputs [N, *shape], copies of the engine's."""
+    n = len(inputs[0])
+    out = [inputs[0].new_empty(n, *shape) for shape in shapes]
+    for first in range(0, n, rows):
+        here = slice(first, min(first + rows, n))
+        last, missing = slice(here.stop - 1, here.stop), rows - (here.stop - first)
+        block = [
+            torch.cat([x[here], x[last].expand(missing, *x.shape[1:])])
+            if missing
+            else x[here].contiguous()
+            for x in inputs
+        ]
+        for whole, part in zip(out, function(block), strict=True):
+            whole[here] = part[: here.stop - first]
+    return out
+
+
+_JaxStep = Callable[..., tuple[Any, Any]]
+_JaxAlive = Callable[[Any], Any]
+
+
+def from_jax(
+    step: _JaxStep,
+    state_dim: int,
+    action_dim: int,
+    noise_dim: int = 0,
+    alive: _JaxAlive | None = None,
+    rows: int = ROWS,
+) -> System:
+    """A System from a JAX function `(state, action[, noise]) -> (next_state, reward)`.
+
+    Args:
+        step: function of one state [ds], one action [da] and, if noise_dim > 0, standard normal
+            noise [noise_dim]; returns [ds] and a scalar. It is traced: written with jax.numpy,
+            without side effects. Loops of unknown length (`lax.while_loop`) have no reverse mode.
+        state_dim: ds.
+        action_dim: da.
+        noise_dim: width of the noise argument, 0 for a function without one.
+        alive: next_state [ds] -> bool, traced likewise; None: every state is alive.
+        rows: states per call of the compiled program; other batches are cut and filled up.
+
+    Raises:
+        InputError: JAX is not installed; a dimension or a function is none; `step` or `alive`
+            cannot be traced or returns something else; later, it cannot be differentiated.
+    """
+    jax = _jax()
+    validation.function("step", step, "(state, action[, noise])")
+    if alive is not None:
+        validation.function("alive", alive, "next_state [ds]")
+    for name, width, least in (
+        ("state_dim", state_dim, 1), ("action_dim", action_dim, 1), ("noise_dim", noise_dim, 0),
+    ):  # fmt: skip
+        validation.whole(name, width, least)
+    inputs = [state_dim, action_dim, *([noise_dim] if noise_dim else [])]
+    _check_traced(jax, step, alive, inputs)
+    living = None if alive is None else _living(jax, alive)
+    return EngineSystem(_jax_engine(jax, step, rows), state_dim, action_dim, noise_dim, living)
+
+
+def _jax() -> Any:
+    return required("jax", "jax")
+
+
+def _jax_engine(jax: Any, step: _JaxStep, rows: int) -> Engine:
+    batched = jax.vmap(step)
+
+    def pulled_back(*given: Any) -> Any:
+        *inputs, by_state, by_reward = given
+        return jax.vjp(batched, *inputs)[1]((by_state, by_reward))
+
+    def jacobian(state: Any, action: Any, *noise: Any) -> Any:
+        def outputs(z: Any) -> Any:
+            after, reward = step(z[: len(state)], z[len(state) :], *noise)
+            return jax.numpy.append(after, reward)
+
+        return (jax.jacfwd(outputs)(jax.numpy.append(state, action)),)
+
+    compiled = [jax.jit(f) for f in (batched, pulled_back, jax.vmap(jacobian))]
+    values, pullback, jacobians = (_across(jax, f) for f in compiled)
+    return Engine(values, pullback, jacobians, rows)
+
+
+def _across(jax: Any, function: Callable[..., Any]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+    """A compiled function of arrays as one of tensors."""
+
+    def crossed(inputs: list[Tensor]) -> Sequence[Tensor]:
+        with running("step", _remedy), jax.enable_x64(True):
+            out = function(*(jax.dlpack.from_dlpack(x) for x in inputs))
+            return [from_dlpack(y) for y in out]
+
+    return crossed
+
+
+def _living(jax: Any, alive: _JaxAlive) -> Callable[[Tensor], Tensor]:
+    compiled = jax.jit(jax.vmap(alive))
+
+    def living(after: Tensor) -> Tensor:
+        with jax.enable_x64(True):
+            return from_dlpack(compiled(jax.dlpack.from_dlpack(after.contiguous())))
+
+    return living
+
+
+def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: list[int]) -> None:
+    """Shapes and dtypes of what the functions return, without computing it."""
+    with jax.enable_x64(True):
+        rows = [jax.ShapeDtypeStruct((width,), "float64") for width in widths]
+        with running("step", _remedy):
+            returned = jax.eval_shape(step, *rows)
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            got = type(returned).__name__
+            many = f"{len(returned)} values" if isinstance(returned, tuple | list) else f"a {got}"
+            raise InputError(f"step returned {many}, expected two, next_state and reward")
+        for name, out, shape in zip(
+            ("next_state", "reward"), returned, (rows[0].shape, ()), strict=True
+        ):
+            if out.shape != shape or out.dtype != "float64":
+                raise InputError(
+                    f"step returned {name} of shape {list(out.shape)} in {out.dtype}, expected "
+                    f"{list(shape)} in float64 for a state of {list(rows[0].shape)} in float64"
+                )
+        if alive is not None:
+            with running("alive", _remedy):
+                out = jax.eval_shape(alive, rows[0])
+            if getattr(out, "shape", None) != () or out.dtype != bool:
+                raise InputError("alive returns no bool of one next_state [ds]: return a scalar")
+
+
+def _remedy(words: str) -> str:
+    if "Reverse-mode differentiation does not work" in words:
+        return (
+            ": write its loop with a fixed number of iterations (lax.scan; MJX: iterations=1), "
+            "or use linearize, which is forward mode"
+        )
+    if "racer" in words:
+        return ": write it with jax.numpy, and lax.cond or jnp.where in the place of if"
+    if "positional argument" in words:
+        return ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
+    return ""
+
+
+_WarpStep = Callable[..., None]
+_Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+def from_warp(
+    step: _WarpStep,
+    state_dim: int,
+    action_dim: int,
+    reward: _Reward,
+    alive: AliveFunction | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    rows: int = ROWS,
+) -> System:
+    """A System from a function that launches Warp kernels.
+
+    Args:
+        step: (state [rows, ds], action [rows, da], next_state [rows, ds]), three two-dimensional
+            Warp arrays with gradients, of which it fills the last. Arrays of its own between
+            kernels have `requires_grad=True` and are written by every call.
+        state_dim: ds.
+        action_dim: da.
+        reward: of tensors (state [N, ds], action [N, da], next_state [N, ds]) -> [N].
+        alive: next_state [N, ds] -> bool [N]; None: every state is alive.
+        dtype: of the arrays, "float32" or "float64".
+        device: where kernels run, "cpu" or "cuda:0".
+        rows: of the arrays; other batches are cut and filled up.
+
+    Raises:
+        InputError: Warp is not installed, there is no such device, or an argument is wrong;
+            later, `step` fails.
+    """
+    for name, value in (("step", step), ("reward", reward)):
+        validation.function(name, value, "(state, action, next_state)")
+    validation.word("dtype", dtype, _PRECISIONS)
+    wp = _warp_on(device)
+    engine = _warp_engine(wp, step, state_dim, _PRECISIONS[dtype], device, rows)
+    system, precision = EngineSystem(engine, state_dim, action_dim, 0, None), _PRECISIONS[dtype]
+
+    def stepped(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        after = system.step(state, action).state
+        paid = reward(*(x.to(precision) for x in (state, action, after)))
+        return after, paid.to(state.dtype)
+
+    return from_function(stepped, state_dim, action_dim, alive=alive)
+
+
+def _warp_on(device: str) -> Any:
+    """The package, once it is certain that there is the device."""
+    wp = required("warp", "warp")
+    if not isinstance(device, str) or not wp.is_device_available(device):
+        got = validation.shown(device)
+        raise InputError(f"device is {got}, which this machine does not have: use 'cpu'")
+    return wp
+
+
+def _warp_engine(
+    wp: Any, step: _WarpStep, state_dim: int, precision: torch.dtype, device: str, rows: int
+) -> Engine:
+    scalar = wp.float32 if precision == torch.float32 else wp.float64
+
+    def array(x: Tensor) -> Any:
+        given = x.to(precision).numpy()
+        return wp.array(given, dtype=scalar, ndim=2, device=device, requires_grad=True)
+
+    def recorded(inputs: Sequence[Tensor]) -> tuple[Any, list[Any], Any]:
+        arrays = [array(x) for x in inputs]
+        after = wp.zeros((rows, state_dim), dtype=scalar, device=device, requires_grad=True)
+        tape = wp.Tape()
+        with running("step"), tape:
+            step(*arrays, after)
+        return tape, arrays, after
+
+    def values(inputs: list[Tensor]) -> list[Tensor]:
+        _, _, after = recorded(inputs)
+        unpaid = inputs[0].new_zeros(rows)
+        return [torch.from_numpy(after.numpy()).to(inputs[0].dtype), unpaid]
+
+    def pullback(inputs: list[Tensor]) -> list[Tensor]:
+        *given, by_state, _ = inputs
+        tape, arrays, after = recorded(given)
+        tape.backward(grads={after: array(by_state)})
+        gradients = [torch.from_numpy(x.grad.numpy().copy()).to(by_state.dtype) for x in arrays]
+        tape.zero()  # of arrays between kernels, which the next call shares
+        return gradients
+
+    return Engine(values, pullback, None, rows)

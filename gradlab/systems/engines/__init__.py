@@ -1,1 +1,0 @@
-"""Steps of other engines as Systems: one file and one extra of `pyproject.toml` for each."""

@@ -1,1 +1,0 @@
-"""Models that are learned while a policy trains."""

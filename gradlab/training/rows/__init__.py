@@ -1,1 +1,0 @@
-"""Rows of the table of algorithms, a file for each family."""

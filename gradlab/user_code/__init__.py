@@ -1,1 +1,0 @@
-"""A user's code: loaded from a file, called, and differentiated in any grad mode."""
