@@ -18,7 +18,7 @@ of the other with its own scale, since an entry that cancels is rounding of the 
 NaN equals NaN and an infinity itself. A column of a table is an array for each quantity, since
 quantities have units of their own; a number that stands alone has itself as scale. Whole numbers,
 texts, decisions and shapes are compared exactly. What is missing is a difference unless
-`removed.txt` has it; what only the later version has is none.
+`removed.txt` has it, which names times, too; what only the later version has is none.
 
 `write --reports` names one folder of networks and run files for both versions. `--only` names
 cases, `*` stands for anything; a case that reads another's file needs it written before.
@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -68,6 +69,7 @@ OWN = {
     "command", "commit", "environment", "wall_seconds", "run_id", "created", "config", "paths",
     "seconds", "elapsed", "versions", "machine", "steps_per_second", "schema_version",
     "recommendation", "sure", "text", "result", "meaning", "label", "reason", "networks", "how",
+    "verdict", "decided", "lit", "folded",
 }  # fmt: skip
 SENTENCE = 60  # characters of the longest text that is a name
 
@@ -79,7 +81,7 @@ def decisions(path: Path) -> dict[str, Any]:
     their codes and decisions, and the fields of the recommendation.
     """
     told = output.advice_of(path)
-    found = {"light": told.light, "decided": [each.decided for each in told.rest]}
+    found: dict[str, Any] = {"light": told.light}
     if output.journal.kind(path) == output.PROFILE:
         advice = advise(facts(gradlab.load(path)))
         found |= {"advised": [*map(str, advice.cell or ("keep",)), str(advice.updates)]}
@@ -438,6 +440,8 @@ def compare(one: Path, other: Path, within: float = 0.0, gone: Sequence[str] = (
             print(f"{name}: is missing")
             differences += 1
         for key in first if second else ():
+            if OWN.intersection(re.split(r"[/@ ]", key)) or allowed(f"≈ {name}: {key}"):
+                continue
             told = _between(first[key], second.get(key), within)
             if told and not (key not in second and allowed(f"{name}: {key}")):
                 print(f"{name}: {key} {told}")
