@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.unchanged import compare, removed
 
-TEXTS = {"decisions/light": "act", "decisions/decided": [True, False], "json/rate": 0.3}
+TEXTS = {"decisions/light": "act", "decisions/advised": ["model", "5"], "json/rate": 0.3}
 ARRAYS = {
     "table/value bias2": np.array([1.0, 2e-17, np.nan, np.inf, 0.0]),
     "table/n bias2": np.array([64, 64]),
@@ -47,7 +47,7 @@ def off(factor):
         ((TEXTS, value(1.0, 2e-17, np.nan, np.inf)), 1, 1),
         ((TEXTS, ARRAYS | {"table/n bias2": np.array([64, 65])}), 1, 1),
         ((TEXTS | {"decisions/light": "choose"}, ARRAYS), 1, 1),
-        ((TEXTS | {"decisions/decided": [True, True]}, ARRAYS), 1, 1),
+        ((TEXTS | {"decisions/advised": ["model", "4"]}, ARRAYS), 1, 1),
         ((TEXTS | {"json/added": 1.0}, ARRAYS | {"table/value gain": np.zeros(2)}), 0, 0),
     ],
     ids=[
