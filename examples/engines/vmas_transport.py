@@ -12,7 +12,8 @@ import gradlab
 
 class Transport:
     def __init__(self, n):
-        self.env = vmas.make_env("transport", n, "cpu", grad_enabled=True, seed=0, n_agents=2)
+        given = dict(grad_enabled=True, clamp_actions=True, seed=0, n_agents=2)
+        self.env = vmas.make_env("transport", n, "cpu", **given)
         self.moving = [each for each in self.env.world.entities if each.movable]
 
     def step(self, action):
