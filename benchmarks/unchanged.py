@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -80,8 +79,7 @@ def decisions(path: Path) -> dict[str, Any]:
     The one place that reads decisions. To be replaced when results are findings: then it gives
     their codes and decisions, and the fields of the recommendation.
     """
-    told = output.advice_of(path)
-    found: dict[str, Any] = {"light": told.light}
+    found: dict[str, Any] = {"light": output.advice_of(path).light}
     if output.journal.kind(path) == output.PROFILE:
         advice = advise(facts(gradlab.load(path)))
         found |= {"advised": [*map(str, advice.cell or ("keep",)), str(advice.updates)]}
@@ -440,7 +438,7 @@ def compare(one: Path, other: Path, within: float = 0.0, gone: Sequence[str] = (
             print(f"{name}: is missing")
             differences += 1
         for key in first if second else ():
-            if OWN.intersection(re.split(r"[/@ ]", key)) or allowed(f"≈ {name}: {key}"):
+            if OWN.intersection(key.replace("@", "/").split("/")) or allowed(f"≈ {name}: {key}"):
                 continue
             told = _between(first[key], second.get(key), within)
             if told and not (key not in second and allowed(f"{name}: {key}")):
