@@ -117,12 +117,13 @@ def mean_gradient(
     """Mean gradient [P] alone, which `Estimator.mean_gradient` gives, by one plain backward pass
     where autograd can pass."""
     begin = checked(estimator, policy, starts, termination)
-    if not _autograd_passes(softened(estimator, policy)[0]):
+    plain, soft = softened(estimator, policy)
+    if not _autograd_passes(plain):
         return estimator.mean_gradient(policy, begin, seed, termination)
-    parameters = list(policy.parameters())
+    parameters = list(soft.parameters())
     trained = [p for p in parameters if p.requires_grad]
     with torch.enable_grad():
-        mean = objective(estimator, policy, begin, seed, termination)
+        mean = _mean_return(plain, soft, begin, seed, termination)
         if not mean.requires_grad:  # a critic that no action moves, alone
             return torch.cat([torch.zeros_like(p).flatten() for p in parameters])
         grads = iter(torch.autograd.grad(mean, trained, materialize_grads=True))
@@ -146,7 +147,7 @@ def objective(
     begin = checked(estimator, policy, starts, termination)
     plain, soft = softened(estimator, policy)
     if _autograd_passes(plain):
-        return (_returns(plain, soft, begin, seed, termination) * begin.weight).mean()
+        return _mean_return(plain, soft, begin, seed, termination)
     mean = estimator.mean_gradient(policy, begin, seed, termination)
     theta = torch.cat([p.flatten() for p in policy.parameters()])
     return theta @ mean.to(theta)
@@ -157,6 +158,13 @@ def _autograd_passes(estimator: Estimator) -> bool:
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
     detached = not estimator.way.pathwise or bool(estimator.cut) or estimator.replay is not None
     return not detached and not isinstance(estimator.states, Recorded) and model.differentiable
+
+
+def _mean_return(
+    estimator: Estimator, policy: nn.Module, starts: Starts, seed: int, termination: str
+) -> Tensor:
+    """The n-step return, weighted mean over the starts, with its graph."""
+    return (_returns(estimator, policy, starts, seed, termination) * starts.weight).mean()
 
 
 def _returns(

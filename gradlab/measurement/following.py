@@ -41,19 +41,18 @@ def loss(
     policy: nn.Module,
     critic: CriticLike | None,
     states: Tensor,
-    task: Task | None = None,
+    task: Task,
 ) -> Tensor:
     """Minus the objective whose gradient is the recommended one: a scalar with its graph in θ.
 
     Args:
         identity, horizon: of the recommended gradient; config: of its measurement.
-        states: [N, ds], as of `states`.
-        task: as measured; None: made again from the configuration.
+        states: [N, ds], as of `states`; task: as measured.
 
     Raises:
-        InputError: a task that was not one of gradlab.tasks, or has no model.
+        InputError: the task has no model.
     """
-    task, dtype = _task(config, task), next(policy.parameters()).dtype
+    dtype = next(policy.parameters()).dtype
     of_states, of_jacobians = (
         {"simulator": task.simulator, "model": task.prior}.get(whose)
         for whose in (identity.states, identity.jacobians)
@@ -75,7 +74,7 @@ def states(
     identity: Identity,
     config: Mapping[str, Any],
     n: int,
-    task: Task | None = None,
+    task: Task,
     policy: nn.Module | None = None,
 ) -> Tensor:
     """n states [n, ds] for one update, of the law at which the gradient was measured: the task's
@@ -84,7 +83,6 @@ def states(
     Raises:
         InputError: visited states without a policy.
     """
-    task = _task(config, task)
     if WAYS[identity.actions].truth == "all":
         return task.starts(n, stream(_seed(), "followed starts"))
     if policy is None:
@@ -96,10 +94,13 @@ def states(
     return visited.states[visited.weight > 0]  # alive
 
 
-def _task(config: Mapping[str, Any], task: Task | None) -> Task:
-    """The given one, else that of the measurement, made again from its name and arguments."""
-    if task is not None:
-        return task
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task of a measurement, made again from its name and arguments.
+
+    Raises:
+        InputError: it was not one of gradlab.tasks, or predicts otherwise.
+    """
+    task = None
     settings = dict(config.get("task_parameters", {}))
     share = float(settings.pop("trim_starts", 0.0))
     try:

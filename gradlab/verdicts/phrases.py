@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import log
 
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
 from gradlab.statistics.comparison import Decision, Number
-from gradlab.wording import describe, gradient, horizons, rounded_up, steps, with_interval
+from gradlab.wording import describe, horizons, rounded_up, with_interval
 
 ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
@@ -106,28 +105,6 @@ def named(identity: Identity) -> str:
     """What an estimator differentiates, and how, as a reader would say it: your model (BPTT)."""
     who, how = describe(identity)
     return f"{who} ({how})" if how else who
-
-
-def step_along(
-    identity: Identity, h: int, small: bool = False, over: Sequence[int] = (), note: str = ""
-) -> str:
-    """Backpropagate 10–25 steps (best: 20) through your model (BPTT)
-
-    Args:
-        over: horizons around h that gain practically as much, in order.
-        note: of these horizons, in parentheses.
-    """
-    if identity.data:
-        return named(identity) if small else f"Use {named(identity)} (h = 0)"
-    if h == 0 and identity.jacobians != "none":
-        return f"{'use' if small else 'Use'} the critic at start states (h = 0)"
-    length = f"{horizons(over)} steps" if len(over) > 1 else steps(h)
-    length += f" ({note})" if note else ""
-    if identity.jacobians == "none":
-        use = "use" if small else "Use"
-        return f"{use} {gradient(identity)}, {length}"
-    verb = "backpropagate" if small else "Backpropagate"
-    return f"{verb} {length} through {named(identity)}"
 
 
 def alone(data: Number, beside: bool) -> str:

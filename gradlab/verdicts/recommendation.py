@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from gradlab.errors import InputError, imported
@@ -72,13 +73,18 @@ class Follow:
     rate: float
     config: Mapping[str, Any]
 
+    @cached_property
+    def task(self) -> Any:
+        """The task as it was measured, made again once for all updates."""
+        return imported("gradlab.measurement.following:task_of")(self.config)
+
 
 @dataclass(frozen=True)
 class Recommendation:
     """What a reader sees first.
 
     Attributes:
-        fields: at most `MOST`, the first one what to do.
+        fields: at most `MOST`, always in one order.
         figure: name of the panel that is shown beside them; None where no panel is.
         rest: every sentence of the verdict, in order of use.
         notice: what stands before all else, such as that the run was interrupted; may be empty.
@@ -163,6 +169,7 @@ class Recommendation:
         """
         to = self._followed()
         found = imported("gradlab.measurement.following:loss")
+        task = to.task if task is None else task
         return found(to.identity, to.horizon, to.config, policy, critic, states, task)
 
     def states(self, n: int, task: Any = None, policy: Any = None) -> Any:
@@ -174,7 +181,7 @@ class Recommendation:
         """
         to = self._followed()
         found = imported("gradlab.measurement.following:states")
-        return found(to.identity, to.config, n, task, policy)
+        return found(to.identity, to.config, n, to.task if task is None else task, policy)
 
     def _followed(self) -> Follow:
         if self.follow is None:
