@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gradlab.findings import Finding
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.identity import Identity, by_default
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")
@@ -19,13 +20,13 @@ BATCH = 256
 PRINTED = 40.0  # of a variance bound, n⁸ times this, that says nothing at n = 0
 
 
-def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> Recommendation:
+def first_sentence(sentences: Sequence[Finding], figure: str | None = None) -> Recommendation:
     """Of a verdict that has no recommendation of its own: its first decided sentence."""
     if not sentences:
         nothing = Field("use", "these numbers support no verdict")
         return Recommendation("none", (nothing,), figure)
-    first = next((each for each in sentences if each.decided), sentences[0])
-    light: Light = "act" if first.decided else "choose"
+    first = next((each for each in sentences if each.decision == "pass"), sentences[0])
+    light: Light = "act" if first.decision == "pass" else "choose"
     return Recommendation(light, (Field("use", first.text),), figure, tuple(sentences))
 
 
@@ -67,18 +68,18 @@ FINDINGS = (
 
 
 VERDICT = (
-    Sentence(
+    worded(
         "horizon",
         True,
         "Usable horizon ≈ 7 steps (95 % CI 5–9, N = 256); the MSE-optimal is 6. "
         "Your setting H = 25 has 4.1× (CI 3.0–5.6) the error of the best.",
     ),
-    Sentence(
+    worded(
         "data",
         True,
         "The model gradient is 3.2 times more accurate than the data gradient (CI 2.1–4.9).",
     ),
-    Sentence(
+    worded(
         "variance",
         False,
         "Undecided: no exponential growth detected up to h = 25 (slope CI contains 0).",

@@ -77,7 +77,7 @@ def compared(model=True, names=("position [m]", "speed [m/s]"), **settings):
 
 
 def said(run, about):
-    (found,) = [each for each in verdict(run) if each.about == about]
+    (found,) = [each for each in verdict(run) if each.code == about]
     return found
 
 

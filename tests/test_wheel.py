@@ -56,7 +56,7 @@ def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(python, tmp_path)
     given = ["--policy", "own.py:policy", "--critic", "own.py:critic", "--horizon", "2"]
     words = ["measure", *LQR, *given, "--starts", "64", "--no-report", "--json"]
     document = json.loads(run(python, tmp_path, "-m", "gradlab", *words))
-    assert document["verdict"]
+    assert document["findings"]
     page = json.loads(run(python, tmp_path, "-m", "gradlab", "report", document["run"], "--json"))
     assert (tmp_path / page["report"]).is_file()
 

@@ -6,7 +6,6 @@ import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -103,13 +102,13 @@ _HEADINGS = {
 
 
 def of_advice(shown: Recommendation) -> Document:
-    """A recommendation as plain values: its fields by name; "verdict" holds every sentence."""
+    """A recommendation as plain values: its fields by name; "findings" holds the others."""
     notice: Document = {"notice": shown.notice} if shown.notice else {}
     return notice | {
         "recommendation": {each.name: each.text for each in shown.fields},
         "light": shown.light,
         "lit": shown.lit,
-        "verdict": [asdict(sentence) for sentence in shown.rest],
+        "findings": [each.document for each in shown.rest],
     }
 
 
@@ -117,7 +116,7 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
     """The recommendation of a run that was just written, and its page if `page` is set.
 
     Args:
-        more: sentences about what the command chose, below those of the verdict.
+        more: sentences about what the command chose, below the findings.
     """
     from gradlab.reporting.output import advice_of, check_page, page_of, write
 
@@ -132,8 +131,8 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
         advice = shown.advice
     else:
         advice = advice_of(run)
-    verdict = [*(asdict(sentence) for sentence in advice.rest), *more]
-    return of_advice(advice) | {"verdict": verdict} | document
+    findings = [*(each.document for each in advice.rest), *more]
+    return of_advice(advice) | {"findings": findings} | document
 
 
 def answer(document: Document, as_json: bool, explain: bool = False) -> None:
@@ -231,22 +230,24 @@ def _console() -> Console:
 
 
 def _print_verdict(document: Document) -> None:
-    """Sentences with a blank line between them, each once: those that are decided in bold, and the
+    """Findings with a blank line between them, each once: those that are decided in bold, and the
     first one where it is the answer."""
     from gradlab.verdicts.recommendation import unsaid
 
-    console, verdict = _console(), document.get("verdict")
-    sentences = verdict if isinstance(verdict, list) else []
+    console = _console()
+    rows = cast("list[dict[str, Any]]", document.get("verdict") or document.get("findings") or [])
     fields = document.get("recommendation", {})
     above = " ".join([str(document.get("notice", "")), *cast("dict[str, str]", fields).values()])
-    texts = unsaid([str(each["text"]) for each in sentences], above)
-    if sentences and "recommendation" not in document and "headline" not in document:
+    said = [" ".join(filter(None, (each["sentence"], each.get("remedy", "")))) for each in rows]
+    texts = unsaid(said, above)
+    if rows and "recommendation" not in document and "headline" not in document:
         bold(texts[0])
         console.print()
-        sentences, texts = sentences[1:], texts[1:]
-    for sentence, text in zip(sentences, texts, strict=True):
+        rows, texts = rows[1:], texts[1:]
+    for row, text in zip(rows, texts, strict=True):
         if text:
-            console.print(f"• {signed(text)}", style="bold" if sentence["decided"] else None)
+            decided = row.get("decision") in ("pass", "fail")
+            console.print(f"• {signed(text)}", style="bold" if decided else None)
             console.print()
 
 

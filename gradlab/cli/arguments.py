@@ -25,6 +25,7 @@ from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.user_code import is_user_function
 from gradlab.validation import LARGEST
+from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -242,7 +243,7 @@ def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Documen
     except InputError as error:
         text = f"The simulator could not step the rows of {name}: {error}"
     standard_error(f"{name}: {text}")
-    return data, [{"text": text, "decided": True}]
+    return data, [worded("data", True, text).document]
 
 
 def beside(run: Path, kind: str) -> Path:

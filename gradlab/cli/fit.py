@@ -17,6 +17,7 @@ from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.storage.whole_files import Save, keep
 from gradlab.user_code import is_user_function
+from gradlab.verdicts.recommendation import worded
 from gradlab.wording import two
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ class FitCommand:
         )
         sentences.append((False, f"Measure with it: gradlab measure {self.task} {both}."))
         document: Document = {
-            "verdict": [*told, *({"text": text, "decided": flag} for flag, text in sentences)],
+            "findings": [*told, *(worded("fit", flag, text).document for flag, text in sentences)],
             "run": str(models["prediction"].with_suffix(".h5")),
             "model": str(models["prediction"]),
             "data": source,

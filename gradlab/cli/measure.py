@@ -21,6 +21,7 @@ from gradlab.cli.fit import listed_norms
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
+from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -212,7 +213,7 @@ class Measure:
             file.unlink()
         norms = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
         more: list[Document] = [
-            {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
+            worded("spectral", True, f"Spectral norms of the fitted {kind}: {text}.").document
             for kind, text in norms.items()
         ]
         document = of_run(run, page=not self.no_report, more=more)

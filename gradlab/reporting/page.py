@@ -4,7 +4,7 @@
     advice     the fields of the recommendation, its light, one figure: above the fold
     facts      samples, law, step, truth, precision: once, in one line
     opened     sections in sight: bias, variance and error by horizon
-    findings   a row each: ✓ pass, ✗ fail, ◐ undecided
+    findings   a row each: ✓ pass, ✗ fail, ◐ undecided, – skipped
     sections   everything else in order of use, folded; an empty one is a line that names the way
                to fill it
 
@@ -13,6 +13,7 @@ Text of a run is hostile and escaped without exception; a section's `body` is HT
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab.figures.style import SIZE
+from gradlab.findings import Finding, in_order
 from gradlab.reporting import shell
 from gradlab.verdicts.recommendation import Field, Recommendation, unsaid
 from gradlab.wording import signed
@@ -61,24 +63,6 @@ class Section:
     name: str = ""
     missing: str = ""
     opened: bool = False
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A row: what it is about, what was found with value and limit, whether it passed; `open`
-    where that is undecided."""
-
-    about: str
-    text: str
-    passed: bool
-    open: bool = False
-
-    @property
-    def mark(self) -> str:
-        return "pass" if self.passed else "undecided" if self.open else "fail"
-
-
-_MARKS = {"pass": "✓", "fail": "✗", "undecided": "◐"}
 
 
 @dataclass(frozen=True)
@@ -255,26 +239,23 @@ def _findings(page: Page) -> str:
     """Every finding as a row: what failed or is undecided in sight, what passed one click away."""
     shown = page.advice
     said = " ".join([shown.notice, *(each.text for each in shown.fields)])
-    texts = unsaid([each.text for each in shown.rest], said)
-    rows = [*page.findings] + [
-        Finding(each.about, text, passed=each.decided, open=not each.decided)
-        for each, text in zip(shown.rest, texts, strict=True)
-        if text
-    ]
+    # What the fields or an earlier row say already is not said again.
+    texts = unsaid([each.sentence for each in shown.rest], said)
+    new = (each for each, text in zip(shown.rest, texts, strict=True) if text)
+    rows = in_order((*page.findings, *new))
     if not rows:
         return ""
-    passed = [each for each in rows if each.passed]
-    rest = sorted((each for each in rows if not each.passed), key=lambda each: each.open)
+    passed = tuple(each for each in rows if each.decision == "pass")
+    rest = rows[: len(rows) - len(passed)]
     body = _rows(rest) if rest else ""
     if passed:
-        count = f"{len(passed)} passed"
         opened = "" if rest else " open"
-        body += f"<details{opened}><summary>{count}</summary>{_rows(passed)}</details>"
-    failed = sum(not each.open for each in rest)
-    parts = (f"{failed} failed" * bool(failed), f"{len(rest) - failed} undecided")
-    note = ", ".join([each for each in parts if each and each[0] != "0"] or ["all passed"])
+        body += f"<details{opened}><summary>{len(passed)} passed</summary>{_rows(passed)}</details>"
+    counts = Counter(each.decision for each in rest)
+    parts = [f"{count} {'failed' if each == 'fail' else each}" for each, count in counts.items()]
+    note = ", ".join(parts) or "all passed"
     return (
-        f'<details class="section" id="findings"{" open" if failed else ""}><summary>'
+        f'<details class="section" id="findings"{" open" if counts["fail"] else ""}><summary>'
         f"<h2>Findings</h2> <small>{note} of {len(rows)}</small></summary>"
         f'<div class="inside">{body}</div></details>'
     )
@@ -282,8 +263,8 @@ def _findings(page: Page) -> str:
 
 def _rows(findings: Sequence[Finding]) -> str:
     lines = "".join(
-        f'<tr class="{each.mark}"><td>{_MARKS[each.mark]}</td><td>{escape(each.about)}</td>'
-        f"<td>{shell.marked(each.text)}</td></tr>"
+        f'<tr class="{each.decision}"><td>{each.mark}</td>'
+        f"<td>{escape(each.title)}</td><td>{shell.marked(signed(each.said))}</td></tr>"
         for each in findings
     )
     return f'<div class="wide tall"><table class="prose"><tbody>{lines}</tbody></table></div>'

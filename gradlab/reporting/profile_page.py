@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from gradlab import figures
+from gradlab.findings import Finding
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
-from gradlab.reporting.page import NOWHERE, Finding, Page, PageSource, Panel, Section, method, panel
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
 from gradlab.reporting.shell import tables
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
@@ -85,7 +86,9 @@ def shown(
     question = "Does a step help?"
     facts = _facts(profile)
     findings = tuple(
-        Finding(each.check, f"{each.result}: {each.meaning}", each.passed)
+        Finding(
+            each.check, "pass" if each.passed else "fail", text=f"{each.result}: {each.meaning}"
+        )
         for each in every_check(profile)
     )
     return Page(title, question, facts, first, drawn, sections, source, findings)

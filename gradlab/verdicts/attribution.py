@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gradlab.findings import Finding
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES, Account, Attribution, Part
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.phrases import ZERO, capital
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 from gradlab.wording import gradient, label, percent, two, with_ends, with_interval
 
 _FIXED = {
@@ -26,7 +27,7 @@ _FIXED = {
 }
 
 
-def source(profile: Profile, attribution: Attribution | None, name: str) -> list[Sentence]:
+def source(profile: Profile, attribution: Attribution | None, name: str) -> list[Finding]:
     """The largest share of the squared bias at the attributed horizon of least error."""
     if attribution is None:
         return []
@@ -40,9 +41,9 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
         whole = least.total
         total = with_interval(whole.value, whole.low, whole.high, more=n)
         text = f"{capital(what)} is {ZERO}, {total}: its cause is undecided."
-        return [Sentence("source", False, text)]
+        return [worded("source", False, text)]
     advice, decided = _advice(least, what)
-    return [Sentence("source", decided, f"{advice}. {_makes(least)} ({n}).")]
+    return [worded("source", decided, f"{advice}. {_makes(least)} ({n}).")]
 
 
 def _advice(account: Account, what: str) -> tuple[str, bool]:
@@ -134,11 +135,11 @@ _WIDE = 1.0  # from which on an interval of a share says nothing of it
 _OPEN = "by how much is open"
 
 
-def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
+def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
     """What the attribution says, the bias first."""
     names = dict.fromkeys(each.estimator for each in attribution.bias)
     texts = [sentence for name in names for sentence in source(profile, attribution, name)]
-    texts += [Sentence(_ABOUT, True, text) for text in _elsewhere(attribution, profile)]
+    texts += [worded(_ABOUT, True, text) for text in _elsewhere(attribution, profile)]
     quantity = "mse" if profile.truth["admissible"] else "variance"
     for name in dict.fromkeys(each.estimator for each in attribution.variance):
         mine = [each for each in attribution.variance if each.estimator == name]
@@ -150,11 +151,11 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
         exact = f"; exactly nothing from {', '.join(still)}" if still else ""
         shares = ", ".join(clear) or "no share is clear of 0"
         text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts:,})."
-        texts.append(Sentence(_ABOUT, bool(clear), text))
+        texts.append(worded(_ABOUT, bool(clear), text))
     for name, why in attribution.skipped.items():  # `variance of model_all`
         of, between, estimator = name.rpartition("variance of ")
         what = f"{of}{between}{label(estimator, profile.identities)}"
-        texts.append(Sentence(_ABOUT, True, f"Not attributed: {what}, since {why}."))
+        texts.append(worded(_ABOUT, True, f"Not attributed: {what}, since {why}."))
     return texts
 
 
@@ -179,7 +180,7 @@ def _fraction(part: Part) -> str:
     return share if low == high else f"{share} (CI {low} to {high})"
 
 
-def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence]) -> Recommendation:
+def screen(profile: Profile, attribution: Attribution, rest: Sequence[Finding]) -> Recommendation:
     """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
     if void := no_gradient(profile.sanity):
         return Recommendation("none", (Field("fix first", void[0].sentence),), None, tuple(rest))

@@ -15,6 +15,7 @@ from math import exp, isfinite
 from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting, Tried
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.profile import Profile, check_profile
@@ -25,7 +26,7 @@ from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
 from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, with_sign
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 from gradlab.wording import (
     AT_STARTS,
     at_horizon,
@@ -51,20 +52,20 @@ _ALIKE = 0.01  # of the best possible gain, or cosine
 _FEW = 2  # pairs of candidates that more starts would tell apart, mentioned
 
 
-def statements(choice: Choice) -> tuple[Sentence, ...]:
+def statements(choice: Choice) -> tuple[Finding, ...]:
     """Horizon, direction, weights, what if, and what a reader has to know."""
     every = sorted(
         (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
     )
     n = f"N = {choice.samples:,}"
-    found: list[Sentence] = []
+    found: list[Finding] = []
     if (tried := choice.tried) is not None:  # without a truth: what realised gains say
         text = (
             f"Most return gained by a step along {cell_words(choice, tried.cell)}: "
             f"{with_interval(tried.value, tried.interval.low, tried.interval.high)}, "
             f"the best possible is unknown; {_may_be_best(choice, tried.kept)}."
         )
-        found.append(Sentence("realised", tried.kept == (tried.cell,), text))
+        found.append(worded("realised", tried.kept == (tried.cell,), text))
     found += [_best(choice, each) for each in every if each is not None]
     if choice.beyond is not None:  # does not compete, and is better
         gain = choice.beyond.gain
@@ -72,12 +73,12 @@ def statements(choice: Choice) -> tuple[Sentence, ...]:
             f"With the simulator's states {cell_words(choice, choice.beyond.cell)} gains more: "
             f"{turned(gain.clipped, gain.low, gain.high)}, {n}; it does not compete."
         )
-        found.append(Sentence("beyond", True, text))
+        found.append(worded("beyond", True, text))
     found += _steps(choice) + _criteria(choice)
     if choice.pair is not None:
         found.append(_weights(choice, choice.pair))
     found += _agreement(choice)
-    return (*found, *(Sentence("note", True, each) for each in choice.notes))
+    return (*found, *(worded("note", True, each) for each in choice.notes))
 
 
 def cell_words(choice: Choice, cell: Cell) -> str:
@@ -97,7 +98,7 @@ def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
     )
 
 
-def _best(choice: Choice, best: Best) -> Sentence:
+def _best(choice: Choice, best: Best) -> Finding:
     ends = best.interval.low, best.interval.high
     if best.criterion == "gain":
         value = gain_text(best.number(choice.samples))
@@ -112,7 +113,7 @@ def _best(choice: Choice, best: Best) -> Sentence:
         f"{value}, N = {choice.samples:,}"
     )
     if best.kept == (best.cell,):
-        return Sentence(best.criterion, True, f"{text}; {_may_be_best(choice, best.kept)}.")
+        return worded(best.criterion, True, f"{text}; {_may_be_best(choice, best.kept)}.")
     text += f". {capital(_may_be_best(choice, best.kept))}"
     apart = _apart(best)
     parts = [
@@ -125,7 +126,7 @@ def _best(choice: Choice, best: Best) -> Sentence:
         more = f" {_CARRIED}."
     elif parts:
         more = f" Not enough starts to say more: {'; '.join(parts)}."
-    return Sentence(best.criterion, False, f"{text}.{more}")
+    return worded(best.criterion, False, f"{text}.{more}")
 
 
 def _apart(best: Best) -> list[Parting]:
@@ -145,7 +146,7 @@ def _may_be_best(choice: Choice, kept: tuple[Cell, ...]) -> str:
     return f"any of these may be best (95%): {cells_words(choice, kept)}"
 
 
-def _steps(choice: Choice) -> list[Sentence]:
+def _steps(choice: Choice) -> list[Finding]:
     """Which steps lower the return, and which raise it."""
     if choice.steps is None:
         return []
@@ -157,10 +158,10 @@ def _steps(choice: Choice) -> list[Sentence]:
     ]
     said = "; ".join(parts) if parts else "none is shown to raise or to lower it"
     text = f"Effect of steps on the return ({how}, N = {choice.samples:,}, 95% jointly): {said}."
-    return [Sentence("steps", bool(parts), text)]
+    return [worded("steps", bool(parts), text)]
 
 
-def _criteria(choice: Choice) -> list[Sentence]:
+def _criteria(choice: Choice) -> list[Finding]:
     """Whether plain steps and scale-free optimisers want different things."""
     mse, direction = choice.mse, choice.direction
     if mse is None or direction is None:
@@ -176,10 +177,10 @@ def _criteria(choice: Choice) -> list[Sentence]:
             f"The criteria differ: for plain gradient steps {cell_words(choice, mse.cell)}, for "
             f"optimisers that drop the scale, as Adam, {cell_words(choice, direction.cell)}."
         )
-    return [Sentence("criteria", not both or mse.cell == direction.cell, text)]
+    return [worded("criteria", not both or mse.cell == direction.cell, text)]
 
 
-def _weights(choice: Choice, mixing: Mixing) -> Sentence:
+def _weights(choice: Choice, mixing: Mixing) -> Finding:
     """Weights by what decides, and their error beside that of the papers' rule."""
     weights = choice.weights or mixing.mse
     by = "mean squared error" if weights is mixing.mse else choice.by
@@ -189,13 +190,13 @@ def _weights(choice: Choice, mixing: Mixing) -> Sentence:
     text = f"Weights of {cells_words(choice, mixing.cells)}, by {by}: {text}"
     against = mixing.against
     if against is None:
-        return Sentence("weights", False, f"{text}.")
+        return worded("weights", False, f"{text}.")
     ends = exp(against.interval.low), exp(against.interval.high)
     text += (
         f". On {against.unseen} starts that did not choose them the measured weights have "
         f"{with_interval(against.ratio, *ends, '×')} the error of the {against.rule}."
     )
-    return Sentence("weights", ends[1] < 1 / SAME or ends[0] > SAME, text)
+    return worded("weights", ends[1] < 1 / SAME or ends[0] > SAME, text)
 
 
 def _shares(choice: Choice, mixing: Mixing, weights: Weights) -> str:
@@ -209,7 +210,7 @@ def _shares(choice: Choice, mixing: Mixing, weights: Weights) -> str:
     return ", ".join(shown)
 
 
-def _agreement(choice: Choice) -> list[Sentence]:
+def _agreement(choice: Choice) -> list[Finding]:
     """Only without a truth: who points where the others do."""
     of_pairs, unknown = defaultdict[str, list[str]](list), 0
     for each in choice.agreement:
@@ -228,7 +229,7 @@ def _agreement(choice: Choice) -> list[Sentence]:
     if not parts:
         return []
     text = f"Cosines between estimators (N = {choice.samples:,}): {'; '.join(parts)}."
-    return [Sentence("agreement", True, text)]
+    return [worded("agreement", True, text)]
 
 
 _MANY = 4  # cells in a row that a headline names before it counts
@@ -240,7 +241,7 @@ def advice_of(choice: Choice) -> Recommendation:
     best = choice.best or choice.mse or choice.direction
     if choice.beyond is not None:
         more = f"{cell_words(choice, choice.beyond.cell)} gains {gain_text(choice.beyond.gain)}"
-        rest = (*rest, Sentence("beyond", True, f"With simulator states: {more}."))
+        rest = (*rest, worded("beyond", True, f"With simulator states: {more}."))
     if best is None and choice.tried is not None:
         return _tried(choice, choice.tried, rest)
     if best is None:
@@ -265,7 +266,7 @@ def advice_of(choice: Choice) -> Recommendation:
     return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
 
 
-def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Sentence, ...]:
+def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Finding, ...]:
     """What the rehearsed updates do, which one step does not say."""
     told = profile.rehearsal
     if told is None:
@@ -282,7 +283,7 @@ def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Senten
         f"{updates(made)}, in {told.draws} draws of batches, {told.judges:,} starts, each by its "
     )
     many += "own 95%"
-    return (Sentence("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
+    return (worded("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
 
 
 _ROWS = "docs/howto/choose_and_train.md"
@@ -326,7 +327,7 @@ def _to_train(
     return command, ""
 
 
-def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Recommendation:
+def _tried(choice: Choice, tried: Tried, rest: tuple[Finding, ...]) -> Recommendation:
     """Without a truth: the step that gained most return."""
     others = tuple(cell for cell in tried.kept if cell != tried.cell)
     helps = choice.steps is not None and tried.cell in choice.steps.raises
@@ -397,7 +398,7 @@ def _by_returns(
     told, advice = recommendation(read), advise(read)
     if (cell := advice.cell) is None or cell[0] not in choice.estimators:
         raise InputError(f"nothing can be chosen: {told.field('why') or told.fix_first}")
-    alone = Sentence("premises", False, "Not compared by gain: only measured returns count.")
+    alone = worded("premises", False, "Not compared by gain: only measured returns count.")
     rest = (alone, *_rehearsed(choice, advice, profile), *told.rest)
     first = replace(told, figure=None, rest=rest)
     empty = Choice(
@@ -475,9 +476,9 @@ def chosen(
             told = replace(told, light="choose", fields=tuple(fields))
         beyond = {
             "beyond",
-            *(each.about for each in told.rest),
+            *(each.code for each in told.rest),
         }  # than the recommended, not the largest gain
-        rest = tuple(each for each in first.rest if each.about not in beyond)
+        rest = tuple(each for each in first.rest if each.code not in beyond)
         about = choice, advice, profile
         rest = (*_rehearsed(*about), *told.rest, *rest)
         first = replace(told, figure=None, rest=rest)

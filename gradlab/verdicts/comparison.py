@@ -8,12 +8,13 @@ from itertools import takewhile
 
 import numpy as np
 
+from gradlab.findings import Finding
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import Number, difference
 from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, same
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 from gradlab.wording import gradient, horizons, listed, percent, with_interval
 
 _SHOWN, _LEAD = 36, 8  # characters of a value, and of what it shares with the other
@@ -77,7 +78,7 @@ def each_with_first(comparisons: Sequence[Comparison]) -> Recommendation:
     rest = []
     for comparison, each in zip(comparisons, screens, strict=True):
         said = "; ".join(["prefer " + each.fields[0].text, *(e.text for e in each.fields[1:2])])
-        rest.append(Sentence("run", each.light == "act", f"{comparison.names[1]}: {said}."))
+        rest.append(worded("run", each.light == "act", f"{comparison.names[1]}: {said}."))
     light: Light = "act" if decided == len(screens) else "choose"
     fields = (Field("prefer", "pair by pair"), Field("decided", many))
     return Recommendation(light, fields, None, tuple(rest))
@@ -114,21 +115,21 @@ def _least(comparison: Comparison, name: str) -> LogRatio | None:
     return least_ratio([pair[1] for pair in pairs], [pair[0] for pair in pairs])
 
 
-def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
+def comparison_verdict(comparison: Comparison) -> tuple[Finding, ...]:
     """What was changed, then estimator by estimator whether B is better than A, and in what."""
     sentences = [_asked(comparison)]
     for name in comparison.estimators:
         error, parts = _error(comparison, name), _parts(comparison, name)
         if error is not None:
             decided, text = error
-            sentences.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
+            sentences.append(worded("error", decided, f"{text}{f': {parts}' if parts else ''}."))
         elif parts:
             text = f"{capital(_gradient(comparison, name))}: {parts}."
-            sentences.append(Sentence("parts", True, text))
+            sentences.append(worded("parts", True, text))
     return tuple(sentences)
 
 
-def _asked(comparison: Comparison) -> Sentence:
+def _asked(comparison: Comparison) -> Finding:
     A, B = comparison.names
     settings = [
         f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
@@ -141,7 +142,7 @@ def _asked(comparison: Comparison) -> Sentence:
         text += f"; not paired, since {comparison.unpaired}: the errors of both add ({n})."
     else:
         text += f"; paired, on the same starts and noise ({n})."
-    return Sentence("comparison", True, f"{text} {comparison.skipped}".strip())
+    return worded("comparison", True, f"{text} {comparison.skipped}".strip())
 
 
 def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:

@@ -16,23 +16,20 @@ from functools import cached_property
 from typing import Any, Literal
 
 from gradlab.errors import InputError, imported
+from gradlab.findings import Finding
 from gradlab.runs.identity import Identity
 from gradlab.wording import Writer, signed, with_ends
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """One sentence: what it is about, whether its test passed, and its text."""
-
-    about: str
-    decided: bool
-    text: str
+def worded(code: str, decided: bool, text: str) -> Finding:
+    """A finding that still brings its own words."""
+    return Finding(code, "pass" if decided else "undecided", text=text)
 
 
-def finding(about: str, decided: bool, what: str, *values: str, n: int | None = None) -> Sentence:
+def finding(about: str, decided: bool, what: str, *values: str, n: int | None = None) -> Finding:
     """What was measured, its numbers with intervals and thresholds, and on how many samples."""
     count = "" if n is None else f" (N = {n:,})"
-    return Sentence(about, decided, f"{what}: {'; '.join(filter(None, values))}{count}.")
+    return worded(about, decided, f"{what}: {'; '.join(filter(None, values))}{count}.")
 
 
 Light = Literal["act", "choose", "none"]
@@ -95,7 +92,7 @@ class Recommendation:
     light: Light
     fields: tuple[Field, ...]
     figure: str | None = None
-    rest: tuple[Sentence, ...] = ()
+    rest: tuple[Finding, ...] = ()
     notice: str = ""
     word: str = ""
     follow: Follow | None = None

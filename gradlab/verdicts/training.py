@@ -16,6 +16,7 @@ from math import exp, nan
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.findings import Finding
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.training.measured_weights import (
     FEWEST,
@@ -40,11 +41,11 @@ from gradlab.runs.training.pairs import (
 )
 from gradlab.runs.training.results import GOALS, Training, asynchrony, first_reached
 from gradlab.verdicts.phrases import capital, usable_text
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 from gradlab.wording import change, duration, listed, percent, times, two, with_ends, with_interval
 
 
-def _stale(run: Training, name: str) -> list[Sentence]:
+def _stale(run: Training, name: str) -> list[Finding]:
     """One sentence of a run in several processes."""
     found = asynchrony(run)
     if found is None:
@@ -56,7 +57,7 @@ def _stale(run: Training, name: str) -> list[Sentence]:
     )
     busy = ", ".join(percent(share) for share in found.busy)
     return [
-        Sentence(
+        worded(
             "staleness",
             True,
             f"{name} trained with {counts}: {found.rate:.3g} updates per second; the policy had "
@@ -70,14 +71,14 @@ def _stale(run: Training, name: str) -> list[Sentence]:
 _EXPLAINED = 0.5  # of an output's held-out variance, below which a model does not predict it
 
 
-def verdict(run: Training, name: str = "") -> list[Sentence]:
+def verdict(run: Training, name: str = "") -> list[Finding]:
     """Final return, goals, the gradient's error and the model's, and what went wrong.
 
     Args:
         name: what to call the run; default: its algorithm.
     """
     name = name or run.name
-    events = (Sentence("health", True, text) for text in run.events)
+    events = (worded("health", True, text) for text in run.events)
     return [
         _final(run, name),
         *_goals(run, name),
@@ -90,14 +91,14 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
     ]
 
 
-def _final(run: Training, name: str) -> Sentence:
+def _final(run: Training, name: str) -> Finding:
     settings = run.config["settings"]
     last, errors = run.returns[-1], run.errors[-1]
     seeds = ", ".join(
         f"{value:.3g} ± {error:.2g}" for value, error in zip(last, errors, strict=True)
     )
     middle = f"median {np.median(last):.3g} over {len(last)} seeds" if len(last) > 1 else "one seed"
-    return Sentence(
+    return worded(
         "return",
         True,
         f"{name} on {run.task}: return {seeds} after {int(run.iteration[-1]):,} iterations "
@@ -107,7 +108,7 @@ def _final(run: Training, name: str) -> Sentence:
     )
 
 
-def _goals(run: Training, name: str) -> list[Sentence]:
+def _goals(run: Training, name: str) -> list[Finding]:
     told = []
     for goal in GOALS.get(run.task, ()):
         reached = first_reached(run, goal)
@@ -118,10 +119,10 @@ def _goals(run: Training, name: str) -> list[Sentence]:
             if np.nanmax(reached) == run.iteration[0]:
                 when = ", before any update"
         told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
-    return [Sentence("goals", True, f"{name} reached {'; '.join(told)}.")] if told else []
+    return [worded("goals", True, f"{name} reached {'; '.join(told)}.")] if told else []
 
 
-def _gradient(run: Training, name: str) -> list[Sentence]:
+def _gradient(run: Training, name: str) -> list[Finding]:
     """The error of the longest horizon's gradient when it was last measured."""
     errors = run.gradients
     if not errors:
@@ -133,7 +134,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
         reasons = errors.get("truth_reason")  # what stood in the way of the newest truth
         why = "" if reasons is None or not str(reasons[-1]) else f": {reasons[-1]}"
         what = "no error that a true gradient could show" if why else "no true gradient"
-        return [Sentence("gradient", False, f"{name}: {what} at {where}{why}.")]
+        return [worded("gradient", False, f"{name}: {what} at {where}{why}.")]
     error, bias, mse = (np.median(last[name][finite]) for name in ("relative_mse", "bias2", "mse"))
     # Without a part that is finite to be above noise a seed's gradient has no direction.
     # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
@@ -151,7 +152,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
         value, ends = with_ends(error, low, high)
         spread = f"one seed, 95% interval {ends}"
     return [
-        Sentence(
+        worded(
             "gradient",
             bool(error < 1),
             f"{name}: gradient MSE {value} of the true gradient's square at {where} "
@@ -162,7 +163,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     ]
 
 
-def _model(run: Training, name: str) -> list[Sentence]:
+def _model(run: Training, name: str) -> list[Finding]:
     """What the last fit explains of rows that were held out, and which output it does not."""
     if not run.model:
         return []
@@ -184,10 +185,10 @@ def _model(run: Training, name: str) -> list[Sentence]:
                 f"{name}: the {kind} does not predict {least}, less than half of whose held-out "
                 f"variance it explains: gradients and values made from it have this error{instead}."
             )
-            poor.append(Sentence("model", False, text))
+            poor.append(worded("model", False, text))
     rows = int(run.model["rows"][-1])
     stated = f"{name}: held-out variance explained after {rows} rows: {'; '.join(parts)}."
-    return [*poor, Sentence("model", True, stated)]
+    return [*poor, worded("model", True, stated)]
 
 
 _LAW = "gradient_law"  # in the configuration of such a run
@@ -198,7 +199,7 @@ _PARTS = {
 }
 
 
-def _row_gradient(run: Training, name: str) -> list[Sentence]:
+def _row_gradient(run: Training, name: str) -> list[Finding]:
     """Nothing for runs whose gradients are measured at the task's starts."""
     if _LAW not in run.config or not run.gradients:
         return []
@@ -208,7 +209,7 @@ def _row_gradient(run: Training, name: str) -> list[Sentence]:
         f"{name}: {len(run.gradients['seconds'])} measurements of its gradient took "
         f"{duration(took)}, {share} of the time."
     )
-    cost = Sentence("gradient cost", True, text)
+    cost = worded("gradient cost", True, text)
     return [*_sources(run, name), *_usable(run, name), cost]
 
 
@@ -227,7 +228,7 @@ def _newest(run: Training, column: str) -> NDArray[np.float64]:
     return np.asarray(run.gradients[column][-1], dtype=np.float64)
 
 
-def _sources(run: Training, name: str) -> list[Sentence]:
+def _sources(run: Training, name: str) -> list[Finding]:
     """Parts of the squared bias at the row's own horizon, in the median of the seeds in which a
     squared bias is shown."""
     shown = _newest(run, "bias2_low")[:, -1] > 0
@@ -248,10 +249,10 @@ def _sources(run: Training, name: str) -> list[Sentence]:
     seeds = len(shown)
     among = f" (median of the {shown.sum()} of {seeds} seeds that show one)" if seeds > 1 else ""
     text = f"{name}: squared bias of its own gradient{among}: {listed}."
-    return [Sentence("gradient sources", True, text)]
+    return [worded("gradient sources", True, text)]
 
 
-def _usable(run: Training, name: str) -> list[Sentence]:
+def _usable(run: Training, name: str) -> list[Finding]:
     """By the seed that has the median cosine at the row's own horizon."""
     cosine, horizons = _newest(run, "cosine")[:, -1], run.gradients["horizon"]
     finite = np.flatnonzero(np.isfinite(cosine))
@@ -266,17 +267,17 @@ def _usable(run: Training, name: str) -> list[Sentence]:
     usable = in_ranges(horizons.tolist(), surely.tolist(), perhaps.tolist())
     rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least relative error"
     text = usable_text(f"the gradient of {name}", usable, rule)
-    return [Sentence("gradient range", usable.decided, f"{capital(text)}.")]
+    return [worded("gradient range", usable.decided, f"{capital(text)}.")]
 
 
-def measured(run: Training, name: str) -> list[Sentence]:
+def measured(run: Training, name: str) -> list[Finding]:
     """What was followed in the place of the rule, its errors, and when the data took over."""
     if not run.weights:
         return []
     return [_weights(run, name)]
 
 
-def _weights(run: Training, name: str) -> Sentence:
+def _weights(run: Training, name: str) -> Finding:
     found, last = run.weights, int(run.weights["iteration"][-1])
     force, rule = (np.median(found["in_force"][-1], axis=0), found["rule"][-1])
     named = ", ".join(
@@ -298,7 +299,7 @@ def _weights(run: Training, name: str) -> Sentence:
         f"{f' ({lost})' if lost else ''}",
         f"measuring took {percent(float(found['share'][-1]))} of the time",
     ]
-    return Sentence("weights", decided, f"{'; '.join(parts)}.")
+    return worded("weights", decided, f"{'; '.join(parts)}.")
 
 
 def _beside_rule(run: Training) -> tuple[str, bool]:
@@ -339,7 +340,7 @@ def screen(runs: Mapping[str, Training]) -> Recommendation:
     return _one(name, run, rest)
 
 
-def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Recommendation:
+def _one(name: str, run: Training, rest: tuple[Finding, ...]) -> Recommendation:
     result = outcome(run)
     n, k = len(result.seeds), result.improved
     if not len(result.finite):
@@ -437,7 +438,7 @@ def _goal(run: Training) -> list[Field]:
     return [Field("goal", text, how)]
 
 
-def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Recommendation:
+def _several(runs: Mapping[str, Training], rest: tuple[Finding, ...]) -> Recommendation:
     order, others = ranked(runs), against_best(runs)
     best, found = order[0], outcome(runs[order[0]])
     task = runs[best].task
@@ -494,14 +495,14 @@ def _gap(others: Sequence[AgainstBest], order: Sequence[str]) -> list[Field]:
     return [Field.ranged("difference", gap.negative.estimate, how)]
 
 
-def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:
+def paired_verdict(runs: Mapping[str, Training]) -> list[Finding]:
     """Every run against the first: return and gradient error, and what both say together."""
     base, *others = runs
     sentences = (_sentence(name, runs[name], base, runs[base]) for name in others)
     return [each for each in sentences if each is not None]
 
 
-def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence | None:
+def _sentence(name: str, run: Training, base: str, first: Training) -> Finding | None:
     paired = {pair.quantity: pair for pair in pairs(first, run)}
     final, whole = (paired.get(q) for q in ("final return", "mean return over the run"))
     if final is None or whole is None:
@@ -523,7 +524,7 @@ def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence 
     text = f"{says}: {clauses}."
     if first.config.get("given_networks", {}) != run.config.get("given_networks", {}):
         text += " The runs begin with different networks: the difference holds that, too."
-    return Sentence("remedy", any(judged.values()), text)
+    return worded("remedy", any(judged.values()), text)
 
 
 def _change(pair: Pair) -> str:

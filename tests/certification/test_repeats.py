@@ -284,7 +284,7 @@ def test_what_a_first_call_leaves_behind_is_found_by_another_process(tmp_path, s
     (tmp_path / "cached.py").write_text(CACHED.replace("{scale}", scale))
     document = command_of("certify")(f"{tmp_path}/cached.py:make", samples=64).run("")
     assert document["passed"] is passes and document["facts"]["first call"] == "tried"
-    words = " ".join(each["text"] for each in document["verdict"])
+    words = " ".join(each["sentence"] for each in document["findings"])
     assert ("depends on its first call" in words) is not passes
 
 

@@ -63,7 +63,7 @@ def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pag
     answer(of_advice(told), as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["recommendation"] == {each.name: each.text for each in told.fields}
-    assert document["verdict"][0]["text"].startswith(first)
+    assert document["findings"][0]["sentence"].startswith(first)
 
 
 def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
@@ -89,7 +89,7 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
         assert "Not compared by gain" in str(chosen(profiles[name])[1].rest)
         with pytest.raises(InputError, match="nothing can be chosen"):
             choose(profiles[name], estimators=[each for each in read.own if each != cell[0]][:1])
-    told = {each.about for each in advice(profiles[name]).rest}
+    told = {each.code for each in advice(profiles[name]).rest}
     assert told <= {"premises", "truth", "health", "sanity", "jumps", "variance", "tails",
                     "theory"}  # fmt: skip
     assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]

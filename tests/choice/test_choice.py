@@ -262,7 +262,7 @@ def test_gradients_that_point_away_have_no_weights_by_direction():
     text = next(
         e.text
         for e in statements(choose(planted(found, truth), by="direction"))
-        if e.about == "weights"
+        if e.code == "weights"
     )
     assert "by direction: none: no mixture points along the truth. On 100 starts" in text
     assert "nan" not in text
@@ -432,7 +432,7 @@ def test_where_a_premise_fails_the_choice_lists_what_updates_did():
     failed = CheckResult(f"{PREMISE}, critic", "0.02 times", "not fitted: refit it", False)
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told, sanity=(failed,))
     _, told, train, untrained = chosen(profile, start=["own.py:make"])
-    (said,) = (each.text for each in told.rest if each.about == "rehearsed")
+    (said,) = (each.text for each in told.rest if each.code == "rehearsed")
     assert "lower it: " in said and "raise it: " in said
     # What is advised until then can be followed.
     assert train.startswith("gradlab train n-step-adp own.py:make ") and not untrained
@@ -511,7 +511,7 @@ def test_steps_that_lower_the_return_are_named():
     assert chosen.steps.lowers == (DATA,) and chosen.steps.raises == (MODEL, OTHER)
     assert not chosen.steps.realised
     assert step(one, -one.truth()) < 0
-    said = next(each for each in statements(chosen) if each.about == "steps")
+    said = next(each for each in statements(chosen) if each.code == "steps")
     assert said.decided and f"lower it: {DATA_0}" in said.text
     # Both rays of the truth gain alike: neither is excluded.
     assert set(chosen.gain.kept) == {MODEL, OTHER}

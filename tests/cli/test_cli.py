@@ -163,7 +163,9 @@ def test_json_is_one_document_and_everything_else_goes_to_standard_error(calls, 
     assert cli.main(["measure", "inverted_pendulum", "--output", run, "--json"]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
-    assert [each["text"] for each in document["verdict"]] == [each.text for each in planted.VERDICT]
+    assert [each["sentence"] for each in document["findings"]] == [
+        each.text for each in planted.VERDICT
+    ]
     assert document["run"] == run
     assert len(document["table"]) == len(planted.table())
     assert document["table"][0]["value"] == planted.table()["value"][0]
@@ -281,7 +283,7 @@ def test_a_small_system_is_measured_end_to_end(tmp_path, capsys):
     sizes = ["--starts", "64", "--output", str(run), "--json"]
     assert cli.main(["measure", *LQR, *given, *sizes, "--no-report"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["verdict"]
+    assert document["findings"]
     assert {row["estimator"] for row in document["table"]} >= {"data", "model"}
     assert profiles.load(run).config["kinds"] == {}  # of gradlab's networks
     assert cli.main(["report", str(run)]) == 0

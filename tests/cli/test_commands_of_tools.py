@@ -246,7 +246,7 @@ def test_a_model_its_curves_and_its_data_are_kept(tmp_path, capsys):
     assert curves.groups["curves"]["held_out"].values.shape == (2, 2)
     assert curves.groups["norms"]["normalised"].values.tolist() == [True, True, False]
     assert len(record_files.read(tmp_path / "m.data.h5")) == 200
-    text = " ".join(str(each["text"]) for each in document["verdict"])
+    text = " ".join(str(each["sentence"]) for each in document["findings"])
     assert "recorded 200 transitions with random actions" in text
     assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
     assert "exists" in refused(capsys, *words)
@@ -258,9 +258,9 @@ def test_sentences_are_decided_where_the_data_decide(tmp_path, capsys):
         place = ("--output", str(tmp_path / f"{name}.safetensors"), "--neighbours", "3")
         words = ("--members", "2", "--hidden", "16", "--epochs", "60", "--json")
         assert cli.main(["fit", name, "--rows", rows, *place, *words]) == 0
-        verdict = json.loads(capsys.readouterr().out)["verdict"]
+        verdict = json.loads(capsys.readouterr().out)["findings"]
         decided[name] = [each["decided"] for each in verdict]
-        text = " ".join(each["text"] for each in verdict)
+        text = " ".join(each["sentence"] for each in verdict)
         assert "held-out rows" in text and "± " in text
     # Variance explained, source of the data, help with states and with reward, what to do next.
     assert decided == {
@@ -319,7 +319,7 @@ def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
     shared = ("measure", "linear_quadratic", "--output", str(run), "--no-report", "--json")
     small = ("--starts", "16", "--batch", "4", "--horizon", "1", "--spectral", "policy", "critic")
     assert cli.main([*shared, *small]) == 0
-    text = str(json.loads(capsys.readouterr().out)["verdict"])
+    text = str(json.loads(capsys.readouterr().out)["findings"])
     assert "fitted policy: layer 1 1, layer 2 1, layer 3 1." in text
     assert "fitted critic: layer 1 1, layer 2 1, layer 3 " in text
     for kind, held in (("policy", 3), ("critic", 2)):
@@ -333,10 +333,10 @@ def test_minari_datasets_are_taken_and_given(tmp_path, capsys):
     dataset = str(tmp_path / "dataset")
     first, again = (str(tmp_path / f"{name}.safetensors") for name in ("first", "again"))
     words = ("pendulum", "--rows", "120", "--output", first, "--export", dataset)
-    text = str(fit(capsys, *words)["verdict"])
+    text = str(fit(capsys, *words)["findings"])
     assert f"also in the Minari dataset {dataset}" in text
     document = fit(capsys, "pendulum", "--data", dataset, "--output", again)
-    assert "120 of 120 recorded rows, stepped by the simulator" in str(document["verdict"])
+    assert "120 of 120 recorded rows, stepped by the simulator" in str(document["findings"])
     assert Path(first).read_bytes() == Path(again).read_bytes()
 
 
@@ -441,7 +441,7 @@ def test_the_command_compares_a_model_and_rebuilds_its_page(own_models, tmp_path
     assert found.rows("block", quantity="relative error", block="A")["value"].iloc[
         0
     ] == pytest.approx(1 / 9)
-    assert document["verdict"][0]["text"] == verdict(found)[0].text
+    assert document["findings"][0]["sentence"] == verdict(found)[0].text
     assert len(document["table"]) == len(found.table())
     assert not (tmp_path / "run.html").exists()
     assert cli.main(["report", str(run), "--explain"]) == 0
@@ -534,7 +534,7 @@ def test_every_command_reads_every_format(command, ending, record, tmp_path, cap
     assert cli.main(words(command, data, tmp_path)) == 0
     out, err = capsys.readouterr()
     assert f"{data}: 240 of 240 recorded rows, stepped by the simulator" in err and SOUND in err
-    assert SOUND in str(json.loads(out)["verdict"])
+    assert SOUND in str(json.loads(out)["findings"])
 
 
 @pytest.mark.parametrize("command", ["fit", "remedies", "jacobians", "logs"])
@@ -545,7 +545,7 @@ def test_every_command_says_first_where_the_rewards_are_others(command, record, 
     assert cli.main(words(command, data, tmp_path)) == 0
     out, err = capsys.readouterr()
     says = "rewards differ by up to 0.9 in 48 rows, those with large |acceleration|"
-    assert says in err.splitlines()[0] and says in str(json.loads(out)["verdict"])
+    assert says in err.splitlines()[0] and says in str(json.loads(out)["findings"])
 
 
 @pytest.mark.parametrize("command", ["fit", "remedies", "jacobians", "logs"])

@@ -245,7 +245,7 @@ def test_a_whole_run_on_a_learned_model_from_the_command_line(tmp_path):
         output=tmp_path / "run.h5",
     )  # fmt: skip
     document = command.run("gradlab train mpg-v2 double_integrator --model learned")
-    about = {sentence["about"] for sentence in document["verdict"]}
+    about = {sentence["about"] for sentence in document["findings"]}
     assert {"return", "gradient", "model"} <= about
     drawn = {panel.name for panel in training_page.panels({"run": load(tmp_path / "run.h5")})}
     assert {"gradient-parts", "gradient-dynamics_parts", "model-prediction"} <= drawn

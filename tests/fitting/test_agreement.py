@@ -168,8 +168,8 @@ def fit(data, folder, *words):
 
 
 def said(capsys):
-    verdict = json.loads(capsys.readouterr().out)["verdict"]
-    return " ".join(each["text"] for each in verdict if each["decided"])
+    verdict = json.loads(capsys.readouterr().out)["findings"]
+    return " ".join(each["sentence"] for each in verdict if each["decided"])
 
 
 @pytest.mark.parametrize("column", ["state", "action", "reward"])

@@ -107,7 +107,7 @@ def run():
 
 
 def told(run, about):
-    return [each.text for each in verdict(run) if each.about == about]
+    return [each.text for each in verdict(run) if each.code == about]
 
 
 def test_the_exact_model_is_supported_and_a_wrong_one_refuted():

@@ -250,12 +250,12 @@ def test_where_rare_starts_are_seen_sentences_on_errors_decide_nothing():
     profile, found = next(
         one for one in (flagged(far().task, s, strata=False) for s in range(9)) if not one[1].passed
     )
-    told = {each.about: each for each in verdict(profile)}
+    told = {each.code: each for each in verdict(profile)}
     assert not told["variance"].decided and told["variance"].text.startswith("Not reliable at N =")
     assert "variance, error and SNR are not decided at N = 64" in found.meaning
     passed = CheckResult(RARE, "", "", True)
     others = [each for each in profile.sanity if each.check != RARE]
-    again = {each.about: each for each in verdict(replace(profile, sanity=(*others, passed)))}
+    again = {each.code: each for each in verdict(replace(profile, sanity=(*others, passed)))}
     assert again["variance"].text in told["variance"].text
     assert "tails" not in told
 

@@ -297,7 +297,7 @@ def test_the_newest_measurement_recommends_a_step(tmp_path):
     assert facts is not None
     assert facts.best == ("model", 4) and facts.close(facts.best) == [3, 4]
     assert facts.gains["data", 0].high < 0 and ("model", 0) not in facts.gains
-    (told,) = [each for each in verdict(found) if each.about == "gain"]
+    (told,) = [each for each in verdict(found) if each.code == "gain"]
     assert not told.decided and "3–4 steps" in told.text
 
 
@@ -305,7 +305,7 @@ def test_the_newest_measurement_recommends_a_step(tmp_path):
 def test_cosines_at_the_starts_are_no_gains(tmp_path, law):
     found = run(tmp_path / "run.h5", BACKWARDS, law=law)  # type: ignore[arg-type]
     assert facts_of(found) is None
-    assert not [each for each in verdict(found) if each.about == "gain"]
+    assert not [each for each in verdict(found) if each.code == "gain"]
 
 
 def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path):

@@ -252,7 +252,7 @@ def test_the_newest_measurement_decides(tmp_path, critic, direction, light):
     own = followed(found)
     assert own is not None and own.direction == direction and screen(found).light == light
     assert own.since == 0 and "the newest of 2 measurements" in own.text and "since" not in own.text
-    (told,) = [each for each in verdict(found) if each.about == "gain"]
+    (told,) = [each for each in verdict(found) if each.code == "gain"]
     assert told.text == own.text and told.decided == (direction != "unknown")
 
 

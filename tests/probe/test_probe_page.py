@@ -248,6 +248,6 @@ def test_without_a_prior_model_no_line_speaks_of_a_model_gradient(tmp_path):
             row[key][1:3] = np.nan
     rows = {"vitals": [window(k) for k in range(1, 6)], "measured": [row]}
     run = load(written(tmp_path / "run.h5", rows))
-    told = [each.text for each in verdict(run) if each.about in ("rivals", "variance")]
+    told = [each.text for each in verdict(run) if each.code in ("rivals", "variance")]
     assert len(told) == 2 and all("the simulator gradient (first action)" in x for x in told)
     assert not [each.text for each in verdict(run) if "model gradient" in each.text]

@@ -338,7 +338,7 @@ def test_a_run_its_page_its_models_and_its_verdict(tmp_path, named_networks, cap
     assert run.trials == 2 and run.arms == ("spectral", "mse")
     assert run.config["settings"]["hidden"] == [8] and run.config["rows"] == 120
     assert len(document["table"]) == len(run.table())
-    text = " ".join(each["text"] for each in document["verdict"])
+    text = " ".join(each["sentence"] for each in document["findings"])
     assert "spectral normalisation" in text.lower()
     assert "each trial recorded 120 transitions with the policy and exploration noise" in text
     assert "the baseline was fitted for 2 epochs" in text
@@ -348,7 +348,7 @@ def test_a_run_its_page_its_models_and_its_verdict(tmp_path, named_networks, cap
     assert list((tmp_path / "run-models").glob("**/*.safetensors"))
     monkeypatch.setattr(reporting, "report", lambda path: path)  # the page is there already
     again = answered(capsys, ["report", str(tmp_path / "run.h5"), "--json"])
-    assert again["verdict"] == document["verdict"][:-1]
+    assert again["findings"] == document["findings"][:-1]
 
 
 def test_a_run_that_was_stopped_says_how_it_goes_on(tmp_path, named_networks, capsys, monkeypatch):

@@ -19,13 +19,14 @@ import gradlab
 from gradlab import systems
 from gradlab.cli.program import main
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.reporting import output, profile_page, render, report, shell
 from gradlab.runs.check_results import CheckResult
 from gradlab.storage import journal, records
 from gradlab.tools.jacobians import page as jacobian_page
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
-from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.recommendation import worded
 from gradlab.wording import percent, two
 from tests import planted
 from tests.first_screens import check_first_screen, contrast, drawing, luminance, opened, small
@@ -44,7 +45,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def shown(profile: Any, verdict: Sequence[Sentence], title: str, *drawn: str, **known: Any) -> str:
+def shown(profile: Any, verdict: Sequence[Finding], title: str, *drawn: str, **known: Any) -> str:
     """The page's text; of its figures, those named by `drawn` alone, where any is."""
     page = profile_page.shown(profile, planted.first_sentence(verdict, "mse"), title, **known)
     return render(drawing(page, *drawn) if drawn else page)
@@ -143,7 +144,7 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Pat
         ),
     )
     path = tmp_path / "run.html"
-    path.write_text(shown(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
+    path.write_text(shown(attacked, [worded(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
     seen = opened(tab, path)
     tab.wait_for_load_state("networkidle")
     assert ATTACK in tab.locator("#verdict").inner_text()
@@ -301,7 +302,7 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
 
 
 def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) -> None:
-    many = [Sentence("horizon", True, f"Sentence number {k}.") for k in range(8)]
+    many = [worded("horizon", True, f"Sentence number {k}.") for k in range(8)]
     path = tmp_path / "run.html"
     path.write_text(shown(planted.Profile(), many, "t", "mse"), encoding="utf-8")
     opened(tab, path)
@@ -350,7 +351,7 @@ def test_a_simulator_whose_every_jacobian_is_masked_is_said_to_show_nothing(mode
     sentence = said(run, "certificate")
     assert not sentence.decided
     assert "none can be used; 4 steps from 4 starts" in sentence.text
-    assert {each.about for each in verdict(run)}.isdisjoint({"blocks", "product", "entry"})
+    assert {each.code for each in verdict(run)}.isdisjoint({"blocks", "product", "entry"})
     assert report(run.save(tmp_path / "run.h5")).exists()
 
 

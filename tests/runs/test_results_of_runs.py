@@ -93,7 +93,7 @@ def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
     words += ["--output", str(tmp_path / "run.h5"), "--clip", "1e-3"]
     assert main(words) == 0
     document = json.loads(capsys.readouterr().out)
-    assert "after 20 iterations" in document["verdict"][0]["text"]
+    assert "after 20 iterations" in document["findings"][0]["sentence"]
     run = load(tmp_path / "run.h5")
     assert run.config["algorithm"]["clip"] == 1e-3
     assert (run.updates["clipped"] == 1.0).all() and (run.updates["policy_norm"] > 1e-3).all()
@@ -217,7 +217,7 @@ def said(first: Profile, second: Profile) -> list[str]:
 
 def about(first: Profile, second: Profile, what: str) -> str:
     found = comparison_verdict(compared(first, second))
-    return next(each.text for each in found if each.about == what and "model" in each.text)
+    return next(each.text for each in found if each.code == what and "model" in each.text)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_the_page_and_the_document_say_the_same(files, tmp_path, capsys):
     assert document["report"] == str(page)
     text = re.sub("<[^>]+>", "", page.read_text())
     assert "better lowers the mean squared error of the model gradient (first action)" in text
-    assert any("better lowers" in each["text"] for each in document["verdict"])
+    assert any("better lowers" in each["sentence"] for each in document["findings"])
     rows = pd.DataFrame(document["table"])
     assert set(rows["quantity"]) >= {"mse", "bias2", "variance", "cosine"}
 

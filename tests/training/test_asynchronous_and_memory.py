@@ -338,8 +338,8 @@ def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, 
     for text, [status] in zip(first["truth_reason"].values, first["truth"].values, strict=True):
         assert (str(text) == "") == (status >= 2)  # cut, or converged
     assert np.isfinite(first["bias2"].values).all() and (first["seconds"].values > 0).all()
-    [sentence] = [each for each in verdict(load(whole)) if each.about == "gradient"]
-    told = {each.about for each in verdict(load(whole))}
+    [sentence] = [each for each in verdict(load(whole)) if each.code == "gradient"]
+    told = {each.code for each in verdict(load(whole))}
     assert {"gradient", "gradient cost"} <= told
     law = "states of its batches" if name == "maac" else "newest paths"
     assert law in sentence.text and "starts of the task" not in sentence.text

@@ -55,7 +55,7 @@ def _about(about: str) -> Case:
 
     def told(folder: Path) -> Recommendation:
         found = (verdict(profile(**changes)) for changes in SENTENCES[about])
-        rest = tuple(each for sentences in found for each in sentences if each.about == about)
+        rest = tuple(each for sentences in found for each in sentences if each.code == about)
         return Recommendation("none", (), rest=rest)
 
     return told
@@ -122,7 +122,7 @@ def _said(about: str) -> Case:
         for number, rows in enumerate(MEASURED[about]):
             measured = [planted_probe.measurement(at, **changes) for at, changes in rows]
             path = planted_probe.written(folder / f"{number}.h5", {"measured": measured})
-            found += [each for each in probe_verdict(load(path)) if each.about == about]
+            found += [each for each in probe_verdict(load(path)) if each.code == about]
         return Recommendation("none", (), rest=tuple(found))
 
     return told
@@ -343,10 +343,7 @@ def rendered(kind: str) -> str:
 def _text(shown: Recommendation) -> str:
     """What stands above the fold, how it was measured, then every sentence."""
     hows = [f"  how {each.name} was measured: {each.how}" for each in shown.fields if each.how]
-    sentences = [
-        f"{'decided  ' if each.decided else 'undecided'} {each.about}: {each.text}"
-        for each in shown.rest
-    ]
+    sentences = [f"{each.decision:9} {each.code}: {each.text}" for each in shown.rest]
     return "\n".join([*([str(shown)] if shown.fields else []), *hows, *sentences]) + "\n"
 
 

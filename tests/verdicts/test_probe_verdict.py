@@ -33,7 +33,7 @@ def said(tmp_path):
 
     def sentence(about, **tables):
         run = load(written(tmp_path / f"{next(numbers)}.h5", tables))
-        found = [each for each in verdict(run) if each.about == about]
+        found = [each for each in verdict(run) if each.code == about]
         assert len(found) < 2
         return found[0] if found else None
 
@@ -55,12 +55,12 @@ def first(tmp_path):
 
 def test_what_stops_everything_comes_first_and_every_number_has_its_interval_and_n(tmp_path):
     found = verdict(load(written(tmp_path / "run.h5", everything())))
-    assert [each.about for each in found] == [
+    assert [each.code for each in found] == [
         "alarms", "returns", "health", "saturation", "signal", "measurement", "horizon", "rivals",
         "weights", "source", "critic", "jacobians", "variance", "growth", "tails", "cost",
     ]  # fmt: skip
     for each in found:
-        if each.about not in ("alarms", "health", "measurement", "tails", "cost"):
+        if each.code not in ("alarms", "health", "measurement", "tails", "cost"):
             assert "CI" in each.text or "95%" in each.text, each
             assert "N = " in each.text, each
 
@@ -70,7 +70,7 @@ def test_without_rows_or_a_task_nothing_is_said_of_them(tmp_path):
     assert only.about == "alarms"
     rows = {k: v for k, v in everything().items() if k in ("vitals", "successive")}
     told = verdict(load(written(tmp_path / "b.h5", rows, horizon=None, task="")))
-    assert [each.about for each in told] == ["alarms", "health", "saturation", "signal", "cost"]
+    assert [each.code for each in told] == ["alarms", "health", "saturation", "signal", "cost"]
 
 
 def test_a_clean_run_says_how_many_bad_gradients_it_cannot_exclude(said):
@@ -188,7 +188,7 @@ def test_what_rests_on_intervals_decides_from_enough_starts_only(tmp_path, start
     found = verdict(
         load(written(tmp_path / "run.h5", {"measured": [measurement(4, starts=starts)]}))
     )
-    resting = [each for each in found if each.about in OF_INTERVALS]
+    resting = [each for each in found if each.code in OF_INTERVALS]
     assert len(resting) > 4 and any(each.decided for each in resting) is (starts == FEWEST)
 
 
@@ -201,7 +201,7 @@ def test_what_leaves_nothing_to_decide_is_said_first_and_alone(changes, tmp_path
     found, told = screen(run), verdict(run)
     assert found.light == "none" and [each.name for each in found.fields] == ["finding"]
     assert told[0].text == found.field("finding")
-    assert not {"gain", "horizon", "rivals", "weights", "source"} & {each.about for each in told}
+    assert not {"gain", "horizon", "rivals", "weights", "source"} & {each.code for each in told}
 
 
 WORDS = "the critic's targets have not moved for 500 updates: are the target networks updated?"
@@ -277,7 +277,7 @@ def test_every_check_has_a_line_with_its_proof_and_its_cost(first):
                  "seconds": 0.0},
     ]  # fmt: skip
     found = first(vitals=[window(1)], checks=checks)
-    sound, off = [each for each in found.rest if each.about == "part"]
+    sound, off = [each for each in found.rest if each.code == "part"]
     assert sound.decided and "20 looks, 0.1% of the time" in sound.text
     assert not off.decided and "not recorded" in off.text
     parts = "no alarm; 1 check passed, 1 without an answer"
@@ -374,7 +374,7 @@ def test_one_alarm_that_is_raised_again_is_one(first, times):
     raised = [alarm(k, 100, "exploding critic", "the critic explodes") for k in range(times)]
     found = first(vitals=[window(1)], alarms=raised)
     assert found.field("finding") == "exploding critic at step 99" and not found.field("also")
-    (said,) = (each.text for each in found.rest if each.about == "alarms")
+    (said,) = (each.text for each in found.rest if each.code == "alarms")
     assert ("3 times" in said) == (times > 1)
 
 

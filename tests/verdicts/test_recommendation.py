@@ -282,7 +282,7 @@ def test_the_critic_alone_at_the_start_states_is_told_from_that_at_visited_state
     gains = {"data": [0.3], "model_all": [0.9, 0.6, 0.6, 0.6, 0.6, 0.6]}
     found = recommended(gains)
     assert found.use == "the critic at start states, h = 0" and found.gain.startswith("90%")
-    (said,) = (each.text for each in found.rest if each.about == "critic")
+    (said,) = (each.text for each in found.rest if each.code == "critic")
     assert said == "The critic at visited states gains 30% (CI 27–33%) of the best step."
 
 

@@ -72,7 +72,7 @@ def test_where_there_is_nothing_to_say_nothing_is_said(changes, about):
 def test_sentences_stand_in_the_order_in_which_they_call_for_action(changes, abouts):
     """What keeps the others from being believed comes first, what calls for nothing last."""
     found = verdict(profile(**changes))
-    about = [each.about for each in found]
+    about = [each.code for each in found]
     assert about[: len(abouts)] == abouts and "variance" in about
     if abouts[-1] == "variance":
         assert about == abouts
@@ -117,7 +117,7 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     told = DirectionCosine(("model", 3), ("mixed", 3), 0.8, ends)
     known = Evidence(Choice(("model",), {}, 256, 256, False, agreement=(told,)), None, {})
     sentences = verdict(profile(admissible=False, status="none", reason="no truth here"), known)
-    assert [each.about for each in sentences] == ["truth", "agreement", "variance"]
+    assert [each.code for each in sentences] == ["truth", "agreement", "variance"]
     assert "model and mixed: 0.80 (CI 0.70–0.90) at h = 3." in sentences[1].text
     lost = replace(told, cosine=nan, interval=Interval(-1.0, -0.04, 0.05, "planted"))
     # The square of a norm is corrected for noise: near zero a quotient is no cosine.
@@ -137,13 +137,13 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
     lost = (FINITE, "model: 2 of 64 groups from h = 9 on", "use a shorter horizon", False)
     idle = (f"{EFFECT}, model", "action 3 has no effect on any reward", "dead path?", False)
     sentences = verdict(replace(FLAT, sanity=(CheckResult(*lost), CheckResult(*idle))))
-    assert [each.text for each in sentences if each.about == "health"] == [
+    assert [each.text for each in sentences if each.code == "health"] == [
         "Model: 2 of 64 groups from h = 9 on: use a shorter horizon.",
         "Action 3 has no effect on any reward: dead path?.",
     ]
-    assert "sanity" not in {each.about for each in sentences}
+    assert "sanity" not in {each.code for each in sentences}
     more = verdict(replace(FLAT, sanity=(CheckResult(*lost), BAD, FINE)))
-    (said,) = (each.text for each in more if each.about == "sanity")
+    (said,) = (each.text for each in more if each.code == "sanity")
     assert said.startswith("2 of 3 checks need attention: saturated actions")  # as its section says
 
 

@@ -63,14 +63,14 @@ def test_what_gains_more_with_the_simulators_states_is_compared_with_the_recomme
         profile = replace(planted(gains, se=0.003), rehearsal=told)
         read, explained = facts(profile), chosen(profile)[1]
         assert advise(read).cell == cell and read.best == ("model", 5)
-        sentences = [each.text for each in explained.rest if each.about == "beyond"]
+        sentences = [each.text for each in explained.rest if each.code == "beyond"]
         assert len(sentences) == said and all("(mixed, BPTT), 3 steps" in x for x in sentences)
         assert "simulator" not in str(explained)
     del gains["data"], gains["model"]
     for mixed, steps_gain in (([0.1, 0.5, 0.6, 0.93, 0.9, 0.9], "3 steps gain"),
                               ([0.1, 0.93, 0.5, 0.5, 0.5, 0.5], "1 step gains")):  # fmt: skip
         (said,) = (
-            e.text for e in recommended(gains | {"mixed_all": mixed}).rest if e.about == "beyond"
+            e.text for e in recommended(gains | {"mixed_all": mixed}).rest if e.code == "beyond"
         )
         assert said.startswith(f"With simulator states (mixed, BPTT), {steps_gain} 93% (CI 90–")
 
@@ -146,7 +146,7 @@ def test_updates_that_led_farther_than_the_largest_gain_are_said_to_have():
         (rehearsed({BEST: RISES, CRITIC: PASSES}), ""),
     ):
         rest = chosen(replace(profile, rehearsal=told))[1].rest
-        said = [each.text for each in rest if each.about == "farther"]
+        said = [each.text for each in rest if each.code == "farther"]
         assert len(said) == bool(why) and all(
             each.startswith(more) and why in each for each in said
         )
@@ -173,12 +173,12 @@ def test_what_the_critic_alone_does_is_said_of_as_many_updates_as_are_recommende
         told = recommendation(read(gains, rehearsal=rehearsed(changes, again=again)))
         assert (told.horizon, told.updates) == (5, 25)
         assert told.avoid == f"1 step{'; the critic alone' * (critic == FALLS)}{lower}"
-        (said,) = (each.text for each in told.rest if each.about == "critic")
+        (said,) = (each.text for each in told.rest if each.code == "critic")
         assert said.startswith("The critic alone changes the return by ")
         assert said.endswith(f" after 25 updates{compared}.")
     # Fresh draws that sum more steps are compared with nothing.
     told = recommendation(read(gains, rehearsal=replace(rehearsed(changes), again_horizon=300)))
-    assert not told.avoid and "critic" not in {each.about for each in told.rest}
+    assert not told.avoid and "critic" not in {each.code for each in told.rest}
 
 
 @pytest.mark.parametrize(("gain", "said"), [(-0.2, False), (-0.4, True)])
@@ -211,7 +211,7 @@ def test_why_a_larger_gain_of_one_step_is_not_followed_is_said(changes, noise, w
         told = rehearsed(changes, noise=noise)
         told = recommendation(read(RISING, rehearsal=told, jumps=jumps))
         more = "Model, BPTT at h = 5 gains more in one step (99% (CI 95–over 99%)), but"
-        said = [each.text for each in told.rest if each.about == "farther"]
+        said = [each.text for each in told.rest if each.code == "farther"]
         assert said == [f"{more} {why}."] * bool(why)
         assert told.horizon == (1 if why else 5)
 
@@ -225,7 +225,7 @@ def test_what_fresh_draws_did_not_confirm_is_said_not_to_be_shown():
 
 
 def farther(found):
-    (text,) = (each.text for each in recommendation(found).rest if each.about == "farther")
+    (text,) = (each.text for each in recommendation(found).rest if each.code == "farther")
     return text
 
 
@@ -269,7 +269,7 @@ def test_another_gradient_that_gains_more_in_one_step_is_named():
     assert advise(tried).cell == CRITIC
     assert farther(tried).endswith("but one plain step along it lowers the return.")
     alike = read(RISING | {"data": [0.97]}, rehearsal=told)  # no curve is visibly above it
-    assert "farther" not in {each.about for each in recommendation(alike).rest}
+    assert "farther" not in {each.code for each in recommendation(alike).rest}
 
 
 @pytest.mark.parametrize("jumps", [None, "harmful", "open"])

@@ -13,6 +13,7 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
+from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from gradlab.systems.system import System
@@ -129,6 +130,7 @@ class Certify:
             if (path := getattr(self, name)) is not None
         }
         verdict = [
-            {"text": text, "decided": k == 0} for k, text in enumerate(certificate.sentences)
+            worded("certificate", k == 0, text).document
+            for k, text in enumerate(certificate.sentences)
         ]
         return certificate.document() | {"verdict": verdict} | written

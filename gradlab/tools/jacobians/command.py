@@ -17,6 +17,7 @@ from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
+from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,7 +123,7 @@ class JacobiansCommand:
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
         keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
         if own and self.gradient_model is None:
-            told.append({"text": _PRIOR, "decided": True})
+            told.append(worded("prior", True, _PRIOR).document)
         document = of_run(run, page=not self.no_report, more=told)
         if origin:
             document["networks"] = f"Networks: {origin}."

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
+from gradlab.findings import Finding
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
@@ -26,7 +27,7 @@ from gradlab.reporting.shell import by_section
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
-from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, Sentence, finding
+from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, finding
 from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_ends, with_interval
 from gradlab.wording import ratio as sized
 
@@ -38,7 +39,7 @@ _SHORT = 8  # steps of a path, in fewer of which turning modes pass for decay
 _SLOW = 1000  # steps per factor of ten from which growth is not worth the word
 
 
-def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
+def verdict(run: JacobianRun) -> tuple[Finding, ...]:
     """The findings of a report: what is masked, what is wrong, how far one may chain."""
     parts = (
         _certificate, _blocks, _entry, _distance, _product, _growth, _variance, _condition,
@@ -46,7 +47,7 @@ def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
     return tuple(each for part in parts if (each := part(run)) is not None)
 
 
-def _certificate(run: JacobianRun) -> Sentence:
+def _certificate(run: JacobianRun) -> Finding:
     counts = {who: run.notes.get(f"{who}_not_finite", 0) for who in ("simulator", "model")}
     lost = [
         f"{who}: not finite on {count} (first: {run.notes.get(f'{who}_first_loss')})"
@@ -80,7 +81,7 @@ def _untested(run: JacobianRun) -> str:
     return f"{word}{said and f' ({said})'}: `{run.config.get('certify', 'gradlab certify')}`"
 
 
-def _blocks(run: JacobianRun) -> Sentence | None:
+def _blocks(run: JacobianRun) -> Finding | None:
     measured = _of_blocks(run, "block", "relative error")
     if not measured:
         return None
@@ -99,7 +100,7 @@ def _blocks(run: JacobianRun) -> Sentence | None:
 _WORST = "share of the squared error in the worst 5%"
 
 
-def _entry(run: JacobianRun) -> Sentence | None:
+def _entry(run: JacobianRun) -> Finding | None:
     """The entry whose error moves the gradient most, and the one of largest error."""
     effect, error = (_largest(run, quantity) for quantity in ("effect", "error"))
     if effect is None or error is None:
@@ -163,7 +164,7 @@ def named(row: pd.Series) -> str:
     return f"{row['output']} by {row['input']}"
 
 
-def _distance(run: JacobianRun) -> Sentence | None:
+def _distance(run: JacobianRun) -> Finding | None:
     found = []
     for block in ("A", "B"):
         rows = run.rows("distance", block=block).sort_values("x")
@@ -185,7 +186,7 @@ def _distance(run: JacobianRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _product(run: JacobianRun) -> Sentence | None:
+def _product(run: JacobianRun) -> Finding | None:
     informs = number(run, "horizon", "model's product informs")
     if informs is None or run.notes.get("compared") == 0:
         return None
@@ -201,7 +202,7 @@ def _product(run: JacobianRun) -> Sentence | None:
     )
 
 
-def _growth(run: JacobianRun) -> Sentence:
+def _growth(run: JacobianRun) -> Finding:
     closed, open_ = lyapunov(run, "closed"), lyapunov(run, "open")
     loops = ("closed",) if closed == open_ else ("closed", "open")
     decided = closed is not None and (closed.low > 0 or closed.high < 0)
@@ -230,7 +231,7 @@ _BY = ("typical start", "mean square")
 _LATER = "growth on a path of twice the length"
 
 
-def _variance(run: JacobianRun) -> Sentence | None:
+def _variance(run: JacobianRun) -> Finding | None:
     """Doubling times by the products alone, and those of a measurement that was given."""
     predicted = {f"by the {by}": number(run, "horizon", _DOUBLING, block=by) for by in _BY}
     known = [f"{words} {_pace(each)}" for words, each in predicted.items() if each is not None]
@@ -254,7 +255,7 @@ def _pace(rate: Number) -> str:
     return f"{verb} in {with_interval(abs(rate.value), low, high, ' steps')}"
 
 
-def _condition(run: JacobianRun) -> Sentence | None:
+def _condition(run: JacobianRun) -> Finding | None:
     k = number(run, "horizon", "exponent of the model's error")
     if k is None:
         return None

@@ -32,10 +32,11 @@ from dataclasses import dataclass, replace
 from math import isfinite, log, nan, sqrt
 from typing import Any, ClassVar, Literal
 
+from gradlab.findings import Finding
 from gradlab.runs.long_table import LongTable
 from gradlab.statistics.comparison import Number, more_samples
 from gradlab.verdicts.phrases import further
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence, finding
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, finding
 from gradlab.wording import (
     cosines,
     horizons,
@@ -175,7 +176,7 @@ _LEAST = 0.001  # share that is worth its digits
 _NOISY = 0.95  # share of noise from which neighbours are not asked about derivatives
 
 
-def verdict(run: LogsRun) -> tuple[Sentence, ...]:
+def verdict(run: LogsRun) -> tuple[Finding, ...]:
     """The findings of a report: what the data can support, then why."""
     parts = (
         _policy, _control, _same, _whole, _referee, _noise, _disagreement, _critics, _direction,
@@ -184,7 +185,7 @@ def verdict(run: LogsRun) -> tuple[Sentence, ...]:
     return tuple(each for part in parts for each in part(run))
 
 
-def _policy(run: LogsRun) -> list[Sentence]:
+def _policy(run: LogsRun) -> list[Finding]:
     if not run.config["stochastic"]:
         why = "the policy is deterministic, its record has no noise (noise_std)"
         return [finding("policy", False, "Score as a referee", "no score exists", why)]
@@ -203,7 +204,7 @@ def _policy(run: LogsRun) -> list[Sentence]:
     )]  # fmt: skip
 
 
-def _control(run: LogsRun) -> list[Sentence]:
+def _control(run: LogsRun) -> list[Finding]:
     """At h = 0 no model is involved: the critic's own gradient, by itself and by scores."""
     same = agreements(run, "same")
     if not same or same[0].horizon > 0 or same[0].status != "disagree":
@@ -213,7 +214,7 @@ def _control(run: LogsRun) -> list[Sentence]:
     return [finding("control", True, what, f"differ by {_gap(same[0])}", why, n=same[0].n)]
 
 
-def _same(run: LogsRun) -> list[Sentence]:
+def _same(run: LogsRun) -> list[Finding]:
     judged = [each for each in agreements(run, "same") if each.horizon > 0]
     if not judged:
         return []
@@ -240,7 +241,7 @@ def _same(run: LogsRun) -> list[Sentence]:
     return [finding("support", decided, what, *values, n=judged[0].n)]
 
 
-def _whole(run: LogsRun) -> list[Sentence]:
+def _whole(run: LogsRun) -> list[Finding]:
     """With its critic, against what the trajectories earned to their end."""
     whole = agreements(run, "whole")
     if not whole:
@@ -292,7 +293,7 @@ def _roots(square: Number) -> tuple[float, float, float]:
     return value, low, high
 
 
-def _referee(run: LogsRun) -> list[Sentence]:
+def _referee(run: LogsRun) -> list[Finding]:
     """Can the score judge anything: its own noise, before it is used."""
     cosines_at = numbers(run, "gradient", "cosine_self", "score")
     if not cosines_at:
@@ -320,7 +321,7 @@ def _referee(run: LogsRun) -> list[Sentence]:
     return [finding("score", decided, what, value, enough, n=own.n)]
 
 
-def _noise(run: LogsRun) -> list[Sentence]:
+def _noise(run: LogsRun) -> list[Finding]:
     """The model's noise against the score's, and how it grows."""
     ratios = numbers(run, "agreement", "variance_ratio", "same")
     slopes = numbers(run, "gradient", "variance_slope", "model")
@@ -343,7 +344,7 @@ def _noise(run: LogsRun) -> list[Sentence]:
     return [finding("noise", True, what, *parts, n=n)] if parts else []
 
 
-def _disagreement(run: LogsRun) -> list[Sentence]:
+def _disagreement(run: LogsRun) -> list[Finding]:
     """Between-critic standard deviation of the mean gradient, relative to its norm: the largest,
     and that of the longest horizon."""
     between = numbers(run, "gradient", "variance_critics", "model")
@@ -360,7 +361,7 @@ def _disagreement(run: LogsRun) -> list[Sentence]:
     return [finding("disagreement", True, what, *parts, n=nonzero[worst].n)]
 
 
-def _critics(run: LogsRun) -> list[Sentence]:
+def _critics(run: LogsRun) -> list[Finding]:
     found = []
     for name, quantities in critics(run).items():
         residual, beyond = quantities["residual"], quantities["beyond"]
@@ -379,7 +380,7 @@ def _critics(run: LogsRun) -> list[Sentence]:
     return found
 
 
-def _direction(run: LogsRun) -> list[Sentence]:
+def _direction(run: LogsRun) -> list[Finding]:
     errors, noise = (by_output(run, "direction", name) for name in ("error", "noise"))
     if run.config["model"] is None:
         return []
@@ -408,7 +409,7 @@ def _root(square: Number) -> str:
     return with_interval(*ends, write=percent)
 
 
-def _prediction(run: LogsRun) -> list[Sentence]:
+def _prediction(run: LogsRun) -> list[Finding]:
     errors = numbers(run, "prediction", "error")
     if not errors:
         return []
@@ -424,7 +425,7 @@ def _prediction(run: LogsRun) -> list[Sentence]:
     )]  # fmt: skip
 
 
-def _episodes(run: LogsRun) -> list[Sentence]:
+def _episodes(run: LogsRun) -> list[Finding]:
     left, ended = run.notes["left_out"], run.notes["ended"]
     parts = [f"{left:,} shorter than {steps(run.config['reach'])} left out"] if left else []
     if ended > 0:

@@ -18,7 +18,7 @@ from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, m
 from gradlab.reporting.shell import folded as table_of
 from gradlab.tools.race.result import Race, Step, load
 from gradlab.verdicts.phrases import with_sign
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 from gradlab.wording import listed, stepping, two, updates
 
 _FIGURE = "race"
@@ -52,7 +52,7 @@ def advice(race: Race) -> Recommendation:
         ]
         fields += [Field("not excluded", listed(others, _NAMED))] if others else []
     said = (*(f"{each}." for each in race.outcomes), *(f"{k}: {v}" for k, v in race.notes.items()))
-    rest = tuple(Sentence("race", True, text) for text in said)
+    rest = tuple(worded("race", True, text) for text in said)
     notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
     return Recommendation(light, tuple(fields), _FIGURE, rest, notice)
 
@@ -63,7 +63,7 @@ _CHANGES = "step_changes"
 def step_advice(step: Step) -> Recommendation:
     """Green where the return is shown to have risen; one step alone is never red."""
     lights: dict[bool | None, Light] = {True: "act"}
-    notes = (Sentence("step", True, f"{topic}: {text}") for topic, text in step.notes.items())
+    notes = (worded("step", True, f"{topic}: {text}") for topic, text in step.notes.items())
     how = f"Mean of {step.starts} whole episodes without noise, from the same resets."
     how = how if step.paired else how.replace("from the same", "from other")
     lead = {True: "train on", False: "judge it by more updates", None: "measure more starts"}

@@ -15,6 +15,7 @@ from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.user_code import is_user_function
+from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,7 +149,7 @@ class RemediesCommand:
         if self.policy is None:
             share = f"{_SHARE:.0%} of the stabilising feedback"
             text += f" No --policy: one with {share} was fitted."
-        more.append({"text": text, "decided": False})
+        more.append(worded("remedies", False, text).document)
         document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": result.table().to_dict("records")}
 

@@ -19,6 +19,7 @@ import scipy
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
+from gradlab.findings import Finding
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
@@ -53,7 +54,7 @@ from gradlab.tools.remedies.result import (
     ratio,
 )
 from gradlab.verdicts.phrases import capital, further, inverse, same
-from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, worded
 from gradlab.wording import horizons, listed, percent, samples, span, times, with_interval
 from gradlab.wording import ratio as sized
 
@@ -119,13 +120,13 @@ class _OfTrials:
         return (_UNKNOWN, _UNKNOWN) if pair is None else (pair[0], pair[1])
 
 
-def remedy(evidence: _OfTrials, what: str, also: Sequence[str] = ()) -> Sentence:
+def remedy(evidence: _OfTrials, what: str, also: Sequence[str] = ()) -> Finding:
     """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
     `what`: the remedy's name, at the beginning of the sentence; also: further sentences."""
     over, least = evidence.horizons, evidence.least()
     if not over:
         text = f"{capital(what)} has no error to compare ({evidence.samples})."
-        return Sentence("remedy", False, text)
+        return worded("remedy", False, text)
     better, worse = _sides(evidence)
     decided = bool(better or worse)
     if least is None or same(least) or least.low <= 0 <= least.high:
@@ -142,7 +143,7 @@ def remedy(evidence: _OfTrials, what: str, also: Sequence[str] = ()) -> Sentence
     at = min(over, key=evidence.error)
     for quantity, word in (("variance", "variance"), ("bias2", "bias")):
         texts.append(f"It {_change(evidence, quantity, at, word)} at h = {at}.")
-    return Sentence("remedy", decided, " ".join([*texts, *also]))
+    return worded("remedy", decided, " ".join([*texts, *also]))
 
 
 def _sides(evidence: _OfTrials) -> tuple[list[int], list[int]]:
@@ -191,7 +192,7 @@ def _lower(ratio: LogRatio) -> str:
     return f"by {gain if gain != '1×' else percent(1 - exp(-ratio.value))}"
 
 
-def verdict(run: Remedies) -> list[Sentence]:
+def verdict(run: Remedies) -> list[Finding]:
     """What each remedy does at equal time, and how far to trust the truth."""
     judged = [_OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
     sentences = [
@@ -206,7 +207,7 @@ def verdict(run: Remedies) -> list[Sentence]:
         many = f"in {len(short)} of {len(truths)} trials" if len(truths) > 1 else "here"
         states = " or ".join(sorted({str(each["status"]) for each in short}))
         text = f"The truth is {states} {many}. In the first of them: {short[0]['reason']}."
-        sentences.append(Sentence("truth", True, text))
+        sentences.append(worded("truth", True, text))
     return sentences
 
 

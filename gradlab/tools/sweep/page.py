@@ -21,7 +21,7 @@ from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, PageSource, Section, panel
 from gradlab.reporting.shell import cell, sortable
 from gradlab.tools.sweep.table import INDEX, Row, Sweep, load
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, Sentence
+from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 from gradlab.wording import duration, signed
 
 
@@ -109,7 +109,7 @@ def advice(sweep: Sweep) -> Recommendation:
     light: Light = "none" if failed else "choose" if missing else "act"
     # The results of the others are in the table of runs.
     lost = [f"{row.name} failed: {row.error}" for row in sweep.rows if row.state == "failed"]
-    rest = tuple(Sentence("run", True, each) for each in lost)
+    rest = tuple(worded("run", True, each) for each in lost)
     seconds = [row.seconds for row in sweep.rows if row.state == "done" and row.seconds is not None]
     fields = [
         Field("runs", f"{done} of {total} done", "rows of the index whose state is done"),

@@ -180,14 +180,14 @@ def execute(
 
 
 def _sentence(answer: bytes) -> str:
-    """The fields of a JSON document's recommendation, or else the first sentence of its verdict."""
+    """The fields of a JSON document's recommendation, or else the first finding."""
     try:
         document = json.loads(answer)
     except ValueError:
         return ""
-    verdict = document.get("verdict") or [{"text": ""}]
+    findings = document.get("findings") or [{"sentence": ""}]
     fields = document.get("recommendation", {}).items()
-    return "; ".join(f"{name}: {text}" for name, text in fields) or str(verdict[0]["text"])
+    return "; ".join(f"{name}: {text}" for name, text in fields) or str(findings[0]["sentence"])
 
 
 def _error(log: Path, code: int) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from math import inf, isfinite
 
+from gradlab.findings import Finding
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
 from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
@@ -27,7 +28,7 @@ from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement.causes import first_to_fix
 from gradlab.verdicts.phrases import capital, change, gain_text, named, share, with_sign
-from gradlab.verdicts.recommendation import MOST, Field, Follow, Recommendation, Sentence
+from gradlab.verdicts.recommendation import MOST, Field, Follow, Recommendation, worded
 from gradlab.wording import (
     duration,
     horizons,
@@ -54,7 +55,7 @@ _REASONS = {
 }
 
 
-def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Recommendation:
+def recommendation(facts: Facts, rest: tuple[Finding, ...] = ()) -> Recommendation:
     """What to do, in the words of someone who trains policies."""
     advice = advise(facts)
     if facts.law != "visited" and not facts.gains and facts.errors and not facts.void:
@@ -372,7 +373,7 @@ def _more(facts: Facts, more: int | None, judges: int = 0) -> str:
     return f"{what} ({duration(seconds)})" if isfinite(seconds) else what
 
 
-def _beside(facts: Facts, advice: Advice, cell: Cell) -> list[Sentence]:
+def _beside(facts: Facts, advice: Advice, cell: Cell) -> list[Finding]:
     """What else a reader may ask of the recommended gradient."""
     texts = {
         "farther": _passing(facts, advice, cell),
@@ -380,7 +381,7 @@ def _beside(facts: Facts, advice: Advice, cell: Cell) -> list[Sentence]:
         "critic": _critic(facts, cell, advice.updates),
         "batch": _one_batch(facts, cell),
     }
-    return [Sentence(about, True, text) for about, text in texts.items() if text]
+    return [worded(about, True, text) for about, text in texts.items() if text]
 
 
 def _passing(facts: Facts, advice: Advice, cell: Cell) -> str:
@@ -448,7 +449,7 @@ def _one_batch(facts: Facts, cell: Cell) -> str:
     return f"One batch of {facts.batch:,} samples gains {gain_text(gain)} of the best step."
 
 
-def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Recommendation:
+def _at_given_states(facts: Facts, rest: tuple[Finding, ...]) -> Recommendation:
     """Under matched truths: which gradient is nearest to its own, and that this is no gain."""
     cell = min(
         (each for each in facts.errors if each[0] in facts.own),

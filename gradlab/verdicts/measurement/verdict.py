@@ -14,6 +14,7 @@ import numpy as np
 
 from gradlab.choice import Choice, choice_of
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.attribution import Attribution, attribute
 from gradlab.runs.check_results import (
@@ -51,7 +52,7 @@ from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts, facts, seconds_of
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital, further, usable_text
-from gradlab.verdicts.recommendation import Recommendation, Sentence
+from gradlab.verdicts.recommendation import Recommendation, worded
 from gradlab.wording import (
     duration,
     gradient,
@@ -67,7 +68,7 @@ from gradlab.wording import (
 )
 
 
-def jumps(profile: Profile) -> list[Sentence]:
+def jumps(profile: Profile) -> list[Finding]:
     """What backpropagation promised at the length of an update, and what it brought."""
     found = profile.jumps
     if found is None or other_derivative(profile.sanity):
@@ -100,7 +101,7 @@ def jumps(profile: Profile) -> list[Sentence]:
         text += f" These starts: `{run}.jumps.states`."
     if found.first_lost is not None:
         text = _lost(found) if found.kind == "open" else f"{text} {_lost(found)}"
-    return [Sentence("jumps", found.kind != "open", text)]
+    return [worded("jumps", found.kind != "open", text)]
 
 
 def _lost(found: Jumps) -> str:
@@ -175,17 +176,17 @@ def imprecise_truth(profile: Profile, name: str | None) -> str:
     )
 
 
-def horizon(profile: Profile, name: str) -> list[Sentence]:
+def horizon(profile: Profile, name: str) -> list[Finding]:
     """The usable horizons and the set of the best; the latter alone, from differences on the same
     starts, where the truth is imprecise."""
     n, who = samples(profile.config), gradient(profile.identities[name])
     if profile.truth["status"] == "imprecise":
-        return [Sentence("horizon", True, f"{_best(profile, name, n)}.")]
+        return [worded("horizon", True, f"{_best(profile, name, n)}.")]
     usable = usable_horizons(profile, name)
     text = usable_text(who, usable, f"each by its own 95% intervals; {n}")
     if not usable.decided:
         text += f". {capital(_more_for_horizon(profile, name, usable))} decide"
-    return [Sentence("horizon", usable.decided, f"{text}. {_best(profile, name)}.")]
+    return [worded("horizon", usable.decided, f"{text}. {_best(profile, name)}.")]
 
 
 def _more_for_horizon(profile: Profile, name: str, usable: UsableHorizons) -> str:
@@ -224,7 +225,7 @@ def _best(profile: Profile, name: str, n: str = "") -> str:
     )
 
 
-def tails(profile: Profile, name: str) -> list[Sentence]:
+def tails(profile: Profile, name: str) -> list[Finding]:
     """Where a few starts carry the numbers, intervals promise more than they keep.
 
     Where starts were drawn from their law for it (`measurement.rare_starts`), that check says so
@@ -244,10 +245,10 @@ def tails(profile: Profile, name: str) -> list[Sentence]:
         f"1: Gaussian, {n}): intervals there may cover less than 95%, and more starts would help "
         f"more than usual."
     )
-    return [Sentence("tails", True, text)]
+    return [worded("tails", True, text)]
 
 
-def lost(profile: Profile, name: str) -> list[Sentence]:
+def lost(profile: Profile, name: str) -> list[Finding]:
     """Where the mean gradient stops being finite, if it does."""
     e, q = profile.estimators.index(name), profile.quantities.index("variance")
     value = profile.columns["value"][e, q]
@@ -258,19 +259,19 @@ def lost(profile: Profile, name: str) -> list[Sentence]:
         f"{capital(gradient(profile.identities[name]))} is not finite from h = {gone[0]} on "
         f"({profile.method[e, q, gone[0]]}, {samples(profile.config)}): use a shorter horizon."
     )
-    return [Sentence("health", True, text)]
+    return [worded("health", True, text)]
 
 
-def health(profile: Profile) -> list[Sentence]:
+def health(profile: Profile) -> list[Finding]:
     """Samples that are lost or exactly 0, and inputs without effect: counts, steps, coordinates."""
     texts = [each.sentence for each in profile.sanity or () if _ill(each)]
-    return [Sentence("health", True, text) for text in dict.fromkeys(texts)]
+    return [worded("health", True, text) for text in dict.fromkeys(texts)]
 
 
-def premises(profile: Profile) -> list[Sentence]:
+def premises(profile: Profile) -> list[Finding]:
     """Why nothing can be decided from this measurement, if there is a reason."""
     failures = failed_premises(profile.sanity)
-    return [Sentence("premises", True, each.sentence) for each in failures]
+    return [worded("premises", True, each.sentence) for each in failures]
 
 
 def every_check(profile: Profile) -> tuple[CheckResult, ...]:
@@ -297,7 +298,7 @@ def every_check(profile: Profile) -> tuple[CheckResult, ...]:
     return (*recorded, CheckResult(check, result, _WHY[worst.reason], bent))
 
 
-def checks(profile: Profile) -> list[Sentence]:
+def checks(profile: Profile) -> list[Finding]:
     """The other checks that need attention, by name."""
     every = every_check(profile)
     failed = [e for e in every if not e.passed]
@@ -307,7 +308,7 @@ def checks(profile: Profile) -> list[Sentence]:
     need = "needs" if len(failed) == 1 else "need"
     text = f"{len(failed)} of {len(every)} checks {need} attention: {'; '.join(named)}"
     text += "." if len(named) == len(failed) else "; the others have sentences of their own."
-    return [Sentence("sanity", True, text)]
+    return [worded("sanity", True, text)]
 
 
 def _ill(finding: CheckResult) -> bool:
@@ -315,34 +316,34 @@ def _ill(finding: CheckResult) -> bool:
     return not finding.passed and finding.check.startswith(kinds)
 
 
-def variance(profile: Profile, name: str) -> list[Sentence]:
+def variance(profile: Profile, name: str) -> list[Finding]:
     """Doubling time of the variance, a power law, slow growth, or none."""
     n, who = samples(profile.config), gradient(profile.identities[name])
     growth = growth_of(profile, name)
     if growth is None:
         text = f"Too few horizons to tell how the variance of {who} grows ({n})."
-        return [Sentence("variance", False, text)]
+        return [worded("variance", False, text)]
     stretch = f"from h = {growth.onset} to {growth.last}"
     value, ends = with_ends(growth.slope, growth.low, growth.high)
     slope = f"slope of its logarithm {value} per step {stretch}, CI {ends}, {n}"
     if not growth.grows:
         text = f"No exponential growth of the variance of {who} detected ({slope})."
-        return [Sentence("variance", growth.high < 0, text)]
+        return [worded("variance", growth.high < 0, text)]
     if growth.factor < 2:
         text = f"The variance of {who} grows slowly, {growth.factor:.2g}× {stretch} ({slope})."
-        return [Sentence("variance", True, text)]
+        return [worded("variance", True, text)]
     if growth.law == "power":
         text = (
             f"The variance of {who} grows {stretch} like h^{growth.power:.2g}, a power law rather "
             f"than an exponential ({slope})."
         )
-        return [Sentence("variance", True, text)]
+        return [worded("variance", True, text)]
     time, low, high = (log(2) / each for each in (growth.slope, growth.high, growth.low))
     every = with_interval(time, low, high, f" steps {stretch}", n)
     text = f"The variance of {who} doubles every {every}"
     doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
     full = text + _exponent(profile) + (doubt if growth.law == "either" else "")
-    return [Sentence("variance", True, f"{full}.")]
+    return [worded("variance", True, f"{full}.")]
 
 
 def _exponent(profile: Profile) -> str:
@@ -362,7 +363,7 @@ def _exponent(profile: Profile) -> str:
 __all__ = [
     "SHOWN",
     "Evidence",
-    "Sentence",
+    "Finding",
     "advice",
     "evidence",
     "verdict",
@@ -417,7 +418,7 @@ def evidence(profile: Profile) -> Evidence:
         return Evidence(None, attribution, sets, read)
 
 
-def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, ...]:
+def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, ...]:
     """The sentences that head a report, in the order in which they call for action.
 
     Args:
@@ -428,11 +429,11 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
     void = premises(profile)
     # What every bias is measured against, or why it is not.
     if not profile.truth["admissible"]:
-        truth = Sentence("truth", False, no_truth(profile))
+        truth = worded("truth", False, no_truth(profile))
     elif profile.truth["status"] == "imprecise":
-        truth = Sentence("truth", False, imprecise_truth(profile, name))
+        truth = worded("truth", False, imprecise_truth(profile, name))
     else:
-        truth = Sentence("truth", True, admissible_truth(profile, name))
+        truth = worded("truth", True, admissible_truth(profile, name))
     sentences = [*void, *jumps(profile), truth, *health(profile), *checks(profile)]
     if name is not None:
         # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
@@ -440,12 +441,12 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         sentences += lost(profile, name) or variance(profile, name)
         sentences += tails(profile, name)
     if starts := trimming(profile.config):
-        sentences.append(Sentence("starts", True, starts))
+        sentences.append(worded("starts", True, starts))
     sentences = sorted(sentences, key=lambda each: _place(profile, each))
     return tuple(_at_this_size(profile, sentences))
 
 
-def _at_this_size(profile: Profile, sentences: list[Sentence]) -> list[Sentence]:
+def _at_this_size(profile: Profile, sentences: list[Finding]) -> list[Finding]:
     """Sentences on variances or errors decide nothing where rarer starts carry them; the first of
     them names what would help."""
     check = rare_starts(profile.sanity)
@@ -454,9 +455,9 @@ def _at_this_size(profile: Profile, sentences: list[Sentence]) -> list[Sentence]
     helps = f" More starts would help, or --trim-starts {REMEDY:g}: another question."
     judged = []
     for each in sentences:
-        if each.about in _OF_VARIANCE:
+        if each.code in _OF_VARIANCE:
             text = f"Not reliable at {samples(profile.config)}: {each.text}{helps}"
-            judged.append(replace(each, decided=False, text=text))
+            judged.append(replace(each, decision="undecided", text=text))
             helps = ""
         else:
             judged.append(each)
@@ -474,27 +475,27 @@ def advice(profile: Profile, found: Evidence | None = None) -> Recommendation:
     return replace(shown, notice=" ".join(filter(None, said)), follow=follow)
 
 
-def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
+def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Finding]:
     """All that needs a truth; where that is imprecise, only what rests on paired differences;
     where there is none, whether estimators agree."""
     if not profile.truth["admissible"]:
         # Who points where the others do: all that can be said of directions without a truth.
         said = () if known.choice is None else statements(known.choice)
-        return [Sentence(e.about, e.decided, e.text) for e in said if e.about == "agreement"]
+        return [e for e in said if e.code == "agreement"]
     if not judged_horizons(profile, name):
         return []
     return source(profile, known.attribution, name) + horizon(profile, name)
 
 
-def _place(profile: Profile, sentence: Sentence) -> int:
+def _place(profile: Profile, sentence: Finding) -> int:
     """Where a sentence stands: what leaves nothing to decide comes first, then a truth that is
     cut, imprecise or missing, and what is undecided and calls for nothing last."""
-    if sentence.about == "premises":
+    if sentence.code == "premises":
         return -3
-    if sentence.about == "jumps" and profile.jumps is not None and profile.jumps.doubtful:
+    if sentence.code == "jumps" and profile.jumps is not None and profile.jumps.doubtful:
         return -2
     whole = profile.truth["admissible"] and profile.truth["status"] == "converged"
-    if sentence.about == "truth" and not whole:
+    if sentence.code == "truth" and not whole:
         return -1
-    place = ORDER.index(sentence.about)
-    return place + (len(ORDER) if not sentence.decided and sentence.about in _QUIET else 0)
+    place = ORDER.index(sentence.code)
+    return place + (len(ORDER) if sentence.decision != "pass" and sentence.code in _QUIET else 0)

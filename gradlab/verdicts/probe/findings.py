@@ -13,6 +13,7 @@ from math import inf, log, sqrt
 
 import numpy as np
 
+from gradlab.findings import Finding
 from gradlab.probe.alarms.catalogue import HALF, NOISE
 from gradlab.probe.alarms.evidence import ALPHA, FEWEST
 from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio, in_ranges
@@ -27,7 +28,7 @@ from gradlab.statistics.successive import pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
 from gradlab.verdicts.probe.returns import facts_of, followed, seen, void
-from gradlab.verdicts.recommendation import Sentence, finding
+from gradlab.verdicts.recommendation import finding, worded
 from gradlab.wording import (
     duration,
     gradient,
@@ -60,15 +61,15 @@ _OF_REPLAYS = (
 _STATES = {"off": "not looked at", "waiting": "undecided so far", "open": "open", "fault": "fault"}
 
 
-def verdict(run: ProbeRun) -> list[Sentence]:
+def verdict(run: ProbeRun) -> list[Finding]:
     """What to stop for, then what to set, what to fix, why, and what the probe cost."""
     first = (_alarms(run), _returns(run), _lost(run), _saturation(run), _signal(run))
     every = (*first, *_checked(run), *_on_the_task(run), _cost(run))
     found = [each for each in every if each is not None]
-    return sorted(found, key=lambda each: each.about != "premises")
+    return sorted(found, key=lambda each: each.code != "premises")
 
 
-def _alarms(run: ProbeRun) -> Sentence:
+def _alarms(run: ProbeRun) -> Finding:
     names = [str(each) for each in run.alarms.get("alarm", ())]
     if not names:
         rate = f"each is raised in at most {percent(ALPHA)} of sound runs"
@@ -84,7 +85,7 @@ def _alarms(run: ProbeRun) -> Sentence:
     return finding("alarms", True, f"Alarms, {len(told)} kind{'s' * (len(told) > 1)}", *told)
 
 
-def _returns(run: ProbeRun) -> Sentence | None:
+def _returns(run: ProbeRun) -> Finding | None:
     """The newest change with its count."""
     found = seen(run)
     if found is None:
@@ -94,10 +95,10 @@ def _returns(run: ProbeRun) -> Sentence | None:
     least = "at least " if max(found.sizes) > size else ""  # an update's are not parted
     n = found.sizes[-1] + found.sizes[0 if found.short else -2]
     text += f" Windows of {least}{size} {found.counted} (Welch, 95%{best}, N = {n})."
-    return Sentence("returns", found.newest.direction != "open" or found.lower, text)
+    return worded("returns", found.newest.direction != "open" or found.lower, text)
 
 
-def _lost(run: ProbeRun) -> Sentence | None:
+def _lost(run: ProbeRun) -> Finding | None:
     """Gradients that are not finite, with an upper end where none was seen (Clopper–Pearson)."""
     if not run.vitals:
         return None
@@ -114,7 +115,7 @@ def _lost(run: ProbeRun) -> Sentence | None:
     return finding("health", True, what, f"none of {of}", f"at most {most} (95%)", made)
 
 
-def _saturation(run: ProbeRun) -> Sentence | None:
+def _saturation(run: ProbeRun) -> Finding | None:
     """The action that is most at its limit lately (Hoeffding, passes taken as independent)."""
     share = run.vitals.get("saturation", np.empty((0, 0)))
     finite = np.flatnonzero(np.isfinite(share).any(axis=1))[-RECENT:]
@@ -133,7 +134,7 @@ def _saturation(run: ProbeRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _signal(run: ProbeRun) -> Sentence | None:
+def _signal(run: ProbeRun) -> Finding | None:
     """How much of one batch's gradient is signal lately."""
     at, found = signals(run)
     if not found:
@@ -158,7 +159,7 @@ def _signal(run: ProbeRun) -> Sentence | None:
     return finding("signal", noise, what, share, said, where, n=whole.pairs)
 
 
-def _checked(run: ProbeRun) -> Iterator[Sentence]:
+def _checked(run: ProbeRun) -> Iterator[Finding]:
     """Of every check of the loop's parts its answer, its proof, on how many looks, and its cost;
     those that have not looked for one and the same reason in one line."""
     rows = [
@@ -199,7 +200,7 @@ def of_other_loops(run: ProbeRun) -> dict[str, str]:
     return found
 
 
-def _cost(run: ProbeRun) -> Sentence | None:
+def _cost(run: ProbeRun) -> Finding | None:
     """The share of the time that the probe took: counted, not estimated."""
     if not np.isfinite(run.spent):
         return None
@@ -210,11 +211,11 @@ def _cost(run: ProbeRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _on_the_task(run: ProbeRun) -> list[Sentence]:
+def _on_the_task(run: ProbeRun) -> list[Finding]:
     if not run.measured:
         return []
     if reasons := void(run):
-        return [Sentence("premises", True, reason) for reason in reasons]
+        return [worded("premises", True, reason) for reason in reasons]
     parts = (
         _own, _step, _lost_jacobians, _horizon, _rivals, _weights, _source, _bound, _jacobians,
         _variance, _exponent,
@@ -222,8 +223,10 @@ def _on_the_task(run: ProbeRun) -> list[Sentence]:
     found = [each for part in parts if (each := part(run)) is not None]
     if too_few(run):  # what rests on an interval decides nothing
         found = [
-            replace(each, decided=False, text=f"Not reliable below {FEWEST} starts: {each.text}")
-            if each.about in OF_INTERVALS
+            replace(
+                each, decision="undecided", text=f"Not reliable below {FEWEST} starts: {each.text}"
+            )
+            if each.code in OF_INTERVALS
             else each
             for each in found
         ]
@@ -241,13 +244,13 @@ def too_few(run: ProbeRun) -> bool:
     return _count(run) < FEWEST
 
 
-def _own(run: ProbeRun) -> Sentence | None:
+def _own(run: ProbeRun) -> Finding | None:
     """What the gradient that the loop follows does to the return, where that is known."""
     own = followed(run)
-    return None if own is None else Sentence("gain", own.direction != "unknown", own.text)
+    return None if own is None else worded("gain", own.direction != "unknown", own.text)
 
 
-def _step(run: ProbeRun) -> Sentence | None:
+def _step(run: ProbeRun) -> Finding | None:
     """The step that the newest measurement recommends, from the facts that a report reads."""
     facts = facts_of(run)
     if facts is None or facts.best is None or (run.critic_alone and facts.best == facts.data):
@@ -256,10 +259,10 @@ def _step(run: ProbeRun) -> Sentence | None:
     about = "other horizons" if run.critic_alone else "gain"
     lead = "In a loop that has a model: " if run.critic_alone else ""
     said = "; ".join(f"{each.name}: {each.text}" for each in step.fields)
-    return Sentence(about, step.light == "act", f"{lead}{said}.")
+    return worded(about, step.light == "act", f"{lead}{said}.")
 
 
-def _lost_jacobians(run: ProbeRun) -> Sentence | None:
+def _lost_jacobians(run: ProbeRun) -> Finding | None:
     """States whose Jacobians are not finite; nothing to say where there are none."""
     lost, of = _newest(run, "jacobian_nonfinite"), _newest(run, "jacobian_states")
     if not lost > 0:
@@ -271,7 +274,7 @@ def _lost_jacobians(run: ProbeRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _horizon(run: ProbeRun) -> Sentence | None:
+def _horizon(run: ProbeRun) -> Finding | None:
     """The horizon of the smallest error, those that may have it, and the usable ones."""
     if not np.isfinite(run.measured["variance"][-1]).any():
         return None  # no critic, no gradient
@@ -330,7 +333,7 @@ def _usable(run: ProbeRun) -> str:
 def _judged(
     run: ProbeRun, about: str, what: str, number: Number, threshold: float, shown: str,
     above: str, below: str, more: str = "",
-) -> Sentence | None:  # fmt: skip
+) -> Finding | None:  # fmt: skip
     """A number against its threshold; nothing where it is not known."""
     if not np.isfinite(number.estimate).all():
         return None
@@ -340,7 +343,7 @@ def _judged(
     return finding(about, decision.decided, what, shown, more, said, n=number.n)
 
 
-def _rivals(run: ProbeRun) -> Sentence | None:
+def _rivals(run: ProbeRun) -> Finding | None:
     """The gradient at the longest horizon, through the model where there is one, against the data
     gradient."""
     gap, se = (run.measured[name] for name in ("over_data", "over_data_se"))
@@ -356,7 +359,7 @@ def _rivals(run: ProbeRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _weights(run: ProbeRun) -> Sentence | None:
+def _weights(run: ProbeRun) -> Finding | None:
     """The weight of the data gradient beside the longest horizon."""
     value, low, high = (_newest(run, f"weight_zero{end}") for end in ("", "_low", "_high"))
     return _judged(
@@ -367,7 +370,7 @@ def _weights(run: ProbeRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _source(run: ProbeRun) -> Sentence | None:
+def _source(run: ProbeRun) -> Finding | None:
     """Does the critic or the model make the bias of the longest gradient?"""
     gap = _number(run, "critic_gap")
     return _judged(
@@ -377,7 +380,7 @@ def _source(run: ProbeRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _bound(run: ProbeRun) -> Sentence | None:
+def _bound(run: ProbeRun) -> Finding | None:
     """The critic against the largest return that the rewards seen allow."""
     mean, bound = _number(run, "value"), _newest(run, "return_bound")
     if not np.isfinite(bound):
@@ -390,7 +393,7 @@ def _bound(run: ProbeRun) -> Sentence | None:
     )  # fmt: skip
 
 
-def _jacobians(run: ProbeRun) -> Sentence | None:
+def _jacobians(run: ProbeRun) -> Finding | None:
     """How the prior's Jacobians fare where the policy goes now."""
     error = _number(run, "jacobian_error")
     what = "Relative error of the model's Jacobians at fresh states"
@@ -414,7 +417,7 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
     return finding("jacobians", decided, what, text, since, said, n=_count(run))
 
 
-def _variance(run: ProbeRun) -> Sentence | None:
+def _variance(run: ProbeRun) -> Finding | None:
     """Does the variance explode with the horizon?"""
     slope, low, high = _number(run, "growth").estimate
     if not np.isfinite([slope, low, high]).all():
@@ -432,7 +435,7 @@ def _variance(run: ProbeRun) -> Sentence | None:
     return finding("variance", decided, what, text, said, n=_count(run))
 
 
-def _exponent(run: ProbeRun) -> Sentence | None:
+def _exponent(run: ProbeRun) -> Finding | None:
     """Do perturbations of the closed loop grow?"""
     rate = _number(run, "lyapunov")
     grown = ""

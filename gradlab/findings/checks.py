@@ -1,0 +1,5 @@
+"""Checks beside a measurement, and the status of its truth."""
+
+from gradlab.findings.finding import register
+
+register({})

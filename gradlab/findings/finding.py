@@ -1,0 +1,163 @@
+"""What was found out: a code, what it is about, a number with its limit, and a decision.
+
+Checks, statuses, certificates and verdicts are findings, rows of a run's tree. Words come from the
+table of codes (`gradlab.findings`) when they are shown; decisions read codes and numbers alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from math import isfinite, nan
+from typing import Literal
+
+from gradlab.wording import Writer, with_interval
+
+Decision = Literal["pass", "fail", "undecided", "skipped"]
+Severity = Literal["premise", "error", "warning", "note"]
+MARKS: dict[Decision, str] = {"pass": "✓", "fail": "✗", "undecided": "◐", "skipped": "–"}
+_GRAVEST: tuple[Severity, ...] = ("premise", "error", "warning", "note")
+_ORDER: tuple[Decision, ...] = ("fail", "undecided", "skipped", "pass")
+
+
+def _digits(value: float, digits: int = 2) -> str:
+    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
+@dataclass(frozen=True)
+class Code:
+    """How a finding of one code is shown.
+
+    Attributes:
+        title: in a few words, of a row.
+        sentence: with {subject}, {at}, {value} (with its interval), {number} (without), {low},
+            {high}, {threshold}, {n} and {unit} of the finding.
+        remedy: what to do where it does not pass; the same names are filled in.
+        severity: "premise": while it fails nothing can be decided.
+        write: a number with so many digits, as `wording.percent`.
+    """
+
+    title: str
+    sentence: str
+    remedy: str = ""
+    severity: Severity = "warning"
+    write: Writer = _digits
+
+
+CODES: dict[str, Code] = {}
+
+
+def register(codes: dict[str, Code]) -> None:
+    """Adds a section of the table.
+
+    Raises:
+        ValueError: a code is there already.
+    """
+    if twice := CODES.keys() & codes.keys():
+        raise ValueError(f"codes that are there already: {', '.join(sorted(twice))}")
+    CODES.update(codes)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row.
+
+    Attributes:
+        code: of the table; one that this version does not know is shown raw.
+        subject: what it is about, as "model, BPTT"; at: where, as "h = 3" or "∂s′₁/∂a₂".
+        value, low, high: NaN where there is none, or no interval; threshold: what it is held
+            against; unit: of all four. n: samples behind it.
+        more: further samples that would decide it; 0: it is decided, −1: nobody knows.
+        text: its own words, of a finding whose author keeps them (a loop's own checks, an audit).
+    """
+
+    code: str
+    decision: Decision
+    subject: str = ""
+    value: float = field(default=nan)
+    low: float = field(default=nan)
+    high: float = field(default=nan)
+    threshold: float = field(default=nan)
+    unit: str = ""
+    n: int = 0
+    at: str = ""
+    more: int = 0
+    text: str = ""
+
+    @property
+    def known(self) -> Code:
+        raw = "; ".join(filter(None, ("{subject}", "{at}", "{value}", "limit {threshold}")))
+        return CODES.get(self.code) or Code(self.code, raw)
+
+    @property
+    def title(self) -> str:
+        return self.known.title
+
+    @property
+    def severity(self) -> Severity:
+        return self.known.severity
+
+    @property
+    def mark(self) -> str:
+        return MARKS[self.decision]
+
+    @property
+    def sentence(self) -> str:
+        """What was found, with value and limit."""
+        text = self.text or self._filled(self.known.sentence)
+        if self.decision != "undecided" or not self.more:
+            return text
+        enough = f"about {self.more:,} more samples" if self.more > 0 else "many more samples"
+        return f"{text} Not decided: {enough} would tell."
+
+    @property
+    def remedy(self) -> str:
+        """What to do; "" where it passes."""
+        return "" if self.decision == "pass" else self._filled(self.known.remedy)
+
+    @property
+    def said(self) -> str:
+        """The sentence, and the remedy behind it."""
+        return " ".join(filter(None, (self.sentence, self.remedy)))
+
+    @property
+    def document(self) -> dict[str, object]:
+        """As JSON has it: what is known of it, its sentence and its remedy."""
+        known = {name: value for name, value in asdict(self).items() if value == value}
+        return known | {"sentence": self.sentence, "remedy": self.remedy}
+
+    def _filled(self, template: str) -> str:
+        write, interval = self.known.write, isfinite(self.low) or isfinite(self.high)
+        number = write(self.value, 2) + self.unit
+        text = template.format(
+            subject=self.subject,
+            at=self.at,
+            number=number,
+            value=with_interval(self.value, self.low, self.high, self.unit, write=write)
+            if interval
+            else number,
+            low=write(self.low, 2),
+            high=write(self.high, 2),
+            threshold=write(self.threshold, 2),
+            n=f"{self.n:,}",
+            unit=self.unit,
+        )
+        return f"{text[:1].upper()}{text[1:]}"
+
+
+def in_order(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Failures first, then what is undecided, was skipped, passed; the gravest first of each."""
+    return tuple(
+        sorted(
+            findings,
+            key=lambda each: (_ORDER.index(each.decision), _GRAVEST.index(each.severity)),
+        )
+    )
+
+
+def failed(findings: tuple[Finding, ...] | None, *codes: str) -> tuple[Finding, ...]:
+    """Those of these codes, or of all, that failed."""
+    return tuple(
+        each
+        for each in findings or ()
+        if each.decision == "fail" and (not codes or each.code in codes)
+    )

@@ -1,0 +1,5 @@
+"""Training runs, their gradients and models."""
+
+from gradlab.findings.finding import register
+
+register({})
