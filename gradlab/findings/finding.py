@@ -20,7 +20,8 @@ _ORDER: tuple[Decision, ...] = ("fail", "undecided", "skipped", "pass")
 
 
 def _digits(value: float, digits: int = 2) -> str:
-    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.{digits}g}"
+    whole = isfinite(value) and value == round(value) and abs(value) < 1e6
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_sentences_stand_in_the_order_in_which_they_call_for_action(changes, abo
         assert about == sorted(about, key=ORDER.index)
     if abouts[0] == "jumps":
         assert "truth" in about
-    assert "variance" in changes or (about[-1] == "variance" and not found[-1].decided)
+    assert "variance" in changes or (about[-1] == "variance" and not found[-1].decision == "pass")
 
 
 def test_the_samples_asked_for_decide_in_four_cases_of_five():
@@ -108,7 +108,7 @@ def test_data_that_know_no_horizon_have_no_growth():
 def test_a_true_gradient_of_0_is_not_lost_in_its_error():
     nothing = profile(status="imprecise")
     truth = nothing.truth | {"standard_error": 0.0, "norm": 0.0, "missing": 0}
-    (found,) = [x for x in verdict(replace(nothing, truth=truth)) if x.about == "truth"]
+    (found,) = [x for x in verdict(replace(nothing, truth=truth)) if x.code == "truth"]
     assert found.text == "The true gradient is exactly 0, at every start (N = 256)."
 
 
@@ -181,7 +181,7 @@ def test_horizons_that_differ_by_chance_alone_are_rarely_named():
     named = 0
     for _ in range(400):
         noise = rng.standard_normal((5, 25)) + rng.standard_normal((5, 1))
-        named += remedy(Chance(noise), "a placebo").decided
+        named += remedy(Chance(noise), "a placebo").decision == "pass"
     assert named / 400 < 0.07
     real = Chance(-3.0 + 0.3 * rng.standard_normal((5, 25)))
     assert "better at h = 1–25" in remedy(real, "a cure").text
@@ -337,21 +337,21 @@ def test_where_causes_cancel_the_pair_is_advised_and_what_one_alone_does_is_prin
 def test_a_replacement_that_is_not_shown_to_lower_the_bias_is_no_advice():
     doubted = Replacement(("B",), part("B", 0.1, 0.2), ())
     (sentence,) = source(FLAT, attribution({"B": 0.8}, replacement=doubted), "model")
-    assert not sentence.decided and sentence.text.startswith("Undecided what to fix first")
+    assert sentence.decision != "pass" and sentence.text.startswith("Undecided what to fix first")
     assert "Mend" not in sentence.text
     worse = Replacement(("B",), part("B", -0.5, 0.2), ())
     (sentence,) = source(FLAT, attribution({"B": 0.8}, replacement=worse), "model")
-    assert sentence.decided and sentence.text.startswith(
+    assert sentence.decision == "pass" and sentence.text.startswith(
         "Fixing any one or two causes does not lower the squared"
     )
     (sentence,) = source(FLAT, attribution({"B": 0.8}, replacement=None), "model")
-    assert not sentence.decided and "Too few starts" in sentence.text
+    assert sentence.decision != "pass" and "Too few starts" in sentence.text
 
 
 def test_a_bias_lost_in_noise_has_no_source():
     total = part("total", 0.1, 0.5)
     (sentence,) = source(FLAT, attribution({"B": 0.1}, total=total, lost=True), "model")
-    assert not sentence.decided
+    assert sentence.decision != "pass"
     assert "The squared bias of the model gradient (first action) at h = 5" in sentence.text
     assert "not distinguishable from zero, 0.1 (CI -0.4 to 0.6, N = 256)" in sentence.text
 
