@@ -22,19 +22,21 @@ from numpy.typing import NDArray
 from gradlab.errors import InputError, in_short
 
 _SCHEMA = "gradlab"
-_SCHEMA_VERSION = 2
-_EARLIER = "7f6a4f4a"  # the last commit that reads layouts before this one
+_SCHEMA_VERSION = 3
+_EARLIER = {1: "7f6a4f4a", 2: "03169531"}  # the last commits that read these layouts
 
 Attribute = str | int | float | bool
 
 
 @dataclass(frozen=True, eq=False)
 class Array:
-    """Numbers, booleans or strings with a name for each dimension, and a unit ("" for none)."""
+    """Numbers, booleans or strings with a name for each dimension, a unit ("" for none), and what
+    they are."""
 
     values: NDArray[Any]
     dims: tuple[str, ...]
     unit: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ def as_hdf5(record: Record) -> bytes:
                 else:
                     values = np.ascontiguousarray(values).reshape(values.shape)
                 dataset = group.create_dataset(key, data=values)
-                dataset.attrs["unit"] = array.unit
+                dataset.attrs.update({"units": array.unit, "description": array.description})
                 if array.dims == (key,):
                     dataset.make_scale(key)
             for key, array in arrays.items():
@@ -205,7 +207,7 @@ class Reader:
         if not isinstance(version, int) or version < 1:
             raise self.damaged("its schema version is missing")
         if version < _SCHEMA_VERSION:
-            message = f"was written by an earlier layout: gradlab at {_EARLIER} reads it"
+            message = f"was written by an earlier layout: gradlab at {_EARLIER[version]} reads it"
             raise InputError(f"{self.path} {message}")
         if version > _SCHEMA_VERSION:
             newer = f"schema {version}, this gradlab reads {_SCHEMA_VERSION}"
@@ -238,9 +240,12 @@ class Reader:
             h5py.h5d.COMPACT,
         ):
             raise self.damaged(f"{dataset.name} is not stored as one plain block")
-        unit = self.attribute("unit", dataset.attrs.get("unit", ""))
         dims = tuple(str(dimension.label) for dimension in dataset.dims)
-        return Array(self.values(dataset), dims, str(unit))
+        unit, description = (
+            str(self.attribute(name, dataset.attrs.get(name, "")))
+            for name in ("units", "description")
+        )
+        return Array(self.values(dataset), dims, unit, description)
 
     def values(self, dataset: Any) -> NDArray[Any]:
         if dataset.shape is None:

@@ -23,11 +23,13 @@ RUN = "run_id"  # attribute of a file and of its journal
 
 @dataclass(frozen=True)
 class Column:
-    """One quantity of a table: the names of its dimensions beside the row's, and its unit."""
+    """One quantity of a table: the names of its dimensions beside the row's, its unit, and what it
+    is."""
 
     dims: tuple[str, ...] = ()
     unit: str = ""
     text: bool = False
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def _table_arrays(
             new = [np.broadcast_to(row.arrays.get(name, empty), shape) for row in rows]
             stacked = np.array(new, dtype=np.float64).reshape(len(new), *shape)
             values = np.concatenate([before[name].values, stacked]) if before else stacked
-        arrays[name] = Array(values[order], (table.index, *column.dims), column.unit)
+        arrays[name] = Array(
+            values[order], (table.index, *column.dims), column.unit, column.description
+        )
     return arrays
 
 
@@ -165,15 +169,17 @@ def plain(table: Table) -> dict[str, Any]:
     """As JSON, for `tables_from`."""
     return {
         "index": table.index,
-        "columns": {k: [list(c.dims), c.unit, c.text] for k, c in table.columns.items()},
+        "columns": {
+            k: [list(c.dims), c.unit, c.text, c.description] for k, c in table.columns.items()
+        },
         "scales": {name: [int(v) for v in values] for name, values in table.scales.items()},
     }
 
 
 def _table(plain: Mapping[str, Any]) -> Table:
     columns = {
-        name: Column(tuple(dims), unit, text)
-        for name, (dims, unit, text) in plain["columns"].items()
+        name: Column(tuple(dims), unit, text, description)
+        for name, (dims, unit, text, description) in plain["columns"].items()
     }
     scales = {name: tuple(values) for name, values in plain["scales"].items()}
     return Table(str(plain["index"]), columns, scales)

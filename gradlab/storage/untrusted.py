@@ -67,7 +67,8 @@ def record(path: Path) -> Record:
                 values = flat.reshape(about["shape"])
             else:
                 values = frame.arrays["values"].copy()
-            arrays[about["name"]] = Array(values, tuple(about["dims"]), about["unit"])
+            more = (about["unit"], about["description"])
+            arrays[about["name"]] = Array(values, tuple(about["dims"]), *more)
     return Record(frames[0].header["attributes"], groups)
 
 
@@ -92,7 +93,10 @@ def _frames_of(run: Record) -> Iterator[bytes]:
     for group, arrays in run.groups.items():
         yield journal_frames.encode({"kind": "group", "group": group}, {})
         for name, array in arrays.items():
-            about = {"group": group, "name": name, "dims": array.dims, "unit": array.unit}
+            about = {
+                "group": group, "name": name, "dims": array.dims, "unit": array.unit,
+                "description": array.description,
+            }  # fmt: skip
             if array.values.dtype.kind == "O":
                 text = {"text": array.values.ravel().tolist(), "shape": array.values.shape}
                 yield journal_frames.encode({"kind": "array", **about, **text}, {})
