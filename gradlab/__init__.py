@@ -12,6 +12,7 @@
     sweep(table, output)                         many measurements or trainings, by many processes
     race(task, policy, critic)                   where each gradient leads in K updates
     step(before, after, env)                     did the last updates raise the return?
+    load(path) → Run                             the labelled tree of any result
     report(path)                                 one HTML page to decide from
     audit(loss, actor, critic)                   where an actor loss gets its gradient, or loses it
     Probe(policy, optimizer)                     the gradients of your own loop, while it runs
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from gradlab.probe.probe import Probe
     from gradlab.reporting import report
     from gradlab.runs.attribution import attribute, attribution
-    from gradlab.runs.profile import Profile, load
+    from gradlab.runs.profile import Profile
+    from gradlab.runs.run import Run, load
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
     from gradlab.tools.audit.compute import audit
@@ -52,6 +54,7 @@ __all__ = [
     "Estimator",
     "Probe",
     "Profile",
+    "Run",
     "Tail",
     "Task",
     "attribute",
@@ -80,6 +83,7 @@ _HOMES = {
     "Estimator": "gradlab.gradients.estimator",
     "Probe": "gradlab.probe.probe",
     "Profile": "gradlab.runs.profile",
+    "Run": "gradlab.runs.run",
     "Tail": "gradlab.gradients.setting",
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution",
@@ -90,7 +94,7 @@ _HOMES = {
     "compare_jacobians": "gradlab.tools.jacobians.compute",
     "compare_remedies": "gradlab.tools.remedies.compute",
     "differentiable": "gradlab.systems.differentiable",
-    "load": "gradlab.runs.profile",
+    "load": "gradlab.runs.run",
     "measure": "gradlab.measurement.measure",
     "race": "gradlab.tools.race.compute",
     "report": "gradlab.reporting",

@@ -57,7 +57,7 @@ def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> 
         InputError: it is no probe's, another policy's or another task's.
     """
     record = journal.read(path)
-    run = results.from_record(record, path)
+    run = results.ProbeRun.of_record(record, path)
     _check(run, path, head)
     groups = record.groups.get("vitals", {})
     actions = len(groups["action"].values) if "action" in groups else 0

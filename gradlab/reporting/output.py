@@ -26,6 +26,7 @@ from gradlab.reporting.shell import GENERATOR
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
+from gradlab.runs.run import Run
 from gradlab.runs.training import results as training_results
 from gradlab.storage import journal, records
 from gradlab.storage.records import check_output
@@ -103,6 +104,11 @@ def advice_of(path: str | Path) -> Recommendation:
     """The recommendation of the run at `path`."""
     kind = _kind(path := Path(path))
     return kind.advice(kind.load(path))
+
+
+def recommended(run: Run) -> Recommendation:
+    """The recommendation of a run that was read, or has just been measured."""
+    return _row(run.kind).advice(run)
 
 
 def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.storage.codec import scalar, stored
+from gradlab.runs.layout import stored
 
 _Floats = NDArray[np.float64]
 _Counts = NDArray[np.int64]
@@ -49,25 +49,25 @@ class Jumps:
             roughness are of the others. Not smooth, whatever the others are: "open" at the least.
     """
 
-    kind: Annotated[str, scalar("plain")]
+    kind: Annotated[str, stored()]
     moves: Annotated[_Floats, stored("length", unit="share of an action's size")]
     lengths: Annotated[_Floats, stored("length", name="length", unit="norm of θ")]
-    promised: Annotated[float, scalar("plain", text=True)]
+    promised: Annotated[float, stored()]
     brought: Annotated[_Floats, stored("length", unit="return per norm of θ")]
     gap: Annotated[_Floats, stored("length")]
     gap_low: Annotated[_Floats, stored("length")]
     gap_high: Annotated[_Floats, stored("length")]
-    spread: Annotated[float, scalar("plain", text=True)]
-    roughness: Annotated[float, scalar("plain", text=True)]
-    tried: Annotated[int, scalar("plain")]
+    spread: Annotated[float, stored()]
+    roughness: Annotated[float, stored()]
+    tried: Annotated[int, stored()]
     starts: Annotated[_Counts, stored("jump", name="start", optional=True)]
     states: Annotated[_Floats, stored("jump", "state", optional=True)]
     sizes: Annotated[_Floats, stored("jump", unit="discounted return", optional=True)]
     at: Annotated[_Counts, stored("jump", unit="steps", optional=True)]
-    missing: Annotated[int, scalar("plain")]
-    samples: Annotated[int, scalar("plain")]
-    horizon: Annotated[int, scalar("plain")]
-    steps: Annotated[int, scalar("plain")]
+    missing: Annotated[int, stored()]
+    samples: Annotated[int, stored()]
+    horizon: Annotated[int, stored()]
+    steps: Annotated[int, stored()]
     lost: Annotated[tuple[int, ...], stored("length", name="lost")] = (0, 0, 0)
 
     @property

@@ -10,49 +10,56 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.layout import attribute, stored
+from gradlab.runs.run import Run
 from gradlab.statistics.over_groups import Estimates
-from gradlab.storage import codec, records
-from gradlab.storage.codec import content_of, described, header
-from gradlab.storage.records import Record
 
 _LABELS = ("section", "block", "output", "input")
 _NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")
 _COLUMNS = (*_LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
 
+_UNITS = tuple({"step": "steps", "n": "samples"}.get(name, "") for name in _COLUMNS)
 _Columns = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class LongTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class LongTable(Run):
     """
     Attributes:
-        kind: of its files, and the name of the table in them; called: the same in messages.
-        units: of columns that have one.
-        columns: the table by column, each [rows].
+        columns: the table by column.
         state_names, action_names: the coordinates.
         config: what was asked for; environment: what it ran on.
         notes: what a reader must know.
     """
 
-    kind: ClassVar[str]
-    called: ClassVar[str]
-    units: ClassVar[Mapping[str, str]]
+    columns: Annotated[_Columns, stored("row", each=_COLUMNS, unit=_UNITS)]
+    state_names: Annotated[
+        tuple[str, ...], stored("state_names", name="state_names", group="coordinates")
+    ]
+    action_names: Annotated[
+        tuple[str, ...], stored("action_names", name="action_names", group="coordinates")
+    ]
+    config: Annotated[Mapping[str, Any], attribute()]
+    environment: Annotated[Mapping[str, str], attribute()]
+    notes: Annotated[Mapping[str, Any], attribute()]
+    file: Path | None = None
 
-    columns: _Columns
-    state_names: tuple[str, ...]
-    action_names: tuple[str, ...]
-    config: Mapping[str, Any]
-    environment: Mapping[str, str]
-    notes: Mapping[str, Any]
+    def __post_init__(self) -> None:
+        typed = {name: np.asarray(self.columns[name], dtype=_kind(name)) for name in _COLUMNS}
+        object.__setattr__(self, "columns", typed)
+        if any(len(set(each)) < len(each) for each in (self.state_names, self.action_names)):
+            raise ValueError("names of coordinates repeat")
 
-    def table(self) -> pd.DataFrame:
+    def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per number; see the module of its kind for the sections."""
+        if name is not None:
+            return super().table(name)
         return pd.DataFrame({name: self.columns[name] for name in _COLUMNS})
 
     def rows(self, section: str, **where: object) -> pd.DataFrame:
@@ -62,43 +69,6 @@ class LongTable:
         for name, wanted in where.items():
             chosen &= table[name] == wanted
         return table[chosen]
-
-    def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write one HDF5 file, complete or not at all.
-
-        Raises:
-            InputError: the file exists (and `overwrite` is off) or cannot be written.
-        """
-        names = ("state_names", "action_names")
-        coordinates = {name: codec.labels(getattr(self, name), name) for name in names}
-        table = codec.by_column({name: self.columns[name] for name in _COLUMNS}, self.units)
-        attributes = header(self.kind, self.config, self.environment, notes=self.notes)
-        groups = {self.kind: table, "coordinates": coordinates}
-        records.write(path, Record(attributes, groups), overwrite)
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The run in a file written by `save`; nothing but the file is needed.
-
-        Raises:
-            InputError: the file is missing, foreign, damaged, or of another kind.
-        """
-        record = records.read(path)
-        with content_of(record, Path(path), cls.kind, cls.called):
-            table, named = codec.columns(record.groups[cls.kind]), record.groups["coordinates"]
-            names = {
-                name: tuple(str(each) for each in named[name].values)
-                for name in ("state_names", "action_names")
-            }
-            if any(len(set(each)) < len(each) for each in names.values()):
-                raise ValueError("names of coordinates repeat")
-            return cls(
-                columns={name: np.asarray(table[name], dtype=_kind(name)) for name in _COLUMNS},
-                state_names=names["state_names"],
-                action_names=names["action_names"],
-                **described(record, "notes"),
-            )
 
 
 def _kind(name: str) -> Any:

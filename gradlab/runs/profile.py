@@ -9,53 +9,65 @@ The line on what helps follows `runs.competing`, as the report and `choose` do.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.errors import imported, required
+from gradlab.runs import layout
 from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.competing import best_shown, chosen_gain, is_data_again
 from gradlab.runs.identity import Identity, by_default, competing
 from gradlab.runs.jumps import Jumps
+from gradlab.runs.layout import attribute, by, nested, stored
 from gradlab.runs.realised import Realised
 from gradlab.runs.rehearsal import Rehearsal
-from gradlab.runs.substitutions import (
-    SubstitutionResults,
-    substitution_groups,
-    substitutions_from_groups,
-)
+from gradlab.runs.run import Run
+from gradlab.runs.substitutions import SubstitutionResults
 from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.quantities import QUANTITIES
 from gradlab.statistics.selection import largest
-from gradlab.storage import codec, records
-from gradlab.storage.codec import content_of, described, header, stored
-from gradlab.storage.records import Array, Record
+from gradlab.storage.records import Array
 from gradlab.wording import cosine, horizons, label
-
-if TYPE_CHECKING:
-    import xarray
-
 
 _PREFIX = "kernels "
 _INNER = "squared gradient norm"
-_Groups = Mapping[str, codec.Group]
+_Groups = layout.Groups
 
 
 def kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
     """One group per kind, "kernels first", say."""
-    return {_PREFIX + each.kind: _labels(each) | _products(each.products) for each in kernels}
+    groups = {_PREFIX + each.kind: _labels(each) | _products(each.products) for each in kernels}
+    return {
+        kind: {
+            name: replace(array, description=_SAID.get(name) or array.description)
+            for name, array in arrays.items()
+        }
+        for kind, arrays in groups.items()
+    }
+
+
+_SAID = {
+    "estimator": "whose gradient; empty: the truth",
+    "horizon": "steps before the critic; −1: the truth",
+    "has_truth": "is the truth the last gradient?",
+    "fold_of": "fold of each group",
+    "group_of": "group of each sample",
+    "size": "samples of each group",
+    "total": "products with the sum over each fold",
+    "within": "products of a sample with itself, summed over each group",
+    "own": "products with the sum over one's own group",
+    "x": "gradients in the actions, weights included",
+    "diagonal": "Θ of each sample with itself",
+}
 
 
 def kernels_from_groups(groups: _Groups) -> tuple[Kernels, ...]:
@@ -72,9 +84,9 @@ def _labels(kernels: Kernels) -> dict[str, Array]:
     names = [name for name, _ in kernels.cells] + [""] * kernels.truth
     horizons = [horizon for _, horizon in kernels.cells] + [-1] * kernels.truth
     return {
-        "gradient": codec.counted(len(names), "gradient"),
-        "other": codec.counted(len(names), "other"),
-        "estimator": codec.labels(names, "gradient"),
+        "gradient": layout.counted(len(names), "gradient"),
+        "other": layout.counted(len(names), "other"),
+        "estimator": layout.labels(names, "gradient"),
         "horizon": Array(np.array(horizons, dtype=np.int64), ("gradient",), "steps"),
         "has_truth": Array(np.array(kernels.truth), ()),
     }
@@ -82,8 +94,8 @@ def _labels(kernels: Kernels) -> dict[str, Array]:
 
 def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
     common = {
-        "group": codec.counted(len(products.fold), "group"),
-        "fold": codec.counted(len(products.total), "fold"),
+        "group": layout.counted(len(products.fold), "group"),
+        "fold": layout.counted(len(products.total), "fold"),
         "fold_of": Array(products.fold, ("group",)),
     }
     if isinstance(products, GroupProducts):
@@ -99,9 +111,9 @@ def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
     n, da = products.x.shape[1:]
     each = ("gradient", "sample", "action")
     linear = {
-        "sample": codec.counted(n, "sample"),
-        "action": codec.counted(da, "action"),
-        "other_action": codec.counted(da, "other_action"),
+        "sample": layout.counted(n, "sample"),
+        "action": layout.counted(da, "action"),
+        "other_action": layout.counted(da, "other_action"),
         "group_of": Array(products.group, ("sample",)),
         "x": Array(products.x, each, "reward per action unit"),
         "total": Array(products.total, ("fold", *each), _INNER + " per x"),
@@ -112,14 +124,14 @@ def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
     return common | linear
 
 
-def _from_group(kind: str, group: codec.Group) -> Kernels:
+def _from_group(kind: str, group: layout.Group) -> Kernels:
     truth = bool(group["has_truth"].values)
     names, horizons = group["estimator"].values, group["horizon"].values
     cells = [(str(name), int(h)) for name, h in zip(names, horizons, strict=True)]
     return Kernels(kind, tuple(cells[: len(cells) - truth]), truth, _products_from(group))
 
 
-def _products_from(group: codec.Group) -> ActionProducts | GroupProducts:
+def _products_from(group: layout.Group) -> ActionProducts | GroupProducts:
     arrays = {
         name: np.asarray(group[name].values, dtype=np.float64)
         for name in ("x", "total", "own", "within", "diagonal", "size")
@@ -143,6 +155,14 @@ _Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
 _AXES = ("estimator", "quantity", "horizon")
 _UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
+
+
+def _identity_groups(identities: Mapping[str, Identity]) -> dict[str, dict[str, Array]]:
+    return {"identities": layout.table(tuple(identities.values()), Identity)}
+
+
+def _identities(groups: _Groups) -> dict[str, Identity]:
+    return {each.name: each for each in layout.rows(Identity, groups["identities"])}
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +191,7 @@ class Surface:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Profile:
+class Profile(Run):
     """What `measure` found, as labelled arrays; needs no torch to be read.
 
     Attributes:
@@ -199,22 +219,27 @@ class Profile:
     estimators: Annotated[tuple[str, ...], stored("estimator", name="estimator")]
     quantities: Annotated[tuple[str, ...], stored("quantity", name="quantity")]
     horizons: Annotated[tuple[int, ...], stored("horizon", name="horizon", unit="steps")]
-    columns: Mapping[str, _Floats]
+    columns: Annotated[Mapping[str, _Floats], stored(*_AXES, each=COLUMNS, unit=_UNIT)]
     count: Annotated[NDArray[np.int64], stored(*_AXES, name="n", unit="samples")]
     method: Annotated[NDArray[Any], stored(*_AXES)]
-    left_out: _Floats
-    config: Mapping[str, Any]
-    environment: Mapping[str, str]
-    truth: Mapping[str, Any]
-    sanity: tuple[CheckResult, ...] | None = None
-    kernels: tuple[Kernels, ...] = ()
-    attribution: SubstitutionResults | None = None
-    realised: Realised | None = None
-    jumps: Jumps | None = None
-    rehearsal: Rehearsal | None = None
-    surface: Surface | None = None
+    left_out: Annotated[_Floats, stored(*_AXES, "group", unit=_UNIT, group="jackknife")]
+    config: Annotated[Mapping[str, Any], attribute()]
+    environment: Annotated[Mapping[str, str], attribute()]
+    truth: Annotated[Mapping[str, Any], attribute()]
+    sanity: Annotated[tuple[CheckResult, ...] | None, nested("sanity")] = None
+    kernels: Annotated[tuple[Kernels, ...], by(kernel_groups, kernels_from_groups)] = ()
+    attribution: Annotated[SubstitutionResults | None, nested("attribution_names")] = None
+    realised: Annotated[Realised | None, nested("realised")] = None
+    jumps: Annotated[Jumps | None, nested("jumps")] = None
+    rehearsal: Annotated[Rehearsal | None, nested("rehearsal")] = None
+    surface: Annotated[Surface | None, nested("surface")] = None
     file: Path | None = None
-    identities: Mapping[str, Identity] = field(default_factory=dict)
+    identities: Annotated[Mapping[str, Identity], by(_identity_groups, _identities)] = field(
+        default_factory=dict
+    )
+
+    kind = "profile"
+    noun = "measurement"
 
     def __post_init__(self) -> None:
         if tuple(self.identities) != self.estimators:
@@ -241,16 +266,10 @@ class Profile:
         )
 
     @property
-    def recommendation(self) -> Any:
-        """What to do next, a `verdicts.recommendation.Recommendation`: at most five fields and a
-        light, and the advised gradient as code (`.loss`, `.states`)."""
-        return imported("gradlab.verdicts.measurement.verdict:advice")(self)
-
-    @property
     def batch(self) -> int:
         return int(self.config["batch"])
 
-    def table(self) -> pd.DataFrame:
+    def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per estimator, horizon and quantity that was measured: the stable interface.
 
         Columns and their order stay; new quantities are further rows.
@@ -262,8 +281,10 @@ class Profile:
             and its standard error `se` in the quantity's unit (a squared bias may be estimated
             below zero), `ci_low` and `ci_high`, the ends of the 95% interval, `n` samples, and
             `method`, that of the interval. `attrs["identities"]` has the fields of each estimator's
-            `Identity`, by name, for figures.
+            `Identity`, by name, for figures. With a name, that group of the tree.
         """
+        if name is not None:
+            return super().table(name)
         rows = [
             (estimator, horizon, quantity, e, q, h)
             for e, estimator in enumerate(self.estimators)
@@ -286,19 +307,6 @@ class Profile:
         table.attrs["identities"] = {n: asdict(each) for n, each in self.identities.items()}
         return table
 
-    def to_xarray(self) -> xarray.Dataset:
-        """The same numbers over labelled axes, for xarray and ArviZ (the extra `xarray`).
-
-        Returns:
-            for each quantity a variable over (estimator, horizon), NaN where not measured, with
-            `long_name` and `units`; beside it `…_se`, `…_ci` over `ci_bound` = lower, upper, and
-            `…_n`.
-
-        Raises:
-            InputError: xarray is not installed.
-        """
-        return _dataset(self)
-
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
         """One value with its left-out values, for statistics across cells."""
         cell = self._place(estimator, quantity, horizon)
@@ -317,17 +325,6 @@ class Profile:
             self.quantities.index(quantity),
             self.horizons.index(horizon),
         )
-
-    def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write one HDF5 file, complete or not at all.
-
-        Raises:
-            InputError: the file exists (and `overwrite` is off) or cannot be written.
-        """
-        path = validation.path("path", path)
-        validation.instance("overwrite", overwrite, bool, "True or False")
-        records.write(path, _to_record(self), overwrite)
-        return path
 
 
 _SELECTED = "selected"  # in the configuration: whose gain has an interval that knows the choice
@@ -378,69 +375,7 @@ def check_profile(profile: object) -> None:
     )
 
 
-def load(path: str | Path) -> Profile:
-    """Load a profile from the file that `Profile.save` has written; nothing else is needed.
-
-    Raises:
-        InputError: the file is missing, foreign, damaged, or not of a measurement.
-    """
-    path = validation.path("path", path)
-    record = records.read(path)
-    with content_of(record, path, "profile", "measurement"):
-        groups = record.groups
-        table, jackknife = groups["profile"], groups["jackknife"]
-        fields = codec.fields(Profile, table)
-        shape = fields["count"].shape
-        profile = Profile(
-            **fields,
-            **described(record, "truth"),
-            columns={name: _floats(table[name], shape) for name in COLUMNS},
-            left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
-            sanity=codec.rows(CheckResult, groups["sanity"]) if "sanity" in groups else None,
-            kernels=kernels_from_groups(groups),
-            attribution=substitutions_from_groups(groups),
-            realised=_part(groups, "realised", Realised),
-            jumps=_part(groups, "jumps", Jumps),
-            rehearsal=_part(groups, "rehearsal", Rehearsal),
-            surface=_part(groups, "surface", Surface),
-            file=path,
-            identities={each.name: each for each in codec.rows(Identity, groups["identities"])},
-        )
-        return with_selected_gain(profile)
-
-
-def _to_record(profile: Profile) -> Record:
-    """One table "profile" over estimator, quantity, horizon, and the left-out values beside it."""
-    table = codec.arrays(profile)
-    left_out = Array(profile.left_out, (*_AXES, "group"), _UNIT)
-    groups = {
-        "profile": table | {name: Array(profile.columns[name], _AXES, _UNIT) for name in COLUMNS},
-        "jackknife": codec.with_scales({**{a: table[a] for a in _AXES}, "left_out": left_out}),
-    }
-    groups["identities"] = codec.table(tuple(profile.identities.values()), Identity)
-    groups |= kernel_groups(profile.kernels)
-    if profile.sanity is not None:
-        groups["sanity"] = codec.table(profile.sanity, CheckResult)
-    if profile.attribution is not None:
-        groups |= substitution_groups(profile.attribution)
-    if profile.realised is not None:
-        groups["realised"] = codec.arrays(profile.realised)
-    if profile.jumps is not None:
-        groups["jumps"] = codec.arrays(profile.jumps)
-    if profile.rehearsal is not None:
-        groups["rehearsal"] = codec.arrays(profile.rehearsal)
-    if profile.surface is not None:
-        groups["surface"] = codec.arrays(profile.surface)
-    attributes = header("profile", profile.config, profile.environment, truth=profile.truth)
-    return Record(attributes, groups)
-
-
-def _part(groups: Mapping[str, codec.Group], name: str, of: type[T]) -> T | None:
-    return codec.decoded(of, groups[name]) if name in groups else None
-
-
-def _floats(array: Array, shape: tuple[int, ...]) -> _Floats:
-    return np.asarray(array.values, dtype=np.float64).reshape(shape)
+load = Profile.load
 
 
 def _best(profile: Profile) -> str:
@@ -476,66 +411,3 @@ def _gains(profile: Profile) -> dict[tuple[str, int], Number]:
             if profile.count[e, q, k] and finite:
                 found[name, h] = Number(value, low, high, int(profile.count[e, q, k]))
     return {cell: g for cell, g in found.items() if not is_data_again(profile.identities, cell)}
-
-
-_DIMS = ("estimator", "horizon")
-_INTERVAL = "95%"
-
-
-def _dataset(profile: Profile) -> xarray.Dataset:
-    """One variable per quantity over (estimator, horizon), with three beside it.
-
-    gain          value; `long_name`, `units` (CF: "1" for a plain number), `formula`, `source`
-    gain_se       standard error
-    gain_ci       ends of the 95% interval, over `ci_bound` = "lower", "upper" as ArviZ 1 has
-                  them (0.x: `hdi`; `arviz.plot_hdi(x, hdi_data=…)` draws these, too)
-    gain_n        samples; 0, and NaN in the others, where nothing was measured
-    """
-    made = required("xarray", "xarray").Dataset
-    variables: dict[str, Any] = {}
-    for place, name in enumerate(profile.quantities):
-        variables |= _variables(profile, name, place)
-    coordinates = {
-        "estimator": ("estimator", list(profile.estimators), {"long_name": "estimator"}),
-        "horizon": (
-            "horizon", list(profile.horizons), {"long_name": "horizon", "units": "steps"},
-        ),
-        "ci_bound": ("ci_bound", ["lower", "upper"], {"long_name": f"ends of the {_INTERVAL}"}),
-    }  # fmt: skip
-    config, environment = profile.config, profile.environment
-    attributes = {  # what was measured and by what, as text and numbers, which netCDF takes
-        "title": f"policy gradients on {config.get('task', 'a task')}",
-        "inference_library": "gradlab",
-        "inference_library_version": environment.get("gradlab", ""),
-        "created_at": environment.get("created", ""),
-        "batch": profile.batch,
-        "seed": int(config.get("seed", 0)),
-        "command": str(config.get("command", "")),
-        "config": json.dumps(dict(config), default=str),
-        "truth": json.dumps(dict(profile.truth), default=str),
-    }
-    found: xarray.Dataset = made(variables, coordinates, attributes)
-    return found
-
-
-def _variables(profile: Profile, name: str, place: int) -> dict[str, Any]:
-    """A quantity with its standard error, interval and number of samples."""
-    value, se, low, high = (
-        profile.columns[column][:, place] for column in ("value", "se", "ci_low", "ci_high")
-    )
-    quantity = QUANTITIES[name]
-    title, units = quantity.title, {"units": quantity.unit or "1"}
-    about = {"formula": quantity.formula, "source": quantity.source}
-    methods = sorted({str(each) for each in profile.method[:, place].ravel() if each})
-    interval = {
-        "long_name": f"{title}, {_INTERVAL} interval",
-        **units,
-        "method": ", ".join(methods),
-    }
-    count = {"long_name": f"{title}, samples", "units": "1"}
-    return {
-        name: (_DIMS, value, {"long_name": title, **units, **about}),
-        f"{name}_se": (_DIMS, se, {"long_name": f"{title}, standard error", **units}),
-        f"{name}_ci": ((*_DIMS, "ci_bound"), np.stack([low, high], axis=-1), interval),
-        f"{name}_n": (_DIMS, profile.count[:, place], count),
-    }

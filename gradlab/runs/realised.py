@@ -18,12 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.jumps import Jumps
+from gradlab.runs.layout import stored
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import level_of, mean_interval, mean_interval_at, ratio_of_means
 from gradlab.statistics.selection import RankSet, chosen_level, largest
-from gradlab.storage.codec import scalar, stored
 
 Cell = tuple[str, int]
 _Share = tuple[float, Interval]
@@ -85,7 +85,7 @@ class Realised:
         horizon: T, steps that a return sums; termination: of these rollouts.
         ended: share of the starts whose episode ends before T.
         judges: starts that returns are of; steps: simulator steps that were taken for it.
-        at: place of the user's update among the lengths; in older files of the shortest.
+        at: place of the user's update among the lengths.
     """
 
     cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
@@ -96,12 +96,12 @@ class Realised:
     lengths: Annotated[_Floats, stored("length", name="length", unit="norm of θ")]
     moves: Annotated[tuple[float, ...], stored("length", unit="share of an action's size")]
     kept: Annotated[_Floats, stored("cell")]
-    norm: Annotated[float, scalar("plain", text=True)]
-    horizon: Annotated[int, scalar("plain")]
-    termination: Annotated[str, scalar("plain")]
-    ended: Annotated[float, scalar("plain")]
-    steps: Annotated[int, scalar("plain")]
-    at: Annotated[int, scalar("plain")]
+    norm: Annotated[float, stored()]
+    horizon: Annotated[int, stored()]
+    termination: Annotated[str, stored()]
+    ended: Annotated[float, stored()]
+    steps: Annotated[int, stored()]
+    at: Annotated[int, stored(name="update_length")]
 
     @property
     def judges(self) -> int:

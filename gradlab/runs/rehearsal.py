@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.layout import stored
 from gradlab.runs.realised import UNIT, Cell
 from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval, student
@@ -34,7 +35,6 @@ from gradlab.statistics.over_groups import (
     mean_interval_at,
 )
 from gradlab.statistics.selection import chosen_level, largest
-from gradlab.storage.codec import scalar, stored
 from gradlab.wording import beside, signed
 
 _Floats = NDArray[np.float64]
@@ -116,22 +116,22 @@ class Rehearsal:
     peak_low: Annotated[_Floats, stored("cell", unit=UNIT)]
     peak_high: Annotated[_Floats, stored("cell", unit=UNIT)]
     may_be_best: Annotated[_Bools, stored("cell", "length")]
-    best_cell: Annotated[int, scalar("plain")]
-    best_low: Annotated[float, scalar("plain", text=True)]
-    best_high: Annotated[float, scalar("plain", text=True)]
-    optimizer: Annotated[str, scalar("plain")]
-    rate: Annotated[float, scalar("plain", text=True)]
-    assumed: Annotated[bool, scalar("plain")]
-    refit: Annotated[int, scalar("plain")]
-    batch: Annotated[int, scalar("plain")]
-    horizon: Annotated[int, scalar("plain")]
-    termination: Annotated[str, scalar("plain")]
-    steps: Annotated[int, scalar("plain")]
+    best_cell: Annotated[int, stored()]
+    best_low: Annotated[float, stored()]
+    best_high: Annotated[float, stored()]
+    optimizer: Annotated[str, stored()]
+    rate: Annotated[float, stored()]
+    assumed: Annotated[bool, stored()]
+    refit: Annotated[int, stored()]
+    batch: Annotated[int, stored()]
+    horizon: Annotated[int, stored()]
+    termination: Annotated[str, stored()]
+    steps: Annotated[int, stored()]
     confirmed: Annotated[_Integers, stored("trial", optional=True)]
     again: Annotated[_Floats, stored("trial", "length", "redraw", unit=UNIT, optional=True)]
     again_se: Annotated[_Floats, stored("trial", "length", "redraw", unit=UNIT, optional=True)]
-    again_judges: Annotated[int, scalar("plain")] = 0
-    again_horizon: Annotated[int, scalar("plain")] = 0
+    again_judges: Annotated[int, stored()] = 0
+    again_horizon: Annotated[int, stored()] = 0
 
     @property
     def judges(self) -> int:

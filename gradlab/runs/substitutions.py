@@ -8,7 +8,6 @@ which any interval follows; those of the rows in float32, as deviations of at mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,17 +15,14 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.runs.layout import nested, stored
 from gradlab.statistics.moments import Estimate, SampleMean
 from gradlab.statistics.shapley import Game
-from gradlab.storage import codec
-from gradlab.storage.codec import json_object, stored
-from gradlab.storage.records import Array
 
 _Floats = NDArray[np.float64]
 Cell = tuple[str, int]
 _UNIT = "gradient norm squared"
 CELL, CELL_UNIT = ("estimator", "horizon"), ("", "steps")
-_GROUPS = ("attribution_games", "attribution_rows", "attribution_draws", "attribution_names")
 
 
 @dataclass(frozen=True)
@@ -96,13 +92,18 @@ class SubstitutionResults:
         rule: how the horizons were chosen.
     """
 
-    coalitions: Coalitions
-    rows: _Rows
-    draws: VarianceDraws
+    coalitions: Annotated[Coalitions, nested("attribution_games")]
+    rows: Annotated[_Rows, nested("attribution_rows")]
+    draws: Annotated[VarianceDraws, nested("attribution_draws")]
     state_names: Annotated[tuple[str, ...], stored("state", name="state")]
     action_names: Annotated[tuple[str, ...], stored("action", name="action")]
-    skipped: Mapping[str, str]
-    rule: str
+    skipped: Annotated[Mapping[str, str], stored("skip", name=("skipped", "why"))]
+    rule: Annotated[str, stored()]
+
+    def __post_init__(self) -> None:
+        cells = len(self.coalitions.cells)
+        if any(not 0 <= each.cell < cells for each in self.rows.labels):
+            raise ValueError("a row belongs to no attributed cell")
 
 
 def rows_of(labelled: Sequence[tuple[Label, Estimate]]) -> _Rows:
@@ -115,32 +116,3 @@ def rows_of(labelled: Sequence[tuple[Label, Estimate]]) -> _Rows:
     with np.errstate(invalid="ignore"):  # an overflow stays one
         deviation = deviation / np.where(scale > 0, scale, 1.0)[:, None]
     return _Rows(tuple(label for label, _ in kept), value, scale, deviation.astype(np.float32))
-
-
-def substitution_groups(results: SubstitutionResults) -> dict[str, dict[str, Array]]:
-    """As tables of a run."""
-    note = codec.labels([json.dumps(dict(results.skipped)), results.rule], "note")
-    names = codec.arrays(results) | {"note": note}
-    parts = (codec.arrays(each) for each in (results.coalitions, results.rows, results.draws))
-    return dict(zip(_GROUPS, (*parts, names), strict=True))
-
-
-def substitutions_from_groups(
-    groups: Mapping[str, Mapping[str, Array]],
-) -> SubstitutionResults | None:
-    """None where the run holds none."""
-    if _GROUPS[0] not in groups:
-        return None
-    coalitions, rows, draws, names = (groups[name] for name in _GROUPS)
-    skipped, rule = (str(each) for each in names["note"].values)
-    results = SubstitutionResults(
-        coalitions=codec.decoded(Coalitions, coalitions),
-        rows=codec.decoded(_Rows, rows),
-        draws=codec.decoded(VarianceDraws, draws),
-        **codec.fields(SubstitutionResults, names),
-        skipped={key: str(why) for key, why in json_object(skipped).items()},
-        rule=rule,
-    )
-    if any(not 0 <= each.cell < len(results.coalitions.cells) for each in results.rows.labels):
-        raise ValueError("a row belongs to no attributed cell")
-    return results

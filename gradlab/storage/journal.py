@@ -176,7 +176,8 @@ class Journal:
 
 
 def read(path: str | Path) -> Record:
-    """The run at `path` as it stands: file and journal together, also while it is being written.
+    """The run at `path` as it stands: file and journal together, also while it is being written;
+    of a run that was written whole its file.
 
     The attribute "damaged_frames" counts frames that are missing, if any are; a warning says so.
 
@@ -201,7 +202,9 @@ def _whole(path: Path) -> Record:
     elif lost:
         raise InputError(f"{journal_of(path)} holds no whole frame: damaged or foreign")
     else:
-        raise InputError(f"{path}: no such run; check the path")
+        raise InputError(f"{path}: no such file; check the path")
+    if not frames and not lost and "tables" not in base.attributes:
+        return base  # a run that was written whole
     try:
         return merged(base, [frame for _, frame in frames], path, lost)
     except InputError:

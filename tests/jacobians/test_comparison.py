@@ -338,13 +338,13 @@ def test_a_run_is_read_back_bit_for_bit(tmp_path):
     assert journal.kind(tmp_path / "run.h5") == runs.JacobianRun.kind
     with pytest.raises(InputError, match="exists"):
         run.save(tmp_path / "run.h5")
-    with pytest.raises(InputError, match="expected a measurement"):
-        gradlab.load(tmp_path / "run.h5")
+    assert gradlab.load(tmp_path / "run.h5").table().equals(run.table())
 
 
 def test_forged_names_are_refused(tmp_path):
     run = gradlab.compare_jacobians(linear(), linear(), starts(4), feedback())
-    forged = replace(run, action_names=("a",) * len(run.action_names) * 2)
+    forged = replace(run)
+    object.__setattr__(forged, "action_names", ("a",) * len(run.action_names) * 2)
     forged.save(tmp_path / "forged.h5")
     with pytest.raises(InputError, match="names of coordinates repeat"):
         runs.JacobianRun.load(tmp_path / "forged.h5")

@@ -13,10 +13,10 @@ import pytest
 
 from gradlab import load
 from gradlab.measurement.realised_gains import chosen_cells, first_cells, planned
+from gradlab.runs.layout import groups_of, value_of
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL, Realised
 from gradlab.runs.rehearsal import Rule, judged
-from gradlab.storage.codec import arrays, decoded
 from tests.runs.planted_gains import followed_once, planted, planted_jumps, planted_rehearsal
 
 
@@ -204,7 +204,7 @@ def test_small_differences_are_none_however_sharp():
 
 def test_a_file_holds_every_number_of_it(tmp_path):
     for found in (planted(SLOPES), planted(SLOPES, truth=False)):
-        again = decoded(Realised, arrays(found))
+        again = value_of(Realised, groups_of(found, "realised"), "realised")
         for name in ("cells", "status", "moves", "horizon", "termination", "ended", "steps", "at"):
             assert getattr(again, name) == getattr(found, name)
         for name in ("gain", "before", "size", "lengths", "kept", "norm"):

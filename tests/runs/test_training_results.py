@@ -26,6 +26,7 @@ from gradlab.runs.training.measured_weights import (
 from gradlab.runs.training.pairs import ERRORS, pairs
 from gradlab.runs.training.pairs import table as pair_table
 from gradlab.runs.training.results import Training
+from gradlab.storage.records import Record
 from gradlab.verdicts.training import measured, paired_verdict, screen
 
 AT = np.array([100, 200, 300, 400])
@@ -138,7 +139,8 @@ def run(returns, errors=None, seeds=(0, 1, 2, 3)):
         gradients |= {"iteration": np.arange(len(errors)), "horizon": np.array([0, 5])}
     nothing = np.zeros((3, len(final)))
     return Training(
-        config={}, environment={}, attributes={}, seeds=np.array(seeds), iteration=ITERATION,
+        config={}, environment={}, stored=Record({}, {}), seeds=np.array(seeds),
+        iteration=ITERATION,
         seconds=np.zeros(3), returns=np.stack([final, final, final]), errors=nothing,
         ends=nothing, rms=np.zeros((3, len(final), 1)), updates={}, horizons=(0, 5), events=(),
         model={}, gradients=gradients,

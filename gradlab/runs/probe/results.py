@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.runs.probe.schema import KIND, tables
-from gradlab.storage import journal
-from gradlab.storage.codec import content_of, described
+from gradlab.runs.run import Run, described
 from gradlab.storage.journal_files import abandoned
 from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Record
@@ -26,13 +25,13 @@ Columns = Mapping[str, NDArray[Any]]
 _LARGEST = 1e15  # a count
 
 
-@dataclass(frozen=True, eq=False)
-class ProbeRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeRun(Run):
     """A probe's tables, column → [rows, …], each with "update" (alarms: with "number") and "step";
     a table without rows is empty.
 
     Attributes:
-        attributes: of the file; config: what was asked for; environment: what it ran on.
+        stored: its file; config: what was asked for; environment: what it ran on.
         parameters: names of the policy's tensors, the axis of `vitals["layer_norm"]`.
         estimators: names, the first axis of cells in `measured`; horizon: of their second axis,
             the longest one (0 … H); None: nothing is measured on a task.
@@ -40,7 +39,7 @@ class ProbeRun:
         abandoned: its writer has gone without closing it.
     """
 
-    attributes: Mapping[str, Any]
+    stored: Record
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     parameters: tuple[str, ...]
@@ -54,6 +53,17 @@ class ProbeRun:
     episodes: Columns = field(default_factory=dict)
     abandoned: bool = False
     checks: Columns = field(default_factory=dict)
+
+    kind = KIND
+    noun = "run of gradlab.Probe"
+
+    @property
+    def record(self) -> Record:
+        return self.stored
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return self.stored.attributes
 
     @property
     def task(self) -> str:
@@ -102,19 +112,8 @@ class ProbeRun:
         )  # fmt: skip
         return max((int(each[name].max()) for each in tables if each), default=0)
 
-
-def load(path: str | Path) -> ProbeRun:
-    """The run at `path`, finished or being written.
-
-    Raises:
-        InputError: the file is missing, foreign, damaged, or no probe's.
-    """
-    return from_record(journal.read(path), Path(path))
-
-
-def from_record(record: Record, path: Path) -> ProbeRun:
-    """As `load`, from what was read at `path`."""
-    with content_of(record, path, KIND, "run of gradlab.Probe"):
+    @classmethod
+    def _from(cls, record: Record, path: Path) -> ProbeRun:
         parts, parameters, estimators = described(record), *_names(record)
         config = parts["config"]
         groups = record.groups.values()
@@ -124,8 +123,8 @@ def from_record(record: Record, path: Path) -> ProbeRun:
         }
         horizon = scales["horizon"] - 1 if scales["horizon"] else None
         schema = tables(len(parameters), scales["action"], horizon)
-        run = ProbeRun(
-            attributes=record.attributes,
+        run = cls(
+            stored=record,
             config=config | {"overhead_budget": _share(config["overhead_budget"])},
             environment=parts["environment"],
             parameters=parameters,
@@ -136,6 +135,9 @@ def from_record(record: Record, path: Path) -> ProbeRun:
         )
         _check_numbers(run)
         return run
+
+
+load = ProbeRun.load
 
 
 def _names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,9 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
+from gradlab.runs.run import Run, described
 from gradlab.statistics.over_groups import aggregate
-from gradlab.storage import journal
-from gradlab.storage.codec import content_of, described
 from gradlab.storage.records import Record
 
 Floats = NDArray[np.float64]
@@ -29,12 +28,12 @@ _PARTS = ("bias2", "variance", "mse", "relative_mse")
 _GRADIENTS = (*_PARTS, *(f"dynamics_{name}" for name in _PARTS))
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
+@dataclass(frozen=True, eq=False, repr=False)
+class Training(Run):
     """A run as arrays: K evaluations of E seeds, R rows of updates.
 
     Attributes:
-        config: what was asked for; environment: what it ran on; attributes: of the file.
+        config: what was asked for; environment: what it ran on; stored: its file.
         seeds: [E]; iteration: [K]; seconds: [K]; returns, errors: mean and its standard error
             over the evaluation starts, [K, E]; ends: terminal states met per episode, [K, E].
         rms: root mean square of every state coordinate, [K, E, ds].
@@ -54,7 +53,7 @@ class Training:
 
     config: Mapping[str, Any]
     environment: Mapping[str, str]
-    attributes: Mapping[str, Any]
+    stored: Record
     seeds: NDArray[np.int64]
     iteration: NDArray[np.int64]
     seconds: Floats
@@ -72,6 +71,21 @@ class Training:
     evaluations: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     rollouts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    kind = KIND
+    noun = "training run"
+
+    @property
+    def record(self) -> Record:
+        return self.stored
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return self.stored.attributes
+
+    def table(self, name: str | None = None) -> pd.DataFrame:
+        """See `table`; with a name, that group of the tree."""
+        return table({self.name: self}) if name is None else super().table(name)
+
     @property
     def name(self) -> str:
         return str(self.config["algorithm"]["name"])
@@ -88,40 +102,14 @@ class Training:
             return int(self.gradients["samples"][-1, -1])
         return int(self.config["algorithm"]["batch"])
 
-
-def load(path: str | Path) -> Training:
-    """The run at `path`, finished or being written.
-
-    Raises:
-        InputError: the file is missing, foreign, damaged, or no training run.
-    """
-    return from_record(journal.read(path), Path(path))
-
-
-def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:
-    """Several runs by name: the algorithm's, or the file's where two share one."""
-    if len(paths) < 2:
-        raise InputError(f"compare got {len(paths)} run, expected two or more")
-    runs = [load(path) for path in paths]
-    tasks = sorted({run.task for run in runs})
-    if len(tasks) > 1:
-        raise InputError(f"runs are of different tasks, {' and '.join(tasks)}: compare one task")
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        names = [Path(path).stem for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    return dict(zip(names, runs, strict=True))
-
-
-def from_record(record: Record, path: Path) -> Training:
-    with content_of(record, path, KIND, "training run"):
+    @classmethod
+    def _from(cls, record: Record, path: Path) -> Training:
         evaluations, updates = record.groups["evaluations"], record.groups["updates"]
         if len(evaluations["iteration"].values) == 0:
             raise InputError(f"{path} has no evaluation yet: wait, or go on with resume=True")
-        return Training(
+        return cls(
             **described(record),
-            attributes=record.attributes,
+            stored=record,
             seeds=evaluations["seed"].values,
             iteration=evaluations["iteration"].values,
             seconds=evaluations["seconds"].values,
@@ -139,6 +127,25 @@ def from_record(record: Record, path: Path) -> Training:
             evaluations=_values(record, "evaluations"),
             rollouts=_values(record, "rollouts"),
         )
+
+
+load = Training.load
+
+
+def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:
+    """Several runs by name: the algorithm's, or the file's where two share one."""
+    if len(paths) < 2:
+        raise InputError(f"compare got {len(paths)} run, expected two or more")
+    runs = [load(path) for path in paths]
+    tasks = sorted({run.task for run in runs})
+    if len(tasks) > 1:
+        raise InputError(f"runs are of different tasks, {' and '.join(tasks)}: compare one task")
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [Path(path).stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return dict(zip(names, runs, strict=True))
 
 
 def _values(record: Record, group: str) -> dict[str, NDArray[Any]]:

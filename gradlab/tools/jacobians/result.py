@@ -20,8 +20,6 @@ Reading needs neither the task nor torch. The sections of the table:
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from gradlab.runs.long_table import LongTable
 
 MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
@@ -31,9 +29,8 @@ class JacobianRun(LongTable):
     """What `compare_jacobians` found; its notes: counts of masked samples, first losses, laws,
     and what the test of the simulator's own derivatives says."""
 
-    kind: ClassVar = "jacobians"
-    called: ClassVar = "comparison of Jacobians"
-    units: ClassVar = {"step": "steps", "x": "standard deviations of the data", "n": "samples"}
+    kind = "jacobians"
+    noun = "comparison of Jacobians"
 
 
 load = JacobianRun.load

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, log, nan, sqrt
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from gradlab.findings import Finding
 from gradlab.runs.long_table import LongTable
@@ -54,9 +54,8 @@ from gradlab.wording import (
 class LogsRun(LongTable):
     """What `measure_logs` found; its notes: what was left out and why, laws of growth."""
 
-    kind: ClassVar = "logs"
-    called: ClassVar = "comparison of logs with a model"
-    units: ClassVar = {"step": "steps", "n": "samples"}
+    kind = "logs"
+    noun = "comparison of logs with a model"
 
 
 load = LogsRun.load

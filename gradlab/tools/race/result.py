@@ -16,18 +16,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.identity import Identity, by_known_name, told_apart
+from gradlab.runs.layout import attribute, nested, stored
 from gradlab.runs.rehearsal import Rehearsal
+from gradlab.runs.run import Run
 from gradlab.statistics.comparison import Decision, Number, decide
-from gradlab.storage import codec, records
-from gradlab.storage.codec import content_of, described, header
-from gradlab.storage.records import Array, Record
 from gradlab.wording import at_horizon, label, listed, percent, two, updates, with_interval
 
 KIND = "race"
@@ -36,7 +35,7 @@ _SHOWN = 3  # names in a sentence
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Race:
+class Race(Run):
     """What `gradlab.race` found.
 
     Attributes:
@@ -48,12 +47,15 @@ class Race:
         file: where it was read from; None: it was run here.
     """
 
-    results: Rehearsal
-    dropped: tuple[int, ...]
-    config: Mapping[str, Any]
-    environment: Mapping[str, str]
-    notes: Mapping[str, Any]
+    results: Annotated[Rehearsal, nested(KIND)]
+    dropped: Annotated[tuple[int, ...], stored("cell", name="dropped", unit="updates")]
+    config: Annotated[Mapping[str, Any], attribute()]
+    environment: Annotated[Mapping[str, str], attribute()]
+    notes: Annotated[Mapping[str, Any], attribute()]
     file: Path | None = None
+
+    kind = KIND
+    noun = "race"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,17 +138,19 @@ class Race:
             found.append(f"{self.called(cell[0])}: {outcome}{dropped}; one update: {one}")
         return tuple(found)
 
-    def table(self) -> pd.DataFrame:
+    def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per candidate and evaluation.
 
         Columns: candidate, horizon (−1: none), updates, value, ci_low, ci_high (change of the
         return), may_be_best, holds (follow it for so long?), n, dropped (after so many updates; 0:
         never), estimator (that the candidate follows).
         """
+        if name is not None:
+            return super().table(name)
         table = self.results.table().rename(columns={"estimator": "candidate"})
         dropped = dict(zip(self.names, self.dropped, strict=True))
-        name = table["candidate"]
-        table = table.assign(dropped=name.map(dropped), estimator=name.map(self._estimator))
+        who = table["candidate"]
+        table = table.assign(dropped=who.map(dropped), estimator=who.map(self._estimator))
         known = self.identities
         table.attrs["identities"] = {each: asdict(identity) for each, identity in known.items()}
         return table
@@ -156,34 +160,8 @@ class Race:
 
     __repr__ = __str__
 
-    def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write one HDF5 file, complete or not at all.
 
-        Raises:
-            InputError: the file exists (and `overwrite` is off) or cannot be written.
-        """
-        attributes = header(KIND, self.config, self.environment, notes=self.notes)
-        dropped = Array(np.array(self.dropped, dtype=np.int64), ("cell",), "updates")
-        groups = {KIND: codec.with_scales({**codec.arrays(self.results), "dropped": dropped})}
-        records.write(path, Record(attributes, groups), overwrite)
-        return Path(path)
-
-
-def load(path: str | Path) -> Race:
-    """The race in a file written by `Race.save`; nothing but the file is needed.
-
-    Raises:
-        InputError: the file is missing, foreign, damaged, or of another kind.
-    """
-    record = records.read(path)
-    with content_of(record, Path(path), KIND, "race"):
-        group = record.groups[KIND]
-        return Race(
-            codec.decoded(Rehearsal, group),
-            tuple(int(each) for each in group["dropped"].values),
-            **described(record, "notes"),
-            file=Path(path),
-        )
+load = Race.load
 
 
 POLICIES = ("before", "after", "opposite")

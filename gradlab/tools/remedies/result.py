@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import log, nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import LogRatio
+from gradlab.runs.layout import attribute, nested, stored
+from gradlab.runs.run import Run
 from gradlab.statistics.comparison import POWER, UNAFFORDABLE, difference, log_ratio
 from gradlab.statistics.intervals import LEVEL, jackknife_se, pseudo_values, skewness_corrected
 from gradlab.statistics.moments import Array, Estimate, combine
-from gradlab.storage import codec, records
-from gradlab.storage.codec import content_of, described, header
 
 KIND = "remedies"
 
@@ -116,8 +116,8 @@ class _Cells:
         left_out: [rows of the first trial, G], NaN where a number has none; those rows come first.
     """
 
-    columns: Mapping[str, NDArray[Any]]
-    left_out: Array
+    columns: Annotated[Mapping[str, NDArray[Any]], stored("row", each=_COLUMNS)]
+    left_out: Annotated[NDArray[np.float64], stored("first_row", "group", group="starts")]
 
     def __post_init__(self) -> None:
         first = int((self.columns["trial"] == self._first).sum())
@@ -264,7 +264,7 @@ def _compared(first: Estimate, second: Estimate, ratios: bool, trials: bool) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class Remedies:
+class Remedies(Run):
     """What `compare_remedies` found.
 
     Attributes:
@@ -273,11 +273,15 @@ class Remedies:
         notes: what a reader must know, by topic: dropped members, masked samples, epochs.
     """
 
-    cells: _Cells
-    pairs: tuple[ModelPair, ...]
-    config: Mapping[str, Any]
-    environment: Mapping[str, str]
-    notes: Mapping[str, Any]
+    cells: Annotated[_Cells, nested("cells")]
+    pairs: Annotated[tuple[ModelPair, ...], nested("pairs")]
+    config: Annotated[Mapping[str, Any], attribute()]
+    environment: Annotated[Mapping[str, str], attribute()]
+    notes: Annotated[Mapping[str, Any], attribute()]
+    file: Path | None = None
+
+    kind = KIND
+    noun = "test of remedies"
 
     @property
     def trials(self) -> int:
@@ -288,11 +292,13 @@ class Remedies:
     def arms(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(pair.arm for pair in self.pairs))
 
-    def table(self) -> pd.DataFrame:
+    def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per arm, budget, quantity, block, at and region: first (without), second (with
         the remedy), difference with ci_low and ci_high, ratio with ratio_low and ratio_high (over
         trials: geometric means), n (trials, or starts of a single one) and method; `at` is NaN
         where a quantity has neither step nor horizon."""
+        if name is not None:
+            return super().table(name)
         rows = []
         for pair in self.pairs:
             for key in self.cells.keys(pair.second):
@@ -328,43 +334,12 @@ class Remedies:
         over = "starts of one trial" if self.trials == 1 else "trials"
         return len(estimate.left_out), f"paired jackknife over {over}"
 
-    def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write one HDF5 file, complete or not at all.
-
-        Raises:
-            InputError: the file exists (and `overwrite` is off) or cannot be written.
-        """
-        left_out = records.Array(self.cells.left_out, ("first_row", "group"))
-        groups = {
-            "cells": codec.by_column({name: self.cells.columns[name] for name in _COLUMNS}),
-            "starts": codec.with_scales({"left_out": left_out}),
-            "pairs": codec.table(self.pairs, ModelPair),
-        }
-        attributes = header(KIND, self.config, self.environment, notes=self.notes)
-        records.write(path, records.Record(attributes, groups), overwrite)
-        return Path(path)
-
 
 def _where(key: Key) -> tuple[object, ...]:
     return key.quantity, key.block, nan if key.at < 0 else float(key.at), key.region
 
 
-def load(path: str | Path) -> Remedies:
-    """The run in a file written by `Remedies.save`; nothing but the file is needed.
-
-    Raises:
-        InputError: the file is missing, foreign, damaged, or of another kind.
-    """
-    record = records.read(path)
-    with content_of(record, Path(path), KIND, "test of remedies"):
-        groups = record.groups
-        columns = codec.columns(groups["cells"])
-        left_out = np.asarray(groups["starts"]["left_out"].values, dtype=np.float64)
-        return Remedies(
-            cells=_Cells({name: columns[name] for name in _COLUMNS}, left_out),
-            pairs=codec.rows(ModelPair, groups["pairs"]),
-            **described(record, "notes"),
-        )
+load = Remedies.load
 
 
 def larger_batches(run: Remedies) -> pd.DataFrame:

@@ -1,0 +1,271 @@
+"""The result of everything: one labelled tree, in memory and on disk.
+
+    run = gradlab.load(path)      run.tree      run.table("updates")      run.recommendation
+
+A kind of result is a frozen class of typed fields (`gradlab.runs.layout` says where each lies), or
+a view on the tables of a run that grows. Its file is the tree, and opens in any reader of HDF5:
+
+    tree = xarray.open_datatree(path, engine="h5netcdf")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+import pandas as pd
+
+from gradlab import validation
+from gradlab.errors import InputError, imported
+from gradlab.findings import Finding
+from gradlab.runs.layout import attributes_of, fields_of, groups_of, json_object, objects_of
+from gradlab.storage import journal, records
+from gradlab.storage.records import Attribute, Record
+
+if TYPE_CHECKING:
+    import xarray
+
+# What a foreign file can raise where its content is taken apart.
+_UNREADABLE = (
+    KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+_MOST = 30  # lines of a repr
+R = TypeVar("R", bound="Run")
+
+# The class of every kind of run; those of tools are named, and looked up where they are.
+KINDS: Mapping[str, str] = {
+    "profile": "gradlab.runs.profile:Profile",
+    "training": "gradlab.runs.training.results:Training",
+    "probe": "gradlab.runs.probe.results:ProbeRun",
+    "fit": "gradlab.runs.run:PlainRun",
+    "jacobians": "gradlab.tools.jacobians.result:JacobianRun",
+    "logs": "gradlab.tools.logs.findings:LogsRun",
+    "remedies": "gradlab.tools.remedies.result:Remedies",
+    "race": "gradlab.tools.race.result:Race",
+    "certificate": "gradlab.tools.certify.result:Certification",
+}
+
+
+class Run:
+    """The result of one kind.
+
+    Attributes:
+        kind: of its files; noun: the same in messages.
+        config: what was asked for; environment: what it ran on.
+    """
+
+    kind: ClassVar[str] = ""
+    noun: ClassVar[str] = ""
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    file: Path | None
+
+    @property
+    def record(self) -> Record:
+        """What its file holds."""
+        return Record(self._attributes(), groups_of(self, self.kind))
+
+    @cached_property
+    def tree(self) -> xarray.DataTree:
+        """Every array with its dimensions, units and description; attributes are of "run"."""
+        return tree_of(self.record)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was checked and what the numbers say, a row each."""
+        checked: tuple[Finding, ...] = getattr(self, "sanity", None) or ()
+        return (*checked, *self.recommendation.rest)
+
+    @property
+    def recommendation(self) -> Any:
+        """What to do next, a `Recommendation`: at most five fields and a light; of a measurement
+        also as code."""
+        return imported("gradlab.reporting.output:recommended")(self)
+
+    def table(self, name: str | None = None) -> pd.DataFrame:
+        """A group of the tree as a table, a row for every entry of its dimensions.
+
+        Args:
+            name: of the group; None: the table that stands for the whole run.
+
+        Raises:
+            InputError: there is no such group.
+        """
+        groups = self.record.groups
+        name = self.kind if name is None else name
+        if name not in groups:
+            raise InputError(f"name is {name!r}, expected a table: {', '.join(groups)}")
+        found: pd.DataFrame = self.tree[name].to_dataset().to_dataframe().reset_index()
+        return found
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write one HDF5 file, complete or not at all.
+
+        Raises:
+            InputError: the file exists (and `overwrite` is off) or cannot be written.
+        """
+        path = validation.path("path", path)
+        validation.instance("overwrite", overwrite, bool, "True or False")
+        records.write(path, self.record, overwrite)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The run in a file of this kind; nothing but the file is needed.
+
+        Raises:
+            InputError: the file is missing, foreign, damaged, or of another kind.
+        """
+        path = validation.path("path", path)
+        return cls.of_record(journal.read(path), path)
+
+    @classmethod
+    def of_record(cls, record: Record, path: Path) -> Self:
+        """The same of what was read from `path`."""
+        with content_of(record, path, cls.kind, cls.noun):
+            found = cls._from(record, path)
+            if "file" in getattr(cls, "__dataclass_fields__", ()):
+                object.__setattr__(found, "file", path)
+            return found
+
+    @classmethod
+    def _from(cls, record: Record, path: Path) -> Self:
+        objects = {name: json_object(record.attributes[name]) for name in attributes_of(cls)}
+        environment = {key: str(each) for key, each in objects["environment"].items()}
+        fields = fields_of(cls, record.groups, cls.kind)
+        return cls(**fields, **(objects | {"environment": environment}))
+
+    def _attributes(self) -> dict[str, Attribute]:
+        return header(self.kind, **objects_of(self))
+
+    def __repr__(self) -> str:
+        """What to do, and what is in it, in a few lines."""
+        try:
+            advice = str(self.recommendation).splitlines()
+        except InputError as error:
+            advice = [f"no recommendation: {error}"]
+        lines = [f"<{type(self).__name__} of {self.config.get('task', 'a run')}", *advice]
+        lines += [f"  {name}: {_sizes(group)}" for name, group in self.record.groups.items()]
+        file = getattr(self, "file", None)
+        lines = lines[: _MOST - 1] if len(lines) < _MOST else [*lines[: _MOST - 2], "  …"]
+        return "\n".join([*lines, f"  file: {file or 'not saved: .save(path)'}>"])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+class PlainRun(Run):
+    """A run of which nothing but its tree is known."""
+
+    def __init__(self, record: Record, path: Path | None = None) -> None:
+        self._record, self.file = record, path
+        attributes = record.attributes
+        self.config = _json(attributes.get("config"))
+        self.environment = {k: str(v) for k, v in _json(attributes.get("environment")).items()}
+
+    @property
+    def record(self) -> Record:
+        return self._record
+
+    @classmethod
+    def of_record(cls, record: Record, path: Path) -> Self:
+        return cls(record, path)
+
+
+def load(path: str | Path) -> Run:
+    """The result in any file of gradlab, finished or still growing.
+
+    Raises:
+        InputError: the file is missing, foreign, damaged, incomplete, or of a kind that this
+            version does not know.
+    """
+    path = validation.path("path", path)
+    record = journal.read(path)
+    kind = str(record.attributes.get("kind"))
+    if kind not in KINDS:
+        raise InputError(f"{path} holds {kind!r}, expected a run of {', '.join(KINDS)}")
+    cls: type[Run] = imported(KINDS[kind])
+    return cls.of_record(record, path)
+
+
+def tree_of(record: Record) -> xarray.DataTree:
+    """A record as xarray has it: a group each, attributes under "run"."""
+    try:
+        import xarray
+    except ImportError as error:
+        raise InputError("xarray is not installed: python -m pip install 'xarray'") from error
+    groups = {"/run": xarray.Dataset(attrs=dict(record.attributes))}
+    for name, arrays in record.groups.items():
+        variables = {
+            key: (each.dims, each.values, {"units": each.unit, "description": each.description})
+            for key, each in arrays.items()
+        }
+        groups[f"/{name}"] = xarray.Dataset(variables)
+    return xarray.DataTree.from_dict(groups)
+
+
+def header(
+    kind: str, config: Mapping[str, Any], environment: Mapping[str, str], **more: Mapping[str, Any]
+) -> dict[str, Attribute]:
+    """The attributes of a run: its kind, the command that makes it again, seed, commit, and as JSON
+    the configuration, the environment, and whatever else a kind of run has to say."""
+    objects = {"config": config, "environment": environment, **more}
+    return {
+        "kind": kind,
+        "command": str(config.get("command", "")),
+        "seed": int(config.get("seed", 0)),
+        "commit": environment.get("commit", ""),
+        **{name: json.dumps(value) for name, value in objects.items()},
+    }
+
+
+def described(record: Record, *more: str) -> dict[str, Any]:
+    """Configuration, environment and the objects called `more`, by name, as `header` got them.
+
+    Raises:
+        KeyError, ValueError: one is missing, or no JSON object.
+    """
+    objects = {n: json_object(record.attributes[n]) for n in ("config", "environment", *more)}
+    objects["environment"] = {key: str(value) for key, value in objects["environment"].items()}
+    return objects
+
+
+@contextlib.contextmanager
+def content_of(record: Record, path: Path, kind: str, what: str) -> Iterator[None]:
+    """Within, the content of a record is taken apart, and any fault in it is an InputError.
+
+    Args:
+        what: a run of this kind, as a message calls it, "measurement".
+
+    Raises:
+        InputError: the record is of another kind, or not complete.
+    """
+    held = record.attributes.get("kind")
+    if held != kind:
+        shown = f": see `gradlab report {path}`" if "config" in record.attributes else ""
+        raise InputError(f"{path} holds {held!r}, expected a {what}{shown or ': it is no run'}")
+    try:
+        yield
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        raise InputError(f"{path} is not a complete {what} ({error}): make it again") from error
+
+
+def _sizes(group: Mapping[str, Any]) -> str:
+    """estimator 4 × horizon 26; 7 arrays"""
+    scales = {name: each for name, each in group.items() if each.dims == (name,)}
+    dims = " × ".join(f"{name} {len(each.values)}" for name, each in scales.items())
+    return f"{dims or 'numbers'}; {len(group) - len(scales)} arrays"
+
+
+def _json(text: object) -> dict[str, Any]:
+    try:
+        return json_object(text)
+    except ValueError:
+        return {}
