@@ -76,7 +76,7 @@ class _EnvironmentWorld:
 
     Attributes:
         starts: episodes that returns are of; length: steps of an episode, at most.
-        seeded: does reset take a seed?
+        paired: does reset take a seed?
     """
 
     environment: Any
@@ -84,11 +84,7 @@ class _EnvironmentWorld:
     length: int
     discount: float
     seed: int
-    seeded: bool
-
-    @property
-    def paired(self) -> bool:
-        return self.seeded
+    paired: bool
 
     def returns(self, policies: Sequence[nn.Module]) -> Tensor:
         episodes = [
@@ -116,7 +112,7 @@ class _EnvironmentWorld:
                 action: Tensor = policy(*([row, drawn.to(like)] if noise_dim(policy) else [row]))
             return action[0].cpu().numpy()
 
-        resets = seed if self.seeded else None
+        resets = seed if self.paired else None
         played = play(self.environment, act, resets, self.length, self.discount)
         return played[0].total, seen
 
@@ -218,10 +214,8 @@ class SharedNetworks:
         if branch.loss is not None:
             loss = branch.loss(branch.policy, self.batch_of(branch, update).states)
             if not isinstance(loss, Tensor) or loss.numel() != 1:
-                raise InputError(
-                    f"candidate {branch.name!r} returns {type(loss).__name__}, expected a scalar "
-                    f"loss to descend"
-                )
+                got = type(loss).__name__
+                raise InputError(f"candidate {branch.name!r} returns {got}, expected a scalar loss")
             torch.autograd.backward(loss.sum())
         else:
             ascent = self.gradient(branch, update)
@@ -259,29 +253,45 @@ class SharedNetworks:
         return Starts(drawn, states.weight[rows], torch.arange(self.batch))
 
 
-def branch_of(name: str, candidate: object, policy: nn.Module, optimizer: Optimizer) -> Branch:
-    """The branch of one candidate, whose policy is a copy: float64 for estimators."""
-    if isinstance(candidate, Estimator):
-        candidate = ((1.0, candidate),)
-    if (
-        isinstance(candidate, Sequence)
-        and candidate
-        and all(
-            isinstance(part, Sequence) and len(part) == 2 and isinstance(part[1], Estimator)
-            for part in candidate
-        )
-    ):
-        parts = tuple((float(weight), each) for weight, each in candidate)
-        own = double_copy("policy", policy)
-        return Branch(name, own, optimizer(own.parameters()), parts)
-    loss, rule = candidate if isinstance(candidate, tuple) else (candidate, optimizer)
-    if not callable(loss) or not callable(rule):
+@dataclass(frozen=True)
+class Parsed:
+    """A candidate as weighted estimators, or as a loss, with an optimizer of its own or None."""
+
+    parts: Sequence[tuple[float, Estimator]] = ()
+    loss: _Loss | None = None
+    optimizer: Optimizer | None = None
+
+    def branch(self, name: str, policy: nn.Module, optimizer: Optimizer) -> Branch:
+        """Its branch, whose policy is a copy: float64 for estimators."""
+        own = double_copy("policy", policy) if self.parts else copy.deepcopy(policy)
+        rule = (self.optimizer or optimizer)(own.parameters())
+        return Branch(name, own, rule, self.parts, self.loss)
+
+
+def parsed(name: str, candidate: Any, critic: CriticLike | None, own: nn.Module | None) -> Parsed:
+    """A candidate with float64 critics, of which `own` stands for the race's `critic`."""
+
+    def copied(part: Estimator) -> Estimator:
+        there = part.tail.critic
+        if there is None or there is own:
+            return part
+        copied_critic = own if there is critic else double_copy("critic", there)
+        return replace(part, tail=replace(part.tail, critic=copied_critic))
+
+    pairs = ((1.0, candidate),) if isinstance(candidate, Estimator) else candidate
+    if isinstance(pairs, Sequence) and pairs and all(map(_is_weighted, pairs)):
+        return Parsed(tuple((float(weight), copied(part)) for weight, part in pairs))
+    loss, optimizer = candidate if isinstance(candidate, tuple) else (candidate, None)
+    if not callable(loss) or not (optimizer is None or callable(optimizer)):
         raise InputError(
-            f"candidate {name!r} is a {type(candidate).__name__}, expected an Estimator, pairs of "
-            f"weight and Estimator, a loss(policy, states), or (loss, optimizer(parameters))"
+            f"candidate {name!r} is a {type(candidate).__name__}, expected an Estimator, pairs "
+            f"(weight, Estimator), a loss(policy, states), or (loss, optimizer(parameters))"
         )
-    own = copy.deepcopy(policy)
-    return Branch(name, own, rule(own.parameters()), loss=loss)
+    return Parsed(loss=loss, optimizer=optimizer)
+
+
+def _is_weighted(pair: object) -> bool:
+    return isinstance(pair, Sequence) and len(pair) == 2 and isinstance(pair[1], Estimator)
 
 
 def candidates_of(
@@ -295,10 +305,8 @@ def candidates_of(
     """Candidates by name, those that were named with the race's own critic."""
     names_given = isinstance(given, list | tuple) and all(isinstance(n, str) for n in given)
     if not (given is None or isinstance(given, Mapping) or names_given):
-        raise InputError(
-            f"candidates is {shown(given)}, expected names (NAME:STEPS) or a dict of named ones"
-        )
-    if given is None or not isinstance(given, Mapping):
+        raise InputError(f"candidates is {shown(given)}, expected names (NAME:STEPS) or a dict")
+    if not isinstance(given, Mapping):
         if not isinstance(task, Task):
             raise InputError("candidates is None: name losses, loss(policy, states) → scalar")
         H = task.horizon if horizon is None else horizon
@@ -316,39 +324,10 @@ def candidates_of(
         for name in names:
             base, colon, steps = name.partition(":")
             if base not in every or (colon and not steps.isdigit()):
-                known = ", ".join(every)
-                raise InputError(
-                    f"candidate {name!r} is unknown: write NAME:STEPS with one of {known}"
-                )
+                raise InputError(f"candidate {name!r} is unknown: write NAME:STEPS with one of "
+                                 f"{', '.join(every)}")  # fmt: skip
             found[name] = at_horizon(every[base], int(steps)) if colon else every[base]
         given = found
     if len(given) < fewest:
         raise InputError(f"candidates are {list(given)}: a race needs at least two")
     return dict(given)
-
-
-def estimators_in(candidate: object) -> list[Estimator]:
-    """The estimators of a candidate; none of a loss."""
-    if isinstance(candidate, Estimator):
-        return [candidate]
-    if not isinstance(candidate, Sequence):
-        return []
-    pairs = [each for each in candidate if isinstance(each, Sequence) and len(each) == 2]
-    return [each[1] for each in pairs if isinstance(each[1], Estimator)]
-
-
-def with_copies(candidate: Any, critic: CriticLike | None, own: nn.Module | None) -> Any:
-    """The candidate with float64 critics, the race's own critic being one object."""
-
-    def copied(part: Estimator) -> Estimator:
-        there = part.tail.critic
-        if there is None or there is own:
-            return part
-        copied_critic = own if there is critic else double_copy("critic", there)
-        return replace(part, tail=replace(part.tail, critic=copied_critic))
-
-    if isinstance(candidate, Estimator):
-        return copied(candidate)
-    if estimators_in(candidate):
-        return tuple((weight, copied(part)) for weight, part in candidate)
-    return candidate

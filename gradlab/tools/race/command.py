@@ -47,37 +47,35 @@ class RaceCommand:
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     candidates: Annotated[tuple[str, ...], arg(metavar="NAME:STEPS")] = ()
-    """Gradients to compare, such as data, model:5, model_all:25. Default: the critic's own, and the
-    model's with θ in all actions at 1, 5 and the task's horizon."""
+    """Gradients, such as data or model_all:25. Default: data, and model_all at 1, 5 and the
+    horizon."""
     updates: Annotated[int, arg(metavar="K")] = 200
-    """Updates of every candidate that is not dropped."""
+    """Updates of every candidate."""
     lr: float | None = None
-    """Learning rate. Default: 3e-4, or less where its first step moves the actions by more
-    than 4%."""
+    """Learning rate. Default: 3e-4, or less where a step moves actions by over 4%."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """Optimiser of the updates."""
+    """Optimiser."""
     refit: int = 25
-    """Updates between two fits of the critic."""
+    """Updates between fits of the critic."""
     freeze_critic: bool = False
     """Never fit the critic again."""
     batch: int = 256
-    """States behind each update."""
+    """States of an update."""
     starts: int = 64
-    """Starts of the returns, the same for all."""
+    """Starts of the returns."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
-    """Longest horizon of the default candidates, in steps. Default: the task's."""
+    """Longest default horizon. Default: the task's."""
     termination: Literal["ignore", "mask"] = "ignore"
-    """Whether model roll-outs and returns go on at terminal states ("ignore") or stop there
-    ("mask")."""
+    """Roll-outs and returns stop at terminal states with "mask"."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
-    """File of the run. Default: runs/TASK-race.h5."""
+    """Default: runs/TASK-race.h5."""
     resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: recommendation, table and paths."""
+    """Print one JSON document."""
 
     def run(self, command: str) -> Document:
         """Race, and write RUN.h5, RUN.html and the networks that were fitted."""
@@ -165,26 +163,25 @@ class StepCommand:
             str,
             arg(
                 metavar="BEFORE",
-                help="Policy before the updates: .safetensors file or file.py:function (the file "
-                "is executed).",
+                help="Policy before the updates: .safetensors file or file.py:function.",
             ),
         ]
     ]
     after: Positional[Annotated[str, arg(metavar="AFTER", help="Policy after them.")]]
     env: Annotated[str, arg(metavar="ENV")]
-    """An id of Gymnasium, or file.py:function that makes an environment with reset and step."""
+    """An id of Gymnasium, or file.py:function that makes an environment."""
     starts: int = 4
-    """Resets of the first comparison; they are doubled until the signs are known."""
+    """Resets, doubled until the signs are known."""
     at_most: int = 64
     """Resets at most."""
     updates: Annotated[int | None, arg(metavar="K")] = None
-    """Updates between the two, which the sentences then name."""
+    """Updates between the two."""
     seed: arguments.Seed = 0
     html: Annotated[Path | None, arg(metavar="FILE.html")] = None
-    """Where the page is written. Default: none."""
+    """Page. Default: none."""
     explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: what the step did, and the returns."""
+    """Print one JSON document."""
 
     def run(self, command: str) -> Document:
         """The recommendation, and the table of returns."""
@@ -192,7 +189,7 @@ class StepCommand:
             from gradlab.networks.checkpoint import load
             from gradlab.provenance import environment
             from gradlab.reporting.output import named, write
-            from gradlab.tools.race.page import step_advice, step_page
+            from gradlab.tools.race.page import step_page
             from gradlab.tools.race.step import step
 
         target = None if self.html is None else named(self.html)
@@ -203,7 +200,7 @@ class StepCommand:
                 updates=self.updates, seed=self.seed, progress=progress,
             )  # fmt: skip
         table = found.table().to_dict("records")
-        document = of_advice(step_advice(found)) | {"paired": found.paired, "table": table}
+        document = of_advice(found.recommendation) | {"paired": found.paired, "table": table}
         if target is not None:
             asked = ("before", "after", "env", "starts", "at_most", "updates", "seed")
             config = {name: getattr(self, name) for name in asked} | {"command": command}

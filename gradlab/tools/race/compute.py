@@ -47,14 +47,13 @@ from gradlab.tasks import Task
 from gradlab.tools.race.branches import (
     Branch,
     Candidate,
+    Parsed,
     SharedNetworks,
     TaskWorld,
     World,
-    branch_of,
     candidates_of,
     environment_world,
-    estimators_in,
-    with_copies,
+    parsed,
 )
 from gradlab.tools.race.result import Race
 from gradlab.truth.oracles import effective_horizon
@@ -142,23 +141,78 @@ def race(
     validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
     if isinstance(task, Task):
         check_networks(task, policy, critic)
-    for name, steps in (("horizon", horizon), ("length", length)):
-        if steps is not None:
-            validation.whole(name, steps, 1)
+    for name, asked in (("horizon", horizon), ("length", length)):
+        if asked is not None:
+            validation.whole(name, asked, 1)
     if not (isinstance(refit_critic, bool) or callable(refit_critic)):
         shown = validation.shown(refit_critic)
         raise InputError(f"refit_critic is {shown}, expected True, False or a function")
     rule = Update() if update is None else update
     path = None if output is None else Path(output)
     if resume and path is None:
-        raise InputError("resume is True without an output: name the file of the race")
+        raise InputError("resume is True without an output: name its file")
     if path is not None and not resume:
         records.check_output(path, overwrite)
-    contest = _contest(
-        task, policy, critic, candidates, updates, rule, batch, starts, horizon, length, discount,
-        termination, refit_critic, drop, seed, path,
+    is_task = isinstance(task, Task)
+    own = None if critic is None else double_copy("critic", as_critic(critic))
+    given = candidates_of(task, critic, own, candidates, horizon, 2 if drop else 1)
+    chosen = {name: parsed(name, each, critic, own) for name, each in given.items()}
+    world: World
+    if is_task:
+        longest = effective_horizon(task.discount) if task.discount < 1 else _LONGEST
+        steps = min(longest, _LONGEST) if length is None else length
+        begin, policy = double_copy("policy", policy), on_cpu(copy.deepcopy(policy))
+        drawn = task.starts(starts or _JUDGES, stream(seed, "race returns")).double()
+        judging = Setting(
+            task.simulator, begin, as_starts(drawn, task.simulator.state_dim), task.discount, steps,
+            termination, child(seed, "race"),
+        )  # fmt: skip
+        world = TaskWorld(task, judging, max(batch // 2, 32))
+    else:
+        steps = _LONGEST if length is None else length
+        world = environment_world(task, starts, steps, discount, seed)
+        if any(each.parts for each in chosen.values()):
+            raise InputError("candidates has estimators, which need a Task: give losses")
+    parts = SharedNetworks(world, own, batch, seed, termination)
+    rate = _rate(rule, world, parts, chosen, policy)
+    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    optimizer = partial(kinds[rule.optimizer], lr=rate, foreach=False)
+    branches = [each.branch(name, policy, optimizer) for name, each in chosen.items()]
+    for branch in branches:
+        branch.critic = own
+    before = world.returns([policy])[0]
+    if not bool(torch.isfinite(before).all()):
+        raise InputError("policy has returns that are not finite: give another one")
+    notes, refit = _refits(task, own, refit_critic, termination, seed)
+    if not world.paired:
+        notes["pairing"] = "reset takes no seed"
+    config = {
+        "task": task.name if is_task else type(task).__name__,
+        "candidates": list(chosen),
+        "updates": updates,
+        "batch": batch,
+        "starts": len(before),
+        "length": steps,
+        "discount": task.discount if is_task else discount,
+        "termination": termination,
+        "optimizer": rule.optimizer,
+        "rate": None if rate != rate else rate,
+        "refit": rule.refit,
+        "seed": seed,
+        "policy_hash": provenance.network_hash(policy),
+        "command": command,
+    }
+    rungs = tuple(sorted({updates // part for part in _RUNGS if updates // part >= rule.refit}))
+    spread = {round(updates * part / _CURVE) for part in range(1, _CURVE + 1)}
+    early = {k for k in LENGTHS if k <= min(updates, 10)}
+    # Updates after which returns are looked at.
+    marks = tuple(sorted((early | spread) - {0} | {*rungs}))
+    rungs = rungs if drop else ()
+    change = torch.full((len(branches), len(marks), len(before)), torch.nan, dtype=torch.float64)
+    contest = _Contest(
+        world, parts, branches, marks, rungs, rule, rate, refit, before, change,
+        config, notes, path,
     )  # fmt: skip
-    contest.config["command"] = command
     done = contest.restore() if resume else 0
     return contest.run(done, progress)
 
@@ -208,7 +262,7 @@ class _Contest:
             kept = ""
             if self.path is not None:
                 found.save(self.path, overwrite=True)
-                kept = f"; {self.path} has what was found: go on with resume=True"
+                kept = f"; {self.path} is kept: go on with resume=True"
             raise Stopped(found, f"stopped after {k} of {last} updates{kept}") from stop
         return self.found()
 
@@ -304,14 +358,14 @@ class _Contest:
         assert self.path is not None
         place = state_file(self.path)
         if not place.is_file():
-            raise InputError(f"{place}: no such file, nothing to resume: start with resume=False")
+            raise InputError(f"{place} is missing: start with resume=False")
         try:
             state = torch.load(place, weights_only=True)
             same = state["config"] == self._asked()
         except Exception as error:  # of a foreign file anything may be raised
             raise InputError(f"{place} is no state of a race ({error}): start anew") from error
         if not same:
-            raise InputError(f"{place} is of another race: give what it was started with")
+            raise InputError(f"{place} is of another race: repeat its arguments")
         self.change = state["change"]
         if best := state.get("best"):
             self.notes[_BEST] = best
@@ -328,102 +382,17 @@ def state_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.race.pt")
 
 
-def _contest(
-    task: Task | Any,
-    policy: nn.Module,
-    critic: CriticLike | None,
-    candidates: Mapping[str, Candidate] | Sequence[str] | None,
-    updates: int,
-    rule: Update,
-    batch: int,
-    starts: int | None,
-    horizon: int | None,
-    length: int | None,
-    discount: float,
-    termination: str,
-    refit_critic: bool | _RefitCritic,
-    drop: bool,
-    seed: int,
-    path: Path | None,
-) -> _Contest:
-    """The race at its start: branches of one policy, and its returns."""
-    is_task = isinstance(task, Task)
-    own = None if critic is None else double_copy("critic", as_critic(critic))
-    given = candidates_of(task, critic, own, candidates, horizon, 2 if drop else 1)
-    chosen = {name: with_copies(each, critic, own) for name, each in given.items()}
-    world: World
-    if is_task:
-        longest = effective_horizon(task.discount) if task.discount < 1 else _LONGEST
-        steps = min(longest, _LONGEST) if length is None else length
-        begin, policy = double_copy("policy", policy), on_cpu(copy.deepcopy(policy))
-        drawn = task.starts(starts or _JUDGES, stream(seed, "race returns")).double()
-        judging = Setting(
-            task.simulator, begin, as_starts(drawn, task.simulator.state_dim), task.discount, steps,
-            termination, child(seed, "race"),
-        )  # fmt: skip
-        world = TaskWorld(task, judging, max(batch // 2, 32))
-    else:
-        steps = _LONGEST if length is None else length
-        world = environment_world(task, starts, steps, discount, seed)
-        if any(estimators_in(each) for each in chosen.values()):
-            raise InputError("candidates of an environment are losses: estimators need a Task")
-    parts = SharedNetworks(world, own, batch, seed, termination)
-    rate = _rate(rule, world, parts, chosen, policy)
-    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-    optimizer = partial(kinds[rule.optimizer], lr=rate, foreach=False)
-    branches = [branch_of(name, each, policy, optimizer) for name, each in chosen.items()]
-    for branch in branches:
-        branch.critic = own
-    before = world.returns([policy])[0]
-    if not bool(torch.isfinite(before).all()):
-        raise InputError("the policy's returns are not finite: start from one that stays")
-    notes, refit = _refits(task, own, refit_critic, termination, seed)
-    if not world.paired:
-        notes["pairing"] = (
-            f"reset takes no seed: returns are not paired, and {len(before)} starts stand in"
-        )
-    config = {
-        "task": task.name if is_task else type(task).__name__,
-        "candidates": list(chosen),
-        "updates": updates,
-        "batch": batch,
-        "starts": len(before),
-        "length": steps,
-        "discount": task.discount if is_task else discount,
-        "termination": termination,
-        "optimizer": rule.optimizer,
-        "rate": None if rate != rate else rate,
-        "refit": rule.refit,
-        "seed": seed,
-        "policy_hash": provenance.network_hash(policy),
-    }
-    rungs = tuple(sorted({updates // part for part in _RUNGS if updates // part >= rule.refit}))
-    spread = {round(updates * part / _CURVE) for part in range(1, _CURVE + 1)}
-    early = {k for k in LENGTHS if k <= min(updates, 10)}
-    # Updates after which returns are looked at.
-    marks = tuple(sorted((early | spread) - {0} | {*rungs}))
-    rungs = rungs if drop else ()
-    change = torch.full((len(branches), len(marks), len(before)), torch.nan, dtype=torch.float64)
-    return _Contest(
-        world, parts, branches, marks, rungs, rule, rate, refit, before, change,
-        config, notes, path,
-    )  # fmt: skip
-
-
 def _refits(
-    task: Task | Any,
-    critic: nn.Module | None,
-    asked: bool | _RefitCritic,
-    termination: str,
+    task: Task | Any, critic: nn.Module | None, asked: bool | _RefitCritic, termination: str,
     seed: int,
-) -> tuple[dict[str, Any], _RefitCritic | None]:
+) -> tuple[dict[str, Any], _RefitCritic | None]:  # fmt: skip
     """What a reader must know of the critic, and how it is fitted again."""
     if critic is None or not asked:
         return {"critic": "is never fitted again"} if critic is not None else {}, None
     if callable(asked):
         return {}, asked
     if not any(True for _ in critic.parameters()):
-        return {"critic": "has no parameters: it is kept as it is"}, None
+        return {"critic": "has no parameters"}, None
 
     def refit(policy: nn.Module, own: nn.Module, fit: int) -> nn.Module:
         return fitted_again(
@@ -434,21 +403,19 @@ def _refits(
 
 
 def _rate(
-    rule: Update,
-    world: World,
-    parts: SharedNetworks,
-    chosen: Mapping[str, Any],
+    rule: Update, world: World, parts: SharedNetworks, chosen: Mapping[str, Parsed],
     policy: nn.Module,
-) -> float:
+) -> float:  # fmt: skip
     """The rate, or the assumed one, by the first step along the first estimator."""
     if rule.rate is not None:
         return rule.rate
-    named = [(name, each) for name, each in chosen.items() if estimators_in(each)]
-    if not named or not isinstance(world, TaskWorld):
-        if all(isinstance(each, tuple) for each in chosen.values()):
+    named = next(((name, each) for name, each in chosen.items() if each.parts), None)
+    if named is None or not isinstance(world, TaskWorld):
+        if all(each.optimizer for each in chosen.values()):
             return nan  # every loss has its own rule
-        raise InputError("update has no rate: give Update(rate=…), or an optimiser to every loss")
-    probe = branch_of(*named[0], policy, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+        raise InputError("update has no rate: give Update(rate=…), or every loss an optimiser")
+    name, first = named
+    probe = first.branch(name, policy, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
     probe.critic = parts.critic
     probe.states = world.states(probe.policy, 0)
     return rule.rate_for(world.judging, parts.gradient(probe, 0))

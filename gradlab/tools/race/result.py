@@ -13,7 +13,7 @@ ridge. One step that lowers the return is no fault: most short ones of sound loo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,16 +22,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.findings import Decision, Finding
 from gradlab.runs.identity import Identity, by_known_name, told_apart
 from gradlab.runs.layout import attribute, nested, stored
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.run import Run
-from gradlab.statistics.comparison import Decision, Number, decide
-from gradlab.wording import at_horizon, label, listed, percent, two, updates, with_interval
+from gradlab.statistics.comparison import Number, decide
+from gradlab.verdicts.phrases import with_sign
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
+from gradlab.wording import at_horizon, label, listed, percent, stepping, two, updates
 
 KIND = "race"
 ALONE = -1  # horizon of a candidate that has none: a mixture, or a user's own loss
-_SHOWN = 3  # names in a sentence
+FIGURE, CHANGES = "race", "step_changes"
+_NAMED = 2  # candidates in a field
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,11 +95,6 @@ class Race(Run):
         alone = (name, ALONE) in self.results.cells or not by_known_name([base])
         return name if alone else base
 
-    def after_one(self, name: str) -> Number:
-        """What one step had promised: the change of the return after the first update."""
-        cell = self.results.cells[self.names.index(name)]
-        return self.results.after(cell, self.results.lengths[0])
-
     def may_be_best(self) -> tuple[str, ...]:
         """Candidates that are not excluded as the best, with 95% together."""
         return tuple(name for name, _ in self.results.not_excluded())
@@ -109,34 +108,48 @@ class Race(Run):
         return self._estimator(best.cell[0]), best.cell[1]
 
     @property
-    def recommendation(self) -> str:
+    def recommendation(self) -> Recommendation:
         """What to follow, for how long, and what else may be as good."""
-        best = self.results.best
-        if best is None or self.results.hold:
-            return (
-                f"Keep the policy: within {updates(self.updates)} no candidate is shown to raise "
-                f"the return."
-            )
-        name, made = best.cell[0], updates(best.updates)
+        results, best = self.results, self.results.best
+        stopped, rest = self.config.get("interrupted"), tuple(self._findings())
+        notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
+        if best is None or results.hold:
+            why = f"within {updates(self.updates)} no candidate is shown to raise the return"
+            fields = [Field("use", "no update yet"), Field("why", why)]
+            return Recommendation("none", tuple(fields), FIGURE, rest, notice)
+        length, gain = updates(best.updates), best.gain
         more = " or more" if best.updates == self.updates else ""
-        text = f"Follow {self.called(name)} for {made}{more}: the return of "
-        text += f"{self.results.present(best.gain)} rises by {with_interval(*best.gain.estimate)}."
-        others = [self.called(other) for other in self.may_be_best() if other != name]
-        return f"{text} Not excluded: {listed(others, _SHOWN)}." if others else text
+        rule = ""
+        if results.rate == results.rate:  # else all candidates bring their own
+            assumed = " (rate assumed)" if results.assumed else ""
+            rule = f" of {stepping(results.optimizer, results.rate)}{assumed}"
+        start = results.present(gain)
+        tested = f"{with_sign(*gain.estimate)} return, from {start}, after {length}{rule}"
+        how = f"J(θ_k) − J(θ_0) from the same {results.judges} starts; place and candidate chosen."
+        first = with_sign(*results.after(best.cell, results.lengths[0]).estimate)
+        others = [self.called(name) for name in self.may_be_best() if name != best.cell[0]]
+        fields = [
+            Field("use", f"{self.called(best.cell[0])}, for {length}{more}"),
+            Field("tested", tested, how),
+            Field("first update", first),
+            *([Field("not excluded", listed(others, _NAMED))] if others else []),
+        ]
+        light: Light = "choose" if others else "act"
+        return Recommendation(light, tuple(fields), FIGURE, rest, notice)
 
-    @property
-    def outcomes(self) -> tuple[str, ...]:
-        """Where each candidate led, and its first update."""
-        found = []
-        for cell, at in zip(self.results.cells, self.dropped, strict=True):
-            peak = self.results.peak_of(cell)
-            outcome = "lost"
-            if peak is not None:
-                outcome = f"highest after {peak.updates}: {with_interval(*peak.gain.estimate)}"
-            dropped = f", dropped after {at}" if at else ""
-            one = with_interval(*self.after_one(cell[0]).estimate)
-            found.append(f"{self.called(cell[0])}: {outcome}{dropped}; one update: {one}")
-        return tuple(found)
+    def _findings(self) -> Iterator[Finding]:
+        """Where each candidate led, and whether it was dropped."""
+        for cell, dropped in zip(self.results.cells, self.dropped, strict=True):
+            name, peak = self.called(cell[0]), self.results.peak_of(cell)
+            if peak is None:
+                yield Finding("race_lost", "fail", name)
+                continue
+            raised = "pass" if self.results.holds(cell) else "undecided"
+            yield Finding("race_peak", raised, name, *peak.gain.estimate, at=updates(peak.updates))
+            if dropped:
+                yield Finding("race_dropped", "skipped", name, at=updates(dropped))
+        if "pairing" in self.notes:
+            yield Finding("race_unpaired", "skipped", n=self.results.judges)
 
     def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per candidate and evaluation.
@@ -156,7 +169,7 @@ class Race(Run):
         return table
 
     def __str__(self) -> str:
-        return "\n  ".join((self.recommendation, *self.outcomes))
+        return str(self.recommendation)
 
     __repr__ = __str__
 
@@ -165,9 +178,13 @@ load = Race.load
 
 
 POLICIES = ("before", "after", "opposite")
-# Updates of a sound loop, and the share of such steps that lower its return: TD3, SAC and PPO on
-# Pendulum, InvertedPendulum and Hopper, 14 cells.
-_NORMAL = {10: 9 / 14, 250: 3 / 14}
+# TD3, SAC and PPO on Pendulum, InvertedPendulum and Hopper, 14 cells.
+_NORMAL = f"{percent(9 / 14)} of sound steps of 10 updates do this, {percent(3 / 14)} of 250"
+_STEPS: Mapping[bool | None, tuple[Light, str, str]] = {
+    True: ("act", "raised the return", "train on"),
+    False: ("choose", "lowered the return", "judge it by more updates"),
+    None: ("choose", "not shown to change the return", "measure more starts"),
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,7 +198,7 @@ class Step:
             together.
         paired: whether the three begin from the same resets.
         updates: their number in the step; None: not given.
-        notes: what a reader must know, by topic.
+        findings: what a reader must know: why returns are not paired, what was lost or cut.
     """
 
     returns: NDArray[np.float64]
@@ -189,7 +206,7 @@ class Step:
     opposite: Number
     paired: bool
     updates: int | None
-    notes: Mapping[str, Any]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def starts(self) -> int:
@@ -203,33 +220,31 @@ class Step:
         return decision.kind == "above" if decision.decided else None
 
     @property
-    def headline(self) -> str:
-        """What the step did to the return, and what the opposite one would have done."""
-        subject = "These updates" if self.updates is None else f"These {self.updates:,} updates"
-        subject = "This update" if self.updates == 1 else subject
-        forward, back = decide(self.after, 0.0), decide(self.opposite, 0.0)
+    def recommendation(self) -> Recommendation:
+        """What the step did to the return, what the opposite one would have done, and what next;
+        one step that lowers the return is never red."""
+        starts = "the same resets" if self.paired else "other resets"
+        how = f"Mean of {self.starts} whole episodes without noise, from {starts}."
+        after, helped = decide(self.after, 0.0), self.helped
+        light, did, todo = _STEPS[helped]
+        if helped is None and after.more is not None:
+            todo = f"measure about {two(self.starts + after.more)} starts"
+        findings = self.findings
         if not np.ptp(self.returns, axis=0).any():
-            return f"{subject} changed no return: all {self.starts} episodes are the same."
-        if not forward.decided:
-            are = "is" if self.updates == 1 else "are"
-            size = with_interval(*self.after.estimate, more=f"{self.starts} starts")
-            text = f"{subject} {are} not shown to change the return: {size}."
-            if forward.more is None:
-                return text
-            return f"{text} About {two(self.starts + forward.more)} starts would decide."
-        verb = "raised" if forward.kind == "above" else "lowered"
-        return f"{subject} {verb} the return by {self._beside(forward, back)}"
-
-    @property
-    def normal(self) -> str:
-        """How often sound loops do this; "" where the step is not known to have lowered it."""
-        if self.helped is not False:
-            return ""
-        if self.updates is None:
-            shares = [f"{percent(share)} of those of {k}" for k, share in _NORMAL.items()]
-            return f"Normal: of a sound loop's steps, {' and '.join(shares)} updates do this."
-        k = min(_NORMAL, key=lambda known: abs(np.log(known / max(self.updates or 1, 1))))
-        return f"Normal: {percent(_NORMAL[k])} of a sound loop's steps of {k} updates do this."
+            todo = "check that the two differ"
+            findings = (*findings, Finding("step_same", "undecided", n=self.starts))
+        elif helped is not None and decide(self.opposite, 0.0).kind == after.kind:
+            findings = (*findings, Finding(f"step_both_{after.kind}", "undecided"))
+        count = "" if self.updates is None else f", after {updates(self.updates)}"
+        size = f"{with_sign(*self.after.estimate)}, {self.starts} starts"
+        fields = [
+            Field("step", f"{did}: {size}{count}", how),
+            Field("opposite step", with_sign(*self.opposite.estimate), f"2θ₀ − θ₁. {how}"),
+            Field("return before", two(float(self.returns[0].mean())), how),
+            *([Field("normal", _NORMAL)] if helped is False else []),
+            Field("next", todo),
+        ]
+        return Recommendation(light, tuple(fields), CHANGES, findings)
 
     def table(self) -> pd.DataFrame:
         """One row per policy.
@@ -251,19 +266,6 @@ class Step:
         )  # fmt: skip
 
     def __str__(self) -> str:
-        notes = [f"{topic}: {text}" for topic, text in self.notes.items()]
-        return "\n".join(each for each in (self.headline, self.normal, *notes) if each)
+        return str(self.recommendation)
 
     __repr__ = __str__
-
-    def _beside(self, forward: Decision, back: Decision) -> str:
-        low, high = sorted((abs(self.after.low), abs(self.after.high)))  # a verb has the sign
-        size = with_interval(abs(self.after.value), low, high, more=f"{self.starts} starts")
-        if not back.decided:
-            return f"{size}. The effect of the opposite step is not known."
-        if forward.kind == back.kind == "below":
-            return f"{size}. So would the opposite step: too long a step, or a ridge."
-        if forward.kind == back.kind:
-            return f"{size}. So would the opposite step: any move helps here."
-        other = "raise" if back.kind == "above" else "lower"
-        return f"{size}. The opposite step would {other} it."

@@ -20,6 +20,7 @@ from gradlab import validation
 from gradlab.data.episodes import LONGEST, Actor, Episode, begin, made, play, takes_seed, width
 from gradlab.data.noise import child
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.statistics.comparison import decide
@@ -27,9 +28,6 @@ from gradlab.statistics.over_groups import difference_of_means, level_of, studen
 from gradlab.tools.race.branches import UNPAIRED
 from gradlab.tools.race.result import POLICIES, Step
 from gradlab.user_code import running
-
-_NO_SEED = "reset takes no seed"
-_UNSTEADY = "one episode, played twice from one seed, gives two returns"
 
 
 def step(
@@ -93,8 +91,8 @@ def _found(
         first = begin(environment, seed if seeded else None)
     for actor in actors:
         actor.check(first)
-    reason = "" if episodes(actors[0], 0) == episodes(actors[0], 0) else _UNSTEADY
-    reason = reason if seeded else _NO_SEED
+    reason = "" if episodes(actors[0], 0) == episodes(actors[0], 0) else "step_unsteady"
+    reason = reason if seeded else "step_no_seed"
     side, more = width(environment), UNPAIRED if reason else 1
     # Batches of starts after which is decided: doubled up to the most.
     most = max(-(-at_most * more // side), 1)
@@ -117,19 +115,13 @@ def _found(
         )
         if all(decide(each, 0.0).decided for each in (after, opposite)):
             break
-    notes = {}
-    if reason:
-        notes["pairing"] = (
-            f"{reason}: returns are not paired, and {returns.shape[1]} starts stand in. A wrapper "
-            f"that keeps averages, or noise that no seed fixes, does this"
-        )
-    cut = [e for policy in played for batch in policy for e in batch if not e.ended]
-    lost = int((~np.isfinite(returns)).any(axis=0).sum())
-    if lost:
-        notes["lost"] = f"actions were not finite in {lost} of {returns.shape[1]} starts"
+    findings = [Finding(reason, "skipped", n=returns.shape[1])] if reason else []
+    cut = sum(not e.ended for policy in played for batch in policy for e in batch)
+    if lost := int((~np.isfinite(returns)).any(axis=0).sum()):
+        findings.append(Finding("step_lost", "fail", value=lost, n=returns.shape[1]))
     elif cut:
-        notes["length"] = f"{len(cut)} episodes did not end and were cut at {LONGEST:,} steps"
-    return Step(returns, after, opposite, not reason, updates, notes)
+        findings.append(Finding("step_cut", "undecided", value=cut, threshold=LONGEST))
+    return Step(returns, after, opposite, not reason, updates, tuple(findings))
 
 
 def _policies(before: nn.Module, after: nn.Module) -> list[nn.Module]:
