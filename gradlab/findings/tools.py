@@ -4,9 +4,9 @@ from gradlab.findings.finding import Code, register
 
 # Races and steps.
 register({
-    "race_peak": Code("Highest return", "{subject} is highest after {at}: {value}."),
-    "race_lost": Code("Lost return", "{subject} lost the return."),
-    "race_dropped": Code("Dropped", "{subject} was dropped after {at}: another one is better."),
+    "race_peak": Code("Highest return", "The return along {subject} is highest after {at}: {value}."),
+    "race_lost": Code("Lost return", "The return along {subject} was lost."),
+    "race_dropped": Code("Dropped", "Dropped {subject} after {at}: another one is better."),
     "race_unpaired": Code("Pairing", "Resets take no seed: {n} unpaired starts stand in."),
     "step_no_seed": Code("Pairing", "Resets take no seed: {n} unpaired starts stand in."),
     "step_unsteady": Code(

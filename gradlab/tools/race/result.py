@@ -144,7 +144,7 @@ class Race(Run):
             if peak is None:
                 yield Finding("race_lost", "fail", name)
                 continue
-            raised = "pass" if self.results.holds(cell) else "undecided"
+            raised: Decision = "pass" if self.results.holds(cell) else "undecided"
             yield Finding("race_peak", raised, name, *peak.gain.estimate, at=updates(peak.updates))
             if dropped:
                 yield Finding("race_dropped", "skipped", name, at=updates(dropped))
