@@ -401,7 +401,7 @@ def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
 
 
 @pytest.mark.parametrize(
-    ("world", "why"), [(SeedlessSliding, "step_no_seed"), (Noisy, "step_unsteady")]
+    ("world", "why"), [(SeedlessSliding, "no_seed"), (Noisy, "step_unsteady")]
 )
 def test_what_cannot_be_paired_is_compared_by_more_starts_and_said(world, why):
     found = gradlab.step(gain_of(-0.5), gain_of(-3.0), world)

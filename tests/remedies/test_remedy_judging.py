@@ -157,9 +157,9 @@ def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
     expected = ((slope(*BETTER, 4) - infinite) / (slope(*BAD, 4) - infinite)) ** 2
     assert table[chosen]["ratio"].item() == pytest.approx(expected, rel=1e-3)
     assert advice(good).use == "the directional-derivative loss"
-    assert "better at h = " in verdict(good)[0].text
+    assert "remedy_better" in codes(good)
     assert advice(run("dd", "nll")).use == "the plain fit"
-    assert "worse at h = " in verdict(run("dd", "nll"))[0].text
+    assert "remedy_worse" in codes(run("dd", "nll"))
 
 
 def test_two_models_predict_by_the_first_and_differentiate_the_second(world):
@@ -403,10 +403,9 @@ def planted(
     return Remedies(cells, tuple(pairs), config, {}, notes)
 
 
-def told(run):
-    """Of the one remedy: whether it is decided, and its text."""
-    found = verdict(run)[0]
-    return found.decided, found.text
+def codes(run):
+    """What is found, by code."""
+    return {each.code: each for each in verdict(run)}
 
 
 def test_the_remedy_of_the_least_error_is_taken_and_the_ceiling_is_not():
@@ -421,34 +420,33 @@ def test_the_remedy_of_the_least_error_is_taken_and_the_ceiling_is_not():
     assert not found.gain
 
 
-def test_every_sentence_of_a_remedy_has_one_number():
-    decided, text = told(planted({"dd": 0.25}, clipped=True))
-    assert decided
-    sentences = re.split(r"(?<=[.]) (?=[A-Z])", text)
-    assert len(sentences) == 7
-    for number, each in zip(("4×", "1–3", "4×", "2×", "0.25×", "2×", "2×"), sentences, strict=True):
-        assert number in each and len(re.findall(r"[\d.]+×", each)) <= 1, each
-    assert "away from clips" in text
+def test_a_remedy_has_its_gain_its_horizons_bias_variance_and_price():
+    found = codes(planted({"dd": 0.25}))
+    numbers = {code: each.value for code, each in found.items() if np.isfinite(each.value)}
+    assert numbers == pytest.approx({
+        "remedy_lowers": 4.0, "remedy_variance": 0.25, "remedy_bias": 0.5, "remedy_price": 2.0,
+    }, rel=0.05)  # fmt: skip
+    assert found["remedy_better"].at == "1–3" and len(found) == 5
+    assert {each.decision for each in found.values()} == {"pass"}
 
 
 def test_a_remedy_that_helps_far_and_harms_near_is_said_so():
-    _, text = told(planted({"dd": lambda h: 0.2 if h > 1 else 1.5}))
-    assert "better at h = 2–3." in text and "worse at h = 1." in text
-    assert "raises the least error 1.5×" in text
+    found = codes(planted({"dd": lambda h: 0.2 if h > 1 else 1.5}))
+    assert found["remedy_better"].at == "2–3" and found["remedy_worse"].at == "1"
+    assert found["remedy_raises"].value == pytest.approx(1.5, rel=0.05)
 
 
-def test_a_variance_of_nothing_has_a_difference_and_no_factor():
+def test_a_variance_of_nothing_has_no_factor():
     run = planted({"dd": 0.25})
     columns = {name: column.copy() for name, column in run.cells.columns.items()}
     columns["value"][(columns["model"] == "dd") & (columns["quantity"] == "variance")] = 0.0
-    _, text = told(replace(run, cells=replace(run.cells, columns=columns)))
-    assert "changes the variance by -" in text
+    assert "remedy_variance" not in codes(replace(run, cells=replace(run.cells, columns=columns)))
 
 
 def test_what_is_not_shown_says_how_many_more_fits_would_tell():
     run = planted({"dd": 0.8}, noise=0.3)
-    decided, text = told(run)
-    assert not decided and "more fits would decide." in text
+    each = codes(run)["remedy_alike"]
+    assert each.decision == "undecided" and each.more > 0 and each.low < 1 < each.high
     found = advice(run)
     assert found.light == "choose" and found.field("decide").endswith("more fits would decide")
 
@@ -464,26 +462,26 @@ def test_a_gain_that_two_digits_call_one_time_is_a_percentage():
 
 def test_a_gain_that_longer_fitting_has_too_is_an_optimisers():
     for noise in (0.01, 0.05):
-        _, text = told(planted({"dd": 0.25}, longer_fits={"dd": 0.25}, noise=noise))
-        assert "optimiser's" in text
-    assert "optimiser's" not in told(planted({"dd": 0.25}))[1]
+        found = codes(planted({"dd": 0.25}, longer_fits={"dd": 0.25}, noise=noise))
+        assert {"remedy_steps", "remedy_optimiser"} <= found.keys()
+    assert not {"remedy_steps", "remedy_optimiser"} & codes(planted({"dd": 0.25})).keys()
 
 
 def test_without_a_truth_nothing_is_taken_and_the_reason_is_given():
     run = planted({"dd": 0.5}, truth=False)
     found = advice(run)
     assert found.light == "none" and found.field("why").endswith("λ = 0.9 outgrows 1/γ")
-    assert not told(run)[0]
+    assert codes(run)["remedy_unknown"].decision == "undecided"
     assert found.figure is None  # its first one is of variances
 
 
 def test_a_truth_that_is_not_what_it_should_be_is_said_once():
     sound, cut = (verdict(planted({"dd": 0.25}, status=each)) for each in ("converged", "cut"))
-    assert len(cut) == len(sound) + 1 and "cut in 5 of 5 trials" in cut[-1].text
-    assert "N = 64 starts" in told(planted({"dd": 0.5}, trials=1))[1]
+    assert len(cut) == len(sound) + 1
+    assert (cut[-1].code, cut[-1].value, cut[-1].n) == ("remedy_truth", 5, 5)
 
 
 def test_the_starts_of_one_fit_have_their_thousands_apart():
     run = planted({"dd": 0.5}, trials=1)
     many = replace(run, config=run.config | {"starts": 12000})
-    assert any("N = 12,000 starts" in each.text for each in verdict(many))
+    assert any("N = 12,000 starts" in each.sentence for each in verdict(many))

@@ -149,7 +149,7 @@ class Race(Run):
             if dropped:
                 yield Finding("race_dropped", "skipped", name, at=updates(dropped))
         if "pairing" in self.notes:
-            yield Finding("race_unpaired", "skipped", n=self.results.judges)
+            yield Finding("no_seed", "skipped", n=self.results.judges)
 
     def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per candidate and evaluation.

@@ -92,7 +92,7 @@ def _found(
     for actor in actors:
         actor.check(first)
     reason = "" if episodes(actors[0], 0) == episodes(actors[0], 0) else "step_unsteady"
-    reason = reason if seeded else "step_no_seed"
+    reason = reason if seeded else "no_seed"
     side, more = width(environment), UNPAIRED if reason else 1
     # Batches of starts after which is decided: doubled up to the most.
     most = max(-(-at_most * more // side), 1)

@@ -14,8 +14,8 @@ from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.user_code import is_user_function
-from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -142,14 +142,8 @@ class RemediesCommand:
                 )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_kept(run)) from None
-        rows, epochs = result.config["rows"], result.config["settings"]["epochs"]
-        told = f"each trial recorded {rows:,} transitions with the policy and exploration noise"
-        told = told if self.data is None else f"{rows:,} transitions of {self.data} in every trial"
-        text = f"Data: {told}; the baseline was fitted for {epochs:,} epochs."
         if self.policy is None:
-            share = f"{_SHARE:.0%} of the stabilising feedback"
-            text += f" No --policy: one with {share} was fitted."
-        more.append(worded("remedies", False, text).document)
+            more.append(Finding("remedy_policy", "skipped", value=_SHARE).document)
         document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": result.table().to_dict("records")}
 

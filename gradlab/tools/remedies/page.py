@@ -7,7 +7,7 @@ expected to be there by chance (Benjamini & Hochberg 1995).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from math import exp, log
@@ -19,7 +19,7 @@ import scipy
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
-from gradlab.findings import Finding
+from gradlab.findings import Decision, Finding
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
@@ -40,8 +40,6 @@ from gradlab.statistics.moments import Estimate
 from gradlab.tools.remedies.figures import QUANTITIES
 from gradlab.tools.remedies.result import (
     ABOUT,
-    CLIPPED,
-    SMOOTH,
     STEPS,
     TIME,
     Key,
@@ -53,10 +51,9 @@ from gradlab.tools.remedies.result import (
     more_trials,
     ratio,
 )
-from gradlab.verdicts.phrases import capital, further, inverse, same
-from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, worded
+from gradlab.verdicts.phrases import further, inverse, same
+from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation
 from gradlab.wording import horizons, listed, percent, samples, span, times, with_interval
-from gradlab.wording import ratio as sized
 
 _FALSE = 0.05  # share of named horizons that chance may have named
 _WIDE = log(1e6)  # a ratio's interval that says nothing of it
@@ -79,12 +76,11 @@ class _OfTrials:
         one = f"1 fit, {samples(self.run.config)} starts"
         return one if self.run.trials == 1 else f"{self.run.trials} fits"
 
-    def more(self, ratio: LogRatio) -> str:
-        """What would decide about a ratio."""
+    def more(self, ratio: LogRatio) -> int | None:
+        """Further fits, or starts of a single one, that would decide about a ratio."""
         if self.run.trials == 1:
-            starts = int(self.run.config["starts"])
-            return f"{further(more_samples(ratio.value, ratio.se, starts), 'starts')} decide"
-        return f"{further(more_trials(ratio, self.run.trials), 'fits')} decide"
+            return more_samples(ratio.value, ratio.se, int(self.run.config["starts"]))
+        return more_trials(ratio, self.run.trials)
 
     @property
     def groups(self) -> int:
@@ -97,13 +93,14 @@ class _OfTrials:
         known = (np.isfinite([each.left_out for each in self._pair(key)]).all() for key in over)
         return [key.at for key, both in zip(over, known, strict=True) if both]
 
-    def error(self, horizon: int) -> float:
-        return self._pair(Key("mse", at=horizon))[0].value
+    @property
+    def nearest(self) -> int:
+        """The horizon of the least error without the remedy."""
+        return min(self.horizons, key=lambda h: self._pair(Key("mse", at=h))[0].value)
 
-    def ratio(self, quantity: str, horizon: int = -1, **where: str) -> LogRatio | None:
+    def ratio(self, quantity: str, horizon: int = -1) -> LogRatio | None:
         """log(with / without) of any number."""
-        pair = self._pair(Key(quantity, at=horizon, **where))
-        return ratio(*pair, trials=self.run.trials > 1)
+        return ratio(*self._pair(Key(quantity, at=horizon)), trials=self.run.trials > 1)
 
     def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
         first, second = self._pair(Key(quantity, at=horizon))
@@ -120,33 +117,44 @@ class _OfTrials:
         return (_UNKNOWN, _UNKNOWN) if pair is None else (pair[0], pair[1])
 
 
-def remedy(evidence: _OfTrials, what: str, also: Sequence[str] = ()) -> Finding:
-    """Whether a remedy is worth it: better for some horizons, worse below, or not shown to matter.
-    `what`: the remedy's name, at the beginning of the sentence; also: further sentences."""
-    over, least = evidence.horizons, evidence.least()
-    if not over:
-        text = f"{capital(what)} has no error to compare ({evidence.samples})."
-        return worded("remedy", False, text)
-    better, worse = _sides(evidence)
-    decided = bool(better or worse)
-    if least is None or same(least) or least.low <= 0 <= least.high:
-        texts = [f"{capital(what)} is not shown to change the least error ({evidence.samples})."]
+def _of_remedy(evidence: _OfTrials) -> Iterator[Finding]:
+    """Whether it lowers the error, where, by what, and at what price."""
+    who, at, least = called(evidence.pair.arm), evidence.samples, evidence.least()
+    if not evidence.horizons:
+        yield Finding("remedy_unknown", "undecided", who, at=at)
+        return
+    better, worse = sides(evidence)
+    decision: Decision = "pass" if better or worse else "undecided"
+    if least is None:
+        yield Finding("remedy_unknown", decision, who, at=at)
+    elif same(least) or least.low <= 0 <= least.high:
+        more = evidence.more(least) if decision == "undecided" and not same(least) else 0
+        yield Finding("remedy_alike", decision, who, *inverse(least).estimate, threshold=1, unit="×", at=at,
+                      more=-1 if more is None else more)  # fmt: skip
+    elif least.value > 0:
+        yield Finding("remedy_lowers", decision, who, *least.estimate, unit="×", at=at)
     else:
-        lower = least.value > 0
-        size = _by(least if lower else inverse(least))
-        verb = "lowers" if lower else "raises"
-        texts = [f"{capital(what)} {verb} the least error {size} ({evidence.samples})."]
-    texts += [f"It is better at h = {horizons(better)}."] if better else []
-    texts += [f"It is worse at h = {horizons(worse)}."] if worse else []
-    if not decided and least is not None and not same(least):
-        texts.append(f"{capital(evidence.more(least))}.")
-    at = min(over, key=evidence.error)
-    for quantity, word in (("variance", "variance"), ("bias2", "bias")):
-        texts.append(f"It {_change(evidence, quantity, at, word)} at h = {at}.")
-    return worded("remedy", decided, " ".join([*texts, *also]))
+        yield Finding("remedy_raises", "fail", who, *inverse(least).estimate, unit="×", at=at)
+    if better:
+        yield Finding("remedy_better", "pass", who, at=horizons(better))
+    if worse:
+        yield Finding("remedy_worse", "fail", who, at=horizons(worse))
+    nearest = evidence.nearest
+    for quantity, code, power in (("variance", "variance", 1.0), ("bias2", "bias", 0.5)):
+        change = evidence.ratio(quantity, nearest)
+        if change is not None and change.high - change.low < _WIDE:
+            numbers = tuple(exp(power * each) for each in (change.value, change.low, change.high))
+            moved: Decision = "pass" if change.high < 0 else "undecided"
+            moved = "fail" if change.low > 0 else moved
+            yield Finding(f"remedy_{code}", moved, who, *numbers, threshold=1, unit="×",
+                          at=f"h = {nearest}")  # fmt: skip
+    yield Finding(
+        "remedy_price", "pass", who, _step_cost(evidence.run, evidence.pair.arm), unit="×"
+    )
+    yield from _optimiser(evidence)
 
 
-def _sides(evidence: _OfTrials) -> tuple[list[int], list[int]]:
+def sides(evidence: Any) -> tuple[list[int], list[int]]:
     """Horizons at which the error is clearly smaller, and clearly larger, with the remedy."""
     moved: dict[int, LogRatio] = {}
     chance = []  # how often no change at all would look as large
@@ -166,79 +174,30 @@ def _sides(evidence: _OfTrials) -> tuple[list[int], list[int]]:
     return better, [h for h, each in sure.items() if each.low > 0]
 
 
-def _change(evidence: _OfTrials, quantity: str, at: int, word: str) -> str:
-    """cuts the variance 31× / raises the bias 1.1×; what is in doubt is given as a difference."""
-    ratio = evidence.ratio(quantity, at)
-    if ratio is None or not ratio.high - ratio.low < _WIDE:
-        value, gap = evidence.change(quantity, at)
-        squared = "squared " if quantity == "bias2" else ""
-        return f"changes the {squared}{word} by {with_interval(value, gap.low, gap.high)}"
-    power = 0.5 if quantity == "bias2" else 1.0
-    change = LogRatio(*(power * each for each in (ratio.value, ratio.low, ratio.high, ratio.se)))
-    if change.low <= 0 <= change.high:
-        return f"leaves the {word} at {_by(change)}"
-    verb = "cuts" if change.value < 0 else "raises"
-    return f"{verb} the {word} {_by(inverse(change) if change.value < 0 else change)}"
-
-
-def _by(ratio: LogRatio) -> str:
-    """3.2× (CI 2.1–4.9), or the end that is known."""
-    return sized(*ratio.estimate)
-
-
-def _lower(ratio: LogRatio) -> str:
-    """by 1.5×; by 2% where that would be 1×."""
-    gain = times(exp(ratio.value))
-    return f"by {gain if gain != '1×' else percent(1 - exp(-ratio.value))}"
+def _optimiser(evidence: _OfTrials) -> Iterator[Finding]:
+    """Where only equal steps show a gain: it, and what the baseline gains by as long a fit."""
+    run, (arm, _, longer, _) = evidence.run, evidence.pair
+    pairs = [pair for pair in run.pairs if pair.arm == arm and pair.budget == STEPS]
+    steps, time = _OfTrials(run, pairs[0]).least(), evidence.least()
+    if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
+        return
+    yield Finding("remedy_steps", "undecided", called(arm), *steps.estimate, unit="×")
+    alone = _OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
+    if alone is not None and alone.low > 0:
+        yield Finding("remedy_optimiser", "fail", called(arm), *alone.estimate, unit="×")
 
 
 def verdict(run: Remedies) -> list[Finding]:
     """What each remedy does at equal time, and how far to trust the truth."""
     judged = [_OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
-    sentences = [
-        remedy(
-            each, f"{called(each.pair.arm)} ({each.pair.arm})", [*_price(each), *_optimiser(each)]
-        )
-        for each in judged
-    ]
+    found = [each for one in judged for each in _of_remedy(one)]
     truths = [each["truth"] for each in run.notes["trials"]]
     short = [each for each in truths if each["status"] != "converged"]
     if short:
-        many = f"in {len(short)} of {len(truths)} trials" if len(truths) > 1 else "here"
-        states = " or ".join(sorted({str(each["status"]) for each in short}))
-        text = f"The truth is {states} {many}. In the first of them: {short[0]['reason']}."
-        sentences.append(worded("truth", True, text))
-    return sentences
-
-
-def _price(evidence: _OfTrials) -> list[str]:
-    """Errors of Jacobians (away from clips where there are some) and predictions; fitting time."""
-    keys, texts = evidence.run.cells.keys(evidence.pair.second), []
-    where = " away from clips and limits" * any(key.region == CLIPPED for key in keys)
-    for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
-        change = evidence.ratio("jacobian_error", block=block, region=SMOOTH)
-        if change is not None:
-            texts.append(f"The error of {name}{where} is {_by(change)} that without it.")
-    at = min(evidence.horizons, key=evidence.error, default=0)
-    change = evidence.ratio("prediction_error", at) if at else None
-    if change is not None:
-        texts.append(f"The error of predictions at step {at} is {_by(change)} that without it.")
-    cost = times(_step_cost(evidence.run, evidence.pair.arm))
-    return [*texts, f"A step of its fit takes {cost} the time."]
-
-
-def _optimiser(evidence: _OfTrials) -> list[str]:
-    """Said where only equal steps show a gain: what the baseline gains by as long a fit."""
-    run, (arm, _, longer, _) = evidence.run, evidence.pair
-    pairs = [pair for pair in run.pairs if pair.arm == arm and pair.budget == STEPS]
-    steps, time = _OfTrials(run, pairs[0]).least(), evidence.least()
-    if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
-        return []
-    text = f"At equal steps it lowers the least error {_by(steps)}, which equal time does not show."
-    alone = _OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
-    if alone is not None and alone.low > 0:
-        return [text, f"The gain is the optimiser's: fitting for as long alone gives {_by(alone)}."]
-    return [text, "The gain may be the optimiser's."]
+        first = short[0]
+        found.append(Finding("remedy_truth", "undecided", str(first["status"]), len(short),
+                             n=len(truths), at=str(first["reason"])))  # fmt: skip
+    return found
 
 
 def advice(run: Remedies) -> Recommendation:
@@ -249,42 +208,52 @@ def advice(run: Remedies) -> Recommendation:
     if not ratios:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
         why = "; ".join(["no remedy's error can be compared", *sorted(reasons)[:1]])
-        fields = (Field("use", _PLAIN), Field("why", why), *_larger_batch(run))
+        fields = [Field("use", _PLAIN), Field("why", why), *_larger_batch(run)]
         # No figure: a ratio of variances, which needs no truth, would be read as one of errors.
-        return Recommendation("none", fields, None, rest)
+        return Recommendation("none", tuple(fields), None, rest)
     order = sorted((arm for arm in ratios if arm != _CEILING), key=lambda arm: -ratios[arm].value)
     shown = [arm for arm in order if ratios[arm].low > 0]
     best = next(iter(shown or order), None)
+    promising = best is not None and ratios[best].value > 0
     light: Light = "choose"
-    fields = (Field("use", _PLAIN), Field("why", "no remedy is shown to help"))
     if shown:
         alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[shown[0]].low]
         worse = [arm for arm, ratio in ratios.items() if ratio.high < 0 and arm != _CEILING]
         use = called(shown[0])
-        use += f"; not excluded: {listed([called(arm) for arm in alike], _NAMED)}" if alike else ""
-        light = "choose" if alike else "act"
-        avoid = f"{listed([called(arm) for arm in worse], _NAMED)}: worse than no remedy"
-        fields = (Field("use", use), Field("avoid", avoid if worse else ""))
-    elif best is None or not ratios[best].value > 0:
-        light, fields = "act", (Field("use", _PLAIN), Field("why", "no remedy even looks better"))
+        if alike:
+            use += f"; not excluded: {listed([called(arm) for arm in alike], _NAMED)}"
+        fields, light = [Field("use", use)], "choose" if alike else "act"
+        if worse:
+            named = listed([called(arm) for arm in worse], _NAMED)
+            fields.append(Field("avoid", f"{named}: worse than no remedy"))
+    elif best is None or not promising:
+        light = "act"
+        fields = [Field("use", _PLAIN), Field("why", "no remedy even looks better")]
     else:
-        more = judged[best].more(ratios[best])
-        fields = (*fields, Field("decide", f"{called(best)}, the best guess: {more}"))
-    if best is not None and ratios[best].value > 0:
+        fields = [Field("use", _PLAIN), Field("why", "no remedy is shown to help")]
+        of = "starts" if run.trials == 1 else "fits"
+        more = further(judged[best].more(ratios[best]), of)
+        fields.append(Field("decide", f"{called(best)}, the best guess: {more} decide"))
+    if best is not None and promising:
+        with_best = "" if shown else f" with {called(best)}"
         how = (
             f"exp of the mean of log(least MSE without / with {best}) over "
-            f"{judged[best].samples}, least over the horizons, at equal fitting time."
+            f"{judged[best].samples}, at equal fitting time."
         )
-        gain = f"error lower {_lower(ratios[best])} at equal time"
-        gain += "" if shown else f" with {called(best)}"
-        ends = f"(CI {_ends(ratios[best])}, {_fits(run)})"
+        ends = f"(CI {span(*ratios[best].estimate[1:])}, {_fits(run)})"
+        gain = f"error lower {_lower(ratios[best])} at equal time{with_best} {ends}"
         price = f"{times(_step_cost(run, best))} the time per step of fitting"
-        fields = (*fields, Field("gain", f"{gain} {ends}", how), Field("price", price))
-    every = (*fields, *_larger_batch(run))
-    return Recommendation(light, tuple(each for each in every if each.text)[:MOST], _FIGURE, rest)
+        fields += [Field("gain", gain, how), Field("price", price)]
+    return Recommendation(light, (*fields, *_larger_batch(run))[:MOST], _FIGURE, rest)
 
 
 _PLAIN = "the plain fit"
+
+
+def _lower(ratio: LogRatio) -> str:
+    """by 1.5×; by 2% where that would be 1×."""
+    gain = times(exp(ratio.value))
+    return f"by {gain if gain != '1×' else percent(1 - exp(-ratio.value))}"
 
 
 def _larger_batch(run: Remedies) -> list[Field]:
@@ -293,11 +262,9 @@ def _larger_batch(run: Remedies) -> list[Field]:
     mine = rows[(rows["arm"] == f"batch × {_LARGER}") & (rows["quantity"] == "least_mse")]
     if mine.empty or not mine["ratio_low"].iloc[0] > 0:
         return []
-    row = mine.iloc[0]
-    how = "MSE = bias² + variance / N′ with 4 N′ in the place of N′, least over the horizons."
-    less = (1 / row["ratio"], 1 / row["ratio_high"], 1 / row["ratio_low"])
-    lower = with_interval(*less, "×")
-    return [Field("instead", f"{_LARGER}× the batch: error lower by {lower}", how)]
+    less, high, low = (1 / mine.iloc[0][each] for each in ("ratio", "ratio_low", "ratio_high"))
+    lower = f"{_LARGER}× the batch: error lower by {with_interval(less, low, high, '×')}"
+    return [Field("instead", lower, "MSE = bias² + variance / 4 N′.")]
 
 
 def _fits(run: Remedies) -> str:
@@ -312,48 +279,69 @@ def _step_cost(run: Remedies, arm: str) -> float:
     return float(run.config["costs"].get(arm, 1.0))
 
 
-def _ends(ratio: LogRatio) -> str:
-    return span(*ratio.estimate[1:])
-
-
 _GAIN = "What each remedy changes, beside what it costs"
 _HORIZON = "Over the horizon"
 _MODEL = "The models themselves"
-_HEADINGS = {
-    "arm": "remedy",
-    "budget": "budget",
-    "block": "block",
-    "at": "step or horizon",
-    "region": "samples",
-    "first": "without",
-    "second": "with",
-    "difference": "difference",
-    "ci_low": "95 % from",
-    "ci_high": "to",
-    "ratio": "ratio",
-    "ratio_low": "95 % from",
-    "ratio_high": "to",
-    "n": "n",
-}
-_LEVELS = {"model": "model", "value": "value"} | _HEADINGS
+_ENDS = {"ci_low": "95 % from", "ci_high": "to"}
+_WHERE = {"block": "block", "at": "step or horizon", "region": "samples"}
+_HEADINGS = {"arm": "remedy", "budget": "budget"} | _WHERE
+_HEADINGS |= {"first": "without", "second": "with", "difference": "difference"} | _ENDS
+_HEADINGS |= {"ratio": "ratio", "ratio_low": "95 % from", "ratio_high": "to", "n": "n"}
+_LEVELS = {"model": "model", "value": "value"} | _WHERE | _ENDS | {"n": "n"}
+_FACTS = {
+    "task": "task", "rows of data": "rows", "starts per trial": "starts", "horizon": "horizon",
+    "batch N′": "batch", "seed": "seed",
+}  # fmt: skip
 
 
 def panels(run: Remedies) -> list[Panel]:
     """Gains beside prices, then what they are made of."""
     table, levels = pd.concat([run.table(), larger_batches(run)], ignore_index=True), run.levels()
+    at, known = int(run.config["horizon"]), set(table["quantity"])
+    effects = (("least_mse", None), ("mse", at), ("bias2", at), ("variance", at),
+               ("held_out_mse", None))  # fmt: skip
     return [
-        *_gains(table, levels, int(run.config["horizon"])),
+        *(
+            panel(quantity, _GAIN, _CAPTIONS.get(quantity, ""), figures.remedy_effects, table,
+                  quantity=quantity, at=at)
+            for quantity, at in effects if quantity in known
+        ),
+        panel("usable", _GAIN, "", figures.remedy_marks, levels, quantity="usable_horizon",
+              unit="steps", beside="best_horizon"),
         *_horizons(table, levels),
-        *_models(table, levels),
+        panel("prediction", _MODEL, "", figures.remedy_levels, levels, along="steps predicted",
+              quantity="prediction_error", one="as wrong as predicting no change"),
+        panel("exponents", _MODEL, "", figures.remedy_marks, levels, quantity="lyapunov",
+              unit="λ per step"),
+        panel("jacobians", _MODEL, "", figures.remedy_jacobians, table, high=1.4 * SIZE[1]),
+    ]  # fmt: skip
+
+
+_CAPTIONS = {
+    "least_mse": "Filled left of 1: worth its time.",
+    "bias2": "No number of samples removes this part of the error.",
+    "variance": "Four times the batch divide it by four.",
+    "held_out_mse": "Right of 1 the model predicts worse.",
+}
+
+
+def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
+    level: dict[str, Any] = {"quantity": "mse"}
+    if (levels["quantity"] == "relative_mse").any():  # the truth's norm is known
+        level = {"quantity": "relative_mse", "one": "zero gradient: worse above"}
+    return [
+        panel("levels-error", _HORIZON, "", figures.remedy_levels, levels, **level),
+        *(
+            panel(f"horizon-{name}", _HORIZON, "", figures.remedy_horizons, table, quantity=name)
+            for name in ("mse", "bias2", "variance")
+        ),
     ]
 
 
 def page(run: Remedies, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a test of remedies shows; `name` stands for a task that is not known."""
-    drawn = tuple(panels(run))
-    arms = {arm: ABOUT.get(arm, "") for arm in run.arms}
-    numbers = f"""<p>Click a heading to sort. Every remedy against the baseline under both
-budgets:</p>
+    drawn, config = tuple(panels(run)), run.config
+    numbers = f"""<p>Every remedy against the baseline under both budgets:</p>
 {_tables(run.table(), _HEADINGS)}
 <p>Every model by itself:</p>
 {_tables(run.levels(), _LEVELS)}"""
@@ -365,85 +353,23 @@ budgets:</p>
             f"<details><summary>{escape(trial)}</summary>"
             f'<div class="wide">{shell.definitions(rest)}</div></details>'
         )
+    arms = {arm: ABOUT.get(arm, "") for arm in run.arms}
     sections = (
         *folded("Figures", drawn),
         Section("The remedies", body=shell.definitions(arms)),
         Section("Every number", body=numbers),
-        method_of(run.config, run.environment, more=trials),
+        method_of(config, run.environment, more=trials),
     )
-    title = f"Remedies on {run.config.get('task') or name}"
-    question = "Which remedy helps, and what does it cost?"
-    config = run.config
     settings = config.get("settings", {})
-    members = settings.get("members")
     widths = "×".join(str(each) for each in settings.get("hidden", ()))
-    units = f"{widths} {settings.get('activation')} units"  # 64×64 silu units
-    facts = {
-        "task": config.get("task"),
+    facts = {fact: config.get(key) for fact, key in _FACTS.items()} | {
         "policy": shell.short(config.get("policy_hash")),
-        "networks": f"{members} member{'s' * (members != 1)} of {units}",
-        "rows of data": config.get("rows"),
+        "networks": f"{settings.get('members')} × {widths} {settings.get('activation')}",
         "trials": run.trials,
-        "starts per trial": config.get("starts"),
-        "horizon": config.get("horizon"),
-        "batch N′": config.get("batch"),
-        "seed": config.get("seed"),
     }
+    title = f"Remedies on {config.get('task') or name}"
+    question = "Which remedy helps, and what does it cost?"
     return Page(title, question, facts, advice(run), drawn, sections, source)
-
-
-def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
-    captions: list[tuple[str, int | None, str]] = [
-        ("least_mse", None, "Filled left of 1: worth its time. Only open: an optimiser's gain."),
-        ("mse", H, "The same at the longest horizon; a larger batch stands beside the remedies."),
-        ("bias2", H, "No number of samples removes this part of the error."),
-        ("variance", H, "More samples divide it: four times the batch, a quarter."),
-        ("held_out_mse", None, "The price in prediction: right of 1 the model predicts worse."),
-    ]
-    far = panel(
-        "usable", _GAIN, "How far each model may be unrolled; star: least error.",
-        figures.remedy_marks, levels, quantity="usable_horizon", unit="steps",
-        beside="best_horizon",
-    )  # fmt: skip
-    effects = [
-        panel(quantity, _GAIN, caption, figures.remedy_effects, table, quantity=quantity, at=at)
-        for quantity, at, caption in captions
-        if (table["quantity"] == quantity).any()
-    ]  # fmt: skip
-    return [*effects, far]
-
-
-def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
-    relative, caption = bool((levels["quantity"] == "relative_mse").any()), "Lower is better."
-    level: dict[str, Any] = {"quantity": "mse"}
-    if relative:  # the truth's norm is known
-        level = {"quantity": "relative_mse", "one": "zero gradient: worse above"}
-        caption = "Above the line a zero gradient is better."
-    ratios = {
-        "mse": "Where the band is off 1, the remedy changes the error by more than chance.",
-        "bias2": "No number of samples removes this part of the error.",
-        "variance": "Exploding chains: a remedy that shortens them falls with the horizon.",
-    }
-    return [
-        panel("levels-error", _HORIZON, caption, figures.remedy_levels, levels, **level),
-        *(
-            panel(f"horizon-{name}", _HORIZON, horizon_rows, figures.remedy_horizons, table,
-                  quantity=name)
-            for name, horizon_rows in ratios.items()
-        ),
-    ]  # fmt: skip
-
-
-def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
-    blocks = "Points on a clip or in contact, often most of the error, stand apart."
-    return [
-        panel("prediction", _MODEL, "Open loop: the price of a remedy over many steps.",
-              figures.remedy_levels, levels, quantity="prediction_error", along="steps predicted",
-              one="as wrong as predicting no change"),
-        panel("exponents", _MODEL, "Right of the simulator's the model's chains grow too fast.",
-              figures.remedy_marks, levels, quantity="lyapunov", unit="λ per step"),
-        panel("jacobians", _MODEL, blocks, figures.remedy_jacobians, table, high=1.4 * SIZE[1]),
-    ]  # fmt: skip
 
 
 def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
