@@ -8,7 +8,7 @@ expected to be there by chance (Benjamini & Hochberg 1995).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from html import escape
 from math import exp, log
 from typing import Any
@@ -129,12 +129,12 @@ def _of_remedy(evidence: _OfTrials) -> Iterator[Finding]:
         yield Finding("remedy_unknown", decision, who, at=at)
     elif same(least) or least.low <= 0 <= least.high:
         more = evidence.more(least) if decision == "undecided" and not same(least) else 0
-        yield Finding("remedy_alike", decision, who, *inverse(least).estimate, threshold=1, unit="×", at=at,
-                      more=-1 if more is None else more)  # fmt: skip
+        found = _times("remedy_alike", decision, who, inverse(least), at)
+        yield replace(found, more=-1 if more is None else more)
     elif least.value > 0:
-        yield Finding("remedy_lowers", decision, who, *least.estimate, unit="×", at=at)
+        yield _times("remedy_lowers", decision, who, least, at)
     else:
-        yield Finding("remedy_raises", "fail", who, *inverse(least).estimate, unit="×", at=at)
+        yield _times("remedy_raises", "fail", who, inverse(least), at)
     if better:
         yield Finding("remedy_better", "pass", who, at=horizons(better))
     if worse:
@@ -143,15 +143,17 @@ def _of_remedy(evidence: _OfTrials) -> Iterator[Finding]:
     for quantity, code, power in (("variance", "variance", 1.0), ("bias2", "bias", 0.5)):
         change = evidence.ratio(quantity, nearest)
         if change is not None and change.high - change.low < _WIDE:
-            numbers = tuple(exp(power * each) for each in (change.value, change.low, change.high))
             moved: Decision = "pass" if change.high < 0 else "undecided"
             moved = "fail" if change.low > 0 else moved
-            yield Finding(f"remedy_{code}", moved, who, *numbers, threshold=1, unit="×",
-                          at=f"h = {nearest}")  # fmt: skip
-    yield Finding(
-        "remedy_price", "pass", who, _step_cost(evidence.run, evidence.pair.arm), unit="×"
-    )
+            root = LogRatio(*(power * each for each in astuple(change)))
+            yield _times(f"remedy_{code}", moved, who, root, f"h = {nearest}")
+    cost = _step_cost(evidence.run, evidence.pair.arm)
+    yield Finding("remedy_price", "pass", who, cost, unit="×")
     yield from _optimiser(evidence)
+
+
+def _times(code: str, decision: Decision, who: str, ratio: LogRatio, at: str = "") -> Finding:
+    return Finding(code, decision, who, *ratio.estimate, threshold=1, unit="×", at=at)
 
 
 def sides(evidence: Any) -> tuple[list[int], list[int]]:
@@ -181,10 +183,10 @@ def _optimiser(evidence: _OfTrials) -> Iterator[Finding]:
     steps, time = _OfTrials(run, pairs[0]).least(), evidence.least()
     if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
         return
-    yield Finding("remedy_steps", "undecided", called(arm), *steps.estimate, unit="×")
+    yield _times("remedy_steps", "undecided", called(arm), steps)
     alone = _OfTrials(run, ModelPair(arm, STEPS, pairs[0].first, longer)).least()
     if alone is not None and alone.low > 0:
-        yield Finding("remedy_optimiser", "fail", called(arm), *alone.estimate, unit="×")
+        yield _times("remedy_optimiser", "fail", called(arm), alone)
 
 
 def verdict(run: Remedies) -> list[Finding]:
