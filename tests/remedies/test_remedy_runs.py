@@ -359,7 +359,7 @@ def test_a_run_that_was_stopped_says_how_it_goes_on(tmp_path, named_networks, ca
     monkeypatch.setattr(compute, "measured", stopped)
     assert cli.main(asked(output, named_networks, "--trials", "2", "--remedies", "mse")) == 130
     said = capsys.readouterr().err
-    assert f"1 trial is finished (gradlab report {output}): go on with --resume" in said
+    assert f"finished trials: 1 (gradlab report {output}); go on with --resume" in said
     assert load(output).trials == 1
 
 

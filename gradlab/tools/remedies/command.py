@@ -50,40 +50,37 @@ class RemediesCommand:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     data: arguments.DataFile = None
-    """Recorded transitions (docs/records.md), for every trial. Default: new ones in each, recorded
-    with the policy and exploration noise."""
+    """Recorded transitions (docs/records.md). Default: each trial records its own."""
     rows: int | None = None
-    """Transitions to record per trial where there is no --data. Default: 5000."""
+    """Transitions that a trial records. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
-    """Remedies to test (`gradlab list remedies`), or losses of your own, file.py:function, as in
-    `gradlab fit --loss`. Default: spectral dd multistep two-model."""
+    """Of `gradlab list remedies`, or losses of your own, file.py:function (the file is executed).
+    Default: spectral dd multistep two-model."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy to measure: .safetensors file or file.py:function. Default: one fitted to half of the
-    stabilising feedback, which leaves something to learn."""
+    """Policy: .safetensors file or file.py:function. Default: one fitted to half of the
+    stabilising feedback."""
     critic: arguments.CriticFile = None
     trials: int = 5
-    """Trials, each with a seed of its own; intervals are over trials, or with 1 over its starts."""
+    """Trials; intervals are over them, or with 1 over its starts."""
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
-    """Type of every model, as --type of `gradlab fit`."""
+    """As --type of `gradlab fit`."""
     network: Literal["small", "mbpo", "rp-pgm"] = "small"
-    """Network of every model: 2×64 SiLU units, 4×200, or RP-PGM's ReLU units."""
+    """2×64 SiLU units, 4×200, or RP-PGM's ReLU units."""
     members: int = 1
-    """Members of every model but an ensemble."""
+    """Members of a model."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
-    """Widths of the hidden layers. Default: the network's."""
+    """Hidden layers. Default: the network's."""
     epochs: int = 100
-    """Epochs of the baseline at equal steps; each model is kept at its lowest held-out loss."""
+    """Epochs of the baseline at equal steps."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
-    """Largest horizon of gradients and predictions, in steps. Default: the task's."""
+    """Largest horizon. Default: the task's."""
     starts: int = 256
-    """Start states per trial."""
+    """Starts per trial."""
     batch: int = 256
-    """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
+    """N′, the samples of your update; MSE = bias² + variance / N′."""
     seed: arguments.Seed = 0
-    output: Annotated[
-        Path | None,
-        arg(metavar="RUN.h5", help="File of the run. Default: runs/TASK-remedies.h5."),
-    ] = None
+    output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
+    """Default: runs/TASK-remedies.h5."""
     resume: arguments.Resume = False
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
@@ -111,7 +108,7 @@ class RemediesCommand:
         arguments.check_outputs(run, made, again, page=not self.no_report)
         arms, settings = self._arms(), self._model()
         if self.data is not None and self.rows is not None:
-            raise InputError(f"--rows is {self.rows} beside --data, which has its own: drop one")
+            raise InputError(f"--rows is {self.rows} beside --data: drop one")
         data, more = (None, []) if self.data is None else named_data(self.data, task)
         horizon = task.horizon if self.horizon is None else self.horizon
         check_arguments(horizon, self.starts, self.batch, "ignore")
@@ -122,24 +119,12 @@ class RemediesCommand:
             try:
                 networks = self._networks(task, run, progress)
                 result = compare_remedies(
-                    task,
-                    networks["policy"],
-                    networks["critic"],
-                    run,
-                    arms,
-                    data=data,
-                    rows=ROWS if self.rows is None else self.rows,
-                    settings=settings,
-                    trials=self.trials,
-                    horizon=self.horizon,
-                    starts=self.starts,
-                    batch=self.batch,
-                    seed=self.seed,
-                    command=command,
-                    resume=self.resume,
-                    overwrite=self.overwrite,
+                    task, networks["policy"], networks["critic"], run, arms, data=data,
+                    rows=ROWS if self.rows is None else self.rows, settings=settings,
+                    trials=self.trials, horizon=self.horizon, starts=self.starts, batch=self.batch,
+                    seed=self.seed, command=command, resume=self.resume, overwrite=self.overwrite,
                     progress=progress,
-                )
+                )  # fmt: skip
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_kept(run)) from None
         if self.policy is None:
@@ -154,10 +139,8 @@ class RemediesCommand:
         named = [each for word in self.remedies for each in word.split(",") if each]
         for name in named:
             if name not in ABOUT and not is_user_function(name):
-                raise InputError(
-                    f"--remedies names {name!r}, expected some of {', '.join(ABOUT)} "
-                    f"(gradlab list remedies), or a loss of your own, file.py:function"
-                )
+                known = ", ".join(ABOUT)
+                raise InputError(f"--remedies names {name!r}, expected {known} or file.py:function")
         return tuple(named) or DEFAULT
 
     def _model(self) -> ModelSettings:
@@ -168,13 +151,9 @@ class RemediesCommand:
 
         preset = PRESETS[self.network]
         return replace(
-            SETTINGS,
-            members=self.members,
-            hidden=self.hidden or preset.hidden,
-            activation=preset.activation,
-            network=named_network(self.type),
-            epochs=self.epochs,
-        )
+            SETTINGS, members=self.members, hidden=self.hidden or preset.hidden,
+            activation=preset.activation, network=named_network(self.type), epochs=self.epochs,
+        )  # fmt: skip
 
     def _networks(self, task: Task, run: Path, progress: Progress) -> dict[str, nn.Module]:
         """Given networks, or fitted ones, saved before the first trial so that a run can be
@@ -206,8 +185,5 @@ def _kept(run: Path) -> str:
 
     if not is_begun(run):
         return "nothing was fitted yet"
-    if not run.is_file():
-        return "no trial is finished; models that were fitted are kept: go on with --resume"
-    done = load(run).trials
-    trials = "1 trial is" if done == 1 else f"{done} trials are"
-    return f"{trials} finished (gradlab report {run}): go on with --resume"
+    done = load(run).trials if run.is_file() else 0
+    return f"finished trials: {done} (gradlab report {run}); go on with --resume"

@@ -41,29 +41,24 @@ STEPS, TIME = "equal steps", "equal time"
 
 # In one line each, for lists and pages.
 ABOUT: Mapping[str, str] = {
-    "spectral": "layers of the model but the last held at spectral norm 1 (RP-PGM, appendix B.1)",
-    "dd": "likelihood and directional derivatives to the nearest points, one model (DDPPO eq. 9)",
+    "spectral": "hidden layers held at spectral norm 1 (RP-PGM, appendix B.1)",
+    "dd": "likelihood and directional derivatives to the nearest points (DDPPO eq. 9)",
     "two-model": "states of the baseline, Jacobians of dd's model (DDPPO, Algorithm 1)",
-    "multistep": "squared error along 5 steps of the model's own predictions (RP-PGM Fig. 6)",
-    "multistep-dd": "the sum of multistep and the directional part of dd (RP-PGM Fig. 6)",
-    "mse": "squared error of one step in the place of the likelihood",
+    "multistep": "squared error along 5 steps of its own predictions (RP-PGM Fig. 6)",
+    "multistep-dd": "multistep and the directional part of dd (RP-PGM Fig. 6)",
+    "mse": "squared error of one step in place of the likelihood",
     "double-parameters": "hidden layers widened to twice the parameters (DDPPO Figs. 4 and 7)",
-    "ensemble": "7 members in the place of one",
+    "ensemble": "7 members in place of one",
     "more-data": "the baseline against itself on half the rows",
-    "sobolev": "likelihood and Jacobians of the simulator: the ceiling of losses on derivatives",
+    "sobolev": "likelihood and the simulator's Jacobians: the ceiling of these losses",
 }
 _NAMES: Mapping[str, str] = {  # in the singular
-    "spectral": "spectral normalisation",
-    "dd": "the directional-derivative loss",
-    "two-model": "a second model for the Jacobians",
-    "multistep": "the multi-step loss",
-    "multistep-dd": "the multi-step loss with directional derivatives",
-    "mse": "squared error",
-    "double-parameters": "twice the parameters",
-    "ensemble": "an ensemble",
-    "more-data": "doubling the rows",
-    "sobolev": "a loss on the simulator's Jacobians",
-}
+    "spectral": "spectral normalisation", "dd": "the directional-derivative loss",
+    "two-model": "a second model for the Jacobians", "multistep": "the multi-step loss",
+    "multistep-dd": "the multi-step directional loss", "mse": "squared error",
+    "double-parameters": "twice the parameters", "ensemble": "an ensemble",
+    "more-data": "doubling the rows", "sobolev": "a loss on the simulator's Jacobians",
+}  # fmt: skip
 DEFAULT = ("spectral", "dd", "multistep", "two-model")
 
 
