@@ -49,3 +49,9 @@ register({
                             "Take shorter steps, unless the policy stands on a ridge."),
     "step_both_above": Code("Any move", "The opposite step raises the return, too."),
 })  # fmt: skip
+
+# Sweeps.
+register({
+    "run_failed": Code("Failed", "The run {subject} failed: {at}.", "Repeat with --resume.",
+                       "error"),
+})  # fmt: skip

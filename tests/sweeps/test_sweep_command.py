@@ -92,7 +92,7 @@ def test_the_page_has_a_row_per_run_and_escapes_what_stands_in_them(swept, capsy
     (folder / "plain.html").touch()
     assert cli.main(["report", str(folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["recommendation"]["next"].startswith("read the errors of 3 runs, then")
+    assert document["recommendation"]["next"].startswith("read the errors of 3, then")
     page = (folder / "sweep.html").read_text()
     assert '<a href="plain.html">plain</a>' in page
     assert page.count("<tr>") == 1 + 5
@@ -128,7 +128,7 @@ def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(tmp_path, capsys
     pressed.join()
     states = {row.name: row.state for row in index.load(tmp_path / "out").rows}
     assert states == {"long": "interrupted", "later": "waiting"}
-    assert "repeat the command with --resume: 2 runs of 2" in capsys.readouterr().out
+    assert "repeat with --resume: 2 of 2" in capsys.readouterr().out
     # The interrupted run may begin again where its file is.
     (tmp_path / "out/long.tried").unlink()
     pressed = threading.Thread(target=press, args=(tmp_path / "out/long.tried",))

@@ -95,7 +95,7 @@ def bad(**parts):
         ({"settings": {}}, r"has no 'task': write task = \"…\" in \[settings\]$"),
         ({"settings": 3}, r"\[settings\] is 3"),
         ({"settings": {"task": "t", "set": 3}}, "set is 3, expected a table of parameters"),
-        ({"settings": {"task": ["t"]}}, "task has a list"),
+        ({"settings": {"task": ["t"]}}, "task is a list"),
         ({"settings": {"task": "--help"}}, "task has '--help', which begins with -"),
         ({"settings": {"task": "t", "spectral": ["--help"]}}, "spectral has '--help'"),
         ({"settings": {"task": "t", "set": {"--help": 1}}}, "set has '--help'"),

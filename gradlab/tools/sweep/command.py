@@ -39,16 +39,14 @@ class SweepCommand:
     workers: int | None = None
     """Runs at the same time. Default: one per processor."""
     ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
-    """A cluster of Ray by its HOST:PORT, or one started on this machine. Default: this machine,
-    without Ray."""
+    """A cluster of Ray by its HOST:PORT, or a local one. Default: no Ray."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """Folder of the runs, their logs and the index, on a disk that all machines have. Default:
-    runs/FILE."""
+    """Folder, on a disk that all machines have. Default: runs/FILE."""
     resume: bool = False
-    """Do what is missing: runs that failed, were interrupted or never began."""
+    """Do what is missing."""
     explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: how many runs are done, and a row for each."""
+    """Print one JSON document."""
 
     def run(self, command: str) -> Document:
         """Execute the runs, and write the page of the sweep."""
@@ -69,7 +67,7 @@ class SweepCommand:
             "runs": [asdict(row) for row in runs.rows],
         }
         if interrupted:
-            document["interrupted"] = "the runs at work have saved what they have"
+            document["interrupted"] = "the runs have saved what they have"
         return document
 
 

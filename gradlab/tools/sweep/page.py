@@ -1,7 +1,4 @@
-"""The page of a sweep: a row per run with what differs, its state, its first sentence, its page.
-
-Above it what became of all of them.
-"""
+"""The page of a sweep: what became of its runs, and a row for each."""
 
 from __future__ import annotations
 
@@ -10,18 +7,20 @@ from collections.abc import Iterator
 from html import escape
 from statistics import median
 from textwrap import shorten
+from typing import get_args
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import style
+from gradlab.findings import Finding
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, PageSource, Section, panel
 from gradlab.reporting.shell import cell, sortable
-from gradlab.tools.sweep.table import INDEX, Row, Sweep, load
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
+from gradlab.tools.sweep.table import INDEX, Row, State, Sweep, load
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import duration, signed
 
 
@@ -31,21 +30,17 @@ def page(sweep: Sweep) -> Page:
     how = f"{shell.reproduce(sweep.command)}<h3>Every run</h3><pre>{commands}</pre>"
     fields = list(dict.fromkeys(name for row in sweep.rows for name in row.differs))
     headings = ("run", *fields, "state", "seconds", "result")
-    rows = [list(_cells(sweep, row, fields)) for row in sweep.rows]
-    table = f"<p>Click a heading to sort, a run for its page.</p>{sortable(headings, rows)}"
+    table = sortable(headings, [list(_cells(sweep, row, fields)) for row in sweep.rows])
     sections = (
         Section("Runs", body=table, opened=True),
         Section("How this was computed", body=how, name="method"),
     )
     source = PageSource(str(sweep.folder / INDEX), sweep.command)
     title = f"{sweep.folder.name}: {len(sweep.rows)} runs"
-    facts = {"command": sweep.rows[0].words[0] if sweep.rows else None} | {
-        state: sweep.count(state) or None
-        for state in ("done", "failed", "interrupted", "waiting", "running")
-    }
+    facts: dict[str, object] = {"command": sweep.rows[0].words[0] if sweep.rows else None}
+    facts |= {state: sweep.count(state) or None for state in get_args(State)}
     timed = any(row.seconds is not None for row in sweep.rows)
-    caption = "How long each run took, in the order of the table."
-    drawn = (panel(_FIGURE, "Runs", caption, _seconds, _times(sweep)),) if timed else ()
+    drawn = (panel(_FIGURE, "Runs", "", _seconds, _times(sweep)),) if timed else ()
     return Page(title, "What became of every run?", facts, advice(sweep), drawn, sections, source,
                 apart=False)  # fmt: skip
 
@@ -99,31 +94,21 @@ _STATES = {
 def advice(sweep: Sweep) -> Recommendation:
     """How many runs are done, and what to do about the others."""
     done, total = sweep.count("done"), len(sweep.rows)
-    failed, missing = sweep.count("failed"), sweep.count("waiting", "running", "interrupted")
-    text = "`gradlab compare`: side by side"
-    if failed:
-        errors = "error" if failed == 1 else "errors"
-        text = f"read the {errors} of {runs(failed)}, then repeat the command with --resume"
+    lost = [row for row in sweep.rows if row.state == "failed"]
+    missing = sweep.count("waiting", "running", "interrupted")
+    light: Light = "act"
+    todo = "gradlab compare: side by side"
+    if lost:
+        todo, light = f"read the errors of {len(lost)}, then repeat with --resume", "none"
     elif missing:
-        text = f"repeat the command with --resume: {runs(missing)} of {total} are missing"
-    light: Light = "none" if failed else "choose" if missing else "act"
-    # The results of the others are in the table of runs.
-    lost = [f"{row.name} failed: {row.error}" for row in sweep.rows if row.state == "failed"]
-    rest = tuple(worded("run", True, each) for each in lost)
+        todo, light = f"repeat with --resume: {missing} of {total} are missing", "choose"
+    fields = [Field("runs", f"{done} of {total} done"), Field("next", todo)]
     seconds = [row.seconds for row in sweep.rows if row.state == "done" and row.seconds is not None]
-    fields = [
-        Field("runs", f"{done} of {total} done", "rows of the index whose state is done"),
-        Field("next", text.replace("`", "")),
-    ]
     if seconds:
-        how = "wall time between a run's start in its process and its end"
         took = f"{duration(median(seconds))} a run, the median; {duration(sum(seconds))} for all"
-        fields.append(Field("time", took, how))
+        fields.append(Field("time", took))
+    rest = tuple(Finding("run_failed", "fail", row.name, at=row.error) for row in lost)
     return Recommendation(light, tuple(fields), _FIGURE, rest)
-
-
-def runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 KIND = Kind(load, lambda sweep, *_: page(sweep), advice)

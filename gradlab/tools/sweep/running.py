@@ -52,7 +52,7 @@ class Folder:
             self._lock = locked(path / _LOCK)
         except InputError:
             raise InputError(
-                f"another sweep writes into {path}: wait for it, or choose another output folder"
+                f"another sweep writes into {path}: choose another output folder"
             ) from None
         try:
             self.sweep = _begun(path, runs, suffix, resume, command)
@@ -78,8 +78,7 @@ class Folder:
         except OSError as error:
             place = self.sweep.folder / INDEX
             raise Failure(
-                f"{place} cannot be written ({error.strerror or error}); finished runs are kept: "
-                f"go on with resume=True once there is space"
+                f"{place} cannot be written ({error.strerror or error}): go on with resume=True"
             ) from error
 
 
@@ -90,20 +89,15 @@ def _begun(
     fresh = [Row(run.name, run.name + suffix, run.words, run.differs) for run in runs]
     if not (path / INDEX).exists():
         if resume:
-            raise InputError(f"{path} holds no sweep to go on with: start with resume=False")
+            raise InputError(f"{path} holds no sweep: start with resume=False")
         return Sweep(path, command, tuple(fresh))
     if not resume:
-        raise InputError(
-            f"{path} holds a sweep: go on with resume=True, or choose another output folder"
-        )
+        raise InputError(f"{path} holds a sweep: give resume=True, or another output folder")
     before = index.load(path)
     earlier = {row.name: row for row in before.rows}
     for row in fresh:
         if row.name in earlier and earlier[row.name].words != row.words:
-            raise InputError(
-                f"run {row.name} of {path} had other settings: rename it, or choose another "
-                f"output folder"
-            )
+            raise InputError(f"run {row.name} of {path} had other settings: rename it")
     kept = [earlier.pop(row.name, row) for row in fresh]
     # What is not done, or whose file is gone, waits again.
     rows = [

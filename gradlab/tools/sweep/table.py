@@ -18,7 +18,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import prod
@@ -27,19 +27,17 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.storage import whole_files
-from gradlab.validation import shown
+from gradlab.validation import expected, shown
 
 PARAMETERS = "set"  # the one field that is a table, of a task's parameters
 # Fields that no row may have, with the reason.
 CHOSEN = {
-    "output": "the sweep names every run's file; --output of `gradlab sweep` is their folder",
-    "html": "the sweep names every run's page",
-    "resume": "--resume of `gradlab sweep` goes on with every run that can be",
-    "overwrite": "a sweep replaces nothing: name another folder, or go on with resume=True",
-    "json": "each run's output goes to its log, in words",
-    "explain": "each run's output goes to its log: see its page",
+    **dict.fromkeys(("output", "html"), "the sweep names every run's file"),
+    **dict.fromkeys(("resume", "overwrite"), "give --resume of `gradlab sweep`"),
+    **dict.fromkeys(("json", "explain"), "a run's output goes to its log"),
 }
 
 
@@ -68,9 +66,8 @@ class Command:
         if name in CHOSEN:
             raise InputError(f"{place} has {name!r}: {CHOSEN[name]}")
         if name not in self.fields:
-            near = difflib.get_close_matches(name, self.fields, n=3, cutoff=0.4)
-            hint = f"nearest: {', '.join(near)}" if near else f"see gradlab {self.name} --help"
-            raise InputError(f"{place} has {name!r}, no field of `gradlab {self.name}` ({hint})")
+            near = _near(name, self.fields)
+            raise InputError(f"{place} has {name!r}, no field of `gradlab {self.name}`{near}")
 
     def words(self, values: Mapping[str, object], place: str) -> list[str]:
         """The command with these values, without what it writes."""
@@ -88,6 +85,12 @@ class Command:
             for option, suffix in self.files.items()
             for word in (f"--{option}", str(run.with_name(run.stem + suffix)))
         ]
+
+
+def _near(name: object, known: Iterable[str]) -> str:
+    """(nearest: seed)"""
+    near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.4)
+    return f" (nearest: {', '.join(near)})" if near else ""
 
 
 def _words(name: str, values: Mapping[str, object], place: str) -> list[str]:
@@ -110,13 +113,13 @@ def _word(name: str, value: object, place: str) -> str:
     """A value that stands alone, where text such as "--help" would be an option."""
     text = _text(name, value, place)
     if isinstance(value, str) and text.startswith("-"):
-        raise InputError(f"{place}: {name} has {shown(value)}, which begins with -: give a name")
+        raise InputError(f"{place}: {name} has {shown(value)}, which begins with -")
     return text
 
 
 def _text(name: str, value: object, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{place}: {name} has {shown(value)}, expected text or a number")
+        raise expected(f"{place}: {name}", value, "text or a number")
     return str(value)
 
 
@@ -130,9 +133,7 @@ def _json(value: object) -> str:
     try:
         return json.dumps(value)
     except TypeError:
-        raise InputError(
-            f"{PARAMETERS} has {shown(value)}, expected text, a number or a list"
-        ) from None
+        raise expected(PARAMETERS, value, "text, a number or a list") from None
 
 
 _PARTS = ("command", "settings", "grid", "run")
@@ -162,7 +163,7 @@ def read(path: Path) -> _Values:
     """The table in a TOML file."""
     try:
         if path.stat().st_size > _LARGEST:
-            raise InputError(f"{path} has more than {_LARGEST} bytes, too many for a sweep")
+            raise InputError(f"{path} has more than {_LARGEST} bytes")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): name a TOML file") from error
@@ -172,28 +173,21 @@ def read(path: Path) -> _Values:
 
 def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[Planned]:
     """The runs of a table."""
-    if not isinstance(table, Mapping):
-        raise InputError(f"the sweep is {shown(table)}, expected a table with {', '.join(_PARTS)}")
+    named = ", ".join(_PARTS)
+    validation.instance("the sweep", table, Mapping, f"a table with {named}")
     for name in table:
         if name not in _PARTS:
-            near = difflib.get_close_matches(str(name), _PARTS, n=1)
-            hint = f" (nearest: {near[0]})" if near else ": fields of the command go to [settings]"
-            raise InputError(f"the sweep has {name!r}, expected {', '.join(_PARTS)}{hint}")
+            raise InputError(f"the sweep has {name!r}, expected {named}{_near(name, _PARTS)}")
     got = table.get("command")
     if not isinstance(got, str) or got not in commands:
-        near = difflib.get_close_matches(str(got), commands, n=1)
-        hint = f" (nearest: {near[0]})" if near else ""
-        wanted = ", ".join(commands)
-        raise InputError(f"command of the sweep is {shown(got)}{hint}, expected one of {wanted}")
+        wanted = f"one of {', '.join(commands)}{_near(got, commands)}"
+        raise expected("command of the sweep", got, wanted)
     command = commands[got]
     settings = _fields(table.get("settings", {}), "[settings]", command)
     grid = _fields(table.get("grid", {}), "[grid]", command)
     for axis, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
-            raise InputError(
-                f"[grid] has {axis} = {shown(values)}, expected a list of values; a single one "
-                f"goes to [settings]"
-            )
+            raise InputError(f"[grid] has {axis} = {shown(values)}, expected a list of values")
     axes = list(grid.items())
     runs = [
         (name, _fields(values, f"[[run]] {k}", command))
@@ -222,20 +216,18 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
 def _runs(runs: object) -> list[tuple[str, Mapping[str, Any]]]:
     """Names, which may be empty, and fields of the list of runs."""
     if not isinstance(runs, list | tuple) or not all(isinstance(each, Mapping) for each in runs):
-        raise InputError("run of the sweep is no list of tables: begin each with [[run]]")
+        raise InputError("run is no list of tables: begin each with [[run]]")
     listed: list[tuple[str, Mapping[str, Any]]] = []
     for each in runs:
         name = each.get("name", "")
-        if not isinstance(name, str):
-            raise InputError(f"name of a run is {shown(name)}, expected text")
+        validation.instance("name of a run", name, str, "text")
         listed.append((name, {key: value for key, value in each.items() if key != "name"}))
     return listed
 
 
-def _fields(values: object, place: str, command: Command) -> _Values:
+def _fields(values: Any, place: str, command: Command) -> _Values:
     """Checked fields, named with underscores; parameters of the task as "set.NAME"."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"{place} is {shown(values)}, expected a table of fields")
+    validation.instance(place, values, Mapping, "a table of fields")
     flat: _Values = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
@@ -245,7 +237,7 @@ def _fields(values: object, place: str, command: Command) -> _Values:
         elif isinstance(value, Mapping):
             flat |= {f"{PARAMETERS}.{parameter}": each for parameter, each in value.items()}
         else:
-            raise InputError(f"{place}: set is {shown(value)}, expected a table of parameters")
+            raise expected(f"{place}: set", value, "a table of parameters")
     return flat
 
 
@@ -267,7 +259,7 @@ def _distinct(titles: Sequence[str]) -> list[str]:
     for k, title in enumerate(titles, 1):
         name = title if len(title) <= _LONGEST and title.lower() not in taken else f"run-{k}"
         if name.lower() in taken:
-            raise InputError(f"the sweep names a run {name!r}, which is another's: rename it")
+            raise InputError(f"two runs are called {name!r}: rename one")
         taken.add(name.lower())
         names.append(name)
     return names
@@ -374,12 +366,14 @@ def _row(values: Mapping[str, Any]) -> Row:
     """A row of a file, which may be anybody's."""
     row = Row(**values)
     texts = (row.name, row.file, row.error, row.sentence, *row.words)
-    if not all(isinstance(text, str) for text in texts) or row.state not in _STATES:
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and row.state in _STATES
+        and _NAME.fullmatch(row.name)
+        and _NAME.fullmatch(row.file)
+        and isinstance(row.differs, Mapping)
+        and isinstance(row.attempts, int)
+        and isinstance(row.seconds, int | float | None)
+    ):
         raise ValueError(f"a row is no run: {row.name!r}")
-    if not (_NAME.fullmatch(row.name) and _NAME.fullmatch(row.file)):
-        raise ValueError(f"the file of a run is {row.file!r}, expected one in the folder")
-    if not isinstance(row.differs, Mapping) or not isinstance(row.attempts, int):
-        raise ValueError(f"the row of {row.name} has wrong types")
-    if not isinstance(row.seconds, int | float | None):
-        raise ValueError(f"the row of {row.name} has seconds {row.seconds!r}")
     return replace(row, words=tuple(row.words))
