@@ -33,15 +33,15 @@ class FigureCommand:
     """
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
-    """Name of the figure; an unknown one lists those that the runs have."""
+    """An unknown one lists those that the runs have."""
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
-    """The runs, in the order of the legend; the folder of a sweep stands for its runs."""
+    """In the order of the legend; a sweep's folder stands for its runs."""
     output: Annotated[Path | None, arg(metavar="FILE.png|pdf|svg")] = None
-    """Where the figure is written. Default: runs/NAME.png."""
+    """Default: runs/NAME.png."""
     width: Annotated[str | None, arg(metavar="single|text|double")] = None
-    """Width of a paper's column, with its text sizes. Default: that of a page."""
+    """Width of a paper's column. Default: a page's."""
     json: bool = False
-    """Print one JSON document: path, caption and the table of what is drawn."""
+    """Print one JSON document."""
 
     def run(self, command: str) -> Document:
         """Draw, and write the figure and its table."""
@@ -92,28 +92,27 @@ class ReproduceCommand:
     paper: Annotated[Positional[str], arg(metavar="PAPER")]
     """mpg, maac, ddppo or rp-pgm."""
     item: Annotated[Positional[str], arg(metavar="ITEM")]
-    """table-1, figure-3, …; an unknown one lists those of the paper."""
+    """table-1, figure-3, …; an unknown one lists the paper's."""
     rows: tuple[str, ...] = ()
-    """Some of the paper's algorithms. Default: all."""
+    """Some algorithms. Default: all."""
     tasks: tuple[str, ...] = ()
-    """Some of the paper's tasks. Default: all."""
+    """Some tasks. Default: all."""
     seeds: int = 5
-    """Seeds of every run; the papers have five (MAAC four)."""
+    """Seeds of every run."""
     share: float = 1.0
-    """Share of the paper's length that is trained."""
+    """Share of the paper's length."""
     preset: Literal["paper", "none"] = "paper"
-    """Settings that the paper prints for a row on a task, or those of gradlab's list, whose smaller
-    networks cost a fraction."""
+    """The paper's settings, or gradlab's list, which costs a fraction."""
     device: str | None = None
-    """Where it trains, such as cuda. Default: cpu."""
+    """Such as cuda. Default: cpu."""
     plan: bool = False
-    """Print hours and transitions alone."""
+    """Print the hours alone."""
     hours: float | None = None
-    """Begin no run that is expected to end after so many hours. Default: no limit."""
+    """Begin no run that would end later. Default: no limit."""
     folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """Where runs, tables, figures and page go. Default: runs/PAPER-ITEM."""
+    """Default: runs/PAPER-ITEM."""
     json: bool = False
-    """Print one JSON document: plan, tables and paths."""
+    """Print one JSON document."""
 
     def run(self, command: str) -> Document:
         """Train what is missing, and write tables, figures and pages."""
@@ -129,13 +128,10 @@ class ReproduceCommand:
         due = made.planned(item, folder, self.seeds, self.share, self.preset, self.device)
         for each in due:
             price = f"about {duration(3600 * each.hours)}" if each.missing else "is there"
-            words = [f"{each.iterations:,} iterations", f"{each.transitions:,} transitions"]
-            words += [
-                f"{each.seeds} seed{'s' * (each.seeds > 1)}",
-                *filter(None, [each.whose]),
-                price,
-            ]
-            standard_error(f"gradlab: {each.row} on {each.part.task}: {', '.join(words)}")
+            words = (f"{each.iterations:,} iterations", f"{each.transitions:,} transitions",
+                     f"seeds: {each.seeds}", each.whose, price)  # fmt: skip
+            told = ", ".join(filter(None, words))
+            standard_error(f"gradlab: {each.row} on {each.part.task}: {told}")
         whole = sum(each.hours for each in due)
         plan: list[dict[str, object]] = [
             {"row": each.row, "task": each.part.task, "iterations": each.iterations,
@@ -144,10 +140,9 @@ class ReproduceCommand:
              "hours": round(each.hours, 2), "path": str(each.path)}
             for each in due
         ]  # fmt: skip
-        count = f"{len(due)} run{'s' * (len(due) > 1)}"
-        said = f"{item.title}: {count}, about {duration(3600 * whole)} of one core"
         if self.plan:
-            return {"headline": f"{said} for what is missing.", "plan": plan}
+            said = f"{item.title}: {len(due)} runs, about {duration(3600 * whole)} of one core."
+            return {"headline": said, "plan": plan}
         made.check_disk(due, folder)
         left = made.run_missing(due, self.hours, command)
         tables, files, text = {}, [], []

@@ -94,7 +94,7 @@ def learning_curves(figure: Figure, groups: Groups) -> None:
         for name, run in runs.items():
             _curve(ax, run.evaluations["transitions"], run.returns, looks[name])
     lost = sum(int(np.isnan(run.returns[-1]).sum()) for run in every)
-    note = f"; {lost} lost at the end, left out there" if lost else ""
+    note = f"; {lost} lost at the end" if lost else ""
     title = f"Return over transitions ({_seeds(every)}{note})"
     _dress(figure, axes, list(groups), title, "return of an episode", _COST)
 
@@ -140,8 +140,7 @@ def error_by_horizon(figure: Figure, runs: Mapping[str, Training]) -> None:
         ax.set_yscale("log")
     last = sorted({f"{int(run.gradients['iteration'][-1]):,}" for run in runs.values()})
     where = f"{_counted(runs.values())} after {' or '.join(last)} iterations"
-    band = "band: 95%, none where the seeds do not tell ∇J from zero"
-    title = f"Error of the expected gradient ({where}; {band}; Euclidean norm, the paper's is L1)"
+    title = f"Error of the expected gradient ({where}; Euclidean norm, the paper's is L1)"
     _dress(figure, axes, list(runs), title, "error / norm of ∇J", "horizon H [steps]")
 
 
@@ -184,8 +183,7 @@ def gradient_horizons(figure: Figure, runs: Mapping[str, Training]) -> None:
                 drawn.set_alpha(shade)
         ax.set_yscale("log")
     titles = ("Variance of one sample", "Squared bias")
-    over = f"{_counted(runs.values())}; band: 95%, of the last; pale: early; a gap: not above 0"
-    head = f"Gradients by horizon ({over})"
+    head = f"Gradients by horizon ({_counted(runs.values())}; pale: early)"
     _dress(figure, axes, titles, head, "in squared reward units", "horizon h [steps]")
 
 
@@ -210,7 +208,7 @@ def fit_errors(figure: Figure, fits: Mapping[str, Record]) -> None:
             _curve(ax, columns["epoch"].values, columns[column].values, own, label)
     for ax in axes.values():
         ax.set_yscale("log", nonpositive="clip")
-    head = "Errors over a fit (mean and standard deviation of the members; dotted: predictions)"
+    head = "Errors over a fit (dotted: predictions)"
     _dress(figure, list(axes.values()), tasks, head, "squared error, standardised", "epoch")
 
 
@@ -234,7 +232,7 @@ def loss_surface(figure: Figure, runs: Mapping[str, Profile]) -> None:
         place, text = (0.03, 0.03), f"roughness {rough:.3f}"
         ax.annotate(text, place, xycoords="axes fraction", fontsize=8, color=style.INK, bbox=box)
     titles = [title for title, _, _ in cells]
-    head = "Loss −V over two random directions (norms of θ; roughness of a parabola: 0.010)"
+    head = "Loss −V over two random directions (roughness of a parabola: 0.010)"
     _dress(figure, axes, titles, head, "along v", "along u")
 
 
@@ -386,4 +384,4 @@ def _counted(runs: Iterable[Training]) -> str:
 
 def _seeds(runs: Iterable[Training]) -> str:
     count = _counted(runs)
-    return count if count == "one seed" else f"mean and standard deviation of {count}"
+    return count if count == "one seed" else f"mean ± deviation of {count}"

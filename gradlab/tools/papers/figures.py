@@ -9,9 +9,11 @@ table-planning   returns with and without a plan             MAAC, Table 2
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -42,28 +44,24 @@ from gradlab.storage import journal, records
 from gradlab.tools.papers import curves
 from gradlab.tools.papers.published import RETURNS, printed
 
-_SPEEDS, _BY_HORIZON, _FIT = "convergence", "gradient-horizons", "fit"
+_SPEEDS, _FIT = "convergence", "fit"
 _EPOCH = 1000  # transitions of one row of seconds
-_LOGS_PLANS = "gradlab train --plan-horizon H"
 FORMATS = (".png", ".pdf", ".svg")
 # Panels that a run has only where it was asked for them.
 OPTIONS = {
-    "weights-rule": "gradlab train --weights measured", "weights-error": "the same",
-    "weights": "an algorithm that mixes horizons, such as mpg-v2",
-    "gradient-parts": "gradlab train --gradient-every N", "gradient-relative": "the same",
-    _BY_HORIZON: "gradlab train --gradient-every N of every run",
-    _SPEEDS: "training runs of a task with goals, such as path_tracking",
-    "gradient-dynamics_parts": "gradlab train --gradient-every N, of a row with a model",
-    "gradient-dynamics_relative": "the same",
-    "model-prediction": "an algorithm with a learned model, such as ddppo",
-    "model-gradient": "gradlab train --two-model",
-    "model-errors": "gradlab train --two-model, or ddppo, of every run",
-    "error-horizon": "gradlab train --gradient-every N, of rows with a learned model",
-    "fit-errors": "gradlab fit --jacobians of every model",
-    "return-horizons": "runs of gradlab train --horizons H with several H",
-    "loss-settings": "runs of gradlab train ddppo with several --neighbours or --loss-weight",
-    "return_over_updates": "gradlab measure, without --no-rehearsal",
-    "loss-surface": "gradlab measure --model MODEL --surface H …, such as --surface 3 15",
+    **dict.fromkeys(("weights-rule", "weights-error"), "gradlab train --weights measured"),
+    **dict.fromkeys(
+        ("gradient-parts", "gradient-relative", "gradient-dynamics_parts", "error-horizon",
+         "gradient-dynamics_relative", "gradient-horizons"), "gradlab train --gradient-every N"),
+    **dict.fromkeys(("model-gradient", "model-errors"), "gradlab train --two-model"),
+    "weights": "a mixture, such as mpg-v2",
+    _SPEEDS: "a task with goals, such as path_tracking",
+    "model-prediction": "a learned model, such as ddppo's",
+    "fit-errors": "gradlab fit --jacobians",
+    "return-horizons": "gradlab train --horizons H with several H",
+    "loss-settings": "gradlab train ddppo with several --neighbours or --loss-weight",
+    "return_over_updates": "gradlab measure without --no-rehearsal",
+    "loss-surface": "gradlab measure --model MODEL --surface H",
 }  # fmt: skip
 
 
@@ -88,21 +86,16 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
             ax.plot(x + spread[~met], np.full((~met).sum(), never), look.marker or "o",
                     color=look.colour, markersize=4, markerfacecolor="none",
                     linestyle="")  # fmt: skip
-            cell = printed(RETURNS, runs[name].task, runs[name].name).get(
-                f"paper: to {goal:g}", "–"
-            )
-            if cell.isdigit():
+            cells = printed(RETURNS, runs[name].task, runs[name].name)
+            if (cell := cells.get(f"paper: to {goal:g}", "–")).isdigit():
                 highest = max(highest, float(cell))
                 ax.plot(x, float(cell), "x", color=style.INK, markersize=7, zorder=3)
             if np.isfinite(middle := float(np.median(np.where(met, first, np.inf)))):
                 ax.hlines(middle, x - 0.3 / len(runs), x + 0.3 / len(runs), color=look.colour)
     ax.axhline(1.03 * longest, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    notes = [
-        "a point: a seed; a line: their median; open, above the dashed line: never in this run"
-    ]
     if highest:
         ax.plot([], [], "x", color=style.INK, markersize=7, linestyle="", label="the paper's mean")
-    style.dress(ax, "Iterations to each goal", "iterations", notes)
+    style.dress(ax, "Iterations to each goal", "iterations", ["open, above the dashed line: never"])
     ax.yaxis.set_major_formatter(style.THOUSANDS)
     ax.set_xlabel("mean return of the evaluation episodes", color=style.INK)
     ax.set_xticks(range(len(goals)), [style.tick(goal) for goal in goals])
@@ -112,15 +105,13 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
 
 def chosen(name: str, paths: Sequence[Path]) -> Panel:
     """The figure called `name`, with a note where the runs are of several commits."""
-    if not paths:
-        raise InputError("runs are missing: name at least one RUN.h5")
-    files = [file for path in paths for file in output.files(path)]
+    files = _files(paths)
     own = _own(files)
     if name in own:
         found = own[name]()
     else:
         if {journal.kind(file) for file in files} == {_FIT}:
-            raise InputError(f"name is {name!r}, but of fits there is fit-errors{_needs(name)}")
+            raise InputError(f"name is {name!r}, expected fit-errors{_needs(name)}")
         page = output.page_of(paths[0]) if len(paths) == 1 else output.compared(paths)[0]
         every = {each.name: each for each in page.panels}
         if name not in every:
@@ -145,10 +136,14 @@ def mixed(files: Sequence[Path]) -> str:
 
 def training_runs(paths: Sequence[Path]) -> dict[str, Training]:
     """Runs by name, those of a sweep for its folder."""
+    files = _files(paths)
+    return loaded(files) if len(files) > 1 else {(run := load(files[0])).name: run}
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
     if not paths:
         raise InputError("runs are missing: name at least one RUN.h5")
-    files = [file for path in paths for file in output.files(path)]
-    return loaded(files) if len(files) > 1 else {(run := load(files[0])).name: run}
+    return [file for path in paths for file in output.files(path)]
 
 
 def _needs(name: str) -> str:
@@ -156,54 +151,68 @@ def _needs(name: str) -> str:
 
 
 def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
-    """The figures that no page has, by name: those for which these training runs have columns."""
-    found = {journal.kind(path) for path in paths}
-    if found == {_FIT}:
+    """The figures that no page has, by name: those for which these runs have columns."""
+    kinds = {journal.kind(path) for path in paths}
+    rows: list[_OwnFigure] = []
+    if kinds == {_FIT}:
         fits = {path.stem: records.read(path) for path in paths}
-        if not all("jacobian_error" in fit.groups["curves"] for fit in fits.values()):
-            return {}
-        caption = "Small errors of the prediction need not be small errors of the Jacobian."
-        draw, rows = partial(curves.fit_errors, fits=fits), curves.fits_table(fits)
-        return {"fit-errors": partial(Panel, "fit-errors", "", caption, draw, rows)}
-    if found == {output.PROFILE}:
-        profiles = {path.stem: load_profile(path) for path in paths}
-        if any(each.surface is None for each in profiles.values()):
-            return {}
-        draw, rows = partial(curves.loss_surface, runs=profiles), curves.surface_table(profiles)
-        caption = "Roughness: mean second difference in shares of the range."
-        return {"loss-surface": partial(Panel, "loss-surface", "", caption, draw, rows)}
-    if found != {KIND}:
-        return {}
-    runs = training_runs(paths)
-    own: dict[str, Callable[[], Panel]] = {}
-    if next(iter(runs.values())).task in GOALS:
-        own[_SPEEDS] = partial(
-            Panel, _SPEEDS, "Does it learn?", "A point is a seed, a line their median.",
-            lambda figure: convergence(runs, figure.add_subplot()), table(runs), style.SIZE,
-        )  # fmt: skip
+        known = all("jacobian_error" in fit.groups["curves"] for fit in fits.values())
+        rows = [("fit-errors", fits if known else {}, curves.fit_errors, curves.fits_table, fits)]
+    elif kinds == {output.PROFILE}:
+        every = {path.stem: load_profile(path) for path in paths}
+        shown = {} if any(each.surface is None for each in every.values()) else every
+        rows = [("loss-surface", shown, curves.loss_surface, curves.surface_table, every)]
+    elif kinds == {KIND}:
+        rows = _of_training(training_runs(paths))
+    return {
+        name: partial(_panel, name, draw, shown, partial(tabled, runs))
+        for name, shown, draw, tabled, runs in rows
+        if shown
+    }
+
+
+# Name, what is drawn (nothing where a run lacks it), by what, its table, and that table's runs.
+_OwnFigure = tuple[
+    str, Mapping[str, Any], Callable[[Figure, Any], object], Callable[[Any], pd.DataFrame],
+    Mapping[str, Any],
+]  # fmt: skip
+
+
+def _panel(
+    name: str, draw: Callable[[Figure, Any], object], shown: Any, tabled: Callable[[], pd.DataFrame]
+) -> Panel:
+    caption = "A point is a seed, a line their median." if name == _SPEEDS else ""
+    return Panel(name, "", caption, lambda figure: draw(figure, shown), tabled(),
+                 style.SIZE if name == _SPEEDS else None)  # fmt: skip
+
+
+def _of_training(runs: dict[str, Training]) -> list[_OwnFigure]:
     every = list(runs.values())
-    cells: dict[str, tuple[str, Callable[[Figure], object], pd.DataFrame]] = {}
-    if all(len(run.gradients.get("iteration", ())) for run in every):
-        caption, rows = "Pale at first, full at the end.", curves.gradients_table(runs)
-        cells[_BY_HORIZON] = caption, partial(curves.gradient_horizons, runs=runs), rows
-        if all(np.isfinite(run.gradients.get("bias2_states", np.nan)).any() for run in every):
-            caption = "What the critic alone leaves, and what the model adds, over H."
-            cells["error-horizon"] = caption, partial(curves.error_by_horizon, runs=runs), rows
-    if all("transitions" in run.evaluations for run in every):
-        caption = "The paper's curves: over transitions, the mean of the seeds."
-        whole = {next(iter(every)).task: runs}
-        for name, groups in (
-            ("learning-curves", whole), ("return-horizons", curves.by_horizon(runs)),
-            ("loss-settings", curves.by_loss(runs)),
-        ):  # fmt: skip
-            if groups:
-                draw = partial(curves.learning_curves, groups=groups)
-                cells[name] = caption, draw, curves.returns_table(runs)
-    if all("gradient_explained" in run.model for run in every):
-        caption = "One step, after every fit."
-        draw = partial(curves.model_errors, runs=runs)
-        cells["model-errors"] = caption, draw, curves.models_table(runs)
-    return own | {name: partial(Panel, name, "", *each) for name, each in cells.items()}
+    task = every[0].task
+
+    def known(has: Callable[[Training], Any]) -> Mapping[str, Training]:
+        return runs if all(has(run) for run in every) else {}
+
+    measured = known(lambda run: len(run.gradients.get("iteration", ())))
+    parts = known(lambda run: np.isfinite(run.gradients.get("bias2_states", np.nan)).any())
+    counted = known(lambda run: "transitions" in run.evaluations)
+    pairs = known(lambda run: "gradient_explained" in run.model)
+    by_h, by_loss = (group(counted) for group in (curves.by_horizon, curves.by_loss))
+    learned, tabled = curves.learning_curves, curves.returns_table
+    return [
+        (_SPEEDS, runs if task in GOALS else {}, _convergence, table, runs),
+        ("gradient-horizons", measured, curves.gradient_horizons, curves.gradients_table, runs),
+        ("error-horizon", measured and parts, curves.error_by_horizon, curves.gradients_table,
+         runs),
+        ("learning-curves", {task: counted} if counted else {}, learned, tabled, runs),
+        ("return-horizons", by_h, learned, tabled, runs),
+        ("loss-settings", by_loss, learned, tabled, runs),
+        ("model-errors", pairs, curves.model_errors, curves.models_table, runs),
+    ]  # fmt: skip
+
+
+def _convergence(figure: Figure, runs: dict[str, Training]) -> None:
+    convergence(runs, figure.add_subplot())
 
 
 def sized(figure: Figure, width: str | None) -> None:
@@ -245,15 +254,24 @@ def save(panel: Panel, target: Path) -> pd.DataFrame:
         InputError: a name with another ending, or a folder that cannot be written.
     """
     if target.suffix not in FORMATS:
-        raise InputError(f"output is {target}: name a file that ends in {', '.join(FORMATS)}")
+        raise InputError(f"output is {target}, expected one of {', '.join(FORMATS)}")
+    with (
+        _folder_of(target),
+        matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}),
+    ):
+        panel.figure.savefig(target, dpi=200, facecolor="white")
+        panel.table.to_csv(target.with_suffix(".csv"), index=False)
+    return panel.table
+
+
+@contextmanager
+def _folder_of(target: Path) -> Iterator[None]:
+    """Makes it, and refuses what cannot be written into it."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
-            panel.figure.savefig(target, dpi=200, facecolor="white")
-        panel.table.to_csv(target.with_suffix(".csv"), index=False)
+        yield
     except OSError as error:
         raise InputError(f"output is {target}, which cannot be written ({error})") from error
-    return panel.table
 
 
 def returns(runs: Mapping[str, Training]) -> pd.DataFrame:
@@ -311,10 +329,7 @@ def times(runs: Mapping[str, Training]) -> pd.DataFrame:
     for name, run in runs.items():
         transitions, updates = run.evaluations.get("transitions"), run.updates
         if transitions is None or "critic_seconds" not in updates:
-            raise InputError(
-                f"table-times needs the seconds of every part, and the run of {name} was "
-                f"written before they were logged: make it again with `gradlab train`"
-            )
+            raise InputError(f"table-times needs the seconds of every part, which {name} has not")
         made = np.diff(updates["iteration"], prepend=0)
         delay = int(run.config["algorithm"]["delay"])
         parts = {
@@ -341,8 +356,7 @@ def planning(runs: Mapping[str, Training]) -> pd.DataFrame:
         columns = run.evaluations
         if not np.isfinite(columns.get("planned_return_mean", np.array([np.nan]))[-1]).any():
             raise InputError(
-                f"table-planning needs returns with a plan, which the run of {name} has not: "
-                f"{_LOGS_PLANS} logs them"
+                f"table-planning needs gradlab train --plan-horizon H, which {name} has not"
             )
         planned, gain = columns["planned_return_mean"][-1], columns["planned_gain_mean"][-1]
         own = columns["planned_gain_se"][-1]
@@ -376,12 +390,9 @@ def write(table: pd.DataFrame, target: Path, title: str, note: str = "") -> list
         ".tex": latex(table, title),
         ".csv": table.to_csv(index=False),
     }
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _folder_of(target):
         for suffix, text in texts.items():
             target.with_suffix(suffix).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"output is {target}, which cannot be written ({error})") from error
     return [str(target.with_suffix(suffix)) for suffix in texts]
 
 

@@ -116,17 +116,10 @@ def _on(
 ) -> tuple[ItemPart, ...]:
     """The same rows on several MuJoCo environments."""
     return tuple(
-        ItemPart(
-            f"{name}-v5",
-            rows,
-            transitions=n,
-            options=options or {},
-            variants=variants or {},
-            measured=measured,
-            preset=True,
-        )
+        ItemPart(f"{name}-v5", rows, transitions=n, options=options or {}, variants=variants or {},
+                 measured=measured, preset=True)
         for name, n in transitions.items()
-    )
+    )  # fmt: skip
 
 
 def _times(name: str, maac: tuple[str, ...], mbpo: str) -> ItemPart:
@@ -170,6 +163,8 @@ _LEARNERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 # Transitions of DDPPO's figures: epochs of its Table 1 times 1,000; of MAAC's (1, 3, 5) and
 # RP-PGM's: read from the figures' axes in the PDFs.
+_DDPPO = dict(InvertedPendulum=15_000, Hopper=100_000, Walker2d=100_000, HalfCheetah=100_000,
+              Ant=150_000, Humanoid=150_000)  # fmt: skip
 ITEMS: Mapping[str, Mapping[str, Item]] = {
     "mpg": {
         "table-1": Item("MPG, Table I", (_PATH, _PENDULUM), ("returns", "convergence")),
@@ -218,8 +213,7 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
     "ddppo": {
         "figure-1": Item(
             "DDPPO, Fig. 1",
-            _on(("sac", *_MODEL_BASED), InvertedPendulum=15_000, Hopper=100_000,
-                Walker2d=100_000, HalfCheetah=100_000, Ant=150_000, Humanoid=150_000),
+            _on(("sac", *_MODEL_BASED), None, None, 0, **_DDPPO),
         ),
         "figure-3": Item(
             "DDPPO, Fig. 3",
@@ -228,8 +222,7 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
         ),
         "figure-6": Item(
             "DDPPO, Fig. 6",
-            _on(("ddppo",), InvertedPendulum=15_000, Hopper=100_000, Walker2d=100_000,
-                HalfCheetah=100_000, Ant=150_000, Humanoid=150_000),
+            _on(("ddppo",), None, None, 0, **_DDPPO),
             ("model-errors",),
         ),
         "figure-5": Item(
@@ -239,8 +232,7 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
         ),
         "figure-7": Item(
             "DDPPO, Fig. 4 and 7",
-            _on(("ddppo", "ddppo-double-parameters"), InvertedPendulum=15_000, Hopper=100_000,
-                Walker2d=100_000, HalfCheetah=100_000, Ant=150_000, Humanoid=150_000),
+            _on(("ddppo", "ddppo-double-parameters"), None, None, 0, **_DDPPO),
         ),
     },
     "rp-pgm": {

@@ -120,16 +120,13 @@ def _due(
         if (asked, trained) != (iterations, command.seeds):
             raise InputError(
                 f"folder has {path}, a run of {asked} iterations and {trained} seeds, expected "
-                f"{iterations} and {command.seeds}: name another folder, or the share and seeds of "
-                f"that run"
+                f"{iterations} and {command.seeds}: name another folder"
             )
         there = _numbers(run.config)
         for name, here in _numbers(describe(algorithm, task, chosen)).items():
             if there[name] != here:
-                raise InputError(
-                    f"folder has {path}, a run with {name} {there[name]}, expected {here}: name "
-                    f"another folder, or the preset of that run"
-                )
+                raise InputError(f"folder has {path}, a run with {name} {there[name]}, "
+                                 f"expected {here}: name another folder")  # fmt: skip
         done = int(run.iteration[-1]) if len(run.iteration) else 0
     n = getattr(algorithm.model and algorithm.model.loss, "neighbours", 0)
     transitions = round(iterations * each)
@@ -162,7 +159,7 @@ def check_disk(due: Sequence[ItemRun], folder: Path) -> None:
     if need > free:
         raise InputError(
             f"folder is on a disk with {free / 1e6:,.0f} MB free, and these runs keep up to "
-            f"{need / 1e6:,.0f} MB: free some, or name another folder"
+            f"{need / 1e6:,.0f}: free some"
         )
 
 
