@@ -163,7 +163,7 @@ class StepCommand:
             str,
             arg(
                 metavar="BEFORE",
-                help="Policy before the updates: .safetensors or file.py:function (the file is executed).",
+                help="Policy before: .safetensors or file.py:function (the file is executed).",
             ),
         ]
     ]
