@@ -1,10 +1,8 @@
 """Pages of runs: RUN.h5 → RUN.html and RUN_figures/*.png, *.csv, and *.pdf where it is asked for.
 
-Every kind of run has a row: how its file is read, its page, its recommendation, its comparison.
+Every kind of run has a row: its page, its recommendation, its comparison.
 
-    KINDS[journal.kind(path)]   a run of a new kind is a row here
-
-The kind is an attribute of the file and costs no read of its rows, so that a run is opened once.
+    KINDS[run.kind]     a run of a new kind is a row here, and its class one in `runs.run`
 """
 
 from __future__ import annotations
@@ -23,10 +21,8 @@ from gradlab.progress import Progress, silent
 from gradlab.reporting import comparison_page, probe_page, profile_page, training_page
 from gradlab.reporting.page import Page, PageSource, lay_out, render
 from gradlab.reporting.shell import GENERATOR
-from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
-from gradlab.runs.profile import load as load_profile
-from gradlab.runs.run import Run
+from gradlab.runs.run import Run, load
 from gradlab.runs.training import results as training_results
 from gradlab.storage import journal, records
 from gradlab.storage.records import check_output
@@ -41,17 +37,15 @@ PROFILE, TRAINING = "profile", training_results.KIND
 
 @dataclass(frozen=True)
 class Kind:
-    """How a run of one kind is read and shown.
+    """How a run of one kind is shown.
 
     Attributes:
-        load: the run of a path.
         page: the page of a run, its source, and a name for it.
         advice: the recommendation of a run, without its figures.
         compared: the page of several files and the table of their differences; None: runs of this
             kind are not compared, `alone` has what to do instead.
     """
 
-    load: Callable[[str | Path], Any]
     page: Callable[[Any, PageSource, str], Page]
     advice: Callable[[Any], Recommendation]
     compared: Callable[[Sequence[str | Path]], tuple[Page, pd.DataFrame]] | None = None
@@ -60,13 +54,13 @@ class Kind:
 
 # A row of a tool is named, and its runs are not shown where the folder of the tool is not.
 KINDS: Mapping[str, Kind | str] = {
-    PROFILE: Kind(load_profile, profile_page.page, advice, comparison_page.of_files),
+    PROFILE: Kind(profile_page.page, advice, comparison_page.of_files),
     TRAINING: Kind(
-        training_results.load, training_page.page, lambda run: training_screen({run.name: run}),
+        training_page.page, lambda run: training_screen({run.name: run}),
         training_page.of_files,
     ),
     PROBE: Kind(
-        probe_results.load, probe_page.page, probe_screen,
+        probe_page.page, probe_screen,
         alone="is a probe's run, of one loop at its own steps: look at each with `gradlab report`, "
         "and compare what `gradlab measure` finds of their policies",
     ),
@@ -75,15 +69,14 @@ KINDS: Mapping[str, Kind | str] = {
     "logs": "gradlab.tools.logs.page:KIND",
     "race": "gradlab.tools.race.page:KIND",
 }  # fmt: skip
-_FOLDER = "gradlab.tools.sweep.page:KIND"  # of a sweep's runs
+_FOLDER, _SWEEPS = "gradlab.tools.sweep.table:load", "gradlab.tools.sweep.page:KIND"
 
 
 def page_of(path: Path) -> Page:
     """The page of the run at `path`, or of the sweep in that folder; a run that cannot be read is
     refused with the command that makes it again."""
-    kind = _kind(path)
     try:
-        run = kind.load(path)
+        run, kind = _read(path)
         config, attributes = getattr(run, "config", {}), getattr(run, "attributes", {})
         command = str(config.get("command") or attributes.get("command") or "")
         return kind.page(run, PageSource(str(path), command), path.stem)
@@ -102,8 +95,9 @@ def _again(path: Path) -> str:
 
 def advice_of(path: str | Path) -> Recommendation:
     """The recommendation of the run at `path`."""
-    kind = _kind(path := Path(path))
-    return kind.advice(kind.load(path))
+    run, kind = _read(Path(path))
+    found: Recommendation = kind.advice(run)
+    return found
 
 
 def recommended(run: Run) -> Recommendation:
@@ -122,7 +116,7 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
         listing = ", ".join(f"{path}: {word}" for path, word in words.items())
         raise InputError(f"runs are of different kinds ({listing}): compare runs of one kind")
     word = next(iter(words.values()), TRAINING)
-    kind = _row(TRAINING) if not paths else _kind(Path(paths[0]))
+    kind = _row(word)
     if kind.compared is None:
         default = f"is a run of {word}: compare training runs or measurements"
         raise InputError(f"{paths[0]} {kind.alone or default}")
@@ -133,24 +127,23 @@ def files(path: Path) -> list[Path]:
     """The file itself, or the runs that are done of the sweep in that folder."""
     if not path.is_dir():
         return [path]
-    done: list[Path] = _kind(path).load(path).files()
+    done: list[Path] = _read(path)[0].files()
     if not done:
         raise InputError(f"{path} has no run that is done: go on with resume=True")
     return done
 
 
-def _kind(path: Path) -> Kind:
+def _read(path: Path) -> tuple[Any, Kind]:
+    """The run, or the sweep in a folder, and its row."""
     if path.is_dir():
-        sweep: Kind = imported(_FOLDER)
-        return sweep
-    if (name := journal.kind(path)) not in KINDS:
-        raise InputError(
-            f"{path} holds {name!r}, expected a run of gradlab: one of {', '.join(KINDS)}"
-        )
-    return _row(name)
+        return imported(_FOLDER)(path), imported(_SWEEPS)
+    run = load(path)
+    return run, _row(run.kind)
 
 
 def _row(name: str) -> Kind:
+    if name not in KINDS:
+        raise InputError(f"a run of kind {name!r} has no page: `gradlab.load(path)` reads it")
     row = KINDS[name]
     kind: Kind = imported(row) if isinstance(row, str) else row
     return kind

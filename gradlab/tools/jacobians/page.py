@@ -555,4 +555,4 @@ def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity
     return panel(name, section, caption, draw, run.table(), high=height, quantity=quantity)
 
 
-KIND = Kind(JacobianRun.load, page, advice)
+KIND = Kind(page, advice)

@@ -283,4 +283,4 @@ def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     return Page(title, question, facts, advice(run), drawn, sections, source)
 
 
-KIND = Kind(LogsRun.load, page, advice)
+KIND = Kind(page, advice)

@@ -9,7 +9,7 @@ from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Section, folded, method_of, panel
 from gradlab.reporting.shell import folded as table_of
-from gradlab.tools.race.result import CHANGES, FIGURE, Race, Step, load
+from gradlab.tools.race.result import CHANGES, FIGURE, Race, Step
 
 _SECTION = "Where each candidate led"
 _HEADINGS = {
@@ -59,4 +59,4 @@ def page(race: Race, source: PageSource = NOWHERE, name: str = "") -> Page:
                 sections, source)  # fmt: skip
 
 
-KIND = Kind(load, page, lambda race: race.recommendation)
+KIND = Kind(page, lambda race: race.recommendation)

@@ -47,7 +47,6 @@ from gradlab.tools.remedies.result import (
     Remedies,
     called,
     larger_batches,
-    load,
     more_trials,
     ratio,
 )
@@ -391,4 +390,4 @@ def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
     return "\n".join(tables)
 
 
-KIND = Kind(load, page, advice)
+KIND = Kind(page, advice)

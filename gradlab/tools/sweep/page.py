@@ -19,7 +19,7 @@ from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, PageSource, Section, panel
 from gradlab.reporting.shell import cell, sortable
-from gradlab.tools.sweep.table import INDEX, Row, State, Sweep, load
+from gradlab.tools.sweep.table import INDEX, Row, State, Sweep
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import duration, signed
 
@@ -111,4 +111,4 @@ def advice(sweep: Sweep) -> Recommendation:
     return Recommendation(light, tuple(fields), _FIGURE, rest)
 
 
-KIND = Kind(load, lambda sweep, *_: page(sweep), advice)
+KIND = Kind(lambda sweep, *_: page(sweep), advice)
