@@ -329,7 +329,7 @@ def test_a_fault_at_usual_states_is_found_beside_rollouts_that_run_off(fault, na
     low, high = certificate.facts["drawn states"]
     assert -60 < low < -4 and 4 < high < 60
     if not fault:
-        assert f"states from {low:.2g} to {high:.2g}" in certificate.recommendation.field("next")
+        assert f"from {low:.2g} to {high:.2g}" in certificate.recommendation.field("next")
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_the_page_says_what_was_compared_where_and_how_it_is_made_again(tmp_path
     assert pages[0] == pages[1]
     text = pages[0].decode()
     assert "<b>Sound</b>" in text and "at least" not in text[: text.index("<figure")]
-    assert "seed=3" in text and gradlab.__version__ in text and "rollouts begin at the task" in text
+    assert "seed=3" in text and gradlab.__version__ in text and "rollouts from the task" in text
     ranges = {each["coordinate"]: each for each in first.facts["ranges"]}
     assert len(ranges) == 3 and all(each["lowest"] < each["highest"] for each in ranges.values())
 

@@ -36,29 +36,26 @@ class Certify:
         Positional[str],
         arg(
             metavar="SIMULATOR",
-            help="A task of `gradlab list tasks`, or file.py:function that returns a System or a "
-            "Task (the file is executed).",
+            help="A task of `gradlab list tasks`, or file.py:function of a System or a Task.",
         ),
     ]
     settings: arguments.Settings = ()
     function: bool = False
-    """The file's function returns a differentiable map, x [N, n] → [N, m], and inputs [N, n]: no
-    simulator, but an MPC layer, a renderer, or a solver."""
+    """The file's function returns a map x [N, n] → [N, m], as a solver, and inputs [N, n]."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy of the rollouts, whose states are examined: .safetensors file or file.py:function.
-    Default: random actions."""
+    """Policy of the rollouts: .safetensors file or file.py:function. Default: random actions."""
     samples: int = 2048
-    """Number of states at which derivatives are compared with differences."""
+    """Number of states."""
     fail_above: float = 1e-3
     """Relative error from which a derivative is wrong."""
     seed: arguments.Seed = 0
     html: Annotated[Path | None, arg(metavar="FILE.html")] = None
-    """Where the page is written. Default: none."""
+    """The page."""
     output: Annotated[Path | None, arg(metavar="FILE.json")] = None
-    """Where the certificate is written. Default: nowhere."""
+    """The certificate."""
     explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict, findings and table."""
+    """Print one JSON document."""
 
     def run(self, command: str) -> Document:
         """Certify, and write what was asked for; `passed` decides the exit code."""
@@ -80,8 +77,8 @@ class Certify:
             made = load_made(self.simulator) if is_user_function(self.simulator) else None
             if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
                 raise InputError(
-                    f"{self.simulator} gives {type(made).__name__}, expected with --function a "
-                    f"function of a file that returns (function, inputs), inputs [N, n]"
+                    f"{self.simulator} gives {type(made).__name__}, expected with --function "
+                    "(function, inputs), inputs [N, n]"
                 )
             with bars() as progress:
                 return self._written(certify_function(*made, **asked, name=name, progress=progress))

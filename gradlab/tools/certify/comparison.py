@@ -293,8 +293,8 @@ class _BlockJudge:
         stratum = STRATA[int(self.exam.label[points].mode().values)]
         at = int(self.exam.taken.step[first])
         yield Deviation(
-            "not_finite", 1.0, len(points), stratum=stratum,
-            entries=(Entry(self.outputs[i], self.inputs[j], 1.0),),
+            "not_finite", n=len(points), stratum=stratum,
+            entries=(Entry(self.outputs[i], self.inputs[j]),),
             detail=f"first at step {at}" if at >= 0 else "",
         )  # fmt: skip
 

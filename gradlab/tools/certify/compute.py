@@ -142,12 +142,12 @@ def _certified(
 def _starts(states: Tensor | None, actions: Tensor | None, task: Task | None) -> str:
     """Where the examined states come from."""
     if actions is not None:
-        return "states and actions are the given ones"
+        return "given states and actions"
     if states is not None:
-        return "rollouts begin at the given states"
+        return "rollouts from the given states"
     if task is not None:
-        return "rollouts begin at the task's own starts"
-    return "rollouts begin at normal states of scales 0.1, 1 and 4: give a Task, or states="
+        return "rollouts from the task's starts"
+    return "rollouts from normal states: give a Task, or states="
 
 
 def _rows_of(system: System, states: Any, actions: Any, noise: Any) -> _Given:
@@ -160,8 +160,8 @@ def _rows_of(system: System, states: Any, actions: Any, noise: Any) -> _Given:
     return s, a, xi
 
 
-def _rows(name: str, values: Any, width: int) -> Tensor | None:
-    """Finite float64 [N, width]."""
+def _rows(name: str, values: Any, width: int | None = None) -> Tensor | None:
+    """Finite float64 [N, width], of any width where none is given."""
     if values is None:
         return None
     try:
@@ -169,8 +169,8 @@ def _rows(name: str, values: Any, width: int) -> Tensor | None:
         rows = rows.to_dense() if rows.layout is not torch.strided else rows
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} holds no numbers: {error}") from None
-    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
-        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width}]")
+    if rows.ndim != 2 or rows.shape[1] != (width or rows.shape[1]) or not len(rows):
+        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width or 'n'}]")
     if not bool(torch.isfinite(rows).all()):
         raise InputError(f"{name} has entries that are not finite: leave those rows out")
     return rows
@@ -397,8 +397,8 @@ def simulator_of(name: str) -> System | Task:
     made = load_made(name) if is_user_function(name) else task_from_name(name, {})
     if not isinstance(made, System | Task):
         raise InputError(
-            f"{name} is {type(made).__name__}, expected a System or a Task: "
-            f"systems.from_function(step, state_dim, action_dim) makes one"
+            f"{name} is {type(made).__name__}, expected a System or a Task, "
+            f"as of systems.from_function"
         )
     return made
 
@@ -426,21 +426,17 @@ def certify_function(
         InputError: inputs that are no numbers [N, n], or outputs without a width or a gradient.
     """
     validation.function("function", function, "inputs [N, n] → outputs [N, m]")
-    try:
-        given = torch.as_tensor(inputs).detach().cpu()
-        x = given.double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"inputs holds no numbers: {error}") from None
-    if x.ndim != 2 or len(x) < _FEWEST:
-        raise InputError(f"inputs has shape {tuple(x.shape)}, expected [N, n] with N ≥ {_FEWEST}")
-    # A float32 network takes no float64.
-    mine = given.dtype if given.dtype.is_floating_point else torch.float64
+    x = _rows("inputs", inputs)
+    if x is None or len(x) < _FEWEST:
+        raise InputError(f"inputs is {validation.shown(x)}, expected [N, n] with N ≥ {_FEWEST}")
+    kind = torch.as_tensor(inputs).dtype  # a float32 network takes no float64
+    mine = kind if kind.is_floating_point else torch.float64
     with running("the function"):
         y = function(x[:2].to(mine).requires_grad_())
     if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != 2:
         raise InputError(f"the function gave {validation.shown(y)} for 2 inputs, expected [2, m]")
     if not y.requires_grad:
-        raise InputError("the function's outputs have no gradient: is something detached in it?")
+        raise InputError("the function has no gradient: is something detached in it?")
 
     def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         return function(action.to(mine)).to(action), torch.zeros_like(state[:, 0])

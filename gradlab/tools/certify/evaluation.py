@@ -103,7 +103,7 @@ def at_once(system: System, points: Points) -> Tensor:
 
 def _remedy(words: str) -> str:
     if "device" in words or "CUDA" in words:
-        return ": states are given on the CPU: build the simulator there, or let its step move them"
+        return ": states are on the CPU: build the simulator there, or let its step move them"
     return ""
 
 
@@ -129,13 +129,12 @@ def _swept(system: System, points: Points) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         z = points.z.detach().clone().requires_grad_()
         noise = None if points.noise is None else points.noise.clone()
-        with running("step", lambda _: ": its rows are to be differentiable tensors"):
+        with running("step"):
             out = system.step(*state_and_action(system, z), noise)
         y = (*out.state.unbind(1), out.reward)
         if not any(column.requires_grad for column in y):
             raise InputError(
-                "step is not differentiable: its next state and reward carry no graph; compute "
-                "them with torch operations, without detach() and torch.no_grad(), or set "
+                "step is not differentiable: remove detach() and torch.no_grad() from it, or set "
                 "differentiable = False"
             )
         rows = []

@@ -46,7 +46,7 @@ def certified_errors(
         ax.axvline(fail_above, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), label="_")
         ax.annotate("tolerated", (fail_above, 1), (3, -2), ("data", "axes fraction"),
                     "offset points", color=MUTED, va="top", fontsize=9)  # fmt: skip
-    note = "marker: median, tick: 95% are below, end of the line: largest"
+    note = "marker: median, tick: 95%, end of the line: largest"
     style.dress(ax, "Relative error of every block", "", [note])
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(numticks=8))
@@ -91,17 +91,17 @@ def page(certificate: Certification) -> Page:
         key: ", ".join(map(str, value)) if isinstance(value, list) else value
         for key, value in facts.items() if key not in _ELSEWHERE and value not in ({}, None)
     }  # fmt: skip
-    body = folded("Relative errors by block and stratum", errors, _HEADINGS)
-    body += folded("Findings by entry", entries, _ENTRIES)
+    body = folded("Relative errors", errors, _HEADINGS)
+    body += folded("Entries", entries, _ENTRIES)
     sections = (
         Section(_NUMBERS, body=body),
         Section(
-            "What was compared, and where",
+            "What was compared",
             lines=(*facts["compared"], f"States: {facts['starts']}."),
-            body=folded("Ranges of states and actions", ranges, _RANGES),
+            body=folded("Ranges", ranges, _RANGES),
         ),
         method(
-            facts["command"], {"Settings and counts": settings, "Versions": facts["versions"]}
+            facts["command"], {"Settings": settings, "Versions": facts["versions"]}
         ),
     )  # fmt: skip
     examined, whose = ("inputs", "the function") if certificate.of_map else ("states", "the step")

@@ -79,8 +79,8 @@ def of_step(
     )  # fmt: skip
     if code == "random":
         raise InputError(
-            "step has hidden randomness: two calls with the same arguments differ by "
-            f"{size:.2g}; pass its noise as the third argument (noise_dim)"
+            f"step has hidden randomness: equal calls differ by {size:.2g}; pass its noise as the "
+            "third argument (noise_dim)"
         )
     noise = size if code in ("", "rows_mix") else 0.0
     if code == "stale" and _gap(*calls[:2]) > sums:

@@ -242,10 +242,7 @@ class Certification:
         within, states = "", f"{self.facts['states']:,} {'inputs' if self.of_map else 'states'}"
         if self.largest == self.largest:
             within = f"95% of errors below {below(max(1e-16, self.largest))}, at {states}"
-        how = (
-            "‖J − D‖ / ‖D‖ of a block, rows and columns in spreads of outputs and inputs, J the "
-            "simulator's, D certified differences of its step"
-        )
+        how = "‖J − D‖ / ‖D‖ of a block, in spreads of outputs and inputs"
         fields = (
             Field("usable", {"none": "no", "act": "yes"}.get(light, care)),
             Field("wrong", self.wrong or f"none above {self.fail_above:g}"),
@@ -260,10 +257,9 @@ class Certification:
     def _next(self) -> str:
         if not self.passed:
             return f"fix {self.wrong} first"
-        drawn = self.facts.get("drawn states")
-        parts = []
+        parts, drawn = [], self.facts.get("drawn states")
         if self.shown and self.facts["kinks crossed"] and not self.of_map:
-            parts.append("`gradlab measure`: rollouts cross kinks, where these derivatives mislead")
+            parts.append("`gradlab measure`: rollouts cross kinks")
         if drawn is not None:
             parts.append(f"certify a Task: states from {drawn[0]:.2g} to {drawn[1]:.2g} were drawn")
         return "; ".join(parts)
