@@ -139,13 +139,13 @@ def _swept(system: System, points: Points) -> Tensor:
             )
         rows = []
         for column in y:  # apart: 0 times an infinite slope of the one would be NaN in another
-            row = None
+            row = torch.zeros_like(z)
             if column.requires_grad:
                 with running("the backward pass of step"):
                     (row,) = torch.autograd.grad(
-                        column.sum(), z, retain_graph=True, allow_unused=True
+                        column.sum(), z, retain_graph=True, materialize_grads=True
                     )
-            rows.append(torch.zeros_like(z) if row is None else row)
+            rows.append(row)
     return torch.stack(rows, 1).detach()
 
 

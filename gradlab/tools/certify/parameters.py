@@ -16,17 +16,9 @@ from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System
+from gradlab.tools.certify import evaluation
 from gradlab.tools.certify.comparison import SAFETY, Examination
-from gradlab.tools.certify.evaluation import (
-    FEW,
-    RATIO,
-    ROUNDING,
-    SIZE,
-    Points,
-    evenly,
-    outputs,
-    state_and_action,
-)
+from gradlab.tools.certify.evaluation import Points, outputs
 from gradlab.tools.certify.result import Deviation, Entry
 from gradlab.user_code import running
 
@@ -44,9 +36,8 @@ def named(parameters: Any) -> dict[str, Tensor]:
     for name, tensor in parameters.items():
         plain = isinstance(tensor, Tensor) and tensor.is_leaf and tensor.is_contiguous()
         if not plain or not tensor.is_floating_point():
-            got = validation.shown(tensor)
-            raise InputError(
-                f"parameters[{name!r}] is {got}, expected a contiguous float tensor, a leaf"
+            raise validation.expected(
+                f"parameters[{name!r}]", tensor, "a contiguous float tensor, a leaf"
             )
     entries = sum(tensor.numel() for tensor in parameters.values())
     if not 0 < entries <= MOST:
@@ -63,7 +54,7 @@ def deviations(
         InputError: the step is not a differentiable function of a parameter.
     """
     system, points = exam.system, exam.points
-    few = points.at(evenly(len(points), FEW))
+    few = points.at(evaluation.evenly(len(points), evaluation.FEW))
     y = outputs(system, few)
     draw = torch.randn(WEIGHTS, *y.shape, generator=stream(0, "certify weights"), dtype=y.dtype)
     weights = draw / y.std(0).clamp_min(1e-12)
@@ -93,24 +84,19 @@ def _gradients(
         for tensor in tensors:
             tensor.requires_grad_(True)
         with torch.enable_grad(), running("step"):
-            out = system.step(*state_and_action(system, points.z), points.noise)
+            out = system.step(*evaluation.state_and_action(system, points.z), points.noise)
             y = torch.cat([out.state, out.reward[:, None]], 1)
         if not y.requires_grad:
             raise InputError("step is not differentiable in parameters: it uses other tensors")
         rows = [
-            torch.autograd.grad((w * y).sum(), tensors, retain_graph=True, allow_unused=True)
+            torch.autograd.grad((w * y).sum(), tensors, retain_graph=True, materialize_grads=True)
             for w in weights
         ]
     finally:
         for tensor, needed in zip(tensors, before, strict=True):
             tensor.requires_grad_(needed)
-    columns = zip(given.items(), zip(*rows, strict=True), strict=True)
-    return {
-        name: torch.stack([
-            torch.zeros_like(tensor) if gradient is None else gradient for gradient in gradients
-        ]).flatten(1).to(weights)
-        for (name, tensor), gradients in columns
-    }  # fmt: skip
+    columns = zip(given, zip(*rows, strict=True), strict=True)
+    return {name: torch.stack(found).flatten(1).to(weights) for name, found in columns}
 
 
 def _differences(
@@ -118,7 +104,7 @@ def _differences(
 ) -> tuple[Tensor, Tensor]:
     """Of w · y in every entry of one parameter, and their errors, [weights, entries]."""
     flat = tensor.detach().view(-1)
-    h = float(SIZE * epsilon ** (1 / 3) * flat.abs().amax().clamp_min(1e-6))
+    h = float(evaluation.SIZE * epsilon ** (1 / 3) * flat.abs().amax().clamp_min(1e-6))
     columns, errors = [], []
 
     def at(k: int, move: float) -> Tensor:
@@ -131,11 +117,13 @@ def _differences(
 
     for k in range(len(flat)):
         slopes = []
-        for step in (h, h / RATIO):
+        for step in (h, h / evaluation.RATIO):
             up = at(k, step)
             slopes.append((weights * (up - at(k, -step))).sum((1, 2)) / (2 * step))
         wide, narrow = slopes
         size = (weights * up).square().sum((1, 2)).sqrt()
         columns.append(narrow)
-        errors.append((wide - narrow).abs() + ROUNDING * epsilon * size * RATIO / h)
+        errors.append(
+            (wide - narrow).abs() + evaluation.ROUNDING * epsilon * size * evaluation.RATIO / h
+        )
     return torch.stack(columns, 1), torch.stack(errors, 1)

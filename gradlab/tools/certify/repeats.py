@@ -32,17 +32,9 @@ from torch import Tensor
 
 from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
+from gradlab.tools.certify import evaluation
 from gradlab.tools.certify.comparison import Examination
-from gradlab.tools.certify.evaluation import (
-    SMALL,
-    Derivative,
-    Points,
-    at_once,
-    evenly,
-    outputs,
-    precisions_inside,
-    state_and_action,
-)
+from gradlab.tools.certify.evaluation import SMALL, Derivative, Points, at_once, evenly
 from gradlab.tools.certify.result import LOOSE, Deviation, Names
 from gradlab.tools.certify.sampling import Law
 
@@ -70,12 +62,12 @@ def of_step(
     chosen = evenly(len(points), _STATES)
     few = points.at(chosen)
     calls = _calls(lambda given: at_once(system, given), few)
-    lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
+    lowest = getattr(torch, (*evaluation.precisions_inside(system, points), "float64")[0])
     # Sums in an order that changes from call to call are no randomness.
     sums = _EQUAL * max(epsilon, torch.finfo(lowest).eps)
     code, size, where = _dependence(
         calls, _EQUAL * epsilon, dict.fromkeys(LOOSE, sums), y[chosen], sums,
-        lambda: outputs(system, _turned(points)).flip(0)[chosen],
+        lambda: evaluation.outputs(system, _turned(points)).flip(0)[chosen],
     )  # fmt: skip
     if code == "random":
         raise InputError(
@@ -88,13 +80,13 @@ def of_step(
     if code == "rows_mix" and size <= _OF_VALUES * tolerance:
         code = "coupled"
     found = [Deviation(code, size, detail=f"in {names.rows[where]}")] if code else []
-    given = dict(zip(("state", "action"), state_and_action(system, few.z), strict=True))
+    given = dict(zip(("state", "action"), evaluation.state_and_action(system, few.z), strict=True))
     kept = {name: values.clone() for name, values in given.items()}
     with torch.no_grad():
         out = system.step(given["state"], given["action"], few.noise)
         before = out.state.clone(), out.reward.clone()
         changed = [name for name in given if not torch.equal(given[name], kept[name])]
-        system.step(*state_and_action(system, few.z.flip(0).roll(1)), few.noise)
+        system.step(*evaluation.state_and_action(system, few.z.flip(0).roll(1)), few.noise)
     pairs = zip(("next state", "reward"), before, (out.state, out.reward), strict=True)
     over = [name for name, was, now in pairs if _gap(was, now)]
     found += [Deviation("arguments_changed", detail=name) for name in changed[:1]]
