@@ -14,7 +14,7 @@ _GUARD = (
 )
 
 
-def _share(value: float, digits: int = 2) -> str:
+def relative(value: float, digits: int = 2) -> str:
     """In per cent, also of what is no share."""
     if value < 0.995:
         return percent(value, digits)
@@ -26,7 +26,7 @@ def _bound(value: float, digits: int = 2) -> str:
 
 
 def _fails(title: str, sentence: str, remedy: str = "") -> Code:
-    return Code(title, sentence, remedy, "error", _share)
+    return Code(title, sentence, remedy, "error", relative)
 
 
 register({
@@ -60,12 +60,12 @@ register({
     ),
     "rare": Code(
         "Perhaps wrong", "{subject} may be wrong by {number} in {n} states ({at}).",
-        "Certify it at `states` near that one.", write=_share,
+        "Certify it at `states` near that one.", write=relative,
     ),
     "not_judged": Code(
         "Not judged",
         "{subject} could be judged in {number} of the states: elsewhere the step is too rough or "
-        "too noisy for differences.", write=_share,
+        "too noisy for differences.", write=relative,
     ),
     "few_finite": Code(
         "Too few states", "{subject} is finite at {n} points, too few to judge it ({at}).", _GUARD
@@ -81,7 +81,7 @@ register({
     "stairs_beside": Code(
         "Stairs",
         "{subject} moves in stairs beside a smooth part: the derivative is {number} of the slope.",
-        "Certify and differentiate it without its rounding.", write=_share,
+        "Certify and differentiate it without its rounding.", write=relative,
     ),
     "many_ran_off": Code(
         "Runaway rollouts", "{number} of {n} rollouts ran off, where no state was examined.",
@@ -96,7 +96,7 @@ register({
     ),
     "coupled": Code(
         "Rows mix", "{subject} of one row moves with the others by {number}, as within a solver's "
-        "tolerance ({at}).", severity="note", write=_share,
+        "tolerance ({at}).", severity="note", write=relative,
     ),
     "rough": Code(
         "Kinks", "{subject} has kinks, jumps or coarse rounding at {n} states ({at}): no "
@@ -108,7 +108,7 @@ register({
     ),
     "single_precision": Code(
         "Single precision", "{subject} in float32 is off by {number} (95th percentile): use "
-        "float64.", severity="note", write=_share,
+        "float64.", severity="note", write=relative,
     ),
     "low_precision": Code(
         "Low precision", "{subject} computes in {at}: its values are precise to {number}.",

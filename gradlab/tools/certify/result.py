@@ -18,8 +18,9 @@ import pandas as pd
 from gradlab import validation
 from gradlab.errors import InputError, imported
 from gradlab.findings import Decision, Finding
+from gradlab.findings.certificates import relative
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
-from gradlab.wording import below, listed, percent
+from gradlab.wording import below, listed
 
 SYMBOLS = {
     "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "y": "∂y/∂x",
@@ -246,7 +247,7 @@ class Certification:
         fields = (
             Field("usable", {"none": "no", "act": "yes"}.get(light, care)),
             Field("wrong", self.wrong or f"none above {self.fail_above:g}"),
-            Field("by how much", f"{percent(size)} at most" if size == size else ""),
+            Field("by how much", f"{relative(size)} at most" if size == size else ""),
             Field("within", within, how),
             Field("next", self._next),
         )
