@@ -19,20 +19,12 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from gradlab import user_code
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_rows
 from gradlab.systems.system import System, lost_step, whole
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tasks.world_models import is_world_model, lacking
-from gradlab.user_code import (
-    called,
-    executed,
-    load_object,
-    makes,
-    needs_nothing,
-    own_names,
-    running,
-)
 
 _ROWS, _STEP, _CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 _ROUGH = 1e-2  # both of them, of a step that computes in float32
@@ -86,11 +78,11 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
         elif callable(getattr(x, "step", None)) and task is None:
             lines.append(_of_environment(each, x))
     if not lines:
-        module = executed(file)
-        functions = {x: getattr(module, x) for x in own_names(module)}
+        module = user_code.executed(file)
+        functions = {x: getattr(module, x) for x in user_code.own_names(module)}
         free = [
             f"gradlab check {file}:{x}" for x, function in functions.items()
-            if inspect.isroutine(function) and needs_nothing(function)
+            if inspect.isroutine(function) and user_code.needs_nothing(function)
         ]  # fmt: skip
         text = "nothing to look at: a gradlab.Task, or a function make_task that returns one"
         text += f" ({' or '.join(free)}, if it does)" if free and not name else _BEGIN
@@ -103,17 +95,16 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
 
 def _objects(file: str, name: str) -> tuple[dict[str, Any], list[_Line]]:
     """By name: what the file holds or makes; and a line for each function that fails."""
-    if name:
-        held = {name: load_object(f"{file}:{name}")}
-    else:
-        held = {k: x for k, x in vars(executed(file)).items() if not k.startswith("_")}
+    held = {name: user_code.load_object(f"{file}:{name}")} if name else {
+        k: x for k, x in vars(user_code.executed(file)).items() if not k.startswith("_")
+    }  # fmt: skip
     found: dict[str, Any] = {}
     lines: list[_Line] = []
     for each, x in held.items():
-        asked = name and callable(x) and not isinstance(x, nn.Module) and needs_nothing(x)
-        if makes(each, x) or asked:
+        asked = name and callable(x) and not isinstance(x, nn.Module) and user_code.needs_nothing(x)
+        if user_code.makes(each, x) or asked:
             try:
-                x = called(f"{file}:{each}", x)
+                x = user_code.called(f"{file}:{each}", x)
             except InputError as error:
                 lines.append(_Line("missing", each, str(error)))
                 continue
@@ -128,7 +119,7 @@ def _of_task(name: str, task: Task) -> Iterator[_Line]:
     try:
         begin = task.starts(_ROWS, torch.Generator().manual_seed(0))
         about = f"{name}.simulator"
-        with running("the simulator's step"), torch.no_grad():
+        with user_code.running("the simulator's step"), torch.no_grad():
             after = simulator.step(begin, action, _still(simulator, begin))
         check_rows("the simulator's step", lambda s, a: _stepped(simulator, s, a), begin, action)
         if (lost := lost_step(begin, action, after)) is not None:
@@ -158,7 +149,7 @@ def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
 def _of_derivatives(name: str, system: System, state: Tensor, action: Tensor) -> Iterator[_Line]:
     """Of every block along one random direction, against central differences."""
     try:
-        with running("its derivatives"):
+        with user_code.running("its derivatives"):
             found = system.linearize(state, action, _still(system, state))
     except InputError as error:
         yield _Line("missing", name, str(error))
@@ -232,13 +223,12 @@ def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[_Line
 
 
 def _of_model(name: str, model: System, task: Task | None) -> _Line:
-    mine = f"{model.state_dim} states and {model.action_dim} actions"
-    if task is None:
-        return _Line("ok", name, f"a system of {mine}")
-    own = task.simulator.state_dim, task.simulator.action_dim
-    if (model.state_dim, model.action_dim) == own:
-        return _Line("ok", name, "a model of the task")
-    return _Line("missing", name, f"has {mine}, the task {own[0]} and {own[1]}")
+    systems = model, task.simulator if task else model
+    mine, own = ((each.state_dim, each.action_dim) for each in systems)
+    if mine == own:
+        return _Line("ok", name, f"a {'model of the task' if task else 'system'}")
+    text = f"has {mine[0]} states and {mine[1]} actions, the task {own[0]} and {own[1]}"
+    return _Line("missing", name, text)
 
 
 def _of_environment(name: str, env: Any) -> _Line:
