@@ -8,7 +8,6 @@ A plugin of pytest's by an entry point of this package; without the option it do
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +37,12 @@ def pytest_collection_modifyitems(
     """Certify, and add an item for every block and stratum."""
     for target in config.getoption("--gradlab-certify"):
         try:
-            system = imported("gradlab.tools.certify.examination:simulator_of")(target)
-            examine = functools.partial(
-                imported("gradlab.tools.certify.compute:certify"),
-                system,
+            certificate = imported("gradlab.tools.certify.compute:certify")(
+                imported("gradlab.tools.certify.compute:simulator_of")(target),
                 samples=config.getoption("--gradlab-samples"),
                 fail_above=config.getoption("--gradlab-fail-above"),
+                first_call=True,
             )
-            anew = imported("gradlab.tools.certify.repeats:certified_anew")
-            certificate = anew(system, 0, examine)
         except (InputError, Failure) as error:
             raise pytest.UsageError(f"--gradlab-certify {target}: {error}") from None
         whole = _Certificate.from_parent(session, name=target, nodeid=target)
@@ -87,27 +83,24 @@ class _Entry(pytest.Item):
 
 def _entries(whole: _Certificate, certificate: Any) -> list[pytest.Item]:
     """Blocks by strata in the order of the table, and what is left: the step itself."""
+    table, entries = certificate.table(), certificate.table("entries")
     found: list[pytest.Item] = []
-    wrong = [
-        each for each in certificate.findings
-        if each.severity == "wrong" and each.size > certificate.fail_above
-    ]  # fmt: skip
-    rows: dict[tuple[str, str], list[Any]] = {}
-    for row in certificate.rows:
-        rows.setdefault((row["block"], row["stratum"]), []).append(row)
-    left = list(wrong)
-    for (block, stratum), mine in rows.items():
-        here = [x for x in wrong if x.block == block and x.stratum in (stratum, None)]
-        left = [x for x in left if x not in here]
+    wrong = {k: x for k, x in enumerate(certificate.findings) if x.decision == "fail"}
+    left = set(wrong)
+    for (block, stratum), rows in table.groupby(["block", "stratum"], sort=False):
+        here = (entries["block"] == block) & entries["stratum"].isin([stratum, ""])
+        numbers = set(entries.loc[here, "finding"]) & wrong.keys()
         facts = {
             f"{row['source']} {name}": row[name]
-            for row in mine for name in ("states", "judged", "p95", "largest")
+            for _, row in rows.iterrows() for name in ("states", "judged", "p95", "largest")
         }  # fmt: skip
-        found.append(_entry(whole, f"{block} [{stratum}]", here, facts))
-    return [*found, _entry(whole, "step", left, {})]
+        mine = [wrong[k] for k in sorted(numbers)]
+        found.append(_entry(whole, f"{block} [{stratum}]", mine, facts))
+        left -= numbers
+    return [*found, _entry(whole, "step", [wrong[k] for k in sorted(left)], {})]
 
 
 def _entry(whole: _Certificate, name: str, wrong: list[Any], facts: dict[str, Any]) -> pytest.Item:
-    sentences = [each.sentence for each in wrong]
     node = f"{whole.name}::{name}"
-    return _Entry.from_parent(whole, name=name, nodeid=node, wrong=sentences, facts=facts)
+    said = [each.said for each in wrong]
+    return _Entry.from_parent(whole, name=name, nodeid=node, wrong=said, facts=facts)

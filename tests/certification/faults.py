@@ -54,13 +54,13 @@ class Fault:
     Attributes:
         blocks: every block whose derivative is broken, as measured by differences; () where the
             behaviour is broken instead.
-        kinds: of findings, any of which names the fault.
+        codes: of findings, any of which names the fault.
         task: a new faulty system at each call, since some remember their calls.
     """
 
     name: str
     blocks: tuple[str, ...]
-    kinds: tuple[str, ...]
+    codes: tuple[str, ...]
     task: Callable[[], Task]
 
 
@@ -239,7 +239,7 @@ STEPS = (
     Fault("detached action", ("B", "r_a"), WRONG, _detached_action),
     Fault("derivative per degree taken for one per radian", ("B", "r_a"), WRONG, _steer_in_degrees),
     Fault("missing substep", ("A", "B"), WRONG, _missing_substep),
-    Fault("half precision", ("A", "B"), (*WRONG, "single precision"), _half_precision),
+    Fault("half precision", ("A", "B"), (*WRONG, "single_precision"), _half_precision),
     Fault("detached noise", ("A",), WRONG, _detached_noise),
 )  # fmt: skip
 
@@ -344,7 +344,7 @@ JACOBIANS = (
         lambda: _bent(_prior(), _at_the_next_state),
     ),
     Fault(
-        "off-by-one row", ALL, (*WRONG, "rows mix"),
+        "off-by-one row", ALL, (*WRONG, "rows_mix"),
         lambda: _bent(car_task(), _previous_row),
     ),
     Fault("cached Jacobian of the first call", ALL, (*WRONG, "stale"), _cached),
@@ -405,7 +405,7 @@ CONTACTS = (
         lambda: _ball(normal_force=_weaker_when_fast),
     ),
     # Backpropagation sends 0 · NaN from the next state into the reward's row, too.
-    Fault("where() leaks NaN", ("A", "r_s"), ("not finite",), lambda: _ball(depth=_masked_root)),
+    Fault("where() leaks NaN", ("A", "r_s"), ("not_finite",), lambda: _ball(depth=_masked_root)),
 )  # fmt: skip
 
 
@@ -456,9 +456,9 @@ REWARDS = (
     ),
     Fault("abs() without its sign", ("r_s",), WRONG, lambda: function_task(_absolute, 2, 1)),
     # Backpropagation sends 0 · NaN from the reward into the next state's rows, too.
-    Fault("sqrt() at 0", ("A", "r_s"), ("not finite",), _half_at_the_goal),
+    Fault("sqrt() at 0", ("A", "r_s"), ("not_finite",), _half_at_the_goal),
     Fault(
-        "float32 cancellation", ("r_s",), ("single precision",),
+        "float32 cancellation", ("r_s",), ("single_precision",),
         lambda: function_task(_altitude, 2, 1),
     ),
 )  # fmt: skip
@@ -509,9 +509,9 @@ def _task(step: Step) -> Task:
 
 BEHAVIOUR = (
     Fault("stale buffer", (), ("stale",), lambda: _task(Lagging())),
-    Fault("parameter buffer mutated", (), ("stale",), lambda: _task(Wearing())),
-    Fault("batch mean leaks across rows", (), ("rows mix",), lambda: _task(_centred)),
-    Fault("batch-dependent scale", (), ("rows mix",), lambda: _task(_normalised)),
+    Fault("parameter buffer mutated", (), ("restless",), lambda: _task(Wearing())),
+    Fault("batch mean leaks across rows", (), ("rows_mix",), lambda: _task(_centred)),
+    Fault("batch-dependent scale", (), ("rows_mix",), lambda: _task(_normalised)),
     Fault("hidden randomness", (), ("random",), lambda: _task(_shaken)),
 )
 

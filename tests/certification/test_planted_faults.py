@@ -128,7 +128,7 @@ def _error(derivative: Tensor, coarse: Tensor, fine: Tensor, bend: Tensor) -> tu
     return error.nan_to_num(nan=torch.inf), smooth
 
 
-EXACT = [fault for fault in FAULTS if fault.blocks and fault.kinds != ("single precision",)]
+EXACT = [fault for fault in FAULTS if fault.blocks and fault.codes != ("single_precision",)]
 BEHAVIOUR = {fault.name: fault for fault in FAULTS if not fault.blocks}
 THRESHOLD = 1e-3
 
@@ -145,7 +145,7 @@ def test_fault_breaks_the_blocks_that_it_names_and_no_other(fault):
 
 
 def test_cancellation_breaks_the_reward_in_single_precision_alone():
-    (fault,) = [fault for fault in FAULTS if fault.kinds == ("single precision",)]
+    (fault,) = [fault for fault in FAULTS if fault.codes == ("single_precision",)]
     task = fault.task()
     double = visited(task)
     wide = by_linearize(task.simulator, *double)

@@ -1,7 +1,7 @@
 """Steps that depend on more than the row of their arguments."""
 
 import itertools
-import re
+import os
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,9 +12,8 @@ from torch import Tensor
 import gradlab
 from gradlab.cli.program import command_of
 from gradlab.systems import Certificate, Linearization, Transition, from_function
-from gradlab.tools.certify.examination import _merged
-from gradlab.tools.certify.repeats import certified_anew
-from gradlab.tools.certify.result import Finding
+from gradlab.tools.certify.result import Deviation, merged
+from tests.certification.found import codes, found, wrong
 
 
 def certified(step):
@@ -25,10 +24,6 @@ def smooth(s, a):
     return torch.sin(s) + 0.1 * a, -s.square().sum(1)
 
 
-def kinds(certificate):
-    return {finding.kind for finding in certificate.findings}
-
-
 def test_a_value_that_is_kept_from_a_first_call_is_found_in_one_batch():
     """Of as many rows as the whole sample has, so that no call before had another."""
     kept: dict[int, Tensor] = {}
@@ -37,7 +32,7 @@ def test_a_value_that_is_kept_from_a_first_call_is_found_in_one_batch():
         after, reward = smooth(s, a)
         return kept.setdefault(len(s), after.detach()) + after - after.detach(), reward
 
-    assert kinds(certified(step)) == {"stale"}
+    assert codes(certified(step)) == {"stale"}
 
 
 class Flipped(torch.autograd.Function):
@@ -66,9 +61,10 @@ def test_rows_that_mix_in_large_batches_alone_are_no_earlier_calls(of):
     torch.manual_seed(0)
     states, actions = torch.randn(2, 2048, 2, dtype=torch.float64)
     states[1003] = 7
-    found = gradlab.certify(from_function(step, 2, 2), states, actions)
-    wrong = {each.kind for each in found.findings if each.severity == "wrong"}
-    assert "rows mix" in wrong and "stale" not in wrong
+    made = {
+        each.code for each in wrong(gradlab.certify(from_function(step, 2, 2), states, actions))
+    }
+    assert "rows_mix" in made and "stale" not in made
 
 
 def test_a_memory_that_converges_is_as_large_as_another_call_makes_it():
@@ -80,8 +76,8 @@ def test_a_memory_that_converges_is_as_large_as_another_call_makes_it():
         last = 1e-4 * last + s.detach()[-1]  # of the newest call
         return smooth(s + 0.1 * last, a)
 
-    (found,) = (x for x in certified(step).findings if x.kind == "stale" and x.block is None)
-    assert float(re.search(r"by ([\d.e-]+)%", found.sentence)[1]) > 0.1
+    (kept,) = (x for x in wrong(certified(step)) if not x.block)
+    assert kept.value > 1e-3
 
 
 def test_a_clamp_with_a_straight_through_gradient_is_no_multiple_of_zero():
@@ -90,10 +86,8 @@ def test_a_clamp_with_a_straight_through_gradient_is_no_multiple_of_zero():
 
     torch.manual_seed(0)
     states, actions = torch.randn(2, 256, 2, dtype=torch.float64)
-    found = gradlab.certify(from_function(step, 2, 2), states, actions)
-    said = [each.sentence for each in found.findings if each.severity == "wrong"]
-    assert any("should be zero" in each for each in said)
-    assert not any("times its difference" in each for each in said)
+    made = wrong(gradlab.certify(from_function(step, 2, 2), states, actions))
+    assert float("inf") in {entry.ratio for each in made for entry in each.entries}
 
 
 @pytest.mark.parametrize("every", [4, 50])
@@ -104,9 +98,8 @@ def test_a_derivative_that_is_wrong_by_the_number_of_a_row_is_named_as_that(ever
         mask = torch.arange(len(s))[:, None] % every == 0
         return smooth(Flipped.apply(s, mask), a)
 
-    found = certified(step)
-    assert not found.passed and "place" in kinds(found) and "stale" not in kinds(found)
-    assert all("its place in the batch" in f.sentence for f in found.findings if f.kind == "place")
+    made = certified(step)
+    assert not made.passed and "place" in codes(made) and "stale" not in codes(made)
 
 
 def test_a_step_whose_rows_have_parameters_of_their_own_is_named():
@@ -116,19 +109,14 @@ def test_a_step_whose_rows_have_parameters_of_their_own_is_named():
         after, reward = smooth(s, a)
         return after / mass[: len(s), None], reward
 
-    (found,) = [each for each in certified(step).findings if each.severity == "wrong"]
-    assert found.kind == "place" and found.sentence.startswith("The step of one row depends on")
+    (made,) = wrong(certified(step))
+    assert (made.code, made.block) == ("place", "")
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("generator", "gives another result when it is called again with the same arguments"),
-        ("clock", "gives another result when it is called again with the same arguments"),
-        ("kept", "depends on earlier calls"),
-    ],
+    ("how", "code"), [("generator", "restless"), ("clock", "restless"), ("kept", "stale")]
 )
-def test_a_buffer_is_told_from_a_generator_or_a_clock_and_the_output_is_named(how, words):
+def test_a_buffer_is_told_from_a_generator_or_a_clock_and_the_output_is_named(how, code):
     draw, held = torch.Generator().manual_seed(0), {"calls": 0, "last": torch.zeros(())}
 
     def step(s, a):
@@ -143,8 +131,8 @@ def test_a_buffer_is_told_from_a_generator_or_a_clock_and_the_output_is_named(ho
         after = after + torch.stack([0 * s[:, 0], 0 * s[:, 0] + moved], 1)
         return after, -after.square().sum(1)
 
-    (found,) = (each for each in certified(step).findings if each.kind == "stale")
-    assert words in found.sentence and "of its size, in s1′)" in found.sentence
+    (made,) = wrong(certified(step))
+    assert (made.code, made.finding.at) == (code, "in s1′")
 
 
 def test_a_clock_that_strikes_seldom_is_no_dependence_on_rows_or_places():
@@ -156,9 +144,7 @@ def test_a_clock_that_strikes_seldom_is_no_dependence_on_rows_or_places():
         after, reward = smooth(s, a)
         return (1.3 if calls[0] % 50 == 0 else 1.0) * after, reward
 
-    found = [each for each in certified(step).findings if each.severity == "wrong"]
-    assert {each.kind for each in found} == {"stale"} and all(x.block is None for x in found)
-    assert "gives another result when it is called again" in found[0].sentence
+    assert {(each.code, each.block) for each in wrong(certified(step))} == {("restless", "")}
 
 
 def test_an_argument_that_is_written_into_is_found():
@@ -167,7 +153,7 @@ def test_an_argument_that_is_written_into_is_found():
         a.data.mul_(0.5)
         return result
 
-    assert "arguments changed" in kinds(certified(step))
+    assert "arguments_changed" in codes(certified(step))
 
 
 @pytest.mark.parametrize("reused", ["next state", "reward", "nothing"])
@@ -193,11 +179,10 @@ def test_a_buffer_that_is_returned_at_every_call_is_a_finding_of_its_own(reused)
         def sample_noise(self, n, generator, dtype=torch.float64):
             return torch.zeros(n, 0, dtype=dtype)
 
-    found = gradlab.certify(Reusing(), samples=64)
-    assert found.passed == (reused == "nothing")
-    wrong = [each for each in found.findings if each.severity == "wrong"]
-    assert [each.kind for each in wrong] == ["result changed"] * (not found.passed)
-    assert all(f"overwrites the {reused} of the one before" in each.sentence for each in wrong)
+    made = gradlab.certify(Reusing(), samples=64)
+    assert made.passed == (reused == "nothing")
+    said = [(each.code, each.finding.at) for each in wrong(made)]
+    assert said == [("result_changed", reused)] * (not made.passed)
 
 
 def test_a_state_that_is_written_into_is_no_change_of_what_the_action_was():
@@ -209,7 +194,7 @@ def test_a_state_that_is_written_into_is_no_change_of_what_the_action_was():
             s[:, 1].clamp_(-1, 1)
         return smooth(s, limited)
 
-    assert "arguments changed" in kinds(certified(step))
+    assert "arguments_changed" in codes(certified(step))
 
 
 class Cached:
@@ -235,19 +220,17 @@ class Cached:
 
 
 def test_derivatives_that_read_what_the_last_step_has_left_are_found():
-    found = gradlab.certify(Cached(), samples=1100).findings
-    assert [(each.kind, each.block) for each in found if each.severity == "wrong"] == [
-        ("stale", "A")
-    ]
+    made = gradlab.certify(Cached(), samples=1100)
+    assert [(each.code, each.block) for each in wrong(made)] == [("stale", "A")]
 
 
 def test_of_a_derivative_that_depends_on_earlier_calls_nothing_else_is_said():
     """That a velocity of the last call is wrong "at a kink" led astray."""
-    stale = Finding("stale", "wrong", "depends on earlier calls", 1.0, "A", source="linearize")
-    at_kinks, other = replace(stale, kind="wrong"), replace(stale, kind="wrong", block="B")
-    step = replace(stale, block=None, source="", sentence="the step does")
-    assert _merged([at_kinks, stale, other]) == (stale, other)
-    assert at_kinks in _merged([at_kinks, step])
+    stale = Deviation("stale", 1.0, block="A", source="linearize")
+    at_kinks, other = replace(stale, code="wrong"), replace(stale, code="wrong", block="B")
+    step = replace(stale, block="", source="")
+    assert merged([at_kinks, stale, other]) == [stale, other]
+    assert at_kinks in merged([at_kinks, step])
 
 
 def test_a_derivative_of_other_rows_is_found_in_its_block():
@@ -256,8 +239,7 @@ def test_a_derivative_of_other_rows_is_found_in_its_block():
         others = a.mean(0, keepdim=True)
         return after + 0.1 * (others - others.detach()), reward
 
-    certificate = certified(step)
-    assert {each.block for each in certificate.findings if each.severity == "wrong"} == {"B"}
+    assert {each.block for each in wrong(certified(step))} == {"B"}
 
 
 def test_random_state_of_the_caller_is_kept():
@@ -284,16 +266,19 @@ def test_what_a_first_call_leaves_behind_is_found_by_another_process(tmp_path, s
     (tmp_path / "cached.py").write_text(CACHED.replace("{scale}", scale))
     document = command_of("certify")(f"{tmp_path}/cached.py:make", samples=64).run("")
     assert document["passed"] is passes and document["facts"]["first call"] == "tried"
-    words = " ".join(each["sentence"] for each in document["findings"])
-    assert ("depends on its first call" in words) is not passes
+    assert ("first_call" in {each["code"] for each in document["findings"]}) is not passes
 
 
 def test_a_first_call_that_fails_elsewhere_is_no_finding():
-    system = from_function(lambda s, a: (s[:, :1], s[:, 0]), 2, 2)
-    sound = certified(smooth)
-    found = certified_anew(system, 0, lambda: sound)
-    assert found.findings == sound.findings
-    assert found.facts["first call"].startswith("not tried: step returned")
+    here = os.getpid()
+
+    def step(s, a):
+        if os.getpid() != here:
+            raise RuntimeError("elsewhere")
+        return smooth(s, a)
+
+    made = gradlab.certify(from_function(step, 2, 2), samples=64, first_call=True)
+    assert made.passed and made.facts["first call"].startswith("not tried: step failed")
 
 
 class Memo(torch.autograd.Function):
@@ -314,8 +299,8 @@ class Memo(torch.autograd.Function):
 
 def test_a_derivative_that_is_kept_for_a_batch_size_is_found():
     step = from_function(lambda s, a: (Memo.apply(s) + 0.1 * a, -s.square().sum(1)), 2, 2)
-    certificate = gradlab.certify(step, samples=512)
-    assert {(each.kind, each.block) for each in certificate.findings} >= {("stale", "A")}
+    made = found(gradlab.certify(step, samples=512))
+    assert ("stale", "A") in {(each.code, each.block) for each in made}
 
 
 @pytest.mark.parametrize("every", [50, 400])
@@ -352,10 +337,10 @@ def test_the_operation_whose_derivative_is_infinite_is_named_not_what_makes_nan_
     torch.manual_seed(0)
     states, actions = torch.randn(2, 256, 2, dtype=torch.float64)
     states[::8, 1] = 0.0
-    found = gradlab.certify(from_function(step, 2, 2), states, actions)
-    said = [each.sentence for each in found.findings if each.kind == "not finite"]
-    assert any("the derivative of sqrt (test_repeats.py:" in each for each in said)
-    assert not any("the derivative of mul" in each for each in said)
+    made = gradlab.certify(from_function(step, 2, 2), states, actions)
+    said = [each.at for each in made.findings if each.code == "not_finite"]
+    assert any("sqrt (test_repeats.py:" in each for each in said)
+    assert not any("mul (" in each for each in said)
 
 
 @pytest.mark.parametrize("of", ["one action", "all actions", "all of the state"])
@@ -368,4 +353,4 @@ def test_a_root_at_zero_is_found_where_policies_and_rests_are(of):
         return after, reward - 0.1 * taken.square().sum(1).sqrt()
 
     certificate = gradlab.certify(from_function(step, 2, 2))
-    assert any("derivative of sqrt" in each.sentence for each in certificate.findings)
+    assert any("sqrt (" in each.at for each in certificate.findings)

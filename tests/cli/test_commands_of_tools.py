@@ -198,7 +198,8 @@ def test_a_wrong_derivative_ends_with_1(own, capsys):
     assert cli.main(["certify", f"{own}:wrong", *FEW, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert not document["passed"]
-    assert [each["block"] for each in document["findings"] if each["severity"] == "wrong"] == ["A"]
+    assert document["recommendation"]["usable"] == "no" and document["light"] == "none"
+    assert [each["block"] for each in document["entries"] if each["code"] != "rough"] == ["A"]
 
 
 def test_fail_above_is_what_may_be_wrong(own):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -13,10 +13,10 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
-from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from gradlab.systems.system import System
+    from gradlab.tasks import Task
     from gradlab.tools.certify.result import Certification
 
 _SUFFIXES = {"html": ".html", "output": ".json"}
@@ -36,37 +36,33 @@ class Certify:
         Positional[str],
         arg(
             metavar="SIMULATOR",
-            help="A task of `gradlab list tasks`, or file.py:function that returns a System or a "
-            "Task (the file is executed).",
+            help="A task of `gradlab list tasks`, or file.py:function of a System or a Task.",
         ),
     ]
     settings: arguments.Settings = ()
     function: bool = False
-    """The file's function returns a differentiable map, x [N, n] → [N, m], and inputs [N, n]: no
-    simulator, but an MPC layer, a renderer, or a solver."""
+    """The file's function returns a map x [N, n] → [N, m], as a solver, and inputs [N, n]."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy of the rollouts, whose states are examined: .safetensors file or file.py:function.
-    Default: random actions."""
+    """Policy of the rollouts: .safetensors file or file.py:function. Default: random actions."""
     samples: int = 2048
-    """Number of states at which derivatives are compared with differences."""
+    """Number of states."""
     fail_above: float = 1e-3
     """Relative error from which a derivative is wrong."""
     seed: arguments.Seed = 0
     html: Annotated[Path | None, arg(metavar="FILE.html")] = None
-    """Where the page is written. Default: none."""
+    """The page."""
     output: Annotated[Path | None, arg(metavar="FILE.json")] = None
-    """Where the certificate is written. Default: nowhere."""
+    """The certificate."""
     explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict, findings and table."""
+    """Print one JSON document."""
 
     def run(self, command: str) -> Document:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
             from gradlab.tasks import Task
-            from gradlab.tools.certify.compute import certify
-            from gradlab.tools.certify.examination import simulator_of
-            from gradlab.tools.certify.repeats import certified_anew
+            from gradlab.tools.certify.compute import certify, certify_function, simulator_of
+            from gradlab.user_code import is_user_function, load_made
 
         for name, suffix in _SUFFIXES.items():
             path = getattr(self, name)
@@ -75,45 +71,29 @@ class Certify:
                     f"--{name} is {path}: certify writes the certificate as --output FILE.json and "
                     f"the page as --html FILE.html, no .h5"
                 )
+        asked: dict[str, Any] = {"fail_above": self.fail_above, "seed": self.seed}
+        name = Path(self.simulator).name
         if self.function:
-            from gradlab.tools.certify.compute import certify_function
-            from gradlab.user_code import is_user_function, load_made
-
             made = load_made(self.simulator) if is_user_function(self.simulator) else None
             if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
                 raise InputError(
-                    f"{self.simulator} gives {type(made).__name__}, expected with --function a "
-                    f"function of a file that returns (function, inputs), inputs [N, n]"
+                    f"{self.simulator} gives {type(made).__name__}, expected with --function "
+                    "(function, inputs), inputs [N, n]"
                 )
-            mapped, inputs = made
             with bars() as progress:
-                certificate = certify_function(
-                    mapped, inputs, fail_above=self.fail_above, seed=self.seed,
-                    name=Path(self.simulator).name, progress=progress,
-                )  # fmt: skip
-            return self._written(certificate)
-        system: System | Task
+                return self._written(certify_function(*made, **asked, name=name, progress=progress))
         if self.settings:
-            system = arguments.named_task(self.simulator, self.settings)
+            system: System | Task = arguments.named_task(self.simulator, self.settings)
         else:
             system = simulator_of(self.simulator)
-        given = arguments.networks(policy=self.policy)
+        policy = arguments.networks(policy=self.policy).get("policy")
         with bars() as progress:
-            certificate = certified_anew(
-                system,
-                self.seed,
-                lambda: certify(
-                    system,
-                    policy=given.get("policy"),
-                    samples=self.samples,
-                    seed=self.seed,
-                    fail_above=self.fail_above,
-                    progress=progress,
-                ),
-            )
-        if not isinstance(system, Task):  # its class has no name that readers know it by
-            certificate = replace(certificate, system=Path(self.simulator).name)
-        return self._written(certificate)
+            found = certify(
+                system, policy=policy, samples=self.samples, first_call=True, **asked,
+                progress=progress,
+            )  # fmt: skip
+        # A System's class has no name that readers know it by.
+        return self._written(found if isinstance(system, Task) else replace(found, system=name))
 
     def _written(self, certificate: Certification) -> Document:
         # The command that examines the same states, whatever is written where.
@@ -124,13 +104,8 @@ class Certify:
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
         facts = {**certificate.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
         certificate = replace(certificate, facts=facts)
-        written = {
+        return certificate.document() | {
             "report" if name == "html" else "run": str(certificate.save(path))
             for name in _SUFFIXES
             if (path := getattr(self, name)) is not None
         }
-        verdict = [
-            worded("certificate", k == 0, text).document
-            for k, text in enumerate(certificate.sentences)
-        ]
-        return certificate.document() | {"verdict": verdict} | written

@@ -8,24 +8,27 @@ can be judged there are off, or twenty of more than 2,000, and three at least, a
 the state is moved a little: a Jacobian that is wrong is wrong in a neighbourhood, a kink that the
 differences did not see is a point.
 
-Its findings, by stratum: dead rows and columns, wrong and non-finite entries.
+Its deviations, by stratum: dead rows and columns, wrong and non-finite entries; blocks that float32
+spoils.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
-from typing import Any, Literal
+from math import inf, nan
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.tools.certify.evaluation import Reference
-from gradlab.tools.certify.result import BLOCKS, SYMBOLS, Finding, Names, WrongEntry, percentage
-from gradlab.tools.certify.sampling import STRATA
-from gradlab.wording import below, listed
+from gradlab.data.noise import stream
+from gradlab.errors import InputError, in_short
+from gradlab.systems.system import System
+from gradlab.tools.certify.evaluation import Derivative, Points, Reference, evenly, reference
+from gradlab.tools.certify.result import Deviation, Entry, Names
+from gradlab.tools.certify.sampling import STRATA, Samples
 
 SAFETY = 5.0  # errors of D, that a difference is allowed
 _SHARE, _FEW, _ENOUGH = 0.01, 3, 20  # of the judged states; at least, and at most so many of them
@@ -34,6 +37,9 @@ _NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spre
 _NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
 _ROUNDED = 300.0  # times ε^{2/3}, spreads of the output by one of the input: rounding over h
 _SMALL = 1e-3  # of a block's root mean square, below which an error is relative to that
+
+
+_Block = tuple[slice, slice]  # rows and columns
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,38 @@ class Units:
 
 
 @dataclass(frozen=True)
-class _DerivativeComparison:
+class Examination:
+    """What every test of one certificate uses.
+
+    Attributes:
+        tolerance: relative error that counts as wrong.
+        epsilon: precision of the step's values.
+        size: of every coordinate, in which differences step, [in].
+        found: differences at the points of `taken`; label: index into `STRATA` of each.
+    """
+
+    system: System
+    names: Names
+    taken: Samples
+    tolerance: float
+    epsilon: float
+    size: Tensor
+    found: Reference
+    label: Tensor
+    units: Units
+
+    @property
+    def points(self) -> Points:
+        return self.taken.points
+
+    def differences(self, points: Points, scale: float) -> Reference:
+        """At other points, with steps of another size."""
+        size = scale * self.size
+        return reference(self.system, points, size, self.tolerance, self.epsilon)
+
+
+@dataclass(frozen=True)
+class DerivativeComparison:
     """Of one source of derivatives with the differences, at every point.
 
     Attributes:
@@ -73,21 +110,15 @@ class _DerivativeComparison:
 
 
 def compared(
-    J: Tensor,
-    found: Reference,
-    units: Units,
-    tolerance: float,
-    epsilon: float,
-    usual: Tensor | None = None,
-) -> _DerivativeComparison:
+    exam: Examination, J: Tensor, found: Reference, usual: Tensor | None = None
+) -> DerivativeComparison:
     """Every entry judged. One that agrees within an error of D that is nothing in units of spread
     is sound, however small it is itself; so is one that is 0, as D is, within the tolerance.
 
     Args:
-        tolerance: relative error that counts as wrong.
-        epsilon: precision of the step's values.
-        usual: as `_DerivativeComparison` has it, of a larger sample; None: of these points.
+        usual: as `DerivativeComparison` has it, of a larger sample; None: of these points.
     """
+    units, tolerance = exam.units, exam.tolerance
     D, error = found.D, SAFETY * found.error
     finite = torch.isfinite(J)
     certain = torch.isfinite(D) & torch.isfinite(error) & ~found.kink[:, None, :]
@@ -102,20 +133,19 @@ def compared(
     size = torch.maximum(D.abs().nan_to_num(), usual)
     gap = (J - D).abs()
     decided = error <= torch.maximum(tolerance * size, 0.5 * gap)
-    agrees = (gap <= error) & (units.scaled(error) <= _ROUNDED * epsilon ** (2 / 3))
+    agrees = (gap <= error) & (units.scaled(error) <= _ROUNDED * exam.epsilon ** (2 / 3))
     zero = certain & (J == 0) & (D == 0) & ~decided & ~agrees
     unseen = torch.where(zero, 2 * units.scaled(error), 0.0)  # a gap of twice the error is decided
     judged = certain & finite & (decided | agrees | (zero & (unseen <= tolerance)))
     off = judged & (gap - error > tolerance * size)
-    return _DerivativeComparison(J, D, judged, off, lost, unseen, usual)
+    return DerivativeComparison(J, D, judged, off, lost, unseen, usual)
 
 
-def _relative_errors(
-    comparison: _DerivativeComparison, units: Units, rows: slice, columns: slice
-) -> Tensor:
+def _relative_errors(comparison: DerivativeComparison, units: Units, at: _Block) -> Tensor:
     """‖J − D‖ / ‖D‖ of one block at every point, [N], over its judged entries in units of spread;
     NaN where none is judged, 1 where D = 0 and J is not. Sizes are at least what counts in their
     rows."""
+    rows, columns = at
     judged = comparison.judged[:, rows, columns]
     scale = units.z[columns] / units.y[rows, None]
     gap, size, own = (
@@ -131,187 +161,188 @@ def _relative_errors(
 
 
 _EVERY = 0.9  # of the states of a stratum; where fewer are off, one of them is named
-_FLIPPED = 0.05  # of an entry's states: where D is near 0 a sign says nothing
-_OF_IT = 0.1  # of what a factor differs from 1 by: what varies more is none
-_SAME = 0.01  # of what is wrong, within which all of it has one pattern
-_NAMED = 8  # entries of a sentence; all of them are in the JSON
-_DEVIATIONS = {
-    "J": ("which is zero", "which are zero"), "D": ("which should be zero",) * 2,
-}  # fmt: skip
-_CAUSES = (
-    "A derivative that is exactly zero is usually a term left out by hand, or cut off by a "
-    "detach, a copy through numpy, or an integer or constant in its place."
-)
-_WHERE = {
-    None: "", "free": " where the step is smooth", "contact": " in contact",
-    "onset": " at a kink", "limit": " on a limit", "saturation": " in saturation",
-}  # fmt: skip
-
-
-def wrong_words(
-    block: str,
-    stratum: str | None,
-    entries: Sequence[WrongEntry],
-    whole: float,
-    flipped: float | None,
-    states: tuple[int, int],
-    pattern: str = "",
-) -> str:
-    """Entries that differ from D, the largest absolute error first, beside the error of the `whole`
-    block; `flipped`: the share of states in which the worst one has the other sign, None: it has
-    none; `pattern`: what they are instead."""
-    sign = "" if flipped is None else ", sign kept"
-    if flipped is not None and flipped > _FLIPPED:
-        some = f"the sign wrong in {percentage(flipped)} of its states"
-        sign = ", with the wrong sign" if flipped > 1 - _FLIPPED else f", {some}"
-    worst = max(each.error for each in entries)
-    count = "One entry is off by"
-    count = count if len(entries) == 1 else f"{len(entries)} entries are off by up to"
-    cause = pattern or (f" {_CAUSES}" if any(each.zero == "J" for each in entries) else "")
-    # Entries that share an input and a deviation together: s3′ and s0′ by s2, which are zero.
-    shown: dict[tuple[str, str], list[str]] = {}
-    for each in entries[:_NAMED]:
-        deviation = each.zero or f"by {percentage(each.error)}"
-        shown.setdefault((each.column, deviation), []).append(each.row)
-    parts = [
-        f"{listed(rows, _NAMED)} by {column}, {_DEVIATIONS.get(kind, (kind, kind))[len(rows) > 1]}"
-        for (column, kind), rows in shown.items()
-    ]
-    rest = len(entries) - _NAMED
-    more = f"; and {rest} more, which the certificate's JSON names" if rest > 0 else ""
-    order = "Largest absolute error first: " if len(entries) > 1 else "It is "
-    return (
-        f"{SYMBOLS[block]} is wrong{_WHERE[stratum]}, in {states[0]} of {states[1]} states. "
-        f"{count} {percentage(worst)} (rms){sign}, the whole block by {percentage(whole)} "
-        f"(median). "
-        f"{order}{'; '.join(parts)}{more}.{cause}"
-    )
-
-
 _COPIES = 16  # of few points, each moved apart
-_JUDGED = 0.5  # of the states: a smaller share decides little
-_Zero = Literal["J", "D", ""]
-_Persistent = Callable[[Tensor, slice, slice], Tensor]
+_POINTS = 16  # that are moved
+_NEAR = 1e-3  # of the coordinates' spread, by which they are
+_FINE = 1e-4  # of the usual step: a function that oscillates within that one is seen here
+_HALF = 0.5  # of the states: a smaller share decides little
+_ONSET = STRATA.index("onset")
 
 
-@dataclass(frozen=True)
-class JudgedComparison:
-    """What one source's comparison is judged by.
-
-    Attributes:
-        label: index into `STRATA` of every point.
-        z: states and actions [N, ds + da]; step: of the rollout that a point is from, −1 where it
-            is from none.
-        persistent: (points, rows, columns) → bool, points that stay off where they are moved.
-    """
-
-    source: str
-    comparison: _DerivativeComparison
-    label: Tensor
-    z: Tensor
-    step: Tensor
-    names: Names
-    units: Units
-    persistent: _Persistent
-
-
-def numbers(judged: JudgedComparison) -> list[Mapping[str, Any]]:
+def numbers(exam: Examination, source: str, of: DerivativeComparison) -> list[Mapping[str, Any]]:
     """Rows of the table: block × stratum."""
     table: list[Mapping[str, Any]] = []
-    for block in BLOCKS:
-        rows, columns = judged.names.block(block)
-        errors = _relative_errors(judged.comparison, judged.units, rows, columns)
-        off = judged.comparison.off[:, rows, columns].flatten(1).any(1)
+    for block in exam.names.blocks:
+        rows, columns = at = exam.names.block(block)
+        errors = _relative_errors(of, exam.units, at)
+        off = of.off[:, rows, columns].flatten(1).any(1)
         for k, stratum in enumerate(STRATA):
-            here = judged.label == k
+            here = exam.label == k
             if not bool(here.any()):
                 continue
             states, kept = int(here.sum()), here & ~errors.isnan()
             known = errors[kept].numpy()
-            quantiles = np.quantile(known, [0.5, 0.95, 1.0]) if len(known) else np.full(3, np.nan)
-            flagged = float(off[kept].double().mean()) if len(known) else np.nan
-            median, p95, largest = (float(value) for value in quantiles)
+            quantiles = np.quantile(known, [0.5, 0.95, 1.0]) if len(known) else np.full(3, nan)
+            median, p95, largest = quantiles.tolist()
             table.append({
-                "source": judged.source, "block": block, "stratum": stratum, "states": states,
+                "source": source, "block": block, "stratum": stratum, "states": states,
                 "judged": len(known) / states, "median": median, "p95": p95, "largest": largest,
-                "flagged": flagged,
+                "flagged": float(off[kept].double().mean()),
             })  # fmt: skip
     return table
 
 
-def findings(judged: JudgedComparison) -> list[Finding]:
+def deviations(
+    exam: Examination, source: str, derivative: Derivative, of: DerivativeComparison
+) -> list[Deviation]:
     """Of every block."""
-    return [finding for block in BLOCKS for finding in _of_block(judged, block)]
+    return [
+        replace(each, block=block, source=source)
+        for block in exam.names.blocks
+        for each in _BlockJudge(exam, derivative, of, exam.names.block(block)).deviations()
+    ]
 
 
-def _of_block(judged: JudgedComparison, block: str) -> Iterator[Finding]:
-    rows, columns = judged.names.block(block)
-    off = judged.comparison.off[:, rows, columns].clone()
-    # Columns and rows of J that are exactly 0 in a stratum are taken out of `off`.
-    for axis, names in ((1, judged.names.columns[columns]), (2, judged.names.rows[rows])):
-        for k, name in enumerate(names):
-            yield from _dead_line(judged, block, off, (axis, k, name))
-    yield from _lost(judged, block)
-    every = torch.ones_like(judged.label, dtype=torch.bool)
-    share = _judged_states(judged, block, every) / len(judged.label)
-    if share < _JUDGED:
-        text = (
-            f"{SYMBOLS[block]} could be judged in {percentage(share)} of the states only: "
-            f"elsewhere the step is too rough or too noisy for differences. {_zero(judged, block)}"
-        ).rstrip()
-        yield Finding("not judged", "rough", text, 1 - share, block, source=judged.source)
-    elif text := _zero(judged, block):
-        yield Finding("zero", "note", text, 0.0, block, source=judged.source)
-    strata = [k for k in range(len(STRATA)) if _wrong(judged, block, off, judged.label == k)]
-    onset = STRATA.index("onset")
-    if len(strata) > 1 and onset in strata:  # the same fault, where it is hardest to see
-        strata.remove(onset)
-    if not strata:
-        yield from _rare(judged, block, off)
-        return
-    smooth = [k for k, stratum in enumerate(STRATA) if stratum != "onset"]
-    seen = [k for k in smooth if _judged_states(judged, block, judged.label == k) >= _FEW]
-    if len(seen) > 1 and set(seen) <= set(strata):
-        yield _finding(judged, block, off, every, None)
-        return
-    for k in strata:
-        yield _finding(judged, block, off, judged.label == k, STRATA[k])
+class _BlockJudge:
+    """One block of a comparison: its names, and its part of J, D and what is off."""
 
+    def __init__(
+        self, exam: Examination, derivative: Derivative, of: DerivativeComparison, at: _Block
+    ) -> None:
+        self.exam, self.derivative, self.of, self.at = exam, derivative, of, at
+        rows, columns = at
+        self.outputs, self.inputs = exam.names.rows[rows], exam.names.columns[columns]
+        self.J, self.D, self.unseen, certain, self.lost, off = (
+            x[:, rows, columns] for x in (of.J, of.D, of.unseen, of.judged, of.lost, of.off)
+        )
+        self.off, self.certain = off.clone(), certain.flatten(1).any(1)
 
-def _zero(judged: JudgedComparison, block: str) -> str:
-    """Of a block that is 0 within what differences resolve, the entry that they see least of."""
-    rows, columns = judged.names.block(block)
-    unseen, J, D = (
-        x[:, rows, columns].flatten(1)
-        for x in (judged.comparison.unseen, judged.comparison.J, judged.comparison.D)
-    )
-    here = (J == 0).all(1) & (D == 0).all(1) & (unseen > 0).any(1)
-    if not bool(here.double().mean() > _JUDGED):
-        return ""
-    least = unseen[here].quantile(0.95, dim=0)
-    outputs, inputs = judged.names.rows[rows], judged.names.columns[columns]
-    i, j = divmod(int(least.argmax()), len(inputs))
-    size = least.max() * judged.units.y[rows][i] / judged.units.z[columns][j]
-    return (
-        f"{SYMBOLS[block]} is zero within the resolution of the differences: {outputs[i]} by "
-        f"{inputs[j]} above {below(float(size))} would be seen."
-    )
+    def deviations(self) -> Iterator[Deviation]:
+        # Columns and rows of J that are exactly 0 in a stratum are taken out of `off`.
+        for axis in (1, 2):
+            for k in range(self.J.shape[3 - axis]):
+                yield from self._dead(axis, k)
+        yield from self._not_finite()
+        yield from self._zero()
+        if (share := float(self.certain.double().mean())) < _HALF:
+            yield Deviation("not_judged", share, int(self.certain.sum()))
+        label = self.exam.label
+        strata = [k for k in range(len(STRATA)) if self._is_wrong(label == k)]
+        if len(strata) > 1 and _ONSET in strata:  # the same fault, where it is hardest to see
+            strata.remove(_ONSET)
+        if not strata:
+            yield from self._rare()
+            return
+        smooth = (k for k in range(len(STRATA)) if k != _ONSET)
+        seen = [k for k in smooth if int(self.certain[label == k].sum()) >= _FEW]
+        if len(seen) > 1 and set(seen) <= set(strata):
+            yield self._wrong(torch.ones_like(label, dtype=torch.bool), "")
+            return
+        for k in strata:
+            yield self._wrong(label == k, STRATA[k])
 
+    def _stay(self, points: Tensor) -> bool:
+        """Most of them are off also where they are moved a little; an action on its limit, where a
+        policy that is clipped stays, is not moved."""
+        exam, taken = self.exam, points[evenly(len(points), _POINTS)]
+        here, (rows, columns) = exam.points.at(taken), self.at
+        draw = torch.randn(
+            here.z.shape, generator=stream(0, "certify neighbours"), dtype=here.z.dtype
+        )
+        ds = exam.system.state_dim
+        draw[:, ds:] *= ~exam.found.kink[taken, ds:]
+        moved = Points(here.z + _NEAR * exam.units.z * draw, here.noise)
+        J = self.derivative(exam.system, moved)
+        coarse, fine = (
+            compared(exam, J, exam.differences(moved, scale), self.of.usual)
+            for scale in (1.0, _FINE)
+        )
+        off = coarse.off & ~(fine.judged & ~fine.off)
+        return bool(off[:, rows, columns].flatten(1).any(1).double().mean() > 0.5)
 
-def _judged_states(judged: JudgedComparison, block: str, here: Tensor) -> int:
-    rows, columns = judged.names.block(block)
-    return int(judged.comparison.judged[here][:, rows, columns].flatten(1).any(1).sum())
+    def _is_wrong(self, here: Tensor) -> bool:
+        """A share of the judged states here is off, and stays so nearby."""
+        points = (here & self.off.flatten(1).any(1)).nonzero().flatten()
+        return len(points) >= _least(int(self.certain[here].sum())) and self._stay(points)
 
+    def _dead(self, axis: int, k: int) -> Iterator[Deviation]:
+        label = self.exam.label
+        zero = (self.J.select(3 - axis, k) == 0).all(1)
+        bad = self.off.select(3 - axis, k).any(1)
+        strata = [
+            s for s in range(len(STRATA))
+            if bool(bad[label == s].any()) and bool(zero[(label == s) & bad].all())
+        ]  # fmt: skip
+        affected = bad & torch.isin(label, torch.tensor(strata, dtype=torch.long))
+        points = affected.nonzero().flatten()
+        if len(points) < _least(len(self.J)) or not self._stay(points):
+            return
+        self.off.select(3 - axis, k)[affected] = False
+        where = "" if bool(zero.all()) or len(strata) != 1 else STRATA[strata[0]]
+        row, column = ("all", self.inputs[k]) if axis == 1 else (self.outputs[k], "all")
+        entry = Entry(row, column, 1.0, ratio=0.0)
+        yield Deviation("dead", 1.0, len(points), stratum=where, entries=(entry,))
 
-def _wrong(judged: JudgedComparison, block: str, off: Tensor, here: Tensor) -> bool:
-    """A share of the judged states here is off, and stays so nearby."""
-    count = _judged_states(judged, block, here)
-    states = here & off.flatten(1).any(1)
-    if int(states.sum()) < _least(count):
-        return False
-    points = states.nonzero().flatten()
-    stays = judged.persistent(points, *judged.names.block(block))
-    return bool(stays.double().mean() > 0.5)
+    def _not_finite(self) -> Iterator[Deviation]:
+        points = self.lost.flatten(1).any(1).nonzero().flatten()
+        if not len(points):
+            return
+        step = self.exam.taken.step[points]
+        first = points[torch.where(step >= 0, step, step.max() + 1).argsort(stable=True)][0]
+        i, j = (int(k) for k in self.lost[first].nonzero()[0])
+        stratum = STRATA[int(self.exam.label[points].mode().values)]
+        at = int(self.exam.taken.step[first])
+        yield Deviation(
+            "not_finite", n=len(points), stratum=stratum,
+            entries=(Entry(self.outputs[i], self.inputs[j]),),
+            detail=f"first at step {at}" if at >= 0 else "",
+        )  # fmt: skip
+
+    def _zero(self) -> Iterator[Deviation]:
+        """Of a block that is 0 within what differences resolve, the entry that they see least
+        of."""
+        unseen, J, D = (x.flatten(1) for x in (self.unseen, self.J, self.D))
+        here = (J == 0).all(1) & (D == 0).all(1) & (unseen > 0).any(1)
+        if not bool(here.double().mean() > _HALF):
+            return
+        least = unseen[here].quantile(0.95, dim=0)
+        i, j = divmod(int(least.argmax()), len(self.inputs))
+        (rows, columns), units = self.at, self.exam.units
+        size = float(least.max() * units.y[rows][i] / units.z[columns][j])
+        entry = Entry(self.outputs[i], self.inputs[j])
+        yield Deviation("zero", size, int(here.sum()), entries=(entry,))
+
+    def _rare(self) -> Iterator[Deviation]:
+        """Of states that are off and too few to fail a block, and stay so wherever they are moved a
+        little: no unseen kink does."""
+        points = self.off.flatten(1).any(1).nonzero().flatten()
+        if len(points) and self._stay(points.repeat(-(-_COPIES // len(points)))):
+            every = torch.ones_like(self.exam.label, dtype=torch.bool)
+            yield replace(self._wrong(every, ""), code="rare")
+
+    def _wrong(self, here: Tensor, stratum: str) -> Deviation:
+        states = here & self.off.flatten(1).any(1)
+        J, D, bad = (x[states] for x in (self.J, self.D, self.off))
+        found = []
+        for i, j in bad.any(0).nonzero().tolist():
+            given, true = (x[bad[:, i, j], i, j] for x in (J, D))
+            gap, size = (float(x.square().mean().sqrt()) for x in (given - true, true))
+            both = size > 0 and bool(given.any())
+            ratio = float((given * true).sum() / true.square().sum()) if size > 0 else inf
+            flipped = float((given * true < 0).double().mean()) if both else nan
+            error = gap / size if size > 0 else 1.0
+            found.append(Entry(self.outputs[i], self.inputs[j], error, gap, ratio, flipped))
+        found.sort(key=lambda each: -each.absolute)
+        at = ""
+        if len(J) < _EVERY * int(here.sum()):
+            errors = _relative_errors(self.of, self.exam.units, self.at)[states]
+            worst = self.exam.points.z[states][int(errors.nan_to_num().argmax())].tolist()
+            named = zip(self.exam.names.columns, worst, strict=True)
+            at = f"one is {', '.join(f'{name} {x:.3g}' for name, x in named)}"
+        error = max(each.error for each in found)
+        return Deviation(
+            "wrong", error, len(J), stratum=stratum, entries=tuple(found), detail=at
+        )  # fmt: skip
 
 
 def _least(judged: int) -> float:
@@ -319,137 +350,35 @@ def _least(judged: int) -> float:
     return max(_FEW, min(_SHARE * judged, _ENOUGH))
 
 
-def _rare(judged: JudgedComparison, block: str, off: Tensor) -> Iterator[Finding]:
-    """Of states that are off and too few to fail a block, and stay so wherever they are moved a
-    little: no unseen kink does."""
-    points = off.flatten(1).any(1).nonzero().flatten()
-    if not len(points):
-        return
-    moved = points.repeat(-(-_COPIES // len(points)))
-    if float(judged.persistent(moved, *judged.names.block(block)).double().mean()) <= 0.5:
-        return
-    found = _finding(judged, block, off, torch.ones_like(judged.label, dtype=torch.bool), None)
-    text = (
-        f"{found.sentence.replace(' is wrong', ' may be wrong', 1)} So few do not fail it: certify "
-        "it at `states` near that one."
-    )
-    yield replace(found, kind="rare", severity="rough", sentence=text)
+_LIMIT = 1e-2  # 95th percentile of the relative error
+_STATES = 256
 
 
-def _finding(
-    judged: JudgedComparison, block: str, off: Tensor, here: Tensor, stratum: str | None
-) -> Finding:
-    rows, columns = judged.names.block(block)
-    states = here & off.flatten(1).any(1)
-    J, D, bad = (
-        x[states]
-        for x in (judged.comparison.J[:, rows, columns], judged.comparison.D[:, rows, columns], off)
-    )
-    outputs, inputs = judged.names.rows[rows], judged.names.columns[columns]
-    found = []
-    for i, j in bad.any(0).nonzero().tolist():
-        given, true = (x[bad[:, i, j], i, j] for x in (J, D))
-        gap, size = (float(x.square().mean().sqrt()) for x in (given - true, true))
-        zero: _Zero = "J" if not bool(given.any()) else "D" if size == 0 else ""
-        error = gap / size if size > 0 else 1.0
-        found.append(WrongEntry(outputs[i], inputs[j], error, gap, zero))
-    entries = tuple(sorted(found, key=lambda each: -each.absolute))
-    worst = max(entries, key=lambda each: each.error)
-    flipped = None
-    if not worst.zero:  # of the entry of largest relative error
-        i, j = outputs.index(worst.row), inputs.index(worst.column)
-        here_bad = bad[:, i, j]
-        flipped = float((J[here_bad, i, j] * D[here_bad, i, j] < 0).double().mean())
-    kept = None if flipped is None else flipped < 0.5
-    whole = _relative_errors(judged.comparison, judged.units, rows, columns)[states]
-    counted = len(J), int(here.sum())
-    text = wrong_words(
-        block,
-        stratum,
-        entries,
-        float(whole.nanquantile(0.5)),
-        flipped,
-        counted,
-        _pattern(J, D, bad),
-    )
-    if counted[0] < _EVERY * counted[1]:
-        at = judged.z[states][int(whole.nan_to_num().argmax())].tolist()
-        named = (f"{name} {x:.3g}" for name, x in zip(judged.names.columns, at, strict=True))
-        text += f" One of these states: {', '.join(named)}."
-    row, column = (entries[0].row, entries[0].column) if len(entries) == 1 else (None, None)
-    return Finding(
-        "wrong", "wrong", text, worst.error, block, stratum, row, column, kept, judged.source,
-        entries,
-    )  # fmt: skip
-
-
-def _pattern(J: Tensor, D: Tensor, bad: Tensor) -> str:
-    """What all the wrong entries are instead: those of the transpose, or a multiple."""
-    wrong, given, true = (J - D)[bad], J[bad], D[bad]
-    square = J.shape[1] == J.shape[2] and bool(given.any())
-    if square and (J - D.mT)[bad].norm() < _SAME * wrong.norm():
-        return " The wrong entries are those of the transposed block."
-    ratio = given / true
-    factor = float(ratio.median())
-    spread = float((ratio - factor).abs().nan_to_num(nan=torch.inf).max())
-    if (
-        isfinite(factor)
-        and factor != 0
-        and spread <= min(_SAME * abs(factor), _OF_IT * abs(1 - factor))
-    ):
-        return f" Every wrong entry is {factor:.3g} times its difference."
-    return ""
-
-
-def _dead_line(
-    judged: JudgedComparison, block: str, off: Tensor, line: tuple[int, int, str]
-) -> Iterator[Finding]:
-    rows, columns = judged.names.block(block)
-    axis, k, name = line
-    J = judged.comparison.J[:, rows, columns]
-    zero = (J.select(3 - axis, k) == 0).all(1)
-    bad = off.select(3 - axis, k).any(1)
-    strata = [
-        s for s in range(len(STRATA))
-        if bool(bad[judged.label == s].any()) and bool(zero[(judged.label == s) & bad].all())
-    ]  # fmt: skip
-    affected = bad & torch.isin(judged.label, torch.tensor(strata, dtype=torch.long))
-    points = affected.nonzero().flatten()
-    if len(points) < _least(len(J)):
-        return
-    if float(judged.persistent(points, rows, columns).double().mean()) <= 0.5:
-        return
-    off.select(3 - axis, k)[affected] = False
-    everywhere = bool(zero.all())
-    where = None if everywhere or len(strata) != 1 else STRATA[strata[0]]
-    kind = "column" if axis == 1 else "row"
-    text = (
-        f"{SYMBOLS[block]} {kind} {k} ({name}) is zero{_WHERE[where]} but should not be, in "
-        f"{len(points)} of {len(J)} states. {_CAUSES}"
-    )
-    row, column = (name, None) if kind == "row" else (None, name)
-    yield Finding("dead", "wrong", text, 1.0, block, where, row, column, source=judged.source)
-
-
-def _lost(judged: JudgedComparison, block: str) -> Iterator[Finding]:
-    """Entries that are not finite."""
-    rows, columns = judged.names.block(block)
-    lost = judged.comparison.lost[:, rows, columns]
-    points = lost.flatten(1).any(1).nonzero().flatten()
-    if not len(points):
-        return
-    points = points[judged.step[points].argsort(stable=True)]
-    points = torch.cat([points[judged.step[points] >= 0], points[judged.step[points] < 0]])
-    i, j = (int(k) for k in lost[points[0]].nonzero()[0])
-    row, column = judged.names.rows[rows][i], judged.names.columns[columns][j]
-    stratum = STRATA[int(judged.label[points].mode().values)]
-    step = int(judged.step[points[0]])
-    first = f"first at step {step}, {row} by {column}" if step >= 0 else f"first {row} by {column}"
-    where = "" if stratum == "free" else _WHERE[stratum]  # a kink is not seen where it is NaN
-    text = (
-        f"{SYMBOLS[block]} is not finite{where}, though the step's values are "
-        f"({len(points)} of {len(lost)} states; {first})."
-    )
-    yield Finding(
-        "not finite", "wrong", text, 1.0, block, stratum, row, column, source=judged.source
-    )
+def in_single_precision(
+    exam: Examination, derivative: Derivative
+) -> tuple[list[Deviation], dict[str, float] | str]:
+    """Blocks that float32 spoils, and the 95th percentile of the relative error of each; not at
+    kinks and limits, whose side rounding may change."""
+    sides = torch.tensor([_ONSET, STRATA.index("limit")])
+    away = (~torch.isin(exam.label, sides)).nonzero().flatten()
+    away = away if len(away) else torch.arange(len(exam.label))
+    few, units = exam.points.at(away[evenly(len(away), _STATES)]), exam.units
+    try:
+        exact = derivative(exam.system, Points(few.z.float().to(few.z), few.noise))
+        short = derivative(exam.system, few.float()).to(exact)
+    except (RuntimeError, TypeError, InputError) as error:
+        return [], f"not supported: {in_short(error)}"
+    errors: dict[str, float] = {}
+    for block in exam.names.blocks:
+        i, j = exam.names.block(block)
+        scale = units.z[j] / units.y[i, None]
+        gap, size = ((x[:, i, j] * scale).flatten(1).norm(dim=1) for x in (short - exact, exact))
+        known = torch.isfinite(size)  # a derivative that is not shows nothing of precision
+        if not bool(known.any()):
+            continue
+        gap, size = gap[known], size[known]
+        usual = size.square().mean().sqrt()
+        relative = (gap / torch.maximum(size, 1e-3 * usual).clamp_min(1e-300)).nan_to_num(nan=1.0)
+        errors[block] = float(np.quantile(relative.numpy(), 0.95))
+    spoiled = (each for each in errors.items() if each[1] > _LIMIT)
+    return [Deviation("single_precision", size, block=block) for block, size in spoiled], errors

@@ -1,118 +1,37 @@
-"""`gradlab.certify`: arguments, and the states at which a system is examined.
-
-A line between two visited points is cut where the second difference of the outputs is largest, and
-the part around the cut is cut again. Where f is smooth the second difference over the width falls
-with the width; where it does not, the line has crossed a contact, a limit or a clip.
-"""
+"""`gradlab.certify`: arguments, every test at the states that are drawn, and what they find."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
-from gradlab.data.noise import stream
 from gradlab.errors import InputError
+from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.function import from_function
-from gradlab.systems.system import System
+from gradlab.systems.system import System, check_system, machine_epsilon
+from gradlab.tasks import task_from_name
 from gradlab.tasks.task import OTHER_BOUNDS, Task
-from gradlab.tools.certify.evaluation import FEW, Points, evenly, noise_of, outputs
-from gradlab.tools.certify.examination import CertifiedSubject, examined, stepped, subject
-from gradlab.tools.certify.parameters import named
-from gradlab.tools.certify.result import Certification, Finding
-from gradlab.tools.certify.sampling import (
-    Law,
-    NonFiniteStep,
-    Samples,
-    labelled,
-    law,
-    limits,
-    pooled,
-    shifted,
-    started,
-    thinned,
-    visited,
-)
-from gradlab.user_code import differentiating, running
-
-_GRID, _CUTS = 17, 22  # points of the first cut, and halvings after it
-_ASIDE = 1e-3  # of the line, how far from the kink its sides are taken
-_LASTS = 0.25  # of the slope's change at a wide stencil, that is left at a 64 times narrower one
-_LEAST = 1e-5  # of the outputs' spread over the line: a smaller change is rounding
-_NOISES = 32.0  # times the step's own noise over the stencil, likewise
-
-
-def _pushed(drawn: Law, seen: Samples, n: int) -> Samples:
-    """At most n points, a third of them on kinks that n lines cross, the others on both sides."""
-    system, z = drawn.system, seen.points.z
-    rows = evenly(len(z), n)
-    other = rows[torch.randperm(len(rows), generator=stream(drawn.seed, "certify lines"))]
-    ends = z[rows], torch.lerp(z[rows], z[other], drawn.reach)
-    at, kinked = _found(system, seen.points, rows, *ends)
-    found = kinked.nonzero().flatten()
-    found = found[evenly(len(found), n // 3)] if len(found) else found
-    step, on = _ASIDE * (ends[1] - ends[0])[found], at[found]
-    points = torch.cat([on, on - step, on + step])
-    samples = labelled(system, points, "kinks", drawn.seed, None)
-    return Samples(
-        samples.points, samples.origin, samples.step, torch.arange(len(points)) < len(on)
-    )
-
-
-def _found(
-    system: System, points: Points, rows: Tensor, begin: Tensor, end: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Where the outputs bend most on every line [K, ·], and whether that is a kink, [K]."""
-    noise = points.at(rows).noise
-
-    def values(fractions: Tensor) -> Tensor:
-        """y [k, K, out] in units of spread at fractions [k, K] of the lines."""
-        z = begin + fractions[..., None] * (end - begin)
-        given = None if noise is None else noise.repeat(len(fractions), 1)
-        y = outputs(system, Points(z.reshape(-1, z.shape[-1]), given))
-        return y.reshape(*fractions.shape, -1)
-
-    def bent(before: Tensor, at: Tensor, after: Tensor) -> Tensor:
-        """Norm of the second difference in spreads of the line; what rounding makes is 0."""
-        bend = (before - 2 * at + after).abs()
-        shown = torch.where(bend > rounding, bend / spread, 0.0).nan_to_num()
-        return shown.square().sum(-1).sqrt()
-
-    lines = torch.arange(len(begin))
-    grid = torch.linspace(0, 1, _GRID).to(begin)
-    y = values(grid[:, None].expand(-1, len(begin)))
-    spread = (y.amax(0) - y.amin(0)).nan_to_num()
-    spread = torch.where(spread > 0, spread, torch.inf)
-    rounding = _NOISES * torch.finfo(y.dtype).eps * y.abs().amax(0)
-    low, width = torch.zeros(len(begin)).to(begin), grid[1].expand(len(begin))
-    for _ in range(_CUTS):
-        # Of the inner points, and the index of the one before.
-        best = bent(y[:-2], y[1:-1], y[2:]).argmax(0)
-        low = low + best * width
-        before, at, after = (y[best + k, lines] for k in range(3))
-        width = width / 2
-        quarters = values(torch.stack([low + width, low + 3 * width]))
-        y = torch.stack([before, quarters[0], at, quarters[1], after])
-    middle = low + 2 * width
-    changes = []  # |f(m + d) − 2 f(m) + f(m − d)| / d in spreads of the line, [K]
-    for d in (4 * width, 64.0 * 4 * width):
-        changes.append(bent(*values(torch.stack([middle - d, middle, middle + d]))) / d)
-    narrow, wide = changes
-    noisy = _NOISES * noise_of(system, points) / (4 * width)
-    kinked = (narrow > _LASTS * wide) & (narrow > noisy.clamp_min(_LEAST))
-    return begin + middle[:, None] * (end - begin), kinked
-
+from gradlab.tools.certify import comparison, evaluation, repeats, result, sampling
+from gradlab.tools.certify import parameters as of_parameters
+from gradlab.tools.certify.evaluation import FEW, RATIO, SIZE, Points, evenly, outputs
+from gradlab.tools.certify.result import Certification, Deviation, Entry, Names
+from gradlab.tools.certify.sampling import STRATA, Law, Loss, Samples
+from gradlab.user_code import differentiating, is_user_function, load_made, running
 
 _FEWEST = 16  # samples
-_SHARES = {"random": 0.1, "limits": 0.12, "kinks": 0.12}  # of the samples, half of them starts
-_OUTLYING = 1e4  # interquartile ranges
+_MANY = 0.25  # of the rollouts, which ran off
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
+_Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # states, actions, noise
 
 
 @differentiating
@@ -128,6 +47,7 @@ def certify(
     samples: int = 2048,
     seed: int = 0,
     fail_above: float = 1e-3,
+    first_call: bool = False,
     progress: Progress = silent,
 ) -> Certification:
     """Whether a system's derivatives are those of its own step, and where not.
@@ -145,112 +65,342 @@ def certify(
         samples: number of states that are drawn.
         seed: of every draw.
         fail_above: relative error from which a derivative is wrong.
+        first_call: try in two processes that branch off whether a first call leaves something
+            behind: nothing may have called the step before.
         progress: called as progress(stage, done, total).
 
     Raises:
         InputError: names the argument, what it got and what to do.
     """
-    about = subject(system, task, states, actions, noise, policy)
     progress = check_progress(progress)
+    return _certified(
+        system, task, (states, actions, noise), policy, parameters, samples, seed, fail_above,
+        first_call, progress,
+    )  # fmt: skip
+
+
+def _certified(
+    system: System | Task, task: Task | None, given: tuple[Any, Any, Any],
+    policy: nn.Module | None, parameters: Any, samples: int, seed: int, fail_above: float,
+    first_call: bool, progress: Progress, of_map: bool = False,
+) -> Certification:  # fmt: skip
+    if isinstance(system, Task):
+        task, system = system, system.simulator
+    check_system("system", system)
+    if task is not None:
+        validation.instance("task", task, Task, "a gradlab Task")
+    rows = _rows_of(system, *given)
+    s, a, _ = rows
+    if policy is not None:
+        policy = double_copy("policy", policy)
+        start = torch.zeros(2, system.state_dim, dtype=torch.float64) if s is None else s
+        check_policy(policy, start, system.action_dim)
     validation.whole("samples", samples, _FEWEST)
     validation.whole("seed", seed)
     tolerance = validation.number("fail_above", fail_above, above=0)
-    varied = None if parameters is None else named(parameters)
-    half = -(-samples // 2)
-    drawn = law(about.system, about.task, about.policy, about.states, seed, half)
+    validation.flag("first_call", first_call)
+    varied = None if parameters is None else of_parameters.named(parameters)
+    names = Names(
+        tuple(task.state_names if task else ()) or tuple(f"s{k}" for k in range(system.state_dim)),
+        tuple(task.action_names if task else ())
+        or tuple(f"a{k}" for k in range(system.action_dim)),
+        of_map,
+    )
+    move = (
+        repeats.first_call_move(sampling.law(system, task, None, None, seed))
+        if first_call
+        else None
+    )
+    drawn = sampling.law(system, task, policy, s, seed, -(-samples // 2))
     try:
-        taken, loss, off, left = _samples(about, drawn, samples)
-        result = examined(about, taken, loss, drawn, tolerance, varied, progress)
+        taken, loss, off, found = sampling.sampled(drawn, rows, samples, _stepped)
+        more, table, facts = _examined(names, taken, loss, drawn, tolerance, varied, move, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             raise InputError(
                 f"samples is {samples}, which does not fit into memory: lower it"
             ) from error
         raise
-    asked = {"samples": samples, "seed": seed, "fail_above": tolerance}
-    given = ", ".join(f"{name}={value!r}" for name, value in asked.items())
-    environment = provenance.environment()  # without the time: the same states say the same
-    made = {
-        "command": f"gradlab.certify(system, {given})", "seed": seed, "starts": _starts(about),
-        "versions": {name: environment[name] for name in _VERSIONS},
-    }  # fmt: skip
+    found = [*more, *found]
     if off is not None:
-        ranges = result.facts["ranges"][: about.system.state_dim]
+        ranges = facts["ranges"][: system.state_dim]
         lowest = min(each["lowest"] for each in ranges)
         highest = max(each["highest"] for each in ranges)
-        made |= {"ran off": off[0], "rollouts": off[1], "drawn states": [lowest, highest]}
-    found = (*result.findings, *left)
-    return replace(result, findings=found, facts={**result.facts, **made})
+        facts |= {"ran off": off[0], "rollouts": off[1], "drawn states": [lowest, highest]}
+        if off[0] >= _MANY * off[1]:
+            found.append(Deviation("many_ran_off", off[0], off[1]))
+    environment = provenance.environment()  # without the time: the same states say the same
+    facts |= {
+        "command": f"gradlab.certify(system, {samples=}, {seed=}, fail_above={tolerance!r})",
+        "seed": seed, "starts": _starts(s, a, task),
+        "versions": {name: environment[name] for name in _VERSIONS},
+    }  # fmt: skip
+    name = type(system).__name__ if task is None else task.name
+    return result.certification(name, names, tolerance, found, table, facts)
 
 
-def _starts(about: CertifiedSubject) -> str:
+def _starts(states: Tensor | None, actions: Tensor | None, task: Task | None) -> str:
     """Where the examined states come from."""
-    if about.states is not None:
-        if about.actions is not None:
-            return "states and actions are the given ones"
-        return "rollouts begin at the given states"
-    if about.task is not None:
-        return "rollouts begin at the task's own starts"
-    return (
-        "rollouts begin at normal states of scales 0.1, 1 and 4, since a System has no start law: "
-        "give a Task, or states="
+    if actions is not None:
+        return "given states and actions"
+    if states is not None:
+        return "rollouts from the given states"
+    if task is not None:
+        return "rollouts from the task's starts"
+    return "rollouts from normal states: give a Task, or states="
+
+
+def _rows_of(system: System, states: Any, actions: Any, noise: Any) -> _Given:
+    s = _rows("states", states, system.state_dim)
+    a, xi = _rows("actions", actions, system.action_dim), _rows("noise", noise, system.noise_dim)
+    for name, rows in (("actions", a), ("noise", xi)):
+        if rows is not None and (s is None or len(rows) != len(s)):
+            want = "states with as many rows" if s is None else f"{len(s)} rows, one per state"
+            raise InputError(f"{name} has shape {tuple(rows.shape)}, expected {want}")
+    return s, a, xi
+
+
+def _rows(name: str, values: Any, width: int | None = None) -> Tensor | None:
+    """Finite float64 [N, width], of any width where none is given."""
+    if values is None:
+        return None
+    try:
+        rows = torch.as_tensor(values).detach().cpu().double()
+        rows = rows.to_dense() if rows.layout is not torch.strided else rows
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} holds no numbers: {error}") from None
+    if rows.ndim != 2 or rows.shape[1] != (width or rows.shape[1]) or not len(rows):
+        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width or 'n'}]")
+    if not bool(torch.isfinite(rows).all()):
+        raise InputError(f"{name} has entries that are not finite: leave those rows out")
+    return rows
+
+
+def _described(system: System, epsilon: float, inside: Mapping[str, str | None]) -> list[str]:
+    """J, D, and the step's own precision, a sentence each.
+
+    A system whose `linearize` takes differences itself says which in an attribute `derivatives`.
+    """
+    own, size = getattr(system, "derivatives", ""), SIZE * epsilon ** (1 / 3)
+    return [
+        f"J: {'autograd of the step, ' * system.differentiable}`linearize`{own and f': {own}'}.",
+        f"D: central differences of the whole step, at {size:.2g} and {size / RATIO:.2g} of every "
+        "coordinate's spread.",
+        f"The step's own precision: {epsilon:.2g} of its outputs ({', '.join(inside)}).",
+    ]
+
+
+def _examined(
+    names: Names, taken: Samples, loss: Loss | None, drawn: Law, tolerance: float,
+    parameters: dict[str, Tensor] | None, move: float | str | None, progress: Progress,
+) -> tuple[list[Deviation], list[Mapping[str, Any]], dict[str, Any]]:  # fmt: skip
+    """Every test at the points taken: deviations, rows of the table and facts.
+
+    Args:
+        loss: the first rollout of these points that left the finite numbers.
+        drawn: the law of the points, which knows the limits of actions.
+        tolerance: relative error from which a derivative is wrong.
+        parameters: tensors of the step whose gradients are judged, or None.
+        move: of `repeats.first_call_move`; None: not asked for.
+    """
+    system, every = drawn.system, taken.points
+    y = _stepped(system, every)
+    finite = torch.isfinite(y).all(1)
+    lost = sampling.not_finite(names, every.z, y, loss)
+    taken = taken.at(finite.nonzero().flatten())  # what is not finite shows nothing
+    points, n = taken.points, len(taken)
+    begun = points.at(evenly(n, repeats.LATER))
+    before = evaluation.at_once(system, begun)
+    size, inside = evaluation.size_of(points.z), evaluation.precisions_inside(system, points)
+    epsilon = machine_epsilon(y[finite][:FEW])
+    of_step, coupling = repeats.of_step(system, points, y[finite], names, epsilon, tolerance)
+    epsilon = max(epsilon, coupling, evaluation.noise_of(system, points))
+    pure = all(each.decision != "fail" for each in of_step)
+    coupled = any(each.code == "coupled" for each in of_step)
+    progress("differences", 0, n)
+    found = evaluation.reference(system, points, size, tolerance, epsilon)
+    flat, share = evaluation.stairs(system, points, found, size)
+    found.error[:, flat] = torch.inf  # the slope between two stairs is none of the step's
+    progress("differences", n, n)
+    label = sampling.strata(system, taken, found, drawn.action_limit)
+    units = comparison.Units(_spread(found.y), _spread(points.z))
+    exam = comparison.Examination(
+        system, names, taken, tolerance, epsilon, size, found, label, units
     )
+    ranges = zip(
+        names.columns, points.z.amin(0).tolist(), points.z.amax(0).tolist(), strict=True
+    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "states": n, "not finite": len(every) - n, "fail_above": tolerance,
+        "precision": epsilon, "inside": list(inside),
+        "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
+        "origins": {name: taken.origin.count(name) for name in dict.fromkeys(taken.origin)},
+        "ranges": [
+            {"coordinate": name, "lowest": low, "highest": high} for name, low, high in ranges
+        ],
+        "compared": _described(system, epsilon, inside), "kinks crossed": 0,
+    }  # fmt: skip
+    rows: list[Mapping[str, Any]] = []
+    of_derivatives: list[Deviation] = []
+    ways = evaluation.sources(system)
+    for k, (name, derivative) in enumerate(ways.items()):
+        progress("derivatives", k, len(ways))
+        J = derivative(system, points)
+        compared = comparison.compared(exam, J, found)
+        rows += comparison.numbers(exam, name, compared)
+        if not pure:  # J and D are of different functions then
+            continue
+        mine = comparison.deviations(exam, name, derivative, compared)
+        if name == "step":
+            mine = [_traced(each, exam, compared.lost) for each in mine]
+        mine += repeats.of_derivative(exam, name, derivative, J, coupled)
+        if k == 0:
+            single, facts["single precision"] = comparison.in_single_precision(exam, derivative)
+            mine += single
+        of_derivatives += mine
+    progress("derivatives", len(ways), len(ways))
+    if pure:
+        kinks, facts["kinks crossed"] = _kinks(exam, drawn.action_limit)
+        later = repeats.after_calls(exam, begun, before)
+        if later:  # which makes derivatives seem to depend on rows and places, too
+            of_derivatives = [each for each in of_derivatives if each.code not in result.LOOSE]
+        of_derivatives += kinks
+        of_step += later
+        if parameters is not None:
+            more, facts["parameters"] = of_parameters.deviations(exam, parameters)
+            of_derivatives += more
+    if move is not None:
+        facts["first call"] = move if isinstance(move, str) else "tried"
+        if not any(each.code in ("stale", "restless") for each in of_step):
+            of_step += repeats.of_first_call(move, epsilon)
+    if all(each.decision != "fail" for each in of_step):  # a function of its arguments
+        of_derivatives += _stairs(names, flat, share)
+    return [*of_step, *lost, *_low_precision(inside, epsilon), *of_derivatives], rows, facts
 
 
-def _samples(
-    about: CertifiedSubject, drawn: Law, n: int
-) -> tuple[Samples, NonFiniteStep | None, tuple[int, int] | None, list[Finding]]:
-    """The given points alone, or pooled with drawn ones, half of which are starts where no states
-    are given; what `visited` says of rollouts, and what of these was left out."""
-    if about.states is not None and about.actions is not None:
-        z = torch.cat([about.states, about.actions], 1)
-        return labelled(about.system, z, "given", drawn.seed, about.noise), None, None, []
-    if about.states is None:
-        given, rolled = started(drawn, -(-n // 2)), n // 2
-    else:
-        a = drawn.action_size * drawn.draw("given", len(about.states), about.system.action_dim)
-        z = torch.cat([about.states, a], 1)
-        given, rolled = labelled(about.system, z, "given", drawn.seed, about.noise), n
-    seen, loss, off = visited(drawn, n)
-    stepped(about.system, seen.points.at(slice(0, FEW)))  # refuses NaN before more are made
-    y = outputs(about.system, seen.points)
-    usual = torch.cat([outputs(about.system, given.points), y])
-    far, left = _outlying(y, usual), list[Finding]()
-    if bool(far.any()):
-        text = (
-            f"{int(far.sum())} of {len(seen)} states that rollouts reached are not examined, the "
-            f"first at step {int(seen.step[far].min())}: their outputs lie over {_OUTLYING:,.0f} "
-            f"interquartile ranges from the others', as where a rollout runs off."
+def _stepped(system: System, points: Points) -> Tensor:
+    """y, of a step that is not NaN everywhere."""
+    y = outputs(system, points)
+    if not bool(torch.isfinite(y).all(1).any()):
+        raise InputError(
+            f"step returns NaN at every state: check the states' units and the step. {OTHER_BOUNDS}"
         )
-        left.append(Finding("ran off", "note", text))
-        seen = seen.at((~far).nonzero().flatten())
-    ways = {"random": shifted, "limits": limits, "kinks": _pushed}
-    more = [way(drawn, seen, max(int(_SHARES[name] * n), 1)) for name, way in ways.items()]
-    kept = []
-    for part in more:
-        with suppress(InputError):  # some systems refuse what no rollout reaches
-            if len(part):
-                outputs(about.system, part.points)
-                kept.append(part)
-    taken = pooled([given, thinned(seen, rolled - sum(map(len, kept))), *kept])
-    inside = (~_outlying(outputs(about.system, taken.points), usual)).nonzero().flatten()
-    return taken.at(inside), loss, off, left
+    return y
 
 
-def _outlying(y: Tensor, usual: Tensor) -> Tensor:
-    """bool [N], outputs far beyond the usual ones, whose rounding would hide wrong entries where
-    states are usual."""
-    low, middle, high = usual.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
-    far = ((y - middle).abs() > _OUTLYING * (high - low)) & (high > low) & torch.isfinite(y)
-    found: Tensor = far.any(1)
-    return found
+def _low_precision(inside: Mapping[str, str | None], epsilon: float) -> list[Deviation]:
+    """A step on float64 whose values are less precise, with the line that is the first to round."""
+    name, line = next((each for each in inside.items() if each[1] is not None), ("float64", None))
+    if line is None or epsilon <= torch.finfo(torch.float64).eps:  # constants; what makes a mask
+        return []
+    return [Deviation("low_precision", epsilon, detail=f"{name}{line and f', first at {line}'}")]
 
 
-_BLOCK = "B"  # ∂s′/∂a, which is ∂y/∂x
-_WORDS = (
-    (f" {OTHER_BOUNDS}", ""), ("states and actions", "inputs"), ("∂s′/∂a", "∂y/∂x"),
-    ("the step", "the function"), ("The step", "The function"), ("′", ""),
-)  # fmt: skip
+def _stairs(names: Names, flat: Tensor, share: Tensor) -> list[Deviation]:
+    """Outputs that move in stairs, with the inputs that move them; else what D is of the slope of
+    larger moves, `share` [out, in], where it is another one."""
+    code, where = ("stairs", flat) if bool(flat.any()) else ("stairs_beside", share.isfinite())
+    size = torch.where(flat, torch.nan, share)
+    at = sorted(where.nonzero().tolist(), key=lambda at: float(size.nan_to_num()[*at]))
+    entries = tuple(Entry(names.rows[i], names.columns[j]) for i, j in at)
+    return [Deviation(code, float(size[*at[0]]), entries=entries)] if at else []
+
+
+_AT_LIMIT = 1e-3  # of it, within which a stencil may reach it
+
+
+def _kinks(exam: comparison.Examination, limit: Tensor | None) -> tuple[list[Deviation], int]:
+    """Kinks and jumps, which make no derivative wrong, and how many lines between visited states
+    cross one: not where an action is on its limit, whose derivative is that of one side."""
+    onset = exam.label == STRATA.index("onset")
+    actions = exam.points.z[:, exam.system.state_dim :]
+    edge = torch.full(actions.shape[1:], torch.nan) if limit is None else limit
+    clipped = ((actions.abs() - edge).abs() <= _AT_LIMIT * edge).any(1)
+    count, on_limit = int(onset.sum()), int((onset & clipped).sum())
+    at = f"an action on its limit at {on_limit}"
+    crossed = int((exam.taken.onset & ~clipped).sum())
+    return [Deviation("rough", n=count, detail=at)] * bool(count), crossed
+
+
+def _traced(found: Deviation, exam: comparison.Examination, lost: Tensor) -> Deviation:
+    """A derivative that is not finite with its first row and the operation that made it so."""
+    system, points = exam.system, exam.points
+    if found.code != "not_finite" or not bool(lost.any()):
+        return found
+    reward = found.block in ("r_s", "r_a")
+    rows = lost[:, -1:] if reward else lost[:, :-1]
+    bad = rows.flatten(1).any(1)
+    first = int(bad.nonzero()[0])
+    here = points.at(slice(first, first + 1))
+
+    def output(z: Tensor) -> Tensor:
+        out = system.step(*evaluation.state_and_action(system, z), here.noise)
+        return out.reward if reward else out.state
+
+    origin = _nan_origin(output, here.z)
+    at = found.detail, origin, f"row {first}", sampling.region(exam.names, points.z, bad)
+    return replace(found, detail=", ".join(filter(None, at)))
+
+
+_PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def _nan_origin(output: Callable[[Tensor], Tensor], z: Tensor) -> str:
+    """The operation whose derivative first leaves the finite numbers, with its line; "" unknown.
+    `output`: z → outputs that carry a graph, at rows where a derivative is not finite."""
+    lost: list[Any] = []  # nodes that were sent finite numbers, and sent back others
+
+    def hear(node: Any, back: Sequence[Tensor | None], sent: Sequence[Tensor | None]) -> None:
+        if _finite(sent) and not _finite(back):
+            lost.append(node)
+
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        with torch.autograd.detect_anomaly(check_nan=False):  # which keeps every node's line
+            values = output(z.detach().clone().requires_grad_()).flatten()
+        nodes, found = [values.grad_fn], set[Any]()
+        while nodes:
+            if (node := nodes.pop()) is not None and node not in found:
+                found.add(node)
+                node.register_hook(partial(hear, node))
+                nodes += [each for each, _ in node.next_functions]
+        with suppress(RuntimeError):
+            for value in values:
+                if not lost and value.requires_grad:
+                    value.backward(retain_graph=True)
+    if not lost:
+        return ""
+    name = re.sub(r"Backward\d*$", "", lost[0].name()).lower()
+    lines = "".join(lost[0].metadata.get("traceback_", ()))
+    places = [
+        match for match in _PLACE.finditer(lines)
+        if "/torch/" not in match["file"] and "/gradlab/" not in match["file"]
+    ]  # fmt: skip
+    if not places:
+        return name
+    return f"{name} ({places[-1]['file'].rsplit('/', 1)[-1]}:{places[-1]['line']})"
+
+
+def _finite(gradients: Sequence[Tensor | None]) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in gradients if x is not None)
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Standard deviation of columns over finite rows; 1 where there is none."""
+    finite = values[torch.isfinite(values).all(1)]
+    spread = finite.std(0).nan_to_num() if len(finite) > 1 else torch.zeros(values.shape[1])
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def simulator_of(name: str) -> System | Task:
+    """What "FILE.py:NAME" holds or makes, or a task by its name."""
+    made = load_made(name) if is_user_function(name) else task_from_name(name, {})
+    if not isinstance(made, System | Task):
+        raise InputError(
+            f"{name} is {type(made).__name__}, expected a System or a Task, "
+            f"as of systems.from_function"
+        )
+    return made
 
 
 def certify_function(
@@ -260,7 +410,7 @@ def certify_function(
     fail_above: float = 1e-3,
     seed: int = 0,
     name: str = "",
-    progress: Any = None,
+    progress: Progress = silent,
 ) -> Certification:
     """Whether the derivatives of y = f(x) are those of f.
 
@@ -276,44 +426,30 @@ def certify_function(
         InputError: inputs that are no numbers [N, n], or outputs without a width or a gradient.
     """
     validation.function("function", function, "inputs [N, n] → outputs [N, m]")
-    try:
-        given = torch.as_tensor(inputs).detach().cpu()
-        x = given.double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"inputs holds no numbers: {error}") from None
-    if x.ndim != 2 or len(x) < 16:
-        raise InputError(f"inputs has shape {tuple(x.shape)}, expected [N, n] with N ≥ 16")
-    # A float32 network takes no float64.
-    mine = given.dtype if given.dtype.is_floating_point else torch.float64
+    x = _rows("inputs", inputs)
+    if x is None or len(x) < _FEWEST:
+        raise InputError(f"inputs is {validation.shown(x)}, expected [N, n] with N ≥ {_FEWEST}")
+    kind = torch.as_tensor(inputs).dtype  # a float32 network takes no float64
+    mine = kind if kind.is_floating_point else torch.float64
     with running("the function"):
         y = function(x[:2].to(mine).requires_grad_())
     if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != 2:
         raise InputError(f"the function gave {validation.shown(y)} for 2 inputs, expected [2, m]")
     if not y.requires_grad:
-        raise InputError("the function's outputs have no gradient: is something detached in it?")
+        raise InputError("the function has no gradient: is something detached in it?")
 
     def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         return function(action.to(mine)).to(action), torch.zeros_like(state[:, 0])
 
     m, n = y.shape[1], x.shape[1]
-    system = from_function(step, state_dim=m, action_dim=n)
     task = Task(
-        name or getattr(function, "__name__", type(function).__name__), system, None,
+        name or getattr(function, "__name__", type(function).__name__),
+        from_function(step, state_dim=m, action_dim=n), None,
         lambda k, generator: torch.zeros(k, m, dtype=torch.float64), discount=0.5, horizon=1,
         state_names=tuple(f"y{k}" for k in range(m)), action_names=tuple(f"x{k}" for k in range(n)),
     )  # fmt: skip
     states = torch.zeros(len(x), m, dtype=torch.float64)
-    more = {} if progress is None else {"progress": progress}
-    found = certify(task, states, x, samples=len(x), seed=seed, fail_above=fail_above, **more)
-    return replace(
-        found,
-        findings=tuple(_worded(each) for each in found.findings if each.block in (_BLOCK, None)),
-        rows=tuple({**row, "block": "y"} for row in found.rows if row["block"] == _BLOCK),
-    )
-
-
-def _worded(finding: Finding) -> Finding:
-    text = finding.sentence
-    for old, new in _WORDS:
-        text = text.replace(old, new)
-    return replace(finding, sentence=text, block="y" if finding.block else None)
+    return differentiating(_certified)(
+        task, None, (states, x, None), None, None, len(x), seed, fail_above, False,
+        check_progress(progress), of_map=True,
+    )  # fmt: skip

@@ -68,10 +68,17 @@ def evenly(n: int, most: int) -> Tensor:
 def outputs(system: System, points: Points) -> Tensor:
     """y = (s', r) [N, ds + 1] of every point, without a graph, in blocks of one of two sizes."""
     size = FEW if len(points) <= _SEVERAL * FEW else _BLOCK
-    parts = [
-        at_once(system, _filled(points.at(slice(start, start + size)), size))
-        for start in range(0, len(points), size)
-    ]
+    return _in_blocks(at_once, system, points, size)
+
+
+def _in_blocks(
+    evaluate: Callable[[System, Points], Tensor], system: System, points: Points, size: int
+) -> Tensor:
+    """In calls of `size` rows, the last of which is filled up with its last row."""
+    parts = []
+    for start in range(0, len(points), size):
+        rows = torch.arange(start, start + size).clamp_max(len(points) - 1)
+        parts.append(evaluate(system, points.at(rows)))
     return torch.cat(parts)[: len(points)]
 
 
@@ -96,17 +103,8 @@ def at_once(system: System, points: Points) -> Tensor:
 
 def _remedy(words: str) -> str:
     if "device" in words or "CUDA" in words:
-        return ": states are given on the CPU: build the simulator there, or let its step move them"
+        return ": states are on the CPU: build the simulator there, or let its step move them"
     return ""
-
-
-def _filled(points: Points, size: int) -> Points:
-    """The block with its last row repeated up to `size` rows."""
-    lacking = size - len(points)
-    if lacking <= 0:
-        return points
-    rows = torch.cat([torch.arange(len(points)), torch.full((lacking,), len(points) - 1)])
-    return points.at(rows)
 
 
 SMALL = 32  # states of a call with few
@@ -114,48 +112,40 @@ Derivative = Callable[[System, Points], Tensor]
 
 
 def sources(system: System) -> dict[str, Derivative]:
-    """The ways that this system offers."""
-    ways: dict[str, Derivative] = {"step": by_autograd} if system.differentiable else {}
-    ways["linearize"] = lambda system, points: _in_blocks(_linearized, system, points)
-    return ways
+    """The ways that this system offers: J by reverse sweeps through `step`, and `linearize`."""
 
+    def blockwise(derivative: Derivative) -> Derivative:
+        def whole_sample(system: System, points: Points) -> Tensor:
+            size = SMALL if len(points) <= SMALL else FEW
+            return _in_blocks(derivative, system, points, size)
 
-def by_autograd(system: System, points: Points) -> Tensor:
-    """J by reverse sweeps through `step`."""
-    return _in_blocks(_swept, system, points)
+        return whole_sample
 
-
-def _in_blocks(derivative: Derivative, system: System, points: Points) -> Tensor:
-    size = SMALL if len(points) <= SMALL else FEW
-    parts = [
-        derivative(system, _filled(points.at(slice(start, start + size)), size))
-        for start in range(0, len(points), size)
-    ]
-    return torch.cat(parts)[: len(points)]
+    ways = {"step": blockwise(_swept)} if system.differentiable else {}
+    return ways | {"linearize": blockwise(_linearized)}
 
 
 def _swept(system: System, points: Points) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         z = points.z.detach().clone().requires_grad_()
         noise = None if points.noise is None else points.noise.clone()
-        with running("step", lambda _: ": its rows are to be differentiable tensors"):
+        with running("step"):
             out = system.step(*state_and_action(system, z), noise)
         y = (*out.state.unbind(1), out.reward)
         if not any(column.requires_grad for column in y):
             raise InputError(
-                "step is not differentiable: its next state and reward carry no graph; compute "
-                "them with torch operations, without detach() and torch.no_grad(), or set "
+                "step is not differentiable: remove detach() and torch.no_grad() from it, or set "
                 "differentiable = False"
             )
         rows = []
         for column in y:  # apart: 0 times an infinite slope of the one would be NaN in another
-            row = None
+            row = torch.zeros_like(z)
             if column.requires_grad:
                 with running("the backward pass of step"):
                     (row,) = torch.autograd.grad(
-                        column.sum(), z, retain_graph=True, allow_unused=True
+                        column.sum(), z, retain_graph=True, materialize_grads=True
                     )
-            rows.append(torch.zeros_like(z) if row is None else row)
+            rows.append(row)
     return torch.stack(rows, 1).detach()
 
 
@@ -309,59 +299,50 @@ _DEAD = 0.9  # of the states
 _STAIR, _STEP = 0.1, 1e-5  # of an input's spread: a move over many stairs, and one within a stair
 
 
-def stairs(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
-    """bool [out, in]: outputs that an input moves in stairs, as a step does that rounds. In most
-    states D is 0, a move by a tenth of the input's spread changes the output, and where it ends a
-    small one changes nothing, either. Stairs as wide as the spread are seen where all derivatives
-    of the state by an input are 0, in nearly all states, and one by one of actions, where the end
-    of such a move is flat, too: behind a dead zone it is not."""
-    rows = evenly(len(points), _LINES)
-    few, y, flat = points.at(rows), found.y[rows], found.D[rows] == 0
-    moves = torch.diag(size)
-    far = few.z + _STAIR * moves[:, None]
-    ends = torch.stack([far, far + _STEP * moves[:, None], far - _STEP * moves[:, None]])
-    moved = outputs(system, few.moved(ends.reshape(-1, len(size))))
-    moved = moved.reshape(3, len(size), *y.shape)
-    change = (moved[0] - y).permute(1, 2, 0).abs()
-    flat &= (moved[1] == moved[2]).permute(1, 2, 0)
-    seen = change > _TOLERATED * y.std(0, correction=0)[:, None]
-    told = (seen & flat).double().mean(0) > 0.5
-    sides = torch.stack([few.z + moves[:, None], few.z - moves[:, None]])
-    sides = torch.stack([sides, sides + _STEP * moves[:, None], sides - _STEP * moves[:, None]])
-    wide = outputs(system, few.moved(sides.reshape(-1, len(size))))
-    wide = wide.reshape(3, 2, len(size), *y.shape).permute(0, 1, 3, 4, 2)  # [3, 2, N, out, in]
-    far_off = (wide[0] - y[..., None]).abs() > _TOLERATED * y.std(0, correction=0)[:, None]
-    dead = (flat.double().mean(0) > _DEAD)[:-1]  # of the reward none is asked for
-    reached = (far_off.any(0) & flat).double().mean(0) > 0.5
-    told[:-1] |= dead.all(0) & reached[:-1]
-    level = ((far_off & (wide[1] == wide[2])).any(0) & flat).double().mean(0) > 0.5
-    acted = torch.arange(len(size)) >= y.shape[1] - 1
-    told[:-1] |= acted & dead & level[:-1]
-    # Of an output that is rounded itself, inputs that move it by less than a stair, too.
-    whole = (flat.double().mean(0) > 0.5).all(1, keepdim=True)
-    return told | (told.any(1, keepdim=True) & whole)
+def stairs(system: System, points: Points, found: Reference, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs that an input moves in stairs, as a step does that rounds, bool [out, in]; and beside
+    a smooth part, what D is of the slope of larger moves, [out, in], NaN where it is that slope.
 
-
-def steeper(system: System, points: Points, found: Reference, size: Tensor) -> Tensor:
-    """[out, in], what D is of the slope of moves by a tenth and a fifth of the input's spread, in
-    the median state; NaN where it is that slope, or steeper, in two fifths of the states, or
-    these moves have none of their own.
+    In most states D is 0, a move by a tenth of the input's spread changes the output, and where it
+    ends a small one changes nothing, either. Stairs as wide as the spread are seen where all
+    derivatives of the state by an input are 0, in nearly all states, and one by one of actions,
+    where the end of such a move is flat, too: behind a dead zone it is not.
 
     A smooth function's slopes go to D with the square of the move, so that they differ by three
     times what they have apart from D; those over many stairs beside a smooth part do not.
     """
     rows = evenly(len(points), _LINES)
-    few, D = points.at(rows), found.D[rows]
-    moves = torch.stack([k * torch.diag(size) for k in (_STAIR, -_STAIR, 2 * _STAIR, -2 * _STAIR)])
-    ends = (few.z + moves.reshape(-1, 1, len(size))).reshape(-1, len(size))
-    moved = outputs(system, few.moved(ends)).reshape(4, len(size), *found.y[rows].shape)
-    near, far = ((moved[k] - moved[k + 1]).permute(1, 2, 0) / size for k in (0, 2))
-    near, far = near / (2 * _STAIR), far / (4 * _STAIR)
-    slope, apart, own = (x.abs() for x in (far, far - near, far - D))
-    changed = _STAIR * size * slope > _SEEN * found.y[rows].std(0, correction=0)[:, None]
-    told = changed & (own > _STEEP * slope) & (apart < _AGREE * own) & (D.abs() < slope)
+    few, y, D = points.at(rows), found.y[rows], found.D[rows]
+    moves, spread = torch.diag(size)[:, None], y.std(0, correction=0)[:, None]
+
+    def moved(*by: float) -> Tensor:
+        """y where every input is moved by so much of its spread, [moves, N, out, in]."""
+        ends = torch.stack([few.z + k * moves for k in by])
+        f = outputs(system, few.moved(ends.reshape(-1, len(size))))
+        return f.reshape(len(by), len(size), *y.shape).permute(0, 2, 3, 1)
+
+    def mostly(states: Tensor, share: float = 0.5) -> Tensor:
+        return states.double().mean(0) > share
+
+    near, up, down = moved(_STAIR, _STAIR + _STEP, _STAIR - _STEP)
+    flat = (D == 0) & (up == down)
+    told = mostly(flat & ((near - y[..., None]).abs() > _TOLERATED * spread))
+    wide = [moved(sign, sign + _STEP, sign - _STEP) for sign in (1.0, -1.0)]
+    far_off = [(at[0] - y[..., None]).abs() > _TOLERATED * spread for at in wide]
+    level = [off & (at[1] == at[2]) for off, at in zip(far_off, wide, strict=True)]
+    dead = mostly(flat, _DEAD)[:-1]  # of the reward none is asked for
+    told[:-1] |= dead.all(0) & mostly((far_off[0] | far_off[1]) & flat)[:-1]
+    acted = torch.arange(len(size)) >= y.shape[1] - 1
+    told[:-1] |= acted & dead & mostly((level[0] | level[1]) & flat)[:-1]
+    # Of an output that is rounded itself, inputs that move it by less than a stair, too.
+    told |= told.any(1, keepdim=True) & mostly(flat).all(1, keepdim=True)
+    up, down, above, below = moved(_STAIR, -_STAIR, 2 * _STAIR, -2 * _STAIR)
+    tenth, fifth = (up - down) / size / (2 * _STAIR), (above - below) / size / (4 * _STAIR)
+    slope, apart, own = (x.abs() for x in (fifth, fifth - tenth, fifth - D))
+    changed = _STAIR * size * slope > _SEEN * spread
+    steep = changed & (own > _STEEP * slope) & (apart < _AGREE * own) & (D.abs() < slope)
     share = D.abs().median(0).values / slope.median(0).values
-    return torch.where(told.double().mean(0) > _MOSTLY, share, torch.nan)
+    return told, torch.where(mostly(steep, _MOSTLY), share, torch.nan)
 
 
 def _retried(

@@ -16,20 +16,11 @@ from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System
-from gradlab.tools.certify.comparison import SAFETY
-from gradlab.tools.certify.evaluation import (
-    FEW,
-    RATIO,
-    ROUNDING,
-    SIZE,
-    Points,
-    evenly,
-    outputs,
-    state_and_action,
-)
-from gradlab.tools.certify.result import Finding
+from gradlab.tools.certify import evaluation
+from gradlab.tools.certify.comparison import SAFETY, Examination
+from gradlab.tools.certify.evaluation import Points, outputs
+from gradlab.tools.certify.result import Deviation, Entry
 from gradlab.user_code import running
-from gradlab.wording import percent
 
 WEIGHTS, MOST = 4, 256  # random weights w; entries of all parameters together
 
@@ -45,9 +36,8 @@ def named(parameters: Any) -> dict[str, Tensor]:
     for name, tensor in parameters.items():
         plain = isinstance(tensor, Tensor) and tensor.is_leaf and tensor.is_contiguous()
         if not plain or not tensor.is_floating_point():
-            got = validation.shown(tensor)
-            raise InputError(
-                f"parameters[{name!r}] is {got}, expected a contiguous float tensor, a leaf"
+            raise validation.expected(
+                f"parameters[{name!r}]", tensor, "a contiguous float tensor, a leaf"
             )
     entries = sum(tensor.numel() for tensor in parameters.values())
     if not 0 < entries <= MOST:
@@ -55,43 +45,32 @@ def named(parameters: Any) -> dict[str, Tensor]:
     return dict(parameters)
 
 
-def parameter_findings(
-    system: System, points: Points, given: dict[str, Tensor], tolerance: float, epsilon: float
-) -> tuple[list[Finding], dict[str, float]]:
-    """Entries whose gradient is wrong, and the relative error of every parameter.
+def deviations(
+    exam: Examination, given: dict[str, Tensor]
+) -> tuple[list[Deviation], dict[str, float]]:
+    """Parameters whose gradient is wrong, and the relative error of every one.
 
     Raises:
         InputError: the step is not a differentiable function of a parameter.
     """
-    few = points.at(evenly(len(points), FEW))
+    system, points = exam.system, exam.points
+    few = points.at(evaluation.evenly(len(points), evaluation.FEW))
     y = outputs(system, few)
-    finite = torch.isfinite(y).all(1)
-    few, y = few.at(finite), y[finite]
     draw = torch.randn(WEIGHTS, *y.shape, generator=stream(0, "certify weights"), dtype=y.dtype)
     weights = draw / y.std(0).clamp_min(1e-12)
     J = _gradients(system, few, given, weights)
-    wrong: list[Finding] = []
+    wrong: list[Deviation] = []
     errors: dict[str, float] = {}
     for name, tensor in given.items():
-        D, error = _differences(system, few, tensor, weights, epsilon)
+        D, error = _differences(system, few, tensor, weights, exam.epsilon)
         size = D.abs().amax()
         gap = ((J[name] - D).abs() - SAFETY * error).clamp_min(0)
-        errors[name] = float(gap.max() / size) if size > 0 else float((gap > 0).any())
-        if errors[name] > tolerance:
-            kept = bool((J[name] * D).sum() > 0)
-            text = _sentence(name, errors[name], kept, bool((J[name] == 0).all()))
-            wrong.append(
-                Finding(
-                    "wrong",
-                    "wrong",
-                    text,
-                    errors[name],
-                    "parameters",
-                    column=name,
-                    sign_kept=kept,
-                    source="step",
-                )
-            )
+        errors[name] = off = float(gap.max() / size) if size > 0 else float((gap > 0).any())
+        if off > exam.tolerance:
+            code = "wrong" if bool(J[name].any()) else "dead"
+            ratio = float((J[name] * D).sum() / D.square().sum())
+            entries = (Entry("all", name, off, ratio=ratio),)
+            wrong.append(Deviation(code, off, len(few), "parameters", "", "step", entries))
     return wrong, errors
 
 
@@ -105,60 +84,46 @@ def _gradients(
         for tensor in tensors:
             tensor.requires_grad_(True)
         with torch.enable_grad(), running("step"):
-            out = system.step(*state_and_action(system, points.z), points.noise)
+            out = system.step(*evaluation.state_and_action(system, points.z), points.noise)
             y = torch.cat([out.state, out.reward[:, None]], 1)
         if not y.requires_grad:
             raise InputError("step is not differentiable in parameters: it uses other tensors")
         rows = [
-            torch.autograd.grad((w * y).sum(), tensors, retain_graph=True, allow_unused=True)
+            torch.autograd.grad((w * y).sum(), tensors, retain_graph=True, materialize_grads=True)
             for w in weights
         ]
     finally:
         for tensor, needed in zip(tensors, before, strict=True):
             tensor.requires_grad_(needed)
-    columns = zip(given.items(), zip(*rows, strict=True), strict=True)
-    return {
-        name: torch.stack([
-            torch.zeros_like(tensor) if gradient is None else gradient for gradient in gradients
-        ]).flatten(1).to(weights)
-        for (name, tensor), gradients in columns
-    }  # fmt: skip
+    columns = zip(given, zip(*rows, strict=True), strict=True)
+    return {name: torch.stack(found).flatten(1).to(weights) for name, found in columns}
 
 
 def _differences(
     system: System, points: Points, tensor: Tensor, weights: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """Of w · y in every entry of one parameter, and their errors, [weights, entries]."""
-    scale = tensor.detach().abs().amax().clamp_min(1e-6)
-    h = float(SIZE * epsilon ** (1 / 3) * scale)
+    flat = tensor.detach().view(-1)
+    h = float(evaluation.SIZE * epsilon ** (1 / 3) * flat.abs().amax().clamp_min(1e-6))
     columns, errors = [], []
-    for k in range(tensor.numel()):
-        wide, _ = _difference(system, points, (tensor, k), weights, h)
-        narrow, size = _difference(system, points, (tensor, k), weights, h / RATIO)
-        columns.append(narrow)
-        errors.append((wide - narrow).abs() + ROUNDING * epsilon * size * RATIO / h)
-    return torch.stack(columns, 1), torch.stack(errors, 1)
 
-
-def _difference(
-    system: System, points: Points, entry: tuple[Tensor, int], weights: Tensor, h: float
-) -> tuple[Tensor, Tensor]:
-    """(w · y(p + h) − w · y(p − h)) / 2h, and Σ |w y|; [weights] each."""
-    tensor, k = entry
-    flat, values = tensor.detach().view(-1), []
-    before = flat[k].clone()
-    for sign in (1.0, -1.0):
+    def at(k: int, move: float) -> Tensor:
+        before = flat[k].clone()
         try:
-            flat[k] += sign * h
-            values.append(outputs(system, points))
+            flat[k] += move
+            return outputs(system, points)
         finally:
             flat[k] = before
-    difference = (weights * (values[0] - values[1])).sum((1, 2)) / (2 * h)
-    return difference, (weights * values[0]).square().sum((1, 2)).sqrt()
 
-
-def _sentence(name: str, error: float, kept: bool, dead: bool) -> str:
-    if dead:
-        return f"The gradient in the parameter {name} is zero but should not be."
-    sign = "sign kept" if kept else "with the wrong sign"
-    return f"The gradient in the parameter {name} is wrong by {percent(error)}, {sign}."
+    for k in range(len(flat)):
+        slopes = []
+        for step in (h, h / evaluation.RATIO):
+            up = at(k, step)
+            slopes.append((weights * (up - at(k, -step))).sum((1, 2)) / (2 * step))
+        wide, narrow = slopes
+        size = (weights * up).square().sum((1, 2)).sqrt()
+        columns.append(narrow)
+        errors.append(
+            (wide - narrow).abs() + evaluation.ROUNDING * epsilon * size * evaluation.RATIO / h
+        )
+    return torch.stack(columns, 1), torch.stack(errors, 1)

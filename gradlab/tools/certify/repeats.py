@@ -1,11 +1,13 @@
 """Whether step and derivatives depend on anything but the row of their arguments.
 
-    stale              another call in between changes the result, or every call does
+    stale              another call in between changes the result
+    restless           every call does
+    first_call         a first call leaves something behind
     random             another seed of torch, NumPy and Python changes it
-    rows mix           other rows in the batch, or fewer, change it
+    rows_mix           other rows in the batch, or fewer, change it
     place              its own place among the same rows changes it
-    arguments changed  the tensors that were passed are other ones afterwards
-    result changed     the tensors that were returned are other ones after the next call
+    arguments_changed  the tensors that were passed are other ones afterwards
+    result_changed     the tensors that were returned are other ones after the next call
 
 Results are equal up to sums in another order, or to a hundredth of the tolerated error: a solver
 with one step size for a whole batch moves within its tolerance, which is a note and a noise of the
@@ -21,8 +23,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,27 +32,11 @@ from torch import Tensor
 
 from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
-from gradlab.tasks.task import Task
-from gradlab.tools.certify.evaluation import (
-    SMALL,
-    Derivative,
-    Points,
-    at_once,
-    evenly,
-    outputs,
-    precisions_inside,
-    state_and_action,
-)
-from gradlab.tools.certify.result import (
-    BLOCKS,
-    SYMBOLS,
-    Certification,
-    Finding,
-    Kind,
-    Names,
-    percentage,
-)
-from gradlab.tools.certify.sampling import labelled, law
+from gradlab.tools.certify import evaluation
+from gradlab.tools.certify.comparison import Examination
+from gradlab.tools.certify.evaluation import SMALL, Derivative, Points, at_once, evenly
+from gradlab.tools.certify.result import LOOSE, Deviation, Names
+from gradlab.tools.certify.sampling import Law
 
 _STATES, _FEWER = 64, 7
 _EQUAL = 1e3  # units of ε, relative to the largest value of an output
@@ -65,17 +51,10 @@ _CALLS, _SECONDS = 1000, 0.5  # with them, at the end
 _Evaluated = Callable[[Points], Tensor]
 
 
-class _Behaviour(NamedTuple):
-    """What the results of a step depend on beside its row, and how much they move below that."""
-
-    findings: list[Finding]
-    noise: float
-
-
-def step_findings(
+def of_step(
     system: System, points: Points, y: Tensor, names: Names, epsilon: float, tolerance: float
-) -> _Behaviour:
-    """Of the step itself.
+) -> tuple[list[Deviation], float]:
+    """Of the step itself, and how much its values move below that.
 
     Args:
         y: of all points, in large batches.
@@ -83,52 +62,41 @@ def step_findings(
     chosen = evenly(len(points), _STATES)
     few = points.at(chosen)
     calls = _calls(lambda given: at_once(system, given), few)
-    lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
+    lowest = getattr(torch, (*evaluation.precisions_inside(system, points), "float64")[0])
     # Sums in an order that changes from call to call are no randomness.
     sums = _EQUAL * max(epsilon, torch.finfo(lowest).eps)
-    kind, size, where = _dependence(
-        calls, _EQUAL * epsilon, {"random": sums, "stale": sums, "rows mix": sums, "place": sums}
-    )
-    if kind is None and float((moves := _gaps(calls[0], y[chosen])).max()) > sums:
-        turned = outputs(system, _turned(points)).flip(0)
-        kind = "rows mix" if gap(turned[chosen], y[chosen]) <= sums else "stale"
-        size, where = float(moves.max()), int(moves.argmax())
-    if kind == "random":
+    code, size, where = _dependence(
+        calls, _EQUAL * epsilon, dict.fromkeys(LOOSE, sums), y[chosen], sums,
+        lambda: evaluation.outputs(system, _turned(points)).flip(0)[chosen],
+    )  # fmt: skip
+    if code == "random":
         raise InputError(
-            "step has hidden randomness: two calls with the same arguments differ by "
-            f"{size:.2g}; pass its noise as the third argument (noise_dim)"
+            f"step has hidden randomness: equal calls differ by {size:.2g}; pass its noise as the "
+            "third argument (noise_dim)"
         )
-    restless = kind == "stale" and gap(*calls[:2]) > sums
-    found = [] if kind is None else [_finding(kind, None, size, "", names.rows[where], restless)]
-    noise = size if kind in (None, "rows mix") else 0.0
-    if kind == "rows mix" and size <= _OF_VALUES * tolerance:
-        text = f"{found[0].sentence[:-1]}, as within a solver's tolerance."
-        found = [replace(found[0], size=size, severity="note", sentence=text)]
-    given = dict(zip(("state", "action"), state_and_action(system, few.z), strict=True))
+    noise = size if code in ("", "rows_mix") else 0.0
+    if code == "stale" and _gap(*calls[:2]) > sums:
+        code = "restless"
+    if code == "rows_mix" and size <= _OF_VALUES * tolerance:
+        code = "coupled"
+    found = [Deviation(code, size, detail=f"in {names.rows[where]}")] if code else []
+    given = dict(zip(("state", "action"), evaluation.state_and_action(system, few.z), strict=True))
     kept = {name: values.clone() for name, values in given.items()}
     with torch.no_grad():
         out = system.step(given["state"], given["action"], few.noise)
-        changed = next((name for name in given if not torch.equal(given[name], kept[name])), None)
-        found += [] if changed is None else [_finding("arguments changed", None, 1.0, changed)]
         before = out.state.clone(), out.reward.clone()
-        system.step(*state_and_action(system, few.z.flip(0).roll(1)), few.noise)
+        changed = [name for name in given if not torch.equal(given[name], kept[name])]
+        system.step(*evaluation.state_and_action(system, few.z.flip(0).roll(1)), few.noise)
     pairs = zip(("next state", "reward"), before, (out.state, out.reward), strict=True)
-    over = next((name for name, was, now in pairs if gap(was, now)), None)
-    found += [] if over is None else [_finding("result changed", None, 1.0, over)]
-    return _Behaviour(found, noise)
+    over = [name for name, was, now in pairs if _gap(was, now)]
+    found += [Deviation("arguments_changed", detail=name) for name in changed[:1]]
+    found += [Deviation("result_changed", detail=name) for name in over[:1]]
+    return found, noise
 
 
-def derivative_findings(
-    name: str,
-    system: System,
-    derivative: Derivative,
-    points: Points,
-    names: Names,
-    epsilon: float,
-    tolerance: float,
-    J: Tensor,
-    coupled: bool = False,
-) -> list[Finding]:
+def of_derivative(
+    exam: Examination, source: str, derivative: Derivative, J: Tensor, coupled: bool
+) -> list[Deviation]:
     """Of one source of derivatives, block by block.
 
     Args:
@@ -136,28 +104,32 @@ def derivative_findings(
         coupled: rows of the step mix within a solver's tolerance; their derivatives may then mix
             up to the tolerated error.
     """
-    few = points.at(evenly(len(points), SMALL))
-    calls = _calls(
-        lambda given: derivative(system, given), few, lambda given: at_once(system, given)
-    )
+    system, points, tolerance = exam.system, exam.points, exam.tolerance
     chosen = evenly(len(points), SMALL)
-    large, turned = J[chosen], None
+    calls = _calls(
+        lambda given: derivative(system, given), points.at(chosen),
+        lambda given: at_once(system, given),
+    )  # fmt: skip
     found = []
-    least = max(_EQUAL * epsilon, _OF_DERIVATIVES * tolerance)
-    most = tolerance if coupled else least
-    allowed: dict[Kind, float] = {"rows mix": tolerance, "place": tolerance} if coupled else {}
-    for block in BLOCKS:
-        rows, columns = names.block(block)
-        values = [J[:, rows, columns].flatten(1) for J in calls]
-        kind, size, _ = _dependence(values, least, allowed)
-        if kind is None:
-            of_all = large[:, rows, columns].flatten(1)
-            if (size := gap(of_all, values[0])) > most:
-                turned = derivative(system, _turned(points)).flip(0) if turned is None else turned
-                again = turned[chosen][:, rows, columns].flatten(1)
-                kind = "rows mix" if gap(again, of_all) <= most else "stale"
-        if kind is not None:
-            found.append(_finding(kind, block, size, name))
+    least = max(_EQUAL * exam.epsilon, _OF_DERIVATIVES * tolerance)
+    allowed = dict.fromkeys(("rows_mix", "place"), tolerance) if coupled else {}
+
+    @cache
+    def turned() -> Tensor:
+        return derivative(system, _turned(points)).flip(0)[chosen]
+
+    def of_block(rows: slice, columns: slice) -> Tensor:
+        return turned()[:, rows, columns].flatten(1)
+
+    for block in exam.names.blocks:
+        rows, columns = exam.names.block(block)
+        *of, large = (x[:, rows, columns].flatten(1) for x in (*calls, J[chosen]))
+        code, size, _ = _dependence(
+            of, least, allowed, large, tolerance if coupled else least,
+            partial(of_block, rows, columns),
+        )  # fmt: skip
+        if code:
+            found.append(Deviation(code, size, block=block, source=source))
     return found
 
 
@@ -208,32 +180,35 @@ def _calls(evaluate: _Evaluated, few: Points, step: _Evaluated | None = None) ->
 
 
 def _dependence(
-    calls: Sequence[Tensor], least: float, allowed: Mapping[Kind, float]
-) -> tuple[Kind | None, float, int]:
+    calls: Sequence[Tensor], least: float, allowed: Mapping[str, float], large: Tensor,
+    most: float, turned: Callable[[], Tensor],
+) -> tuple[str, float, int]:  # fmt: skip
     """What else the values depend on by at least so much of their size, by how much, and in which
-    column, the last one, which may follow from others, if in none of these; None with what they
-    move by otherwise. `allowed`: by kind, in the place of `least`."""
+    column, the last one, which may follow from others, if in none of these; "" with what they
+    move by otherwise.
+
+    Args:
+        allowed: by code, in the place of `least`.
+        large: the same in a large batch, of which `most` is allowed; turned: in a large batch with
+            the last row first.
+    """
     first, repeated, after_another, reseeded, among, moved, another, anew = calls
-    pairs: tuple[tuple[Kind, Tensor, Tensor], ...] = (
-        ("stale", first, repeated),
-        ("stale", first, after_another),
-        ("random", first, reseeded),
-        ("rows mix", first, among),
-        ("stale", another[: len(anew)], anew),
-        ("place", first, moved),
-    )
-    sizes = [_gaps(one, two) for _, one, two in pairs]
-    over = (
-        kind for (kind, *_), each in zip(pairs, sizes, strict=True)
-        if float(each.max()) > allowed.get(kind, least)
+    pairs = (
+        ("stale", first, repeated), ("stale", first, after_another), ("random", first, reseeded),
+        ("rows_mix", first, among), ("stale", another[: len(anew)], anew), ("place", first, moved),
     )  # fmt: skip
-    if (found := next(over, None)) is not None:
-        # A call that follows another one may differ by far more than one that is made again.
-        of = [each for (kind, *_), each in zip(pairs, sizes, strict=True) if kind == found]
-        most, limit = torch.stack(of).amax(0), allowed.get(found, least)
-        own = most[:-1] if bool((most[:-1] > limit).any()) else most
-        return found, float(most.max()), int(own.argmax())
-    return None, max(float(each.max()) for each in sizes), 0
+    sizes = [(code, _gaps(one, two)) for code, one, two in pairs]
+    for found, each in sizes:
+        limit = allowed.get(found, least)
+        if float(each.max()) > limit:
+            # A call that follows another one may differ by far more than one that is made again.
+            moves = torch.stack([move for code, move in sizes if code == found]).amax(0)
+            own = moves[:-1] if bool((moves[:-1] > limit).any()) else moves
+            return found, float(moves.max()), int(own.argmax())
+    if float((moves := _gaps(first, large)).max()) > most:
+        code = "rows_mix" if _gap(turned(), large) <= most else "stale"
+        return code, float(moves.max()), int(moves.argmax())
+    return "", max(float(each.max()) for _, each in sizes), 0
 
 
 @contextlib.contextmanager
@@ -251,7 +226,7 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(before[1])
 
 
-def gap(one: Tensor, other: Tensor) -> float:
+def _gap(one: Tensor, other: Tensor) -> float:
     """Largest difference, relative to the largest value of that output; 1 where the one is not
     finite and the other is."""
     return float(_gaps(one, other).max())
@@ -265,84 +240,36 @@ def _gaps(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(lost, torch.ones_like(found), found)
 
 
-def _kept_from_calls(size: float, epsilon: float) -> bool:
-    """Is a gap more than sums in another order make?"""
-    return size > _EQUAL * epsilon
-
-
-def later_findings(
-    system: System, few: Points, before: Tensor, names: Names, epsilon: float
-) -> list[Finding]:
+def after_calls(exam: Examination, few: Points, before: Tensor) -> list[Deviation]:
     """Of the step after all other calls and up to `_CALLS` more, for `_SECONDS` of the processor at
     most: a counter, or a cache that fills. `before`: y of the points before any other call."""
-    until, sizes = time.process_time() + _SECONDS, list[Tensor]()
-    while len(sizes) < _CALLS and (not sizes or time.process_time() < until):
-        sizes.append(_gaps(before, at_once(system, few)))
-    most = torch.stack(sizes).amax(0)
+    until, moves = time.process_time() + _SECONDS, list[Tensor]()
+    while len(moves) < _CALLS and (not moves or time.process_time() < until):
+        moves.append(_gaps(before, at_once(exam.system, few)))
+    most = torch.stack(moves).amax(0)
     size = float(most.max())
-    if not _kept_from_calls(size, epsilon):
+    if size <= _EQUAL * exam.epsilon:
         return []
     # Where some of the last calls give what the first one gave, it comes and goes.
-    again = any(not _kept_from_calls(float(each.max()), epsilon) for each in sizes)
-    return [_finding("stale", None, size, "", names.rows[int(most.argmax())], again)]
-
-
-def by_later_calls(finding: Finding) -> bool:
-    """Whether a step that depends on earlier calls may have made it: its derivatives then seem to
-    depend on rows and places, too."""
-    return finding.block is not None and finding.kind in ("stale", "random", "rows mix", "place")
-
-
-def _finding(
-    kind: Kind, block: str | None, size: float, detail: str, where: str = "", restless: bool = False
-) -> Finding:
-    """A dependence, which fails whatever its size: J and D are then of other functions.
-
-    Args:
-        detail: source of a block's, or the argument or result; where: an output that moves;
-            restless: two equal calls in a row differ.
-    """
-    subject = "The step" if block is None else SYMBOLS[block]
-    by = f" (by {percentage(size)} of its size{f', in {where}' if where else ''})"
-    earlier = f"depends on earlier calls{by}: a buffer keeps their values."
-    if restless:
-        earlier = (
-            f"gives another result when it is called again with the same arguments{by}: a random "
-            f"generator of its own, a clock, or what it keeps and updates (averages, a warm start)."
-        )
-    text = {
-        "stale": f"{subject} {earlier}",
-        "random": f"{subject} depends on a hidden random seed{by}.",
-        "rows mix": f"{subject} of one row depends on the other rows of its batch{by}.",
-        "place": (
-            f"{subject} of one row depends on its place in the batch{by}: a mask by the row's "
-            f"number, or parameters of each row."
-        ),
-        "arguments changed": f"The step writes into its argument {detail}.",
-        "result changed": (
-            f"The step returns the same buffer at every call: the next call overwrites the "
-            f"{detail} of the one before. Return a copy."
-        ),
-    }[kind]
-    source = detail if block is not None else ""
-    return Finding(kind, "wrong", text, max(size, 1.0), block, source=source)
+    again = any(float(each.max()) <= _EQUAL * exam.epsilon for each in moves)
+    where = f"in {exam.names.rows[int(most.argmax())]}"
+    return [Deviation("restless" if again else "stale", size, detail=where)]
 
 
 _LONGEST = 20.0  # s of a process
 _THREADED = ("jax", "warp")  # whose threads a process that branches off would wait for
-_Calls = tuple[Tensor, Tensor]
 
 
-def _first_calls(made: System | Task, seed: int) -> _Calls | str:
-    """y of the same points as a first call and after another one, or why that was not tried."""
+def first_call_move(drawn: Law) -> float | str:
+    """By how much y of the same points moves where another call comes first, or why that was not
+    tried: two processes that branch off before anything is called."""
     threaded = [name for name in _THREADED if name in sys.modules]
     if threaded or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return f"not tried: {(*threaded, 'CUDA')[0]} does not branch off"
-    task = made if isinstance(made, Task) else None
-    system = made.simulator if isinstance(made, Task) else made
-    drawn = law(system, task, None, None, seed)
+    system = drawn.system
     action = drawn.action_size * drawn.draw("anew", len(drawn.starts), system.action_dim)
-    points = labelled(system, torch.cat([drawn.starts, action], 1), "given", seed, None).points
+    z = torch.cat([drawn.starts, action], 1)
+    points = drawn.samples(z, "given").points
     few = points.at(slice(0, len(points) // 2))
     other = Points(few.z.flip(0) * 1.1 + 0.1, few.noise)
 
@@ -351,28 +278,16 @@ def _first_calls(made: System | Task, seed: int) -> _Calls | str:
         return at_once(system, points)
 
     try:
-        return _apart(lambda: at_once(system, points)), _apart(after)
+        return _gap(_apart(lambda: at_once(system, points)), _apart(after))
     except (OSError, ValueError, RuntimeError) as error:
         return f"not tried: {in_short(error)}"
 
 
-def certified_anew(
-    made: System | Task, seed: int, examine: Callable[[], Certification]
-) -> Certification:
-    """What `examine` finds, and whether a first call leaves something behind, which is tried
-    before anything is called."""
-    calls = _first_calls(made, seed)
-    certificate = examine()
-    size = 0.0 if isinstance(calls, str) else gap(*calls)
-    findings = list(certificate.findings)
-    known = any(each.kind == "stale" and each.block is None for each in findings)
-    if not known and _kept_from_calls(size, certificate.facts["precision"]):
-        text = f"The step depends on its first call (by {percentage(size)} of its size)."
-        findings.insert(0, Finding("stale", "wrong", text, max(size, 1.0)))
-    tried = calls if isinstance(calls, str) else "tried"
-    return replace(
-        certificate, findings=tuple(findings), facts={**certificate.facts, "first call": tried}
-    )
+def of_first_call(move: float | str, epsilon: float) -> list[Deviation]:
+    """What a first call leaves behind."""
+    if isinstance(move, str) or move <= _EQUAL * epsilon:
+        return []
+    return [Deviation("first_call", move)]
 
 
 def _apart(work: Callable[[], Tensor]) -> Tensor:

@@ -1,14 +1,15 @@
-"""The result of a certification: findings, numbers, verdict.
+"""The result of a certification: findings, wrong entries, errors by block and stratum.
 
-The four blocks of J = ∂(s', r)/∂(s, a), and names for rows and columns.
+The four blocks of J = ∂(s', r)/∂(s, a), or ∂y/∂x of a map, and names for rows and columns.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,103 +17,163 @@ import pandas as pd
 
 from gradlab import validation
 from gradlab.errors import InputError, imported
-from gradlab.verdicts.recommendation import unsaid
+from gradlab.findings import Decision, Finding
+from gradlab.findings.certificates import relative
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import below, listed
 
-_MANY = 0.25  # of the rollouts, which ran off
-BLOCKS = ("A", "B", "r_s", "r_a")
 SYMBOLS = {
-    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "parameters": "∂s′/∂p",
-    "y": "∂y/∂x",  # of a map that is no simulator
+    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "y": "∂y/∂x",
+    "parameters": "∂s′/∂p",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Names:
-    """Of state and action coordinates."""
+    """Of state and action coordinates; `of_map`: of outputs and inputs of a map y = f(x)."""
 
     state: tuple[str, ...]
     action: tuple[str, ...]
+    of_map: bool = False
 
     @property
     def rows(self) -> tuple[str, ...]:
-        return (*(f"{name}′" for name in self.state), "r")
+        return (*(name if self.of_map else f"{name}′" for name in self.state), "r")
 
     @property
     def columns(self) -> tuple[str, ...]:
         return (*self.state, *self.action)
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        return ("y",) if self.of_map else ("A", "B", "r_s", "r_a")
+
     def block(self, name: str) -> tuple[slice, slice]:
         """Rows and columns of one block."""
         ds = len(self.state)
-        after, reward = slice(0, ds), slice(ds, ds + 1)
-        rows = after if name in ("A", "B") else reward
+        rows = slice(ds, ds + 1) if name in ("r_s", "r_a") else slice(0, ds)
         return rows, slice(0, ds) if name in ("A", "r_s") else slice(ds, None)
 
 
-def percentage(share: float) -> str:
-    """A relative error in per cent."""
-    if share < 0.995:
-        return f"{100 * share:.2g}%"
-    return f"{100 * share:,.0f}%" if share <= 100 else "over 10,000%"
-
-
-Kind = Literal[
-    "wrong", "dead", "not finite", "single precision", "rows mix", "place", "stale", "random",
-    "arguments changed", "result changed", "rough", "rare", "stairs", "not judged", "zero",
-    "ran off",
-]  # fmt: skip
-_Severity = Literal["wrong", "rough", "note"]
-_COLUMNS = (
-    "source", "block", "stratum", "states", "judged", "median", "p95", "largest", "flagged",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
-class WrongEntry:
-    """One entry of a block that is wrong, over the states where it is.
+class Entry:
+    """One entry of a block, over the states where it is wrong.
 
     Attributes:
-        row, column: names of the output and of the input.
+        row, column: names of the output and of the input; "all" of a dead column or row.
         error: root mean square of J − D over that of D; 1 where D = 0.
         absolute: root mean square of J − D, in units of output per input.
-        zero: "J": given as exactly 0, "D": should be exactly 0, "": neither.
+        ratio: of J to D, by least squares: 0 where J is 0, infinite where D is.
+        flipped: share of the states in which J has the other sign; NaN where J or D is 0.
     """
 
     row: str
     column: str
-    error: float
-    absolute: float
-    zero: Literal["J", "D", ""]
+    error: float = math.nan
+    absolute: float = math.nan
+    ratio: float = math.nan
+    flipped: float = math.nan
+
+
+# Dependences on more than the arguments, which fail whatever their size.
+LOOSE = ("stale", "random", "rows_mix", "place")
+_OF: dict[Decision, tuple[str, ...]] = {
+    "fail": (
+        "wrong", "dead", "not_finite", "restless", "first_call", "arguments_changed",
+        "result_changed", *LOOSE,
+    ),
+    "undecided": (
+        "rare", "not_judged", "few_finite", "imprecise", "stairs", "stairs_beside", "many_ran_off",
+    ),
+    "skipped": ("ran_off", "left_out"),
+}  # fmt: skip
+_DECISIONS = {code: decision for decision, codes in _OF.items() for code in codes}
+_JUDGED = ("wrong", "dead", "rare", "imprecise")  # by `fail_above`
+_ORDER = ("fail", "undecided", "skipped", "pass")
+_WHERE = {
+    "": "", "free": "where the step is smooth", "contact": "in contact", "onset": "at kinks",
+    "limit": "on limits", "saturation": "in saturation",
+}  # fmt: skip
+_BY = {"": "", "step": "by autograd", "linearize": "by `linearize`",
+       "both": "by autograd and `linearize`"}  # fmt: skip
+_NAMED = 8  # entries of a sentence
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One deviation of the derivatives from what they should be.
+class Deviation:
+    """What is to be a finding, and where it is.
 
     Attributes:
-        severity: "wrong" fails the certificate, "rough" is a property of the step, "note" neither.
-        size: relative error, ‖J − D‖ / ‖D‖ of the worst entry over the states; 1 where D = 0.
-        block: "A" (∂s′/∂s), "B" (∂s′/∂a), "r_s", "r_a", "parameters"; None: of
-            the step itself.
-        stratum: where; None: everywhere.
-        row, column: name of the output and of the input, where it is one.
-        sign_kept: J has the sign of D; None where one of them is 0, or nobody asks.
+        value: relative error, ‖J − D‖ / ‖D‖ of the worst entry over the states; 1 where D = 0.
+        n: states where it is so.
+        block: of SYMBOLS; "": of the step itself.
+        stratum: "": everywhere.
         source: "step" (autograd of it), "linearize", "both"; "" where neither is meant.
-        entries: that are wrong, the largest absolute error first; () where none is one by itself.
+        entries: the largest absolute error first.
+        detail: where else, in words.
     """
 
-    kind: Kind
-    severity: _Severity
-    sentence: str
-    size: float = 1.0
-    block: str | None = None
-    stratum: str | None = None
-    row: str | None = None
-    column: str | None = None
-    sign_kept: bool | None = None
+    code: str
+    value: float = math.nan
+    n: int = 0
+    block: str = ""
+    stratum: str = ""
     source: str = ""
-    entries: tuple[WrongEntry, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    detail: str = ""
+
+    @property
+    def decision(self) -> Decision:
+        return _DECISIONS.get(self.code, "pass")
+
+    def finding(self, names: Names, fail_above: float) -> Finding:
+        subject = SYMBOLS.get(self.block, "the function" if names.of_map else "the step")
+        if self.entries:
+            # Those that share an input together: s3′ and s0′ by s2.
+            rows: dict[str, list[str]] = {}
+            for each in self.entries[:_NAMED]:
+                rows.setdefault(each.column, []).append(each.row)
+            parts = [
+                f"{listed(of, _NAMED)}{column and f' by {column}'}" for column, of in rows.items()
+            ]
+            rest = len(self.entries) - _NAMED
+            parts += [f"{rest} more"] if rest > 0 else []
+            subject += f" ({', '.join(parts)})"
+        at = (_WHERE[self.stratum], _BY[self.source], self.detail)
+        return Finding(
+            self.code, self.decision, subject, self.value, n=self.n,
+            threshold=fail_above if self.code in _JUDGED else math.nan,
+            at=", ".join(filter(None, at)),
+        )  # fmt: skip
+
+
+def merged(found: Iterable[Deviation]) -> list[Deviation]:
+    """The gravest first; one of both sources where they agree. Of a derivative that depends on more
+    than its arguments nothing else is said."""
+    found = list(found)
+    loose = {(each.block, each.source) for each in found if each.block and each.code in LOOSE}
+    kept: dict[tuple[object, ...], Deviation] = {}
+    for each in found:
+        if (each.block, each.source) in loose and each.code not in LOOSE:
+            continue
+        entries = tuple((one.row, one.column) for one in each.entries)
+        key = each.code, each.block, each.stratum, entries, f"{each.value:.2g}", each.n
+        kept[key] = replace(kept[key], source="both") if key in kept else each
+    return sorted(kept.values(), key=_gravity)
+
+
+def _gravity(each: Deviation) -> tuple[int, bool, float]:
+    size = math.inf if each.code in LOOSE else each.value
+    return _ORDER.index(each.decision), each.code != "rare", -size if size == size else 0.0
+
+
+_COLUMNS = (
+    "source", "block", "stratum", "states", "judged", "median", "p95", "largest", "flagged",
+)  # fmt: skip
+_ENTRY = (
+    "finding", "code", "source", "block", "stratum", "row", "column", "error", "absolute", "ratio",
+    "flipped",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,8 +182,9 @@ class Certification:
 
     Attributes:
         system: its name.
-        fail_above: relative error from which a finding of severity "wrong" fails the certificate.
+        fail_above: relative error from which a derivative is wrong.
         findings: the gravest first.
+        entries: where they are, see `table`.
         rows: block × stratum with quantiles of the relative error, see `table`.
         facts: settings, counts and further numbers, as JSON has them.
     """
@@ -130,163 +192,107 @@ class Certification:
     system: str
     fail_above: float
     findings: tuple[Finding, ...]
+    entries: tuple[Mapping[str, Any], ...]
     rows: tuple[Mapping[str, Any], ...]
     facts: Mapping[str, Any]
 
     @property
     def passed(self) -> bool:
-        """No finding of severity "wrong" above `fail_above`."""
-        return not any(
-            finding.severity == "wrong" and finding.size > self.fail_above
-            for finding in self.findings
-        )
+        """No finding fails."""
+        return not any(each.decision == "fail" for each in self.findings)
 
     @property
-    def headline(self) -> str:
-        """The verdict, and which states show it where no law of starts gives them."""
-        care = "" if self.shown else " with care"
-        todo = f"Use the derivatives of {self.system}{care}"
-        todo = todo if self.passed else f"Fix {self.wrong} of {self.system} first"
-        errors = f"95% of the relative errors are below {self.within}, at {self.where}."
-        said = (f"{todo}: {self.why}.", errors * self.shown, self.kinks, self.drawn)
-        return " ".join(filter(None, said))
-
-    @property
-    def drawn(self) -> str:
-        """Which states show it where no law of starts gives them; "" where one does."""
-        states = self.facts.get("drawn states")
-        if states is None:
-            return ""
-        lowest, highest = states
-        return (
-            f"The states, from {lowest:.2g} to {highest:.2g}, were drawn without a law of starts: "
-            f"certify a Task to examine its own."
-        )
+    def shown(self) -> bool:
+        """Passed, and nothing is undecided."""
+        return all(each.decision in ("pass", "skipped") for each in self.findings)
 
     @property
     def wrong(self) -> str:
         """The blocks that are, or the step; "" where nothing is."""
-        wrong = [finding for finding in self.findings if finding.severity == "wrong"]
-        if any(each.block is None for each in wrong):
-            return "the step"
-        ways = {each.source for each in wrong}
-        alone = len({row["source"] for row in self.rows}) > 1 and len(ways) == 1
-        by = {"step": " by autograd", "linearize": " by `linearize`"} if alone else {}
-        named = listed(list(dict.fromkeys(SYMBOLS[str(each.block)] for each in wrong)), len(BLOCKS))
-        return f"{named}{by.get(next(iter(ways)), '')}" if wrong else ""
+        rows = [
+            each for each in self.entries if self.findings[each["finding"]].decision == "fail"
+        ]  # fmt: skip
+        if any(not each["block"] for each in rows):
+            return "the function" if self.of_map else "the step"
+        ways = {each["source"] for each in rows}
+        alone = len(ways) == 1 < len({row["source"] for row in self.rows}) and "both" not in ways
+        by = _BY[ways.pop()] if alone else ""
+        symbols = list(dict.fromkeys(SYMBOLS[each["block"]] for each in rows))
+        return f"{listed(symbols, len(symbols))} {by}".rstrip()
 
     @property
-    def why(self) -> str:
-        """What the derivatives are, or are not."""
-        if not self.passed:
-            blocks = {each.block for each in self.findings if each.severity == "wrong"}
-            if None in blocks:
-                return "it is no pure function of its arguments"
-            they = "it is not that" if len(blocks) == 1 else "they are not those"
-            return f"{they} of {self._whose}"
-        vague = [each.block for each in self.findings if each.kind == "not judged"]
-        n, lost = self.facts["states"], self.facts["not finite"]
-        if None in vague:
-            examined = f"{n} of {n + lost} {self.examined}"
-            return f"{self._whose} is finite at {examined}, too few to judge them"
-        if self._stairs:
-            return f"{self._whose} moves in stairs, where no derivative says how far"
-        if vague:
-            unknown = ", ".join(dict.fromkeys(SYMBOLS[str(each)] for each in vague))
-            return f"{unknown} could not be judged in most states"
-        if rare := [finding for finding in self.findings if finding.kind == "rare"]:
-            them = ", ".join(dict.fromkeys(SYMBOLS[str(each.block)] for each in rare))
-            return f"{them} may be wrong in a few of its states"
-        if self._ran_off:
-            gone = f"{self.facts['ran off']} of {self.facts['rollouts']} rollouts ran off"
-            return f"{gone}, and no state was examined there"
-        if not self.shown:
-            return (
-                f"differences of {self._whose} err by up to {self.within}, more than the tolerated "
-                f"{self.fail_above:g}"
-            )
-        return f"they are those of {self._whose}"
-
-    @property
-    def examined(self) -> str:
-        return "inputs" if self.of_function else "states"
-
-    @property
-    def within(self) -> str:
-        """`largest` in words, and where the errors are judged."""
-        away = " away from kinks" if {row["stratum"] for row in self.rows} > {"onset"} else ""
-        return f"{below(max(1e-16, self.largest))}{away}"
-
-    @property
-    def where(self) -> str:
-        """How many states show it."""
-        n, lost = self.facts["states"], self.facts["not finite"]
-        if not lost:
-            return f"{n} {self.examined}"
-        return f"the {n} of {n + lost} {self.examined} where it is finite"
-
-    @property
-    def kinks(self) -> str:
-        """What sound derivatives do not say; "" where no rollout crosses a kink."""
-        if not (self.shown and self.facts["kinks crossed"]) or self.of_function:
-            return ""
-        return (
-            "Rollouts cross kinks or jumps: ask `gradlab measure` whether the return follows these "
-            "derivatives."
-        )
-
-    @property
-    def shown(self) -> bool:
-        """Passed, and its differences are precise enough to tell."""
-        vague = any(finding.kind in ("not judged", "rare") for finding in self.findings)
-        precise = not (vague or self._stairs) and not self.largest > self.fail_above
-        return self.passed and precise and not self._ran_off
-
-    @property
-    def _stairs(self) -> bool:
-        """Some output is rounded."""
-        return any(finding.kind == "stairs" for finding in self.findings)
-
-    @property
-    def _ran_off(self) -> bool:
-        """So many rollouts that usual states may be elsewhere."""
-        return bool(self.facts.get("ran off", 0) >= _MANY * self.facts.get("rollouts", 1))
+    def of_map(self) -> bool:
+        """Of a map y = f(x) that is no step."""
+        return any(row["block"] == "y" for row in self.rows)
 
     @property
     def largest(self) -> float:
         """What 95% of the relative errors of the worst block are below, away from kinks where there
         are such states; NaN where nothing was judged."""
-        smooth = [row for row in self.rows if row["stratum"] != "onset"] or self.rows
-        return max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=math.nan)
+        return largest(self.rows)
+
+    @cached_property
+    def recommendation(self) -> Recommendation:
+        """Is it usable, where is it not, by how much, and what next?"""
+        light: Light = "act" if self.shown else "choose" if self.passed else "none"
+        word = {"none": "Not sound", "act": "Sound", "choose": "Not shown"}[light]
+        vague = [each.title.lower() for each in self.findings if each.decision == "undecided"]
+        care = f"with care: {', '.join(dict.fromkeys(vague))}"
+        failing = [each.value for each in self.findings if each.decision == "fail"]
+        size = max((each for each in failing if each == each), default=math.nan)
+        within, states = "", f"{self.facts['states']:,} {'inputs' if self.of_map else 'states'}"
+        if self.largest == self.largest:
+            within = f"95% of errors below {below(max(1e-16, self.largest))}, at {states}"
+        how = "‖J − D‖ / ‖D‖ of a block, in spreads of outputs and inputs"
+        fields = (
+            Field("usable", {"none": "no", "act": "yes"}.get(light, care)),
+            Field("wrong", self.wrong or f"none above {self.fail_above:g}"),
+            Field("by how much", f"{relative(size)} at most" if size == size else ""),
+            Field("within", within, how),
+            Field("next", self._next),
+        )
+        shown = tuple(each for each in fields if each.text)
+        return Recommendation(light, shown, "errors", rest=self.findings, word=word)
 
     @property
-    def of_function(self) -> bool:
-        """Of a map y = f(x) that is no step."""
-        return any(row["block"] == "y" for row in self.rows)
+    def _next(self) -> str:
+        if not self.passed:
+            return f"fix {self.wrong} first"
+        parts, drawn = [], self.facts.get("drawn states")
+        if self.shown and self.facts["kinks crossed"] and not self.of_map:
+            parts.append("`gradlab measure`: rollouts cross kinks")
+        if drawn is not None:
+            parts.append(f"certify a Task: states from {drawn[0]:.2g} to {drawn[1]:.2g} were drawn")
+        return "; ".join(parts)
 
-    @property
-    def _whose(self) -> str:
-        return "the function" if self.of_function else "its step"
+    def __str__(self) -> str:
+        return str(self.recommendation)
 
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """The verdict: the headline, then every finding without what an earlier one has said."""
-        texts = unsaid([finding.sentence for finding in self.findings], self.headline)
-        return (self.headline, *filter(None, texts))
-
-    def table(self) -> pd.DataFrame:
+    def table(self, name: Literal["errors", "entries"] = "errors") -> pd.DataFrame:
         """One row per source, block and stratum: states, share judged, quantiles of the relative
-        error of the block, and the share of the judged states that is flagged as wrong."""
-        return pd.DataFrame(list(self.rows), columns=list(_COLUMNS))
+        error of the block, and the share of the judged states that is flagged as wrong.
+
+        Args:
+            name: "entries": a row per finding and entry, with its block, stratum, source, row and
+                column, relative and absolute error, ratio of J to D, share of flipped signs.
+        """
+        tables = {"errors": (self.rows, _COLUMNS), "entries": (self.entries, _ENTRY)}
+        validation.word("name", name, tables)
+        rows, columns = tables[name]
+        return pd.DataFrame(list(rows), columns=list(columns))
 
     def document(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
+        shown = self.recommendation
         return {
             "passed": self.passed,
             "system": self.system,
             "fail_above": self.fail_above,
-            "sentences": list(self.sentences),
-            "findings": [asdict(finding) for finding in self.findings],
+            "recommendation": {each.name: each.text for each in shown.fields},
+            "light": shown.light,
+            "lit": shown.lit,
+            "findings": [each.document for each in self.findings],
+            "entries": [dict(row) for row in self.entries],
             "table": [dict(row) for row in self.rows],
             "facts": dict(self.facts),
         }
@@ -310,6 +316,33 @@ class Certification:
         except OSError as error:
             raise InputError(f"{target} cannot be written ({error.strerror or error})") from error
         return target
+
+
+def largest(rows: Sequence[Mapping[str, Any]]) -> float:
+    smooth = [row for row in rows if row["stratum"] != "onset"] or rows
+    return max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=math.nan)
+
+
+def certification(
+    system: str,
+    names: Names,
+    fail_above: float,
+    found: Iterable[Deviation],
+    rows: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> Certification:
+    """Deviations as findings, and as a table of entries."""
+    shown = merged(found)
+    worst = largest(rows)
+    if worst > fail_above and all(each.decision != "fail" for each in shown):
+        shown = merged([*shown, Deviation("imprecise", worst)])
+    entries = tuple(
+        {"finding": k, "code": each.code, "source": each.source, "block": each.block,
+         "stratum": each.stratum, **asdict(one)}
+        for k, each in enumerate(shown) for one in each.entries or (Entry("", ""),)
+    )  # fmt: skip
+    findings = tuple(each.finding(names, fail_above) for each in shown)
+    return Certification(system, fail_above, findings, entries, tuple(rows), facts)
 
 
 def to_json(document: Mapping[str, Any]) -> str:

@@ -6,6 +6,10 @@
     limits    actions on their limits and beyond, coordinates at 0
     kinks     both sides of the kinks and jumps that lines between visited points cross
 
+A line between two visited points is cut where the second difference of the outputs is largest, and
+the part around the cut is cut again. Where f is smooth the second difference over the width falls
+with the width; where it does not, the line has crossed a contact, a limit or a clip.
+
 Strata: onset (a kink or jump in the stencil), saturation (an input without effect that elsewhere
 has one), limit, contact (the system's `contacts(state) -> bool [N]`), free.
 """
@@ -13,17 +17,19 @@ has one), limit, contact (the system's `contacts(state) -> bool [N]`), free.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import stream
+from gradlab.errors import InputError
 from gradlab.networks.interface import act, noise_dim
 from gradlab.systems.system import System
-from gradlab.tasks.task import OTHER_BOUNDS, Task
-from gradlab.tools.certify.evaluation import Points, Reference, evenly, outputs
-from gradlab.tools.certify.result import Finding, Names
+from gradlab.tasks.task import Task
+from gradlab.tools.certify.evaluation import FEW, Points, Reference, evenly, noise_of, outputs
+from gradlab.tools.certify.result import Deviation, Entry, Names
 
 _ROLLOUTS = 64  # at least
 _SCALES = (1.0, 0.1, 1.0, 4.0)  # of their starts, where nobody says what states are usual
@@ -34,10 +40,6 @@ _GROWTH = 2.0  # from half of a rollout to its end: more than a drift's
 _BEYOND = 1.3  # of a limit
 _FEWEST, _SHARE = 16, 0.25  # finite points, and their share, below which nothing is judged
 _BOUNDS, _PARTED = 4, 0.9  # of coordinates that are named; share of the points beyond them
-_GUARD = (
-    "Where a division, root, power or logarithm is the cause, clamp what it takes: "
-    "`x.clamp(min=1e-9)`."
-)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Samples:
         origin = tuple(self.origin[i] for i in rows.tolist())
         return Samples(self.points.at(rows), origin, self.step[rows], self.onset[rows])
 
+    def thinned(self, n: int) -> Samples:
+        """n of them, evenly spread."""
+        return self.at(evenly(len(self), n))
+
 
 def pooled(parts: list[Samples]) -> Samples:
     """All of several."""
@@ -71,18 +77,7 @@ def pooled(parts: list[Samples]) -> Samples:
     return Samples(
         Points(torch.cat([part.points.z for part in parts]), noise),
         tuple(name for part in parts for name in part.origin),
-        torch.cat([part.step for part in parts]),
-        torch.cat([part.onset for part in parts]),
-    )
-
-
-def labelled(system: System, z: Tensor, origin: str, seed: int, noise: Tensor | None) -> Samples:
-    """Points of one origin, with noise drawn where none is given."""
-    n = len(z)
-    if noise is None and system.noise_dim:
-        noise = system.sample_noise(n, stream(seed, f"certify noise {origin}")).to(z)
-    return Samples(
-        Points(z, noise), (origin,) * n, torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("step", "onset")),
     )
 
 
@@ -92,7 +87,7 @@ class Law:
 
     Attributes:
         starts: [M, ds]; rollouts begin at the first of them.
-        action_limit, exploration: [da], or None where the task has none.
+        action_limit: [da], or None where the task has none; action_size: spread of random ones.
         lawless: nobody says what states are usual.
     """
 
@@ -100,23 +95,9 @@ class Law:
     starts: Tensor
     policy: nn.Module | None
     action_limit: Tensor | None
-    exploration: Tensor | None
+    action_size: Tensor
     seed: int
-    lawless: bool = False
-
-    @property
-    def reach(self) -> float:
-        """Of lines on which kinks are sought, in distances of visited states."""
-        return max(_SCALES) if self.lawless else 1.0
-
-    @property
-    def action_size(self) -> Tensor:
-        """Spread of random actions, [da]."""
-        if self.action_limit is not None:
-            return 0.5 * self.action_limit
-        if self.exploration is not None:
-            return self.exploration
-        return self.starts.new_ones(self.system.action_dim)
+    lawless: bool
 
     def draw(self, name: str, *shape: int) -> Tensor:
         """Standard normal numbers of a stream of their own."""
@@ -130,15 +111,20 @@ class Law:
         with torch.no_grad():
             return act(self.policy, s, self.draw(f"policy {name}", len(s), noise_dim(self.policy)))
 
+    def samples(self, z: Tensor, origin: str, noise: Tensor | None = None, t: int = 0) -> Samples:
+        """Points of one origin, with noise drawn where none is given."""
+        n = len(z)
+        if noise is None and self.system.noise_dim:
+            generator = stream(self.seed + t, f"certify noise {origin}")
+            noise = self.system.sample_noise(n, generator).to(z)
+        step, onset = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
+        return Samples(Points(z, noise), (origin,) * n, step, onset)
+
 
 def law(
-    system: System,
-    task: Task | None,
-    policy: nn.Module | None,
-    states: Tensor | None,
-    seed: int,
+    system: System, task: Task | None, policy: nn.Module | None, states: Tensor | None, seed: int,
     n: int = _ROLLOUTS,
-) -> Law:
+) -> Law:  # fmt: skip
     """n starts, or `_ROLLOUTS` where n is less: of the task, of the given states, or normal ones of
     several scales."""
     generator, n = stream(seed, "certify starts"), max(n, _ROLLOUTS)
@@ -148,17 +134,13 @@ def law(
         starts = task.starts(n, generator)
     else:
         starts = _scaled(torch.randn(n, system.state_dim, generator=generator, dtype=torch.float64))
-    limit = None if task is None or task.action_limit is None else task.action_limit
-    explored = None if task is None or task.exploration is None else task.exploration
-    return Law(
-        system,
-        starts,
-        policy,
-        None if limit is None else starts.new_tensor(limit),
-        None if explored is None else starts.new_tensor(explored),
-        seed,
-        task is None and states is None,
-    )
+    limit, size = None, starts.new_ones(system.action_dim)
+    if task is not None and task.exploration is not None:
+        size = starts.new_tensor(task.exploration)
+    if task is not None and task.action_limit is not None:
+        limit = starts.new_tensor(task.action_limit)
+        size = 0.5 * limit
+    return Law(system, starts, policy, limit, size, seed, task is None and states is None)
 
 
 def _scaled(normal: Tensor) -> Tensor:
@@ -166,51 +148,33 @@ def _scaled(normal: Tensor) -> Tensor:
     return normal * scales[:, None]
 
 
-@dataclass(frozen=True)
-class NonFiniteStep:
-    """The first step of a rollout that is not finite: its output, and how many rollouts end so."""
-
-    step: int
-    output: int
-    rollouts: int
-    of: int
+Loss = tuple[int, int, str]  # first output that is not finite; of how many rollouts; and when
 
 
-def not_finite(
-    names: Names, z: Tensor, y: Tensor, rollout: NonFiniteStep | None
-) -> tuple[Finding, ...]:
+def not_finite(names: Names, z: Tensor, y: Tensor, rollout: Loss | None) -> list[Deviation]:
     """Where the step itself is not finite, of all points z [N, ds + da] and their outputs y, and in
-    rollouts: too few finite points are "not judged"."""
+    rollouts: too few finite points are "few_finite"."""
     bad = ~torch.isfinite(y)
     lost = bad.any(1)
-    n, left, at = len(z), int((~lost).sum()), ""
+    n, left, at = len(z), int((~lost).sum()), list[str]()
+    output, code, count = 0, "left_out", n - left
     if rollout is not None:
-        at = f"in {rollout.rollouts} of {rollout.of} rollouts, first at step {rollout.step}"
-        if left == n:
-            output = names.rows[rollout.output]
-            text = f"The step itself leaves the finite numbers {at}, output {output}."
-            return (Finding("not finite", "note", text, row=output),)
-    elif left == n:
-        return ()
-    output = names.rows[int(bad.any(0).nonzero()[0])]
-    where, remedy = region(names, z, lost)
-    few = left < max(_FEWEST, _SHARE * n)
-    rest = f": the other {left} are too few to judge derivatives by" if few else ""
-    text = (
-        f"The step is not finite at {n - left} of {n} states and actions (output {output}"
-        f"{at and f'; {at}'}){where}. These are left out{rest}. {remedy}"
-    )
-    if few:
-        return (Finding("not judged", "rough", text, 1 - left / n, row=output),)
-    return (Finding("not finite", "note", text, row=output),)
+        output, count, at = rollout[0], count or rollout[1], [rollout[2]]
+    if left < n:
+        output = int(bad.any(0).nonzero()[0])
+        at.append(region(names, z, lost))
+        if left < max(_FEWEST, _SHARE * n):
+            code, count = "few_finite", left
+    entry = Entry(names.rows[output], "")
+    found = Deviation(code, 1 - left / n, count, entries=(entry,), detail=", ".join(at))
+    return [found] if at else []
 
 
-def region(names: Names, z: Tensor, lost: Tensor) -> tuple[str, str]:
+def region(names: Names, z: Tensor, lost: Tensor) -> str:
     """Bounds of coordinates beyond which the lost points are, and no other, of z [N, ds + da], or
-    the first of them where no bounds part them; and what to do."""
+    the first of them where no bounds part them."""
     inside, left = z[~lost], z[lost]
-    found: list[str] = []
-    remedy = _GUARD
+    n, found = len(left), list[str]()
     while len(inside) and len(left) and len(found) < _BOUNDS:
         low, high = inside.amin(0), inside.amax(0)
         beyond = torch.stack([left < low, left > high])
@@ -222,16 +186,12 @@ def region(names: Names, z: Tensor, lost: Tensor) -> tuple[str, str]:
         near, edge = (lies.amax(), low) if side == 0 else (lies.amin(), high)
         bound = _between(float(near), float(edge[column]))
         found.append(f"{names.columns[column]} {'<>'[side]} {bound:g}")
-        if column >= len(names.state):
-            remedy = f"{OTHER_BOUNDS} {_GUARD}"
         left = left[~out]
-    n = int(lost.sum())
     parted = n - len(left)
     if parted < _PARTED * n:
         values = zip(names.columns, z[lost][0].tolist(), strict=True)
-        return f", first at {', '.join(f'{name} {x:.3g}' for name, x in values)}", _GUARD
-    share = "all" if parted == n else parted
-    return f": {share} have {' or '.join(found)}, and no other has", remedy
+        return f"first at {', '.join(f'{name} {x:.3g}' for name, x in values)}"
+    return f"{'all' if parted == n else parted} have {' or '.join(found)}, and no other has"
 
 
 def _between(lost: float, kept: float) -> float:
@@ -247,11 +207,10 @@ def started(drawn: Law, n: int) -> Samples:
     """n of the starts."""
     s = drawn.starts[:n]
     z = torch.cat([s, drawn.actions(s, "first actions")], 1)
-    made = labelled(drawn.system, z, "starts", drawn.seed, None)
-    return Samples(made.points, made.origin, torch.zeros(len(s), dtype=torch.long), made.onset)
+    return replace(drawn.samples(z, "starts"), step=torch.zeros(len(s), dtype=torch.long))
 
 
-def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None, tuple[int, int] | None]:
+def visited(drawn: Law, n: int) -> tuple[Samples, Loss | None, tuple[int, int] | None]:
     """About n states of rollouts, and how many of how many ran off; None: from a law of starts.
 
     States that ran off would hide the faults of usual ones, whose derivatives are small beside
@@ -268,7 +227,7 @@ def visited(drawn: Law, n: int) -> tuple[Samples, NonFiniteStep | None, tuple[in
 
 def _rollouts(
     drawn: Law, n: int, bound: float, anew: bool = False
-) -> tuple[Samples, NonFiniteStep | None, Tensor]:
+) -> tuple[Samples, Loss | None, Tensor]:
     """About n states, and the largest coordinate of every rollout by step, NaN after its end:
     beyond the bound, where it may begin anew."""
     system, s = drawn.system, drawn.starts[: max(_ROLLOUTS, -(-n // _LONGEST))]
@@ -278,8 +237,8 @@ def _rollouts(
     first, count = None, 0
     for t in range(steps):
         z = torch.cat([s, drawn.actions(s, f"actions {t}")], 1)
-        here = labelled(system, z, "visited", drawn.seed + t, None)
-        parts.append(Samples(here.points, here.origin, torch.full((len(s),), t), here.onset))
+        here = drawn.samples(z, "visited", t=t)
+        parts.append(replace(here, step=torch.full((len(s),), t)))
         y = outputs(system, here.points)
         lost = ~torch.isfinite(y)
         count += int(lost.any(1).sum())
@@ -294,13 +253,8 @@ def _rollouts(
         s, rows = s[kept], rows[kept]
         if not len(s):
             break
-    loss = None if first is None else NonFiniteStep(*first, count, sizes.shape[1])
-    return thinned(pooled(parts), n), loss, sizes
-
-
-def thinned(samples: Samples, n: int) -> Samples:
-    """n of them, evenly spread."""
-    return samples.at(evenly(len(samples), n))
+    said = first and f"{count} of {sizes.shape[1]} rollouts, first at step {first[0]}"
+    return pooled(parts).thinned(n), first and (first[1], count, str(said)), sizes
 
 
 def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
@@ -309,7 +263,7 @@ def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
     rows = torch.arange(n) % len(z)
     spread = z.std(0).nan_to_num()
     draw = drawn.draw("random", n, z.shape[1])
-    return labelled(drawn.system, z[rows] + 0.3 * spread * draw, "random", drawn.seed, None)
+    return drawn.samples(z[rows] + 0.3 * spread * draw, "random")
 
 
 def limits(drawn: Law, seen: Samples, n: int) -> Samples:
@@ -331,7 +285,124 @@ def limits(drawn: Law, seen: Samples, n: int) -> Samples:
             column = ds + k % (out.shape[1] - ds)
         out[k, column] = reach[column - ds] * (0, 1, _BEYOND, -1, -_BEYOND)[turn % 5]
         out[k, ds:] = 0.0 if turn % 10 == 5 else out[k, ds:]
-    return labelled(drawn.system, out, "limits", drawn.seed, None)
+    return drawn.samples(out, "limits")
+
+
+_GRID, _CUTS = 17, 22  # points of the first cut, and halvings after it
+_ASIDE = 1e-3  # of the line, how far from the kink its sides are taken
+_LASTS = 0.25  # of the slope's change at a wide stencil, that is left at a 64 times narrower one
+_LEAST = 1e-5  # of the outputs' spread over the line: a smaller change is rounding
+_NOISES = 32.0  # times the step's own noise over the stencil, likewise
+
+
+def kinks(drawn: Law, seen: Samples, n: int) -> Samples:
+    """At most n points, a third of them on kinks that n lines cross, the others on both sides."""
+    system, z = drawn.system, seen.points.z
+    rows = evenly(len(z), n)
+    other = rows[torch.randperm(len(rows), generator=stream(drawn.seed, "certify lines"))]
+    ends = z[rows], torch.lerp(z[rows], z[other], max(_SCALES) if drawn.lawless else 1.0)
+    at, kinked = _found(system, seen.points, rows, *ends)
+    found = kinked.nonzero().flatten()
+    found = found[evenly(len(found), n // 3)] if len(found) else found
+    step, on = _ASIDE * (ends[1] - ends[0])[found], at[found]
+    points = torch.cat([on, on - step, on + step])
+    return replace(drawn.samples(points, "kinks"), onset=torch.arange(len(points)) < len(on))
+
+
+def _found(
+    system: System, points: Points, rows: Tensor, begin: Tensor, end: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where the outputs bend most on every line [K, ·], and whether that is a kink, [K]."""
+    noise = points.at(rows).noise
+
+    def values(fractions: Tensor) -> Tensor:
+        """y [k, K, out] in units of spread at fractions [k, K] of the lines."""
+        z = begin + fractions[..., None] * (end - begin)
+        given = None if noise is None else noise.repeat(len(fractions), 1)
+        y = outputs(system, Points(z.reshape(-1, z.shape[-1]), given))
+        return y.reshape(*fractions.shape, -1)
+
+    def bent(before: Tensor, at: Tensor, after: Tensor) -> Tensor:
+        """Norm of the second difference in spreads of the line; what rounding makes is 0."""
+        bend = (before - 2 * at + after).abs()
+        shown = torch.where(bend > rounding, bend / spread, 0.0).nan_to_num()
+        return shown.square().sum(-1).sqrt()
+
+    lines = torch.arange(len(begin))
+    grid = torch.linspace(0, 1, _GRID).to(begin)
+    y = values(grid[:, None].expand(-1, len(begin)))
+    spread = (y.amax(0) - y.amin(0)).nan_to_num()
+    spread = torch.where(spread > 0, spread, torch.inf)
+    rounding = _NOISES * torch.finfo(y.dtype).eps * y.abs().amax(0)
+    low, width = torch.zeros(len(begin)).to(begin), grid[1].expand(len(begin))
+    for _ in range(_CUTS):
+        # Of the inner points, and the index of the one before.
+        best = bent(y[:-2], y[1:-1], y[2:]).argmax(0)
+        low = low + best * width
+        before, at, after = (y[best + k, lines] for k in range(3))
+        width = width / 2
+        quarters = values(torch.stack([low + width, low + 3 * width]))
+        y = torch.stack([before, quarters[0], at, quarters[1], after])
+    middle = low + 2 * width
+    changes = []  # |f(m + d) − 2 f(m) + f(m − d)| / d in spreads of the line, [K]
+    for d in (4 * width, 64.0 * 4 * width):
+        changes.append(bent(*values(torch.stack([middle - d, middle, middle + d]))) / d)
+    narrow, wide = changes
+    noisy = _NOISES * noise_of(system, points) / (4 * width)
+    kinked = (narrow > _LASTS * wide) & (narrow > noisy.clamp_min(_LEAST))
+    return begin + middle[:, None] * (end - begin), kinked
+
+
+_PARTS = {"random": 0.1, "limits": 0.12, "kinks": 0.12}  # of the samples, half of them starts
+_OUTLYING = 1e4  # interquartile ranges
+
+
+def sampled(
+    drawn: Law, given: tuple[Tensor | None, Tensor | None, Tensor | None], n: int,
+    check: Callable[[System, Points], Tensor],
+) -> tuple[Samples, Loss | None, tuple[int, int] | None, list[Deviation]]:  # fmt: skip
+    """The given states, actions and noise alone, or pooled with drawn ones, half of which are
+    starts where no states are given; what `visited` says of rollouts, and what of these was left
+    out. `check` refuses a step before more points are made."""
+    system, (states, actions, noise) = drawn.system, given
+    if states is None:
+        own, rolled = started(drawn, -(-n // 2)), n // 2
+    else:
+        a = actions
+        if a is None:
+            a = drawn.action_size * drawn.draw("given", len(states), system.action_dim)
+        own, rolled = drawn.samples(torch.cat([states, a], 1), "given", noise), n
+        if actions is not None:
+            return own, None, None, []
+    seen, loss, off = visited(drawn, n)
+    check(system, seen.points.at(slice(0, FEW)))
+    y = outputs(system, seen.points)
+    usual = torch.cat([outputs(system, own.points), y])
+    far, left = _outlying(y, usual), list[Deviation]()
+    if bool(far.any()):
+        first = f"first at step {int(seen.step[far].min())}"
+        left.append(Deviation("ran_off", n=int(far.sum()), detail=first))
+        seen = seen.at((~far).nonzero().flatten())
+    ways = {"random": shifted, "limits": limits, "kinks": kinks}
+    more = [way(drawn, seen, max(int(_PARTS[name] * n), 1)) for name, way in ways.items()]
+    kept = []
+    for part in more:
+        with suppress(InputError):  # some systems refuse what no rollout reaches
+            if len(part):
+                outputs(system, part.points)
+                kept.append(part)
+    taken = pooled([own, seen.thinned(rolled - sum(map(len, kept))), *kept])
+    inside = (~_outlying(outputs(system, taken.points), usual)).nonzero().flatten()
+    return taken.at(inside), loss, off, left
+
+
+def _outlying(y: Tensor, usual: Tensor) -> Tensor:
+    """bool [N], outputs far beyond the usual ones, whose rounding would hide wrong entries where
+    states are usual."""
+    low, middle, high = usual.nanquantile(y.new_tensor([0.25, 0.5, 0.75]), dim=0)
+    far = ((y - middle).abs() > _OUTLYING * (high - low)) & (high > low) & torch.isfinite(y)
+    found: Tensor = far.any(1)
+    return found
 
 
 STRATA = ("free", "contact", "onset", "limit", "saturation")

@@ -42,13 +42,13 @@ class CheckCommand:
         if not file.endswith(".py"):
             raise InputError(f"{file!r} is no file of Python's: FILE.py or FILE.py:NAME")
         lines, after = checked(file, name)
-        counts = Counter(line.state for line in lines)
         missing = dict.fromkeys(line.about for line in lines if line.state == "missing")
         headline = "Ready to be measured." if after else f"Nothing is missing in {file}."
         if missing:  # in words below
             headline = f"Something is missing in {file}: {', '.join(missing)}."
         text = "\n".join([*map(str, lines), *[after] * bool(after)])
         return {
-            "passed": not missing, "headline": headline, "text": text,
-            "lines": [asdict(line) for line in lines], "counts": dict(counts), "next": after,
+            "passed": not missing, "headline": headline, "text": text, "next": after,
+            "lines": [asdict(line) for line in lines],
+            "counts": dict(Counter(line.state for line in lines)),
         }  # fmt: skip

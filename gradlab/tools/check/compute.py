@@ -19,20 +19,12 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from gradlab import user_code
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_rows
-from gradlab.systems.system import System, lost_step
+from gradlab.systems.system import System, lost_step, whole
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tasks.world_models import is_world_model, lacking
-from gradlab.user_code import (
-    called,
-    executed,
-    load_object,
-    makes,
-    needs_nothing,
-    own_names,
-    running,
-)
 
 _ROWS, _STEP, _CLOSE = 8, 1e-5, 1e-3  # states; of a central difference; its relative error
 _ROUGH = 1e-2  # both of them, of a step that computes in float32
@@ -66,15 +58,14 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
     tasks = {each: x for each, x in found.items() if isinstance(x, Task)}
     for each, one in tasks.items():
         roles.setdefault("", each)
-        lines += [*_of_task(each, one)]
+        lines += _of_task(each, one)
     task = next(iter(tasks.values()), None)
     for each, x in found.items():
         if isinstance(x, Task):
             continue
         if is_world_model(x):
-            lacks = lacking(x)
-            lines += [_Line("missing", each, lack) for lack in lacks]
-            if not lacks:
+            lines += [_Line("missing", each, lack) for lack in lacking(x)]
+            if not lacking(x):
                 how = f"task, policy, critic = gradlab.tasks.with_world_model(task, {each})"
                 lines.append(_Line("ok", each, f"a world model: {how}"))
         elif isinstance(x, nn.Module):
@@ -82,15 +73,17 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
             lines.append(line)
             roles |= {role: each} if role else {}
         elif isinstance(x, System):
-            line = _of_model(each, x, task)
-            lines.append(line)
-            roles |= {"model": each} if line.state == "ok" else {}
+            lines.append(_of_model(each, x, task))
+            roles |= {"model": each} if lines[-1].state == "ok" else {}
         elif callable(getattr(x, "step", None)) and task is None:
             lines.append(_of_environment(each, x))
     if not lines:
-        module = executed(file)
-        functions = [x for x in own_names(module) if inspect.isroutine(getattr(module, x))]
-        free = [f"gradlab check {file}:{x}" for x in functions if needs_nothing(getattr(module, x))]
+        module = user_code.executed(file)
+        functions = {x: getattr(module, x) for x in user_code.own_names(module)}
+        free = [
+            f"gradlab check {file}:{x}" for x, function in functions.items()
+            if inspect.isroutine(function) and user_code.needs_nothing(function)
+        ]  # fmt: skip
         text = "nothing to look at: a gradlab.Task, or a function make_task that returns one"
         text += f" ({' or '.join(free)}, if it does)" if free and not name else _BEGIN
         return [_Line("missing", file, text)], ""
@@ -102,120 +95,107 @@ def checked(file: str, name: str = "") -> tuple[list[_Line], str]:
 
 def _objects(file: str, name: str) -> tuple[dict[str, Any], list[_Line]]:
     """By name: what the file holds or makes; and a line for each function that fails."""
-    if name:
-        held = {name: load_object(f"{file}:{name}")}
-    else:
-        module = executed(file)
-        held = {k: x for k, x in vars(module).items() if not k.startswith("_")}
+    held = {name: user_code.load_object(f"{file}:{name}")} if name else {
+        k: x for k, x in vars(user_code.executed(file)).items() if not k.startswith("_")
+    }  # fmt: skip
     found: dict[str, Any] = {}
     lines: list[_Line] = []
     for each, x in held.items():
-        asked = name and callable(x) and not isinstance(x, nn.Module) and needs_nothing(x)
-        if makes(each, x) or asked:
+        asked = name and callable(x) and not isinstance(x, nn.Module) and user_code.needs_nothing(x)
+        if user_code.makes(each, x) or asked:
             try:
-                x = called(f"{file}:{each}", x)
+                x = user_code.called(f"{file}:{each}", x)
             except InputError as error:
                 lines.append(_Line("missing", each, str(error)))
                 continue
-        if inspect.isclass(x) or inspect.ismodule(x) or inspect.isroutine(x):
-            continue
-        found[each] = x
+        if not (inspect.isclass(x) or inspect.ismodule(x) or inspect.isroutine(x)):
+            found[each] = x
     return found, lines
 
 
 def _of_task(name: str, task: Task) -> Iterator[_Line]:
-    simulator = task.simulator
+    simulator, about = task.simulator, f"{name}.starts"
+    action = 0.1 * torch.randn(_ROWS, simulator.action_dim, dtype=torch.float64)
     try:
         begin = task.starts(_ROWS, torch.Generator().manual_seed(0))
+        about = f"{name}.simulator"
+        with user_code.running("the simulator's step"), torch.no_grad():
+            after = simulator.step(begin, action, _still(simulator, begin))
+        check_rows("the simulator's step", lambda s, a: _stepped(simulator, s, a), begin, action)
+        if (lost := lost_step(begin, action, after)) is not None:
+            raise InputError(f"{lost[1]}. {OTHER_BOUNDS}")
     except InputError as error:
-        yield _Line("missing", f"{name}.starts", str(error))
+        yield _Line("missing", about, str(error))
         return
-    action = 0.1 * torch.randn(_ROWS, simulator.action_dim, dtype=torch.float64)
-    noise = torch.zeros(_ROWS, simulator.noise_dim, dtype=torch.float64)
-    drawn = noise if simulator.noise_dim else None
     widths = f"{begin.shape[1]} states, {action.shape[1]} actions"
     yield _Line("ok", name, f'"{task.name}", {widths}, {task.horizon} steps')
-    try:
-        with running("the simulator's step"), torch.no_grad():
-            after = simulator.step(begin, action, drawn)
-        check_rows("the simulator's step", lambda s, a: _stepped(simulator, s, a), begin, action)
-    except InputError as error:
-        yield _Line("missing", f"{name}.simulator", str(error))
-        return
-    if (lost := lost_step(begin, action, after)) is not None:
-        yield _Line("missing", f"{name}.simulator", f"{lost[1]}. {OTHER_BOUNDS}")
-        return
-    yield from _of_derivatives(f"{name}.simulator", simulator, begin, action, drawn)
-    if task.prior is None:
+    yield from _of_derivatives(about, simulator, begin, action)
+    if task.prior is not None:
+        yield from _of_derivatives(f"{name}.prior", task.prior, begin, action)
+    else:
         text = "none: gradients of the simulator alone are measured; `gradlab fit` learns a model"
         yield _Line("note", f"{name}.prior", text)
-        return
-    still = begin.new_zeros(_ROWS, task.prior.noise_dim) if task.prior.noise_dim else None
-    yield from _of_derivatives(f"{name}.prior", task.prior, begin, action, still)
+
+
+def _still(system: System, state: Tensor) -> Tensor | None:
+    return state.new_zeros(len(state), system.noise_dim) if system.noise_dim else None
 
 
 def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
-    noise = torch.zeros(len(state), system.noise_dim, dtype=state.dtype)
-    found = system.step(state, action, noise if system.noise_dim else None)
+    found = system.step(state, action, _still(system, state))
     return torch.cat([found.state, found.reward[:, None]], 1)
 
 
-def _of_derivatives(
-    name: str, system: System, state: Tensor, action: Tensor, noise: Tensor | None
-) -> Iterator[_Line]:
+def _of_derivatives(name: str, system: System, state: Tensor, action: Tensor) -> Iterator[_Line]:
     """Of every block along one random direction, against central differences."""
     try:
-        with running("its derivatives"):
-            found = system.linearize(state, action, noise)
+        with user_code.running("its derivatives"):
+            found = system.linearize(state, action, _still(system, state))
     except InputError as error:
         yield _Line("missing", name, str(error))
         return
-    generator, sound = torch.Generator().manual_seed(1), True
+    generator, lines = torch.Generator().manual_seed(1), list[_Line]()
     values = _stepped(system, state, action)
     single = torch.equal(values.float().to(values), values)
     step, close = (_ROUGH, _ROUGH) if single else (_STEP, _CLOSE)
-    for k, (of, by, paid) in enumerate(
-        ((state, found.A, found.r_s), (action, found.B, found.r_a)),
-    ):
-        u = torch.randn(of.shape, generator=generator, dtype=of.dtype)
-        up, down = (
-            _stepped(system, *(x + h * u if x is of else x for x in (state, action)))
+    J = torch.split(whole(found), [state.shape[1], action.shape[1]], 2)
+    for k, by in enumerate(("state", "action")):
+        u = torch.randn((state, action)[k].shape, generator=generator, dtype=state.dtype)
+        moved = [
+            _stepped(system, state + h * u, action) if k == 0
+            else _stepped(system, state, action + h * u)
             for h in (step, -step)
-        )
-        wanted = (up - down).detach() / (2 * step)
-        blocks = {
-            "next state": (torch.einsum("nij,nj->ni", by, u), wanted[:, :-1]),
-            "reward": ((paid * u).sum(1, keepdim=True), wanted[:, -1:]),
-        }
-        for what, (mine, its) in blocks.items():
-            wrong = (mine - its).abs().amax(1) > close * its.abs().amax(1).clamp_min(1.0)
-            if 2 * int(wrong.sum()) > len(wrong):
-                about = f"its {what}'s derivative by the {('state', 'action')[k]}"
-                constant = (
-                    its.abs().amax(0) <= _STILL
-                )  # coordinates that do not follow a small step
-                beside = (mine - its)[:, ~constant].abs() <= close * its.abs().max().clamp_min(1.0)
-                own = constant & (mine.abs().amax(0) > _STILL)
-                if own.any() and beside.all():
-                    text = (
-                        f"is a surrogate in {int(own.sum())} of {len(constant)} coordinates, "
-                        f"which by differences do not move (straight-through, rounding): it is "
-                        f"measured as it is, by what it does to the return"
-                    )
-                    yield _Line("note", name, f"{about} {text}")
-                    continue
-                sound = False
-                text = (
-                    "is 0 and should not be: look for detach(), torch.no_grad() or numpy in its "
-                    "step"
-                )
-                if float(mine.abs().max()) > _FLAT:
-                    text = f"is not that of its step at {int(wrong.sum())} of {len(wrong)} states"
-                yield _Line("missing", name, f"{about} {text}")
-    if sound:
-        yield _Line("ok", name, "steps, rows and derivatives fit together")
-    else:
+        ]  # fmt: skip
+        D = (moved[0] - moved[1]).detach() / (2 * step)
+        along = torch.einsum("nij,nj->ni", J[k], u)
+        for what, rows in (("next state", slice(0, -1)), ("reward", slice(-1, None))):
+            about = f"its {what}'s derivative by the {by}"
+            lines += _of_block(name, about, along[:, rows], D[:, rows], close)
+    yield from lines
+    if any(line.state == "missing" for line in lines):
         yield _Line("note", name, "`gradlab certify` says where, and by how much")
+    else:
+        yield _Line("ok", name, "steps, rows and derivatives fit together")
+
+
+def _of_block(name: str, about: str, J: Tensor, D: Tensor, close: float) -> Iterator[_Line]:
+    """Of J u against differences along u, [N, out]; a surrogate that differences do not see, as of
+    a rounding that derivatives pass through, is no fault."""
+    wrong = (J - D).abs().amax(1) > close * D.abs().amax(1).clamp_min(1.0)
+    if 2 * int(wrong.sum()) <= len(wrong):
+        return
+    constant = D.abs().amax(0) <= _STILL  # coordinates that do not follow a small step
+    own = constant & (J.abs().amax(0) > _STILL)
+    beside = (J - D)[:, ~constant].abs() <= close * D.abs().max().clamp_min(1.0)
+    if own.any() and beside.all():
+        text = f"is a surrogate in {int(own.sum())} of {len(constant)} coordinates, which do not "
+        yield _Line("note", name, f"{about} {text}move by differences: it is measured as it is")
+    elif float(J.abs().max()) > _FLAT:
+        text = f"is not that of its step at {int(wrong.sum())} of {len(wrong)} states"
+        yield _Line("missing", name, f"{about} {text}")
+    else:
+        text = "is 0 and should not be: look for detach(), torch.no_grad() or numpy in its step"
+        yield _Line("missing", name, f"{about} {text}")
 
 
 def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[_Line, str]:
@@ -232,11 +212,10 @@ def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[_Line
         try:
             with torch.no_grad():
                 found = network(*(x.to(kind) for x in inputs))
+            found = found[0] if isinstance(found, tuple) else found
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         except Exception as error:
-            shapes.append(f"{role}: {type(error).__name__}")
-            continue
-        found = found[0] if isinstance(found, tuple) else found
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            got = type(error).__name__
         if got == shape:
             return _Line("ok", name, f"a {role} of the task"), role
         shapes.append(f"{role}: gave {got}, expected {shape}")
@@ -244,28 +223,21 @@ def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[_Line
 
 
 def _of_model(name: str, model: System, task: Task | None) -> _Line:
-    if task is None:
-        return _Line("ok", name, f"a system, {model.state_dim} states, {model.action_dim} actions")
-    own = task.simulator.state_dim, task.simulator.action_dim
-    if (model.state_dim, model.action_dim) == own:
-        return _Line("ok", name, "a model of the task")
-    mine = f"{model.state_dim} states and {model.action_dim} actions"
-    text = f"has {mine}, the task {own[0]} and {own[1]}"
+    systems = model, task.simulator if task else model
+    mine, own = ((each.state_dim, each.action_dim) for each in systems)
+    if mine == own:
+        return _Line("ok", name, f"a {'model of the task' if task else 'system'}")
+    text = f"has {mine[0]} states and {mine[1]} actions, the task {own[0]} and {own[1]}"
     return _Line("missing", name, text)
 
 
 def _of_environment(name: str, env: Any) -> _Line:
     """How an object with a step becomes a task."""
     if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
-        text = (
-            "steps in numpy, without gradients: gradlab.Probe(policy, optimizer, env=…) watches a "
-            "loop in it, and `gradlab measure` takes a simulator in torch"
-        )
-        return _Line("missing", name, text)
-    system = hasattr(env, "linearize")  # a class with the methods of a System needs no adapter
-    adapted = f"gradlab.systems.from_environment({name}, read, write, action_dim=…)"
-    text = (
-        f"def make_task(): return gradlab.Task(name, {name if system else adapted}, None, starts, "
-        f"discount, horizon)"
-    )
-    return _Line("missing", "make_task", text + _BEGIN)
+        text = "steps in numpy, without gradients: gradlab.Probe(policy, optimizer, env=…)"
+        return _Line("missing", name, f"{text} watches a loop in it")
+    adapted = name  # a class with the methods of a System needs no adapter
+    if not hasattr(env, "linearize"):
+        adapted = f"gradlab.systems.from_environment({name}, read, write, action_dim=…)"
+    task = f"gradlab.Task(name, {adapted}, None, starts, discount, horizon)"
+    return _Line("missing", "make_task", f"def make_task(): return {task}{_BEGIN}")
