@@ -68,6 +68,7 @@ KINDS: Mapping[str, Kind | str] = {
     "remedies": "gradlab.tools.remedies.page:KIND",
     "logs": "gradlab.tools.logs.page:KIND",
     "race": "gradlab.tools.race.page:KIND",
+    "certificate": "gradlab.tools.certify.page:KIND",
 }  # fmt: skip
 _FOLDER, _SWEEPS = "gradlab.tools.sweep.table:load", "gradlab.tools.sweep.page:KIND"
 

@@ -99,6 +99,25 @@ def by(
     return _Place(nested=True, write=write, read=read)
 
 
+def plain_rows(group: str, descriptions: Mapping[str, str]) -> _Place:
+    """A field that is a tuple of mappings with these columns is a table."""
+
+    def write(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Array]]:
+        made = {}
+        for name in descriptions:
+            values = [row[name] for row in rows]
+            text = any(isinstance(each, str) for each in values)
+            made[name] = np.array(values, dtype=object if text else None)
+        return {group: by_column(made, descriptions=descriptions, dim="number")}
+
+    def read(groups: Groups) -> tuple[dict[str, Any], ...]:
+        found = columns(groups[group], "number")
+        every = zip(*(found[name].tolist() for name in descriptions), strict=True)
+        return tuple(dict(zip(descriptions, row, strict=True)) for row in every)
+
+    return by(write, read)
+
+
 def attribute() -> _Place:
     """A field of plain values is JSON beside the groups."""
     return _Place(attribute=True)
@@ -195,19 +214,20 @@ def by_column(
     table: Mapping[str, NDArray[Any]],
     units: Mapping[str, str] | None = None,
     descriptions: Mapping[str, str] | None = None,
+    dim: str = "row",
 ) -> dict[str, Array]:
     """Arrays along the rows of a table, as one group."""
     count = len(next(iter(table.values())))
     of_unit, of_words = units or {}, descriptions or {}
-    return {"row": counted(count, "row")} | {
-        name: Array(values, ("row",), of_unit.get(name, ""), of_words.get(name, ""))
+    return {dim: counted(count, dim)} | {
+        name: Array(values, (dim,), of_unit.get(name, ""), of_words.get(name, ""))
         for name, values in table.items()
     }
 
 
-def columns(group: Group) -> dict[str, NDArray[Any]]:
+def columns(group: Group, dim: str = "row") -> dict[str, NDArray[Any]]:
     """What `by_column` was given."""
-    return {name: _along(group, name, ("row",)) for name in group if name != "row"}
+    return {name: _along(group, name, (dim,)) for name in group if name != dim}
 
 
 def with_scales(group: Group) -> dict[str, Array]:

@@ -136,12 +136,13 @@ class Run:
     @classmethod
     def _from(cls, record: Record, path: Path) -> Self:
         objects = {name: json_object(record.attributes[name]) for name in attributes_of(cls)}
-        environment = {key: str(each) for key, each in objects["environment"].items()}
-        fields = fields_of(cls, record.groups, cls.kind)
-        return cls(**fields, **(objects | {"environment": environment}))
+        if "environment" in objects:
+            objects["environment"] = {k: str(v) for k, v in objects["environment"].items()}
+        return cls(**fields_of(cls, record.groups, cls.kind), **objects)
 
     def _attributes(self) -> dict[str, Attribute]:
-        return header(self.kind, **objects_of(self))
+        own = {"config": self.config, "environment": self.environment}
+        return header(self.kind, **(own | objects_of(self)))
 
     def __repr__(self) -> str:
         """What to do, and what is in it, in a few lines."""

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gradlab import figures
 from gradlab.figures import drawing, style
 from gradlab.figures.style import DERIVATIVES, GRID, INK, MUTED
+from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.reporting.shell import folded
 from gradlab.tools.certify.result import SYMBOLS, Certification
@@ -109,3 +110,8 @@ def page(certificate: Certification) -> Page:
     question = f"Are these derivatives those of {whose} itself?"
     return Page(certificate.system, question, line, certificate.recommendation, (drawn,), sections,
                 apart=False)  # fmt: skip
+
+
+KIND = Kind(
+    lambda certificate, *_: page(certificate), lambda certificate: certificate.recommendation
+)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import pandas as pd
 
@@ -19,6 +19,8 @@ from gradlab import validation
 from gradlab.errors import InputError, imported
 from gradlab.findings import Decision, Finding
 from gradlab.findings.certificates import relative
+from gradlab.runs.layout import attribute, nested, plain_rows, stored
+from gradlab.runs.run import Run
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import below, listed
 
@@ -167,34 +169,70 @@ def _gravity(each: Deviation) -> tuple[int, bool, float]:
     return _ORDER.index(each.decision), each.code != "rare", -size if size == size else 0.0
 
 
-_COLUMNS = (
-    "source", "block", "stratum", "states", "judged", "median", "p95", "largest", "flagged",
-)  # fmt: skip
-_ENTRY = (
-    "finding", "code", "source", "block", "stratum", "row", "column", "error", "absolute", "ratio",
-    "flipped",
-)  # fmt: skip
+_COLUMNS = {
+    "source": "which derivative: of the step by autograd, or of linearize",
+    "block": "of the derivative",
+    "stratum": "which states",
+    "states": "how many",
+    "judged": "share of them that differences can judge",
+    "median": "of the relative error",
+    "p95": "95% of the relative errors are below",
+    "largest": "relative error",
+    "flagged": "share of the judged states that is wrong",
+}
+_ENTRY = {
+    "finding": "number of the finding",
+    "code": "of the finding",
+    "source": "which derivative",
+    "block": "of the derivative",
+    "stratum": "which states",
+    "row": "output",
+    "column": "input",
+    "error": "relative, root mean square",
+    "absolute": "root mean square error, output per input",
+    "ratio": "of the derivative to differences",
+    "flipped": "share of states with the other sign",
+}
 
 
-@dataclass(frozen=True)
-class Certification:
+@dataclass(frozen=True, eq=False, repr=False)
+class Certification(Run):
     """What `gradlab.certify` returns.
 
     Attributes:
         system: its name.
         fail_above: relative error from which a derivative is wrong.
-        findings: the gravest first.
+        deviations: the findings, the gravest first.
         entries: where they are, see `table`.
         rows: block × stratum with quantiles of the relative error, see `table`.
         facts: settings, counts and further numbers, as JSON has them.
     """
 
-    system: str
-    fail_above: float
-    findings: tuple[Finding, ...]
-    entries: tuple[Mapping[str, Any], ...]
-    rows: tuple[Mapping[str, Any], ...]
-    facts: Mapping[str, Any]
+    system: Annotated[str, stored()]
+    fail_above: Annotated[float, stored()]
+    deviations: Annotated[tuple[Finding, ...], nested("findings")]
+    entries: Annotated[tuple[Mapping[str, Any], ...], plain_rows("entries", _ENTRY)]
+    rows: Annotated[tuple[Mapping[str, Any], ...], plain_rows("errors", _COLUMNS)]
+    facts: Annotated[Mapping[str, Any], attribute()]
+    file: Path | None = None
+
+    kind = "certificate"
+    noun = "certificate"
+
+    @property
+    def config(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What was asked for."""
+        asked = ("command", "seed", "states", "fail_above")
+        return {"task": self.system, **{k: self.facts[k] for k in asked if k in self.facts}}
+
+    @property
+    def environment(self) -> Mapping[str, str]:  # type: ignore[override]
+        """What it ran on."""
+        return {key: str(each) for key, each in self.facts.get("versions", {}).items()}
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.deviations
 
     @property
     def passed(self) -> bool:
@@ -268,7 +306,7 @@ class Certification:
     def __str__(self) -> str:
         return str(self.recommendation)
 
-    def table(self, name: Literal["errors", "entries"] = "errors") -> pd.DataFrame:
+    def table(self, name: str | None = "errors") -> pd.DataFrame:
         """One row per source, block and stratum: states, share judged, quantiles of the relative
         error of the block, and the share of the judged states that is flagged as wrong.
 
@@ -277,7 +315,8 @@ class Certification:
                 column, relative and absolute error, ratio of J to D, share of flipped signs.
         """
         tables = {"errors": (self.rows, _COLUMNS), "entries": (self.entries, _ENTRY)}
-        validation.word("name", name, tables)
+        if name not in tables:
+            return super().table(name)
         rows, columns = tables[name]
         return pd.DataFrame(list(rows), columns=list(columns))
 
@@ -297,15 +336,17 @@ class Certification:
             "facts": dict(self.facts),
         }
 
-    def save(self, path: str | Path) -> Path:
-        """Write it, as JSON or as an HTML page by the suffix.
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write it, as a run file, as JSON or as an HTML page by the suffix.
 
         Raises:
             InputError: another suffix, or a folder that cannot be written.
         """
         target = validation.path("path", path)
-        if target.suffix not in (".json", ".html"):
-            raise InputError(f"path is {target}: name a file that ends in .json or .html")
+        if target.suffix not in (".h5", ".json", ".html"):
+            raise InputError(f"path is {target}: name a file that ends in .h5, .json or .html")
+        if target.suffix == ".h5":
+            return super().save(target, overwrite)
         if target.suffix == ".html":
             from gradlab.reporting.output import named, write
 
