@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gradlab.runs.check_results import PREMISE, CheckResult
 
 import gradlab
 from gradlab import choose
@@ -20,7 +21,6 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
-from gradlab.runs.check_results import PREMISE, CheckResult
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import advice_of, chosen, statements

@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from torch import Tensor, nn
 
 import gradlab
@@ -34,7 +35,6 @@ from gradlab.measurement.problem import (
 )
 from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
-from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.runs.decision_rules import heavy_horizons
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Strata
