@@ -30,7 +30,6 @@ from gradlab.findings import Finding
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.statistics.moments import Moments
-from gradlab.systems.system import Entropic, Recorded, System
 from gradlab.tasks import Task
 from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
@@ -76,7 +75,7 @@ def examine(subject: Subject) -> tuple[Finding, ...]:
     few = begin.block(slice(0, min(affordable, len(begin.states))))
     setting = replace(subject.setting, starts=few)
     inspected = Inspection(chosen, setting, names, task.action_names, task.action_limit)
-    systems = {inspected.name(system): system for system in _systems(inspected)}
+    systems = {inspected.name(system): system for system in inspected.systems()}
     checks = {
         "premises": partial(premises, inspected, task, subject.truth, begin, at),
         "Jacobians": partial(jacobians, inspected),
@@ -94,15 +93,3 @@ def examine(subject: Subject) -> tuple[Finding, ...]:
         except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
             results.append(Finding("check_crashed", "fail", name, at=in_short(error)))
     return tuple(results)
-
-
-def _systems(inspected: Inspection) -> list[System]:
-    """Every system that can be stepped, without its entropy."""
-    systems = [estimator.states for estimator in inspected.estimators.values()]
-    systems += [
-        estimator.jacobians
-        for estimator in inspected.pathwise().values()
-        if estimator.jacobians is not None
-    ]
-    plain = [system.system if isinstance(system, Entropic) else system for system in systems]
-    return [system for system in plain if not isinstance(system, Recorded)]

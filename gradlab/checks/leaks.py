@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.checks.inspection import Inspection
+from gradlab.checks.premises import random_moves
 from gradlab.data.noise import stream
 from gradlab.findings import Decision, Finding
 from gradlab.gradients.estimator import Estimator
@@ -32,7 +33,6 @@ from gradlab.truth.oracles import perturbed
 _LONGEST = 5  # steps: differences of long chaotic returns say nothing
 _TOLERANCE = 0.01  # of the gradient's size along a typical direction
 _DIRECTIONS = 3
-_MOVE = 0.1  # of the size of θ, when the user's own policy is moved
 _MOVED, _FARTHER = 1e-4, 100.0  # of it, along a direction; times as far where steps are in float32
 
 
@@ -106,11 +106,9 @@ def _valued(critic: nn.Module, s: Tensor, a: Tensor) -> Tensor:
 def _moved(policy: nn.Module) -> Iterator[None]:
     """The user's policy at other parameters for a moment; a graph that holds it stays valid."""
     before = [p.data for p in policy.parameters()]
-    generator = stream(0, "sanity move")
     try:
-        for p in policy.parameters():
-            draw = torch.randn(p.shape, generator=generator).to(p.data)
-            p.data = p.data + _MOVE * (p.data.abs().mean() + 1e-3) * draw
+        for p, move in zip(policy.parameters(), random_moves(policy), strict=True):
+            p.data = p.data + move
         yield
     finally:
         for p, data in zip(policy.parameters(), before, strict=True):

@@ -12,7 +12,7 @@ sentence of every page, and nothing is recommended or chosen but steps whose ret
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,13 +117,17 @@ def _some(laws: Sequence[Starts], most: int) -> Starts:
 
 def _step(policy: nn.Module) -> Tensor:
     """A random move of every trained parameter by a tenth of its tensor's size."""
+    return torch.cat([
+        move.flatten() * float(p.requires_grad)
+        for p, move in zip(policy.parameters(), random_moves(policy), strict=True)
+    ])  # fmt: skip
+
+
+def random_moves(policy: nn.Module) -> list[Tensor]:
+    """Of every parameter by a tenth of its tensor's size."""
     generator = stream(0, "sanity move")
-    moves = []
-    for p in policy.parameters():
-        draw = torch.randn(p.shape, generator=generator).to(p.data)
-        size = _MOVE * (p.data.square().mean().sqrt() + 1e-3) * float(p.requires_grad)
-        moves.append((size * draw).flatten())
-    return torch.cat(moves)
+    draws = [(p.data, torch.randn(p.shape, generator=generator)) for p in policy.parameters()]
+    return [_MOVE * (x.square().mean().sqrt() + 1e-3) * draw.to(x) for x, draw in draws]
 
 
 def _reward(measured: _Measured, truth: Truth, fitted: bool) -> Finding | None:
@@ -275,12 +279,9 @@ def _seen(
 def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
     """Every ensemble that some estimator rolls out or differentiates, each once."""
     ensembles: dict[int, tuple[str, GaussianEnsemble]] = {}
-    for estimator in inspected.estimators.values():
-        for system in (estimator.states, estimator.jacobians):
-            if system is None:
-                continue
-            for part in _parts(system):
-                ensembles.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
+    for system in inspected.systems():
+        for part in _parts(system):
+            ensembles.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
     names = [name for name, _ in ensembles.values()]
     return {
         f"{name}, part {k + 1}" if names.count(name) > 1 else name: ensemble
@@ -288,10 +289,7 @@ def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
     }
 
 
-def _parts(system: object) -> Iterator[LearnedSystem]:
-    plain: System | object = system.system if isinstance(system, Entropic) else system
-    if isinstance(plain, TwoModels):
-        yield from _parts(plain.prediction)
-        yield from _parts(plain.gradient)
-    elif isinstance(plain, LearnedSystem):
-        yield plain
+def _parts(system: object) -> list[LearnedSystem]:
+    if isinstance(system, TwoModels):
+        return [*_parts(system.prediction), *_parts(system.gradient)]
+    return [system] if isinstance(system, LearnedSystem) else []

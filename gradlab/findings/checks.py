@@ -239,8 +239,8 @@ register({
         "were left out.",
     ),
     "truth_cut": Code(
-        "truth", "The objective is cut at T = {number} steps, the longest whose gradient is "
-        "precise and agrees with finite differences.",
+        "truth", "The objective is cut at T = {number} steps, where its gradient is precise and "
+        "agrees with finite differences.",
     ),
     "truth_cut_by_price": Code(
         "truth", "The objective is cut at T = {number} steps; more than {threshold} are too many "

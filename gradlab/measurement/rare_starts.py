@@ -207,12 +207,10 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Findi
         found = _carried(posed.pilot, truth, cells, n)
         return found or (Finding("starts_enough", "pass", "", posed.pilot.tail, n=n),)
     code = "starts_visited" if posed.drawn else "starts_given"
-    squares = {key: cell.squares for key, cell in cells.items()}
-    share = {key: float(x.max() / x.sum()) for key, x in squares.items()}
-    finite = [key for key, value in share.items() if np.isfinite(value)]
-    if not finite:
+    share = {key: float(x.max() / x.sum()) for key, x in _known(cells).items()}
+    if not share:
         return ()
-    most = max(finite, key=lambda key: share[key])
+    most = max(share, key=lambda key: share[key])
     return (Finding(code, "skipped", "", share[most], n=n, at=_cell(most)),)
 
 
@@ -225,9 +223,7 @@ def _carried(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> tuple[Finding,
         )
     if needed := pilot.needed(n):
         found.append(Finding("starts_ending", "fail", "", 1 / pilot.ends, threshold=needed, n=n))
-    squares = {key: cell.squares for key, cell in cells.items()}
-    known = {key: x for key, x in squares.items() if np.isfinite(x).all() and x.any()}
-    carried = {key: largest_share(x) for key, x in known.items()}
+    carried = {key: largest_share(x) for key, x in _known(cells).items()}
     if carried and carried[most := max(carried, key=lambda key: carried[key])] > HEAVY:
         at, share = _cell(most), carried[most]
         found.append(Finding("starts_few_carry", "fail", "", share, threshold=HEAVY, n=n, at=at))
@@ -237,6 +233,12 @@ def _carried(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> tuple[Finding,
     if truth.status == "cut" and pilot.rare:
         found.append(Finding("starts_beyond_cut", "fail", "", truth.horizon, n=n))
     return tuple(found)
+
+
+def _known(cells: Cells) -> dict[tuple[str, int], Array]:
+    """Squares of the gradients of every cell where all are finite and some are not 0."""
+    squares = {key: cell.squares for key, cell in cells.items()}
+    return {key: x for key, x in squares.items() if np.isfinite(x).all() and x.any()}
 
 
 def _cell(cell: tuple[str, int]) -> str:

@@ -90,15 +90,14 @@ def plan(setting: Setting, kinds: Collection[str]) -> Plan:
     pieces: list[LinearizedPath] = []
     unrolled = unroll_first_action(few, at_most=steps, block=steps, keep=pieces)
     affordable = min(int(PATIENCE / per_step), AT_MOST)
-    if affordable < H:
-        why = Finding("truth_too_dear", "fail", "", H, threshold=round(per_step * H), n=n)
-        return Plan(0, count, unrolled, why, joined(pieces))
-    if not _outgrows(unrolled, discount):
+    if affordable >= H and not _outgrows(unrolled, discount):
         return Plan(affordable, count)
-    reach = _precise(pieces, unrolled, few, kinds, n)
+    code, limit, reach = "truth_too_dear", round(per_step * H), 0
+    if affordable >= H:
+        code, limit = "truth_never_precise", unrolled.horizon
+        reach = _precise(pieces, unrolled, few, kinds, n)
     if not reach:
-        T = unrolled.horizon
-        why = Finding("truth_never_precise", "fail", "", H, threshold=T, n=n)
+        why = Finding(code, "fail", "", H, threshold=limit, n=n)
         return Plan(0, count, unrolled, why, joined(pieces))
     reach = affordable if reach == unrolled.horizon else int(np.ceil(reach / _GRID))
     return Plan(min(reach, affordable), count)
@@ -169,11 +168,6 @@ class TruthOutcome:
     discount: float
     checked: bool
     starts: int
-
-    @property
-    def flagged(self) -> float:
-        """Share of Jacobians that failed their certificate."""
-        return self.unrolled.flagged / (self.unrolled.horizon * self.starts)
 
 
 def found(status: Status, outcome: TruthOutcome) -> Finding:

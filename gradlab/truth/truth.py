@@ -292,7 +292,7 @@ def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:
         refused=None if kept else cut.every,
         lyapunov=float(outcome.unrolled.lyapunov.max()),
         remainder=cut.remainder if cut.whole else float("nan"),
-        flagged=outcome.flagged,
+        flagged=outcome.unrolled.flagged / (outcome.unrolled.horizon * outcome.starts),
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
         finding=found(status, outcome),
