@@ -152,7 +152,7 @@ register({
     ),
     "theta_counted": Code(
         "where θ counts", "{subject} differs from differences of its own return by {value} of its "
-        "size at {at}.", "θ counts where it should not, or a Jacobian is wrong.",
+        "size at {at}.", "Its θ counts where it should not, or a Jacobian is wrong.",
     ),
     "float32": Code(
         "float32", "Rounding to float32 changes {subject} at {at} by {value} of its size (limit "
@@ -175,7 +175,7 @@ register({
     ),
     "episodes_short": Code(
         "ends of episodes", "{value} of the starts end at the first step (limit {threshold}).",
-        "Gradients miss what ends move: start farther inside.", write=percent,
+        "Start farther from the ends of episodes.", write=percent,
     ),
     "states_alive": Code(
         "alive states", "{number} of {n} states where gradients are taken are alive, in {at} "
@@ -289,7 +289,7 @@ register({
     ),
     "truth_without_score": Code(
         "truth", f"{_LENGTH}, and the policy is deterministic.",
-        "gradlab.networks.policies.Gaussian(policy, std) has a score.",
+        "Wrap it: gradlab.networks.policies.Gaussian(policy, std) has a score.",
     ),
     "truth_without_density": Code(
         "truth", f"{_LENGTH}, and the policy has noise but no density.",
