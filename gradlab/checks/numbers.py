@@ -64,12 +64,13 @@ def finite(
         cells: moments of every estimator and horizon.
     """
     results = _gradients(inspected, begin, cells)
+    paths: dict[int, tuple[str, LinearizedPath]] = {}
     for name, estimator in inspected.pathwise().items():
         linear = inspected.along(estimator)
-        # A mixed one goes along the path of the pathwise gradient beside it.
-        if linear.path.horizon and not estimator.way.mixed:
-            results += _idle(name, linear, inspected)
-            results += _growth(name, linear)
+        paths.setdefault(id(linear), (name, linear))  # once, whichever actions carry θ along it
+    for name, linear in paths.values():
+        if linear.path.horizon:
+            results += _idle(name, linear, inspected) + _growth(name, linear)
     return results
 
 

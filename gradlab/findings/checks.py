@@ -126,11 +126,11 @@ register({
     ),
     "gradients_finite": Code("finite gradients", "Every gradient is finite and not 0 (N = {n})."),
     "gradients_lost": Code(
-        "finite gradients", "{subject}: {number} of {n} groups are not finite from {at}.",
+        "finite gradients", "{number} of {n} groups of {subject} are not finite from {at}.",
         "Use a shorter horizon, or repair that state.", "error",
     ),
     "gradients_zero": Code(
-        "gradients of 0", "{subject}: {number} of {n} groups are exactly 0 at {at}.",
+        "gradients of 0", "{number} of {n} groups of {subject} are exactly 0 at {at}.",
         "Look for saturated actions or dead paths.",
     ),
     "chain_growth": Code(
@@ -151,14 +151,14 @@ register({
         "Copy them: gradlab holds the critics' fixed, and your update does not.", "error",
     ),
     "theta_counted": Code(
-        "where θ counts", "{subject} differs from differences of its own return by {value} of its "
-        "size at {at}.", "Its θ counts where it should not, or a Jacobian is wrong.",
+        "where θ counts", "The gradient {subject} differs from differences of its own return by "
+        "{value} of its size at {at}.", "Its θ counts where it should not, or a Jacobian is wrong.",
     ),
     "float32": Code(
         "float32", "Rounding to float32 changes {subject} at {at} by {value} of its size (limit "
         "{threshold}).", "Use float64 or a shorter horizon before blaming the model.",
     ),
-    "float32_untested": Code("float32", "{subject} could not be computed in float32: {at}."),
+    "float32_untested": Code("float32", "{at}: the gradient {subject} was not tried."),
     "term_drowns": Code(
         "scale of the terms", "The {subject} of {at} is {value} times all other terms together "
         "(limit {threshold}).", "Check its scale.",
