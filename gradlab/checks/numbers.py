@@ -178,22 +178,14 @@ class _Copies:
 def _compared(name: str, estimator: Estimator, inspected: Inspection, copies: _Copies) -> Finding:
     here, at = inspected.setting, f"h = {estimator.tail.horizon}"
     try:
-        single = in_float32(
+        _, error = in_float32(
             estimator, here.policy, here.starts, here.seed, here.termination, copies
         )
-    except (RuntimeError, TypeError, InputError) as error:
-        return Finding("float32_untested", "skipped", name, at=in_short(error))
-    decision: Decision = "pass" if single.error <= _LIMIT else "fail"
+    except (RuntimeError, TypeError, InputError) as why:
+        return Finding("float32_untested", "skipped", name, at=in_short(why))
+    decision: Decision = "pass" if error <= _LIMIT else "fail"
     n = len(here.starts.states)
-    return Finding("float32", decision, name, single.error, threshold=_LIMIT, n=n, at=at)
-
-
-@dataclass(frozen=True)
-class _Rounding:
-    """Cosine of the mean gradients in float32 and in float64, and |difference| / |float64's|."""
-
-    cosine: float
-    error: float
+    return Finding("float32", decision, name, error, threshold=_LIMIT, n=n, at=at)
 
 
 def in_float32(
@@ -203,8 +195,9 @@ def in_float32(
     seed: int,
     termination: str = "ignore",
     copies: _Copies | None = None,
-) -> _Rounding:
-    """The mean gradient at the estimator's own horizon, on copies in float32, against float64.
+) -> tuple[float, float]:
+    """The mean gradient at the estimator's own horizon, on copies in float32, against float64: the
+    cosine of both, and |difference| / |float64's|.
 
     Args:
         copies: of this policy and these starts, where several estimators are compared.
@@ -220,7 +213,7 @@ def in_float32(
     short = _mean(single, copies.policy, copies.starts, seed, termination, copies.single).double()
     cosine = float(nn.functional.cosine_similarity(exact, short, dim=0))
     gap = float((exact - short).norm() / exact.norm().clamp_min(1e-300))
-    return _Rounding(cosine, gap)
+    return cosine, gap
 
 
 def _mean(
