@@ -193,7 +193,6 @@ _DOUBT = (
     "Variance, error and SNR are not decided; gain and returns hold. Take more starts, or those "
     "from the central 99% of their law (--trim-starts 0.01: another question)."
 )
-_ONE = "up to {value} of a mean square is carried by one start ({at}, N = {n})."
 
 register({
     "starts_enough": Code(
@@ -219,11 +218,9 @@ register({
         "rare starts", "Few starts carry the return beyond the {number} steps of the truth.",
         _DOUBT,
     ),
-    "starts_given": Code(
-        "rare starts", f"No other starts can be drawn; {_ONE}", write=percent
-    ),
-    "starts_visited": Code(
-        "rare starts", f"Visited states are not searched for rare ones; {_ONE}", write=percent
+    "starts_undrawn": Code(
+        "rare starts", "Rarer starts were not searched for: one carries up to {value} of a mean "
+        "square ({at}, N = {n}).", write=percent,
     ),
 })  # fmt: skip
 

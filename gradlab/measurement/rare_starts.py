@@ -198,20 +198,19 @@ def _counts(
 
 
 def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Finding, ...]:
-    """What few starts carry, or what stands in its place; none where all starts have the same
-    return."""
+    """What few starts carry, or the most that one does where no others are drawn; none where all
+    starts have the same return."""
     cells, n = measured.cells, measured.starts
     if posed.drawn and (posed.objective or posed.law == "start"):
         if posed.pilot is None:
             return ()
         found = _carried(posed.pilot, truth, cells, n)
         return found or (Finding("starts_enough", "pass", "", posed.pilot.tail, n=n),)
-    code = "starts_visited" if posed.drawn else "starts_given"
     share = {key: float(x.max() / x.sum()) for key, x in _known(cells).items()}
     if not share:
         return ()
     most = max(share, key=lambda key: share[key])
-    return (Finding(code, "skipped", "", share[most], n=n, at=_cell(most)),)
+    return (Finding("starts_undrawn", "skipped", "", share[most], n=n, at=_cell(most)),)
 
 
 def _carried(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> tuple[Finding, ...]:
