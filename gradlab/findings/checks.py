@@ -225,27 +225,36 @@ register({
 })  # fmt: skip
 
 _LENGTH = "The gradient does not hold at the length of an update"
-
+_TRUTHS = {  # those without a remedy
+    "truth_converged": "The simulator's gradient converges within {number} steps and agrees with "
+    "finite differences.",
+    "truth_unchecked": "The simulator's gradient converges within {number} steps; finite "
+    "differences were left out.",
+    "truth_cut": "The objective is cut at T = {number} steps, where its gradient is precise and "
+    "agrees with finite differences.",
+    "truth_cut_by_price": "The objective is cut at T = {number} steps; more than {threshold} are "
+    "too many to unroll.",
+    "truth_score": "The truth is the score function's gradient of {number} steps.",
+    "truth_lost": "Paths or Jacobians leave the finite numbers on {number} of {n} starts, first "
+    "at {at}.",
+    "truth_diverges": "The unrolled gradient does not converge: λ = {value} per step, against "
+    "ln 1/γ = {threshold}.",
+    "truth_misses_boundary": "The unrolled gradient misses the boundary term of termination, "
+    "{value} beside a norm of {threshold}.",
+    "truth_differs": "The unrolled gradient differs from finite differences by {value} times what "
+    "is allowed.",
+    "truth_remainder": "What is left out after {number} steps is not negligible.",
+    "truth_too_dear": "Unrolling {n} starts for {number} steps takes {threshold} s of a core.",
+    "truth_never_precise": "No length from {number} to {threshold} steps would be precise "
+    "(N = {n}).",
+    "truth_in_blocks": f"{_LENGTH}, and starts are measured in blocks, without scores.",
+    "truth_score_lost": "Paths with other noise leave the finite numbers on {number} of {n} "
+    "starts.",
+    "truth_score_imprecise": "The score function's standard error is {value} of its norm (limit "
+    "{threshold}, N = {n}).",
+}
+register({code: Code("truth", sentence) for code, sentence in _TRUTHS.items()})
 register({
-    "truth_converged": Code(
-        "truth", "The simulator's gradient converges within {number} steps and agrees with finite "
-        "differences.",
-    ),
-    "truth_unchecked": Code(
-        "truth", "The simulator's gradient converges within {number} steps; finite differences "
-        "were left out.",
-    ),
-    "truth_cut": Code(
-        "truth", "The objective is cut at T = {number} steps, where its gradient is precise and "
-        "agrees with finite differences.",
-    ),
-    "truth_cut_by_price": Code(
-        "truth", "The objective is cut at T = {number} steps; more than {threshold} are too many "
-        "to unroll.",
-    ),
-    "truth_score": Code(
-        "truth", "The truth is the score function's gradient of {number} steps."
-    ),
     "truth_imprecise": Code(
         "truth", "The truth's standard error is {value} of its norm (limit {threshold}, N = {n}).",
         "Comparisons between gradients on the same starts hold.",
@@ -259,31 +268,6 @@ register({
         "{threshold}, N = {n}).",
         "Take many more starts, a narrower law of the starts or a shorter horizon.", write=percent,
     ),
-    "truth_lost": Code(
-        "truth", "Paths or Jacobians leave the finite numbers on {number} of {n} starts, first at "
-        "{at}.",
-    ),
-    "truth_diverges": Code(
-        "truth", "The unrolled gradient does not converge: λ = {value} per step, against ln 1/γ = "
-        "{threshold}.",
-    ),
-    "truth_misses_boundary": Code(
-        "truth", "The unrolled gradient misses the boundary term of termination, {value} beside a "
-        "norm of {threshold}.",
-    ),
-    "truth_differs": Code(
-        "truth", "The unrolled gradient differs from finite differences by {value} times what is "
-        "allowed.",
-    ),
-    "truth_remainder": Code(
-        "truth", "What is left out after {number} steps is not negligible."
-    ),
-    "truth_too_dear": Code(
-        "truth", "Unrolling {n} starts for {number} steps takes {threshold} s of a core."
-    ),
-    "truth_never_precise": Code(
-        "truth", "No length from {number} to {threshold} steps would be precise (N = {n})."
-    ),
     "truth_without_score": Code(
         "truth", f"{_LENGTH}, and the policy is deterministic.",
         "Wrap it: gradlab.networks.policies.Gaussian(policy, std) has a score.",
@@ -291,16 +275,6 @@ register({
     "truth_without_density": Code(
         "truth", f"{_LENGTH}, and the policy has noise but no density.",
         "Write a method log_prob(state, action) -> [N] beside its noise_dim.",
-    ),
-    "truth_in_blocks": Code(
-        "truth", f"{_LENGTH}, and starts are measured in blocks, without scores."
-    ),
-    "truth_score_lost": Code(
-        "truth", "Paths with other noise leave the finite numbers on {number} of {n} starts."
-    ),
-    "truth_score_imprecise": Code(
-        "truth", "The score function's standard error is {value} of its norm (limit {threshold}, "
-        "N = {n}).",
     ),
 })  # fmt: skip
 
