@@ -67,7 +67,7 @@ def planted(
 
 
 def said(profile: Profile) -> dict[str, object]:
-    return {sentence.about: sentence for sentence in verdict(profile)}
+    return {sentence.code: sentence for sentence in verdict(profile)}
 
 
 def u_shape(n: int) -> float:
