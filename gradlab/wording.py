@@ -6,9 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, Context
 from math import floor, inf, isfinite, isinf, isnan, log10
-from typing import Any
-
-from gradlab.runs.identity import Identity
+from typing import Any, Protocol
 
 _SYSTEMS = {
     ("model", "model"): "your model",
@@ -37,6 +35,27 @@ _WAYS = {
     "ddcg": "DDCG",
     "total": "total propagation",
 }
+
+
+class Identity(Protocol):
+    """What words need of a `runs.identity.Identity`; nothing else of a run is known here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def actions(self) -> str: ...
+    @property
+    def systems(self) -> tuple[str, str]: ...
+    @property
+    def data(self) -> bool: ...
+    @property
+    def cut(self) -> str: ...
+    @property
+    def counted(self) -> bool: ...
+    @property
+    def gradient_model(self) -> bool: ...
+    @property
+    def ambiguous(self) -> bool: ...
 
 
 Writer = Callable[[float, int], str]  # of a number to so many digits

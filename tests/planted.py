@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from gradlab.findings import Finding
-from gradlab.runs.check_results import CheckResult
 from gradlab.runs.identity import Identity, by_default
 from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
 
@@ -59,11 +58,9 @@ def table(horizon: int = 25, truth: bool = True, own: tuple[str, ...] = ()) -> p
 
 
 FINDINGS = (
-    CheckResult(
-        "Jacobians of the simulator", "relative error 1e-9", "they are those of the step", True
-    ),
-    CheckResult("saturated actions", "steer 81 %", "most actions pass no gradient on", False),
-    CheckResult("float32 against float64", "cosine 1", "precision-limited: no", True),
+    Finding("jacobians", "pass", "simulator", 1e-9, n=96),
+    Finding("actions_saturated", "fail", "steer", 0.81, threshold=0.5),
+    Finding("float32", "pass", "model", 1e-7, threshold=0.01, at="h = 25"),
 )
 
 
@@ -133,7 +130,7 @@ class Profile:
         }
     )
     batch: int = BATCH
-    sanity: tuple[CheckResult, ...] | None = FINDINGS
+    sanity: tuple[Finding, ...] | None = FINDINGS
     attribution: None = None
     realised: None = None
     rehearsal: None = None

@@ -14,7 +14,7 @@ A check never stops a measurement: one that fails to run has that for its result
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,11 +26,10 @@ from gradlab.checks.leaks import leaks
 from gradlab.checks.numbers import finite, precision, scale
 from gradlab.checks.premises import premises, states
 from gradlab.errors import InputError, in_short
+from gradlab.findings import Finding
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts
-from gradlab.runs.check_results import CheckResult
 from gradlab.statistics.moments import Moments
-from gradlab.systems.system import Entropic, Recorded, System
 from gradlab.tasks import Task
 from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
@@ -63,7 +62,7 @@ class Subject:
     cells: Mapping[tuple[str, int], Moments]
 
 
-def examine(subject: Subject) -> tuple[CheckResult, ...]:
+def examine(subject: Subject) -> tuple[Finding, ...]:
     """All checks of a measurement."""
     task, chosen, at, begin = subject.task, subject.chosen, subject.at, subject.setting.starts
     names = {id(task.simulator): "simulator"}
@@ -76,8 +75,8 @@ def examine(subject: Subject) -> tuple[CheckResult, ...]:
     few = begin.block(slice(0, min(affordable, len(begin.states))))
     setting = replace(subject.setting, starts=few)
     inspected = Inspection(chosen, setting, names, task.action_names, task.action_limit)
-    systems = {inspected.name(system): system for system in _systems(inspected)}
-    checks: dict[str, Callable[[], list[CheckResult]]] = {
+    systems = {inspected.name(system): system for system in inspected.systems()}
+    checks = {
         "premises": partial(premises, inspected, task, subject.truth, begin, at),
         "Jacobians": partial(jacobians, inspected),
         "finite gradients": partial(finite, inspected, begin, subject.cells),
@@ -87,23 +86,10 @@ def examine(subject: Subject) -> tuple[CheckResult, ...]:
         "switches": partial(switches, inspected),
         "states": partial(states, inspected, at, task.state_names),
     }
-    results: list[CheckResult] = []
+    results: list[Finding] = []
     for name, check in checks.items():
         try:
             results += check()
         except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
-            tried = f"could not be tried: {in_short(error)}"
-            results.append(CheckResult(name, tried, "look at this first", False))
+            results.append(Finding("check_crashed", "fail", name, at=in_short(error)))
     return tuple(results)
-
-
-def _systems(inspected: Inspection) -> list[System]:
-    """Every system that can be stepped, without its entropy."""
-    systems = [estimator.states for estimator in inspected.estimators.values()]
-    systems += [
-        estimator.jacobians
-        for estimator in inspected.pathwise().values()
-        if estimator.jacobians is not None
-    ]
-    plain = [system.system if isinstance(system, Entropic) else system for system in systems]
-    return [system for system in plain if not isinstance(system, Recorded)]

@@ -13,7 +13,7 @@ from gradlab.gradients.courses import Cut, linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
-from gradlab.systems.system import Entropic, System
+from gradlab.systems.system import Entropic, Recorded, System
 
 FEW = 32
 
@@ -67,6 +67,13 @@ class Inspection:
                     system, path = system.system, replace(path, actions=path.actions[..., :-1])
                 paths[place] = system, path
         return {self.name(system): (system, path) for system, path in paths.values()}
+
+    def systems(self) -> list[System]:
+        """Every system that can be stepped, without its entropy."""
+        pairs = [(each.states, each.jacobians) for each in self.estimators.values()]
+        several = [system for pair in pairs for system in pair if system is not None]
+        plain = [each.system if isinstance(each, Entropic) else each for each in several]
+        return [system for system in plain if not isinstance(system, Recorded)]
 
     def name(self, system: System) -> str:
         """What a system is called, with or without its entropy."""

@@ -20,12 +20,10 @@ from torch import Tensor
 
 from gradlab.checks.inspection import Inspection
 from gradlab.data.trajectories import Path
+from gradlab.findings import Decision, Finding
 from gradlab.networks.interface import act
-from gradlab.runs.check_results import DETACHED, IDLE, WRONG, CheckResult
-from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.system import (
     BLOCKS,
-    Entropic,
     Linearization,
     System,
     by_differences,
@@ -43,17 +41,17 @@ _KINKS = 0.1  # share of the states where contacts and kinks may explain what is
 _GROSS = 0.1  # by over 10% in most states: not the derivative of this step
 _ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
 _VANISHING = 1e-12  # of the largest column
+_CLIPPED = 0.5  # share of the states where some action moves nothing
 _Differences = tuple[Tensor, Tensor]  # and their error
 
 
-def jacobians(inspected: Inspection) -> list[CheckResult]:
-    """One result per system and kind of fault."""
+def jacobians(inspected: Inspection) -> list[Finding]:
+    """Of every system that some estimator differentiates, and of the policy."""
     results = _policy_detached(inspected)
     for name, (system, path) in inspected.differentiated().items():
         s, a = sampled(path, STATES)
         if not len(s):
-            check, nothing = _compared(name), "no finite state to look at"
-            results.append(CheckResult(check, nothing, "its rollouts overflow at once", False))
+            results.append(Finding("jacobians_unknown", "fail", name))
             continue
         linear = linearize_running(system, s, a)
         central = [_central(system, s, a, step) for step in _STEPS]
@@ -111,16 +109,12 @@ def own_derivatives(system: System, path: Path) -> OwnDerivatives | None:
     return OwnDerivatives(len(s), int(off.sum()), BLOCKS[block], row, column)
 
 
-def _compared(name: str) -> str:
-    return f"Jacobians of the {name} against differences"
-
-
 def _differences(
     name: str, linear: Linearization, central: Sequence[_Differences], whole: bool
-) -> CheckResult:
+) -> Finding:
     """`central`: of both step sizes. `whole`: no derivative is lost, which would be the reason of
     all that is off here."""
-    check, states = _compared(name), len(linear.A)
+    states = len(linear.A)
     # Per state and block, [M, 4], by the better of two step sizes: as it is, and beyond what the
     # rounding of the differences explains.
     sizes = [_relative(linear, *each) for each in central]
@@ -128,43 +122,32 @@ def _differences(
     known = torch.stack([J.isfinite().flatten(1).all(dim=1) for J, _ in central]).any(dim=0)
     trusted = ~linear.certificate.flags & known
     off = (errors > _TOLERANCE).any(dim=1)
-    wrong, flagged = int((off & trusted).sum()), int(linear.certificate.flags.sum())
-    largest = torch.where(trusted[:, None], raw, 0.0).amax(dim=0)
-    blocks = zip(BLOCKS, largest.tolist(), strict=True)
-    numbers = ", ".join(f"{_LABELS[block]} {value:.1g}" for block, value in blocks)
-    result = f"largest relative error: {numbers} ({states} states, {flagged} flagged)"
-    if not bool(known.all()):
-        result += f"; beside {int((~known).sum())} states the step is not finite"
+    wrong = int((off & trusted).sum())
+    if not known.any():
+        return Finding("jacobians_unknown", "fail", name)
     if not wrong:
-        meaning = "the derivatives are those of the step" + ("" if known.all() else " elsewhere")
-        return CheckResult(check, result, meaning, bool(known.any()))
+        largest = float(torch.where(trusted[:, None], raw, 0.0).max())
+        return Finding("jacobians", "pass", name, largest, n=int(known.sum()))
     at = int((off & trusted).int().argmax())
-    block = BLOCKS[int(errors[at].argmax())]
-    far = ((errors > _GROSS).any(dim=1) & trusted).sum()
+    block = _LABELS[BLOCKS[int(errors[at].argmax())]]
+    far = int(((errors > _GROSS).any(dim=1) & trusted).sum())
     if name == "simulator" and whole and far > states / 2:
-        text = f"the simulator's {_LABELS[block]} is off by over 10% in {far} of {states} states"
-        meaning = (
-            f"the simulator's {_LABELS[block]} is not the derivative of its step, so nothing can "
-            f"be decided: correct the backward pass, or linearize"
-        )
-        return CheckResult(WRONG, f"{text} (largest: {numbers})", meaning, False)
-    result += f"; {wrong} of {states} states are off, most in {_LABELS[block]}"
-    share = wrong / states
-    meaning = "the derivative is wrong: correct linearize before trusting any number here"
-    if share < _KINKS:
-        meaning = "a kink, contact or wrap that the certificate did not see, in few states"
-    return CheckResult(check, result, meaning, False)
+        return Finding("simulator_wrong", "fail", name, far, n=states, at=block)
+    code = "jacobians_kinked" if wrong / states < _KINKS else "jacobians_wrong"
+    return Finding(code, "fail", name, wrong, n=states, at=block)
 
 
-def _detached(name: str, linear: Linearization, J: Tensor, rounding: Tensor) -> list[CheckResult]:
+def _detached(name: str, linear: Linearization, J: Tensor, rounding: Tensor) -> list[Finding]:
     """Derivatives of a step that are exactly 0 in every state, though it moves in most of them."""
     cut, ds = _cut(whole(linear), J, rounding), linear.A.shape[1]
-    what = "step" if cut[:ds].any() else "reward"
+    who = "simulator" if name == "simulator" else "model"
+    what, code = ("step", who) if cut[:ds].any() else ("reward", f"{who}_reward")
     inputs = {"state": cut[:, :ds].any(), "action": cut[:, ds:].any()}
-    return _told(name, what, " and ".join(k for k in inputs if inputs[k]), cut, len(J))
+    by = " and ".join(k for k in inputs if inputs[k])
+    return _lost(f"{code}_detached", f"{name}'s {what}", by, cut, len(J))
 
 
-def _policy_detached(inspected: Inspection) -> list[CheckResult]:
+def _policy_detached(inspected: Inspection) -> list[Finding]:
     """The same of the policy's actions, at the starts."""
     setting, starts = inspected.setting, inspected.setting.starts
     whole = next((each for each in inspected.pathwise().values() if not each.cut), None)
@@ -179,7 +162,7 @@ def _policy_detached(inspected: Inspection) -> list[CheckResult]:
 
     J, rounding = _differenced(acted, starts.states, _STEPS[0])
     cut = _cut(linear.K[0][:, : J.shape[1]], J, rounding)
-    return _told("policy", "action", "state", cut, len(starts.states))
+    return _lost("policy_detached", "policy's action", "state", cut, len(starts.states))
 
 
 def _cut(given: Tensor, J: Tensor, rounding: Tensor) -> Tensor:
@@ -188,18 +171,10 @@ def _cut(given: Tensor, J: Tensor, rounding: Tensor) -> Tensor:
     return (given == 0).all(dim=0) & (moved.double().mean(dim=0) > 0.5)
 
 
-def _told(name: str, what: str, inputs: str, cut: Tensor, states: int) -> list[CheckResult]:
-    if not cut.any():
-        return []
-    result = (
-        f"{int(cut.sum())} of {cut.numel()} derivatives of the {name} are exactly 0 in all of "
-        f"{states} states, though its {what} moves"
-    )
-    meaning = (
-        f"the {name}'s {what} is detached from its {inputs}, so nothing can be decided: let the "
-        f"gradient through"
-    )
-    return [CheckResult(f"{DETACHED}{name}'s {what}", result, meaning, False)]
+def _lost(code: str, what: str, by: str, cut: Tensor, states: int) -> list[Finding]:
+    count = float(cut.sum())
+    found = Finding(code, "fail", what, count, threshold=cut.numel(), n=states, at=by)
+    return [found] if count else []
 
 
 _LABELS = {"A": "∂f/∂s", "B": "∂f/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
@@ -248,75 +223,40 @@ def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tenso
     return torch.stack(raw, dim=1), torch.stack(beyond, dim=1)
 
 
-def _columns(name: str, linear: Linearization, inspected: Inspection) -> list[CheckResult]:
-    """Inputs without effect: exactly 0 in every state (dead) or too small to matter."""
-    columns = {
-        "dynamics": linear.B.abs().amax(dim=(0, 1)),
-        "reward": linear.r_a.abs().amax(dim=0),
-    }
-    check = f"{IDLE} in the {name}"
-    dead = {kind: (size == 0).nonzero().flatten().tolist() for kind, size in columns.items()}
-    largest = columns["dynamics"].max()
-    faint = (columns["dynamics"] <= _VANISHING * largest) & (columns["dynamics"] > 0)
-    if not dead["dynamics"] and not faint.any():
-        clipped = (linear.B == 0).all(dim=1).any(dim=1).double().mean()
-        said = "every action has an effect on the next state"
-        result = said + (
-            f"; in {clipped:.0%} of {len(linear.B)} states one has none" if clipped else ""
-        )
-        what = "a limit or a clip stops the gradient there" if clipped else "no dead path"
-        reward = ", ".join(inspected.action(j) for j in dead["reward"])
-        result += f"; ∂r/∂a is 0 everywhere for {reward}" if reward else ""
-        return [CheckResult(check, result, what, bool(clipped < 0.5))]
-    words = [
-        f"∂f/∂a of {inspected.action(j)} is exactly 0 in 100% of {len(linear.B)} states"
-        + (", and so is ∂r/∂a" if j in dead["reward"] else "")
-        for j in dead["dynamics"]
+def _columns(name: str, linear: Linearization, inspected: Inspection) -> list[Finding]:
+    """Actions that move no state, exactly (dead) or in effect (vanishing); else the share of the
+    states where one does not."""
+    size = linear.B.abs().amax(dim=(0, 1))
+    relative, states = size / size.max(), len(linear.B)
+    dead, faint = size == 0, (relative <= _VANISHING) & (size > 0)
+    found = [
+        Finding("action_dead", "fail", inspected.action(j), n=states, at=name)
+        for j in dead.nonzero().flatten().tolist()
     ]
-    words += [
-        f"∂f/∂a of {inspected.action(int(j))} is under {_VANISHING:g} of the largest: vanishing"
-        for j in faint.nonzero().flatten()
-    ]
-    meaning = "a dead path: a wrong control, a detached tensor, or a state that never reaches it"
-    return [CheckResult(check, "; ".join(words), meaning, False)]
+    found += [
+        Finding("action_faint", "fail", inspected.action(j), float(relative[j]),
+                threshold=_VANISHING, n=states, at=name)
+        for j in faint.nonzero().flatten().tolist()
+    ]  # fmt: skip
+    if found:
+        return found
+    share = float((linear.B == 0).all(dim=1).any(dim=1).double().mean())
+    decision: Decision = "pass" if share < _CLIPPED else "fail"
+    return [Finding("actions_clipped", decision, name, share, threshold=_CLIPPED, n=states)]
 
 
-def switches(inspected: Inspection) -> list[CheckResult]:
-    """One result per estimator that differentiates a system by differences."""
-    return [
-        result
-        for name, estimator in inspected.pathwise().items()
-        if estimator.jacobians is not None and by_differences(estimator.jacobians)
-        if (result := _flagged(name, inspected)) is not None
-    ]
-
-
-def _flagged(name: str, inspected: Inspection) -> CheckResult | None:
-    linear = inspected.along(inspected.estimators[name])
-    if not linear.path.horizon:
-        return None
-    flags, path = linear.flags, linear.path
-    share, touched = float(flags.double().mean()), int(flags.any(dim=0).sum())
-    result = (
-        f"{share:.2%} of {flags.numel()} Jacobians flagged ({int(flags.sum())}), in {touched} of "
-        f"{flags.shape[1]} samples"
-    )
-    if bool(flags.any()):
-        result += f"; first at step {int(flags.any(dim=1).int().argmax())}"
-    lost = ~torch.isfinite(path.states).all(dim=2).all(dim=0)
-    if bool(lost.any()):
-        result += f"; {int(lost.sum())} simulations diverge"
-    system = inspected.estimators[name].states
-    system = system.system if isinstance(system, Entropic) else system
-    environment = mujoco_environment(system)
-    if environment is not None:
-        beyond = environment.beyond_limits(path.states.flatten(0, 1)).double().mean()
-        result += f"; {float(beyond):.1%} of the states beyond a soft joint limit"
-    meaning = "no contact or limit switches inside a stencil: the Jacobians are derivatives"
-    if bool(flags.any()):
-        meaning = (
-            "these stay in the mean though they are jumps over a step, not derivatives, and one "
-            "may outweigh all other samples: believe the comparison with common-random-number "
-            "differences, or shorten the horizon"
-        )
-    return CheckResult(f"certified Jacobians of {name}", result, meaning, not bool(flags.any()))
+def switches(inspected: Inspection) -> list[Finding]:
+    """Of every estimator that differentiates a system by differences."""
+    found = []
+    for name, estimator in inspected.pathwise().items():
+        if estimator.jacobians is None or not by_differences(estimator.jacobians):
+            continue
+        flags = inspected.along(estimator).flags
+        count = flags.numel()
+        if flags.any():
+            at = f"step {int(flags.any(dim=1).int().argmax())}"
+            share = float(flags.double().mean())
+            found.append(Finding("jacobians_flagged", "fail", name, share, n=count, at=at))
+        elif count:
+            found.append(Finding("jacobians_certified", "pass", name, n=count))
+    return found

@@ -18,21 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.checks.inspection import Inspection
+from gradlab.checks.premises import random_moves
 from gradlab.data.noise import stream
+from gradlab.findings import Decision, Finding
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.mlp import judge
-from gradlab.runs.check_results import CheckResult
 from gradlab.systems.system import System, machine_epsilon
 from gradlab.truth.oracles import perturbed
 
 _LONGEST = 5  # steps: differences of long chaotic returns say nothing
 _TOLERANCE = 0.01  # of the gradient's size along a typical direction
 _DIRECTIONS = 3
-_MOVE = 0.1  # of the size of θ, when the user's own policy is moved
 _MOVED, _FARTHER = 1e-4, 100.0  # of it, along a direction; times as far where steps are in float32
 
 
@@ -41,21 +41,19 @@ def leaks(
     policy: nn.Module,
     critics: Sequence[nn.Module],
     systems: Mapping[str, System],
-) -> list[CheckResult]:
+) -> list[Finding]:
     """θ in the documented actions, and in nothing but the policy.
 
     Args:
         policy, critics: the user's own, before they were copied.
         systems: all systems, by name.
     """
-    results = [_shared(inspected, policy, critics, systems)]
-    results += [
+    return _shared(inspected, policy, critics, systems) + [
         _documented(name, estimator, inspected)
         for name, estimator in inspected.pathwise().items()
         if estimator.states is estimator.jacobians
         if estimator.way.pathwise and not estimator.cut and estimator.replay is None
     ]
-    return results
 
 
 def _shared(
@@ -63,7 +61,7 @@ def _shared(
     policy: nn.Module,
     critics: Sequence[nn.Module],
     systems: Mapping[str, System],
-) -> CheckResult:
+) -> list[Finding]:
     """Move the user's policy: does anything else change? Are tensors shared?"""
     setting, s = inspected.setting, inspected.setting.starts.states
     noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)
@@ -82,18 +80,10 @@ def _shared(
             for name, value in values.items()
             if not torch.equal(value().nan_to_num(), before[name])
         ]
-    check = "θ leaks into the critic or a system"
-    if not changed and not shared:
-        what = "critics and systems do not change with θ; they share no parameter with the policy"
-        return CheckResult(check, what, "every gradient is the policy's alone", True)
-    result = f"{', '.join(changed)} changes when the policy's θ is moved" if changed else ""
+    found = [Finding("theta_leaks", "fail", name) for name in changed]
     if shared:
-        result += f"{'; ' if result else ''}{len(shared)} tensors are shared with the policy"
-    meaning = (
-        "backpropagation through your loss differentiates these too; gradlab holds them fixed, so "
-        "its gradients are not your update's: detach or copy them"
-    )
-    return CheckResult(check, result, meaning, False)
+        found.append(Finding("theta_shared", "fail", "critics", len(shared)))
+    return found or [Finding("theta_alone", "pass")]
 
 
 def _stepped(system: System, s: Tensor, a: Tensor) -> Tensor:
@@ -116,18 +106,16 @@ def _valued(critic: nn.Module, s: Tensor, a: Tensor) -> Tensor:
 def _moved(policy: nn.Module) -> Iterator[None]:
     """The user's policy at other parameters for a moment; a graph that holds it stays valid."""
     before = [p.data for p in policy.parameters()]
-    generator = stream(0, "sanity move")
     try:
-        for p in policy.parameters():
-            draw = torch.randn(p.shape, generator=generator).to(p.data)
-            p.data = p.data + _MOVE * (p.data.abs().mean() + 1e-3) * draw
+        for p, move in zip(policy.parameters(), random_moves(policy), strict=True):
+            p.data = p.data + move
         yield
     finally:
         for p, data in zip(policy.parameters(), before, strict=True):
             p.data = data
 
 
-def _documented(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult:
+def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Finding:
     n = min(_LONGEST, estimator.tail.horizon)
     short, here = replace(estimator, tail=replace(estimator.tail, horizon=n)), inspected.setting
     terms = carried(short, here.policy, here.starts, (n,), here.seed, "ignore")
@@ -140,24 +128,8 @@ def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Check
     gap = (along - narrow).abs()
     allowed = _TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
     off = float((gap / typical).max()) if typical > 0 else float(gap.max())
-    tail = {"attached": "", "detached": ", frozen in the tail action"}[
-        estimator.tail.terminal_action
-    ]
-    check = f"θ of {name} sits {estimator.way.words}{tail}"
-    result = f"differs from differences by at most {off:.1g} of its size (h = {n})"
-    if bool((gap <= allowed).all()):
-        system, critic = estimator.jacobians, estimator.tail.critic
-        assert system is not None
-        ends = "no critic" if critic is None else f"a frozen {estimator.tail.value} critic at s_n"
-        road = (
-            f"states of the {inspected.name(estimator.states)}, Jacobians of the "
-            f"{inspected.name(system)}, {ends}"
-        )
-        return CheckResult(check, result, f"{road}; as documented", True)
-    meaning = (
-        "θ is counted where it should not be, or a Jacobian is wrong: see the differences above"
-    )
-    return CheckResult(check, result, meaning, False)
+    decision: Decision = "pass" if (gap <= allowed).all() else "fail"
+    return Finding("theta_counted", decision, name, off, at=f"h = {n}")
 
 
 def _directions(policy: nn.Module) -> Tensor:

@@ -27,6 +27,7 @@ from gradlab.checks.inspection import Inspection
 from gradlab.checks.premises import FACTOR
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError, in_short
+from gradlab.findings import Decision, Finding
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Shared, linearized
 from gradlab.gradients.estimator import Estimator, first_horizon
@@ -44,58 +45,53 @@ from gradlab.gradients.setting import Starts
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, last_tanh
 from gradlab.networks.mlp import judge
-from gradlab.runs.check_results import EFFECT, FINITE, SATURATED, CheckResult
 from gradlab.statistics.moments import Moments
 from gradlab.systems.system import Entropic
 
 _FLOAT32 = 3.4e38
 _LARGE = 1e30
+_TENFOLD = 10.0  # a step: sensitivities that grow so fast explode
 _LIMIT = 0.01  # relative error of the mean gradient
 
 
 def finite(
     inspected: Inspection, begin: Starts, cells: Mapping[tuple[str, int], Moments]
-) -> list[CheckResult]:
+) -> list[Finding]:
     """Per-sample gradients of every estimator, and the growth of what they are made of.
 
     Args:
         begin: all starts of the measurement.
         cells: moments of every estimator and horizon.
     """
-    results = [_gradients(inspected, begin, cells)]
+    results = _gradients(inspected, begin, cells)
+    paths: dict[int, tuple[str, LinearizedPath]] = {}
     for name, estimator in inspected.pathwise().items():
-        if estimator.way.mixed:  # along the path of the pathwise gradient beside it
-            continue
-        more = _no_effect(name, estimator, inspected), _growth(name, estimator, inspected)
-        results += [result for result in more if result is not None]
+        linear = inspected.along(estimator)
+        paths.setdefault(id(linear), (name, linear))  # once, whichever actions carry θ along it
+    for name, linear in paths.values():
+        if linear.path.horizon:
+            results += _idle(name, linear, inspected) + _growth(name, linear)
     return results
 
 
 def _gradients(
     inspected: Inspection, begin: Starts, cells: Mapping[tuple[str, int], Moments]
-) -> CheckResult:
-    lost, zero = [], []
+) -> list[Finding]:
+    found = []
     for name, estimator in inspected.estimators.items():
         squares = {n: moments.squares for (who, n), moments in cells.items() if who == name}
         first = next((n for n in sorted(squares) if not np.isfinite(squares[n]).all()), None)
         if first is not None:
             which = np.flatnonzero(~np.isfinite(squares[first]))
-            where = _where(estimator, inspected, begin, int(which[0]))
-            what = f"{len(which)} of {len(squares[first])} groups from h = {first} on"
-            lost.append(f"{name}: {what} (first: group {which[0]}, {where})")
+            at = f"h = {first}, {_where(estimator, inspected, begin, int(which[0]))}"
+            count = len(squares[first])
+            found.append(Finding("gradients_lost", "fail", name, len(which), n=count, at=at))
         none = {n: int((values == 0).sum()) for n, values in squares.items()}
-        if none and max(none.values()):
-            most = max(none, key=lambda n: none[n])
-            count = len(squares[most])
-            zero.append(f"{name}: {none[most]} of {count} groups exactly 0 at h = {most}")
-    if not lost and not zero:
-        n = len(begin.states)
-        text = f"all {n} samples of every estimator and horizon are finite and not 0"
-        return CheckResult(FINITE, text, "nothing is masked, nothing is lost", True)
-    meaning = "one lost sample spoils the mean: use a shorter horizon or repair that state"
-    if not lost:
-        meaning = "exact zeros are saturated actions or dead paths, not small gradients"
-    return CheckResult(FINITE, "; ".join(lost + zero), meaning, False)
+        most = max(none, key=lambda n: none[n], default=0)
+        if none.get(most):
+            count, at = len(squares[most]), f"h = {most}"
+            found.append(Finding("gradients_zero", "fail", name, none[most], n=count, at=at))
+    return found or [Finding("gradients_finite", "pass", n=len(begin.states))]
 
 
 def _where(estimator: Estimator, inspected: Inspection, begin: Starts, group: int) -> str:
@@ -120,19 +116,11 @@ def _bad_rows(values: Tensor) -> list[int]:
     return (~torch.isfinite(values).all(dim=1)).nonzero().flatten().tolist()
 
 
-def _no_effect(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:
+def _idle(name: str, linear: LinearizedPath, inspected: Inspection) -> list[Finding]:
     """Actions that change no reward within the horizon, whatever the critic says of them."""
-    linear = inspected.along(estimator)
-    if not linear.path.horizon:
-        return None
-    reached = _reached(linear)
-    idle = [inspected.action(j) for j in (~reached).nonzero().flatten().tolist()]
-    if not idle:
-        return None
+    idle = (~_reached(linear)).nonzero().flatten().tolist()
     h = linear.path.horizon
-    result = f"{', '.join(idle)} has no effect on any reward within {h} steps"
-    meaning = "only the critic moves this action: lengthen the horizon or look for a dead path"
-    return CheckResult(f"{EFFECT}, {name}", result, meaning, False)
+    return [Finding("action_idle", "fail", inspected.action(j), h, at=name) for j in idle]
 
 
 def _reached(linear: LinearizedPath) -> Tensor:
@@ -144,29 +132,24 @@ def _reached(linear: LinearizedPath) -> Tensor:
     return reached
 
 
-def _growth(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:
-    """|∂s_t/∂a_0| over the steps: the plot that is asked for first when gradients explode."""
-    linear = inspected.along(estimator)
+def _growth(name: str, linear: LinearizedPath) -> list[Finding]:
+    """|∂s_t/∂a_0| over the steps: what is asked for first when gradients explode."""
     h = linear.path.horizon
     if h < 2:
-        return None
+        return []
     sizes = [D.flatten(1).norm(dim=1).nan_to_num(nan=torch.inf) for D in sensitivities(linear)]
     norms = torch.stack([size.max() for size in sizes])
-    check = f"sensitivities ∂s_t/∂a_0 of {name}"
-    rate = float((norms[-1] / norms[0]).log10()) / (h - 1)
-    result = f"largest norm {float(norms[0]):.2g} at t = 1, {float(norms[-1]):.2g} at t = {h}"
-    for limit, words in ((_FLOAT32, "the range of float32"), (_LARGE, f"{_LARGE:g}")):
+    for limit in (_FLOAT32, _LARGE):
         beyond = (norms > limit).nonzero().flatten()
         if len(beyond):
-            result += f"; beyond {words} from t = {int(beyond[0]) + 1} on"
-            meaning = "chains of Jacobians explode: shorten the horizon or stabilise the policy"
-            return CheckResult(check, result, meaning, False)
-    growing = rate > 0.05
-    meaning = f"grows tenfold every {1 / rate:.2g} steps" if growing else "does not explode"
-    return CheckResult(check, result, meaning, rate < 1.0)
+            at = int(beyond[0]) + 1
+            return [Finding("chain_overflow", "fail", name, at, threshold=limit, n=h)]
+    rate = float((norms[-1] / norms[0]).nan_to_num(nan=0.0)) ** (1 / (h - 1))
+    decision: Decision = "pass" if rate < _TENFOLD else "fail"
+    return [Finding("chain_growth", decision, name, rate, threshold=_TENFOLD, unit="×", n=h)]
 
 
-def precision(inspected: Inspection) -> list[CheckResult]:
+def precision(inspected: Inspection) -> list[Finding]:
     """float32 against float64 for every estimator."""
     copies = _Copies.of(inspected.setting.policy, inspected.setting.starts)
     return [
@@ -192,36 +175,17 @@ class _Copies:
         return _Copies(copy.deepcopy(policy).float(), begin)
 
 
-def _compared(
-    name: str, estimator: Estimator, inspected: Inspection, copies: _Copies
-) -> CheckResult:
-    check, here = (
-        f"float32 against float64, {name} at h = {estimator.tail.horizon}",
-        inspected.setting,
-    )
+def _compared(name: str, estimator: Estimator, inspected: Inspection, copies: _Copies) -> Finding:
+    here, at = inspected.setting, f"h = {estimator.tail.horizon}"
     try:
-        single = in_float32(
+        _, error = in_float32(
             estimator, here.policy, here.starts, here.seed, here.termination, copies
         )
-    except (RuntimeError, TypeError, InputError) as error:
-        result = f"float32 is not supported ({in_short(error)})"
-        return CheckResult(check, result, "not tested", True)
-    limited = not single.error <= _LIMIT
-    result = (
-        f"cosine {single.cosine:.6g}, relative error {single.error:.1g} "
-        f"({len(here.starts.states)} starts)"
-    )
-    remedy = "yes; use float64 or a shorter horizon before blaming the model"
-    meaning = f"precision-limited: {remedy if limited else 'no'}"
-    return CheckResult(check, result, meaning, not limited)
-
-
-@dataclass(frozen=True)
-class _Rounding:
-    """Cosine of the mean gradients in float32 and in float64, and |difference| / |float64's|."""
-
-    cosine: float
-    error: float
+    except (RuntimeError, TypeError, InputError) as why:
+        return Finding("float32_untested", "skipped", name, at=in_short(why))
+    decision: Decision = "pass" if error <= _LIMIT else "fail"
+    n = len(here.starts.states)
+    return Finding("float32", decision, name, error, threshold=_LIMIT, n=n, at=at)
 
 
 def in_float32(
@@ -231,8 +195,9 @@ def in_float32(
     seed: int,
     termination: str = "ignore",
     copies: _Copies | None = None,
-) -> _Rounding:
-    """The mean gradient at the estimator's own horizon, on copies in float32, against float64.
+) -> tuple[float, float]:
+    """The mean gradient at the estimator's own horizon, on copies in float32, against float64: the
+    cosine of both, and |difference| / |float64's|.
 
     Args:
         copies: of this policy and these starts, where several estimators are compared.
@@ -248,7 +213,7 @@ def in_float32(
     short = _mean(single, copies.policy, copies.starts, seed, termination, copies.single).double()
     cosine = float(nn.functional.cosine_similarity(exact, short, dim=0))
     gap = float((exact - short).norm() / exact.norm().clamp_min(1e-300))
-    return _Rounding(cosine, gap)
+    return cosine, gap
 
 
 def _mean(
@@ -268,51 +233,39 @@ def _mean(
 _DOMINANT = 100.0  # times all other terms together at the longest horizon
 _REWARDS = "reward sum"
 _SATURATED = 0.5  # share of actions at their limit
-_REMEDY = (
-    "sits at its limit and passes hardly any gradient on. If updates hardly move the return, "
-    "divide the policy's last layer (weights and bias) by 10, and measure again"
-)
 _NEAR = 1e-3  # of the limit
 _BENT = 0.01  # of a tanh's, which passes 2% on there
+_EARLY = 0.25  # share of the starts whose episode ends at its first step
 
 
-def scale(inspected: Inspection) -> list[CheckResult]:
-    """Terms of each gradient, the critics' size, saturated actions, realised horizons."""
+def scale(inspected: Inspection) -> list[Finding]:
+    """Terms that drown all others, critics beyond any return, saturated actions, early ends."""
     results = [
         _terms(name, estimator, inspected)
         for name, estimator in inspected.pathwise().items()
-        if not estimator.way.mixed
+        if estimator.tail.horizon and not estimator.way.mixed
     ]
-    results += [_critics(inspected), _saturation(inspected), _realised(inspected)]
+    results += [_critics(inspected), _saturation(inspected), _short(inspected)]
     return [result for result in results if result is not None]
 
 
-def _terms(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:
-    H = estimator.tail.horizon
-    shown = sorted({max(1, first_horizon(estimator)), max(1, (H + 1) // 2), H})
-    if H < 1:
-        return None
-    linear, tail = inspected.along(estimator), estimator.tail
+def _terms(name: str, estimator: Estimator, inspected: Inspection) -> Finding | None:
+    """At the longest horizon; rewards that drown a critic there alone are damping's work."""
+    H, tail = estimator.tail.horizon, estimator.tail
+    linear, shown = inspected.along(estimator), sorted({max(1, first_horizon(estimator)), H})
     critic = tail_gradient(linear.path, tail.critic, tail.value, inspected.setting.termination)
-    parts = _parts(estimator, linear, critic)
     norms = {
-        term: _norms(estimator, inspected, part, q, tuple(shown))
-        for term, (part, q) in parts.items()
+        term: _norms(estimator, inspected, *part, tuple(shown))
+        for term, part in _parts(estimator, linear, critic).items()
     }
-    grid = ", ".join(str(h) for h in shown)
-    words = [f"{term} {', '.join(f'{v:.2g}' for v in values)}" for term, values in norms.items()]
-    result = f"norms at h = {grid}: {'; '.join(words)}"
-    last = {term: values[-1] for term, values in norms.items()}
-    largest = max(last, key=lambda term: last[term])
-    others = sum(value for term, value in last.items() if term != largest)
-    share = last[largest] / max(others, 1e-300)
-    check = f"scale of the terms of {name}"
-    first = sum(values[0] for term, values in norms.items() if term != largest)
+    largest = max(norms, key=lambda term: norms[term][-1])
+    first, last = (sum(x[k] for t, x in norms.items() if t != largest) for k in (0, -1))
+    share = norms[largest][-1] / max(last, 1e-300)
     faded = largest == _REWARDS and first * _DOMINANT >= norms[largest][0] and shown[0] < H
-    if len(last) > 1 and share > _DOMINANT and not faded:
-        meaning = f"the {largest} drowns everything else at h = {H}: check its scale"
-        return CheckResult(check, result, meaning, False)
-    return CheckResult(check, result, f"the {largest} is the largest term at h = {H}", True)
+    if len(norms) < 2 or share <= _DOMINANT or faded:
+        return None
+    at = f"{name} at h = {H}"
+    return Finding("term_drowns", "fail", largest, share, threshold=_DOMINANT, at=at)
 
 
 def _parts(
@@ -359,43 +312,37 @@ def _norms(
     return [float(x) for x in path_mean_gradients(jacobian, costates, horizons).norm(dim=1)]
 
 
-def _critics(inspected: Inspection) -> CheckResult | None:
+def _critics(inspected: Inspection) -> Finding | None:
     """No return exceeds r_max / (1 − γ); beyond the longest path at hand rewards may be larger."""
     rewards = [
-        inspected.along(estimator).path.rewards
+        _largest(inspected.along(estimator).path.rewards)
         for estimator in inspected.pathwise().values()
         if estimator.tail.horizon and not isinstance(estimator.states, Entropic)
     ]
     every = inspected.estimators.values()
     critics = {id(e.tail.critic): e for e in every if e.tail.critic is not None}
-    discount = inspected.setting.discount
-    if not rewards or not critics or discount >= 1:
-        return None
-    largest = max(float(r.abs().nan_to_num(nan=torch.inf).max()) for r in rewards)
-    limit, values = largest / (1 - discount), []
+    values = [0.0]
     for estimator in critics.values():
         if estimator.jacobians is None:
             continue
-        path, critic = inspected.along(estimator).path, estimator.tail.critic
-        assert critic is not None
-        s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
+        path, tail = inspected.along(estimator).path, estimator.tail
+        assert tail.critic is not None
         with torch.no_grad():
-            value = judge(critic, estimator.tail.value, s, a)
-        values.append(float(value.abs().nan_to_num(nan=torch.inf).max()))
-    if not values:
+            s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
+            values.append(_largest(judge(tail.critic, tail.value, s, a)))
+    if not rewards or inspected.setting.discount >= 1:
         return None
-    result = f"largest |Q| {max(values):.3g}, r_max / (1 − γ) = {limit:.3g} along these paths"
+    limit = max(rewards) / (1 - inspected.setting.discount)
     if max(values) <= FACTOR * limit:
-        return CheckResult(
-            "size of the critic", result, "at no state beyond what returns can be", True
-        )
-    meaning = (
-        f"at some states beyond any return of rewards up to {FACTOR:g} times as large: refit it"
-    )
-    return CheckResult("size of the critic", result, meaning, False)
+        return None
+    return Finding("critic_beyond", "fail", "", max(values), threshold=limit)
 
 
-def _saturation(inspected: Inspection) -> CheckResult | None:
+def _largest(values: Tensor) -> float:
+    return float(values.abs().nan_to_num(nan=torch.inf).max())
+
+
+def _saturation(inspected: Inspection) -> Finding | None:
     paths = [inspected.along(estimator).path for estimator in inspected.pathwise().values()]
     if inspected.action_limit is not None:
         a = torch.cat([path.actions for path in paths])
@@ -408,13 +355,9 @@ def _saturation(inspected: Inspection) -> CheckResult | None:
         a = torch.cat(known)
         edge = a.new_full(a.shape[-1:], 1 - _BENT)
     at = (a[..., : len(edge)].abs() >= edge).double().mean(dim=(0, 1))
-    words = [f"{inspected.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
-    result = f"share of actions at or beyond their limit: {', '.join(words)}"
-    if float(at.max()) < _SATURATED:
-        return CheckResult(SATURATED, result, "limits cut off few gradients", True)
-    worst = int(at.argmax())
-    meaning = f"{float(at[worst]):.0%} of {inspected.action(worst)} {_REMEDY}"
-    return CheckResult(SATURATED, result, meaning, False)
+    share, who = float(at.max()), inspected.action(int(at.argmax()))
+    decision: Decision = "pass" if share < _SATURATED else "fail"
+    return Finding("actions_saturated", decision, who, share, threshold=_SATURATED)
 
 
 def _bent(policy: nn.Module, path: Path) -> Tensor | None:
@@ -425,23 +368,13 @@ def _bent(policy: nn.Module, path: Path) -> Tensor | None:
     return None if found is None else found.detach().reshape(*path.states.shape[:2], -1)
 
 
-def _realised(inspected: Inspection) -> CheckResult | None:
-    """How many of the asked steps are made before a terminal state, on the longest paths."""
-    paths = {
-        name: inspected.along(estimator).path for name, estimator in inspected.pathwise().items()
-    }
-    name = max(paths, key=lambda name: paths[name].horizon, default="")
-    if not name or not paths[name].horizon:
+def _short(inspected: Inspection) -> Finding | None:
+    """How many starts end at their first step, where rewards stop at an end."""
+    paths = [inspected.along(estimator).path for estimator in inspected.pathwise().values()]
+    longest = max(paths, key=lambda path: path.horizon, default=None)
+    if longest is None or not longest.horizon or inspected.setting.termination == "ignore":
         return None
-    path, check = paths[name], f"realised horizon of {name}"
-    steps = path.alive[:-1].sum(dim=0).double()
-    ended, H = float((~path.alive[-1]).double().mean()), path.horizon
-    early = float((~path.alive[1]).double().mean())
-    result = (
-        f"{ended:.0%} of the starts reach a terminal state within {H} steps, {early:.0%} at the "
-        f"first; {float(steps.mean()):.3g} steps on average"
-    )
-    if inspected.setting.termination == "ignore":
-        return CheckResult(check, result, "rollouts run on beyond it, as asked", True)
-    meaning = "rewards stop there, and the boundary's share of the gradient is missing"
-    return CheckResult(check, result, meaning, early < 0.25)
+    early = float((~longest.alive[1]).double().mean())
+    decision: Decision = "pass" if early < _EARLY else "fail"
+    n = longest.alive.shape[1]
+    return Finding("episodes_short", decision, "", early, threshold=_EARLY, n=n)

@@ -12,7 +12,7 @@ sentence of every page, and nothing is recommended or chosen but steps whose ret
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from gradlab.checks.inspection import Inspection
 from gradlab.checks.jacobians import STATES, sampled
 from gradlab.data.noise import child, stream
+from gradlab.findings import Decision, Finding
 from gradlab.gradients.setting import Setting, Starts, by_group, group_count, grouping
 from gradlab.gradients.start_laws import alive_counts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
 from gradlab.progress import silent
-from gradlab.runs.check_results import ALIVE, PREMISE, SEEN, CheckResult
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import ratio_of_means
 from gradlab.systems.learned import LearnedSystem, TwoModels
@@ -39,7 +39,6 @@ from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import AT_MOST, effective_horizon
 from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
-from gradlab.wording import with_interval
 
 _LEFT = 0.1  # γᵀ beyond the returns that are measured
 MOST, LEAST = 96, 16  # states that they are measured from
@@ -58,50 +57,36 @@ _Floats = NDArray[np.float64]
 
 def premises(
     inspected: Inspection, task: Task, truth: Truth, begin: Starts, at: Starts
-) -> list[CheckResult]:
-    """Those that fail, or one result that none does; then whether a model is exact.
+) -> list[Finding]:
+    """Those that fail, or that none does; then whether a model is exact.
 
     Args:
         truth: of the measurement, whose own norm may be 0.
         begin, at: starts, and states at which gradients are taken.
     """
-    plain = not any(
-        isinstance(estimator.states, Entropic) for estimator in inspected.estimators.values()
-    )
-    results: list[CheckResult] = []
-    if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
+    results: list[Finding] = []
+    # The entropy of a policy moves its objective, and a soft critic has its share of it.
+    if not any(isinstance(each.states, Entropic) for each in inspected.estimators.values()):
         measured = _measured(inspected, task, begin, at)
-        reward = _reward(measured, truth)
+        found = _reward(measured, truth, getattr(inspected.setting.policy, "fitted", None) is True)
         # Where returns diverge, as without any truth, no critic has their size.
-        critics = _critics(inspected, measured) if truth.status != "none" else []
-        results = [reward] if reward is not None else critics
-    result = "returns differ, θ moves them, the critic is of their size in the mean square"
-    sound = CheckResult(PREMISE, result, "gains and horizons have a meaning", True)
-    results = results or [sound]
+        if found is None and truth.status != "none":
+            found = _critics(inspected, measured)
+        results.append(found or Finding("premises_hold", "pass"))
     for name, (system, path) in inspected.differentiated().items():
         s, a = sampled(path, STATES)
         if system is not task.simulator and _identical(task.simulator, system, s, a):
-            result = f"the {name} does exactly what the simulator does, in steps and derivatives"
-            meaning = (
-                "it has no error to judge, what error is left is the critic's; was it meant to be "
-                "the model that you train with?"
-            )
-            results.append(CheckResult("errors of a model", result, meaning, False))
+            results.append(Finding("model_exact", "fail", name))
     return results
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Returns [N] under the policy and [N] under the moved one, from `at`."""
+    """Returns [N] under the policy and under the moved one, from `at`."""
 
     at: Starts
     returns: Tensor
     moved: Tensor
-    steps: int
-
-    @property
-    def where(self) -> str:
-        return f"{len(self.returns)} states, {self.steps} steps"
 
 
 def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> _Measured:
@@ -116,7 +101,7 @@ def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> _
         child(here.seed, "premises"),
     )  # fmt: skip
     returns = Rolling(setting, silent).returns(some, [_step(here.policy)], "checks").returns
-    return _Measured(some, returns[0], returns[1], steps)
+    return _Measured(some, returns[0], returns[1])
 
 
 def _some(laws: Sequence[Starts], most: int) -> Starts:
@@ -132,18 +117,22 @@ def _some(laws: Sequence[Starts], most: int) -> Starts:
 
 def _step(policy: nn.Module) -> Tensor:
     """A random move of every trained parameter by a tenth of its tensor's size."""
+    return torch.cat([
+        move.flatten() * float(p.requires_grad)
+        for p, move in zip(policy.parameters(), random_moves(policy), strict=True)
+    ])  # fmt: skip
+
+
+def random_moves(policy: nn.Module) -> list[Tensor]:
+    """Of every parameter by a tenth of its tensor's size."""
     generator = stream(0, "sanity move")
-    moves = []
-    for p in policy.parameters():
-        draw = torch.randn(p.shape, generator=generator).to(p.data)
-        size = _MOVE * (p.data.square().mean().sqrt() + 1e-3) * float(p.requires_grad)
-        moves.append((size * draw).flatten())
-    return torch.cat(moves)
+    draws = [(p.data, torch.randn(p.shape, generator=generator)) for p in policy.parameters()]
+    return [_MOVE * (x.square().mean().sqrt() + 1e-3) * draw.to(x) for x, draw in draws]
 
 
-def _reward(measured: _Measured, truth: Truth) -> CheckResult | None:
-    """Returns that are all the same, or that the policy does not move."""
-    R, moved = measured.returns, measured.moved
+def _reward(measured: _Measured, truth: Truth, fitted: bool) -> Finding | None:
+    """Returns that are all the same, or that the policy, maybe `fitted` here, does not move."""
+    R, moved, n = measured.returns, measured.moved, len(measured.returns)
     finite = torch.isfinite(R) & torch.isfinite(moved)
     references = [reference for reference in (truth.first, truth.every) if reference is not None]
     zero = bool(references) and all(
@@ -153,27 +142,11 @@ def _reward(measured: _Measured, truth: Truth) -> CheckResult | None:
         return None
     R, moved = R[finite], moved[finite]
     allowed = _ROUNDING * float(torch.maximum(R.abs(), moved.abs()).max())
-    still = float((moved - R).abs().max()) <= allowed
-    if still and len(R) > 1 and float(R.max() - R.min()) <= allowed:
-        level = "0" if not R.any() else "the same"
-        result = f"the reward is {level} wherever the policy goes ({measured.where})"
-        meaning = "the true gradient is exactly 0, so nothing can be decided: fix the reward"
-        return CheckResult(f"{PREMISE}, reward", result, meaning, False)
-    if still:
-        result = f"moving θ by a tenth changes no return beyond rounding ({measured.where})"
-        meaning = (
-            "this policy does not move the return, so nothing can be decided: look for a dead "
-            "output, saturated actions, or actions that the simulator ignores"
-        )
-        return CheckResult(f"{PREMISE}, policy", result, meaning, False)
-    if zero:
-        result = f"the true gradient is exactly 0 although θ moves returns ({measured.where})"
-        meaning = (
-            "reward, step or policy has no derivative here, so nothing can be decided: look for "
-            "a threshold, a clip or a detached tensor"
-        )
-        return CheckResult(f"{PREMISE}, policy", result, meaning, False)
-    return None
+    if float((moved - R).abs().max()) > allowed:
+        return Finding("no_derivative", "fail", n=n) if zero else None
+    if len(R) > 1 and float(R.max() - R.min()) <= allowed:
+        return Finding("reward_constant", "fail", "", float(R[0]) + 0.0, n=n)
+    return Finding("fitted_policy_still" if fitted else "policy_still", "fail", n=n)
 
 
 def _identical(simulator: System, model: System, s: Tensor, a: Tensor) -> bool:
@@ -194,7 +167,7 @@ def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return float((one - other).abs().max()) <= tolerance * size
 
 
-def _critics(inspected: Inspection, measured: _Measured) -> list[CheckResult]:
+def _critics(inspected: Inspection, measured: _Measured) -> Finding | None:
     """Each critic's values against the returns that follow them; the first that is off."""
     R, at = measured.returns, measured.at
     noise = at.policy_noise(inspected.setting.policy, child(inspected.setting.seed, "premises"), 0)
@@ -214,28 +187,22 @@ def _critics(inspected: Inspection, measured: _Measured) -> list[CheckResult]:
         label, size = grouping(rows)
         q, r = Q[finite], R[finite]
         sums = by_group(torch.stack([q, r, q * r, q * q, r * r]), label)
-        means = [sample_mean(sums_of_one, size) for sums_of_one in sums]
-        if (off := _off(means, measured.where, _remedy(r))) is not None:
-            return [off]
-    return []
+        off = _off([sample_mean(sums_of_one, size) for sums_of_one in sums])
+        if off is not None:
+            few = off.code != "critic_sign" and _outweighed(r)
+            return replace(off, code=off.code + "_few" * few, n=len(R))
+    return None
 
 
-def _remedy(returns: Tensor) -> str:
-    """For a critic that is off: another fit, unless a few rollouts outweigh all others in it."""
+def _outweighed(returns: Tensor) -> bool:
+    """Do a few rollouts outweigh all others in a fit of a critic?"""
     squares = returns.square().sort(descending=True).values
     few = max(1, int(_RARE * len(squares)))
-    share = float(squares[:few].sum() / squares.sum())
-    if share < _OUTWEIGH:
-        return "refit the critic"
-    carried = "1 visited state carries" if few == 1 else f"{few} visited states carry"
-    return (
-        f"{carried} {share:.0%} of the squared returns. End episodes that run off, or narrow the "
-        f"starts"
-    )
+    return float(squares[:few].sum() / squares.sum()) >= _OUTWEIGH
 
 
-def _off(means: list[Estimate], where: str, remedy: str) -> CheckResult | None:
-    """From the means of Q, R, QR, Q² and R²."""
+def _off(means: list[Estimate]) -> Finding | None:
+    """How a critic is off, from the means of Q, R, QR, Q² and R²."""
     q, r, qr, qq, rr = means
     ratio = ratio_of_means(q, r)
     # The slope of the return on the critic is 1 for the true one, whatever noise returns have.
@@ -244,27 +211,14 @@ def _off(means: list[Estimate], where: str, remedy: str) -> CheckResult | None:
     follows = rise is not None and rise.low > 1 / FACTOR and rise.high < FACTOR
     apart = ratio is not None and (ratio.high < 1 / FACTOR or ratio.low > FACTOR)
     if ratio is not None and apart and not follows:
-        unit = " times the discounted returns measured there"
-        size = with_interval(q.value / r.value, ratio.low, ratio.high, unit, where)
-        result = f"the critic's values are {size}"
-        meaning = (
-            "the critic is not fitted far enough, or to another discount, reward scale or policy, "
-            f"so only measured returns decide: {remedy}"
-        )
-        if rise is not None and rise.high < 0 and ratio.high < 0:  # before a fit it falls by chance
-            meaning = (
-                "the critic falls where the return rises, so only measured returns decide: fit "
-                "the critic to rewards of the right sign"
-            )
-        return CheckResult(f"{PREMISE}, critic", result, meaning, False)
+        # Before a fit it falls by chance where the return rises.
+        falls = rise is not None and rise.high < 0 and ratio.high < 0
+        code = "critic_sign" if falls else "critic_size"
+        return Finding(code, "fail", "", q.value / r.value, ratio.low, ratio.high)
     error = qq.value - 2 * qr.value + rr.value
     if rise is not None and rise.high < _FLAT and error > _OFF * rr.value:
-        size = with_interval(together.value / own.value, rise.low, rise.high, more=where)
-        result = f"where the critic rises by 1 the measured return rises by {size}"
-        meaning = (
-            f"the critic does not follow the return, so only measured returns decide: {remedy}"
-        )
-        return CheckResult(f"{PREMISE}, critic", result, meaning, False)
+        slope = together.value / own.value
+        return Finding("critic_flat", "fail", "", slope, rise.low, rise.high)
     return None
 
 
@@ -277,7 +231,7 @@ _FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away
 _SOME = 0.01  # share of unseen states that a few outliers make
 
 
-def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[CheckResult]:
+def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Finding]:
     """Both checks.
 
     Args:
@@ -286,12 +240,12 @@ def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Ch
     """
     results = []
     if inspected.setting.termination == "mask":
-        alive, groups, of = alive_counts(at)
-        n, enough = len(at.states), "enough states carry gradients"
-        result = f"{alive} of {n} states are alive, in {groups} of {of} groups of starts"
-        few = alive < _FEW_ALIVE * n
-        gone = "the policy leaves the task early: gradients rest on few states, take more starts"
-        results.append(CheckResult(ALIVE, result, gone if few else enough, not few))
+        (alive, groups, of), n = alive_counts(at), len(at.states)
+        decision: Decision = "fail" if alive < _FEW_ALIVE * n else "pass"
+        where = f"{groups} of {of}"
+        results.append(
+            Finding("states_alive", decision, "", alive, threshold=_FEW_ALIVE * n, n=n, at=where)
+        )
     noise = at.policy_noise(inspected.setting.policy, inspected.setting.seed, 0)
     kept = at.weight != 0
     with torch.no_grad():
@@ -307,7 +261,7 @@ def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Ch
 
 def _seen(
     name: str, ensemble: GaussianEnsemble, x: Tensor, names: tuple[str, ...], inspected: Inspection
-) -> CheckResult:
+) -> Finding:
     x = x[:, : ensemble.state_dim + ensemble.action_dim]
     mean, std = (
         moment.detach().to(x)[:, 0] for moment in (ensemble.input_mean, ensemble.input_std)
@@ -315,29 +269,19 @@ def _seen(
     far = ((x[None] - mean[:, None]) / std[:, None]).abs().amin(dim=0)  # of the nearest member's
     unseen = (far > _FAR).any(dim=1)
     share = float(unseen.double().mean())
-    row, column = divmod(int(far.argmax()), far.shape[1])
-    ds = ensemble.state_dim
+    column, ds = int(far.amax(dim=0).argmax()), ensemble.state_dim
     known = names[column] if column < len(names) else f"coordinate {column}"
     which = known if column < ds else inspected.action(column - ds)
-    result = (
-        f"{share:.1%} of {len(x)} states lie more than {_FAR:g} deviations from the data of the "
-        f"model (furthest: {which}, {float(far[row, column]):.2g} deviations)"
-    )
-    if share <= _SOME:
-        return CheckResult(f"{SEEN}, {name}", result, "the model has seen states like these", True)
-    meaning = "the model extrapolates there: fit it on data of this policy, or trust it elsewhere"
-    return CheckResult(f"{SEEN}, {name}", result, meaning, False)
+    decision: Decision = "pass" if share <= _SOME else "fail"
+    return Finding("states_seen", decision, name, share, threshold=_SOME, n=len(x), at=which)
 
 
 def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
     """Every ensemble that some estimator rolls out or differentiates, each once."""
     ensembles: dict[int, tuple[str, GaussianEnsemble]] = {}
-    for estimator in inspected.estimators.values():
-        for system in (estimator.states, estimator.jacobians):
-            if system is None:
-                continue
-            for part in _parts(system):
-                ensembles.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
+    for system in inspected.systems():
+        for part in _parts(system):
+            ensembles.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
     names = [name for name, _ in ensembles.values()]
     return {
         f"{name}, part {k + 1}" if names.count(name) > 1 else name: ensemble
@@ -345,10 +289,7 @@ def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
     }
 
 
-def _parts(system: object) -> Iterator[LearnedSystem]:
-    plain: System | object = system.system if isinstance(system, Entropic) else system
-    if isinstance(plain, TwoModels):
-        yield from _parts(plain.prediction)
-        yield from _parts(plain.gradient)
-    elif isinstance(plain, LearnedSystem):
-        yield plain
+def _parts(system: object) -> list[LearnedSystem]:
+    if isinstance(system, TwoModels):
+        return [*_parts(system.prediction), *_parts(system.gradient)]
+    return [system] if isinstance(system, LearnedSystem) else []

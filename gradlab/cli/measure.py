@@ -286,11 +286,14 @@ class Measure:
         from gradlab.fitting.critics import fit_critic
         from gradlab.fitting.policies import stabilising_policy
         from gradlab.networks import checkpoint
+        from gradlab.networks.mlp import Policy
 
         networks = dict(given)
         for kind, file in kept.items():
             if file.is_file():
-                networks[kind] = checkpoint.load(file)
+                networks[kind] = network = checkpoint.load(file)
+                if isinstance(network, Policy):
+                    network.fitted = True
                 continue
             held = kind in self.spectral
             if kind == "policy":

@@ -79,6 +79,7 @@ def stabilising_policy(
     else:
         gain = riccati_gain(model, reference, task.discount)
     policy = _distil(task, share * gain, reference, seed, progress, spectral, bound)
+    policy.fitted = True
     if environment is None:
         _warn_if_worse_than_nothing(task, model, policy, seed)
     return policy

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from gradlab import provenance
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Path
+from gradlab.findings import checks
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, group_count
 from gradlab.measurement.arguments import (
@@ -102,12 +103,12 @@ def truth_values(truth: Truth, kind: str) -> dict[str, Any]:
         "method": method,
         "admissible": truth.admissible,
     }
-    plain = ["status", "horizon", "lyapunov", "remainder", "flagged", "reason"]
+    plain = ["status", "horizon", "lyapunov", "remainder", "flagged"]
     if not np.isnan(truth.growth):
         plain += ["growth"]
     if not np.isnan(truth.boundary):
         plain += ["boundary", "boundary_se"]
-    values |= {name: getattr(truth, name) for name in plain}
+    values |= {name: getattr(truth, name) for name in plain} | checks.truth_values(truth.finding)
     for prefix, reference in (("", truth.first or truth.every), ("all_", truth.every)):
         if reference is not None and (prefix == "" or truth.first is not None):
             numbers = (

@@ -21,19 +21,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from gradlab.findings import Finding
 from gradlab.gradients.setting import Setting, by_group
-from gradlab.networks.policies import lacks_score
+from gradlab.networks.interface import noise_dim
 from gradlab.progress import Progress, silent
 from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
 from gradlab.statistics.intervals import student
-from gradlab.truth.agreement import TrueGradient, precision_of, unchecked
+from gradlab.truth.agreement import PRECISION, precision_of, unchecked
 from gradlab.truth.common_random import Rolling, StartRollouts, own_size
 from gradlab.truth.oracles import perturbed
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
-from gradlab.wording import percent
 
 _Floats = NDArray[np.float64]
 SUSPECTS, ROUNDS, PARTS = 24, 5, 8
@@ -153,24 +153,31 @@ def truth_at_length(
     none = replace(truth, status="jumps", first=None, every=None, refused=tried)
     pathwise = tried.gradients.mean(dim=0)
     own = at_T if plain is None else replace(plain, horizon=truth.horizon)
-    missing = lacks_score(own.policy) if score else "starts are measured in blocks, without scores"
-    if missing:
-        return AtLength(replace(none, reason=_refuted(jumps, missing)), jumps, pathwise)
+    if missing := _without_score(own.policy) if score else "truth_in_blocks":
+        return AtLength(replace(none, finding=Finding(missing, "fail")), jumps, pathwise)
     G = score_gradients(own, temperature=temperature, pairs=_pairs(own), progress=progress)
-    if not torch.isfinite(G).all():
-        lost = "paths with other noise leave the finite numbers"
-        return AtLength(replace(none, reason=_refuted(jumps, lost)), jumps, pathwise)
+    n, lost = len(G), int((~torch.isfinite(G).all(dim=1)).sum())
+    if lost:
+        why = Finding("truth_score_lost", "fail", "", lost, n=n)
+        return AtLength(replace(none, finding=why), jumps, pathwise)
     by_score = unchecked(G, precision_of(G, own.starts))
     if not by_score.precise:
-        reason = _refuted(jumps, _imprecise(by_score))
-        return AtLength(replace(none, reason=reason), jumps, pathwise, G.mean(dim=0))
-    reason = (
-        f"{_what(jumps)}; the truth is the score function's of {truth.horizon} steps, with "
-        f"{_pairs(own)} pairs of paths from each start"
-    )
+        error, more = by_score.relative_se, by_score.missing
+        why = Finding(
+            "truth_score_imprecise", "undecided", "", error, threshold=PRECISION, n=n, more=more
+        )
+        return AtLength(replace(none, finding=why), jumps, pathwise, G.mean(dim=0))
+    found = Finding("truth_score", "pass", "", truth.horizon, n=n)
     return AtLength(
-        replace(none, status="score", every=by_score, reason=reason, checked=False), jumps, pathwise
+        replace(none, status="score", every=by_score, finding=found, checked=False), jumps, pathwise
     )
+
+
+def _without_score(policy: nn.Module) -> str:
+    """The code of what a policy lacks for its score; "" where it has one."""
+    if noise_dim(policy) == 0:
+        return "truth_without_score"
+    return "" if hasattr(policy, "log_prob") else "truth_without_density"
 
 
 def _pairs(setting: Setting) -> int:
@@ -178,27 +185,6 @@ def _pairs(setting: Setting) -> int:
     width = setting.simulator.state_dim + setting.simulator.action_dim + 4
     held = 2 * setting.horizon * len(setting.starts.states) * width
     return max(2, min(PAIRS, int(_HELD / held)))
-
-
-def _refuted(jumps: Jumps, why: str) -> str:
-    return f"no truth here: {_what(jumps)}; {why}"
-
-
-def _what(jumps: Jumps) -> str:
-    """That backpropagation does not hold what it promises at the length of an update."""
-    brought = jumps.brought[UPDATE]
-    how = "return jumps" if jumps.kind == "harmful" else "return is rough"
-    return (
-        f"the {how}: the pathwise gradient promises {jumps.promised:+.3g} per unit step and brings "
-        f"{brought:+.3g} where actions move by {percent(float(jumps.moves[UPDATE]))}"
-    )
-
-
-def _imprecise(score: TrueGradient) -> str:
-    if not np.isfinite(score.relative_se):
-        return "the score function's gradient is lost in its standard error"
-    more = f": about {score.missing} more starts would do" if score.missing > 0 else ""
-    return f"the score function's standard error is {score.relative_se:.2g} of its norm{more}"
 
 
 @dataclass(frozen=True)

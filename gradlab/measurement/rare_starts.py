@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
+from gradlab.findings import Finding
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.measurement.inner_products import Cells, Measured
 from gradlab.measurement.problem import (
@@ -50,8 +51,6 @@ from gradlab.measurement.problem import (
 )
 from gradlab.networks.interface import flat_parameters, noise_dim
 from gradlab.progress import Progress
-from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
-from gradlab.runs.stages import REMEDY, central
 from gradlab.statistics.moments import Array, Strata
 from gradlab.statistics.tails import no_variance, tail_shape
 from gradlab.truth.common_random import Rolling, own_size
@@ -198,71 +197,48 @@ def _counts(
     return count
 
 
-def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[CheckResult, ...]:
-    """The check, or what stands in its place; none where all starts have the same return."""
-    if not posed.drawn:
-        return (_undrawn("they were given, so that no others can be drawn", measured),)
-    if not (posed.objective or posed.law == "start"):
-        why = "each is a visited state, a trajectory of its own, and so many are not simulated"
-        return (_undrawn(why, measured),)
-    if posed.pilot is None:
+def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Finding, ...]:
+    """What few starts carry, or the most that one does where no others are drawn; none where all
+    starts have the same return."""
+    cells, n = measured.cells, measured.starts
+    if posed.drawn and (posed.objective or posed.law == "start"):
+        if posed.pilot is None:
+            return ()
+        found = _carried(posed.pilot, truth, cells, n)
+        return found or (Finding("starts_enough", "pass", "", posed.pilot.tail, n=n),)
+    share = {key: float(x.max() / x.sum()) for key, x in _known(cells).items()}
+    if not share:
         return ()
-    return (_result(posed.pilot, truth, measured.cells, measured.starts),)
+    most = max(share, key=lambda key: share[key])
+    return (Finding("starts_undrawn", "skipped", "", share[most], n=n, at=_cell(most)),)
 
 
-def _result(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> CheckResult:
-    reasons = []
+def _carried(pilot: Pilot, truth: Truth, cells: Cells, n: int) -> tuple[Finding, ...]:
+    """Why variance, error and SNR are not decided at N = n."""
+    found = []
     if pilot.rare and pilot.unseen > _UNSEEN:
-        reasons.append(
-            f"starts beyond any of the sample carry {pilot.unseen:.0%} of the squared score of "
-            f"{pilot.size:,} starts"
+        found.append(
+            Finding("starts_unseen", "fail", "", pilot.unseen, threshold=_UNSEEN, n=pilot.size)
         )
     if needed := pilot.needed(n):
-        reasons.append(
-            f"episodes end in 1 of {1 / pilot.ends:,.0f} starts: variance, error and SNR need "
-            f"N ≥ {needed:,}"
-        )
-    squares = {key: cell.squares for key, cell in cells.items()}
-    known = {key: x for key, x in squares.items() if np.isfinite(x).all() and x.any()}
-    carried = {key: largest_share(x) for key, x in known.items()}
-    if carried:
-        name, h = max(carried, key=lambda key: carried[key])
-        if carried[name, h] > HEAVY:
-            reasons.append(
-                f"1 start in 100 carries {carried[name, h]:.0%} of the squared gradients ({name}, "
-                f"h = {h})"
-            )
-    if not pilot.rare and pilot.shape > no_variance(pilot.size):
-        reasons.append(
-            f"the squared score of {pilot.size:,} starts has a tail without a variance (Pareto k "
-            f"{pilot.shape:.2f})"
-        )
+        found.append(Finding("starts_ending", "fail", "", 1 / pilot.ends, threshold=needed, n=n))
+    carried = {key: largest_share(x) for key, x in _known(cells).items()}
+    if carried and carried[most := max(carried, key=lambda key: carried[key])] > HEAVY:
+        at, share = _cell(most), carried[most]
+        found.append(Finding("starts_few_carry", "fail", "", share, threshold=HEAVY, n=n, at=at))
+    limit = no_variance(pilot.size)
+    if not pilot.rare and pilot.shape > limit:
+        found.append(Finding("starts_tail", "fail", "", pilot.shape, threshold=limit, n=pilot.size))
     if truth.status == "cut" and pilot.rare:
-        beyond = f"{truth.horizon:,} steps of its truth"
-        reasons.append(f"few starts carry the return beyond the {beyond}")
-    if reasons:
-        meaning = (
-            f"variance, error and SNR are not decided at N = {n:,}; gain and returns hold. Take "
-            f"more starts, or those from the {central(REMEDY)} of their law (--trim-starts "
-            f"{REMEDY:g}: another question)"
-        )
-        return CheckResult(RARE, "; ".join(reasons), meaning, False)
-    sampled = "" if pilot.strata is None else f", {len(pilot.strata.times):,} strata"
-    result = f"1 in 100 of {pilot.size:,} starts carries {pilot.tail:.0%} of their score{sampled}"
-    return CheckResult(RARE, result, f"{n:,} starts measure variances and errors", True)
+        found.append(Finding("starts_beyond_cut", "fail", "", truth.horizon, n=n))
+    return tuple(found)
 
 
-def _undrawn(why: str, measured: Measured) -> CheckResult:
-    """That the check is not made, and how much of a mean square is one start's."""
-    cells = measured.cells
-    share = {key: float(cell.squares.max() / cell.squares.sum()) for key, cell in cells.items()}
-    finite = {key: value for key, value in share.items() if np.isfinite(value)}
-    result = f"not looked for among {measured.starts:,} starts: {why}"
-    if not finite:
-        return CheckResult(UNDRAWN, result, "no gradient is finite", True)
-    name, h = max(finite, key=lambda key: finite[key])
-    meaning = (
-        f"what they would add to variances and errors is not known; of these starts one carries up "
-        f"to {finite[name, h]:.0%} of a mean square ({name}, h = {h})"
-    )
-    return CheckResult(UNDRAWN, result, meaning, True)
+def _known(cells: Cells) -> dict[tuple[str, int], Array]:
+    """Squares of the gradients of every cell where all are finite and some are not 0."""
+    squares = {key: cell.squares for key, cell in cells.items()}
+    return {key: x for key, x in squares.items() if np.isfinite(x).all() and x.any()}
+
+
+def _cell(cell: tuple[str, int]) -> str:
+    return f"{cell[0]} at h = {cell[1]}"

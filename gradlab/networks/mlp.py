@@ -150,6 +150,7 @@ class Policy(nn.Module):
     """
 
     architecture: dict[str, Any]
+    fitted = False  # by `fitting.policies.stabilising_policy`, to hold a state of the task
 
     def __init__(
         self,

@@ -267,21 +267,6 @@ def check_stochastic(policy: nn.Module) -> None:
         )
 
 
-def lacks_score(policy: nn.Module) -> str:
-    """Which lines a policy needs before its score is known; "" where it is."""
-    if noise_dim(policy) == 0:
-        return (
-            "the policy is deterministic and has no score: "
-            "gradlab.networks.policies.Gaussian(policy, std) has one"
-        )
-    if hasattr(policy, "log_prob"):
-        return ""
-    return (
-        f"{type(policy).__name__} has noise but no density: write a method "
-        f"log_prob(state, action) -> [N] beside its noise_dim"
-    )
-
-
 def split_normal(output: Tensor, bounds: Sequence[float]) -> tuple[Tensor, Tensor]:
     """μ and log σ, each [..., da], of a network's output [..., 2 da]."""
     mean, raw = output.chunk(2, dim=-1)

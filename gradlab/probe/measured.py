@@ -295,10 +295,10 @@ def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, f
     name = next(name for name in ("model", "true_dynamics", "data") if name in chosen)
     try:
         here = truth.setting
-        rounded = in_float32(chosen[name], here.policy, here.starts, here.seed)
+        cosine, error = in_float32(chosen[name], here.policy, here.starts, here.seed)
     except Exception:  # a user's system or critic may refuse it in any way
         return {}
-    return {"float32_cosine": rounded.cosine, "float32_error": rounded.error}
+    return {"float32_cosine": cosine, "float32_error": error}
 
 
 def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, Any]:

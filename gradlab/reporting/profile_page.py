@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from gradlab import figures
-from gradlab.findings import Finding
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
@@ -85,13 +84,7 @@ def shown(
     )
     question = "Does a step help?"
     facts = _facts(profile)
-    findings = tuple(
-        Finding(
-            each.check, "pass" if each.passed else "fail", text=f"{each.result}: {each.meaning}"
-        )
-        for each in every_check(profile)
-    )
-    return Page(title, question, facts, first, drawn, sections, source, findings)
+    return Page(title, question, facts, first, drawn, sections, source, every_check(profile))
 
 
 def _facts(profile: Profile) -> dict[str, object]:

@@ -20,8 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
+from gradlab.findings import Finding
+from gradlab.findings.checks import failed_premises
 from gradlab.runs import layout
-from gradlab.runs.check_results import CheckResult, failed_premises
 from gradlab.runs.competing import best_shown, chosen_gain, is_data_again
 from gradlab.runs.identity import Identity, by_default, competing
 from gradlab.runs.jumps import Jumps
@@ -226,7 +227,7 @@ class Profile(Run):
     config: Annotated[Mapping[str, Any], attribute()]
     environment: Annotated[Mapping[str, str], attribute()]
     truth: Annotated[Mapping[str, Any], attribute()]
-    sanity: Annotated[tuple[CheckResult, ...] | None, nested("sanity")] = None
+    sanity: Annotated[tuple[Finding, ...] | None, nested("findings")] = None
     kernels: Annotated[tuple[Kernels, ...], by(kernel_groups, kernels_from_groups)] = ()
     attribution: Annotated[SubstitutionResults | None, nested("attribution_names")] = None
     realised: Annotated[Realised | None, nested("realised")] = None
@@ -380,7 +381,7 @@ load = Profile.load
 
 def _best(profile: Profile) -> str:
     if failed := failed_premises(profile.sanity):
-        return f"nothing can be decided: {shorten(failed[0].result, 90, placeholder='…')}"
+        return f"nothing can be decided: {shorten(failed[0].sentence, 90, placeholder='…')}"
     if not profile.truth["admissible"]:
         return "no truth, so no gain: variances and agreement only"
     gains = _gains(profile)

@@ -18,6 +18,7 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from gradlab.findings import Finding
 from gradlab.gradients.rollout import LinearizedPath, sensitivities
 from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
@@ -42,14 +43,14 @@ class EarlyTruth:
     Attributes:
         status: of the truth with θ in the first action, by which this one stands or falls.
         horizon: T, the steps that the return sums; 0 where there is no truth.
-        reason: of the status, one sentence.
+        finding: why.
         path: of the simulator, T steps long; None where there is no truth.
     """
 
     setting: Setting
     status: Status
     horizon: int
-    reason: str
+    finding: Finding
     path: LinearizedPath | None
 
     def gradients(self, count: int) -> Tensor | None:
@@ -75,9 +76,9 @@ def early_truth(setting: Setting, counts: Sequence[int], *, check: bool = True) 
     longest = replace(setting, horizon=max(setting.horizon, most))
     truth = matched_truth(longest, kinds=["first"], check=check)
     if not truth.admissible:
-        return EarlyTruth(setting, truth.status, 0, truth.reason, None)
+        return EarlyTruth(setting, truth.status, 0, truth.finding, None)
     steps = truth.horizon + (0 if truth.status == "cut" else most - 1)
-    return EarlyTruth(setting, truth.status, steps, truth.reason, piece(setting, steps))
+    return EarlyTruth(setting, truth.status, steps, truth.finding, piece(setting, steps))
 
 
 PILOT = 512  # starts that choose the length of the truth: as many as `gradlab measure` takes
@@ -150,7 +151,7 @@ class BlockedTruth:
             lyapunov=growth,
             remainder=remainder if whole else float("nan"),
             flagged=self._flagged / n,
-            reason=outcome.of_blocks(status, every, pilot.horizon, n, of_pilot),
+            finding=outcome.of_blocks(status, every, pilot.horizon, n),
             path=None,
         )
 

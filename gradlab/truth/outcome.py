@@ -8,7 +8,7 @@ Where unrolling all starts would take longer than `PATIENCE`, some go first for 
 Without a T ≥ H that may do, there is no truth; else all are unrolled as far as patience goes.
 Prices are operation counts (`linearization_price`), so results depend on no clock.
 
-Why a truth stands, is cut or does not exist: one sentence from what it was judged by.
+Why a truth stands, is cut or does not exist: one finding from what it was judged by.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from gradlab.findings import Decision, Finding
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.systems.system import System
-from gradlab.truth.agreement import ERRORS, PRECISION, SPREAD, Judged, TrueGradient, precision_of
+from gradlab.truth.agreement import ERRORS, PRECISION, SPREAD, TrueGradient, precision_of
 from gradlab.truth.oracles import (
     AT_MOST,
     BLOCK,
@@ -51,16 +52,14 @@ class Plan:
     Attributes:
         at_most: steps; 0: not at all.
         scouts: starts that went first, 0 where none had to; their `unrolled` gradients.
-        whole: seconds of one core that the rule's own length would take.
-        why: what stands in the way of all of it, "" where nothing does.
+        why: there is no truth; None where there may be one.
         path: of the scouts, where they leave no truth.
     """
 
     at_most: int
     scouts: int = 0
     unrolled: Unrolled | None = None
-    whole: float = 0.0
-    why: str = ""
+    why: Finding | None = None
     path: LinearizedPath | None = None
 
     @property
@@ -91,17 +90,17 @@ def plan(setting: Setting, kinds: Collection[str]) -> Plan:
     pieces: list[LinearizedPath] = []
     unrolled = unroll_first_action(few, at_most=steps, block=steps, keep=pieces)
     affordable = min(int(PATIENCE / per_step), AT_MOST)
-    if affordable < H:
-        why = f"unrolling {n} starts for {H} steps takes {per_step * H:.0f} s of a core"
-        return Plan(0, count, unrolled, whole, why, joined(pieces))
-    if not _outgrows(unrolled, discount):
-        return Plan(affordable, count, unrolled, whole, "its price")
-    reach = _precise(pieces, unrolled, few, kinds, n)
+    if affordable >= H and not _outgrows(unrolled, discount):
+        return Plan(affordable, count)
+    code, limit, reach = "truth_too_dear", round(per_step * H), 0
+    if affordable >= H:
+        code, limit = "truth_never_precise", unrolled.horizon
+        reach = _precise(pieces, unrolled, few, kinds, n)
     if not reach:
-        why = f"no T from {H} to {unrolled.horizon} would be precise with {n} starts"
-        return Plan(0, count, unrolled, whole, why, joined(pieces))
+        why = Finding(code, "fail", "", H, threshold=limit, n=n)
+        return Plan(0, count, unrolled, why, joined(pieces))
     reach = affordable if reach == unrolled.horizon else int(np.ceil(reach / _GRID))
-    return Plan(min(reach, affordable), count, unrolled, whole, "its growth and its price")
+    return Plan(min(reach, affordable), count)
 
 
 def _outgrows(unrolled: Unrolled, discount: float) -> bool:
@@ -146,6 +145,7 @@ def _relative(G: Tensor, few: Starts) -> float:
 
 Status = Literal["converged", "cut", "imprecise", "score", "jumps", "none"]
 _MOST = 1_000_000  # starts that may be asked for
+_LOST = 10.0  # standard errors over the norm, from which on that is lost
 
 
 @dataclass(frozen=True)
@@ -154,185 +154,68 @@ class TruthOutcome:
 
     Attributes:
         horizon: T; whole: nothing is cut there.
-        references: of every kind of gradient, at T; sweep: first-action ones of every truncation.
-        scouted: what was planned; unrolled: what came of it.
+        references: of every kind of gradient, at T.
+        at_most: steps that were to be tried; unrolled: what came of it.
         checked: were they compared with finite differences?
         starts: that were unrolled.
-        growth: λ per step, the starts' mean over the first `window` steps; NaN: nobody asked.
     """
 
     horizon: int
     whole: bool
     references: list[TrueGradient]
-    sweep: Judged | None
-    scouted: Plan
+    at_most: int
     unrolled: Unrolled
     discount: float
     checked: bool
     starts: int
-    growth: float = float("nan")
-    window: int = 0
-
-    @property
-    def exponents(self) -> str:
-        return _exponents(self.unrolled, self.discount, self.growth, self.window)
-
-    @property
-    def flagged(self) -> float:
-        """Share of Jacobians that failed their certificate."""
-        return self.unrolled.flagged / (self.unrolled.horizon * self.starts)
 
 
-def reason(status: Status, outcome: TruthOutcome) -> str:
-    """One sentence, with the boundary term and what was not tried."""
+def found(status: Status, outcome: TruthOutcome) -> Finding:
+    """Why it stands, is cut or does not exist."""
+    T, n = outcome.horizon, outcome.starts
     if status == "none":
-        text = f"no truth here: {_obstacle(outcome)}"
-    else:
-        worst = max(outcome.references, key=lambda reference: reference.boundary)
-        text = _standing(status, outcome) + _missed(worst)
-    text += _beyond(status, outcome.horizon, outcome.sweep)
-    scouted = outcome.scouted
-    if not outcome.whole and scouted.at_most < AT_MOST:
-        text += (
-            f"; more than {scouted.at_most:,} steps were not tried: they take {scouted.whole:.0f} s"
-        )
-    share = outcome.flagged
-    return text + (f"; {share:.2%} of its Jacobians are flagged" if share else "")
+        return _obstacle(outcome)
+    if status == "imprecise":
+        few = [each for each in outcome.references if each.carried_by_few]
+        if few:
+            return imprecise(max(few, key=lambda each: each.concentration), n)
+        return imprecise(max(outcome.references, key=lambda each: each.relative_se), n)
+    if status == "cut" and outcome.at_most < AT_MOST:
+        return Finding("truth_cut_by_price", "pass", "", T, threshold=outcome.at_most, n=n)
+    code = "truth_cut" if status == "cut" else "truth_converged"
+    return Finding(code if outcome.checked else "truth_unchecked", "pass", "", T, n=n)
 
 
-def given_up(scouted: Plan, unrolled: Unrolled, discount: float, growth: float, window: int) -> str:
-    """Why there is no truth, as the starts that went first show."""
-    growing = _exponents(unrolled, discount, growth, window)
-    return (
-        f"no truth here: {growing} on {scouted.scouts:,} starts that were "
-        f"unrolled for {unrolled.horizon:,} steps; {scouted.why}"
-    )
+def imprecise(reference: TrueGradient, n: int, decision: Decision = "undecided") -> Finding:
+    """A standard error that is large, or not to be believed."""
+    if reference.carried_by_few:
+        share = reference.concentration
+        return Finding("truth_few_carry", decision, "", share, threshold=SPREAD, n=n)
+    error, more = reference.relative_se, reference.missing
+    if error >= _LOST or more >= _MOST:  # beyond any budget
+        return Finding("truth_in_noise", decision, n=n)
+    return Finding("truth_imprecise", decision, "", error, threshold=PRECISION, n=n, more=more)
 
 
-def of_blocks(status: Status, every: TrueGradient, T: int, starts: int, pilot: int) -> str:
+def of_blocks(status: Status, every: TrueGradient, T: int, n: int) -> Finding:
     """Of a truth whose length the first starts chose, and which all of them judged."""
-    precision = f"standard error {every.relative_se:.2g} of its norm"
-    if every.carried_by_few:
-        precision = f"1% of the starts carry {every.concentration:.0%} of its squared gradients"
-    said: dict[Status, str] = {
-        "converged": f"the simulator unrolled for {T:,} steps converges and agrees with finite "
-        f"differences",
-        "cut": f"the objective is cut at T = {T:,} steps, where the unrolled gradient of "
-        f"{starts:,} starts is precise and agrees with finite differences",
-        "imprecise": f"the truth is not precise at N = {starts:,} ({precision}): only paired "
-        f"comparisons are sharp",
-        "none": f"no truth here: of {starts:,} starts the return of T = {T:,} steps is not precise "
-        f"({precision})",
-    }
-    text = said[status] + _missed(every)
-    return f"{text}; T was chosen by the first {pilot:,} starts and checked on all {starts:,}"
+    if status in ("converged", "cut"):
+        return Finding(f"truth_{status}", "pass", "", T, n=n)
+    return imprecise(every, n, "fail" if status == "none" else "undecided")
 
 
-def _standing(status: Status, outcome: TruthOutcome) -> str:
-    T = outcome.horizon
-    if status == "converged":
-        judged = "agrees with" if outcome.checked else "was not compared with"
-        return f"the simulator unrolled for {T:,} steps converges and {judged} finite differences"
-    if status == "cut":
-        return (
-            f"the objective is cut at T = {T:,} steps, the longest at which the unrolled gradient "
-            f"is precise, as half of the starts chose and the others judge, and agrees with finite "
-            f"differences ({outcome.exponents})"
-        )
-    if (share := _concentration(outcome)) > SPREAD:
-        return (
-            f"the truth is not reliable at N = {outcome.starts:,}: 1% of the starts carry "
-            f"{share:.0%} of its squared gradients (wanted: at most {SPREAD:.0%}), and rarer ones "
-            f"may carry as much; only paired comparisons are sharp; many more starts, a narrower "
-            f"law of the starts or a shorter horizon would help"
-        )
-    worst = max(outcome.references, key=lambda reference: reference.relative_se)
-    more = "more starts"
-    if 0 < worst.missing < _MOST:
-        more = f"about {worst.missing:,} more starts"
-    elif worst.missing >= _MOST:  # beyond any budget
-        more = "a shorter horizon or a narrower law of the starts"
-    size = "its norm is lost in it"
-    if worst.relative_se < 10:
-        size = f"it is {worst.relative_se:.2g} of its norm (wanted: {PRECISION:g})"
-    return (
-        f"the truth has a large standard error, {size}: only paired comparisons are sharp; "
-        f"{more} would do"
-    )
-
-
-def _exponents(
-    unrolled: Unrolled, discount: float, growth: float = float("nan"), window: int = 0
-) -> str:
-    """The closed loop's exponent, that of the fastest start beside the largest that converges."""
-    fastest, limit = float(unrolled.lyapunov.max()), -float(np.log(discount))
-    against = f"{fastest:.3g} of the fastest start over {unrolled.horizon:,}, against ln 1/γ = "
-    if not np.isfinite(growth):
-        return f"λ = {against}{limit:.3g}"
-    mean = f"λ = {growth:.3g} per step over {window:,} steps, the mean of the starts"
-    return f"{mean}, {against}{limit:.3g}"
-
-
-def _beyond(status: Status, T: int, sweep: Judged | None) -> str:
-    """Where, and by how much, what was cut off leaves finite differences (at contacts, mostly)."""
-    if status != "cut" or sweep is None:
-        return ""
-    off = (sweep.discrepancy[T:] > 1.0).nonzero().flatten()
-    if not len(off):
-        return ""
-    steps = T + 1 + int(off[0])
-    there = sweep.at(steps)
-    return (
-        f"; at {steps:,} steps it is {there.distance:.2g} ± {there.distance_se:.1g} away from "
-        f"them, {there.discrepancy:.2g} times what is allowed, beside a norm of {there.norm:.2g}"
-    )
-
-
-def _missed(reference: TrueGradient) -> str:
-    """What is said of the boundary term beside a truth that stands."""
-    if np.isnan(reference.boundary):
-        return ""
-    if reference.boundary_se == 0:
-        return "; no episode's end moved with θ, so no boundary term of termination was seen"
-    return f"; it misses {_boundary(reference)}"
-
-
-def _boundary(reference: TrueGradient) -> str:
-    return (
-        f"the boundary term of termination, {reference.boundary:.2g} ± "
-        f"{reference.boundary_se:.2g} beside its norm of {reference.norm:.2g}"
-    )
-
-
-def _concentration(outcome: TruthOutcome) -> float:
-    """The largest share of squared gradients that 1% of the starts carry; NaN: unknown."""
-    shares = (reference.concentration for reference in outcome.references)
-    return max((share for share in shares if np.isfinite(share)), default=float("nan"))
-
-
-def _obstacle(outcome: TruthOutcome) -> str:
+def _obstacle(outcome: TruthOutcome) -> Finding:
     """Why there is no truth."""
-    unrolled, exponents = outcome.unrolled, outcome.exponents
+    unrolled, n = outcome.unrolled, outcome.starts
     if unrolled.lost:
-        return (
-            f"the rollout or its Jacobians leave the finite numbers on "
-            f"{unrolled.lost:,} starts, first at step {unrolled.lost_at:,} ({exponents})"
-        )
+        return Finding("truth_lost", "fail", "", unrolled.lost, n=n, at=f"step {unrolled.lost_at}")
     if not unrolled.converged:
-        text = f"{exponents}, the unrolled gradient does not converge"
-        share = _concentration(outcome)
-        if share > SPREAD:
-            text += (
-                f", and at {outcome.horizon:,} steps 1% of the starts carry {share:.0%} of its "
-                f"square"
-            )
-        return text
+        fastest, limit = float(unrolled.lyapunov.max()), -float(np.log(outcome.discount))
+        return Finding("truth_diverges", "fail", "", fastest, threshold=limit, n=n)
     worst = max(outcome.references, key=lambda reference: reference.discrepancy)
     if worst.boundary > ERRORS * worst.boundary_se:
-        return f"the unrolled gradient misses {_boundary(worst)}"
+        size, norm = worst.boundary, worst.norm
+        return Finding("truth_misses_boundary", "fail", "", size, threshold=norm, n=n)
     if worst.discrepancy > 1.0:
-        return (
-            f"{exponents}, and the unrolled gradient differs from finite differences by "
-            f"{worst.discrepancy:.2g} times what is allowed"
-        )
-    return f"{exponents}, but what is left out after {outcome.horizon:,} steps is not negligible"
+        return Finding("truth_differs", "fail", "", worst.discrepancy, threshold=1.0, n=n)
+    return Finding("truth_remainder", "fail", "", outcome.horizon, n=n)

@@ -20,6 +20,7 @@ from torch.func import functional_call, grad, vmap
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.gradients.setting import Setting, grouping
 from gradlab.networks.policies import check_stochastic
 from gradlab.progress import Progress, silent
@@ -42,13 +43,13 @@ class ScoreTruth:
         status: "score", or "imprecise": by the standard error of the mean with θ in the first
             action, as of an unrolled truth; "none" where a path left the finite numbers.
         horizon: T, the steps that the return sums; 0 where there is no truth.
-        reason: one sentence where the status is not "score", else "".
+        finding: why.
         sums: [K, N, P], with θ in the first 1 … K actions.
     """
 
     status: Literal["score", "imprecise", "none"]
     horizon: int
-    reason: str
+    finding: Finding
     sums: Tensor | None
 
     def gradients(self, count: int) -> Tensor | None:
@@ -82,8 +83,8 @@ def score_truth(
     paths = _followed(setting, early, steps, pairs, temperature, progress)
     lost = int((~paths.to_go.isfinite()).any(dim=0).any(dim=1).sum())
     if lost:
-        reason = f"paths from {lost} of {paths.to_go.shape[1]} starts left the finite numbers"
-        return ScoreTruth("none", 0, reason, None)
+        n = paths.to_go.shape[1]
+        return ScoreTruth("none", 0, Finding("truth_score_lost", "fail", "", lost, n=n), None)
     parts = [
         setting.discount**t * _score_products(setting.policy, *step)
         for t, step in enumerate(paths.steps())
@@ -91,9 +92,9 @@ def score_truth(
     sums = torch.stack(parts).cumsum(dim=0) * setting.starts.weight[:, None]
     share = relative_error(sums[0])
     if share <= PRECISION:
-        return ScoreTruth("score", steps, "", sums)
-    reason = f"the standard error of the score-function truth is {share:.2g} of its norm"
-    return ScoreTruth("imprecise", steps, reason, sums)
+        return ScoreTruth("score", steps, Finding("truth_score", "pass", "", steps), sums)
+    found = Finding("truth_score_imprecise", "undecided", "", share, threshold=PRECISION)
+    return ScoreTruth("imprecise", steps, found, sums)
 
 
 def score_gradients(

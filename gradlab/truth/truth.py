@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab.findings import Finding
+from gradlab.findings.checks import reason
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting, Starts, grouping
@@ -51,7 +53,7 @@ from gradlab.truth.oracles import (
     shortened,
     unroll_first_action,
 )
-from gradlab.truth.outcome import Plan, Status, TruthOutcome, given_up, plan, reason
+from gradlab.truth.outcome import Plan, Status, TruthOutcome, found, plan
 
 _FEWEST = 8  # groups that are split
 _ABOVE = 2.0  # standard errors of the squared error
@@ -118,7 +120,7 @@ _SHORTER = 0.8  # ratio of the truncations at which a gradient with all actions 
 
 @dataclass(frozen=True)
 class Truth:
-    """The references of every bias, or the reason why there are none.
+    """The references of every bias, or why there are none.
 
     Attributes:
         status: "converged"; "cut" at a shorter horizon; "imprecise": converged, but a standard
@@ -136,7 +138,7 @@ class Truth:
         boundary: norm of the boundary term of termination, which pathwise gradients miss, there
             also where it leaves no truth; boundary_se: its standard error. NaN where termination
             is ignored.
-        reason: one sentence.
+        finding: why it stands, is cut or does not exist.
         checked: was it compared with finite differences?
         path: the simulator's first H steps from the starts with its own Jacobians, where they were
             made for a gradient with all actions.
@@ -154,12 +156,17 @@ class Truth:
     flagged: float
     boundary: float
     boundary_se: float
-    reason: str
+    finding: Finding
     checked: bool = True
     path: LinearizedPath | None = None
     scouts: int = 0
     refused: TrueGradient | None = None
     growth: float = float("nan")
+
+    @property
+    def reason(self) -> str:
+        """The finding in words."""
+        return reason(self.finding)
 
     @property
     def admissible(self) -> bool:
@@ -190,8 +197,8 @@ def matched_truth(
             cut. For a simulator whose truth has been found to agree under a policy nearby.
     """
     scouted = plan(setting, kinds)
-    if scouted.unrolled is not None and not scouted.at_most:
-        return _given_up(setting, kinds, scouted, scouted.unrolled)
+    if scouted.why is not None and scouted.unrolled is not None:
+        return _given_up(setting, kinds, scouted, scouted.why, scouted.unrolled)
     question = _Question(setting, progress, scouted.at_most)
     pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
@@ -206,14 +213,14 @@ def matched_truth(
         first = unrolled.gradients[:reach]
         sweep = judge_first(first, question.jacobian(), setting.starts, differences)
     cut = _cut(question, unrolled, sweep, pieces)
-    growth, window = float("nan"), min(setting.horizon, unrolled.horizon)
+    growth = float("nan")
     if pieces is not None and not cut.whole:
-        growth = closed_loop_exponent(joined(pieces), window)
+        growth = closed_loop_exponent(joined(pieces), min(setting.horizon, unrolled.horizon))
     outcome = TruthOutcome(
-        cut.horizon, cut.whole, cut.references, sweep, scouted, unrolled, setting.discount, check,
-        len(setting.starts.states), growth, window,
+        cut.horizon, cut.whole, cut.references, scouted.at_most, unrolled, setting.discount, check,
+        len(setting.starts.states),
     )  # fmt: skip
-    truth = _concluded(setting, outcome, cut)
+    truth = replace(_concluded(setting, outcome, cut), growth=growth)
     if pieces is None or not truth.admissible:
         return truth
     return replace(truth, path=shortened(joined(pieces), setting.horizon))
@@ -272,7 +279,7 @@ def _cut(
 
 
 def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:
-    """The truth that the references make, or none, with the reason."""
+    """The truth that the references make, or none."""
     references = cut.references
     status = _status(references, cut.whole) if setting.horizon <= cut.horizon else "none"
     kept = status != "none"
@@ -284,25 +291,26 @@ def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:
         every=cut.every if kept else None,
         refused=None if kept else cut.every,
         lyapunov=float(outcome.unrolled.lyapunov.max()),
-        growth=outcome.growth,
         remainder=cut.remainder if cut.whole else float("nan"),
-        flagged=outcome.flagged,
+        flagged=outcome.unrolled.flagged / (outcome.unrolled.horizon * outcome.starts),
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
-        reason=reason(status, outcome),
+        finding=found(status, outcome),
         checked=outcome.checked,
     )
 
 
-def _given_up(setting: Setting, kinds: Collection[str], scouted: Plan, unrolled: Unrolled) -> Truth:
+def _given_up(
+    setting: Setting, kinds: Collection[str], scouted: Plan, why: Finding, unrolled: Unrolled
+) -> Truth:
     """No truth, as the starts that went first show; their own gradient is kept."""
-    nothing, linear, window = float("nan"), scouted.path, min(setting.horizon, unrolled.horizon)
+    nothing, linear = float("nan"), scouted.path
     refused, growth = None, nothing
     if linear is not None and "all" in kinds:
         starts = setting.starts.block(slice(0, scouted.scouts))
         G = all_action_gradients(linear, setting.policy, unrolled.horizon, setting.discount)
         refused = unchecked(G, precision_of(G, starts))
-        growth = closed_loop_exponent(linear, window)
+        growth = closed_loop_exponent(linear, min(setting.horizon, unrolled.horizon))
     return Truth(
         status="none",
         horizon=unrolled.horizon,
@@ -315,7 +323,7 @@ def _given_up(setting: Setting, kinds: Collection[str], scouted: Plan, unrolled:
         flagged=unrolled.flagged / (unrolled.horizon * scouted.scouts),
         boundary=nothing,
         boundary_se=nothing,
-        reason=given_up(scouted, unrolled, setting.discount, growth, window),
+        finding=why,
         checked=False,
         scouts=scouted.scouts,
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gradlab.findings import Finding
+from gradlab.findings.checks import no_gradient
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES, Account, Attribution, Part
-from gradlab.runs.check_results import no_gradient
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.phrases import ZERO, capital
@@ -183,7 +183,7 @@ def _fraction(part: Part) -> str:
 def screen(profile: Profile, attribution: Attribution, rest: Sequence[Finding]) -> Recommendation:
     """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
     if void := no_gradient(profile.sanity):
-        return Recommendation("none", (Field("fix first", void[0].sentence),), None, tuple(rest))
+        return Recommendation("none", (Field("fix first", void[0].said),), None, tuple(rest))
     name = judged_estimator(profile)
     every = attribution.bias
     accounts = [each for each in every if each.estimator == name] or list(every)

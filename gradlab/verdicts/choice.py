@@ -16,8 +16,8 @@ from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting, Tried
 from gradlab.errors import InputError
 from gradlab.findings import Finding
+from gradlab.findings.checks import failed_premises
 from gradlab.gradients.ways import WAYS
-from gradlab.runs.check_results import failed_premises
 from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.stages import trimming
 from gradlab.statistics.mixing import Weights

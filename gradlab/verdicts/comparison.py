@@ -9,7 +9,7 @@ from itertools import takewhile
 import numpy as np
 
 from gradlab.findings import Finding
-from gradlab.runs.check_results import no_gradient
+from gradlab.findings.checks import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import Number, difference
@@ -30,7 +30,7 @@ def screen(comparison: Comparison) -> Recommendation:
     rest = comparison_verdict(comparison)
     for profile, name in zip((comparison.first, comparison.second), comparison.names, strict=True):
         if void := no_gradient(profile.sanity):
-            why = Field("why", f"{name}: {void[0].sentence}")
+            why = Field("why", f"{name}: {void[0].said}")
             return Recommendation("none", (Field("prefer", NEITHER), why), _FIGURE, rest)
     ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
     A, B = comparison.names

@@ -11,13 +11,12 @@ Without a truth the realised changes of the return take the place of gains.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradlab.runs.check_results import detached, failed_premises, other_derivative
+from gradlab.findings.checks import detached, failed_premises, other_derivative
 from gradlab.runs.competing import (
     CLOSE,
     best_shown,
@@ -61,9 +60,8 @@ class Facts:
             what it is to first order.
         rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
             update says of the pathwise gradient; None where there was none.
-        failed: checks that need attention, by name.
         void: why nothing can be decided from gains, in sentences; () where something can;
-            premise: the first of them without its numbers, and what to do.
+            premise: what to do about the first of them.
         detached: whose Jacobians are lost where they should not be, as identities say it.
     """
 
@@ -84,7 +82,6 @@ class Facts:
     kept: tuple[Cell, ...]
     realised: Realised | None
     disagreements: tuple[Disagreement, ...]
-    failed: tuple[str, ...]
     void: tuple[str, ...] = ()
     beyond: Mapping[Cell, Cell] = field(default_factory=dict)
     carried: float = 0.0
@@ -190,18 +187,6 @@ def facts(profile: Profile) -> Facts:
         }
         beyond = {own: cell for own, cell in better.items() if cell is not None}
     void = failed_premises(profile.sanity)
-    if "stabilising policy" in str(profile.config.get("networks", "")):
-        rests = "set reference_state= of the task to where it should rest, or give --policy"
-        void = tuple(
-            replace(
-                each, meaning=f"{each.meaning.partition(', so ')[0]}; it was fitted here: {rests}"
-            )
-            if each.meaning.startswith("this policy")
-            else each
-            for each in void
-        )
-    meaning = void[0].meaning if void else ""
-    premise = re.sub(", so (nothing can be|only measured returns) decided?", "", meaning)
     realised = profile.realised
     table = profile.table()
     # A truth that is precise or cut is carried by many.
@@ -224,9 +209,8 @@ def facts(profile: Profile) -> Facts:
         kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
         realised=realised,
         disagreements=() if realised is None else realised.disagreements(table, profile.jumps),
-        failed=tuple(each.check for each in profile.sanity or () if not each.passed),
-        void=tuple(each.sentence for each in void),
-        premise=f"{premise[:1].upper()}{premise[1:]}." if premise else "",
+        void=tuple(each.said for each in void),
+        premise=void[0].remedy if void else "",
         beyond=beyond,
         carried=float(profile.truth.get("concentration", 0.0)) if few else 0.0,
         wanted=max(0, int(profile.truth.get("missing", 0))),

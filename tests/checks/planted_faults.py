@@ -1,4 +1,4 @@
-"""A linear task, its networks, and the results of checks by name."""
+"""A linear task, its networks, and the findings of its checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.runs.check_results import CheckResult
+from gradlab.findings import Finding, failed
 from gradlab.systems import System
 from gradlab.tasks import Task
 
@@ -56,7 +56,7 @@ def results(
     horizon: int = 6,
     termination: str = "ignore",
     **more: object,
-) -> tuple[CheckResult, ...]:
+) -> tuple[Finding, ...]:
     policy = Linear(actions=system.action_dim) if policy is None else policy
     critic = Quadratic() if critic is None else critic
     made = task(system, **more)
@@ -67,13 +67,7 @@ def results(
     return found.sanity
 
 
-def failed(found: tuple[CheckResult, ...]) -> dict[str, CheckResult]:
-    return {each.check: each for each in found if not each.passed}
-
-
-def only(found: tuple[CheckResult, ...], words: str) -> CheckResult:
-    """The one failed check whose name has these words, twins with θ in every action apart."""
-    (one,) = [
-        each for name, each in failed(found).items() if words in name and not name.endswith("_all")
-    ]
+def only(found: tuple[Finding, ...] | None, code: str) -> Finding:
+    """The one failure of this code, twins with θ in every action apart."""
+    (one,) = (e for e in failed(found, code) if "_all" not in f"{e.subject} {e.at}")
     return one

@@ -58,9 +58,9 @@ def task(reward=cost, push: float = PUSH, model: float = 0.8, starts=draws) -> T
 
 
 CASES = {
-    "zero reward": (task(lambda s, a: 0 * s[:, 0]), Linear(), Quadratic(), "The reward is 0"),
+    "zero reward": (task(lambda s, a: 0 * s[:, 0]), Linear(), Quadratic(), "Every return is 0"),
     "constant reward": (
-        task(lambda s, a: 0 * s[:, 0] + 1), Linear(), Quadratic(), "The reward is the same",
+        task(lambda s, a: 0 * s[:, 0] + 1), Linear(), Quadratic(), "Every return is ",
     ),
     "dead output": (
         task(), Linear(lambda x: torch.relu(x - 1e3)), Quadratic(), "Moving θ by a tenth",
@@ -80,14 +80,15 @@ CASES = {
     ),
     "a detached action": (
         Task("planted", world(cut=lambda s, a: (s, a.detach())), world(), draws, 0.9, 3),
-        Linear(), Quadratic(), "2 of 9 derivatives of the simulator are exactly 0",
+        Linear(), Quadratic(), "2 of 9 derivatives of the simulator's step by its action",
     ),
     "a policy that detaches the state": (
-        task(), Linear(sees=lambda s: s.detach()), Quadratic(), "2 of 2 derivatives of the policy",
+        task(), Linear(sees=lambda s: s.detach()), Quadratic(),
+        "2 of 2 derivatives of the policy's action",
     ),
     "a detached state": (
         Task("planted", world(), world(cut=lambda s, a: (s.detach(), a)), draws, 0.9, 3),
-        Linear(), Quadratic(), "3 of 9 derivatives of the prior model are exactly 0",
+        Linear(), Quadratic(), "3 of 9 derivatives of the prior model's step by its state",
     ),
     "another derivative": (
         Task(

@@ -15,11 +15,12 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.findings import failed
+from gradlab.findings.checks import saturated
 from gradlab.gradients.setting import Starts
 from gradlab.gradients.start_laws import alive_counts, check_alive
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.runs.check_results import ALIVE, SEEN, saturated
 from gradlab.systems import Certificate, Linearization, LinearQuadratic, Transition, from_function
 from gradlab.systems.differences import certified_jacobian
 from gradlab.systems.learned import LearnedSystem
@@ -28,7 +29,6 @@ from tests.checks.planted_faults import (
     DISCOUNT,
     Linear,
     Quadratic,
-    failed,
     only,
     results,
     step,
@@ -39,10 +39,11 @@ from tests.checks.planted_faults import (
 def test_a_sound_measurement_passes_every_check():
     system = from_function(step, state_dim=2, action_dim=1)
     found = results(system, critic=Quadratic(4.0))
-    assert failed(found) == {}
-    names = " ".join(each.check for each in found)
-    for check in ("against differences", "finite", "θ leaks", "float32", "scale", "realised"):
-        assert check in names
+    assert failed(found) == ()
+    assert {each.code for each in found} == {
+        "premises_hold", "jacobians", "actions_clipped", "gradients_finite", "chain_growth",
+        "theta_alone", "theta_counted", "float32", "starts_enough",
+    }  # fmt: skip
 
 
 class Wrong:
@@ -68,9 +69,8 @@ class Wrong:
 )
 def test_a_wrong_derivative_is_caught_in_its_block(block, label):
     wrong = Wrong(lambda out: replace(out, **{block: 1.01 * getattr(out, block)}))
-    found = only(results(wrong), "against differences")
-    assert f"most in {label}" in found.result
-    assert "correct linearize" in found.meaning
+    found = only(results(wrong), "jacobians_wrong")
+    assert (found.at, found.value) == (label, found.n)
 
 
 @pytest.mark.parametrize(("block", "label"), [("", ""), ("B", "∂f/∂a"), ("r_s", "∂r/∂s")])
@@ -84,7 +84,7 @@ def test_a_step_in_float32_is_told_from_a_wrong_derivative(block, label):
     found = failed(results(system, critic=Quadratic(4.0)))
     assert bool(found) == bool(block)
     if block:
-        assert f"most in {label}" in only(found.values(), "against differences").result
+        assert only(found, "jacobians_wrong").at == label
 
 
 class Edge(Linear):
@@ -102,28 +102,28 @@ def test_the_slope_of_one_side_of_a_clip_is_a_derivative_and_another_one_is_not(
 
     wrong = Wrong(lambda out: replace(out, r_a=factor * out.r_a))
     wrong.inner = from_function(clipped, 2, 1)
-    names = failed(results(wrong, policy=Edge()))
-    assert any("differences" in each or "derivative" in each for each in names) == (factor > 1)
+    codes = ("jacobians_wrong", "jacobians_kinked", "simulator_wrong")
+    assert bool(failed(results(wrong, policy=Edge()), *codes)) == (factor > 1)
 
 
 def test_a_wrong_derivative_moves_theta_where_it_should_not_be():
     wrong = Wrong(lambda out: replace(out, r_a=out.r_a + 1.0))
-    assert "differs from differences" in only(results(wrong), "sits in the first").result
+    assert only(results(wrong), "theta_counted").value > 0.1
 
 
 @pytest.mark.slow
 def test_a_dead_control_is_told_from_a_vanishing_one():
-    dead = only(results(from_function(step, 2, 2)), "move nothing")
-    assert "∂f/∂a of action 1 is exactly 0 in 100% of" in dead.result
-    assert "∂r/∂a" not in dead.result  # the reward still sees it
+    found = results(from_function(step, 2, 2))
+    assert only(found, "action_dead").subject == "action 1"
+    assert not failed(found, "action_idle")  # the reward still sees it
 
     def faint(s, a):
         after, reward = step(s, a)
         return after + 1e-14 * a[:, 1:], reward
 
-    found = only(results(from_function(faint, 2, 2)), "move nothing")
-    assert "action 1 is under 1e-12 of the largest: vanishing" in found.result
-    assert "exactly 0" not in found.result
+    found = results(from_function(faint, 2, 2))
+    assert 0 < only(found, "action_faint").value < 1e-12
+    assert not failed(found, "action_dead")
 
 
 def test_an_action_without_effect_on_any_reward_is_named():
@@ -132,10 +132,9 @@ def test_an_action_without_effect_on_any_reward_is_named():
         return after, -(s**2).sum(1) - 0.1 * a[:, 0] ** 2
 
     found = results(from_function(idle, 2, 2), action_names=("steer", "horn"))
-    assert "horn (action 1) has no effect on any reward within 6 steps" in " ".join(
-        each.result for each in failed(found).values()
-    )
-    assert "and so is ∂r/∂a" in only(found, "move nothing").result
+    idle = only(found, "action_idle")
+    assert (idle.subject, idle.value) == ("horn (action 1)", 6)
+    assert only(found, "action_dead").subject == "horn (action 1)"
 
 
 def test_derivatives_that_are_not_finite_are_counted_and_located():
@@ -148,9 +147,9 @@ def test_derivatives_that_are_not_finite_are_counted_and_located():
     starts = torch.randn(64, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     starts[17, 0] = 55.0
     found = gradlab.measure(task(Wrong(spoil)), Linear(), Quadratic(), horizon=4, starts=starts)
-    one = only(found.sanity, "finite and non-zero")
-    assert "true_dynamics: 1 of 64 groups from h = " in one.result
-    assert "first: group 17, row 17: derivatives of coordinate 1 at step 0" in one.result
+    one = only(found.sanity, "gradients_lost")
+    assert (one.subject, one.value, one.n) == ("true_dynamics", 1, 64)
+    assert one.at.endswith("row 17: derivatives of coordinate 1 at step 0")
 
 
 def test_gradients_that_are_exactly_zero_are_counted():
@@ -163,11 +162,8 @@ def test_gradients_that_are_exactly_zero_are_counted():
 
     system = from_function(clipped, 2, 1)
     found = results(system, Linear(-5.0), Clipped(), action_limit=(0.1,))
-    assert "exactly 0 at h =" in only(found, "finite and non-zero").result
-    share, said = saturated(found).split(" of action 0 sits at its limit and passes hardly any")
-    assert (
-        50 <= int(share.removesuffix("%")) <= 100 and "last layer (weights and bias) by 10" in said
-    )
+    assert failed(found, "gradients_zero")[0].value > 0
+    assert saturated(found).subject == "action 0" and 0.5 <= saturated(found).value <= 1
 
 
 @pytest.mark.parametrize("gain", [100.0, 0.1])
@@ -178,8 +174,7 @@ def test_a_policy_at_the_limits_of_its_own_tanh_is_pointed_out(gain):
         def forward(self, state):
             return 1.5 * torch.tanh(super().forward(state))
 
-    said = saturated(results(from_function(step, 2, 1), Bent(gain)))
-    assert ("last layer (weights and bias) by 10" in said) == (gain > 1)
+    assert bool(saturated(results(from_function(step, 2, 1), Bent(gain)))) == (gain > 1)
 
 
 @pytest.mark.slow
@@ -188,8 +183,8 @@ def test_episodes_that_end_at_once_are_pointed_out_under_mask():
         return s.abs().amax(dim=1) < 0.3
 
     system = from_function(step, 2, 1, alive=near)
-    assert "at the first" in only(results(system, termination="mask"), "realised").result
-    assert not [each for each in failed(results(system)) if "realised" in each]
+    assert only(results(system, termination="mask"), "episodes_short").value > 0.25
+    assert not failed(results(system), "episodes_short")
 
 
 def test_the_users_policy_is_left_bit_for_bit_with_a_graph_that_still_works():
@@ -211,8 +206,8 @@ def test_a_check_that_cannot_run_is_a_finding_and_stops_nothing(monkeypatch):
                 raise RuntimeError("too many rows")
             return super().step(state, action, noise)
 
-    found = only(results(Fragile(lambda out: out)), "Jacobians")
-    assert "could not be tried: too many rows" in found.result
+    found = only(results(Fragile(lambda out: out)), "check_crashed")
+    assert (found.subject, found.at) == ("Jacobians", "too many rows")
 
 
 @pytest.mark.slow
@@ -221,12 +216,10 @@ def test_soft_gradients_are_checked_without_their_log_density_and_with_their_ent
     torch.manual_seed(0)  # of ten drawn policies, two have a score with a heavy tail
     policy = GaussianPolicy(2, 1, hidden=(8,)).double()
     tail = gradlab.Tail(3, Quadratic(), DISCOUNT)
-    soft = {"soft": gradlab.Estimator(system, system, "all", tail, entropy=0.1)}
-    found = gradlab.measure(task(system), policy, None, soft, horizon=3, starts=32).sanity
-    assert found is not None and failed(found) == {}
-    terms = next(each for each in found if "scale of the terms" in each.check)
-    assert "entropy" in terms.result and "reward sum" in terms.result
-    assert "could not be tried" not in " ".join(each.result for each in found)
+    for entropy in (0.1, 1e6):
+        soft = {"soft": gradlab.Estimator(system, system, "all", tail, entropy=entropy)}
+        found = gradlab.measure(task(system), policy, None, soft, horizon=3, starts=32).sanity
+        assert {each.subject for each in failed(found)} == ({"entropy"} if entropy > 1 else set())
 
 
 def test_a_critic_or_simulator_that_holds_the_policys_theta_is_a_leak():
@@ -242,9 +235,9 @@ def test_a_critic_or_simulator_that_holds_the_policys_theta_is_a_leak():
             return super().forward(state, action - own)
 
     before = policy.layer.weight.detach().clone()
-    found = only(results(from_function(step, 2, 1), policy, Sharing()), "leaks")
-    assert "critic 1 changes" in found.result
-    assert "1 tensors are shared" in found.result
+    found = results(from_function(step, 2, 1), policy, Sharing())
+    assert only(found, "theta_leaks").subject == "critic 1"
+    assert only(found, "theta_shared").value == 1
     assert torch.equal(policy.layer.weight, before)
 
     def closed(s, a):
@@ -252,8 +245,7 @@ def test_a_critic_or_simulator_that_holds_the_policys_theta_is_a_leak():
             own = policy(s.float()).double()
         return step(s, a + 0.1 * own.to(a))
 
-    found = only(results(from_function(closed, 2, 1), policy), "leaks")
-    assert "simulator changes when the policy's θ is moved" in found.result
+    assert only(results(from_function(closed, 2, 1), policy), "theta_leaks").subject == "simulator"
 
 
 def test_a_chaotic_chain_is_precision_limited_and_an_easy_one_is_not():
@@ -266,41 +258,34 @@ def test_a_chaotic_chain_is_precision_limited_and_an_easy_one_is_not():
 
     hard = Task("chaos", from_function(chaotic, 2, 1), None, inside, DISCOUNT, 40)
     found = gradlab.measure(hard, Linear(), Quadratic(), starts=64, judges=4)
-    limited = only(found.sanity, "float32 against float64, true_dynamics at")
-    assert "precision-limited: yes" in limited.meaning
-    easy = results(from_function(step, 2, 1))
-    assert not [each for each in failed(easy) if "float32" in each]
+    assert only(found.sanity, "float32").subject == "true_dynamics"
+    assert not failed(results(from_function(step, 2, 1)), "float32")
 
 
 def test_an_exploding_chain_says_from_which_step_on():
     eye = torch.eye(2, dtype=torch.float64)
     B = torch.ones(2, 1, dtype=torch.float64)
     found = results(LinearQuadratic(1e4 * eye, B, eye, eye[:1, :1], 0 * eye), horizon=12)
-    text = only(found, "sensitivities").result
-    assert "beyond the range of float32 from t = 11 on" in text  # √2 · 10^{4 (t − 1)}
+    grown = only(found, "chain_overflow")
+    assert (grown.value, grown.threshold) == (11, 3.4e38)  # √2 · 10^{4 (t − 1)}
 
 
 def test_a_critic_beyond_any_return_or_that_drowns_the_rewards_is_named():
-    found = only(results(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
-    assert "beyond any return" in found.meaning
+    found = only(results(from_function(step, 2, 1), critic=Quadratic(1e4)), "critic_beyond")
     # Rewards that grow after the measured paths are no fault of a critic that knows them.
-    limit = float(found.result.split("= ")[1].split(" ")[0])
-    largest = float(found.result.split("|Q| ")[1].split(",")[0])
-    above = results(from_function(step, 2, 1), critic=Quadratic(2e4 * limit / largest))
-    assert not any("size of the critic" in each for each in failed(above))
+    size = 2e4 * found.threshold / found.value
+    above = results(from_function(step, 2, 1), critic=Quadratic(size))
+    assert not failed(above, "critic_beyond")
     found = results(from_function(step, 2, 1), critic=Quadratic(1e5))
-    assert "critic drowns everything else" in only(found, "scale of the terms").meaning
+    assert only(found, "term_drowns").subject == "critic"
     found = results(from_function(step, 2, 1), critic=Quadratic(1e-6))
-    assert "reward sum drowns everything else" in only(found, "scale of the terms").meaning
+    assert only(found, "term_drowns").subject == "reward sum"
 
 
 def test_a_critic_that_damping_alone_makes_small_asks_for_no_attention():
     eye, B = torch.eye(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
     world = LinearQuadratic(0.5 * eye, B, eye, eye[:1, :1], 0 * eye)
-    found = results(world, critic=Quadratic(1.0), horizon=12)
-    assert not [name for name in failed(found) if "scale of the terms" in name]
-    (mine, *_) = (each for each in found if "scale of the terms" in each.check)
-    assert "reward sum is the largest term at h = 12" in mine.meaning
+    assert not failed(results(world, critic=Quadratic(1.0), horizon=12), "term_drowns")
 
 
 FREE = np.array([-np.inf]), np.array([np.inf])
@@ -348,23 +333,21 @@ def result(place):
     policy = nn.Linear(1, 1).double()
     nn.init.zeros_(policy.weight), nn.init.zeros_(policy.bias)
     found = gradlab.measure(made, policy, Quadratic(), horizon=4, starts=starts(place)).sanity
-    wanted = "certified Jacobians of true_dynamics"
-    return next(each for each in found if each.check == wanted)
+    codes = ("jacobians_certified", "jacobians_flagged")
+    return next(e for e in found if e.code in codes and e.subject == "true_dynamics")
 
 
 def test_a_jump_inside_every_stencil_is_counted_and_fails_the_check():
     on_it = PLACE + torch.tensor([0.0, 1e-15], dtype=torch.float64)  # different starts
     found = result(on_it)
-    assert not found.passed
-    assert found.result.startswith("1.56% of 128 Jacobians flagged (2), in 2 of 32 samples")
-    assert "first at step 0" in found.result
-    assert "one may outweigh all other samples" in found.meaning
+    assert (found.code, found.n, found.at) == ("jacobians_flagged", 128, "step 0")
+    assert found.value == 2 / 128
 
 
 @pytest.mark.parametrize("distance", [1e-8, 1e-7, 1e-3])
 def test_a_jump_that_a_smaller_step_does_not_reach_is_none(distance):
     found = result(PLACE - distance * torch.tensor([1.0, 1.01], dtype=torch.float64))
-    assert found.passed and found.result.startswith("0.00% of 128 Jacobians flagged (0)")
+    assert (found.code, found.n) == ("jacobians_certified", 128)
 
 
 def moved(s, a):
@@ -392,7 +375,7 @@ def results_of(of, termination="mask", starts=64, **rest):
     profile = gradlab.measure(
         of, policy(), Quadratic(), horizon=2, starts=starts, termination=termination, **rest
     )
-    return {each.check: each for each in profile.sanity}
+    return {each.code: each for each in profile.sanity}
 
 
 def clocked(end):
@@ -411,19 +394,18 @@ def clocked(end):
 
 @pytest.mark.slow
 def test_visited_states_past_an_end_are_counted_under_mask_alone():
-    found = results_of(clocked(5))[ALIVE]
-    alive = int(found.result.split()[0])
-    assert found.passed and f"of {64 * 8} states are alive, in 64 of 64 groups" in found.result
-    assert alive / 512 == pytest.approx(1 - DISCOUNT**5, abs=0.05)
-    assert ALIVE not in results_of(clocked(5), termination="ignore")
+    found = results_of(clocked(5))["states_alive"]
+    assert (found.decision, found.n, found.at) == ("pass", 64 * 8, "64 of 64")
+    assert found.value / 512 == pytest.approx(1 - DISCOUNT**5, abs=0.05)
+    assert "states_alive" not in results_of(clocked(5), termination="ignore")
 
 
 @pytest.mark.slow
 def test_a_policy_that_leaves_early_fails_the_check_and_one_that_leaves_at_once_is_refused():
     early = replace(clocked(1), discount=0.95)
-    found = results_of(early, starts=256)[ALIVE]
-    assert not found.passed and "of 2048 states are alive" in found.result
-    assert int(found.result.split()[0]) / 2048 == pytest.approx(0.05, abs=0.02)
+    found = results_of(early, starts=256)["states_alive"]
+    assert (found.decision, found.n) == ("fail", 2048)
+    assert found.value / 2048 == pytest.approx(0.05, abs=0.02)
     with pytest.raises(InputError, match=r"of 32 visited states are alive, in [0-3] of 4 groups"):
         results_of(replace(early, discount=0.98), starts=4)
     with pytest.raises(InputError, match=r"of 8 visited states are alive"):
@@ -452,23 +434,22 @@ def learned(center=(1.0, 1.0), spread=0.5, seed=0):
 
 @pytest.mark.slow
 def test_states_of_another_policy_than_the_datas_are_counted_with_the_furthest_coordinate():
-    seen = results_of(named_task(prior=learned()), "ignore")[f"{SEEN}, prior model"]
-    assert seen.passed and seen.result.startswith("0.0% of 512 states")
-    far = results_of(named_task(prior=learned((1.0, 9.0))), "ignore")[f"{SEEN}, prior model"]
-    assert not far.passed and far.result.startswith("100.0% of 512 states")
-    assert "furthest: speed, " in far.result
+    def seen(model, **rest):
+        found = results_of(named_task(prior=model), "ignore", **rest)["states_seen"]
+        assert found.subject == "prior model" and (found.n == 512 or rest)
+        return found.decision, found.value, found.at
+
+    assert seen(learned())[:2] == ("pass", 0)
+    assert seen(learned((1.0, 9.0))) == ("fail", 1, "speed")
     # Visited states go down to 0: those below 1 − 5 · 0.1 are unseen, some of the first steps not.
-    part = results_of(named_task(prior=learned(spread=0.1)), "ignore")[f"{SEEN}, prior model"]
-    share = float(part.result.split("%")[0])
-    assert not part.passed and 30 < share < 90
-    at_starts = results_of(named_task(prior=learned(spread=0.1)), "ignore", law="start")
-    assert at_starts[f"{SEEN}, prior model"].passed
+    decision, share, _ = seen(learned(spread=0.1))
+    assert decision == "fail" and 0.3 < share < 0.9
+    assert seen(learned(spread=0.1), law="start")[0] == "pass"
 
 
 @pytest.mark.slow
 def test_only_states_that_are_alive_and_models_that_know_their_data_are_judged():
     kept = results_of(named_task(lambda s: s[:, 0] > 0.6, learned(spread=0.1)), starts=256)
-    assert kept[f"{SEEN}, prior model"].passed
+    assert kept["states_seen"].decision == "pass"
     fresh = GaussianEnsemble(2, 2, 2, (4,), reward=True).double()
-    assert not [name for name in results_of(named_task(prior=LearnedSystem(fresh)), "ignore")
-                if name.startswith(SEEN)]  # fmt: skip
+    assert "states_seen" not in results_of(named_task(prior=LearnedSystem(fresh)), "ignore")

@@ -1,5 +1,6 @@
 """What leaves nothing to decide is the first sentence, and nothing is decided from it."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -9,14 +10,15 @@ import torch
 
 import gradlab
 from gradlab import choose, cli
-from gradlab.checks.premises import _off, _remedy
+from gradlab.checks.premises import _off, _outweighed
 from gradlab.cli.answer import answer, of_advice
 from gradlab.errors import InputError
+from gradlab.findings import Finding
+from gradlab.findings.checks import detached, failed_premises
 from gradlab.gradients.setting import as_starts, distinct
 from gradlab.reporting import profile_page
 from gradlab.reporting.page import render
 from gradlab.reporting.profile_page import page
-from gradlab.runs.check_results import DETACHED, PREMISE, CheckResult, detached, failed_premises
 from gradlab.statistics.moments import sample_mean
 from gradlab.systems import from_function
 from gradlab.tasks import Task
@@ -69,10 +71,13 @@ def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pag
 def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
     still = profiles["saturated output"]
     own = advice(still).field("why")
-    fitted = replace(still, config=still.config | {"networks": "a stabilising policy, fitted here"})
+    made, policy, critic, _ = CASES["saturated output"]
+    fitted = copy.deepcopy(policy)
+    fitted.fitted = True  # as of `gradlab.fitting.stabilising_policy`
+    fitted = gradlab.measure(made, fitted, critic, starts=32, horizon=2, judges=4, rehearse=False)
     why = advice(fitted).field("why")
     assert "reference_state" not in own and "saturated actions" in own
-    assert "set reference_state= of the task" in why and "--policy" in why
+    assert "Set reference_state= of the task" in why and "--policy" in why
     assert len(why.split()) <= WORDS
 
 
@@ -97,19 +102,18 @@ def test_nothing_is_decided_from_it(name, profiles, pages):
 
 def test_a_critic_of_the_other_sign_is_said_to_fall_where_the_return_rises(profiles):
     for name in ("a critic of the other sign", "a critic of another scale"):
-        (meaning,) = {r.meaning for r in profiles[name].sanity if r.check == f"{PREMISE}, critic"}
-        assert ("falls where the return rises" in meaning) == ("sign" in name)
+        (code,) = {each.code for each in failed_premises(profiles[name].sanity)}
+        assert code == ("critic_sign" if "sign" in name else "critic_size")
 
 
-@pytest.mark.parametrize("level, words", [(0.02, "not fitted far enough"), (-1.0, "right sign")])
-def test_a_critic_that_was_hardly_fitted_has_no_sign(level, words):
+@pytest.mark.parametrize("level, code", [(0.02, "critic_size"), (-1.0, "critic_sign")])
+def test_a_critic_that_was_hardly_fitted_has_no_sign(level, code):
     """Its values fall where the return rises, and have the return's sign."""
     generator = np.random.default_rng(0)
     r = generator.normal(-70, 10, 96)
     q = level * -70 - abs(level) * (r + 70) + 0.01 * generator.standard_normal(96)
     means = [sample_mean(each, np.ones(96)) for each in (q, r, q * r, q * q, r * r)]
-    found = _off(means, "96 states", "refit the critic")
-    assert found is not None and words in found.meaning
+    assert _off(means).code == code
 
 
 @pytest.mark.parametrize("size, few", [(1.0, False), (1e3, True)])
@@ -117,8 +121,7 @@ def test_a_fit_that_a_few_rollouts_outweigh_is_not_to_be_made_anew(size, few):
     """One state in 96 from which the return is a thousand times as large."""
     returns = torch.linspace(-1, 1, 96)
     returns[7] = size
-    remedy = _remedy(returns)
-    assert remedy.startswith("1 visited state carries 100%" if few else "refit the critic")
+    assert _outweighed(returns) == few
 
 
 OWN = """
@@ -145,7 +148,7 @@ def test_the_command_line_begins_with_it_and_chooses_nothing(name, tmp_path, cap
 def test_a_sound_measurement_is_decided_from(monkeypatch):
     monkeypatch.setattr(profile_page, "panels", lambda *_: [])
     profile = gradlab.measure(task(), Linear(), Quadratic(), starts=64, judges=4)
-    assert [each.passed for each in profile.sanity if "premises" in each.check] == [True]
+    assert "premises_hold" in {each.code for each in profile.sanity}
     assert advice(profile).horizon > 0
     assert choose(profile).best is not None
     assert repeated(words_of(render(page(profile)))) == []
@@ -167,8 +170,8 @@ def test_who_owns_the_simulator_is_told_how_far_to_unroll_it(given):
 @pytest.mark.slow
 def test_an_exact_model_of_another_object_is_said_and_competes():
     profile = gradlab.measure(task(model=1), Linear(), Quadratic(), starts=64, judges=4)
-    (said,) = (each for each in profile.sanity if each.check == "errors of a model")
-    assert not said.passed and said.result.startswith("the prior model does exactly")
+    (said,) = (each for each in profile.sanity if each.code == "model_exact")
+    assert (said.decision, said.subject) == ("fail", "prior model")
     told = advice(profile)
     assert told.use.startswith("your model (") and told.horizon > 0
 
@@ -176,7 +179,7 @@ def test_an_exact_model_of_another_object_is_said_and_competes():
 def test_a_level_in_the_critic_is_no_fault():
     """Gradients do not see it."""
     profile = gradlab.measure(task(), Linear(), Quadratic(level=500.0), starts=64, judges=4)
-    assert all(each.passed for each in profile.sanity if "premises" in each.check)
+    assert failed_premises(profile.sanity) == ()
 
 
 def test_tiled_starts_count_once():
@@ -212,19 +215,13 @@ def test_a_critic_is_not_judged_where_a_policy_has_settled():
     simulator = from_function(settling, 2, 1)
     made = Task("settling", simulator, None, draws, 0.98, 2)
     profile = gradlab.measure(made, Linear(), Quadratic(1.1, -0.4), starts=64, judges=4)
-    assert all(each.passed for each in profile.sanity if "premises" in each.check)
+    assert failed_premises(profile.sanity) == ()
 
 
 def test_the_simulators_detached_step_is_named_before_the_models():
-    both = [
-        CheckResult(f"{DETACHED}{name}'s step", "", f"the {name}'s step", False)
-        for name in ("prior model", "simulator")
-    ]
-    failed = failed_premises([CheckResult(f"{PREMISE}, critic", "", "", False), *both])
-    assert [each.meaning for each in failed[:2]] == [
-        "the simulator's step",
-        "the prior model's step",
-    ]
-    assert detached(both) == {"simulator", "model"} and detached(both[:1]) == {"model"}
-    policy = CheckResult(f"{DETACHED}policy's action", "", "", False)
-    assert detached([policy]) == {"simulator", "model"} and detached([]) == set()
+    model, simulator = (Finding(f"{who}_detached", "fail") for who in ("model", "simulator"))
+    found = Finding("critic_size", "fail"), model, simulator
+    assert failed_premises(found) == (simulator, model, found[0])
+    assert detached(found) == {"simulator", "model"} and detached((model,)) == {"model"}
+    policy = Finding("policy_detached", "fail")
+    assert detached((policy,)) == {"simulator", "model"} and detached(()) == set()

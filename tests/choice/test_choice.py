@@ -18,9 +18,9 @@ from gradlab import choose
 from gradlab.choice.best import at_batch, best, candidates, singles
 from gradlab.cli.program import main
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic, VCritic
-from gradlab.runs.check_results import PREMISE, CheckResult
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import advice_of, chosen, statements
@@ -429,7 +429,7 @@ def test_a_gradient_of_no_step_is_the_critics_whoever_would_step(best):
 def test_where_a_premise_fails_the_choice_lists_what_updates_did():
     """As docs/report.md says of horizons that lower the return."""
     told = rehearsed({BEST: RISES, CRITIC: FALLS})
-    failed = CheckResult(f"{PREMISE}, critic", "0.02 times", "not fitted: refit it", False)
+    failed = Finding("critic_size", "fail", "", 0.02, 0.01, 0.03, n=96)
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told, sanity=(failed,))
     _, told, train, untrained = chosen(profile, start=["own.py:make"])
     (said,) = (each.text for each in told.rest if each.code == "rehearsed")

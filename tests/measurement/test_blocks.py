@@ -193,7 +193,7 @@ def test_moments_in_blocks_are_those_of_all_starts_at_once(policy, kept, monkeyp
     same, blocked = blocked_moments(asked.chosen, asked.setting, truth, division)
     check_equal(blocked, whole)
     close(blocked.truth_mean, whole.truth_mean)
-    assert (same.status, same.reason) == (truth.status, truth.reason)
+    assert (same.status, same.finding) == (truth.status, truth.finding)
 
 
 def test_moments_without_a_truth_are_equal_too():
@@ -221,7 +221,7 @@ def test_a_pilot_chooses_the_length_and_all_starts_are_judged():
     assert judged.status == "converged"
     assert judged.horizon == pilot.horizon
     assert judged.lyapunov >= pilot.lyapunov
-    assert "chosen by the first 40 starts and checked on all 60" in judged.reason
+    assert (judged.finding.code, judged.finding.n) == ("truth_converged", 60)
     close(true.mean, mean)
 
 
@@ -304,7 +304,7 @@ def test_a_truth_that_jumps_is_none_in_blocks_either(small):
         jumping_worlds.soft_critic, horizon=1, starts=64,
     )  # fmt: skip
     assert found.config["groups"] == 10 and found.truth["status"] == "jumps"
-    assert found.jumps.kind == "harmful" and "blocks" in found.truth["reason"]
+    assert found.jumps.kind == "harmful" and found.truth["code"] == "truth_in_blocks"
     assert found.realised.helps(("data", 0)) and (PATHWISE, 0) in found.realised.cells
 
 

@@ -200,7 +200,7 @@ def test_a_stochastic_policy_has_the_score_function_for_its_truth():
     assert torch.equal(tried.pathwise, pathwise) and tried.truth.pathwise is truth.every
     by_score = tried.truth.every.gradients.mean(dim=0) @ pathwise / pathwise.norm()
     assert float(by_score) == pytest.approx(float(tried.jumps.brought[1]), rel=0.4)
-    assert "promises" in tried.truth.reason
+    assert tried.truth.finding.code == "truth_score"
 
 
 class WithoutDensity(nn.Module):
@@ -215,14 +215,15 @@ class WithoutDensity(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("policy", "why"),
-    [(pd_policy(), "deterministic"), (WithoutDensity(), "log_prob(state, action)")],
+    ("policy", "code"),
+    [(pd_policy(), "truth_without_score"), (WithoutDensity(), "truth_without_density")],
 )
-def test_without_a_score_there_is_no_truth_and_the_reason_says_what_to_write(policy, why):
+def test_without_a_score_there_is_no_truth_and_the_finding_says_what_to_write(policy, code):
     setting = replace(collision(n=32), policy=policy, horizon=2)
     tried = truth_at_length(setting, matched_truth(setting, kinds=["all"]), 0.04)
     assert tried.truth.status == "jumps" and not tried.truth.admissible
-    assert tried.truth.every is None and why in tried.truth.reason and tried.score is None
+    assert tried.truth.every is None and tried.score is None
+    assert tried.truth.finding.code == code and "policy" in tried.truth.reason
 
 
 def test_an_imprecise_score_is_a_direction_and_no_truth(monkeypatch):
@@ -231,7 +232,7 @@ def test_an_imprecise_score_is_a_direction_and_no_truth(monkeypatch):
     lost = torch.randn(64, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     monkeypatch.setattr(jumps, "score_gradients", lambda *_, **__: lost)
     tried = truth_at_length(setting, truth, 0.04)
-    assert tried.truth.status == "jumps" and "standard error" in tried.truth.reason
+    assert tried.truth.status == "jumps" and tried.truth.finding.value > 0.25
     assert torch.equal(tried.score, lost.mean(dim=0))
 
 

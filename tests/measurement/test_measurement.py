@@ -21,6 +21,7 @@ from gradlab import machine
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
+from gradlab.findings.checks import truth_finding
 from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import initial, visitation
 from gradlab.measurement.arguments import estimators_at, resolved
@@ -176,7 +177,8 @@ def test_an_unstable_policy_leaves_variances_only():
     profile = gradlab.measure(task, scalar_policy(-1.5), Quadratic(), horizon=60, starts=16)
     assert not profile.truth["admissible"]
     assert set(profile.table().quantity) == {"mean_norm", "variance", "snr", "tail_index"}
-    assert "λ" in profile.truth["reason"]
+    assert profile.truth["code"] == "truth_diverges"
+    assert truth_finding(profile.truth).value == pytest.approx(profile.truth["lyapunov"])
 
 
 def test_all_action_and_first_action_truths_are_kept_apart():

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.choice.best import at_batch, singles
+from gradlab.findings import Finding, failed
+from gradlab.findings.checks import rare_starts
 from gradlab.measurement.problem import (
     FEW,
     MANY,
@@ -34,7 +36,6 @@ from gradlab.measurement.problem import (
 )
 from gradlab.measurement.rare_starts import largest_share, with_pilot
 from gradlab.progress import silent
-from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.runs.decision_rules import heavy_horizons
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Strata
@@ -231,11 +232,9 @@ def test_a_rare_fall_at_64_starts_is_refused_by_name_and_never_said_twice_differ
             world.task, world.policy, world.critic, horizon=1, starts=64, seed=seed, judges=4,
             rehearse=False,
         )  # fmt: skip
-        check = rare_starts(profile.sanity)
-        assert not check.passed
-        assert "episodes end in 1 of" in check.result
-        assert "variance, error and SNR need N ≥ 256" in check.result
-        assert "gain and returns hold" in check.meaning
+        assert rare_starts(profile.sanity).decision == "fail"
+        (ends,) = failed(profile.sanity, "starts_ending")
+        assert 100 < ends.value < 200 and ends.threshold == 256
 
 
 def test_the_share_of_the_largest_hundredth():
@@ -247,14 +246,17 @@ def test_the_share_of_the_largest_hundredth():
 
 @pytest.mark.slow
 def test_where_rare_starts_are_seen_sentences_on_errors_decide_nothing():
-    profile, found = next(
-        one for one in (flagged(far().task, s, strata=False) for s in range(9)) if not one[1].passed
+    profile, _ = next(
+        one
+        for one in (flagged(far().task, s, strata=False) for s in range(9))
+        if one[1].decision == "fail"
     )
     told = {each.code: each for each in verdict(profile)}
-    assert not told["variance"].decided and told["variance"].text.startswith("Not reliable at N =")
-    assert "variance, error and SNR are not decided at N = 64" in found.meaning
-    passed = CheckResult(RARE, "", "", True)
-    others = [each for each in profile.sanity if each.check != RARE]
+    assert told["variance"].decision != "pass" and told["variance"].text.startswith(
+        "Not reliable at N ="
+    )
+    others = [each for each in profile.sanity if not each.code.startswith("starts_")]
+    passed = Finding("starts_enough", "pass")
     again = {each.code: each for each in verdict(replace(profile, sanity=(*others, passed)))}
     assert again["variance"].text in told["variance"].text
     assert "tails" not in told
@@ -262,7 +264,7 @@ def test_where_rare_starts_are_seen_sentences_on_errors_decide_nothing():
 
 def test_strata_decide_what_the_plain_sample_does_not():
     profile, found = flagged(far().task, 0)
-    assert found.passed and "strata" in found.result
+    assert found.decision == "pass"
     recorded = profile.config["pilot"]
     assert sum(recorded["counts"]) == 64 and sum(recorded["shares"]) == pytest.approx(1)
     assert recorded["starts"] == MORE * MANY * 64 and recorded["score"] == "differences"
@@ -274,11 +276,11 @@ def test_starts_that_were_given_have_no_law_to_ask():
     states[7] *= 1e3  # gradients are linear in it
     given = gradlab.measure(TASK, policy, critic, horizon=1, starts=states)
     visited = gradlab.measure(TASK, policy, critic, horizon=1, starts=8, truth="matched")
-    for profile, why in ((given, "they were given"), (visited, "each is a visited state")):
+    for profile in (given, visited):
         assert rare_starts(profile.sanity) is None
-        instead = next(each for each in profile.sanity if each.check == UNDRAWN)
-        assert instead.passed and why in instead.result
-        assert ("carries up to 100%" in instead.meaning) == (profile is given)
+        instead = next(each for each in profile.sanity if each.code == "starts_undrawn")
+        assert instead.decision == "skipped"
+        assert (instead.value > 0.99) == (profile is given)
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.reporting import output, profile_page, render, report, shell
-from gradlab.runs.check_results import CheckResult
 from gradlab.storage import journal, records
 from gradlab.tools.jacobians import page as jacobian_page
 from gradlab.tools.jacobians.page import verdict
@@ -139,8 +138,8 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Pat
         environment=dict.fromkeys((*planted.Profile().environment, ATTACK), ATTACK),
         truth={**planted.Profile().truth, "method": ATTACK, "reason": ATTACK, ATTACK: {ATTACK: 1}},
         sanity=(
-            CheckResult(ATTACK, ATTACK, ATTACK, False),
-            CheckResult(ATTACK, ATTACK, ATTACK, True),
+            Finding(ATTACK, "fail", ATTACK, at=ATTACK),
+            Finding("actions_saturated", "pass", ATTACK, 0.1, threshold=0.5),
         ),
     )
     path = tmp_path / "run.html"
@@ -196,10 +195,10 @@ def test_what_needs_attention_is_seen_at_once_and_what_passed_one_click_away(
     assert "1 failed, 1 undecided of 5" in findings.inner_text()
     marks = findings.locator("td:first-child").all_text_contents()
     assert marks == ["✗", "◐", "✓", "✓", "✓"]
-    assert findings.get_by_text("steer 81 %").is_visible()
-    assert not findings.get_by_text("relative error 1e-9").is_visible()
+    assert findings.get_by_text("Steer sits at its limit").is_visible()
+    assert not findings.get_by_text("relative error 1e-09").is_visible()
     findings.locator("details summary").click()
-    assert findings.get_by_text("relative error 1e-9").is_visible()
+    assert findings.get_by_text("relative error 1e-09").is_visible()
 
 
 def test_cells_hold_their_value_and_show_a_minus_and_whole_thousands() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.runs.check_results import CheckResult
+from gradlab.findings import Finding
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
@@ -67,7 +67,7 @@ def planted(
 
 
 def said(profile: Profile) -> dict[str, object]:
-    return {sentence.about: sentence for sentence in verdict(profile)}
+    return {sentence.code: sentence for sentence in verdict(profile)}
 
 
 def u_shape(n: int) -> float:
@@ -77,8 +77,8 @@ def u_shape(n: int) -> float:
 FLAT = planted(lambda n: 1.0, lambda n: 0.9)
 
 
-FINE = CheckResult("float32", "cosine 1", "no", True)
-BAD = CheckResult("saturated actions", "90%", "most", False)
+FINE = Finding("float32", "pass", "model", 1e-7, threshold=0.01, at="h = 5")
+BAD = Finding("actions_saturated", "fail", "action 0", 0.9, threshold=0.5)
 CUT = {"status": "cut", "reason": "the objective is cut at T = 40 steps", "lyapunov": 0.1}
 FEW = "the truth is not reliable at N = 256: 1% of the starts carry 83% of its squared gradients"
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gradlab.choice import Choice, DirectionCosine
+from gradlab.findings import Finding
 from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
-from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.runs.decision_rules import LogRatio, growth_of, ratio_to_best
 from gradlab.runs.identity import by_known_name
 from gradlab.statistics.comparison import Number
@@ -52,7 +52,7 @@ def test_no_sentence_holds_a_number_that_is_none():
     [
         (dict(mse=u_shape, tails=lambda n: 1.05), "tails"), (dict(mse=u_shape), "tails"),
         (dict(sanity=(FINE,)), "sanity"), ({}, "jumps"),
-        (dict(sanity=(CheckResult(FINITE, "all are finite", "nothing is lost", True),)), "health"),
+        (dict(sanity=(Finding("gradients_finite", "pass", n=256),)), "health"),
     ],
 )  # fmt: skip
 def test_where_there_is_nothing_to_say_nothing_is_said(changes, about):
@@ -134,22 +134,20 @@ def test_without_a_truth_only_the_agreement_of_estimators_is_said():
 
 
 def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
-    lost = (FINITE, "model: 2 of 64 groups from h = 9 on", "use a shorter horizon", False)
-    idle = (f"{EFFECT}, model", "action 3 has no effect on any reward", "dead path?", False)
-    sentences = verdict(replace(FLAT, sanity=(CheckResult(*lost), CheckResult(*idle))))
-    assert [each.text for each in sentences if each.code == "health"] == [
-        "Model: 2 of 64 groups from h = 9 on: use a shorter horizon.",
-        "Action 3 has no effect on any reward: dead path?.",
-    ]
+    lost = Finding("gradients_lost", "fail", "model", 2, n=64, at="h = 9")
+    idle = Finding("action_idle", "fail", "action 3", 9, at="model")
+    sentences = verdict(replace(FLAT, sanity=(lost, idle)))
+    said = [each.text for each in sentences if each.code == "health"]
+    assert said == [lost.said, idle.said]
     assert "sanity" not in {each.code for each in sentences}
-    more = verdict(replace(FLAT, sanity=(CheckResult(*lost), BAD, FINE)))
+    more = verdict(replace(FLAT, sanity=(lost, BAD, FINE)))
     (said,) = (each.text for each in more if each.code == "sanity")
     assert said.startswith("2 of 3 checks need attention: saturated actions")  # as its section says
 
 
 def test_a_saturated_policy_is_said_before_what_is_recommended():
-    assert advice(replace(FLAT, sanity=(FINE, BAD))).notice == "Most."
-    sound = replace(FLAT, sanity=(FINE, replace(BAD, passed=True)))
+    assert advice(replace(FLAT, sanity=(FINE, BAD))).notice == BAD.said
+    sound = replace(FLAT, sanity=(FINE, replace(BAD, decision="pass")))
     assert advice(sound).notice == advice(FLAT).notice == ""
 
 

@@ -43,6 +43,7 @@ from torch import Tensor
 from gradlab.data.noise import child
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
+from gradlab.findings.checks import reason
 from gradlab.gradients.setting import Setting, as_starts
 from gradlab.networks.policies import Gaussian, WithLogProb
 from gradlab.statistics.comparison import difference
@@ -347,7 +348,7 @@ class _Measuring:
             **columns,
             "truth": float(TRUTHS.index(truth.status)),
             "truth_steps": float(truth.horizon),
-            _REASON: truth.reason if truth.status in ("none", "imprecise") else "",
+            _REASON: reason(truth.finding) if truth.status in ("none", "imprecise") else "",
         }
 
     def _gradients(self, term: Term, model: Model | None) -> StartGradients:

@@ -14,21 +14,16 @@ import numpy as np
 
 from gradlab.choice import Choice, choice_of
 from gradlab.errors import InputError
-from gradlab.findings import Finding
-from gradlab.gradients.ways import WAYS
-from gradlab.runs.attribution import Attribution, attribute
-from gradlab.runs.check_results import (
-    EFFECT,
-    FINITE,
-    IDLE,
-    PREMISE,
-    CheckResult,
+from gradlab.findings import Finding, failed
+from gradlab.findings.checks import (
     detached,
     failed_premises,
     other_derivative,
     rare_starts,
     saturated,
 )
+from gradlab.gradients.ways import WAYS
+from gradlab.runs.attribution import Attribution, attribute
 from gradlab.runs.decision_rules import (
     COSINE,
     EXCESS,
@@ -264,56 +259,55 @@ def lost(profile: Profile, name: str) -> list[Finding]:
 
 def health(profile: Profile) -> list[Finding]:
     """Samples that are lost or exactly 0, and inputs without effect: counts, steps, coordinates."""
-    texts = [each.sentence for each in profile.sanity or () if _ill(each)]
+    texts = [each.said for each in failed(profile.sanity, *_ILL)]
     return [worded("health", True, text) for text in dict.fromkeys(texts)]
 
 
 def premises(profile: Profile) -> list[Finding]:
     """Why nothing can be decided from this measurement, if there is a reason."""
     failures = failed_premises(profile.sanity)
-    return [worded("premises", True, each.sentence) for each in failures]
+    return [worded("premises", True, each.said) for each in failures]
 
 
-def every_check(profile: Profile) -> tuple[CheckResult, ...]:
+def every_check(profile: Profile) -> tuple[Finding, ...]:
     """Those that were recorded, and whether realised gains are those to first order, within their
     intervals; () of a run that was measured without checks."""
     taken = profile.realised
     recorded = profile.sanity or ()
     if not recorded or taken is None or not taken.best_is_known:
         return recorded
-    check, n = "realised gains against first order", f"{taken.judges} fresh starts"
+    n = f"{taken.judges} fresh starts"
     apart = taken.disagreements(profile.table(), profile.jumps)
     if not apart:
-        shown = f"agree at {len(taken.stepped)} gradients ({n})"
-        return (
-            *recorded,
-            CheckResult(check, shown, "a step does what its direction promises", True),
-        )
+        shown = f"Realised gains agree with first order at {len(taken.stepped)} gradients ({n})."
+        return (*recorded, Finding("realised_gains", "pass", text=shown))
     worst = max(apart, key=lambda each: abs(each.realised - each.predicted))
     result = (
-        f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
-        f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
+        f"Realised gains differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = "
+        f"{worst.cell[1]} realised {percent(worst.realised)}, expected {percent(worst.predicted)} "
+        f"({n}): {_WHY[worst.reason]}."
     )
     bent = all(each.reason == "step" for each in apart)
-    return (*recorded, CheckResult(check, result, _WHY[worst.reason], bent))
+    return (*recorded, Finding("realised_gains", "pass" if bent else "fail", text=result))
 
 
 def checks(profile: Profile) -> list[Finding]:
     """The other checks that need attention, by name."""
     every = every_check(profile)
-    failed = [e for e in every if not e.passed]
-    named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
+    bad = failed(every)
+    named = [e.title for e in bad if e.code not in _ILL and e.severity != "premise"]
     if not named:
         return []
-    need = "needs" if len(failed) == 1 else "need"
-    text = f"{len(failed)} of {len(every)} checks {need} attention: {'; '.join(named)}"
-    text += "." if len(named) == len(failed) else "; the others have sentences of their own."
+    need = "needs" if len(bad) == 1 else "need"
+    text = f"{len(bad)} of {len(every)} checks {need} attention: {'; '.join(named)}"
+    text += "." if len(named) == len(bad) else "; the others have sentences of their own."
     return [worded("sanity", True, text)]
 
 
-def _ill(finding: CheckResult) -> bool:
-    kinds = (FINITE, EFFECT, IDLE)
-    return not finding.passed and finding.check.startswith(kinds)
+_ILL = (
+    "gradients_lost", "gradients_zero", "action_idle", "action_dead", "action_faint",
+    "actions_clipped",
+)  # fmt: skip
 
 
 def variance(profile: Profile, name: str) -> list[Finding]:
@@ -450,7 +444,7 @@ def _at_this_size(profile: Profile, sentences: list[Finding]) -> list[Finding]:
     """Sentences on variances or errors decide nothing where rarer starts carry them; the first of
     them names what would help."""
     check = rare_starts(profile.sanity)
-    if check is None or check.passed:
+    if check is None or check.decision == "pass":
         return sentences
     helps = f" More starts would help, or --trim-starts {REMEDY:g}: another question."
     judged = []
@@ -469,8 +463,8 @@ def advice(profile: Profile, found: Evidence | None = None) -> Recommendation:
     known = evidence(profile) if found is None else found
     shown = recommendation(known.facts or facts(profile), verdict(profile, known))
     # A failed premise names what is saturated by itself, and comes first.
-    limits = "" if failed_premises(profile.sanity) else saturated(profile.sanity)
-    said = notice(profile.config), limits
+    limits = None if failed_premises(profile.sanity) else saturated(profile.sanity)
+    said = notice(profile.config), limits.said if limits else ""
     follow = shown.follow and replace(shown.follow, config=profile.config)
     return replace(shown, notice=" ".join(filter(None, said)), follow=follow)
 

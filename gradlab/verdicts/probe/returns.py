@@ -219,7 +219,6 @@ def facts_of(run: ProbeRun) -> Facts | None:
         kept=kept,
         realised=None,
         disagreements=(),
-        failed=(),
     )
 
 
