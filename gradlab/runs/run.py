@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from html import escape
@@ -21,9 +22,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import pandas as pd
 
 from gradlab import validation
-from gradlab.errors import InputError, imported
+from gradlab.errors import Doubtful, InputError, imported
 from gradlab.findings import Finding
-from gradlab.runs.layout import attributes_of, fields_of, groups_of, json_object, objects_of
+from gradlab.runs.layout import (
+    attributes_of,
+    fields_of,
+    groups_of,
+    json_object,
+    objects_of,
+    rows,
+    table,
+)
 from gradlab.storage import journal, records
 from gradlab.storage.records import Attribute, Record
 
@@ -35,6 +44,8 @@ _UNREADABLE = (
     KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
 _MOST = 30  # lines of a repr
+_VERDICT = "verdict"  # the group of what the numbers say
+_CHECKED = ("certificate",)  # kinds whose findings are fields
 R = TypeVar("R", bound="Run")
 
 # The class of every kind of run; those of tools are named, and looked up where they are.
@@ -65,10 +76,13 @@ class Run:
     environment: Mapping[str, str]
     file: Path | None
 
-    @property
+    @cached_property
     def record(self) -> Record:
-        """What its file holds."""
-        return Record(self._attributes(), groups_of(self, self.kind))
+        """What its file holds, or will hold: its fields, and what they say."""
+        groups = groups_of(self, self.kind)
+        if self.kind not in _CHECKED:
+            groups[_VERDICT] = table(self._said(), Finding)
+        return Record(self._attributes(), groups)
 
     @cached_property
     def tree(self) -> xarray.DataTree:
@@ -79,9 +93,19 @@ class Run:
     def findings(self) -> tuple[Finding, ...]:
         """What was checked and what the numbers say, a row each."""
         checked: tuple[Finding, ...] = getattr(self, "sanity", None) or ()
-        return (*checked, *self.recommendation.rest)
+        stored = self.record.groups.get(_VERDICT)
+        return (*checked, *(self._said() if stored is None else rows(Finding, stored)))
 
-    @property
+    def _said(self) -> tuple[Finding, ...]:
+        """What the numbers say; nothing where that fails: a run must be saved all the same."""
+        try:
+            found: tuple[Finding, ...] = self.recommendation.rest
+        except Exception as error:
+            warnings.warn(f"no findings: {error}", Doubtful, stacklevel=3)
+            return ()
+        return found
+
+    @cached_property
     def recommendation(self) -> Any:
         """What to do next, a `Recommendation`: at most five fields and a light; of a measurement
         also as code."""
@@ -129,8 +153,7 @@ class Run:
         """The same of what was read from `path`."""
         with content_of(record, path, cls.kind, cls.noun):
             found = cls._from(record, path)
-            if "file" in getattr(cls, "__dataclass_fields__", ()):
-                object.__setattr__(found, "file", path)
+            found.__dict__.update({"file": path, "record": record})
             return found
 
     @classmethod
