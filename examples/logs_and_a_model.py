@@ -91,7 +91,7 @@ def main(folder: Path) -> None:
         horizon=20,
     )
     for sentence in verdict(run):
-        print(f"• {sentence.text}")
+        print(f"{sentence.mark} {sentence.said}")
     print(gradlab.report(run.save(folder / "logs.h5", overwrite=True)))
 
 

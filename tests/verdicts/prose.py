@@ -343,7 +343,7 @@ def rendered(kind: str) -> str:
 def _text(shown: Recommendation) -> str:
     """What stands above the fold, how it was measured, then every sentence."""
     hows = [f"  how {each.name} was measured: {each.how}" for each in shown.fields if each.how]
-    sentences = [f"{each.decision:9} {each.code}: {each.text}" for each in shown.rest]
+    sentences = [f"{each.decision:9} {each.code}: {each.sentence}" for each in shown.rest]
     return "\n".join([*([str(shown)] if shown.fields else []), *hows, *sentences]) + "\n"
 
 

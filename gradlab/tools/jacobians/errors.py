@@ -249,7 +249,7 @@ def add_model_error(rows: RowCollector, visited: Visited, own: Array) -> dict[st
     for quantity, fitted in (("exponent", law.exponent), ("rate", law.rate)):
         one = number(fitted.value, fitted.low, fitted.high, n, "bootstrap over starts")
         rows.add("horizon", f"{quantity} of the model's error", one)
-    return {"condition_1": law.law, "condition_1_in_words": law.condition}
+    return {"condition_1": law.law}
 
 
 def _parts(J: Array, visited: Visited) -> tuple[Array, Array]:
