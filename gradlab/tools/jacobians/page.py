@@ -117,8 +117,6 @@ def _carried(run: JacobianRun) -> list[Finding]:
 def _rivals(run: JacobianRun, largest: pd.Series) -> list[str]:
     """The entries whose effect is not told apart from the largest, by their intervals together."""
     share = run.rows("entry", quantity="share")
-    if share.empty:  # of a run before these were compared
-        share = run.rows("entry", quantity="effect").assign(ci_high=inf)
     near = share[(share["value"] != 0) & ~(share["ci_high"] < 1)].sort_values("value")
     return [name for _, row in near[::-1].iterrows() if (name := named(row)) != named(largest)]
 
@@ -446,13 +444,10 @@ def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page
         method_of(config, environment, {"Samples left out": run.notes}),
     )
     facts = {
-        "task": config.get("task"),
-        "simulator": config.get("simulator"),
+        **{name: config.get(name) for name in ("task", "simulator", "starts", "seed")},
         "model": config.get("model") or "none",
         "policy": config.get("policy") or shell.short(config.get("policy_hash")),
-        "starts": config.get("starts"),
         "steps": config.get("horizon"),
-        "seed": config.get("seed"),
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }

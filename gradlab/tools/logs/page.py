@@ -114,7 +114,8 @@ _HEADINGS = {
     "n": "n",
     "method": "interval by",
 }
-# Panel: section, caption, figure, section and quantity without which it is left out.
+_FACTS = ("task", "critics", "trajectories", "transitions", "discount", "seed")
+# Panel: section, caption, section and quantity without which it is left out.
 _PANELS = (
     ("agreement", _SUPPORT, "Supported below the line.", "agreement", ""),
     ("referee", _NOISE, "A score above the line can judge.", "gradient", ""),
@@ -144,14 +145,9 @@ def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
         method_of(config, environment, {"Trajectories left out": run.notes}),
     )
     facts = {
-        "task": config.get("task"),
+        **{name: config.get(name) for name in _FACTS},
         "policy": shell.short(config.get("policy_hash")),
         "model": config.get("model_file") or config.get("model") or "none",
-        "critics": config.get("critics"),
-        "trajectories": config.get("trajectories"),
-        "transitions": config.get("transitions"),
-        "discount": config.get("discount"),
-        "seed": config.get("seed"),
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
