@@ -78,7 +78,7 @@ def _derivatives(run: JacobianRun) -> list[Finding]:
 
 def _masked(run: JacobianRun) -> list[Finding]:
     notes, n, rows = run.notes, int(run.notes["samples"]), []
-    share = number(run, "certificate", "flagged share")
+    share = _number(run, "certificate", "flagged share")
     if share is not None and share.value > 0:
         rows = [_finding("jacobians.flagged", "pass", share)]
     for who in ("simulator", "model"):
@@ -97,7 +97,7 @@ def _entry(run: JacobianRun) -> list[Finding]:
     if _unknown(effect, bool(carry)):
         return carry
     shown = effect.low > 0 and not rivals and not carry
-    found = _finding("jacobians.entry", _decided(shown), effect, named(row))
+    found = _finding("jacobians.entry", _decided(shown), effect, _named(row))
     return [*carry, replace(found, more=0 if shown else _further(run, rivals))]
 
 
@@ -108,7 +108,7 @@ def _unknown(effect: Number, few: bool) -> bool:
 
 def _carried(run: JacobianRun) -> list[Finding]:
     """Says that few starts carry the gradient."""
-    carry = number(run, "gradient", "starts that carry 90%")
+    carry = _number(run, "gradient", "starts that carry 90%")
     if carry is None or carry.value > _FEW * carry.n:
         return []
     return [Finding("jacobians.carried", "undecided", value=carry.value, n=carry.n)]
@@ -118,13 +118,13 @@ def _rivals(run: JacobianRun, largest: pd.Series) -> list[str]:
     """The entries whose effect is not told apart from the largest, by their intervals together."""
     share = run.rows("entry", quantity="share")
     near = share[(share["value"] != 0) & ~(share["ci_high"] < 1)].sort_values("value")
-    return [name for _, row in near[::-1].iterrows() if (name := named(row)) != named(largest)]
+    return [name for _, row in near[::-1].iterrows() if (name := _named(row)) != _named(largest)]
 
 
 def _further(run: JacobianRun, rivals: list[str]) -> int:
     """How many more starts would tell the largest from its rivals; 0 where nobody knows."""
     share = run.rows("entry", quantity="share").iterrows()
-    counts = [decide(_of(row), 1.0).more for _, row in share if named(row) in rivals]
+    counts = [decide(_of(row), 1.0).more for _, row in share if _named(row) in rivals]
     known = [each for each in counts if each is not None]
     return rounded_up(max(known)) if known and len(known) == len(counts) else 0
 
@@ -136,7 +136,7 @@ def _largest(run: JacobianRun) -> pd.Series | None:
     return None if positive.empty else positive.sort_values(["value", "ci_high"]).iloc[-1]
 
 
-def named(row: pd.Series) -> str:
+def _named(row: pd.Series) -> str:
     """Output by input."""
     return f"{row['output']} by {row['input']}"
 
@@ -162,11 +162,11 @@ def _distance(run: JacobianRun) -> list[Finding]:
 def _growth(run: JacobianRun) -> list[Finding]:
     found = []
     for loop in ("closed", "open"):
-        rate = lyapunov(run, loop)
+        rate = _lyapunov(run, loop)
         if rate is not None and isfinite(rate.value):
             decision = _decided(rate.low > 0 or rate.high < 0)
             found.append(replace(_finding("jacobians.growth", decision, rate), at=loop))
-    end = number(run, "horizon", "product leaves float32", block="closed")
+    end = _number(run, "horizon", "product leaves float32", block="closed")
     if end is not None and end.value <= int(run.config["horizon"]):
         found.append(_finding("jacobians.float32", "fail", end))
     return found
@@ -174,7 +174,7 @@ def _growth(run: JacobianRun) -> list[Finding]:
 
 def _variance(run: JacobianRun) -> list[Finding]:
     """Doubling times by the products alone, and those of a measurement that was given."""
-    known = [(by, number(run, "horizon", _DOUBLING, block=by)) for by in _BY]
+    known = [(by, _number(run, "horizon", _DOUBLING, block=by)) for by in _BY]
     measured = run.rows("horizon", quantity=_MEASURED).iterrows()
     known += [(f"{row['block']}, measured", _of(row)) for _, row in measured]
     return [_pace(subject, each) for subject, each in known if each is not None]
@@ -190,7 +190,7 @@ def _pace(subject: str, rate: Number) -> Finding:
 
 
 def _condition(run: JacobianRun) -> list[Finding]:
-    k = number(run, "horizon", "exponent of the model's error")
+    k = _number(run, "horizon", "exponent of the model's error")
     if k is None:
         return []
     law = run.notes.get("condition_1")
@@ -198,12 +198,12 @@ def _condition(run: JacobianRun) -> list[Finding]:
     return [_finding("jacobians.condition", decision, k)]
 
 
-def lyapunov(run: JacobianRun, loop: str) -> Number | None:
+def _lyapunov(run: JacobianRun, loop: str) -> Number | None:
     """Growth of the product per step, closed or open loop."""
-    return number(run, "exponent", "λ", block=loop, output="1")
+    return _number(run, "exponent", "λ", block=loop, output="1")
 
 
-def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
+def _number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
     """The first row that fits; None without one, or where it is lost."""
     rows = run.rows(section, quantity=quantity, **where)
     return None if rows.empty or np.isnan(rows["value"].iloc[0]) else _of(rows.iloc[0])
@@ -211,7 +211,7 @@ def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Numbe
 
 def _of_blocks(run: JacobianRun, section: str, quantity: str) -> dict[str, Number]:
     """Those blocks of which it is known."""
-    found = {block: number(run, section, quantity, block=block) for block in MEANING}
+    found = {block: _number(run, section, quantity, block=block) for block in MEANING}
     return {block: each for block, each in found.items() if each is not None}
 
 
@@ -235,7 +235,7 @@ def advice(run: JacobianRun) -> Recommendation:
     """What to correct in a model, and how far it may be chained; without a model, what the
     simulator's chains do."""
     rest, alone = verdict(run), run.config.get("model") is None
-    if number(run, "certificate", "95th percentile", block="A") is None:
+    if _number(run, "certificate", "95th percentile", block="A") is None:
         none = Field("use", phrase("jacobians.uncertified"))
         return Recommendation("none", (none,), "entries-size", rest)
     if wrong := failed(rest, "jacobians.wrong"):
@@ -245,7 +245,7 @@ def advice(run: JacobianRun) -> Recommendation:
     unsure = [each for each in rest if each.code in _UNSURE]
     if light != "none" and unsure:
         light, evidence = "choose", ". ".join((evidence, *(each.said for each in unsure)))
-    exponent = lyapunov(run, "closed")
+    exponent = _lyapunov(run, "closed")
     figure = "entries-effect"
     if alone:  # what the first field is about
         figure = "entries-size" if exponent is None else "growth"
@@ -263,7 +263,7 @@ def _error(run: JacobianRun) -> list[Field]:
     block, found = max(known.items(), key=lambda each: each[1].value)
     how = phrase("jacobians.how error", n=found.n)
     share, typical = (
-        number(run, "block", name, block=block) for name in (_WORST, "median relative error")
+        _number(run, "block", name, block=block) for name in (_WORST, "median relative error")
     )
     code, shown = "jacobians.error", found
     if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
@@ -302,7 +302,7 @@ def _model(run: JacobianRun) -> _Said:
     row = _largest(run)
     if row is None:
         return use, "", phrase("jacobians.no effect"), light
-    subject, effect, rivals = named(row), _of(row), _rivals(run, row)
+    subject, effect, rivals = _named(row), _of(row), _rivals(run, row)
     few, n = bool(_carried(run)), effect.n
     unknown = _unknown(effect, few)
     if light == "act" and (few or unknown or rivals or effect.low <= 0):
@@ -328,7 +328,7 @@ def _model(run: JacobianRun) -> _Said:
 
 def _reach(run: JacobianRun) -> tuple[str, Light]:
     """For how many steps the model's chain is better than zeros."""
-    H, chain = int(run.config["horizon"]), number(run, "horizon", "model's product informs")
+    H, chain = int(run.config["horizon"]), _number(run, "horizon", "model's product informs")
     if chain is None:
         return "", "act"
     far = int(min(chain.value, H))
@@ -343,11 +343,11 @@ def _reach(run: JacobianRun) -> tuple[str, Light]:
 
 def _simulator(run: JacobianRun) -> _Said:
     """How long a rollout may be."""
-    rate, H = lyapunov(run, "closed"), int(run.config["horizon"])
+    rate, H = _lyapunov(run, "closed"), int(run.config["horizon"])
     if rate is None or not isfinite(rate.value):
         return phrase("jacobians.no product"), "", phrase("jacobians.no rate"), "none"
-    typical, square = (number(run, "horizon", _DOUBLING, block=block) for block in _BY)
-    later = [number(run, "horizon", _LATER, block=block) for block in _BY]
+    typical, square = (_number(run, "horizon", _DOUBLING, block=block) for block in _BY)
+    later = [_number(run, "horizon", _LATER, block=block) for block in _BY]
     leading, then = (square, later[1]) if _grows(square) else (typical, later[0])
     light: Light = "choose"
     known: dict[str, float] = {"threshold": 2 * H}

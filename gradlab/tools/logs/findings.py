@@ -76,7 +76,7 @@ def numbers(run: LogsRun, section: str, quantity: str, block: str = "") -> dict[
     return {int(row["step"]): _number(row) for row in rows if isfinite(row["value"])}
 
 
-def by_output(run: LogsRun, section: str, quantity: str) -> dict[str, Number]:
+def _by_output(run: LogsRun, section: str, quantity: str) -> dict[str, Number]:
     """Coordinate → number."""
     rows = run.rows(section, quantity=quantity).to_dict("records")
     return {str(row["output"]): _number(row) for row in rows if isfinite(row["value"])}
@@ -127,7 +127,7 @@ def supported(results: list[Agreement]) -> int:
     return longest
 
 
-def critics(run: LogsRun) -> dict[str, Mapping[str, Number]]:
+def _of_critics(run: LogsRun) -> dict[str, Mapping[str, Number]]:
     """Critic → quantity → number."""
     rows = run.rows("critic")
     return {
@@ -165,7 +165,7 @@ def _finding(code: str, decision: Decision, found: Number, subject: str = "", at
 def _policy(run: LogsRun) -> list[Finding]:
     if not run.config["stochastic"]:
         return []
-    p = by_output(run, "policy", "p_value")[""]
+    p = _by_output(run, "policy", "p_value")[""]
     decision: Decision = "pass" if run.notes["on_policy"] else "fail"
     return [Finding("logs.policy", decision, value=p.value, n=p.n)]
 
@@ -243,7 +243,7 @@ def _noise(run: LogsRun) -> list[Finding]:
 
 def _critics(run: LogsRun) -> list[Finding]:
     found = []
-    for name, quantities in critics(run).items():
+    for name, quantities in _of_critics(run).items():
         residual, beyond = quantities["residual"], quantities["beyond"]
         small = residual.low > -_FIT and residual.high < _FIT
         off = residual.low > 0 or residual.high < 0
@@ -256,7 +256,7 @@ def _critics(run: LogsRun) -> list[Finding]:
 
 
 def _direction(run: LogsRun) -> list[Finding]:
-    errors, noise = (by_output(run, "direction", name) for name in ("error", "noise"))
+    errors, noise = (_by_output(run, "direction", name) for name in ("error", "noise"))
     if run.config["model"] is None:
         return []
     if "all" not in errors:
