@@ -18,7 +18,6 @@ import gradlab
 from gradlab.data.trajectories import from_rows
 from gradlab.networks.policies import Gaussian
 from gradlab.tools.logs.compute import measure_logs
-from gradlab.tools.logs.findings import verdict
 
 NOISE = 0.3  # standard deviation that was added to the policy's actions [m/s²]
 EPISODES, STEPS, DISCOUNT = 800, 40, 0.95
@@ -90,8 +89,8 @@ def main(folder: Path) -> None:
         discount=DISCOUNT,
         horizon=20,
     )
-    for sentence in verdict(run):
-        print(f"• {sentence.text}")
+    for finding in run.findings:
+        print(finding.mark, finding.said)
     print(gradlab.report(run.save(folder / "logs.h5", overwrite=True)))
 
 

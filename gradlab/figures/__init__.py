@@ -41,8 +41,8 @@ _HERE = {  # by gradlab.figures.NAME
 }
 _OF_TOOLS = {  # by gradlab.tools.NAME
     "certify.page": "certified_errors",
-    "jacobians.figures": "chain_error jacobian_distance jacobian_entries jacobian_time "
-    "lyapunov model_error product_growth",
+    "jacobians.figures": "chain_error jacobian_distance jacobian_entries jacobian_flags "
+    "jacobian_time lyapunov model_error product_growth",
     "logs.page": "logged_agreement logged_critics logged_direction logged_noise logged_prediction "
     "logged_referee",
     "remedies.figures": "remedy_effects remedy_horizons remedy_jacobians remedy_levels "

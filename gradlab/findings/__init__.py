@@ -7,10 +7,18 @@ A new finding is a row in the section of its subject; nothing else has sentences
 errors and `--help`.
 """
 
-from gradlab.findings import certificates, checks, loops, measurement, tools, training
+from gradlab.findings import (
+    certificates,
+    checks,
+    jacobians_and_logs,
+    loops,
+    measurement,
+    tools,
+    training,
+)
 from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, failed, in_order
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "loops", "measurement", "tools", "training",
+    "in_order", "jacobians_and_logs", "loops", "measurement", "tools", "training",
 ]  # fmt: skip

@@ -140,9 +140,6 @@ class _Fitted:
     def inside(self, low: float, high: float) -> bool:
         return low <= self.low and self.high <= high
 
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
 
 @dataclass(frozen=True)
 class ErrorGrowth:
@@ -172,18 +169,6 @@ class ErrorGrowth:
         if self.exponent.high < _LINEAR[0]:
             return "slower"
         return "faster" if self.exponent.low > _LINEAR[1] else "undecided"
-
-    @property
-    def condition(self) -> str:
-        """What that means for a model error that "grows linearly with the horizon"."""
-        k, b = f"exponent {self.exponent}", f"{self.rate} per step"
-        return {
-            "linear": f"holds: {k}",
-            "slower": f"not linear but slower: {k}, so that its bound is kept",
-            "faster": f"violated: {k}",
-            "exponential": f"violated: exponential, {b}",
-            "undecided": f"undecided: {k}, R² {self.power_fit:.2f}",
-        }[self.law]
 
 
 def error_growth(distances: Array) -> ErrorGrowth | None:

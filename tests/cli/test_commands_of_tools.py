@@ -442,12 +442,12 @@ def test_the_command_compares_a_model_and_rebuilds_its_page(own_models, tmp_path
     assert found.rows("block", quantity="relative error", block="A")["value"].iloc[
         0
     ] == pytest.approx(1 / 9)
-    assert document["findings"][0]["sentence"] == verdict(found)[0].text
+    assert document["findings"][0]["code"] == verdict(found)[0].code
     assert len(document["table"]) == len(found.table())
     assert not (tmp_path / "run.html").exists()
     assert cli.main(["report", str(run), "--explain"]) == 0
     assert (tmp_path / "run.html").exists()
-    assert "∂s'/∂s 11%;" in " ".join(capsys.readouterr().out.split())
+    assert "11% in ∂s'/∂s" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["jacobians", *LQR, *given, *sizes]) == 2
     assert "exists" in capsys.readouterr().err
 
@@ -491,7 +491,7 @@ def test_a_measurement_of_the_same_policy_is_compared(tmp_path, own_models, caps
     out = tmp_path / "jacobians.h5"
     assert cli.main(["jacobians", *LQR, *given, *compare, "--output", str(out)]) == 0
     assert not load(out).rows("horizon", quantity="measured doubling of the variance").empty
-    assert "; model measured doubles in " in " ".join(capsys.readouterr().out.split())
+    assert "(model, measured)" in " ".join(capsys.readouterr().out.split())
 
 
 TASK = double_integrator()

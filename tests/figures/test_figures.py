@@ -22,10 +22,10 @@ from matplotlib.text import Text
 from gradlab import figures
 from gradlab.errors import InputError
 from gradlab.figures import style
+from gradlab.figures.lines import tinted
 from gradlab.figures.multiples import best_first
 from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
 from gradlab.runs.identity import by_known_name, told_apart
-from gradlab.tools.jacobians.figures import tinted
 from tests import planted
 from tests.figures.drawn import check_texts, line, texts
 from tests.planted_tools import compared, grown
@@ -409,7 +409,7 @@ def test_curves_are_the_tables(run):
 
 def test_tints_follow_the_page_and_zero_is_not_the_largest():
     ax = plt.figure().add_subplot()
-    tinted(ax, np.array([[0.0, 1.0], [0.011, 0.0001]]), 4, 1e-3, numbers=True)
+    tinted(ax, np.array([[0.0, 1.0], [0.011, 0.0001]]), 4, 1e-3)
     cells = {patch.get_xy(): patch for patch in ax.patches}
     assert (-0.5, -0.5) not in cells  # exactly 0: the paper
     assert cells[0.5, -0.5].get_alpha() == 1.0
@@ -419,18 +419,16 @@ def test_tints_follow_the_page_and_zero_is_not_the_largest():
     colours = {text.get_text(): to_hex(text.get_color()) for text in ax.texts}
     assert colours == {"0": MUTED, "1": PAPER, "0.011": INK, "~0": INK}
     ax = plt.figure().add_subplot()
-    tinted(ax, np.array([[1903.0, 212.0]]), 4, 1e-3, numbers=True)
+    tinted(ax, np.array([[1903.0, 212.0]]), 4, 1e-3)
     assert [text.get_text() for text in ax.texts] == ["1900", "210"]  # cells have no room for more
 
 
 def test_flagged_steps_are_shown_on_the_time_axis(run):
     flagged = grown(run, "certificate", "flagged share", 1.0)
     flagged.columns["value"][flagged.rows("time", quantity="flagged share").index[:3]] = 0.5
-    ax = figures.jacobian_time(flagged.table())
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert any(label.startswith("failed the certificate") for label in labels)
-    shown = [patch for patch in ax.patches if (patch.get_alpha() or 0) > 0]
-    assert len(shown) == 3
+    ax = figures.jacobian_flags(flagged.table())
+    (line,) = [each for each in ax.lines if each.get_label() == "failed the certificate"]
+    assert (np.asarray(line.get_ydata()) == 0.5).sum() == 3
 
 
 def table(**changed):

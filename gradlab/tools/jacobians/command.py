@@ -17,16 +17,12 @@ from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
-from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.progress import Progress
     from gradlab.tasks import Task
-
-
-_PRIOR = "The model is the task's own prior; --model FILE compares another."
 
 
 @dataclass(frozen=True)
@@ -122,8 +118,6 @@ class JacobiansCommand:
         comparison = timed(comparison, begun, "wall_seconds")
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
         keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
-        if own and self.gradient_model is None:
-            told.append(worded("prior", True, _PRIOR).document)
         document = of_run(run, page=not self.no_report, more=told)
         if origin:
             document["networks"] = f"Networks: {origin}."

@@ -106,22 +106,19 @@ def _share(flags: Flags | Any, visited: Visited) -> over_groups.Estimates:
 
 
 def _tested(
-    simulator: System, path: Path, names: tuple[tuple[str, ...], tuple[str, ...]], name: str
+    simulator: System, path: Path, states: Sequence[str], actions: Sequence[str]
 ) -> dict[str, Any]:
     """Notes of how a simulator's own derivatives compare with differences of its step."""
     found = own_derivatives(simulator, path)
     if found is None:
-        return {"tested": "no", "test": "no finite state"}
-    if not found.off:
-        return {"tested": "sound", "test": f"those of its step at {found.states} states"}
-    states, actions = names
+        return {"tested": "no"}
     row, column = [*(f"{each}'" for each in states), "reward"], [*states, *actions]
-    place = f"{MEANING[found.block]} of {row[found.row]} by {column[found.column]}"
-    said = f"{place} is off in {found.off} of {found.states} states"
-    if not found.wrong:
-        return {"tested": "open", "test": said}
-    headline = f"the simulator {name}: {place} is not that of its step"
-    return {"tested": "wrong", "test": said, "test_headline": headline}
+    return {
+        "tested": "wrong" if found.wrong else "open" if found.off else "sound",
+        "tested_states": found.states,
+        "tested_off": found.off,
+        "tested_at": f"{MEANING[found.block]} of {row[found.row]} by {column[found.column]}",
+    }
 
 
 _HORIZON = 25
@@ -211,8 +208,7 @@ def compare_jacobians(
         own = rollout(model, policy, starts, H, seed)
         notes |= add_model_error(rows, visited, own.states.numpy())
     if visited.true.step is None:
-        name = str((settings or {}).get("task") or type(simulator).__name__)
-        notes |= _tested(simulator, path, names, name)
+        notes |= _tested(simulator, path, *names)
     config = {
         "starts": len(starts.states), "groups": group_count(starts.group), "horizon": H,
         "discount": discount, "seed": seed, "policy_hash": given,

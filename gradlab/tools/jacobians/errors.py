@@ -103,9 +103,7 @@ def add_entries(
     rows: RowCollector, visited: Visited, states: Sequence[str], actions: Sequence[str]
 ) -> None:
     """Size of every entry of the simulator's Jacobian and, with a model, of its error."""
-    outputs, inputs = [*states, "reward"], [*states, *actions]
     row_scale, column_scale = visited.spread
-    labels = list(product(outputs, inputs))
     wanted = {"size": visited.true.J}
     if visited.guess is not None:
         wanted["error"] = visited.wrong
@@ -118,12 +116,13 @@ def add_entries(
         X = group_sums(squares.reshape(len(squares), -1), visited.group)
         Z = np.broadcast_to(ones, X.shape)
         estimates = root_ratio(X, Z, np.full(X.shape[1], kept.sum()))
-        rows.add(
-            "entry",
-            quantity,
-            estimates,
-            At(output=[o for o, _ in labels], input=[i for _, i in labels]),
-        )
+        rows.add("entry", quantity, estimates, _at(states, actions))
+
+
+def _at(states: Sequence[str], actions: Sequence[str]) -> At:
+    """Every entry of [A B; r_s r_a], row by row."""
+    labels = list(product([*states, "reward"], [*states, *actions]))
+    return At(output=[o for o, _ in labels], input=[i for _, i in labels])
 
 
 def add_distance(
@@ -249,7 +248,7 @@ def add_model_error(rows: RowCollector, visited: Visited, own: Array) -> dict[st
     for quantity, fitted in (("exponent", law.exponent), ("rate", law.rate)):
         one = number(fitted.value, fitted.low, fitted.high, n, "bootstrap over starts")
         rows.add("horizon", f"{quantity} of the model's error", one)
-    return {"condition_1": law.law, "condition_1_in_words": law.condition}
+    return {"condition_1": law.law}
 
 
 def _parts(J: Array, visited: Visited) -> tuple[Array, Array]:
@@ -382,10 +381,8 @@ def add_effects(
     rows.add("gradient", "starts that carry 90%", carry)
     sums, size = group_sums(g[finite], group), group_sums(np.ones(n), group)
     effect, share = _against(sums, size, n, exact)
-    labels = list(product([*states, "reward"], [*states, *actions]))
-    at = At(output=[o for o, _ in labels], input=[i for _, i in labels])
-    rows.add("entry", "effect", effect, at)
-    rows.add("entry", "share", share, at)
+    rows.add("entry", "effect", effect, _at(states, actions))
+    rows.add("entry", "share", share, _at(states, actions))
 
 
 def _changes(

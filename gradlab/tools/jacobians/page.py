@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import exp, hypot, inf, isfinite, log
+from math import exp, hypot, inf, isfinite, log, nan
 
 import numpy as np
 import pandas as pd
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
-from gradlab.findings import Finding
+from gradlab.findings import Decision, Finding, failed
+from gradlab.findings.jacobians_and_logs import phrase
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
@@ -27,144 +28,120 @@ from gradlab.reporting.shell import by_section
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
-from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation, finding
-from gradlab.wording import below, listed, percent, rounded_up, steps, two, with_ends, with_interval
-from gradlab.wording import ratio as sized
+from gradlab.verdicts.recommendation import MOST, Field, Light, Recommendation
+from gradlab.wording import listed, percent, rounded_up, steps, with_ends
 
 _CONCENTRATED = 0.9  # of the squared error in 5% of the samples
 _NOTABLE = 1.1  # growth of an error from which it is worth the word
 _FEW = 0.1  # of the starts, that carry 90% of the gradient
 _NAMED = 3  # entries that are not told apart, the others being counted
 _SHORT = 8  # steps of a path, in fewer of which turning modes pass for decay
-_SLOW = 1000  # steps per factor of ten from which growth is not worth the word
+_NO_BETTER = 0.9  # error of a product, of which zeros have 1
+_WORST = "share of the squared error in the worst 5%"
+_DOUBLING = "predicted doubling of the variance"
+_MEASURED = "measured doubling of the variance"
+_UNSURE = ("jacobians.policy", "jacobians.off", "jacobians.untested")
+_BY = ("typical start", "mean square")
+_LATER = "growth on a path of twice the length"
 
 
 def verdict(run: JacobianRun) -> tuple[Finding, ...]:
-    """The findings of a report: what is masked, what is wrong, how far one may chain."""
+    """The rows of a report: what is masked, what is wrong, how far one may chain."""
     parts = (
-        _certificate, _blocks, _entry, _distance, _product, _growth, _variance, _condition,
+        _policy, _derivatives, _masked, _entry, _distance, _growth, _variance, _condition,
     )  # fmt: skip
-    return tuple(each for part in parts if (each := part(run)) is not None)
+    return tuple(each for part in parts for each in part(run))
 
 
-def _certificate(run: JacobianRun) -> Finding:
-    counts = {who: run.notes.get(f"{who}_not_finite", 0) for who in ("simulator", "model")}
-    lost = [
-        f"{who}: not finite on {count} (first: {run.notes.get(f'{who}_first_loss')})"
-        for who, count in counts.items()
-        if count
-    ]
-    what = "Simulator's Jacobians"
-    samples = f"{run.notes.get('samples')} steps from {run.config.get('starts')} starts"
-    known = _of_blocks(run, "certificate", "95th percentile")
+def _policy(run: JacobianRun) -> list[Finding]:
+    return [Finding("jacobians.policy", "skipped")] if "networks" in run.config else []
+
+
+def _derivatives(run: JacobianRun) -> list[Finding]:
+    """Are the simulator's Jacobians those of its step?"""
+    known, notes = _of_blocks(run, "certificate", "95th percentile"), run.notes
     if not known:
-        return finding("certificate", False, what, "none can be used", samples, *lost)
-    worst, block = max((found.value, block) for block, found in known.items())
-    share = number(run, "certificate", "flagged share")
-    left = f"{_percent(share)} failed and are left out" if share and share.value > 0 else ""
-    parts = [f"certified to {below(worst)} ({block}, 95th percentile)", left or "none failed"]
-    open_ = _untested(run)
-    if run.notes.get("derivatives") == "exact":
-        parts = ["its own derivatives", open_ or f"tested: {run.notes['test']}", left]
-    return finding("certificate", not lost and not open_, what, *parts, *lost, samples)
-
-
-def _untested(run: JacobianRun) -> str:
-    """Why the simulator's own derivatives are not shown to be those of its step, and what shows
-    it; "" where they are, or where differences are certified."""
-    tested, said = run.notes.get("tested"), str(run.notes.get("test", "")).removesuffix(".")
-    if run.notes.get("derivatives") != "exact" or tested == "sound":
-        return ""
+        return [Finding("jacobians.none", "fail", n=int(notes["samples"]))]
+    if notes["derivatives"] != "exact":
+        worst, block = max((found.value, block) for block, found in known.items())
+        return [Finding("jacobians.certified", "pass", value=worst, at=MEANING[block])]
+    tested, subject = notes.get("tested"), str(run.config.get("certify", "gradlab certify"))
+    if tested == "sound":
+        return [Finding("jacobians.sound", "pass", n=notes["tested_states"])]
+    if tested not in ("open", "wrong"):
+        return [Finding("jacobians.untested", "skipped", subject)]
+    seen = {"value": notes["tested_off"], "n": notes["tested_states"], "at": notes["tested_at"]}
     if tested == "wrong":
-        return f"wrong: {said}"
-    word = "not shown" if tested == "open" else "not tested"
-    return f"{word}{said and f' ({said})'}: `{run.config.get('certify', 'gradlab certify')}`"
+        return [Finding("jacobians.wrong", "fail", **seen)]
+    return [Finding("jacobians.off", "undecided", subject, **seen)]
 
 
-def _blocks(run: JacobianRun) -> Finding | None:
-    measured = _of_blocks(run, "block", "relative error")
-    if not measured:
-        return None
-    clipped = [
-        f"{100 * share.value:.0f}% of the square of {MEANING[block]} is of the worst 5% of samples"
-        for block in measured
-        if (share := number(run, "block", _WORST, block=block)) is not None
-        and share.value > _CONCENTRATED
-    ]
-    parts = [f"{MEANING[block]} {_percent(each)}" for block, each in measured.items()]
-    n = next(iter(measured.values())).n
-    what = "Model against simulator, relative Frobenius error"
-    return finding("blocks", True, what, *parts, *clipped, n=n)
+def _masked(run: JacobianRun) -> list[Finding]:
+    notes, n, rows = run.notes, int(run.notes["samples"]), []
+    share = _number(run, "certificate", "flagged share")
+    if share is not None and share.value > 0:
+        rows = [_finding("jacobians.flagged", "pass", share)]
+    for who in ("simulator", "model"):
+        if lost := notes.get(f"{who}_not_finite", 0):
+            at = str(notes[f"{who}_first_loss"])
+            rows.append(Finding("jacobians.not finite", "fail", who, value=lost, n=n, at=at))
+    return rows
 
 
-_WORST = "share of the squared error in the worst 5%"
+def _entry(run: JacobianRun) -> list[Finding]:
+    """The entry whose error moves the gradient most."""
+    row, carry = _largest(run), _carried(run)
+    if row is None:
+        return []
+    effect, rivals = _of(row), _rivals(run, row)
+    if _unknown(effect, bool(carry)):
+        return carry
+    shown = effect.low > 0 and not rivals and not carry
+    found = _finding("jacobians.entry", _decided(shown), effect, _named(row))
+    return [*carry, replace(found, more=0 if shown else _further(run, rivals))]
 
 
-def _entry(run: JacobianRun) -> Finding | None:
-    """The entry whose error moves the gradient most, and the one of largest error."""
-    effect, error = (_largest(run, quantity) for quantity in ("effect", "error"))
-    if effect is None or error is None:
-        return None
-    found, rivals, few = _of(effect), _rivals(run, effect), _few(run)
-    share = f"unknown ({found.n:,} starts{few})"
-    if not _unknown(run, found):
-        share = f"{_percent(found)} of its norm ({found.n:,} starts{few})"
-    return finding(
-        "entry", found.low > 0 and not rivals and not few,
-        f"Error of {named(effect)}, of most effect on the gradient", share,
-        f"not told apart from {listed(rivals, _NAMED)}" if rivals else "",
-        f"largest standardised error, {named(error)}: {_ci(with_ends(*_of(error).estimate))}",
-    )  # fmt: skip
+def _unknown(effect: Number, few: bool) -> bool:
+    """Is its interval no number? Not even a bound, where few starts carry it."""
+    return effect.spans_decades or (few and effect.low <= 0)
+
+
+def _carried(run: JacobianRun) -> list[Finding]:
+    """Says that few starts carry the gradient."""
+    carry = _number(run, "gradient", "starts that carry 90%")
+    if carry is None or carry.value > _FEW * carry.n:
+        return []
+    return [Finding("jacobians.carried", "undecided", value=carry.value, n=carry.n)]
 
 
 def _rivals(run: JacobianRun, largest: pd.Series) -> list[str]:
     """The entries whose effect is not told apart from the largest, by their intervals together."""
     share = run.rows("entry", quantity="share")
-    if share.empty:  # of a run before these were compared
-        share = run.rows("entry", quantity="effect").assign(ci_high=inf)
     near = share[(share["value"] != 0) & ~(share["ci_high"] < 1)].sort_values("value")
-    return [name for _, row in near[::-1].iterrows() if (name := named(row)) != named(largest)]
+    return [name for _, row in near[::-1].iterrows() if (name := _named(row)) != _named(largest)]
 
 
-def _further(run: JacobianRun, rivals: list[str]) -> str:
-    """How many more starts would tell the largest from its rivals."""
-    counts = [
-        decide(_of(row), 1.0).more
-        for _, row in run.rows("entry", quantity="share").iterrows()
-        if named(row) in rivals
-    ]
+def _further(run: JacobianRun, rivals: list[str]) -> int:
+    """How many more starts would tell the largest from its rivals; 0 where nobody knows."""
+    share = run.rows("entry", quantity="share").iterrows()
+    counts = [decide(_of(row), 1.0).more for _, row in share if _named(row) in rivals]
     known = [each for each in counts if each is not None]
-    if not known or len(known) < len(counts):
-        return ""
-    return f"; about {rounded_up(max(known)):,} more would"
+    return rounded_up(max(known)) if known and len(known) == len(counts) else 0
 
 
-def _few(run: JacobianRun) -> str:
-    """What says that few starts carry the gradient; "" where many do."""
-    carry = number(run, "gradient", "starts that carry 90%")
-    if carry is None or carry.value > _FEW * carry.n:
-        return ""
-    return f", {carry.value:.0f} of which carry 90% of the gradient"
-
-
-def _unknown(run: JacobianRun, effect: Number) -> bool:
-    """Is its interval no number? Not even a bound, where few starts carry it."""
-    return effect.spans_decades or bool(_few(run) and effect.low <= 0)
-
-
-def _largest(run: JacobianRun, quantity: str) -> pd.Series | None:
-    """The entry with the largest value, if any may be above 0."""
-    rows = run.rows("entry", quantity=quantity)
+def _largest(run: JacobianRun) -> pd.Series | None:
+    """The entry with the largest effect, if any may be above 0."""
+    rows = run.rows("entry", quantity="effect")
     positive = rows[rows["ci_high"] > 0]
     return None if positive.empty else positive.sort_values(["value", "ci_high"]).iloc[-1]
 
 
-def named(row: pd.Series) -> str:
+def _named(row: pd.Series) -> str:
     """Output by input."""
     return f"{row['output']} by {row['input']}"
 
 
-def _distance(run: JacobianRun) -> Finding | None:
+def _distance(run: JacobianRun) -> list[Finding]:
     found = []
     for block in ("A", "B"):
         rows = run.rows("distance", block=block).sort_values("x")
@@ -173,111 +150,60 @@ def _distance(run: JacobianRun) -> Finding | None:
         near, far = rows.iloc[0], rows.iloc[-1]
         ratio = log(far["value"] / near["value"])
         half = Z * hypot(near["se"] / near["value"], far["se"] / far["value"])
-        found.append((ratio, half, MEANING[block], near["x"], far["x"]))
+        found.append((ratio, half, MEANING[block]))
     if not found:
-        return None
-    ratio, half, name, near_x, far_x = max(found)
+        return []
+    ratio, half, subject = max(found)
     grows, open_ = ratio - half > log(_NOTABLE), ratio + half > log(2)
-    word = "grows" if grows else "undecided," if open_ else "hardly depends on it,"
-    return finding(
-        "distance", grows or not open_,
-        f"Error of {name} by distance from the data, {near_x:.2g} to {far_x:.2g} deviations",
-        f"{word} {sized(exp(ratio), exp(ratio - half), exp(ratio + half))}",
-    )  # fmt: skip
+    ends = exp(ratio), exp(ratio - half), exp(ratio + half)
+    return [Finding("jacobians.distance", _decided(not open_, grows), subject, *ends, unit="×")]
 
 
-def _product(run: JacobianRun) -> Finding | None:
-    informs = number(run, "horizon", "model's product informs")
-    if informs is None or run.notes.get("compared") == 0:
-        return None
-    H, what = int(run.config["horizon"]), "Model's chained Jacobians, relative error (zero has 1)"
-    if informs.value >= H:
-        last = run.rows("product").sort_values("step").iloc[-1]
-        decided = bool(last["ci_high"] <= 1)
-        error = _ci(with_ends(*_of(last).estimate))
-        return finding("product", decided, what, f"{error} after {H} steps", n=informs.n)
-    ends = f"CI {informs.low:.0f}–{informs.high:.0f}" + ("+" if informs.high >= H else "")
-    return finding(
-        "product", True, what, f"below 1 up to {informs.value:.0f} steps ({ends})", n=informs.n
-    )
+def _growth(run: JacobianRun) -> list[Finding]:
+    found = []
+    for loop in ("closed", "open"):
+        rate = _lyapunov(run, loop)
+        if rate is not None and isfinite(rate.value):
+            decision = _decided(rate.low > 0 or rate.high < 0)
+            found.append(replace(_finding("jacobians.growth", decision, rate), at=loop))
+    end = _number(run, "horizon", "product leaves float32", block="closed")
+    if end is not None and end.value <= int(run.config["horizon"]):
+        found.append(_finding("jacobians.float32", "fail", end))
+    return found
 
 
-def _growth(run: JacobianRun) -> Finding:
-    closed, open_ = lyapunov(run, "closed"), lyapunov(run, "open")
-    loops = ("closed",) if closed == open_ else ("closed", "open")
-    decided = closed is not None and (closed.low > 0 or closed.high < 0)
-    half = f"second half of {run.config['horizon']} steps"
-    what = f"Growth of chained Jacobians without the discount, {half}"
-    parts = [_one_growth(run, loop) for loop in loops]
-    return finding("growth", decided, what, *parts, n=None if closed is None else closed.n)
-
-
-def _one_growth(run: JacobianRun, loop: str) -> str:
-    rate = lyapunov(run, loop)
-    if rate is None or not isfinite(rate.value):
-        return f"{loop} loop singular or lost"
-    text = f"{loop} loop λ = {_ci(with_ends(*rate.estimate))} per step"
-    decade = number(run, "horizon", "steps per factor of ten", block=loop)
-    if rate.low <= 0 <= rate.high or decade is None or abs(decade.value) > _SLOW:
-        return text
-    sign = "times" if rate.value > 0 else "divided by"
-    leaves = number(run, "horizon", "product leaves float32", block=loop)
-    end = f", beyond float32 at step {leaves.value:.0f}" if leaves and rate.value > 0 else ""
-    return f"{text}, {sign} 10 in {two(abs(decade.value))} steps{end}"
-
-
-_DOUBLING = "predicted doubling of the variance"
-_BY = ("typical start", "mean square")
-_LATER = "growth on a path of twice the length"
-
-
-def _variance(run: JacobianRun) -> Finding | None:
+def _variance(run: JacobianRun) -> list[Finding]:
     """Doubling times by the products alone, and those of a measurement that was given."""
-    predicted = {f"by the {by}": number(run, "horizon", _DOUBLING, block=by) for by in _BY}
-    known = [f"{words} {_pace(each)}" for words, each in predicted.items() if each is not None]
-    if len(known) < len(predicted):
-        return None
-    measured = [
-        f"{row['block']} measured {_pace(_of(row))}"
-        for _, row in run.rows("horizon", quantity="measured doubling of the variance").iterrows()
-    ]
-    hint = ["measured: give a measurement of the policy"]
-    what = "Variance of the discounted gradient"
-    return finding("variance", True, what, *known, *(measured or hint))
+    known = [(by, _number(run, "horizon", _DOUBLING, block=by)) for by in _BY]
+    measured = run.rows("horizon", quantity=_MEASURED).iterrows()
+    known += [(f"{row['block']}, measured", _of(row)) for _, row in measured]
+    return [_pace(subject, each) for subject, each in known if each is not None]
 
 
-def _pace(rate: Number) -> str:
-    """doubles in 12 steps (CI 10–14)"""
-    verb = "doubles" if rate.value > 0 else "halves"
-    if not isfinite(rate.low) or not isfinite(rate.high):
-        return f"{verb} in {two(abs(rate.value))} steps or not at all"
+def _pace(subject: str, rate: Number) -> Finding:
+    """Doubles or halves in so many steps; its ends, where both are known."""
+    code = "jacobians.doubles" if rate.value > 0 else "jacobians.halves"
     low, high = sorted(abs(each) for each in (rate.low, rate.high))
-    return f"{verb} in {with_interval(abs(rate.value), low, high, ' steps')}"
+    known = isfinite(high) and isfinite(low)
+    ends = (low, high) if known else (nan, nan)
+    return Finding(code, _decided(known), subject, abs(rate.value), *ends, unit=" steps", n=rate.n)
 
 
-def _condition(run: JacobianRun) -> Finding | None:
-    k = number(run, "horizon", "exponent of the model's error")
+def _condition(run: JacobianRun) -> list[Finding]:
+    k = _number(run, "horizon", "exponent of the model's error")
     if k is None:
-        return None
-    laws = {
-        "linear": "holds", "slower": "its bound holds, slower than linear", "faster": "rejected",
-        "exponential": "rejected, exponential",
-    }  # fmt: skip
-    law = str(run.notes.get("condition_1"))
-    rate = number(run, "horizon", "rate of the model's error") if law == "exponential" else None
-    return finding(
-        "condition", law in laws, "Condition 1 of MPG, the model's error grows linearly",
-        laws.get(law, "undecided"), f"exponent {_ci(with_ends(*k.estimate))}",
-        "" if rate is None else f"{_percent(rate)} per step", n=k.n,
-    )  # fmt: skip
+        return []
+    law = run.notes.get("condition_1")
+    decision = _decided(law in ("linear", "slower"), law in ("faster", "exponential"))
+    return [_finding("jacobians.condition", decision, k)]
 
 
-def lyapunov(run: JacobianRun, loop: str) -> Number | None:
+def _lyapunov(run: JacobianRun, loop: str) -> Number | None:
     """Growth of the product per step, closed or open loop."""
-    return number(run, "exponent", "λ", block=loop, output="1")
+    return _number(run, "exponent", "λ", block=loop, output="1")
 
 
-def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
+def _number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
     """The first row that fits; None without one, or where it is lost."""
     rows = run.rows(section, quantity=quantity, **where)
     return None if rows.empty or np.isnan(rows["value"].iloc[0]) else _of(rows.iloc[0])
@@ -285,7 +211,7 @@ def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Numbe
 
 def _of_blocks(run: JacobianRun, section: str, quantity: str) -> dict[str, Number]:
     """Those blocks of which it is known."""
-    found = {block: number(run, section, quantity, block=block) for block in MEANING}
+    found = {block: _number(run, section, quantity, block=block) for block in MEANING}
     return {block: each for block, each in found.items() if each is not None}
 
 
@@ -294,159 +220,155 @@ def _of(row: pd.Series) -> Number:
     return Number(value, low, high, int(row["n"]))
 
 
-def _percent(share: Number) -> str:
-    return _ci(with_ends(*share.estimate, percent))
+def _decided(good: bool, bad: bool = False) -> Decision:
+    return "fail" if bad else "pass" if good else "undecided"
 
 
-def _ci(found: tuple[str, str]) -> str:
-    """1.4 (CI 1.2–1.6); the value alone where both ends are one number."""
-    value, ends = found
-    return value if value == ends else f"{value} (CI {ends})"
+def _finding(code: str, decision: Decision, found: Number, subject: str = "") -> Finding:
+    return Finding(code, decision, subject, *found.estimate, n=found.n)
 
 
-_FILE = "long table of the run"
+_Said = tuple[str, str, str, Light]  # use, fix first, evidence
 
 
 def advice(run: JacobianRun) -> Recommendation:
     """What to correct in a model, and how far it may be chained; without a model, what the
     simulator's chains do."""
-    rest = verdict(run)
-    if number(run, "certificate", "95th percentile", block="A") is None:
-        none = Field("use", "none of its Jacobians: no sample passed its certificate")
+    rest, alone = verdict(run), run.config.get("model") is None
+    if _number(run, "certificate", "95th percentile", block="A") is None:
+        none = Field("use", phrase("jacobians.uncertified"))
         return Recommendation("none", (none,), "entries-size", rest)
-    if run.notes.get("tested") == "wrong":
-        wrong = Field("fix first", str(run.notes["test_headline"]))
-        return Recommendation("none", (wrong,), "entries-size", rest)
-    facts: list[Field] = []
-    if known := _of_blocks(run, "block", "relative error"):
-        block, found = max(known.items(), key=lambda each: each[1].value)
-        how = (
-            f"|model − simulator| / |simulator|, Frobenius, over {found.n} steps ({_FILE}: block)."
-        )
-        what = f"{MEANING[block]}, the largest of a block"
-        share, typical = (
-            number(run, "block", name, block=block) for name in (_WORST, "median relative error")
-        )
-        if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
-            what = f"the median of {what}; root mean square {percent(found.value)}, by few steps"
-            how = f"Median over starts of each one's median step. {how}"
-            found = typical
-        lost = found.spans_decades  # an interval over decades is no number
-        ranged = Field.ranged("error", found.estimate, how, percent)
-        text = f"unknown ({found.n} steps)" if lost else ranged.text
-        facts.append(replace(ranged, text=f"{text} in {what}"))
-    rows = run.rows("product")
-    if not rows.empty and run.config.get("model") is not None:
-        last = rows.sort_values("step").iloc[-1]
-        after = f"after {steps(int(last['step']))} (1: a zero gradient's)"
-        how = "Median over starts of |P̂ − P| / |P|, P the product of closed-loop Jacobians"
-        chain = Field.ranged("chain", _of(last).estimate, f"{how} ({_FILE}).")
-        facts.append(replace(chain, text=f"error {chain.text} {after}"))
-    exponent = lyapunov(run, "closed")
-    if exponent is not None and isfinite(exponent.value):
-        label = "λ per step in closed loop"
-        if run.config.get("model") is None and (discount := float(run.config["discount"])) < 1:
-            label += f" (a discount of {discount:g} makes up for {two(-log(discount))})"
-        how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({_FILE})."
-        growth = Field.ranged("growth", exponent.estimate, how)
-        facts.append(replace(growth, text=f"{growth.text} {label}"))
-    alone = run.config.get("model") is None
-    use, fix, light, sure = _simulator(run) if alone else _model(run)
-    if light != "none" and "networks" in run.config:
-        light, sure = "choose", f"{sure}, of a policy that is not yours: give it with --policy"
-    if light != "none" and (untested := _untested(run)):
-        light, sure = "choose", f"{sure}; the simulator's derivatives are {untested}"
+    if wrong := failed(rest, "jacobians.wrong"):
+        fix = Field("fix first", phrase("jacobians.wrong", at=wrong[0].at))
+        return Recommendation("none", (fix,), "entries-size", rest)
+    use, fix_first, evidence, light = _simulator(run) if alone else _model(run)
+    unsure = [each for each in rest if each.code in _UNSURE]
+    if light != "none" and unsure:
+        light, evidence = "choose", ". ".join((evidence, *(each.said for each in unsure)))
+    exponent = _lyapunov(run, "closed")
     figure = "entries-effect"
     if alone:  # what the first field is about
         figure = "entries-size" if exponent is None else "growth"
-    told = (Field("use", use), Field("fix first", fix), Field("evidence", sure))
-    fields = tuple(each for each in (*told, *facts) if each.text)[:MOST]
+    said = (Field("use", use), Field("fix first", fix_first), Field("evidence", evidence))
+    facts = (*_error(run), *_chain(run), *_exponent(run, exponent))
+    fields = tuple(each for each in (*said, *facts) if each.text)[:MOST]
     return Recommendation(light, fields, figure, rest)
 
 
-def _model(run: JacobianRun) -> tuple[str, str, Light, str]:
+def _error(run: JacobianRun) -> list[Field]:
+    """The largest of a block; its median, where few samples make its mean square."""
+    known = _of_blocks(run, "block", "relative error")
+    if not known:
+        return []
+    block, found = max(known.items(), key=lambda each: each[1].value)
+    how = phrase("jacobians.how error", n=found.n)
+    share, typical = (
+        _number(run, "block", name, block=block) for name in (_WORST, "median relative error")
+    )
+    code, shown = "jacobians.error", found
+    if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
+        code, shown = "jacobians.median error", typical
+    ranged = Field.ranged("error", shown.estimate, how, percent)
+    # An interval over decades is no number.
+    text = f"unknown ({shown.n} steps)" if shown.spans_decades else ranged.text
+    said = phrase(code, subject=text, at=MEANING[block], value=found.value)
+    return [replace(ranged, text=said)]
+
+
+def _chain(run: JacobianRun) -> list[Field]:
+    rows = run.rows("product").sort_values("step")
+    if rows.empty:
+        return []
+    last = rows.iloc[-1]
+    field = Field.ranged("chain", _of(last).estimate, phrase("jacobians.how chain"))
+    return [replace(field, text=phrase("jacobians.chain", subject=field.text, value=last["step"]))]
+
+
+def _exponent(run: JacobianRun, rate: Number | None) -> list[Field]:
+    if rate is None or not isfinite(rate.value):
+        return []
+    field, shift = Field.ranged("growth", rate.estimate, ""), -log(run.config["discount"])
+    counts = shift > 0 and run.config.get("model") is None
+    code = "jacobians.discounted" if counts else "jacobians.closed"
+    return [replace(field, text=phrase(code, subject=field.text, threshold=shift))]
+
+
+def _model(run: JacobianRun) -> _Said:
     """What to correct first, and how far the model's chain is better than zeros."""
-    entry = _largest(run, "effect")
-    H, chain = int(run.config["horizon"]), number(run, "horizon", "model's product informs")
-    reach, measured = "", ""
-    light: Light = "act"
-    if chain is not None:
-        far = int(min(chain.value, H))
-        reach = f"at most {steps(far)}: beyond, its chained Jacobians are worse than none"
-        reach = f"all {steps(H)}: its chained Jacobians hold over the path" if far == H else reach
-        product = run.rows("product").sort_values("step")
-        if far == H and _of(product.iloc[-1]).low > _NO_BETTER:
-            reach = (
-                f"fewer than {steps(H)}: there its chained Jacobians are hardly better than none"
-            )
-            light, measured = "choose", "; whether so many steps help: `gradlab measure`"
-        if far < H:
-            light, measured = "choose", "; whether so many steps help: `gradlab measure`"
-        if not far:
-            light, measured = "none", ""
-            reach = "no chain of its Jacobians: one step is worse than none"
+    use, light = _reach(run)
     if run.rows("entry", quantity="effect").empty:
-        text = "the policy: this one has no trainable parameters, so no gradient"
-        return reach, text, "none" if light == "none" else "choose", "no effect is measured"
-    if entry is None:
-        return reach, "", light, f"no error of this model changes the gradient{measured}"
-    name, effect, rivals, few = named(entry), _of(entry), _rivals(run, entry), _few(run)
-    unknown = _unknown(run, effect)
+        light = "none" if light == "none" else "choose"
+        return use, phrase("jacobians.frozen"), phrase("jacobians.unmeasured"), light
+    row = _largest(run)
+    if row is None:
+        return use, "", phrase("jacobians.no effect"), light
+    subject, effect, rivals = _named(row), _of(row), _rivals(run, row)
+    few, n = bool(_carried(run)), effect.n
+    unknown = _unknown(effect, few)
     if light == "act" and (few or unknown or rivals or effect.low <= 0):
         light = "choose"
     if effect.low <= 0 and not unknown:
-        text = f"the derivative of {name}, perhaps: no error is shown to matter"
-        return reach, text, light, f"at most {percent(effect.high)} of the gradient"
+        bound = phrase("jacobians.at most", subject=percent(effect.high))
+        return use, phrase("jacobians.none shown", subject=subject), bound, light
     if rivals:
-        together = listed([name, *rivals], _NAMED)
-        text = f"the derivatives of {together}: which one changes the gradient most is open"
-        more = few or _further(run, rivals)
-        return reach, text, light, f"not told apart with {effect.n:,} starts{more}"
-    text = f"the derivative of {name}: its error changes the gradient most"
+        subject, more = listed([subject, *rivals], _NAMED), 0 if few else _further(run, rivals)
+        code = "jacobians.more" if more else "jacobians.not apart"
+        return (
+            use,
+            phrase("jacobians.rivals", subject=subject),
+            phrase(code, n=n, value=more),
+            light,
+        )
+    fix = phrase("jacobians.one first", subject=subject)
     if unknown:
-        return reach, text, light, f"by how much is unknown ({effect.n:,} starts{few})"
-    ends = f"{with_ends(*effect.estimate, percent)[1]} of its norm"
-    few = few and f"; {effect.n:,} starts{few}"
-    return reach, text, light, f"by {ends}{few}{measured}"
+        return use, fix, phrase("jacobians.unknown", n=n), light
+    ends = with_ends(*effect.estimate, percent)[1]
+    return use, fix, phrase("jacobians.share", subject=ends), light
 
 
-def _simulator(run: JacobianRun) -> tuple[str, str, Light, str]:
+def _reach(run: JacobianRun) -> tuple[str, Light]:
+    """For how many steps the model's chain is better than zeros."""
+    H, chain = int(run.config["horizon"]), _number(run, "horizon", "model's product informs")
+    if chain is None:
+        return "", "act"
+    far = int(min(chain.value, H))
+    if not far:
+        return phrase("jacobians.no chain"), "none"
+    last = _of(run.rows("product").sort_values("step").iloc[-1])
+    if far == H and last.low <= _NO_BETTER:
+        return phrase("jacobians.chain holds", subject=steps(H)), "act"
+    code = "jacobians.chain weak" if far == H else "jacobians.chain ends"
+    return phrase(code, subject=steps(far)), "choose"
+
+
+def _simulator(run: JacobianRun) -> _Said:
     """How long a rollout may be."""
-    rate = lyapunov(run, "closed")
+    rate, H = _lyapunov(run, "closed"), int(run.config["horizon"])
     if rate is None or not isfinite(rate.value):
-        text = "no product of its Jacobians: they are singular or not finite"
-        return text, "", "none", "no growth rate"
-    found = f"λ = {_ci(with_ends(*rate.estimate))}"
-    typical, square = (number(run, "horizon", _DOUBLING, block=block) for block in _BY)
-    discounted = float(run.config["discount"]) < 1
-    gradient = "discounted gradient" if discounted else "gradient"
-    later = [number(run, "horizon", _LATER, block=block) for block in _BY]
-    longer = f"a longer path to know, --horizon {2 * int(run.config['horizon'])}: on this one the"
-    slower = f"not shown to go on: {found}"
+        return phrase("jacobians.no product"), "", phrase("jacobians.no rate"), "none"
+    typical, square = (_number(run, "horizon", _DOUBLING, block=block) for block in _BY)
+    later = [_number(run, "horizon", _LATER, block=block) for block in _BY]
     leading, then = (square, later[1]) if _grows(square) else (typical, later[0])
+    light: Light = "choose"
+    known: dict[str, float] = {"threshold": 2 * H}
     if leading is not None and _grows(leading):
-        grows = f"variance of the {gradient} {_pace(leading)}"
-        if then is not None and then.value <= 0:
-            return f"{longer} {grows}, ever more slowly", "", "choose", slower
-        text = f"short rollouts: the {grows}"
-        if _grows(typical):
-            return text, "", "choose", f"{found}; which length helps: `gradlab measure`"
-        own = "it is undecided"
-        if typical is not None and _shrinks(typical):
-            own = _pace(typical)
-        return text, "", "choose", f"in the mean square over starts; in the typical start {own}"
-    if not _shrinks(typical):
-        text = f"a longer path to know: this one shows neither growth nor decay of the {gradient}"
-        return text, "", "choose", f"not shown: {found}"
-    if not _shrinks(square):
-        text = f"long rollouts after `gradlab measure` only: the {gradient} of the typical start "
-        return f"{text}decays, that of the mean square may grow", "", "choose", f"open: {found}"
-    if int(run.config["horizon"]) < _SHORT:
-        return f"{longer} {gradient} decays, but these are few steps", "", "choose", slower
-    origin = str(run.config.get("networks", "this policy"))  # "a …, fitted here; give yours …"
+        known |= dict(zip(("value", "low", "high"), leading.estimate, strict=True))
+        slows = then is not None and then.value <= 0
+        code = "slows" if slows else "grows" if _grows(typical) else "few grow"
+    elif not _shrinks(typical):
+        code = "undecided"
+    elif not _shrinks(square):
+        code = "few may grow"
+    elif H < _SHORT:
+        code = "decays so far"
+    else:
+        code, light = "decays", "act"
+    # "a …, fitted here; give yours …"
+    origin = str(run.config.get("networks", "this policy"))
     whose = origin.partition(";")[0].partition(", fitted")[0]
-    damped = f"in the closed loop of {whose} the {gradient} decays"
-    return f"any horizon: {damped}", "", "act", found
+    use = phrase(f"jacobians.{code}", subject=whose, unit=" steps", **known)
+    value, low, high = rate.estimate
+    return use, "", phrase("jacobians.rate", value=value, low=low, high=high), light
 
 
 def _grows(doubling: Number | None) -> bool:
@@ -459,15 +381,13 @@ def _shrinks(doubling: Number | None) -> bool:
 
 _ERROR = "Where the model's derivatives are wrong"
 _SIMULATOR = "The simulator's derivatives"
-_NO_BETTER = 0.9  # error of a product, of which zeros have 1
 _GROWTH = "How far they can be chained"
-_NUMBERS = "Numbers"
 _TABLES = {
     "block": "Errors of blocks",
-    "certificate": "Certificate of the simulator's Jacobians",
+    "certificate": "Certificate",
     "horizon": "What follows",
     "exponent": "Lyapunov exponents",
-    "distance": "Errors by distance from the data",
+    "distance": "Errors by distance",
 }
 _HEADINGS = {
     "block": "block",
@@ -481,78 +401,58 @@ _HEADINGS = {
     "method": "interval by",
 }
 _SIDE = 0.42  # inches per row of a large map
+_MAPS = {  # quantity: its section and caption
+    "effect": (_ERROR, "Correct the full colours first."),
+    "error": (_ERROR, "Errors of the model."),
+    "size": (_SIMULATOR, "Empty: no effect at all."),
+}
+# Panel: section, caption, figure, and the rows without which it is left out.
+_CURVES = (
+    ("time", _ERROR, "At 100% a model knows nothing.", "jacobian_time", "time", "relative error"),
+    ("distance", _ERROR, "Rising: record more there.", "jacobian_distance", "distance", ""),
+    ("flags", _SIMULATOR, "Starts left out.", "jacobian_flags", "time", "share"),
+    ("growth", _GROWTH, "Growth of a gradient.", "product_growth", "growth", ""),
+    ("exponents", _GROWTH, "The first decides.", "lyapunov", "exponent", ""),
+    ("chain-error", _GROWTH, "Beyond 1 a zero is better.", "chain_error", "product", ""),
+    ("model-error", _GROWTH, "Condition 1 of MPG: a line.", "model_error", "model_error", ""),
+)
 
 
 def panels(run: JacobianRun) -> list[Panel]:
-    """The figures of a comparison; those of a model only where there was one."""
-    table, H = run.table(), int(run.config["horizon"])
-    size = "Which input moves which output at all, on the simulator."
-    time = "Constant: the model. Falling or rising: where on the way it is wrong."
-    growth = "A gradient through h steps grows like the upper curve at h."
-    exponents = "Each direction's growth per step; the first decides."
-    drawn = [
-        _map_panel("entries-size", _SIMULATOR, size, run, "size"),
-        panel("growth", _GROWTH, growth, figures.product_growth, table),
-        panel("exponents", _GROWTH, exponents, figures.lyapunov, table),
-    ]
-    if run.config.get("model") is None:
-        flags = "Where contacts or limits spoil the differences, and where rollouts have ended."
-        flags_panel = panel("time", _SIMULATOR, flags, figures.jacobian_time, table)
-        return [drawn[0], flags_panel, *drawn[1:]]
-    error = "Full colour: what the model should learn first, and which data would teach it."
-    chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
-    caption = "Along the dashed line the error grows linearly, as Condition 1 of MPG supposes."
-    effect = "Full colour: the errors that move the gradient; the others cost nothing here."
-    errors = [
-        _map_panel("entries-effect", _ERROR, effect, run, "effect"),
-        _map_panel("entries-error", _ERROR, error, run, "error"),
-        replace(drawn[0], section=_ERROR),
-        panel("time", _ERROR, time, figures.jacobian_time, table),
-    ]
-    if not run.rows("distance").empty:
-        away = "Rising: more data would help where the policy goes; flat: they would not."
-        errors.append(panel("distance", _ERROR, away, figures.jacobian_distance, table))
-    chains = [
-        panel("chain-error", _GROWTH, chain, figures.chain_error, table),
-        panel("model-error", _GROWTH, caption, figures.model_error, table),
-    ]
-    return [*errors, *drawn[1:], *chains]
+    """The figures of a comparison that have numbers."""
+    table = run.table()
+    height = max(SIZE[1], min(_SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
+    maps = [
+        panel(f"entries-{name}", section, caption, figures.jacobian_entries, table, high=height,
+              quantity=name)
+        for name, (section, caption) in _MAPS.items()
+        if not run.rows("entry", quantity=name).empty
+    ]  # fmt: skip
+    for name, section, caption, draw, where, ending in _CURVES:
+        rows = run.rows(where)
+        if rows["value"][rows["quantity"].str.endswith(ending)].fillna(0).any():
+            maps.append(panel(name, section, caption, getattr(figures, draw), table))
+    return maps
 
 
 def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a comparison shows; `name` is its title where no task is known."""
-    drawn = tuple(panels(run))
-    numbers = (
-        "<p>Click a heading to sort. Every entry, step and singular value is in the file.</p>"
-        + by_section(run.table(), _TABLES, _HEADINGS)
-    )
+    drawn, config, environment = tuple(panels(run)), run.config, run.environment
     sections = (
-        *folded(_NUMBERS, drawn),
-        Section(_NUMBERS, body=numbers),
-        method_of(run.config, run.environment, {"What was masked": run.notes}),
+        *folded("Figures", drawn),
+        Section("Numbers", body=by_section(run.table(), _TABLES, _HEADINGS)),
+        method_of(config, environment, {"Samples left out": run.notes}),
     )
-    title = str(run.config.get("task") or name)
-    question = "How good are these Jacobians?"
-    config, environment = run.config, run.environment
     facts = {
-        "task": config.get("task"),
-        "simulator": config.get("simulator"),
+        **{name: config.get(name) for name in ("task", "simulator", "starts", "seed")},
         "model": config.get("model") or "none",
         "policy": config.get("policy") or shell.short(config.get("policy_hash")),
-        "starts": config.get("starts"),
         "steps": config.get("horizon"),
-        "seed": config.get("seed"),
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
+    title, question = str(config.get("task") or name), "How good are these Jacobians?"
     return Page(title, question, facts, advice(run), drawn, sections, source)
-
-
-def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:
-    """A map as high as its rows need."""
-    height = max(SIZE[1], min(_SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
-    draw = figures.jacobian_entries
-    return panel(name, section, caption, draw, run.table(), high=height, quantity=quantity)
 
 
 KIND = Kind(page, advice)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -309,7 +310,7 @@ def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> 
     return {
         "neighbours": near is not None,
         "prediction_lost": ahead.lost,
-        "growth": None if ahead.growth is None else ahead.growth.condition,
+        "growth": None if ahead.growth is None else ahead.growth.law,
     }
 
 
@@ -321,13 +322,10 @@ def _add_numbers(
         rows.add(section, entry.quantity, _one(entry, n), At(block=block, step=step))
 
 
-def _one(number: TableEntry, n: int) -> Estimates:
-    span = number.interval
-    value, se, low, high = (
-        np.array([number_or_end])
-        for number_or_end in (number.estimate.value, span.se, span.low, span.high)
-    )
-    return Estimates(value, se, low, high, np.array([n]), span.method)
+def _one(entry: TableEntry, n: int) -> Estimates:
+    span = entry.interval
+    one = number(entry.estimate.value, span.low, span.high, n, span.method)
+    return replace(one, se=np.array([span.se]))
 
 
 def _add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -> None:
