@@ -6,15 +6,16 @@ A section that a file has no numbers for says in one line how to get them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from gradlab import figures
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method_of, panel
 from gradlab.reporting.shell import tables
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
@@ -34,7 +35,7 @@ _GROWTH = "Growth with the horizon"
 _CONTEST = "Estimators and weights"
 _ORDER = (_GAIN, _LASTING, _ERROR, _DIRECTION, _SOURCE, _GROWTH, _CONTEST)
 _NOTHING = Evidence(None, None, {})
-_LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
+_LAWS = {"visited": "visited states", "start": "the given starts"}
 
 
 def page(profile: Profile, source: PageSource = NOWHERE, name: str = "") -> Page:
@@ -61,14 +62,14 @@ def shown(
     absent = _absent(profile, evidence)
     numbers = f"<p>Click a heading to sort.</p>{tables(profile.table())}"
     told = () if evidence.choice is None else statements(evidence.choice)
-    said = {_CONTEST: tuple(each.said for each in told)}
+    lines = {_CONTEST: tuple(each.said for each in told)}
     sections = (
         *(
-            Section(name, said.get(name, ()), missing=absent.get(name, ""), opened=name == _ERROR)
+            Section(name, lines.get(name, ()), missing=absent.get(name, ""), opened=name == _ERROR)
             for name in _ORDER
         ),
         Section("Every number", body=numbers),
-        _method(profile),
+        method_of(profile.config, profile.environment, {"Truth": profile.truth}),
     )
     findings = tuple(each for each in every_check(profile) if each not in first.rest)
     question, facts = "Does a step help?", _facts(profile)
@@ -99,21 +100,10 @@ def _facts(profile: Profile) -> dict[str, object]:
 def _starts(config: Mapping[str, Any]) -> str:
     """How many were asked for, how many were affordable, and the states visited from each."""
     wanted, used, visits = (config.get(name) for name in ("starts", "starts_used", "visits"))
-    parts = [f"{used} of {wanted}" if used not in (None, wanted) else f"{wanted}"]
+    text = f"{used} of {wanted}" if used not in (None, wanted) else f"{wanted}"
     if share := trimmed_share(config):
-        parts.append(f"of the {central(share)} of their law")
-    if visits and config.get("law") == "visited":
-        parts.append("1 visited state each" if visits == 1 else f"{visits} visited states each")
-    return ", ".join(parts)
-
-
-def _method(profile: Profile) -> Section:
-    columns = {
-        "Truth and its error": profile.truth,
-        "Samples and settings": {k: v for k, v in profile.config.items() if k != "command"},
-        "Versions and machine": profile.environment,
-    }
-    return method(profile.config.get("command"), columns)
+        text += f", {central(share)}"
+    return f"{text}, {visits} visited each" if visits and config.get("law") == "visited" else text
 
 
 def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
@@ -203,15 +193,17 @@ def _error(
 
 
 def _direction(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
-    cosine = "1 is the true direction."
-    signs = "One half is chance."
-    noise = "Below 1 / N′ one batch is mostly noise."
-    drawn = [panel("cosine", _DIRECTION, cosine, figures.cosine, table, chosen=chosen)]
-    if (table["quantity"] == "sign_agreement").any():
-        agreement = figures.sign_agreement
-        drawn.append(panel("sign_agreement", _DIRECTION, signs, agreement, table, chosen=chosen))
-    snr, batch = figures.snr, profile.batch
-    return [*drawn, panel("snr", _DIRECTION, noise, snr, table, batch=batch, chosen=chosen)]
+    rows: list[tuple[str, str, Callable[..., Axes], dict[str, Any]]] = [
+        ("cosine", "1 is the true direction.", figures.cosine, {}),
+        ("sign_agreement", "One half is chance.", figures.sign_agreement, {}),
+        ("snr", "Below 1 / N′ one batch is mostly noise.", figures.snr, {"batch": profile.batch}),
+    ]
+    here = set(table["quantity"]) | {"cosine", "snr"}
+    return [
+        panel(name, _DIRECTION, caption, draw, table, chosen=chosen, **more)
+        for name, caption, draw, more in rows
+        if name in here
+    ]
 
 
 def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
@@ -237,10 +229,9 @@ def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
 
 def _growth(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
     rate, discount = profile.truth.get("lyapunov"), profile.config.get("discount")
-    comparable = (
-        isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0
-    )
-    exponent = float(rate) + math.log(float(discount)) if comparable else None  # type: ignore[arg-type]
+    exponent = None
+    if isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0:
+        exponent = rate + math.log(discount)
     caption = "A straight rise is an explosion."
     rates: dict[str, Any] = {"exponent": exponent, "chosen": chosen}
     return [panel("sample_norm", _GROWTH, caption, figures.sample_norm, table, **rates)]
