@@ -12,6 +12,10 @@ def _on(
     return Code(title, f"{sentence} (N = {{n}}).", remedy, severity, write)
 
 
+def _three(value: float, digits: int) -> str:
+    return f"{value:.3g}"
+
+
 # What steps along the simulator's gradient bring, beside what it promises.
 _BRINGS = "its gradient's steps bring {number} per unit, promised {threshold}"
 _STEP = "A step along {subject} brings {value} of the best gain, promised {threshold}"
@@ -77,13 +81,16 @@ register({
     ),
     "bias_against_zero": _on("truth", "The true gradient is 0 at every start"),
     # Jumps.
-    "jumps_smooth": _on("jumps", f"The return is smooth within an update: {_BRINGS}"),
-    "jumps_curved": _on("jumps", f"The return is curved: {_BRINGS}"),
-    "jumps_harmless": _on("jumps", f"The return jumps without harm ({{at}}): {_BRINGS}"),
-    "jumps_harmful": _on(
-        "jumps", f"The return jumps ({{at}}): {_BRINGS}", "These starts: `jumps.states`."
+    "jumps_smooth": _on("jumps", f"The return is smooth: {_BRINGS}", write=_three),
+    "jumps_curved": _on("jumps", f"The return is curved: {_BRINGS}", write=_three),
+    "jumps_harmless": _on(
+        "jumps", f"The return jumps without harm ({{at}}): {_BRINGS}", write=_three
     ),
-    "jumps_rough": _on("jumps", f"The return is rough: {_BRINGS}"),
+    "jumps_harmful": _on(
+        "jumps", f"The return jumps ({{at}}): {_BRINGS}", "These starts: `jumps.states`.",
+        write=_three,
+    ),
+    "jumps_rough": _on("jumps", f"The return is rough: {_BRINGS}", write=_three),
     "jumps_overflow": Code(
         "jumps", "The return overflows from {number} of {n} starts where actions move by {at}."
     ),
