@@ -220,6 +220,15 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}g}%" if abs(share) < 0.1 else f"{share:.{digits - 2}%}"
 
 
+def share(value: float, digits: int = 2) -> str:
+    """A share of the possible gain in whole percent, or more digits, never rounded to all or
+    nothing of it."""
+    value, most = max(-1.0, min(value, 1.0)), 1 - 10.0**-digits
+    if abs(value) >= most + 0.5 * 10.0**-digits:
+        return f"{'over ' if value > 0 else 'under −'}{most:.{digits - 2}%}"
+    return f"{round(100 * value, digits - 2) + 0.0:.{digits - 2}f}%".replace("-", "−")
+
+
 def cosine(value: float, decimals: int = 2) -> str:
     """Two decimals, or more, never rounded to ±1, beyond which a noise-corrected estimate may
     lie."""

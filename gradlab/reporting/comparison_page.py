@@ -57,13 +57,10 @@ def _panels(comparison: Comparison) -> list[Panel]:
     drawn = {
         "mse-ratio": ("mse", _ERROR, "Where the band is off 1, the change is more than chance.",
                       ratio),
-        "mse": ("mse", _ERROR, "The same as a difference.", difference),
-        "bias2": ("bias2", _PARTS, "Squared bias: what no number of samples removes.",
-                  difference),
-        "variance": ("variance", _PARTS, "Variance of one sample; a batch of N′ divides it.",
-                     ratio),
-        "cosine": ("cosine", _PARTS, "Direction: cosine of the mean gradient with the truth.",
-                   difference),
+        "mse": ("mse", _ERROR, "Its difference.", difference),
+        "bias2": ("bias2", _PARTS, "Squared bias.", difference),
+        "variance": ("variance", _PARTS, "Variance of one sample.", ratio),
+        "cosine": ("cosine", _PARTS, "Cosine with the truth.", difference),
     }  # fmt: skip
     return [
         panel(name, section, caption, draw, table, quantity=quantity, names=names)
@@ -104,8 +101,7 @@ def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
     for pair in pairs:
         against = screen(pair)
         texts = [f"{capital(each.name)}: {each.text}." for each in against.fields]
-        texts += [each.text for each in against.rest]
-        lines = tuple(filter(None, texts))
+        lines = (*texts, *(each.said for each in against.rest))
         sections.append(Section(pair.names[1], lines, _tables(pair.table()), against.lit))
     if refused:
         lines = tuple(f"{name}: {why}" for name, why in refused.items())
@@ -121,10 +117,7 @@ def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
 def _two(pair: Comparison) -> Page:
     A, B = (escape(each) for each in pair.names)
     drawn = tuple(_panels(pair))
-    numbers = (
-        f"<p>Click a heading to sort. first: {A}, second: {B}; difference: second less first.</p>"
-        + _tables(pair.table())
-    )
+    numbers = f"<p>First: {A}, second: {B}.</p>{_tables(pair.table())}"
     measured = dict(zip(pair.names, (pair.first.config, pair.second.config), strict=True))
     sections = (
         *folded("Figures", drawn),

@@ -6,28 +6,25 @@ A section that a file has no numbers for says in one line how to get them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from gradlab import figures
+from gradlab.findings import Finding
 from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
-from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
+from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method_of, panel
 from gradlab.reporting.shell import tables
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts
-from gradlab.verdicts.measurement.verdict import (
-    Evidence,
-    advice,
-    every_check,
-    evidence,
-)
+from gradlab.verdicts.measurement.verdict import Evidence, advice, every_check, evidence
 from gradlab.verdicts.recommendation import Recommendation
 from gradlab.wording import label, states_each, stepping
 
@@ -40,7 +37,7 @@ _GROWTH = "Growth with the horizon"
 _CONTEST = "Estimators and weights"
 _ORDER = (_GAIN, _LASTING, _ERROR, _DIRECTION, _SOURCE, _GROWTH, _CONTEST)
 _NOTHING = Evidence(None, None, {})
-_LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
+_LAWS = {"visited": "visited states", "start": "the given starts"}
 
 
 def page(profile: Profile, source: PageSource = NOWHERE, name: str = "") -> Page:
@@ -65,26 +62,22 @@ def shown(
     """
     drawn = tuple(panels(profile, evidence))
     absent = _absent(profile, evidence)
-    numbers = (
-        "<p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>"
-        + tables(profile.table())
-    )
-    said: dict[str, tuple[str, ...]] = {}
-    if evidence.choice is not None:
-        said[_CONTEST] = tuple(each.text for each in statements(evidence.choice))
+    numbers = f"<p>Click a heading to sort.</p>{tables(profile.table())}"
+    told = () if evidence.choice is None else statements(evidence.choice)
+    lines = {_CONTEST: tuple(each.said for each in told)}
+    of_finding = {each.name for each in fields(Finding)}  # a row says these
+    truth = {key: value for key, value in profile.truth.items() if key not in of_finding}
     sections = (
         *(
-            Section(
-                name, lines=said.get(name, ()), missing=absent.get(name, ""), opened=name == _ERROR
-            )
+            Section(name, lines.get(name, ()), missing=absent.get(name, ""), opened=name == _ERROR)
             for name in _ORDER
         ),
         Section("Every number", body=numbers),
-        _method(profile),
+        method_of(profile.config, profile.environment, {"Truth": truth}),
     )
-    question = "Does a step help?"
-    facts = _facts(profile)
-    return Page(title, question, facts, first, drawn, sections, source, every_check(profile))
+    findings = tuple(each for each in every_check(profile) if each not in first.rest)
+    question, facts = "Does a step help?", _facts(profile)
+    return Page(title, question, facts, first, drawn, sections, source, findings)
 
 
 def _facts(profile: Profile) -> dict[str, object]:
@@ -111,28 +104,10 @@ def _facts(profile: Profile) -> dict[str, object]:
 def _starts(config: Mapping[str, Any]) -> str:
     """How many were asked for, how many were affordable, and the states visited from each."""
     wanted, used, visits = (config.get(name) for name in ("starts", "starts_used", "visits"))
-    parts = [f"{used} of {wanted}" if used not in (None, wanted) else f"{wanted}"]
+    text = f"{used} of {wanted}" if used not in (None, wanted) else f"{wanted}"
     if share := trimmed_share(config):
-        parts.append(f"of the {central(share)} of their law")
-    if visits and config.get("law") == "visited":
-        parts.append("1 visited state each" if visits == 1 else f"{visits} visited states each")
-    return ", ".join(parts)
-
-
-def _method(profile: Profile) -> Section:
-    truth = profile.truth
-    reason = str(truth.get("reason", ""))
-    admissible = {True: "The truth is admissible", False: "No admissible truth"}
-    verdict = admissible.get(bool(truth.get("admissible", True)), "")
-    why = f"<p>{escape(verdict)}{escape(f': {reason}' if reason else '')}.</p>" if truth else ""
-    rest = {key: value for key, value in profile.config.items() if key != "command"}
-    estimate = {key: value for key, value in truth.items() if key not in ("reason", "admissible")}
-    columns = {
-        "Truth and its error": estimate,
-        "Samples and settings": rest,
-        "Versions and machine": profile.environment,
-    }
-    return method(profile.config.get("command"), columns, why)
+        text += f", {central(share)}"
+    return f"{text}, {visits} visited each" if visits and config.get("law") == "visited" else text
 
 
 def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
@@ -152,28 +127,17 @@ def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
 
 def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
-    reasons: dict[str, str] = {}
-    if evidence.facts is None or not (evidence.facts.gains or evidence.facts.realised):
-        reasons[_GAIN] = (
-            "No gain: these gradients were judged against matched truths at given states. "
-            "`gradlab measure TASK` judges them where the policy goes."
-        )
+    facts, reasons = evidence.facts, {}
+    if facts is None or not (facts.gains or facts.realised):
+        reasons[_GAIN] = "Not measured: `gradlab measure TASK` does, at visited states."
     if profile.rehearsal is None:
-        reasons[_LASTING] = (
-            "Not rehearsed: `gradlab measure TASK` does, where starts are drawn and gradients are "
-            "judged by the return."
-        )
-        if "--no-rehearsal" in str(profile.config.get("command", "")).split():
-            reasons[_LASTING] = "Not rehearsed: --no-rehearsal was given."
+        reasons[_LASTING] = "Not rehearsed."
     if evidence.attribution is None or not evidence.attribution.bias:
-        reasons[_SOURCE] = "Not attributed: `gradlab measure --attribute` finds the causes."
-    if evidence.facts is not None and evidence.facts.void:
+        reasons[_SOURCE] = "Not attributed: `gradlab measure --attribute` does."
+    if facts is not None and facts.void:
         reasons[_CONTEST] = "Nothing is chosen, for the reason at the top."
     elif evidence.choice is None or evidence.choice.pair is None:
-        reasons[_CONTEST] = (
-            "No weights: they need an admissible truth, a data gradient and another estimator "
-            "under the same truth."
-        )
+        reasons[_CONTEST] = "No weights: they need a truth, the data gradient and another."
     return reasons
 
 
@@ -181,25 +145,18 @@ def _gain(
     profile: Profile, table: pd.DataFrame, facts: Facts | None, best: tuple[str, int] | None
 ) -> list[Panel]:
     """Gains to first order with realised ones on them; alone where there is no truth."""
-    drawn_panels = []
     realised = None if profile.realised is None else profile.realised.table()
     if realised is not None:
         realised.attrs |= table.attrs
     if facts is not None and facts.gains:
         close = () if best is None else facts.close(best)
-        caption = (
-            "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
-        )
-        if len(close) > 1:
-            caption += " Ring: the best horizon; shade along the line: those practically as good."
         steps: dict[str, Any] = {"realised": realised, "chosen": best, "close": close}
-        drawn_panels.append(panel("gain", _GAIN, caption, figures.gain, table, **steps))
-    elif realised is not None:
-        caption = "Returns before and after one step of equal length along each gradient."
-        drawn_panels.append(
-            panel("realised_gains", _GAIN, caption, figures.realised_gains, realised)
-        )
-    return drawn_panels
+        caption = "Above 0 a step helps; 100% is the best step of its length."
+        return [panel("gain", _GAIN, caption, figures.gain, table, **steps)]
+    if realised is None:
+        return []
+    caption = "Change of the return by one step of equal length along each gradient."
+    return [panel("realised_gains", _GAIN, caption, figures.realised_gains, realised)]
 
 
 def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | None) -> list[Panel]:
@@ -209,20 +166,13 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
         return []
     table = rehearsed.table()
     table.attrs |= measured.attrs
-    assumed = " (assumed: give yours with --lr and --optimizer)" if rehearsed.assumed else ""
     caption = (
-        f"Updates by {stepping(rehearsed.optimizer, rehearsed.rate)}{assumed}, batches of "
-        f"{states_each(rehearsed.batch, profile.batch)}, with critic, model and visited states as "
-        f"they are, by {rehearsed.draws} draws; the return of {rehearsed.judges} fresh starts; "
-        f"bands hold those of both draws. The recommended one lasts as far as fresh ones confirm."
+        f"Updates by {stepping(rehearsed.optimizer, rehearsed.rate)}, batches of "
+        f"{states_each(rehearsed.batch, profile.batch)}, {rehearsed.draws} draws, "
+        f"{rehearsed.judges} starts."
     )
     draw = figures.return_over_updates
     return [panel("return_over_updates", _LASTING, caption, draw, table, chosen=best)]
-
-
-def _labels(profile: Profile) -> dict[str, str]:
-    """What every figure calls the estimators."""
-    return {name: label(name, profile.identities) for name in profile.estimators}
 
 
 def _error(
@@ -234,12 +184,10 @@ def _error(
     levels: dict[str, Any] = {
         "truth_norm2": _zero_level(table, every), "truth_error2": _truth_error(profile, every),
     }  # fmt: skip
-    called = _labels(profile)
-    compare = "Lower is better. Below the level of data, unrolling pays."
+    compare = "Below the level of data, unrolling pays."
     drawn = [panel("mse", _ERROR, compare, figures.mse, table, chosen=chosen, **levels)]
     for number, name in enumerate(names, 1):
-        least = "where squared bias and variance / N′ cross, their sum is near its least."
-        caption = f"{called[name]}: {least}"
+        caption = f"{label(name, profile.identities)}: squared bias, variance / N′ and their sum."
         drawn.append(panel(
             f"error-{number}-{_file_name(name)}", _ERROR, caption, figures.bias_variance, table,
             estimator=name, batch=profile.batch, truth_norm2=_zero_level(table, [name]),
@@ -249,32 +197,34 @@ def _error(
 
 
 def _direction(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
-    cosine = "1 is the true direction; at 0 a step along the gradient gains nothing."
-    signs = "A step that moves half of the parameters the wrong way is no better than chance."
-    noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
-    drawn = [panel("cosine", _DIRECTION, cosine, figures.cosine, table, chosen=chosen)]
-    if (table["quantity"] == "sign_agreement").any():
-        agreement = figures.sign_agreement
-        drawn.append(panel("sign_agreement", _DIRECTION, signs, agreement, table, chosen=chosen))
-    snr, batch = figures.snr, profile.batch
-    return [*drawn, panel("snr", _DIRECTION, noise, snr, table, batch=batch, chosen=chosen)]
+    rows: list[tuple[str, str, Callable[..., Axes], dict[str, Any]]] = [
+        ("cosine", "1 is the true direction.", figures.cosine, {}),
+        ("sign_agreement", "One half is chance.", figures.sign_agreement, {}),
+        ("snr", "Below 1 / N′ one batch is mostly noise.", figures.snr, {"batch": profile.batch}),
+    ]
+    here = set(table["quantity"]) | {"cosine", "snr"}
+    return [
+        panel(name, _DIRECTION, caption, draw, table, chosen=chosen, **more)
+        for name, caption, draw, more in rows
+        if name in here
+    ]
 
 
 def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
     """Shares of the squared bias over the horizon, and the entries of the derivatives."""
     if evidence.attribution is None or not evidence.attribution.bias:
         return []
-    table, drawn_panels, called = evidence.attribution.table(), [], _labels(profile)
+    table, drawn_panels = evidence.attribution.table(), []
     table.attrs |= profile.table().attrs
     names = list(dict.fromkeys(each.estimator for each in evidence.attribution.bias))
     for number, name in enumerate(names, 1):
-        shares = "What each part makes of the squared bias; a share below 0 hides another's error."
-        entries = "Output by input: the derivatives whose errors move the gradient most."
+        shares = "shares of the squared bias; one below 0 hides another."
+        entries = "derivatives whose errors move the gradient most."
         file = f"{number}-{_file_name(name)}"
         for what, caption, draw in (
             ("ledger", shares, figures.ledger), ("entries", entries, figures.entries),
         ):  # fmt: skip
-            caption = f"{called[name]}: {caption}"
+            caption = f"{label(name, profile.identities)}: {caption}"
             drawn_panels.append(
                 panel(f"{what}-{file}", _SOURCE, caption, draw, table, estimator=name)
             )
@@ -283,14 +233,10 @@ def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
 
 def _growth(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
     rate, discount = profile.truth.get("lyapunov"), profile.config.get("discount")
-    comparable = (
-        isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0
-    )
-    exponent = float(rate) + math.log(float(discount)) if comparable else None  # type: ignore[arg-type]
-    caption = (
-        "A straight rise is an explosion. Singular values, open loop and Condition 1 of MPG: "
-        "gradlab jacobians TASK."
-    )
+    exponent = None
+    if isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0:
+        exponent = rate + math.log(discount)
+    caption = "A straight rise is an explosion."
     rates: dict[str, Any] = {"exponent": exponent, "chosen": chosen}
     return [panel("sample_norm", _GROWTH, caption, figures.sample_norm, table, **rates)]
 

@@ -6,15 +6,16 @@ while all else stays, not the largest share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from gradlab.findings import Finding
+from gradlab.findings import Decision, Finding
 from gradlab.findings.checks import no_gradient
-from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES, Account, Attribution, Part
+from gradlab.runs.attribution import CAUSES, SOURCES, Account, Attribution, Part
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
-from gradlab.verdicts.phrases import ZERO, capital
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
+from gradlab.statistics.comparison import Number
+from gradlab.verdicts.phrases import ZERO, row
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import gradient, label, percent, two, with_ends, with_interval
 
 _FIXED = {
@@ -25,81 +26,72 @@ _FIXED = {
     "critic_s": "the critic",
     "critic_a": "the critic",
 }
+_ADVICE: dict[str, tuple[str, Decision]] = {
+    "sure": ("fix", "pass"),
+    "contested": ("fix", "pass"),
+    "open": ("fix", "undecided"),
+    "none": ("fix_nothing", "fail"),
+}
+_WIDE = 1.0  # from which on an interval of a share says nothing of it
+_UNKNOWN = "nothing yet"
 
 
 def source(profile: Profile, attribution: Attribution | None, name: str) -> list[Finding]:
-    """The largest share of the squared bias at the attributed horizon of least error."""
-    if attribution is None:
+    """What to fix first, what made the squared bias at the attributed horizon of least error, and
+    what is worse without the others."""
+    accounts = [e for e in attribution.bias if e.estimator == name] if attribution else []
+    if attribution is None or not accounts:
         return []
-    accounts = [each for each in attribution.bias if each.estimator == name]
-    if not accounts:
-        return []
-    least = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
-    what = f"the squared bias of {gradient(profile.identities[name])} at h = {least.horizon}"
-    n = f"N = {attribution.starts:,}"
-    if least.advice == "lost":
-        whole = least.total
-        total = with_interval(whole.value, whole.low, whole.high, more=n)
-        text = f"{capital(what)} is {ZERO}, {total}: its cause is undecided."
-        return [worded("source", False, text)]
-    advice, decided = _advice(least, what)
-    return [worded("source", decided, f"{advice}. {_makes(least)} ({n}).")]
-
-
-def _advice(account: Account, what: str) -> tuple[str, bool]:
-    """What to fix first, by what replacing it does while all else stays; whether it is shown."""
-    best, advice = account.replacement, account.advice
-    if best is None:
-        return f"Too few starts to tell what to fix first in {what}", False
-    if advice == "none":
-        none = f"Fixing any one or two causes does not lower {what}"
-        return f"{none}{_raised(account)}", True
-    falls = f"with the true {causes_text(best.causes)} {what} falls "
-    if advice == "open":
-        falls += f"by {_share(best.part)}"
-        return f"Undecided what to fix first: {falls}{_raised(account)}", False
-    rivals = " or ".join(map(causes_text, best.rivals[:2]))
-    more = f", perhaps by more with {rivals}" if rivals else ""
-    falls += f"by {_share(best.part)}" if _told_apart(best.part) else f"({_OPEN})"
-    return f"Fix {to_fix(best.causes)} first: {falls}{more}{_raised(account)}", True
-
-
-def _makes(account: Account) -> str:
-    """The largest share of the squared bias, or why none is named."""
-    if account.cancelling:
-        shares = [f"{_share(account.share(c))} for {CAUSES[c]}" for c in account.cancelling]
-        return f"Causes cancel: shares of it are {' and '.join(shares)}"
+    account = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
+    n, who = attribution.starts, gradient(profile.identities[name])
+    if account.lost:
+        return [Finding("no_bias", "undecided", who, n=n, at=str(account.horizon), more=-1)]
+    at, best, found = f"{who} at h = {account.horizon}", account.replacement, list[Finding]()
+    if best is not None:
+        code, decision = _ADVICE[account.advice]
+        unsized = code == "fix" and decision == "pass" and not _told_apart(best.part)
+        code = "fix_unsized" if unsized else code
+        found.append(row(code, decision, _number(best.part, n), to_fix(best.causes), at))
     top = max(account.shapley, key=lambda part: part.fraction)
-    rest = [part for part in account.shapley if part is not top]
-    second = max(rest, key=lambda part: part.fraction_high)
-    if not top.clear or top.fraction_low <= second.fraction_high:
-        return (
-            f"Whether {CAUSES[top.name]} ({_share(top)}) or {CAUSES[second.name]} "
-            f"({_share(second)}) makes more of it is open"
-        )
-    text = f"{_share(top)} of it comes from {CAUSES[top.name]}"
+    highs = (part.fraction_high for part in account.shapley if part is not top)
+    clear: Decision = "pass" if top.clear and top.fraction_low > max(highs) else "undecided"
+    found.append(row("cause", clear, _number(top, n), CAUSES[top.name], at))
     mine = [e for e in account.entries if e.cause == top.name and e.part.clear]
-    largest = max(mine, key=lambda each: each.part.value, default=None)
-    if largest is not None and not largest.part.value < top.value / 2:
-        text += f", mostly {largest.output} by {largest.input} ({_share(largest.part)})"
-    states = account.share("states")
-    if top.name == "states" or states.value == 0 == states.se:
-        return text
-    return f"{text}; errors of states make {_share(states)}"
+    entry = max(mine, key=lambda each: each.part.value, default=None)
+    if clear == "pass" and entry is not None and not entry.part.value < top.value / 2:
+        whose = f"{CAUSES[top.name]} of {entry.output} by {entry.input}"
+        found.append(row("cause", "pass", _number(entry.part, n), whose, at))
+    # Causes of the largest share or of the advice whose replacement alone is shown to harm.
+    interest = {top.name, *(best.causes if best else ()), *account.cancelling}
+    harms = (e for e in account.first if e.name in interest and e.high < 0)
+    found += [row("fix_harms", "fail", _number(e, n).negative, CAUSES[e.name], at) for e in harms]
+    return found
 
 
-def _raised(account: Account) -> str:
-    """Causes of the largest share or of the advice whose replacement alone is shown to harm."""
-    best = account.replacement
-    top = max(account.shapley, key=lambda part: part.value)
-    of_interest = {top.name, *(best.causes if best else ()), *account.cancelling}
-    raised = [
-        f"{CAUSES[part.name]} alone raises it by "
-        + with_interval(-part.fraction, -part.fraction_high, -part.fraction_low, write=percent)
-        for part in account.first
-        if part.name in of_interest and part.high < 0
-    ]
-    return f"; {' and '.join(raised)}" if raised else ""
+def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
+    """What the attribution says, the bias first."""
+    names, n = dict.fromkeys(each.estimator for each in attribution.bias), attribution.starts
+    found = [each for name in names for each in source(profile, attribution, name)]
+    for name in names:
+        who, mine = (
+            gradient(profile.identities[name]),
+            [e for e in attribution.bias if e.estimator == name],
+        )
+        cancel = ", ".join(str(each.horizon) for each in mine if each.cancelling)
+        if cancel:
+            found.append(Finding("causes_cancel", "fail", who, n=n, at=cancel))
+    quantity = "mse" if profile.truth["admissible"] else "variance"
+    for name in dict.fromkeys(each.estimator for each in attribution.variance):
+        spreads = [each for each in attribution.variance if each.estimator == name]
+        each = min(spreads, key=lambda e: profile.estimate(name, quantity, e.horizon).value)
+        at = f"{gradient(profile.identities[name])} at h = {each.horizon}"
+        clear = (part for part in each.sources if part.clear)
+        found += [row("variance_cause", "pass", _number(e, n), SOURCES[e.name], at) for e in clear]
+    for name, why in attribution.skipped.items():  # `variance of model_all`
+        of, between, estimator = name.rpartition("variance of ")
+        what = f"{of}{between}{label(estimator, profile.identities)}"
+        found.append(Finding("no_causes", "skipped", what, at=why))
+    return found
 
 
 def causes_text(causes: Sequence[str]) -> str:
@@ -112,78 +104,20 @@ def to_fix(causes: Sequence[str]) -> str:
     return " and ".join(dict.fromkeys(_FIXED[cause] for cause in causes))
 
 
-def _share(part: Part) -> str:
-    share, ends = _with_ends(part)
-    return f"{share if _width(part) <= _WIDE else 'an unknown share'} (CI {ends})"
-
-
-def _width(part: Part) -> float:
-    return part.fraction_high - part.fraction_low
+def _number(part: Part, starts: int) -> Number:
+    """The part as a share of the whole."""
+    return Number(part.fraction, part.fraction_low, part.fraction_high, starts)
 
 
 def _told_apart(part: Part) -> bool:
     """Is its share known, beside its sign? The whole that it is a share of has noise of its own."""
-    return part.fraction_low > 0 and _width(part) <= _WIDE
-
-
-def _with_ends(part: Part) -> tuple[str, str]:
-    return with_ends(part.fraction, part.fraction_low, part.fraction_high, percent)
-
-
-_ABOUT = "source"
-_WIDE = 1.0  # from which on an interval of a share says nothing of it
-_OPEN = "by how much is open"
-
-
-def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
-    """What the attribution says, the bias first."""
-    names = dict.fromkeys(each.estimator for each in attribution.bias)
-    texts = [sentence for name in names for sentence in source(profile, attribution, name)]
-    texts += [worded(_ABOUT, True, text) for text in _elsewhere(attribution, profile)]
-    quantity = "mse" if profile.truth["admissible"] else "variance"
-    for name in dict.fromkeys(each.estimator for each in attribution.variance):
-        mine = [each for each in attribution.variance if each.estimator == name]
-        values = [profile.estimate(name, quantity, each.horizon).value for each in mine]
-        each = mine[values.index(min(values))]
-        where = f"{gradient(profile.identities[each.estimator])} at h = {each.horizon}"
-        clear = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in each.sources if p.clear]
-        still = [SOURCES[p.name] for p in each.sources if p.value == 0 and p.se == 0]
-        exact = f"; exactly nothing from {', '.join(still)}" if still else ""
-        shares = ", ".join(clear) or "no share is clear of 0"
-        text = f"Variance of {where}: {shares}{exact} (N = {attribution.starts:,})."
-        texts.append(worded(_ABOUT, bool(clear), text))
-    for name, why in attribution.skipped.items():  # `variance of model_all`
-        of, between, estimator = name.rpartition("variance of ")
-        what = f"{of}{between}{label(estimator, profile.identities)}"
-        texts.append(worded(_ABOUT, True, f"Not attributed: {what}, since {why}."))
-    return texts
-
-
-def _elsewhere(attribution: Attribution, profile: Profile) -> Iterator[str]:
-    """Horizons at which shares say little."""
-    for name in dict.fromkeys(each.estimator for each in attribution.bias):
-        mine = [each for each in attribution.bias if each.estimator == name]
-        whose = gradient(profile.identities[name])
-        lost = ", ".join(str(each.horizon) for each in mine if each.lost)
-        if lost:
-            yield f"The squared bias of {whose} is {ZERO} at h = {lost}."
-        cancelling = ", ".join(str(each.horizon) for each in mine if each.cancelling)
-        if cancelling:
-            yield (
-                f"Causes cancel in {whose} at h = {cancelling}: a share is more than "
-                f"{CANCELLING:g}× the squared bias, and others undo it."
-            )
-
-
-def _fraction(part: Part) -> str:
-    low, high, share = map(percent, (part.fraction_low, part.fraction_high, part.fraction))
-    return share if low == high else f"{share} (CI {low} to {high})"
+    return part.fraction_low > 0 and part.fraction_high - part.fraction_low <= _WIDE
 
 
 def screen(profile: Profile, attribution: Attribution, rest: Sequence[Finding]) -> Recommendation:
     """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
     if void := no_gradient(profile.sanity):
-        return Recommendation("none", (Field("fix first", void[0].said),), None, tuple(rest))
+        return Recommendation("none", (Field("fix first", void[0].sentence),), None, tuple(rest))
     name = judged_estimator(profile)
     every = attribution.bias
     accounts = [each for each in every if each.estimator == name] or list(every)
@@ -202,21 +136,20 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Finding]) 
     return Recommendation(light, (*told, *shares), None, tuple(rest))
 
 
-_UNKNOWN = "nothing yet"
-
-
 def _told(account: Account, starts: int) -> tuple[str, str, Light]:
     """What to fix, why, and the light."""
-    advice, best, shown = account.advice, account.replacement, f"{starts:,} starts"
+    advice, best, shown = account.advice, account.replacement, f"({starts:,} starts)"
     if advice == "lost":
-        return _UNKNOWN, f"the squared bias is {ZERO} ({shown})", "choose"
+        return _UNKNOWN, f"the squared bias is {ZERO} {shown}", "choose"
     if best is None or advice == "open":
-        return _UNKNOWN, f"no replacement is shown to lower the squared bias ({shown})", "choose"
+        return _UNKNOWN, f"no replacement is shown to lower the squared bias {shown}", "choose"
     if advice == "none":
-        why = f"any one or two causes do not lower the squared bias ({shown})"
+        why = f"one or two causes do not lower the squared bias {shown}"
         return "more than two causes together", why, "choose"
-    value, ends = _with_ends(best.part)
-    falls = f"falls by {value} (CI {ends})" if _told_apart(best.part) else f"falls; {_OPEN}"
+    value, ends = with_ends(*_number(best.part, starts).estimate, percent)
+    falls = "falls, by how much is open"
+    if _told_apart(best.part):
+        falls = f"falls by {value} (CI {ends})"
     why = f"with the true {causes_text(best.causes)} the squared bias {falls}"
     if advice == "contested":
         rivals = " or ".join(map(causes_text, best.rivals[:2]))
@@ -229,10 +162,15 @@ def _shares(account: Account, what: str, starts: int) -> tuple[Field, ...]:
     whole, square = account.total, "|E G − E T|², noise-corrected."
     if account.lost:  # the value is noise
         return (Field("squared bias", f"≤ {two(whole.high)} (95%): {what}", square),)
-    how = f"Shapley value over all orders of replacing causes by true ones, {starts:,} starts."
-    parts = sorted(account.shapley, key=lambda part: -part.value)[:2]
-    total = with_interval(whole.value, whole.low, whole.high)
-    return (
-        Field("squared bias", f"{total}: {what}", square),
-        *(Field(f"of it {CAUSES[part.name]}", _share(part), how) for part in parts),
-    )
+    how = f"Shapley value over all orders of replacing causes, {starts:,} starts"
+    fields = [
+        Field(
+            "squared bias", f"{with_interval(whole.value, whole.low, whole.high)}: {what}", square
+        )
+    ]
+    for part in sorted(account.shapley, key=lambda part: -part.value)[:2]:
+        share, ends = with_ends(*_number(part, starts).estimate, percent)
+        known = part.fraction_high - part.fraction_low <= _WIDE
+        text = f"{share if known else 'an unknown share'} (CI {ends})"
+        fields.append(Field(f"of it {CAUSES[part.name]}", text, how))
+    return tuple(fields)

@@ -1,4 +1,4 @@
-"""A choice in words: its first screen, and a handful of sentences with interval and N.
+"""A choice: its recommendation, and a finding for what each criterion, step and mixture says.
 
 Where gains or steps decide and nobody asked for other candidates, batches or criteria, the choice
 says what the report of the measurement says (`verdicts.measurement.recommendation`).
@@ -8,82 +8,64 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import exp, isfinite
 
 from gradlab.choice.choosing import choice_of
-from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting, Tried
+from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting
 from gradlab.errors import InputError
-from gradlab.findings import Finding
-from gradlab.findings.checks import failed_premises
+from gradlab.findings import Decision, Finding
 from gradlab.gradients.ways import WAYS
+from gradlab.runs.decision_rules import COSINE
 from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.stages import trimming
-from gradlab.statistics.mixing import Weights
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import Advice, advise
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
-from gradlab.verdicts.phrases import SAME, ZERO, capital, further, gain_text, with_sign
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
-from gradlab.wording import (
-    AT_STARTS,
-    at_horizon,
-    horizons,
-    label,
-    turned,
-    updates,
-    with_interval,
-)
+from gradlab.verdicts.phrases import SAME, further, gain_text, held, more_of, row, with_sign
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
+from gradlab.wording import AT_STARTS, at_horizon, horizons, label, turned, updates
 
-CALLED = {
-    "gain": "gain (what one small step adds to the return, in shares of the best one)",
-    "mse": "mean squared error",
-    "direction": "direction (cosine of one batch)",
+# Criterion → what a field calls it, its column, its best value, the code of its finding.
+_CRITERIA: Mapping[Criterion, tuple[str, str, str, str]] = {
+    "gain": ("gain", "gain", "largest gain", "largest_gain"),
+    "mse": ("mean squared error", "mse", "lowest mean squared error", "least_error"),
+    "direction": ("direction", "cosine_batch", "best direction", "best_direction"),
 }
-_LARGEST = {
-    "gain": "largest gain",
-    "mse": "lowest mean squared error",
-    "direction": "best direction",
-}
-_CARRIED = "No number of starts is known to tell them apart: the true gradient rests on few"
 _ALIKE = 0.01  # of the best possible gain, or cosine
-_FEW = 2  # pairs of candidates that more starts would tell apart, mentioned
+_MANY = 4  # gradients in a row that a field names before it counts
 
 
 def statements(choice: Choice) -> tuple[Finding, ...]:
-    """Horizon, direction, weights, what if, and what a reader has to know."""
-    every = sorted(
-        (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
-    )
-    n = f"N = {choice.samples:,}"
-    found: list[Finding] = []
-    if (tried := choice.tried) is not None:  # without a truth: what realised gains say
-        text = (
-            f"Most return gained by a step along {cell_words(choice, tried.cell)}: "
-            f"{with_interval(tried.value, tried.interval.low, tried.interval.high)}, "
-            f"the best possible is unknown; {_may_be_best(choice, tried.kept)}."
-        )
-        found.append(worded("realised", tried.kept == (tried.cell,), text))
-    found += [_best(choice, each) for each in every if each is not None]
-    if choice.beyond is not None:  # does not compete, and is better
-        gain = choice.beyond.gain
-        text = (
-            f"With the simulator's states {cell_words(choice, choice.beyond.cell)} gains more: "
-            f"{turned(gain.clipped, gain.low, gain.high)}, {n}; it does not compete."
-        )
-        found.append(worded("beyond", True, text))
-    found += _steps(choice) + _criteria(choice)
+    """Horizon, direction, weights, what steps do, and who does not compete."""
+    return tuple(_statements(choice))
+
+
+def _statements(choice: Choice) -> Iterator[Finding]:
+    n, tried, steps = choice.samples, choice.tried, choice.steps
+    if tried is not None:  # without a truth: what realised gains say
+        decision: Decision = "pass" if tried.kept == (tried.cell,) else "undecided"
+        number = Number(tried.value, tried.interval.low, tried.interval.high, n)
+        where = cells_words(choice, [tried.cell]), cells_words(choice, tried.kept)
+        yield row("largest_return", decision, number, *where)
+    every = (choice.gain, choice.mse, choice.direction)
+    for best in sorted(filter(None, every), key=lambda each: each is not choice.best):
+        yield _best(choice, best)
+    if (beyond := choice.beyond) is not None:  # does not compete, and is better
+        yield row("gain_beyond", "pass", beyond.gain, cells_words(choice, [beyond.cell]))
+    if steps is not None:
+        how = "realised" if steps.realised else "to first order"
+        for code, cells in (("step_falls", steps.lowers), ("step_raises", steps.raises)):
+            if cells:
+                yield Finding(code, "pass", cells_words(choice, cells), n=n, at=how)
     if choice.pair is not None:
-        found.append(_weights(choice, choice.pair))
-    found += _agreement(choice)
-    return (*found, *(worded("note", True, each) for each in choice.notes))
-
-
-def cell_words(choice: Choice, cell: Cell) -> str:
-    """One gradient at one horizon: `model, BPTT at h = 5`."""
-    return cells_words(choice, [cell])
+        yield from _weights(choice, choice.pair)
+    yield from _agreement(choice)
+    for name, why in choice.excluded.items():
+        yield Finding("not_competing", "skipped", label(name, choice.identities), at=why)
 
 
 def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
@@ -99,191 +81,135 @@ def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
 
 
 def _best(choice: Choice, best: Best) -> Finding:
-    ends = best.interval.low, best.interval.high
-    if best.criterion == "gain":
-        value = gain_text(best.number(choice.samples))
-    elif best.criterion != "mse":
-        value = turned(best.value, *ends)
-    elif best.value > 0:
-        value = with_interval(best.value, *ends)
-    else:  # a noise-corrected error that is not above 0 is known from above only
-        value = f"at most {ends[1]:.2g} (upper end of its CI)"
-    text = (
-        f"Best {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(choice, best.cell)}, "
-        f"{value}, N = {choice.samples:,}"
+    """What is best by one criterion, and the starts that would tell more: one that is worse by a
+    cosine too small is not worth them, and none is known where few starts carry the truth."""
+    decision: Decision = "pass" if best.kept == (best.cell,) else "undecided"
+    where = cells_words(choice, [best.cell]), cells_words(choice, best.kept)
+    found = row(_CRITERIA[best.criterion][3], decision, best.number(choice.samples), *where)
+    apart = [] if choice.carried else _apart(best)
+    more = more_of(apart[0].more) if apart else 0 if best.partings and not choice.carried else -1
+    return replace(found, more=more)
+
+
+def _weights(choice: Choice, mixing: Mixing) -> Iterator[Finding]:
+    """Weights by what decides, and their error beside that of the papers' rule."""
+    weights, against, n = choice.weights or mixing.mse, mixing.against, choice.samples
+    if weights.share.any():
+        whose, beside = (cells_words(choice, [each]) for each in mixing.cells[::-1])
+        value, low, high = (float(e[-1]) for e in (weights.share, weights.low, weights.high))
+        yield row("mixture", "pass", Number(value, low, high, n), whose, beside)
+    else:
+        yield Finding("no_mixture", "pass", cells_words(choice, mixing.cells), n=n)
+    if against is not None:
+        low, high = exp(against.interval.low), exp(against.interval.high)
+        decision: Decision = "pass" if high < 1 / SAME or low > SAME else "undecided"
+        number = Number(against.ratio, low, high, against.unseen)
+        yield row("mixture_against_rule", decision, number, "", against.rule, "×")
+
+
+def _agreement(choice: Choice) -> Iterator[Finding]:
+    """Only without a truth: who points where the others do."""
+    lost = 0
+    for each in choice.agreement:
+        (name, h), ends = each.second, each.interval
+        if not isfinite(each.cosine) or (ends.low <= -1 and ends.high >= 1):
+            lost += 1
+            continue
+        who = (label(one, choice.identities) for one in (each.first[0], name))
+        number = Number(each.cosine, ends.low, ends.high, choice.samples)
+        yield held("agreement", number, COSINE, "above", " and ".join(who), f"h = {h}")
+    if lost:
+        yield Finding("no_agreement", "undecided", value=lost, n=choice.samples)
+
+
+def advice_of(choice: Choice) -> Recommendation:
+    """Use what is best by the criterion that decides, or, without a truth, what gained most return;
+    every finding below."""
+    best, tried, rest = (
+        choice.best or choice.mse or choice.direction,
+        choice.tried,
+        statements(choice),
     )
-    if best.kept == (best.cell,):
-        return worded(best.criterion, True, f"{text}; {_may_be_best(choice, best.kept)}.")
-    text += f". {capital(_may_be_best(choice, best.kept))}"
-    apart = _apart(best)
-    parts = [
-        f"{further(each.more)} separate {cell_words(choice, each.member)} from "
-        f"{cell_words(choice, each.contender)}"
-        for each in apart[:_FEW]
-    ]
-    more = "" if best.partings else f" {capital(further(None))} shrink it."
+    if best is not None:
+        called, column, largest, _ = _CRITERIA[best.criterion]
+        cell, kept, helps = best.cell, best.kept, choice.by != "gain" or best.interval.low > 0
+        how = f"{QUANTITIES[column].formula}; {choice.samples:,} starts"
+        value = Field(called, _value(best, choice.samples), how)
+        use, why = f": {largest}, batch {choice.batch}", "no gain is shown; best guess "
+        light: Light = "none" if not helps else "choose" if len(kept) > 1 else "act"
+    elif tried is not None:
+        cell, kept = tried.cell, tried.kept
+        helps = choice.steps is not None and cell in choice.steps.raises
+        gained = with_sign(tried.value, tried.interval.low, tried.interval.high)
+        value = Field("tested", f"{gained} return by a step along {cells_words(choice, [cell])}")
+        use, why, light = "", "no step raises the return: ", "choose" if len(kept) > 1 else "act"
+    else:
+        nothing = Field("why", "this file holds no known error of any gradient")
+        return Recommendation("none", (Field("use", KEEP), nothing), None, rest)
+    where, lowered = cells_words(choice, [cell]), choice.steps.lowers if choice.steps else ()
+    fields = (
+        Field("use", where + use if helps else KEEP),
+        Field("why", "" if helps else why + where),
+        value,
+        Field("not excluded", _several(choice, [each for each in kept if each != cell])),
+        Field("avoid", f"{_several(choice, lowered)}: lower return" if lowered else ""),
+        Field("decide", _wanted(choice, best) if best is not None and helps else ""),
+    )
+    return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
+
+
+def _several(choice: Choice, cells: Sequence[Cell]) -> str:
+    names = {name for name, _ in cells}
+    if len(names) > _MANY:
+        return f"{len(cells)} cells of {len(names)} gradients"
+    return cells_words(choice, cells)
+
+
+def _value(best: Best, samples: int) -> str:
+    """What the best one has by its criterion, with interval."""
+    number = best.number(samples)
+    if best.criterion == "gain":
+        return gain_text(number)
+    if best.criterion == "mse":
+        return Field.ranged("", number.estimate, "").text
+    return turned(*number.estimate)
+
+
+def _wanted(choice: Choice, best: Best) -> str:
+    """What would tell the best one from the others; "" where nothing else may be best."""
+    if len(best.kept) == 1:
+        return ""
     if choice.carried:
-        more = f" {_CARRIED}."
-    elif parts:
-        more = f" Not enough starts to say more: {'; '.join(parts)}."
-    return worded(best.criterion, False, f"{text}.{more}")
+        return "the true gradient rests on few starts"
+    if not best.partings:
+        return f"{further(None)} decide"
+    first = next(iter(_apart(best)), best.partings[0])
+    rival = first.member if first.contender == best.cell else first.contender
+    return f"{further(first.more)} separate it from {cells_words(choice, [rival])}"
 
 
 def _apart(best: Best) -> list[Parting]:
     """Pairs of candidates that more starts would tell apart: one that is worse by a cosine too
     small is not worth them."""
     gaps = (best.ranks.gap[best.candidates.index(each.member)] for each in best.partings)
-    return [
-        each
-        for each, gap in zip(best.partings, gaps, strict=True)
-        if best.criterion == "mse" or not gap < _ALIKE
-    ]
+    pairs = zip(best.partings, gaps, strict=True)
+    return [each for each, gap in pairs if best.criterion == "mse" or not gap < _ALIKE]
 
 
-def _may_be_best(choice: Choice, kept: tuple[Cell, ...]) -> str:
-    if len(kept) == 1:
-        return "nothing else may be best (95%)"
-    return f"any of these may be best (95%): {cells_words(choice, kept)}"
-
-
-def _steps(choice: Choice) -> list[Finding]:
-    """Which steps lower the return, and which raise it."""
-    if choice.steps is None:
-        return []
-    how = "realised on fresh starts" if choice.steps.realised else "to first order"
-    parts = [
-        f"{verb}: {cells_words(choice, cells)}"
-        for verb, cells in (("lower it", choice.steps.lowers), ("raise it", choice.steps.raises))
-        if cells
-    ]
-    said = "; ".join(parts) if parts else "none is shown to raise or to lower it"
-    text = f"Effect of steps on the return ({how}, N = {choice.samples:,}, 95% jointly): {said}."
-    return [worded("steps", bool(parts), text)]
-
-
-def _criteria(choice: Choice) -> list[Finding]:
-    """Whether plain steps and scale-free optimisers want different things."""
-    mse, direction = choice.mse, choice.direction
-    if mse is None or direction is None:
-        return []
-    both = set(mse.kept) & set(direction.kept)
-    if mse.cell == direction.cell:
-        text = f"Error and direction of one step both choose {cell_words(choice, mse.cell)}."
-    elif both:
-        among = cells_words(choice, [cell for cell in mse.candidates if cell in both])
-        text = f"The criteria are not shown to differ: {among} may be best by both."
-    else:
-        text = (
-            f"The criteria differ: for plain gradient steps {cell_words(choice, mse.cell)}, for "
-            f"optimisers that drop the scale, as Adam, {cell_words(choice, direction.cell)}."
-        )
-    return [worded("criteria", not both or mse.cell == direction.cell, text)]
-
-
-def _weights(choice: Choice, mixing: Mixing) -> Finding:
-    """Weights by what decides, and their error beside that of the papers' rule."""
-    weights = choice.weights or mixing.mse
-    by = "mean squared error" if weights is mixing.mse else choice.by
-    text = "none: no mixture points along the truth"
-    if weights.share.any():
-        text = _shares(choice, mixing, weights)
-    text = f"Weights of {cells_words(choice, mixing.cells)}, by {by}: {text}"
-    against = mixing.against
-    if against is None:
-        return worded("weights", False, f"{text}.")
-    ends = exp(against.interval.low), exp(against.interval.high)
-    text += (
-        f". On {against.unseen} starts that did not choose them the measured weights have "
-        f"{with_interval(against.ratio, *ends, '×')} the error of the {against.rule}."
-    )
-    return worded("weights", ends[1] < 1 / SAME or ends[0] > SAME, text)
-
-
-def _shares(choice: Choice, mixing: Mixing, weights: Weights) -> str:
-    """With their intervals."""
-    shown = [
-        f"{with_interval(share, low, high)} {cell_words(choice, cell)}"
-        for cell, share, low, high in zip(
-            mixing.cells, weights.share, weights.low, weights.high, strict=True
-        )
-    ]
-    return ", ".join(shown)
-
-
-def _agreement(choice: Choice) -> list[Finding]:
-    """Only without a truth: who points where the others do."""
-    of_pairs, unknown = defaultdict[str, list[str]](list), 0
-    for each in choice.agreement:
-        (name, h), ends = each.second, each.interval
-        if not isfinite(each.cosine) or (ends.low <= -1 and ends.high >= 1):
-            unknown += 1
-            continue
-        same = each.first[1] == h
-        first = label(each.first[0], choice.identities) if same else cell_words(choice, each.first)
-        value = turned(each.cosine, ends.low, ends.high)
-        of_pairs[f"{first} and {label(name, choice.identities)}"].append(f"{value} at h = {h}")
-    parts = [f"{pair}: {', '.join(values)}" for pair, values in of_pairs.items()]
-    if unknown:
-        many = f"{unknown} pairs are" if unknown > 1 else "1 pair is"
-        parts.append(f"{many} undecided, one of the two gradients is {ZERO}")
-    if not parts:
-        return []
-    text = f"Cosines between estimators (N = {choice.samples:,}): {'; '.join(parts)}."
-    return [worded("agreement", True, text)]
-
-
-_MANY = 4  # cells in a row that a headline names before it counts
-
-
-def advice_of(choice: Choice) -> Recommendation:
-    """Use what is best by the criterion that decides; every other sentence below."""
-    rest = statements(choice)
-    best = choice.best or choice.mse or choice.direction
-    if choice.beyond is not None:
-        more = f"{cell_words(choice, choice.beyond.cell)} gains {gain_text(choice.beyond.gain)}"
-        rest = (*rest, worded("beyond", True, f"With simulator states: {more}."))
-    if best is None and choice.tried is not None:
-        return _tried(choice, choice.tried, rest)
-    if best is None:
-        nothing = Field("why", "this file holds no known error of any gradient")
-        return Recommendation("none", (Field("use", KEEP), nothing), None, rest)
-    others = tuple(cell for cell in best.kept if cell != best.cell)
-    helps = choice.by != "gain" or best.interval.low > 0
-    among = "" if choice.beyond is None else " of those that need no simulator"
-    use = (
-        f"{cell_words(choice, best.cell)}: {_LARGEST[best.criterion]}{among}, batch {choice.batch}"
-    )
-    why = "" if helps else f"no gain is shown; best guess {cell_words(choice, best.cell)}"
-    fields = (
-        Field("use", use if helps else KEEP),
-        Field("why", why),
-        _value(choice, best),
-        Field("not excluded", _alternatives(choice, others) if others else ""),
-        Field("avoid", _lowers(choice)),
-        Field("decide", _wanted(choice, best) if helps else ""),
-    )
-    light: Light = "none" if not helps else "choose" if others else "act"
-    return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
-
-
-def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> tuple[Finding, ...]:
-    """What the rehearsed updates do, which one step does not say."""
+def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> Iterator[Finding]:
+    """What the rehearsed updates do, which one step does not say, each by its own 95%."""
     told = profile.rehearsal
     if told is None:
-        return ()
+        return
     made = advice.updates or told.lengths[-1]
     after = {cell: told.after(cell, made) for cell in told.cells}
     did = {
-        "lower it": [cell for cell, each in after.items() if each.high < 0],
-        "raise it": [cell for cell, each in after.items() if each.low > 0],
+        "updates_lower": [cell for cell, each in after.items() if each.high < 0],
+        "updates_raise": [cell for cell, each in after.items() if each.low > 0],
     }
-    parts = [f"{verb}: {cells_words(choice, cells)}" for verb, cells in did.items() if cells]
-    said = "; ".join(parts) or "none is shown to raise or to lower it"
-    many = (
-        f"{updates(made)}, in {told.draws} draws of batches, {told.judges:,} starts, each by its "
-    )
-    many += "own 95%"
-    return (worded("rehearsed", bool(parts), f"Effect on the return ({many}): {said}."),)
+    for code, cells in did.items():
+        if cells:
+            yield Finding(code, "pass", cells_words(choice, cells), n=told.judges, at=updates(made))
 
 
 _ROWS = "docs/howto/choose_and_train.md"
@@ -325,88 +251,6 @@ def _to_train(
         f"{ends}--policy-rate {rate}{length}"
     )
     return command, ""
-
-
-def _tried(choice: Choice, tried: Tried, rest: tuple[Finding, ...]) -> Recommendation:
-    """Without a truth: the step that gained most return."""
-    others = tuple(cell for cell in tried.kept if cell != tried.cell)
-    helps = choice.steps is not None and tried.cell in choice.steps.raises
-    estimate = tried.value, tried.interval.low, tried.interval.high
-    where = cell_words(choice, tried.cell)
-    fields = (
-        Field("use", where if helps else KEEP),
-        Field("why", "" if helps else "no step is shown to raise the return"),
-        Field("tested", f"{with_sign(*estimate)} return by a step along {where}"),
-        Field("not excluded", _alternatives(choice, others) if others else ""),
-        Field("avoid", _lowers(choice)),
-    )
-    light: Light = "choose" if others else "act"
-    return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
-
-
-def _lowers(choice: Choice) -> str:
-    """What not to use."""
-    if choice.steps is None or not choice.steps.lowers:
-        return ""
-    return f"{_alternatives(choice, choice.steps.lowers, 'cells')}: lower return"
-
-
-def _alternatives(choice: Choice, others: tuple[Cell, ...], called: str = "other cells") -> str:
-    names = dict.fromkeys(name for name, _ in others)
-    if len(names) > _MANY:
-        return f"{len(others)} {called} of {len(names)} gradients"
-    return cells_words(choice, others)
-
-
-def _wanted(choice: Choice, best: Best) -> str:
-    """What would tell the best one from the others; "" where nothing else may be best."""
-    if len(best.kept) == 1:
-        return ""
-    if choice.carried:
-        return "the true gradient rests on few starts"
-    if not best.partings:
-        return f"{further(None)} decide"
-    first = next(iter(_apart(best)), best.partings[0])
-    rival = first.member if first.contender == best.cell else first.contender
-    return f"{further(first.more)} separate it from {cell_words(choice, rival)}"
-
-
-def _value(choice: Choice, best: Best) -> Field:
-    """What the best one has by its criterion, with interval."""
-    ends, samples = (best.interval.low, best.interval.high), f"{choice.samples:,} samples."
-    name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
-    quantity = QUANTITIES.get(name)
-    how = samples if quantity is None else f"{quantity.formula} ({quantity.source}), {samples}"
-    called = CALLED[best.criterion].partition(" (")[0]
-    if best.criterion == "gain":
-        return Field(called, gain_text(best.number(choice.samples)), how)
-    if best.criterion == "mse":
-        return Field.ranged(called, (best.value, *ends), how)
-    return Field(called, turned(best.value, *ends), how)
-
-
-def _by_returns(
-    profile: Profile, choice: Choice, start: Sequence[str]
-) -> tuple[Choice, Recommendation, str, str]:
-    """Where a premise of every gain fails: the one gradient whose returns were measured, of those
-    that are asked for, compared with no other.
-
-    Raises:
-        InputError: there is none.
-    """
-    read = facts(profile)
-    told, advice = recommendation(read), advise(read)
-    if (cell := advice.cell) is None or cell[0] not in choice.estimators:
-        raise InputError(f"nothing can be chosen: {told.field('why') or told.fix_first}")
-    alone = worded("premises", False, "Not compared by gain: only measured returns count.")
-    rest = (alone, *_rehearsed(choice, advice, profile), *told.rest)
-    first = replace(told, figure=None, rest=rest)
-    empty = Choice(
-        choice.estimators, choice.excluded, choice.batch, choice.samples, False,
-        identities=choice.identities,
-    )  # fmt: skip
-    follow = _to_train(choice, cell, profile, start, advice)
-    return replace(empty, recommendation=str(first)), first, *follow
 
 
 def choose(
@@ -452,35 +296,36 @@ def chosen(
         start: the words that name task and networks in a command that trains; () where none does.
     """
     check_profile(profile)
-    choice = choice_of(profile, batch, estimators, by)
-    if failed_premises(profile.sanity):  # what returns alone say, as on the report's first screen
-        return _by_returns(profile, choice, start)
-    first = advice_of(choice)
-    best, advice = choice.best or choice.mse or choice.direction, None
-    cell = None if best is None or first.light == "none" else best.cell
-    if by in (None, "gain") and choice.by in (None, "gain"):
-        read = facts(profile)
-        advice = advise(read)
-        # Where no gain is believed returns decide, whichever batch is asked for.
-        returns = best is None or read.uncertain
-        competes = not estimators or (advice.cell is not None and advice.cell[0] in estimators)
-        own = batch in (None, profile.batch) and not estimators
-        if not (own or (returns and competes)):
-            advice = None
-    if advice is not None:
-        # What the report says, with the sentences of the choice.
-        cell, told = advice.cell, recommendation(read)
-        if choice.batch != profile.batch and told.light == "act":  # at which nobody tried it
-            text = f"{told.tested}; at batch {profile.batch}"
-            fields = (replace(e, text=text) if e.name == "tested" else e for e in told.fields)
-            told = replace(told, light="choose", fields=tuple(fields))
-        beyond = {
-            "beyond",
-            *(each.code for each in told.rest),
-        }  # than the recommended, not the largest gain
-        rest = tuple(each for each in first.rest if each.code not in beyond)
-        about = choice, advice, profile
-        rest = (*_rehearsed(*about), *told.rest, *rest)
-        first = replace(told, figure=None, rest=rest)
+    choice, read = choice_of(profile, batch, estimators, by), facts(profile)
+    first, advice = advice_of(choice), advise(read)
+    best, cell, void = choice.best or choice.mse or choice.direction, advice.cell, bool(read.void)
+    competes = not estimators or (cell is not None and cell[0] in estimators)
+    own = batch in (None, profile.batch) and not estimators
+    # Where no gain is believed returns decide, whichever batch is asked for.
+    returns = best is None or read.uncertain
+    by_gain = by in (None, "gain") and choice.by in (None, "gain")
+    if not void and not (by_gain and (own or (returns and competes))):
+        cell = None if best is None or first.light == "none" else best.cell
+        follow = ("", "") if cell is None else _to_train(choice, cell, profile, start)
+        return replace(choice, recommendation=str(first)), first, *follow
+    # What the report says, with the findings of the choice.
+    told, rest = recommendation(read), first.rest
+    if void:
+        # The one gradient whose returns were measured, compared with no other.
+        if cell is None or cell[0] not in choice.estimators:
+            raise InputError(f"nothing can be chosen: {told.field('why') or told.fix_first}")
+        choice = Choice(
+            choice.estimators, choice.excluded, choice.batch, choice.samples, False,
+            identities=choice.identities,
+        )  # fmt: skip
+        rest = (Finding("returns_only", "undecided"),)
+    if choice.batch != profile.batch and told.light == "act":  # at which nobody tried it
+        text = f"{told.tested}; at batch {profile.batch}"
+        fields = (replace(e, text=text) if e.name == "tested" else e for e in told.fields)
+        told = replace(told, light="choose", fields=tuple(fields))
+    # What gains more than the recommended one, not than that of largest gain.
+    rest = tuple(each for each in rest if each.code != "gain_beyond")
+    rest = (*_rehearsed(choice, advice, profile), *told.rest, *rest)
+    first = replace(told, figure=None, rest=rest)
     follow = ("", "") if cell is None else _to_train(choice, cell, profile, start, advice)
     return replace(choice, recommendation=str(first)), first, *follow

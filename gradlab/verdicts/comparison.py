@@ -8,21 +8,16 @@ from itertools import takewhile
 
 import numpy as np
 
-from gradlab.findings import Finding
+from gradlab.findings import Decision, Finding
 from gradlab.findings.checks import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
-from gradlab.statistics.comparison import Number, difference
-from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, same
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
-from gradlab.wording import gradient, horizons, listed, percent, with_interval
+from gradlab.statistics.comparison import Number
+from gradlab.verdicts.phrases import SAME, held_ratio, missing, same
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
+from gradlab.wording import gradient, listed, percent
 
 _SHOWN, _LEAD = 36, 8  # characters of a value, and of what it shares with the other
-_PARTS = {
-    "bias2": "squared bias",
-    "variance": "variance",
-    "cosine": "cosine",
-}
 
 
 def screen(comparison: Comparison) -> Recommendation:
@@ -30,7 +25,7 @@ def screen(comparison: Comparison) -> Recommendation:
     rest = comparison_verdict(comparison)
     for profile, name in zip((comparison.first, comparison.second), comparison.names, strict=True):
         if void := no_gradient(profile.sanity):
-            why = Field("why", f"{name}: {void[0].said}")
+            why = Field("why", f"{name}: {void[0].sentence}")
             return Recommendation("none", (Field("prefer", NEITHER), why), _FIGURE, rest)
     ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
     A, B = comparison.names
@@ -77,8 +72,9 @@ def each_with_first(comparisons: Sequence[Comparison]) -> Recommendation:
     many = f"{decided} of {len(screens)} comparisons with {first}, for every gradient (95%)"
     rest = []
     for comparison, each in zip(comparisons, screens, strict=True):
-        said = "; ".join(["prefer " + each.fields[0].text, *(e.text for e in each.fields[1:2])])
-        rest.append(worded("run", each.light == "act", f"{comparison.names[1]}: {said}."))
+        said = "; ".join(e.text for e in each.fields[:2])
+        decision: Decision = "pass" if each.light == "act" else "undecided"
+        rest.append(Finding("preferred", decision, comparison.names[1], at=said))
     light: Light = "act" if decided == len(screens) else "choose"
     fields = (Field("prefer", "pair by pair"), Field("decided", many))
     return Recommendation(light, fields, None, tuple(rest))
@@ -98,8 +94,7 @@ def _gradient(comparison: Comparison, name: str) -> str:
 
 def _ratio(comparison: Comparison, name: str, ratio: LogRatio) -> Field:
     A, B = comparison.names
-    paired = "each replicate at its own best horizon"
-    how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
+    how = f"least MSE of {B} over that of {A}, {_samples(comparison)}"
     field = Field.ranged(f"error ratio, {_who(comparison, [name])}", ratio.estimate, how)
     lost = Number(*ratio.estimate, n=0).spans_decades
     text = f"unknown ({_samples(comparison)})" if lost else f"{field.text} of {A}'s"
@@ -108,91 +103,34 @@ def _ratio(comparison: Comparison, name: str, ratio: LogRatio) -> Field:
 
 def _least(comparison: Comparison, name: str) -> LogRatio | None:
     """log of B's least error over A's; None where it is lost."""
-    over = _finite(comparison, name, "mse")
-    pairs = [comparison.estimates(name, "mse", h) for h in over]
+    over = comparison.measured(name, "mse") if "mse" in comparison.quantities else ()
+    every = [comparison.estimates(name, "mse", h) for h in over]
+    pairs = [e for e in every if all(np.isfinite(each.left_out).all() for each in e)]
     if not pairs:
         return None
     return least_ratio([pair[1] for pair in pairs], [pair[0] for pair in pairs])
 
 
 def comparison_verdict(comparison: Comparison) -> tuple[Finding, ...]:
-    """What was changed, then estimator by estimator whether B is better than A, and in what."""
-    sentences = [_asked(comparison)]
-    for name in comparison.estimators:
-        error, parts = _error(comparison, name), _parts(comparison, name)
-        if error is not None:
-            decided, text = error
-            sentences.append(worded("error", decided, f"{text}{f': {parts}' if parts else ''}."))
-        elif parts:
-            text = f"{capital(_gradient(comparison, name))}: {parts}."
-            sentences.append(worded("parts", True, text))
-    return tuple(sentences)
-
-
-def _asked(comparison: Comparison) -> Finding:
+    """What was changed, then gradient by gradient how the least error changes."""
     A, B = comparison.names
-    settings = [
+    settings = (
         f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
         for key, (one, other) in comparison.changed.items()
-    ]
-    text = f"{A} against {B}: "
-    text += f"they differ in {', '.join(settings)}" if settings else "no recorded setting differs"
-    n = _samples(comparison)
+    )
+    n = min(int(each.config["starts"]) for each in (comparison.first, comparison.second))
+    at = ", ".join(settings) or "no recorded setting"
+    found = [Finding("changed", "pass", f"{A} and {B}", n=n, at=at)]
     if comparison.unpaired:
-        text += f"; not paired, since {comparison.unpaired}: the errors of both add ({n})."
-    else:
-        text += f"; paired, on the same starts and noise ({n})."
-    return worded("comparison", True, f"{text} {comparison.skipped}".strip())
-
-
-def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
-    """Decided, and the least error over the horizons, each replicate choosing its own."""
-    over = _finite(comparison, name, "mse")
-    if not over:
-        return None
-    pairs = [comparison.estimates(name, "mse", h) for h in over]
-    best = [over[int(np.argmin([pair[k].value for pair in pairs]))] for k in range(2)]
-    ratio = _least(comparison, name)
-    (A, B), n = comparison.names, _samples(comparison)
-    whose = _gradient(comparison, name)
-    if ratio is None:
-        return False, f"Undecided: the error of {whose} is {ZERO} ({n})"
-    if same(ratio):
-        text = f"{A} and {B} have the same error of {whose} to within"
-        return True, f"{text} {percent(SAME - 1)} ({n})"
-    numbers = with_interval(*ratio.estimate, "×", n)
-    if ratio.low > 0 or ratio.high < 0:
-        verb = "raises" if ratio.low > 0 else "lowers"
-        text = f"{B} {verb} the mean squared error of {whose} to {numbers} that of {A}"
-        where = f" (at their best, h = {best[0]} in {A} and {best[1]} in {B})"
-        return True, text + (where if len(over) > 1 else "")
-    text = f"Undecided whether {B} has the smaller error of {whose}: {numbers} that of {A}"
-    return False, f"{text}; {_more(comparison, ratio)}"
-
-
-def _parts(comparison: Comparison, name: str) -> str:
-    """The horizons at which each part is clearly larger or smaller; empty where none is."""
-    moves = []
-    for quantity, words in _PARTS.items():
-        over = _finite(comparison, name, quantity)
-        both = (comparison.estimates(name, quantity, h) for h in over)
-        gaps = [difference(second, first) for first, second in both]
-        up = [h for h, gap in zip(over, gaps, strict=True) if gap.low > 0]
-        down = [h for h, gap in zip(over, gaps, strict=True) if gap.high < 0]
-        moved = [f"higher at h = {horizons(up)}"] if up else []
-        moved += [f"lower at h = {horizons(down)}"] if down else []
-        if moved:
-            moves.append(f"{words} {' and '.join(moved)}")
-    return "; ".join(moves)
-
-
-def _finite(comparison: Comparison, name: str, quantity: str) -> list[int]:
-    """Horizons at which both values are numbers."""
-    if quantity not in comparison.quantities:
-        return []
-    over = comparison.measured(name, quantity)
-    pairs = {h: comparison.estimates(name, quantity, h) for h in over}
-    return [h for h in over if all(np.isfinite(each.left_out).all() for each in pairs[h])]
+        found.append(Finding("unpaired", "skipped", n=n, at=comparison.unpaired))
+    if comparison.skipped:
+        found.append(Finding("less_compared", "skipped", n=n, at=comparison.skipped))
+    for name in comparison.estimators:
+        if ratio := _least(comparison, name):
+            whose, at = _gradient(comparison, name), f"from {A} to {B}"
+            shown = held_ratio("error_ratio", ratio, n, 1.0, "either", whose, at)
+            found.append(replace(shown, decision="pass", more=0) if same(ratio) else shown)
+    return tuple(found)
 
 
 def _more(comparison: Comparison, ratio: LogRatio) -> str:

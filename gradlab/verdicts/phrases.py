@@ -1,17 +1,58 @@
-"""Gains, ratios, missing samples and gradients, as every form of the verdict says them."""
+"""Findings of numbers; and gains, changes and gradients as fields of a recommendation have them."""
 
 from __future__ import annotations
 
-from math import log
+from dataclasses import replace
+from math import log, nan
+from typing import Literal
 
+from gradlab.findings import Decision, Finding
 from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
-from gradlab.statistics.comparison import Decision, Number
-from gradlab.wording import describe, horizons, rounded_up, with_interval
+from gradlab.statistics import comparison
+from gradlab.statistics.comparison import Number, decide
+from gradlab.wording import describe, horizons, rounded_up, share, with_interval
 
+_Side = Literal["above", "below", "either"]
 ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
+
+
+def row(
+    code: str, decision: Decision, number: Number, subject: str = "", at: str = "", unit: str = "",
+    threshold: float = nan,
+) -> Finding:  # fmt: skip
+    """The finding of a measured number."""
+    ends = number.low, number.high
+    return Finding(code, decision, subject, number.value, *ends, threshold, unit, number.n, at)
+
+
+def held(
+    code: str, number: Number, limit: float, good: _Side,
+    subject: str = "", at: str = "", unit: str = "",
+) -> Finding:  # fmt: skip
+    """The same, held against a limit: it passes where its whole interval lies on the good side."""
+    found = decide(number, limit)
+    decision: Decision = "pass" if good in ("either", found.kind) else "fail"
+    shown = row(code, decision if found.decided else "undecided", number, subject, at, unit, limit)
+    return replace(shown, more=more_of(found.more))
+
+
+def more_of(count: int | None) -> int:
+    """Further samples as a finding has them, rounded up: −1 where no affordable number is known."""
+    return -1 if count is None else rounded_up(count)
+
+
+def held_ratio(
+    code: str, ratio: LogRatio, samples: int, limit: float, good: _Side,
+    subject: str = "", at: str = "",
+) -> Finding:  # fmt: skip
+    """The same of a ratio, decided by its logarithm."""
+    logs = Number(ratio.value, ratio.low, ratio.high, samples, ratio.se)
+    found = held(code, logs, log(limit), good, subject, at, "×")
+    value, low, high = ratio.estimate
+    return replace(found, value=value, low=low, high=high, threshold=limit)
 
 
 def same(ratio: LogRatio) -> bool:
@@ -23,7 +64,7 @@ def inverse(ratio: LogRatio) -> LogRatio:
     return LogRatio(-ratio.value, -ratio.high, -ratio.low, ratio.se)
 
 
-def missing(decision: Decision, of: str = "starts") -> str:
+def missing(decision: comparison.Decision, of: str = "starts") -> str:
     """about 120 more starts would: what an undecided number lacks."""
     return f"more {of} would" if decision.guess == "unknown" else further(decision.more, of)
 
@@ -48,31 +89,22 @@ def usable_text(who: str, usable: UsableHorizons, rule: str) -> str:
         rule: what "usable" rests on, in the brackets behind the horizons that were measured.
     """
     of = f"of {horizons(usable.measured)} measured, {rule}"
-    perhaps = _listed(usable.undecided)
+    perhaps = ranges(usable.undecided)
     if usable.usable:
         undecided = f"; undecided: {perhaps}" if perhaps else ""
-        return f"Usable horizons of {who}: {_listed(usable.usable)}{undecided} ({of})"
+        return f"Usable horizons of {who}: {ranges(usable.usable)}{undecided} ({of})"
     if perhaps:
         return f"Undecided whether {who} has a usable horizon: {perhaps} may be ({of})"
     return f"No horizon of {who} is usable ({of})"
 
 
-def _listed(ranges: tuple[Range, ...]) -> str:
+def ranges(over: tuple[Range, ...]) -> str:
     """1–3, 7"""
-    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in ranges)
+    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in over)
 
 
 _FULL = 0.985  # from which on both ends round to 99%
 _WIDE = 0.5  # both ends beyond this say nothing
-
-
-def share(value: float, digits: int = 2) -> str:
-    """A share of the possible gain in whole percent, or more digits, never rounded to all or
-    nothing of it."""
-    value, most = max(-1.0, min(value, 1.0)), 1 - 10.0**-digits
-    if abs(value) >= most + 0.5 * 10.0**-digits:
-        return f"{'over ' if value > 0 else 'under −'}{most:.{digits - 2}%}"
-    return f"{round(100 * value, digits - 2) + 0.0:.{digits - 2}f}%".replace("-", "−")
 
 
 def gain_text(gain: Number) -> str:
@@ -105,17 +137,3 @@ def named(identity: Identity) -> str:
     """What an estimator differentiates, and how, as a reader would say it: your model (BPTT)."""
     who, how = describe(identity)
     return f"{who} ({how})" if how else who
-
-
-def alone(data: Number, beside: bool) -> str:
-    """What the critic by itself is worth, at the states that the policy visits.
-
-    Args:
-        beside: whether the critic alone at the start states stands before it.
-    """
-    who = "The critic at visited states" if beside else "The critic alone"
-    if data.high < 0:
-        return f"{who}{'' if beside else ' (h = 0)'} lowers the return: {share(data.clipped)}."
-    if data.low > 0:
-        return f"{who} gains {share(data.clipped)}."
-    return f"{who} is not shown to help."

@@ -72,8 +72,8 @@ def test_ties_stay_in_the_set_and_the_missing_samples_are_told():
     assert chosen.mse.partings
     assert all(each.more > 0 for each in chosen.mse.partings)
     said = statements(chosen)[0]
-    assert not said.decided
-    assert "more starts would separate" in said.text
+    assert (said.code, said.decision) == ("least_error", "undecided")
+    assert said.more >= chosen.mse.partings[0].more > 0
 
 
 def test_no_more_starts_are_asked_for_between_gradients_that_point_alike():
@@ -82,8 +82,8 @@ def test_no_more_starts_are_asked_for_between_gradients_that_point_alike():
     found = {("model", h): noisy(rng, 80, 0.001 + 0.0001 * h, 0.1) for h in range(1, 6)}
     chosen = choose(planted(found, truth), by="direction")
     assert chosen.direction.partings and len(chosen.direction.kept) > 1
-    said = statements(chosen)[0].text
-    assert "may be best (95%)" in said and "separate" not in said
+    said = statements(chosen)[0]
+    assert (said.code, said.decision, said.more) == ("best_direction", "undecided", 0)
 
 
 def covered(shape, trials, N=64, batch=64):
@@ -237,7 +237,7 @@ def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys)
     assert f" use {called} at h = {horizon}: " in " ".join(first.split())
     assert main(["choose", str(run), "--explain"]) == 0
     printed = capsys.readouterr().out
-    assert "Best mean squared error" in printed
+    assert "has the least MSE" in printed
     assert main(["choose", str(run), "--estimator", "nobody"]) == 2
 
 
@@ -259,13 +259,10 @@ def test_gradients_that_point_away_have_no_weights_by_direction():
     rng = np.random.default_rng(9)
     truth = np.broadcast_to(np.eye(P)[0], (200, P))
     found = {cell: -noisy(rng, 200, 0.0, 0.1) for cell in (("data", 0), ("model", 4))}
-    text = next(
-        e.text
-        for e in statements(choose(planted(found, truth), by="direction"))
-        if e.code == "weights"
-    )
-    assert "by direction: none: no mixture points along the truth. On 100 starts" in text
-    assert "nan" not in text
+    said = {e.code: e for e in statements(choose(planted(found, truth), by="direction"))}
+    assert "no_mixture" in said and "mixture" not in said
+    assert said["mixture_against_rule"].n == 100
+    assert "nan" not in " ".join(each.said for each in said.values())
 
 
 def test_weights_of_opposite_biases_are_known():
@@ -432,8 +429,8 @@ def test_where_a_premise_fails_the_choice_lists_what_updates_did():
     failed = Finding("critic_size", "fail", "", 0.02, 0.01, 0.03, n=96)
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told, sanity=(failed,))
     _, told, train, untrained = chosen(profile, start=["own.py:make"])
-    (said,) = (each.text for each in told.rest if each.code == "rehearsed")
-    assert "lower it: " in said and "raise it: " in said
+    said = {each.code: each.subject for each in told.rest}
+    assert said["updates_lower"] == DATA_0 and said["updates_raise"] == "model, BPTT at h = 5"
     # What is advised until then can be followed.
     assert train.startswith("gradlab train n-step-adp own.py:make ") and not untrained
     assert f"--horizons {BEST[1]} " in train and train.endswith("--value-rate 0 --iterations 25")
@@ -511,8 +508,9 @@ def test_steps_that_lower_the_return_are_named():
     assert chosen.steps.lowers == (DATA,) and chosen.steps.raises == (MODEL, OTHER)
     assert not chosen.steps.realised
     assert step(one, -one.truth()) < 0
-    said = next(each for each in statements(chosen) if each.code == "steps")
-    assert said.decided and f"lower it: {DATA_0}" in said.text
+    said = {each.code: each for each in statements(chosen)}
+    assert said["step_falls"].subject == DATA_0 and said["step_falls"].at == "to first order"
+    assert said["step_raises"].decision == "pass"
     # Both rays of the truth gain alike: neither is excluded.
     assert set(chosen.gain.kept) == {MODEL, OTHER}
 
@@ -585,7 +583,7 @@ def test_without_a_truth_realised_gains_decide():
     assert chosen.steps.realised
     assert MODEL in chosen.steps.raises and chosen.steps.lowers == (DATA,)
     first = statements(chosen)[0]
-    assert first.about == "realised" and first.decided and MODEL_5 in first.text
+    assert (first.code, first.decision) == ("largest_return", "pass") and first.subject == MODEL_5
     every = choose(
         dataclasses.replace(profile, realised=realised(slopes, truth=False)),
         estimators=["model", "true_dynamics"],
@@ -598,4 +596,4 @@ def test_without_a_truth_realised_gains_decide():
     none = dict.fromkeys(slopes, 0.0)
     nothing = choose(dataclasses.replace(profile, realised=realised(none, truth=False)))
     told = advice_of(nothing)
-    assert told.use == KEEP and told.field("why").startswith("no step is shown")
+    assert told.use == KEEP and told.field("why").startswith("no step raises")

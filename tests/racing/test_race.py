@@ -400,9 +400,7 @@ def test_starts_are_doubled_until_the_signs_are_known_or_to_the_most():
     assert gradlab.step(gain_of(-1.0), gain_of(-2.0), Sliding, starts=2, at_most=64).starts < 64
 
 
-@pytest.mark.parametrize(
-    ("world", "why"), [(SeedlessSliding, "no_seed"), (Noisy, "step_unsteady")]
-)
+@pytest.mark.parametrize(("world", "why"), [(SeedlessSliding, "no_seed"), (Noisy, "step_unsteady")])
 def test_what_cannot_be_paired_is_compared_by_more_starts_and_said(world, why):
     found = gradlab.step(gain_of(-0.5), gain_of(-3.0), world)
     assert not found.paired and found.starts >= 16 and found.helped

@@ -202,12 +202,13 @@ def test_causes_that_cancel_are_named():
     assert 30 < account.share("B").fraction < 50
     assert critic == pytest.approx(1 - account.share("B").fraction, abs=1e-3)
     assert "B" in account.cancelling and "critic_s" in account.cancelling
-    assert any("Causes cancel in the mixed" in s.text for s in sentences(attribution, profile))
+    said = [(s.code, s.subject) for s in sentences(attribution, profile)]
+    assert ("causes_cancel", "the mixed gradient (first action)") in said
     first = {part.name: part.fraction for part in account.first}
     assert first["B"] == pytest.approx((0.01 - 0.2025) / 0.01)  # curing it alone: 20 times worse
-    (advice,) = (s for s in source(profile, attribution, "mixed"))
-    assert "Fix the model's derivatives first" not in advice.text
-    assert "∂f/∂a alone raises it by 1925%" in advice.text
+    advice = {(s.code, s.subject): s for s in source(profile, attribution, "mixed")}
+    assert ("fix", "the model's derivatives") not in advice
+    assert advice["fix_harms", "∂f/∂a"].value == pytest.approx(19.25)
     assert not attribution.account("mixed", H).cancelling  # where the critic hardly counts
     for each in attribution.bias:
         for part in each.shapley:
@@ -254,7 +255,8 @@ def test_what_cannot_be_attributed_is_said():
     assert "first actions only" in attribution.skipped["all"]
     assert "all of its squared bias is the critic's" in attribution.skipped["own"]
     assert not attribution.bias and {s.estimator for s in attribution.variance} == {"all", "own"}
-    assert any("Not attributed: simulator, BPTT" in s.text for s in sentences(attribution, profile))
+    said = [(s.code, s.subject) for s in sentences(attribution, profile)]
+    assert ("no_causes", "simulator, BPTT") in said
     with pytest.raises(InputError, match=r"attribute is \[7\], expected 1 to 8 horizons"):
         measured(task(None), attribute=(7,))
     with pytest.raises(InputError, match=r"attribute is a PosixPath, expected 1 to 8 horizons"):

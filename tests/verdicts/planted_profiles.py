@@ -80,7 +80,6 @@ FLAT = planted(lambda n: 1.0, lambda n: 0.9)
 FINE = Finding("float32", "pass", "model", 1e-7, threshold=0.01, at="h = 5")
 BAD = Finding("actions_saturated", "fail", "action 0", 0.9, threshold=0.5)
 CUT = {"status": "cut", "reason": "the objective is cut at T = 40 steps", "lyapunov": 0.1}
-FEW = "the truth is not reliable at N = 256: 1% of the starts carry 83% of its squared gradients"
 
 
 def profile(**changed: Any) -> Profile:
@@ -103,7 +102,17 @@ def jumps(kind: str, **more: Any) -> dict[str, object]:
     return {"jumps": planted_jumps(kind, **more)}
 
 
-# What is planted, by what its sentence is about (`tests.verdicts.golden`, sentences.txt).
+# What is planted, by what its findings are about (`tests.verdicts.golden`, sentences.txt), and how
+# their codes begin.
+FAMILIES = {
+    "tails": ("heavy_tails",),
+    "horizon": ("usable_", "no_usable", "best_horizon", "longest_", "data_", "above_"),
+    "health": ("gradient_not_finite",),
+    "variance": ("variance_",),
+    "truth": ("bias_against",),
+    "sanity": ("saturated actions",),
+    "jumps": ("jumps_",),
+}
 SENTENCES: dict[str, tuple[dict[str, Any], ...]] = {
     "tails": (
         dict(mse=u_shape, tails=lambda n: 2.5 if n > H - 3 else 1.0),
@@ -138,7 +147,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], ...]] = {
         dict(admissible=False, status="none", reason="no truth here: λ = 0.3"),
         dict(status="imprecise", standard_error=0.5, missing=768),
         dict(status="imprecise", standard_error=0.3, missing=-1, norm=0.0),
-        dict(status="imprecise", reason=FEW, carried_by_few=True, missing=0),
+        dict(status="imprecise", concentration=0.83, carried_by_few=True, missing=0),
     ),
     "sanity": (dict(sanity=(FINE, BAD)),),
     "jumps": (

@@ -40,7 +40,7 @@ from tests.runs.planted_pairs import profile as paired
 from tests.runs.planted_training import RETURNS, written
 from tests.verdicts import test_recommendation, test_verdict
 from tests.verdicts import test_what_is_advised as advised
-from tests.verdicts.planted_profiles import FLAT, SENTENCES, planted, profile, u_shape
+from tests.verdicts.planted_profiles import FAMILIES, FLAT, SENTENCES, planted, profile, u_shape
 
 GOLDEN = Path(__file__).parent / "golden"
 Case = Callable[[Path], Recommendation]
@@ -55,7 +55,8 @@ def _about(about: str) -> Case:
 
     def told(folder: Path) -> Recommendation:
         found = (verdict(profile(**changes)) for changes in SENTENCES[about])
-        rest = tuple(each for sentences in found for each in sentences if each.code == about)
+        codes = FAMILIES[about]
+        rest = tuple(e for rows in found for e in rows if e.code.startswith(codes))
         return Recommendation("none", (), rest=rest)
 
     return told
@@ -343,7 +344,7 @@ def rendered(kind: str) -> str:
 def _text(shown: Recommendation) -> str:
     """What stands above the fold, how it was measured, then every sentence."""
     hows = [f"  how {each.name} was measured: {each.how}" for each in shown.fields if each.how]
-    sentences = [f"{each.decision:9} {each.code}: {each.sentence}" for each in shown.rest]
+    sentences = [f"{each.decision:9} {each.code}: {each.said}" for each in shown.rest]
     return "\n".join([*([str(shown)] if shown.fields else []), *hows, *sentences]) + "\n"
 
 

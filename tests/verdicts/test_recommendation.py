@@ -136,8 +136,8 @@ def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
         beyond = read.beyond[read.best]
         assert chosen.beyond.cell == beyond and beyond[0].startswith("mixed")
         shown = advice_of(chosen)
-        assert "of those that need no simulator" in shown.use
-        assert shown.rest[-1].text.startswith("With simulator states: mixed")
+        (said,) = (each for each in shown.rest if each.code == "gain_beyond")
+        assert said.subject.startswith("mixed")
     asked = choose(planted(CANCELLING), estimators=["data", "model", "mixed"])
     assert asked.gain.cell == ("mixed", 4) and asked.beyond is None
 
@@ -282,8 +282,8 @@ def test_the_critic_alone_at_the_start_states_is_told_from_that_at_visited_state
     gains = {"data": [0.3], "model_all": [0.9, 0.6, 0.6, 0.6, 0.6, 0.6]}
     found = recommended(gains)
     assert found.use == "the critic at start states, h = 0" and found.gain.startswith("90%")
-    (said,) = (each.text for each in found.rest if each.code == "critic")
-    assert said == "The critic at visited states gains 30% (CI 27–33%) of the best step."
+    (said,) = (each for each in found.rest if each.code == "critic_gain")
+    assert (said.subject, said.value) == ("the critic at visited states", pytest.approx(0.3))
 
 
 def test_what_lowers_the_return_wherever_it_is_cut_is_said_beside_what_raises_it():

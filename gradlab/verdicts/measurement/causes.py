@@ -10,13 +10,12 @@ where errors of model and critic cancel: then it is not advised by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from gradlab.runs.identity import same_as
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.phrases import share
+from gradlab.wording import share
 
 _CRITIC = "the critic"
 _STATES = "the model's state predictions"
@@ -38,18 +37,14 @@ def first_to_fix(facts: Facts, cell: Cell) -> str:
     if min(causes[cause], reached - best.clipped) < _WORTH or not reached > best.high:
         return ""
     if cause != _CRITIC:
-        return f"{_jointly(before, cause)}: +{100 * (reached - best.clipped):.0f} points of gain"
+        # The derivatives were measured with the states replaced only.
+        both = " and ".join((*before, cause.removeprefix("the model's ") if before else cause))
+        return f"{both}: +{100 * (reached - best.clipped):.0f} points of gain"
     left = facts.gains[cells[-1]]  # with the simulator in the model's place
-    if before and left.high < best.low:
-        return f"{_CRITIC}; an exact model alone lowers the gain to {share(left.clipped)}"
-    if before and left.clipped > best.clipped:
-        return f"{_CRITIC} and the model; an exact model alone gains {share(left.clipped)}"
-    return _CRITIC
-
-
-def _jointly(before: Sequence[str], cause: str) -> str:
-    """The model's states and derivatives, where these were measured with those replaced only."""
-    return " and ".join((*before, cause.removeprefix("the model's ") if before else cause))
+    helps = left.clipped > best.clipped
+    if not before or not (helps or left.high < best.low):
+        return _CRITIC
+    return f"{_CRITIC}{' and the model' * helps}; an exact model alone gains {share(left.clipped)}"
 
 
 def losses(facts: Facts, cell: Cell) -> dict[str, float]:
@@ -64,15 +59,10 @@ def losses(facts: Facts, cell: Cell) -> dict[str, float]:
     reached = [min(facts.gains[each].clipped, 1.0) for each in cells]
     lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=False)}
     name, h = cells[-1]
-    first = _first_action(facts, name)
+    first = same_as(facts.identities, replace(facts.identities[name], actions="first"))
     if len(first) == 1 and (first[0], h) in facts.gains:
         lost[_CRITIC] = 1.0 - min(facts.gains[first[0], h].clipped, 1.0)
     return {cause: loss for cause, loss in lost.items() if loss > 0.01}
-
-
-def _first_action(facts: Facts, name: str) -> tuple[str, ...]:
-    """The estimators that differ from one in carrying θ in the first action alone, if at all."""
-    return same_as(facts.identities, replace(facts.identities[name], actions="first"))
 
 
 def _replacements(facts: Facts, cell: Cell) -> tuple[list[Cell], list[str]]:

@@ -14,26 +14,27 @@ decide      what it takes to know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from math import inf, isfinite
 
-from gradlab.findings import Finding
+from gradlab.findings import Decision, Finding
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
-from gradlab.runs.rehearsal import RATE, Peak, Rehearsal
+from gradlab.runs.rehearsal import RATE, Rehearsal
 from gradlab.runs.stages import REMEDY
 from gradlab.statistics.comparison import decide
 from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed, lowers
 from gradlab.verdicts.facts import Cell, Facts
 from gradlab.verdicts.measurement.causes import first_to_fix
-from gradlab.verdicts.phrases import capital, change, gain_text, named, share, with_sign
-from gradlab.verdicts.recommendation import MOST, Field, Follow, Recommendation, worded
+from gradlab.verdicts.phrases import change, gain_text, named, row, with_sign
+from gradlab.verdicts.recommendation import MOST, Field, Follow, Recommendation
 from gradlab.wording import (
+    at_horizon,
     duration,
     horizons,
-    label,
     rounded_up,
+    share,
     states_each,
     stepping,
     steps,
@@ -48,7 +49,12 @@ _DAY = 86400.0  # seconds
 _ENOUGH = 0.75  # of what the best brings over its updates: 0.9 of its gain is less over several
 _JUDGED = 0.3  # of a measurement, what returns of its judging starts take at most
 _NOTABLE = 0.03  # of the possible gain, from which on a difference of two is said
-_GAIN = "gain = ⟨g, ∇J⟩/(|g||∇J|), noise-corrected"
+# What was not decided, or warns (`advice`), but for what rehearsals, jumps and premises say.
+_MISSING: Mapping[str, tuple[str, Decision]] = {
+    "update": ("no_updates", "skipped"),
+    "judges": ("few_judges", "undecided"),
+    "longer": ("step_lowers", "fail"),
+}
 _REASONS = {
     "boundary": "episodes end, and pathwise gradients do not see it",
     "law": "gradient and return belong to different problems",
@@ -58,84 +64,66 @@ _REASONS = {
 def recommendation(facts: Facts, rest: tuple[Finding, ...] = ()) -> Recommendation:
     """What to do, in the words of someone who trains policies."""
     advice = advise(facts)
+    cell, contradiction, told = advice.cell, advice.contradiction, facts.rehearsal
     if facts.law != "visited" and not facts.gains and facts.errors and not facts.void:
         return _at_given_states(facts, rest)
-    contradicted = advice.contradiction is not None and advice.cell is not None
-    guessed, facts = facts, believed(facts, contradicted)
-    if advice.cell is not None:
-        rest = (*_beside(facts, advice, advice.cell), *rest)
-        fields = _use(facts, advice, advice.cell)
+    guessed, facts = facts, believed(facts, contradiction is not None and cell is not None)
+    fields: _Texts = {"use": KEEP}
+    if cell is not None:
+        rest = (*_beside(facts, advice, cell), *rest)
+        fields = _use(facts, advice, cell)
     elif facts.void:
-        fields = (("why", facts.void[0].removesuffix(".")),)
-    elif advice.contradiction is not None:
-        fields = _contradicted(facts, advice.contradiction)
-    elif facts.rehearsal is not None:
-        fields = _rehearsed(facts, facts.rehearsal)
+        fields["why"] = facts.void[0].removesuffix(".")
+    elif contradiction is not None:
+        fields |= _contradicted(facts, contradiction)
+    elif told is not None:
+        fields |= _rehearsed(facts, told)
     elif facts.best is None and not facts.stepped and not facts.uncertain:
-        why = f"no gain can be measured here{f' ({facts.why})' if facts.why else ''}"
-        fields = (("why", why), ("known", "variance and agreement of gradients alone"))
+        fields["why"] = f"no gain can be measured{f' ({facts.why})' if facts.why else ''}"
     else:
-        fields = _not_rehearsed(facts, guessed)
-    if advice.cell is None:
-        fields = (("use", KEEP), *fields)
-    shown = [Field(name, text, _how(facts, advice, name)) for name, text in fields if text]
-    room = [each for each in shown if len(shown) <= MOST or each.name != "avoid"]
+        fields |= _not_rehearsed(facts, guessed)
+    how = {"gain": f"⟨g, ∇J⟩ / (|g||∇J|), noise-corrected; {facts.samples:,} starts"}
+    if told is not None and cell is not None:
+        length = told.again_horizon if told.repeated(cell) else told.horizon
+        batch = states_each(told.batch, facts.batch)
+        how["tested"] = f"J(θ_k) − J(θ_0) over {length:,} steps, batches of {batch}, fresh starts"
+    shown = [Field(name, text, how.get(name, "")) for name, text in fields.items() if text]
+    room = tuple(each for each in shown if len(shown) <= MOST or each.name != "avoid")
     follow = None
-    if advice.cell is not None:  # the configuration of the measurement is the caller's
-        (name, h), told = advice.cell, facts.rehearsal
+    if cell is not None:  # the configuration of the measurement is the caller's
         rule = ("adam", RATE) if told is None else (told.optimizer, told.rate)
-        follow = Follow(facts.identities[name], h, advice.updates, *rule, {})
-    return Recommendation(advice.light, tuple(room), _figure(facts), rest, follow=follow)
+        follow = Follow(facts.identities[cell[0]], cell[1], advice.updates, *rule, {})
+    # What the fields speak of: gains where they are believed, else returns.
+    figure = UPDATES if told is not None else STEPS if facts.stepped else None
+    figure = GAINS if facts.gains and facts.best is not None else figure
+    return Recommendation(advice.light, room, figure, rest, follow=follow)
 
 
-_Texts = Sequence[tuple[str, str]]
-
-
-def _figure(facts: Facts) -> str | None:
-    """What the fields speak of: gains where they are believed, else returns."""
-    if facts.gains and facts.best is not None:
-        return GAINS
-    if facts.rehearsal is not None:
-        return UPDATES
-    return STEPS if facts.stepped else None
-
-
-def _how(facts: Facts, advice: Advice, name: str) -> str:
-    """How a field's number was measured."""
-    told = facts.rehearsal
-    if name == "gain":
-        return f"{_GAIN}; {facts.samples:,} starts"
-    if name != "tested" or told is None or advice.cell is None:
-        return ""
-    length = told.again_horizon if told.repeated(advice.cell) else told.horizon
-    return (
-        f"J(θ_k) − J(θ_0) over {length:,} steps along its own updates, with critic, model and "
-        f"visited states frozen, batches of {states_each(told.batch, facts.batch)}, fresh starts, "
-        f"paired; the interval covers draws and starts"
-    )
+_Texts = dict[str, str]
 
 
 def _use(facts: Facts, advice: Advice, cell: Cell) -> _Texts:
     gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
-    return (
-        ("use", _which(facts, advice, cell)),
-        ("gain", "" if gain is None else f"{gain_text(gain)} of the best step"),
-        ("tested", _tested(facts, advice, cell)),
-        ("avoid", _harmful(facts, cell, advice.updates)),
-        ("fix first", _premise(facts, advice) or _few(facts) or first_to_fix(facts, cell)),
-    )
+    fix = facts.premise.removesuffix(".") if facts.void else ""
+    if not fix and advice.contradiction is not None:
+        fix = _contradicted(facts, advice.contradiction)["fix first"]
+    return {
+        "use": _which(facts, advice, cell),
+        "gain": "" if gain is None else f"{gain_text(gain)} of the best step",
+        "tested": _tested(facts, advice, cell),
+        "avoid": _harmful(facts, cell, advice.updates),
+        "fix first": fix or _few(facts) or first_to_fix(facts, cell),
+    }
 
 
 def _which(facts: Facts, advice: Advice, cell: Cell) -> str:
     """your model (BPTT), 18–25 steps (best 25)"""
-    own, h = facts.identities[cell[0]], cell[1]
-    if not h:
-        return _where(facts, cell)
-    close = _lasting(facts, cell, advice.updates, facts.close(cell))
-    if _passing(facts, advice, cell) and facts.best in [(cell[0], each) for each in close]:
+    (name, h), close = cell, _lasting(facts, cell, advice.updates, facts.close(cell))
+    if _larger(facts, advice, cell) is not None and facts.best in [(name, each) for each in close]:
         close = []  # they gain more in one step, and no more over several updates
-    length = f"{horizons(close)} steps (best {h})" if len(close) > 1 else steps(h)
-    return f"{named(own)}, {length}"
+    if not h or len(close) < 2:
+        return _where(facts, cell)
+    return f"{named(facts.identities[name])}, {horizons(close)} steps (best {h})"
 
 
 def _lasting(facts: Facts, cell: Cell, made: int | None, close: list[int]) -> list[int]:
@@ -157,49 +145,20 @@ def _lasting(facts: Facts, cell: Cell, made: int | None, close: list[int]) -> li
 
 def _tested(facts: Facts, advice: Advice, cell: Cell) -> str:
     """What its updates added to the return; else what one plain step did, which is no update."""
-    told, peak = facts.rehearsal, _peak(facts, cell)
+    told = facts.rehearsal
+    peak = told.peak_of(cell) if told is not None and cell in told.cells else None
     if told is None or peak is None or advice.updates is None:
-        untried = "no update along it was made: leave out --no-rehearsal"
         if not facts.stepped or cell not in facts.own_steps.stepped:
-            return untried
-        return f"{change(facts.own_steps, cell, chosen=True)} return by one plain step; {untried}"
+            return "by no update"
+        return f"{change(facts.own_steps, cell, chosen=True)} return by one plain step, no update"
     again = told.repeated(cell)
     draws = told.again.shape[-1] if again else told.draws
     starts = told.again_judges if again else told.judges // told.draws
     rule = f"{stepping(told.optimizer, told.rate)}{' (rate assumed)' * told.assumed}"
     return (
         f"{with_sign(*peak.gain.estimate)} return after {updates(peak.updates)} of {rule}, "
-        f"{draws}{' fresh' * again} draws, {starts:,} starts each{_open(facts, advice, cell)}"
+        f"{draws}{' fresh' * again} draws, {starts:,} starts each"
     )
-
-
-def _open(facts: Facts, advice: Advice, cell: Cell) -> str:
-    """What keeps the light from green, and how long the gradient lasts."""
-    told, made = facts.rehearsal, advice.updates
-    assert told is not None and made is not None
-    if advice.missing == "judges":
-        return f"; green from {FEWEST} judging starts on: --judges {FEWEST}"
-    if advice.missing == "jumps":
-        assert facts.jumps is not None
-        if facts.jumps.first_lost is not None:
-            return "; undecided: some returns overflow within one update"
-        more = _more(facts, facts.jumps.missing)
-        return f"; undecided whether discontinuities do harm{f': {more}' * bool(more)}"
-    if advice.missing == "longer":
-        plain = "a plain step that moves the actions farther lowers it"
-        return f"; {plain if lowers(facts, cell) else 'one small step lowers it'}"
-    if advice.missing == "farther":
-        fewest = told.lowered_after(cell)
-        assert fewest is not None
-        fewer = f"; undecided: {updates(fewest)} along it lower the return"
-        return fewer if fewest < made else "; more updates lower it"
-    return "; holds until the critic's next fit" if told.at_least(cell) else ""
-
-
-def _peak(facts: Facts, cell: Cell) -> Peak | None:
-    """Where its rehearsal led."""
-    told = facts.rehearsal
-    return told.peak_of(cell) if told is not None and cell in told.cells else None
 
 
 def _harmful(facts: Facts, cell: Cell | None, made: int | None) -> str:
@@ -229,24 +188,13 @@ def _lowered(facts: Facts, data: Cell, made: int | None) -> bool:
     return bool(facts.harmful(data[0])) if gain is None else gain.high < 0
 
 
-def _premise(facts: Facts, advice: Advice) -> str:
-    """What keeps gains from deciding, where returns still do."""
-    if facts.void:
-        return facts.premise.removesuffix(".")
-    found = advice.contradiction
-    return "" if found is None else dict(_contradicted(facts, found))["fix first"]
-
-
 def _contradicted(facts: Facts, found: Disagreement) -> _Texts:
     """Returns contradict gradients: nothing is recommended from gains before that is fixed."""
     known = facts.identities.get(found.cell[0])
-    who = "the true gradient" if known is None else named(known)
-    at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
-    why = (
-        f"one plain step along {who}{at} brought {share(found.realised)} of the possible gain, its "
-        f"direction predicts {share(found.predicted)}"
-    )
-    return (("why", why), ("fix first", f"do not trust these gains: {_REASONS[found.reason]}"))
+    who = "the true gradient" if known is None else _where(facts, found.cell)
+    why = f"one plain step along {who} brought {share(found.realised)} of the possible gain, "
+    why += f"promised {share(found.predicted)}"
+    return {"why": why, "fix first": f"do not trust these gains: {_REASONS[found.reason]}"}
 
 
 def _few(facts: Facts) -> str:
@@ -264,71 +212,65 @@ def _jump(facts: Facts) -> str:
     jumps = facts.jumps
     if jumps is None or not jumps.refuted:
         return ""
-    how = "rough" if jumps.kind == "rough" else "discontinuous"
-    brought = float(jumps.brought[UPDATE])
-    text = f"the simulator's gradient: the return is {how}, it predicts {jumps.promised:+.3g}, "
-    return f"{text}steps along it bring {brought:+.3g}".replace("-", "−")
+    promised, brought = (f"{each:+.3g}" for each in (jumps.promised, jumps.brought[UPDATE]))
+    text = f"the simulator's gradient: it promises {promised}, steps bring {brought}"
+    return text.replace("-", "−")
 
 
 def _rehearsed(facts: Facts, told: Rehearsal) -> _Texts:
     """No gradient's updates are shown to raise the return: what was tried, what it takes."""
-    rule = stepping(told.optimizer, told.rate)
     why = f"none of {len(told.cells)} gradients' updates is shown to raise the return"
     falls = told.best is not None and told.best.gain.high < 0
     if falls:
+        rule = stepping(told.optimizer, told.rate)
         why = f"updates by {rule} lower the return along every gradient"
-    led = ""
-    if len(told.confirmed):
-        cell = told.cells[int(told.confirmed[0])]
-        peak = told.peak_of(cell)
-        if peak is not None:
-            gained = with_sign(*peak.gain.estimate)
-            led = f"highest {gained} after {updates(peak.updates)}: {_where(facts, cell)}"
+    cell = told.cells[int(told.confirmed[0])] if len(told.confirmed) else None
+    led = None if cell is None else told.peak_of(cell)
+    tested = ""
+    if cell is not None and led is not None:
+        gained = with_sign(*led.gain.estimate)
+        tested = f"highest {gained} after {updates(led.updates)}: {_where(facts, cell)}"
     judges, what = told.missing(NEGLIGIBLE * abs(told.now)), f"{NEGLIGIBLE:.1%} of the return"
-    decided = f"a gain of {what} is excluded: another critic, model or task is needed"
+    decided = f"a gain of {what} is excluded: change critic, model or task"
     if judges is None:
         decided = f"no affordable number of judging starts shows {what}"
     elif judges:
         decided = _more(facts, judges - told.judges, told.judges)
     smaller = f"measure again with --lr {0.1 * told.rate:.2g}" * (falls and not told.assumed)
-    return (
-        ("why", why), ("tested", led), ("decide", decided),
-        ("avoid", _jump(facts)), ("fix first", _few(facts) or smaller),
-    )  # fmt: skip
+    return {
+        "why": why, "tested": tested, "decide": decided, "avoid": _jump(facts),
+        "fix first": _few(facts) or smaller,
+    }  # fmt: skip
 
 
 def _not_rehearsed(facts: Facts, guessed: Facts) -> _Texts:
     """Gains and plain steps alone, which show none above 0: the best guess, what would tell."""
-    taken = facts.own_steps if facts.stepped else None
-    why = "no gradient is shown to raise the return"
-    tested, fix, best, chosen = "", _few(facts), facts.best, facts.chosen
-    if taken is not None:
+    best, chosen, more = facts.best, facts.chosen, ""
+    why, tested, fix = "no gradient is shown to raise the return", "", _few(facts)
+    if facts.stepped:
+        taken = facts.own_steps
         lower = [each for each in taken.stepped if taken.harms(each)]
         top = max(taken.stepped, key=lambda each: taken.change(each).value)
         tested = f"highest {change(taken, top, chosen=True)} by one plain step: "
         tested += _where(facts, top)
         tested += f"; {len(lower)} of {len(taken.stepped)} steps lower it" * bool(lower)
-    decided = "leave out --no-rehearsal: updates tell more than steps"
     if chosen is not None and best is not None:
-        led = "best guess"
         if chosen.high < 0:
-            why, led = "every gradient lowers the return", "least harmful"
+            why = "every gradient lowers the return"
             modelled = any("model" in facts.identities[each].systems for each in facts.own)
             fix = f"the critic{' and the model' * modelled}"
-        tested = tested or f"{led} {_where(facts, best)}: {gain_text(chosen)} of the best step"
-        more = _more(facts, decide(chosen, 0.0).more)
-        decided = decided if chosen.low > 0 or not more else more
+        tested = tested or f"best guess {_where(facts, best)}: {gain_text(chosen)} of the best step"
+        more = "" if chosen.low > 0 else _more(facts, decide(chosen, 0.0).more)
     elif facts.uncertain:
         more = _more(facts, facts.wanted)
-        decided = f"the true gradient is not precise{f': {more}' * bool(more)}"
-        if guessed.best is not None and not tested:
-            tested = f"best guess {_where(facts, guessed.best)}"
-    if facts.carried:
-        decided = ""
-    return (
-        ("why", why), ("tested", _smaller(facts) or tested), ("decide", decided),
-        ("avoid", _harmful(facts, None, None)), ("fix first", fix),
-    )  # fmt: skip
+        more = f"the true gradient is not precise{f': {more}' * bool(more)}"
+        if guessed.best is not None:
+            tested = tested or f"best guess {_where(facts, guessed.best)}"
+    decided = "" if facts.carried else more or "leave out --no-rehearsal"
+    return {
+        "why": why, "tested": _smaller(facts) or tested, "decide": decided,
+        "avoid": _harmful(facts, None, None), "fix first": fix,
+    }  # fmt: skip
 
 
 def _smaller(facts: Facts) -> str:
@@ -373,80 +315,61 @@ def _more(facts: Facts, more: int | None, judges: int = 0) -> str:
     return f"{what} ({duration(seconds)})" if isfinite(seconds) else what
 
 
-def _beside(facts: Facts, advice: Advice, cell: Cell) -> list[Finding]:
-    """What else a reader may ask of the recommended gradient."""
-    texts = {
-        "farther": _passing(facts, advice, cell),
-        "beyond": _beyond(facts, cell),
-        "critic": _critic(facts, cell, advice.updates),
-        "batch": _one_batch(facts, cell),
-    }
-    return [worded(about, True, text) for about, text in texts.items() if text]
+def _beside(facts: Facts, advice: Advice, cell: Cell) -> Iterator[Finding]:
+    """What else a reader may ask of the recommended gradient, and what keeps a light from green."""
+    told, made, who = facts.rehearsal, advice.updates, _called(facts, cell)
+    if (fewest := _MISSING.get(advice.missing)) is not None:
+        yield Finding(*fewest, who, value=0 if told is None else told.judges, threshold=FEWEST)
+    if told is not None and made is not None:
+        if (falls := told.lowered_after(cell)) is not None:
+            yield Finding("updates_fall", "fail", who, value=falls, threshold=made)
+        elif told.at_least(cell):
+            yield Finding("updates_hold", "pass", who)
+    yield from filter(None, (_larger(facts, advice, cell), _critic(facts, cell, made)))
+    if (beyond := facts.beyond.get(cell)) is not None:
+        yield row("gain_beyond", "pass", facts.gains[beyond], _called(facts, beyond))
+    gain, whole = facts.batch_gains.get(cell), facts.gains.get(cell)
+    if gain is not None and whole is not None and gain.clipped <= whole.clipped - _NOTABLE:
+        yield row("batch_gain", "pass", gain, at=f"{facts.batch:,}")
 
 
-def _passing(facts: Facts, advice: Advice, cell: Cell) -> str:
-    """Why the gradient of largest gain in one step, to first order, is not the recommended one."""
+def _called(facts: Facts, cell: Cell) -> str:
+    return at_horizon(*cell, facts.identities)
+
+
+def _larger(facts: Facts, advice: Advice, cell: Cell) -> Finding | None:
+    """The gradient of largest gain in one step, to first order, where it is not the recommended
+    one, and whether returns say why."""
     best, told, most = facts.best, facts.rehearsal, facts.chosen
     if best is None or most is None or cell == best or not most.low > 0:
-        return ""
+        return None
     now = facts.gains.get(cell)
     if now is not None and most.clipped - now.clipped < _NOTABLE:
-        return ""
+        return None
     if told is None or advice.updates is None:
-        did = "lowers the return" if lowers(facts, best) else "is not shown to raise the return"
-        why = f"one plain step along it {did}"
+        decision: Decision = "fail" if lowers(facts, best) else "undecided"
     elif best not in told.cells:
-        why = "no update along it was rehearsed"
+        decision = "skipped"
     elif told.after(best, advice.updates).high < 0:
-        why = "updates along it lower the return"
-    elif told.repeated(best):
-        why = "updates along it are not shown to raise the return"
-    elif best in told.not_excluded():
-        why = "over several updates the two cannot be told apart"
+        decision = "fail"
     else:
-        why = "it brings less over several updates"
-    who = capital(label(best[0], facts.identities))
-    return f"{who} at h = {best[1]} gains more in one step ({gain_text(most)}), but {why}."
+        undecided = told.repeated(best) or best in told.not_excluded()
+        decision = "undecided" if undecided else "pass"
+    return row("larger_gain", decision, most, _called(facts, best))
 
 
-def _beyond(facts: Facts, cell: Cell) -> str:
-    """The gradient that needs the simulator's states and gains more than the recommended one."""
-    if cell not in facts.beyond:
-        return ""
-    name, h = facts.beyond[cell]
-    who, gained = label(name, facts.identities), gain_text(facts.gains[name, h])
-    gains = f"{steps(h)} gain{'s' * (h == 1)} {gained}"
-    return f"With simulator states ({who}), {gains}; it does not compete."
-
-
-def _critic(facts: Facts, cell: Cell, made: int | None) -> str:
+def _critic(facts: Facts, cell: Cell, made: int | None) -> Finding | None:
     """What the critic alone is worth, in as many updates as are recommended where these were
     rehearsed, else in one step; where it is not the recommendation itself."""
     gain, told, data = facts.data_gain, facts.rehearsal, facts.data
     if data is None or cell == data:
-        return ""
-    who = "The critic alone" if cell[1] else "The critic at visited states"
+        return None
+    who = "the critic alone" if cell[1] else "the critic at visited states"
     if told is None or made is None:
-        if gain is None:
-            return ""
-        return f"{who} gains {gain_text(gain)} of the best step."
+        return None if gain is None else row("critic_gain", "pass", gain, who)
     if data not in told.cells or not told.comparable:
-        return ""
-    brought, peak = told.after(data, made), told.peak_of(cell)
-    text = f"{who} changes the return by {with_sign(*brought.estimate)} after {updates(made)}"
-    # The chosen one's number is of fresh draws, and may be the smaller of the two.
-    if brought.low > 0 and peak is not None and brought.value >= peak.gain.value:
-        less = not told.as_good(data, cell, made, 1.0)
-        text += f", {'less' if less else 'as much'} on the same starts"
-    return f"{text}."
-
-
-def _one_batch(facts: Facts, cell: Cell) -> str:
-    """What the noise of one batch leaves of its gain, where that is less."""
-    gain, whole = facts.batch_gains.get(cell), facts.gains.get(cell)
-    if gain is None or whole is None or gain.clipped > whole.clipped - _NOTABLE:
-        return ""
-    return f"One batch of {facts.batch:,} samples gains {gain_text(gain)} of the best step."
+        return None
+    return row("updates_of", "pass", told.after(data, made), who, updates(made))
 
 
 def _at_given_states(facts: Facts, rest: tuple[Finding, ...]) -> Recommendation:
@@ -456,20 +379,20 @@ def _at_given_states(facts: Facts, rest: tuple[Finding, ...]) -> Recommendation:
         key=lambda each: facts.errors[each].value,
     )
     error = facts.errors[cell]
-    nearest = "most accurate", f"{_where(facts, cell)}, at these states"
+    nearest = "most accurate", _where(facts, cell)
     if not error.high < 1:
-        nearest = "why", "no gradient is shown to be better than a zero gradient at these states"
+        nearest = "why", "no gradient is shown to be better than a zero gradient"
     level = with_interval(*error.estimate)
     if error.spans_decades:
         level = f"unknown ({error.n:,} starts)"
     found = [
         Field("use", KEEP),
         Field(*nearest),
-        Field("error", level, "E|mean of N′ gradients − truth|² over |truth|², 1: no gradient"),
+        Field("error", level, "E|mean of N′ gradients − truth|² over |truth|²"),
     ]
     if cell in facts.cosines:
         angle = facts.cosines[cell]
         text = turned(angle.clipped, angle.low, angle.high)
         found.append(Field("cosine", text, "⟨g, truth⟩/(|g||truth|)"))
-    found.append(Field("decide", "leave out --law start: whether a step raises the return"))
+    found.append(Field("decide", "leave out --law start"))
     return Recommendation("choose", tuple(found), "mse", rest)
