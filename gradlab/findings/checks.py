@@ -255,6 +255,7 @@ _TRUTHS = {  # those without a remedy
 }
 register({code: Code("truth", sentence) for code, sentence in _TRUTHS.items()})
 register({
+    "truth_zero": Code("truth", "The true gradient is 0 at every start (N = {n})."),
     "truth_imprecise": Code(
         "truth", "The truth's standard error is {value} of its norm (limit {threshold}, N = {n}).",
         "Comparisons between gradients on the same starts hold.",
@@ -336,10 +337,14 @@ def truth_values(found: Finding) -> dict[str, Any]:
 
 
 def truth_finding(truth: Mapping[str, Any]) -> Finding:
-    """The finding of a profile's truth."""
-    return Finding(
-        **{each.name: truth[each.name] for each in fields(Finding) if each.name in truth}
-    )
+    """The finding of a profile's truth; a stranger's that has none is known by its status."""
+    known = {each.name: truth[each.name] for each in fields(Finding) if each.name in truth}
+    if "code" in known:
+        return Finding(**known)
+    status = str(truth.get("status", "none"))
+    stands = truth.get("admissible", False) and status != "imprecise"
+    text = str(truth.get("reason", status))
+    return Finding(f"truth_{status}", "pass" if stands else "undecided", text=text)
 
 
 def reason(found: Finding) -> str:

@@ -109,7 +109,7 @@ FAMILIES = {
     "horizon": ("usable_", "no_usable", "best_horizon", "longest_", "data_", "above_"),
     "health": ("gradient_not_finite",),
     "variance": ("variance_",),
-    "truth": ("bias_against",),
+    "truth": ("truth_",),
     "sanity": ("saturated actions",),
     "jumps": ("jumps_",),
 }

@@ -118,7 +118,7 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
         # Who points where the others do: all that can be said of directions without a truth.
         told = statements(known.choice)
         numbers += [each for each in told if each.code in ("agreement", "no_agreement")]
-    given = [*_jumps(profile), truth_finding(profile.truth)]
+    given = [*_jumps(profile), _truth(profile)]
     doubts = [each for each in given if each.decision != "pass"]
     sound = [each for each in given if each.decision == "pass"]
     return (*premises, *doubts, *(e for e in failed if e not in premises), *numbers, *sound)
@@ -172,6 +172,14 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
             code, decision, value=brought, threshold=found.promised, n=found.samples, at=at,
             more=found.missing,
         )  # fmt: skip
+
+
+def _truth(profile: Profile) -> Finding:
+    """What every bias is measured against, or why there is none."""
+    nothing = (profile.truth.get(each, 1.0) == 0 for each in ("standard_error", "norm"))
+    if profile.truth["admissible"] and all(nothing):
+        return Finding("truth_zero", "fail", n=int(profile.config["starts"]))
+    return truth_finding(profile.truth)
 
 
 def _errors(profile: Profile, name: str) -> Iterator[Finding]:
