@@ -93,7 +93,8 @@ def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
     words += ["--output", str(tmp_path / "run.h5"), "--clip", "1e-3"]
     assert main(words) == 0
     document = json.loads(capsys.readouterr().out)
-    assert "after 20 iterations" in document["findings"][0]["sentence"]
+    found = document["findings"][0]
+    assert (found["code"], found["at"], found["n"]) == ("training return", "iteration 20", 2)
     run = load(tmp_path / "run.h5")
     assert run.config["algorithm"]["clip"] == 1e-3
     assert (run.updates["clipped"] == 1.0).all() and (run.updates["policy_norm"] > 1e-3).all()
