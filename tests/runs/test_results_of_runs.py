@@ -153,7 +153,7 @@ def test_a_goal_that_was_met_before_training_is_no_goal_reached(tmp_path):
     found = training_page.page(load(written(tmp_path / "b.h5"))).advice
     assert found.field("goal").startswith("3 of 5 seeds reach -5")
     other = {"s": load(written(tmp_path / "c.h5", task="pendulum"))}
-    assert "Dotted" not in training_page.panels(other)[0].caption
+    assert "dotted" not in training_page.panels(other)[0].caption
 
 
 def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
