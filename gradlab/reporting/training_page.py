@@ -18,7 +18,7 @@ from gradlab.runs.training.results import GOALS, Training
 from gradlab.verdicts.training import screen
 from gradlab.wording import duration, listed, signed
 
-Runs = Mapping[str, Training]
+_Runs = Mapping[str, Training]
 _LEARNING, _GRADIENT = "Does it learn?", "Gradients and critic"
 _WEIGHTS = "Weights through training: rule and measured"
 _ERRORS = "Errors of the gradient and of the learned model"
@@ -34,7 +34,7 @@ _VALUED = {
 }
 
 
-def panels(runs: Runs) -> list[Panel]:
+def panels(runs: _Runs) -> list[Panel]:
     """Returns first, then what the policy reaches, then what drives it."""
     rows, first, one = results.table(runs), next(iter(runs.values())), len(runs) == 1
     goals, best = GOALS.get(first.task, ()), pairs.ranked(runs)[0]
@@ -79,7 +79,7 @@ def _weights(run: Training, rows: pd.DataFrame) -> Iterator[Panel]:
     yield panel("weights", _GRADIENT, "Mean of the seeds.", figures.mixture_weights, rows)
 
 
-def _errors(runs: Runs, rows: pd.DataFrame) -> Iterator[Panel]:
+def _errors(runs: _Runs, rows: pd.DataFrame) -> Iterator[Panel]:
     """The error of the gradient that is followed, and of the models that are learned."""
     curve, first = figures.training_curve, next(iter(runs.values()))
     found = [run.gradients for run in runs.values() if run.gradients]
@@ -119,14 +119,14 @@ def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     return several(runs, f"{names} on {next(iter(runs.values())).task}"), pairs.table(runs)
 
 
-def several(runs: Runs, title: str, source: PageSource = NOWHERE) -> Page:
+def several(runs: _Runs, title: str, source: PageSource = NOWHERE) -> Page:
     """What the page of training runs side by side shows."""
     drawn, question = tuple(panels(runs)), "Does it learn, and how fast?"
     sections = (*folded("Figures", drawn), _pairs(runs), _table(runs), *_lags(runs), _method(runs))
     return Page(title, question, _facts(runs), screen(runs), drawn, sections, source)
 
 
-def _facts(runs: Runs) -> dict[str, object]:
+def _facts(runs: _Runs) -> dict[str, object]:
     def every(of: Callable[[Training], object]) -> str:
         return ", ".join(dict.fromkeys(str(of(run)) for run in runs.values()))
 
@@ -154,7 +154,7 @@ def _listed(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) 
     return Section(title, body=shell.sortable(map(signed, heads), cells) if rows else "")
 
 
-def _table(runs: Runs) -> Section:
+def _table(runs: _Runs) -> Section:
     """Final return of every seed, and the iteration at which it reached each goal."""
     goals = GOALS.get(next(iter(runs.values())).task, ())
     heads = ["run", "seed", "final return", "standard error", "ends per episode"]
@@ -166,7 +166,7 @@ def _table(runs: Runs) -> Section:
     return _listed("Every seed", [*heads, *(f"iterations to {goal:g}" for goal in goals)], rows)
 
 
-def _pairs(runs: Runs) -> Section:
+def _pairs(runs: _Runs) -> Section:
     """Every paired difference and ratio from the first run."""
     heads = ("run", "against", "quantity", "without", "with", "change", "95% interval", "seeds",
              "measurements per seed")  # fmt: skip
@@ -182,7 +182,7 @@ def _pairs(runs: Runs) -> Section:
     return _listed("Paired over seeds", heads, rows)
 
 
-def _lags(runs: Runs) -> Iterator[Section]:
+def _lags(runs: _Runs) -> Iterator[Section]:
     """Of gradients, and what each process did; nothing where every run was in one process."""
     lags, work = [], []
     for name, run in ((name, results.asynchrony(run)) for name, run in runs.items()):
@@ -201,7 +201,7 @@ def _lags(runs: Runs) -> Iterator[Section]:
     yield _listed("What processes did", ("run", "process", "what it did", "computing"), work)
 
 
-def _method(runs: Runs) -> Section:
+def _method(runs: _Runs) -> Section:
     """How one run was trained, or in what several differ, and then what they share."""
     parts = [
         {
