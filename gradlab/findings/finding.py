@@ -21,7 +21,7 @@ _ORDER: tuple[Decision, ...] = ("fail", "undecided", "skipped", "pass")
 
 def _digits(value: float, digits: int = 2) -> str:
     whole = isfinite(value) and value == round(value) and abs(value) < 1e6
-    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if whole else f"{float(f'{value:.{digits}g}'):g}"
 
 
 @dataclass(frozen=True)

@@ -123,49 +123,53 @@ def _normal(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) ->
     return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
 
 
-_SEED = ("seed",)
+_SEED, _SINCE = ("seed",), "Time since the run began."
+
+
+def _column(unit: str, description: str, *dims: str, text: bool = False) -> Column:
+    return Column(dims, unit, text, description)
 
 
 def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Table]:
     """The schema of a run file."""
     seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
     updates = {
-        "critic_loss": Column(_SEED, "scaled reward²"),
-        "value": Column(_SEED, "scaled reward"),
-        "critic_norm": Column(_SEED),
-        "policy_loss": Column(_SEED, "scaled reward"),
-        "policy_norm": Column(_SEED),
-        "clipped": Column(_SEED, "share of policy updates"),
-        "nonfinite": Column(_SEED, "updates"),
-        "weight": Column(("horizon",)),
-        "realised_horizon": Column(unit="model steps"),
-        "terminated": Column(unit="episodes, all seeds"),
-        "truncated": Column(unit="episodes, all seeds"),
-        "broken": Column(unit="transitions that are not finite, all seeds"),
-        "critic_seconds": Column(unit="s per update, all seeds"),
-        "policy_seconds": Column(unit="s per update, all seeds"),
-        "seconds": Column(unit="s"),
+        "critic_loss": _column("reward^2", "Critic's loss, of scaled rewards.", *_SEED),
+        "value": _column("reward", "Critic's mean value, of scaled rewards.", *_SEED),
+        "critic_norm": _column("1", "Norm of the critic's gradient, before clipping.", *_SEED),
+        "policy_loss": _column("reward", "Policy's loss, of scaled rewards.", *_SEED),
+        "policy_norm": _column("1", "Norm of the policy's gradient, before clipping.", *_SEED),
+        "clipped": _column("1", "Share of policy updates that were clipped.", *_SEED),
+        "nonfinite": _column("updates", "Updates that were not finite.", *_SEED),
+        "weight": _column("1", "Weight of each horizon in the mixture.", "horizon"),
+        "realised_horizon": _column("steps", "Longest model rollout, mean over updates."),
+        "terminated": _column("episodes", "Episodes that ended, all seeds together."),
+        "truncated": _column("episodes", "Episodes that were cut, all seeds together."),
+        "broken": _column("samples", "Transitions that are not finite, all seeds together."),
+        "critic_seconds": _column("s", "Time of a critic's update, all seeds together."),
+        "policy_seconds": _column("s", "Time of a policy's update, all seeds together."),
+        "seconds": _column("s", _SINCE),
     }
     if isinstance(algorithm.target.temperature, Automatic):
-        updates["temperature"] = Column(_SEED, "scaled reward per nat")
+        updates["temperature"] = _column("reward", "Scaled reward per nat of entropy.", *_SEED)
     if algorithm.adaptive is not None:
-        updates["adapted_horizon"] = Column(_SEED, "steps")
+        updates["adapted_horizon"] = _column("steps", "Horizon that training adapts.", *_SEED)
     coordinates = tuple(range(task.simulator.state_dim))
     schema = {
         "updates": Table("iteration", updates, {"seed": seeds, "horizon": algorithm.horizons}),
         "evaluations": Table(
             "iteration", _evaluation_columns(settings), {"seed": seeds, "coordinate": coordinates}
         ),
-        "events": Table("number", {"message": Column(text=True)}),
+        "events": Table("number", {"message": _column("1", "What happened.", text=True)}),
     }
     if algorithm.model is not None:
         scales = {"seed": seeds, "output": tuple(range(len(coordinates) + 1))}
         schema["model"] = Table("iteration", _model_columns(algorithm.model), scales)
     if algorithm.source.branching is not None:
         rollouts = {
-            "scheduled": Column(unit="model steps"),
-            "realised": Column(_SEED, "model steps per rollout"),
-            "seconds": Column(unit="s, all seeds"),
+            "scheduled": _column("steps", "Length of model rollouts that is asked for."),
+            "realised": _column("steps", "Length of model rollouts, their mean.", *_SEED),
+            "seconds": _column("s", "Time of the rollouts, all seeds together."),
         }
         schema["rollouts"] = Table("iteration", rollouts, {"seed": seeds})
     if gradient_errors.measured(algorithm, settings):
@@ -178,14 +182,18 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
 def _model_columns(model: LearnedModel) -> dict[str, Column]:
     """Outputs are the state's coordinates, then the reward."""
     columns = {
-        "rows": Column(unit="transitions per seed"),
-        "steps": Column(unit="Adam's, all roles, since the run began"),
-        "seconds": Column(unit="s, all seeds"),
+        "rows": _column("samples", "Transitions of each seed that are stored."),
+        "steps": _column("updates", "Adam's steps since the run began, all roles."),
+        "seconds": _column("s", "Time of the fit, all seeds together."),
     }
     for role in model.roles:
-        columns[f"{role}_held_out"] = Column(_SEED, "prediction loss")
-        columns[f"{role}_explained"] = Column(("seed", "output"), "share of the variance")
-        columns[f"{role}_restored"] = Column(_SEED, "members")
+        columns |= {
+            f"{role}_held_out": _column("1", "Prediction loss of held-out rows.", *_SEED),
+            f"{role}_explained": _column(
+                "1", "Explained share of the held-out variance.", "seed", "output"
+            ),
+            f"{role}_restored": _column("1", "Members whose best weights were restored.", *_SEED),
+        }
     return columns
 
 
@@ -237,22 +245,27 @@ def _number(run: Run, member: int, kind: int) -> int:
 def _evaluation_columns(settings: Settings) -> dict[str, Column]:
     """Of the table of evaluations."""
     plain = {
-        "return_mean": Column(_SEED, "reward"),
-        "return_se": Column(_SEED, "reward"),
-        "return_median": Column(_SEED, "reward"),
-        "ends": Column(_SEED, "per episode"),
-        "rms": Column(("seed", "coordinate")),
-        "transitions": Column(unit="per seed"),
-        "seconds": Column(unit="s"),
+        **_estimate("return", "Undiscounted return"),
+        "return_median": _column("reward", "Undiscounted return, median over the starts.", *_SEED),
+        "ends": _column("1", "Terminal states per episode.", *_SEED),
+        "rms": _column("1", "Root mean square of each coordinate.", "seed", "coordinate"),
+        "transitions": _column("samples", "Transitions of each seed so far."),
+        "seconds": _column("s", _SINCE),
     }
     if settings.planning is None:
         return plain
-    return plain | {
-        "planned_return_mean": Column(_SEED, "reward"),
-        "planned_return_se": Column(_SEED, "reward"),
-        "planned_gain_mean": Column(_SEED, "reward, against the same starts without a plan"),
-        "planned_gain_se": Column(_SEED, "reward"),
-        "planned_seconds": Column(unit="s, all seeds"),
+    return {
+        **plain,
+        **_estimate("planned_return", "Return with a plan"),
+        **_estimate("planned_gain", "Gain by planning"),
+        "planned_seconds": _column("s", "Time of planning, all seeds together."),
+    }
+
+
+def _estimate(name: str, what: str) -> dict[str, Column]:
+    return {
+        f"{name}_mean": _column("reward", f"{what}, mean over the starts.", *_SEED),
+        f"{name}_se": _column("reward", f"{what}, standard error of the mean.", *_SEED),
     }
 
 

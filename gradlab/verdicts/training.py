@@ -1,534 +1,319 @@
-"""The fields of training runs: what the return came to, whether anything was learned, what next.
+"""What training runs found, and the fields of their recommendation.
 
 return, change, learned    of one run, median of its seeds
 use, return, lead          of several, the best one against the others
 goal                       seeds that reached what the field calls solved
 next                       the first thing to do about it
 
-The verdict is what a run found, in sentences. Everything here is read without torch.
+Everything here is read without torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import exp, nan
+from collections.abc import Iterator, Mapping
+from math import exp, isnan, nan
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gradlab.findings import Finding
+from gradlab.findings import Decision, Finding
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
-from gradlab.runs.training.measured_weights import (
-    FEWEST,
-    LOST,
-    NO_TRUTH,
-    SWITCHED,
-    by_gain,
-    gains_over_rule,
-    interval_of_mean,
-    logs_over_rule,
-)
-from gradlab.runs.training.pairs import (
-    OWN,
-    WHOLE,
-    AgainstBest,
-    Pair,
-    RunOutcome,
-    against_best,
-    outcome,
-    pairs,
-    ranked,
-)
-from gradlab.runs.training.results import GOALS, Training, asynchrony, first_reached
-from gradlab.verdicts.phrases import capital, usable_text
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
-from gradlab.wording import change, duration, listed, percent, times, two, with_ends, with_interval
+from gradlab.runs.training import measured_weights as weights
+from gradlab.runs.training import pairs
+from gradlab.runs.training.results import GOALS, Floats, Training, asynchrony, first_reached
+from gradlab.statistics.over_groups import aggregate
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
+from gradlab.wording import change, listed, two, with_ends, with_interval
 
-
-def _stale(run: Training, name: str) -> list[Finding]:
-    """One sentence of a run in several processes."""
-    found = asynchrony(run)
-    if found is None:
-        return []
-    choice = run.config["settings"]["asynchronous"]
-    counts = ", ".join(
-        f"{choice[role]} {role if choice[role] > 1 else role[:-1]}"
-        for role in ("learners", "actors", "buffers")
-    )
-    busy = ", ".join(percent(share) for share in found.busy)
-    return [
-        worded(
-            "staleness",
-            True,
-            f"{name} trained with {counts}: {found.rate:.3g} updates per second; the policy had "
-            f"made {found.mean:.3g} steps on average between the computation of its gradient and "
-            f"the step along it, at most {found.at_most(0.95)} for 95% of them and "
-            f"{found.largest} for all; learners computed {busy} of the time.",
-        )
-    ]
-
-
+_Ends = tuple[float, float, float]  # a value and its interval
 _EXPLAINED = 0.5  # of an output's held-out variance, below which a model does not predict it
+_PARTS = {
+    "bias2_states": "the model's states",
+    "bias2_jacobians": "the model's Jacobians",
+    "bias2_tail": "the tail (its critic, or the cut)",
+}
+_PAIRED = {"final return": "returns", pairs.WHOLE: "gradients", pairs.OWN: "models"}
 
 
 def verdict(run: Training, name: str = "") -> list[Finding]:
-    """Final return, goals, the gradient's error and the model's, and what went wrong.
+    """Final return, goal, the gradient's error and the model's, and what went wrong.
 
     Args:
         name: what to call the run; default: its algorithm.
     """
     name = name or run.name
-    events = (worded("health", True, text) for text in run.events)
-    return [
-        _final(run, name),
-        *_goals(run, name),
-        *measured(run, name),
-        *_gradient(run, name),
-        *_row_gradient(run, name),
-        *_model(run, name),
-        *_stale(run, name),
-        *events,
-    ]
+    found = [*_returns(run, name), *measured(run, name), *_gradient(run, name), *_model(run, name)]
+    if lag := asynchrony(run):
+        n = int(lag.gradients.sum())
+        found.append(Finding("training lag", "pass", name, lag.mean, high=lag.largest, n=n))
+    events = (f"{name}: {text}" for text in run.events)
+    return found + [Finding("training event", "fail", name, text=text) for text in events]
 
 
-def _final(run: Training, name: str) -> Finding:
-    settings = run.config["settings"]
-    last, errors = run.returns[-1], run.errors[-1]
-    seeds = ", ".join(
-        f"{value:.3g} ± {error:.2g}" for value, error in zip(last, errors, strict=True)
-    )
-    middle = f"median {np.median(last):.3g} over {len(last)} seeds" if len(last) > 1 else "one seed"
-    return worded(
-        "return",
-        True,
-        f"{name} on {run.task}: return {seeds} after {int(run.iteration[-1]):,} iterations "
-        f"({middle}; mean ± standard error over {settings['evaluation_starts']} fixed starts of "
-        f"{settings['episode']} steps that {settings['at_end']} at terminal states; termination in "
-        f"training: {settings['termination']}, reward scale: {settings['reward_scale']:g}).",
-    )
-
-
-def _goals(run: Training, name: str) -> list[Finding]:
-    told = []
-    for goal in GOALS.get(run.task, ()):
-        reached = first_reached(run, goal)
-        count = int(np.isfinite(reached).sum())
-        when = ""
-        if count:
-            when = f", at iteration {np.nanmedian(reached):,.0f} in the median of those"
-            if np.nanmax(reached) == run.iteration[0]:
-                when = ", before any update"
-        told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
-    return [worded("goals", True, f"{name} reached {'; '.join(told)}.")] if told else []
-
-
-def _gradient(run: Training, name: str) -> list[Finding]:
-    """The error of the longest horizon's gradient when it was last measured."""
-    errors = run.gradients
-    if not errors:
-        return []
-    last = {name: errors[name][-1, :, -1] for name in ("relative_mse", "bias2", "mse", "cosine")}
-    finite = np.isfinite(last["relative_mse"])
-    where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1]):,}"
-    if not finite.any():
-        reasons = errors.get("truth_reason")  # what stood in the way of the newest truth
-        why = "" if reasons is None or not str(reasons[-1]) else f": {reasons[-1]}"
-        what = "no error that a true gradient could show" if why else "no true gradient"
-        return [worded("gradient", False, f"{name}: {what} at {where}{why}.")]
-    error, bias, mse = (np.median(last[name][finite]) for name in ("relative_mse", "bias2", "mse"))
-    # Without a part that is finite to be above noise a seed's gradient has no direction.
-    # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
-    directions = np.clip(last["cosine"][np.isfinite(last["cosine"])], -1, 1)
-    cosine = f"; cosine {two(np.median(directions))}" if len(directions) else ""
-    if len(directions) > 1:
-        middle, around = with_ends(np.median(directions), directions.min(), directions.max())
-        cosine = f"; cosine {middle} ({around})"
-    each = last["relative_mse"][finite]
-    if len(each) > 1:
-        value, ends = with_ends(error, each.min(), each.max())
-        spread = f"median of {len(each)} seeds, {ends}"
+def _returns(run: Training, name: str) -> Iterator[Finding]:
+    subject, at, n = f"{name} on {run.task}", f"iteration {run.iteration[-1]:,}", len(run.seeds)
+    if n > 1:
+        yield Finding("training return", "pass", subject, *_middle(run.returns[-1]), n=n, at=at)
     else:
-        low, high = (errors[f"relative_mse_{end}"][-1, finite, -1][0] for end in ("low", "high"))
-        value, ends = with_ends(error, low, high)
-        spread = f"one seed, 95% interval {ends}"
-    return [
-        worded(
-            "gradient",
-            bool(error < 1),
-            f"{name}: gradient MSE {value} of the true gradient's square at {where} "
-            f"({spread}; {_sample_of(run)}, "
-            f"batches of {run.samples}), {percent(max(bias, 0.0) / mse)} of "
-            f"it squared bias{cosine}.",
-        )
-    ]
+        starts = run.config["settings"]["evaluation_starts"]
+        code, ends = "training return of one seed", _alone(run)
+        yield Finding(code, "pass", subject, *ends, n=starts, at=at)
+    if goal := _goal(run):
+        level, count, _ = goal
+        half: Decision = "pass" if count >= n / 2 else "fail"
+        yield Finding("training goal", half, name, count, threshold=level, n=n)
 
 
-def _model(run: Training, name: str) -> list[Finding]:
-    """What the last fit explains of rows that were held out, and which output it does not."""
-    if not run.model:
-        return []
-    parts, poor = [], []
-    for role, loss in run.config["model_losses"].items():
-        kind = "model" if role == "prediction" else "gradient model"
-        explained = run.model[f"{role}_explained"][-1]
-        shares = np.median(explained, axis=0)
-        worst = int(np.argmin(np.nan_to_num(shares, nan=np.inf)))
-        states = run.config["state_names"] or [f"state {k + 1}" for k in range(len(shares) - 1)]
-        least, share = [*states, "reward"][worst], float(shares[worst])
-        parts.append(
-            f"{kind} ({loss}) {np.median(explained):.4f} in the median of outputs and seeds, least "
-            f"for {least}: {share:.4f}"
-        )
-        if share < _EXPLAINED:
-            instead = "; --loss mse fits squared errors" if loss == "nll" else ""
-            text = (
-                f"{name}: the {kind} does not predict {least}, less than half of whose held-out "
-                f"variance it explains: gradients and values made from it have this error{instead}."
-            )
-            poor.append(worded("model", False, text))
-    rows = int(run.model["rows"][-1])
-    stated = f"{name}: held-out variance explained after {rows} rows: {'; '.join(parts)}."
-    return [*poor, worded("model", True, stated)]
+def _alone(run: Training) -> _Ends:
+    """The last return of the first seed, with 95% over its starts."""
+    value, half = float(run.returns[-1, 0]), 1.96 * float(run.errors[-1, 0])
+    return value, value - half, value + half
 
 
-_LAW = "gradient_law"  # in the configuration of such a run
-_PARTS = {
-    "bias2_states": "the model's states",
-    "bias2_jacobians": "its Jacobians",
-    "bias2_tail": "its critic",
-}
+def _middle(values: Floats) -> _Ends:
+    """Median over seeds with the order statistics around it."""
+    ends = aggregate(values)
+    return float(ends.value), float(ends.low), float(ends.high)
 
 
-def _row_gradient(run: Training, name: str) -> list[Finding]:
-    """Nothing for runs whose gradients are measured at the task's starts."""
-    if _LAW not in run.config or not run.gradients:
-        return []
-    took = float(np.nansum(run.gradients["seconds"]))
-    share = percent(took / max(took + float(run.updates["seconds"][-1]), 1e-9))
-    text = (
-        f"{name}: {len(run.gradients['seconds'])} measurements of its gradient took "
-        f"{duration(took)}, {share} of the time."
-    )
-    cost = worded("gradient cost", True, text)
-    return [*_sources(run, name), *_usable(run, name), cost]
+def _judged(low: float, high: float, limit: float) -> Decision:
+    return "pass" if low >= limit else "fail" if high < limit else "undecided"
 
 
-def _sample_of(run: Training) -> str:
-    """How many starts of which law."""
-    law = run.config.get(_LAW, "starts of the task")
-    starts = run.gradients.get("starts")
-    count = run.config["settings"]["gradient_starts"]
-    if starts is not None and np.isfinite(starts[-1]).any():
-        count = int(np.nanmax(starts[-1]))
-    return f"N = {count} {law}"
+def _newest(run: Training, column: str) -> Floats:
+    """Values of every seed and horizon, and their ends, [3, E, horizon]."""
+    return np.array([run.gradients[f"{column}{end}"][-1] for end in ("", "_low", "_high")])
 
 
-def _newest(run: Training, column: str) -> NDArray[np.float64]:
-    """Of every seed and horizon, [E, horizon]."""
-    return np.asarray(run.gradients[column][-1], dtype=np.float64)
+def _over_seeds(run: Training, column: str) -> _Ends:
+    """At the longest horizon, of the seeds that have a value; of one, its own interval."""
+    every = _newest(run, column)[..., -1]
+    every = every[:, np.isfinite(every[0])]
+    if every.shape[1] > 1:
+        return _middle(every[0])
+    value, low, high = every[:, 0].tolist() if every.size else (nan, nan, nan)
+    return value, low, high
 
 
-def _sources(run: Training, name: str) -> list[Finding]:
-    """Parts of the squared bias at the row's own horizon, in the median of the seeds in which a
-    squared bias is shown."""
-    shown = _newest(run, "bias2_low")[:, -1] > 0
-    if not shown.any():
-        return []
-    whole = _newest(run, "bias2")[shown, -1]
-    parts = dict(_PARTS)
-    if run.config["algorithm"].get("target_rule") == "NoCritic":
-        parts["bias2_tail"] = "the return that it cuts off"
-    shares = {
-        text: float(np.median(_newest(run, column)[shown, -1] / whole))
-        for column, text in parts.items()
-    }
-    listed = ", ".join(
-        f"{text} {f'−{percent(-share)}' if share < 0 else percent(share)}"
-        for text, share in shares.items()
-    )
-    seeds = len(shown)
-    among = f" (median of the {shown.sum()} of {seeds} seeds that show one)" if seeds > 1 else ""
-    text = f"{name}: squared bias of its own gradient{among}: {listed}."
-    return [worded("gradient sources", True, text)]
+def _gradient(run: Training, name: str) -> Iterator[Finding]:
+    """Of the longest horizon, when it was last measured."""
+    found, law = run.gradients, run.config.get("gradient_law", "")
+    if not found:
+        return
+    at = f"h = {int(found['horizon'][-1])}, iteration {int(found['iteration'][-1]):,}"
+    error, direction = _over_seeds(run, "relative_mse"), _over_seeds(run, "cosine")
+    if isnan(error[0]):
+        at = ": ".join([at, *(str(why) for why in found.get("truth_reason", ())[-1:] if why)])
+        yield Finding("training gradient unknown", "undecided", name, at=at)
+        return
+    at = f"{at}, {law or 'starts of the task'}"
+    n = int(np.nanmax(found["starts"][-1])) if law else run.config["settings"]["gradient_starts"]
+    small: Decision = "pass" if error[0] < 1 else "undecided"
+    yield Finding("training gradient", small, name, *error, threshold=1.0, n=n, at=at)
+    if not isnan(direction[0]):  # an estimate may lie beyond ±1, the cosine itself may not
+        value, low, high = np.clip(direction, -1, 1).tolist()
+        usable = _judged(low, high, COSINE)
+        yield Finding("training cosine", usable, name, value, low, high, COSINE, n=n, at=at)
+    bias, mse = (_over_seeds(run, each)[0] for each in ("bias2", "mse"))
+    yield Finding("training bias", "pass", name, max(bias, 0.0) / mse, n=n)
+    whole, low_end, _ = _newest(run, "bias2")[..., -1]
+    if law and (shown := low_end > 0).any():
+        parts = {what: _newest(run, each)[0, shown, -1] for each, what in _PARTS.items()}
+        ends, part = max((_middle(each / whole[shown]), what) for what, each in parts.items())
+        yield Finding("training bias source", "pass", name, *ends, n=int(shown.sum()), at=part)
+    if law:
+        yield from _usable(run, name)
 
 
-def _usable(run: Training, name: str) -> list[Finding]:
+def _usable(run: Training, name: str) -> Iterator[Finding]:
     """By the seed that has the median cosine at the row's own horizon."""
-    cosine, horizons = _newest(run, "cosine")[:, -1], run.gradients["horizon"]
-    finite = np.flatnonzero(np.isfinite(cosine))
-    if not len(finite) or int(horizons[-1]) < 1:
-        return []
-    seed = finite[np.argsort(cosine[finite])[len(finite) // 2]]
-    error, low, high = (_newest(run, f"relative_mse{end}")[seed] for end in ("", "_low", "_high"))
+    horizons, cosine = run.gradients["horizon"].tolist(), _newest(run, "cosine")
+    finite = np.flatnonzero(np.isfinite(cosine[0, :, -1]))
+    if not len(finite) or horizons[-1] < 1:
+        return
+    seed = finite[np.argsort(cosine[0, finite, -1])[len(finite) // 2]]
+    error, low, high = _newest(run, "relative_mse")[:, seed]
     if not np.isfinite(error).any():
-        return []
-    surely = (_newest(run, "cosine_low")[seed] >= COSINE) & (error <= EXCESS * np.nanmin(error))
-    perhaps = (_newest(run, "cosine_high")[seed] >= COSINE) & (low <= EXCESS * np.nanmin(high))
-    usable = in_ranges(horizons.tolist(), surely.tolist(), perhaps.tolist())
-    rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least relative error"
-    text = usable_text(f"the gradient of {name}", usable, rule)
-    return [worded("gradient range", usable.decided, f"{capital(text)}.")]
+        return
+    surely = (cosine[1, seed] >= COSINE) & (error <= EXCESS * np.nanmin(error))
+    perhaps = (cosine[2, seed] >= COSINE) & (low <= EXCESS * np.nanmin(high))
+    found = in_ranges(horizons, surely.tolist(), perhaps.tolist())
+    decision: Decision = "pass" if found.usable else "undecided" if found.undecided else "fail"
+    code = {"pass": "usable", "undecided": "open"}.get(decision, "no")
+    over = found.usable or found.undecided or ((found.measured[0], found.measured[-1]),)
+    at = ", ".join(f"{first}–{last}" for first, last in over)
+    yield Finding(f"training {code} range", decision, name, threshold=COSINE, at=at)
 
 
-def measured(run: Training, name: str) -> list[Finding]:
-    """What was followed in the place of the rule, its errors, and when the data took over."""
-    if not run.weights:
-        return []
-    return [_weights(run, name)]
+def _model(run: Training, name: str) -> Iterator[Finding]:
+    """Of held-out rows, the output that the last fit explains least."""
+    for role, loss in run.config["model_losses"].items() if run.model else ():
+        explained, n = run.model[f"{role}_explained"][-1], int(run.model["rows"][-1])
+        worst = int(np.argmin(np.nan_to_num(np.median(explained, axis=0), nan=np.inf)))
+        states = run.config["state_names"] or [f"state {k}" for k in range(1, explained.shape[1])]
+        ends, at = _middle(explained[:, worst]), [*states, "reward"][worst]
+        code = "training model by likelihood" if loss == "nll" else "training model"
+        good: Decision = "pass" if ends[0] >= _EXPLAINED else "fail"
+        subject = f"{name}'s model" if role == "prediction" else f"{name}'s gradient model"
+        yield Finding(code, good, subject, *ends, _EXPLAINED, n=n, at=at)
 
 
-def _weights(run: Training, name: str) -> Finding:
-    found, last = run.weights, int(run.weights["iteration"][-1])
-    force, rule = (np.median(found["in_force"][-1], axis=0), found["rule"][-1])
-    named = ", ".join(
-        f"w_{h} = {two(w)} (rule: {two(r)})"
-        for h, w, r in zip(run.horizons, force, rule, strict=True)
-    )
-    over, decided = _beside_rule(run)
-    outcome = found["outcome"]
-    lost = ", ".join(
-        f"{(outcome == code).sum()} {words}"
-        for code, words in ((NO_TRUTH, "had no true gradient"), (LOST, "were of lost seeds"))
-        if (outcome == code).any()
-    )
-    parts = [
-        f"{name}: measured {run.config['algorithm']['weights']['follow']} at iteration {last:,}: "
-        f"{named}{', medians of the seeds' if len(run.seeds) > 1 else ''}",
-        over,
-        f"{(outcome == SWITCHED).sum()} of {outcome.size} measurements put others in force"
-        f"{f' ({lost})' if lost else ''}",
-        f"measuring took {percent(float(found['share'][-1]))} of the time",
-    ]
-    return worded("weights", decided, f"{'; '.join(parts)}.")
-
-
-def _beside_rule(run: Training) -> tuple[str, bool]:
-    """Gain, or MSE, of what was in force beside the rule's, where the two differ; is it shown to be
-    another?"""
-    gain = by_gain(run)
-    found = gains_over_rule(run) if gain else logs_over_rule(run)
-    each = np.array([float(part.mean()) for part in found if len(part)])
-    if not len(each):
-        return f"its {'gain' if gain else 'MSE'} beside the rule's is not known yet", False
-    mean, few = float(each.mean()), len(each) < FEWEST
-    low, high = (nan, nan) if few else interval_of_mean(each)
-    value, ends = with_ends(exp(mean), exp(low), exp(high))
-    text, replay = f"its MSE was {value}× that of the rule's weights", " of replay"
+def measured(run: Training, name: str) -> Iterator[Finding]:
+    """Measured weights beside the rule's, and whether they are better."""
+    if not (found := run.weights):
+        return
+    gain, last = weights.by_gain(run), int(found["iteration"][-1])
+    for k, h in list(enumerate(run.horizons))[1:]:  # the first has the rest of the weight
+        of, at = _middle(found["in_force"][-1, :, k]), f"h = {h}, iteration {last:,}"
+        rule, n = float(found["rule"][-1, k]), len(run.seeds)
+        yield Finding("training weight", "pass", name, *of, rule, n=n, at=at)
+    over = weights.gains_over_rule(run) if gain else weights.logs_over_rule(run)
+    each = np.array([part.mean() for part in over if len(part)])
+    if not (n := len(each)):
+        yield Finding("training weights unknown", "undecided", name)
+        return
+    low, high = weights.interval_of_mean(each) if n >= weights.FEWEST else (nan, nan)
+    ends = float(each.mean()), low, high
     if gain:
-        text = f"a step along it gained {mean:+.0%} of the best possible more than along the "
-        text, replay = f"{text}rule's weights", ""
-        ends = f"{low:+.0%} to {high:+.0%}"
-    count, seeds = f"{sum(map(len, found))} measurements", f"{len(each)} seeds"
-    known = f"95% interval {ends} over {seeds}, {count}"
-    known = f"{count}, {seeds}: no interval," if few else known
-    starts = f"on N = {int(run.weights['starts'][-1]):,} starts{replay} that did not choose it"
-    return f"{text} ({known} {starts})", low > 0 or high < 0
+        yield Finding("training weights by gain", _judged(low, high, 0.0), name, *ends, 0.0, n=n)
+    else:  # a lower error is better
+        better, ends = _judged(-high, -low, 0.0), (exp(ends[0]), exp(low), exp(high))
+        yield Finding("training weights by error", better, name, *ends, 1.0, n=n)
 
 
-_FIGURE, _BEST = "returns", "returns-best"  # of one run, and of several
+def paired_verdict(runs: Mapping[str, Training]) -> list[Finding]:
+    """Every run against the first: final return, gradient error and the model's part of it."""
+    base, *others = runs
+    of = {name: pairs.pairs(runs[base], runs[name]) for name in others}
+    return [
+        Finding(
+            f"training pair of {_PAIRED[pair.quantity]}", "pass" if pair.side else "undecided",
+            name, pair.change, pair.low, pair.high, float(pair.ratio), n=pair.seeds, at=base,
+        )
+        for name, found in of.items() for pair in found if pair.quantity in _PAIRED
+    ]  # fmt: skip
+
+
 _MANY = 100  # seeds that nobody trains
 _NAMED = 2  # runs or seeds that are named before they are counted
+_READ = "read the events among the findings"
+_HOW = {
+    "return": "Median over the seeds of the mean over the evaluation starts (return_mean).",
+    "change": "From the first evaluation to the last.",
+    "goal": "Seeds that reached it in training, and the median of their iterations.",
+    "difference": "Leaves a seed out in turn; widened for all other runs.",
+}
 
 
 def screen(runs: Mapping[str, Training]) -> Recommendation:
     """One run: has it learned? Several: which is best?"""
-    sentences = [each for name, run in runs.items() for each in verdict(run, name)]
-    rest = (*paired_verdict(runs), *sentences)
-    if len(runs) > 1:
-        return _several(runs, rest)
-    ((name, run),) = runs.items()
-    return _one(name, run, rest)
+    rest = [*paired_verdict(runs), *(x for name, run in runs.items() for x in verdict(run, name))]
+    several = len(runs) > 1
+    light, said = _several(runs) if several else _one(*next(iter(runs.items())))
+    fields = tuple(Field(name, text, _HOW.get(name, "")) for name, text in said.items() if text)
+    return Recommendation(light, fields, "returns-best" if several else "returns", tuple(rest))
 
 
-def _one(name: str, run: Training, rest: tuple[Finding, ...]) -> Recommendation:
-    result = outcome(run)
+def _one(name: str, run: Training) -> tuple[Light, dict[str, str]]:
+    result = pairs.outcome(run)
     n, k = len(result.seeds), result.improved
+    on = f"{name} on {run.task}"
     if not len(result.finite):
-        lost = Field("learned", f"no: {name} diverged in every seed on {run.task}")
-        todo = Field("next", "read its events")
-        return Recommendation("none", (lost, todo), _FIGURE, rest)
+        return "none", {"learned": f"no: every seed diverged; {on}", "next": _READ}
     light: Light = "none" if not k else "act" if result.chance < 0.05 else "choose"
-    p = f"p = {two(result.chance)}"
-    learned = f"no: 0 of {n} seeds end above their start"
-    if k:
-        learned = f"{k} of {n} seed{'s' * (n > 1)} end{'s' * (n == 1)} above the start"
-        learned = f"{'yes' if light == 'act' else 'not shown'}: {learned} ({p})"
-    fields = (
-        _return(run, result),
-        Field("change", _change_of(run, result), "From the first evaluation to the last."),
-        Field("learned", f"{learned}; {name} on {run.task}"),
-        *_goal(run),
-        Field("next", _next(run, result, light)),
-    )
-    return Recommendation(light, fields, _FIGURE, rest)
-
-
-def _return(run: Training, result: RunOutcome) -> Field:
-    n = len(result.seeds)
-    starts = run.config["settings"].get("evaluation_starts")
-    how = (
-        f"Median over the seeds of the return at iteration {result.iterations:,}: the mean over "
-        f"{starts} fixed starts (evaluations/return_mean)."
-    )
-    text = two(result.median)
-    if len(result.finite) > 1:
-        value, ends = with_ends(result.median, result.finite.min(), result.finite.max())
-        text = f"{value}, median of {n} seeds ({ends})"
-    return Field("return", f"{text}; {_summed(run)}, iteration {result.iterations:,}", how)
-
-
-def _change_of(run: Training, result: RunOutcome) -> str:
-    """Of the median; of a policy that was measured and made a few updates, with its interval."""
     first = float(np.nanmedian(result.first))
-    if not _given(run) or len(result.seeds) > 1:
-        return change(first, result.median)
-    half = 1.96 * float(run.errors[-1, 0])
-    last = with_interval(result.median, result.median - half, result.median + half)
-    return f"{two(first)} → {last} on the evaluation starts"
+    value, changed = two(result.median), change(first, result.median)
+    if n > 1:
+        middle, ends = with_ends(result.median, result.finite.min(), result.finite.max())
+        value = f"{middle}, median of {n} seeds ({ends})"
+    elif _given(run):  # a few updates of a policy that was measured
+        changed = f"{two(first)} → {with_interval(*_alone(run))}"
+    learned = {"none": "no", "act": "yes", "choose": "not shown"}[light]
+    learned += f": {k} of {n} seeds end above the start (p = {two(result.chance)})"
+    level, count, when = _goal(run) or (nan, 0, "")
+    return light, {
+        "return": f"{value}; {_summed(run)}, iteration {result.iterations:,}",
+        "change": changed,
+        "learned": f"{learned}; {on}",
+        "goal": f"{count} of {n} seeds reach {level:g}{when}" if level == level else "",
+        "next": _next(run, result, light),
+    }
 
 
 def _given(run: Training) -> bool:
     return "policy" in run.config.get("given_networks", {})
 
 
-def _next(run: Training, result: RunOutcome, light: Light) -> str:
-    """The first thing to do; where a given policy does not rise, that it was measured by another
-    return."""
+def _next(run: Training, result: pairs.RunOutcome, light: Light) -> str:
+    """The first things to do."""
     n, k, first = len(result.seeds), result.improved, float(np.nanmedian(result.first))
-    todo = []
-    if run.events:
-        todo.append(f"read its {len(run.events)} event{'s' * (len(run.events) > 1)}")
-    if result.peak > first > result.median:
-        todo.append(f"stop near iteration {result.peak_at:,}, where it was {two(result.peak)}")
-    if 0 < k < n and result.failed:
-        seeds = listed([f"seed {s}" for s in result.failed], _NAMED)
-        todo.append(f"look at {seeds}, no better than before")
-    if light == "choose" and k == n and result.missing:
-        todo.append(f"run {result.missing} more seed{'s' * (result.missing > 1)}")
-    if not k and not todo:
-        done, asked = result.iterations, run.config["settings"].get("iterations")
-        todo.append("measure the gradient of this policy: `gradlab measure --policy`")
-        if _given(run):
-            todo = ["measure again: evaluations are undiscounted, a measurement promises the other"]
-        elif asked and done < asked / 2:
-            todo = [f"train longer: {done:,} of {asked:,} iterations are done"]
-    return "; ".join(todo[:_NAMED]) or "use it"
+    failed = listed([f"seed {each}" for each in result.failed], _NAMED)
+    done, asked = result.iterations, run.config["settings"].get("iterations") or 0
+    few, peak = light == "choose" and k == n and result.missing, two(result.peak)
+    todo = {
+        _READ: run.events,
+        f"stop near iteration {result.peak_at:,}, where it was {peak}":
+            result.peak > first > result.median,
+        f"look at {failed}, no better than before": k and failed,
+        f"run {n + few} seeds in all": few,
+    }  # fmt: skip
+    where_none_rises = {
+        "measure again: evaluations are undiscounted, measurements discounted": _given(run),
+        f"train longer: {done:,} of {asked:,} iterations are done": done < asked / 2,
+        "measure the gradient of this policy: `gradlab measure --policy`": True,
+    }
+    return _where(todo, _NAMED) or ("use it" if k else _where(where_none_rises, 1))
 
 
 def _summed(run: Training) -> str:
     """Which return an evaluation is: that of a measurement is discounted, and of other steps."""
-    steps = run.config["settings"].get("episode")
-    return f"undiscounted, {steps:,} steps" if steps else "undiscounted"
+    return f"undiscounted, {run.config['settings']['episode']:,} steps"
 
 
-def _goal(run: Training) -> list[Field]:
-    """The highest goal that half of the seeds reached by training, else the lowest; of those that
-    were not reached before it."""
+def _goal(run: Training) -> tuple[float, int, str] | None:
+    """The highest goal that half of the seeds reached by training, else the lowest, of those that
+    were not reached before it; how many seeds did, and by when in their median."""
     goals = [goal for goal in GOALS.get(run.task, ()) if (run.returns[0] < goal).any()]
-    if not goals:
-        return []
-    counts = {goal: int((first_reached(run, goal) > run.iteration[0]).sum()) for goal in goals}
-    half = len(run.seeds) / 2
-    goal = next((each for each in reversed(goals) if counts[each] >= half), goals[0])
-    reached = first_reached(run, goal)
-    trained = reached[reached > run.iteration[0]]
-    at = f" by iteration {np.median(trained):,.0f}" if len(trained) else ""
-    text = f"{counts[goal]} of {len(run.seeds)} seeds reach {goal:g}{at}"
-    how = "Seeds whose return came to be at least the goal; iteration: the median of their first."
-    return [Field("goal", text, how)]
+    at = {goal: first_reached(run, goal) for goal in goals}
+    at = {goal: each[each > run.iteration[0]] for goal, each in at.items()}
+    reached = [goal for goal in goals if len(at[goal]) >= len(run.seeds) / 2]
+    for goal in (*reached[-1:], *goals[:1]):
+        when = f" by iteration {np.median(at[goal]):,.0f}" if len(at[goal]) else ""
+        return goal, len(at[goal]), when
+    return None
 
 
-def _several(runs: Mapping[str, Training], rest: tuple[Finding, ...]) -> Recommendation:
-    order, others = ranked(runs), against_best(runs)
-    best, found = order[0], outcome(runs[order[0]])
-    task = runs[best].task
-    if not len(found.finite):
-        lost = Field("use", f"none: every run on {task} diverged")
-        return Recommendation("none", (lost, Field("next", "read their events")), _BEST, rest)
-    failed = {name: len(outcome(run).failed) for name, run in runs.items()}
-    whose = listed([f"{n} of {name}" for name, n in failed.items() if n], _NAMED)
-    lengths = len({outcome(run).iterations for run in runs.values()}) > 1
-    notes = ["lengths of runs differ"] * lengths
-    notes += [f"seeds that end no better than before training: {whose}"] if whose else []
-    if found.improved:
-        light, lead, todo = _lead(others)
-        use = f"{best} on {task}, the highest median"
-    else:
-        light, lead, todo = "none", "", "train longer, or measure the gradient of one policy"
-        use = f"none on {task}: no seed of {best}, the highest median, ends above its start"
-    how = "Median over the seeds of the return at the last evaluation (evaluations/return_mean)."
-    medians = "; ".join(f"{name} {two(outcome(runs[name]).median)}" for name in order[:3])
-    fields = (
-        Field("use", use),
-        Field("lead", lead),
-        Field("return", f"{medians}; {_summed(runs[best])}", how),
-        *_gap(others, order),
-        Field("next", "; ".join(filter(None, (todo, *notes)))),
-    )
-    return Recommendation(light, tuple(each for each in fields if each.text), _BEST, rest)
-
-
-def _lead(others: Sequence[AgainstBest]) -> tuple[Light, str, str]:
-    """The light, which others are shown to be worse, and what would separate the rest."""
-    out = [each.name for each in others if each.excluded]
-    kept = [each for each in others if not each.excluded]
-    if not kept:
-        every = listed(out, _NAMED) if len(out) <= _NAMED else "every other run"
-        return "act", f"better than {every}: no 95% interval of a difference holds 0", ""
-    alike = listed([each.name for each in kept], _NAMED)
-    lead = f"better than {listed(out, _NAMED)}; " if out else ""
-    more = max(each.more or _MANY for each in kept)
-    todo = "seeds differ more than runs" if more >= _MANY else f"run about {more} more seeds"
-    return "choose", f"{lead}these seeds do not separate it from {alike}", todo
-
-
-def _gap(others: Sequence[AgainstBest], order: Sequence[str]) -> list[Field]:
-    """The difference to the next one, where it is more than noise."""
-    second = next((each for each in others if each.name == order[1]), None)
-    if second is None or second.gap is None or not second.excluded:
-        return []
-    gap = second.gap
-    how = (
-        f"Mean over {gap.n} seeds of both of {order[0]}'s final return less {order[1]}'s; "
-        f"leave-one-seed-out interval, widened for {len(others)} other runs."
-    )
-    return [Field.ranged("difference", gap.negative.estimate, how)]
-
-
-def paired_verdict(runs: Mapping[str, Training]) -> list[Finding]:
-    """Every run against the first: return and gradient error, and what both say together."""
-    base, *others = runs
-    sentences = (_sentence(name, runs[name], base, runs[base]) for name in others)
-    return [each for each in sentences if each is not None]
-
-
-def _sentence(name: str, run: Training, base: str, first: Training) -> Finding | None:
-    paired = {pair.quantity: pair for pair in pairs(first, run)}
-    final, whole = (paired.get(q) for q in ("final return", "mean return over the run"))
-    if final is None or whole is None:
-        return None
-    whole_error, own_error = paired.get(WHOLE), paired.get(OWN)
-    named = {
-        "final return": final, "return averaged over the run": whole,
-        "relative gradient MSE": whole_error, "the model's own part of it": own_error,
+def _several(runs: Mapping[str, Training]) -> tuple[Light, dict[str, str]]:
+    order, others = pairs.ranked(runs), pairs.against_best(runs)
+    found = {name: pairs.outcome(run) for name, run in runs.items()}
+    best, on = order[0], f"on {runs[order[0]].task}"
+    if not len(found[best].finite):
+        return "none", {"use": f"none: every run {on} diverged", "next": _READ}
+    out, kept = ([x.name for x in others if x.excluded is side] for side in (True, False))
+    more = max((each.more or _MANY for each in others if not each.excluded), default=0)
+    failed = [f"{len(each.failed)} of {name}" for name, each in found.items() if each.failed]
+    rises = found[best].improved > 0
+    light: Light = "none" if not rises else "choose" if kept else "act"
+    none = f"none {on}: no seed of {best}, the highest median, ends above its start"
+    medians = "; ".join(f"{name} {two(found[name].median)}" for name in order[:3])
+    gaps = [each.gap for each in others if each.name == order[1] and each.excluded and each.gap]
+    return light, {
+        "use": f"{best} {on}, the highest median" if rises else none,
+        "lead": _where({
+            f"better than {listed(out, _NAMED)}": rises and out,
+            f"these seeds do not separate it from {listed(kept, _NAMED)}": rises and kept,
+        }),
+        "return": f"{medians}; {_summed(runs[best])}",
+        "difference": "".join(with_interval(*gap.negative.estimate) for gap in gaps),
+        "next": _where({
+            "train longer, or measure the gradient of one policy": not rises,
+            "seeds differ more than runs": rises and more >= _MANY,
+            f"run about {more} more seeds": rises and 0 < more < _MANY,
+            "lengths of runs differ": len({each.iterations for each in found.values()}) > 1,
+            f"seeds that end no better than before training: {listed(failed, _NAMED)}": failed,
+        }),
     }  # fmt: skip
-    parts = [f"{what} {_change(pair)}" for what, pair in named.items() if pair is not None]
-    shared = len(np.intersect1d(first.seeds, run.seeds))
-    lost = f" of {shared}, the others diverged" if final.seeds < shared else ""
-    says = f"{name} against {base}, paired over {final.seeds} seeds{lost}: {', '.join(parts)}"
-    judged = {"the return": final.side}
-    judged |= {"the gradient": -whole_error.side} if whole_error else {}
-    judged |= {"the model's part": -own_error.side} if own_error else {}
-    moved = {1: "better", -1: "worse", 0: "not shown to change"}
-    clauses = ", ".join(f"{what} is {moved[side]}" for what, side in judged.items())
-    text = f"{says}: {clauses}."
-    if first.config.get("given_networks", {}) != run.config.get("given_networks", {}):
-        text += " The runs begin with different networks: the difference holds that, too."
-    return worded("remedy", any(judged.values()), text)
 
 
-def _change(pair: Pair) -> str:
-    value, ends = with_ends(pair.change, pair.low, pair.high)
-    if pair.ratio:
-        return f"{value}× [{ends}] ({pair.measurements:.0f} measurements a seed)"
-    return f"{'+' if pair.change > 0 else ''}{value} [{ends}]"
+def _where(texts: Mapping[str, object], most: int | None = None) -> str:
+    """Those that hold."""
+    return "; ".join([text for text, holds in texts.items() if holds][:most])

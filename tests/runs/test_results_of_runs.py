@@ -93,7 +93,8 @@ def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
     words += ["--output", str(tmp_path / "run.h5"), "--clip", "1e-3"]
     assert main(words) == 0
     document = json.loads(capsys.readouterr().out)
-    assert "after 20 iterations" in document["findings"][0]["sentence"]
+    found = document["findings"][0]
+    assert (found["code"], found["at"], found["n"]) == ("training return", "iteration 20", 2)
     run = load(tmp_path / "run.h5")
     assert run.config["algorithm"]["clip"] == 1e-3
     assert (run.updates["clipped"] == 1.0).all() and (run.updates["policy_norm"] > 1e-3).all()
@@ -152,7 +153,7 @@ def test_a_goal_that_was_met_before_training_is_no_goal_reached(tmp_path):
     found = training_page.page(load(written(tmp_path / "b.h5"))).advice
     assert found.field("goal").startswith("3 of 5 seeds reach -5")
     other = {"s": load(written(tmp_path / "c.h5", task="pendulum"))}
-    assert "Dotted" not in training_page.panels(other)[0].caption
+    assert "dotted" not in training_page.panels(other)[0].caption
 
 
 def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):

@@ -3,7 +3,6 @@
 Two runs with the same seeds: what is paired over them, against numbers made by hand.
 """
 
-import re
 from dataclasses import replace
 from math import exp, sqrt
 from types import SimpleNamespace
@@ -64,33 +63,30 @@ def test_only_weights_other_than_the_rules_are_judged():
     assert np.exp(np.concatenate(logs)) == pytest.approx(0.5)
 
 
-def test_the_sentence_says_what_is_followed_what_it_is_worth_and_what_it_costs():
-    (weights,) = measured(planted(), "mpg-v2")
-    assert "measured weights at iteration 400: w_0 = 0.8 (rule: 0.9)" in weights.text
-    assert "0.5× that of the rule's weights (95% interval 0.5 over 3 seeds" in weights.text
-    assert "3 of 16 measurements put others in force (1 had no true gradient)" in weights.text
-    assert "measuring took 7% of the time" in weights.text and "N = 64 starts" in weights.text
-    assert weights.decided
+def test_measured_weights_stand_beside_the_rules_with_what_they_are_worth():
+    weight, error = measured(planted(), "mpg-v2")
+    assert (weight.value, weight.threshold, weight.at) == (0.2, 0.1, "h = 25, iteration 400")
+    assert (error.code, error.decision, error.n) == ("training weights by error", "pass", 3)
+    assert (error.value, error.low, error.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
-@pytest.mark.parametrize(
-    ("gain", "told"), [(0.4, r"\+40% of the best"), (-0.1, "-10% of the best")]
-)
-def test_weights_by_gain_are_judged_by_gains(gain, told):
+@pytest.mark.parametrize(("gain", "decision"), [(0.4, "pass"), (-0.1, "fail")])
+def test_weights_by_gain_are_judged_by_gains(gain, decision):
     run = planted(gain=gain)
     assert [each.tolist() for each in gains_over_rule(run)] == [
         [], [gain], [gain, gain], [gain, gain],
     ]  # fmt: skip
-    sentence = measured(run, "mpg-v2")[0]
-    assert re.search(told, sentence.text) and "MSE" not in sentence.text and sentence.decided
+    _, found = measured(run, "mpg-v2")
+    assert (found.code, found.decision) == ("training weights by gain", decision)
+    assert found.value == pytest.approx(gain)
     rows = table(run)
     assert rows[rows["quantity"] == "gain over rule"]["value"].max() == max(gain, 0.0)
 
 
 def test_nothing_is_claimed_where_the_rule_was_followed():
-    (weights,) = measured(planted(seeds=1), "mpg-v2")
-    assert not weights.decided and "not known yet" in weights.text
-    assert measured(SimpleNamespace(weights={}), "mpg-v2") == []
+    _, found = measured(planted(seeds=1), "mpg-v2")
+    assert (found.code, found.decision) == ("training weights unknown", "undecided")
+    assert not list(measured(SimpleNamespace(weights={}), "mpg-v2"))
 
 
 def test_the_interval_is_that_of_students_t_without_skewness():
@@ -201,21 +197,21 @@ def test_seeds_are_matched_by_their_number_and_lost_ones_left_out():
     lost = run([np.nan, 13.0, 12.0, 11.0], seeds=(3, 2, 1, 0))
     assert by_name(first, lost)["final return"].seeds == 3
     (told,) = paired_verdict({"a": first, "b": lost})
-    assert "paired over 3 seeds of 4, the others diverged" in told.text
+    assert told.n == 3
     assert pairs(first, run([1.0, 2.0, 3.0, 4.0], seeds=(2, 3, 4, 5))) == []
 
 
-def test_the_verdict_speaks_of_return_and_of_the_gradient():
+def test_return_gradient_and_model_are_paired():
     first, errors = np.array([-9.0, -5.0, -7.0, -2.0]), np.full((3, 4), 2.0)
     better = run(first + np.array([3.0, 3.1, 2.9, 3.0]), errors * 0.4)
-    (told,) = paired_verdict({"nll": run(first, errors), "dd": better})
-    assert told.decided and told.text.startswith(
-        "dd against nll, paired over 4 seeds: final return"
-    )
-    assert "+3 [2.9–3.1]" in told.text and "relative gradient MSE 0.4× [0.4]" in told.text
-    assert "the return is better, the gradient is better, the model's part is better" in told.text
+    found = paired_verdict({"nll": run(first, errors), "dd": better})
+    assert [each.code.split()[-1] for each in found] == ["returns", "gradients", "models"]
+    assert [each.value for each in found] == pytest.approx([3, 0.4, 0.4])
+    assert {(each.subject, each.at, each.n, each.decision) for each in found} == {
+        ("dd", "nll", 4, "pass")
+    }
     (same,) = paired_verdict({"nll": run(first), "dd": run(first[::-1].copy())})
-    assert not same.decided and "the return is not shown to change." in same.text
+    assert same.decision == "undecided"
 
 
 def test_every_run_is_compared_with_the_first():
@@ -235,8 +231,8 @@ def test_a_run_of_one_seed_from_a_given_policy_says_first_what_its_return_did():
     )  # fmt: skip
     given = replace(one, config=one.config | {"given_networks": {"policy": "its hash"}})
     said, usual = (screen({"svg": each}) for each in (given, one))
-    assert said.field("change") == "-5 → -4 (CI -4.2 to -3.8) on the evaluation starts"
+    assert said.field("change") == "-5 → -4 (CI -4.2 to -3.8)"
     assert usual.field("change") == "-5 → -4"
     for each in (said, usual):
-        assert each.light == "choose" and each.field("next") == "run 4 more seeds"
-        assert each.field("learned").startswith("not shown: 1 of 1 seed ends above the start")
+        assert each.light == "choose" and each.field("next") == "run 5 seeds in all"
+        assert each.field("learned").startswith("not shown: 1 of 1 seeds end above the start")

@@ -17,6 +17,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+import xarray
 
 import gradlab
 from gradlab.errors import Failure, InputError
@@ -24,12 +25,13 @@ from gradlab.networks import checkpoint
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS
+from gradlab.training.algorithms import find, measured
 from gradlab.training.loop import describe, train
 from gradlab.training.parts.context import Objective
 from gradlab.training.parts.critics import nothing
-from gradlab.training.recording import Planner
+from gradlab.training.recording import Planner, tables
 from gradlab.training.run import Diverged, collect, next_batch
-from gradlab.training.settings import Planning, Settings
+from gradlab.training.settings import Asynchronous, Planning, Settings
 from gradlab.training.state import begin
 from tests.training.small_runs import SMALL, numbers, push, row, task
 
@@ -56,6 +58,28 @@ def test_a_finished_run_is_one_file_with_every_curve(tmp_path):
     assert evaluations["rms"].values.shape == (3, 2, 3)
     config = json.loads(run.attributes["config"])
     assert config["settings"]["seeds"] == 2 and run.attributes["command"] == "again"
+
+
+def says_what_it_is(units, description):
+    return bool(units) and 0 < len(description.split()) <= 10
+
+
+def test_every_array_of_a_run_has_its_units_and_says_what_it_is(td3_run):
+    with xarray.open_datatree(td3_run, engine="h5netcdf") as tree:
+        for table in ("updates", "evaluations", "events"):
+            for name, array in tree[table].data_vars.items():
+                about = array.attrs["units"], array.attrs["description"]
+                assert says_what_it_is(*about), (table, name)
+
+
+def test_every_column_of_every_row_has_a_unit_and_says_what_it_is():
+    options = {"gradient_every": 10, "planning": Planning(3), "asynchronous": Asynchronous()}
+    settings = replace(Settings(), **options)
+    rows = [measured(find("mpg-v2"), weights="measured", by=by) for by in ("mse", "gain")]
+    for algorithm in (*ALGORITHMS.values(), *rows):
+        for name, table in tables(algorithm, task(), settings).items():
+            for column, each in table.columns.items():
+                assert says_what_it_is(each.unit, each.description), (name, column)
 
 
 def test_what_stands_beside_a_run_named_by_a_link_stands_beside_the_file(tmp_path):

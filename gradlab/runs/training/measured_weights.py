@@ -10,15 +10,7 @@ from gradlab.runs.training.results import Floats, Training
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
-SWITCHED, KEPT, NO_TRUTH, LOST = range(4)
-OUTCOMES = (
-    "switched: shown to be better",
-    "kept: not shown to be worse",
-    "kept: no true gradient here",
-    "kept: the seed left the finite numbers",
-)
-
-
+SWITCHED, KEPT, NO_TRUTH, LOST = range(4)  # outcomes of a measurement
 FEWEST = 3  # seeds that make an interval
 _SAME = 1e-6  # of a weight: closer weights have the same error
 

@@ -88,11 +88,6 @@ def pairs(first: Training, second: Training) -> list[Pair]:
     return [each for each in paired if each is not None]
 
 
-def paired_returns(first: Training, second: Training) -> Pair | None:
-    """Final return of the second less the first's; None where fewer than three seeds are shared."""
-    return next((each for each in pairs(first, second) if each.quantity == "final return"), None)
-
-
 def table(runs: Mapping[str, Training]) -> pd.DataFrame:
     """One row per quantity and run after the first, each against the first."""
     base, *others = runs
@@ -254,8 +249,8 @@ def against_best(runs: Mapping[str, Training]) -> list[AgainstBest]:
 
 
 def _gap(best: Training, other: Training, count: int) -> Number | None:
-    change = paired_returns(best, other)
-    if change is None or change.seeds < _FEWEST:
+    found = (each for each in pairs(best, other) if each.quantity == "final return")
+    if (change := next(found, None)) is None:
         return None
     wider = NormalDist().inv_cdf(1 - 0.025 / count) / Z
     low, high = (change.change + wider * (end - change.change) for end in (change.low, change.high))

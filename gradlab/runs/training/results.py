@@ -256,9 +256,6 @@ def _long(
     return pd.concat([every, *own], ignore_index=True)
 
 
-_Floats = NDArray[np.float64]
-
-
 @dataclass(frozen=True, eq=False)
 class Asynchrony:
     """Of all rows together.
@@ -267,27 +264,17 @@ class Asynchrony:
         critic, policy: gradients that had each lag when they were applied, [lags]; the last counts
             longer ones, too.
         mean, largest: lag of the policy's gradients, in steps of the policy.
-        rate: updates per second; busy: share of the time that each learner computed, [learners].
+        busy: share of the time that each learner computed, [learners].
         gradients: of each learner, [learners]; steps: of each actor's environments, [actors].
     """
 
-    critic: _Floats
-    policy: _Floats
+    critic: Floats
+    policy: Floats
     mean: float
     largest: int
-    rate: float
-    busy: _Floats
-    gradients: _Floats
-    steps: _Floats
-
-    def at_most(self, share: float) -> int:
-        """The lag that as large a share of the policy's gradients does not exceed."""
-        return lag_at_most(self.policy, share)
-
-
-def lag_at_most(counts: _Floats, share: float) -> int:
-    """The lag that as large a share does not exceed, of the counts [lags] of each."""
-    return int(np.searchsorted(counts.cumsum(), share * counts.sum()))
+    busy: Floats
+    gradients: Floats
+    steps: Floats
 
 
 def asynchrony(run: Training) -> Asynchrony | None:
@@ -303,7 +290,6 @@ def asynchrony(run: Training) -> Asynchrony | None:
         policy=policy.sum(axis=0),
         mean=float(np.nansum(rows["mean_lag"] * counts) / max(counts.sum(), 1)),
         largest=int(np.nanmax(np.append(rows["largest_lag"], 0))),
-        rate=float(rows["iteration"][-1] / seconds) if seconds > 0 else float("nan"),
         busy=rows["learner_seconds"].sum(axis=0) / seconds if seconds > 0 else rows["seconds"][:0],
         gradients=rows["learner_gradients"].sum(axis=0),
         steps=rows["actor_steps"].sum(axis=0),

@@ -77,14 +77,22 @@ def _bins(choice: Asynchronous) -> int:
 
 def table(choice: Asynchronous) -> Table:
     """Rows of windows, numbered as those of the updates."""
-    counts = {f"{role}_lag": Column(("lag",), "gradients") for role in ROLES}
-    columns = counts | {
-        "mean_lag": Column(unit="steps of the policy"),
-        "largest_lag": Column(unit="steps of the policy"),
-        "learner_gradients": Column(("learner",)),
-        "learner_seconds": Column(("learner",), "s of computing"),
-        "actor_steps": Column(("actor",), "steps of its environments"),
-        "seconds": Column(unit="s"),
+    columns = {
+        f"{role}_lag": Column(("lag",), "gradients", description=f"Gradients of the {role} by lag.")
+        for role in ROLES
+    } | {
+        "mean_lag": Column(unit="steps", description="Mean lag of the policy's gradients."),
+        "largest_lag": Column(unit="steps", description="Largest lag of the policy's gradients."),
+        "learner_gradients": Column(
+            ("learner",), "gradients", description="Gradients of each learner."
+        ),
+        "learner_seconds": Column(
+            ("learner",), "s", description="Time that each learner computed."
+        ),
+        "actor_steps": Column(
+            ("actor",), "steps", description="Steps of each actor's environments."
+        ),
+        "seconds": Column(unit="s", description="Time since the run began."),
     }
     scales = {"lag": _bins(choice), "learner": choice.learners, "actor": choice.actors}
     return Table("iteration", columns, {name: range(size) for name, size in scales.items()})

@@ -21,7 +21,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Tail
 from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.statistics.moments import Estimate
-from gradlab.storage.journal_tables import Column, Table
+from gradlab.storage.journal_tables import Table
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.training.algorithm import MIXTURE, Algorithm
@@ -92,11 +92,9 @@ def _is_mixture(algorithm: Algorithm) -> bool:
 def table(algorithm: Algorithm, settings: Settings, seeds: tuple[int, ...]) -> Table:
     if not _is_mixture(algorithm):
         return row_errors.table(algorithm, settings, seeds)
-    dims = ("seed", "horizon")
-    columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
-    names = [f"{column}{end}" for column in columns for end in ENDS]
+    columns = row_errors.error_columns(QUANTITIES) | row_errors.error_columns(QUANTITIES, DYNAMICS)
     scales = {"seed": seeds, "horizon": horizons(algorithm, settings)}
-    return Table("iteration", {name: Column(dims) for name in names}, scales)
+    return Table("iteration", columns, scales)
 
 
 def due(run: Run) -> bool:

@@ -268,18 +268,44 @@ TRUTHS = (*STATUSES, "score")
 _CHECKED = 10  # measurements to two whose truth is compared with finite differences
 
 
+_ABOUT = {  # of every error: its unit, and what it is
+    "bias2": ("reward^2", "Squared bias of the gradient"),
+    "variance": ("reward^2", "Variance of one sample's gradient"),
+    "mse": ("reward^2", "MSE of a batch's gradient"),
+    "relative_mse": ("1", "Relative MSE of the gradient"),
+    "cosine": ("1", "Cosine of the gradient"),
+    "bias2_states": ("reward^2", "Squared bias by states"),
+    "bias2_jacobians": ("reward^2", "Squared bias by Jacobians"),
+    "bias2_tail": ("reward^2", "Squared bias by the tail"),
+}
+_AGAINST = {"": "against the truth", DYNAMICS: "against the simulator's"}
+_ENDS = {"": "", "_low": ", lower end", "_high": ", upper end"}
+
+
+def error_columns(names: Sequence[str], start: str = "") -> dict[str, Column]:
+    """Of seed and horizon, each with the two ends of its interval."""
+    return {
+        f"{start}{name}{end}": Column(
+            ("seed", "horizon"), _ABOUT[name][0],
+            description=f"{_ABOUT[name][1]}, {_AGAINST[start]}{says}.",
+        )
+        for name in names for end, says in _ENDS.items()
+    }  # fmt: skip
+
+
 def table(algorithm: Algorithm, settings: Settings, seeds: tuple[int, ...]) -> Table:
-    dims = ("seed", "horizon")
-    columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
-    names = [f"{column}{end}" for column in (*columns, *PARTS) for end in ENDS]
-    schema = {name: Column(dims) for name in (*names, *SQUARES)}
+    each, truths = ("seed", "horizon"), f"Number in {', '.join(TRUTHS)}."
+    schema = error_columns((*QUANTITIES, *PARTS)) | error_columns(QUANTITIES, DYNAMICS)
     schema |= {
-        "truth": Column(("seed",), f"number in {', '.join(TRUTHS)}"),
-        "truth_steps": Column(("seed",), "simulator steps of the true return"),
-        "starts": Column(("seed",), "that were measured"),
-        "samples": Column(("horizon",), "N′ of the MSE: what an update averages"),
-        "seconds": Column(unit="s, all seeds"),
-        _REASON: Column(text=True),
+        "gradient2": Column(each, "reward^2", description="Squared norm of the gradient."),
+        "truth2": Column(each, "reward^2", description="Squared norm of the true gradient."),
+        "inner": Column(each, "reward^2", description="Inner product of both."),
+        "truth": Column(("seed",), "1", description=truths),
+        "truth_steps": Column(("seed",), "steps", description="Steps of the true return."),
+        "starts": Column(("seed",), "samples", description="Starts that were measured."),
+        "samples": Column(("horizon",), "samples", description="Samples that an update averages."),
+        "seconds": Column(unit="s", description="Time of measuring, all seeds together."),
+        _REASON: Column((), "1", True, "Why the truth is none or imprecise."),
     }
     horizons = tuple(term.horizon for term in measured_terms(algorithm, settings))
     return Table("iteration", schema, {"seed": seeds, "horizon": horizons})

@@ -29,7 +29,7 @@ from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.problem import starts_of
 from gradlab.measurement.visited import objective_moments
 from gradlab.progress import silent
-from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
+from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, SWITCHED
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.grams import Grams
 from gradlab.statistics.intervals import interval
@@ -255,10 +255,9 @@ def _among(weights: Floats, here: np.ndarray) -> Floats:
 
 
 SEED, EACH = ("seed",), ("seed", "horizon")
-_INTERVALS = ("mse_in_force", "mse_rule", "mse_measured", "over_rule")
-_GAINS = ("gain_in_force", "gain_rule", "gain_measured", "gain_over_rule")
-_ENDS = ("", "_low", "_high")
-_LOSS = {"mse": "MSE in force − MSE measured", "gain": "gain measured − in force, return / length"}
+_ENDS = {"": "", "_low": ", lower end", "_high": ", upper end"}
+_OF_WEIGHTS = {"in_force": "the weights in force", "rule": "the rule's weights",
+               "measured": "the measured weights"}  # fmt: skip
 
 
 def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
@@ -266,28 +265,42 @@ def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
     weights = algorithm.weights
     if not isinstance(weights, MeasuredWeights):
         return {}
+    gained, unit = weights.by == "gain", "reward" if weights.by == "gain" else "reward^2"
+    truths = f"Number in {', '.join(STATUSES)}."
     columns = {
-        "rule": Column(("horizon",), "weights of the rule"),
-        "measured": Column(EACH, "best weights"),
-        "in_force": Column(EACH, "weights followed from here on"),
-        "kept": Column(EACH, "1: may be the best horizon (95%)"),
-        "outcome": Column(SEED, f"number in {', '.join(OUTCOMES)}"),
-        "truth": Column(SEED, f"number in {', '.join(STATUSES)}"),
-        "truth2": Column(SEED, "|true gradient|²"),
-        "gain": Column(SEED, _LOSS[weights.by]),
-        "gain_least": Column(SEED, "the least that the starts allow; above 0: switch"),
-        "checked": Column(unit="1: the truth was compared with finite differences"),
-        "starts": Column(unit="per seed"),
-        "seconds": Column(unit="s, all seeds"),
-        "share": Column(unit="of the time since the run began that measuring took"),
+        "rule": Column(("horizon",), "1", description="Weights of the rule."),
+        "measured": Column(EACH, "1", description="Best weights."),
+        "in_force": Column(EACH, "1", description="Weights followed from here on."),
+        "kept": Column(EACH, "1", description="1 where it may be the best horizon."),
+        "outcome": Column(SEED, "1", description="0 switched, 1 kept, 2 no truth, 3 lost."),
+        "truth": Column(SEED, "1", description=truths),
+        "truth2": Column(SEED, "reward^2", description="Squared norm of the true gradient."),
+        "gain": Column(SEED, unit, description="What the measured weights would improve."),
+        "gain_least": Column(SEED, unit, description="Its least value; above 0: switch."),
+        "checked": Column(unit="1", description="1 where differences checked the truth."),
+        "starts": Column(unit="samples", description="Starts of each seed."),
+        "seconds": Column(unit="s", description="Time of measuring, all seeds together."),
+        "share": Column(unit="1", description="Share of the run's time that measuring took."),
     }
-    names, of_horizons = [*_INTERVALS], ["mse"]
-    if weights.by == "gain":
-        names, of_horizons = [*_INTERVALS, *_GAINS], ["mse", "gain_each"]
-    columns |= {f"{name}{end}": Column(SEED) for name in names for end in _ENDS}
-    columns |= {f"{name}{end}": Column(EACH) for name in of_horizons for end in _ENDS}
+    columns |= _with_ends({f"mse_{name}": ("reward^2", f"MSE of {what}")
+                           for name, what in _OF_WEIGHTS.items()}, SEED)  # fmt: skip
+    columns |= _with_ends({"over_rule": ("1", "MSE in force over the rule's")}, SEED)
+    columns |= _with_ends({"mse": ("reward^2", "MSE of each horizon")}, EACH)
+    if gained:
+        columns |= _with_ends({f"gain_{name}": ("reward", f"Gain of {what}")
+                               for name, what in _OF_WEIGHTS.items()}, SEED)  # fmt: skip
+        columns |= _with_ends({"gain_over_rule": ("reward", "Gain in force less the rule's")}, SEED)
+        columns |= _with_ends({"gain_each": ("reward", "Gain of each horizon")}, EACH)
     scales = {"seed": seeds, "horizon": algorithm.horizons}
     return {"weights": Table("iteration", columns, scales)}
+
+
+def _with_ends(of: Mapping[str, tuple[str, str]], dims: tuple[str, ...]) -> dict[str, Column]:
+    """Columns of values by name, their unit and what they are, and of the ends of intervals."""
+    return {
+        f"{name}{end}": Column(dims, unit, description=f"{what}{says}.")
+        for name, (unit, what) in of.items() for end, says in _ENDS.items()
+    }  # fmt: skip
 
 
 def of_seed(
