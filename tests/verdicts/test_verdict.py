@@ -152,7 +152,7 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
 
 def test_a_saturated_policy_is_said_before_what_is_recommended():
     assert advice(replace(FLAT, sanity=(FINE, BAD))).notice == BAD.said
-    sound = replace(FLAT, sanity=(FINE, replace(BAD, passed=True)))
+    sound = replace(FLAT, sanity=(FINE, replace(BAD, decision="pass")))
     assert advice(sound).notice == advice(FLAT).notice == ""
 
 
