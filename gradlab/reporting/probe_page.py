@@ -22,7 +22,7 @@ from gradlab.reporting import shell
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method, panel
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import WORDS, chains, choices, curves, profiles
-from gradlab.verdicts.probe.first_screen import screen
+from gradlab.verdicts.probe.screen import screen
 from gradlab.wording import two, with_interval
 
 _RETURN = "Does the return rise?"

@@ -31,7 +31,7 @@ from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import ESTIMATORS, LAW
 from gradlab.runs.probe.tables import curves
 from gradlab.verdicts.probe.findings import verdict
-from gradlab.verdicts.probe.first_screen import SEEN_IN, screen
+from gradlab.verdicts.probe.screen import SEEN_IN, screen
 from gradlab.verdicts.probe.returns import followed
 from tests.first_screens import check_first_screen
 from tests.probe.actor_critics import InTurn, Loop, actor, answers, watched

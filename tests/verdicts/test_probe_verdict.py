@@ -18,7 +18,7 @@ from gradlab.probe.parts import rows
 from gradlab.runs.probe.results import load
 from gradlab.statistics.intervals import Z
 from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict
-from gradlab.verdicts.probe.first_screen import screen
+from gradlab.verdicts.probe.screen import screen
 from gradlab.verdicts.probe.returns import void
 from gradlab.wording import below, samples, span, states_each, steps, two, updates
 from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
