@@ -240,7 +240,7 @@ def signal(run: ProbeRun) -> list[Finding]:
     if len(lately) > 1:
         where = f"steps {lately[0]:,.0f}–{lately[-1]:,.0f}"
     if low > 0:
-        about = dict(value=whole.cosine, low=sqrt(low), high=sqrt(high))
+        about: dict[str, Any] = dict(value=whole.cosine, low=sqrt(low), high=sqrt(high))
         return [Finding("probe.batch", "pass", **about, n=whole.pairs, at=where)]
     number = Number(whole.share, low, high, whole.pairs, whole.se)
     (told,) = _held("probe.signal", number, 0.0, at=where)
@@ -344,7 +344,9 @@ def longer(run: ProbeRun) -> list[Finding]:
     facts = facts_of(run)
     if facts is None or facts.best is None or facts.chosen is None:
         return []
-    about = {"subject": _NAMED[facts.best[0]], "at": f"h = {horizons(facts.close(facts.best))}"}
+    about: dict[str, Any] = {
+        "subject": _NAMED[facts.best[0]], "at": f"h = {horizons(facts.close(facts.best))}"
+    }  # fmt: skip
     best, own = facts.gains[facts.best], facts.data_gain
     if not run.critic_alone:
         found = _held("probe.best", facts.chosen, 0.0, "undecided", **about)
@@ -491,7 +493,7 @@ def _exponent(run: ProbeRun) -> list[Finding]:
 
 
 def _held(
-    code: str, number: Number, threshold: float, above: Decision = "pass", **about: str
+    code: str, number: Number, threshold: float, above: Decision = "pass", **about: Any
 ) -> list[Finding]:
     """A number against its threshold, above which it passes or fails; nothing where it is lost."""
     if not np.isfinite(number.estimate).all():
