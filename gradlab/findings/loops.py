@@ -135,12 +135,12 @@ _CODES = {  # without a title: it is the code
     "probe.gradient is 0": Code(
         "true gradient", "the true gradient is exactly 0: this policy does not move the return.",
         "Look for a dead output, ignored actions or a constant reward.", "premise"),
-    "probe.return rose": Code("return", "{at} {subject} rose by {value} (N = {n})."),
-    "probe.return fell": Code("return", "{at} {subject} fell by {value} (N = {n})."),
+    "probe.return rose": Code("return", "{at} {subject} rose by {value}, N = {n}."),
+    "probe.return fell": Code("return", "{at} {subject} fell by {value}, N = {n}."),
     "probe.return open": Code(
-        "return", "{at} {subject} is not shown to have changed: {value} (N = {n})."),
+        "return", "{at} {subject} is not shown to have changed: {value}, N = {n}."),
     "probe.return below its best": Code(
-        "return", "it has fallen by {value} since {at}, its best."),
+        "return", "it has fallen by {number} since {at}, its best ({low}–{high}, 99.8%)."),
     "probe.return risen": Code("return", "above its first window (99.8% confidence)."),
     "probe.return not risen": Code(
         "return", "not shown above its first window with 99.8% confidence."),
@@ -155,20 +155,20 @@ _CODES = {  # without a title: it is the code
     "probe.signal": _share(
         "signal", "signal makes {value} of one batch's squared gradient norm ({at}, {n} pairs)."),
     "probe.step raised": Code(
-        "step", "at {at} a step along the actor's gradient raised the return: cosine {value} ({n} "
-        "starts).", write=cosine),
+        "step", "at {at} a step along the actor's gradient raised the return: cosine {value}, from {n} "
+        "starts.", write=cosine),
     "probe.step lowered": Code(
-        "step", "at {at} a step along the actor's gradient lowered the return: cosine {value} ({n} "
-        "starts).", "Improve the critic if this lasts.", write=cosine),
+        "step", "at {at} a step along the actor's gradient lowered the return: cosine {value}, from {n} "
+        "starts.", "Improve the critic if this lasts.", write=cosine),
     "probe.step open": Code(
         "step", "at {at} a step along the actor's gradient is not shown to have raised the return: "
-        "cosine {value} ({n} starts).", "Measure more often, by a larger overhead_budget.",
+        "cosine {value}, from {n} starts.", "Measure more often, by a larger overhead_budget.",
         write=cosine),
     "probe.best": Code(
-        "step", "{subject} at {at} gains {value} of the best step; no update followed it ({n} "
-        "starts).", write=percent),
+        "step", "{subject} at {at} gains {value} of the best step; no update followed it, from {n} "
+        "starts.", write=percent),
     "probe.longer": Code(
-        "step", "{subject} at {at} would raise it: cosine {value} ({n} starts).", write=cosine),
+        "step", "{subject} at {at} would raise it: cosine {value}, from {n} starts.", write=cosine),
     "probe.horizon": Code(
         "horizon", "{subject} has the smallest error of one batch at h = {number}; {at} may have "
         "it (95%, {n} starts)."),
@@ -177,37 +177,37 @@ _CODES = {  # without a title: it is the code
     "probe.usable": Code(
         "horizon", "{subject} is usable at {at}: cosine ≥ {threshold}, at most 2× the least error "
         "({n} starts)."),
-    "probe.perhaps usable": Code("horizon", "{subject} may be usable at {at} ({n} starts)."),
-    "probe.not usable": Code("horizon", "{subject} is usable at no horizon ({n} starts)."),
+    "probe.perhaps usable": Code("horizon", "{subject} may be usable at {at}, from {n} starts."),
+    "probe.not usable": Code("horizon", "{subject} is usable at no horizon, from {n} starts."),
     "probe.against data": Code(
         "data gradient", "one batch of {subject}, {at}, has {value} times the error of the data "
-        "gradient ({n} starts).", "Shorten the horizon."),
+        "gradient, from {n} starts.", "Shorten the horizon."),
     "probe.weight": Code(
-        "weights", "the least error gives h = 0 the weight {value} beside {at} ({n} starts)."),
+        "weights", "the least error gives h = 0 the weight {value} beside {at}, from {n} starts."),
     "probe.source": Code(
         "source of the bias", "{subject} makes most of the squared bias at {at}, {value} beyond "
-        "half ({n} starts)."),
+        "half, from {n} starts."),
     "probe.critic": Code(
         "critic", "the critic's mean value is {value}; the largest reward so far allows "
-        "{threshold} ({n} starts).", "Refit the critic."),
+        "{threshold}, from {n} starts.", "Refit the critic."),
     "probe.Jacobians": Code(
-        "Jacobians", "the model's Jacobians have a relative error of {value} at fresh states ({n} "
-        "starts)."),
+        "Jacobians", "the model's Jacobians have a relative error of {value} at fresh states, from {n} "
+        "starts."),
     "probe.Jacobian drift": Code(
-        "Jacobians", "their error is {value} times that of the first measurement ({n} starts).",
+        "Jacobians", "their error is {value} times that of the first measurement, from {n} starts.",
         _REFIT),
     "probe.lost Jacobians": Code(
         "Jacobians", "{value} of {threshold} states have Jacobians that are not finite ({at}); "
         "masking them drops {n} starts.", "Repair the model there."),
     "probe.doubling": Code(
-        "growth", "the variance of {subject} doubles every {value} steps up to {at} ({n} starts)."),
+        "growth", "the variance of {subject} doubles every {value} steps up to {at}, from {n} starts."),
     "probe.power law": Code(
-        "growth", "the variance of {subject} grows like a power of h up to {at} ({n} starts)."),
+        "growth", "the variance of {subject} grows like a power of h up to {at}, from {n} starts."),
     "probe.growth": Code(
-        "growth", "the log variance of {subject} changes by {value} per step up to {at} ({n} "
-        "starts)."),
+        "growth", "the log variance of {subject} changes by {value} per step up to {at}, from {n} "
+        "starts."),
     "probe.Lyapunov": Code(
-        "growth", "perturbations of the closed loop grow by λ = {value} per step ({n} starts)."),
+        "growth", "perturbations of the closed loop grow by λ = {value} per step, from {n} starts."),
     "probe.cost": _share("cost", "the probe took {value} of the time; its budget is {threshold}."),
     "probe.no optimiser": Code(
         "update size", "no sizes of updates.", "Give the probe the policy's optimizer."),

@@ -107,7 +107,7 @@ def _sound(run: ProbeRun, raised: list[Finding], own: Finding | None) -> Recomme
     found = _watched(raised) if raised else "no alarm"
     fields = (
         Field("finding", f"{found}; {passed}{f', {len(left)} open' if left else ''}"),
-        Field("look at", " ".join(f"whether {each.title}: {each.text}" for each in left[:1])),
+        Field("look at", "; ".join(f"whether {each.title}: {each.text}" for each in left)),
         Field("step", step),
         Field("return", returns[0]),
         Field("next", "; ".join(filter(None, (todo or enough, returns[1])))),
