@@ -118,7 +118,7 @@ def test_a_schedule_beyond_its_end_is_named_with_the_step_at_which_it_passed_it(
         f"since step {since}." in said for _, said in loop.told(BELOW)
     )
     assert first[1].startswith(f"The learning rate of the {words} optimiser is −")
-    assert first[1].endswith("does the schedule go on beyond its end?")
+    assert first[1].endswith("Does the schedule go on beyond its end?")
 
 
 @pytest.mark.parametrize("whose", ["moves", "values"])
