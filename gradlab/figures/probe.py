@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
@@ -100,9 +100,7 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.fill_between(edges[[0, -1]], *rows[[0, -1]], fc=PAPER, hatch="////", ec=MUTED, lw=0,
                     zorder=0)  # fmt: skip
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
-    bar.ax.yaxis.set_major_formatter(TICKS)
-    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9, format=TICKS)
     bar.ax.tick_params(colors=MUTED, labelsize=9)
     names = [style.plain(str(name)) for name in wide.index]
     keep = range(0, len(names), 1 + (len(names) - 1) // _NAMED)
@@ -194,8 +192,6 @@ def chosen_horizons(
                 markerfacecolor="none", markeredgewidth=1.1)  # fmt: skip
     if longest is not None:
         ax.set_ylim(-0.6, longest + 0.6)
-    _over_steps(
-        ax, title, "horizon [steps]", ["marks: may be the best (95%); rings: the smallest estimate"]
-    )
+    _over_steps(ax, title, "horizon [steps]", ["marks: may be the best (95%); rings: smallest"])
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax

@@ -155,10 +155,12 @@ _CODES = {  # without a title: it is the code
     "probe.signal": _share(
         "signal", "signal makes {value} of one batch's squared gradient norm ({at}, {n} pairs)."),
     "probe.step raised": Code(
-        "step", "at {at} a step along the actor's gradient raised the return: cosine {value}, from {n} "
+        "step", "at {at} a step along the actor's gradient raised the return: cosine {value}, "
+        "from {n} "
         "starts.", write=cosine),
     "probe.step lowered": Code(
-        "step", "at {at} a step along the actor's gradient lowered the return: cosine {value}, from {n} "
+        "step", "at {at} a step along the actor's gradient lowered the return: cosine {value}, "
+        "from {n} "
         "starts.", "Improve the critic if this lasts.", write=cosine),
     "probe.step open": Code(
         "step", "at {at} a step along the actor's gradient is not shown to have raised the return: "
@@ -191,7 +193,8 @@ _CODES = {  # without a title: it is the code
         "critic", "the critic's mean value is {value}; the largest reward so far allows "
         "{threshold}, from {n} starts.", "Refit the critic."),
     "probe.Jacobians": Code(
-        "Jacobians", "the model's Jacobians have a relative error of {value} at fresh states, from {n} "
+        "Jacobians", "the model's Jacobians have a relative error of {value} at fresh states, "
+        "from {n} "
         "starts."),
     "probe.Jacobian drift": Code(
         "Jacobians", "their error is {value} times that of the first measurement, from {n} starts.",
@@ -200,14 +203,16 @@ _CODES = {  # without a title: it is the code
         "Jacobians", "{value} of {threshold} states have Jacobians that are not finite ({at}); "
         "masking them drops {n} starts.", "Repair the model there."),
     "probe.doubling": Code(
-        "growth", "the variance of {subject} doubles every {value} steps up to {at}, from {n} starts."),
+        "growth", "the variance of {subject} doubles every {value} steps up to {at}, from {n} "
+        "starts."),
     "probe.power law": Code(
         "growth", "the variance of {subject} grows like a power of h up to {at}, from {n} starts."),
     "probe.growth": Code(
         "growth", "the log variance of {subject} changes by {value} per step up to {at}, from {n} "
         "starts."),
     "probe.Lyapunov": Code(
-        "growth", "perturbations of the closed loop grow by λ = {value} per step, from {n} starts."),
+        "growth", "perturbations of the closed loop grow by λ = {value} per step, from {n} "
+        "starts."),
     "probe.cost": _share("cost", "the probe took {value} of the time; its budget is {threshold}."),
     "probe.no optimiser": Code(
         "update size", "no sizes of updates.", "Give the probe the policy's optimizer."),

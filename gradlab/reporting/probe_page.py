@@ -106,7 +106,7 @@ def _errors(run: ProbeRun) -> list[Panel]:
     rows = profiles(run)
     if rows.empty:
         return []
-    kinds, names = set(rows["quantity"]), set(rows["estimator"])
+    kinds, names = (set(rows[each]) for each in ("quantity", "estimator"))
     newest = rows[rows["step"] == rows["step"].max()]
     name = next((each for each in ("model", "true_dynamics") if each in names), "data")
     batch = int(run.measured["batch"][-1])
@@ -121,15 +121,13 @@ def _errors(run: ProbeRun) -> list[Panel]:
 def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a probe shows; `name` is its title where no task was given."""
     facts = {
-        "task": run.task or "none given",
-        "step": f"{run.step:,}",
-        "updates": f"{run.updates:,}",
+        "task": run.task or "none given", "step": f"{run.step:,}", "updates": f"{run.updates:,}",
         "budget": f"{100 * run.budget:.3g}% of the time",
         "spent": f"{100 * run.spent:.2g}%" if np.isfinite(run.spent) else "",
         "due": "" if run.abandoned else run.due,
         "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
         "seed": run.attributes.get("seed"),
-    }
+    }  # fmt: skip
     shown = screen(run)
     return Page(
         run.task or name, "Are the gradients of this loop any good?", facts,

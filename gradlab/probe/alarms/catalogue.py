@@ -191,14 +191,6 @@ def signal_of(row: Row) -> Signal:
 
 
 _PRODUCTS = ("energy", "signal", "root_squares", "signal_share", "share_se")
-_OF_GRADIENTS = (
-    AlarmTest(NONFINITE, "vitals", ("looked", "nonfinite", "nonfinite_updates"), _nonfinite),
-    AlarmTest("dead path", "vitals", ("looked", "zero"), _dead_parameters),
-    AlarmTest("dead outputs", "vitals", ("looked", "dead_outputs"), _dead_outputs),
-    AlarmTest("gradient no better than noise", "successive", ("pairs", *_PRODUCTS), noise),
-    AlarmTest("dead inputs", "successive", ("dead_inputs",), _dead_inputs),
-)
-
 
 IN_A_ROW = 3
 _LEVEL = 0.999
@@ -234,7 +226,6 @@ _FAINT = 1e-3  # of the whole gradient's norm
 _NOTHING = 1e-6  # a norm of gradients that the rounding of a loss leaves
 _LONG = 0.02  # of θ in one step
 _HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
-_STILL = "actor does not move"
 
 
 def _actor_still(evidence: AlarmEvidence) -> _Found:
@@ -304,20 +295,6 @@ def _rate(rate: float) -> str:
 
 _OF_TENSORS = ("still", "zero", "layer_norm")
 _MOVES = ("stepped", "looked", "grad_norm", *_OF_TENSORS)
-_OF_STEPS = (
-    AlarmTest(_STILL, "vitals", _MOVES, _actor_still),
-    AlarmTest("actor moves in part", "vitals", _MOVES, _actor_partly_still),
-    AlarmTest(
-        RESTING,
-        "vitals",
-        ("looked", "critic_steps", "critic_stepped", "critic_still", "critic_norm", "critic_rate"),
-        _critic_still,
-    ),
-    AlarmTest("learning rate too large", "vitals", ("update_ratio", "learning_rate"), _actor_rate),
-    AlarmTest(
-        "critic's learning rate too large", "vitals", ("critic_ratio", "critic_rate"), _critic_rate
-    ),
-)
 
 
 HALF = 0.5  # of the actions
@@ -365,13 +342,23 @@ def _model_trained(evidence: AlarmEvidence) -> _Found:
     return dict(value=count, n=shared) if count or shared else None
 
 
+_OF_CRITICS = tuple(f"critic_{each}" for each in ("steps", "stepped", "still", "norm", "rate"))
+_OF_VITALS = (
+    (NONFINITE, ("looked", "nonfinite", "nonfinite_updates"), _nonfinite),
+    ("dead path", ("looked", "zero"), _dead_parameters),
+    ("dead outputs", ("looked", "dead_outputs"), _dead_outputs),
+    ("actor does not move", _MOVES, _actor_still),
+    ("actor moves in part", _MOVES, _actor_partly_still),
+    (RESTING, ("looked", *_OF_CRITICS), _critic_still),
+    ("learning rate too large", ("update_ratio", "learning_rate"), _actor_rate),
+    ("critic's learning rate too large", ("critic_ratio", "critic_rate"), _critic_rate),
+    ("saturated actor", ("saturation", "watched"), saturated),
+    ("θ leaks into the model", ("model_gradients", "model_shared"), _model_trained),
+)
 ALARMS = (
-    *_OF_GRADIENTS,
-    *_OF_STEPS,
-    AlarmTest("saturated actor", "vitals", ("saturation", "watched"), saturated),
-    AlarmTest(
-        "θ leaks into the model", "vitals", ("model_gradients", "model_shared"), _model_trained
-    ),
+    *(AlarmTest(kind, "vitals", columns, found) for kind, columns, found in _OF_VITALS),
+    AlarmTest("gradient no better than noise", "successive", ("pairs", *_PRODUCTS), noise),
+    AlarmTest("dead inputs", "successive", ("dead_inputs",), _dead_inputs),
     *task.ALARMS,
 )
 
