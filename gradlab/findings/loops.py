@@ -145,7 +145,7 @@ _CODES = {  # without a title: it is the code
     "probe.return not risen": Code(
         "return", "not shown above its first window with 99.8% confidence."),
     "probe.non-finite gradients": _share(
-        "gradients", "{value} of {n} gradients were not finite (at most {high})."),
+        "gradients", "{number} of {n} gradients were not finite (at most {high})."),
     "probe.saturation": _share(
         "saturation", "action {at}, the most of all, is at its limit in {value} of its values "
         "({n} passes)."),
@@ -183,7 +183,7 @@ _CODES = {  # without a title: it is the code
     "probe.not usable": Code("horizon", "{subject} is usable at no horizon, from {n} starts."),
     "probe.against data": Code(
         "data gradient", "one batch of {subject}, {at}, has {value} times the error of the data "
-        "gradient, from {n} starts.", "Shorten the horizon."),
+        "gradient, from {n} starts."),
     "probe.weight": Code(
         "weights", "the least error gives h = 0 the weight {value} beside {at}, from {n} starts."),
     "probe.source": Code(
@@ -191,14 +191,13 @@ _CODES = {  # without a title: it is the code
         "half, from {n} starts."),
     "probe.critic": Code(
         "critic", "the critic's mean value is {value}; the largest reward so far allows "
-        "{threshold}, from {n} starts.", "Refit the critic."),
+        "{threshold}, from {n} starts."),
     "probe.Jacobians": Code(
         "Jacobians", "the model's Jacobians have a relative error of {value} at fresh states, "
         "from {n} "
         "starts."),
     "probe.Jacobian drift": Code(
-        "Jacobians", "their error is {value} times that of the first measurement, from {n} starts.",
-        _REFIT),
+        "Jacobians", "their error is {value} times that of the first measurement, from {n} starts."),
     "probe.lost Jacobians": Code(
         "Jacobians", "{value} of {threshold} states have Jacobians that are not finite ({at}); "
         "masking them drops {n} starts.", "Repair the model there."),
