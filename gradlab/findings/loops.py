@@ -197,7 +197,8 @@ _CODES = {  # without a title: it is the code
         "from {n} "
         "starts."),
     "probe.Jacobian drift": Code(
-        "Jacobians", "their error is {value} times that of the first measurement, from {n} starts."),
+        "Jacobians", "their error is {value} times that of the first measurement, from {n} "
+        "starts."),
     "probe.lost Jacobians": Code(
         "Jacobians", "{value} of {threshold} states have Jacobians that are not finite ({at}); "
         "masking them drops {n} starts.", "Repair the model there."),
