@@ -34,7 +34,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.selection import COVERAGE
 from gradlab.statistics.successive import pooled
 from gradlab.verdicts.facts import Cell, Facts
-from gradlab.verdicts.phrases import SAME
+from gradlab.verdicts.phrases import SAME, ranges
 from gradlab.wording import gradient, horizons, rounded_up
 
 _RISK = 0.05  # of an interval
@@ -334,7 +334,7 @@ def facts_of(run: ProbeRun) -> Facts | None:
         truth="converged" if gains else "none",
         why="no admissible truth at the newest measurement", own=own, identities=identities,
         gains=gains, batch_gains={}, errors={}, cosines=gains, best=best, chosen=chosen, kept=kept,
-        realised=None, disagreements=(), failed=(),
+        realised=None, disagreements=(),
     )  # fmt: skip
 
 
@@ -407,15 +407,11 @@ def _usable(run: ProbeRun) -> list[Finding]:
     )
     about: dict[str, Any] = dict(subject=_NAMED["model"], threshold=COSINE, n=_count(run))
     found = [
-        Finding(code, decision, **about, at=f"h = {horizons(_each(ranges))}")
-        for code, decision, ranges in spans
-        if ranges
+        Finding(code, decision, **about, at=f"h = {ranges(over)}")
+        for code, decision, over in spans
+        if over
     ]
     return found or [Finding("probe.not usable", "fail", **about)]
-
-
-def _each(ranges: tuple[tuple[int, int], ...]) -> list[int]:
-    return [h for low, high in ranges for h in range(low, high + 1)]
 
 
 def _rivals(run: ProbeRun) -> list[Finding]:
