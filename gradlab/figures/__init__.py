@@ -10,7 +10,7 @@
     Race, Rehearsal, Step      return_over_updates, step_changes
     runs.training              returns, training_curve, mixture_weights, gradient_errors,
                                update_times, weights_against_rule, error_over_rule
-    runs.probe.tables          probe_*, moved_*, gradient_norms and what else is of a probe
+    runs.probe.tables          probe_*, layer_norms, moved_chains, chosen_horizons
 
 The table of a profile has a row per estimator, horizon and quantity, with value, ci_low and
 ci_high. `column` sets any figure to the width of a paper's column.
@@ -34,8 +34,7 @@ _HERE = {  # by gradlab.figures.NAME
     "attribution": "entries ledger",
     "error": "bias_variance cosine mse sample_norm sign_agreement snr",
     "gains": "gain realised_gains",
-    "probe": "action_shares chosen_horizons critic_values gradient_norms growth_rates "
-    "layer_norms moved_chains probe_cost probe_curve",
+    "probe": "chosen_horizons layer_norms moved_chains probe_cost probe_curves",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
     "step_changes training_curve update_times weights_against_rule",
 }

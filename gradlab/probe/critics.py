@@ -225,7 +225,7 @@ class Critic:
         self.turns = Turns(self.parameters, optimizer if shared else None)
         self.passes, self.growth = (
             LastPasses(budget),
-            GradientGrowth("exploding critic", "critic's", _YOUNG),
+            GradientGrowth("exploding critic", _YOUNG),
         )
         self.steps = 0
         self._statistics, self._looks = UpdateStatistics(self.parameters), 0

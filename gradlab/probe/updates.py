@@ -27,12 +27,10 @@ from gradlab.probe.alarms.catalogue import (
     ORIGIN,
     STRETCH,
     GradientGrowth,
-    below,
     lost_now,
     spoilt,
-    thrown_away,
 )
-from gradlab.probe.alarms.evidence import Alarm
+from gradlab.probe.alarms.evidence import BELOW, Alarm
 from gradlab.probe.budget import Budget, overdrawn, span
 from gradlab.probe.critics import Critic, ModelGradients, Turns, rate_of
 from gradlab.probe.isolation import Finder, replayed, say, warn
@@ -155,7 +153,7 @@ class Updates:
         self._scaled = False  # whether a scaler had multiplied it
         self._waiting = 0  # marked passes since an update ended
         self._thrown = 0  # of these: that began without a gradient
-        self._growth = GradientGrowth("exploding gradient", "policy's")
+        self._growth = GradientGrowth("exploding gradient")
         self._due = budget.look()  # whether it is measured or skipped
         self._marked = False
         self._batch = _BATCH
@@ -213,7 +211,8 @@ class Updates:
                 self._report(_OPERATION, f"{finder.found}, in the pass that was marked")
             self._waiting += 1
             if self._thrown == THROWN:
-                self.log.report(thrown_away(THROWN), self.count, self.step)
+                still = Alarm.of("actor does not move", "no optimiser's step", n=THROWN)
+                self.log.report(still, self.count, self.step)
             if self._waiting == PATIENCE:
                 say(_ENDLESS)
         self.budget.pay(begun)
@@ -257,7 +256,8 @@ class Updates:
                 critics = self.critic is not None and optimizer is self.critic.optimizer
                 whose = "the critic's" if critics else "another network's"
                 whose = "the policy's" if optimizer is self.optimizer else whose
-                self.log.report(below(rate, since, whose), self.count, self.step)
+                below = Alarm.of(BELOW, subject=whose, value=rate, n=since)
+                self.log.report(below, self.count, self.step)
 
     def _spoilt(self, optimizer: Any) -> None:
         """The gradient of this step is lost, of the policy or of another network."""

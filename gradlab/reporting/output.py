@@ -28,7 +28,7 @@ from gradlab.storage import journal, records
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
 from gradlab.verdicts.measurement.verdict import advice
-from gradlab.verdicts.probe.first_screen import screen as probe_screen
+from gradlab.verdicts.probe.screen import screen as probe_screen
 from gradlab.verdicts.recommendation import Recommendation, lines
 from gradlab.verdicts.training import screen as training_screen
 

@@ -24,8 +24,7 @@ from gradlab.probe.update_statistics import FIRST, PAIRS
 from gradlab.reporting import probe_page
 from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.schema import ESTIMATORS
-from gradlab.verdicts.probe.findings import verdict
-from gradlab.verdicts.probe.returns import facts_of
+from gradlab.verdicts.probe.findings import facts_of, verdict
 from tests.probe.actor_critics import GAMMA, Loop, answers, watched
 from tests.probe.planted_probe import H, measurement, written
 from tests.probe.small_loops import EYE, Clock, linear_task
@@ -297,15 +296,15 @@ def test_the_newest_measurement_recommends_a_step(tmp_path):
     assert facts is not None
     assert facts.best == ("model", 4) and facts.close(facts.best) == [3, 4]
     assert facts.gains["data", 0].high < 0 and ("model", 0) not in facts.gains
-    (told,) = [each for each in verdict(found) if each.code == "gain"]
-    assert not told.decided and "3–4 steps" in told.text
+    (told,) = [each for each in verdict(found) if each.code == "probe.best"]
+    assert told.decision == "undecided" and told.at == "h = 3–4" and told.value == 0.75
 
 
 @pytest.mark.parametrize("law", ["start", None])
 def test_cosines_at_the_starts_are_no_gains(tmp_path, law):
     found = run(tmp_path / "run.h5", BACKWARDS, law=law)  # type: ignore[arg-type]
     assert facts_of(found) is None
-    assert not [each for each in verdict(found) if each.code == "gain"]
+    assert not [each for each in verdict(found) if each.code == "probe.best"]
 
 
 def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path):

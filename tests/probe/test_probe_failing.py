@@ -202,7 +202,7 @@ def failing(place: tuple[Any, str], path: Path) -> tuple[list[Tensor], list[str]
 
 
 # What only a probe with a file does; the others have none, for a file takes half the time.
-FILED = ("Journal.", "FileSink.", "ProbeColumn.", "row_sinks.", "gradlab.runs.probe.")
+FILED = ("Journal.", "FileSink.", "row_sinks.", "gradlab.runs.probe.")
 
 
 # Nothing is said where saying fails, nor about the origin of a NaN that could not be found.

@@ -43,9 +43,7 @@ from gradlab.probe.parts import parts as parts_of_a_loop
 from gradlab.probe.parts.formula import OwnFormula
 from gradlab.probe.parts.implied import Implied
 from gradlab.probe.policy_calls import Hook
-from gradlab.reporting import probe_page
 from gradlab.reporting.output import advice_of
-from gradlab.runs.probe.results import load
 from gradlab.truth.oracles import AT_MOST
 from tests.probe.actor_critics import ROWS, Batched, Loop, Soft, answers, watched
 from tests.probe.small_loops import looped, probed
@@ -750,7 +748,5 @@ def test_a_fault_says_when_it_was_last_looked_at_and_a_critics_shows_no_norm_of_
     assert found["state"] == "fault" and found["proof"].endswith(
         "last look at update 120, none since"
     )
-    alarms = probe_page.page(load(tmp_path / "run.h5")).sections[0]
-    assert "says when its last look was" in alarms.body
     first = advice_of(tmp_path / "run.h5")
     assert "The critic's gradients add up" in first.field("finding") and first.figure is None

@@ -231,7 +231,7 @@ def test_a_loop_that_dies_of_one_infinite_return_is_seen_at_any_update(which, at
     alone = which == "agent.actor"  # the critic is lost first; by the norm of both, the actor next
     assert first.kind == (updates.LOST_CRITIC if alone else "non-finite gradient")
     assert end.kind == "non-finite at the end"
-    assert end.message.startswith(f"the loop died at update {at + 2} (ValueError): parameters are ")
+    assert end.message.startswith(f"The loop died (ValueError) at update {at + 2}: parameters are ")
     since = "since its step; " if alone else f"since the step of update {at + 1}; "
     row = "critic: the gradient of its loss is infinite in row 37 of 64"
     assert since in end.message and row in end.message
@@ -277,7 +277,7 @@ def test_a_program_that_ends_by_an_error_says_what_it_leaves():
     code = "from tests.probe.test_probe_origin import dies\nkept = []\ndies('agent', 70, kept)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "ValueError: Expected parameter loc" in done.stderr
-    assert "non-finite at the end: the loop died at update 72 (ValueError)" in done.stderr
+    assert "non-finite at the end: The loop died (ValueError) at update 72" in done.stderr
 
 
 # PPO's weights of log π: a wrong sign, an inverted ratio, and returns are told from advantages.

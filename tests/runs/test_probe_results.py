@@ -11,6 +11,7 @@ import pytest
 
 from gradlab.errors import InputError
 from gradlab.runs.probe.results import ProbeRun, load
+from gradlab.runs.probe.schema import tables
 from gradlab.runs.probe.tables import (
     chains,
     choices,
@@ -50,6 +51,13 @@ def test_every_row_comes_back_with_what_is_known_of_the_run(run):
         for key, value in rows[name][2].items():
             np.testing.assert_array_equal(table[key][2], value)
     assert run.alarms["alarm"].tolist() == ["dead inputs", "dead inputs", "saturated actor"]
+
+
+def test_every_column_has_a_unit_or_is_text_and_a_short_description():
+    for name, table in tables(2, 2, 4).items():
+        for key, column in table.columns.items():
+            assert bool(column.unit) != column.text, f"{name}/{key}"
+            assert 0 < len(column.description.split()) <= 10, f"{name}/{key}"
 
 
 def test_a_run_that_is_being_written_reads_like_a_finished_one(tmp_path):

@@ -86,7 +86,7 @@ MEASURED: Mapping[str, tuple[Sequence[tuple[int, Mapping[str, object]]], ...]] =
         [(400, dict(chosen_horizon=np.nan, chosen_estimator=np.nan))],
         [(400, dict(kept_low=0, kept_high=4, kept=np.ones((4, 5))))],
     ),
-    "rivals": (
+    "data gradient": (
         *([(400, dict(over_data=log(x), over_data_se=se))]
           for x, se in ((0.25, 0.1), (4.0, 0.1), (1.2, 0.5), (150.0, 1000.0))),
         [(100, dict(over_data=log(3))), (200, dict(over_data=log(3))), (400, {})],
@@ -95,20 +95,18 @@ MEASURED: Mapping[str, tuple[Sequence[tuple[int, Mapping[str, object]]], ...]] =
         [(400, dict(weight_zero=(a + b) / 2, weight_zero_low=a, weight_zero_high=b))]
         for a, b in ((0.1, 0.3), (0.7, 0.9), (0.2, 0.9))
     ),
-    "source": tuple([(400, dict(critic_gap=gap))] for gap in (0.5, -0.5, 0.1)),
+    "source of the bias": tuple([(400, dict(critic_gap=gap))] for gap in (0.5, -0.5, 0.1)),
     "critic": tuple([(400, dict(value=value))] for value in (-50.0, 150.0, -150.0, -100.5)),
-    "variance": (
+    "growth": (
         [(400, {})], [(400, dict(growth_evidence=-40.0))], [(400, dict(growth_evidence=1.0))],
         [(400, dict(growth=0.01))],
+        *([(400, dict(lyapunov=rate))] for rate in (-0.05, 0.005)),
     ),
-    "growth": tuple([(400, dict(lyapunov=rate))] for rate in (0.05, -0.05, 0.005)),
-    "jacobians": (
+    "Jacobians": (
         [(400, dict(jacobian_error=-np.inf))], [(400, dict(error=0.2))],
         [(100, dict(error=0.1)), (400, dict(error=0.2))],
         [(100, dict(error=0.2)), (400, dict(error=0.2))],
         [(k, dict(error=0.2, jacobian_error_se=0.1)) for k in (100, 400)],
-    ),
-    "lost jacobians": (
         [(400, dict(jacobian_nonfinite=3, starts_lost=2,
                     nonfinite_where="first at step 4 of start 9"))],
     ),
@@ -123,7 +121,7 @@ def _said(about: str) -> Case:
         for number, rows in enumerate(MEASURED[about]):
             measured = [planted_probe.measurement(at, **changes) for at, changes in rows]
             path = planted_probe.written(folder / f"{number}.h5", {"measured": measured})
-            found += [each for each in probe_verdict(load(path)) if each.code == about]
+            found += [each for each in probe_verdict(load(path)) if each.title == about]
         return Recommendation("none", (), rest=tuple(found))
 
     return told

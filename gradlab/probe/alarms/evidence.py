@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import scipy
 
-from gradlab.wording import unnumbered
+from gradlab.findings import Finding
+from gradlab.wording import signed, unnumbered
 
 REPLACED = "another policy is trained"
 SWAPPED = "targets follow too fast"
@@ -64,7 +65,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Alarm:
-    """One sentence that ends with what to do, and the kind by which it is rate-limited.
+    """What was found and what to do, and the kind by which it is rate-limited.
 
     Attributes:
         step: at which it was reported; None before.
@@ -73,6 +74,15 @@ class Alarm:
     kind: str
     message: str
     step: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, kind: str, code: str = "", **found: Any) -> Alarm:
+        """The alarm with the words of its kind, or of one of several codes.
+
+        Args:
+            found: fields of the finding.
+        """
+        return cls(kind, signed(Finding(code or kind, "fail", **found).said))
 
 
 @dataclass(frozen=True)
@@ -119,14 +129,14 @@ class AlarmTest:
     Attributes:
         kind: the alarm's; table: whose rows are tested.
         columns: of the newest row; where it lacks one, nothing is tested.
-        message: of the evidence, ending with what to do; None where nothing is wrong.
+        found: the fields of its finding; None where nothing is wrong.
         unrolled: about steps of a model, which a loop that follows the critic alone has not.
     """
 
     kind: str
     table: str
     columns: tuple[str, ...]
-    message: Callable[[AlarmEvidence], str | None]
+    found: Callable[[AlarmEvidence], dict[str, Any] | None]
     unrolled: bool = False
 
     def __call__(self, evidence: AlarmEvidence) -> Alarm | None:
@@ -135,8 +145,8 @@ class AlarmTest:
             return None
         if self.unrolled and evidence.critic_alone:
             return None
-        message = self.message(evidence)
-        return None if message is None else Alarm(self.kind, message)
+        found = self.found(evidence)
+        return None if found is None else Alarm.of(self.kind, **found)
 
 
 @lru_cache(maxsize=4096)

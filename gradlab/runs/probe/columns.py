@@ -1,4 +1,4 @@
-"""Columns of the table "vitals": unit, axes, and the formula of those that follow from a `Window`.
+"""Columns of the table "vitals", and the formulas of those that follow from a `Window`.
 
 A new one is a row here, at the end: files keep this order.
 """
@@ -65,26 +65,6 @@ class Window:
         return np.where(self.trained, values.astype(np.float64), np.nan)
 
 
-@dataclass(frozen=True)
-class ProbeColumn:
-    """A column of the table "vitals".
-
-    Attributes:
-        dims, unit, text: as of `Column`.
-        formula: its value in a window of updates; None: it comes from another instrument.
-    """
-
-    dims: tuple[str, ...] = ()
-    unit: str = ""
-    text: bool = False
-    formula: Callable[[Window], Any] | None = None
-
-    @property
-    def stored(self) -> Column:
-        """As a file has it."""
-        return Column(self.dims, self.unit, self.text)
-
-
 def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
@@ -97,88 +77,66 @@ def _column_means(values: Array) -> Array:
 
 
 LAYER, ACTION = ("parameter",), ("action",)
-_CRITIC = {
-    "critic_steps": ProbeColumn(unit="steps of the critic's optimiser since the last row"),
-    "critic_looked": ProbeColumn(unit="of these: whose gradient was looked at"),
-    "critic_stepped": ProbeColumn(unit="of these: whose step was looked at"),
-    "critic_still": ProbeColumn(
-        unit="of these: that left a tensor as it was, the least of all tensors"
-    ),
-    "critic_norm": ProbeColumn(unit="loss per parameter unit, mean over those looked at"),
-    "critic_ratio": ProbeColumn(unit="|Δφ| / |φ|, mean over those whose step was looked at"),
-    "critic_rate": ProbeColumn(unit="learning rate, the largest of the critic's parameters"),
+
+
+def column(unit: str, description: str, dims: tuple[str, ...] = ()) -> Column:
+    return Column(dims, unit, not unit, description)
+
+
+VITALS: Mapping[str, Column] = {
+    "step": column("steps", "as the loop counts"),
+    "looked": column("updates", "whose gradient was looked at"),
+    "grad_norm": column("loss/parameter", "norm before clipping, window mean"),
+    "grad_norm_max": column("loss/parameter", "largest norm of the window"),
+    "marked": column("1", "1: gradients of `with probe(step)`, 0: the optimiser's"),
+    "update_ratio": column("1", "|Δθ| / |θ|, mean over measured steps"),
+    "learning_rate": column("1", "largest of the policy's parameters"),
+    "layer_norm": column("loss/parameter", "norm by tensor, window mean", LAYER),
+    "layer_ratio": column("1", "|Δθ| / |θ| by tensor, mean over measured steps", LAYER),
+    "nonfinite": column("updates", "with a gradient that is not finite", LAYER),
+    "nonfinite_updates": column("updates", "with any gradient that is not finite"),
+    "zero": column("updates", "with a gradient of exactly 0", LAYER),
+    "outputs": column("1", "rows of the last layer's weights"),
+    "dead_outputs": column("1", "of these: gradient exactly 0 so far"),
+    "stepped": column("updates", "whose step was looked at"),
+    "still": column("updates", "of these: left the tensor exactly as it was", LAYER),
+    "saturation": column("1", "share of actions at their limit", ACTION),
+    "attenuation": column("1", "mean of 1 − (a/limit)², what a tanh passes", ACTION),
+    "watched": column("passes", "forward passes of the policy"),
+    "model_gradients": column("passes", "that left gradients on the prior model"),
+    "model_shared": column("1", "tensors that policy and prior model share"),
+    "reaches": column("", "what the gradient reached"),
+    "critic_loss": column("loss", "as noted by the loop, window mean"),
+    "episode_return": column("reward", "mean of the episodes noted in the window"),
+    "due": column("", "next measurements, and when"),
+    "critic_steps": column("steps", "of the critic's optimiser since the last row"),
+    "critic_looked": column("steps", "of these: whose gradient was looked at"),
+    "critic_stepped": column("steps", "of these: whose step was looked at"),
+    "critic_still": column("steps", "of these: that left some tensor as it was"),
+    "critic_norm": column("loss/parameter", "norm of the critic's gradient, mean"),
+    "critic_ratio": column("1", "|Δφ| / |φ|, mean over measured steps"),
+    "critic_rate": column("1", "learning rate, largest of the critic's parameters"),
+    "own_seconds": column("s", "spent by the probe so far"),
+    "elapsed": column("s", "since the first update"),
+    "spent": column("1", "share of the time that the probe took"),
 }
-VITALS: Mapping[str, ProbeColumn] = {
-    "step": ProbeColumn(unit="as the loop counts"),
-    "looked": ProbeColumn(unit="updates", formula=lambda w: len(w.sizes)),
-    "grad_norm": ProbeColumn(
-        unit="loss per parameter unit, before clipping, window mean",
-        formula=lambda w: _mean(w.norms),
-    ),
-    "grad_norm_max": ProbeColumn(
-        unit="loss per parameter unit",
-        formula=lambda w: float(w.norms.max()) if len(w.norms) else np.nan,
-    ),
-    "marked": ProbeColumn(unit="1: gradients are those of `with probe(step)`, 0: the optimiser's"),
-    "update_ratio": ProbeColumn(
-        unit="|Δθ| / |θ|, mean over every fourth update of the window",
-        formula=lambda w: _mean(w.ratios),
-    ),
-    "learning_rate": ProbeColumn(unit="the largest of the policy's parameters"),
-    "layer_norm": ProbeColumn(
-        LAYER,
-        "loss per parameter unit, window mean",
-        formula=lambda w: w.of_trained(_column_means(w.sizes)),
-    ),
-    "layer_ratio": ProbeColumn(
-        LAYER,
-        "|Δθ| / |θ|, mean over every fourth update",
-        formula=lambda w: _column_means(w.layer_ratios),
-    ),
-    "nonfinite": ProbeColumn(
-        LAYER, "updates", formula=lambda w: (~w.finite).sum(0).astype(np.float64)
-    ),
-    "nonfinite_updates": ProbeColumn(
-        unit="updates", formula=lambda w: int((~w.finite).any(1).sum())
-    ),
-    "zero": ProbeColumn(
-        LAYER,
-        "updates with a gradient of exactly 0",
-        formula=lambda w: w.of_trained((w.sizes == 0).sum(0)),
-    ),
-    "outputs": ProbeColumn(
-        unit="rows of the last layer's weights", formula=lambda w: len(w.reached)
-    ),
-    "dead_outputs": ProbeColumn(
-        unit="of these: with a gradient of exactly 0 so far",
-        formula=lambda w: int((~w.reached).sum()),
-    ),
-    "stepped": ProbeColumn(unit="updates whose step was looked at", formula=lambda w: len(w.moves)),
-    "still": ProbeColumn(
-        LAYER,
-        "of these: updates that left the tensor exactly as it was",
-        formula=lambda w: w.of_trained((w.moves[:, 0] == 0).sum(0)),
-    ),
-    "saturation": ProbeColumn(ACTION, "share of actions at their limit"),
-    "attenuation": ProbeColumn(ACTION, "mean 1 − (a/limit)²: what a tanh at the end lets through"),
-    "watched": ProbeColumn(unit="forward passes"),
-    "model_gradients": ProbeColumn(unit="marked passes that left gradients on the prior model"),
-    "model_shared": ProbeColumn(unit="tensors of the policy that the prior model holds, too"),
-    "reaches": ProbeColumn(text=True),
-    "critic_loss": ProbeColumn(unit="as noted by the loop, window mean"),
-    "episode_return": ProbeColumn(unit="reward, mean of the episodes noted in the window"),
-    "due": ProbeColumn(text=True),
-    **_CRITIC,
-    "own_seconds": ProbeColumn(unit="s spent by the probe so far"),
-    "elapsed": ProbeColumn(unit="s since the first update"),
-    "spent": ProbeColumn(unit="share of the time"),
+_FORMULAS: Mapping[str, Callable[[Window], Any]] = {
+    "looked": lambda w: len(w.sizes),
+    "grad_norm": lambda w: _mean(w.norms),
+    "grad_norm_max": lambda w: float(w.norms.max()) if len(w.norms) else np.nan,
+    "update_ratio": lambda w: _mean(w.ratios),
+    "layer_norm": lambda w: w.of_trained(_column_means(w.sizes)),
+    "layer_ratio": lambda w: _column_means(w.layer_ratios),
+    "nonfinite": lambda w: (~w.finite).sum(0).astype(np.float64),
+    "nonfinite_updates": lambda w: int((~w.finite).any(1).sum()),
+    "zero": lambda w: w.of_trained((w.sizes == 0).sum(0)),
+    "outputs": lambda w: len(w.reached),
+    "dead_outputs": lambda w: int((~w.reached).sum()),
+    "stepped": lambda w: len(w.moves),
+    "still": lambda w: w.of_trained((w.moves[:, 0] == 0).sum(0)),
 }
 
 
 def summed_up(window: Window) -> dict[str, Any]:
     """The numbers of a window, by column."""
-    return {
-        name: column.formula(window)
-        for name, column in VITALS.items()
-        if column.formula is not None
-    }
+    return {name: formula(window) for name, formula in _FORMULAS.items()}

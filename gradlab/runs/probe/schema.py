@@ -13,96 +13,88 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gradlab.runs.probe.columns import ACTION, LAYER, VITALS
+from gradlab.runs.probe.columns import ACTION, LAYER, VITALS, column
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
 LAW = "visited"  # states at which gradients are judged; before, it was the starts
 STEPS = 25  # of the fresh path whose growth is measured
-CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 ENDS = ("low", "high")
 
 _CELL = ("estimator", "horizon")
-_UNITS = {
-    "bias2": "squared gradient norm",
-    "variance": "squared gradient norm, one sample",
-    "mse": "squared gradient norm, one batch",
-    "snr": "|mean|² / variance, one sample",
-    "mean_norm": "gradient norm, noise taken out",
-    "cosine": "of the mean gradient with the true one",
-    "sign_agreement": "share of parameters whose sign agrees with the true gradient's",
+_PROFILE = {
+    "bias2": column("gradient²", "squared bias", _CELL),
+    "variance": column("gradient²", "variance of one sample", _CELL),
+    "mse": column("gradient²", "squared error of one batch", _CELL),
+    "snr": column("1", "|mean|² / variance of one sample", _CELL),
+    "mean_norm": column("gradient", "norm of the mean, noise taken out", _CELL),
+    "cosine": column("1", "of the mean gradient with the true one", _CELL),
+    "sign_agreement": column("1", "share of parameters with the true sign", _CELL),
 }
-
-_QUESTION = {
-    "step": Column(unit="as the loop counts"),
-    "starts": Column(unit="starts"),
-    "seconds": Column(unit="s"),
-    "batch": Column(unit="samples"),
-    "discount": Column(unit="γ"),
-    "truth_norm": Column(unit="gradient norm"),
-    "truth_checked": Column(unit="1: the truth was compared with finite differences this time"),
+CELLS = tuple(_PROFILE)
+_SE = "standard error of"
+MEASURED: dict[str, Column] = {
+    "step": column("steps", "as the loop counts"),
+    "starts": column("starts", "of the measurement"),
+    "seconds": column("s", "that it took"),
+    "batch": column("samples", "of one batch"),
+    "discount": column("1", "γ"),
+    "truth_norm": column("gradient", "norm of the true gradient"),
+    "truth_checked": column("1", "1: truth was compared with finite differences"),
+    **_PROFILE,
+    **{
+        f"{name}_{end}": replace(each, description=f"{end} end of 95%: {name}")
+        for name, each in _PROFILE.items()
+        for end in ENDS
+    },
+    "bias2_se": column("gradient²", f"{_SE} bias2", _CELL),
+    "cosine_se": column("1", f"{_SE} cosine", _CELL),
+    "chosen_estimator": column("1", "index of the estimator of least error"),
+    "chosen_horizon": column("steps", "horizon of least error"),
+    "kept_low": column("steps", "shortest horizon that may be best"),
+    "kept_high": column("steps", "longest horizon that may be best"),
+    "kept": column("1", "1: may have the least MSE (95% set)", _CELL),
+    "weight_zero": column("1", "weight of horizon 0 beside the longest"),
+    "weight_zero_low": column("1", "lower end of 95%: weight_zero"),
+    "weight_zero_high": column("1", "upper end of 95%: weight_zero"),
+    "weight": column("1", "weights of least error, horizons 0, 1, 2, 4, …", ("horizon",)),
+    "weight_low": column("1", "lower end of 95%: weight", ("horizon",)),
+    "weight_high": column("1", "upper end of 95%: weight", ("horizon",)),
+    "over_data": column("ln", "MSE at the longest horizon over the data gradient's"),
+    "over_data_se": column("ln", f"{_SE} over_data"),
+    "growth": column("1/steps", "slope of the log variance"),
+    "growth_se": column("1/steps", f"{_SE} growth"),
+    "growth_evidence": column("1", "AIC, power law less exponential"),
+    "lyapunov": column("1/steps", "λ of the simulator's closed loop"),
+    "lyapunov_se": column("1/steps", f"{_SE} lyapunov"),
+    "lyapunov_horizon": column("steps", "1/λ, inf where nothing grows"),
+    "chain_norm": column("log10", "largest singular value of ∂s_t/∂s_0, mean", ("chain",)),
+    "chain_condition": column("log10", "condition of ∂s_t/∂s_0 after 25 steps"),
+    "tenfold": column("steps", "of tenfold growth, inf where there is none"),
+    "float32_step": column("steps", "until ∂s_t/∂s_0 leaves float32, inf: never"),
+    "critic_gap": column("gradient²", "bias² true_dynamics less half the model's"),
+    "critic_gap_se": column("gradient²", f"{_SE} critic_gap"),
+    "value": column("reward", "mean critic value at the starts"),
+    "value_se": column("reward", f"{_SE} value"),
+    "reward_max": column("reward", "largest |reward| on the fresh paths"),
+    "return_bound": column("reward", "largest return that rewards so far allow"),
+    "jacobian_error": column("ln", "relative error of the model's Jacobians"),
+    "jacobian_error_se": column("ln", f"{_SE} jacobian_error"),
+    "jacobian_states": column("states", "at which Jacobians were taken"),
+    "jacobian_nonfinite": column("states", "of these: with a Jacobian not finite"),
+    "jacobian_flagged": column("states", "of these: certificate failed (contact, limit, end)"),
+    "starts_lost": column("starts", "that masking would drop"),
+    "nonfinite_where": column("", "first state whose Jacobian is not finite"),
+    "dead_action": column("1", "1: ∂f/∂a and ∂r/∂a are exactly 0", ("action",)),
+    "float32_cosine": column("1", "of the gradients in float32 and float64"),
+    "float32_error": column("1", "|float32 − float64| / |float64|, longest horizon"),
+    "sampling_error": column("1", "one batch's standard error over its norm"),
 }
-_PROFILE = (
-    {name: Column(_CELL, unit) for name, unit in _UNITS.items()}
-    | {f"{name}_{end}": Column(_CELL, _UNITS[name]) for name in CELLS for end in ENDS}
-    | {
-        "bias2_se": Column(_CELL, _UNITS["bias2"]),
-        "cosine_se": Column(_CELL, _UNITS["cosine"]),
-    }
-)
-_CHOICE = {
-    "chosen_estimator": Column(unit="index of estimator"),
-    "chosen_horizon": Column(unit="steps"),
-    "kept_low": Column(unit="steps, shortest horizon that may be best"),
-    "kept_high": Column(unit="steps, longest horizon that may be best"),
-    "kept": Column(_CELL, "1: may have the least MSE (95% set)"),
-    "weight_zero": Column(unit="weight of the horizon 0 in the pair with the longest one"),
-    "weight_zero_low": Column(unit="weight, lower end of 95%"),
-    "weight_zero_high": Column(unit="weight, upper end of 95%"),
-    "weight": Column(("horizon",), "of least MSE among horizons 0, 1, 2, 4, … of one mixture"),
-    "weight_low": Column(("horizon",), "weight, lower end of 95%"),
-    "weight_high": Column(("horizon",), "weight, upper end of 95%"),
-    "over_data": Column(unit="ln MSE of the model at the longest horizon over that of the data"),
-    "over_data_se": Column(unit="ln"),
-}
-_GROWTH = {
-    "growth": Column(unit="ln variance per step"),
-    "growth_se": Column(unit="ln variance per step"),
-    "growth_evidence": Column(unit="AIC of a power law less that of the exponential"),
-    "lyapunov": Column(unit="per step, closed loop of the simulator"),
-    "lyapunov_se": Column(unit="per step"),
-    "lyapunov_horizon": Column(unit="steps, 1/λ; inf where nothing grows"),
-    "chain_norm": Column(("chain",), "log10 |∂s_t/∂s_0|, largest singular value, mean over starts"),
-    "chain_condition": Column(unit="log10 of largest over smallest singular value after 25 steps"),
-    "tenfold": Column(unit="steps in which |∂s_t/∂s_0| grows tenfold; inf where it does not"),
-    "float32_step": Column(unit="first step at which |∂s_t/∂s_0| exceeds float32; inf: never"),
-}
-_OF_CRITIC = {
-    "critic_gap": Column(unit="bias² of true_dynamics less half the model's, longest horizon"),
-    "critic_gap_se": Column(unit="squared gradient norm"),
-    "value": Column(unit="mean critic value at the starts"),
-    "value_se": Column(unit="reward"),
-    "reward_max": Column(unit="largest |reward| on the fresh paths"),
-    "return_bound": Column(unit="largest |reward| so far / (1 − γ); with λ > 0, 1 − γ e²λ"),
-}
-_JACOBIANS = {
-    "jacobian_error": Column(unit="ln of the relative error of A and B"),
-    "jacobian_error_se": Column(unit="ln"),
-    "jacobian_states": Column(unit="states at which Jacobians were taken"),
-    "jacobian_nonfinite": Column(unit="of these: ∂f/∂s or ∂f/∂a not finite"),
-    "jacobian_flagged": Column(unit="of these: certificate failed (contact, limit, end)"),
-    "starts_lost": Column(unit="starts that masking would drop"),
-    "nonfinite_where": Column(text=True),
-    "dead_action": Column(("action",), "1: ∂f/∂a and ∂r/∂a are exactly 0 everywhere"),
-    "float32_cosine": Column(unit="of the gradients in float32 and in float64"),
-    "float32_error": Column(unit="|float32 − float64| / |float64|, longest horizon"),
-    "sampling_error": Column(unit="standard error of one batch's gradient over its norm"),
-}
-MEASURED = _QUESTION | _PROFILE | _CHOICE | _GROWTH | _OF_CRITIC | _JACOBIANS
 
 KIND = "probe"
 ESTIMATORS = ("data", "model", "mixed", "true_dynamics")
@@ -132,7 +124,7 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
         "chain": range(STEPS + 1),
     }
     axes = {name: tuple(scale) for name, scale in scales.items()}
-    vitals = {k: c.stored for k, c in VITALS.items() if actions or c.dims != ACTION}
+    vitals = {name: each for name, each in VITALS.items() if actions or each.dims != ACTION}
     layers = ("parameter", "action") if actions else ("parameter",)
     layouts = {
         "vitals": Table("update", vitals, {name: axes[name] for name in layers}),
@@ -149,56 +141,56 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
 
 
 SUCCESSIVE = {
-    "step": Column(unit="as the loop counts"),
-    "pairs": Column(unit="pairs of successive gradients"),
-    "fresh": Column(unit="of these: whose batches share the fewest samples, and which count"),
-    "overlap": Column(unit="share of samples that the batches of a pair share; NaN: not seen"),
-    "distinct": Column(unit="share of all samples of the burst that were seen once"),
-    "energy": Column(unit="mean |g|², (loss per parameter unit)²"),
-    "signal": Column(unit="mean g·g′, estimates |E g|²"),
-    "root_squares": Column(unit="√Σ (g·g′)², the size of Σ g·g′ where there is no signal"),
-    "signal_share": Column(unit="|E g|² / E |g|²"),
-    "share_se": Column(unit="standard error of signal_share"),
-    "snr": Column(unit="|E g|² / tr Cov(g), of one batch"),
-    "noise_scale": Column(unit="batches after which noise and signal are equal"),
-    "cosine": Column(unit="of one batch's gradient with the mean gradient"),
-    "dead_columns": Column(unit="columns of weights, exactly 0 at 5 finite gradients"),
-    "columns": Column(unit="columns of weights"),
-    "dead_inputs": Column(unit="columns of the first layer's weights"),
-    "dead_where": Column(text=True),
-    "seconds": Column(unit="s"),
+    "step": column("steps", "as the loop counts"),
+    "pairs": column("pairs", "of successive gradients"),
+    "fresh": column("pairs", "of these: whose batches share fewest samples"),
+    "overlap": column("1", "share of samples in both batches of a pair"),
+    "distinct": column("1", "share of all samples seen once"),
+    "energy": column("(loss/parameter)²", "mean |g|²"),
+    "signal": column("(loss/parameter)²", "mean g·g′, estimates |E g|²"),
+    "root_squares": column("(loss/parameter)²", "√Σ (g·g′)²"),
+    "signal_share": column("1", "|E g|² / E |g|²"),
+    "share_se": column("1", f"{_SE} signal_share"),
+    "snr": column("1", "|E g|² / tr Cov(g), of one batch"),
+    "noise_scale": column("batches", "after which noise and signal are equal"),
+    "cosine": column("1", "of one batch's gradient with the mean gradient"),
+    "dead_columns": column("1", "columns of weights, 0 at 5 finite gradients"),
+    "columns": column("1", "columns of weights"),
+    "dead_inputs": column("1", "dead columns of the first layer's weights"),
+    "dead_where": column("", "names of the dead inputs"),
+    "seconds": column("s", "that it took"),
 }
 _ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
-_BY_PARAMETER = {name for name, column in VITALS.items() if column.dims == LAYER}
+_BY_PARAMETER = {name for name, each in VITALS.items() if each.dims == LAYER}
 _RETURNS = {
-    "step": Column(unit="as the loop counts"),
-    "value": Column(unit="reward, summed over a whole episode without noise"),
-    "length": Column(unit="steps"),
-    "episodes": Column(unit="episodes side by side, of which the others are means"),
-    "every": Column(unit="updates until the next one"),
-    "seconds": Column(unit="s"),
+    "step": column("steps", "as the loop counts"),
+    "value": column("reward", "sum of a whole episode without noise"),
+    "length": column("steps", "of the episode"),
+    "episodes": column("episodes", "side by side, whose mean this is"),
+    "every": column("updates", "until the next one"),
+    "seconds": column("s", "that it took"),
 }
 _EPISODES = {
-    "update": Column(unit="updates"),
-    "step": Column(unit="as the loop counts"),
-    "value": Column(unit="reward, summed over an episode of training"),
+    "update": column("updates", "at its end"),
+    "step": column("steps", "as the loop counts"),
+    "value": column("reward", "sum of an episode of training"),
 }
 _ALARMS = {
-    "update": Column(unit="updates"),
-    "step": Column(unit="as the loop counts"),
-    "alarm": Column(text=True),
-    "message": Column(text=True),
+    "update": column("updates", "at which it was reported"),
+    "step": column("steps", "as the loop counts"),
+    "alarm": column("", "kind of the alarm"),
+    "message": column("", "what was found and what to do"),
 }
 _CHECKS = {
-    "update": Column(unit="updates"),
-    "step": Column(unit="as the loop counts"),
-    "check": Column(text=True),
-    "state": Column(text=True),
-    "value": Column(unit="of the check"),
-    "threshold": Column(unit="of the check"),
-    "proof": Column(text=True),
-    "looks": Column(unit="windows that were looked at"),
-    "seconds": Column(unit="s"),
+    "update": column("updates", "of the newest answer"),
+    "step": column("steps", "as the loop counts"),
+    "check": column("", "name of the check"),
+    "state": column("", "sound, fault, waiting, open or off"),
+    "value": column("1", "what was measured, in the check's unit"),
+    "threshold": column("1", "what it is held against"),
+    "proof": column("", "what the answer rests on"),
+    "looks": column("windows", "that were looked at"),
+    "seconds": column("s", "that the check took"),
 }
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gradlab.runs.probe.results import Columns, ProbeRun
 from gradlab.runs.probe.returns import TRAINED, WINDOW, Returns
+from gradlab.runs.probe.schema import CELLS
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 
@@ -27,21 +28,7 @@ _Ends = tuple[_Floats, _Floats]
 _WINDOWS = 240  # rows of vitals that a figure can show
 _BURSTS = 60  # bursts that a figure can show
 _NUMBERS = ("value", "ci_low", "ci_high")
-_CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 _TIERS = ("every update", "successive gradients", "measurements")
-# What has one value per step.
-WORDS = {
-    "returns": "mean return of 16 episodes",
-    "episodes": "mean return of 8 training episodes or more",
-    "value": "the critic's mean value",
-    "gains": "return gained by a window",
-    "signal_share": "share of signal in a batch's gradient",
-    "grad_norm": "norm of the gradient",
-    "update_ratio": "size of an update, |Δθ| / |θ|",
-    "critic_loss": "the critic's loss",
-    "weight_zero": "weight of horizon 0",
-    "lyapunov": "Lyapunov exponent λ per step",
-}
 
 
 def curves(run: ProbeRun) -> pd.DataFrame:
@@ -81,7 +68,7 @@ def profiles(run: ProbeRun) -> pd.DataFrame:
         step, estimator, horizon, quantity, value, ci_low, ci_high.
     """
     run = apart(run)
-    parts = [_cells(run, quantity) for quantity in _CELLS if quantity in run.measured]
+    parts = [_cells(run, quantity) for quantity in CELLS if quantity in run.measured]
     return _together(parts, ["step", "estimator", "horizon", "quantity", *_NUMBERS])
 
 
