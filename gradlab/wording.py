@@ -170,7 +170,7 @@ def stepping(optimizer: str, rate: float) -> str:
 
 def two(value: float) -> str:
     """Two significant digits: 0.021, 12,000; 2.2e-7 and 1.4e6 where that is shorter."""
-    return _rounded(value, 2)
+    return rounded(value, 2)
 
 
 def change(first: float, last: float) -> str:
@@ -178,10 +178,11 @@ def change(first: float, last: float) -> str:
     size, gap = max(abs(first), abs(last)), abs(last - first) / 2
     told = isfinite(gap) and gap > 0
     digits = min(max(2, floor(log10(size)) - floor(log10(gap)) + 1), 6) if told else 2
-    return f"{_rounded(first, digits)} → {_rounded(last, digits)}"
+    return f"{rounded(first, digits)} → {rounded(last, digits)}"
 
 
-def _rounded(value: float, digits: int) -> str:
+def rounded(value: float, digits: int) -> str:
+    """So many significant digits: 0.021, 12,000, 1.4e6."""
     if not isfinite(value) or value == 0 or 1e-4 <= abs(value) < 1e5:
         rounded = float(f"{value:.{digits}g}")
         return f"{rounded:,g}" if abs(rounded) >= 1e4 else f"{rounded:g}"
@@ -279,7 +280,7 @@ def span(low: float, high: float) -> str:
 
 
 def with_interval(
-    value: float, low: float, high: float, unit: str = "", more: str = "", write: Writer = _rounded
+    value: float, low: float, high: float, unit: str = "", more: str = "", write: Writer = rounded
 ) -> str:
     """1.44× (CI 1.42–1.46, N = 64); of a noise-corrected square below 0, "at most 40× (95%)"
 
@@ -294,7 +295,7 @@ def with_interval(
     return f"{number}{unit} (CI {ends}{rest})"
 
 
-def with_ends(value: float, low: float, high: float, write: Writer = _rounded) -> tuple[str, str]:
+def with_ends(value: float, low: float, high: float, write: Writer = rounded) -> tuple[str, str]:
     """A value and the two ends of its interval, all three to as many digits, two at least, as tell
     the ends apart: "1.44" and "1.42–1.46", "75%" and "74–76%". Ends that five digits do not tell
     apart are one. Of a square below 0, from which noise was taken, both are "at most 40"."""
@@ -313,7 +314,7 @@ def beside(value: float, width: float) -> str:
     digits = 2
     if value and 0 < width < inf:
         digits = floor(log10(abs(value))) - floor(log10(width)) + 1
-    return _rounded(value, min(max(digits, 2), 5))
+    return rounded(value, min(max(digits, 2), 5))
 
 
 def duration(seconds: float) -> str:
