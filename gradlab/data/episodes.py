@@ -52,8 +52,12 @@ def made(env: object, name: str = "env") -> Any:
     """
     environment = env
     with running(name):
-        if isinstance(env, str):
-            environment = load_made(env) if is_user_function(env) else _registered(env)
+        if isinstance(env, str) and not is_user_function(env):
+            import gymnasium  # with all that it registers: where an id was given only
+
+            environment = gymnasium.make(env)
+        elif isinstance(env, str):
+            environment = load_made(env)
         elif isinstance(env, type) or (callable(env) and not hasattr(env, "reset")):
             environment = env()
     for method in ("reset", "step"):
@@ -64,15 +68,6 @@ def made(env: object, name: str = "env") -> Any:
                 f"step, a function that makes one, or an id of Gymnasium"
             )
     return environment
-
-
-def _registered(name: str) -> Any:
-    import gymnasium  # with all that it registers: where an id was given only
-
-    try:
-        return gymnasium.make(name)
-    except gymnasium.error.Error as error:
-        raise InputError(f"env is {name!r}: {error}") from error
 
 
 def width(environment: Any) -> int:
@@ -246,12 +241,10 @@ def _takes_hidden(policy: nn.Module) -> bool:
     """Does forward take a hidden state beside the observation?"""
     if noise_dim(policy):
         return False
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     given: list[inspect.Parameter] = []
     with suppress(TypeError, ValueError):
-        given = [
-            p for p in inspect.signature(policy.forward).parameters.values() if p.kind in positional
-        ]
+        given = list(inspect.signature(policy.forward).parameters.values())
+    given = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in given if p.default is p.empty]
     return len(required) > 1 or (len(given) > 1 and _remembers(policy))
 

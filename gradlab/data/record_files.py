@@ -36,9 +36,8 @@ import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gradlab.data.trajectories import DIMS, KIND, NUMBERS, Trajectories, from_rows
+from gradlab.data.trajectories import DIMS, KIND, NUMBERS, Trajectories, from_rows, joined
 from gradlab.errors import InputError, in_short, required
 from gradlab.storage import hdf5, records
 
@@ -90,15 +89,13 @@ def _hdf5(path: Path) -> Trajectories:
     missing = [name for name in (*DIMS, "state_name", "action_name") if name not in table]
     if missing:
         raise InputError(f"{path}: {_lacking(missing, table)}")
-    for name, dims in DIMS.items():
-        if table[name].dims != dims:
-            got = ", ".join(table[name].dims)
-            raise InputError(f"{path}: {name} has dims {got}, expected {', '.join(dims)}")
+    if turned := [name for name, dims in DIMS.items() if table[name].dims != dims]:
+        raise InputError(f"{path}: {', '.join(turned)} lie along other dims than {KIND} do")
     try:
         return Trajectories(
             **{name: torch.from_numpy(table[name].values).clone() for name in DIMS},
-            state_names=tuple(str(name) for name in table["state_name"].values),
-            action_names=tuple(str(name) for name in table["action_name"].values),
+            state_names=tuple(map(str, table["state_name"].values)),
+            action_names=tuple(map(str, table["action_name"].values)),
         )
     except (InputError, TypeError) as error:
         raise InputError(f"{path}: {error}") from error
@@ -174,11 +171,6 @@ _PREFIX = "minari:"
 _FOLDER = "data"  # of a dataset, in which Minari keeps it
 _SPACES = ("observation_space", "action_space")
 _MINARI_NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
-# What Minari, gymnasium's spaces and h5py raise at a damaged dataset.
-_DAMAGED = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError),
-    *(IndexError, RuntimeError, NotImplementedError),
-)
 
 
 def is_dataset(name: str | Path) -> bool:
@@ -196,33 +188,38 @@ def read_minari(name: str | Path) -> Trajectories:
         InputError: minari is missing, there is no such dataset, it is damaged, or its
             observations or actions are not vectors of numbers.
     """
-    minari, place = _minari(), _place(name)
+    minari, place = required("minari", "minari"), _place(name)
     if not place.is_dir():
-        own = str(name).removeprefix(_PREFIX)
-        local = f"get it by `minari download {own}`" if own != str(name) else "name its folder"
-        raise InputError(f"{name}: no such Minari dataset; {local}")
+        raise InputError(f"{name}: no such Minari dataset; get one by `minari download ID`")
     try:
-        metadata = _metadata(place)
+        about = json.loads((place / "metadata.json").read_text())
+        if not {*_SPACES} <= {*about}:  # Minari would create the environment that is named there
+            raise InputError(f"its metadata lacks {' or '.join(_SPACES)}")
         dataset = minari.MinariDataset(place)
         for kind in _SPACES:
             space = getattr(dataset, kind)
             if space.shape is None or len(space.shape) != 1 or space.dtype.kind != "f":
                 raise InputError(f"its {kind} is {space}, expected vectors of numbers")
-        episodes = [_rows(episode) for episode in dataset.iterate_episodes()]
-        if not episodes:
-            raise InputError("it holds no episodes")
-        columns: dict[str, Any] = {
-            key: torch.cat([episode[key] for episode in episodes]) for key in episodes[0]
-        }
-        lengths = torch.tensor([len(episode["reward"]) for episode in episodes])
-        columns["trajectory"] = torch.arange(len(lengths)).repeat_interleave(lengths)
-        for key in _MINARI_NAMES:
-            columns[key] = tuple(str(word) for word in metadata.get(key, ()))
-        return Trajectories(**columns)
-    except ImportError as error:
-        raise InputError(f"{name} cannot be read: {error}") from error
-    except _DAMAGED as error:
-        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+        names = {key: tuple(map(str, about.get(key, ()))) for key in _MINARI_NAMES}
+        return joined([_episode(each, names) for each in dataset.iterate_episodes()])
+    except (
+        Exception
+    ) as error:  # whatever Minari, gymnasium's spaces and h5py raise at a damaged one
+        raise InputError(f"{name}: {error}") from error
+
+
+def _episode(episode: Any, names: Mapping[str, Any]) -> Trajectories:
+    given = (episode.observations, episode.actions, episode.rewards)
+    seen, action, reward = (torch.from_numpy(np.array(each, dtype=np.float64)) for each in given)
+    if len(seen) != len(reward) + 1:
+        raise InputError(f"an episode has {len(seen)} observations and {len(reward)} rewards")
+    ended, cut = (
+        torch.from_numpy(np.array(each, dtype=bool))
+        for each in (episode.terminations, episode.truncations)
+    )
+    cut[-1:] |= ~ended[-1:]
+    one = torch.zeros(len(reward), dtype=torch.long)
+    return from_rows(seen[:-1], action, reward, seen[1:], ended, one, cut, **names)
 
 
 def write_minari(record: Trajectories, name: str | Path) -> Path:
@@ -258,21 +255,17 @@ def check_minari_output(name: str | Path) -> None:
     Raises:
         InputError: minari is missing, the dataset exists, or its ID is malformed.
     """
+    required("minari", "minari")
     _identifier(name)
     place = _place(name)
     if place.exists() or (place.parent.exists() and not place.parent.is_dir()):
         raise InputError(f"{name} exists ({place.parent}): choose another name")
 
 
-def _minari() -> Any:
-    return required("minari", "minari")
-
-
 def _place(name: str | Path) -> Path:
     """The folder of the data."""
     text = str(name)
     if text.startswith(_PREFIX):
-        _minari()
         from minari.storage.datasets_root_dir import get_dataset_path
 
         return Path(get_dataset_path(text.removeprefix(_PREFIX))) / _FOLDER
@@ -283,86 +276,42 @@ def _place(name: str | Path) -> Path:
 
 def _identifier(name: str | Path) -> str:
     """Minari's name of the dataset; a folder has its own name."""
-    _minari()
     from minari.dataset.minari_dataset import DATASET_ID_RE
 
-    text = str(name)
-    if not text.startswith(_PREFIX):
+    if not str(name).startswith(_PREFIX):
         folder = re.sub(r"[^-\w]", "_", Path(name).resolve().name)
         return folder if re.search(r"-v\d+$", folder) else f"{folder}-v0"
-    text = text.removeprefix(_PREFIX)
+    text = str(name).removeprefix(_PREFIX)
     match = DATASET_ID_RE.fullmatch(text)
     if match is None or match["version"] is None:
         raise InputError(f"{name}: expected {_PREFIX}NAME-vVERSION, such as {_PREFIX}mine-v0")
     return text
 
 
-def _metadata(place: Path) -> Mapping[str, Any]:
-    """Metadata of a dataset; without spaces Minari would create the environment that it names."""
-    metadata = json.loads((place / "metadata.json").read_text())
-    missing = [kind for kind in _SPACES if not isinstance(metadata.get(kind), str)]
-    if missing:
-        raise InputError(f"its metadata has no {', '.join(missing)}")
-    return dict(metadata)
-
-
-def _rows(episode: Any) -> dict[str, Tensor]:
-    """The columns of one episode but for its number."""
-    seen = np.asarray(episode.observations, dtype=np.float64)
-    count = len(episode.rewards)
-    if len(seen) != count + 1:
-        got = f"{len(seen)} observations and {count} rewards"
-        raise InputError(f"episode {episode.id} has {got}, expected {count + 1} observations")
-    numbers = {
-        "state": seen[:-1],
-        "action": np.asarray(episode.actions, dtype=np.float64),
-        "reward": np.asarray(episode.rewards, dtype=np.float64),
-        "next_state": seen[1:],
-    }
-    ends = {
-        "terminated": np.asarray(episode.terminations, dtype=bool),
-        "truncated": np.asarray(episode.truncations, dtype=bool).copy(),
-    }
-    if count and not ends["terminated"][-1]:
-        ends["truncated"][-1] = True
-    columns = {key: torch.from_numpy(value.copy()) for key, value in (numbers | ends).items()}
-    return columns | {"step": torch.arange(count)}
-
-
 def _fill(record: Trajectories, place: Path, identifier: str) -> None:
-    minari = _minari()
+    import minari
     from gymnasium.spaces import Box
+    from minari.data_collector.episode_buffer import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
     widths = record.state.shape[1], record.action.shape[1]
-    spaces = [Box(-np.inf, np.inf, (width,), np.float64) for width in widths]
-    storage = MinariStorage.new(place, *spaces)
-    about = {key: list(getattr(record, key)) for key in _MINARI_NAMES}
+    storage = MinariStorage.new(
+        place, *(Box(-np.inf, np.inf, (width,), np.float64) for width in widths)
+    )
     own = {"dataset_id": identifier, "minari_version": minari.__version__}
-    storage.update_metadata(own | about)
-    storage.update_episodes(_episodes(record))
-
-
-def _episodes(record: Trajectories) -> list[Any]:
-    from minari.data_collector.episode_buffer import EpisodeBuffer
-
-    _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
-    episodes, begin = [], 0
-    for count in counts.tolist():
-        part = slice(begin, begin + count)
-        seen = torch.cat([record.state[part], record.next_state[begin + count - 1][None]])
-        episodes.append(
-            EpisodeBuffer(
-                observations=_array(seen.double()),
-                actions=_array(record.action[part].double()),
-                rewards=_array(record.reward[part].double()),
-                terminations=_array(record.terminated[part]),
-                truncations=_array(record.truncated[part]),
-            )
+    storage.update_metadata(own | {key: list(getattr(record, key)) for key in _MINARI_NAMES})
+    lengths = torch.unique_consecutive(record.trajectory, return_counts=True)[1].tolist()
+    numbers = [getattr(record, name).double() for name in NUMBERS]
+    columns = [*numbers, record.terminated, record.truncated]
+    storage.update_episodes(
+        EpisodeBuffer(
+            observations=torch.cat([state, after[-1:]]).numpy(),
+            actions=action.numpy(),
+            rewards=reward.numpy(),
+            terminations=ended.numpy(),
+            truncations=cut.numpy(),
         )
-        begin += count
-    return episodes
-
-
-def _array(values: Tensor) -> Any:
-    return values.detach().cpu().numpy()
+        for state, action, reward, after, ended, cut in zip(
+            *(each.detach().cpu().split(lengths) for each in columns), strict=True
+        )
+    )

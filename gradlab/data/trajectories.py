@@ -57,15 +57,9 @@ class Path:
 
     def cut(self, horizon: int) -> Path:
         """The first `horizon` steps."""
-        return replace(
-            self,
-            states=self.states[: horizon + 1],
-            actions=self.actions[: horizon + 1],
-            rewards=self.rewards[:horizon],
-            policy_noise=self.policy_noise[: horizon + 1],
-            dynamics_noise=self.dynamics_noise[:horizon],
-            alive=self.alive[: horizon + 1],
-        )
+        ends = dict.fromkeys(("states", "actions", "policy_noise", "alive"), horizon + 1)
+        ends |= dict.fromkeys(("rewards", "dynamics_noise"), horizon)
+        return replace(self, **{name: getattr(self, name)[:end] for name, end in ends.items()})
 
     def double(self) -> Path:
         """In float64."""
@@ -74,16 +68,8 @@ class Path:
 
     def rows(self, rows: slice) -> Path:
         """Some of the trajectories."""
-        return Path(
-            states=self.states[:, rows],
-            actions=self.actions[:, rows],
-            rewards=self.rewards[:, rows],
-            policy_noise=self.policy_noise[:, rows],
-            dynamics_noise=self.dynamics_noise[:, rows],
-            alive=self.alive[:, rows],
-            weight=self.weight[rows],
-            group=self.group[rows],
-        )
+        once = ("weight", "group")
+        return Path(**{n: x[rows] if n in once else x[:, rows] for n, x in vars(self).items()})
 
 
 KIND = "trajectories"
@@ -130,15 +116,13 @@ class Trajectories:
     action_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_shapes(self)
-        for which, short in (("state", "s"), ("action", "a")):
+        _check_columns(self)
+        for which in ("state", "action"):
             width = getattr(self, which).shape[1]
-            names = getattr(self, f"{which}_names") or tuple(f"{short}{k}" for k in range(width))
+            names = getattr(self, f"{which}_names") or [f"{which[0]}{k}" for k in range(width)]
             if len(names) != width:
                 raise InputError(f"{which}_names has {len(names)} entries, expected {width}")
             object.__setattr__(self, f"{which}_names", tuple(names))
-        _check_values(self)
         _check_order(self)
 
     def __len__(self) -> int:
@@ -230,34 +214,24 @@ def segments(trajectories: Trajectories, horizon: int) -> Path:
     )
 
 
-def _check_types(t: Trajectories) -> None:
-    for name in DIMS:
-        if not isinstance(getattr(t, name), Tensor):
-            raise InputError(f"{name} is {type(getattr(t, name)).__name__}, expected a tensor")
-    number = t.state.dtype
-    if number not in (torch.float32, torch.float64):
-        raise InputError(f"state is {number}, expected float32 or float64")
-    wanted = dict.fromkeys(INTEGERS, torch.int64) | dict.fromkeys(_BOOLEANS, torch.bool)
-    for name, dtype in (wanted | dict.fromkeys(NUMBERS, number)).items():
-        if getattr(t, name).dtype != dtype:
-            raise InputError(f"{name} is {getattr(t, name).dtype}, expected {dtype}")
-
-
-def _check_shapes(t: Trajectories) -> None:
+def _check_columns(t: Trajectories) -> None:
+    """Types, shapes and finite numbers."""
+    number = torch.float32 if getattr(t.state, "dtype", None) == torch.float32 else torch.float64
+    wanted = dict.fromkeys(NUMBERS, number) | dict.fromkeys(INTEGERS, torch.int64)
+    wanted |= dict.fromkeys(_BOOLEANS, torch.bool)
     sizes: dict[str, int] = {}
     for name, dims in DIMS.items():
-        shape = tuple(getattr(t, name).shape)
-        if len(shape) != len(dims):
-            raise InputError(f"{name} has shape {shape}, expected [{', '.join(dims)}]")
-        for dim, size in zip(dims, shape, strict=True):
+        column = getattr(t, name)
+        validation.instance(name, column, Tensor, "a tensor")
+        if column.dtype != wanted[name]:
+            raise InputError(f"{name} is {column.dtype}, expected {wanted[name]}")
+        if column.ndim != len(dims):
+            raise InputError(f"{name} has shape {tuple(column.shape)}, expected {list(dims)}")
+        for dim, size in zip(dims, column.shape, strict=True):
             if sizes.setdefault(dim, size) != size:
                 raise InputError(f"{name} has {size} entries along {dim}, expected {sizes[dim]}")
-    for dim, size in sizes.items():
-        if size == 0:
-            raise InputError(f"{dim} has no entries: record at least one transition")
-
-
-def _check_values(t: Trajectories) -> None:
+            if size == 0:
+                raise InputError(f"{dim} has no entries: record at least one transition")
     for name in NUMBERS:
         finite = torch.isfinite(getattr(t, name)).reshape(len(t), -1).all(dim=1)
         if not finite.all():
@@ -310,15 +284,12 @@ def from_rows(
         InputError: wrong shapes or types, numbers that are not finite, an episode that jumps.
     """
     if not isinstance(state, Tensor) or state.ndim != 2:
-        raise InputError(f"state is {validation.shown(state)}, expected a tensor [M, ds]")
+        raise validation.expected("state", state, "a tensor [M, ds]")
     rows = torch.arange(len(state), device=state.device)
     episode = rows if episode is None else episode
-    if episode.shape != rows.shape or episode.is_floating_point():
-        got = f"{episode.dtype} {tuple(episode.shape)}"
-        raise InputError(f"episode is {got}, expected integers [{len(rows)}]")
-    if terminated.shape != rows.shape or terminated.dtype != torch.bool:
-        got = f"{terminated.dtype} {tuple(terminated.shape)}"
-        raise InputError(f"terminated is {got}, expected torch.bool [{len(rows)}]")
+    for name, value, kind in (("episode", episode, "integers"), ("terminated", terminated, "bool")):
+        if value.shape != rows.shape or value.is_floating_point():
+            raise validation.expected(name, value, f"{kind} [{len(rows)}]")
     starts = torch.ones_like(terminated)
     starts[1:] = episode[1:] != episode[:-1]
     begin = torch.where(starts, rows, 0).cummax(0).values

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.networks.policies import log_normal, log_tanh_slope
+from gradlab.networks.policies import NormalPolicy
 
 _Bound = float | Sequence[float] | Tensor
 
@@ -58,8 +58,8 @@ def gaussian(actor: nn.Module, log_std: Tensor | None = None) -> Reparameterised
 
 
 @final
-class Reparameterised(nn.Module):
-    """See `squashed` and `gaussian`; the methods are those of `gradlab.networks.policies`."""
+class Reparameterised(NormalPolicy):
+    """See `squashed` and `gaussian`."""
 
     scale: Tensor | None
     bias: Tensor | None
@@ -84,62 +84,13 @@ class Reparameterised(nn.Module):
         self.register_buffer("bias", bias)
         self.noise_dim = _width(actor, log_std, scale)
 
-    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = self.normal(state)
-        return self.bounded(mean + log_std.exp() * noise)
-
-    def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.normal(state)
-        latent = mean + log_std.exp() * noise
-        density = log_normal(noise, log_std) - self._log_slope(latent)
-        return self.bounded(latent), density.sum(dim=1)
-
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self.normal(state)
-        latent = self._latent(action)
-        noise = (latent - mean) * (-log_std).exp()
-        return (log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
-
-    def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = self.normal(state)
-        latent = (mean + log_std.exp() * noise).detach()
-        drawn = (latent - mean) * (-log_std).exp()
-        return (log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
-
-    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self.normal(state)
-        return (self._latent(action) - mean) * (-log_std).exp()
-
-    def mean_action(self, state: Tensor) -> Tensor:
-        return self.bounded(self.normal(state)[0])
-
-    def slope(self, latent: Tensor) -> Tensor:
-        return self._log_slope(latent).exp()
-
     def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
         return _normal(self.actor(state), self.log_std)
 
-    def bounded(self, latent: Tensor) -> Tensor:
-        """The action [N, da] of what the Gaussian draws."""
+    def ends(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.scale is None or self.bias is None:
-            return latent
-        return self.scale.to(latent) * torch.tanh(latent) + self.bias.to(latent)
-
-    def _latent(self, action: Tensor) -> Tensor:
-        if self.scale is None or self.bias is None:
-            return action
-        ratio = (action - self.bias.to(action)) / self.scale.to(action)
-        if not bool((ratio.abs() < 1).all()):
-            raise InputError(
-                "action has entries at or over the limit of a squashed policy: leave them out, or "
-                "record the unclipped action"
-            )
-        return torch.atanh(ratio)
-
-    def _log_slope(self, latent: Tensor) -> Tensor:
-        if self.scale is None:
-            return torch.zeros_like(latent)
-        return log_tanh_slope(latent, self.scale.to(latent))
+            return None
+        return self.scale.to(like), self.bias.to(like)
 
 
 def _normal(returned: Any, fixed: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -152,8 +103,9 @@ def _normal(returned: Any, fixed: Tensor | None) -> tuple[Tensor, Tensor]:
     if isinstance(returned, tuple | list) and len(returned) == 2 and fixed is None:
         mean, log_std = returned
         return mean, log_std.expand_as(mean)
-    several = isinstance(returned, tuple | list)
-    got = f"{len(returned)} values" if several else type(returned).__name__
+    got = (
+        f"{len(returned)} values" if isinstance(returned, tuple | list) else type(returned).__name__
+    )
     wanted = "mean and log_std" if fixed is None else "the mean alone"
     raise InputError(
         f"actor returns {got}, expected {wanted}: write a module with noise_dim and "

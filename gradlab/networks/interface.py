@@ -8,7 +8,7 @@ sample" belongs to no sample, and every variance is wrong. `check_rows` tries it
 
 The first call of a policy or critic refuses in one line what cannot be measured:
 
-raised       the error, with the remedy where its cause is known
+raised       the error, with how it is called
 returned     anything but one tensor
 unsteady     other results for the same rows: it draws inside
 undone       a backward pass that raises
@@ -23,7 +23,6 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrizations
 
@@ -33,38 +32,19 @@ from gradlab.networks.mlp import FunctionCritic
 from gradlab.networks.spectral import SpectralNorm
 
 _ROWS = 256  # dropout leaves most rows of a narrow layer as they are
-_INPUTS_MOVE = (
-    0.5  # of the inputs, in which results are sought to move: far beyond a rounding to integers
-)
+_INPUTS_MOVE = 0.5  # of inputs, by which results are sought to move: beyond rounding to integers
 
-_NOISE = (
-    "set self.noise_dim = da, and forward(self, state, noise) returns mean + std * noise; or "
-    "gradlab.networks.actors.squashed(actor), gaussian(...)"
-)
-_PAIR = (
-    "of a mean and a log standard deviation, gradlab.networks.actors.squashed(actor) makes a "
-    "tanh-Gaussian policy and gaussian(actor) a Gaussian one"
-)
-_SPLIT = (
-    "; of a mean network and log σ, gradlab.networks.actors.gaussian(agent.actor_mean, "
-    "agent.actor_logstd) makes a policy"
-)
-_CAST = (
-    "; it turns its inputs to another dtype: leave that out (Stable-Baselines3's: "
-    "gradlab.integrations.stable_baselines3.parts_of(model).{})"
-)
-_ELSEWHERE = (
-    "; its inputs are on {}: what it computes with is to be there, too, as by .to(state.device) or "
-    "as a buffer of the module"
-)
-_INPUTS = (
-    "; of one input, critic=lambda s, a: net(torch.cat([s, a], 1)); a critic of states alone needs "
-    "Tail(value='V')"
-)
-_MEMORY = (
-    "; of a policy that remembers, task, policy, critic = gradlab.tasks.with_memory(task, policy)"
-)
-_LEAST = "choose, critic=lambda s, a: torch.minimum(*critics(s, a))"
+_CALLED = {
+    "policy": (
+        "it is called as policy(state), or policy(state, noise) where it has noise_dim, and "
+        "returns the actions [N, da]; gradlab.networks.actors makes one of an actor that returns a "
+        "law, gradlab.tasks.with_memory of one that remembers"
+    ),
+    "critic": (
+        "it is called as critic(state, action), with Tail(value='V') as critic(state), and returns "
+        "one tensor [N]"
+    ),
+}
 
 
 def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
@@ -80,22 +60,16 @@ def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
         raise
     except Exception as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        other = _other_width(name, module, inputs) if "cannot be multiplied" in reason else ""
-        reason = other or f"{reason}{_cure(name, error, inputs)}"
-        raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}") from error
+        raise InputError(
+            f"{name} cannot take inputs of shape {shapes} ({in_short(error)}): {_CALLED[name]}"
+        ) from error
     if isinstance(out, Tensor):
         return out
-    raise InputError(f"{name} returns {_described(out)}, expected one tensor: {_wanted(name, out)}")
+    raise InputError(f"{name} returns a {type(out).__name__}: {_CALLED[name]}")
 
 
-def check_steady(
-    name: str, module: Callable[..., Tensor], *inputs: Tensor, remedy: str = ""
-) -> None:
+def check_steady(name: str, module: Callable[..., Tensor], *inputs: Tensor) -> None:
     """Refuse a module that draws inside: its noise could be neither repeated nor differentiated.
-
-    Args:
-        remedy: in the place of that for a network.
 
     Raises:
         InputError: two calls differ.
@@ -103,25 +77,15 @@ def check_steady(
     many = [x[:1].repeat(_ROWS, 1) for x in inputs]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         one, again = (module(*many).nan_to_num() for _ in range(2))
-    if torch.equal(one, again):
-        return
-    if name == "policy":
+    if not torch.equal(one, again):
         raise InputError(
-            f"policy gives other actions at the same states: it draws inside forward. Its noise "
-            f"must be an argument: {_NOISE}{_MEMORY}"
+            f"{name} gives other values for the same rows: it draws inside forward; make its noise "
+            f"an argument, with noise_dim, or call {name}.eval() first"
         )
-    raise InputError(
-        f"{name} gives other values for the same rows: it draws inside"
-        f"{remedy or f'. Call {name}.eval() first, or leave the draw out'}"
-    )
 
 
-def check_backward(name: str, module: nn.Module, *inputs: Tensor) -> None:
-    """Refuse a module through which no backward pass gets.
-
-    Raises:
-        InputError: the backward pass raises, as after an operation in place.
-    """
+def _check_backward(name: str, module: nn.Module, *inputs: Tensor) -> None:
+    """Refuse a module through which no backward pass gets, as after an operation in place."""
     leaves = [p for p in module.parameters() if p.requires_grad]
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         out = module(*inputs)
@@ -130,18 +94,14 @@ def check_backward(name: str, module: nn.Module, *inputs: Tensor) -> None:
         try:
             torch.autograd.grad(out.sum(), leaves, allow_unused=True)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0].split(": [")[0]
+            reason = in_short(error).split(": [")[0]
             raise InputError(
                 f"{name} cannot be differentiated in its parameters: {reason}"
             ) from error
 
 
-def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
-    """Refuse a module that varies with its inputs without a gradient; a constant has one, 0.
-
-    Raises:
-        InputError: it is detached.
-    """
+def _check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
+    """Refuse a module that varies with its inputs without a gradient; a constant has one, 0."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         out = module(*leaves)
@@ -152,60 +112,8 @@ def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
     moved = tried(name, module, *(x * (1 + _INPUTS_MOVE) + _INPUTS_MOVE for x in inputs))
     if not torch.equal(out.detach(), moved):
         raise InputError(
-            f"{name} has no gradient in its inputs: its values are detached from them; remove "
-            f"no_grad, detach, rounding or numpy between them"
+            f"{name} has no gradient in its inputs: remove no_grad, detach, rounding or numpy"
         )
-
-
-def _other_width(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> str:
-    """That the first layer is of another task; "" where it is not."""
-    state, *others = (x.shape[1] for x in inputs)
-    action = sum(others) if name == "critic" else 0  # a policy's other input is noise
-    first = next((each for each in module.modules() if isinstance(each, nn.Linear)), None)
-    if first is None or first.in_features in (state, state + action):
-        return ""
-    task = f"{state} states" + (f" and {action} actions" if action else "")
-    return (
-        f"the task has {task}, the {name}'s first layer takes {first.in_features}: give a {name} "
-        f"of this task"
-    )
-
-
-def _cure(name: str, error: Exception, inputs: tuple[Tensor, ...]) -> str:
-    """Advice about an error, from its words."""
-    words = str(error)
-    if isinstance(error, NotImplementedError) and name == "policy":
-        return _SPLIT
-    if "device" in words:
-        return _ELSEWHERE.format(inputs[0].device)
-    if "dtype" in words:
-        return _CAST.format(name)
-    if name == "critic":
-        explained = isinstance(error, TypeError | NotImplementedError) or "shape" in words
-        return _INPUTS if explained else ""
-    if "positional argument" in words:
-        noisy = "; with noise_dim it is called as policy(state, noise)"
-        return noisy if len(inputs) == 2 else _MEMORY
-    return ""
-
-
-def _wanted(name: str, out: object) -> str:
-    several = isinstance(out, tuple | list)
-    if name == "policy":
-        if isinstance(out, tuple | list):
-            shapes = [getattr(x, "shape", None) for x in out]
-            if None in shapes or len(set(map(str, shapes))) > 1:  # no mean with its σ
-                return f"return the actions [N, da] alone{_MEMORY}"
-        pair = several or isinstance(out, Distribution)
-        return _PAIR if pair else "return the actions [N, da]"
-    return _LEAST if several else "return [N], computed from state and action with torch"
-
-
-def _described(out: object) -> str:
-    if not isinstance(out, tuple | list):
-        return f"a {type(out).__name__}"
-    shapes = [list(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in out]
-    return f"{len(out)} values ({', '.join(map(str, shapes))})"
 
 
 @final
@@ -318,19 +226,10 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
             states', a non-finite parameter, an action of another shape than [N, action_dim],
             actions drawn inside, or rows that are mixed.
     """
-    _check_sound("policy", policy, state)
     probe = state[:2]
-    noise = torch.zeros(len(probe), noise_dim(policy), dtype=state.dtype, device=state.device)
+    noise = probe.new_zeros(len(probe), noise_dim(policy))
     inputs = (probe, noise) if noise.shape[1] else (probe,)
-    action = tried("policy", policy, *inputs)
-    if action.shape != (len(probe), action_dim):
-        raise InputError(
-            f"policy returns shape {tuple(action.shape)} for {len(probe)} states, "
-            f"expected [{len(probe)}, {action_dim}]"
-        )
-    check_steady("policy", policy, *inputs)
-    check_backward("policy", policy, *inputs)
-    check_rows("policy", policy, *inputs)
+    _check_network("policy", policy, inputs, [(len(probe), action_dim)], _check_backward)
 
 
 def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) -> None:
@@ -339,19 +238,28 @@ def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) 
     Raises:
         InputError: as `check_policy`, or for values that are detached from their inputs.
     """
-    _check_sound("critic", critic, state)
     probe = state[:2]
-    action = torch.zeros(len(probe), action_dim, dtype=state.dtype, device=state.device)
-    inputs = (probe,) if value == "V" else (probe, action)
-    out = tried("critic", critic, *inputs)
-    if out.shape not in ((len(probe),), (len(probe), 1)):
-        raise InputError(
-            f"critic returns shape {tuple(out.shape)} for {len(probe)} rows, "
-            f"expected [{len(probe)}]: one value for each"
-        )
-    check_steady("critic", critic, *inputs)
-    check_attached("critic", critic, *inputs)
-    check_rows("critic", critic, *inputs)
+    n = len(probe)
+    inputs = (probe,) if value == "V" else (probe, probe.new_zeros(n, action_dim))
+    _check_network("critic", critic, inputs, [(n,), (n, 1)], _check_attached)
+
+
+def _check_network(
+    name: str,
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    shapes: list[tuple[int, ...]],
+    check_gradient: Callable[..., None],
+) -> None:
+    """Raises InputError: as `check_policy`; `shapes` are those that it may return."""
+    _check_sound(name, network, inputs[0])
+    out = tried(name, network, *inputs)
+    if out.shape not in shapes:
+        got, rows = tuple(out.shape), len(inputs[0])
+        raise InputError(f"{name} returns shape {got} for {rows} rows, expected {list(shapes[0])}")
+    check_steady(name, network, *inputs)
+    check_gradient(name, network, *inputs)
+    check_rows(name, network, *inputs)
 
 
 def check_trainable(policy: nn.Module) -> None:

@@ -142,6 +142,12 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def shape(hidden: Sequence[int], activation: str, scale: Sequence[float] | None) -> dict[str, Any]:
+    """The part of an `architecture` that all networks have."""
+    factors = None if scale is None else [float(c) for c in scale]
+    return {"hidden": list(hidden), "activation": activation, "scale": factors}
+
+
 @final
 class Policy(nn.Module):
     """A deterministic policy: state [N, ds] → action [N, da]. `hidden=()` is linear feedback.
@@ -172,9 +178,7 @@ class Policy(nn.Module):
             "kind": "policy",
             "state_dim": state_dim,
             "action_dim": action_dim,
-            "hidden": list(hidden),
-            "activation": activation,
-            "scale": None if scale is None else [float(c) for c in scale],
+            **shape(hidden, activation, scale),
             "bias": bias,
             "limit": None if limit is None else [float(bound) for bound in limit],
         }
@@ -206,9 +210,7 @@ class QCritic(nn.Module):
             "kind": "q_critic",
             "state_dim": state_dim,
             "action_dim": action_dim,
-            "hidden": list(hidden),
-            "activation": activation,
-            "scale": None if scale is None else [float(c) for c in scale],
+            **shape(hidden, activation, scale),
             "bias": bias,
         }
 
@@ -236,9 +238,7 @@ class VCritic(nn.Module):
         self.architecture = {
             "kind": "v_critic",
             "state_dim": state_dim,
-            "hidden": list(hidden),
-            "activation": activation,
-            "scale": None if scale is None else [float(c) for c in scale],
+            **shape(hidden, activation, scale),
             "bias": bias,
         }
 

@@ -33,9 +33,10 @@ from typing import Any, Protocol, TypeGuard, final, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
-from gradlab.networks.mlp import judge, mlp
+from gradlab.networks.mlp import judge, mlp, shape
 
 _LOG_2PI = math.log(2 * math.pi)
 _Scalars = float | tuple[float, ...]  # one number for all actions, or one per action
@@ -52,8 +53,105 @@ class _HasDensity(Protocol):
     def infer_noise(self, state: Tensor, action: Tensor) -> Tensor: ...
 
 
+class NormalPolicy(nn.Module):
+    """What the two lines of a kind, `normal` and maybe `ends`, make of a policy."""
+
+    noise_dim: int
+
+    def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and log σ of the action before the tanh, [N, da] each."""
+        raise NotImplementedError
+
+    def ends(self, like: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """Half width and middle (None: 0) of squashed actions; None: nothing bounds them."""
+        return None
+
+    def _std(self, log_std: Tensor) -> Tensor:
+        return log_std.exp()
+
+    def _noise(self, offset: Tensor, log_std: Tensor) -> Tensor:
+        """ε at u = μ + offset."""
+        return offset * (-log_std).exp()
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        return self.bounded(self._drawn(state, noise)[0])
+
+    def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        latent, _, log_std = self._drawn(state, noise)
+        return self.bounded(latent), self._density(noise, log_std, latent)
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """[N]; actions that the policy cannot give raise InputError."""
+        mean, log_std = self.normal(state)
+        latent = self._latent(action, mean)
+        return self._density(self._noise(latent - mean, log_std), log_std, latent)
+
+    def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
+        """log π [N] of the action drawn at `noise`, that action held fixed when differentiated.
+
+        Exact where `log_prob` of a squashed action that rounds to its limit is lost.
+        """
+        latent, mean, log_std = self._drawn(state, noise)
+        latent = latent.detach()
+        return self._density(self._noise(latent - mean, log_std), log_std, latent)
+
+    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
+        """[N, da], the noise at which `forward` gives `action`.
+
+        Raises:
+            InputError: a squashed policy never gives the action, since it is at or over the limit.
+        """
+        mean, log_std = self.normal(state)
+        return self._noise(self._latent(action, mean) - mean, log_std)
+
+    def mean_action(self, state: Tensor) -> Tensor:
+        """[N, da], the action at zero noise: the mean, or the median where squashed."""
+        return self.bounded(self.normal(state)[0])
+
+    def slope(self, latent: Tensor) -> Tensor:
+        """∂a/∂u [N, da]."""
+        return self._log_slope(latent).exp()
+
+    def bounded(self, latent: Tensor) -> Tensor:
+        """The action [N, da] of what the Gaussian draws."""
+        ends = self.ends(latent)
+        if ends is None:
+            return latent
+        action = ends[0] * torch.tanh(latent)
+        return action if ends[1] is None else action + ends[1]
+
+    def _drawn(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u, μ and log σ, [N, da] each."""
+        mean, log_std = self.normal(state)
+        _check_width("noise", noise, mean)
+        return mean + self._std(log_std) * noise, mean, log_std
+
+    def _density(self, noise: Tensor, log_std: Tensor, latent: Tensor) -> Tensor:
+        return (log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=-1)
+
+    def _latent(self, action: Tensor, mean: Tensor) -> Tensor:
+        _check_width("action", action, mean)
+        ends = self.ends(action)
+        if ends is None:
+            return action
+        ratio = (action if ends[1] is None else action - ends[1]) / ends[0]
+        outside = (~(ratio.abs() < 1)).nonzero()
+        if len(outside):
+            row, column = outside[0].tolist()
+            raise InputError(
+                f"action has {len(outside)} entries at or over the limit of a squashed policy "
+                f"(first: row {row}, action {column}): record the unclipped action"
+            )
+        return torch.atanh(ratio)
+
+    def _log_slope(self, latent: Tensor) -> Tensor:
+        """log ∂a/∂u [N, da]."""
+        ends = self.ends(latent)
+        return torch.zeros_like(latent) if ends is None else log_tanh_slope(latent, ends[0])
+
+
 @final
-class GaussianPolicy(nn.Module):
+class GaussianPolicy(NormalPolicy):
     """One network s → [μ, raw], with log σ = low + (high − low) · sigmoid(raw), then maybe tanh.
 
     Args:
@@ -93,94 +191,21 @@ class GaussianPolicy(nn.Module):
             "kind": "gaussian_policy",
             "state_dim": state_dim,
             "action_dim": action_dim,
-            "hidden": list(hidden),
-            "activation": activation,
-            "scale": None if scale is None else [float(c) for c in scale],
+            **shape(hidden, activation, scale),
             "squash": squash,
             "limit": list(self.limit) if isinstance(self.limit, tuple) else self.limit,
             "log_std_bounds": list(self.log_std_bounds),
         }
 
-    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = self.normal(state)
-        _check_width("noise", noise, mean)
-        return self._squashed(mean + log_std.exp() * noise)
-
-    def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.normal(state)
-        _check_width("noise", noise, mean)
-        latent = mean + log_std.exp() * noise
-        density = log_normal(noise, log_std) - self._log_slope(latent)
-        return self._squashed(latent), density.sum(dim=-1)
-
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
-        """[N]; actions that the policy cannot give raise InputError."""
-        mean, log_std = self.normal(state)
-        latent = self._latent(action, mean)
-        noise = (latent - mean) * (-log_std).exp()
-        return (log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
-
-    def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
-        """log π [N] of the action drawn at `noise`, that action held fixed when differentiated.
-
-        Exact where `log_prob` of a squashed action that rounds to its limit is lost.
-        """
-        mean, log_std = self.normal(state)
-        latent = (mean + log_std.exp() * noise).detach()
-        drawn = (latent - mean) * (-log_std).exp()
-        return (log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
-
-    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
-        """[N, da], the noise at which `forward` gives `action`.
-
-        Raises:
-            InputError: a squashed policy never gives the action, since it is at or over the limit.
-        """
-        mean, log_std = self.normal(state)
-        return (self._latent(action, mean) - mean) * (-log_std).exp()
-
-    def mean_action(self, state: Tensor) -> Tensor:
-        """[N, da], the action at zero noise: the mean, or the median where squashed."""
-        return self._squashed(self.normal(state)[0])
-
     def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """μ and log σ of the action before the tanh, [N, da] each."""
         return split_normal(self.network(state), self.log_std_bounds)
 
-    def slope(self, latent: Tensor) -> Tensor:
-        """∂a/∂u [N, da] of actions before the tanh."""
-        return self._log_slope(latent).exp()
-
-    def _squashed(self, latent: Tensor) -> Tensor:
-        if self.limit is None:
-            return latent
-        return _row(self.limit, latent) * torch.tanh(latent)
-
-    def _latent(self, action: Tensor, mean: Tensor) -> Tensor:
-        _check_width("action", action, mean)
-        if self.limit is None:
-            return action
-        ratio = action / _row(self.limit, action)
-        outside = (~(ratio.abs() < 1)).nonzero()
-        if len(outside):
-            row, column = (int(index) for index in outside[0])
-            limit = float(_row(self.limit, action).expand_as(action)[row, column])
-            raise InputError(
-                f"action has {len(outside)} entries at or over the limit of a squashed policy "
-                f"(first: row {row}, action {column}: {float(action[row, column]):.6g}, limit "
-                f"{limit:.6g}): leave them out, or record the unclipped action"
-            )
-        return torch.atanh(ratio)
-
-    def _log_slope(self, latent: Tensor) -> Tensor:
-        """log ∂a/∂u [N, da]."""
-        if self.limit is None:
-            return torch.zeros_like(latent)
-        return log_tanh_slope(latent, _row(self.limit, latent))
+    def ends(self, like: Tensor) -> tuple[Tensor, None] | None:
+        return None if self.limit is None else (_row(self.limit, like), None)
 
 
 @final
-class Gaussian(nn.Module):
+class Gaussian(NormalPolicy):
     """a = π(s) + std · ε around a deterministic policy π; std is fixed and no parameter.
 
     Args:
@@ -192,7 +217,7 @@ class Gaussian(nn.Module):
         super().__init__()
         if noise_dim(policy):
             raise InputError("policy is stochastic already: Gaussian wraps a deterministic one")
-        if isinstance(std, int | float):  # `mean_action` checks the width against the actions
+        if isinstance(std, int | float):  # `normal` checks the width against the actions
             linear = [module for module in policy.modules() if isinstance(module, nn.Linear)]
             if not linear:
                 raise InputError(
@@ -205,47 +230,18 @@ class Gaussian(nn.Module):
         self.noise_dim = width
         self.policy = policy
 
-    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        mean = self.mean_action(state)
-        _check_width("noise", noise, mean)
-        return mean + _row(self.std, mean) * noise
-
-    def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        action = self(state, noise)
-        return action, log_normal(noise, _row(self.std, action).log()).sum(dim=1)
-
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
-        noise = self.infer_noise(state, action)
-        return log_normal(noise, _row(self.std, action).log()).sum(dim=1)
-
-    def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
-        """log π [N] of the action drawn at `noise`, that action held fixed when differentiated."""
-        mean = self.mean_action(state)
-        std = _row(self.std, mean)
-        drawn = ((mean + std * noise).detach() - mean) / std
-        return log_normal(drawn, std.log()).sum(dim=1)
-
-    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
-        """[N, da], the noise at which `forward` gives `action`."""
-        mean = self.mean_action(state)
-        _check_width("action", action, mean)
-        return (action - mean) / _row(self.std, mean)
-
     def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log std, [N, da] each."""
-        mean = self.mean_action(state)
-        return mean, _row(self.std, mean).log().expand_as(mean)
-
-    def slope(self, latent: Tensor) -> Tensor:
-        """1: nothing bounds the action."""
-        return torch.ones_like(latent)
-
-    def mean_action(self, state: Tensor) -> Tensor:
         mean: Tensor = self.policy(state)
         if mean.ndim != 2 or mean.shape[1] != self.noise_dim:
             got, want = tuple(mean.shape), f"[{len(state)}, {self.noise_dim}]"
             raise InputError(f"policy returns shape {got}, expected {want}: give std per action")
-        return mean
+        return mean, _row(self.std, mean).log().expand_as(mean)
+
+    def _std(self, log_std: Tensor) -> Tensor:
+        return _row(self.std, log_std)
+
+    def _noise(self, offset: Tensor, log_std: Tensor) -> Tensor:
+        return offset / self._std(log_std)
 
 
 def is_stochastic(policy: nn.Module) -> TypeGuard[_HasDensity]:
@@ -257,13 +253,13 @@ def check_stochastic(policy: nn.Module) -> None:
     """Raises InputError: the policy is deterministic, or has noise but no density."""
     if noise_dim(policy) == 0:
         raise InputError(
-            "a score needs a stochastic policy, and this policy is deterministic: give "
+            "a score needs a density, and the policy is deterministic: give "
             "gradlab.networks.policies.Gaussian(policy, std), or leave the score out"
         )
     if not is_stochastic(policy):
         raise InputError(
-            f"{type(policy).__name__} has noise but no density: a score needs its methods "
-            f"log_prob(state, action) -> [N] and infer_noise(state, action) -> [N, noise_dim]"
+            f"{type(policy).__name__} has noise but no density: write log_prob(state, action) -> "
+            f"[N] and infer_noise(state, action) -> [N, noise_dim]"
         )
 
 
@@ -295,15 +291,13 @@ def _check_width(name: str, value: Tensor, mean: Tensor) -> None:
 
 
 def _positive(name: str, value: float | Sequence[float], width: int) -> _Scalars:
-    if isinstance(value, int | float):
-        entries: tuple[float, ...] = (float(value),)
-    else:
-        entries = tuple(float(x) for x in value)
-        if len(entries) != width:
-            raise InputError(f"{name} has {len(entries)} entries, expected {width}")
+    single = isinstance(value, int | float)
+    entries = tuple(map(float, [value] if isinstance(value, int | float) else value))
+    if len(entries) != (1 if single else width):
+        raise InputError(f"{name} has {len(entries)} entries, expected {width}")
     if not entries or not all(0 < x < math.inf for x in entries):
         raise InputError(f"{name} is {value}, expected positive numbers")
-    return entries[0] if isinstance(value, int | float) else entries
+    return entries[0] if single else entries
 
 
 @final
@@ -347,6 +341,4 @@ class SoftCritic(nn.Module):
 
 def temperature(alpha: float) -> float:
     """Raises InputError: α is no finite number from 0."""
-    if not isinstance(alpha, int | float) or not 0 <= alpha < math.inf:
-        raise InputError(f"alpha is {alpha!r}, expected a number from 0 (reward units per nat)")
-    return float(alpha)
+    return validation.number("alpha", alpha, least=0)

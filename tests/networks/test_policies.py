@@ -287,12 +287,12 @@ def test_a_deterministic_policy_is_told_how_to_get_a_score():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: SacActor(), "policy returns 2 values ([2, 2], [2, 2]), expected one tensor: of a"),
-        (lambda: Agent(), "gradlab.networks.actors.gaussian(agent.actor_mean, agent.actor_logstd)"),
+        (lambda: SacActor(), "policy returns a tuple"),
+        (lambda: Agent(), "gradlab.networks.actors makes one"),
         (lambda: Act(lambda mean: Normal(mean, 0.1).rsample()), "draws inside forward"),
         (
             lambda: Act(lambda mean: Independent(Normal(mean, 0.5), 1)),
-            "policy returns a Independent, expected one tensor: of a mean and",
+            "policy returns a Independent",
         ),
     ],
 )
