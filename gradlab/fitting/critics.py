@@ -178,8 +178,7 @@ def _exploratory(
     gamma = task.discount ** torch.arange(1, steps, dtype=torch.float64)[:, None]
     returns = out.reward + (gamma * alive[:-1] * path.rewards).sum(dim=0)
     bootstrap = task.discount**steps * alive[-1].double()
-    rows = (state, action, returns, path.states[-1], path.actions[-1], bootstrap)
-    return EvaluationData(*rows)
+    return EvaluationData(state, action, returns, path.states[-1], path.actions[-1], bootstrap)
 
 
 def _train(
@@ -192,10 +191,7 @@ def _train(
     updates = UPDATES if updates is None else updates
     target = copy.deepcopy(critic)
     dtype = next(critic.parameters()).dtype
-    columns = [
-        getattr(data, name).to(dtype)
-        for name in ("state", "action", "returns", "last_state", "last_action", "bootstrap")
-    ]
+    columns = [column.to(dtype) for column in vars(data).values()]
     scale = columns[2].std().clamp_min(1e-8)
     optimizer = torch.optim.Adam(critic.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, eta_min=1e-5)

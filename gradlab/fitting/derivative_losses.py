@@ -155,7 +155,7 @@ class Neighbours:
 
 _ROWS = 1024  # states linearized at once
 _COMPARED = 512  # held-out rows whose Jacobians are compared after an epoch
-_Error = Callable[[GaussianEnsemble, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+_Near = tuple[Tensor, Tensor, int]  # neighbours and squared distances [M, n], repeated rows
 
 
 @dataclass(frozen=True)
@@ -191,14 +191,9 @@ class DirectionalDerivative:
     def bind(
         self, rows: StandardisedRows, training: Tensor, held_out: Tensor
     ) -> tuple[Bound, Bound]:
-        """Training rows have their neighbours among themselves, held-out ones among all."""
-        everyone = torch.cat([training, held_out])
-        near = self.near(rows, training)
-        return self.bound(rows, training, near), self.bound(
-            rows, held_out, self.near(rows, everyone)
-        )
+        return _among_themselves(self, self, rows, training, held_out)
 
-    def near(self, rows: StandardisedRows, among: Tensor) -> tuple[Tensor, Tensor, int]:
+    def near(self, rows: StandardisedRows, among: Tensor) -> _Near:
         """Neighbours [M, n] and their squared distances, of rows among those given."""
         scale = rows.input_std.double().cpu().numpy()
         near = Neighbours(
@@ -215,51 +210,38 @@ class DirectionalDerivative:
         square[among] = torch.from_numpy(near.distance**2).to(rows.inputs)
         return index, square, near.repeated
 
-    def bound(
-        self, rows: StandardisedRows, used: Tensor, near: tuple[Tensor, Tensor, int]
-    ) -> Bound:
-        """The loss on the rows `used`, whose neighbours are known.
-
-        Args:
-            near: every row's neighbours [M, n], their squared distances, and how many rows repeat.
-        """
-        error = self.error(rows, near)
+    def bound(self, rows: StandardisedRows, used: Tensor, near: _Near) -> Bound:
+        """The loss on the rows `used`, whose neighbours are known."""
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-            R, mean, log_variance = error(ensemble, at, turn)
-            target = rows.targets[at]
-            return self.weight * R + predicted(
-                self.prediction, ensemble, mean, log_variance, target
-            )
+            R, mean, log_variance = self.error(rows, near, ensemble, at, turn)
+            base = predicted(self.prediction, ensemble, mean, log_variance, rows.targets[at])
+            return self.weight * R + base
 
         return Bound(used, value, near[2])
 
-    def error(self, rows: StandardisedRows, near: tuple[Tensor, Tensor, int]) -> _Error:
-        """R [E] with m and log v of the rows that a batch names."""
+    def error(
+        self, rows: StandardisedRows, near: _Near, ensemble: GaussianEnsemble, at: Tensor, turn: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """R [E] with m and log v of the rows `at` that a batch names."""
         index, square, _ = near
         # Rows of many seeds stand one seed after the other: a seed's own numbers choose the turn.
         seeds = rows.input_mean.shape[0] if rows.input_mean.ndim > 1 else 1
         period = len(rows.inputs) // seeds
-
-        def value(
-            ensemble: GaussianEnsemble, at: Tensor, turn: int
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            # Each row uses all of its neighbours in turn.
-            count = self.neighbours if self.directions is None else self.directions
-            offset = torch.arange(count, device=at.device) + turn * count
-            column = ((at % period)[..., None] + offset) % self.neighbours
-            other = index[at].gather(2, column)
-            here, target = rows.inputs[at], rows.targets[at]
-            directions = rows.inputs[other] - here[:, :, None]
-            mean, log_variance, moved = pushed(ensemble, here, directions)
-            error = (moved - (rows.targets[other] - target[:, :, None])).square()
-            if self.divided:
-                error = error / square[at].gather(2, column)[..., None]
-            if self.prediction == "nll" and not self.as_printed:
-                error = error * (-log_variance.detach()).exp()[:, :, None]
-            return error.mean(dim=(1, 2, 3)), mean, log_variance
-
-        return value
+        # Each row uses all of its neighbours in turn.
+        count = self.neighbours if self.directions is None else self.directions
+        offset = torch.arange(count, device=at.device) + turn * count
+        column = ((at % period)[..., None] + offset) % self.neighbours
+        other = index[at].gather(2, column)
+        here, target = rows.inputs[at], rows.targets[at]
+        directions = rows.inputs[other] - here[:, :, None]
+        mean, log_variance, moved = pushed(ensemble, here, directions)
+        error = (moved - (rows.targets[other] - target[:, :, None])).square()
+        if self.divided:
+            error = error / square[at].gather(2, column)[..., None]
+        if self.prediction == "nll" and not self.as_printed:
+            error = error * (-log_variance.detach()).exp()[:, :, None]
+        return error.mean(dim=(1, 2, 3)), mean, log_variance
 
     @property
     def reported(self) -> Loss:
@@ -301,25 +283,32 @@ class MultiStepDirectional:
     def bind(
         self, rows: StandardisedRows, training: Tensor, held_out: Tensor
     ) -> tuple[Bound, Bound]:
-        """Windows as of `MultiStep`, neighbours as of `DirectionalDerivative`."""
-        near = [
-            self._directional.near(rows, among)
-            for among in (training, torch.cat([training, held_out]))
-        ]
-        return self.bound(rows, training, near[0]), self.bound(rows, held_out, near[1])
+        return _among_themselves(self, self._directional, rows, training, held_out)
 
-    def bound(
-        self, rows: StandardisedRows, used: Tensor, near: tuple[Tensor, Tensor, int]
-    ) -> Bound:
-        """As `DirectionalDerivative.bound`."""
-        along = self.reported.bind(rows, used, used)[0]
-        error = self._directional.error(rows, near)
+    def bound(self, rows: StandardisedRows, used: Tensor, near: _Near) -> Bound:
+        """As `DirectionalDerivative.bound`, on the windows of `MultiStep`."""
+        along, directional = self.reported.bind(rows, used, used)[0], self._directional
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-            derivatives = self.weight * error(ensemble, at, turn)[0]
-            return along.value(ensemble, at, turn) + derivatives
+            R, _, _ = directional.error(rows, near, ensemble, at, turn)
+            return along.value(ensemble, at, turn) + self.weight * R
 
         return Bound(along.rows, value, near[2])
+
+
+def _among_themselves(
+    loss: DirectionalDerivative | MultiStepDirectional,
+    search: DirectionalDerivative,
+    rows: StandardisedRows,
+    training: Tensor,
+    held_out: Tensor,
+) -> tuple[Bound, Bound]:
+    """Training rows have their neighbours among themselves, held-out ones among all."""
+    everyone = torch.cat([training, held_out])
+    return (
+        loss.bound(rows, training, search.near(rows, training)),
+        loss.bound(rows, held_out, search.near(rows, everyone)),
+    )
 
 
 @dataclass(frozen=True, eq=False)

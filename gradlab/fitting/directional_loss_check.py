@@ -31,8 +31,6 @@ from gradlab.statistics.moments import Estimate
 _SAMPLE = 1000  # rows that are used
 _WIDER = 4  # points of the regression, per coordinate of (s, a)
 
-_Outputs = Literal["all", "state", "reward"]
-
 
 @dataclass(frozen=True)
 class _LossCheck:
@@ -54,95 +52,52 @@ class _LossCheck:
     rows: int
 
 
-def loss_check(
-    data: Trajectories,
-    fit: Fit,
-    neighbours: int = 10,
-    divided: bool = True,
-    seed: int = 0,
-    outputs: _Outputs = "all",
-) -> _LossCheck:
-    """Check the directional loss on `data` against a model that was fitted to it without that loss.
+def by_group(
+    data: Trajectories, fit: Fit, neighbours: int = 10, divided: bool = True, seed: int = 0
+) -> Mapping[str, _LossCheck]:
+    """Check the directional loss on `data` against a model that was fitted to it without that loss,
+    for the states' outputs and, where the model has it, the reward's.
 
     Args:
         fit: of `fit_model` on the same data; its held-out rows are used.
         neighbours: n of the loss.
         divided: by ‖v‖², as in the loss.
-        outputs: which of the model's the errors are averaged over; the loss has "all".
     """
-    return _judged(_directional(data, fit, neighbours, divided, seed), outputs)
-
-
-def by_group(
-    data: Trajectories, fit: Fit, neighbours: int = 10, divided: bool = True, seed: int = 0
-) -> Mapping[_Outputs, _LossCheck]:
-    """The same for the states' outputs and, where the model has it, the reward's."""
-    errors = _directional(data, fit, neighbours, divided, seed)
-    groups: tuple[_Outputs, ...] = ("state", "reward") if fit.settings.reward else ("state",)
-    return {group: _judged(errors, group) for group in groups}
-
-
-@dataclass(frozen=True, eq=False)
-class _Directional:
-    """Errors along the neighbours' directions of R rows.
-
-    Attributes:
-        target, model: T and D [R, out].
-        unit: [R], what resampling leaves out together.
-        states: how many of the outputs are states, which come first.
-    """
-
-    target: Tensor
-    model: Tensor
-    distance: float
-    unit: NDArray[np.int64]
-    states: int
-
-
-def _directional(
-    data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
-) -> _Directional:
-    training, held = split(data, fit.settings.held_out, fit.settings.seed)
+    settings = fit.settings
+    training, held = split(data, settings.held_out, settings.seed)
     held = held[torch.randperm(len(held), generator=stream(seed, "nearness"))[:_SAMPLE]]
     rows, _ = standardised(
         data,
         training,
-        residual=fit.settings.residual,
-        reward=fit.settings.reward,
+        residual=settings.residual,
+        reward=settings.reward,
         dtype=torch.float64,
         device="cpu",
     )
     width = rows.inputs.shape[1]
-    wider = max(_WIDER * width, neighbours)
-    near = Neighbours(wider, np.ones(width), torch.get_num_threads())
+    near = Neighbours(max(_WIDER * width, neighbours), np.ones(width), torch.get_num_threads())
     near.add(rows.inputs.numpy())
     index = torch.from_numpy(near.index)[held]
     v = rows.inputs[index] - rows.inputs[held][:, None]
     change = rows.targets[index] - rows.targets[held][:, None]
     square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
     nearest = (slice(None), slice(neighbours))
+    T = target_errors(v, change, square)[nearest].mean(dim=1)
     model = _model_errors(fit, rows.inputs[held], v[nearest], change[nearest])
-    return _Directional(
-        target=target_errors(v, change, square)[nearest].mean(dim=1),
-        model=(model / square[nearest][..., None]).mean(dim=1),
-        distance=float(v[nearest].norm(dim=2).median()),
-        unit=units(data, held),
-        states=data.state.shape[1],
-    )
+    D = (model / square[nearest][..., None]).mean(dim=1)
+    distance, unit = float(v[nearest].norm(dim=2).median()), units(data, held)
+    states = data.state.shape[1]
+    found = {"state": _judged(T[:, :states], D[:, :states], distance, unit)}
+    if settings.reward:
+        found["reward"] = _judged(T[:, states:], D[:, states:], distance, unit)
+    return found
 
 
-def _judged(errors: _Directional, outputs: _Outputs) -> _LossCheck:
-    columns = {
-        "all": slice(None),
-        "state": slice(errors.states),
-        "reward": slice(errors.states, None),
-    }[outputs]
-    target, whole = errors.target[:, columns], errors.model[:, columns]
-    if not target.shape[1]:
-        raise InputError("outputs is 'reward', but the model has no head for it")
+def _judged(target: Tensor, whole: Tensor, distance: float, unit: NDArray[np.int64]) -> _LossCheck:
+    """Of T and D [R, out] of some outputs; `unit` [R]: what resampling leaves out together."""
     target, own = target.mean(dim=1), (whole - target).mean(dim=1)
     values = (own - target).numpy()
-    sums, counts = np.bincount(errors.unit, values), np.bincount(errors.unit)
+    sums, counts = np.bincount(unit, values), np.bincount(unit)
     if len(counts) < 2:
         raise InputError("one row is held out: record more")
     left_out = (sums.sum() - sums) / (counts.sum() - counts)
@@ -152,7 +107,7 @@ def _judged(errors: _Directional, outputs: _Outputs) -> _LossCheck:
         target_error=float(target.mean()),
         model_error=float(own.mean()),
         gain=(mean, low, high),
-        distance=errors.distance,
+        distance=distance,
         verdict="can help" if low > 0 else "cannot help" if high < 0 else "undecided",
         rows=len(target),
     )

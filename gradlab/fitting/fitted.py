@@ -311,9 +311,6 @@ def set_constant_noise(ensemble: GaussianEnsemble, square: Tensor) -> None:
     ensemble.high.copy_(log_variance[:, None] + 20)
 
 
-_KIND = "fit"
-
-
 def save(
     fit: Fit, path: Path, about: Mapping[str, Attribute] | None = None, overwrite: bool = False
 ) -> None:
@@ -323,7 +320,7 @@ def save(
         about: further attributes, such as task and command.
     """
     attributes: dict[str, Attribute] = {
-        "kind": _KIND,
+        "kind": "fit",
         "loss": fit.loss.name,
         "settings": json.dumps(fit.settings.plain()),
         "constant": ", ".join(fit.constant),
@@ -333,49 +330,39 @@ def save(
         **provenance.environment(),
         **(about or {}),
     }
-    groups = {"curves": _curves(fit), "members": _members(fit), "norms": _norms(fit)}
+    numbers, kept = np.array(fit.settings.numbers), np.array(fit.members)
+    curves = dict(fit.curves)
+    seconds, error = curves.pop("seconds"), curves["jacobian_error"]
+    if not np.isfinite(error).any():
+        del curves["jacobian_error"]
+    layers = np.array([layer.name for layer in fit.norms], dtype=object)
+    norms = np.array([layer.values for layer in fit.norms]).reshape(len(layers), len(numbers))
+    dropped = np.array(list(fit.dropped.items()), dtype=int).reshape(-1, 2)
+    groups = {
+        "curves": {
+            "epoch": Array(np.arange(1, len(seconds) + 1), ("epoch",)),
+            "member": Array(numbers, ("member",)),
+            "seconds": Array(seconds, ("epoch",), "s"),
+            **{name: Array(curve, ("epoch", "member")) for name, curve in curves.items()},
+        },
+        "members": {
+            "member": Array(kept, ("member",)),
+            "output": Array(np.arange(fit.explained.shape[1]), ("output",)),
+            "best_epoch": Array(np.array(fit.best_epoch), ("member",)),
+            "held_out_loss": Array(np.array(fit.held_out_loss), ("member",)),
+            "explained": Array(fit.explained.numpy(), ("member", "output")),
+            "explained_error": Array(fit.explained_error.numpy(), ("output",)),
+            "dropped_member": Array(dropped[:, 0], ("dropped_member",)),
+            "dropped_in_epoch": Array(dropped[:, 1], ("dropped_member",), "epochs"),
+        },
+        "norms": {
+            "layer": Array(layers, ("layer",)),
+            "member": Array(numbers, ("member",)),
+            "norm": Array(norms, ("layer", "member")),
+            "normalised": Array(np.array([layer.normalised for layer in fit.norms]), ("layer",)),
+        },
+    }
     records.write(path, Record(attributes, groups), overwrite)
-
-
-def _curves(fit: Fit) -> dict[str, Array]:
-    epochs = len(fit.curves["seconds"])
-    columns = ["training", "held_out", "squared_error"]
-    if np.isfinite(fit.curves["jacobian_error"]).any():
-        columns.append("jacobian_error")
-    return {
-        "epoch": Array(np.arange(1, epochs + 1), ("epoch",)),
-        "member": Array(np.array(fit.settings.numbers), ("member",)),
-        "seconds": Array(fit.curves["seconds"], ("epoch",), "s"),
-        **{name: Array(fit.curves[name], ("epoch", "member")) for name in columns},
-    }
-
-
-def _members(fit: Fit) -> dict[str, Array]:
-    outputs = fit.explained.shape[1]
-    return {
-        "member": Array(np.array(fit.members), ("member",)),
-        "output": Array(np.arange(outputs), ("output",)),
-        "best_epoch": Array(np.array(fit.best_epoch), ("member",)),
-        "held_out_loss": Array(np.array(fit.held_out_loss), ("member",)),
-        "explained": Array(fit.explained.numpy(), ("member", "output")),
-        "explained_error": Array(fit.explained_error.numpy(), ("output",)),
-        "dropped_member": Array(np.array(list(fit.dropped), dtype=int), ("dropped_member",)),
-        "dropped_in_epoch": Array(
-            np.array(list(fit.dropped.values()), dtype=int), ("dropped_member",), "epochs"
-        ),
-    }
-
-
-def _norms(fit: Fit) -> dict[str, Array]:
-    names = np.array([layer.name for layer in fit.norms], dtype=object)
-    members = len(fit.settings.numbers)
-    norms = np.array([layer.values for layer in fit.norms]).reshape(len(names), members)
-    return {
-        "layer": Array(names, ("layer",)),
-        "member": Array(np.array(fit.settings.numbers), ("member",)),
-        "norm": Array(norms, ("layer", "member")),
-        "normalised": Array(np.array([layer.normalised for layer in fit.norms]), ("layer",)),
-    }
 
 
 Prepared = tuple[Descent, tuple[str, ...]]
@@ -388,7 +375,6 @@ def fit_model(
     settings: ModelSettings = MBPO,
     loss: Loss | None = None,
     *,
-    start: GaussianEnsemble | None = None,
     after_epoch: _AfterEpoch | None = None,
     simulator: System | None = None,
     progress: Progress = silent,
@@ -397,8 +383,6 @@ def fit_model(
 
     Args:
         loss: None: the likelihood.
-        start: an ensemble of the same shape to continue from, as data grows; its normalisers are
-            computed again.
         after_epoch: called with the epoch and the ensemble as it is then, in eval mode.
         simulator: whose Jacobians the members' are compared with after every epoch.
 
@@ -409,7 +393,7 @@ def fit_model(
     validation.instance("data", data, Trajectories, "transitions, as `collect` records them")
     progress = check_progress(progress)
     loss = OneStepError() if loss is None else loss
-    descent, constant = prepared(data, settings, loss, start)
+    descent, constant = prepared(data, settings, loss)
     if simulator is not None:
         held_out = descent.held_out.rows
         descent.jacobian_errors = jacobian_errors(simulator, descent.rows, held_out)
@@ -417,12 +401,7 @@ def fit_model(
     return finished(descent, settings, loss, constant)
 
 
-def prepared(
-    data: Trajectories,
-    settings: ModelSettings,
-    loss: Loss,
-    start: GaussianEnsemble | None = None,
-) -> Prepared:
+def prepared(data: Trajectories, settings: ModelSettings, loss: Loss) -> Prepared:
     """The descent before its first epoch, and the names of what is constant in the data."""
     training, held_out = split(data, settings.held_out, settings.seed)
     rows, constant = standardised(
@@ -434,36 +413,21 @@ def prepared(
         device=settings.device,
     )
     bounds = loss.bind(rows, training.to(settings.device), held_out.to(settings.device))
-    ensemble = _made(data, settings, start).to(rows.inputs)
-    ensemble.set_normalisers(rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
-    if settings.spectral is not None:
-        spectral.normalise(ensemble, settings.spectral)
-    return Descent(ensemble, rows, bounds, settings), constant
-
-
-def _made(
-    data: Trajectories, settings: ModelSettings, start: GaussianEnsemble | None
-) -> GaussianEnsemble:
-    """A fresh ensemble, every member from a stream of its own, or one that goes on from `start`."""
-    with torch.random.fork_rng(devices=[]):
+    shape = ("members", "hidden", "activation", "residual", "reward", "network")
+    with torch.random.fork_rng(devices=[]):  # every member from a stream of its own
         ensemble = GaussianEnsemble(
             data.state.shape[1],
             data.action.shape[1],
-            settings.members,
-            settings.hidden,
-            settings.activation,
-            settings.residual,
-            settings.reward,
-            settings.network,
+            **{name: getattr(settings, name) for name in shape},
         )
         for k, number in enumerate(settings.numbers):
             torch.manual_seed(child(settings.seed, f"member {number}"))
             ensemble.network.draw_member(k)
-    if start is not None:
-        if start.architecture != ensemble.architecture:
-            raise InputError("start has another architecture than the settings describe")
-        ensemble.load_state_dict(start.state_dict())
-    return ensemble
+    ensemble = ensemble.to(rows.inputs)
+    ensemble.set_normalisers(rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
+    if settings.spectral is not None:
+        spectral.normalise(ensemble, settings.spectral)
+    return Descent(ensemble, rows, bounds, settings), constant
 
 
 def descend(
@@ -491,14 +455,13 @@ def doubled(hidden: tuple[int, ...], outer: tuple[int, int]) -> tuple[int, ...]:
     Args:
         outer: inputs and outputs of the network.
     """
-    wanted, extra = 2 * _parameters((outer[0], *hidden, outer[1])), 1
-    while True:
-        wider = tuple(round(width * (1 + extra / max(hidden))) for width in hidden)
-        if _parameters((outer[0], *wider, outer[1])) >= wanted:
-            return wider
+
+    def parameters(widths: tuple[int, ...]) -> int:
+        sizes = (outer[0], *widths, outer[1])
+        return sum((first + 1) * second for first, second in pairwise(sizes))
+
+    extra, wider = 0, hidden
+    while parameters(wider) < 2 * parameters(hidden):
         extra += 1
-
-
-def _parameters(sizes: tuple[int, ...]) -> int:
-    """Weights and biases of a multilayer perceptron."""
-    return sum((first + 1) * second for first, second in pairwise(sizes))
+        wider = tuple(round(width * (1 + extra / max(hidden))) for width in hidden)
+    return wider

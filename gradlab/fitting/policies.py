@@ -37,6 +37,7 @@ UPDATES = 1500
 ROWS = 512
 STARTS = 256
 _FAR = 30.0  # times the median over starts, beyond which a rollout has run away
+_NONE = "no policy was given, and none could be made: {}; pass a policy of your own"
 _SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
 
 
@@ -67,9 +68,7 @@ def stabilising_policy(
     """
     validation.instance("task", task, Task, "a gradlab.Task")
     progress = check_progress(progress)
-    expected = "a positive number, 1 for the whole feedback"
-    if not 0 < validation.number("share", share, expected) < float("inf"):
-        raise InputError(f"share is {share!r}, expected {expected}")
+    validation.number("share", share, above=0)
     model = task.prior if task.prior is not None else task.simulator
     ds = task.simulator.state_dim
     reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)
@@ -99,16 +98,10 @@ def _warn_if_worse_than_nothing(task: Task, model: System, policy: Policy, seed:
             state = out.state
     gain = gain[torch.isfinite(gain)]
     if len(gain) > 1 and student_mean(gain.numpy()).high < 0:
-        about = "state 0. Set reference_state= to where the task should rest"
-        if task.reference_state is not None:
-            about = (
-                "its reference_state, with action 0 there. Where rest needs another action, count "
-                "actions from it in the step"
-            )
         warnings.warn(
-            f"the fitted policy is worse than no action at all by the model's returns: it is a "
-            f"linear feedback about {about}. Where actions saturate, or starts are far from there, "
-            f"give a policy of your own",
+            "the fitted policy is worse than no action at all by the model's returns: it is a "
+            "linear feedback about the task's reference_state (else state 0) with action 0 there; "
+            "set it to where the task should rest, or give a policy of your own",
             stacklevel=3,
         )
 
@@ -124,10 +117,8 @@ def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
         P = scipy.linalg.solve_discrete_are(root * A, root * B, Q, R, s=S)
         K = np.linalg.solve(R + discount * B.T @ P @ B, discount * B.T @ P @ A + S.T)
     except (np.linalg.LinAlgError, ValueError) as error:
-        raise InputError(
-            "no policy was given, and none could be made: no linear feedback (discounted Riccati) "
-            "stabilises the task at its reference state; pass a policy of your own"
-        ) from error
+        reason = "no linear feedback stabilises the task at its reference state"
+        raise InputError(_NONE.format(reason)) from error
     return torch.from_numpy(K)
 
 
@@ -170,10 +161,7 @@ def _distil(
         loss = (((policy(states[rows]) - targets[rows]) / scale) ** 2).mean()
         optimizer.zero_grad()
         if not torch.isfinite(loss):
-            raise InputError(
-                f"no policy was given, and none could be made: the fit of a stabilising "
-                f"one diverged at update {update}; pass a policy of your own"
-            )
+            raise InputError(_NONE.format(f"its fit diverged at update {update}"))
         loss.backward()
         optimizer.step()
         schedule.step()

@@ -57,7 +57,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
             RecursionError: it cannot be read, or its checksum is wrong.
     """
     with safe_open(path, framework="pt") as file:
-        about = _about(file, key)
+        about = json.loads((file.metadata() or {})[key])
         # Cloned, since a matrix product depends in its last bit on how memory is aligned.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     checksum = about.pop(_CHECKSUM, None) if isinstance(about, dict) else None
@@ -66,20 +66,6 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
     elif checksum != _checksum(about, tensors):
         raise ValueError(f"{path} has a wrong checksum")
     return tensors, about
-
-
-def metadata_of(path: Path, key: str) -> Any:
-    """The metadata of a file alone, unchecked.
-
-    Raises:
-        KeyError, OSError, SafetensorError, ValueError, RecursionError: it cannot be read.
-    """
-    with safe_open(path, framework="pt") as file:
-        return _about(file, key)
-
-
-def _about(file: Any, key: str) -> Any:
-    return json.loads((file.metadata() or {})[key])
 
 
 def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -88,47 +88,19 @@ class MemberMLP(nn.Module):
     def layers(self) -> Layers:
         """The parameters as a value, after their parametrisations; gradients flow through it."""
         each: list[Any] = list(self.linear)
-        return Layers(
-            tuple(layer.weight for layer in each),
-            tuple(layer.bias for layer in each),
-            self.activation,
-        )
+        weights, biases = zip(*((layer.weight, layer.bias) for layer in each), strict=True)
+        return Layers(weights, biases, self.activation)
 
+    @torch.no_grad()
     def draw_member(self, index: int) -> None:
         """Fresh numbers for one member."""
-        self.set_member(
-            index, mlp(**{name: self.architecture[name] for name in ("sizes", "activation")})
-        )
-
-    @torch.no_grad()
-    def member(self, index: int) -> nn.Sequential:
-        """A copy of one member, as `networks.mlp.mlp` makes it."""
-        shape = {key: value for key, value in self.architecture.items() if key in _MLP_ARGUMENTS}
-        network, chosen = mlp(**shape), self.layers().of([index])
-        network.to(chosen.weights[0])
-        for layer, weight, bias in zip(
-            _linear(network), chosen.weights, chosen.biases, strict=True
-        ):
-            layer.weight.copy_(weight[0].T)
-            if bias is not None:
-                layer.bias.copy_(bias[0, 0])
-        return network
-
-    @torch.no_grad()
-    def set_member(self, index: int, network: nn.Sequential) -> None:
-        """One member gets the numbers of `network`, which `networks.mlp.mlp` made."""
+        network = mlp(self.architecture["sizes"], self.architecture["activation"])
+        drawn = [layer for layer in network if isinstance(layer, nn.Linear)]
         layers: list[Any] = list(self.linear)
-        for layer, source in zip(layers, _linear(network), strict=True):
+        for layer, source in zip(layers, drawn, strict=True):
             layer.weight[index] = source.weight.T
             if layer.bias is not None:
                 layer.bias[index, 0] = source.bias
-
-
-_MLP_ARGUMENTS = ("sizes", "activation", "scale", "bias")
-
-
-def _linear(network: nn.Sequential) -> list[nn.Linear]:
-    return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
 @dataclass(frozen=True)
@@ -328,13 +300,6 @@ class GaussianEnsemble(nn.Module):
         """state [N, ds], action [N, da], or both with a leading member axis."""
         return predict(self.numbers(state), torch.cat([state, action], dim=-1))
 
-    def standardised(self, state: Tensor, action: Tensor) -> Prediction:
-        """m and log v (in the place of std), as a loss on standardised targets needs them."""
-        numbers = self.numbers(state)
-        x = torch.cat([state, action], dim=-1)
-        mean, log_variance = moments(numbers, numbers.layers(standardised_inputs(numbers, x)))
-        return Prediction(mean, log_variance)
-
     @torch.no_grad()
     def set_normalisers(
         self, input_mean: Tensor, input_std: Tensor, target_mean: Tensor, target_std: Tensor
@@ -454,11 +419,8 @@ def check_numbers(ensemble: GaussianEnsemble, members: Sequence[int]) -> None:
 
 
 def _check_normaliser(name: str, value: Tensor) -> None:
-    wrong = ~torch.isfinite(value)
-    if name.endswith("std"):
-        wrong |= value <= 0
-    if wrong.any():
-        column = int(wrong.reshape(-1, value.shape[-1]).any(dim=0).nonzero()[0])
-        got = float(value[..., column].flatten()[wrong[..., column].flatten()][0])
-        want = "a positive number (1 for a constant one)" if name.endswith("std") else "a number"
-        raise InputError(f"{name} of dimension {column} is {got:g}, expected {want}")
+    positive = name.endswith("std")
+    wrong = (~torch.isfinite(value) | (positive & (value <= 0))).nonzero().tolist()
+    if wrong:
+        got, want = float(value[tuple(wrong[0])]), "a positive number" if positive else "a number"
+        raise InputError(f"{name} of dimension {wrong[0][-1]} is {got:g}, expected {want}")

@@ -24,7 +24,7 @@ from gradlab.fitting.derivative_losses import (
     pushed,
     true_jacobians,
 )
-from gradlab.fitting.directional_loss_check import by_group, loss_check, target_errors
+from gradlab.fitting.directional_loss_check import by_group, target_errors
 from gradlab.fitting.fitted import fit_model
 from gradlab.fitting.losses import (
     Bound,
@@ -585,7 +585,7 @@ def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more():
 
 
 def test_the_loss_can_help_a_poor_model_of_a_noiseless_system(quiet):
-    found = loss_check(*quiet, neighbours=5)
+    found = by_group(*quiet, neighbours=5)["state"]
     assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
 
 
@@ -593,7 +593,7 @@ def test_the_loss_cannot_help_where_noise_drowns_the_differences():
     noisy = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.eye(2))
     data = collect(noisy, 1500, length=20)
     fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStepError("mse"))
-    found = loss_check(data, fit, neighbours=5)
+    found = by_group(data, fit, neighbours=5)["state"]
     assert found.verdict == "cannot help"
     assert found.gain[1] < found.gain[0] < found.gain[2] < 0
     assert found.target_error > found.model_error
@@ -607,16 +607,8 @@ def test_states_and_reward_are_asked_apart(quiet):
     found = by_group(loud, fit, neighbours=5)
     assert found["state"].verdict == "can help" and found["reward"].verdict == "cannot help"
     assert found["state"].target_error < 1e-20 < found["state"].model_error
-    whole = loss_check(loud, fit, neighbours=5)
-    for name in ("target_error", "model_error"):
-        parts = 2 * getattr(found["state"], name) + getattr(found["reward"], name)
-        assert getattr(whole, name) == pytest.approx(parts / 3)
-    assert whole.verdict == "cannot help"
-    assert loss_check(loud, fit, neighbours=5, outputs="state") == found["state"]
     headless = fit_model(loud, replace(SETTINGS, epochs=1, reward=False), OneStepError("mse"))
     assert list(by_group(loud, headless, neighbours=5)) == ["state"]
-    with pytest.raises(InputError, match="no head"):
-        loss_check(loud, headless, neighbours=5, outputs="reward")
 
 
 def test_the_models_own_error_is_that_of_its_jacobian(quiet):
@@ -634,6 +626,6 @@ def test_the_models_own_error_is_that_of_its_jacobian(quiet):
     for divided in (True, False):
         square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
         wanted = (moved.square() / square[None, ..., None]).mean()
-        found = loss_check(data, fit, neighbours=5, divided=divided)
+        found = by_group(data, fit, neighbours=5, divided=divided)["state"]
         assert found.model_error == pytest.approx(float(wanted), rel=1e-6)
     assert found.rows == len(held)

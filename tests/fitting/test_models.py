@@ -138,17 +138,6 @@ def test_held_out_rows_lie_in_pieces_apart_from_the_others():
     assert len(torch.unique(held // 10)) == 10
 
 
-def test_growing_data_goes_on_from_the_model_before(record):
-    before = fit_model(record, replace(FAST, epochs=20))
-    more = trajectories.joined([record, collect(pendulum(), 100, seed=7)])
-    after = fit_model(more, replace(FAST, epochs=1), start=before.ensemble)
-    fresh = fit_model(more, replace(FAST, epochs=1))
-    pairs = zip(after.held_out_loss, fresh.held_out_loss, strict=True)
-    assert all(later < first for later, first in pairs)
-    with pytest.raises(InputError, match="another architecture"):
-        fit_model(more, replace(FAST, hidden=(8,)), start=before.ensemble)
-
-
 def test_settings_that_make_no_sense_are_refused(record):
     for change, word in (
         ({"members": 0}, "members"),

@@ -134,17 +134,14 @@ def test_members_are_the_networks_that_one_seed_makes_one_after_another(bias):
     want = torch.stack([network(x) for network in apart])
     torch.testing.assert_close(together(x), want)
     assert together(x[None].expand(5, -1, -1)).shape == (5, N, 3)
-    again = MemberMLP(5, sizes, "elu", scale, bias)
-    for k, network in enumerate(apart):
-        torch.testing.assert_close(together.member(k)(x), network(x), rtol=0, atol=0)
-        again.set_member(k, network)
-    assert torch.equal(again(x), together(x))
 
 
 def test_training_together_is_training_apart():
     sizes, target = [DS, 8, 1], STATE[:, :1].sin()
+    torch.manual_seed(3)
     together = MemberMLP(3, sizes, "silu").double()
-    apart = [together.member(k) for k in range(3)]
+    torch.manual_seed(3)
+    apart = [mlp(sizes, "silu").double() for _ in range(3)]
     optimizers = [torch.optim.Adam(net.parameters(), 1e-2) for net in (together, *apart)]
     for _ in range(100):
         losses = [(together(STATE) - target).square().mean((1, 2)).sum()]
@@ -186,15 +183,6 @@ def test_noise_scales_stay_within_their_bounds():
 
 def unit(width):
     return torch.zeros(width), torch.ones(width)
-
-
-def test_standardised_outputs_are_the_prediction_in_units_of_the_targets():
-    made = ensemble()
-    raw, found = made.standardised(STATE, ACTION), made(STATE, ACTION)
-    state = torch.cat([STATE, torch.zeros(N, 1).double()], 1)
-    mean = (found.mean - state - made.target_mean) / made.target_std
-    torch.testing.assert_close(raw.mean, mean)
-    torch.testing.assert_close(raw.std, 2 * (found.std / made.target_std).log())
 
 
 @pytest.mark.parametrize(
