@@ -64,8 +64,7 @@ def made(env: object, name: str = "env") -> Any:
         if not callable(getattr(environment, method, None)):
             kind = type(environment).__name__
             raise InputError(
-                f"{name} is a {kind} without {method}, expected an environment with reset and "
-                f"step, a function that makes one, or an id of Gymnasium"
+                f"{name} is a {kind} without {method}, expected an environment or what makes one"
             )
     return environment
 
@@ -181,14 +180,12 @@ class Actor:
             found = self._repeated(observation)
         if not np.array_equal(found[0], found[1], equal_nan=True):
             raise InputError(
-                "policy gives other actions when an episode begins again at the same observation: "
-                "it keeps a state. Give it a method reset(), or forward(observation, hidden) → "
-                "(action, hidden)"
+                "policy keeps a state when an episode begins again: give it reset(), or "
+                "forward(observation, hidden) → (action, hidden)"
             )
         if not np.array_equal(found[1], found[2], equal_nan=True):
             raise InputError(
-                "policy draws inside forward: give a module that returns the action without noise, "
-                "or forward(state, noise) with noise_dim, as gradlab.networks.actors.gaussian(…)"
+                "policy draws inside forward: make its noise an argument, with noise_dim"
             )
 
     def _repeated(self, observation: Any) -> list[NDArray[Any]]:
@@ -224,8 +221,7 @@ class Actor:
         shape = getattr(self.space, "shape", None)
         if shape is not None and out[0].numel() != int(np.prod(shape)):
             raise InputError(
-                f"policy returns actions of shape {tuple(out.shape[1:])}, expected {tuple(shape)} "
-                f"of env"
+                f"policy returns actions of shape {tuple(out.shape[1:])}, env takes {tuple(shape)}"
             )
         action = out if shape is None else out.reshape(len(out), *shape)
         low, high = (getattr(self.space, end, None) for end in ("low", "high"))

@@ -55,10 +55,8 @@ class Neighbours:
     """
 
     def __init__(self, count: int, scale: _Floats, workers: int = 1) -> None:
-        scale = np.asarray(scale, dtype=np.float64)
         validation.whole("neighbours", count, 1)
-        if scale.ndim != 1 or not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise InputError("scale is expected as positive numbers, one per coordinate")
+        scale = np.asarray(scale, dtype=np.float64)
         self.count, self.scale, self.workers = count, scale, workers
         self._points = np.empty((0, len(scale)))  # scaled, each one once
         self._row = np.empty(0, dtype=np.int64)  # where each of them was seen first
@@ -94,8 +92,6 @@ class Neighbours:
     def add(self, points: _Floats) -> None:
         """More points [m, width]."""
         points = np.asarray(points, dtype=np.float64) / self.scale
-        if points.ndim != 2 or not np.isfinite(points).all():
-            raise InputError(f"points are expected as finite numbers [m, {len(self.scale)}]")
         new = self._enter(points)
         if not len(new):
             return

@@ -225,7 +225,7 @@ def finished(
     dropped = {numbers[k]: int(epoch) for k, epoch in enumerate(descent.diverged) if epoch}
     if not kept:
         raise Failure(
-            f"all {len(numbers)} members left the finite numbers, the last in epoch "
+            f"all {len(numbers)} members left the finite numbers by epoch "
             f"{max(dropped.values())}: lower learning_rate, or look for outliers in the data"
         )
     best = copy.deepcopy(descent.ensemble)

@@ -107,10 +107,7 @@ def _normal(returned: Any, fixed: Tensor | None) -> tuple[Tensor, Tensor]:
         f"{len(returned)} values" if isinstance(returned, tuple | list) else type(returned).__name__
     )
     wanted = "mean and log_std" if fixed is None else "the mean alone"
-    raise InputError(
-        f"actor returns {got}, expected {wanted}: write a module with noise_dim and "
-        f"forward(self, state, noise) that returns mean + std * noise"
-    )
+    raise InputError(f"actor returns {got}, expected {wanted}: see docs/howto/own_task.md")
 
 
 def _row(bound: _Bound) -> Tensor:

@@ -19,7 +19,6 @@ import inspect
 import json
 import re
 import warnings
-import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,18 +164,14 @@ def load(path: str | Path, network: str | OwnNetwork = "gaussian") -> nn.Module:
         raise InputError(f"{path}: no such file; give a .safetensors file or file.py:function")
     try:
         held, architecture = read(path, KEY)
-    except KeyError as error:
-        raise InputError(f"{path} is not a gradlab checkpoint: use file.py:function") from error
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        if zipfile.is_zipfile(path) or path.suffix in (".pt", ".pth"):
-            raise InputError(
-                f"{path} is a file of torch.save: gradlab reads safetensors or FILE.py:function, "
-                f"which loads it and returns the torch module"
-            ) from error
-        raise InputError(f"{path} is damaged or no safetensors file: save it again") from error
+    except (KeyError, SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged or no checkpoint of gradlab: save it again, or name "
+            f"FILE.py:function, which loads it"
+        ) from error
     dtypes = {tensor.dtype for tensor in held.values()}
     if not isinstance(architecture, dict) or not dtypes <= {torch.float32, torch.float64}:
-        raise InputError(f"{path} is no gradlab checkpoint of float32 or float64: save it again")
+        raise InputError(f"{path} is no checkpoint of float32 or float64: save it again")
     name = architecture.get("network")
     if isinstance(network, OwnNetwork):
         architecture = architecture | {"network": network}

@@ -170,10 +170,7 @@ class MemberModules(nn.Module):
             raise InputError(f"{source} returned a {type(module).__name__}, expected a Module")
         for name, number in module.state_dict().items():
             if not number.is_floating_point():
-                raise InputError(
-                    f"{source} has {name} of {number.dtype}, expected floats alone: models are "
-                    f"ensembles of many at once (take LayerNorm for BatchNorm)"
-                )
+                raise InputError(f"{source} has {name} of {number.dtype}, expected floats alone")
         return module.float()
 
 
@@ -410,10 +407,7 @@ def check_numbers(ensemble: GaussianEnsemble, members: Sequence[int]) -> None:
     for name, parameter in ensemble.named_parameters():
         broken = [k for k in members if not torch.isfinite(parameter[k]).all()]
         if broken:
-            raise InputError(
-                f"parameter {name} of the ensemble is not finite in members {broken}: leave them "
-                f"out of elites, or load a sound checkpoint"
-            )
+            raise InputError(f"parameter {name} is not finite in members {broken}: leave them out")
     for name in _NORMALISERS:
         _check_normaliser(name, getattr(ensemble, name))
 

@@ -55,7 +55,7 @@ class FunctionCritic(nn.Module):
             if given == torch.float64:
                 warnings.warn(
                     "critic is a function of a float32 network, and is evaluated in float32: give "
-                    "the network itself, a module (state, action) -> [N], to have it in float64",
+                    "the module itself to have it in float64",
                     stacklevel=2,
                 )
         return value

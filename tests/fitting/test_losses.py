@@ -493,12 +493,8 @@ def test_what_cannot_be_searched_is_refused():
     near.add(np.concatenate([points(3), points(3)]))
     with pytest.raises(InputError, match=r"data has 3 different \(s, a\)"):
         _ = near.index
-    with pytest.raises(InputError, match="finite"):
-        near.add(np.full((1, 3), np.nan))
     with pytest.raises(InputError, match="an integer ≥ 1"):
         Neighbours(0, SCALE)
-    with pytest.raises(InputError, match="positive"):
-        Neighbours(1, np.zeros(3))
 
 
 def same(one, other):

@@ -176,7 +176,7 @@ def broken(name: str, value: float, member: int = 2) -> GaussianEnsemble:
         ({"elites": (1, 1)}, r"elites are \[1, 1\]"),
         (
             {"ensemble": broken("network.linear.1.weight", torch.nan)},
-            r"parameter network.linear.1.weight of the ensemble is not finite in members \[2\]",
+            r"parameter network.linear.1.weight is not finite in members \[2\]",
         ),
         ({"ensemble": broken("high", torch.inf)}, r"parameter high .* members \[2\]"),
     ],
