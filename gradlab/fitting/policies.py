@@ -99,9 +99,9 @@ def _warn_if_worse_than_nothing(task: Task, model: System, policy: Policy, seed:
     gain = gain[torch.isfinite(gain)]
     if len(gain) > 1 and student_mean(gain.numpy()).high < 0:
         warnings.warn(
-            "the fitted policy is worse than no action at all by the model's returns: it is a "
-            "linear feedback about the task's reference_state (else state 0) with action 0 there; "
-            "set it to where the task should rest, or give a policy of your own",
+            "the fitted policy is worse than no action at all by the model's returns: set "
+            "reference_state to where the task should rest with action 0, or give a policy of your "
+            "own",
             stacklevel=3,
         )
 

@@ -241,7 +241,7 @@ def test_a_critic_of_any_shape_gives_the_same_numbers(shape):
 
 def test_a_function_of_a_float32_network_is_evaluated_in_its_precision_and_says_so():
     single = network(torch.float32)
-    with pytest.warns(UserWarning, match="evaluated in float32: give the network itself"):
+    with pytest.warns(UserWarning, match="evaluated in float32: give the module itself"):
         found = tail(lambda s, a: single(torch.cat([s, a], 1))).gradients(policy(), STATES)
     wanted = tail(SHAPES["row"]).gradients(policy(), STATES)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
