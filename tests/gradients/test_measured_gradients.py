@@ -289,7 +289,7 @@ def on(policy):
 @pytest.mark.parametrize(
     ("act", "word"),
     [
-        (on(network((2, 2), nn.ELU)), "stochastic policy, and this policy is deterministic"),
+        (on(network((2, 2), nn.ELU)), "the policy is deterministic"),
         (on(Noisy(network((2, 4), nn.ELU), 2)), "no density"),
         (lambda: replace(mixing("total"), entropy=0.1), "entropy is for pathwise"),
         (lambda: replace(mixing("ddcg"), jacobians=None), "jacobians is None"),
