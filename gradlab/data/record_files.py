@@ -58,7 +58,7 @@ def read(name: str | Path) -> Trajectories:
         InputError: there is none, it cannot be read, lacks a column, or is not consistent.
     """
     path = Path(name)
-    if is_dataset(name):
+    if _is_dataset(name):
         return read_minari(name)
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
@@ -173,7 +173,7 @@ _SPACES = ("observation_space", "action_space")
 _MINARI_NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
 
 
-def is_dataset(name: str | Path) -> bool:
+def _is_dataset(name: str | Path) -> bool:
     """Whether the name is that of a Minari dataset, not of a file."""
     return str(name).startswith(_PREFIX) or Path(name).is_dir()
 

@@ -88,7 +88,7 @@ _UNITS = {"step": "steps", "state": "see state_name", "next_state": "see state_n
     "action": "see action_name",
     "reward": "reward",
 }
-INTEGERS, NUMBERS = ("trajectory", "step"), ("state", "action", "reward", "next_state")
+_INTEGERS, NUMBERS = ("trajectory", "step"), ("state", "action", "reward", "next_state")
 _BOOLEANS = ("terminated", "truncated")
 
 
@@ -217,7 +217,7 @@ def segments(trajectories: Trajectories, horizon: int) -> Path:
 def _check_columns(t: Trajectories) -> None:
     """Types, shapes and finite numbers."""
     number = torch.float32 if getattr(t.state, "dtype", None) == torch.float32 else torch.float64
-    wanted = dict.fromkeys(NUMBERS, number) | dict.fromkeys(INTEGERS, torch.int64)
+    wanted = dict.fromkeys(NUMBERS, number) | dict.fromkeys(_INTEGERS, torch.int64)
     wanted |= dict.fromkeys(_BOOLEANS, torch.bool)
     sizes: dict[str, int] = {}
     for name, dims in DIMS.items():

@@ -42,7 +42,7 @@ from gradlab.user_code import differentiating
 
 
 @final
-class Exploring(nn.Module):
+class _Exploring(nn.Module):
     """A policy with added Gaussian noise, clipped to ±limit.
 
     Args:
@@ -103,7 +103,7 @@ def exploring(task: Task, policy: nn.Module, std: Sequence[float] | None = None)
         std = task.exploration or tenth
     if len(std) != width or not all(0 <= limit < math.inf for limit in std):
         raise InputError(f"std is {list(std)}, expected {width} numbers from 0")
-    return Exploring(policy, std, task.action_limit)
+    return _Exploring(policy, std, task.action_limit)
 
 
 @differentiating
@@ -136,7 +136,7 @@ def collect(
         policy = (
             _Uniform(task.action_limit)
             if task.action_limit is not None
-            else Exploring(Still(width), task.exploration or (1.0,) * width, None)
+            else _Exploring(Still(width), task.exploration or (1.0,) * width, None)
         )
     parts: list[Trajectories] = []
     begun = 0

@@ -29,7 +29,7 @@ from gradlab.tasks import Task
 from gradlab.user_code import differentiating
 
 TRAJECTORIES = 512
-VISITED = 16  # states taken from each trajectory
+_VISITED = 16  # states taken from each trajectory
 STEPS = 25  # n of the targets
 UPDATES = 2000
 _REFITTED = 200  # updates from where a critic stands
@@ -143,19 +143,19 @@ def evaluation_data(
     check_policy(policy, begin, simulator.action_dim)
     label = torch.arange(TRAJECTORIES)
     starts = Starts(begin, torch.ones(TRAJECTORIES, dtype=torch.float64), label)
-    horizon, noise = visited_steps(task), child(seed, "critic visits")
+    horizon, noise = _visited_steps(task), child(seed, "critic visits")
     check_rollouts(Setting(simulator, policy, starts, task.discount, horizon, seed=noise), horizon)
     visits = rollout(simulator, policy, starts, horizon, noise)
     # Half of the rows are the start states themselves: that is where gradients are measured.
-    later = torch.linspace(0, visits.horizon, VISITED // 2).long()
-    again = task.starts(TRAJECTORIES * (VISITED // 2), stream(seed, "critic-more-starts"))
+    later = torch.linspace(0, visits.horizon, _VISITED // 2).long()
+    again = task.starts(TRAJECTORIES * (_VISITED // 2), stream(seed, "critic-more-starts"))
     state = torch.cat([again, visits.states[later].flatten(0, 1)])
     return _exploratory(task, policy, state, steps, termination, seed)
 
 
-def visited_steps(task: Task) -> int:
+def _visited_steps(task: Task) -> int:
     """Steps of the trajectories whose states are visited."""
-    return max(2 * task.horizon, VISITED)
+    return max(2 * task.horizon, _VISITED)
 
 
 def _exploratory(

@@ -90,7 +90,7 @@ def _warn_if_worse_than_nothing(task: Task, model: System, policy: Policy, seed:
     gain = torch.zeros(STARTS, dtype=torch.float64)
     for acting in (1.0, 0.0):
         state = begin
-        for t in range(taught_steps(task)):
+        for t in range(_taught_steps(task)):
             with torch.no_grad():
                 action = acting * policy(state.float()).double()
                 out = step_running(model, state, action, None)
@@ -171,14 +171,14 @@ def _distil(
     return baked(policy)
 
 
-def taught_steps(task: Task) -> int:
+def _taught_steps(task: Task) -> int:
     """Steps from each start whose states the network is fitted on."""
     return max(2 * task.horizon, 25)
 
 
 def visited_states(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Tensor:
     """States on the simulator under the feedback, from the starts on, at several scales."""
-    n, steps = STARTS, taught_steps(task)
+    n, steps = STARTS, _taught_steps(task)
     state = task.starts(n, stream(seed, "distil-starts"))
     visited = [state]
     limit = torch.tensor(task.action_limit or (torch.inf,) * len(gain), dtype=torch.float64)
@@ -198,7 +198,7 @@ def visited_states(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Te
 
 # Held over a control step of 0.05 s, damping of 0.1 makes HalfCheetah chatter between the limits
 # (λ = 0.45 per step instead of -0.11).
-KP = 0.5  # control limits per radian
+_KP = 0.5  # control limits per radian
 _KD = 0.02  # control limits per radian per second
 
 
@@ -210,6 +210,6 @@ def hold_pose_gain(system: MujocoEnvironment) -> Tensor:
     for i in range(model.nu):
         joint = int(model.actuator_trnid[i, 0])
         limit = math.copysign(high[i], model.actuator_gear[i, 0])
-        gain[i, model.jnt_qposadr[joint] - root] = KP * limit
+        gain[i, model.jnt_qposadr[joint] - root] = _KP * limit
         gain[i, model.nq - root + model.jnt_dofadr[joint]] = _KD * limit
     return gain

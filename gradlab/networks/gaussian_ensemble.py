@@ -182,7 +182,7 @@ def _key(name: str) -> str:
 NETWORKS: Mapping[str, int] = {"gaussian": 2, "deterministic": 1}
 
 
-LOG_VARIANCE = (-10.0, 0.5)  # PETS and MBPO, of standardised targets
+_LOG_VARIANCE = (-10.0, 0.5)  # PETS and MBPO, of standardised targets
 _NORMALISERS = ("input_mean", "input_std", "target_mean", "target_std")
 
 
@@ -260,7 +260,7 @@ class GaussianEnsemble(nn.Module):
         else:
             width = NETWORKS[network] * outputs
             self.network = MemberMLP(members, [inputs, *hidden, width], activation)
-        low, high = LOG_VARIANCE
+        low, high = _LOG_VARIANCE
         bounds = (members, 1, width - outputs)
         self.low = nn.Parameter(torch.full(bounds, low))
         self.high = nn.Parameter(torch.full(bounds, high))
