@@ -153,7 +153,7 @@ def new_axes() -> Axes:
     return axes
 
 
-def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
+def dress(ax: Axes, title: str, ylabel: str = "", notes: Sequence[str] = ()) -> Axes:
     """Everything around the curves. Notes stand above the plot, the legend below it."""
     above = 6
     for note in reversed(notes):

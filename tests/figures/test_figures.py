@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from gradlab import figures
 from gradlab.errors import InputError
 from gradlab.figures import style
-from gradlab.figures.lines import tinted
+from gradlab.figures.plots import tinted
 from gradlab.figures.multiples import best_first
 from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
 from gradlab.runs.identity import by_known_name, told_apart
