@@ -35,16 +35,20 @@ class Curve:
     low: Numbers
     high: Numbers
 
+    def clipped(self, low: float, high: float) -> Curve:
+        clip = [np.clip(each, low, high) for each in (self.value, self.low, self.high)]
+        return Curve(self.horizon, *clip)
+
     def within(self, low: float, high: float) -> tuple[Curve, bool]:
         """Clipped to what the quantity can be, and whether it has intervals wider than half of
         that. They say next to nothing and their bands cover all lines: they are left out, and so
         is a value beyond that has one, which is noise."""
-        ends = [np.clip(each, low, high) for each in (self.value, self.low, self.high)]
+        cut = self.clipped(low, high)
         with np.errstate(invalid="ignore"):
-            unknown = ends[2] - ends[1] > (high - low) / 2
-        lost = unknown & (ends[0] != self.value), unknown, unknown
-        parts = (np.where(x, np.nan, each) for x, each in zip(lost, ends, strict=True))
-        return Curve(self.horizon, *parts), bool(unknown.any())
+            unknown = cut.high - cut.low > (high - low) / 2
+        lower, upper = (np.where(unknown, np.nan, each) for each in (cut.low, cut.high))
+        value = np.where(unknown & (cut.value != self.value), np.nan, cut.value)
+        return Curve(self.horizon, value, lower, upper), bool(unknown.any())
 
     def on_logarithmic(self) -> Curve:
         """Without values that no axis holds, and without upper ends that say nothing: they lie so

@@ -20,13 +20,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlab.figures import drawing, style
-from gradlab.figures.plots import bars, lines, matrix, scaled
+from gradlab.figures.plots import ENDS, bars, lines, matrix, scaled
 from gradlab.figures.style import MUTED, Look
 from gradlab.runs.identity import data_of
+from gradlab.wording import signed
 
 UNIT = "[(return / parameter)²]"
 _NO_TRUTH = "no admissible truth: squared bias and MSE cannot be shown"
-_SQUARED = ["value", "ci_low", "ci_high"]
+_ZERO, _OWN = "zero gradient: worse above", "the truth's own error"
 
 
 def bias_variance(
@@ -68,8 +69,8 @@ def bias_variance(
         shown, ax, f"Error of the gradient: {label}", f"squared error {UNIT}", log=True,
         chosen=style.MSE, widths=(style.STRONG, 1.8), bands=(0.17, 0.17, 0.17), kept=kept,
         star="smallest MSE", empty=f"no rows for the estimator {style.plain(estimator)}",
-        notes=[] if judged else [_NO_TRUTH],
-        **_truth(truth_norm2, truth_error2 if judged else None),
+        notes=[] if judged else [_NO_TRUTH], thresholds={_ZERO: truth_norm2},
+        shade={_OWN: truth_error2 if judged else None},
     )  # fmt: skip
 
 
@@ -90,14 +91,8 @@ def mse(
     return lines(
         table, ax, "Error of every gradient", f"MSE {UNIT}", quantity="mse", log=True,
         chosen=chosen, star="", notes=["star: the smallest"], empty=_NO_TRUTH,
-        **_truth(truth_norm2, truth_error2),
+        thresholds={_ZERO: truth_norm2}, shade={_OWN: truth_error2},
     )  # fmt: skip
-
-
-def _truth(norm2: float | None, error2: float | None) -> dict[str, Mapping[str, float]]:
-    heights = {"thresholds": ("zero gradient: worse above", norm2),
-               "shade": ("the truth's own error", error2)}  # fmt: skip
-    return {name: {label: at} for name, (label, at) in heights.items() if at and at > 0}
 
 
 def cosine(table: pd.DataFrame, ax: Axes | None = None, *, chosen: str | None = None) -> Axes:
@@ -136,7 +131,7 @@ def snr(
     return lines(
         table, ax, "Noise: signal-to-noise ratio of one sample", "‖mean‖² / variance",
         quantity="snr", log=True, chosen=chosen, empty="no signal-to-noise ratio in this table",
-        thresholds={f"1 / N′, N′ = {batch}: half noise": 1 / batch} if batch else {},
+        thresholds={f"1 / N′, N′ = {batch}: half noise": 1 / batch if batch else None},
     )  # fmt: skip
 
 
@@ -158,9 +153,9 @@ def sample_norm(
         own = table[table["estimator"] == name].set_index("horizon")
         mean = own.loc[own["quantity"] == "mean_norm", "value"].replace(np.inf, np.nan)
         # The interval is the variance's, which dominates where it matters.
-        square = own.loc[own["quantity"] == "variance", _SQUARED].clip(lower=0)
+        square = own.loc[own["quantity"] == "variance", ENDS].clip(lower=0)
         if len(mean):
-            shown[look] = np.sqrt(square.add(mean.fillna(0) ** 2, axis=0)).reset_index()
+            shown[look] = square.add(mean.fillna(0) ** 2, axis=0).pow(0.5).reset_index()
     judged = next((own for own in shown.values() if own["horizon"].max() > 0), None)
     if exponent is not None and judged is not None:
         own = judged[np.isfinite(judged["value"]) & (judged["value"] > 0)].sort_values("horizon")
@@ -219,7 +214,7 @@ def entries(
     column = "fraction" if positive else "value"
     of_states = rows["cause"] == "states"
     rest = rows.loc[of_states & (rows["kind"] == "shapley"), column].sum()
-    written = f"{rest:.0%}" if positive else style.tick(float(f"{rest:.2g}"))
+    written = signed(f"{rest:.0%}") if positive else style.tick(float(f"{rest:.2g}"))
     return matrix(
         rows[~of_states & (rows["kind"] == "entry")], ax, "Which derivative makes the squared bias",
         "share of the squared bias" if positive else "squared gradient norms", value=column,

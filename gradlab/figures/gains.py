@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import drawing, style
-from gradlab.figures.plots import lines
+from gradlab.figures.plots import ENDS, lines
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 from gradlab.runs.identity import Identity
 from gradlab.wording import AT_STARTS, signed
@@ -66,7 +66,6 @@ _APART = 15.0  # % between labels at the ends of lines
 _CLOSE = 11.5  # % from a name to its second line
 _AT_STARTS = Look(AT_STARTS, INK, (0, (1.2, 1.4)), "")  # h = 0 of a model's line
 _SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
-_ENDS = ["value", "ci_low", "ci_high"]
 
 
 def gain(
@@ -86,7 +85,7 @@ def gain(
     """
     ax = style.new_axes() if ax is None else ax
     gains = table[(table["quantity"] == "gain") & np.isfinite(table["value"])]
-    gains = gains.assign(**{name: 100 * gains[name].clip(-1, 1) for name in _ENDS})
+    gains = gains.assign(**{name: 100 * gains[name].clip(-1, 1) for name in ENDS})
     known = drawing.identities(table)
     looks = _looks(drawing.estimators(gains), known)
     best, at = chosen or ("", -1)
@@ -112,19 +111,20 @@ def gain(
         chosen=strong or "", bands=(0.2, 0.1, 0.0), limits=(-100, 100), notes=notes,
         along=_ALONG, empty="no gains: they need the gradient of the return",
     )  # fmt: skip
-    if not shown:
+    legend = ax.get_legend()
+    if legend is None:
         return ax
-    ax.get_legend().remove()
+    legend.remove()
     end = max(float(gains["horizon"].max()), 0.0)
     # A line at 0 as far as the curves go, so that it crosses no label, and shade below.
     ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5, label="__")
     ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
-    for horizons, mark in (
-        (list(close), dict(lw=13, alpha=0.15, solid_capstyle="round")),
-        ([at], dict(marker="o", ms=17, alpha=0.22)),
-    ):
-        near = ringed[ringed["horizon"].isin(horizons)]
-        ax.plot(near["horizon"], near["value"], color=INK, zorder=1.2, label="__", **mark)
+    if chosen is not None:
+        x, y = ringed["horizon"], ringed["value"]
+        band, ring = x.isin(list(close)), x == at
+        ax.plot(x[band], y[band], color=INK, lw=13, alpha=0.15, solid_capstyle="round",
+                zorder=1.2, label="__")  # fmt: skip
+        ax.plot(x[ring], y[ring], marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2, label="__")
     if realised is not None:
         _dots(ax, realised, looks, known)
     _label(ax, {look: float(own["value"].iloc[-1]) for look, own in shown.items()}, end, strong)

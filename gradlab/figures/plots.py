@@ -19,7 +19,7 @@ from gradlab.figures.style import BLUE, INK, MUTED, PAPER, STRONG, THIN, Look, t
 from gradlab.wording import signed, two
 
 Series = Mapping[Look, pd.DataFrame]
-_ENDS = ["value", "ci_low", "ci_high"]
+ENDS = ["value", "ci_low", "ci_high"]
 _APART = 0.24  # of the room between two names, for all series
 _OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
 _FULL = 4  # from this tint on numbers are written in the colour of the paper
@@ -40,26 +40,26 @@ def rows(table: pd.DataFrame, section: str, quantity: str, **where: str) -> pd.D
 
 def scaled(frame: pd.DataFrame, factor: float | pd.Series) -> pd.DataFrame:
     """Values and ends, multiplied."""
-    return frame.assign(**{name: frame[name] * factor for name in _ENDS})
+    return frame.assign(**{name: frame[name] * factor for name in ENDS})
 
 
 def rooted(frame: pd.DataFrame) -> pd.DataFrame:
     """Of squares; what is estimated below 0 stays there, so that it is drawn as "at most"."""
-    ends = {name: np.sqrt(frame[name].clip(lower=0)) for name in _ENDS}
+    ends = {name: np.sqrt(frame[name].clip(lower=0)) for name in ENDS}
     return frame.assign(**ends | {"value": ends["value"].where(frame["value"] > 0, frame["value"])})
 
 
 def lines(
     table: pd.DataFrame | Series, ax: Axes | None = None, title: str = "", unit: str = "", *,
     quantity: str = "", x: str = "horizon", by: str = "estimator", along: str = "",
-    columns: Sequence[str] = _ENDS, chosen: str | Look | None = None,
+    columns: Sequence[str] = ENDS, chosen: str | Look | None = None,
     widths: tuple[float, float] = (STRONG, THIN),
     bands: tuple[float, float, float] = (0.11, 0.11, 0.05), log: bool = False,
     decades: float = inf, percent: bool = False, limits: tuple[float, float] = (-inf, inf),
-    level: float | None = None, thresholds: Mapping[str, float] = {},
-    within: Mapping[str, float] = {}, shade: Mapping[str, float] = {}, star: str | None = None,
-    kept: Collection[float] = (), notes: Sequence[str] = (), empty: str = "no numbers",
-    then: Callable[[Axes], Sequence[str] | None] | None = None,
+    level: float | None = None, thresholds: Mapping[str, float | None] = {},
+    within: Mapping[str, float] = {}, shade: Mapping[str, float | None] = {},
+    star: str | None = None, kept: Collection[float] = (), notes: Sequence[str] = (),
+    empty: str = "no numbers", then: Callable[[Axes], Sequence[str] | None] | None = None,
 ) -> Axes:  # fmt: skip
     """One quantity over a column, a line with its band for every group.
 
@@ -74,8 +74,8 @@ def lines(
         bands: opacity of its band, of the others', and of what is grey.
         log, decades: a logarithmic axis, and how far it goes down from the largest value.
         limits: what the quantity can be.
-        level: where nothing changes; thresholds: lines with a label; within: such lines, where the
-            values reach them; shade: a height below which all is shaded.
+        level: where nothing changes; thresholds: heights of lines by their label; within: of lines
+            that are drawn where the values reach them; shade: below which all is shaded.
         star: marks the smallest value of every line; with words, for the legend, of `chosen`.
         kept: x where `chosen` may be the smallest, ringed.
         then: draws more, ahead of the legend, and returns notes.
@@ -98,7 +98,7 @@ def lines(
         return style.dress(ax, title, unit)
     shown, floor = [*curves.values()], None
     end = max(float(line.horizon.max()) for line in shown)
-    seen = [*thresholds.values(), *shade.values()]  # the axis reaches them
+    seen = [at for at in (*thresholds.values(), *shade.values()) if at]  # the axis reaches them
     if log:
         largest = max(float(np.nanmax(line.value)) for line in shown)
         floor = max(drawing.log_floor(shown), largest / 10**decades)
@@ -109,14 +109,16 @@ def lines(
         strong = look == chosen
         if len(line.horizon) == 1 and line.horizon[0] == 0:
             drawing.level(ax, line, look, end, floor)
-            continue
-        width = widths[not strong] if chosen is not None else 1.8
-        band = bands[0 if strong else 1 + (look.colour == MUTED)]
-        drawing.draw(ax, line, look, floor, width, band)
-        if star is not None and (strong or not star):
+        else:
+            width = widths[not strong] if chosen is not None else 1.8
+            band = bands[0 if strong else 1 + (look.colour == MUTED)]
+            drawing.draw(ax, line, look, floor, width, band)
+    for look, line in curves.items():
+        if star is not None and (look == chosen or not star) and len(line.horizon) > 1:
             _mark_smallest(ax, line, look.colour, star, kept)
     for label, at in shade.items():
-        ax.axhspan(floor or 0, at, color=MUTED, alpha=0.16, lw=0, label=label, zorder=0)
+        if at:
+            ax.axhspan(floor or 0, at, color=MUTED, alpha=0.16, lw=0, label=label, zorder=0)
     _levels(ax, thresholds)
     notes = [*notes, *((then and then(ax)) or ())]
     if floor is not None:
@@ -140,14 +142,13 @@ def lines(
     return ax
 
 
-def _levels(ax: Axes, heights: Mapping[str, float]) -> None:
+def _levels(ax: Axes, heights: Mapping[str, float | None]) -> None:
     for label, at in heights.items():
-        ax.axhline(at, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+        if at:
+            ax.axhline(at, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
 
 
-def _mark_smallest(
-    ax: Axes, line: Curve, colour: str, label: str, kept: Collection[float]
-) -> None:
+def _mark_smallest(ax: Axes, line: Curve, colour: str, label: str, kept: Collection[float]) -> None:
     """A star at the smallest value, rings around what may be."""
     x, y = line.horizon, line.value
     ringed = np.isin(x, list(kept)) & (y > 0)
@@ -172,7 +173,7 @@ def marks(
     ax = style.new_axes() if ax is None else ax
     names = list(dict.fromkeys(str(name) for each in series.values() for name in each["output"]))
     for k, (look, each) in enumerate(series.items()):
-        value, low, high = (each[name].to_numpy(float) for name in _ENDS)
+        value, low, high = (each[name].to_numpy(float) for name in ENDS)
         place = np.array([names.index(str(name)) for name in each["output"]], dtype=float)
         place += _APART * (k / max(len(series) - 1, 1) - 0.5)
         ends = np.abs(np.nan_to_num([value - low, high - value], posinf=0.0, neginf=0.0))
@@ -211,7 +212,7 @@ def bars(
     for (_, look), hatch in bars:  # the legend, never faint
         ax.bar(0, 0, color=look.colour, edgecolor=PAPER, hatch=hatch, label=look.label)
     for place, at in enumerate(places):
-        values = table[table[x] == at].set_index(by)[_ENDS].astype(float)
+        values = table[table[x] == at].set_index(by)[ENDS].astype(float)
         shares = values / (values.loc[[*parts], "value"].abs().sum() or 1.0)
         faint = 1.0 if values.loc[total, "ci_low"] > 0 else 0.4
         lost += [str(at)] * (faint < 1)
@@ -263,7 +264,7 @@ def matrix(
         scale = 1.0 if percent or not top > 0 else 10.0 ** np.floor(np.log10(top))
         _signed(ax, values / scale, percent)
         unit = unit if percent else f"{unit} × {tick(scale)}"
-    style.dress(ax, title, "output", [*notes, unit])
+    style.dress(ax, title, "output", [unit, *notes])
     ax.grid(False)
     _named(ax, inputs, outputs)
     ax.set_xlabel("input", color=INK)
@@ -277,9 +278,10 @@ def matrix(
 def _signed(ax: Axes, values: Numbers, percent: bool) -> None:
     """Cells in blue below 0, hatched, and in red above."""
     top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    tints = ((0.0, BLUE, _SIGNED), (0.5, BLUE, 0), (0.5, style.VERMILION, 0),
-             (1.0, style.VERMILION, _SIGNED))  # fmt: skip
-    colours = LinearSegmentedColormap.from_list("share", [(at, to_rgba(*x)) for at, *x in tints])
+    ends = ((0.0, BLUE, _SIGNED), (0.5, BLUE, 0.0), (0.5, style.VERMILION, 0.0),
+            (1.0, style.VERMILION, _SIGNED))  # fmt: skip
+    tints = [(at, to_rgba(colour, opacity)) for at, colour, opacity in ends]
+    colours = LinearSegmentedColormap.from_list("share", tints)
     image = ax.imshow(
         np.where(values == 0, np.nan, values), cmap=colours, norm=TwoSlopeNorm(0.0, -top, top),
         aspect="auto", interpolation="nearest",

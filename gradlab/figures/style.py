@@ -153,8 +153,11 @@ def new_axes() -> Axes:
     return axes
 
 
-def dress(ax: Axes, title: str, ylabel: str = "", notes: Sequence[str] = ()) -> Axes:
-    """Everything around the curves. Notes stand above the plot, the legend below it."""
+def dress(
+    ax: Axes, title: str, ylabel: str = "", notes: Sequence[str] = (), reverse: bool = False
+) -> Axes:
+    """Everything around the curves. Notes stand above the plot, the legend below it, in the order
+    of drawing or in `reverse`."""
     above = 6
     for note in reversed(notes):
         lines = textwrap.wrap(note, _NOTE)
@@ -183,7 +186,7 @@ def dress(ax: Axes, title: str, ylabel: str = "", notes: Sequence[str] = ()) -> 
         ax.legend(
             handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=BELOW,
             ncols=1 if widest > _PAIR and len(labels) <= 4 else 2, frameon=False, fontsize=9,
-            labelcolor=INK, handlelength=3.2, columnspacing=1.6,
+            labelcolor=INK, handlelength=3.2, columnspacing=1.6, reverse=reverse,
         )  # fmt: skip
     return ax
 
