@@ -164,11 +164,13 @@ def sample_norm(
         chain = own.assign(value=y, ci_low=y, ci_high=y)[y > own["value"].min() / 10]
         label = f"simulator's chain: × {exp(exponent):.3g} a step"
         shown[Look(label, style.PURPLE, (0, (1, 1.2)), "")] = chain
-    return lines(
+    ax = lines(
         shown, ax, "Growth: size of one sample's gradient", "norm, rms [return / parameter]",
         log=True, chosen=looks.get(chosen or ""), within={"range of float32": 3.4e38},
         empty="no norms in this table",
     )  # fmt: skip
+    ax.autoscale(axis="y")  # no bound needs room below
+    return ax
 
 
 # A cause's marker stands for its hatch where it is a bar.

@@ -87,7 +87,12 @@ def gain(
     gains = table[(table["quantity"] == "gain") & np.isfinite(table["value"])]
     gains = gains.assign(**{name: 100 * gains[name].clip(-1, 1) for name in ENDS})
     known = drawing.identities(table)
-    looks = _looks(drawing.estimators(gains), known)
+    looks = {
+        name: look  # the model's lines have no dots: these are steps
+        if name in known and style.family(known[name]) and look.marker in _SIGNS
+        else replace(look, marker="")
+        for name, look in style.looks(drawing.estimators(gains), known).items()
+    }
     best, at = chosen or ("", -1)
     ringed = gains[gains["estimator"] == best].sort_values("horizon")
     shown = dict[Look, pd.DataFrame]()
@@ -135,15 +140,6 @@ def gain(
     ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= end]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     return ax
-
-
-def _looks(names: Sequence[str], known: Mapping[str, Identity]) -> dict[str, Look]:
-    """Those of all figures; the model's lines have no dots: these are steps."""
-    looks = {}
-    for name, look in style.looks(names, known).items():
-        marked = name in known and style.family(known[name]) and look.marker in _SIGNS
-        looks[name] = look if marked else replace(look, marker="")
-    return looks
 
 
 def _dots(

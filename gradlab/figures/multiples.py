@@ -67,6 +67,11 @@ def several_quantities(
             ax.set_yscale("log")
         _runs(ax, rows, runs, seeds=len(runs) == 1)
         _dress_cell(ax, label)
+    if len(runs) > 1:
+        handles, labels = cells[0].get_legend_handles_labels()
+        figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(runs) / 2))
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
+                      fontsize=9, labelcolor=INK)  # fmt: skip
     return _around(figure, table, title)
 
 
