@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import cycle
 from math import inf, isfinite
 
 import numpy as np
@@ -194,21 +195,23 @@ def marks(
 
 def bars(
     table: pd.DataFrame, ax: Axes | None = None, title: str = "", unit: str = "", *,
-    parts: Mapping[str, Look], by: str = "cause", total: str = "total", x: str = "horizon",
-    notes: Sequence[str] = (), empty: str = "no numbers",
+    parts: Mapping[str, Look] | None = None, by: str = "cause", total: str = "total",
+    x: str = "horizon", notes: Sequence[str] = (), empty: str = "no numbers",
 ) -> Axes:  # fmt: skip
     """Shares as a waterfall for every x, in sizes of all shares together: each bar begins where the
     one before it ends. Where the total is not shown to be above 0 they are lighter.
 
     Args:
-        parts: the groups of the column `by`, in order; total: that of the sum, a black line.
+        parts: the groups of the column `by`, in order; None: as they come.
+        total: the group with the sum, a black line.
     """
     ax = style.new_axes() if ax is None else ax
     if table.empty:
         drawing.nothing(ax, empty)
         return style.dress(ax, title)
+    parts = parts or style.looks([x for x in dict.fromkeys(table[by]) if x != total])
     places, lost, width = sorted(set(table[x])), list[str](), 0.86 / len(parts)
-    bars = [*zip(parts.items(), _HATCHES, strict=False)]
+    bars = [*zip(parts.items(), cycle(_HATCHES), strict=False)]
     for (_, look), hatch in bars:  # the legend, never faint
         ax.bar(0, 0, color=look.colour, edgecolor=PAPER, hatch=hatch, label=look.label)
     for place, at in enumerate(places):
