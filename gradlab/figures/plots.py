@@ -92,14 +92,19 @@ def lines(
     curves, hidden = dict[Look, Curve](), False
     for look, own in table.items():
         line, unknown = drawing.curve_of(own, x, columns).within(*limits)
-        if np.isfinite(line.value).any() and (np.fmax(line.value, line.high) > 0).any() >= log:
+        positive = (np.fmax(line.value, line.high) > 0).any()
+        if np.isfinite(line.value).any() and (positive or not log):
             curves[look], hidden = line, hidden or unknown
     if not curves:
         drawing.nothing(ax, empty)
         return style.dress(ax, title, unit)
     shown, floor = [*curves.values()], None
     end = max(float(line.horizon.max()) for line in shown)
-    seen = [at for at in (*thresholds.values(), *shade.values()) if at]  # the axis reaches them
+    below, levels = (
+        {label: at for label, at in each.items() if at is not None and (at > 0 or not log)}
+        for each in (shade, thresholds)
+    )
+    seen = [*below.values(), *levels.values()]  # the axis reaches them
     if log:
         largest = max(float(np.nanmax(line.value)) for line in shown)
         floor = max(drawing.log_floor(shown), largest / 10**decades)
@@ -117,10 +122,9 @@ def lines(
     for look, line in curves.items():
         if star is not None and (look == chosen or not star) and len(line.horizon) > 1:
             _mark_smallest(ax, line, look.colour, star, kept)
-    for label, at in shade.items():
-        if at:
-            ax.axhspan(floor or 0, at, color=MUTED, alpha=0.16, lw=0, label=label, zorder=0)
-    _levels(ax, thresholds)
+    for label, at in below.items():
+        ax.axhspan(floor or 0, at, color=MUTED, alpha=0.16, lw=0, label=label, zorder=0)
+    _levels(ax, levels)
     notes = [*notes, *((then and then(ax)) or ())]
     if floor is not None:
         ax.set_yscale("log")
@@ -143,10 +147,9 @@ def lines(
     return ax
 
 
-def _levels(ax: Axes, heights: Mapping[str, float | None]) -> None:
+def _levels(ax: Axes, heights: Mapping[str, float]) -> None:
     for label, at in heights.items():
-        if at:
-            ax.axhline(at, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+        ax.axhline(at, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
 
 
 def _mark_smallest(ax: Axes, line: Curve, colour: str, label: str, kept: Collection[float]) -> None:
