@@ -1,5 +1,6 @@
 """Figures: functions of a long table and an Axes that return the Axes, `figures.gain(table, ax)`.
 
+    any long table             lines, bars, matrix
     Profile.table()            gain, bias_variance, mse, cosine, sign_agreement, snr, sample_norm
     Realised.table()           realised_gains
     Attribution.table()        ledger, entries
@@ -31,9 +32,9 @@ from gradlab.figures.style import column
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HERE = {  # by gradlab.figures.NAME
-    "attribution": "entries ledger",
-    "error": "bias_variance cosine mse sample_norm sign_agreement snr",
+    "error": "bias_variance cosine entries ledger mse sample_norm sign_agreement snr",
     "gains": "gain realised_gains",
+    "plots": "bars lines matrix",
     "probe": "chosen_horizons layer_norms moved_chains probe_cost probe_curves",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
     "step_changes training_curve update_times weights_against_rule",

@@ -35,18 +35,20 @@ class Curve:
     low: Numbers
     high: Numbers
 
-    def scaled(self, factor: float) -> Curve:
-        return replace(
-            self, value=self.value * factor, low=self.low * factor, high=self.high * factor
-        )
+    def clipped(self, low: float, high: float) -> Curve:
+        clip = [np.clip(each, low, high) for each in (self.value, self.low, self.high)]
+        return Curve(self.horizon, *clip)
 
-    def known(self, wide: float) -> tuple[Curve, bool]:
-        """Without intervals wider than `wide`, which say next to nothing and whose bands cover all
-        lines; and whether there were such."""
+    def within(self, low: float, high: float) -> tuple[Curve, bool]:
+        """Clipped to what the quantity can be, and whether it has intervals wider than half of
+        that. They say next to nothing and their bands cover all lines: they are left out, and so
+        is a value beyond that has one, which is noise."""
+        cut = self.clipped(low, high)
         with np.errstate(invalid="ignore"):
-            unknown = self.high - self.low > wide
-        low, high = (np.where(unknown, np.nan, each) for each in (self.low, self.high))
-        return replace(self, low=low, high=high), bool(unknown.any())
+            unknown = cut.high - cut.low > (high - low) / 2
+        lower, upper = (np.where(unknown, np.nan, each) for each in (cut.low, cut.high))
+        value = np.where(unknown & (cut.value != self.value), np.nan, cut.value)
+        return Curve(self.horizon, value, lower, upper), bool(unknown.any())
 
     def on_logarithmic(self) -> Curve:
         """Without values that no axis holds, and without upper ends that say nothing: they lie so
@@ -56,17 +58,6 @@ class Curve:
             largest = np.nanmax(value, initial=0.0)
             top = min(_WIDE * largest, _MOST) if largest > 0 else _MOST
             return replace(self, value=value, high=np.where(self.high <= top, self.high, np.nan))
-
-    def clipped(self, low: float, high: float) -> Curve:
-        clip = [np.clip(each, low, high) for each in (self.value, self.low, self.high)]
-        return Curve(self.horizon, *clip)
-
-
-def curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
-    """The rows of one estimator and quantity by horizon, or None where there are none."""
-    chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
-    line = curve_of(table[chosen], "horizon")
-    return line if np.isfinite(line.value).any() else None
 
 
 _VALUE = ("value", "ci_low", "ci_high")
@@ -87,22 +78,6 @@ def percent_axis(ax: Axes) -> Axes:
     return ax
 
 
-def curve_or_level(
-    ax: Axes,
-    line: Curve,
-    look: Look,
-    end: float,
-    floor: float | None = None,
-    band: float = 0.11,
-    width: float = 1.8,
-) -> None:
-    """A curve; what has no horizon but 0, as the data gradient, is one level."""
-    if len(line.horizon) == 1 and line.horizon[0] == 0:
-        level(ax, line, look, end, floor)
-    else:
-        draw(ax, line, look, floor, width, band)
-
-
 def estimators(table: pd.DataFrame) -> list[str]:
     """Names in the table's order."""
     return [str(name) for name in dict.fromkeys(table["estimator"])]
@@ -121,16 +96,15 @@ def looks(table: pd.DataFrame) -> dict[str, Look]:
     return style.looks(estimators(table), identities(table))
 
 
-def last_horizon(table: pd.DataFrame) -> float:
-    return float(table["horizon"].max()) if len(table) else 0.0
-
-
 def log_floor(curves: Sequence[Curve | None]) -> float:
     """Where a logarithmic axis ends below: a third under the smallest positive value shown."""
     shown = [np.where(c.value > 0, c.value, c.high) for c in curves if c is not None]
-    values = np.concatenate(shown) if shown else np.ones(1)
-    positive = values[np.isfinite(values) & (values > 0)]
+    positive = _positive(np.concatenate([*shown, []]))
     return float(positive.min()) / 3 if positive.size else 0.1
+
+
+def _positive(sizes: Numbers) -> Numbers:
+    return sizes[np.isfinite(sizes) & (sizes > 0)]
 
 
 def draw(
@@ -189,19 +163,21 @@ def hidden_band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look) -
     ax.add_collection(band, autolim=False)
 
 
-def has_unknown(lines: Sequence[Curve | None]) -> bool:
-    """Is there a value of which a logarithmic axis shows no interval?"""
-    shown = [each.on_logarithmic() for each in lines if each is not None]
-    return any(bool((np.isfinite(x.value) & ~np.isfinite(x.high)).any()) for x in shown)
-
-
 def has_bounds(lines: Sequence[Curve | None]) -> bool:
     """Is there a point that a logarithmic axis shows as "at most"?"""
     return any(line is not None and bool((line.value <= 0).any()) for line in lines)
 
 
+def log_notes(lines: Sequence[Curve]) -> list[str]:
+    """What a logarithmic axis does not show of these, in words."""
+    notes = ["open marker: at most so much (upper end of 95%)"] if has_bounds(lines) else []
+    highs = [(each.on_logarithmic().high, each.high) for each in lines]
+    cut = any(bool((~np.isfinite(shown) & ~np.isnan(high)).any()) for shown, high in highs)
+    return [*notes, "no band: the interval has no upper end"] if cut else notes
+
+
 def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = None) -> None:
-    """One number as a horizontal line from 0 to `end`, with its band."""
+    """What has no horizon but 0, as the data gradient: a line from 0 to `end`, with its band."""
     line = line if floor is None else line.on_logarithmic()
     value, low, high = (each[:1].repeat(2) for each in (line.value, line.low, line.high))
     if floor is not None:
@@ -213,7 +189,7 @@ def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = N
 
 def bent(ax: Axes, sizes: Numbers) -> list[str]:
     """A symmetric logarithmic axis where a few sizes dwarf the rest, and the note that says so."""
-    positive = sizes[np.isfinite(sizes) & (sizes > 0)]
+    positive = _positive(sizes)
     if not positive.size or positive.max() < _SPREAD * np.median(positive):
         return []
     bend = 10.0 ** round(np.log10(np.median(positive)))  # a tick stands there, clear of that at 0

@@ -10,6 +10,7 @@ counts it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from textwrap import fill
 from typing import Literal
@@ -19,27 +20,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from gradlab.figures.drawing import POINTS, hidden_band
-from gradlab.figures.style import (
-    BELOW,
-    BLUE,
-    GRID,
-    INK,
-    MUTED,
-    STRONG,
-    THIN,
-    THOUSANDS,
-    TICKS,
-    dress,
-    label_decades,
-    looks,
-    plain,
-    tick,
-)
+from gradlab.figures import style
+from gradlab.figures.drawing import POINTS, curve_of, draw
+from gradlab.figures.style import BLUE, INK, MUTED, STRONG, THIN, THOUSANDS, Look, looks
 
-_Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 _SINGLE = 6  # seeds up to which each is a line
@@ -54,23 +39,40 @@ def several_returns(
 ) -> Figure:
     """Return over iterations or time: a cell per run, the best median first in the reader's eye."""
     rows = table[table["quantity"] == "return"]
-    names = list(dict.fromkeys(rows["run"]))
-    of_run = {name: rows[rows["run"] == name] for name in names}
-    cells = _grid(figure, len(names), AXIS[over], shared=True)
-    for (name, look), ax in zip(looks(names).items(), cells, strict=True):
+    shown = looks(list(dict.fromkeys(rows["run"])))
+    cells = _grid(figure, len(shown), over, shared=True)
+    for (name, look), ax in zip(shown.items(), cells, strict=True):
+        others = {other: Look("_", MUTED, "-", "") for other in shown if other != name}
+        _runs(ax, rows, others, over, width=0.7)
+        for line in ax.lines:
+            line.set(alpha=0.45, zorder=1)
         levels(ax, goals, rows)
-        for other in names:
-            if other != name:
-                ax.plot(
-                    *_median(of_run[other], over), color=MUTED, linewidth=0.7, alpha=0.45, zorder=1
-                )
-        seeds_of(ax, of_run[name], over, look.colour)
+        _runs(ax, rows, {name: look}, over, seeds=True)
         _dress_cell(ax, name)
     bend_returns(cells[0], rows)
     for ax in cells[_COLUMNS - 1 :: _COLUMNS] if len(cells) > 1 else cells:
         name_levels(ax, goals)
-    _around(figure, rows, "Return of an episode")
-    return figure
+    return _around(figure, rows, "Return of an episode")
+
+
+def several_quantities(
+    figure: Figure, table: pd.DataFrame, shown: Mapping[str, str], title: str
+) -> Figure:
+    """One cell per quantity (name → its title): of one run the seeds, of several their medians."""
+    cells = _grid(figure, len(shown), "iteration", shared=False)
+    runs = looks(list(dict.fromkeys(table["run"])))
+    for (quantity, label), ax in zip(shown.items(), cells, strict=True):
+        rows = table[(table["quantity"] == quantity) & np.isfinite(table["value"])]
+        if len(rows) and (rows["value"] > 0).all():
+            ax.set_yscale("log")
+        _runs(ax, rows, runs, seeds=len(runs) == 1)
+        _dress_cell(ax, label)
+    if len(runs) > 1:
+        handles, labels = cells[0].get_legend_handles_labels()
+        figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(runs) / 2))
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
+                      fontsize=9, labelcolor=INK)  # fmt: skip
+    return _around(figure, table, title)
 
 
 def best_first(
@@ -79,71 +81,37 @@ def best_first(
     """Median returns of several runs on one axes: the best strong, with its interval, the others
     thin, in the order of their last values."""
     rows = table[(table["quantity"] == "return") & (table["seed"] == "all")]
-    last = rows.groupby("run", sort=False)["value"].last().sort_values(ascending=False)
-    names = [best, *(str(name) for name in last.index if name != best)]
+    last = rows.groupby("run", sort=False)["value"].last().sort_values()
+    names = [*(str(name) for name in last.index if name != best), best]  # the best on top
     levels(ax, goals, rows)
     shown = looks(list(dict.fromkeys(table["run"])))  # in the colours of all other figures
-    for name in reversed(names):  # the best on top
-        look, mine = shown[name], rows[rows["run"] == name].sort_values("iteration")
-        x, y, low, high = (mine[c].to_numpy(float) for c in (over, "value", "ci_low", "ci_high"))
-        few = len(x) <= POINTS
-        ax.plot(
-            x, y, color=look.colour, label=look.label, marker="o" if few else "",
-            linestyle="none" if few else "-" if name == best else look.dash,
-            linewidth=STRONG if name == best else THIN,
-        )  # fmt: skip
-        if name == best:
-            ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0,
-                            label=f"_{look.label}")  # fmt: skip
-        else:
-            hidden_band(ax, x, low, high, look)
+    _runs(ax, rows, {name: shown[name] for name in names}, over, best=best, width=THIN)
     bend_returns(ax, rows)
     name_levels(ax, goals)
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"
-    dress(ax, "Return of an episode: the best run first", "undiscounted return", [note])
-    handles, labels = ax.get_legend_handles_labels()
-    ax.legend(
-        handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2,
-        borderaxespad=BELOW, frameon=False, fontsize=9, labelcolor=INK,
-    )  # fmt: skip
+    title = "Return of an episode: the best run first"
+    style.dress(ax, title, "undiscounted return", [note], reverse=True)
     along(ax, over)
     return ax
 
 
-def several_quantities(
-    figure: Figure, table: pd.DataFrame, shown: Mapping[str, str], title: str
-) -> Figure:
-    """One cell per quantity (name → its title): of one run the seeds, of several their medians."""
-    cells = _grid(figure, len(shown), AXIS["iteration"], shared=False)
-    names = list(dict.fromkeys(table["run"]))
-    for (quantity, label), ax in zip(shown.items(), cells, strict=True):
-        rows = table[(table["quantity"] == quantity) & np.isfinite(table["value"])]
-        for name, look in looks(names).items():
-            mine = rows[rows["run"] == name]
-            if mine.empty:
-                continue
-            if len(names) == 1:
-                seeds_of(ax, mine, colour=look.colour)
-            else:
-                x, y = _median(mine, "iteration")
-                ax.plot(
-                    x, y, color=look.colour, linestyle=look.dash, linewidth=1.4, label=look.label
-                )
-                together = mine[mine["seed"] == "all"].sort_values("iteration")
-                low, high = (together[c].to_numpy(float) for c in ("ci_low", "ci_high"))
-                hidden_band(ax, x, low, high, look)
-        _dress_cell(ax, label)
-        if len(rows) and (rows["value"] > 0).all():
-            ax.set_yscale("log")
-            label_decades(ax)
-    _around(figure, table, title)
-    if len(names) > 1:
-        handles, labels = cells[0].get_legend_handles_labels()
-        figure.set_figheight(figure.get_figheight() + 0.2 * ceil(len(names) / 2))
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
-                      fontsize=9, labelcolor=INK)  # fmt: skip
-    return figure
+def _runs(
+    ax: Axes, rows: pd.DataFrame, shown: Mapping[str, Look], over: Over = "iteration", *,
+    best: str = "", width: float = 1.4, seeds: bool = False,
+) -> None:  # fmt: skip
+    """Runs on one axes: their seeds, or their medians, of the best with its interval: bands of
+    several overlap."""
+    for name, look in shown.items():
+        mine = rows[rows["run"] == name]
+        if seeds:
+            seeds_of(ax, mine, over, look.colour)
+            continue
+        line = curve_of(mine[mine["seed"] == "all"], over)
+        if name == best:
+            draw(ax, line, replace(look, dash="-", marker=""), width=STRONG)
+        else:
+            draw(ax, replace(line, low=line.low * np.nan), replace(look, marker=""), width=width)
 
 
 def levels(ax: Axes, goals: Sequence[float], rows: pd.DataFrame) -> None:
@@ -161,7 +129,7 @@ def name_levels(ax: Axes, goals: Sequence[float]) -> None:
         height = float(to_axes.transform((0.0, goal))[1])
         if 0 <= height <= before - _APART:
             before = height
-            ax.annotate(tick(goal), (1.0, goal), (2, 0), ("axes fraction", "data"),
+            ax.annotate(style.tick(goal), (1.0, goal), (2, 0), ("axes fraction", "data"),
                         "offset points", fontsize=9, color=MUTED, va="center")  # fmt: skip
 
 
@@ -172,14 +140,14 @@ def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:
     low, high = float(rows["value"].min()), float(rows["value"].max())
     if low < -50 and high > low / 20:
         ax.set_yscale("symlog", linthresh=max(0.1, -high))
-        ax.yaxis.set_major_formatter(TICKS)
+        ax.yaxis.set_major_formatter(style.TICKS)
         bent = ax.yaxis.get_transform()  # limits of the straight axis would leave half of it empty
         ends = bent.transform([low, max(high, ax.dataLim.y1)])
         bottom, top = bent.inverted().transform(ends + 0.05 * np.ptp(ends) * np.array([-1, 1]))
         ax.set_ylim(bottom, min(top, 0.0) if ends[1] <= 0 else top)
 
 
-def _grid(figure: Figure, count: int, along: str, shared: bool) -> list[Axes]:
+def _grid(figure: Figure, count: int, over: Over, shared: bool) -> list[Axes]:
     """`count` axes, at most two in a row; the figure takes their size."""
     columns = min(count, _COLUMNS)
     rows = ceil(count / columns)
@@ -189,63 +157,50 @@ def _grid(figure: Figure, count: int, along: str, shared: bool) -> list[Axes]:
         spare.set_visible(False)
     for lowest in made[max(count - columns, 0) : count]:  # also above a spare one
         lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel(along, fontsize=9, color=INK)
+        lowest.set_xlabel(AXIS[over], fontsize=9, color=INK)
     return list(made[:count])
 
 
-def _around(figure: Figure, rows: pd.DataFrame, title: str) -> None:
+def _around(figure: Figure, rows: pd.DataFrame, title: str) -> Figure:
     """Title, and a note on the lines."""
-    counted = rows[rows["seed"] != "all"]["seed"].nunique()
-    note = note_of(max(int(counted), 1))
+    note = note_of(max(rows.loc[rows["seed"] != "all", "seed"].nunique(), 1))
     if rows["run"].nunique() > 1:
         grey = f"{note}; grey: the other runs"
         note = grey if title.startswith("Return of an") else "medians over seeds"
-    note = "; ".join([note, *lost_note(rows)])
-    whole = fill(f"{title} ({note})", int(figure.get_figwidth() / _LETTER))
+    whole = f"{title} ({'; '.join([note, *lost_note(rows)])})"
+    whole = fill(whole, int(figure.get_figwidth() / _LETTER))
     figure.suptitle(whole, x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
+    return figure
 
 
-def _median(rows: pd.DataFrame, over: str) -> tuple[_Numbers, _Numbers]:
-    """The median over all seeds by iteration, or the one seed."""
-    together = rows[rows["seed"] == "all"].sort_values("iteration")
-    return together[over].to_numpy(float), together["value"].to_numpy(float)
-
-
-def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str = BLUE) -> None:
+def seeds_of(ax: Axes, rows: pd.DataFrame, over: Over = "iteration", colour: str = BLUE) -> None:
     """The seeds of one run and one quantity, and their median."""
-    seeds = rows[rows["seed"] != "all"]
+    seeds, line = rows[rows["seed"] != "all"], curve_of(rows[rows["seed"] == "all"], over)
     if seeds.empty:
-        one = rows.sort_values(over)
-        ax.plot(one[over], one["value"], color=colour, linewidth=1.8, label="_the seed")
+        ax.plot(line.horizon, line.value, color=colour, linewidth=1.8, label="_the seed")
         return
-    table = seeds.pivot_table(index="iteration", columns="seed", values="value", dropna=False)
-    together = rows[rows["seed"] == "all"].sort_values("iteration")
-    x = seeds.groupby("iteration")[over].first().to_numpy(float)
-    values = table.to_numpy(float)
-    few = len(x) <= POINTS
-    single = values.shape[1] <= _SINGLE
-    if single:
-        ax.plot(x, values, "." if few else "-", color=colour, linewidth=0.7, alpha=0.6)
+    values = seeds.pivot_table(index="iteration", columns="seed", values="value", dropna=False)
+    x = seeds.groupby("iteration")[over].first()
+    mark, middle = (".", "D") if len(x) <= POINTS else ("-", "-")
+    if values.shape[1] <= _SINGLE:
+        ax.plot(x, values, mark, color=colour, linewidth=0.7, alpha=0.6)
+    else:
+        ax.fill_between(line.horizon, line.low, line.high, color=colour, alpha=0.2, linewidth=0,
+                        label="_median")  # fmt: skip
     # Where lost seeds have no median, it has fewer iterations than they.
-    at, median, low, high = (
-        together[name].to_numpy(float) for name in (over, "value", "ci_low", "ci_high")
-    )
-    ax.fill_between(at, low, high, color=colour, alpha=0.0 if single else 0.2, linewidth=0,
-                    label="_median")  # fmt: skip
-    ax.plot(at, median, "D" if few else "-", color=colour, linewidth=1.9, label="_median")
+    ax.plot(line.horizon, line.value, middle, color=colour, linewidth=1.9, label="_median")
 
 
 def _dress_cell(ax: Axes, name: str) -> None:
     """A small axes: its run above it, few ticks."""
-    ax.set_title(plain(name), loc="left", fontsize=10, color=INK)
-    ax.grid(True, axis="y", color=GRID, linewidth=0.6)
-    ax.set_axisbelow(True)
-    if ax.get_xscale() == "linear":
-        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-        if ax.get_xlim()[1] > 1000:
-            ax.xaxis.set_major_formatter(THOUSANDS)
+    ax.set_title(style.plain(name), loc="left", fontsize=10, color=INK)
+    style.ruled(ax, "y")
+    if ax.get_yscale() == "log":
+        style.label_decades(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    if ax.get_xlim()[1] > 1000:
+        ax.xaxis.set_major_formatter(THOUSANDS)
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():
         spine.set_color(MUTED)
 

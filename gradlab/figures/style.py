@@ -23,29 +23,12 @@ from gradlab.errors import InputError
 from gradlab.runs.identity import Identity, competing
 from gradlab.wording import label
 
-INK = "#14181f"
-MUTED = "#5c6571"
-GRID = "#e1e5ea"
-PAPER = "#fefefe"
-BLUE = "#0b63a8"
-VERMILION = "#d2580a"
-GREEN = "#0a8f6a"
-PURPLE = "#95518f"
-OCHRE = "#a17d05"
-CYAN = "#2c94b8"
-
 COLOURS: Mapping[str, str] = {
-    "ink": INK,
-    "muted": MUTED,
-    "grid": GRID,
-    "paper": PAPER,
-    "blue": BLUE,
-    "vermilion": VERMILION,
-    "green": GREEN,
-    "purple": PURPLE,
-    "ochre": OCHRE,
-    "cyan": CYAN,
-}
+    "ink": "#14181f", "muted": "#5c6571", "grid": "#e1e5ea", "paper": "#fefefe",
+    "blue": "#0b63a8", "vermilion": "#d2580a", "green": "#0a8f6a", "purple": "#95518f",
+    "ochre": "#a17d05", "cyan": "#2c94b8",
+}  # fmt: skip
+INK, MUTED, GRID, PAPER, BLUE, VERMILION, GREEN, PURPLE, OCHRE, CYAN = COLOURS.values()
 
 Dash = str | tuple[int, tuple[float, ...]]
 SIZE = (6.6, 4.3)
@@ -114,23 +97,18 @@ def looks(
         look = family(known[name]) if name in known else None
         if look is not None and look not in fixed.values():
             fixed[name] = look
-    others = [name for name in estimators if name not in fixed]
     taken = {look.colour for name, look in fixed.items() if name not in grey}
-    free = [each for each in (*_COLOURS, *(() if fixed else (BLUE, VERMILION, GREEN, INK)))
-            if each not in taken]  # fmt: skip
-    colours = free or [INK]
+    turns = (*_COLOURS, *(() if fixed else (BLUE, VERMILION, GREEN, INK)))
+    colours = [each for each in turns if each not in taken] or [INK]
     own = {
         name: Look("", colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % len(_MARKERS)])
-        for i, name in enumerate(others)
+        for i, name in enumerate(name for name in estimators if name not in fixed)
     }
-    grey_or_own = {
-        name: replace(look, colour=MUTED) if name in grey else look
+    named = {
+        name: replace(look, label=plain(label(name, identities)))
         for name, look in (fixed | own).items()
     }
-    return {
-        name: replace(look, label=plain(label(name, identities)))
-        for name, look in grey_or_own.items()
-    }
+    return named | {name: replace(named[name], colour=MUTED) for name in grey & set(named)}
 
 
 def family(identity: Identity) -> Look | None:
@@ -153,8 +131,11 @@ def new_axes() -> Axes:
     return axes
 
 
-def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
-    """Everything around the curves. Notes stand above the plot, the legend below it."""
+def dress(
+    ax: Axes, title: str, ylabel: str = "", notes: Sequence[str] = (), reverse: bool = False
+) -> Axes:
+    """Everything around the curves. Notes stand above the plot, the legend below it, in the order
+    of drawing or in `reverse`."""
     above = 6
     for note in reversed(notes):
         lines = textwrap.wrap(note, _NOTE)
@@ -183,7 +164,7 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
         ax.legend(
             handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=BELOW,
             ncols=1 if widest > _PAIR and len(labels) <= 4 else 2, frameon=False, fontsize=9,
-            labelcolor=INK, handlelength=3.2, columnspacing=1.6,
+            labelcolor=INK, handlelength=3.2, columnspacing=1.6, reverse=reverse,
         )  # fmt: skip
     return ax
 
@@ -214,12 +195,11 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def label_decades(ax: Axes) -> None:
     """Labels as plain text; between decades only where there are few."""
     bottom, top = ax.get_ylim()
-    label = TICKS
-    ax.yaxis.set_major_formatter(label)
+    ax.yaxis.set_major_formatter(TICKS)
     decades = math.floor(math.log10(top)) - math.ceil(math.log10(bottom)) + 1
     if decades < 3:
         ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        ax.yaxis.set_minor_formatter(label)
+        ax.yaxis.set_minor_formatter(TICKS)
     else:
         ax.yaxis.set_minor_formatter(NullFormatter())
 
@@ -252,7 +232,15 @@ def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
     for each in (ax.xaxis.label, ax.yaxis.label):
         each.set_fontsize(_LABEL)
     ax.yaxis.label.set_text(_filled(ax.get_ylabel(), height - 0.5, _LABEL))
-    _head(ax, inches - 0.6, title)
+    corner = (0, 1), "axes fraction"  # where `dress` puts its notes
+    above = 4.0
+    for note in reversed(ax.texts):
+        if note.get_text() and (getattr(note, "xy", None), getattr(note, "xycoords", "")) == corner:
+            note.set_text(_filled(note.get_text(), inches - 0.6, _TICK))  # wrapped anew
+            note.set_position((0, above))
+            above += 1.25 * _TICK * len(note.get_text().splitlines()) + 1
+    words = _filled(ax.get_title(loc="left"), 0.9 * (inches - 0.6), _LABEL) if title else ""
+    ax.set_title(words, loc="left", pad=above + 2, fontsize=_LABEL, color=INK, fontweight="bold")
     for line in ax.lines:
         line.set_linewidth(0.75 * line.get_linewidth())
         line.set_markersize(0.7 * line.get_markersize())
@@ -265,23 +253,6 @@ def column(ax: Axes, width: _Width = "single", title: bool = False) -> Axes:
             labelspacing=0.3,
         )  # fmt: skip
     return ax
-
-
-def _head(ax: Axes, inches: float, title: bool) -> None:
-    """The title, wrapped or none, above the notes, which take a line or more each."""
-    corner = (0, 1), "axes fraction"  # where `dress` puts its notes
-    notes = [
-        text
-        for text in ax.texts
-        if text.get_text() and (getattr(text, "xy", None), getattr(text, "xycoords", "")) == corner
-    ]
-    height = 4.0
-    for note in reversed(notes):
-        note.set_text(_filled(note.get_text(), inches, _TICK))  # one paragraph, wrapped anew
-        note.set_position((0, height))
-        height += 1.25 * _TICK * len(note.get_text().splitlines()) + 1
-    words = _filled(ax.get_title(loc="left"), 0.9 * inches, _LABEL) if title else ""
-    ax.set_title(words, loc="left", pad=height + 2, fontsize=_LABEL, color=INK, fontweight="bold")
 
 
 def _filled(text: str, inches: float, size: float) -> str:

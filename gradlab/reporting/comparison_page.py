@@ -6,18 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.figures import drawing, style
-from gradlab.figures.drawing import Curve
-from gradlab.figures.style import MUTED
+from gradlab.figures.plots import lines
 from gradlab.reporting import shell
 from gradlab.reporting.page import Page, Panel, Section, folded, method, panel
 from gradlab.reporting.shell import quantity
@@ -150,11 +149,11 @@ def ratio(
     table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "mse", names: tuple[str, str]
 ) -> Axes:
     """B over A of every estimator, with its band; 1 is no change."""
-    ax = _drawn(table, ax, quantity, _RATIO)
-    A, B = (style.plain(each) for each in names)
-    title = f"{_NAMES[quantity].capitalize()}: {B} over {A}"
-    drawing.ratio_axis(ax)
-    return style.dress(ax, title, "ratio", [f"below 1: {B} is smaller; band: 95%"])
+    title, larger = _titles(quantity, names, "over")
+    return lines(
+        table, ax, title, "ratio", quantity=quantity, columns=_RATIO, notes=[f"above 1: {larger}"],
+        then=drawing.ratio_axis, empty="not known to be above 0 in both",
+    )  # fmt: skip
 
 
 def difference(
@@ -165,30 +164,18 @@ def difference(
     names: tuple[str, str],
 ) -> Axes:
     """B less A of every estimator, with its band; 0 is no change."""
-    ax = _drawn(table, ax, quantity, _DIFFERENCE)
-    A, B = (style.plain(each) for each in names)
-    notes = [f"above 0: {B} is larger; band: 95%"]
-    if ax.lines:
-        ax.axhline(0.0, color=MUTED, lw=1.0)
-        sizes = table[table["quantity"] == quantity]["difference"].abs()
-        notes += drawing.bent(ax, sizes.to_numpy(float))
-    else:
-        drawing.nothing(ax, "not measured in both")
+    title, larger = _titles(quantity, names, "less")
     unit = "" if quantity == "cosine" else " [(return / parameter)²]"
-    title = f"{_NAMES[quantity].capitalize()}: {B} less {A}"
-    return style.dress(ax, title, f"difference{unit}", notes)
+    sizes = table[table["quantity"] == quantity]["difference"].abs().to_numpy(float)
+    return lines(
+        table, ax, title, f"difference{unit}", quantity=quantity, columns=_DIFFERENCE, level=0,
+        notes=[f"above 0: {larger}"], then=partial(drawing.bent, sizes=sizes),
+        empty="not measured in both",
+    )  # fmt: skip
 
 
-def _drawn(
-    table: pd.DataFrame, ax: Axes | None, quantity: str, columns: tuple[str, str, str]
-) -> Axes:
+def _titles(quantity: str, names: tuple[str, str], joined: str) -> tuple[str, str]:
+    """Of a figure, and what its upper half means."""
     validation.word("quantity", quantity, _NAMES)
-    ax = style.new_axes() if ax is None else ax
-    looks, end = drawing.looks(table), drawing.last_horizon(table)
-    for name, look in looks.items():
-        chosen = (table["estimator"] == name) & (table["quantity"] == quantity)
-        rows = table[chosen].sort_values("horizon")
-        line = Curve(*(rows[each].to_numpy(float) for each in ("horizon", *columns)))
-        if np.isfinite(line.value).any():
-            drawing.curve_or_level(ax, line, look, end, band=0.12)
-    return ax
+    A, B = (style.plain(each) for each in names)
+    return f"{_NAMES[quantity].capitalize()}: {B} {joined} {A}", f"{B} is larger; band: 95%"

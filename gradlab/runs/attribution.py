@@ -222,7 +222,7 @@ class Attribution:
     def table(self) -> pd.DataFrame:
         """One row per part, entries that are exactly 0 included (but those of "states").
 
-        For `figures.ledger`, `figures.entries`, `figures.error_steps`, `figures.variance_sources`.
+        For `figures.ledger` and `figures.entries`.
 
         Columns: account ("bias" or "variance"), kind ("total", "shapley", "first", "last", "entry",
         "output", "input", "step", "replacement", "source", "critics"), estimator, horizon, cause

@@ -22,8 +22,8 @@ from matplotlib.text import Text
 from gradlab import figures
 from gradlab.errors import InputError
 from gradlab.figures import style
-from gradlab.figures.lines import tinted
 from gradlab.figures.multiples import best_first
+from gradlab.figures.plots import tinted
 from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
 from gradlab.runs.identity import by_known_name, told_apart
 from tests import planted
@@ -348,6 +348,31 @@ def test_of_several_runs_the_best_is_first_and_strong():
     assert widths == {"high": style.STRONG, "middle": style.THIN, "low": style.THIN}
     assert len({each.get_color() for each in axes.lines}) == 3
     assert axes.get_xlabel() and axes.get_ylabel()
+
+
+def test_one_function_draws_any_quantity_with_its_thresholds_and_the_best():
+    ax = figures.lines(
+        planted.table(), title="error", quantity="mse", log=True, chosen="model", star="least",
+        thresholds={"as good as none": 2.0, "not known": None},
+    )  # fmt: skip
+    drawn = values(planted.table(), "model", "mse")
+    np.testing.assert_array_equal(line(ax, "model").get_ydata(), drawn)
+    assert set(line(ax, "as good").get_ydata()) == {2.0} and ax.get_title(loc="left") == "error"
+    assert str(line(ax, "least").get_label()) == f"least, h* = {drawn.argmin()}"
+    with pytest.raises(InputError, match="table has no column 'step'"):
+        figures.lines(planted.table(), quantity="mse", x="step")
+
+
+def test_bars_begin_where_the_one_before_ends_and_a_matrix_shows_every_cell():
+    rows = [(2, "a", 3.0), (2, "b", -1.0), (2, "total", 2.0)]
+    shares = pd.DataFrame(rows, columns=["horizon", "cause", "value"])
+    ax = figures.bars(shares.assign(ci_low=shares["value"], ci_high=shares["value"]))
+    ends = [(p.get_y(), p.get_y() + p.get_height()) for p in ax.patches if p.get_height()]
+    assert ends == [(0.0, 0.75), (0.75, 0.5)]
+    cells = pd.DataFrame({"output": ["u", "v"], "input": ["x", "x"], "value": [0.5, -0.02]})
+    ax = figures.matrix(cells, percent=True)
+    assert [text.get_text() for text in ax.texts if "%" in text.get_text()] == ["+50%", "−2%"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["u", "v"]
 
 
 # Figures of a comparison of Jacobians draw its table.

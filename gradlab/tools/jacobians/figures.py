@@ -6,13 +6,14 @@ Each figure takes the long table of a comparison (see `gradlab.tools.jacobians.r
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log
+from math import inf, log
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlab.figures import style
-from gradlab.figures.lines import Series, lines, marks, matrix, rows, scaled
+from gradlab.figures.plots import Series, lines, marks, matrix, rows, scaled
 from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look
 from gradlab.wording import signed, two
 
@@ -39,6 +40,7 @@ _UNITS = {
     "effect": ("Effect of each error", "change of the policy gradient, relative to its norm"),
 }
 _TOP = 1e3  # relative errors beyond are drawn here
+_RELATIVE: dict[str, Any] = {"x": "step", "level": 1, "log": True, "decades": 6, "percent": True}
 
 
 def jacobian_entries(
@@ -48,26 +50,27 @@ def jacobian_entries(
     simulator's own entries, in standard deviations of output and input; "effect" of the errors on
     the policy gradient."""
     title, unit = _UNITS[quantity]
-    return matrix(ax, title, rows(table, "entry", quantity), unit, decades=4, least=1e-3)
+    return matrix(rows(table, "entry", quantity), ax, title, unit, decades=4, least=1e-3)
 
 
 def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Relative error of every block along the rollout."""
-    return lines(ax, "Error along the rollout", _errors(table, "time"), "relative error",
-                 along="step t", level=1, log=True, percent=True)  # fmt: skip
+    return lines(_errors(table, "time"), ax, "Error along the rollout", "relative error",
+                 along="step t", **_RELATIVE)  # fmt: skip
 
 
 def jacobian_flags(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Shares of starts whose Jacobians are left out, along the rollout."""
     shown = {look: rows(table, "time", name) for name, look in _FLAGS.items()}
-    return lines(ax, "Steps left out", shown, "share of the starts", along="step t", percent=True)
+    return lines(shown, ax, "Steps left out", "share of the starts", x="step", along="step t",
+                 percent=True)  # fmt: skip
 
 
 def jacobian_distance(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Relative error of every block over the distance from the nearest data."""
-    return lines(ax, "Error away from the data", _errors(table, "distance"), "relative error",
-                 x="x", along="distance from the data [standard deviations]", level=1, log=True,
-                 percent=True)  # fmt: skip
+    return lines(_errors(table, "distance"), ax, "Error away from the data", "relative error",
+                 along="distance from the data [standard deviations]",
+                 **_RELATIVE | {"x": "x"})  # fmt: skip
 
 
 def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -78,8 +81,8 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         known = f": λ = {signed(two(rate.iloc[0]))} per step" if len(rate) else ""
         grown = rows(table, "growth", "ln σ", block=loop, output="1")
         shown[replace(look, label=look.label + known)] = scaled(grown, 1 / log(10))
-    return lines(ax, "Growth of the chained Jacobians", shown, "log₁₀ of the singular value",
-                 along="steps chained")  # fmt: skip
+    return lines(shown, ax, "Growth of the chained Jacobians", "log₁₀ of the singular value",
+                 x="step", along="steps chained")  # fmt: skip
 
 
 def lyapunov(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -93,8 +96,9 @@ def lyapunov(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def chain_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Relative error of the model's chained product; above 1, zero is the better guess."""
     product = rows(table, "product", "relative error")
-    return lines(ax, "Error of the chained Jacobians", {_MEDIAN: product[product["step"] > 0]},
-                 "relative error", along="steps chained", level=1, log=True, most=_TOP)  # fmt: skip
+    return lines({_MEDIAN: product[product["step"] > 0]}, ax, "Error of the chained Jacobians",
+                 "relative error", along="steps chained", limits=(-inf, _TOP),
+                 **_RELATIVE | {"percent": False})  # fmt: skip
 
 
 def model_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -102,8 +106,9 @@ def model_error(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     own = rows(table, "model_error", "error").sort_values("step")
     first = own["step"] * (own["value"] / own["step"]).head(1).sum()
     straight = own.assign(value=first, ci_low=first, ci_high=first)
-    return lines(ax, "Error of the model's own rollout", {_LINEAR: straight, _OWN: own},
-                 "distance [standard deviations]", along="steps", log=True)  # fmt: skip
+    return lines({_LINEAR: straight, _OWN: own}, ax, "Error of the model's own rollout",
+                 "distance [standard deviations]", x="step", along="steps", log=True,
+                 decades=6)  # fmt: skip
 
 
 def _errors(table: pd.DataFrame, section: str) -> Series:

@@ -5,11 +5,13 @@ Each figure takes the long table of a run of logs (see `gradlab.tools.logs.findi
 
 from __future__ import annotations
 
+from math import inf
+
 import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlab import figures
-from gradlab.figures.lines import lines, marks, rooted, rows, scaled
+from gradlab.figures.plots import lines, marks, rooted, rows, scaled
 from gradlab.figures.style import BLUE, MUTED, PURPLE, VERMILION, Look
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
@@ -46,16 +48,16 @@ def logged_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         look: rooted(rows(table, "agreement", "relative_bias2", block=block))
         for look, block in ((_SAME, "same"), (_WHOLE, "whole"))
     }
-    return lines(ax, "Does the model's gradient agree with the score?", shown,
-                 "|E model − E score| / |E score|", level=TOLERANCE, log=True, percent=True,
-                 most=_MOST)  # fmt: skip
+    return lines(shown, ax, "Does the model's gradient agree with the score?",
+                 "|E model − E score| / |E score|", x="step", level=TOLERANCE, log=True, decades=6,
+                 percent=True, limits=(-inf, _MOST))  # fmt: skip
 
 
 def logged_noise(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Variance of one trajectory's gradient, of model and score."""
     shown = {look: rows(table, "gradient", "variance", block=x) for x, look in _GRADIENTS.items()}
-    return lines(ax, "How noisy each gradient is", shown, "variance [(return / parameter)²]",
-                 log=True)  # fmt: skip
+    return lines(shown, ax, "How noisy each gradient is", "variance [(return / parameter)²]",
+                 x="step", log=True, decades=6)  # fmt: skip
 
 
 def logged_referee(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -65,7 +67,8 @@ def logged_referee(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         for x, look in _GRADIENTS.items()
         if x in ("model", "score")
     }
-    return lines(ax, "How well the mean of these data is known", shown, "cosine", level=SUPPORTED)
+    return lines(shown, ax, "How well the mean of these data is known", "cosine", x="step",
+                 level=SUPPORTED)  # fmt: skip
 
 
 def logged_critics(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -74,8 +77,8 @@ def logged_critics(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     norms = rows(table, "gradient", "mean_norm", block="model").set_index("step")["value"]
     norm = between["step"].map(norms.where(norms > 0))
     shown = rooted(scaled(between, 1 / norm**2))
-    return lines(ax, "Where the critics disagree", {_CRITICS: shown},
-                 "share of the gradient's norm", percent=True)  # fmt: skip
+    return lines({_CRITICS: shown}, ax, "Where the critics disagree",
+                 "share of the gradient's norm", x="step", percent=True)  # fmt: skip
 
 
 def logged_direction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -88,8 +91,9 @@ def logged_direction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def logged_prediction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Error of the model's path under the recorded actions over the steps."""
-    return lines(ax, "How far the model predicts", {_AHEAD: rows(table, "prediction", "error")},
-                 "error / change", along="steps", level=1.0, percent=True, most=3.0)  # fmt: skip
+    return lines({_AHEAD: rows(table, "prediction", "error")}, ax, "How far the model predicts",
+                 "error / change", x="step", along="steps", level=1.0, percent=True,
+                 limits=(-inf, 3.0))  # fmt: skip
 
 
 _SUPPORT = "What the data support"
