@@ -33,7 +33,7 @@ from torch.utils.dlpack import from_dlpack
 
 from gradlab import validation
 from gradlab.errors import InputError, required
-from gradlab.systems.function import AliveFunction, from_function, survivors
+from gradlab.systems.function import AliveFunction, RowStep, from_function, survivors
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -85,20 +85,24 @@ class EngineSystem:
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
-        inputs = self._inputs(state, action, noise)
-        after, reward = _Values.apply(self.engine, *inputs)  # type: ignore[no-untyped-call]
+        given = (self._values, self._pulled_back, *self._inputs(state, action, noise))
+        after, reward = RowStep.apply(*given)  # type: ignore[no-untyped-call]
         return Transition(after, reward, survivors(self.alive, after.detach()))
 
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> Linearization:
         check_step(self, state, action, noise)
-        inputs = [x.detach() for x in self._inputs(state, action, noise)]
-        ds = self.state_dim
+        inputs = self._inputs(state, action, noise)
+        n, ds, outputs = len(state), self.state_dim, self.state_dim + 1
         if self.engine.jacobians is None:
-            J = torch.cat(_reverse(self.engine, inputs)[:2], 2)
+            # One pullback per output, of all rows at once: they do not depend on one another.
+            basis = torch.eye(outputs).to(state).repeat_interleave(n, 0)
+            rows = [x.repeat(outputs, 1) for x in inputs]
+            by_input = self._pulled_back(*rows, basis[:, :-1], basis[:, -1])
+            J = torch.cat(by_input[:2], 1).unflatten(0, (outputs, n)).transpose(0, 1)
         else:
-            shape = (ds + 1, ds + self.action_dim)
+            shape = (outputs, ds + self.action_dim)
             (J,) = _by_blocks(self.engine.jacobians, inputs, self.engine.rows, [shape])
         A, B, r_s, r_a = J[:, :-1, :ds], J[:, :-1, ds:], J[:, -1, :ds], J[:, -1, ds:]
         return Linearization(A, B, r_s, r_a, Certificate.exact(state))
@@ -111,93 +115,19 @@ class EngineSystem:
             inputs.append(state.new_zeros(len(state), self.noise_dim) if noise is None else noise)
         return inputs
 
+    def _values(self, *inputs: Tensor) -> list[Tensor]:
+        return _by_blocks(self.engine.values, inputs, self.engine.rows, [(self.state_dim,), ()])
 
-class _Values(torch.autograd.Function):
-    """s', r with the engine's pullback. Rows are independent: vmap adds rows."""
-
-    @staticmethod
-    def forward(engine: Engine, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        width = inputs[0].shape[1]
-        after, reward = _by_blocks(
-            engine.values, [x.detach() for x in inputs], engine.rows, [(width,), ()]
-        )
-        return after, reward
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.engine = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        if any(torch._C._functorch.is_legacy_batchedtensor(x) for x in cotangents):
-            # `torch.autograd.grad(…, is_grads_batched=True)` knows no rule of `vmap` below.
-            rows = torch.cat([cotangents[0], cotangents[1][:, None]], 1)[:, None]
-            jacobians = _reverse(ctx.engine, list(ctx.saved_tensors))
-            return None, *((rows @ J)[:, 0] for J in jacobians)
-        inputs = (*ctx.saved_tensors, *cotangents)
-        return None, *_Pullback.apply(ctx.engine, *inputs)  # type: ignore[no-untyped-call]
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], engine: Engine, *inputs: Tensor) -> Any:
-        return _more_rows(_Values, info, in_dims, engine, inputs)
-
-
-class _Pullback(torch.autograd.Function):
-    """Gradients of the inputs; itself without derivative."""
-
-    @staticmethod
-    def forward(engine: Engine, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_pulled_back(engine, [x.detach() for x in inputs]))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise InputError(
-            "step has no second derivatives through another engine: differentiate it once"
-        )
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], engine: Engine, *inputs: Tensor) -> Any:
-        return _more_rows(_Pullback, info, in_dims, engine, inputs)
-
-
-def _more_rows(
-    function: Any, info: Any, in_dims: tuple[int | None, ...], engine: Engine, inputs: Any
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """vmap's axis as further rows. [b, N, …] → [b N, …] and back."""
-    b = info.batch_size
-    widened = [
-        x.expand(b, *x.shape) if dim is None else x.movedim(dim, 0)
-        for x, dim in zip(inputs, in_dims[1:], strict=True)
-    ]
-    out = function.apply(engine, *(x.flatten(0, 1) for x in widened))
-    return tuple(y.unflatten(0, (b, -1)) for y in out), (0,) * len(out)
-
-
-def _pulled_back(engine: Engine, inputs: list[Tensor]) -> list[Tensor]:
-    shapes = [tuple(x.shape[1:]) for x in inputs[:-2]]
-    return _by_blocks(engine.pullback, inputs, engine.rows, shapes)
-
-
-def _reverse(engine: Engine, inputs: list[Tensor]) -> list[Tensor]:
-    """∂[s', r]/∂z [N, ds + 1, dim z] of every input z: one pullback per output, of all rows at
-    once, since they do not depend on one another."""
-    n, outputs = len(inputs[0]), inputs[0].shape[1] + 1
-    rows = [x.repeat(outputs, 1) for x in inputs]
-    basis = torch.eye(outputs).to(inputs[0]).repeat_interleave(n, 0)
-    gradients = _pulled_back(engine, [*rows, basis[:, :-1], basis[:, -1]])
-    return [g.reshape(outputs, n, g.shape[1]).transpose(0, 1) for g in gradients]
+    def _pulled_back(self, *inputs: Tensor) -> list[Tensor]:
+        shapes = [tuple(x.shape[1:]) for x in inputs[:-2]]
+        return _by_blocks(self.engine.pullback, inputs, self.engine.rows, shapes)
 
 
 def _by_blocks(
-    function: _Block, inputs: list[Tensor], rows: int, shapes: list[tuple[int, ...]]
+    function: _Block, given: Sequence[Tensor], rows: int, shapes: Sequence[tuple[int, ...]]
 ) -> list[Tensor]:
     """`function` of blocks of exactly `rows` rows; outputs [N, *shape], copies of the engine's."""
-    n = len(inputs[0])
+    inputs, n = [x.detach() for x in given], len(given[0])
     out = [inputs[0].new_empty(n, *shape) for shape in shapes]
     for first in range(0, n, rows):
         here = slice(first, min(first + rows, n))

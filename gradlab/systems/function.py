@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,43 @@ from gradlab.user_code import running
 
 _StepFunction = Callable[..., tuple[Tensor, Tensor]]
 AliveFunction = Callable[[Tensor], Tensor]  # also of contacts and limits
+
+
+class RowStep(torch.autograd.Function):
+    """A step of rows that do not depend on one another, with a pullback of its own.
+
+    values(*inputs) → s', r[, flags];  pullback(*inputs, λ, ρ) → a gradient of every input. A
+    vectorised call is one of more rows. The pullback is a `RowStep`, too, which has none.
+    """
+
+    @staticmethod
+    def forward(values: Any, pullback: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(values(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.pullback, *given = inputs
+        ctx.save_for_backward(*given)
+        ctx.mark_non_differentiable(*(y for y in output if not y.is_floating_point()))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.pullback is None:
+            raise InputError("a step is differentiated a second time: it has first derivatives")
+        given = (ctx.pullback, None, *ctx.saved_tensors, *cotangents[:2])
+        return None, None, *RowStep.apply(*given)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, values: Any, pullback: Any, *inputs: Tensor) -> Any:
+        """[b, N, …] → [b N, …] and back."""
+        b = info.batch_size
+        rows = [
+            x.expand(b, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(inputs, dims[2:], strict=True)
+        ]
+        given = (values, pullback, *(x.flatten(0, 1) for x in rows))
+        out = RowStep.apply(*given)  # type: ignore[no-untyped-call]
+        return tuple(y.unflatten(0, (b, len(y) // b)) for y in out), (0,) * len(out)
 
 
 def from_function(

@@ -113,26 +113,18 @@ def test_gradients_pass_through_several_steps_to_every_input():
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("way", ["is_grads_batched", "torch.func"])
-def test_many_cotangents_at_once(way):
+def test_many_cotangents_at_once():
     s, a, xi = inputs(5)
+    rows = torch.func.jacrev(lambda x: bridged().step(x, a, xi).state)(s)
     truth = TRUTH.linearize(s, a, xi).A
-    if way == "torch.func":
-        rows = torch.func.jacrev(lambda x: bridged().step(x, a, xi).state)(s)
-        got = torch.einsum("nink->nik", rows)
-    else:
-        z = s.clone().requires_grad_()
-        basis = torch.eye(2, dtype=z.dtype)[:, None].expand(2, 5, 2)
-        out = bridged().step(z, a, xi).state
-        got = torch.autograd.grad(out, z, basis, is_grads_batched=True)[0].transpose(0, 1)
-    torch.testing.assert_close(got, truth, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(torch.einsum("nink->nik", rows), truth, rtol=1e-14, atol=1e-14)
 
 
 def test_second_derivatives_are_refused_not_zero():
     s, a, xi = (x.requires_grad_() for x in inputs(3))
     out = bridged().step(s, a, xi).reward.sum()
     (first,) = torch.autograd.grad(out, a, create_graph=True)
-    with pytest.raises(InputError, match="no second derivatives"):
+    with pytest.raises(InputError, match="a second time"):
         torch.autograd.grad(first.sum(), a)
 
 
@@ -382,10 +374,6 @@ class Env:
             after = after + 0.01 * float(np.random.standard_normal())
         if self.fault == "clock":
             after = after + 0.01 * self.t
-        if self.fault == "reset" and self.t % 10 == 0:
-            after = torch.zeros_like(after)
-        if self.fault == "mixed":
-            after = after - 0.1 * torch.linspace(0, 1, len(after)).to(after)[:, None]
         if self.fault in ("mean", "mean at rest"):
             reward = reward - reward.mean()
         self.s = after
@@ -439,13 +427,11 @@ def test_what_is_alive_may_be_given():
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("noise", "draws from torch's random stream"),
-        ("numpy", "draws from numpy's random stream"),
-        ("clock", "each time from one state and action: write leaves env.t as"),
-        ("reset", "after 8 steps from one state and action: write leaves env.t as"),
-        ("mixed", "mixes rows: turned by one"),
-        ("mean", "mixes rows: beside other rows"),
-        ("mean at rest", "mixes rows: beside other rows"),
+        ("noise", "ends elsewhere the second time .*: switch its noise off"),
+        ("numpy", "ends elsewhere the second time"),
+        ("clock", r"the second time .*left out \(a clock, .*into read and write"),
+        ("mean", "env.step mixes the rows"),
+        ("mean at rest", "env.step mixes the rows"),
         ("detached", "no gradient passes through env.step from the action"),
         ("limit", "let write set the environment's clock to 0"),
     ],
@@ -464,7 +450,7 @@ def test_a_state_that_is_not_all_of_it_is_refused():
     def half(env: Env, state: Tensor) -> None:
         env.s = torch.cat([state, env.s[:, 1:]], 1)
 
-    with pytest.raises(InputError, match=r"write leaves env\.s, env\.t as"):
+    with pytest.raises(InputError, match="ends elsewhere the second time"):
         from_environment(Env(), lambda env: env.s[:, :1], half, 1)
 
 
@@ -477,8 +463,8 @@ def test_a_state_that_cannot_be_written_is_refused():
     ("env", "given", "words"),
     [
         (object(), (read, write), "env is .*, expected an object with step"),
-        (Env(), (read, None), "write is None, expected a function .* that sets it: lambda env, s"),
-        (Env(), (3, write), "read is 3, expected a function .*, such as lambda env: env.state"),
+        (Env(), (read, None), "write is None, expected a function .*: lambda env, s"),
+        (Env(), (3, write), "read is 3, expected a function .*: lambda env: env.state"),
     ],
 )
 def test_what_is_missing_is_said(env, given, words):
