@@ -26,7 +26,15 @@ from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.function import RowStep
 from gradlab.systems.mujoco import ENVIRONMENTS, Environment, MujocoEnvironment
-from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step, inner
+from gradlab.systems.system import (
+    Certificate,
+    Linearization,
+    Noise,
+    System,
+    Transition,
+    check_step,
+    inner,
+)
 
 
 class _StepRecord:
@@ -116,7 +124,7 @@ class DifferentiableEnvironment:
     alive = inner("alive")
     contacts = inner("contacts")
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         """s', r, alive of states [N, ds] and actions [N, da], also by `s, r, alive = env.step(…)`.
 
         Values are those of `MujocoEnvironment.step`, to the last bit. Derivatives are those of

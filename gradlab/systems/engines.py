@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -33,13 +34,22 @@ from torch.utils.dlpack import from_dlpack
 
 from gradlab import validation
 from gradlab.errors import InputError, required
-from gradlab.systems.function import AliveFunction, RowStep, from_function, survivors
+from gradlab.systems.function import (
+    POSITIONAL,
+    AliveFunction,
+    RowStep,
+    from_function,
+    remedy,
+    survivors,
+)
 from gradlab.systems.system import (
     Certificate,
     Linearization,
+    Noise,
     System,
     Transition,
     check_step,
+    check_widths,
     sample_normal,
 )
 from gradlab.user_code import running
@@ -79,19 +89,16 @@ class EngineSystem:
     alive: AliveFunction | None
 
     def __post_init__(self) -> None:
-        for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
-            validation.whole(name, getattr(self, name), least)
+        check_widths(self.state_dim, self.action_dim, self.noise_dim)
         validation.whole("rows", self.engine.rows, 1)
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         given = (self._values, self._pulled_back, *self._inputs(state, action, noise))
         after, reward = RowStep.apply(*given)  # type: ignore[no-untyped-call]
         return Transition(after, reward, survivors(self.alive, after.detach()))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         inputs = self._inputs(state, action, noise)
         n, ds, outputs = len(state), self.state_dim, self.state_dim + 1
@@ -100,7 +107,7 @@ class EngineSystem:
             basis = torch.eye(outputs).to(state).repeat_interleave(n, 0)
             rows = [x.repeat(outputs, 1) for x in inputs]
             by_input = self._pulled_back(*rows, basis[:, :-1], basis[:, -1])
-            J = torch.cat(by_input[:2], 1).unflatten(0, (outputs, n)).transpose(0, 1)
+            J = torch.cat(by_input[:2], 1).view(outputs, n, ds + self.action_dim).transpose(0, 1)
         else:
             shape = (outputs, ds + self.action_dim)
             (J,) = _by_blocks(self.engine.jacobians, inputs, self.engine.rows, [shape])
@@ -109,7 +116,7 @@ class EngineSystem:
 
     sample_noise = sample_normal
 
-    def _inputs(self, state: Tensor, action: Tensor, noise: Tensor | None) -> list[Tensor]:
+    def _inputs(self, state: Tensor, action: Tensor, noise: Noise) -> list[Tensor]:
         inputs = [state, action]
         if self.noise_dim:
             inputs.append(state.new_zeros(len(state), self.noise_dim) if noise is None else noise)
@@ -171,22 +178,15 @@ def from_jax(
         InputError: JAX is not installed; a dimension or a function is none; `step` or `alive`
             cannot be traced or returns something else; later, it cannot be differentiated.
     """
-    jax = _jax()
+    jax = required("jax", "jax")
     validation.function("step", step, "(state, action[, noise])")
     if alive is not None:
         validation.function("alive", alive, "next_state [ds]")
-    for name, width, least in (
-        ("state_dim", state_dim, 1), ("action_dim", action_dim, 1), ("noise_dim", noise_dim, 0),
-    ):  # fmt: skip
-        validation.whole(name, width, least)
+    check_widths(state_dim, action_dim, noise_dim)
     inputs = [state_dim, action_dim, *([noise_dim] if noise_dim else [])]
     _check_traced(jax, step, alive, inputs)
     living = None if alive is None else _living(jax, alive)
     return EngineSystem(_jax_engine(jax, step, rows), state_dim, action_dim, noise_dim, living)
-
-
-def _jax() -> Any:
-    return required("jax", "jax")
 
 
 def _jax_engine(jax: Any, step: _JaxStep, rows: int) -> Engine:
@@ -235,18 +235,12 @@ def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: lis
         rows = [jax.ShapeDtypeStruct((width,), "float64") for width in widths]
         with running("step", _remedy):
             returned = jax.eval_shape(step, *rows)
-        if not isinstance(returned, tuple | list) or len(returned) != 2:
-            got = type(returned).__name__
-            many = f"{len(returned)} values" if isinstance(returned, tuple | list) else f"a {got}"
-            raise InputError(f"step returned {many}, expected two, next_state and reward")
-        for name, out, shape in zip(
-            ("next_state", "reward"), returned, (rows[0].shape, ()), strict=True
-        ):
-            if out.shape != shape or out.dtype != "float64":
-                raise InputError(
-                    f"step returned {name} of shape {list(out.shape)} in {out.dtype}, expected "
-                    f"{list(shape)} in float64 for a state of {list(rows[0].shape)} in float64"
-                )
+        given = returned if isinstance(returned, tuple | list) else (returned,)
+        got = [(list(x.shape), str(x.dtype)) for x in given if hasattr(x, "dtype")]
+        wanted = [(list(rows[0].shape), "float64"), ([], "float64")]
+        if got != wanted or len(given) != 2:
+            found, two = _traced(got) or "no arrays", _traced(wanted)
+            raise InputError(f"step returned {found}, expected two, next_state and reward: {two}")
         if alive is not None:
             with running("alive", _remedy):
                 out = jax.eval_shape(alive, rows[0])
@@ -254,17 +248,21 @@ def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: lis
                 raise InputError("alive returns no bool of one next_state [ds]: return a scalar")
 
 
-def _remedy(words: str) -> str:
-    if "Reverse-mode differentiation does not work" in words:
-        return (
-            ": write its loop with a fixed number of iterations (lax.scan; MJX: iterations=1), "
-            "or use linearize, which is forward mode"
-        )
-    if "racer" in words:
-        return ": write it with jax.numpy, and lax.cond or jnp.where in the place of if"
-    if "positional argument" in words:
-        return ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
-    return ""
+def _traced(arrays: list[tuple[list[int], str]]) -> str:
+    return " and ".join(f"{shape} in {dtype}" for shape, dtype in arrays)
+
+
+_remedy = partial(
+    remedy,
+    {
+        "Reverse-mode differentiation does not work": (
+            ": write its loop with a fixed number of iterations (lax.scan; MJX: iterations=1), or "
+            "use linearize, which is forward mode"
+        ),
+        "racer": ": write it with jax.numpy, and lax.cond or jnp.where in the place of if",
+        "positional argument": POSITIONAL,
+    },
+)
 
 
 _WarpStep = Callable[..., None]
@@ -303,7 +301,9 @@ def from_warp(
     for name, value in (("step", step), ("reward", reward)):
         validation.function(name, value, "(state, action, next_state)")
     validation.word("dtype", dtype, _PRECISIONS)
-    wp = _warp_on(device)
+    wp = required("warp", "warp")
+    if not isinstance(device, str) or not wp.is_device_available(device):
+        raise validation.expected("device", device, "one that this machine has, such as 'cpu'")
     engine = _warp_engine(wp, step, state_dim, _PRECISIONS[dtype], device, rows)
     system, precision = EngineSystem(engine, state_dim, action_dim, 0, None), _PRECISIONS[dtype]
 
@@ -313,15 +313,6 @@ def from_warp(
         return after, paid.to(state.dtype)
 
     return from_function(stepped, state_dim, action_dim, alive=alive)
-
-
-def _warp_on(device: str) -> Any:
-    """The package, once it is certain that there is the device."""
-    wp = required("warp", "warp")
-    if not isinstance(device, str) or not wp.is_device_available(device):
-        got = validation.shown(device)
-        raise InputError(f"device is {got}, which this machine does not have: use 'cpu'")
-    return wp
 
 
 def _warp_engine(

@@ -44,6 +44,7 @@ from gradlab.systems.function import AliveFunction, survivors
 from gradlab.systems.system import (
     Certificate,
     Linearization,
+    Noise,
     System,
     Transition,
     check_step,
@@ -83,7 +84,7 @@ class TwoModels:
         if not self.gradient.differentiable:
             raise InputError("gradient is not differentiable: give a model that torch can follow")
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         with torch.no_grad():
             predicted = self.prediction.step(state.detach(), action.detach(), noise)
@@ -96,9 +97,7 @@ class TwoModels:
             predicted.alive,
         )
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         return self.gradient.linearize(state, action)
 
@@ -164,7 +163,7 @@ class LearnedSystem:
         """The column of noise that chooses the member; None where there is one member."""
         return self.noise_dim - 1 if len(self.chosen) > 1 else None
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         x = torch.cat([state, action], dim=1)
         if noise is None:
@@ -180,9 +179,7 @@ class LearnedSystem:
         rated = outputs[:, -1] if self.reward is None else self._rated(state, action, after)
         return Transition(after, rated, survivors(self.alive, after))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         x, ds = torch.cat([state, action], dim=1), self.state_dim
         outputs, jacobian = self._mean_jacobian(x) if noise is None else self._jacobian(x, noise)

@@ -22,6 +22,7 @@ from gradlab.networks.interface import check_rows
 from gradlab.systems.function import AliveFunction, from_function, survivors
 from gradlab.systems.system import (
     Linearization,
+    Noise,
     System,
     Transition,
     check_step,
@@ -98,16 +99,14 @@ class EnvironmentSystem:
     def state_dim(self) -> int:
         return self._state().shape[1]
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         after, reward, alive = self._stepped(state, action)
         return Transition(
             after, reward, alive if self.alive is None else survivors(self.alive, after)
         )
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
             return self._stepped(state, action)[:2]
 
@@ -176,13 +175,11 @@ class EnvironmentSystem:
             self.write(self.env, state)
         with running("env.step"):
             returned = self.env.step(action)
-        if not isinstance(returned, tuple | list) or len(returned) < 2:
-            raise InputError(
-                f"env.step returned {validation.shown(returned)}, expected (…, reward [n], …)"
-            )
-        reward, n = returned[1], len(state)
+        n = len(state)
+        reward = returned[1] if isinstance(returned, tuple | list) and len(returned) > 1 else None
         if not isinstance(reward, Tensor) or reward.numel() != n:
-            raise InputError(f"env.step gave the reward {validation.shown(reward)}, expected [{n}]")
+            got = returned if reward is None else reward
+            raise validation.expected("what env.step returns", got, f"(…, reward [{n}], …)")
         given = [torch.as_tensor(x).reshape(-1) for x in returned[2:4] if not isinstance(x, dict)]
         ends = [flag != 0 for flag in given if flag.numel() == n]
         if len(ends) == 2 and bool(ends[1].any()):

@@ -139,7 +139,10 @@ def test_bad_input_is_one_line():
     for call, words in (
         (lambda: differentiable("Hopper-v4"), "environment is 'Hopper-v4', expected one of"),
         (lambda: differentiable(3), "environment is 3"),
-        (lambda: differentiable(gradlab.tasks.pendulum()), "differentiates this one's step already"),
+        (
+            lambda: differentiable(gradlab.tasks.pendulum()),
+            "differentiates this one's step already",
+        ),
         (lambda: differentiable("Hopper-v5", batch=0), "batch is 0, expected an integer ≥ 1"),
         (lambda: env.certificate, "call step first"),
         (lambda: env.step(state[:1], action[:1]), "1 rows, expected batch=2"),
