@@ -137,15 +137,11 @@ class DifferentiableEnvironment:
             InputError: as `MujocoEnvironment.step`; another number of rows than `batch`.
         """
         for name, value in (("state", state), ("action", action)):
-            validation.instance(name, value, Tensor, "a tensor (torch.from_numpy makes one)")
-            if not value.is_floating_point():
-                raise InputError(f"{name} is {value.dtype}, expected float64 or float32")
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                raise validation.expected(name, value, "a tensor in float64 or float32")
         check_step(self, state, action, noise)
-        if self.batch is not None and len(state) != self.batch:
-            raise InputError(
-                f"state has {len(state)} rows, expected batch={self.batch}: batch=None takes any "
-                f"number"
-            )
+        if self.batch not in (None, n := len(state)):
+            raise InputError(f"state has {n} rows, expected batch={self.batch} (None: any number)")
         last = self._last = _StepRecord(self.system)
         given = (last.values, last.pullback, state, action)
         return Transition(*RowStep.apply(*given))  # type: ignore[no-untyped-call]

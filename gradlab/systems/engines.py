@@ -203,30 +203,26 @@ def _jax_engine(jax: Any, step: _JaxStep, rows: int) -> Engine:
 
         return (jax.jacfwd(outputs)(jax.numpy.append(state, action)),)
 
-    compiled = [jax.jit(f) for f in (batched, pulled_back, jax.vmap(jacobian))]
-    values, pullback, jacobians = (_across(jax, f) for f in compiled)
+    values, pullback, jacobians = (
+        _across(jax, f) for f in (batched, pulled_back, jax.vmap(jacobian))
+    )
     return Engine(values, pullback, jacobians, rows)
 
 
-def _across(jax: Any, function: Callable[..., Any]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
-    """A compiled function of arrays as one of tensors."""
+def _across(jax: Any, function: Callable[..., Any]) -> _Block:
+    """A function of arrays, compiled, as one of tensors."""
+    compiled = jax.jit(function)
 
     def crossed(inputs: list[Tensor]) -> Sequence[Tensor]:
         with running("step", _remedy), jax.enable_x64(True):
-            out = function(*(jax.dlpack.from_dlpack(x) for x in inputs))
-            return [from_dlpack(y) for y in out]
+            return [from_dlpack(y) for y in compiled(*map(jax.dlpack.from_dlpack, inputs))]
 
     return crossed
 
 
-def _living(jax: Any, alive: _JaxAlive) -> Callable[[Tensor], Tensor]:
-    compiled = jax.jit(jax.vmap(alive))
-
-    def living(after: Tensor) -> Tensor:
-        with jax.enable_x64(True):
-            return from_dlpack(compiled(jax.dlpack.from_dlpack(after.contiguous())))
-
-    return living
+def _living(jax: Any, alive: _JaxAlive) -> AliveFunction:
+    crossed = _across(jax, jax.vmap(lambda after: (alive(after),)))
+    return lambda after: crossed([after.contiguous()])[0]
 
 
 def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: list[int]) -> None:

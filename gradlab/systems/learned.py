@@ -319,13 +319,15 @@ def _realised(numbers: Numbers, x: Tensor, noise: Tensor, outputs: int) -> tuple
 def _of_block(numbers: Numbers, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     k = noise.shape[1]
     if isinstance(numbers.layers, Modules):
-
-        def outcome(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
             predicted = predict(numbers, x)
-            return predicted.mean[..., :k] + predicted.std[..., :k] * noise
-
-        value, jacobian = _differentiated(outcome, x)
-        return value[0], jacobian[0]
+            y = predicted.mean[..., :k] + predicted.std[..., :k] * noise
+            rows_of = [
+                torch.autograd.grad(each.sum(), x, retain_graph=True, materialize_grads=True)[0]
+                for each in y.unbind(dim=-1)
+            ]
+        return y.detach()[0], torch.stack(rows_of, dim=-2)[0]
     raw, slopes = trace(numbers.layers, standardised_inputs(numbers, x))
     prediction = scaled(numbers, x, raw)
     spread = prediction.std[..., :k] * noise
@@ -340,15 +342,3 @@ def _of_block(numbers: Numbers, x: Tensor, noise: Tensor) -> tuple[Tensor, Tenso
         + numbers.residual[:k]
     )
     return (prediction.mean[..., :k] + spread)[0], jacobian[0]
-
-
-def _differentiated(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs [E, N, K] of rows [E, N, in], and their Jacobian [E, N, K, in], by autograd."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        y = function(x)
-        rows = [
-            torch.autograd.grad(each.sum(), x, retain_graph=True, materialize_grads=True)[0]
-            for each in y.unbind(dim=-1)
-        ]
-    return y.detach(), torch.stack(rows, dim=-2)

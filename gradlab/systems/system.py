@@ -173,12 +173,11 @@ def check_system(name: str, system: object) -> None:
     """Raises InputError: it is no System; says what it lacks."""
     if isinstance(system, System) and not isinstance(system, type):
         return
-    lacking = [name for name in _MEMBERS if not hasattr(system, name)]
+    lacking = [member for member in _MEMBERS if not hasattr(system, member)]
     without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(_MEMBERS) else ""
     raise InputError(
-        f"{name} is {validation.shown(system)}{without}, expected a System: "
-        f"systems.from_function(step, state_dim, action_dim) makes one, "
-        f"tasks.with_world_model(task, model) a task of a model with latents"
+        f"{name} is {validation.shown(system)}{without}, expected a System, as of "
+        f"systems.from_function(step, state_dim, action_dim) or tasks.with_world_model(task, model)"
     )
 
 

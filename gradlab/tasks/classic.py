@@ -157,15 +157,12 @@ def pendulum(
         coordinates: "angle", or "circle" for what Gymnasium shows, (cos θ, sin θ, θ̇).
     """
     validation.word("coordinates", coordinates, get_args(_Coordinates))
-    wrong = prior_mass is not None or prior_length is not None
-    prior = Pendulum(
-        mass=1.0 if prior_mass is None else prior_mass,
-        length=1.0 if prior_length is None else prior_length,
-    )
+    given = {"mass": prior_mass, "length": prior_length}
+    wrong = {name: value for name, value in given.items() if value is not None}
     task = Task(
         name="pendulum",
         simulator=Pendulum(),
-        prior=prior if wrong else None,
+        prior=Pendulum(**wrong) if wrong else None,
         starts=_hanging_anywhere,
         discount=discount,
         horizon=HORIZON,
