@@ -93,8 +93,8 @@ def differentiable(environment: Any, batch: int | None = None) -> Differentiable
     system = _simulator(environment)
     if system.environment.left_out:
         warnings.warn(
-            f"{system.environment.env_id}: Gymnasium's reward is no function of state and action; "
-            f"left out here: {system.environment.left_out}",
+            f"{system.environment.env_id}'s reward is no function of state and action; left out "
+            f"here: {system.environment.left_out}",
             stacklevel=2,
         )
     return DifferentiableEnvironment(system, batch)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -149,14 +150,10 @@ class FunctionSystem:
         with torch.inference_mode(False), torch.enable_grad():
             s, a = (x.detach().clone().requires_grad_() for x in (state, action))
             outputs = self._outputs(s, a, noise)
-            try:
+            sweeps: Sequence[Tensor] | None = None
+            with suppress(RuntimeError):  # backward passes in plain Python know no batches
                 sweeps = torch.autograd.grad(outputs, (s, a), cotangents, is_grads_batched=True)
-            except RuntimeError:  # a backward pass in plain Python knows no batch of cotangents
-                outputs = self._outputs(s, a, noise)
-                each = [torch.autograd.grad(outputs, (s, a), c, retain_graph=True)
-                        for c in cotangents]  # fmt: skip
-                sweeps = tuple(torch.stack(rows) for rows in zip(*each, strict=True))
-            if not all(bool(torch.isfinite(rows).all()) for rows in sweeps):
+            if sweeps is None or not all(bool(torch.isfinite(rows).all()) for rows in sweeps):
                 sweeps = self._apart(s, a, noise)
         by_state, by_action = (columns.transpose(0, 1) for columns in sweeps)
         return Linearization(

@@ -77,9 +77,8 @@ class Range:
 
     def holds(self, physical: Array) -> NDArray[np.bool_]:
         x = physical[:, self.first : self.last]
-        if self.closed:
-            return np.asarray(((self.low <= x) & (x <= self.high)).all(1))
-        return np.asarray(((self.low < x) & (x < self.high)).all(1))
+        before = np.less_equal if self.closed else np.less
+        return np.asarray((before(self.low, x) & before(x, self.high)).all(1))
 
 
 def standing_still(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:

@@ -134,8 +134,7 @@ class EnvironmentSystem:
             self.write(self.env, state.clone())
             if not _alike(self._state(), state):
                 raise InputError(
-                    "write does not set what read gives: a state that is written after a step is "
-                    "read back otherwise"
+                    "write does not set what read gives: written and read, a state is another one"
                 )
             if not _alike(ends(state, action), ends(state, action)):
                 raise InputError(
@@ -146,8 +145,8 @@ class EnvironmentSystem:
             check_rows("env.step", ends, state, action)
             if not ends(state, action.clone().requires_grad_()).requires_grad:
                 raise InputError(
-                    "no gradient passes through env.step from the action: switch its gradients on "
-                    "(requires_grad; no torch.no_grad, detach or numpy in between)"
+                    "no gradient passes through env.step from the action: set its requires_grad, "
+                    "and leave out no_grad, detach and numpy"
                 )
 
     def _state(self) -> Tensor:
@@ -184,8 +183,8 @@ class EnvironmentSystem:
         ends = [flag != 0 for flag in given if flag.numel() == n]
         if len(ends) == 2 and bool(ends[1].any()):
             raise InputError(
-                "env.step cut an episode (truncated) although its state was just written: let "
-                "write set the environment's clock to 0, too"
+                "env.step truncated an episode whose state was just written: let write set the "
+                "environment's clock to 0"
             )
         alive = ~ends[0] if ends else torch.ones(n, dtype=torch.bool)
         return self._state(), flat_reward(reward, state).reshape(n), alive

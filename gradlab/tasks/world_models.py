@@ -44,10 +44,7 @@ _NEEDS = {
     "reward": "reward(latent, action) → [N]",
     "policy": "policy, a torch.nn.Module latent → action",
 }
-_DRAWS = (
-    ", as dropout that is always on does; switch it off, or let step take its noise as third "
-    "argument, with noise_dim"
-)
+_DRAWS = ": switch it off, or let step take its noise as third argument, with noise_dim"
 
 
 def with_world_model(task: Task, model: nn.Module, observe: Observe | None = None) -> WithMemory:
