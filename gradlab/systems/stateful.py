@@ -102,27 +102,21 @@ class EnvironmentSystem:
     def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         after, reward, alive = self._stepped(state, action)
-        return Transition(
-            after, reward, alive if self.alive is None else survivors(self.alive, after)
-        )
+        alive = alive if self.alive is None else survivors(self.alive, after)
+        return Transition(after, reward, alive)
 
     def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
-        def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-            return self._stepped(state, action)[:2]
-
-        return from_function(step, self.state_dim, self.action_dim).linearize(state, action, noise)
+        ds, da = self.state_dim, self.action_dim
+        system = from_function(lambda s, a: self._stepped(s, a)[:2], ds, da)
+        return system.linearize(state, action, noise)
 
     sample_noise = sample_normal
 
     def try_out(self) -> None:
         """Raises InputError: what `from_environment` says."""
         state = self._state().detach().clone()
-        draw = torch.rand(
-            len(state),
-            self.action_dim,
-            generator=torch.Generator().manual_seed(0),
-            dtype=torch.float64,
-        )
+        shape = len(state), self.action_dim
+        draw = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         action = (draw - 0.5).to(state)
 
         def ends(*at: Tensor) -> Tensor:
