@@ -101,13 +101,11 @@ def load_made(name: str) -> Any:
     target = load_object(name)
     if not (inspect.isroutine(target) or inspect.isclass(target)):
         return target
-    if not needs_nothing(target):
-        if inspect.isclass(target):
-            raise InputError(
-                f"{name} is a class that needs arguments: name a function that makes one"
-            )
-        return target
-    return called(name, target)
+    if needs_nothing(target):
+        return called(name, target)
+    if inspect.isclass(target):
+        raise InputError(f"{name} is a class that needs arguments: name a function that makes one")
+    return target
 
 
 def needs_nothing(function: Callable[..., Any]) -> bool:
@@ -135,13 +133,11 @@ def failing(file: str) -> Iterator[None]:
         raise InputError(f"{place}: {type(error).__name__}: {error.msg}") from error
     except SystemExit as error:
         raise InputError(
-            f"{_place(error, file)} ends the process when the file is executed: put what is run as "
-            f'a program under if __name__ == "__main__"'
+            f"{_place(error, file)} ends the process when the file is executed: put it under "
+            f'if __name__ == "__main__"'
         ) from error
-    except InputError as error:
-        raise InputError(f"{_place(error, file)}: {error}") from error
     except Exception as error:
-        words = " ".join(f"{type(error).__name__}: {error}".split())
+        words = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(f"{_place(error, file)}: {words}") from error
 
 

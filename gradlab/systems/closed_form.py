@@ -45,6 +45,7 @@ from gradlab.errors import InputError
 from gradlab.systems.system import (
     Certificate,
     Linearization,
+    Noise,
     Transition,
     check_step,
     constant,
@@ -72,16 +73,11 @@ class LinearQuadratic:
     noise_root: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.A.ndim != 2 or self.A.shape[0] != self.A.shape[1]:
-            raise InputError(f"A has shape {tuple(self.A.shape)}, expected [ds, ds]")
-        ds = self.A.shape[0]
-        if self.B.ndim != 2 or self.B.shape[0] != ds:
-            raise InputError(f"B has shape {tuple(self.B.shape)}, expected [{ds}, da]")
-        for name, matrix in (("A", self.A), ("B", self.B)):
-            if not torch.isfinite(matrix).all():
-                raise InputError(f"{name} has entries that are not finite")
+        ds, da = (x.shape[-1] if x.ndim else 0 for x in (self.A, self.B))
+        _check_matrix("A", self.A, ds, ds)
+        _check_matrix("B", self.B, ds, da)
         check_covariance("Q", self.Q, ds)
-        check_covariance("R", self.R, self.B.shape[1])
+        check_covariance("R", self.R, da)
         check_covariance("noise_covariance", self.noise_covariance, ds)
         object.__setattr__(self, "noise_root", symmetric_root(self.noise_covariance))
 
@@ -93,11 +89,9 @@ class LinearQuadratic:
     def action_dim(self) -> int:
         return self.B.shape[1]
 
-    @property
-    def noise_dim(self) -> int:
-        return self.B.shape[0]
+    noise_dim = state_dim
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         Q, R = self.Q.to(state), self.R.to(state)
         after = self._mean(state, action)
@@ -106,9 +100,7 @@ class LinearQuadratic:
         reward = -((state @ Q) * state).sum(1) - ((action @ R) * action).sum(1)
         return Transition(after, reward, torch.ones_like(reward, dtype=torch.bool))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         n = state.shape[0]
         return Linearization(
@@ -142,12 +134,16 @@ def symmetric_root(covariance: Tensor) -> Tensor:
     return torch.mm(vectors * values.sqrt(), vectors.T)
 
 
-def check_covariance(name: str, matrix: Tensor, width: int) -> None:
-    """Finite, symmetric and positive semidefinite [width, width], up to rounding."""
-    if matrix.shape != (width, width):
-        raise InputError(f"{name} has shape {tuple(matrix.shape)}, expected [{width}, {width}]")
+def _check_matrix(name: str, matrix: Tensor, *shape: int) -> None:
+    if matrix.shape != shape:
+        raise InputError(f"{name} has shape {tuple(matrix.shape)}, expected {list(shape)}")
     if not torch.isfinite(matrix).all():
         raise InputError(f"{name} has entries that are not finite")
+
+
+def check_covariance(name: str, matrix: Tensor, width: int) -> None:
+    """Finite, symmetric and positive semidefinite [width, width], up to rounding."""
+    _check_matrix(name, matrix, width, width)
     rounding = 100 * width * torch.finfo(matrix.dtype).eps * matrix.abs().max()
     if (matrix - matrix.T).abs().max() > rounding:
         raise InputError(f"{name} is not symmetric: use ({name} + {name}.T) / 2")
@@ -179,11 +175,9 @@ class Pendulum:
 
     def __post_init__(self) -> None:
         for name in ("mass", "length"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise InputError(f"{name} is {value!r}, expected a positive number")
+            validation.number(name, getattr(self, name), "a positive number", above=0)
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         theta, spin = state.unbind(1)
         torque = action[:, 0].clamp(-TORQUE_LIMIT, TORQUE_LIMIT)
@@ -192,9 +186,7 @@ class Pendulum:
         cost = wrap(theta) ** 2 + _WEIGHTS[1] * spin**2 + _WEIGHTS[2] * torque**2
         return Transition(after, -cost, torch.ones_like(cost, dtype=torch.bool))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         theta, spin = state.unbind(1)
         torque = action[:, 0].clamp(-TORQUE_LIMIT, TORQUE_LIMIT)
@@ -320,14 +312,12 @@ class CartPoleModel:
     def _reward(self) -> PendulumReward:
         return PendulumReward(MODEL_WEIGHTS, self.reward)
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         after = state + MODEL_STEP * derivative(TABLE4, state, action) + _drift(state, noise)
         return Transition(after, self._reward.value(state, after), alive(after))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         rate, by_q, by_a = _derivative_jacobian(TABLE4, state, action)
         after = state + MODEL_STEP * rate + _drift(state, noise)
@@ -367,16 +357,14 @@ class CartPoleSimulator:
     def _reward(self) -> PendulumReward:
         return PendulumReward(SIMULATOR_WEIGHTS, self.reward)
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         applied, after = action.clamp(-ACTION_LIMIT, ACTION_LIMIT), state
         for _ in range(self.parameters.substeps):
             after = _runge_kutta(self.parameters, after, applied)
         return Transition(after, self._reward.value(state, after), alive(after))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         applied, after = action.clamp(-ACTION_LIMIT, ACTION_LIMIT), state
         identity = torch.eye(4, 5, dtype=state.dtype, device=state.device)
@@ -445,7 +433,7 @@ def _inertias(p: CartPoleParameters) -> tuple[float, float, float]:
     return h, p.inertia + h * p.half_length, p.cart_mass + p.pole_mass
 
 
-def _drift(state: Tensor, noise: Tensor | None) -> Tensor:
+def _drift(state: Tensor, noise: Noise) -> Tensor:
     """[N, 4]: the prior's biased noise, on x alone."""
     on_x = constant((1.0, 0.0, 0.0, 0.0), state)
     return MODEL_BIAS * on_x if noise is None else (MODEL_BIAS + MODEL_NOISE * noise) * on_x

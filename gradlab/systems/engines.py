@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -33,13 +34,22 @@ from torch.utils.dlpack import from_dlpack
 
 from gradlab import validation
 from gradlab.errors import InputError, required
-from gradlab.systems.function import AliveFunction, from_function, survivors
+from gradlab.systems.function import (
+    POSITIONAL,
+    AliveFunction,
+    RowStep,
+    from_function,
+    remedy,
+    survivors,
+)
 from gradlab.systems.system import (
     Certificate,
     Linearization,
+    Noise,
     System,
     Transition,
     check_step,
+    check_widths,
     sample_normal,
 )
 from gradlab.user_code import running
@@ -79,125 +89,52 @@ class EngineSystem:
     alive: AliveFunction | None
 
     def __post_init__(self) -> None:
-        for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
-            validation.whole(name, getattr(self, name), least)
+        check_widths(self.state_dim, self.action_dim, self.noise_dim)
         validation.whole("rows", self.engine.rows, 1)
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
-        inputs = self._inputs(state, action, noise)
-        after, reward = _Values.apply(self.engine, *inputs)  # type: ignore[no-untyped-call]
+        given = (self._values, self._pulled_back, *self._inputs(state, action, noise))
+        after, reward = RowStep.apply(*given)  # type: ignore[no-untyped-call]
         return Transition(after, reward, survivors(self.alive, after.detach()))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
-        inputs = [x.detach() for x in self._inputs(state, action, noise)]
-        ds = self.state_dim
+        inputs = self._inputs(state, action, noise)
+        n, ds, outputs = len(state), self.state_dim, self.state_dim + 1
         if self.engine.jacobians is None:
-            J = torch.cat(_reverse(self.engine, inputs)[:2], 2)
+            # One pullback per output, of all rows at once: they do not depend on one another.
+            basis = torch.eye(outputs).to(state).repeat_interleave(n, 0)
+            rows = [x.repeat(outputs, 1) for x in inputs]
+            by_input = self._pulled_back(*rows, basis[:, :-1], basis[:, -1])
+            J = torch.cat(by_input[:2], 1).view(outputs, n, ds + self.action_dim).transpose(0, 1)
         else:
-            shape = (ds + 1, ds + self.action_dim)
+            shape = (outputs, ds + self.action_dim)
             (J,) = _by_blocks(self.engine.jacobians, inputs, self.engine.rows, [shape])
         A, B, r_s, r_a = J[:, :-1, :ds], J[:, :-1, ds:], J[:, -1, :ds], J[:, -1, ds:]
         return Linearization(A, B, r_s, r_a, Certificate.exact(state))
 
     sample_noise = sample_normal
 
-    def _inputs(self, state: Tensor, action: Tensor, noise: Tensor | None) -> list[Tensor]:
+    def _inputs(self, state: Tensor, action: Tensor, noise: Noise) -> list[Tensor]:
         inputs = [state, action]
         if self.noise_dim:
             inputs.append(state.new_zeros(len(state), self.noise_dim) if noise is None else noise)
         return inputs
 
+    def _values(self, *inputs: Tensor) -> list[Tensor]:
+        return _by_blocks(self.engine.values, inputs, self.engine.rows, [(self.state_dim,), ()])
 
-class _Values(torch.autograd.Function):
-    """s', r with the engine's pullback. Rows are independent: vmap adds rows."""
-
-    @staticmethod
-    def forward(engine: Engine, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        width = inputs[0].shape[1]
-        after, reward = _by_blocks(
-            engine.values, [x.detach() for x in inputs], engine.rows, [(width,), ()]
-        )
-        return after, reward
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.engine = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        if any(torch._C._functorch.is_legacy_batchedtensor(x) for x in cotangents):
-            # `torch.autograd.grad(…, is_grads_batched=True)` knows no rule of `vmap` below.
-            rows = torch.cat([cotangents[0], cotangents[1][:, None]], 1)[:, None]
-            jacobians = _reverse(ctx.engine, list(ctx.saved_tensors))
-            return None, *((rows @ J)[:, 0] for J in jacobians)
-        inputs = (*ctx.saved_tensors, *cotangents)
-        return None, *_Pullback.apply(ctx.engine, *inputs)  # type: ignore[no-untyped-call]
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], engine: Engine, *inputs: Tensor) -> Any:
-        return _more_rows(_Values, info, in_dims, engine, inputs)
-
-
-class _Pullback(torch.autograd.Function):
-    """Gradients of the inputs; itself without derivative."""
-
-    @staticmethod
-    def forward(engine: Engine, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_pulled_back(engine, [x.detach() for x in inputs]))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        raise InputError(
-            "step has no second derivatives through another engine: differentiate it once"
-        )
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], engine: Engine, *inputs: Tensor) -> Any:
-        return _more_rows(_Pullback, info, in_dims, engine, inputs)
-
-
-def _more_rows(
-    function: Any, info: Any, in_dims: tuple[int | None, ...], engine: Engine, inputs: Any
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """vmap's axis as further rows. [b, N, …] → [b N, …] and back."""
-    b = info.batch_size
-    widened = [
-        x.expand(b, *x.shape) if dim is None else x.movedim(dim, 0)
-        for x, dim in zip(inputs, in_dims[1:], strict=True)
-    ]
-    out = function.apply(engine, *(x.flatten(0, 1) for x in widened))
-    return tuple(y.unflatten(0, (b, -1)) for y in out), (0,) * len(out)
-
-
-def _pulled_back(engine: Engine, inputs: list[Tensor]) -> list[Tensor]:
-    shapes = [tuple(x.shape[1:]) for x in inputs[:-2]]
-    return _by_blocks(engine.pullback, inputs, engine.rows, shapes)
-
-
-def _reverse(engine: Engine, inputs: list[Tensor]) -> list[Tensor]:
-    """∂[s', r]/∂z [N, ds + 1, dim z] of every input z: one pullback per output, of all rows at
-    once, since they do not depend on one another."""
-    n, outputs = len(inputs[0]), inputs[0].shape[1] + 1
-    rows = [x.repeat(outputs, 1) for x in inputs]
-    basis = torch.eye(outputs).to(inputs[0]).repeat_interleave(n, 0)
-    gradients = _pulled_back(engine, [*rows, basis[:, :-1], basis[:, -1]])
-    return [g.reshape(outputs, n, g.shape[1]).transpose(0, 1) for g in gradients]
+    def _pulled_back(self, *inputs: Tensor) -> list[Tensor]:
+        shapes = [tuple(x.shape[1:]) for x in inputs[:-2]]
+        return _by_blocks(self.engine.pullback, inputs, self.engine.rows, shapes)
 
 
 def _by_blocks(
-    function: _Block, inputs: list[Tensor], rows: int, shapes: list[tuple[int, ...]]
+    function: _Block, given: Sequence[Tensor], rows: int, shapes: Sequence[tuple[int, ...]]
 ) -> list[Tensor]:
     """`function` of blocks of exactly `rows` rows; outputs [N, *shape], copies of the engine's."""
-    n = len(inputs[0])
+    inputs, n = [x.detach() for x in given], len(given[0])
     out = [inputs[0].new_empty(n, *shape) for shape in shapes]
     for first in range(0, n, rows):
         here = slice(first, min(first + rows, n))
@@ -241,22 +178,15 @@ def from_jax(
         InputError: JAX is not installed; a dimension or a function is none; `step` or `alive`
             cannot be traced or returns something else; later, it cannot be differentiated.
     """
-    jax = _jax()
+    jax = required("jax", "jax")
     validation.function("step", step, "(state, action[, noise])")
     if alive is not None:
         validation.function("alive", alive, "next_state [ds]")
-    for name, width, least in (
-        ("state_dim", state_dim, 1), ("action_dim", action_dim, 1), ("noise_dim", noise_dim, 0),
-    ):  # fmt: skip
-        validation.whole(name, width, least)
+    check_widths(state_dim, action_dim, noise_dim)
     inputs = [state_dim, action_dim, *([noise_dim] if noise_dim else [])]
     _check_traced(jax, step, alive, inputs)
     living = None if alive is None else _living(jax, alive)
     return EngineSystem(_jax_engine(jax, step, rows), state_dim, action_dim, noise_dim, living)
-
-
-def _jax() -> Any:
-    return required("jax", "jax")
 
 
 def _jax_engine(jax: Any, step: _JaxStep, rows: int) -> Engine:
@@ -273,30 +203,26 @@ def _jax_engine(jax: Any, step: _JaxStep, rows: int) -> Engine:
 
         return (jax.jacfwd(outputs)(jax.numpy.append(state, action)),)
 
-    compiled = [jax.jit(f) for f in (batched, pulled_back, jax.vmap(jacobian))]
-    values, pullback, jacobians = (_across(jax, f) for f in compiled)
+    values, pullback, jacobians = (
+        _across(jax, f) for f in (batched, pulled_back, jax.vmap(jacobian))
+    )
     return Engine(values, pullback, jacobians, rows)
 
 
-def _across(jax: Any, function: Callable[..., Any]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
-    """A compiled function of arrays as one of tensors."""
+def _across(jax: Any, function: Callable[..., Any]) -> _Block:
+    """A function of arrays, compiled, as one of tensors."""
+    compiled = jax.jit(function)
 
     def crossed(inputs: list[Tensor]) -> Sequence[Tensor]:
         with running("step", _remedy), jax.enable_x64(True):
-            out = function(*(jax.dlpack.from_dlpack(x) for x in inputs))
-            return [from_dlpack(y) for y in out]
+            return [from_dlpack(y) for y in compiled(*map(jax.dlpack.from_dlpack, inputs))]
 
     return crossed
 
 
-def _living(jax: Any, alive: _JaxAlive) -> Callable[[Tensor], Tensor]:
-    compiled = jax.jit(jax.vmap(alive))
-
-    def living(after: Tensor) -> Tensor:
-        with jax.enable_x64(True):
-            return from_dlpack(compiled(jax.dlpack.from_dlpack(after.contiguous())))
-
-    return living
+def _living(jax: Any, alive: _JaxAlive) -> AliveFunction:
+    crossed = _across(jax, jax.vmap(lambda after: (alive(after),)))
+    return lambda after: crossed([after.contiguous()])[0]
 
 
 def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: list[int]) -> None:
@@ -305,18 +231,12 @@ def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: lis
         rows = [jax.ShapeDtypeStruct((width,), "float64") for width in widths]
         with running("step", _remedy):
             returned = jax.eval_shape(step, *rows)
-        if not isinstance(returned, tuple | list) or len(returned) != 2:
-            got = type(returned).__name__
-            many = f"{len(returned)} values" if isinstance(returned, tuple | list) else f"a {got}"
-            raise InputError(f"step returned {many}, expected two, next_state and reward")
-        for name, out, shape in zip(
-            ("next_state", "reward"), returned, (rows[0].shape, ()), strict=True
-        ):
-            if out.shape != shape or out.dtype != "float64":
-                raise InputError(
-                    f"step returned {name} of shape {list(out.shape)} in {out.dtype}, expected "
-                    f"{list(shape)} in float64 for a state of {list(rows[0].shape)} in float64"
-                )
+        given = returned if isinstance(returned, tuple | list) else (returned,)
+        got = [(list(x.shape), str(x.dtype)) for x in given if hasattr(x, "dtype")]
+        wanted = [(list(rows[0].shape), "float64"), ([], "float64")]
+        if got != wanted or len(given) != 2:
+            found, two = _traced(got) or "no arrays", _traced(wanted)
+            raise InputError(f"step returned {found}, expected two, next_state and reward: {two}")
         if alive is not None:
             with running("alive", _remedy):
                 out = jax.eval_shape(alive, rows[0])
@@ -324,17 +244,21 @@ def _check_traced(jax: Any, step: _JaxStep, alive: _JaxAlive | None, widths: lis
                 raise InputError("alive returns no bool of one next_state [ds]: return a scalar")
 
 
-def _remedy(words: str) -> str:
-    if "Reverse-mode differentiation does not work" in words:
-        return (
-            ": write its loop with a fixed number of iterations (lax.scan; MJX: iterations=1), "
-            "or use linearize, which is forward mode"
-        )
-    if "racer" in words:
-        return ": write it with jax.numpy, and lax.cond or jnp.where in the place of if"
-    if "positional argument" in words:
-        return ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
-    return ""
+def _traced(arrays: list[tuple[list[int], str]]) -> str:
+    return " and ".join(f"{shape} in {dtype}" for shape, dtype in arrays)
+
+
+_remedy = partial(
+    remedy,
+    {
+        "Reverse-mode differentiation does not work": (
+            ": write its loop with a fixed number of iterations (lax.scan; MJX: iterations=1), or "
+            "use linearize, which is forward mode"
+        ),
+        "racer": ": write it with jax.numpy, and lax.cond or jnp.where in the place of if",
+        "positional argument": POSITIONAL,
+    },
+)
 
 
 _WarpStep = Callable[..., None]
@@ -373,7 +297,9 @@ def from_warp(
     for name, value in (("step", step), ("reward", reward)):
         validation.function(name, value, "(state, action, next_state)")
     validation.word("dtype", dtype, _PRECISIONS)
-    wp = _warp_on(device)
+    wp = required("warp", "warp")
+    if not isinstance(device, str) or not wp.is_device_available(device):
+        raise validation.expected("device", device, "one that this machine has, such as 'cpu'")
     engine = _warp_engine(wp, step, state_dim, _PRECISIONS[dtype], device, rows)
     system, precision = EngineSystem(engine, state_dim, action_dim, 0, None), _PRECISIONS[dtype]
 
@@ -383,15 +309,6 @@ def from_warp(
         return after, paid.to(state.dtype)
 
     return from_function(stepped, state_dim, action_dim, alive=alive)
-
-
-def _warp_on(device: str) -> Any:
-    """The package, once it is certain that there is the device."""
-    wp = required("warp", "warp")
-    if not isinstance(device, str) or not wp.is_device_available(device):
-        got = validation.shown(device)
-        raise InputError(f"device is {got}, which this machine does not have: use 'cpu'")
-    return wp
 
 
 def _warp_engine(

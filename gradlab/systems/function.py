@@ -15,10 +15,12 @@ that is learned from points on the circle may have any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,9 +30,11 @@ from gradlab.errors import InputError
 from gradlab.systems.system import (
     Certificate,
     Linearization,
+    Noise,
     System,
     Transition,
     check_step,
+    check_widths,
     flat_reward,
     sample_normal,
 )
@@ -38,6 +42,43 @@ from gradlab.user_code import running
 
 _StepFunction = Callable[..., tuple[Tensor, Tensor]]
 AliveFunction = Callable[[Tensor], Tensor]  # also of contacts and limits
+
+
+class RowStep(torch.autograd.Function):
+    """A step of rows that do not depend on one another, with a pullback of its own.
+
+    values(*inputs) → s', r[, flags];  pullback(*inputs, λ, ρ) → a gradient of every input. A
+    vectorised call is one of more rows. The pullback is a `RowStep`, too, which has none.
+    """
+
+    @staticmethod
+    def forward(values: Any, pullback: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(values(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.pullback, *given = inputs
+        ctx.save_for_backward(*given)
+        ctx.mark_non_differentiable(*(y for y in output if not y.is_floating_point()))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.pullback is None:
+            raise InputError("a step is differentiated a second time: it has first derivatives")
+        given = (ctx.pullback, None, *ctx.saved_tensors, *cotangents[:2])
+        return None, None, *RowStep.apply(*given)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, values: Any, pullback: Any, *inputs: Tensor) -> Any:
+        """[b, N, …] → [b N, …] and back."""
+        b = info.batch_size
+        rows = [
+            x.expand(b, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(inputs, dims[2:], strict=True)
+        ]
+        given = (values, pullback, *(x.flatten(0, 1) for x in rows))
+        out = RowStep.apply(*given)  # type: ignore[no-untyped-call]
+        return tuple(y.unflatten(0, (b, len(y) // b)) for y in out), (0,) * len(out)
 
 
 def from_function(
@@ -88,20 +129,17 @@ class FunctionSystem:
     beyond_limits: AliveFunction | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
-            validation.whole(name, getattr(self, name), least)
+        check_widths(self.state_dim, self.action_dim, self.noise_dim)
         validation.function("step", self.function, "(state, action[, noise])")
         if self.alive is not None:
             validation.function("alive", self.alive, "next_state [N, ds]")
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         after, reward = self._call(state, action, noise)
         return Transition(after, reward, survivors(self.alive, after))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
 
         n, width = state.shape[0], self.state_dim + 1
@@ -112,14 +150,10 @@ class FunctionSystem:
         with torch.inference_mode(False), torch.enable_grad():
             s, a = (x.detach().clone().requires_grad_() for x in (state, action))
             outputs = self._outputs(s, a, noise)
-            try:
+            sweeps: Sequence[Tensor] | None = None
+            with suppress(RuntimeError):  # backward passes in plain Python know no batches
                 sweeps = torch.autograd.grad(outputs, (s, a), cotangents, is_grads_batched=True)
-            except RuntimeError:  # a backward pass in plain Python knows no batch of cotangents
-                outputs = self._outputs(s, a, noise)
-                each = [torch.autograd.grad(outputs, (s, a), c, retain_graph=True)
-                        for c in cotangents]  # fmt: skip
-                sweeps = tuple(torch.stack(rows) for rows in zip(*each, strict=True))
-            if not all(bool(torch.isfinite(rows).all()) for rows in sweeps):
+            if sweeps is None or not all(bool(torch.isfinite(rows).all()) for rows in sweeps):
                 sweeps = self._apart(s, a, noise)
         by_state, by_action = (columns.transpose(0, 1) for columns in sweeps)
         return Linearization(
@@ -130,7 +164,7 @@ class FunctionSystem:
             certificate=Certificate.exact(state),
         )
 
-    def _apart(self, s: Tensor, a: Tensor, noise: Tensor | None) -> tuple[Tensor, ...]:
+    def _apart(self, s: Tensor, a: Tensor, noise: Noise) -> tuple[Tensor, ...]:
         """Sweeps of next state and reward apart: 0 times an infinite slope of the one would be NaN
         in the other."""
         after, reward = self._call(s, a, noise)
@@ -143,41 +177,34 @@ class FunctionSystem:
 
     sample_noise = sample_normal
 
-    def _outputs(self, state: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+    def _outputs(self, state: Tensor, action: Tensor, noise: Noise) -> Tensor:
         """[s', r], [N, ds + 1]."""
         after, reward = self._call(state, action, noise)
         # A dead control or a constant reward is no part of the graph: its derivative is 0.
         unused = 0 * (state.sum(1, keepdim=True) + action.sum(1, keepdim=True))
         return torch.cat([after, reward[:, None]], 1) + unused
 
-    def _call(self, state: Tensor, action: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _call(self, state: Tensor, action: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         inputs = [state, action]
         if self.noise_dim:
             zeros = state.new_zeros(state.shape[0], self.noise_dim)
             inputs.append(zeros if noise is None else noise)
         returned = _tried("step", self.function, inputs)
-        if not isinstance(returned, tuple | list) or len(returned) != 2:
-            got = validation.shown(returned)
-            many = f"{len(returned)} values" if isinstance(returned, tuple | list) else got
-            raise InputError(f"step returned {many}, expected two, next_state and reward")
-        after, reward = returned
-        if not isinstance(after, Tensor) or not isinstance(reward, Tensor):
-            got = f"{validation.shown(after)} and {validation.shown(reward)}"
+        given = returned if isinstance(returned, tuple | list) else (returned,)
+        if len(given) != 2 or not all(isinstance(x, Tensor) for x in given):
             raise InputError(
-                f"step returned {got}, expected next_state and reward as tensors: compute them "
-                f"with torch operations, which are differentiated"
+                f"step returned {', '.join(map(validation.shown, given))}, expected two tensors, "
+                f"next_state and reward, made by torch operations"
             )
-        reward = flat_reward(reward, state)
-        if after.shape != state.shape or reward.shape != state.shape[:1]:
-            got = f"next_state {list(after.shape)} and reward {list(reward.shape)}"
-            want = f"{list(state.shape)} and {list(state.shape[:1])}"
-            raise InputError(f"step returned {got}, expected {want}")
-        for name, value in (("next_state", after), ("reward", reward)):
-            if (value.is_floating_point() and value.dtype != state.dtype) or value.is_complex():
-                raise InputError(
-                    f"step returned {name} in {value.dtype} for states in {state.dtype}: compute "
-                    f"it in the states' dtype (a network: .to(state.dtype))"
-                )
+        after, reward = given[0], flat_reward(given[1], state)
+        other = [(x.is_floating_point() and x.dtype != state.dtype) or x.is_complex()
+                 for x in (after, reward)]  # fmt: skip
+        if after.shape != state.shape or reward.shape != state.shape[:1] or any(other):
+            raise InputError(
+                f"step returned next_state {list(after.shape)} in {after.dtype} and reward "
+                f"{list(reward.shape)} in {reward.dtype}, expected {list(state.shape)} and "
+                f"[{len(state)}] in {state.dtype} (a network: .to(state.dtype))"
+            )
         return after.to(state), reward.to(state)
 
 
@@ -197,41 +224,34 @@ def _tested(name: str, function: AliveFunction | None) -> AliveFunction | None:
 
 
 def _truths(name: str, function: AliveFunction, state: Tensor) -> Tensor:
-    found: object = _tried(name, function, [state])
-    if not isinstance(found, Tensor):
-        raise InputError(f"{name} returned {validation.shown(found)}, expected torch.bool [N]")
-    if found.shape == (len(state), 1) and found.dtype == torch.bool:
-        found = found[:, 0]
-    if found.shape != state.shape[:1] or found.dtype != torch.bool:
-        got = f"{found.dtype} {tuple(found.shape)}"
-        raise InputError(f"{name} returned {got}, expected torch.bool {tuple(state.shape[:1])}")
-    return found.to(state.device)
+    found = _tried(name, function, [state])
+    n = len(state)
+    fits = isinstance(found, Tensor) and found.dtype == torch.bool
+    if not fits or found.shape not in ((n,), (n, 1)):
+        raise validation.expected(f"what {name} returns", found, f"torch.bool [{n}]")
+    truths: Tensor = found.reshape(n).to(state.device)
+    return truths
 
 
-def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor]) -> object:
+def _tried(name: str, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
     """What a user's function returns; what it raises, in one line with what to do."""
-    with running(name, lambda words: _remedy(words, inputs[0])):
+    with running(name, lambda words: remedy(_REMEDIES, words).format(inputs[0])):
         return function(*inputs)
 
 
-def _remedy(words: str, state: Tensor) -> str:
-    if "numpy" in words or "data pointer" in words:
-        return ": write it with torch operations, without numpy, so that it can be differentiated"
-    if "device" in words:
-        return (
-            f": its states are on {state.device}; what it computes with is to be there, too, as by "
-            f".to(state.device)"
-        )
-    if "in-place" in words or "inplace" in words:
-        return (
-            ": write it without changing a tensor in place (state = state.clone() first), and a "
-            "network in it with batch norm is to be in .eval()"
-        )
-    if "dtype" in words:
-        return f": its states are {state.dtype}; convert its network with .to(state.dtype)"
-    if "positional argument" in words:
-        return ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
-    return ""
+POSITIONAL = ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
+_REMEDIES = {
+    "numpy|data pointer": ": write it with torch operations, without numpy",
+    "device": ": its states are on {0.device}; bring the rest there, by .to({0.device})",
+    "in-?place": ": write it without changing a tensor in place, batch norm in .eval()",
+    "dtype": ": its states are {0.dtype}; convert its network with .to(state.dtype)",
+    "positional argument": POSITIONAL,
+}
+
+
+def remedy(remedies: Mapping[str, str], words: str) -> str:
+    """The first one whose pattern is found in an error's words."""
+    return next((cure for cause, cure in remedies.items() if re.search(cause, words)), "")
 
 
 def on_circle(system: System, angles: Sequence[int], alive: AliveFunction | None = None) -> System:
@@ -244,15 +264,13 @@ def on_circle(system: System, angles: Sequence[int], alive: AliveFunction | None
     Raises:
         InputError: an angle that is no coordinate, or a system that is not differentiable.
     """
-    turned = sorted(set(angles))
-    if not turned or turned[0] < 0 or turned[-1] >= system.state_dim:
-        raise InputError(
-            f"angles are {tuple(angles)}, expected coordinates from 0 to {system.state_dim - 1}"
-        )
+    turned, last = sorted(set(angles)), system.state_dim - 1
+    if not turned or turned[0] < 0 or turned[-1] > last:
+        raise InputError(f"angles are {tuple(angles)}, expected coordinates from 0 to {last}")
     if not system.differentiable:
         raise InputError("system is not differentiable: take one in torch")
 
-    def step(state: Tensor, action: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(state: Tensor, action: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
         after = system.step(off_circle(state, turned), action, noise)
         return to_circle(after.state, turned), after.reward
 

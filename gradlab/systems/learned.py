@@ -44,6 +44,7 @@ from gradlab.systems.function import AliveFunction, survivors
 from gradlab.systems.system import (
     Certificate,
     Linearization,
+    Noise,
     System,
     Transition,
     check_step,
@@ -83,7 +84,7 @@ class TwoModels:
         if not self.gradient.differentiable:
             raise InputError("gradient is not differentiable: give a model that torch can follow")
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         with torch.no_grad():
             predicted = self.prediction.step(state.detach(), action.detach(), noise)
@@ -96,9 +97,7 @@ class TwoModels:
             predicted.alive,
         )
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         return self.gradient.linearize(state, action)
 
@@ -164,7 +163,7 @@ class LearnedSystem:
         """The column of noise that chooses the member; None where there is one member."""
         return self.noise_dim - 1 if len(self.chosen) > 1 else None
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         x = torch.cat([state, action], dim=1)
         if noise is None:
@@ -180,9 +179,7 @@ class LearnedSystem:
         rated = outputs[:, -1] if self.reward is None else self._rated(state, action, after)
         return Transition(after, rated, survivors(self.alive, after))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         x, ds = torch.cat([state, action], dim=1), self.state_dim
         outputs, jacobian = self._mean_jacobian(x) if noise is None else self._jacobian(x, noise)
@@ -322,13 +319,15 @@ def _realised(numbers: Numbers, x: Tensor, noise: Tensor, outputs: int) -> tuple
 def _of_block(numbers: Numbers, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     k = noise.shape[1]
     if isinstance(numbers.layers, Modules):
-
-        def outcome(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
             predicted = predict(numbers, x)
-            return predicted.mean[..., :k] + predicted.std[..., :k] * noise
-
-        value, jacobian = _differentiated(outcome, x)
-        return value[0], jacobian[0]
+            y = predicted.mean[..., :k] + predicted.std[..., :k] * noise
+            rows_of = [
+                torch.autograd.grad(each.sum(), x, retain_graph=True, materialize_grads=True)[0]
+                for each in y.unbind(dim=-1)
+            ]
+        return y.detach()[0], torch.stack(rows_of, dim=-2)[0]
     raw, slopes = trace(numbers.layers, standardised_inputs(numbers, x))
     prediction = scaled(numbers, x, raw)
     spread = prediction.std[..., :k] * noise
@@ -343,15 +342,3 @@ def _of_block(numbers: Numbers, x: Tensor, noise: Tensor) -> tuple[Tensor, Tenso
         + numbers.residual[:k]
     )
     return (prediction.mean[..., :k] + spread)[0], jacobian[0]
-
-
-def _differentiated(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs [E, N, K] of rows [E, N, in], and their Jacobian [E, N, K, in], by autograd."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        y = function(x)
-        rows = [
-            torch.autograd.grad(each.sum(), x, retain_graph=True, materialize_grads=True)[0]
-            for each in y.unbind(dim=-1)
-        ]
-    return y.detach(), torch.stack(rows, dim=-2)

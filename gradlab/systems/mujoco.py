@@ -48,16 +48,21 @@ from gradlab.systems.physics import (
     Array,
     BatchedPhysics,
     Chart,
-    check_physical,
+    as_arrays,
+    certificate,
     to_array,
     warnings_caught,
     without_restart,
 )
-from gradlab.systems.system import Certificate, Linearization, Transition, check_step, sample_normal
+from gradlab.systems.system import (
+    Linearization,
+    Noise,
+    Transition,
+    sample_normal,
+)
 
-_Array = NDArray[np.float64]
 # (model, qpos [N, nq]) → p [N] and ∂p/∂(degree of freedom) [N, nv]
-_Position = Callable[[mujoco.MjModel, _Array], tuple[_Array, _Array]]
+_Position = Callable[[mujoco.MjModel, Array], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -70,26 +75,25 @@ class Range:
     high: float
     closed: bool = False
 
-    def holds(self, physical: _Array) -> NDArray[np.bool_]:
+    def holds(self, physical: Array) -> NDArray[np.bool_]:
         x = physical[:, self.first : self.last]
-        if self.closed:
-            return np.asarray(((self.low <= x) & (x <= self.high)).all(1))
-        return np.asarray(((self.low < x) & (x < self.high)).all(1))
+        before = np.less_equal if self.closed else np.less
+        return np.asarray((before(self.low, x) & before(x, self.high)).all(1))
 
 
-def standing_still(model: mujoco.MjModel, qpos: _Array) -> tuple[_Array, _Array]:
+def standing_still(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
     """No position is rewarded."""
     return np.zeros(len(qpos)), np.zeros((len(qpos), model.nv))
 
 
-def root_x(model: mujoco.MjModel, qpos: _Array) -> tuple[_Array, _Array]:
+def root_x(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
     """The root's x, whose gradient is e_0."""
     gradient = np.zeros((len(qpos), model.nv))
     gradient[:, 0] = 1.0
     return qpos[:, 0], gradient
 
 
-def mass_centre_x(model: mujoco.MjModel, qpos: _Array) -> tuple[_Array, _Array]:
+def mass_centre_x(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
     """The x of the whole body's centre of mass."""
     data, jacobian = mujoco.MjData(model), np.zeros((3, model.nv))
     x, gradient = np.empty(len(qpos)), np.empty((len(qpos), model.nv))
@@ -162,19 +166,12 @@ ENVIRONMENTS = {
             "Ant-v5", 2, root_x, 1.0, 0.5, 1.0,
             healthy=(Range(2, 3, 0.2, 1.0, closed=True),),
             normal_reset=True,
-            left_out=(
-                "the cost of contact forces; the torso's velocity is that of qpos, where Gymnasium "
-                "reads positions slightly before it (up to 0.065 of 3.1)"
-            ),
+            left_out="the cost of contact forces; the velocity differs by up to 0.065 of 3.1",
         ),
         Environment(
             "Humanoid-v5", 2, mass_centre_x, 1.25, 0.1, 5.0,
             healthy=(Range(2, 3, 1.0, 2.0),),
-            left_out=(
-                "the cost of contact forces (up to 10, lying on the ground); the centre of mass's "
-                "velocity is that of qpos, where Gymnasium reads positions slightly before it "
-                "(up to 0.0048 of 1.3)"
-            ),
+            left_out="the cost of contact forces; the velocity differs by up to 0.0048 of 1.3",
         ),
     )
 }  # fmt: skip
@@ -234,14 +231,6 @@ class MujocoEnvironment:
     environment: Environment
 
     @property
-    def derivatives(self) -> str:
-        """How `linearize` takes derivatives, in words, for a certificate."""
-        return (
-            f"central differences, too, but along MuJoCo's own tangents, at one size for every "
-            f"coordinate ({self.environment.epsilon:g}), with a solver of sharper tolerance"
-        )
-
-    @property
     def state_dim(self) -> int:
         return self.chart.state_dim
 
@@ -257,15 +246,9 @@ class MujocoEnvironment:
                 environment: Any = gymnasium.make(env_id).unwrapped
             except gymnasium.error.Error as error:
                 raise InputError(f"Gymnasium cannot make {env_id!r}: {error}") from None
-        missing = [
-            name
-            for name in ("model", "frame_skip", "init_qpos", "init_qvel", "_reset_noise_scale")
-            if not hasattr(environment, name)
-        ]
-        if missing:
-            raise InputError(
-                f"{env_id} has no {missing[0]}: it is not a Gymnasium MuJoCo environment"
-            )
+        for name in ("model", "frame_skip", "init_qpos", "init_qvel", "_reset_noise_scale"):
+            if not hasattr(environment, name):
+                raise InputError(f"{env_id} has no {name}: name a Gymnasium MuJoCo environment")
         model = without_restart(environment.model)
         hidden = {
             "actuator activations": model.na,
@@ -276,10 +259,8 @@ class MujocoEnvironment:
         }
         unsettable = [f"{count} {name}" for name, count in hidden.items() if count]
         if unsettable:
-            raise InputError(
-                f"{env_id}: its state cannot be set exactly, the model has {', '.join(unsettable)} "
-                f"beside positions and velocities"
-            )
+            hold = ", ".join(unsettable)
+            raise InputError(f"{env_id}: beside positions and velocities, its state holds {hold}")
         return _GymnasiumModel(
             physics=BatchedPhysics(model, environment.frame_skip),
             chart=Chart.of(model, self.environment.root),
@@ -316,7 +297,7 @@ class MujocoEnvironment:
     def _precise(self) -> BatchedPhysics:
         return self.physics.precise()
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         """One environment step. A diverging row is NaN where it left the numbers, and not alive.
 
         Raises:
@@ -343,13 +324,10 @@ class MujocoEnvironment:
     def alive(self, state: Tensor) -> Tensor:
         """bool [N]: is a state outside the terminal set? What `step` says of the state it makes."""
         physical = self.chart.physical(state.detach().cpu().double().numpy())
-        finite = np.asarray(np.isfinite(physical).all(1))
-        holds = self._healthy(physical) if self.environment.terminates else finite
-        return torch.as_tensor(holds).to(state.device)
+        holds = self._healthy if self.environment.terminates else lambda x: np.isfinite(x).all(1)
+        return torch.as_tensor(holds(physical)).to(state.device)
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         """Certified differences in the state's own coordinate, at smaller steps where flagged.
 
         On a control limit the action's derivative is the inside one-sided one, beyond it 0; the
@@ -365,24 +343,13 @@ class MujocoEnvironment:
         by_s = (r_d[:, None] @ T)[:, 0]
         blocks = (E @ differences.A[:, root:] @ T, E @ differences.B[:, root:], by_s, by_a)
         A, B, r_s, r_a = (torch.as_tensor(block).to(state) for block in blocks)
-        error = {
-            "A": differences.error_A,
-            "B": differences.error_B,
-            "r_s": relative(residual, by_s),
-            "r_a": relative(residual, by_a),
-        }
-        certificate = Certificate(
-            torch.as_tensor(differences.flags).to(state.device),
-            {name: torch.as_tensor(value).to(state) for name, value in error.items()},
-            torch.as_tensor(differences.step).to(state),
-        )
-        return Linearization(A, B, r_s, r_a, certificate)
+        errors = relative(residual, by_s), relative(residual, by_a)
+        return Linearization(A, B, r_s, r_a, certificate(differences, state, *errors))
 
     def beyond_limits(self, state: Tensor) -> Tensor:
         """Is a joint beyond its (soft) limits? [N] bool."""
-        return torch.as_tensor(
-            (self.built.limits.excess(self.chart.physical(to_array(state))) > 0).any(1)
-        ).to(state.device)
+        beyond = self.built.limits.excess(self.chart.physical(to_array(state))) > 0
+        return torch.as_tensor(beyond.any(1)).to(state.device)
 
     def contacts(self, state: Tensor) -> Tensor:
         """Whether any two bodies touch, or a body the ground? [N] bool."""
@@ -395,21 +362,17 @@ class MujocoEnvironment:
         """Gymnasium's reset law, float64 [n, ds]. Its quaternions are not normalised."""
         built, chart = self.built, self.chart
         draw = torch.randn if self.environment.normal_reset else _uniform
-        noise = torch.cat(
-            [
-                _uniform(n, chart.nq, generator=generator, dtype=torch.float64),
-                draw(n, chart.nv, generator=generator, dtype=torch.float64),
-            ],
-            dim=1,
-        )
+        parts = [
+            law(n, width, generator=generator, dtype=torch.float64)
+            for law, width in ((_uniform, chart.nq), (draw, chart.nv))
+        ]
+        noise = torch.cat(parts, dim=1)
         still = torch.from_numpy(np.concatenate([built.qpos, built.qvel]))
         return (still + built.reset_scale * noise)[:, chart.root :]
 
-    def _checked(self, state: Tensor, action: Tensor, noise: Tensor | None) -> tuple[Array, Array]:
+    def _checked(self, state: Tensor, action: Tensor, noise: Noise) -> tuple[Array, Array]:
         """(qpos, qvel) and controls, as MuJoCo takes them."""
-        check_step(self, state, action, noise)
-        given, control = to_array(state), to_array(action)
-        check_physical(given, control)
+        given, control = as_arrays(self, state, action, noise)
         before, limits = self.chart.physical(given), self.built.limits
         far = np.argwhere(limits.far(before))
         if len(far):

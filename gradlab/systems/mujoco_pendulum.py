@@ -26,8 +26,13 @@ from gradlab.systems.closed_form import (
     alive,
 )
 from gradlab.systems.differences import certified_jacobian
-from gradlab.systems.physics import BatchedPhysics, check_physical, to_array, without_restart
-from gradlab.systems.system import Certificate, Linearization, Transition, check_step, sample_normal
+from gradlab.systems.physics import BatchedPhysics, as_arrays, certificate, without_restart
+from gradlab.systems.system import (
+    Linearization,
+    Noise,
+    Transition,
+    sample_normal,
+)
 
 Slider = Literal["stock", "wide"]
 
@@ -70,41 +75,28 @@ class MujocoPendulum:
     def _reward(self) -> PendulumReward:
         return PendulumReward(SIMULATOR_WEIGHTS, self.reward)
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
-        check_step(self, state, action, noise)
-        before, control = to_array(state), to_array(action)
-        check_physical(before, control)
-        after = torch.as_tensor(self.physics.step(before, control)).to(state)
-        return Transition(after, self._reward.value(state, after), alive(after))
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
+        after = self.physics.step(*as_arrays(self, state, action, noise))
+        reached = torch.as_tensor(after).to(state)
+        return Transition(reached, self._reward.value(state, reached), alive(reached))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         """Central differences of the whole step at ε = 1e-6, at smaller ones where flagged.
 
         On ±3 the action's derivative is the inside one-sided one, beyond it 0.
         """
-        check_step(self, state, action, noise)
-        before, control = to_array(state), to_array(action)
-        check_physical(before, control)
+        before, control = as_arrays(self, state, action, noise)
         physics = self._precise_physics
         low, high = physics.control_range
-        jacobian = certified_jacobian(physics.step, before, control, low, high, _EPSILON)
-        A, B = torch.as_tensor(jacobian.A).to(state), torch.as_tensor(jacobian.B).to(state)
-        after = state
+        found = certified_jacobian(physics.step, before, control, low, high, _EPSILON)
+        A, B = torch.as_tensor(found.A).to(state), torch.as_tensor(found.B).to(state)
+        after, errors = state, (found.error_A, found.error_B)
         if self.reward == "post_step":
             after = torch.as_tensor(self.physics.step(before, control)).to(state)
+        else:  # a closed form of the state alone
+            errors = (np.full(len(state), torch.finfo(state.dtype).eps),) * 2
         r_s, r_a = self._reward.gradients(state, after, A, B)
-        error_A = torch.as_tensor(jacobian.error_A).to(state)
-        error_B = torch.as_tensor(jacobian.error_B).to(state)
-        error = {"A": error_A, "B": error_B, "r_s": error_A, "r_a": error_B}
-        if self.reward == "pre_step":
-            # A closed form of the state alone.
-            exact = Certificate.exact(state).error
-            error = {"A": error_A, "B": error_B, "r_s": exact["r_s"], "r_a": exact["r_a"]}
-        flags = torch.as_tensor(jacobian.flags).to(state.device)
-        certificate = Certificate(flags, error, torch.as_tensor(jacobian.step).to(state))
-        return Linearization(A, B, r_s, r_a, certificate)
+        return Linearization(A, B, r_s, r_a, certificate(found, state, *errors))
 
     sample_noise = sample_normal
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -41,6 +40,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.errors import InputError
+from gradlab.systems.differences import CertifiedJacobian
+from gradlab.systems.system import Certificate, Noise, System, check_step
 
 if TYPE_CHECKING:
     import mujoco.batch
@@ -122,7 +123,7 @@ class BatchedPhysics:
         return np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
 
     def step(self, state: Array, control: Array) -> Array:
-        """The next [M, nq + nv] of [M, nq + nv] and [M, nu] that pass `check_physical`."""
+        """The next [M, nq + nv] of [M, nq + nv] and [M, nu] as `as_arrays` gives them."""
         after = np.empty_like(state)
         with self._lock, warnings_caught:
             for first in range(0, len(state), MOST_ROWS):
@@ -144,41 +145,24 @@ class BatchedPhysics:
         return touching
 
     def _step_rows(self, state: Array, control: Array, after: Array) -> None:
-        n, nq = len(state), self.model.nq
-        batch = self._filled(state, control)
-        failed = _failures(lambda ids: batch.step(ids=ids, nstep=self.frame_skip), n)
-        after[:, :nq], after[:, nq:] = batch.qpos[:n], batch.qvel[:n]
-        after[failed] = np.nan
+        # Here: older versions have no batches; other engines' systems are used beside them.
+        from mujoco.batch import Batch, SimulationError
 
-    def _filled(self, state: Array, control: Array) -> mujoco.batch.Batch:
-        n, nq = len(state), self.model.nq
-        batch = self._batch_for(n)
+        n, nq, failed = len(state), self.model.nq, list[int]()
+        if self._batch is None or self._batch.nsim < n:
+            capacity = min(MOST_ROWS, 1 << (n - 1).bit_length())
+            self._batch = Batch(self.model, capacity, nthread=thread_count())
+        batch = self._batch
         batch.time[:n] = 0
         batch.qacc_warmstart[:n] = 0
-        batch.qpos[:n] = state[:, :nq]
-        batch.qvel[:n] = state[:, nq:]
+        batch.qpos[:n], batch.qvel[:n] = state[:, :nq], state[:, nq:]
         batch.ctrl[:n] = control
-        return batch
-
-    def _batch_for(self, rows: int) -> mujoco.batch.Batch:
-        # Older versions have no batches; other engines' systems are used beside them.
-        from mujoco.batch import Batch
-
-        if self._batch is None or self._batch.nsim < rows:
-            capacity = min(MOST_ROWS, 1 << (rows - 1).bit_length())
-            self._batch = Batch(self.model, capacity, nthread=thread_count())
-        return self._batch
-
-
-def _failures(call: Callable[[NDArray[np.int64]], None], n: int) -> list[int]:
-    """Rows of the first n that MuJoCo refused: they were left alone."""
-    from mujoco.batch import SimulationError  # here: see `_batch_for`
-
-    try:
-        call(np.arange(n))
-    except SimulationError as error:
-        return list(error.ids)
-    return []
+        try:
+            batch.step(ids=np.arange(n), nstep=self.frame_skip)
+        except SimulationError as error:  # of rows that MuJoCo refused, and left alone
+            failed = list(error.ids)
+        after[:, :nq], after[:, nq:] = batch.qpos[:n], batch.qvel[:n]
+        after[failed] = np.nan
 
 
 def thread_count() -> int:
@@ -201,21 +185,34 @@ def to_array(value: Tensor) -> Array:
     return value.detach().to("cpu", torch.float64).numpy()
 
 
-def check_physical(state: Array, control: Array) -> None:
-    """Refuse what MuJoCo would replace by zeros.
+def as_arrays(system: System, state: Tensor, action: Tensor, noise: Noise) -> tuple[Array, Array]:
+    """States and controls of a step, without what MuJoCo would replace by zeros.
 
     Raises:
         InputError: names the argument, its row and its dimension.
     """
-    for name, value in (("state", state), ("action", control)):
+    check_step(system, state, action, noise)
+    arrays = to_array(state), to_array(action)
+    for name, value in zip(("state", "action"), arrays, strict=True):
         bad = np.argwhere(~(np.abs(value) <= mujoco.mjMAXVAL))
         if len(bad):
             row, column = bad[0]
             got, want = f"{value[row, column]:g}", f"a finite number up to {mujoco.mjMAXVAL:g}"
             raise InputError(f"{name} row {row}: dimension {column} is {got}, expected {want}")
+    return arrays
 
 
-def _product(p: _Array, q: _Array) -> _Array:
+def certificate(found: CertifiedJacobian, like: Tensor, r_s: Array, r_a: Array) -> Certificate:
+    """Of differences, with the relative errors of r_s and r_a."""
+    error = {"A": found.error_A, "B": found.error_B, "r_s": r_s, "r_a": r_a}
+    return Certificate(
+        torch.as_tensor(found.flags).to(like.device),
+        {name: torch.as_tensor(value).to(like) for name, value in error.items()},
+        torch.as_tensor(found.step).to(like),
+    )
+
+
+def _product(p: Array, q: Array) -> Array:
     """p ⊗ q, [..., 4]."""
     a, b, c, d = np.moveaxis(p, -1, 0)
     w, x, y, z = np.moveaxis(q, -1, 0)
@@ -228,7 +225,7 @@ def _product(p: _Array, q: _Array) -> _Array:
     return np.stack(parts, -1)
 
 
-def _turned(q: _Array, rotation: _Array) -> _Array:
+def _turned(q: Array, rotation: Array) -> Array:
     """q ⊗ exp(δ): [..., 4] turned by rotation vectors [..., 3], of the same norm as q."""
     angle = np.linalg.norm(rotation, axis=-1, keepdims=True)
     # np.sinc is sin(πx)/(πx), 1 at 0.
@@ -236,7 +233,7 @@ def _turned(q: _Array, rotation: _Array) -> _Array:
     return _product(q, np.concatenate([np.cos(angle / 2), half], -1))
 
 
-def _between(end: _Array, begin: _Array) -> _Array:
+def _between(end: Array, begin: Array) -> Array:
     """log(begin* ⊗ end), the rotation vector from one to the other, [..., 3] (mju_subQuat)."""
     apart = _product(begin * np.array([1.0, -1.0, -1.0, -1.0]), end)
     scalar, vector = apart[..., :1], apart[..., 1:]
@@ -247,20 +244,17 @@ def _between(end: _Array, begin: _Array) -> _Array:
     return np.asarray(slope * vector)
 
 
-def _lift(q: _Array) -> _Array:
+def _lift(q: Array) -> Array:
     """E(q) [..., 4, 3] of unit quaternions: how q moves per unit of δ. 4 Eᵀ E = 1."""
     w, x, y, z = np.moveaxis(q, -1, 0)
     rows = ((-x, -y, -z), (w, -z, y), (z, w, -x), (-y, x, w))
     return 0.5 * np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def _drop(q: _Array) -> _Array:
+def _drop(q: Array) -> Array:
     """4 E(q/|q|)ᵀ/|q| [..., 3, 4]: the δ of a move of q; 0 along q itself."""
     size = np.linalg.norm(q, axis=-1, keepdims=True)
     return np.asarray(4 * np.swapaxes(_lift(q / size), -1, -2) / size[..., None])
-
-
-_Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -298,11 +292,11 @@ class Chart:
         """Moves of the state: the root's translation is left out here, too."""
         return 2 * self.nv - self.root
 
-    def physical(self, state: _Array) -> _Array:
+    def physical(self, state: Array) -> Array:
         """x [N, nq + nv] of states [N, ds]."""
         return np.concatenate([np.zeros((len(state), self.root)), state], 1)
 
-    def displaced(self, physical: _Array, tangent: _Array) -> _Array:
+    def displaced(self, physical: Array, tangent: Array) -> Array:
         """x ⊕ δ for δ [..., N, tangent_dim]."""
         moved = np.broadcast_to(physical, (*tangent.shape[:-1], self.nq + self.nv)).copy()
         columns, moves = self._straight
@@ -313,7 +307,7 @@ class Chart:
             moved[..., turn] = _turned(moved[..., turn], by)
         return moved
 
-    def between(self, end: _Array, begin: _Array) -> _Array:
+    def between(self, end: Array, begin: Array) -> Array:
         """end ⊖ begin [..., 2 nv], as `mj_differentiatePos`; the root's translation comes first."""
         apart = np.empty((*end.shape[:-1], 2 * self.nv))
         columns, moves = self._straight
@@ -324,7 +318,7 @@ class Chart:
             apart[..., dof : dof + 3] = _between(end[..., turn], begin[..., turn])
         return apart
 
-    def lift(self, physical: _Array) -> _Array:
+    def lift(self, physical: Array) -> Array:
         """E(x) = ∂s/∂δ, [N, ds, tangent_dim]."""
         E = np.zeros((len(physical), self.state_dim, self.tangent_dim))
         columns, moves = self._straight
@@ -335,7 +329,7 @@ class Chart:
             E[:, *self._block(column, dof)] = _lift(unit)
         return E
 
-    def drop(self, physical: _Array) -> _Array:
+    def drop(self, physical: Array) -> Array:
         """T(x) = ∂δ/∂s, [N, tangent_dim, ds]."""
         T = np.zeros((len(physical), self.tangent_dim, self.state_dim))
         columns, moves = self._straight

@@ -45,6 +45,7 @@ from gradlab.errors import InputError
 from gradlab.networks.policies import temperature
 
 BLOCKS = ("A", "B", "r_s", "r_a")
+Noise = Tensor | None  # [N, noise_dim]; None: the mean transition
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,9 @@ class System(Protocol):
     @property
     def differentiable(self) -> bool: ...
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition: ...
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition: ...
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization: ...
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization: ...
 
     def sample_noise(
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
@@ -174,12 +173,11 @@ def check_system(name: str, system: object) -> None:
     """Raises InputError: it is no System; says what it lacks."""
     if isinstance(system, System) and not isinstance(system, type):
         return
-    lacking = [name for name in _MEMBERS if not hasattr(system, name)]
+    lacking = [member for member in _MEMBERS if not hasattr(system, member)]
     without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(_MEMBERS) else ""
     raise InputError(
-        f"{name} is {validation.shown(system)}{without}, expected a System: "
-        f"systems.from_function(step, state_dim, action_dim) makes one, "
-        f"tasks.with_world_model(task, model) a task of a model with latents"
+        f"{name} is {validation.shown(system)}{without}, expected a System, as of "
+        f"systems.from_function(step, state_dim, action_dim) or tasks.with_world_model(task, model)"
     )
 
 
@@ -195,19 +193,25 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
         return torch.tensor(values, dtype=dtype, device=device)
 
 
-def check_step(system: System, state: Tensor, action: Tensor, noise: Tensor | None) -> None:
+def check_widths(state_dim: int, action_dim: int, noise_dim: int) -> None:
+    """Raises InputError: one is none."""
+    validation.whole("state_dim", state_dim, 1)
+    validation.whole("action_dim", action_dim, 1)
+    validation.whole("noise_dim", noise_dim)
+
+
+def check_step(system: System, state: Tensor, action: Tensor, noise: Noise) -> None:
     """Check shapes and dtypes of the arguments of `step` and `linearize`.
 
     Raises:
         InputError: names the argument, its shape or dtype and what was expected.
     """
-    n = state.shape[0] if state.ndim == 2 else -1
+    rows: int | str = state.shape[0] if state.ndim == 2 else "N"
     wanted = {"state": (state, system.state_dim), "action": (action, system.action_dim)}
     if noise is not None:
         wanted["noise"] = (noise, system.noise_dim)
     for name, (value, width) in wanted.items():
-        if value.ndim != 2 or value.shape[1] != width or value.shape[0] != n:
-            rows = "N" if n < 0 else n
+        if value.shape != (rows, width):
             got = tuple(value.shape)
             raise InputError(f"{name} has shape {got}, expected [{rows}, {width}]")
         if value.dtype != state.dtype:
@@ -222,20 +226,14 @@ def flat_reward(reward: Tensor, state: Tensor) -> Tensor:
     return reward[:, 0]
 
 
-def step_running(
-    system: System, state: Tensor, action: Tensor, noise: Tensor | None = None
-) -> Transition:
+def step_running(system: System, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
     """`system.step` of the rows that are finite; NaN and not alive for the others."""
     running = torch.isfinite(state).all(dim=1)
     if bool(running.all()):
-        after = system.step(state, action, noise)
-        return Transition(after.state.detach(), after.reward.detach(), after.alive)
+        return Transition(*(x.detach() for x in system.step(state, action, noise)))
     finite = system.step(state[running], action[running], None if noise is None else noise[running])
-    return Transition(
-        _spread(finite.state.detach(), running, torch.nan),
-        _spread(finite.reward.detach(), running, torch.nan),
-        _spread(finite.alive, running, False),
-    )
+    filled = zip(finite, (torch.nan, torch.nan, False), strict=True)
+    return Transition(*(_spread(x.detach(), running, fill) for x, fill in filled))
 
 
 def lost_step(state: Tensor, action: Tensor, after: Transition) -> tuple[int, str] | None:
@@ -258,28 +256,23 @@ def lost_step(state: Tensor, action: Tensor, after: Transition) -> tuple[int, st
 
 
 def linearize_running(
-    system: System, state: Tensor, action: Tensor, noise: Tensor | None = None
+    system: System, state: Tensor, action: Tensor, noise: Noise = None
 ) -> Linearization:
     """`system.linearize` of the rows that are finite; NaN and flagged for the others."""
     running = torch.isfinite(state).all(dim=1) & torch.isfinite(action).all(dim=1)
     if bool(running.all()):
         linear = system.linearize(state, action, noise)
-        return Linearization(*_numbers(linear), linear.certificate)
+        return replace(linear, **{name: getattr(linear, name).detach() for name in BLOCKS})
     given = None if noise is None else noise[running]
     finite = system.linearize(state[running], action[running], given)
-    A, B, r_s, r_a = (_spread(number, running, torch.nan) for number in _numbers(finite))
+    blocks = {name: _spread(getattr(finite, name).detach(), running, torch.nan) for name in BLOCKS}
     certified = finite.certificate
     certificate = Certificate(
         _spread(certified.flags, running, True),
         {name: _spread(error, running, torch.nan) for name, error in certified.error.items()},
         None if certified.step is None else _spread(certified.step, running, torch.nan),
     )
-    return Linearization(A, B, r_s, r_a, certificate)
-
-
-def _numbers(linear: Linearization) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    A, B, r_s, r_a = (x.detach() for x in (linear.A, linear.B, linear.r_s, linear.r_a))
-    return A, B, r_s, r_a
+    return Linearization(**blocks, certificate=certificate)
 
 
 def _spread(values: Tensor, rows: Tensor, fill: float) -> Tensor:
@@ -298,23 +291,10 @@ class Recorded:
     noise_dim: int = 0
     differentiable: bool = False
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
-        self._refuse()
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> NoReturn:
+        raise InputError("states are recorded and cannot be stepped: use a simulator or a model")
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
-        self._refuse()
-
-    def sample_noise(
-        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-    ) -> Tensor:
-        return torch.zeros(n, 0, dtype=dtype)
-
-    def _refuse(self) -> NoReturn:
-        raise InputError(
-            "states are recorded, which cannot be stepped: use a simulator or a model for this"
-        )
+    linearize, sample_noise = step, sample_normal
 
 
 _Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -351,14 +331,12 @@ class Entropic:
         infer: _Inference = self.system.infer_noise  # type: ignore[attr-defined]
         return lambda state, action, next_state: infer(state, action[:, :-1], next_state)
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         plain = self.system.step(state, action[:, :-1], noise)
         return replace(plain, reward=plain.reward - self.alpha * action[:, -1])
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         plain = self.system.linearize(state, action[:, :-1], noise)
         price = torch.full_like(plain.r_a[:, :1], -self.alpha)

@@ -30,6 +30,7 @@ from torch import Tensor
 from gradlab.systems.system import (
     Certificate,
     Linearization,
+    Noise,
     Transition,
     check_step,
     constant,
@@ -59,87 +60,46 @@ def _velocities(
     p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(u⁺ before its clip, v⁺, r⁺)."""
-    c = _tires(p, T)
-    side = u * (v - c.steer_v * steer - T * (u * r)) + c.moment_v * r
-    turn = u * (r - c.steer_r * steer) + c.moment_r * v
-    return u + T * (acc + v * r), side / (u - c.drag_v), turn / (u - c.drag_r)
+    steer_v, moment_v, drag_v, steer_r, moment_r, drag_r = _tires(p, T)
+    side = u * (v - steer_v * steer - T * (u * r)) + moment_v * r
+    turn = u * (r - steer_r * steer) + moment_r * v
+    return u + T * (acc + v * r), side / (u - drag_v), turn / (u - drag_r)
 
 
-@dataclass(frozen=True)
-class _Tires:
-    """Numerators and denominators of v⁺ and r⁺ divided by m and -Iz:
+def _tires(p: VehicleParameters, T: float) -> tuple[float, float, float, float, float, float]:
+    """Numerators and denominators of v⁺ and r⁺ divided by m and -Iz, those of v⁺ first:
 
     v⁺ = [u (v - steer_v δ - T u r) + moment_v r] / (u - drag_v)
     r⁺ = [u (r - steer_r δ) + moment_r v] / (u - drag_r)
     """
-
-    steer_v: float
-    moment_v: float
-    drag_v: float
-    steer_r: float
-    moment_r: float
-    drag_r: float
-
-
-def _tires(p: VehicleParameters, T: float) -> _Tires:
     moment = T * (p.a * p.Cf - p.b * p.Cr)
-    return _Tires(
-        steer_v=T * p.Cf / p.m,
-        moment_v=moment / p.m,
-        drag_v=T * (p.Cf + p.Cr) / p.m,
-        steer_r=T * p.a * p.Cf / p.Iz,
-        moment_r=moment / p.Iz,
-        drag_r=T * (p.a**2 * p.Cf + p.b**2 * p.Cr) / p.Iz,
-    )
-
-
-@dataclass(frozen=True)
-class _VelocityJacobian:
-    """(u⁺, v⁺, r⁺) and its nonzero derivatives, each [N]; `free` is 0 where u⁺ is clipped.
-
-    u⁺: (free, T r free, T v free; 0, T free), v⁺: (v_u, v_v, v_r; v_steer, 0), r⁺ likewise.
-    """
-
-    u: Tensor
-    v: Tensor
-    r: Tensor
-    free: Tensor
-    v_u: Tensor
-    v_v: Tensor
-    v_r: Tensor
-    v_steer: Tensor
-    r_u: Tensor
-    r_v: Tensor
-    r_r: Tensor
-    r_steer: Tensor
+    of_v = T * p.Cf / p.m, moment / p.m, T * (p.Cf + p.Cr) / p.m
+    drag_r = T * (p.a**2 * p.Cf + p.b**2 * p.Cr) / p.Iz
+    return *of_v, T * p.a * p.Cf / p.Iz, moment / p.Iz, drag_r
 
 
 def _velocity_jacobian(
     p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
-) -> _VelocityJacobian:
-    c = _tires(p, T)
-    over_v, over_r = 1 / (u - c.drag_v), 1 / (u - c.drag_r)
+) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor], list[Tensor]]:
+    """(u⁺, v⁺, r⁺) and its derivatives by rows: nine in (u, v, r), six in (steer, acc)."""
+    steer_v, moment_v, drag_v, steer_r, moment_r, drag_r = _tires(p, T)
+    over_v, over_r = 1 / (u - drag_v), 1 / (u - drag_r)
     curve = T * (u * r)
-    grip_v, grip_r = v - c.steer_v * steer - curve, r - c.steer_r * steer
-    slip = (u * grip_v + c.moment_v * r) * over_v
-    yaw = (u * grip_r + c.moment_r * v) * over_r
+    grip_v, grip_r = v - steer_v * steer - curve, r - steer_r * steer
+    slip = (u * grip_v + moment_v * r) * over_v
+    yaw = (u * grip_r + moment_r * v) * over_r
     v_v, r_r = u * over_v, u * over_r
     faster = u + T * (acc + v * r)
     clipped = faster.clamp(*_SPEED_RANGE)
-    return _VelocityJacobian(
-        u=clipped,
-        v=slip,
-        r=yaw,
-        free=(faster == clipped).to(u.dtype),
-        v_u=(grip_v - curve - slip) * over_v,
-        v_v=v_v,
-        v_r=c.moment_v * over_v - T * (u * v_v),
-        v_steer=-c.steer_v * v_v,
-        r_u=(grip_r - yaw) * over_r,
-        r_v=c.moment_r * over_r,
-        r_r=r_r,
-        r_steer=-c.steer_r * r_r,
-    )
+    within = (faster == clipped).to(u.dtype)  # 0 where u⁺ is clipped
+    zero, free = torch.zeros_like(u), T * within
+    by_velocity = [
+        *(within, free * r, free * v),
+        *((grip_v - curve - slip) * over_v, v_v, moment_v * over_v - T * (u * v_v)),
+        *((grip_r - yaw) * over_r, moment_r * over_r, r_r),
+    ]
+    by_action = [zero, free, -steer_v * v_v, zero, -steer_r * r_r, zero]
+    return (clipped, slip, yaw), by_velocity, by_action
 
 
 TARGET_SPEED = 20.0
@@ -172,7 +132,7 @@ class VehicleSimulator:
 
     parameters: VehicleParameters = TABLE3
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         applied = _actuate(action)
         steer, acceleration = applied.unbind(1)
@@ -189,9 +149,7 @@ class VehicleSimulator:
         after = _to_path(u, v, r, y, phi, x)
         return Transition(after, _reward(state, applied), alive(after))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         applied = _actuate(action)
         A, B = _path_jacobians(self.parameters, state, applied)
@@ -215,7 +173,7 @@ class VehicleModel:
     parameters: VehicleParameters = TABLE3
     bias: float = MODEL_BIAS
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         steer, acceleration = action.unbind(1)
         du, v, r, y, phi, x = state.unbind(1)
@@ -236,9 +194,7 @@ class VehicleModel:
         )
         return Transition(after, _reward(state, action), alive(after))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         A, B = _straight_jacobians(self.parameters, state, action)
         r_s, r_a = _reward_gradients(state, action)
@@ -306,20 +262,17 @@ def _straight_jacobians(
     du, v, r, _, phi, _ = state.unbind(1)
     steer, acc = action.unbind(1)
     u = du + TARGET_SPEED
-    d = _velocity_jacobian(p, T, u, v, r, steer, acc)
+    _, by_velocity, by_action = _velocity_jacobian(p, T, u, v, r, steer, acc)
     sine, cosine = T * phi.sin(), T * phi.cos()
     ahead, aside = u * cosine - v * sine, u * sine + v * cosine
-    zero, free = torch.zeros_like(phi), T * d.free
-    one = torch.ones_like(zero)
+    zero = torch.zeros_like(phi)
+    one, still = torch.ones_like(zero), [zero] * 3
     rows = [
-        *(d.free, free * r, free * v, zero, zero, zero),
-        *(d.v_u, d.v_v, d.v_r, zero, zero, zero),
-        *(d.r_u, d.r_v, d.r_r, zero, zero, zero),
+        *(*by_velocity[:3], *still, *by_velocity[3:6], *still, *by_velocity[6:], *still),
         *(sine, cosine, zero, one, ahead, zero),
         *(zero, zero, T * one, zero, one, zero),
         *(cosine, -sine, zero, zero, -aside, one),
-        *(zero, free, d.v_steer, zero, d.r_steer, zero),
-        *(zero, zero, zero, zero, zero, zero),
+        *(*by_action, *still, *still),
     ]
     # One stack by rows and one transposition take half the time of stacking columns.
     flat, n = torch.stack(rows).T.contiguous(), state.shape[0]
@@ -340,7 +293,7 @@ def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tup
     V = torch.stack([one, *[zero] * 6, one, *[zero] * 6, one, *[zero] * 3]).view(3, 6, -1)
     P = torch.stack([*[zero] * 9, one, *[zero] * 8]).view(3, 6, -1)
     for _ in range(_SUBSTEPS):
-        d = _velocity_jacobian(p, T, u, v, r, steer, acc)
+        faster, by_velocity, by_action = _velocity_jacobian(p, T, u, v, r, steer, acc)
         phi = phi + T * r
         sine, cosine = T * phi.sin(), T * phi.cos()
         ahead, aside = u * cosine - v * sine, u * sine + v * cosine
@@ -349,21 +302,11 @@ def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tup
         rise = P[0] + sine * V[0] + cosine * V[1] + ahead * turn
         run = P[2] + cosine * V[0] - sine * V[1] - aside * turn
         P = torch.stack([rise, turn, run])
-        V = _advance_velocity_columns(d, T, u, v, r, V)
-        u, v, r = d.u, d.v, d.r
+        # ∂(u, v, r)⁺ = J ∂(u, v, r) + direct effect of (steer, acc)
+        V = torch.einsum("ijn,jkn->ikn", torch.stack(by_velocity).view(3, 3, -1), V)
+        V = torch.cat([V[:, :4], V[:, 4:] + torch.stack(by_action).view(3, 2, -1)], 1)
+        u, v, r = faster
     return _in_path_coordinate(state[:, 5], x, V, P)
-
-
-def _advance_velocity_columns(
-    d: _VelocityJacobian, T: float, u: Tensor, v: Tensor, r: Tensor, V: Tensor
-) -> Tensor:
-    """∂(u, v, r)⁺ = J ∂(u, v, r) + direct effect of (steer, acc). [3, 6, N]."""
-    free = T * d.free
-    J = torch.stack([d.free, free * r, free * v, d.v_u, d.v_v, d.v_r, d.r_u, d.r_v, d.r_r])
-    V = torch.einsum("ijn,jkn->ikn", J.view(3, 3, -1), V)
-    zero = torch.zeros_like(u)
-    direct = torch.stack([zero, free, d.v_steer, zero, d.r_steer, zero]).view(3, 2, -1)
-    return torch.cat([V[:, :4], V[:, 4:] + direct], 1)
 
 
 def _in_path_coordinate(

@@ -71,10 +71,7 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
     factory = load_object(name) if mine else TASKS[name]
     if isinstance(factory, Task) and not settings:
         return factory
-    if not callable(factory):
-        raise InputError(
-            f"{name} is {validation.shown(factory)}, expected a function that makes a Task"
-        )
+    validation.function(name, factory, "settings that makes a Task")
     signature = inspect.signature(factory)
     try:
         signature.bind(**settings)
@@ -83,9 +80,6 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         hint = nearest(unknown[0], signature.parameters) if unknown else ""
         raise InputError(f"{name} {error}{hint}") from None
     task = called(name, factory, **settings) if mine else factory(**settings)
-    if not isinstance(task, Task):
-        raise InputError(
-            f"{name} returned {type(task).__name__}, expected a gradlab Task: "
-            f"gradlab.Task(name, simulator, prior, starts, discount, horizon) makes one"
-        )
+    made = "a gradlab.Task(name, simulator, prior, starts, discount, horizon)"
+    validation.instance(f"what {name} returns", task, Task, made)
     return task

@@ -49,7 +49,7 @@ from gradlab.systems.vehicle import (
     VehicleSimulator,
 )
 from gradlab.systems.vehicle import alive as vehicle_alive
-from gradlab.tasks.task import Task, check_number
+from gradlab.tasks.task import Task
 
 DISCOUNT = 0.98
 HORIZON = 25
@@ -157,15 +157,12 @@ def pendulum(
         coordinates: "angle", or "circle" for what Gymnasium shows, (cos θ, sin θ, θ̇).
     """
     validation.word("coordinates", coordinates, get_args(_Coordinates))
-    wrong = prior_mass is not None or prior_length is not None
-    prior = Pendulum(
-        mass=1.0 if prior_mass is None else prior_mass,
-        length=1.0 if prior_length is None else prior_length,
-    )
+    given = {"mass": prior_mass, "length": prior_length}
+    wrong = {name: value for name, value in given.items() if value is not None}
     task = Task(
         name="pendulum",
         simulator=Pendulum(),
-        prior=prior if wrong else None,
+        prior=Pendulum(**wrong) if wrong else None,
         starts=_hanging_anywhere,
         discount=discount,
         horizon=HORIZON,
@@ -245,7 +242,6 @@ def _hanging_anywhere(n: int, generator: torch.Generator) -> Tensor:
 
 
 _Matrix = Tensor | Sequence[Sequence[float]]
-_HORIZON = 25
 
 # A mass on a line pushed for 0.1 s at a time, and a prior that believes in some friction and in a
 # weaker push.
@@ -278,40 +274,37 @@ def linear_quadratic(
         raise InputError("only one of A and B was given, expected both or none")
     if A is None or B is None:
         A, B, prior = EXAMPLE_A, EXAMPLE_B, _EXAMPLE_PRIOR if prior is None else prior
-    a, b = _matrix("A", A), _matrix("B", B)
+    a, b = _numbers("A", A), _numbers("B", B)
     ds, da = b.shape
     one = torch.eye(ds, dtype=torch.float64)
-    q = one if Q is None else _matrix("Q", Q)
-    r = torch.eye(da, dtype=torch.float64) if R is None else _matrix("R", R)
-    w = 0.01 * one if noise_covariance is None else _matrix("noise_covariance", noise_covariance)
-    mean = _vector("start_mean", [0.0] * ds if start_mean is None else start_mean, ds)
-    spread = one if start_covariance is None else _matrix("start_covariance", start_covariance)
+    q = _numbers("Q", one if Q is None else Q)
+    r = _numbers("R", torch.eye(da) if R is None else R)
+    w = _numbers("noise_covariance", 0.01 * one if noise_covariance is None else noise_covariance)
+    mean = _numbers("start_mean", [0.0] * ds if start_mean is None else start_mean, ds)
+    spread = _numbers("start_covariance", one if start_covariance is None else start_covariance)
     check_covariance("start_covariance", spread, ds)
     root = symmetric_root(spread)
-    if prior is not None:
-        validation.instance("prior", prior, (tuple, list), "two matrices, (A, B), or None")
-        if len(prior) != 2:
-            raise InputError(f"prior has {len(prior)} entries, expected A and B")
-    prior_a, prior_b = (a, b) if prior is None else map(_matrix, ("prior A", "prior B"), prior)
+    pair = (a, b) if prior is None else prior
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(f"prior is {pair!r:.40}, expected two matrices, (A, B), or None")
+    prior_a, prior_b = map(_numbers, ("prior A", "prior B"), pair)
 
     def starts(n: int, generator: torch.Generator) -> Tensor:
         return mean + torch.randn(n, ds, generator=generator, dtype=torch.float64) @ root
 
+    matrices = {
+        "A": a, "B": b, "Q": q, "R": r, "noise_covariance": w,
+        "start_mean": mean, "start_covariance": spread,
+    }  # fmt: skip
     return Task(
         name="linear_quadratic",
         simulator=LinearQuadratic(a, b, q, r, w),
         prior=LinearQuadratic(prior_a, prior_b, q, r, w),
         starts=starts,
         discount=discount,
-        horizon=_HORIZON,
+        horizon=HORIZON,
         parameters={
-            "A": a.tolist(),
-            "B": b.tolist(),
-            "Q": q.tolist(),
-            "R": r.tolist(),
-            "noise_covariance": w.tolist(),
-            "start_mean": mean.tolist(),
-            "start_covariance": spread.tolist(),
+            **{name: matrix.tolist() for name, matrix in matrices.items()},
             "discount": discount,
             "prior": [prior_a.tolist(), prior_b.tolist()],
         },
@@ -348,10 +341,11 @@ def double_integrator(
         prior_push: the prior's effect of an acceleration, as a multiple of the true one.
         prior_friction: share of its velocity that the prior's mass loses in each step.
     """
-    for name, value, least in (("dt", dt, 1e-6), ("noise", noise, 0.0)):
-        check_number(name, value, least)
-    for name, value in (("prior_push", prior_push), ("prior_friction", prior_friction)):
-        check_number(name, value, -math.inf)
+    given = {**locals(), "start_mean": [float(x) for x in start_mean]}
+    for name, least in (("dt", 1e-6), ("noise", 0.0)):
+        validation.number(name, given[name], least=least)
+    for name in ("prior_push", "prior_friction"):
+        validation.number(name, given[name])
     A, B = [[1.0, dt], [0.0, 1.0]], [[dt**2 / 2], [dt]]
     prior_A = [[1.0, dt], [0.0, 1.0 - prior_friction]]
     task = linear_quadratic(
@@ -369,43 +363,24 @@ def double_integrator(
         name="double_integrator",
         state_names=("position [m]", "velocity [m/s]"),
         action_names=("acceleration [m/s²]",),
-        parameters={
-            "dt": dt,
-            "position_weight": position_weight,
-            "velocity_weight": velocity_weight,
-            "action_weight": action_weight,
-            "noise": noise,
-            "start_mean": [float(x) for x in start_mean],
-            "discount": discount,
-            "prior_push": prior_push,
-            "prior_friction": prior_friction,
-        },
+        parameters=given,
     )
 
 
-def _matrix(name: str, value: _Matrix) -> Tensor:
-    matrix = _numbers(name, value, "a matrix of numbers")
-    if matrix.ndim != 2 or not torch.isfinite(matrix).all():
-        got = f"shape {tuple(matrix.shape)}"
-        raise InputError(f"{name} has {got}, expected two dimensions and finite numbers")
-    return matrix
+def _numbers(name: str, value: Any, width: int | None = None) -> Tensor:
+    """Finite float64 numbers of a tensor, an array or lists, apart from any graph.
 
-
-def _vector(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
-    vector = _numbers(name, value, "a list of numbers")
-    if vector.shape != (width,) or not torch.isfinite(vector).all():
-        got = f"shape {tuple(vector.shape)}"
-        raise InputError(f"{name} has {got}, expected ({width},) and finite numbers")
-    return vector
-
-
-def _numbers(name: str, value: Any, expected: str) -> Tensor:
-    """Float64 numbers of a tensor, an array or lists, apart from any graph."""
+    Args:
+        width: of a vector; None: a matrix.
+    """
+    wanted = f"{'a matrix' if width is None else f'[{width}]'} of finite real numbers"
     try:
         if getattr(value, "layout", torch.strided) is not torch.strided or np.iscomplexobj(value):
-            raise TypeError("its numbers are complex or sparse")
-        return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        got = validation.shown(value)
-        raise InputError(f"{name} is not {expected} but {got}: {reason}") from None
+            raise TypeError
+        numbers = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise validation.expected(name, value, wanted) from None
+    fits = numbers.ndim == 2 if width is None else numbers.shape == (width,)
+    if not fits or not torch.isfinite(numbers).all():
+        raise validation.expected(name, numbers, wanted)
+    return numbers

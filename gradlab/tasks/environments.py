@@ -9,7 +9,6 @@ A task whose prior model is learned.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,14 +19,12 @@ import numpy as np
 from torch import nn
 
 from gradlab import validation
-from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.interface import ClippedVelocities
 from gradlab.systems.learned import LearnedSystem, RewardFunction
 from gradlab.systems.mujoco import ENVIRONMENTS, Environment, MujocoEnvironment
 from gradlab.systems.physics import Chart
-from gradlab.tasks.task import Task, check_number
-from gradlab.validation import shown
+from gradlab.tasks.task import Task
 
 
 def with_learned_prior(
@@ -80,7 +77,7 @@ def mujoco(
         InputError: an unknown environment, or a wrong weight.
     """
     row = _row(env_id)
-    validation.instance("terminate_when_unhealthy", terminate_when_unhealthy, bool, "True or False")
+    validation.flag("terminate_when_unhealthy", terminate_when_unhealthy)
     row = replace(
         row,
         forward_weight=_weight("forward_reward_weight", forward_reward_weight, row.forward_weight),
@@ -139,18 +136,13 @@ def view(env_id: str) -> nn.Module:
 
 def _row(env_id: str) -> Environment:
     if not isinstance(env_id, str) or env_id not in ENVIRONMENTS:
-        raise InputError(
-            f"env_id is {shown(env_id)}, expected one of {', '.join(ENVIRONMENTS)}; other tasks "
-            f"are functions of gradlab.tasks (gradlab list tasks)"
-        )
+        known = f"one of {', '.join(ENVIRONMENTS)}; other tasks are functions of gradlab.tasks"
+        raise validation.expected("env_id", env_id, known)
     return ENVIRONMENTS[env_id]
 
 
 def _weight(name: str, given: float | None, default: float) -> float:
-    if given is None:
-        return default
-    check_number(name, given, -math.inf)
-    return float(given)
+    return default if given is None else validation.number(name, given)
 
 
 def _state_names(model: engine.MjModel, chart: Chart) -> tuple[str, ...]:

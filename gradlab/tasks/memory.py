@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, cast, final
 
 import torch
@@ -28,7 +29,7 @@ from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim, tried
 from gradlab.networks.policies import is_stochastic
 from gradlab.systems.stateful import Observe
-from gradlab.systems.system import Linearization, System, Transition, check_step, inner
+from gradlab.systems.system import Linearization, Noise, System, Transition, check_step, inner
 from gradlab.tasks.task import Task
 from gradlab.user_code import running
 
@@ -71,11 +72,10 @@ def with_memory(
     validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
     policy = _in_linear_layers(policy)
     see = observe if observe is not None else getattr(task.simulator, "observe", None)
-    wide = _with_memory(task, memory_dim)
     remembers = remembering(policy, memory_dim, see)
     _try_out(remembers, task)
-    seen = None if critic is None else Seeing(critic, wide.simulator, see)
-    return WithMemory(wide, remembers, seen)
+    seen = None if critic is None else _Seeing(critic, see, task.simulator)
+    return WithMemory(_with_memory(task, memory_dim), remembers, seen)
 
 
 class Remembering(nn.Module):
@@ -94,43 +94,37 @@ class Remembering(nn.Module):
             action: Tensor = self.policy(seen, *noise)
             return action
         returned = self.policy(seen, state[:, ds:], *noise)
-        if not isinstance(returned, tuple | list) or len(returned) != 2:
+        pair = returned if isinstance(returned, tuple | list) else (returned,)
+        width = list(getattr(pair[-1], "shape", ()))
+        wanted = [len(state), self.memory_dim]
+        if len(pair) != 2 or width != wanted:
+            got = " and ".join(map(validation.shown, pair))
             raise InputError(
-                f"policy returned {validation.shown(returned)}, expected (action, next memory)"
+                f"policy returned {got}, expected (action, next memory), the memory {wanted}"
             )
-        action, memory = returned
-        expected = (len(state), self.memory_dim)
-        if memory.shape != expected:
-            raise InputError(
-                f"policy returned a memory of shape {tuple(memory.shape)}, expected "
-                f"{list(expected)}: one row for each observation, [N, memory_dim]"
-            )
+        action, memory = pair
         return torch.cat([action, memory], dim=1)
+
+
+def _of_seen(name: str) -> Callable[..., Any]:
+    """The policy's method of what it sees of a state."""
+
+    def method(self: Remembering, state: Tensor, *given: Tensor) -> Any:
+        return getattr(self.policy, name)(observed(self.observe, state), *given)
+
+    return method
 
 
 @final
 class _WithDensity(Remembering):
     """One without memory that has a density, of what it sees; see `networks.policies`."""
 
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
-        """log π [N] of actions [N, da]."""
-        density: Tensor = self._seeing("log_prob")(state, action)
-        return density
-
-    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
-        """The noise [N, noise_dim] of recorded actions."""
-        noise: Tensor = self._seeing("infer_noise")(state, action)
-        return noise
-
-    def _seeing(self, name: str) -> Callable[..., Any]:
-        method = getattr(self.policy, name)
-        return lambda state, *given: method(observed(self.observe, state), *given)
+    log_prob, infer_noise = _of_seen("log_prob"), _of_seen("infer_noise")
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("with_log_prob", "log_prob_of_draw", "mean_action", "normal"):
-            return self._seeing(name)
-        if name == "slope":
-            return self.policy.slope
+        if name in ("with_log_prob", "log_prob_of_draw", "mean_action", "normal", "slope"):
+            own = getattr(self.policy, name)
+            return own if name == "slope" else partial(_of_seen(name), self)
         return super().__getattr__(name)
 
 
@@ -186,14 +180,13 @@ def _in_linear_layers(policy: nn.Module) -> nn.Module:
 
 
 @final
-class Seeing(nn.Module):
+class _Seeing(nn.Module):
     """Q(s̃, ã) of a critic that sees observations and actions, without the memory."""
 
-    def __init__(self, critic: nn.Module, simulator: System, observe: Observe | None) -> None:
+    def __init__(self, critic: nn.Module, observe: Observe | None, system: System) -> None:
         super().__init__()
-        memory = simulator.memory_dim if isinstance(simulator, SystemWithMemory) else 0
         self.critic, self.observe = critic, observe
-        self.widths = simulator.state_dim - memory, simulator.action_dim - memory
+        self.widths = system.state_dim, system.action_dim
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         ds, da = self.widths
@@ -223,15 +216,13 @@ class SystemWithMemory:
     def action_dim(self) -> int:
         return self.system.action_dim + self.memory_dim
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         ds, da = self.system.state_dim, self.system.action_dim
         plain = self.system.step(state[:, :ds], action[:, :da], noise)
         return replace(plain, state=torch.cat([plain.state, action[:, da:]], dim=1))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         ds, da, dm = self.system.state_dim, self.system.action_dim, self.memory_dim
         plain = self.system.linearize(state[:, :ds], action[:, :da], noise)
@@ -279,24 +270,18 @@ def observed(observe: Observe | None, state: Tensor) -> Tensor:
         return state
     with running("observe"):
         seen = observe(state)
-    if not isinstance(seen, Tensor) or seen.ndim < 2 or len(seen) != len(state):
-        raise InputError(
-            f"observe gave {validation.shown(seen)} for {len(state)} states, expected a tensor "
-            f"[{len(state)}, …]: one observation for each"
-        )
+    n = len(state)
+    if not isinstance(seen, Tensor) or seen.ndim < 2 or len(seen) != n:
+        raise validation.expected("what observe returns", seen, f"a tensor [{n}, …]")
     return seen
 
 
 def _try_out(policy: Remembering, task: Task) -> None:
     """Raises InputError: what `with_memory` says."""
     state = pad(task.starts(2, torch.Generator().manual_seed(0)), (0, policy.memory_dim))
-    parameter = next(policy.parameters(), state)
-    noise = state.new_zeros(2, noise_dim(policy)).to(parameter)
-    inputs = (state.to(parameter), noise) if noise.shape[1] else (state.to(parameter),)
-    action = tried("policy", policy, *inputs)
-    expected = (2, task.simulator.action_dim + policy.memory_dim)
-    if action.shape != expected:
-        raise InputError(
-            f"policy gives {action.shape[1] - policy.memory_dim} actions for an observation, the "
-            f"task has {task.simulator.action_dim}"
-        )
+    state = state.to(next(policy.parameters(), state))
+    width = noise_dim(policy)
+    action = tried("policy", policy, state, *([state.new_zeros(2, width)] if width else []))
+    found, wanted = action.shape[-1] - policy.memory_dim, task.simulator.action_dim
+    if action.shape[:-1] != (2,) or found != wanted:
+        raise InputError(f"policy gives {found} actions for an observation, the task has {wanted}")

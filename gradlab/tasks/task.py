@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -62,15 +61,9 @@ class _StartLaw:
                     drawn = self.function(n)
         if isinstance(drawn, np.ndarray) and drawn.dtype.kind in "fiu":
             drawn = torch.from_numpy(drawn)
-        if not isinstance(drawn, Tensor):
-            raise InputError(
-                f"starts returned a {type(drawn).__name__}, expected a tensor [n, {self.state_dim}]"
-            )
-        if drawn.shape != (n, self.state_dim):
-            raise InputError(
-                f"starts returned shape {tuple(drawn.shape)} for n = {n}, expected "
-                f"[{n}, {self.state_dim}]"
-            )
+        shape = (n, self.state_dim)
+        if not isinstance(drawn, Tensor) or drawn.shape != shape:
+            raise validation.expected("what starts returns", drawn, f"a tensor {list(shape)}")
         values = drawn.clone() if drawn.is_inference() else drawn.detach()
         return values.cpu().double()
 
@@ -89,9 +82,8 @@ def _start_law(function: Callable[..., Any], state_dim: int) -> _StartLaw:
         except TypeError:
             continue
         return _StartLaw(function, state_dim, seeded=given == 2)
-    raise InputError(
-        f"starts takes {signature}, expected a function (n, generator) -> [n, {state_dim}]"
-    )
+    wanted = f"a function (n, generator) -> [n, {state_dim}]"
+    raise InputError(f"starts takes {signature}, expected {wanted}")
 
 
 @contextmanager
@@ -112,13 +104,6 @@ def nearest(word: str, names: Iterable[str]) -> str:
     return f": expected {', '.join(near)}" if near else ""
 
 
-def check_number(name: str, value: float, least: float) -> None:
-    expected = f"a finite number from {least:g}" if math.isfinite(least) else "a finite number"
-    if validation.number(name, value, expected) < least:
-        raise InputError(f"{name} is {value!r}, expected {expected}")
-
-
-_BETWEEN = "a number between 0 and 1"
 Starts = Callable[[int, torch.Generator], Tensor]
 
 
@@ -162,27 +147,19 @@ class Task:
     def __post_init__(self) -> None:
         validation.instance("name", self.name, str, "text")
         check_system("simulator", self.simulator)
-        if self.prior is not None:
-            check_system("prior", self.prior)
         ds, da = self.simulator.state_dim, self.simulator.action_dim
         if self.prior is not None:
+            check_system("prior", self.prior)
             for name, width in (("state_dim", ds), ("action_dim", da)):
-                if getattr(self.prior, name) != width:
-                    got = f"{name} {getattr(self.prior, name)}"
+                if (other := getattr(self.prior, name)) != width:
                     raise InputError(
-                        f"prior has {got}, but the simulator has {width}: a model with latents of "
-                        f"its own goes by gradlab.tasks.with_world_model(task, model)"
+                        f"prior has {name} {other}, but the simulator has {width}: a model with "
+                        f"latents of its own goes by gradlab.tasks.with_world_model(task, model)"
                     )
         # Settings may come from a command line: types are not certain.
-        if not 0 < validation.number("discount", self.discount, _BETWEEN) < 1:
-            raise InputError(f"discount is {self.discount!r}, expected {_BETWEEN}")
+        validation.number("discount", self.discount, above=0, below=1)
         validation.whole("horizon", self.horizon)
-        if not callable(self.starts):
-            got = "None" if self.starts is None else f"a {type(self.starts).__name__}"
-            raise InputError(
-                f"starts is {got}, expected a function (n, generator) -> [n, {ds}]: what "
-                f"a policy visits, and what it earns, depends on the start law"
-            )
+        validation.function("starts", self.starts, f"(n, generator) -> [n, {ds}]")
         object.__setattr__(self, "starts", _start_law(self.starts, ds))
         widths = {
             "state_names": ds,
@@ -225,8 +202,8 @@ class _Trimmed:
             more = self.law(max(2 * (n - len(kept)), 16), generator)
             kept = torch.cat([kept, self._inside(more)])
         raise InputError(
-            f"starts gave {len(kept)} of {n} that are not trimmed, in {_ROUNDS + 1} draws: leave "
-            f"trim_starts out, or let starts draw from the generator"
+            f"starts gave {len(kept)} of {n} that are not trimmed: leave trim_starts out, or let "
+            f"starts draw from the generator"
         )
 
     def _inside(self, states: Tensor) -> Tensor:
@@ -253,9 +230,8 @@ def trimmed(task: Task, share: float) -> Task:
         InputError: the share is not above 0 and below ½, or the starts differ too little for it.
     """
     validation.instance("task", task, Task, "a gradlab.Task")
-    share = validation.number("trim_starts", share, f"a number from 0 to {_MOST}")
-    if not 0 < share < _MOST:
-        raise InputError(f"trim_starts is {share:g}, expected a share above 0 and below {_MOST}")
+    wanted = f"a share above 0 and below {_MOST}"
+    share = validation.number("trim_starts", share, wanted, above=0, below=_MOST)
     pool = task.starts(_POOL, stream(child(0, "trimmed starts"), "starts"))
     mean, precision = spread(pool)
     d = _distances(pool, mean, precision)
@@ -263,8 +239,8 @@ def trimmed(task: Task, share: float) -> Task:
     outside = float((d > radius).double().mean())
     if not outside > share / 2:
         raise InputError(
-            f"trim_starts is {share:g}, but no {share:.2g} of the starts of {task.name} is farther "
-            f"from their mean than all others: leave it out"
+            f"trim_starts is {share:g}, but no such share of the starts of {task.name} is farther "
+            f"from their mean than the others: leave it out"
         )
     law = _Trimmed(task.starts, mean, precision, radius)
     return replace(task, starts=law, parameters={**task.parameters, "trim_starts": share})

@@ -31,9 +31,9 @@ from torch.nn.functional import pad
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_critic, check_policy, check_rows, check_steady
-from gradlab.systems.function import FunctionSystem, from_function, survivors
+from gradlab.systems.function import FunctionSystem, from_function
 from gradlab.systems.stateful import Observe
-from gradlab.systems.system import Linearization, System, Transition, check_step, inner
+from gradlab.systems.system import Linearization, Noise, System, Transition, check_step, inner
 from gradlab.tasks.memory import WithMemory, observed, remembering
 from gradlab.tasks.task import Task
 from gradlab.user_code import running
@@ -158,14 +158,12 @@ class _Filter:
     def __call__(self, state: Tensor, latent: Tensor, action: Tensor) -> Tensor:
         seen = observed(self.observe, state)
         shape = list(seen.shape) if isinstance(seen, Tensor) else "of another kind"
-        more = f": it was given observations {shape}; observe=state → observation makes its own"
+        more = f": it was given observations {shape}; observe=state → observation makes others"
         with running("model.encode", lambda _: more):
             found = self.model.encode(seen, *((latent, action) if self.width else ()))
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(state):
-            raise InputError(
-                f"model.encode gave {validation.shown(found)} for {len(state)} observations, "
-                f"expected a latent [{len(state)}, dz]"
-            )
+        n = len(state)
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != n:
+            raise validation.expected("what model.encode returns", found, f"a latent [{n}, dz]")
         return found
 
 
@@ -200,16 +198,14 @@ class Encoded:
     def state_dim(self) -> int:
         return self.system.state_dim + self.latent_dim
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         ds = self.system.state_dim
         plain = self.system.step(state[:, :ds], action, noise)
         latent = self.filtered(plain.state, state[:, ds:], action)
         return replace(plain, state=torch.cat([plain.state, latent], 1))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         """By the chain rule: (s, z, a) → (s', z, a) → (s', z')."""
         check_step(self, state, action, noise)
         ds, dz = self.system.state_dim, self.latent_dim
@@ -249,14 +245,12 @@ class Imagined:
     def state_dim(self) -> int:
         return self.system.state_dim + self.width
 
-    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+    def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
         own = self.system.step(state[:, self.width :], action, noise)
         return replace(own, state=torch.cat([state[:, : self.width], own.state], 1))
 
-    def linearize(
-        self, state: Tensor, action: Tensor, noise: Tensor | None = None
-    ) -> Linearization:
+    def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         own = self.system.linearize(state[:, self.width :], action, noise)
         A, wide = pad(own.A, (self.width, 0, self.width, 0)), (self.width, 0)
@@ -285,9 +279,7 @@ class _Critic(nn.Module):
         if hasattr(own, "q"):
             value: Tensor = own.q(latent, action)
             return value
-        noise = (latent.new_zeros(len(latent), own.noise_dim),) if hasattr(own, "noise_dim") else ()
-        after = own.step(latent, action, *noise)
-        going = survivors(getattr(own, "alive", None), after).to(after)
-        paid: Tensor = own.reward(latent, action).reshape(-1)
+        system = _latent_system(own, latent.shape[1], action.shape[1])
+        after, paid, alive = system.step(latent, action)
         ahead: Tensor = own.value(after).reshape(-1)
-        return paid + self.discount * going * ahead
+        return paid + self.discount * alive.to(after) * ahead

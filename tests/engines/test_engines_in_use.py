@@ -126,7 +126,9 @@ def reward(s, a, after):
 def test_wrong_arguments_are_one_line():
     with pytest.raises(InputError, match=r"^dtype is 'half', expected one of float32, float64"):
         from_warp(print, 2, 1, reward, dtype="half")
-    with pytest.raises(InputError, match=r"^device is 'cuda:7', which this machine does not have"):
+    with pytest.raises(
+        InputError, match=r"^device is 'cuda:7', expected one that this machine has"
+    ):
         from_warp(print, 2, 1, reward, device="cuda:7")
     with pytest.raises(InputError, match=r"^reward is None, expected a function"):
         from_warp(print, 2, 1, None)

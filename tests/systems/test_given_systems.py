@@ -113,26 +113,18 @@ def test_gradients_pass_through_several_steps_to_every_input():
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("way", ["is_grads_batched", "torch.func"])
-def test_many_cotangents_at_once(way):
+def test_many_cotangents_at_once():
     s, a, xi = inputs(5)
+    rows = torch.func.jacrev(lambda x: bridged().step(x, a, xi).state)(s)
     truth = TRUTH.linearize(s, a, xi).A
-    if way == "torch.func":
-        rows = torch.func.jacrev(lambda x: bridged().step(x, a, xi).state)(s)
-        got = torch.einsum("nink->nik", rows)
-    else:
-        z = s.clone().requires_grad_()
-        basis = torch.eye(2, dtype=z.dtype)[:, None].expand(2, 5, 2)
-        out = bridged().step(z, a, xi).state
-        got = torch.autograd.grad(out, z, basis, is_grads_batched=True)[0].transpose(0, 1)
-    torch.testing.assert_close(got, truth, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(torch.einsum("nink->nik", rows), truth, rtol=1e-14, atol=1e-14)
 
 
 def test_second_derivatives_are_refused_not_zero():
     s, a, xi = (x.requires_grad_() for x in inputs(3))
     out = bridged().step(s, a, xi).reward.sum()
     (first,) = torch.autograd.grad(out, a, create_graph=True)
-    with pytest.raises(InputError, match="no second derivatives"):
+    with pytest.raises(InputError, match="a second time"):
         torch.autograd.grad(first.sum(), a)
 
 
@@ -213,7 +205,7 @@ def test_alive_judges_the_next_state():
     system = from_function(scalar, 1, 1, alive=lambda after: after[:, 0] > 0.5)
     assert system.step(STATE, 0 * STATE).alive.tolist() == [True, False]
     wrong = from_function(scalar, 1, 1, alive=lambda after: after)
-    with pytest.raises(InputError, match=r"alive returned torch.float64 \(2, 1\)"):
+    with pytest.raises(InputError, match=r"what alive returns is .* \(2, 1\), torch.float64"):
         wrong.step(STATE, STATE)
 
 
@@ -224,13 +216,13 @@ def test_a_certificate_judges_contacts_and_limits_apart_where_the_function_has_t
     counts = gradlab.certify(system, samples=64).facts["strata"]
     assert min(counts[name] for name in ("free", "contact", "limit")) > 0
     wrong = from_function(scalar, 1, 1, contacts=lambda s: s)
-    with pytest.raises(InputError, match=r"contacts returned torch.float64"):
+    with pytest.raises(InputError, match=r"what contacts returns is .*torch.float64"):
         gradlab.certify(wrong, samples=64)
 
 
 def test_wrong_outputs_are_named_with_their_shapes():
     wide = from_function(lambda s, a: (s, torch.cat([s, a], 1)), 1, 1)
-    with pytest.raises(InputError, match=r"reward \[2, 2\], expected \[2, 1\] and \[2\]"):
+    with pytest.raises(InputError, match=r"reward \[2, 2\] in .*, expected \[2, 1\] and \[2\]"):
         wide.step(STATE, STATE)
     for bad in (lambda s, a: s, lambda s, a: (s, 1.0), lambda s, a: None, lambda s, a: (s, a, {})):
         with pytest.raises(InputError, match=r"expected .*next_state and reward"):
@@ -271,7 +263,10 @@ def test_a_column_of_rewards_and_of_survivors_is_taken_as_rows():
         (lambda s, a: (torch.from_numpy(0.9 * s.numpy()), s[:, 0]), "without numpy"),
         (lambda s, a: (s.numpy(), s[:, 0].numpy()), "torch operations"),
         (lambda s, a: (torch.nn.Linear(1, 1)(s), s[:, 0]), r"\.to\(state\.dtype\)"),
-        (lambda s, a: (s.float(), s[:, 0]), "next_state in torch.float32 for states in torch.flo"),
+        (
+            lambda s, a: (s.float(), s[:, 0]),
+            r"\[2, 1\] in torch.float32 .* in torch.float64 \(a network",
+        ),
         (lambda s: (s, s[:, 0]), r"step takes \(state, action\)"),
         (lambda s, a: (s, s[:, 3]), "step failed .IndexError"),
         (lambda s, a: (s.add_(a), s[:, 0]), "without changing a tensor in place"),
@@ -382,10 +377,6 @@ class Env:
             after = after + 0.01 * float(np.random.standard_normal())
         if self.fault == "clock":
             after = after + 0.01 * self.t
-        if self.fault == "reset" and self.t % 10 == 0:
-            after = torch.zeros_like(after)
-        if self.fault == "mixed":
-            after = after - 0.1 * torch.linspace(0, 1, len(after)).to(after)[:, None]
         if self.fault in ("mean", "mean at rest"):
             reward = reward - reward.mean()
         self.s = after
@@ -439,13 +430,11 @@ def test_what_is_alive_may_be_given():
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("noise", "draws from torch's random stream"),
-        ("numpy", "draws from numpy's random stream"),
-        ("clock", "each time from one state and action: write leaves env.t as"),
-        ("reset", "after 8 steps from one state and action: write leaves env.t as"),
-        ("mixed", "mixes rows: turned by one"),
-        ("mean", "mixes rows: beside other rows"),
-        ("mean at rest", "mixes rows: beside other rows"),
+        ("noise", "ends elsewhere the second time .*: switch its noise off"),
+        ("numpy", "ends elsewhere the second time"),
+        ("clock", r"the second time .*left out \(a clock, .*into read and write"),
+        ("mean", "env.step mixes the rows"),
+        ("mean at rest", "env.step mixes the rows"),
         ("detached", "no gradient passes through env.step from the action"),
         ("limit", "let write set the environment's clock to 0"),
     ],
@@ -464,7 +453,7 @@ def test_a_state_that_is_not_all_of_it_is_refused():
     def half(env: Env, state: Tensor) -> None:
         env.s = torch.cat([state, env.s[:, 1:]], 1)
 
-    with pytest.raises(InputError, match=r"write leaves env\.s, env\.t as"):
+    with pytest.raises(InputError, match="ends elsewhere the second time"):
         from_environment(Env(), lambda env: env.s[:, :1], half, 1)
 
 
@@ -477,8 +466,8 @@ def test_a_state_that_cannot_be_written_is_refused():
     ("env", "given", "words"),
     [
         (object(), (read, write), "env is .*, expected an object with step"),
-        (Env(), (read, None), "write is None, expected a function .* that sets it: lambda env, s"),
-        (Env(), (3, write), "read is 3, expected a function .*, such as lambda env: env.state"),
+        (Env(), (read, None), "write is None, expected a function .*: lambda env, s"),
+        (Env(), (3, write), "read is 3, expected a function .*: lambda env: env.state"),
     ],
 )
 def test_what_is_missing_is_said(env, given, words):

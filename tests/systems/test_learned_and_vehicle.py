@@ -108,7 +108,7 @@ def test_termination_is_the_tasks():
     out = system.step(STATE, ACTION, noise_of(system))
     assert torch.equal(out.alive, out.state[:, 0] > 0) and out.alive.any() and not out.alive.all()
     wrong = LearnedSystem(model(), alive=lambda after: after[:, 0])
-    with pytest.raises(InputError, match="alive returned"):
+    with pytest.raises(InputError, match="what alive returns"):
         wrong.step(STATE, ACTION)
 
 

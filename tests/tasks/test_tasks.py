@@ -224,11 +224,19 @@ def test_a_task_checks_its_parts(change, message):
         ("pendulum", {"prior_mass": 0.0}, "mass is 0.0, expected a positive number"),
         ("pendulum", {"prior_length": "long"}, "length is 'long', expected a positive number"),
         ("linear_quadratic", {"A": [[1.0]]}, "only one of A and B"),
-        ("linear_quadratic", {"A": "one", "B": [[1.0]]}, "A is not a matrix of numbers"),
+        ("linear_quadratic", {"A": "one", "B": [[1.0]]}, "A is 'one', expected a matrix of finite"),
         ("linear_quadratic", {"Q": [[1.0, 2.0], [0.0, 1.0]]}, "Q is not symmetric"),
-        ("linear_quadratic", {"start_mean": [1.0]}, r"start_mean has shape \(1,\)"),
-        ("linear_quadratic", {"prior": [[[1.0]]]}, "prior has 1 entries, expected A and B"),
-        ("double_integrator", {"dt": 0.0}, "dt is 0.0, expected a finite number"),
+        (
+            "linear_quadratic",
+            {"start_mean": [1.0]},
+            r"start_mean is .* \(1,\), .* expected \[2\] of finite",
+        ),
+        (
+            "linear_quadratic",
+            {"prior": [[[1.0]]]},
+            r"prior is \[\[\[1.0\]\]\], expected two matrices",
+        ),
+        ("double_integrator", {"dt": 0.0}, "dt is 0.0, expected a number ≥ 1e-06"),
         ("double_integrator", {"noise": -1.0}, "noise is -1.0"),
         ("double_integrator", {"prior_push": "weak"}, "prior_push is 'weak'"),
         ("hopper-v5", {}, "no task is called 'hopper-v5': expected Hopper-v5"),
@@ -263,7 +271,7 @@ def test_a_file_of_ones_own_makes_a_task(tmp_path):
         task_from_name(f"{file}:other", {})
     with pytest.raises(InputError, match="missing a required argument: 'gain'"):
         task_from_name(f"{file}:make", {})
-    with pytest.raises(InputError, match="returned int, expected a gradlab Task"):
+    with pytest.raises(InputError, match=r"nothing returns is 3, expected a gradlab.Task\("):
         task_from_name(f"{file}:nothing", {})
 
 
@@ -471,7 +479,7 @@ def test_shares_and_starts_that_cannot_be_trimmed_are_refused(share, starts, wor
 
 def test_starts_that_hardly_differ_have_no_middle():
     coin = replace(TASK, starts=lambda n, g: MEAN * torch.randint(2, (n, 1), generator=g))
-    with pytest.raises(InputError, match=r"no 0\.01 of the starts of linear_quadratic is farther"):
+    with pytest.raises(InputError, match=r"no such share of the starts of linear_quadratic"):
         trimmed(coin, 0.01)
 
 
@@ -515,10 +523,10 @@ def test_starts_need_neither_generator_nor_float64_and_repeat(starts):
 @pytest.mark.parametrize(
     ("starts", "words"),
     [
-        (lambda n: torch.zeros(10, 2), r"starts returned shape (10, 2) for n = 5, expected [5, 2]"),
-        (lambda n: torch.zeros(n, 3), r"starts returned shape (5, 3) for n = 5, expected [5, 2]"),
-        (lambda n: [0.0] * n, "starts returned a list, expected a tensor [n, 2]"),
-        (lambda n: np.array(["a"]), "starts returned a ndarray"),
+        (lambda n: torch.zeros(10, 2), "what starts returns is a Tensor of shape (10, 2)"),
+        (lambda n: torch.zeros(n, 3), "shape (5, 3), torch.float32, expected a tensor [5, 2]"),
+        (lambda n: [0.0] * n, "what starts returns is a list, expected a tensor [5, 2]"),
+        (lambda n: np.array(["a"]), "what starts returns is a ndarray"),
         (lambda n: 1 / 0, "test_tasks.py, line"),
         (lambda: torch.zeros(2, 2), "starts takes (), expected a function (n, generator)"),
         (lambda n, generator, more: None, "starts takes (n, generator, more), expected"),

@@ -136,7 +136,7 @@ class Wrong(nn.Module):
     ("answer", "words"),
     [
         ("action alone", r"policy returned .*expected \(action, next memory\)"),
-        ("hidden of another batch", r"memory of shape \(1, 5\), expected \[2, 5\]"),
+        ("hidden of another batch", r"shape \(1, 5\), .*the memory \[2, 5\]"),
         ("two actions", "policy gives 2 actions for an observation, the task has 1"),
     ],
 )
@@ -146,7 +146,7 @@ def test_policies_of_other_shapes_are_refused(answer, words):
 
 
 def test_an_observation_of_all_states_at_once_is_refused():
-    with pytest.raises(InputError, match=r"observe gave .*expected a tensor \[2, …\]"):
+    with pytest.raises(InputError, match=r"what observe returns .*expected a tensor \[2, …\]"):
         gradlab.tasks.with_memory(cart(), Wrong(""), 5, lambda s: s.mean(0, keepdim=True))
 
 

@@ -71,7 +71,7 @@ MISTAKES = {
     # what is replaced in env.py, by what, and what is missing then
     "mixes rows": (
         "return self.state, -(position**2)", "return self.state, -((position**2).mean())",
-        "make_task", "mixes rows",
+        "make_task", "mixes the rows",
     ),
     "no task": ("def make_task", "def build", "{file}", "nothing to look at"),
     "fails": ("import gradlab\n", "import gradlab\n\nENV = 1 / 0\n", "", "ZeroDivisionError"),
