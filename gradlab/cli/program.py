@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import gc
 import inspect
-import operator
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional
 
 import gradlab
 from gradlab.cli import streams, usage
 from gradlab.cli.answer import answer
 from gradlab.cli.arguments import Document, check_fields, check_words
-from gradlab.cli.fit import FitCommand
-from gradlab.cli.measure import Measure
-from gradlab.cli.reading import Choose, Compare, Report
 from gradlab.cli.streams import standard_error, terminable
-from gradlab.cli.train import Train
 from gradlab.errors import Failure, InputError, as_options, imported
 
 KINDS = ("tasks", "estimators", "algorithms", "losses", "remedies")
@@ -131,26 +125,26 @@ class _Command(Protocol):
 
 
 # A further command is a row here and a dataclass with `json` and `run(command) → Document`; one of
-# a tool is named, and absent where the tool's folder is.
-_ROWS: Mapping[str, type[_Command] | str] = {
-    "measure": Measure,
+# a tool is absent where the tool's folder is.
+_ROWS: Mapping[str, str] = {
+    "measure": "gradlab.cli.measure:Measure",
     "jacobians": "gradlab.tools.jacobians.command:JacobiansCommand",
     "race": "gradlab.tools.race.command:RaceCommand",
     "step": "gradlab.tools.race.command:StepCommand",
     "certify": "gradlab.tools.certify.command:Certify",
-    "fit": FitCommand,
+    "fit": "gradlab.cli.fit:FitCommand",
     "logs": "gradlab.tools.logs.command:Logs",
     "remedies": "gradlab.tools.remedies.command:RemediesCommand",
     "audit": "gradlab.tools.audit.command:AuditCommand",
-    "train": Train,
+    "train": "gradlab.cli.train:Train",
     "sweep": "gradlab.tools.sweep.command:SweepCommand",
-    "compare": Compare,
-    "choose": Choose,
-    "report": Report,
+    "compare": "gradlab.cli.reading:Compare",
+    "choose": "gradlab.cli.reading:Choose",
+    "report": "gradlab.cli.reading:Report",
     "figure": "gradlab.tools.papers.command:FigureCommand",
     "reproduce": "gradlab.tools.papers.command:ReproduceCommand",
     "check": "gradlab.tools.check.command:CheckCommand",
-    "list": List,
+    "list": "gradlab.cli.program:List",
 }
 REMOVED: Mapping[str, str] = {  # by name: what to use instead
     "attribute": "gradlab measure --attribute",
@@ -163,18 +157,18 @@ REMOVED: Mapping[str, str] = {  # by name: what to use instead
 
 
 def command_of(name: str) -> type[_Command]:
-    row = _ROWS[name]
-    found: type[_Command] = imported(row) if isinstance(row, str) else row
+    """The class of a command; a tool that is not there is an InputError."""
+    found: type[_Command] = imported(_ROWS[name])
     return found
 
 
-def _installed() -> Iterator[Any]:
+def commands() -> dict[str, type[_Command]]:
+    """Those that are there, by name."""
+    found = {}
     for name in _ROWS:
         with contextlib.suppress(InputError):
-            yield Annotated[command_of(name), subcommand(name)]
-
-
-Command: Any = functools.reduce(operator.or_, _installed())
+            found[name] = command_of(name)
+    return found
 
 
 _Answer = Callable[[Document, bool, bool], None]  # the document, as JSON?, explained?
@@ -229,10 +223,19 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
 
 
 def parsed(words: Sequence[str]) -> _Command:
-    """The command of these words; raises as `usage.parsed` and `command_of`."""
-    if words and words[0] in _ROWS:
-        command_of(words[0])
-    command: _Command = usage.parsed(Command, words)
+    """The command of these words.
+
+    Raises:
+        InputError: they are wrong; SystemExit: they ask for help, which is printed.
+    """
+    name, *others = [*words, ""][: len(words) or 1]
+    if name in ("-h", "--help"):
+        print(usage.overview(commands()))
+        raise SystemExit(0)
+    if name not in _ROWS:
+        said = f"gradlab has no command {name!r}" if name else "gradlab needs a command"
+        raise InputError(f"{said}{usage.meant(name, _ROWS)}; see gradlab --help")
+    command: _Command = usage.parsed(name, command_of(name), others)
     return command
 
 

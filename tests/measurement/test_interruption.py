@@ -147,7 +147,7 @@ def test_the_same_command_goes_on_from_the_networks_that_were_fitted(tmp_path, m
     for count, more in ((1, ()), (1, ()), (2, ("--seed", "1"))):
         code, line = told(*more)
         assert code == 130 and len(fitted) == count
-        assert "pilot and truth are lost, the fitted critic is kept: the same command" in line
+        assert "kept for the same command: the fitted critic" in line
     own.write_text(OWN + "\n")  # perhaps another task
     assert told()[0] == 130 and len(fitted) == 3
     monkeypatch.setattr(measurement, "measure", whole)
