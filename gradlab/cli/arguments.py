@@ -39,12 +39,15 @@ Document = dict[str, object]
 _Groups = tuple[tuple[str, ...], ...]
 
 
+def named(metavar: str, text: str | None = None, name: str | None = None, default: str = "") -> Any:
+    """An option whose words, or `default`, say what is taken without it."""
+    return arg(metavar=metavar, help=text, name=name, help_behavior_hint=default)
 
-def named(metavar: str, text: str | None = None, name: str | None = None) -> Any:
-    """An option that shows no default beside its words: those say what is taken without it."""
-    return arg(metavar=metavar, help=text, name=name, help_behavior_hint="")
 
-
+Whole = Annotated[int | None, named("INT")]
+Number = Annotated[float | None, named("FLOAT")]
+Widths = Annotated[tuple[int, ...], named("WIDTH")]
+File = Annotated[str | None, named("FILE")]
 TaskName = Annotated[
     Positional[str], named("TASK", "A task of `gradlab list tasks`, or your own file.py:function.")
 ]
@@ -54,7 +57,7 @@ Settings = Annotated[
 ]
 ModelFile = Annotated[
     str | None,
-    named("FILE", "Model in place of the task's: .safetensors of `gradlab fit`, or file.py:function."),
+    named("FILE", "Model in place of the task's: of `gradlab fit`, or file.py:function."),
 ]
 GradientModelFile = Annotated[
     str | None, named("FILE", "A second model, whose Jacobians are taken along --model's states.")
@@ -67,7 +70,7 @@ PolicyFile = Annotated[
 CriticFile = PolicyFile
 Seed = Annotated[int, arg(help="Seed of every random draw.")]
 Output = Annotated[Path | None, named("RUN.h5", "File of the run. Default: runs/TASK.h5.")]
-Resume = Annotated[bool, named("", "Continue a run that was stopped; repeat its other arguments.")]
+Resume = Annotated[bool, arg(help="Continue a run that was stopped; repeat its other arguments.")]
 Overwrite = Annotated[bool, arg(help="Replace an earlier run of that name.")]
 Explain = Annotated[bool, arg(help="Print the findings below the recommendation, too.")]
 NoReport = Annotated[bool, arg(help="Write no HTML report next to the run.")]
@@ -279,15 +282,12 @@ def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
         "task": Task, "simulator": (Task, System), "model": System, "gradient_model": System,
     }  # fmt: skip
     kinds |= dict.fromkeys(("policy", "critic", "before", "after"), nn.Module)
-    file = text.rstrip(":")
-    noun = "task" if field == "simulator" else field.rpartition("_")[2]
-    names = candidates(file, kinds[field], noun) if field in kinds else []
-    if names:
+    file, noun = text.rstrip(":"), "task" if field == "simulator" else field.rpartition("_")[2]
+    if names := candidates(file, kinds[field], noun) if field in kinds else []:
         named = f"{file}:{names[0]}"
         whole = [f"{w[: -len(text)]}{named}" if w.endswith(text) else w for w in words]
-        return InputError(
-            f"{file} needs a name, {' or '.join(names)}: {shlex.join(['gradlab', *whole])}"
-        )
+        command = shlex.join(["gradlab", *whole])
+        return InputError(f"{file} needs a name, {' or '.join(names)}: {command}")
     there = ", ".join(own_names(executed(file))) or "nothing"
     hint = f": gradlab check {shlex.quote(file)} says what is missing" if noun == "task" else ""
     a_kind = f"; none is known to be a {noun}" if field in kinds else ""
@@ -296,38 +296,38 @@ def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
 
 def check_fields(command: Any, words: Sequence[str]) -> None:
     """Check the fields of a command, parsed from words, whatever their use."""
-    given = ((field.name, getattr(command, field.name)) for field in fields(command))
-    singly = (
-        (n, x) for n, value in given for x in (value if isinstance(value, tuple) else [value])
-    )
-    for name, value in singly:
-        option = f"--{name.replace('_', '-')}"
-        if value is None or isinstance(value, bool):
-            continue
-        if isinstance(value, str) and value.endswith((".py", ".py:")):
-            raise _unnamed(name, value, words)
-        if isinstance(value, int):
-            validation.whole(option, value, 0 if name in _SEEDS else -validation.LARGEST)
-        elif isinstance(value, float):
-            validation.number(option, value)
-        elif isinstance(value, Path) or name in _FILES:
-            text = str(value)
-            path = Path(text.rpartition(":")[0] if is_user_function(text) else text)
-            if not text or path.name in ("", ".."):
-                raise validation.expected(option, text, "the name of a file")
-            longest = max(len(part.encode()) for part in path.parts)
-            if longest > _LONGEST_NAME:
-                raise InputError(
-                    f"{option} has a name of {longest} bytes, expected {_LONGEST_NAME} or less"
-                )
-            try:
-                mode = os.stat(path).st_mode
-            except FileNotFoundError:
+    for field in fields(command):
+        given, option = getattr(command, field.name), f"--{field.name.replace('_', '-')}"
+        for value in given if isinstance(given, tuple) else (given,):
+            if value is None or isinstance(value, bool):
                 continue
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise InputError(
-                    f"{option} is {text!r}, which cannot be reached ({reason})"
-                ) from None
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise InputError(f"{option} is {text}, a device or pipe: name a file")
+            if isinstance(value, str) and value.endswith((".py", ".py:")):
+                raise _unnamed(field.name, value, words)
+            if isinstance(value, int):
+                least = 0 if field.name in _SEEDS else -validation.LARGEST
+                validation.whole(option, value, least)
+            elif isinstance(value, float):
+                validation.number(option, value)
+            elif isinstance(value, Path) or field.name in _FILES:
+                _check_place(option, str(value))
+
+
+def _check_place(option: str, text: str) -> None:
+    """Refuses what no file can be called, and devices."""
+    path = Path(text.rpartition(":")[0] if is_user_function(text) else text)
+    if not text or path.name in ("", ".."):
+        raise validation.expected(option, text, "the name of a file")
+    longest = max(len(part.encode()) for part in path.parts)
+    if longest > _LONGEST_NAME:
+        raise InputError(
+            f"{option} has a name of {longest} bytes, expected {_LONGEST_NAME} or less"
+        )
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{option} is {text!r}, which cannot be reached ({reason})") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{option} is {text}, a device or pipe: name a file")

@@ -46,7 +46,7 @@ class FitCommand:
     """Recorded transitions (docs/records.md). Default: new ones are recorded."""
     rows: int = 5000
     """Transitions to record where there is no --data."""
-    policy: Annotated[str | None, named("FILE")] = None
+    policy: arguments.File = None
     """Policy that records, with exploration noise. Default: random actions."""
     export: Annotated[str | None, named("minari:ID|FOLDER")] = None
     """Write the transitions as a Minari dataset, too."""
@@ -56,7 +56,7 @@ class FitCommand:
     """Weight of the derivatives' loss (dd, sobolev); 0.1 without noise."""
     neighbours: int = 10
     """Nearest points per row (dd, multistep-dd)."""
-    directions: Annotated[int | None, named("INT")] = None
+    directions: arguments.Whole = None
     """Neighbours that one step uses, in turn (dd). Default: all."""
     divided: bool = False
     """Divide directional errors by the distance (dd)."""
@@ -70,11 +70,11 @@ class FitCommand:
     """Mean and variance, the mean alone, or your module, file.py:Net."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or ReLU units with normalised layers."""
-    members: Annotated[int | None, named("INT")] = None
+    members: arguments.Whole = None
     """Members of the ensemble. Default: the network's, mostly 7."""
-    elites: Annotated[int | None, named("INT")] = None
+    elites: arguments.Whole = None
     """Members to keep, those of the lowest held-out loss. Default: all."""
-    hidden: Annotated[tuple[int, ...], named("WIDTH")] = ()
+    hidden: arguments.Widths = ()
     """Widths of the hidden layers. Default: the network's."""
     spectral: Annotated[
         Literal["all", "all_but_last", "hidden"] | None, named("all|all_but_last|hidden")
@@ -82,7 +82,7 @@ class FitCommand:
     """Layers held at spectral norm 1. Default: the network's."""
     epochs: int = 200
     """Largest number of epochs."""
-    seconds: Annotated[float | None, named("FLOAT")] = None
+    seconds: arguments.Number = None
     """Longest time of each model's fit. Default: no limit."""
     patience: int = 20
     """Epochs without a lower held-out loss after which a member stops."""
@@ -158,17 +158,11 @@ class FitCommand:
         members = preset.members if self.members is None else self.members
         if self.elites is not None and not 1 <= self.elites <= members:
             raise InputError(f"--elites is {self.elites}, expected 1 to the {members} members")
+        names = ("epochs", "seconds", "patience", "seed")
         return replace(
-            preset,
-            members=members,
-            hidden=self.hidden or preset.hidden,
-            network=network,
-            spectral=self.spectral or preset.spectral,
-            epochs=self.epochs,
-            seconds=self.seconds,
-            patience=self.patience,
-            seed=self.seed,
-        )
+            preset, members=members, hidden=self.hidden or preset.hidden, network=network,
+            spectral=self.spectral or preset.spectral, **{x: getattr(self, x) for x in names},
+        )  # fmt: skip
 
     def _data(self, task: Task, model: Path) -> tuple[Trajectories, str, list[Document]]:
         """The record, its name and what the simulator says of it; recorded transitions are saved
@@ -185,14 +179,9 @@ class FitCommand:
         return data, str(file), []
 
     def _fitted(
-        self,
-        task: Task,
-        data: Trajectories,
-        settings: ModelSettings,
-        last: Loss,
-        models: Mapping[str, Path],
-        progress: Progress,
-    ) -> dict[str, Fit]:
+        self, task: Task, data: Trajectories, settings: ModelSettings, last: Loss,
+        models: Mapping[str, Path], progress: Progress,
+    ) -> dict[str, Fit]:  # fmt: skip
         from gradlab.data.noise import child
         from gradlab.fitting.fitted import fit_model
         from gradlab.fitting.losses import OneStepError

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _NOTHING = "no estimator was measured yet: nothing was written"
 _KEPT = "pilot and truth are lost; kept for the same command: {}"
-_ROWS = 8  # states whose steps tell one task from another
 _HANDED = (
     "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
 )  # of `gradlab.measure`, as they are  # fmt: skip
@@ -86,9 +85,9 @@ class Measure:
     """Share of the starts, the farthest from their mean, left out."""
     strata: bool = True
     """Never sample by strata, which a pilot may ask for."""
-    judges: Annotated[int | None, named("INT")] = None
+    judges: arguments.Whole = None
     """Fresh starts for steps and rehearsals. Default: --starts, and 256 for rehearsals."""
-    lr: Annotated[float | None, named("FLOAT")] = None
+    lr: arguments.Number = None
     """Your policy's learning rate. Default: actions move by 4%; 3e-4 in rehearsals."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Your policy's optimiser."""
@@ -107,14 +106,7 @@ class Measure:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         begun = time.monotonic()
         with undisturbed():
-            from gradlab.measurement.arguments import (
-                check_also,
-                check_arguments,
-                check_densities,
-                check_networks,
-                narrowed,
-                resolved,
-            )
+            from gradlab.measurement import arguments as checks
             from gradlab.measurement.measure import check_surface, measure
             from gradlab.measurement.problem import check_size
             from gradlab.measurement.realised_gains import check_judges
@@ -126,24 +118,24 @@ class Measure:
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
         files, termination, trained = self._networks(task)
-        check_arguments(horizon, self.starts, self.batch, termination)
+        checks.check_arguments(horizon, self.starts, self.batch, termination)
         check_judges(self.judges)
-        check_also(self.also, None)
+        checks.check_also(self.also, None)
         check_surface(self.surface)
         update = Update(self.optimizer, self.lr, self.refit)
-        law, truth = resolved(self.starts, self.law, self.truth)
+        law, truth = checks.resolved(self.starts, self.law, self.truth)
         check_size(task, horizon, self.starts, blocks=truth == "objective")
         check_size(task, horizon, self.judges or 0)
-        narrowed(task, self.trim_starts, self.starts)
+        checks.narrowed(task, self.trim_starts, self.starts)
         made = tuple(kind for kind, file in files.items() if file is None)
         for kind in set(self.spectral) - set(made):
             raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
-        check_densities(self.also, given.get("policy"))
+        checks.check_densities(self.also, given.get("policy"))
         judged = arguments.with_model(task, self.model, self.gradient_model)
-        check_networks(judged, given.get("policy"), given.get("critic"))
-        kept = self._places(run, task, given, made, termination)
+        checks.check_networks(judged, given.get("policy"), given.get("critic"))
+        kept = self._places(run, task, given, termination)
         settings: dict[str, Any] = {name: getattr(self, name) for name in _HANDED}
         settings |= {"truth": truth, "law": law, "termination": termination}
         settings |= {"strata": None if self.strata else False, "update": update}
@@ -162,9 +154,9 @@ class Measure:
         profile = timed(profile, begun, "wall_seconds")
         stopped = "interrupted" in profile.config
         missing = [kind for kind in files if getattr(self, kind) is None]
-        source = {"task": self.task, "parameters": arguments.parameters(self.settings)}
-        source |= files | {"model": self.model, "gradient_model": self.gradient_model}
-        about: dict[str, object] = {"source": source, "kinds": _kinds(networks)}
+        source = files | {name: getattr(self, name) for name in ("task", "model", "gradient_model")}
+        parameters = {"parameters": arguments.parameters(self.settings)}
+        about: dict[str, object] = {"source": source | parameters, "kinds": _kinds(networks)}
         if origin := arguments.whose(run, missing, trained):
             about["networks"] = origin
         profile = replace(profile, config={**profile.config, **about})
@@ -202,46 +194,29 @@ class Measure:
         return files, termination, f"{origin}, measured without its entropy bonus"
 
     def _places(
-        self,
-        run: Path,
-        task: Task,
-        given: Mapping[str, nn.Module],
-        made: tuple[str, ...],
-        termination: str,
+        self, run: Path, task: Task, given: Mapping[str, nn.Module], termination: str
     ) -> dict[str, Path]:
         """Where fitted networks are kept until the run is complete: a name for all that they depend
         on, so that another task, policy or setting finds none."""
-        import torch
-
         from gradlab import provenance
-        from gradlab.data.noise import stream
-        from gradlab.systems.system import step_running
+        from gradlab.measurement.assembly import predictions
 
-        system, draw = task.simulator, stream(self.seed, "kept")
-        state = task.starts(_ROWS, draw).double()
-        action = torch.randn(_ROWS, system.action_dim, generator=draw, dtype=state.dtype)
-        after = step_running(system, state, action, system.sample_noise(_ROWS, draw, state.dtype))
         named = [Path(each.rpartition(":")[0] or each) for each in (self.task, self.policy or "")]
-        texts = [file.read_bytes() for file in named if file.is_file()]
-        policy = given.get("policy")
         about = (
             provenance.commit(), self.seed, self.spectral, termination, task.discount, task.horizon,
             task.exploration, task.observation_scale, task.action_limit, task.reference_state,
-            sorted(task.parameters.items()), texts,
-            "" if policy is None else provenance.network_hash(policy),
-            provenance.tensors_hash(state, after.state, after.reward),
+            sorted(task.parameters.items()), predictions(replace(task, prior=task.simulator)),
+            [file.read_bytes() for file in named if file.is_file()],
+            [provenance.network_hash(each) for each in given.values()],
         )  # fmt: skip
         key = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
-        return {kind: arguments.beside(_partial(run), f"{kind}.{key}") for kind in made}
+        kinds = [kind for kind in ("policy", "critic") if kind not in given]
+        return {kind: arguments.beside(_partial(run), f"{kind}.{key}") for kind in kinds}
 
     def _made(
-        self,
-        task: Task,
-        given: Mapping[str, nn.Module],
-        termination: Literal["ignore", "mask"],
-        kept: Mapping[str, Path],
-        progress: Progress,
-    ) -> dict[str, nn.Module]:
+        self, task: Task, given: Mapping[str, nn.Module], termination: Literal["ignore", "mask"],
+        kept: Mapping[str, Path], progress: Progress,
+    ) -> dict[str, nn.Module]:  # fmt: skip
         """Networks that were not given: a stabilising policy, a critic fitted to the policy; those
         that an interrupted run has kept."""
         from gradlab.fitting.critics import fit_critic
@@ -251,12 +226,12 @@ class Measure:
 
         networks = dict(given)
         for kind, file in kept.items():
+            held = kind in self.spectral
             if file.is_file():
                 networks[kind] = network = checkpoint.load(file)
                 if isinstance(network, Policy):
                     network.fitted = True
                 continue
-            held = kind in self.spectral
             if kind == "policy":
                 networks[kind] = stabilising_policy(
                     task, seed=self.seed, progress=progress, spectral="all" if held else None

@@ -72,45 +72,43 @@ class List:
         """Names with a line each, and those that are taken by default."""
         document: Document = {}
         taken: dict[str, list[str]] = {}
-        if self.what in ("all", "tasks"):
+        asked = KINDS if self.what == "all" else (self.what,)
+        if "tasks" in asked:
             from gradlab.tasks import TASKS
 
-            document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
-        if self.what in ("all", "estimators"):
+            document["tasks"] = {name: _first_line(make) for name, make in TASKS.items()}
+        if "estimators" in asked:
             from gradlab.gradients import named
 
-            document["estimators"] = _ESTIMATORS
+            document |= {"estimators": _ESTIMATORS, "measure --also": BESIDE}
             taken["estimators"] = list(_ESTIMATORS)
-            document["measure --also"] = BESIDE
-            makers = inspect.getmembers(named, inspect.isfunction)
             document["named estimators"] = {
-                name: _first_line(maker.__doc__)
-                for name, maker in makers
+                name: _first_line(maker)
+                for name, maker in inspect.getmembers(named, inspect.isfunction)
                 if maker.__module__ == named.__name__ and not name.startswith("_")
                 if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
             }
-        if self.what in ("all", "algorithms"):
+        if "algorithms" in asked:
             from gradlab.training import ALGORITHMS
 
             document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
-        if self.what in ("all", "losses"):
+        if "losses" in asked:
             from gradlab.fitting.derivative_losses import LOSSES, Sobolev
 
             losses = {**{name: type(loss) for name, loss in LOSSES.items()}, Sobolev.name: Sobolev}
-            document["losses"] = {name: _first_line(each.__doc__) for name, each in losses.items()}
+            document["losses"] = {name: _first_line(each) for name, each in losses.items()}
             taken["losses"] = ["nll"]
-        if self.what in ("all", "remedies"):
+        if "remedies" in asked:
             with contextlib.suppress(InputError):  # a tool that is not there
                 document["remedies"] = dict(imported("gradlab.tools.remedies.result:ABOUT"))
                 taken["remedies"] = list(imported("gradlab.tools.remedies.result:DEFAULT"))
-        lists = {kind: x for kind, x in document.items() if isinstance(x, dict) and kind in KINDS}
-        counts = [f"{len(names)} {kind}" for kind, names in lists.items()]
+        counts = [f"{len(x)} {kind}" for kind, x in document.items() if kind in KINDS]  # type: ignore[arg-type]
         headline = ", ".join(counts) + ("; * marks defaults." if taken else ".")
         return {"headline": headline, "by default": taken} | document
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
+def _first_line(of: object) -> str:
+    return (of.__doc__ or "").strip().partition("\n")[0]
 
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -205,11 +203,8 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
                     document = command.run(shlex.join(["gradlab", *words]))
             except InputError as error:
                 return _refused(error)
-            except Failure as error:
+            except (Failure, OSError) as error:  # a disk fails where nobody expects it
                 standard_error(f"gradlab: failed: {_line(error)}")
-                return 1
-            except OSError as error:  # a disk, folder or device that fails where nobody expects it
-                standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
                 return 1
             except KeyboardInterrupt as stop:
                 word = "terminated" if received else "interrupted"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,15 +29,15 @@ ALGORITHM = (
 )  # fmt: skip
 
 
-_SETTINGS = (
-    "seeds", "first_seed", "iterations", "agents", "interval", "warmup", "episode", "reward_scale",
-    "termination", "device", "precision", "evaluate_every", "evaluation_starts",
-    "log_every", "checkpoint_every", "gradient_every", "gradient_starts", "gradient_truth",
-    "gradient_horizons", "measure_every", "measure_starts",
-)  # fmt: skip
+_ROW = "(default: the algorithm's)"
+_Whole = Annotated[int | None, named("INT", default=_ROW)]
+_Number = Annotated[float | None, named("FLOAT", default=_ROW)]
+_Widths = Annotated[tuple[int, ...], named("WIDTH", default=_ROW)]
+_NO_OPTIONS = {"at_end", "ramp", "keep", "planning", "asynchronous", "given"}
+_SETTINGS = tuple(each.name for each in fields(Settings) if each.name not in _NO_OPTIONS)
 
 
-def _options(kind: type, names: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+def _options(kind: type) -> Iterator[tuple[str, Any, Any]]:
     """Fields of a configuration as options that may be left out, with the words beneath them."""
     (node,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(node, ast.ClassDef)
@@ -47,7 +47,9 @@ def _options(kind: type, names: Sequence[str]) -> Iterator[tuple[str, Any, Any]]
         if isinstance(one, ast.AnnAssign) and isinstance(other, ast.Expr)
     }
     hints = get_type_hints(kind, localns={"GivenNetworks": object})
-    for each in (field for field in fields(kind) if field.name in names):
+    for each in fields(kind):
+        if each.name in _NO_OPTIONS:
+            continue
         text, hint = words[each.name], hints[each.name]
         if hint is bool:
             yield each.name, Annotated[bool, arg(help=text)], field(default=False)
@@ -77,12 +79,12 @@ _OF_LOSS = {
     "loss_weight": "weight", "neighbours": "neighbours", "loss_steps": "steps",
     "directions": "directions", "as_printed": "as_printed",
 }  # fmt: skip
-_PROCESSES = ("learners", "actors", "buffers", "queue", "deterministic")
+_OF_MODEL = (
+    "loss", *_OF_LOSS, "two_model", "members", "model_type", "model_hidden", "fit_every",
+    "fit_steps",
+)  # fmt: skip
 _Configured: Any = make_dataclass(
-    "_Configured",
-    [*_options(Settings, _SETTINGS), *_options(Asynchronous, _PROCESSES)],
-    frozen=True,
-    kw_only=True,
+    "_Configured", [*_options(Settings), *_options(Asynchronous)], frozen=True, kw_only=True
 )
 
 
@@ -112,7 +114,7 @@ class Train(_Configured):  # type: ignore[misc]
     """What the algorithm's paper prints, in every option that is left out."""
     horizons: Annotated[tuple[int, ...], named("H")] = ()
     """Horizons of the policy gradient's mixture. Default: the algorithm's."""
-    beta: Annotated[float | None, named("FLOAT")] = None
+    beta: arguments.Number = None
     """Share of replayed states among those of the policy's gradient."""
     weights: Annotated[
         Literal["rule", "measured"] | tuple[float, ...], arg(metavar="rule|measured|W ...")
@@ -122,75 +124,75 @@ class Train(_Configured):  # type: ignore[misc]
     """The rule's mixture of horizons, or the one measured to be best."""
     by: Literal["mse", "gain"] = "mse"
     """Criterion of measured weights: error, or gain at visited states."""
-    batch: Annotated[int | None, named("INT")] = None
-    """Transitions of a batch. Default: the algorithm's, mostly 256."""
-    hidden: Annotated[tuple[int, ...], named("WIDTH")] = ()
-    """Widths of policy and critic. Default: the algorithm's, mostly 256 256."""
-    policy_rate: Annotated[float | None, named("FLOAT")] = None
-    """Learning rate of the policy. Default: the algorithm's, mostly 3e-4, falling."""
-    value_rate: Annotated[float | None, named("FLOAT")] = None
-    """Learning rate of the critic; 0 keeps --critic. Default: the algorithm's."""
-    delay: Annotated[int | None, named("INT")] = None
-    """Updates of the critic for one of the policy. Default: the algorithm's."""
-    reuse: Annotated[int | None, named("INT")] = None
-    """Consecutive updates on one batch. Default: the algorithm's, mostly 1."""
-    updates: Annotated[int | None, named("INT")] = None
-    """Updates of the critic for every transition. Default: the algorithm's."""
-    exploration: Annotated[float | None, named("FLOAT")] = None
-    """Noise on collected actions, per limit. Default: the algorithm's, mostly 0.1."""
+    batch: _Whole = None
+    """Transitions of a batch, mostly 256."""
+    hidden: _Widths = ()
+    """Widths of policy and critic, mostly 256 256."""
+    policy_rate: _Number = None
+    """Learning rate of the policy, mostly 3e-4, falling."""
+    value_rate: _Number = None
+    """Learning rate of the critic; 0 keeps --critic."""
+    delay: _Whole = None
+    """Updates of the critic for one of the policy."""
+    reuse: _Whole = None
+    """Consecutive updates on one batch, mostly 1."""
+    updates: _Whole = None
+    """Updates of the critic for every transition."""
+    exploration: _Number = None
+    """Noise on collected actions, per limit, mostly 0.1."""
     log_std: Annotated[tuple[float, ...], named("LOW HIGH")] = ()
     """Bounds of a Gaussian policy's log deviation. Default: the algorithm's."""
-    replay: Annotated[int | None, named("INT")] = None
-    """Transitions that replay holds. Default: the algorithm's, mostly 500000."""
-    tau: Annotated[float | None, named("FLOAT")] = None
-    """Share by which target networks follow. Default: the algorithm's, mostly 0.005."""
-    target_steps: Annotated[int | None, named("INT")] = None
-    """Steps n of an n-step target. Default: the algorithm's, mostly 25."""
-    clip: Annotated[float | None, named("FLOAT")] = None
-    """Largest norm of a gradient. Default: the algorithm's, mostly none."""
+    replay: _Whole = None
+    """Transitions that replay holds, mostly 500000."""
+    tau: _Number = None
+    """Share by which target networks follow, mostly 0.005."""
+    target_steps: _Whole = None
+    """Steps n of an n-step target, mostly 25."""
+    clip: _Number = None
+    """Largest norm of a gradient, mostly none."""
     model: Annotated[str | None, named("prior|learned|FILE")] = None
     """Task's model, one learned from replay, or yours. Default: the algorithm's."""
     loss: Annotated[str | None, named("NAME|FILE")] = None
     """Loss of a learned model, as of `gradlab fit`. Default: nll."""
-    loss_weight: Annotated[float | None, named("FLOAT")] = None
+    loss_weight: arguments.Number = None
     """Weight of the directional derivatives in --loss dd. Default: 1."""
-    neighbours: Annotated[int | None, named("INT")] = None
+    neighbours: arguments.Whole = None
     """Nearest points of each transition in --loss dd. Default: 10."""
     directions: Annotated[int | Literal["all"] | None, named("INT|all")] = None
     """Neighbours that one step uses, in turn. Default: 1."""
     as_printed: bool = False
     """--loss dd without the predicted variance, as DDPPO's eq. 10."""
-    loss_steps: Annotated[int | None, named("INT")] = None
+    loss_steps: arguments.Whole = None
     """Steps that --loss multistep predicts. Default: 5."""
     two_model: bool = False
     """States by likelihood, Jacobians of a second model by --loss (dd)."""
     spectral: Annotated[str | None, named("model,policy,critic")] = None
     """Networks whose layers are held at spectral norm 1."""
-    members: Annotated[int | None, named("INT")] = None
-    """Members of a learned model. Default: the algorithm's, mostly 5."""
+    members: _Whole = None
+    """Members of a learned model, mostly 5."""
     model_type: Annotated[str | None, named("gaussian|deterministic|FILE")] = None
     """Type of a learned model, as --type of `gradlab fit`."""
-    model_hidden: Annotated[tuple[int, ...], named("WIDTH")] = ()
-    """Widths of a learned model. Default: the algorithm's, mostly 64 64."""
-    fit_every: Annotated[int | None, named("INT")] = None
-    """Iterations between two fits of the model. Default: the algorithm's."""
-    fit_steps: Annotated[int | None, named("INT")] = None
+    model_hidden: _Widths = ()
+    """Widths of a learned model, mostly 64 64."""
+    fit_every: _Whole = None
+    """Iterations between two fits of the model."""
+    fit_steps: arguments.Whole = None
     """Steps of Adam in a fit. Default: 1000."""
     rollout_length: Annotated[tuple[int, ...], named("K|FIRST LAST BEGIN END")] = ()
     """Model steps into a second replay, growing between two iterations."""
-    rollouts: Annotated[int | None, named("INT")] = None
+    rollouts: arguments.Whole = None
     """Rollouts of each seed into that replay. Default: 5000."""
     temperature: Annotated[float | Literal["auto"] | None, named("ALPHA|auto")] = None
     """Of the entropy, in scaled rewards per nat. Default: the algorithm's."""
     published: bool = False
     """MPG's published code where it differs from its paper."""
-    plan_horizon: Annotated[int | None, named("INT")] = None
+    plan_horizon: arguments.Whole = None
     """Model steps of a second evaluation that plans. Default: no plan."""
     ray: Annotated[str | None, named("ADDRESS|local")] = None
     """A cluster of Ray for the processes, by its HOST:PORT. Default: local."""
-    policy: Annotated[str | None, named("FILE")] = None
+    policy: arguments.File = None
     """Policy that every seed begins with. Default: fresh ones."""
-    critic: Annotated[str | None, named("FILE")] = None
+    critic: arguments.File = None
     """Critic that every seed begins with. Default: fresh ones."""
     output: Annotated[Path | None, named("RUN.h5")] = None
     """File of the run. Default: runs/ALGORITHM-TASK.h5."""
@@ -235,27 +237,15 @@ class Train(_Configured):  # type: ignore[misc]
             removed = {folder(run, 0).parent.resolve(), good_folder(run).resolve()}
             for kind, file in (("policy", self.policy), ("critic", self.critic)):
                 if file is not None and removed & set(Path(file).resolve().parents):
-                    raise InputError(
-                        f"{kind} is {file}, which --overwrite removes with the run at {run}: name "
-                        f"another --output"
-                    )
+                    text = f"{kind} is {file}, which --overwrite removes with the run at {run}"
+                    raise InputError(f"{text}: name another --output")
+        weights = self.weights if isinstance(self.weights, str) else "rule"
         with bars() as progress:
             train(
-                row,
-                task,
-                run,
-                resume=self.resume,
-                overwrite=self.overwrite,
-                weights=self.weights if isinstance(self.weights, str) else "rule",
-                horizon=self.horizon,
-                by=self.by,
-                command=command,
-                progress=progress,
-                ray=self.ray,
-                policy=networks.get("policy"),
-                critic=networks.get("critic"),
-                **changes,
-            )
+                row, task, run, resume=self.resume, overwrite=self.overwrite, weights=weights,
+                horizon=self.horizon, by=self.by, command=command, progress=progress, ray=self.ray,
+                policy=networks.get("policy"), critic=networks.get("critic"), **changes,
+            )  # fmt: skip
         return of_run(run, page=not self.no_report)
 
     def printed(self, task: str) -> tuple[Train, list[str]]:
@@ -277,13 +267,12 @@ class Train(_Configured):  # type: ignore[misc]
 
     def _asynchronous(self) -> Asynchronous | None:
         """The processes of the run, where it has several."""
-        names = ("learners", "actors", "buffers")
-        counts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if counts:
-            queue = {} if self.queue is None else {"queue": self.queue}
-            return Asynchronous(**counts, **queue, deterministic=self.deterministic)
+        counts = {name: getattr(self, name) for name in ("learners", "actors", "buffers", "queue")}
+        counts = {name: count for name, count in counts.items() if count is not None}
+        if counts.keys() - {"queue"}:
+            return Asynchronous(**counts, deterministic=self.deterministic)
         for name in ("queue", "deterministic", "ray"):
-            if getattr(self, name) not in (None, False):
+            if self._given(name):
                 raise InputError(
                     f"--{name} is for a run in several processes: add --learners, --actors or "
                     f"--buffers, such as --learners 4 --actors 2"
@@ -292,40 +281,32 @@ class Train(_Configured):  # type: ignore[misc]
 
     def _row(self, task: str) -> Algorithm:
         """The algorithm with the changes of the command line."""
-        from gradlab.training.algorithms import (
-            find,
-            published,
-            with_changes,
-            with_fits,
-            with_horizons,
-            with_rollouts,
-            with_starts,
-            with_target_steps,
-            with_temperature,
-            with_weights,
-        )
+        from gradlab.training import algorithms as rows
         from gradlab.training.parts.duals import Automatic
 
-        row = self._remedied(find(self.algorithm))
+        row = self._remedied(rows.find(self.algorithm))
         if self.published:
-            row = published(row, task)
+            row = rows.published(row, task)
         if not isinstance(self.weights, str):
-            row = with_weights(row, self.weights, self.horizons)
+            row = rows.with_weights(row, self.weights, self.horizons)
         elif self.horizons:
-            row = with_horizons(row, self.horizons)
+            row = rows.with_horizons(row, self.horizons)
         if self.beta is not None:
-            row = with_starts(row, self.beta)
+            row = rows.with_starts(row, self.beta)
         if self.temperature is not None:
             alpha = Automatic() if self.temperature == "auto" else self.temperature
-            row = with_temperature(row, alpha)
+            row = rows.with_temperature(row, alpha)
         if self.fit_every is not None:
-            row = with_fits(row, self.fit_every)
+            row = rows.with_fits(row, self.fit_every)
         if self.rollout_length or self.rollouts is not None:
-            row = with_rollouts(row, self.rollout_length, self.rollouts)
+            row = rows.with_rollouts(row, self.rollout_length, self.rollouts)
         if self.target_steps is not None:
-            row = with_target_steps(row, self.target_steps)
-        given = {name: getattr(self, name) for name in ALGORITHM}
-        return with_changes(row, **{k: x for k, x in given.items() if x is not None and x != ()})
+            row = rows.with_target_steps(row, self.target_steps)
+        return rows.with_changes(row, **{k: getattr(self, k) for k in ALGORITHM if self._given(k)})
+
+    def _given(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not None and value is not False and value != ()
 
     def _remedied(self, row: Algorithm) -> Algorithm:
         """The algorithm with a learned model and spectral norms, where they are chosen."""
@@ -336,19 +317,9 @@ class Train(_Configured):  # type: ignore[misc]
         default = None if row.model is None else "learned"
         learned = (self.model or default) == "learned"
         if not learned:
-            given = {
-                "--loss": self.loss, "--loss-weight": self.loss_weight,
-                "--neighbours": self.neighbours, "--loss-steps": self.loss_steps,
-                "--directions": self.directions, "--as-printed": self.as_printed or None,
-                "--two-model": self.two_model or None,
-                "--members": self.members, "--model-type": self.model_type,
-                "--model-hidden": self.model_hidden or None,
-                "--fit-every": self.fit_every,
-                "--fit-steps": self.fit_steps, "--spectral model": "model" in held or None,
-            }  # fmt: skip
-            for name, value in given.items():
-                if value is not None:
-                    raise InputError(f"{name} is for a learned model: add --model learned")
+            given = [f"--{each.replace('_', '-')}" for each in _OF_MODEL if self._given(each)]
+            for name in given + ["--spectral model"] * ("model" in held):
+                raise InputError(f"{name} is for a learned model: add --model learned")
         return replace(
             row,
             model=self._learned(row.model, "model" in held) if learned else None,
@@ -363,23 +334,19 @@ class Train(_Configured):  # type: ignore[misc]
 
         default = LearnedModel() if own is None else own
         named = self.loss or ("dd" if self.two_model else None)
-        loss = default.loss if named is None else _loss(named)
-        numbers = {
-            "weight": ("loss_weight", self.loss_weight, "dd"),
-            "neighbours": ("neighbours", self.neighbours, "dd"),
-            "steps": ("loss_steps", self.loss_steps, "multistep"),
-            "directions": ("directions", self.directions, "dd"),
-            "as_printed": ("as_printed", self.as_printed or None, "dd"),
-        }
-        given = {name: each for name, each in numbers.items() if each[1] is not None}
-        if self.directions == "all":
-            given["directions"] = ("directions", None, "dd")
-        for name, (option, value, kind) in given.items():
-            if not hasattr(loss, name):
-                raise InputError(f"{option} is {value}, but the loss is {loss.name}: take {kind}")
+        loss, numbers = default.loss if named is None else _loss(named), {}
+        for option, name in _OF_LOSS.items():
+            if self._given(option):
+                value = getattr(self, option)
+                if not hasattr(loss, name):
+                    other = "multistep" if name == "steps" else "dd"
+                    raise InputError(
+                        f"{option} is {value}, but the loss is {loss.name}: take {other}"
+                    )
+                numbers[name] = None if value == "all" else value
         return replace(
             default,
-            loss=replace(loss, **{name: value for name, (_, value, _) in given.items()}),  # type: ignore[type-var]
+            loss=replace(loss, **numbers),  # type: ignore[type-var]
             two_models=self.two_model or default.two_models,
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,

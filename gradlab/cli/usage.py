@@ -1,7 +1,7 @@
 """From the words of a command to its dataclass; an error of the parser is one line of text.
 
-A command's help is tyro's own page: usage, the docstring of its class (a question, remarks and two
-indented examples), then its arguments.
+A command's help is the docstring of its class (a question, remarks and two indented examples), then
+tyro's own page of its arguments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff
@@ -23,8 +23,6 @@ from gradlab.errors import InputError
 
 _WIDTH, _LONGEST = 80, 400  # columns of the text above the arguments; characters of a refusal
 _FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
-_TYPES = re.compile(r"no type matching (.+?) could be instantiated from \['?(.*?)'?\]")
-_REPEATED = re.compile(r"\{\[(\w+) \[\w+ \.\.\.\]\]\}")
 _VALUES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)"),
      lambda m: f"{m[2]} is {m[1]!r}, expected one of "
@@ -62,11 +60,13 @@ def parsed(name: str, command: type, words: Sequence[str]) -> Any:
     """
     blocks = (inspect.getdoc(command) or "").split("\n\n")
     about = "\n\n".join(x if x.startswith(" ") else textwrap.fill(x, _WIDTH) for x in blocks)
+    if {"-h", "--help"} & set(words):
+        print(about, end="\n\n")
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
             return tyro.cli(
-                command, prog=f"gradlab {name}", description=about, args=words,
+                command, prog=f"gradlab {name}", description="", args=words,
                 config=(FlagCreatePairsOff,),
             )  # fmt: skip
     except SystemExit as end:
@@ -84,8 +84,7 @@ def meant(word: str, known: Collection[str]) -> str:
 
 def _refusal(name: str, command: type, words: Sequence[str], told: Sequence[str]) -> str:
     """What is wrong with the words, in one short line; `told` is what tyro says of them."""
-    parser = tyro.extras.get_parser(command, config=(FlagCreatePairsOff,))
-    options = {option for each in parser._actions for option in each.option_strings}
+    options = _options(command)
     text, see = _box(told), f"; see gradlab {name} --help"
     unknown = [x.partition("=")[0] for x in words if x.startswith("--")]
     if unknown := [each for each in unknown if each not in options and len(each) > 2]:
@@ -100,9 +99,25 @@ def _refusal(name: str, command: type, words: Sequence[str], told: Sequence[str]
         return f"gradlab {name} needs {lost[1]}{see}"
     if extra := re.match(r"Unrecognized options?: (.*?)(?: Perhaps.*)?$", text):
         return f"gradlab {name} takes no further {extra[1]!r}{see}"
+    if union := re.match(r"Error parsing (\S+): no type .+ instantiated from \[(.*?)\]", text):
+        return f"{union[1]} is {union[2]}, expected {options.get(union[1], 'another')}{see}"
     for pattern, words_of in _VALUES:
         text = pattern.sub(words_of, text)
-    return f"{_TYPES.sub(_expected, text)[:_LONGEST].rstrip(' .')}{see}"
+    return f"{text[:_LONGEST].rstrip(' .')}{see}"
+
+
+def _options(command: Any) -> dict[str, str]:
+    """What each takes, by its name as it is typed."""
+    found = {"--help": ""}
+    for field, hint in get_type_hints(command, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        name, takes = (
+            next(filter(None, (getattr(each, key, None) for each in marks)), "")
+            for key in ("name", "metavar")
+        )
+        no = "no-" if getattr(command, field, None) is True else ""
+        found[f"--{no}{(name or field).replace('_', '-')}"] = str(takes)
+    return found
 
 
 def _missed(told: Sequence[str]) -> list[str]:
@@ -119,10 +134,3 @@ def _box(told: Sequence[str]) -> str:
     lines = [each.strip().strip("│|").strip() for each in told]
     first = takewhile(lambda line: not _FRAME.match(line), lines)
     return " ".join(filter(None, first)).partition("Got errors:")[0].strip()
-
-
-def _expected(found: re.Match[str]) -> str:
-    """tyro's {None}|{rule,measured}|{[FLOAT [FLOAT ...]]} as "rule, measured or FLOAT ..."."""
-    kinds = _REPEATED.sub(r"\1 ...", found[1].removeprefix("{None}|")).split("|")
-    words = [kind.strip("{}").replace(",", ", ") for kind in kinds]
-    return f"expected {' or '.join(words)}, got '{found[2]}'"

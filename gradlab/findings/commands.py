@@ -22,6 +22,6 @@ register(
         "spectral_norms": Code("Spectral norms", "{subject}: spectral norms {at}."),
         "dd_helps": Code("--loss dd", f"Directional derivatives can help with {_ALONG}"),
         "dd_useless": Code("--loss dd", f"Directional derivatives cannot help with {_ALONG}"),
-        "dd_open": Code("--loss dd", f"Directional derivatives are not shown to help with {_ALONG}"),
+        "dd_open": Code("--loss dd", f"Directional derivatives may not help with {_ALONG}"),
     }
 )

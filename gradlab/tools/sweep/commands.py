@@ -29,4 +29,3 @@ for _name, (_files, _positional) in _ROWS.items():
         _plain = ["--overwrite"] if "overwrite" in _options else []
         _again = getattr(_found, "again", lambda run, words=_plain: words)
         COMMANDS[_name] = Command(_name, _positional, _known, _files, _again)
-    
