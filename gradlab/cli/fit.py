@@ -240,11 +240,11 @@ def _of_fit(fit: Fit, task: Task, who: str) -> list[Finding]:
         f"{change}s{k}" for k in range(task.simulator.state_dim)
     ]
     names += ["reward"] * fit.settings.reward
-    shares, halves = 100 * fit.explained.mean(dim=0), 196 * fit.explained_error
+    shares, halves = fit.explained.mean(dim=0), 1.96 * fit.explained_error
     found = [
         Finding(
             "explained", "pass" if abs(share) > half else "undecided", f"{who}, {name}",
-            share, share - half, share + half, unit="%", n=fit.held_out_rows,
+            share, share - half, share + half, n=fit.held_out_rows,
         )
         for name, share, half in zip(names, shares.tolist(), halves.tolist(), strict=True)
     ]  # fmt: skip

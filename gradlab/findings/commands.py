@@ -1,8 +1,14 @@
 """What a command chose and what came of it: records, fitted models and networks."""
 
 from gradlab.findings.finding import Code, register
+from gradlab.wording import percent
 
 _ALONG = "the {subject}'s derivatives: squared error less by {value}, along {at} ({n} rows)."
+
+
+def _near_one(share: float, digits: int = 2) -> str:
+    return percent(share, digits + 1)
+
 
 register(
     {
@@ -13,7 +19,9 @@ register(
         "recorded": Code("Record", "Without --data {n} transitions of {subject} are in {at}."),
         "fitted": Code("Fit", "{subject}: fitted on {n} rows, best after {at} epochs."),
         "unfinished": Code("Fit", "{subject}: the last epoch was the best.", "Raise {at}."),
-        "explained": Code("Explained", "{subject}: {value} of the variance explained ({n} rows)."),
+        "explained": Code(
+            "Explained", "{subject}: {value} of the variance explained ({n} rows).", write=_near_one
+        ),
         "dropped": Code("Diverged", "{subject}: dropped, since they diverged: member {at}."),
         "constant": Code(
             "No effect known", "{subject}: constant in these data, so no effect is known: {at}."
