@@ -13,7 +13,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any, get_type_hints
 
 import tyro
@@ -59,7 +59,12 @@ def parsed(name: str, command: type, words: Sequence[str]) -> Any:
         InputError: they are not; SystemExit: they ask for help, which is printed.
     """
     blocks = (inspect.getdoc(command) or "").split("\n\n")
-    about = "\n\n".join(x if x.startswith(" ") else textwrap.fill(x, _WIDTH) for x in blocks)
+    about = "\n\n".join(
+        textwrap.indent(textwrap.dedent(each), "  ")
+        if each.startswith(" ")
+        else textwrap.fill(each, _WIDTH)
+        for each in blocks
+    )
     if {"-h", "--help"} & set(words):
         print(about, end="\n\n")
     box = io.StringIO()
@@ -131,6 +136,6 @@ def _missed(told: Sequence[str]) -> list[str]:
 
 def _box(told: Sequence[str]) -> str:
     """The words of the box before its pointers to help."""
-    lines = [each.strip().strip("│|").strip() for each in told]
-    first = takewhile(lambda line: not _FRAME.match(line), lines)
-    return " ".join(filter(None, first)).partition("Got errors:")[0].strip()
+    lines = filter(None, (each.strip().strip("│|").strip() for each in told))
+    parts = (list(part) for frame, part in groupby(lines, _FRAME.match) if not frame)
+    return " ".join(next(parts, [])).partition("Got errors:")[0].strip()

@@ -35,7 +35,7 @@ def test_help_asks_a_question_and_has_two_examples(name, capsys):
     assert len(usage) == 1 and max(len(line) for line in lines if line not in usage) <= COLUMNS
     assert " ".join(lines[:2]).strip().startswith(question(CLASSES[name]))
     assert question(CLASSES[name]).count("?") == 1
-    shown = [line for line in lines if line.startswith(f"    gradlab {name}")]
+    shown = [line for line in lines if line.startswith(f"  gradlab {name}")]
     assert len(shown) == 2
     for example in shown:
         assert type(program.parsed(shlex.split(example)[1:])) is CLASSES[name]
