@@ -5,9 +5,8 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
-from gradlab.cli import program, usage
+from gradlab.cli import program
 
 HEAD = """# Command line
 
@@ -25,8 +24,7 @@ def write(folder: Path) -> None:
 
 def names() -> Iterator[str]:
     """Of the commands, in the order of `gradlab --help`."""
-    for member in get_args(program.Command):
-        yield from (mark.name for mark in member.__metadata__ if hasattr(mark, "name"))
+    yield from program.commands()
 
 
 def help_of(command: str) -> str:
@@ -35,7 +33,7 @@ def help_of(command: str) -> str:
     os.environ["COLUMNS"] = "80"
     try:
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            usage.parsed(program.Command, [command, "--help"])
+            program.parsed([command, "--help"])
     finally:
         os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
     return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())

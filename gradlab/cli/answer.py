@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gradlab.cli.arguments import Document
 from gradlab.cli.streams import bars, utf8
 from gradlab.errors import Failure, InputError
-from gradlab.wording import percent, signed, two, with_ends
+from gradlab.wording import signed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,75 +20,10 @@ if TYPE_CHECKING:
     from gradlab.verdicts.recommendation import Light, Recommendation
 
 
-_ROUNDING = 1e-12  # a share of the total's upper end that rounding explains
-_NONE = 5e-5  # a share of rounding size
-_Rows = Sequence[Mapping[str, Any]]
-
-
-def _print_checks(checks: list[dict[str, Any]]) -> None:
-    width = max(len(check["name"]) for check in checks)
-    print(f"{'':4}  {'':{width}}  {'known':>11} {'measured':>11}  {'interval':25} mistake gives")
-    for check in checks:
-        mark = "ok" if check["passed"] else "FAIL"
-        interval = f"[{check['low']:.4g}, {check['high']:.4g}]"
-        mistake = "" if check["mistake"] is None else f"{check['mistake']:.4g}"
-        numbers = f"{check['known']:11.4g} {check['measured']:11.4g}  {interval:25} {mistake}"
-        print(f"{mark:4}  {check['name']:{width}}  {signed(numbers)}")
-    failed = sum(not check["passed"] for check in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-
-
-def _print_attribution(rows: _Rows) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from gradlab.runs.attribution import CAUSES, SOURCES
-
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    for account, kind, names, what in (
-        ("bias", "shapley", CAUSES, "squared bias, Shapley shares"),
-        ("variance", "source", SOURCES, "variance"),
-    ):
-        chosen = [row for row in rows if row["account"] == account]
-        for estimator in dict.fromkeys(row["estimator"] for row in chosen):
-            rows_of_it = [row for row in chosen if row["estimator"] == estimator]
-            totals = {row["horizon"]: row for row in rows_of_it if row["kind"] == "total"}
-            table = Table(
-                title=f"{estimator}: {what}", title_justify="left", box=None, pad_edge=False
-            )
-            table.add_column("", overflow="fold")
-            for horizon in totals:
-                table.add_column(f"h = {horizon}", justify="right", overflow="fold")
-            table.add_row("total", *(_with_interval(row) for row in totals.values()))
-            for name, label in names.items():
-                parts = [row for row in rows_of_it if (row["kind"], row["cause"]) == (kind, name)]
-                table.add_row(label, *(_share(part, totals[part["horizon"]]) for part in parts))
-            console.print(table)
-
-
-def _with_interval(row: Mapping[str, Any]) -> str:
-    value, low, high = (two(row[name]) for name in ("value", "ci_low", "ci_high"))
-    return signed(f"{value}\n[{low}, {high}]")
-
-
-def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
-    """The fraction with its interval, or the value where the total is not distinguishable from 0;
-    0 is exact."""
-    if row["value"] == 0 and row["se"] == 0:
-        return "0"
-    if math.isnan(row["fraction"]):
-        rounding = max(map(abs, (row["ci_low"], row["ci_high"]))) < _ROUNDING * total["ci_high"]
-        return "≈ 0" if rounding else _with_interval(row)
-    ends = row["fraction"], row["fraction_low"], row["fraction_high"]
-    if max(map(abs, ends)) < _NONE:
-        return "0%"
-    share, between = with_ends(*ends, percent)
-    return signed(f"{share}\n{between}")
-
-
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
 _LINES = {
-    "train": "train", "untrained": "train", "policy": "policy", "run": "run", "report": "report",
+    "train": "train", "untrained": "train", "next": "next", "policy": "policy", "run": "run",
+    "report": "report",
 }  # fmt: skip
 _HEADINGS = {
     "tasks": "tasks:",
@@ -145,21 +80,12 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
         bold(headline)
     if "text" in document:
         print(str(document["text"]).removeprefix(headline).lstrip("\n"))
-    if "recommendation" in document:
-        _print_advice(document)
-    if explain or "recommendation" not in document:
-        _print_verdict(document)
-    causes = document.get("causes")
-    if isinstance(causes, dict):
-        _print_advice(causes)
-        if explain:
-            _print_verdict(causes)
-    if explain or "recommendation" not in document:
-        checks, shares = document.get("checks"), document.get("ledger")
-        if isinstance(checks, list):
-            _print_checks(checks)
-        if isinstance(shares, list):
-            _print_attribution(shares)
+    parts = [document, *filter(None, [cast("Document", document.get("causes"))])]
+    for each in parts:
+        if "recommendation" in each:
+            _print_advice(each)
+        if explain or not {"recommendation", "text"} & each.keys():
+            _print_findings(each)
     for kind, shown in _LINES.items():
         if kind in document:
             print(f"{shown + ':':8}{document[kind]}")
@@ -170,25 +96,18 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
 
 def _print_lists(document: Document) -> None:
     """Names with their lines; a star marks those that are taken where nothing is chosen."""
-    defaults = document.get("by default")
-    taken = defaults if isinstance(defaults, dict) else {}
-    for kind, heading in _HEADINGS.items():
-        entries = document.get(kind)
-        if isinstance(entries, dict):
-            print(f"\n{heading}")
-            for name, entry in entries.items():
-                mark = "*" if name in taken.get(kind, ()) else " "
-                first = f"{mark} {name:{NAMES}}"
-                if isinstance(entry, str):
-                    print(_filled(f"{first} {entry}"))
-                    continue
-                # An algorithm with its source, and below it its parts.
-                print(_filled(f"{first} {entry['source']}"))
-                for part in (
-                    f"{entry['policy']}; {entry['gradient']}; target: {entry['target']}",
-                    f"{entry['model']}; data: {entry['data']}",
-                ):
-                    print(_filled(f"{'':{NAMES + 2}} {part}"))
+    taken = cast("dict[str, list[str]]", document.get("by default", {}))
+    for kind in (kind for kind in _HEADINGS if kind in document):
+        print(f"\n{_HEADINGS[kind]}")
+        for name, entry in cast("dict[str, Any]", document[kind]).items():
+            first = f"{'*' if name in taken.get(kind, ()) else ' '} {name:{NAMES}}"
+            if isinstance(entry, str):
+                print(_filled(f"{first} {entry}"))
+                continue
+            # An algorithm with its source, and below it its parts.
+            print(_filled(f"{first} {entry['source']}"))
+            parts = "{policy}; {gradient}; target: {target}; {model}; data: {data}"
+            print(_filled(f"{'':{NAMES + 2}} {parts.format(**entry)}"))
 
 
 def _filled(text: str) -> str:
@@ -229,22 +148,16 @@ def _console() -> Console:
     return Piped(soft_wrap=False, highlight=False, markup=False, emoji=False)
 
 
-def _print_verdict(document: Document) -> None:
-    """Findings with a blank line between them, each once: those that are decided in bold, and the
-    first one where it is the answer."""
+def _print_findings(document: Document) -> None:
+    """Findings with a blank line between them, each once: those that are decided in bold."""
     from gradlab.verdicts.recommendation import unsaid
 
     console = _console()
     rows = cast("list[dict[str, Any]]", document.get("verdict") or document.get("findings") or [])
-    fields = document.get("recommendation", {})
-    above = " ".join([str(document.get("notice", "")), *cast("dict[str, str]", fields).values()])
+    fields = cast("dict[str, str]", document.get("recommendation", {}))
+    above = " ".join([str(document.get("notice", "")), *fields.values()])
     said = [" ".join(filter(None, (each["sentence"], each.get("remedy", "")))) for each in rows]
-    texts = unsaid(said, above)
-    if rows and "recommendation" not in document and "headline" not in document:
-        bold(texts[0])
-        console.print()
-        rows, texts = rows[1:], texts[1:]
-    for row, text in zip(rows, texts, strict=True):
+    for row, text in zip(rows, unsaid(said, above), strict=True):
         if text:
             decided = row.get("decision") in ("pass", "fail")
             console.print(f"• {signed(text)}", style="bold" if decided else None)

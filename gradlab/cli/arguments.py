@@ -11,7 +11,7 @@ import math
 import os
 import shlex
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import accumulate
 from pathlib import Path
@@ -22,10 +22,10 @@ from tyro.conf import Positional, UseAppendAction, arg
 from gradlab import validation
 from gradlab.cli.streams import standard_error, undisturbed
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.storage import records
 from gradlab.user_code import is_user_function
 from gradlab.validation import LARGEST
-from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,73 +38,44 @@ _LONGEST, _DEEPEST = 100_000, 8  # characters of one --set, brackets within brac
 Document = dict[str, object]
 _Groups = tuple[tuple[str, ...], ...]
 
+
+def named(metavar: str, text: str | None = None, name: str | None = None, default: str = "") -> Any:
+    """An option whose words, or `default`, say what is taken without it."""
+    return arg(metavar=metavar, help=text, name=name, help_behavior_hint=default)
+
+
+Whole = Annotated[int | None, named("INT")]
+Number = Annotated[float | None, named("FLOAT")]
+Widths = Annotated[tuple[int, ...], named("WIDTH")]
+File = Annotated[str | None, named("FILE")]
 TaskName = Annotated[
-    Positional[str],
-    arg(
-        metavar="TASK",
-        help="A task of `gradlab list tasks`, or your own as file.py:function (such files are "
-        "executed).",
-    ),
+    Positional[str], named("TASK", "A task of `gradlab list tasks`, or your own file.py:function.")
 ]
 Settings = Annotated[
     UseAppendAction[_Groups],
-    arg(
-        name="set",
-        metavar="NAME=VALUE [NAME=VALUE ...]",
-        help="Parameters of the task; values are JSON, or else text.",
-    ),
+    named("NAME=VALUE [NAME=VALUE ...]", "Parameters of the task: JSON, or else text.", "set"),
 ]
 ModelFile = Annotated[
     str | None,
-    arg(
-        metavar="FILE",
-        help="Model in the place of the task's prior: a .safetensors file of `gradlab fit`, or "
-        "file.py:function that returns a System or is its step.",
-    ),
+    named("FILE", "Model in place of the task's: of `gradlab fit`, or file.py:function."),
 ]
 GradientModelFile = Annotated[
-    str | None,
-    arg(
-        metavar="FILE",
-        help="A second model, whose Jacobians are taken along --model's states (`gradlab fit "
-        "--two-model`).",
-    ),
+    str | None, named("FILE", "A second model, whose Jacobians are taken along --model's states.")
 ]
-DataFile = Annotated[str | None, arg(metavar="FILE|minari:ID|FOLDER")]
+DataFile = Annotated[str | None, named("FILE|minari:ID|FOLDER")]
 PolicyFile = Annotated[
     str | None,
-    arg(
-        metavar="FILE",
-        help="Policy to measure: a .safetensors file, or file.py:NAME of a module or of a function "
-        "that returns one. Default: SAC's for MuJoCo tasks, else a stabilising one is fitted.",
-    ),
+    named("FILE", ".safetensors, or file.py:NAME. Default: the task's, else one is fitted."),
 ]
-CriticFile = Annotated[
-    str | None,
-    arg(
-        metavar="FILE",
-        help="Critic of the tail: as --policy, or file.py:NAME of a function of state and action. "
-        "Default: SAC's with SAC's policy, else one is fitted.",
-    ),
-]
+CriticFile = PolicyFile
 Seed = Annotated[int, arg(help="Seed of every random draw.")]
-Output = Annotated[
-    Path | None,
-    arg(metavar="RUN.h5", help="File of the run. Default: runs/TASK.h5."),
-]
-Resume = Annotated[
-    bool,
-    arg(help="Continue a run that was stopped or killed; repeat its other arguments."),
-]
+Output = Annotated[Path | None, named("RUN.h5", "File of the run. Default: runs/TASK.h5.")]
+Resume = Annotated[bool, arg(help="Continue a run that was stopped; repeat its other arguments.")]
 Overwrite = Annotated[bool, arg(help="Replace an earlier run of that name.")]
-Explain = Annotated[bool, arg(help="Print every sentence below the recommendation, too.")]
+Explain = Annotated[bool, arg(help="Print the findings below the recommendation, too.")]
 NoReport = Annotated[bool, arg(help="Write no HTML report next to the run.")]
-Json = Annotated[
-    bool, arg(help="Print one JSON document: recommendation, verdict, table and paths.")
-]
-_LONGEST_NAME = (
-    200  # bytes of a file's name: what is kept beside a run has longer ones, 255 is the end
-)
+Json = Annotated[bool, arg(help="Print one JSON document.")]
+_LONGEST_NAME = 200  # bytes: what is kept beside a run has longer names, 255 is the end
 _SEEDS = ("seed", "first_seed")
 _FILES = (
     "file", "data", "policy", "critic", "model", "gradient_model", "profile", "export", "output",
@@ -117,6 +88,11 @@ def named_task(name: str, settings: _Groups) -> Task:
     with undisturbed():
         from gradlab.tasks import task_from_name
 
+    return task_from_name(name, parameters(settings))
+
+
+def parameters(settings: _Groups) -> dict[str, object]:
+    """The values of --set by name."""
     given: dict[str, object] = {}
     for pair in (pair for group in settings for pair in group):
         key, equals, text = pair.partition("=")
@@ -125,19 +101,19 @@ def named_task(name: str, settings: _Groups) -> Task:
         if key in given:
             raise InputError(f"--set names {key!r} twice: keep one")
         given[key] = _value(key, text)
-    return task_from_name(name, given)
+    return given
 
 
 def _value(name: str, text: str) -> object:
     if len(text) > _LONGEST:
         raise InputError(f"--set {name} has {len(text)} characters, expected at most {_LONGEST}")
-    if text.count("[") + text.count("{") > 1 and _depth(text) > _DEEPEST:
-        raise InputError(f"--set {name} is nested {_depth(text)} deep, expected {_DEEPEST} at most")
+    if (deep := _depth(text)) > _DEEPEST:
+        raise InputError(f"--set {name} is nested {deep} deep, expected {_DEEPEST} at most")
     try:
-        value = json.loads(text, parse_constant=lambda word: float(word.replace("Infinity", "inf")))
+        value = json.loads(text)
     except ValueError:
         return text
-    if not all(_storable(each) for each in _leaves(value)):
+    if not _storable(value):
         raise InputError(
             f"--set {name} holds a number beyond 64 bits or the finite ones, or text that is not "
             f"UTF-8"
@@ -150,23 +126,25 @@ def _depth(text: str) -> int:
     return max(accumulate(steps), default=0)
 
 
-def _leaves(value: object) -> Iterator[object]:
+def _storable(value: object) -> bool:
     if isinstance(value, dict):
-        yield from value
-        value = list(value.values())
+        return all(map(_storable, (*value, *value.values())))
     if isinstance(value, list):
-        for each in value:
-            yield from _leaves(each)
-    else:
-        yield value
-
-
-def _storable(leaf: object) -> bool:
-    if isinstance(leaf, str):
-        return "\0" not in leaf and not any("\ud800" <= c <= "\udfff" for c in leaf)
-    if isinstance(leaf, int | float):
-        return abs(leaf) < float(LARGEST) if isinstance(leaf, int) else math.isfinite(leaf)
+        return all(map(_storable, value))
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    if isinstance(value, int | float):
+        return abs(value) < float(LARGEST) if isinstance(value, int) else math.isfinite(value)
     return True
+
+
+def as_words(task: str, parameters: Mapping[str, object]) -> list[str]:
+    """The words that name a task with its parameters, as `named_task` reads them."""
+    pairs = []
+    for key, value in parameters.items():
+        plain = isinstance(value, str) and _value(key, value) == value
+        pairs.append(f"{key}={value if plain else json.dumps(value)}")
+    return [task, *(["--set", *pairs] if pairs else [])]
 
 
 def model_option(task: Task, model: str | None, gradient_model: str | None = None) -> System | None:
@@ -226,8 +204,8 @@ def networks(**files: str | None) -> dict[str, nn.Module]:
 
 
 def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Document]]:
-    """A record by name, with the task's names of its coordinates, and a sentence on whether the
-    task's simulator makes such transitions, which is also said before the work begins."""
+    """A record by name, with the task's names of its coordinates, and whether the task's simulator
+    makes such transitions, which is also said before the work begins."""
     from gradlab.data import record_files
     from gradlab.data.trajectories import check_widths
     from gradlab.fitting import collection
@@ -239,11 +217,11 @@ def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Documen
     names = {key: getattr(task, key) for key in ("state_names", "action_names")}
     data = replace(data, **{key: value for key, value in names.items() if value})
     try:
-        text = str(collection.agreement(task, data))
+        found = Finding("transitions", "pass", text=str(collection.agreement(task, data)))
     except InputError as error:
-        text = f"The simulator could not step the rows of {name}: {error}"
-    standard_error(f"{name}: {text}")
-    return data, [worded("data", True, text).document]
+        found = Finding("unstepped", "skipped", name, at=str(error))
+    standard_error(f"{name}: {found.sentence}")
+    return data, [found.document]
 
 
 def beside(run: Path, kind: str) -> Path:
@@ -304,15 +282,12 @@ def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
         "task": Task, "simulator": (Task, System), "model": System, "gradient_model": System,
     }  # fmt: skip
     kinds |= dict.fromkeys(("policy", "critic", "before", "after"), nn.Module)
-    file = text.rstrip(":")
-    noun = "task" if field == "simulator" else field.rpartition("_")[2]
-    names = candidates(file, kinds[field], noun) if field in kinds else []
-    if names:
+    file, noun = text.rstrip(":"), "task" if field == "simulator" else field.rpartition("_")[2]
+    if names := candidates(file, kinds[field], noun) if field in kinds else []:
         named = f"{file}:{names[0]}"
         whole = [f"{w[: -len(text)]}{named}" if w.endswith(text) else w for w in words]
-        return InputError(
-            f"{file} needs a name, {' or '.join(names)}: {shlex.join(['gradlab', *whole])}"
-        )
+        command = shlex.join(["gradlab", *whole])
+        return InputError(f"{file} needs a name, {' or '.join(names)}: {command}")
     there = ", ".join(own_names(executed(file))) or "nothing"
     hint = f": gradlab check {shlex.quote(file)} says what is missing" if noun == "task" else ""
     a_kind = f"; none is known to be a {noun}" if field in kinds else ""
@@ -321,38 +296,38 @@ def _unnamed(field: str, text: str, words: Sequence[str]) -> InputError:
 
 def check_fields(command: Any, words: Sequence[str]) -> None:
     """Check the fields of a command, parsed from words, whatever their use."""
-    given = ((field.name, getattr(command, field.name)) for field in fields(command))
-    singly = (
-        (n, x) for n, value in given for x in (value if isinstance(value, tuple) else [value])
-    )
-    for name, value in singly:
-        option = f"--{name.replace('_', '-')}"
-        if value is None or isinstance(value, bool):
-            continue
-        if isinstance(value, str) and value.endswith((".py", ".py:")):
-            raise _unnamed(name, value, words)
-        if isinstance(value, int):
-            validation.whole(option, value, 0 if name in _SEEDS else -validation.LARGEST)
-        elif isinstance(value, float):
-            validation.number(option, value)
-        elif isinstance(value, Path) or name in _FILES:
-            text = str(value)
-            path = Path(text.rpartition(":")[0] if is_user_function(text) else text)
-            if not text or path.name in ("", ".."):
-                raise validation.expected(option, text, "the name of a file")
-            longest = max(len(part.encode()) for part in path.parts)
-            if longest > _LONGEST_NAME:
-                raise InputError(
-                    f"{option} has a name of {longest} bytes, expected {_LONGEST_NAME} or less"
-                )
-            try:
-                mode = os.stat(path).st_mode
-            except FileNotFoundError:
+    for field in fields(command):
+        given, option = getattr(command, field.name), f"--{field.name.replace('_', '-')}"
+        for value in given if isinstance(given, tuple) else (given,):
+            if value is None or isinstance(value, bool):
                 continue
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise InputError(
-                    f"{option} is {text!r}, which cannot be reached ({reason})"
-                ) from None
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise InputError(f"{option} is {text}, a device or pipe: name a file")
+            if isinstance(value, str) and value.endswith((".py", ".py:")):
+                raise _unnamed(field.name, value, words)
+            if isinstance(value, int):
+                least = 0 if field.name in _SEEDS else -validation.LARGEST
+                validation.whole(option, value, least)
+            elif isinstance(value, float):
+                validation.number(option, value)
+            elif isinstance(value, Path) or field.name in _FILES:
+                _check_place(option, str(value))
+
+
+def _check_place(option: str, text: str) -> None:
+    """Refuses what no file can be called, and devices."""
+    path = Path(text.rpartition(":")[0] if is_user_function(text) else text)
+    if not text or path.name in ("", ".."):
+        raise validation.expected(option, text, "the name of a file")
+    longest = max(len(part.encode()) for part in path.parts)
+    if longest > _LONGEST_NAME:
+        raise InputError(
+            f"{option} has a name of {longest} bytes, expected {_LONGEST_NAME} or less"
+        )
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{option} is {text!r}, which cannot be reached ({reason})") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{option} is {text}, a device or pipe: name a file")

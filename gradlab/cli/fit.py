@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, named_data
+from gradlab.cli.arguments import Document, named, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.storage import records
 from gradlab.storage.whole_files import Save, keep
 from gradlab.user_code import is_user_function
-from gradlab.verdicts.recommendation import worded
-from gradlab.wording import two
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
@@ -40,77 +40,57 @@ class FitCommand:
         gradlab fit path_tracking --data record.h5 --loss dd
     """
 
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data": ("data", "rows", "policy", "export"),
-        "Loss": (
-            "loss", "weight", "neighbours", "directions", "divided", "steps", "two_model",
-            "jacobians",
-        ),
-        "Model": ("type", "network", "members", "elites", "hidden", "spectral"),
-        "Optimisation": ("epochs", "seconds", "patience", "seed"),
-    }  # fmt: skip
-
     task: arguments.TaskName
     settings: arguments.Settings = ()
     data: arguments.DataFile = None
-    """Recorded transitions: .h5, .npz, .csv (docs/records.md), or a Minari dataset by its ID or
-    folder (the extra `minari`). Default: new ones, recorded with the policy or random actions."""
+    """Recorded transitions (docs/records.md). Default: new ones are recorded."""
     rows: int = 5000
     """Transitions to record where there is no --data."""
-    policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy that records, with exploration noise: .safetensors file or file.py:function.
-    Default: random actions."""
-    export: Annotated[str | None, arg(metavar="minari:ID|FOLDER")] = None
+    policy: arguments.File = None
+    """Policy that records, with exploration noise. Default: random actions."""
+    export: Annotated[str | None, named("minari:ID|FOLDER")] = None
     """Write the transitions as a Minari dataset, too."""
-    loss: Annotated[str | None, arg(metavar="NAME|FILE")] = None
-    """A loss of `gradlab list losses`, such as nll, mse, dd (DDPPO) or sobolev; or your own,
-    file.py:function of mean, log variance and target, each [members, rows, outputs]. Default: nll,
-    and dd for the gradient model of --two-model."""
+    loss: Annotated[str | None, named("NAME|FILE")] = None
+    """A loss of `gradlab list losses`, or file.py:function. Default: nll."""
     weight: float = 1.0
-    """Weight of the derivatives' loss (dd, sobolev). For dd without noise in the task, take less,
-    such as 0.1."""
+    """Weight of the derivatives' loss (dd, sobolev); 0.1 without noise."""
     neighbours: int = 10
     """Nearest points per row (dd, multistep-dd)."""
-    directions: int | None = None
-    """Neighbours that one step uses, in turn (dd). Default: all; 1 is about five times faster than
-    10."""
+    directions: arguments.Whole = None
+    """Neighbours that one step uses, in turn (dd). Default: all."""
     divided: bool = False
     """Divide directional errors by the distance (dd)."""
     steps: int = 5
     """Steps of the model's own predictions (multistep, multistep-dd)."""
     two_model: bool = False
-    """Two models (DDPPO): one by likelihood, which predicts states, and one by --loss, whose
-    Jacobians are used along them."""
+    """DDPPO's two: states by likelihood, Jacobians by --loss (default dd)."""
     jacobians: bool = False
-    """Compare the members' Jacobians with the simulator's after every epoch (`gradlab figure
-    fit-errors`)."""
+    """Compare the members' Jacobians with the simulator's after every epoch."""
     type: Annotated[str, arg(metavar="gaussian|deterministic|FILE")] = "gaussian"
-    """Type of model: mean and variance of the next state, or the mean alone. Or your own torch
-    module, file.py:Net: Net(inputs, outputs) maps standardised rows [N, inputs] to the mean [N,
-    outputs], or to mean and log variance [N, 2 outputs]."""
+    """Mean and variance, the mean alone, or your module, file.py:Net."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
-    """4×200 SiLU units, 2×64, or RP-PGM's ReLU units with normalised layers."""
-    members: int | None = None
-    """Members of the ensemble. Default: the network's, 7, or 1 for rp-pgm."""
-    elites: int | None = None
-    """Members to keep, those with the lowest held-out loss (MBPO's code: 5 of 7). Default: all."""
-    hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
+    """4×200 SiLU units, 2×64, or ReLU units with normalised layers."""
+    members: arguments.Whole = None
+    """Members of the ensemble. Default: the network's, mostly 7."""
+    elites: arguments.Whole = None
+    """Members to keep, those of the lowest held-out loss. Default: all."""
+    hidden: arguments.Widths = ()
     """Widths of the hidden layers. Default: the network's."""
-    spectral: Literal["all", "all_but_last", "hidden"] | None = None
-    """Layers of the model that are held at spectral norm 1. Default: the network's."""
+    spectral: Annotated[
+        Literal["all", "all_but_last", "hidden"] | None, named("all|all_but_last|hidden")
+    ] = None
+    """Layers held at spectral norm 1. Default: the network's."""
     epochs: int = 200
     """Largest number of epochs."""
-    seconds: float | None = None
+    seconds: arguments.Number = None
     """Longest time of each model's fit. Default: no limit."""
     patience: int = 20
-    """Epochs without a lower held-out loss after which a member stops. MBPO's 5 would stop a first
-    fit of few rows too soon."""
+    """Epochs without a lower held-out loss after which a member stops."""
     seed: arguments.Seed = 0
-    output: Annotated[Path | None, arg(metavar="MODEL.safetensors")] = None
+    output: Annotated[Path | None, named("MODEL.safetensors")] = None
     """Where the model is written. Default: runs/TASK-model.safetensors."""
     overwrite: arguments.Overwrite = False
-    json: bool = False
-    """Print one JSON document: verdict and paths."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
@@ -178,17 +158,11 @@ class FitCommand:
         members = preset.members if self.members is None else self.members
         if self.elites is not None and not 1 <= self.elites <= members:
             raise InputError(f"--elites is {self.elites}, expected 1 to the {members} members")
+        names = ("epochs", "seconds", "patience", "seed")
         return replace(
-            preset,
-            members=members,
-            hidden=self.hidden or preset.hidden,
-            network=network,
-            spectral=self.spectral or preset.spectral,
-            epochs=self.epochs,
-            seconds=self.seconds,
-            patience=self.patience,
-            seed=self.seed,
-        )
+            preset, members=members, hidden=self.hidden or preset.hidden, network=network,
+            spectral=self.spectral or preset.spectral, **{x: getattr(self, x) for x in names},
+        )  # fmt: skip
 
     def _data(self, task: Task, model: Path) -> tuple[Trajectories, str, list[Document]]:
         """The record, its name and what the simulator says of it; recorded transitions are saved
@@ -205,14 +179,9 @@ class FitCommand:
         return data, str(file), []
 
     def _fitted(
-        self,
-        task: Task,
-        data: Trajectories,
-        settings: ModelSettings,
-        last: Loss,
-        models: Mapping[str, Path],
-        progress: Progress,
-    ) -> dict[str, Fit]:
+        self, task: Task, data: Trajectories, settings: ModelSettings, last: Loss,
+        models: Mapping[str, Path], progress: Progress,
+    ) -> dict[str, Fit]:  # fmt: skip
         from gradlab.data.noise import child
         from gradlab.fitting.fitted import fit_model
         from gradlab.fitting.losses import OneStepError
@@ -228,133 +197,102 @@ class FitCommand:
         return fits
 
     def _document(
-        self,
-        task: Task,
-        data: Trajectories,
-        source: str,
-        told: Sequence[Document],
-        models: Mapping[str, Path],
-        fits: Mapping[str, Fit],
-    ) -> Document:
-        sentences: list[tuple[bool, str]] = []
+        self, task: Task, data: Trajectories, source: str, told: Sequence[Document],
+        models: Mapping[str, Path], fits: Mapping[str, Fit],
+    ) -> Document:  # fmt: skip
+        found: list[Finding] = []
         for role, fit in fits.items():
-            sentences += _fit_sentences(fit, task, role if self.two_model else None)
+            found += _of_fit(fit, task, f"{role} model" if self.two_model else "model")
         if self.data is None:
             who = "random actions" if self.policy is None else "the policy and exploration noise"
-            text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
-            sentences.append((False, text))
-        if self.export is not None:
-            text = f"The transitions are also in the Minari dataset {self.export}."
-            sentences.append((False, text))
+            found.append(Finding("recorded", "pass", who, n=len(data), at=source))
         plain = fits["prediction"]
         if plain.loss.name in ("nll", "mse"):
-            sentences += _nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
+            found += _of_directions(data, plain, self.neighbours, self.divided, self.seed)
         own = f"{self.type}=" if is_user_function(self.type) else ""
         both = f"--model {own}{models['prediction']}"
-        if self.two_model:
-            both += f" --gradient-model {own}{models['gradient']}"
-        sentences.append(
-            (False, f"Compare its Jacobians: gradlab jacobians {self.task} {both} --data {source}.")
-        )
-        sentences.append((False, f"Measure with it: gradlab measure {self.task} {both}."))
         document: Document = {
-            "findings": [*told, *(worded("fit", flag, text).document for flag, text in sentences)],
+            "findings": [*told, *(each.document for each in found)],
             "run": str(models["prediction"].with_suffix(".h5")),
             "model": str(models["prediction"]),
             "data": source,
         }
         if self.two_model:
+            both += f" --gradient-model {own}{models['gradient']}"
             document["gradient_model"] = str(models["gradient"])
             document["gradient_run"] = str(models["gradient"].with_suffix(".h5"))
-        return document
+        return document | {"next": f"gradlab measure {self.task} {both}"}
 
 
 def _recorded(model: Path) -> Path:
     return model.with_suffix(".data.h5")
 
 
-_Sentences = list[tuple[bool, str]]
-
-
-def _fit_sentences(fit: Fit, task: Task, role: str | None = None) -> _Sentences:
-    """Result of the fit, the held-out errors of each coordinate first.
+def _of_fit(fit: Fit, task: Task, who: str) -> list[Finding]:
+    """Result of the fit, the held-out error of each coordinate first; decided where it differs
+    from that of the data's mean beyond its interval.
 
     Args:
-        role: of the model among several.
+        who: which of the models.
     """
-    who = "" if role is None else f"{role.capitalize()} model: "
-    sentences = [_explained(fit, task, who)]
-    if fit.dropped:
-        gone = ", ".join(f"{member} in epoch {epoch}" for member, epoch in fit.dropped.items())
-        sentences.append((True, f"{who}Dropped, since they diverged: member {gone}."))
-    if fit.constant:
-        listed = ", ".join(fit.constant)
-        sentences.append(
-            (True, f"{who}Constant in these data, so the model knows no effect of it: {listed}.")
-        )
-    if fit.repeated:
-        text = f"{fit.repeated} rows repeat an earlier (s, a); none is its own neighbour."
-        sentences.append((True, who + text))
-    if fit.settings.spectral is not None:
-        text = f"Spectral norms, largest of the members: {listed_norms(fit.norms)}."
-        sentences.append((True, who + text))
-    return sentences
-
-
-def _explained(fit: Fit, task: Task, who: str) -> tuple[bool, str]:
-    """Decided where every output differs from the mean of the data beyond its interval."""
     change = "change of " if fit.settings.residual else "next "
     names = [change + name for name in task.state_names] or [
         f"{change}s{k}" for k in range(task.simulator.state_dim)
     ]
     names += ["reward"] * fit.settings.reward
-    explained, error = fit.explained.mean(dim=0), 1.96 * fit.explained_error
-    parts = [
-        f"{name} {100 * value:.4g} ± {two(100 * half)}%"
-        for name, value, half in zip(names, explained.tolist(), error.tolist(), strict=True)
-    ]
+    shares, halves = fit.explained.mean(dim=0), 1.96 * fit.explained_error
+    found = [
+        Finding(
+            "explained", "pass" if abs(share) > half else "undecided", f"{who}, {name}",
+            share, share - half, share + half, n=fit.held_out_rows,
+        )
+        for name, share, half in zip(names, shares.tolist(), halves.tolist(), strict=True)
+    ]  # fmt: skip
     first, last = min(fit.best_epoch), max(fit.best_epoch)
-    epochs = f"best after {last if first == last else f'{first} to {last}'} epochs"
+    epochs = str(last) if first == last else f"{first} to {last}"
+    by = f"{len(fit.members)} members of the {who} by {fit.loss.name}"
+    found.append(Finding("fitted", "pass", by, n=fit.training_rows, at=epochs))
     if last == len(fit.curves["seconds"]):
         more = "--epochs" if last == fit.settings.epochs else "--seconds"
-        epochs += f", the last: more {more} may be better"
-    return bool((explained.abs() > error).all()), (
-        f"{who}{len(fit.members)} members on {fit.training_rows} rows by {fit.loss.name}, "
-        f"{epochs}; held-out variance ({fit.held_out_rows} rows) explained: {', '.join(parts)}."
-    )
+        found.append(Finding("unfinished", "undecided", who, at=more))
+    if fit.dropped:
+        gone = ", ".join(f"{member} in epoch {epoch}" for member, epoch in fit.dropped.items())
+        found.append(Finding("dropped", "fail", who, n=len(fit.dropped), at=gone))
+    if fit.constant:
+        found.append(Finding("constant", "fail", who, at=", ".join(fit.constant)))
+    if fit.repeated:
+        found.append(Finding("repeated", "pass", who, n=fit.repeated))
+    if fit.settings.spectral is not None:
+        found.append(norms_found(who, fit.norms))
+    return found
 
 
-def listed_norms(norms: Sequence[LayerNorm]) -> str:
+def norms_found(who: str, norms: Sequence[LayerNorm]) -> Finding:
     """Norms of the layers in order; in a normalised network, free layers are marked."""
     mixed = any(layer.normalised for layer in norms)
-    return ", ".join(
+    listed = ", ".join(
         f"layer {k} {max(layer.values):.3g}{' (free)' if mixed and not layer.normalised else ''}"
         for k, layer in enumerate(norms, start=1)
     )
+    return Finding("spectral_norms", "pass", who, at=listed)
 
 
-def _nearness_sentences(
+_CODES = {"can help": "dd_helps", "cannot help": "dd_useless", "undecided": "dd_open"}
+
+
+def _of_directions(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
-) -> _Sentences:
+) -> list[Finding]:
     """Whether directional derivatives would have helped a model that was fitted without them."""
     from gradlab.fitting.directional_loss_check import by_group
 
-    try:
-        checks = by_group(data, fit, neighbours, divided, seed)
-    except InputError:  # too few points for an answer
-        return []
-    sentences: _Sentences = []
-    for group, check in checks.items():
-        what = "the states' derivatives" if group == "state" else "the reward's derivatives"
-        decided = check.verdict != "undecided"
-        whether = check.verdict if decided else "are not shown to help or to harm"
-        gain, low, high = map(two, check.gain)
-        text = (
-            f"Directional derivatives (--loss dd) {whether} with {what}: along {neighbours} "
-            f"neighbours, {two(check.distance)} deviations away in the median, the model misses by "
-            f"{two(check.model_error)} and differences of the data by {two(check.target_error)} "
-            f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {check.rows} held-out "
-            f"rows). Whether the policy gradient gains: `gradlab remedies`."
-        )
-        sentences.append((decided, text))
-    return sentences
+    with suppress(InputError):  # too few points for an answer
+        return [
+            Finding(
+                _CODES[check.verdict],
+                "undecided" if check.verdict == "undecided" else "pass",
+                group, *check.gain, n=check.rows, at=f"{neighbours} neighbours",
+            )
+            for group, check in by_group(data, fit, neighbours, divided, seed).items()
+        ]  # fmt: skip
+    return []

@@ -12,16 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from tyro.conf import arg
-
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_advice, of_run
-from gradlab.cli.arguments import Document
-from gradlab.cli.fit import listed_norms
+from gradlab.cli.arguments import Document, named
+from gradlab.cli.fit import norms_found
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
-from gradlab.verdicts.recommendation import worded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,11 +29,10 @@ if TYPE_CHECKING:
 
 
 _NOTHING = "no estimator was measured yet: nothing was written"
-_KEPT = (
-    "no estimator was measured yet: pilot and truth are lost, {} kept: the same command goes on "
-    "from there"
-)
-_ROWS = 8  # states whose steps tell one task from another
+_KEPT = "pilot and truth are lost; kept for the same command: {}"
+_HANDED = (
+    "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
+)  # of `gradlab.measure`, as they are  # fmt: skip
 
 
 def _partial(run: Path) -> Path:
@@ -48,24 +44,11 @@ def _partial(run: Path) -> Path:
 class Measure:
     """Which policy gradient helps, up to which horizon, and how sure is that?
 
-    Measures the gain of a step along every gradient, and its bias, variance and direction over the
-    horizon. Ctrl-C or SIGTERM leave the complete stages, with their report, in RUN.partial.h5; the
-    same command reuses the networks that were fitted.
+    Ctrl-C leaves the complete stages in RUN.partial.h5; the same command reuses fitted networks.
 
         gradlab measure path_tracking --starts 128
         gradlab measure mine.py:make_task --policy policy.safetensors --horizon 25
     """
-
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Networks and model": (
-            "policy", "critic", "model", "gradient_model", "spectral", "lr", "optimizer", "refit",
-        ),
-        "What is measured": (
-            "horizon", "starts", "batch", "also", "law", "truth", "termination", "attribute",
-            "surface",
-        ),
-        "Sampling and rehearsal": ("no_strata", "trim_starts", "judges", "no_rehearsal", "seed"),
-    }  # fmt: skip
 
     WITHOUT: ClassVar = {
         "--resume": "measurements are not resumed, run it again with --overwrite; `gradlab train` "
@@ -78,55 +61,40 @@ class Measure:
     gradient_model: arguments.GradientModelFile = None
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
-    spectral: Annotated[tuple[Literal["policy", "critic"], ...], arg(metavar="policy|critic")] = ()
-    """Networks fitted here whose layers are held at spectral norm 1 (RP-PGM): all of the policy's,
-    all but the last of the critic's."""
-    horizon: Annotated[int | None, arg(metavar="H")] = None
+    spectral: Annotated[tuple[Literal["policy", "critic"], ...], named("policy|critic")] = ()
+    """Networks fitted here whose layers are held at spectral norm 1."""
+    horizon: Annotated[int | None, named("H")] = None
     """Largest horizon, in steps. Default: the task's."""
     starts: int = 512
-    """Number of starts; gradients with θ in the first action are taken at states visited from
-    them."""
+    """Number of starts, from which states are visited."""
     batch: int = 256
-    """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
-    termination: Literal["ignore", "mask"] | None = None
-    """Whether rollouts go on at terminal states ("ignore"), as in the papers, or stop there
-    ("mask"). Default: "mask" with the networks that come with a task, else "ignore"."""
+    """N′, the samples that one update of your algorithm averages."""
+    termination: Annotated[Literal["ignore", "mask"] | None, named("ignore|mask")] = None
+    """Terminal states: run on, or stop. Default: mask with a task's own networks."""
     law: Literal["visited", "start"] = "visited"
-    """Where gradients are measured: at states that the policy visits, against the gradient of the
-    return; or at the start states, against the gradients there."""
-    truth: Literal["objective", "matched"] | None = None
-    """Reference of every bias: the gradient of the return, or the gradient that each estimator
-    targets ("matched"). Default: the return's at visited states, matched at start states."""
+    """Judge gradients at states that the policy visits, or at the starts."""
+    truth: Annotated[Literal["objective", "matched"] | None, named("objective|matched")] = None
+    """The return's gradient, or each estimator's target. Default: objective where visited."""
     attribute: bool = False
-    """Find the causes of the error and the sources of the variance, too. Takes several times as
-    long."""
-    surface: Annotated[tuple[int, ...], arg(metavar="H")] = ()
-    """Keep a slice of the value estimate around the policy at each of these horizons, by --model,
-    else the prior, else the simulator (`gradlab figure loss-surface`): 441 roll-outs of the
-    longest from 32 starts."""
-    also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
-    """Further estimators of the simulator: score, ivw, ddcg, total (of a stochastic --policy),
-    cut_transition, decay_0.9, stop_5, decay (seven of them), replayed (`gradlab list
-    estimators`)."""
+    """Find the causes of the error, too: takes several times as long."""
+    surface: Annotated[tuple[int, ...], named("H")] = ()
+    """Keep a slice of the value estimate at these horizons."""
+    also: Annotated[tuple[str, ...], named("NAME")] = ()
+    """Further estimators of the simulator: see `gradlab list estimators`."""
     trim_starts: float = 0.0
-    """Share of the starts, those farthest from their mean, that are left out. This changes the
-    question; it helps where rare starts make errors unreliable."""
+    """Share of the starts, the farthest from their mean, left out."""
     strata: bool = True
-    """Never sample by strata. Strata, with weights, are used where a pilot finds that few starts
-    carry much of the variance."""
-    judges: int | None = None
-    """Fresh starts for steps along some of the gradients and for rehearsals; more of them make
-    more draws, too. Default: as many as are measured, and 256 for rehearsals (128 in MuJoCo)."""
-    lr: float | None = None
-    """Learning rate of your policy's optimiser: truth and gradients are tried at the length of its
-    first step. Default: a step that moves actions at the start states by 4%; in rehearsals 3e-4, or
-    less where that is too long."""
+    """Never sample by strata, which a pilot may ask for."""
+    judges: arguments.Whole = None
+    """Fresh starts for steps and rehearsals. Default: --starts, and 256 for rehearsals."""
+    lr: arguments.Number = None
+    """Your policy's learning rate. Default: actions move by 4%; 3e-4 in rehearsals."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Your policy's optimiser."""
     refit: int = 25
-    """Updates of your policy between two fits of its critic, the most that are rehearsed."""
+    """Updates between two fits of the critic, the most rehearsed."""
     no_rehearsal: bool = False
-    """Skip the rehearsal, which shows for how many updates the best gradients hold."""
+    """Skip the rehearsal: for how many updates the best gradients hold."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -138,14 +106,7 @@ class Measure:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         begun = time.monotonic()
         with undisturbed():
-            from gradlab.measurement.arguments import (
-                check_also,
-                check_arguments,
-                check_densities,
-                check_networks,
-                narrowed,
-                resolved,
-            )
+            from gradlab.measurement import arguments as checks
             from gradlab.measurement.measure import check_surface, measure
             from gradlab.measurement.problem import check_size
             from gradlab.measurement.realised_gains import check_judges
@@ -157,31 +118,28 @@ class Measure:
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
         files, termination, trained = self._networks(task)
-        check_arguments(horizon, self.starts, self.batch, termination)
+        checks.check_arguments(horizon, self.starts, self.batch, termination)
         check_judges(self.judges)
-        check_also(self.also, None)
+        checks.check_also(self.also, None)
         check_surface(self.surface)
         update = Update(self.optimizer, self.lr, self.refit)
-        law, truth = resolved(self.starts, self.law, self.truth)
+        law, truth = checks.resolved(self.starts, self.law, self.truth)
         check_size(task, horizon, self.starts, blocks=truth == "objective")
         check_size(task, horizon, self.judges or 0)
-        narrowed(task, self.trim_starts, self.starts)
+        checks.narrowed(task, self.trim_starts, self.starts)
         made = tuple(kind for kind, file in files.items() if file is None)
         for kind in set(self.spectral) - set(made):
             raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
-        check_densities(self.also, given.get("policy"))
+        checks.check_densities(self.also, given.get("policy"))
         judged = arguments.with_model(task, self.model, self.gradient_model)
-        check_networks(judged, given.get("policy"), given.get("critic"))
+        checks.check_networks(judged, given.get("policy"), given.get("critic"))
+        kept = self._places(run, task, given, termination)
+        settings: dict[str, Any] = {name: getattr(self, name) for name in _HANDED}
+        settings |= {"truth": truth, "law": law, "termination": termination}
+        settings |= {"strata": None if self.strata else False, "update": update}
         with bars() as progress:
-            kept = self._places(run, task, given, made, termination)
-            names = (
-                "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
-            )  # fmt: skip
-            settings: dict[str, Any] = {name: getattr(self, name) for name in names}
-            settings |= {"truth": truth, "law": law, "termination": termination}
-            settings |= {"strata": None if self.strata else False, "update": update}
             try:
                 networks = given | self._made(task, given, termination, kept, progress)
                 profile = measure(
@@ -191,16 +149,14 @@ class Measure:
             except Interrupted as stop:
                 profile, run = stop.profile, _partial(run)
             except KeyboardInterrupt:
-                there = " and ".join(
-                    f"the fitted {k}" for k, file in kept.items() if file.is_file()
-                )
-                verb = "are" if " and " in there else "is"
-                told = _KEPT.format(f"{there} {verb}") if there else _NOTHING
-                raise KeyboardInterrupt(told) from None
+                there = " and ".join(f"the fitted {k}" for k, x in kept.items() if x.is_file())
+                raise KeyboardInterrupt(_KEPT.format(there) if there else _NOTHING) from None
         profile = timed(profile, begun, "wall_seconds")
         stopped = "interrupted" in profile.config
         missing = [kind for kind in files if getattr(self, kind) is None]
-        about: dict[str, object] = {"kinds": _kinds(networks)}
+        source = files | {name: getattr(self, name) for name in ("task", "model", "gradient_model")}
+        parameters = {"parameters": arguments.parameters(self.settings)}
+        about: dict[str, object] = {"source": source | parameters, "kinds": _kinds(networks)}
         if origin := arguments.whose(run, missing, trained):
             about["networks"] = origin
         profile = replace(profile, config={**profile.config, **about})
@@ -211,11 +167,8 @@ class Measure:
         own = glob.escape(_partial(run).stem)
         for file in () if stopped else run.parent.glob(f"{own}.*.*.safetensors"):
             file.unlink()
-        norms = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
-        more: list[Document] = [
-            worded("spectral", True, f"Spectral norms of the fitted {kind}: {text}.").document
-            for kind, text in norms.items()
-        ]
+        norms = {kind: spectral.norms(networks[kind]) for kind in self.spectral}
+        more = [norms_found(f"fitted {kind}", each).document for kind, each in norms.items()]
         document = of_run(run, page=not self.no_report, more=more)
         if origin:
             document["networks"] = f"Networks: {origin}."
@@ -241,46 +194,29 @@ class Measure:
         return files, termination, f"{origin}, measured without its entropy bonus"
 
     def _places(
-        self,
-        run: Path,
-        task: Task,
-        given: Mapping[str, nn.Module],
-        made: tuple[str, ...],
-        termination: str,
+        self, run: Path, task: Task, given: Mapping[str, nn.Module], termination: str
     ) -> dict[str, Path]:
         """Where fitted networks are kept until the run is complete: a name for all that they depend
         on, so that another task, policy or setting finds none."""
-        import torch
-
         from gradlab import provenance
-        from gradlab.data.noise import stream
-        from gradlab.systems.system import step_running
+        from gradlab.measurement.assembly import predictions
 
-        system, draw = task.simulator, stream(self.seed, "kept")
-        state = task.starts(_ROWS, draw).double()
-        action = torch.randn(_ROWS, system.action_dim, generator=draw, dtype=state.dtype)
-        after = step_running(system, state, action, system.sample_noise(_ROWS, draw, state.dtype))
         named = [Path(each.rpartition(":")[0] or each) for each in (self.task, self.policy or "")]
-        texts = [file.read_bytes() for file in named if file.is_file()]
-        policy = given.get("policy")
         about = (
             provenance.commit(), self.seed, self.spectral, termination, task.discount, task.horizon,
             task.exploration, task.observation_scale, task.action_limit, task.reference_state,
-            sorted(task.parameters.items()), texts,
-            "" if policy is None else provenance.network_hash(policy),
-            provenance.tensors_hash(state, after.state, after.reward),
+            sorted(task.parameters.items()), predictions(replace(task, prior=task.simulator)),
+            [file.read_bytes() for file in named if file.is_file()],
+            [provenance.network_hash(each) for each in given.values()],
         )  # fmt: skip
         key = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
-        return {kind: arguments.beside(_partial(run), f"{kind}.{key}") for kind in made}
+        kinds = [kind for kind in ("policy", "critic") if kind not in given]
+        return {kind: arguments.beside(_partial(run), f"{kind}.{key}") for kind in kinds}
 
     def _made(
-        self,
-        task: Task,
-        given: Mapping[str, nn.Module],
-        termination: Literal["ignore", "mask"],
-        kept: Mapping[str, Path],
-        progress: Progress,
-    ) -> dict[str, nn.Module]:
+        self, task: Task, given: Mapping[str, nn.Module], termination: Literal["ignore", "mask"],
+        kept: Mapping[str, Path], progress: Progress,
+    ) -> dict[str, nn.Module]:  # fmt: skip
         """Networks that were not given: a stabilising policy, a critic fitted to the policy; those
         that an interrupted run has kept."""
         from gradlab.fitting.critics import fit_critic
@@ -290,12 +226,12 @@ class Measure:
 
         networks = dict(given)
         for kind, file in kept.items():
+            held = kind in self.spectral
             if file.is_file():
                 networks[kind] = network = checkpoint.load(file)
                 if isinstance(network, Policy):
                     network.fitted = True
                 continue
-            held = kind in self.spectral
             if kind == "policy":
                 networks[kind] = stabilising_policy(
                     task, seed=self.seed, progress=progress, spectral="all" if held else None

@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import gc
 import inspect
-import operator
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional
 
 import gradlab
 from gradlab.cli import streams, usage
 from gradlab.cli.answer import answer
 from gradlab.cli.arguments import Document, check_fields, check_words
-from gradlab.cli.fit import FitCommand
-from gradlab.cli.measure import Measure
-from gradlab.cli.reading import Choose, Compare, Report
 from gradlab.cli.streams import standard_error, terminable
-from gradlab.cli.train import Train
 from gradlab.errors import Failure, InputError, as_options, imported
 
 KINDS = ("tasks", "estimators", "algorithms", "losses", "remedies")
@@ -78,45 +72,43 @@ class List:
         """Names with a line each, and those that are taken by default."""
         document: Document = {}
         taken: dict[str, list[str]] = {}
-        if self.what in ("all", "tasks"):
+        asked = KINDS if self.what == "all" else (self.what,)
+        if "tasks" in asked:
             from gradlab.tasks import TASKS
 
-            document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
-        if self.what in ("all", "estimators"):
+            document["tasks"] = {name: _first_line(make) for name, make in TASKS.items()}
+        if "estimators" in asked:
             from gradlab.gradients import named
 
-            document["estimators"] = _ESTIMATORS
+            document |= {"estimators": _ESTIMATORS, "measure --also": BESIDE}
             taken["estimators"] = list(_ESTIMATORS)
-            document["measure --also"] = BESIDE
-            makers = inspect.getmembers(named, inspect.isfunction)
             document["named estimators"] = {
-                name: _first_line(maker.__doc__)
-                for name, maker in makers
+                name: _first_line(maker)
+                for name, maker in inspect.getmembers(named, inspect.isfunction)
                 if maker.__module__ == named.__name__ and not name.startswith("_")
                 if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
             }
-        if self.what in ("all", "algorithms"):
+        if "algorithms" in asked:
             from gradlab.training import ALGORITHMS
 
             document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
-        if self.what in ("all", "losses"):
+        if "losses" in asked:
             from gradlab.fitting.derivative_losses import LOSSES, Sobolev
 
             losses = {**{name: type(loss) for name, loss in LOSSES.items()}, Sobolev.name: Sobolev}
-            document["losses"] = {name: _first_line(each.__doc__) for name, each in losses.items()}
+            document["losses"] = {name: _first_line(each) for name, each in losses.items()}
             taken["losses"] = ["nll"]
-        if self.what in ("all", "remedies"):
+        if "remedies" in asked:
             with contextlib.suppress(InputError):  # a tool that is not there
                 document["remedies"] = dict(imported("gradlab.tools.remedies.result:ABOUT"))
                 taken["remedies"] = list(imported("gradlab.tools.remedies.result:DEFAULT"))
-        lists = {kind: x for kind, x in document.items() if isinstance(x, dict) and kind in KINDS}
-        counts = [f"{len(names)} {kind}" for kind, names in lists.items()]
+        counts = [f"{len(x)} {kind}" for kind, x in document.items() if kind in KINDS]  # type: ignore[arg-type]
         headline = ", ".join(counts) + ("; * marks defaults." if taken else ".")
         return {"headline": headline, "by default": taken} | document
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
+def _first_line(of: object) -> str:
+    return (of.__doc__ or "").strip().partition("\n")[0]
 
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -131,26 +123,26 @@ class _Command(Protocol):
 
 
 # A further command is a row here and a dataclass with `json` and `run(command) → Document`; one of
-# a tool is named, and absent where the tool's folder is.
-_ROWS: Mapping[str, type[_Command] | str] = {
-    "measure": Measure,
+# a tool is absent where the tool's folder is.
+_ROWS: Mapping[str, str] = {
+    "measure": "gradlab.cli.measure:Measure",
     "jacobians": "gradlab.tools.jacobians.command:JacobiansCommand",
     "race": "gradlab.tools.race.command:RaceCommand",
     "step": "gradlab.tools.race.command:StepCommand",
     "certify": "gradlab.tools.certify.command:Certify",
-    "fit": FitCommand,
+    "fit": "gradlab.cli.fit:FitCommand",
     "logs": "gradlab.tools.logs.command:Logs",
     "remedies": "gradlab.tools.remedies.command:RemediesCommand",
     "audit": "gradlab.tools.audit.command:AuditCommand",
-    "train": Train,
+    "train": "gradlab.cli.train:Train",
     "sweep": "gradlab.tools.sweep.command:SweepCommand",
-    "compare": Compare,
-    "choose": Choose,
-    "report": Report,
+    "compare": "gradlab.cli.reading:Compare",
+    "choose": "gradlab.cli.reading:Choose",
+    "report": "gradlab.cli.reading:Report",
     "figure": "gradlab.tools.papers.command:FigureCommand",
     "reproduce": "gradlab.tools.papers.command:ReproduceCommand",
     "check": "gradlab.tools.check.command:CheckCommand",
-    "list": List,
+    "list": "gradlab.cli.program:List",
 }
 REMOVED: Mapping[str, str] = {  # by name: what to use instead
     "attribute": "gradlab measure --attribute",
@@ -163,18 +155,18 @@ REMOVED: Mapping[str, str] = {  # by name: what to use instead
 
 
 def command_of(name: str) -> type[_Command]:
-    row = _ROWS[name]
-    found: type[_Command] = imported(row) if isinstance(row, str) else row
+    """The class of a command; a tool that is not there is an InputError."""
+    found: type[_Command] = imported(_ROWS[name])
     return found
 
 
-def _installed() -> Iterator[Any]:
+def commands() -> dict[str, type[_Command]]:
+    """Those that are there, by name."""
+    found = {}
     for name in _ROWS:
         with contextlib.suppress(InputError):
-            yield Annotated[command_of(name), subcommand(name)]
-
-
-Command: Any = functools.reduce(operator.or_, _installed())
+            found[name] = command_of(name)
+    return found
 
 
 _Answer = Callable[[Document, bool, bool], None]  # the document, as JSON?, explained?
@@ -211,11 +203,8 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
                     document = command.run(shlex.join(["gradlab", *words]))
             except InputError as error:
                 return _refused(error)
-            except Failure as error:
+            except (Failure, OSError) as error:  # a disk fails where nobody expects it
                 standard_error(f"gradlab: failed: {_line(error)}")
-                return 1
-            except OSError as error:  # a disk, folder or device that fails where nobody expects it
-                standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
                 return 1
             except KeyboardInterrupt as stop:
                 word = "terminated" if received else "interrupted"
@@ -229,10 +218,19 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
 
 
 def parsed(words: Sequence[str]) -> _Command:
-    """The command of these words; raises as `usage.parsed` and `command_of`."""
-    if words and words[0] in _ROWS:
-        command_of(words[0])
-    command: _Command = usage.parsed(Command, words)
+    """The command of these words.
+
+    Raises:
+        InputError: they are wrong; SystemExit: they ask for help, which is printed.
+    """
+    name, *others = [*words, ""][: len(words) or 1]
+    if name in ("-h", "--help"):
+        print(usage.overview(commands()))
+        raise SystemExit(0)
+    if name not in _ROWS:
+        said = f"gradlab has no command {name!r}" if name else "gradlab needs a command"
+        raise InputError(f"{said}{usage.meant(name, _ROWS)}; see gradlab --help")
+    command: _Command = usage.parsed(name, command_of(name), others)
     return command
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -12,19 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import tyro
-from safetensors import SafetensorError, safe_open
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_advice
-from gradlab.cli.arguments import Document
-from gradlab.cli.measure import Measure
+from gradlab.cli.arguments import Document, named
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.storage.journal_files import journal_of
-from gradlab.verdicts.recommendation import Recommendation, lines
+from gradlab.verdicts.recommendation import Recommendation
 
 if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
@@ -45,15 +40,13 @@ class Report:
     file: Annotated[Positional[Path], arg(metavar="RUN.h5|FOLDER")]
     """The run, or the folder of a sweep."""
     figures: bool = False
-    """Write the figures of a probe's run as files, as those of every other run are."""
+    """Write the figures of a probe's run as files, too."""
     pdf: bool = False
-    """Write the figures as PDF, too, with editable text: about a second each."""
+    """Write the figures as PDF, too: about a second each."""
     follow: bool = False
-    """Write the page again whenever the run has grown, and print the recommendation when it
-    changes, until the run is complete or Ctrl-C. A run that does not exist yet is waited for."""
+    """Write the page again whenever the run has grown, until Ctrl-C."""
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: recommendation, verdict and paths."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Write the page and return its recommendation."""
@@ -77,9 +70,7 @@ class Report:
         with undisturbed():
             from gradlab.reporting import output  # noqa: F401 (matplotlib, which takes a second)
 
-        said: object = None
-        news: object
-        document = Document()
+        said, document = "", Document()
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             for complete in _looks(self.file):
                 try:
@@ -87,15 +78,13 @@ class Report:
                 except InputError as error:  # not begun, or without a row that a page needs
                     if complete:
                         raise
-                    news = text = f"gradlab: {error}\n"
-                    stream = sys.stderr
+                    news, stream = f"gradlab: {error}", sys.stderr
                 else:
                     document = of_advice(advice) | {"report": str(target)}
-                    text = "".join(f"{line}\n" for line in lines(advice))
                     # Standard output proper, where a command's document is printed at its end.
                     news, stream = str(advice), sys.__stdout__
                 if news != said and not self.json:
-                    print(text, end="", file=stream, flush=True)
+                    print(news, file=stream, flush=True)
                 said = news
         return document if self.json else {"report": document.get("report", "none was written")}
 
@@ -131,21 +120,18 @@ def _stamp(place: Path) -> tuple[int, int] | None:
 class Compare:
     """How do measurements of one policy, or training runs of one task, differ?
 
-    Training runs with the same seeds are paired, seed by seed, with the first, for differences of
-    return and ratios of the gradient's error.
+    Training runs with the same seeds are paired with the first.
 
         gradlab compare runs/nll.h5 runs/dd.h5
         gradlab compare runs/mpg-v2.h5 runs/td3.h5 --output runs/returns.html
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
-    """Measurements (each is compared with the first), or training runs; two or more. The folder of
-    a sweep stands for its runs that are done."""
+    """Two or more measurements or training runs, or the folder of a sweep."""
     output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
     """Where the page is written."""
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: recommendation, verdict, path, and the table of differences."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Write the page and return its recommendation."""
@@ -171,18 +157,14 @@ class Choose:
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
     """A run of `gradlab measure`."""
-    batch: Annotated[int | None, arg(metavar="N")] = None
-    """N′, the samples that one update of your algorithm averages. Default: the run's."""
-    estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
-    """A candidate. Default: all that need neither states nor derivatives of the simulator, where
-    there are such."""
-    by: Literal["gain", "mse", "direction"] | None = None
-    """Criterion: the gain of one small step along the mean gradient, the mean squared error, or
-    the expected cosine of one batch. Default: gain where the truth is the gradient of the return,
-    else mse."""
+    batch: Annotated[int | None, named("N")] = None
+    """N′, the samples that one update averages. Default: the run's."""
+    estimator: Annotated[UseAppendAction[tuple[str, ...]], named("NAME")] = ()
+    """A candidate. Default: all that need no simulator, where there are such."""
+    by: Annotated[Literal["gain", "mse", "direction"] | None, named("gain|mse|direction")] = None
+    """Criterion. Default: gain, or mse where the truth is not the return's."""
     explain: arguments.Explain = False
-    json: bool = False
-    """Print one JSON document: sentences and tables."""
+    json: arguments.Json = False
 
     def run(self, command: str) -> Document:
         """Choose from the file alone."""
@@ -202,38 +184,20 @@ class Choose:
 
 
 def _start(profile: Profile, run: Path) -> list[str]:
-    """The words that name a run's task and networks for `gradlab train`; none where it was not made
-    by `gradlab measure`, or begins with networks or a model that no row begins with."""
-    asked = _asked(profile)
-    if asked is None or asked.gradient_model or not (asked.model or "x.safetensors").endswith(_OWN):
+    """The words that name a run's task and networks for `gradlab train`; none where it does not
+    say how they were made, or begins with networks or a model that no row begins with."""
+    source = profile.config.get("source", {})
+    model, kinds = source.get("model") or _OWN, profile.config.get("kinds", {})
+    if not source or source.get("gradient_model") or not model.endswith(_OWN):
         return []
-    words = [asked.task, *(word for group in asked.settings for word in ("--set", *group))]
-    words += ["--model", "learned"] if asked.model else []
-    for kind, held in (("policy", "policy"), ("critic", "q_critic")):
-        file = getattr(asked, kind) or str(arguments.beside(run, kind))
-        known = _kind(file) if file.endswith(_OWN) else profile.config.get("kinds", {}).get(kind)
-        if known != held:
+    words = arguments.as_words(source["task"], source["parameters"])
+    words += ["--model", "learned"] if source.get("model") else []
+    for kind, known in (("policy", "policy"), ("critic", "q_critic")):
+        file = source[kind] or str(arguments.beside(run, kind))
+        if kinds.get(kind) != known or (file.endswith(_OWN) and not Path(file).is_file()):
             return []
         words += [f"--{kind}", file]
     return words
-
-
-def _kind(file: str) -> str:
-    """Of a network on disk, as `networks.checkpoint` names it, read without torch; "" if none."""
-    try:
-        with safe_open(file, framework="np") as network:
-            about = json.loads((network.metadata() or {})["gradlab.architecture"])
-        return str(about["kind"])
-    except (KeyError, TypeError, OSError, SafetensorError, ValueError, RecursionError):
-        return ""
-
-
-def _asked(profile: Profile) -> Measure | None:
-    """The command that made a run; None where no `gradlab measure` did."""
-    words = shlex.split(str(profile.config.get("command", "")))
-    if words[:2] != ["gradlab", "measure"]:
-        return None
-    return tyro.cli(Measure, args=words[2:], config=(FlagCreatePairsOff,))
 
 
 _OWN = ".safetensors"

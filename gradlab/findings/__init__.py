@@ -10,6 +10,7 @@ errors and `--help`.
 from gradlab.findings import (
     certificates,
     checks,
+    commands,
     jacobians_and_logs,
     loops,
     measurement,
@@ -19,6 +20,6 @@ from gradlab.findings import (
 from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, failed, in_order
 
 __all__ = [
-    "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
+    "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "commands", "failed",
     "in_order", "jacobians_and_logs", "loops", "measurement", "tools", "training",
 ]  # fmt: skip

@@ -100,11 +100,11 @@ def task_of(config: Mapping[str, Any]) -> Task:
     Raises:
         InputError: it was not one of gradlab.tasks, or predicts otherwise.
     """
-    task = None
-    settings = dict(config.get("task_parameters", {}))
+    task, settings = None, dict(config.get("task_parameters", {}))
     share = float(settings.pop("trim_starts", 0.0))
+    source = config.get("source", {"task": config.get("task", ""), "parameters": settings})
     try:
-        task = task_from_name(str(config.get("task", "")), settings)
+        task = task_from_name(str(source["task"]), source["parameters"])
         same = predictions(task) == config.get("model", "none")
     except InputError:
         same = False

@@ -38,18 +38,15 @@ class Asynchronous:
     the run without processes, bit for bit."""
 
     learners: int = 1
-    """Processes that compute gradients, each on batches of its own (asynchronous training).
-    Default: 1 with any other option of processes, else the run is one process."""
+    """Processes that compute gradients. Default: 1; without any, one process."""
     actors: int = 1
     """Processes that step environments, each as many as --agents, in turn."""
     buffers: int = 1
     """Processes that hold the transitions and draw batches, in turn."""
     queue: int = 1
-    """Gradients that may wait while their learners go on; 0: learners wait until theirs is
-    applied."""
+    """Gradients that may wait while their learners go on; 0: none."""
     deterministic: bool = False
-    """Apply gradients in the order in which they were begun: the run can be repeated bit for bit,
-    and waits for the slowest learner."""
+    """Apply gradients in the order begun: repeatable bit for bit, slower."""
 
     def __post_init__(self) -> None:
         for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):
@@ -94,20 +91,17 @@ class Settings:
     agents: int = 8
     """Environments of each seed. Default: the task's, mostly 8."""
     interval: int = 8
-    """Iterations between two steps of the environments. Default: as many updates as the algorithm
-    has for each transition, or the task's."""
+    """Iterations between steps of the environments. Default: the algorithm's or task's."""
     warmup: int = 1000
     """Transitions that a seed collects before the first update."""
     episode: int = 1000
     """Steps after which an episode is truncated. Default: the task's, mostly 1000."""
     termination: _Termination = "mask"
-    """Whether states beyond the terminal set have a value ("ignore"); episodes end there in any
-    case. Default: the task's."""
+    """Whether states beyond the terminal set have a value ("ignore"). Default: the task's."""
     at_end: _AtEnd = "stop"
-    """What an evaluation does at a terminal state: "restart" from a fresh start and go on summing
-    until its fixed length (MPG), or "stop". Default: the task's."""
+    """Evaluations at a terminal state: "restart" and go on summing (MPG), or "stop"."""
     reward_scale: float = 1.0
-    """Factor on rewards inside training; returns are reported without it. Default: the task's."""
+    """Factor on rewards inside training, not on returns. Default: the task's."""
     ramp: int = 9000
     """T of MPG's weights, in iterations. Default: the task's."""
     evaluate_every: int = 3000
@@ -121,19 +115,13 @@ class Settings:
     keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
     """Shares of the run after which policy, critics and sampled states are kept."""
     gradient_every: int | None = None
-    """Iterations between two measurements of the gradient that the policy follows against the true
-    one, of the same return and at the states that the algorithm starts from; 0: never. Default:
-    never; of mixtures (mpg-v1, …) with a learned model, wherever networks are kept."""
+    """Iterations between measurements of its gradient; 0: never. Default: mostly never."""
     gradient_starts: int = 128
     """Starts of one such measurement."""
     gradient_truth: _GradientTruth = "unrolled"
-    """The true gradient: the simulator's Jacobians chained until the return has converged, or score
-    functions, which hold even where chains explode (of a deterministic policy: with its exploration
-    noise). score needs more starts, such as 512."""
+    """The true gradient: by chained Jacobians, or scores, which need more starts."""
     gradient_horizons: _GradientHorizons = "shorter"
-    """Horizons of one such measurement: those of the algorithm and, where it has one, shorter ones
-    before it (0, the critic alone, and powers of 2); or own: no others, at three fifths of the
-    price where H is 3."""
+    """Horizons of one: the algorithm's and shorter ones, or its own alone."""
     measure_every: int = 1000
     """Iterations between two measurements of weights or horizon."""
     measure_starts: int = 128
@@ -145,7 +133,7 @@ class Settings:
     given: GivenNetworks | None = None
     """Networks that every seed begins with instead of fresh ones."""
     precision: _Precision = "float32"
-    """Precision of training; float64 for comparisons."""
+    """Precision of training."""
     device: str = "cpu"
     """Device of the networks: "cpu" or "cuda"."""
 

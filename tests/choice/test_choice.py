@@ -20,7 +20,7 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.networks import checkpoint
-from gradlab.networks.mlp import Policy, QCritic, VCritic
+from gradlab.networks.mlp import Policy, QCritic
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.training.algorithms import find, with_changes
 from gradlab.verdicts.choice import advice_of, chosen, statements
@@ -345,10 +345,12 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     Path("own.py").write_text(TRAINED)
     checkpoint.save(Policy(2, 1, hidden=(8,)), "mine.safetensors")
     checkpoint.save(QCritic(2, 1, hidden=(8,)), "run.critic.safetensors")
-    command = "gradlab measure --batch 32 own.py:make --set push=0.2 --policy mine.safetensors"
+    source = {"task": "own.py:make", "parameters": {"push": 0.2}, "policy": "mine.safetensors"}
+    kinds = {"policy": "policy", "critic": "q_critic"}
+    about = {"source": source | {"critic": None}, "kinds": kinds}
     told = rehearsed({BEST: FALLS, CRITIC: FALLS} | {followed: RISES})
     profile = dataclasses.replace(planted_gains(PAPER), rehearsal=told)
-    config = profile.config | {"command": command, "termination": "mask", "batch": 32}
+    config = profile.config | about | {"termination": "mask", "batch": 32}
     dataclasses.replace(profile, config=config).save("run.h5")
     assert main(["choose", "run.h5", "--json"]) == 0
     words = shlex.split(json.loads(capsys.readouterr().out)["train"])
@@ -365,16 +367,16 @@ def test_the_command_that_trains_has_the_settings_of_the_measurement_and_runs(
     mine, after = (torch.nn.utils.parameters_to_vector(each.parameters()) for each in critics)
     assert torch.equal(mine, after)
     # A policy of a function is one that a row begins with where its measurement says so.
-    by_function = command.replace("mine.safetensors", "own.py:policy")
-    for kinds in ({"policy": "policy", "critic": "q_critic"}, {}):
-        more = config | {"command": by_function, "kinds": kinds}
+    by_function = config["source"] | {"policy": "own.py:policy"}
+    for known in (kinds, {}):
+        more = config | {"source": by_function, "kinds": known}
         dataclasses.replace(profile, config=more).save("run.h5", overwrite=True)
         assert main(["choose", "run.h5", "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
-        assert ("--policy own.py:policy" in said.get("train", "")) == bool(kinds)
+        assert ("--policy own.py:policy" in said.get("train", "")) == bool(known)
     dataclasses.replace(profile, config=config).save("run.h5", overwrite=True)
-    # Nothing is printed that would be refused: another kind of network, none on disk.
-    checkpoint.save(VCritic(2, hidden=(8,)), "run.critic.safetensors")
+    # Nothing is printed that would be refused: no network on disk.
+    Path("run.critic.safetensors").unlink()
     assert main(["choose", "run.h5", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert "train" not in document and "no row" in document["untrained"]

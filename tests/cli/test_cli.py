@@ -1,8 +1,7 @@
 """Commands do what they say, refuse in one line, and keep standard output for the answer.
 
-Long work is seen to be alive, and says the time left once a share is done. Streams that are closed,
-full or know no Unicode (`gradlab.cli.streams`). Wrong words are refused in one short line
-that names the command and what to do.
+Streams that are closed, full or know no Unicode (`gradlab.cli.streams`). Wrong words are refused in
+one short line that names the command and what to do.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ from gradlab import cli
 from gradlab.cli import main, program, streams
 from gradlab.cli import measure as measure_command
 from gradlab.cli.answer import answer, bold
-from gradlab.cli.streams import Lines, bars, in_one_line
+from gradlab.cli.streams import bars, in_one_line
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.measurement import measure as measurement
@@ -169,7 +168,7 @@ def test_json_is_one_document_and_everything_else_goes_to_standard_error(calls, 
     assert document["run"] == run
     assert len(document["table"]) == len(planted.table())
     assert document["table"][0]["value"] == planted.table()["value"][0]
-    assert "rollouts" in err
+    assert "rollouts" not in err
     assert cli.main(["report", run, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["report"] == str(tmp_path / "run.html")
 
@@ -296,146 +295,25 @@ def test_which_networks_are_gradlabs_own_is_kept_with_a_measurement():
     assert measure_command._kinds({"policy": torch.nn.Linear(2, 1)}) == {}
 
 
-class Clock:
-    """A clock that the test turns."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def shown(*, every=15.0):
-    written: list[str] = []
-    clock = Clock()
-    return Lines(written.append, clock, every), clock, written
-
-
-def test_a_stage_writes_one_line_when_it_begins_and_one_when_it_ends():
-    lines, clock, written = shown()
-    for done in range(1, 51):
-        lines("truth", done, 50)
-        clock.now += 0.1
-    lines("truth", 50, 50)
+def test_without_a_terminal_there_is_at_most_one_line_a_minute():
+    written, now = [], [0.0]
+    tell = streams.each_minute(written.append, lambda: now[0])
+    for now[0], stage, done in (
+        (0.0, "truth", 100), (59.0, "truth", 200), (60.0, "truth", 300), (61.0, "checks", 0),
+        (119.0, "checks", 1), (121.0, "checks", 2), (200.0, "checks", 400),
+    ):  # fmt: skip
+        tell(stage, done, 400)
     assert written == [
-        "[0:00] truth: begins",
-        "[0:04] truth: ended after 5 s",
+        "truth: 300 of 400, about 30 s left",  # what an earlier sitting did is no part of the rate
+        "checks: 2 of 400, about 3.3 h left",
+        "checks: 400 of 400",
     ]
-
-
-def test_short_repetitions_of_a_stage_are_not_told():
-    lines, clock, written = shown()
-    for taken in (2.5, 1.0, 1.5):
-        lines("jumps", 0, 1)
-        clock.now += taken
-        lines("jumps", 1, 1)
-        lines("other", 1, 1)
-    told = [line.split("] ")[1] for line in written if "other" not in line]
-    assert told == ["jumps: begins", "jumps: ended after 2 s"]
-    lines("jumps", 0, 1)
-    clock.now += 15.0
-    lines("jumps", 1, 1)
-    assert written[-1].endswith("jumps, again: ended after 15 s")
-
-
-def test_work_after_the_run_goes_on_with_its_clock():
-    written: list[str] = []
-    Lines(written.append, lambda: 70.0, start=23.0)("figures", 0, 1)
-    assert written == ["[0:47] figures: begins"]
-
-
-def test_a_stage_inside_of_another_leaves_that_one_open():
-    lines, clock, written = shown()
-    lines("training", 0, 100)
-    for begun in (2.0, 42.0):
-        clock.now = begun
-        lines("training (model)", 1, 10)
-        clock.now = begun + 16.0
-        lines("training (model)", 5, 10)
-        lines("training (model)", 10, 10)
-        clock.now = begun + 24.0
-        lines("training", 50, 100)
-    assert written == [
-        "[0:00] training: begins",
-        "[0:02] training (model): begins",
-        "[0:18] training (model): 16 s so far, 5 of 10, about 20 s more",
-        "[0:18] training (model): ended after 16 s",
-        "[0:42] training (model), again: 0 s so far, 1 of 10",
-        "[0:58] training (model), again: 16 s so far, 5 of 10, about 20 s more",
-        "[0:58] training (model), again: ended after 16 s",
-    ]
-
-
-def test_the_next_stage_ends_the_one_before():
-    lines, clock, written = shown()
-    lines("estimators", 0, 4)
-    clock.now = 3.0
-    lines("checks", 0, 1)
-    assert written == [
-        "[0:00] estimators: begins",
-        "[0:03] estimators: ended after 3 s",
-        "[0:03] checks: begins",
-    ]
-
-
-def test_a_stage_that_has_ended_and_goes_on_says_so():
-    lines, clock, written = shown()
-    lines("jumps", 1, 1)
-    for clock.now in range(1, 21):
-        lines("jumps", clock.now - 1, 98)
-    lines("jumps", 98, 98)
-    assert written[1:] == [
-        "[0:00] jumps: ended after 0 s",
-        "[0:15] jumps, again: 14 s so far, 14 of 98, about 84 s more",
-        "[0:20] jumps, again: ended after 19 s",
-    ]
-
-
-def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not():
-    lines, clock, written = shown()
-    lines("truth", 0, 400)
-    lines("truth", 100, 400)
-    for clock.now in range(1, 41):
-        lines.beat()
-    assert written[1:] == [
-        "[0:15] truth: 15 s so far, 100 of 400, about 45 s more",
-        "[0:30] truth: 30 s so far, 100 of 400, about 2 min more",
-    ]
-    lines.close()
-    for clock.now in range(41, 60):
-        lines.beat()
-    assert written[3:] == [
-        "[0:40] truth: ended after 40 s",
-        "[0:55] after truth: at work, 15 s so far",
-    ]
-
-
-def test_what_an_earlier_sitting_did_is_no_part_of_the_rate():
-    lines, clock, written = shown()
-    lines("training", 2416, 100_000)
-    clock.now = 16.0
-    lines("training", 2535, 100_000)
-    assert written[1] == "[0:16] training: 16 s so far, 2,535 of 100,000, about 3.6 h more"
-
-
-def test_a_stage_that_reports_nothing_is_seen_without_a_terminal(capsys):
-    with bars(every=0.3) as progress:
-        progress("truth", 0, 1)
-        time.sleep(0.8)
-    out, err = capsys.readouterr()
-    assert out == ""
-    first, *between, last = [line.split("] ")[1] for line in err.splitlines()]
-    assert first == "truth: begins"
-    assert between and all("so far" in line for line in between)
-    assert last.startswith("truth: ended after")
 
 
 def test_nothing_fails_once_the_reader_of_the_lines_has_gone():
     script = (
-        "import sys\nfrom gradlab.cli.streams import bars\n"
-        "with bars() as progress:\n"
-        "    for k in range(200):\n        progress(f'stage {k}', 1, 1)\n"
+        "import sys\nfrom gradlab.cli.streams import standard_error\n"
+        "for k in range(200):\n    standard_error(f'stage {k}')\n"
         "print('end', file=sys.stderr)\n"
     )
     reading, writing = os.pipe()

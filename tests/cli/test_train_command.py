@@ -171,13 +171,12 @@ def test_the_paper_gives_every_option_that_is_left_out_and_says_what_differs():
         15,
     ]
     assert (command.warmup, command.iterations, row.updates) == (5000, 1_000_000, 10)
-    assert "--horizons 2 (default 3; DDPPO table 1, H)" in said
-    assert "--loss-weight 50 (default 1; DDPPO table 1, w)" in said and "--batch" not in said
+    assert "--horizons 2 (DDPPO table 1, H)" in said
+    assert "--loss-weight 50 (DDPPO table 1, w)" in said
     command, row, said = paper("ddppo", "InvertedPendulum-v5", neighbours=3, warmup=7)
     assert (row.model.loss.neighbours, command.warmup, row.source.branching.last) == (3, 7, 1)
     assert "warmup" not in said
     assert paper("ddppo", "Hopper-v5", loss="nll")[1].model.loss.name == "nll"
-    assert paper("rp-dp", "Walker2d-v5")[2] == ""
 
 
 def test_rp_pgms_model_predicts_as_many_steps_as_are_unrolled():
@@ -245,7 +244,7 @@ def test_a_whole_run_on_a_learned_model_from_the_command_line(tmp_path):
         output=tmp_path / "run.h5",
     )  # fmt: skip
     document = command.run("gradlab train mpg-v2 double_integrator --model learned")
-    about = {sentence["about"] for sentence in document["findings"]}
+    about = {sentence["code"] for sentence in document["findings"]}
     assert {"return", "gradient", "model"} <= about
     drawn = {panel.name for panel in training_page.panels({"run": load(tmp_path / "run.h5")})}
     assert {"gradient-parts", "gradient-dynamics_parts", "model-prediction"} <= drawn
@@ -287,6 +286,8 @@ LONG_FIT = """
 import os, time
 def slow(mean, log_variance, target):
     if os.path.exists(__file__ + ".slow"):
+        with open(__file__ + ".begun", "a") as begun:
+            begun.write(".")
         time.sleep(0.1)
     return (mean - target) ** 2
 """
@@ -294,7 +295,7 @@ def slow(mean, log_variance, target):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_long_first_fit_shows_its_time_left_and_ends_at_once(number, code, tmp_path, capsys):
+def test_a_long_first_fit_ends_at_once(number, code, tmp_path, capsys):
     """Within 5 s on a machine that does nothing else; the limit leaves room for a busy one."""
     own = tmp_path / "own.py"
     own.write_text(LONG_FIT)
@@ -306,12 +307,13 @@ def test_a_long_first_fit_shows_its_time_left_and_ends_at_once(number, code, tmp
     command = [sys.executable, "-m", "gradlab", *words, str(tmp_path / "cut.h5")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        said: list[str] = []
-        for line in process.stderr:
-            said.append(line)
-            if "training (prediction model): begins" in line:
-                process.send_signal(number)
-                sent = time.monotonic()
+        begun = tmp_path / "own.py.begun"
+        while not begun.exists() or begun.stat().st_size < 20:  # checks call it, too
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        sent = time.monotonic()
+        said = process.stderr.readlines()
         assert process.wait() == code and time.monotonic() - sent < 20
     assert "the state after 0 iterations is saved: the same again with --resume" in said[-1]
     load(tmp_path / "cut.h5")  # it can be read as it is

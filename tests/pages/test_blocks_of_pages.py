@@ -26,7 +26,7 @@ import gradlab
 from docs.pages import commands as command_pages
 from docs.pages import findings, formulas, names, offline, tables
 from gradlab import tasks
-from gradlab.cli import program, usage
+from gradlab.cli import program
 from gradlab.gradients.setting import Setting, as_starts
 from gradlab.progress import silent
 from gradlab.systems import from_function
@@ -42,7 +42,7 @@ def test_every_command_of_the_pages_parses():
     for page, line in blocks.commands():
         words = shlex.split(line, comments=True)[1:]
         try:
-            usage.parsed(program.Command, words)
+            program.parsed(words)
         except Exception as error:
             pytest.fail(f"{page}: {line}: {error}")
 
@@ -215,7 +215,7 @@ def test_every_public_name_is_in_the_reference():
 def test_the_reference_of_commands_has_every_command():
     names = list(command_pages.names())
     assert {"measure", "train", "list"} < set(names)
-    assert "\nusage: gradlab choose " in command_pages.help_of("choose")
+    assert "usage: gradlab choose " in command_pages.help_of("choose")
 
 
 def test_the_page_of_names_has_every_algorithm_and_task(tmp_path):

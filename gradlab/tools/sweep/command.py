@@ -118,8 +118,8 @@ def _executed(
     note: Callable[[str], object],
 ) -> tuple[Runs, bool]:
     """The sweep after its runs, and whether it was interrupted."""
-    from gradlab.cli import usage
-    from gradlab.tools.sweep.commands import COMMANDS, Swept
+    from gradlab.cli.program import parsed
+    from gradlab.tools.sweep.commands import COMMANDS
     from gradlab.tools.sweep.running import Folder, Running, SweepLines, place_of
     from gradlab.tools.sweep.table import planned
 
@@ -133,7 +133,7 @@ def _executed(
         try:
             words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
             arguments.check_words(words)
-            arguments.check_fields(usage.parsed(Swept, words), words)
+            arguments.check_fields(parsed(words), words)
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
     # The cluster first: one that cannot be used must not leave a folder to resume.

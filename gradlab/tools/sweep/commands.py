@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from contextlib import suppress
 from dataclasses import fields
-from typing import Annotated, Any
-
-from tyro.conf import subcommand
+from typing import Any
 
 from gradlab.cli.program import command_of
 from gradlab.errors import InputError
@@ -25,7 +21,6 @@ _ROWS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "certify": (_CERTIFICATE, ("simulator",)),
 }
 COMMANDS: dict[str, Command] = {}
-_classes: list[Any] = []
 for _name, (_files, _positional) in _ROWS.items():
     with suppress(InputError):  # a tool that is not there
         _found: Any = command_of(_name)
@@ -34,5 +29,3 @@ for _name, (_files, _positional) in _ROWS.items():
         _plain = ["--overwrite"] if "overwrite" in _options else []
         _again = getattr(_found, "again", lambda run, words=_plain: words)
         COMMANDS[_name] = Command(_name, _positional, _known, _files, _again)
-        _classes.append(Annotated[_found, subcommand(_name)])
-Swept: Any = functools.reduce(operator.or_, _classes)
