@@ -289,7 +289,7 @@ def slow(mean, log_variance, target):
         with open(__file__ + ".begun", "a") as begun:
             begun.write(".")
         time.sleep(0.1)
-    return (mean - target) ** 2
+    return ((mean - target) ** 2).mean(dim=2)
 """
 
 
@@ -301,8 +301,8 @@ def test_a_long_first_fit_ends_at_once(number, code, tmp_path, capsys):
     own.write_text(LONG_FIT)
     (tmp_path / "own.py.slow").touch()
     words = [
-        *SHORT, "--model", "learned", "--members", "1", "--loss", f"{own}:slow", "--fit-steps",
-        "400", "--no-report", "--output",
+        SHORT[0], "mpg-v2", *SHORT[2:], "--model", "learned", "--members", "1", "--loss",
+        f"{own}:slow", "--fit-steps", "400", "--no-report", "--output",
     ]  # fmt: skip
     command = [sys.executable, "-m", "gradlab", *words, str(tmp_path / "cut.h5")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
