@@ -25,7 +25,6 @@ from gradlab.storage import journal, records
 from gradlab.tools.jacobians import page as jacobian_page
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
-from gradlab.verdicts.recommendation import worded
 from tests import planted
 from tests.first_screens import check_first_screen, contrast, drawing, luminance, opened, small
 from tests.planted_tools import compared, said
@@ -142,7 +141,9 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Pat
         ),
     )
     path = tmp_path / "run.html"
-    path.write_text(shown(attacked, [worded(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
+    path.write_text(
+        shown(attacked, [planted.worded(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8"
+    )
     seen = opened(tab, path)
     tab.wait_for_load_state("networkidle")
     assert ATTACK in tab.locator("#verdict").inner_text()
@@ -293,7 +294,7 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
 
 
 def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) -> None:
-    many = [worded("horizon", True, f"Sentence number {k}.") for k in range(8)]
+    many = [planted.worded("horizon", True, f"Sentence number {k}.") for k in range(8)]
     path = tmp_path / "run.html"
     path.write_text(shown(planted.Profile(), many, "t", "mse"), encoding="utf-8")
     opened(tab, path)
