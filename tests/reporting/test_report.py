@@ -21,7 +21,7 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.reporting import output, profile_page, render, report, shell
-from gradlab.storage import journal, records
+from gradlab.storage import records
 from gradlab.tools.jacobians import page as jacobian_page
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
@@ -223,13 +223,12 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that `load` reads as the planted profile; its figures are drawn for one page only."""
+    """A file that is read as the planted profile; its figures are drawn for one page only."""
     screen = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(planted.Profile(), screen, "inverted_pendulum")
     pages = chain([page], repeat(drawing(page, "mse")))
-    kind = output.Kind(lambda path: planted.Profile(), lambda *_: next(pages), lambda run: screen)
-    monkeypatch.setattr(journal, "kind", lambda path: "profile")
-    monkeypatch.setattr(output, "KINDS", {"profile": kind})
+    kind = output.Kind(lambda *_: next(pages), lambda run: screen)
+    monkeypatch.setattr(output, "_read", lambda path: (planted.Profile(), kind))
     path = tmp_path / "run.h5"
     path.touch()
     return path
