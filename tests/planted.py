@@ -11,12 +11,17 @@ import pandas as pd
 
 from gradlab.findings import Finding
 from gradlab.runs.identity import Identity, by_default
-from gradlab.verdicts.recommendation import Field, Light, Recommendation, worded
+from gradlab.verdicts.recommendation import Field, Light, Recommendation
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")
 BATCH = 256
 PRINTED = 40.0  # of a variance bound, n⁸ times this, that says nothing at n = 0
+
+
+def worded(code: str, decided: bool, text: str) -> Finding:
+    """A finding with words of its own."""
+    return Finding(code, "pass" if decided else "undecided", text=text)
 
 
 def first_sentence(sentences: Sequence[Finding], figure: str | None = None) -> Recommendation:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
@@ -151,16 +150,6 @@ def _band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look, alpha: 
     shown = np.isfinite(low) & np.isfinite(high) & (high > low)
     ax.fill_between(x, low, high, where=shown, color=look.colour, alpha=alpha, linewidth=0,
                     label=f"_{look.label}")  # fmt: skip
-
-
-def hidden_band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look) -> None:
-    """An interval for the pointer and the table alone, of curves whose bands would overlap: the
-    axis takes no room for it."""
-    known = np.isfinite(low) & np.isfinite(high)
-    x, low, high = x[known], low[known], high[known]
-    corners = np.column_stack([np.append(x, x[::-1]), np.append(low, high[::-1])])
-    band = PolyCollection([corners] if len(x) else [], alpha=0.0, label=f"_{look.label}")
-    ax.add_collection(band, autolim=False)
 
 
 def has_bounds(lines: Sequence[Curve | None]) -> bool:

@@ -296,7 +296,6 @@ def _curves(ax: Axes, rows: pd.DataFrame, over: Over = "iteration") -> None:
         else:
             line = curve_of(mine[mine["seed"] == "all"], over)
             drawing.draw(ax, replace(line, low=line.low * np.nan), look)
-            drawing.hidden_band(ax, line.horizon, line.low, line.high, look)
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:

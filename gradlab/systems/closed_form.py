@@ -224,11 +224,11 @@ def wrap(angle: Tensor) -> Tensor:
 
 
 ACTION_LIMIT = 3.0
-MODEL_STEP = 0.04
+_MODEL_STEP = 0.04
 MODEL_BIAS = 0.1
 MODEL_NOISE = 0.5
 SIMULATOR_WEIGHTS = (0.01, 1.0, 0.1, 0.1)
-MODEL_WEIGHTS = (0.01, 1.0, 1e-3, 1e-3)
+_MODEL_WEIGHTS = (0.01, 1.0, 1e-3, 1e-3)
 
 Timing = Literal["pre_step", "post_step"]
 
@@ -285,7 +285,7 @@ TABLE4 = CartPoleParameters(
     gear=100.0,
     damping=0.0,
     offset=0.0,
-    timestep=MODEL_STEP,
+    timestep=_MODEL_STEP,
     substeps=1,
 )
 
@@ -310,19 +310,19 @@ class CartPoleModel:
 
     @property
     def _reward(self) -> PendulumReward:
-        return PendulumReward(MODEL_WEIGHTS, self.reward)
+        return PendulumReward(_MODEL_WEIGHTS, self.reward)
 
     def step(self, state: Tensor, action: Tensor, noise: Noise = None) -> Transition:
         check_step(self, state, action, noise)
-        after = state + MODEL_STEP * derivative(TABLE4, state, action) + _drift(state, noise)
+        after = state + _MODEL_STEP * derivative(TABLE4, state, action) + _drift(state, noise)
         return Transition(after, self._reward.value(state, after), alive(after))
 
     def linearize(self, state: Tensor, action: Tensor, noise: Noise = None) -> Linearization:
         check_step(self, state, action, noise)
         rate, by_q, by_a = _derivative_jacobian(TABLE4, state, action)
-        after = state + MODEL_STEP * rate + _drift(state, noise)
+        after = state + _MODEL_STEP * rate + _drift(state, noise)
         identity = torch.eye(4, dtype=state.dtype, device=state.device)
-        A, B = identity + MODEL_STEP * by_q, MODEL_STEP * by_a
+        A, B = identity + _MODEL_STEP * by_q, _MODEL_STEP * by_a
         r_s, r_a = self._reward.gradients(state, after, A, B)
         return Linearization(A, B, r_s, r_a, Certificate.exact(state))
 

@@ -35,7 +35,6 @@ from torch.utils.dlpack import from_dlpack
 from gradlab import validation
 from gradlab.errors import InputError, required
 from gradlab.systems.function import (
-    POSITIONAL,
     AliveFunction,
     RowStep,
     from_function,
@@ -256,7 +255,6 @@ _remedy = partial(
             "use linearize, which is forward mode"
         ),
         "racer": ": write it with jax.numpy, and lax.cond or jnp.where in the place of if",
-        "positional argument": POSITIONAL,
     },
 )
 

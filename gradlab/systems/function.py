@@ -239,19 +239,19 @@ def _tried(name: str, function: Callable[..., Any], inputs: Sequence[Tensor]) ->
         return function(*inputs)
 
 
-POSITIONAL = ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
+_POSITIONAL = ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
 _REMEDIES = {
     "numpy|data pointer": ": write it with torch operations, without numpy",
     "device": ": its states are on {0.device}; bring the rest there, by .to({0.device})",
     "in-?place": ": write it without changing a tensor in place, batch norm in .eval()",
     "dtype": ": its states are {0.dtype}; convert its network with .to(state.dtype)",
-    "positional argument": POSITIONAL,
 }
 
 
 def remedy(remedies: Mapping[str, str], words: str) -> str:
     """The first one whose pattern is found in an error's words."""
-    return next((cure for cause, cure in remedies.items() if re.search(cause, words)), "")
+    known = {**remedies, "positional argument": _POSITIONAL}
+    return next((cure for cause, cure in known.items() if re.search(cause, words)), "")
 
 
 def on_circle(system: System, angles: Sequence[int], alive: AliveFunction | None = None) -> System:

@@ -81,7 +81,7 @@ class Range:
         return np.asarray((before(self.low, x) & before(x, self.high)).all(1))
 
 
-def standing_still(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
+def _standing_still(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
     """No position is rewarded."""
     return np.zeros(len(qpos)), np.zeros((len(qpos), model.nv))
 
@@ -143,7 +143,7 @@ ENVIRONMENTS = {
     row.env_id: row
     for row in (
         Environment(
-            "InvertedPendulum-v5", 0, standing_still, 0.0, 0.0, 1.0,
+            "InvertedPendulum-v5", 0, _standing_still, 0.0, 0.0, 1.0,
             healthy=(Range(1, 2, -0.2, 0.2, closed=True),),
             epsilon=1e-6,
         ),
@@ -336,7 +336,7 @@ class MujocoEnvironment:
         before, control = self._checked(state, action, noise)
         differences, root = self._differences(before, control), self.chart.root
         # The next state matters where E or the rewarded position's gradient depend on it.
-        constant = not self.chart.turns and self.environment.position in (standing_still, root_x)
+        constant = not self.chart.turns and self.environment.position in (_standing_still, root_x)
         after = before if constant else self._precise.step(before, control)
         E, T = self.chart.lift(after), self.chart.drop(before)
         r_d, by_a, residual = self._reward_gradients(before, control, after, differences)

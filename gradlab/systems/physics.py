@@ -151,7 +151,7 @@ class BatchedPhysics:
         n, nq, failed = len(state), self.model.nq, list[int]()
         if self._batch is None or self._batch.nsim < n:
             capacity = min(MOST_ROWS, 1 << (n - 1).bit_length())
-            self._batch = Batch(self.model, capacity, nthread=thread_count())
+            self._batch = Batch(self.model, capacity, nthread=_thread_count())
         batch = self._batch
         batch.time[:n] = 0
         batch.qacc_warmstart[:n] = 0
@@ -165,7 +165,7 @@ class BatchedPhysics:
         after[failed] = np.nan
 
 
-def thread_count() -> int:
+def _thread_count() -> int:
     """Threads of a batch: every core that this process may use. Torch counts physical ones, of
     which simulations, bound by latency, leave half idle; a count that somebody chose is kept."""
     torch_count = torch.get_num_threads()

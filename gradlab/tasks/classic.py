@@ -53,7 +53,7 @@ from gradlab.tasks.task import Task
 
 DISCOUNT = 0.98
 HORIZON = 25
-EXPLORATION = 0.1  # standard deviation, in units of the actuator's limit
+_EXPLORATION = 0.1  # standard deviation, in units of the actuator's limit
 
 _VEHICLES = {"table3": TABLE3, "code": PUBLISHED_CODE}
 _Coordinates = Literal["angle", "circle"]
@@ -88,7 +88,7 @@ def path_tracking(parameters: Literal["table3", "code"] = "table3") -> Task:
         state_names=("δu [m/s]", "v [m/s]", "r [rad/s]", "δy [m]", "δφ [rad]", "x [m]"),
         action_names=("steer [rad]", "acceleration [m/s²]"),
         observation_scale=(1.0, 1.0, 2.0, 1.0, 2.4, 1 / 1200),
-        exploration=(EXPLORATION * limit[0], EXPLORATION * limit[1]),
+        exploration=(_EXPLORATION * limit[0], _EXPLORATION * limit[1]),
         action_limit=limit,
         alive=vehicle_alive,
         parameters={"parameters": parameters},
@@ -130,7 +130,7 @@ def inverted_pendulum(
         horizon=HORIZON,
         state_names=("x [m]", "θ [rad]", "ẋ [m/s]", "θ̇ [rad/s]"),
         action_names=("force / 100 N",),
-        exploration=(EXPLORATION * ACTION_LIMIT,),
+        exploration=(_EXPLORATION * ACTION_LIMIT,),
         action_limit=(ACTION_LIMIT,),
         alive=pole_alive,
         parameters={"engine": engine, "slider": slider, "reward": reward},
@@ -169,7 +169,7 @@ def pendulum(
         state_names=("θ [rad]", "θ̇ [rad/s]"),
         action_names=("torque [N m]",),
         observation_scale=(1 / math.pi, 1 / SPEED_LIMIT),
-        exploration=(EXPLORATION * TORQUE_LIMIT,),
+        exploration=(_EXPLORATION * TORQUE_LIMIT,),
         action_limit=(TORQUE_LIMIT,),
         parameters={
             "prior_mass": prior_mass,
@@ -212,7 +212,7 @@ def cart_pole_swing_up(discount: float = 0.95) -> Task:
         state_names=("x [m]", "cos θ", "sin θ", "ẋ [m/s]", "θ̇ [rad/s]"),
         action_names=("force / 10 N",),
         observation_scale=(1.0, 1.0, 1.0, 0.5, 0.1),
-        exploration=(EXPLORATION,),
+        exploration=(_EXPLORATION,),
         action_limit=(1.0,),
         parameters={"discount": discount},
     )
@@ -245,7 +245,7 @@ _Matrix = Tensor | Sequence[Sequence[float]]
 
 # A mass on a line pushed for 0.1 s at a time, and a prior that believes in some friction and in a
 # weaker push.
-EXAMPLE_A, EXAMPLE_B = ((1.0, 0.1), (0.0, 1.0)), ((0.005,), (0.1,))
+_EXAMPLE_A, _EXAMPLE_B = ((1.0, 0.1), (0.0, 1.0)), ((0.005,), (0.1,))
 _EXAMPLE_PRIOR = (((1.0, 0.1), (0.0, 0.95)), ((0.005,), (0.08,)))
 
 
@@ -273,7 +273,7 @@ def linear_quadratic(
     if (A is None) != (B is None):
         raise InputError("only one of A and B was given, expected both or none")
     if A is None or B is None:
-        A, B, prior = EXAMPLE_A, EXAMPLE_B, _EXAMPLE_PRIOR if prior is None else prior
+        A, B, prior = _EXAMPLE_A, _EXAMPLE_B, _EXAMPLE_PRIOR if prior is None else prior
     a, b = _numbers("A", A), _numbers("B", B)
     ds, da = b.shape
     one = torch.eye(ds, dtype=torch.float64)

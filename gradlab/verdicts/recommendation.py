@@ -20,18 +20,6 @@ from gradlab.findings import Finding
 from gradlab.runs.identity import Identity
 from gradlab.wording import Writer, signed, with_ends
 
-
-def worded(code: str, decided: bool, text: str) -> Finding:
-    """A finding that still brings its own words."""
-    return Finding(code, "pass" if decided else "undecided", text=text)
-
-
-def finding(about: str, decided: bool, what: str, *values: str, n: int | None = None) -> Finding:
-    """What was measured, its numbers with intervals and thresholds, and on how many samples."""
-    count = "" if n is None else f" (N = {n:,})"
-    return worded(about, decided, f"{what}: {'; '.join(filter(None, values))}{count}.")
-
-
 Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
 _MARKS: dict[Light, str] = {"act": "●", "choose": "◐", "none": "○"}

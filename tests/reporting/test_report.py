@@ -21,11 +21,10 @@ from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.reporting import output, profile_page, render, report, shell
-from gradlab.storage import journal, records
+from gradlab.storage import records
 from gradlab.tools.jacobians import page as jacobian_page
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.jacobians.result import load
-from gradlab.verdicts.recommendation import worded
 from tests import planted
 from tests.first_screens import check_first_screen, contrast, drawing, luminance, opened, small
 from tests.planted_tools import compared, said
@@ -142,7 +141,9 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Pat
         ),
     )
     path = tmp_path / "run.html"
-    path.write_text(shown(attacked, [worded(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
+    path.write_text(
+        shown(attacked, [planted.worded(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8"
+    )
     seen = opened(tab, path)
     tab.wait_for_load_state("networkidle")
     assert ATTACK in tab.locator("#verdict").inner_text()
@@ -222,13 +223,12 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that `load` reads as the planted profile; its figures are drawn for one page only."""
+    """A file that is read as the planted profile; its figures are drawn for one page only."""
     screen = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(planted.Profile(), screen, "inverted_pendulum")
     pages = chain([page], repeat(drawing(page, "mse")))
-    kind = output.Kind(lambda path: planted.Profile(), lambda *_: next(pages), lambda run: screen)
-    monkeypatch.setattr(journal, "kind", lambda path: "profile")
-    monkeypatch.setattr(output, "KINDS", {"profile": kind})
+    kind = output.Kind(lambda *_: next(pages), lambda run: screen)
+    monkeypatch.setattr(output, "_read", lambda path: (planted.Profile(), kind))
     path = tmp_path / "run.h5"
     path.touch()
     return path
@@ -293,7 +293,7 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
 
 
 def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) -> None:
-    many = [worded("horizon", True, f"Sentence number {k}.") for k in range(8)]
+    many = [planted.worded("horizon", True, f"Sentence number {k}.") for k in range(8)]
     path = tmp_path / "run.html"
     path.write_text(shown(planted.Profile(), many, "t", "mse"), encoding="utf-8")
     opened(tab, path)
