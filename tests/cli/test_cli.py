@@ -34,7 +34,7 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import output, profile_page
 from gradlab.runs import profile as profiles
-from gradlab.storage import journal, records, seals
+from gradlab.storage import records, seals
 from gradlab.tools.jacobians import command as jacobians_command
 from gradlab.tools.jacobians import compute
 from gradlab.tools.jacobians.result import JacobianRun
@@ -76,9 +76,8 @@ def calls(monkeypatch):
     advice = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(Saved(), advice, "inverted_pendulum")
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds
-    kind = output.Kind(lambda path: Saved(), lambda *_: page, lambda run: advice)
-    monkeypatch.setattr(journal, "kind", lambda path: "profile")
-    monkeypatch.setattr(output, "KINDS", {"profile": kind})
+    kind = output.Kind(lambda *_: page, lambda run: advice)
+    monkeypatch.setattr(output, "_read", lambda path: (Saved(), kind))
     monkeypatch.setattr(verdicts, "advice", lambda profile: advice)
     monkeypatch.setattr(policies, "stabilising_policy", make_policy)
     monkeypatch.setattr(critics, "fit_critic", make_critic)
@@ -153,7 +152,7 @@ def test_scores_of_a_deterministic_policy_are_refused_before_anything_is_fitted(
     run = str(tmp_path / "run.h5")
     task = ["inverted_pendulum", "--set", "engine=analytic"]
     line = refused(capsys, "measure", *task, *words, "--also", name, "--output", run)
-    assert "stochastic policy" in line
+    assert ("a score needs a density" if given else "a stochastic policy") in line
     assert not calls
 
 
