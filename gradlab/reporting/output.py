@@ -117,7 +117,7 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
         listing = ", ".join(f"{path}: {word}" for path, word in words.items())
         raise InputError(f"runs are of different kinds ({listing}): compare runs of one kind")
     word = next(iter(words.values()), TRAINING)
-    kind = _row(word)
+    kind = _row(word, f"{paths[0] if paths else word}")
     if kind.compared is None:
         default = f"is a run of {word}: compare training runs or measurements"
         raise InputError(f"{paths[0]} {kind.alone or default}")
@@ -139,12 +139,13 @@ def _read(path: Path) -> tuple[Any, Kind]:
     if path.is_dir():
         return imported(_FOLDER)(path), imported(_SWEEPS)
     run = load(path)
-    return run, _row(run.kind)
+    return run, _row(run.kind, f"{path} is a run of kind {run.kind!r}, which")
 
 
-def _row(name: str) -> Kind:
+def _row(name: str, what: str = "") -> Kind:
+    """Raises InputError: `what`, a run of that kind, has none."""
     if name not in KINDS:
-        raise InputError(f"a run of kind {name!r} has no page: `gradlab.load(path)` reads it")
+        raise InputError(f"{what or repr(name)} has no page: gradlab.load(path) reads it")
     row = KINDS[name]
     kind: Kind = imported(row) if isinstance(row, str) else row
     return kind

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -32,11 +31,6 @@ class Logs:
         gradlab logs data.h5 --policy policy.safetensors --discount 0.98
         gradlab logs data.h5 --policy policy.safetensors --model prior --task pendulum
     """
-
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Policy, model and critic": ("policy", "model", "critic", "fit_critics", "noise_std"),
-        "Measurement": ("task", "discount", "horizon", "reach", "every", "seed"),
-    }
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """Recorded on-policy trajectories (docs/records.md): .h5, .npz, .csv, minari:ID or a folder.

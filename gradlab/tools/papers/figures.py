@@ -356,7 +356,7 @@ def planning(runs: Mapping[str, Training]) -> pd.DataFrame:
         columns = run.evaluations
         if not np.isfinite(columns.get("planned_return_mean", np.array([np.nan]))[-1]).any():
             raise InputError(
-                f"table-planning needs gradlab train --plan-horizon H, which {name} has not"
+                f"table-planning needs runs trained with a planning horizon, which {name} has not"
             )
         planned, gain = columns["planned_return_mean"][-1], columns["planned_gain_mean"][-1]
         own = columns["planned_gain_se"][-1]

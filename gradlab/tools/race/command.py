@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -31,15 +30,6 @@ class RaceCommand:
         gradlab race path_tracking --updates 200 --lr 1e-3
         gradlab race mine.py:make_task --policy p.safetensors --updates 100
     """
-
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Networks and model": ("policy", "critic", "model"),
-        "Updates": (
-            "candidates", "horizon", "updates", "lr", "optimizer", "refit", "freeze_critic",
-            "batch",
-        ),
-        "Returns": ("starts", "termination", "seed"),
-    }  # fmt: skip
 
     task: arguments.TaskName
     settings: arguments.Settings = ()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -39,13 +38,6 @@ class RemediesCommand:
         gradlab remedies path_tracking
         gradlab remedies Hopper-v5 --data record.h5 --remedies spectral dd --trials 3
     """
-
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Data and trials": ("data", "rows", "trials", "seed"),
-        "Policy and critic": ("policy", "critic"),
-        "Models": ("remedies", "type", "network", "members", "hidden", "epochs"),
-        "Measurement": ("horizon", "starts", "batch"),
-    }
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
