@@ -74,14 +74,12 @@ SENTENCE = 60  # characters of the longest text that is a name
 
 
 def decisions(path: Path) -> dict[str, Any]:
-    """What the run at `path` decides, and of a measurement what is advised.
-
-    The one place that reads decisions. To be replaced when results are findings: then it gives
-    their codes and decisions, and the fields of the recommendation.
-    """
-    found: dict[str, Any] = {"light": output.advice_of(path).light}
-    if output.journal.kind(path) == output.PROFILE:
-        advice = advise(facts(gradlab.load(path)))
+    """What the run at `path` decides and finds, and of a measurement what is advised."""
+    run = gradlab.load(path)
+    found: dict[str, Any] = {"light": run.recommendation.light}
+    found |= {f"{each.code} {each.subject}": each.decision for each in run.findings}
+    if run.kind == output.PROFILE:
+        advice = advise(facts(run))
         found |= {"advised": [*map(str, advice.cell or ("keep",)), str(advice.updates)]}
         found |= {"advised light": advice.light}
     return found
