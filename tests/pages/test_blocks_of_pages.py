@@ -124,7 +124,9 @@ def _dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else "?"
 
 
-def test_the_task_of_the_first_page_is_measured_and_its_file_read_by_h5py_alone(tmp_path):
+def test_the_task_of_the_first_page_is_measured_and_its_file_read_by_xarray_alone(
+    tmp_path, monkeypatch
+):
     page = (blocks.ROOT / "docs/start.md").read_text()
     names: dict[str, object] = {}
     exec(compile(blocks.PYTHON.findall(page)[1], "start.md", "exec"), names)
@@ -134,12 +136,12 @@ def test_the_task_of_the_first_page_is_measured_and_its_file_read_by_h5py_alone(
         names["task"], policy, _no_value, horizon=2, starts=16, judges=8, law="start"
     )
     reader: dict[str, object] = {}
+    monkeypatch.chdir(tmp_path)
+    profile.save("path.h5")
     exec(blocks.python_blocks()["docs/file_format.md:0"], reader)
-    values, dimensions, unit = reader["table"](profile.save(tmp_path / "run.h5"), "profile")[
-        "value"
-    ]
-    assert dimensions == ["estimator", "quantity", "horizon"] and isinstance(unit, str)
-    np.testing.assert_array_equal(values, profile.columns["value"])
+    value = reader["tree"]["profile"]["value"]
+    assert value.dims == ("estimator", "quantity", "horizon") and "units" in value.attrs
+    np.testing.assert_array_equal(value, profile.columns["value"])
     assert set(profile.table()["estimator"]) >= {"model", "mixed", "true_dynamics"}
 
 

@@ -181,7 +181,7 @@ def test_bad_rows_are_refused(tmp_path, table, bad, message):
 
 
 def test_a_missing_or_foreign_run_says_so(tmp_path):
-    with pytest.raises(InputError, match="no such run"):
+    with pytest.raises(InputError, match="no such file"):
         read(tmp_path / "none.h5")
     journal_of(tmp_path / "x.h5").write_bytes(b"GLJ\x01 something else " * 9)
     with pytest.raises(InputError, match="holds no whole frame"):
