@@ -18,7 +18,7 @@ import torch
 import tyro
 
 import gradlab
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.networks.mlp import Policy, QCritic
 
 SHRINKING = 0.05  # of the standardised state, that an action of the policy takes back

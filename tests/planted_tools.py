@@ -14,7 +14,7 @@ import torch
 
 import gradlab
 from gradlab import systems
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.tools.jacobians.page import verdict
 from gradlab.tools.remedies.result import (
     BASELINE,

@@ -32,7 +32,7 @@ from analyses.advice.run import advice_of, candidates, measured, share_of_best
 from analyses.advice.unseen import UNSEEN
 from analyses.advice.worlds import WORLDS, Cell, make_cell
 from analyses.harness.running import Row, grown
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Tail, as_starts

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from analyses.advice.worlds import Cell
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.fitting import fit_critic
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients

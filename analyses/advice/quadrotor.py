@@ -38,7 +38,7 @@ from analyses.advice.follow import RATE, REFIT, Candidate, change, differences, 
 from analyses.advice.run import advice_of, measured
 from analyses.advice.worlds import WORLDS, Cell
 from analyses.harness.running import example
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.fitting import fit_critic
 from gradlab.networks.interface import double_copy
 

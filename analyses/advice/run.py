@@ -30,7 +30,7 @@ from analyses.advice.follow import (
     stepped,
 )
 from analyses.advice.worlds import Cell, make_cell
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.facts import facts

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.networks import checkpoint
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import Policy

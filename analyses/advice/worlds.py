@@ -26,7 +26,7 @@ import gradlab
 from analyses.advice.stages import sac_stage, train_stages
 from analyses.harness.running import example
 from gradlab.data import trajectories
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.fitting import ModelSettings, collect, fit_critic, fit_model
 from gradlab.fitting.collection import exploring
 from gradlab.networks import checkpoint

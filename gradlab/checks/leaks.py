@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gradlab.checks.inspection import Inspection
 from gradlab.checks.premises import random_moves
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.findings import Decision, Finding
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients

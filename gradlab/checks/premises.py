@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gradlab.checks.inspection import Inspection
 from gradlab.checks.jacobians import STATES, sampled
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.findings import Decision, Finding
 from gradlab.gradients.setting import Setting, Starts, by_group, group_count, grouping
 from gradlab.gradients.start_laws import alive_counts

@@ -19,10 +19,16 @@ import numpy as np
 
 from gradlab.choice.values import QUANTITY, Best, Beyond, Cell, Criterion, Parting, Steps
 from gradlab.errors import InputError
-from gradlab.runs.competing import best_shown, better_beyond, chosen_gain, is_data_again
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
 from gradlab.runs.identity import competing, needs_states
-from gradlab.runs.profile import Profile, selected_gain
+from gradlab.runs.profile import (
+    Profile,
+    best_shown,
+    better_beyond,
+    chosen_gain,
+    is_data_again,
+    selected_gain,
+)
 from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import Interval, interval

@@ -182,7 +182,7 @@ class FitCommand:
         self, task: Task, data: Trajectories, settings: ModelSettings, last: Loss,
         models: Mapping[str, Path], progress: Progress,
     ) -> dict[str, Fit]:  # fmt: skip
-        from gradlab.data.noise import child
+        from gradlab.data.trajectories import child
         from gradlab.fitting.fitted import fit_model
         from gradlab.fitting.losses import OneStepError
 

@@ -10,9 +10,6 @@ errors and `--help`.
 from gradlab.findings import (
     certificates,
     checks,
-    commands,
-    jacobians_and_logs,
-    loops,
     measurement,
     tools,
     training,
@@ -20,6 +17,6 @@ from gradlab.findings import (
 from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, failed, in_order
 
 __all__ = [
-    "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "commands", "failed",
-    "in_order", "jacobians_and_logs", "loops", "measurement", "tools", "training",
+    "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
+    "in_order", "measurement", "tools", "training",
 ]  # fmt: skip

@@ -30,8 +30,7 @@ from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data import trajectories
-from gradlab.data.noise import child, stream
-from gradlab.data.trajectories import ROUNDING, Trajectories
+from gradlab.data.trajectories import ROUNDING, Trajectories, child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.setting import Starts

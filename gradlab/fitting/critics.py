@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.gradients.rollout import check_rollouts, rollout
 from gradlab.gradients.setting import Setting, Starts, policy_noise_at
 from gradlab.networks.interface import act, check_policy, double_copy

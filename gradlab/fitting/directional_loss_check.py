@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Trajectories
+from gradlab.data.trajectories import Trajectories, stream
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import Neighbours, pushed
 from gradlab.fitting.fitted import Fit

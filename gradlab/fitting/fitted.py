@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab import provenance, validation
-from gradlab.data.noise import child, stream
-from gradlab.data.trajectories import Trajectories
+from gradlab.data.trajectories import Trajectories, child, stream
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.derivative_losses import jacobian_errors
 from gradlab.fitting.losses import (

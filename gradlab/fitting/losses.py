@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories
+from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories, stream
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, moments, predict
 from gradlab.user_code import running

@@ -32,8 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data import trajectories
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path, Trajectories
+from gradlab.data.trajectories import Path, Trajectories, stream
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import Trace, trace
 from gradlab.gradients.setting import Setting, Starts, as_starts

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data.noise import child, stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, child, stream
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import as_critic

@@ -25,8 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import jacobian_noise, row_blocks

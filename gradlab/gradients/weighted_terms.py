@@ -41,7 +41,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.gradients import gram
 from gradlab.gradients.courses import (
     Baseline,

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.courses import Cut, check_head
 from gradlab.gradients.estimator import TERMINATIONS, Estimator

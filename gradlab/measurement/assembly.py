@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.findings import checks
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, group_count

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from gradlab import provenance, validation
 from gradlab.checks import Subject, examine
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout

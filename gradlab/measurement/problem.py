@@ -29,8 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import machine, validation
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import (
     Critics,

@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.findings import Finding
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.measurement.inner_products import Cells, Measured

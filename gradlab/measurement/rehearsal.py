@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
@@ -36,8 +36,8 @@ from gradlab.measurement.update import Update
 from gradlab.measurement.visited import steps_beside, visited
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
-from gradlab.runs.competing import CLOSE, is_data_again, run_around
 from gradlab.runs.identity import Identity, competing
+from gradlab.runs.profile import CLOSE, is_data_again, run_around
 from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms

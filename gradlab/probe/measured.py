@@ -28,7 +28,7 @@ from gradlab.checks.numbers import in_float32
 from gradlab.choice.best import Candidates, best, candidates
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import (
     LinearizedPath,

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.episodes import LONGEST, Actor, begin, made, play, takes_seed
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.networks.actors import Reparameterised
 from gradlab.probe.alarms.catalogue import fallen
 from gradlab.probe.alarms.evidence import Alarm

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
 
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.runs.probe.columns import Window, summed_up
 from gradlab.statistics.moments import Array
 from gradlab.statistics.successive import Signal, fresh, signal

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System, check_system
 from gradlab.user_code import running

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
+from gradlab.data.trajectories import stream
 from gradlab.errors import Failure, InputError
 from gradlab.networks import checkpoint
 from gradlab.storage import records

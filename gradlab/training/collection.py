@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.data.noise import stream
 from gradlab.data.replay import Batch, Replay
+from gradlab.data.trajectories import stream
 from gradlab.errors import Failure, InputError
 from gradlab.tasks import Task
 from gradlab.tasks.task import OTHER_BOUNDS

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.data.noise import child
 from gradlab.data.replay import Replay
-from gradlab.data.trajectories import Trajectories, from_rows, joined
+from gradlab.data.trajectories import Trajectories, child, from_rows, joined
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import (
     DirectionalDerivative,

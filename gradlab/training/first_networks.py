@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
 from gradlab.networks.checkpoint import architecture_of
 from gradlab.networks.mlp import Policy, QCritic, VCritic

@@ -22,7 +22,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.networks.layers import Layers
 from gradlab.networks.mlp import Scale

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute

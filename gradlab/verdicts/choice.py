@@ -268,7 +268,7 @@ def choose(
         batch: N′, samples that one update averages; None: as the profile was measured for.
         estimators: names of those that compete. None: those with the model's truth that need
             neither states nor derivatives of the simulator, if there are any
-            (`runs.competing`).
+            (`runs.identity`).
         by: the criterion that decides. "gain": what one small step along the mean gradient adds to
             the return, only under its gradient as the truth (the default there); "mse": the mean
             squared error (the default elsewhere); "direction": the expected cosine of one batch.

@@ -2,7 +2,7 @@
 
     gain        of one small step along each gradient, to first order, with its interval
     realised    the same steps taken, on fresh starts
-    own         the gradients that compete (`runs.competing`): the user's choice is among these
+    own         the gradients that compete (`runs.identity`): the user's choice is among these
     beyond      better ones that need the simulator's states
     kept        their cells that may have the largest gain (`statistics.selection`)
 
@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradlab.findings.checks import detached, failed_premises, other_derivative
-from gradlab.runs.competing import (
+from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.identity import Identity, competing, data_of, needs_states
+from gradlab.runs.jumps import Jumps
+from gradlab.runs.profile import (
     CLOSE,
+    Profile,
     best_shown,
     better_beyond,
     is_data_again,
     run_around,
 )
-from gradlab.runs.decision_rules import horizons_of
-from gradlab.runs.identity import Identity, competing, data_of, needs_states
-from gradlab.runs.jumps import Jumps
-from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.comparison import Number

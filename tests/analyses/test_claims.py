@@ -22,7 +22,7 @@ from analyses.advice.continued import verdict as told_of
 from analyses.advice.run import share_of_best
 from analyses.advice.worlds import WORLDS, Cell
 from analyses.claims.__main__ import VERDICTS, contradiction, faults, page, read
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.truth.lqr import lqr_gradient
 

@@ -51,7 +51,7 @@ from torch.utils.checkpoint import checkpoint
 import gradlab
 from gradlab.systems import Certificate, Linearization, Transition
 from gradlab.tools.certify.compute import certify_function
-from tests.certification.found import wrong
+from tests.certification.steps import wrong
 
 DT = 0.05
 HIGH = torch.tensor([2.0, 2.0, 0.3]).double()

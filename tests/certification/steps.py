@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -177,3 +178,26 @@ def ball_task(ball: Ball | None = None) -> Task:
     system = (Ball() if ball is None else ball).system()
     names = ("x [m]", "y [m]", "ẋ [m/s]", "ẏ [m/s]")
     return Task("ball", system, None, starts, 0.98, 20, names, ("along x [N]", "along y [N]"))
+
+
+def found(certificate):
+    """A row per finding: it, its block, stratum and source, and its entries."""
+    entries = certificate.table("entries")
+    rows = []
+    for k, finding in enumerate(certificate.findings):
+        mine = list(entries[entries["finding"] == k].itertuples())
+        at = {name: getattr(mine[0], name) for name in ("block", "stratum", "source")}
+        names = dict(code=finding.code, decision=finding.decision, value=finding.value)
+        rows.append(
+            SimpleNamespace(finding=finding, entries=mine, said=finding.said, **names, **at)
+        )
+    return rows
+
+
+def wrong(certificate):
+    """Those that fail it."""
+    return [each for each in found(certificate) if each.decision == "fail"]
+
+
+def codes(certificate):
+    return {each.code for each in certificate.findings}

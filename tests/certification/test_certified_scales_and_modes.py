@@ -31,9 +31,9 @@ from gradlab.tools.certify.comparison import SAFETY
 from gradlab.tools.certify.evaluation import SIZE, Points, noise_of, reference
 from gradlab.tools.certify.page import page
 from tests.certification.faults import FAULTS, Fault, with_derivative_of
-from tests.certification.found import codes, found, wrong
 from tests.certification.inexact_steps import DA, DS, INEXACT, adaptive, cost, network
 from tests.certification.sound_systems import elsewhere, mujoco_tasks, sound_tasks
+from tests.certification.steps import codes, found, wrong
 
 REFUSED = {"step has hidden randomness": "random"}  # a certificate of it would be of no function
 

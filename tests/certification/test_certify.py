@@ -17,7 +17,7 @@ from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.tools.certify.result import Names, to_json
 from gradlab.tools.certify.sampling import law, region, started, visited
 from tests.certification.faults import FAULTS, Relinearized
-from tests.certification.found import codes, found, wrong
+from tests.certification.steps import codes, found, wrong
 from tests.planted_tools import PlantedSystem
 
 

@@ -13,7 +13,7 @@ import gradlab
 from gradlab.cli.program import command_of
 from gradlab.systems import Certificate, Linearization, Transition, from_function
 from gradlab.tools.certify.result import Deviation, merged
-from tests.certification.found import codes, found, wrong
+from tests.certification.steps import codes, found, wrong
 
 
 def certified(step):

@@ -10,7 +10,7 @@ from torch import nn
 
 import gradlab
 from gradlab import systems
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.fitting.policies import hold_pose_gain

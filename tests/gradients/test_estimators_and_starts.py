@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 import gradlab.gradients.rollout as rollouts
 from gradlab import Estimator, Tail, systems
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.bptt import horizon_gradients

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab import Estimator, Tail, systems
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import segments
+from gradlab.data.trajectories import segments, stream
 from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients, mean_gradient

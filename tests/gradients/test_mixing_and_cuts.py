@@ -20,7 +20,7 @@ from torch import nn
 
 import gradlab
 from gradlab import Estimator, Tail, systems
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.gradients import named, weighted_terms
 from gradlab.gradients.bptt import horizon_gradients

@@ -12,8 +12,7 @@ from torch import nn
 import gradlab
 from gradlab import Estimator, Tail
 from gradlab.data import record_files
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import segments
+from gradlab.data.trajectories import segments, stream
 from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.bptt import horizon_gradients

@@ -14,7 +14,7 @@ from torch import nn
 
 import gradlab
 from gradlab import systems
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.setting import as_starts

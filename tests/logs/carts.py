@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import systems, tasks
-from gradlab.data.noise import stream
 from gradlab.data.record_files import COLUMNS
-from gradlab.data.trajectories import Trajectories
+from gradlab.data.trajectories import Trajectories, stream
 from gradlab.gradients.rollout import record
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from gradlab.cli import main
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import first, segments
+from gradlab.data.trajectories import first, segments, stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics as fitting
 from gradlab.gradients.estimator import Estimator

@@ -18,8 +18,7 @@ from torch import nn
 
 import gradlab
 from gradlab import machine
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.findings.checks import truth_finding
 from gradlab.gradients.setting import Setting, as_starts
@@ -32,8 +31,7 @@ from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return, second_moment
 from gradlab.truth.truth import matched_truth
 from gradlab.verdicts.facts import facts
-from gradlab.verdicts.measurement.causes import losses
-from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.recommendation import losses, recommendation
 from tests.measurement.linear import discounted, feedback, known_first, moments, turned
 from tests.measurement.scalar import GAMMA, ONE, Quadratic, known_biases, scalar_policy, scalar_task
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradlab import Estimator, Tail, load, measure, tasks
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import visits

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gradlab import measure, systems, tasks
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import augmenting
 from gradlab.gradients.setting import Setting, Starts, as_starts

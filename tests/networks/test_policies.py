@@ -14,7 +14,7 @@ from torch.distributions import (
 )
 
 from gradlab import systems
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Tail

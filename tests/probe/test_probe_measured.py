@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module
 
 import gradlab
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.probe.alarms.evidence import CAUSES, IMPLIED, UNCLEARED
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.probe.parts.moves import Cleared

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.findings import CODES
 from gradlab.networks.actors import squashed

@@ -18,7 +18,7 @@ from torch import nn
 import gradlab
 from gradlab import Estimator, Tail, race, tasks
 from gradlab.cli.program import main
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
 from gradlab.figures import style
 from gradlab.measurement.update import Update

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradlab.runs.competing import better_beyond
 from gradlab.runs.decision_rules import (
     UsableHorizons,
     in_ranges,
@@ -17,6 +16,7 @@ from gradlab.runs.decision_rules import (
     usable_prefix,
 )
 from gradlab.runs.identity import by_default, competing, needs_states
+from gradlab.runs.profile import better_beyond
 from gradlab.statistics.moments import sample_mean
 from tests.verdicts.planted_profiles import H, planted, u_shape
 

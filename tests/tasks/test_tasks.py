@@ -20,7 +20,7 @@ from scipy import stats
 from torch import Tensor
 
 import gradlab
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.fitting.policies import riccati_gain
 from gradlab.networks import checkpoint

@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 from gradlab.cli import main
 from gradlab.cli.train import Train
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.figures.training import returns
 from gradlab.fitting.collection import collect

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
+from gradlab.data.trajectories import stream
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.setting import as_starts
 from gradlab.networks import checkpoint

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
 from gradlab.storage.journal import read

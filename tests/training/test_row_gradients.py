@@ -13,8 +13,8 @@ import torch
 
 import gradlab
 from gradlab import tasks
-from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
+from gradlab.data.trajectories import stream
 from gradlab.errors import Failure
 from gradlab.systems import from_function
 from gradlab.systems.closed_form import LinearQuadratic

@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.setting import Setting, as_starts

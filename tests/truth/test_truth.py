@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import systems
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.findings.checks import reason
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gradlab.runs.probe.schema import KIND, tables
 from gradlab.runs.run import Run, described
-from gradlab.storage.journal_files import abandoned
+from gradlab.storage.journal_frames import abandoned
 from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Record
 

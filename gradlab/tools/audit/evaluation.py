@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab import validation
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError, in_short, one_line
 from gradlab.tools.audit.calls import JUDGES, LossCalls, Output, Role, Watching, closed
 from gradlab.tools.audit.tags import Tag

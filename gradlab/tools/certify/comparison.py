@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError, in_short
 from gradlab.systems.system import System
 from gradlab.tools.certify.evaluation import Derivative, Points, Reference, evenly, reference

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data.noise import stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.systems.system import System
 from gradlab.tools.certify import evaluation

@@ -63,7 +63,7 @@ class JacobiansCommand:
         """Compare, and write RUN.h5, RUN.html and a policy that was fitted."""
         begun = time.monotonic()
         with undisturbed():
-            from gradlab.data.noise import stream
+            from gradlab.data.trajectories import stream
             from gradlab.measurement.problem import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load

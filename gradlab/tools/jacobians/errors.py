@@ -42,8 +42,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.gram import along
 from gradlab.gradients.policy_jacobian import policy_jacobian

@@ -11,7 +11,7 @@ import pandas as pd
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.findings import Decision, Finding, failed
-from gradlab.findings.jacobians_and_logs import phrase
+from gradlab.findings.tools import phrase
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (

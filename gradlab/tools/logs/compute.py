@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance
-from gradlab.data.noise import child, stream
-from gradlab.data.trajectories import DIMS, Path, Trajectories
+from gradlab.data.trajectories import DIMS, Path, Trajectories, child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.critics import EvaluationData, fit_to
 from gradlab.gradients.estimator import Critics, Estimator

@@ -22,8 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
-from gradlab.data.trajectories import Path, Trajectories
+from gradlab.data.trajectories import Path, Trajectories, stream
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import judge

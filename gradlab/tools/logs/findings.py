@@ -27,7 +27,7 @@ from math import inf, isfinite, log, nan, sqrt
 from typing import Any, Literal
 
 from gradlab.findings import Decision, Finding
-from gradlab.findings.jacobians_and_logs import phrase
+from gradlab.findings.tools import phrase
 from gradlab.runs.long_table import LongTable
 from gradlab.statistics.comparison import Number, more_samples
 from gradlab.verdicts.recommendation import Field, Light, Recommendation

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.episodes import play, rows, takes_seed
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator

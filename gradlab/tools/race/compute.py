@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
-from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.critics import refit_critic as fitted_again
 from gradlab.gradients.estimator import TERMINATIONS

@@ -18,7 +18,7 @@ from torch import nn
 
 from gradlab import validation
 from gradlab.data.episodes import LONGEST, Actor, Episode, begin, made, play, takes_seed, width
-from gradlab.data.noise import child
+from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.probe.isolation import copied, undisturbed

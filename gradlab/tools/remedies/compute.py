@@ -21,8 +21,7 @@ from torch import nn
 
 from gradlab import provenance, validation
 from gradlab.data import trajectories
-from gradlab.data.noise import child
-from gradlab.data.trajectories import Trajectories
+from gradlab.data.trajectories import Trajectories, child
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative

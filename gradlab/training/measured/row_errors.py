@@ -40,8 +40,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.data.noise import child
 from gradlab.data.replay import Batch
+from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.findings.checks import reason
 from gradlab.gradients.setting import Setting, as_starts

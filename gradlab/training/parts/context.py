@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.data.noise import stream
 from gradlab.data.replay import Batch
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.statistics.mixing import MpgJournalWeights, MpgWeights
 from gradlab.systems.system import System

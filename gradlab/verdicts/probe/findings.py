@@ -21,13 +21,13 @@ import scipy
 from gradlab.findings import CODES, Decision, Finding
 from gradlab.probe.alarms.catalogue import HALF, NOISE, ORIGIN
 from gradlab.probe.alarms.evidence import ALPHA, FEWEST, fault
-from gradlab.runs.competing import CLOSE, best_shown
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.identity import by_default, competing
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.returns import LEAST, RECENT, TRAINED, WINDOW, Change, Returns
 from gradlab.runs.probe.schema import ESTIMATORS, LAW, judged
 from gradlab.runs.probe.tables import jacobian_ratio, signals
+from gradlab.runs.profile import CLOSE, best_shown
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
