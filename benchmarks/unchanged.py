@@ -76,13 +76,11 @@ SENTENCE = 60  # characters of the longest text that is a name
 def decisions(path: Path) -> dict[str, Any]:
     """What the run at `path` decides and finds, and of a measurement what is advised."""
     run = gradlab.load(path)
-    found: dict[str, Any] = {"light": run.recommendation.light}
-    found |= {f"{each.code} {each.subject}": each.decision for each in run.findings}
+    found: Any = {f"{each.code} {each.subject}": each.decision for each in run.findings}
     if run.kind == output.PROFILE:
         advice = advise(facts(run))
-        found |= {"advised": [*map(str, advice.cell or ("keep",)), str(advice.updates)]}
-        found |= {"advised light": advice.light}
-    return found
+        found["advised"] = [*map(str, advice.cell or ("keep",)), str(advice.updates)]
+    return found | {"light": run.recommendation.light}
 
 
 # Networks and tasks of one's own, which commands read from this file.

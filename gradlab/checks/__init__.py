@@ -20,8 +20,7 @@ from functools import partial
 
 from torch import nn
 
-from gradlab.checks.inspection import FEW, Inspection
-from gradlab.checks.jacobians import jacobians, switches
+from gradlab.checks.jacobians import FEW, Inspection, jacobians, switches
 from gradlab.checks.leaks import leaks
 from gradlab.checks.numbers import finite, precision, scale
 from gradlab.checks.premises import premises, states

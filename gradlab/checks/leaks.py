@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradlab.checks.inspection import Inspection
+from gradlab.checks.jacobians import Inspection
 from gradlab.checks.premises import random_moves
 from gradlab.data.trajectories import stream
 from gradlab.findings import Decision, Finding

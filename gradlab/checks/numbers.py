@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.checks.inspection import Inspection
+from gradlab.checks.jacobians import Inspection
 from gradlab.checks.premises import FACTOR
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError, in_short

@@ -20,8 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.checks.inspection import Inspection
-from gradlab.checks.jacobians import STATES, sampled
+from gradlab.checks.jacobians import STATES, Inspection, sampled
 from gradlab.data.trajectories import child, stream
 from gradlab.findings import Decision, Finding
 from gradlab.gradients.setting import Setting, Starts, by_group, group_count, grouping
