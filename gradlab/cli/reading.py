@@ -18,7 +18,7 @@ from gradlab.cli.arguments import Document, named
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
-from gradlab.storage.journal_frames import journal_of
+from gradlab.storage.whole_files import journal_of
 from gradlab.verdicts.recommendation import Recommendation
 
 if TYPE_CHECKING:

@@ -28,10 +28,9 @@ from numpy.typing import NDArray
 
 from gradlab.errors import Doubtful, Failure, InputError
 from gradlab.storage import journal_frames, records
-from gradlab.storage.journal_frames import frames_at, is_at, journal_of, locked, write_all
 from gradlab.storage.journal_tables import RUN, Table, check_tables, merged, plain, tables_of
 from gradlab.storage.records import Attribute, Record
-from gradlab.storage.whole_files import real, sweep
+from gradlab.storage.whole_files import frames_at, is_at, journal_of, locked, real, sweep, write_all
 
 __all__ = ["UNREADABLE", "Journal", "discard", "journal_of", "kind", "read"]
 

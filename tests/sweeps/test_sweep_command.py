@@ -19,7 +19,7 @@ from gradlab import cli
 from gradlab.errors import Failure, InputError
 from gradlab.machine import processors
 from gradlab.storage import whole_files
-from gradlab.storage.journal_frames import locked
+from gradlab.storage.whole_files import locked
 from gradlab.tools.sweep import running
 from gradlab.tools.sweep import table as index
 

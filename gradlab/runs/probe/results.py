@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from gradlab.runs.probe.schema import KIND, tables
 from gradlab.runs.run import Run, described
-from gradlab.storage.journal_frames import abandoned
 from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Record
+from gradlab.storage.whole_files import abandoned
 
 Columns = Mapping[str, NDArray[Any]]
 _LARGEST = 1e15  # a count

@@ -25,8 +25,8 @@ from typing import final
 
 from gradlab.errors import Failure, InputError, in_short
 from gradlab.machine import cluster, processors, python_module
-from gradlab.storage.journal_frames import locked
 from gradlab.storage.records import check_output
+from gradlab.storage.whole_files import locked
 from gradlab.tools.sweep import table as index
 from gradlab.tools.sweep.table import INDEX, Planned, Row, State, Sweep
 from gradlab.wording import duration
