@@ -49,7 +49,11 @@ Number = Annotated[float | None, named("FLOAT")]
 Widths = Annotated[tuple[int, ...], named("WIDTH")]
 File = Annotated[str | None, named("FILE")]
 TaskName = Annotated[
-    Positional[str], named("TASK", "A task of `gradlab list tasks`, or your own file.py:function.")
+    Positional[str],
+    named(
+        "TASK",
+        "A task of `gradlab list tasks`, or your own file.py:function (the file is executed).",
+    ),
 ]
 Settings = Annotated[
     UseAppendAction[_Groups],

@@ -81,7 +81,7 @@ def on_deterministic(estimator):
     ("act", "word"),
     [
         (lambda c: on_deterministic(named.likelihood_ratio(SIM, c, GAMMA, 2)), "Gaussian"),
-        (lambda c: on_deterministic(named.maac(SIM, c, GAMMA, 2, 0.1)), "stochastic"),
+        (lambda c: on_deterministic(named.maac(SIM, c, GAMMA, 2, 0.1)), "a density"),
         (lambda c: on_deterministic(named.rp_dr(MODEL, c, GAMMA, 2)), "recorded steps"),
         (lambda c: Recorded(2, 1).step(ORIGIN, ORIGIN), "cannot be stepped"),
         (lambda c: Estimator(SIM, SIM, "score", Tail(1, c, GAMMA)), "jacobians=None"),
@@ -343,8 +343,8 @@ def test_names_beside_the_default_estimators():
     plain = policy.policy
     for also, given, word in [
         (("ivwh",), plain, "also is 'ivwh', expected one of score, ivw, ddcg, total, cut_tra"),
-        (("ivw",), plain, "stochastic policy"),
-        (("score",), plain, "stochastic policy"),
+        (("ivw",), plain, "a density"),
+        (("score",), plain, "a density"),
         ("score", plain, "expected a tuple"),
         (None, plain, "also is None, expected a tuple"),
     ]:

@@ -298,7 +298,7 @@ def test_a_gradient_lost_in_noise_is_imprecise_and_a_lost_path_has_none():
 
 def test_arguments_that_have_no_score_are_refused():
     setting = Setting(linear(), feedback(0.4, 0.6), gaussian_starts(8, 2), GAMMA)
-    with pytest.raises(InputError, match="stochastic"):
+    with pytest.raises(InputError, match="a density"):
         score_truth(setting, [1])
     noisy = Setting(linear(), Gaussian(feedback(0.4, 0.6), 0.1), gaussian_starts(8, 2), GAMMA)
     with pytest.raises(InputError, match="pairs is 1"):

@@ -46,6 +46,7 @@ from gradlab.tools.papers.published import RETURNS, printed
 
 _SPEEDS, _FIT = "convergence", "fit"
 _EPOCH = 1000  # transitions of one row of seconds
+_LOGS_PLANS = "`gradlab train --plan-horizon H`"
 FORMATS = (".png", ".pdf", ".svg")
 # Panels that a run has only where it was asked for them.
 OPTIONS = {
@@ -356,7 +357,7 @@ def planning(runs: Mapping[str, Training]) -> pd.DataFrame:
         columns = run.evaluations
         if not np.isfinite(columns.get("planned_return_mean", np.array([np.nan]))[-1]).any():
             raise InputError(
-                f"table-planning needs runs trained with a planning horizon, which {name} has not"
+                f"table-planning needs {_LOGS_PLANS}, which {name} has not"
             )
         planned, gain = columns["planned_return_mean"][-1], columns["planned_gain_mean"][-1]
         own = columns["planned_gain_se"][-1]
