@@ -50,5 +50,6 @@ def alone(policy: nn.Module) -> Tensor:
     return estimator.gradients(policy, starts(8, None))
 
 
-assert_type(gradlab.load("run.h5"), gradlab.Profile)
+assert_type(gradlab.load("run.h5"), gradlab.Run)
+assert_type(gradlab.Profile.load("run.h5"), gradlab.Profile)
 assert_type(gradlab.__version__, str)
