@@ -356,9 +356,7 @@ def planning(runs: Mapping[str, Training]) -> pd.DataFrame:
     for name, run in runs.items():
         columns = run.evaluations
         if not np.isfinite(columns.get("planned_return_mean", np.array([np.nan]))[-1]).any():
-            raise InputError(
-                f"table-planning needs {_LOGS_PLANS}, which {name} has not"
-            )
+            raise InputError(f"table-planning needs {_LOGS_PLANS}, which {name} has not")
         planned, gain = columns["planned_return_mean"][-1], columns["planned_gain_mean"][-1]
         own = columns["planned_gain_se"][-1]
         error = gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else float(own[0])
