@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
@@ -45,8 +45,6 @@ _UNREADABLE = (
 )  # fmt: skip
 _MOST = 30  # lines of a repr
 _VERDICT = "verdict"  # the group of what the numbers say
-_CHECKED = ("certificate",)  # kinds whose findings are fields
-R = TypeVar("R", bound="Run")
 
 # The class of every kind of run; those of tools are named, and looked up where they are.
 KINDS: Mapping[str, str] = {
@@ -80,8 +78,8 @@ class Run:
     def record(self) -> Record:
         """What its file holds, or will hold: its fields, and what they say."""
         groups = groups_of(self, self.kind)
-        if self.kind not in _CHECKED:
-            groups[_VERDICT] = table(self._said(), Finding)
+        if said := self._said():
+            groups[_VERDICT] = table(said, Finding)
         return Record(self._attributes(), groups)
 
     @cached_property
@@ -183,18 +181,29 @@ class Run:
         return f"<pre>{escape(repr(self))}</pre>"
 
 
-class PlainRun(Run):
-    """A run of which nothing but its tree is known."""
+class StoredRun(Run):
+    """A view on a record: a run that grows, or one of which nothing but its tree is known."""
 
-    def __init__(self, record: Record, path: Path | None = None) -> None:
-        self._record, self.file = record, path
-        attributes = record.attributes
-        self.config = _json(attributes.get("config"))
-        self.environment = {k: str(v) for k, v in _json(attributes.get("environment")).items()}
+    stored: Record
 
     @property
     def record(self) -> Record:
-        return self._record
+        return self.stored
+
+    @property
+    def attributes(self) -> Mapping[str, Attribute]:
+        """Of its file."""
+        return self.stored.attributes
+
+
+class PlainRun(StoredRun):
+    """A run of which nothing but its tree is known."""
+
+    def __init__(self, record: Record, path: Path | None = None) -> None:
+        self.stored, self.file = record, path
+        attributes = record.attributes
+        self.config = _json(attributes.get("config"))
+        self.environment = {k: str(v) for k, v in _json(attributes.get("environment")).items()}
 
     @classmethod
     def of_record(cls, record: Record, path: Path) -> Self:

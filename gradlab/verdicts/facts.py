@@ -11,7 +11,7 @@ Without a truth the realised changes of the return take the place of gains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -151,11 +151,6 @@ class Facts:
             return []
         after = {h: told.after((each, h), updates) for each, h in told.cells if each == name and h}
         return sorted(h for h, change in after.items() if change.high < 0)
-
-    def best_of(self, names: Sequence[str]) -> Cell | None:
-        """The cell of largest gain among some estimators."""
-        cells = [cell for cell in self.gains if cell[0] in names]
-        return max(cells, key=lambda cell: self.gains[cell].value, default=None)
 
     @property
     def own_steps(self) -> Realised:

@@ -7,12 +7,12 @@ from math import log, nan
 from typing import Literal
 
 from gradlab.findings import Decision, Finding
-from gradlab.runs.decision_rules import LogRatio, Range, UsableHorizons
+from gradlab.runs.decision_rules import LogRatio, Range
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import Realised
 from gradlab.statistics import comparison
 from gradlab.statistics.comparison import Number, decide
-from gradlab.wording import describe, horizons, rounded_up, share, with_interval
+from gradlab.wording import describe, rounded_up, share, with_interval
 
 _Side = Literal["above", "below", "either"]
 ZERO = "not distinguishable from zero"
@@ -80,22 +80,6 @@ def capital(text: str) -> str:
     """With a capital, but for a name of the user's, as actor.0.weight or log_std."""
     named = {".", "_"} & set(text.split()[0].rstrip(".:,"))
     return text if named else text[0].upper() + text[1:]
-
-
-def usable_text(who: str, usable: UsableHorizons, rule: str) -> str:
-    """At which of the measured horizons a gradient is usable, and at which it may be.
-
-    Args:
-        rule: what "usable" rests on, in the brackets behind the horizons that were measured.
-    """
-    of = f"of {horizons(usable.measured)} measured, {rule}"
-    perhaps = ranges(usable.undecided)
-    if usable.usable:
-        undecided = f"; undecided: {perhaps}" if perhaps else ""
-        return f"Usable horizons of {who}: {ranges(usable.usable)}{undecided} ({of})"
-    if perhaps:
-        return f"Undecided whether {who} has a usable horizon: {perhaps} may be ({of})"
-    return f"No horizon of {who} is usable ({of})"
 
 
 def ranges(over: tuple[Range, ...]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.runs.probe.schema import KIND, tables
-from gradlab.runs.run import Run, described
+from gradlab.runs.run import StoredRun, described
 from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Record
 from gradlab.storage.whole_files import abandoned
@@ -26,7 +26,7 @@ _LARGEST = 1e15  # a count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ProbeRun(Run):
+class ProbeRun(StoredRun):
     """A probe's tables, column → [rows, …], each with "update" (alarms: with "number") and "step";
     a table without rows is empty.
 
@@ -56,14 +56,6 @@ class ProbeRun(Run):
 
     kind = KIND
     noun = "run of gradlab.Probe"
-
-    @property
-    def record(self) -> Record:
-        return self.stored
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        return self.stored.attributes
 
     @property
     def task(self) -> str:

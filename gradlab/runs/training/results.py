@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
-from gradlab.runs.run import Run, described
+from gradlab.runs.run import StoredRun, described
 from gradlab.statistics.over_groups import aggregate
 from gradlab.storage.records import Record
 
@@ -29,7 +29,7 @@ _GRADIENTS = (*_PARTS, *(f"dynamics_{name}" for name in _PARTS))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Training(Run):
+class Training(StoredRun):
     """A run as arrays: K evaluations of E seeds, R rows of updates.
 
     Attributes:
@@ -73,14 +73,6 @@ class Training(Run):
 
     kind = KIND
     noun = "training run"
-
-    @property
-    def record(self) -> Record:
-        return self.stored
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        return self.stored.attributes
 
     def table(self, name: str | None = None) -> pd.DataFrame:
         """See `table`; with a name, that group of the tree."""
