@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, TypeVar
@@ -25,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
+from gradlab.errors import imported
 from gradlab.findings import Finding
 from gradlab.findings.checks import failed_premises
 from gradlab.runs import layout
@@ -334,6 +336,11 @@ class Profile(Run):
     @property
     def batch(self) -> int:
         return int(self.config["batch"])
+
+    @cached_property
+    def evidence(self) -> Any:
+        """What it supports beyond its table, a `verdicts.measurement.verdict.Evidence`."""
+        return imported("gradlab.verdicts.measurement.verdict:evidence")(self)
 
     def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per estimator, horizon and quantity that was measured: the stable interface.
