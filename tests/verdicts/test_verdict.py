@@ -67,8 +67,8 @@ def test_where_there_is_nothing_to_say_nothing_is_said(changes, begins):
     [
         (dict(admissible=False, status="none", reason="r"), "truth_none"),
         (dict(status="imprecise", standard_error=0.5, missing=768), "truth_imprecise"),
-        (jumps("harmful"), "jumps_harmful"), (jumps("rough"), "jumps_rough"),
-        (jumps("open"), "jumps_harmful"), (dict(sanity=(BAD,)), "actions_saturated"),
+        (jumps("harmful"), "jumps"), (jumps("rough"), "jumps"),
+        (jumps("open"), "jumps"), (dict(sanity=(BAD,)), "actions_saturated"),
         ({}, "usable_horizons"),
     ],
 )  # fmt: skip

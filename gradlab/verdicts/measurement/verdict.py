@@ -143,12 +143,12 @@ def every_check(profile: Profile) -> tuple[Finding, ...]:
 
 
 _JUMPS: Mapping[str, tuple[str, Decision]] = {
-    "smooth": ("jumps_smooth", "pass"),
-    "curved": ("jumps_curved", "pass"),
-    "harmless": ("jumps_harmless", "pass"),
-    "harmful": ("jumps_harmful", "fail"),
-    "open": ("jumps_harmful", "undecided"),
-    "rough": ("jumps_rough", "fail"),
+    "smooth": ("is smooth", "pass"),
+    "curved": ("is curved", "pass"),
+    "harmless": ("jumps without harm", "pass"),
+    "harmful": ("jumps", "fail"),
+    "open": ("jumps", "undecided"),
+    "rough": ("is rough", "fail"),
 }
 
 
@@ -157,7 +157,7 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
     found = profile.jumps
     if found is None or other_derivative(profile.sanity):
         return
-    (code, decision), lost = _JUMPS[found.kind], found.first_lost
+    (how, decision), lost = _JUMPS[found.kind], found.first_lost
     if lost is not None:
         count, move = lost
         undecided: Decision = "undecided" if found.kind == "open" else "fail"
@@ -169,7 +169,7 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
         at += "" if found.step is None else f", near step {found.step}"
         brought = float(found.brought[UPDATE])
         yield Finding(
-            code, decision, value=brought, threshold=found.promised, n=found.samples, at=at,
+            "jumps", decision, how, brought, threshold=found.promised, n=found.samples, at=at,
             more=found.missing,
         )  # fmt: skip
 
