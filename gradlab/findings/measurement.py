@@ -17,6 +17,7 @@ def _three(value: float, digits: int) -> str:
 
 
 _STEP = "A step along {subject} brings {value} of the best gain, promised {threshold}"
+_SHORTER = "Use a shorter horizon."
 _OF = "the squared bias of {at}"
 _SET = "{value}; 95% set: {at}"
 
@@ -26,7 +27,7 @@ register({
     "no_usable_horizon": _on("usable horizons", "{subject} is usable at none of h = {at}"),
     "best_horizon": _on("best horizon", "{subject} errs least at h = {number}, 95% set {at}"),
     "longest_horizon": _on(
-        "longest horizon", "{subject} at h = {at} has {value} its least MSE", "Use a shorter horizon."
+        "longest horizon", "{subject} at h = {at} has {value} its least MSE", _SHORTER
     ),
     "above_zero_gradient": _on(
         "error", "{subject} at h = {at} has {value} the MSE of a zero gradient", "Scale it down."
@@ -39,7 +40,7 @@ register({
         "data gradient", "The data gradient has {value} the least MSE of {subject}"
     ),
     "gradient_not_finite": _on(
-        "finite gradients", "{subject} is not finite from h = {at} on", "Use a shorter horizon.", "error"
+        "finite gradients", "{subject} is not finite from h = {at} on", _SHORTER, "error"
     ),
     # Growth.
     "variance_doubles": _on("growth", "The variance of {subject} doubles every {value}, h = {at}"),
@@ -68,7 +69,9 @@ register({
     "steps_elsewhere": _on(
         "first order", _STEP, "Gradients and returns are of different problems.", write=share
     ),
-    "no_updates": Code("updates", "No update along {subject} was made.", "Leave out `--no-rehearsal`."),
+    "no_updates": Code(
+        "updates", "No update along {subject} was made.", "Leave out `--no-rehearsal`."
+    ),
     "updates_hold": Code("updates", "{subject} holds until the critic's next fit."),
     "updates_fall": Code(
         "updates", "{number} updates along {subject} lower the return; {threshold} raise it."
