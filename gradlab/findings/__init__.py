@@ -14,9 +14,9 @@ from gradlab.findings import (
     tools,
     training,
 )
-from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, failed, in_order
+from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, failed, in_order, within
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "measurement", "tools", "training",
+    "in_order", "measurement", "tools", "training", "within",
 ]  # fmt: skip

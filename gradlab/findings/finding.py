@@ -140,6 +140,15 @@ class Finding:
         return f"{text[:1].upper()}{text[1:]}"
 
 
+def within(
+    code: str, value: float, limit: float, subject: str = "", *, n: int = 0, at: str = "",
+    unit: str = "",
+) -> Finding:  # fmt: skip
+    """A number without an interval against its limit."""
+    decision: Decision = "pass" if value <= limit else "fail"
+    return Finding(code, decision, subject, value, threshold=limit, unit=unit, n=n, at=at)
+
+
 def in_order(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Failures first, then what is undecided, was skipped, passed; the gravest first of each."""
     return tuple(

@@ -40,6 +40,7 @@ from gradlab.runs.stages import notice
 from gradlab.statistics.comparison import Number, more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.statistics.tails import HEAVY
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.attribution import source
 from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts, facts
@@ -102,7 +103,8 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
         found: another evidence than the profile's own.
     """
     known: Evidence = profile.evidence if found is None else found
-    name, rare = judged_estimator(profile), rare_starts(profile.sanity)
+    judged, rare = judged_estimator(profile), rare_starts(profile.sanity)
+    name = _advised(profile, known.facts) or judged
     premises = failed_premises(profile.sanity)
     failed = (each for each in every_check(profile) if each.decision == "fail")
     numbers: list[Finding] = []
@@ -110,7 +112,8 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
         if not premises and profile.truth["admissible"] and judged_horizons(profile, name):
             # Errors against a truth of 0, or of another model or critic than is meant, decide
             # nothing.
-            numbers += [*_errors(profile, name), *source(profile, known.attribution, name)]
+            numbers += _errors(profile, name)
+            numbers += source(profile, known.attribution, judged or name)
         numbers += [*_variance(profile, name), *_tails(profile, name)]
     if rare is not None and rare.decision != "pass":  # they carry variances and errors
         numbers = [replace(each, decision="undecided", more=-1) for each in numbers]
@@ -122,6 +125,12 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
     doubts = [each for each in given if each.decision != "pass"]
     sound = [each for each in given if each.decision == "pass"]
     return (*premises, *doubts, *(e for e in failed if e not in premises), *numbers, *sound)
+
+
+def _advised(profile: Profile, read: Facts | None) -> str | None:
+    """The gradient to follow, where it was measured over horizons."""
+    cell = None if read is None else advise(read).cell
+    return cell[0] if cell is not None and any(horizons_of(profile, cell[0])) else None
 
 
 def every_check(profile: Profile) -> tuple[Finding, ...]:
