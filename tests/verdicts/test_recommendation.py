@@ -139,7 +139,7 @@ def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
         (said,) = (each for each in shown.rest if each.code == "gain_beyond")
         assert said.subject.startswith("mixed")
     asked = choose(planted(CANCELLING), estimators=["data", "model", "mixed"])
-    assert asked.gain.cell == ("mixed", 4) and asked.beyond is None
+    assert asked.gain.cell == ("mixed", 4) and not asked.beyond
 
 
 def test_the_winners_gain_has_one_interval_wherever_it_stands(tmp_path):
