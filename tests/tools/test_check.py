@@ -7,17 +7,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import gradlab
 from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
-from gradlab.errors import InputError
+from gradlab.systems.function import from_function
 from gradlab.tasks.task import OTHER_BOUNDS
-from gradlab.tools.certify.compute import certify_function
 from gradlab.tools.check.compute import checked
 from gradlab.user_code import load_made
 
@@ -308,19 +307,18 @@ def inputs(n=64):
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
+def certified(function):
+    """x → y as the step of a system whose action is x and whose next state is y."""
+    x = inputs()
+    m = function(x).shape[1]
+    layer = from_function(lambda s, a: (function(a), 0 * a[:, 0]), m, 2)
+    return gradlab.certify(layer, torch.zeros(len(x), m), x)
+
+
 @pytest.mark.parametrize("function", [solved, shaded])
 def test_sound_maps_are_sound(function):
-    certificate = certify_function(function, inputs())
-    assert certificate.passed, certificate
-    assert set(certificate.table()["block"]) == {"y"}
-
-
-def test_inputs_at_which_a_map_is_not_finite_are_named_as_inputs():
-    certificate = certify_function(lambda x: x[:, :1].sqrt() + x[:, 1:], inputs(200))
-    lost = int((inputs(200)[:, 0] < 0).sum())
-    assert f"at {200 - lost} inputs" in certificate.recommendation.field("within")
-    (each,) = (each for each in certificate.findings if each.code == "left_out")
-    assert each.n == lost and each.subject == "the function (y0)" and "x0 < 0" in each.at
+    certificate = certified(function)
+    assert certificate.shown, certificate
 
 
 class Outside(torch.autograd.Function):
@@ -339,43 +337,13 @@ class Outside(torch.autograd.Function):
 
 
 @pytest.mark.parametrize(("share", "sound"), [(1.0, True), (0.99, False)])
-def test_a_solver_outside_of_torch_is_certified_and_has_its_page(share, sound, tmp_path):
-    certificate = certify_function(lambda x: Outside.apply(x, share), inputs())
+def test_a_solver_outside_of_torch_is_certified(share, sound):
+    certificate = certified(lambda x: Outside.apply(x, share))
     assert certificate.passed == sound, certificate
-    page = certificate.save(tmp_path / "solver.html").read_text()
-    assert "∂y/∂x" in page and "∂s" not in page and "<dt>inputs</dt>" in page
 
 
 def test_a_gradient_through_the_last_step_of_a_solver_is_no_derivative():
-    certificate = certify_function(lambda x: solved(x, through=1), inputs(), name="mpc")
+    certificate = certified(lambda x: solved(x, through=1))
     assert not certificate.passed
     # ∂y/∂x of one step is .4 I, of the solution Q⁻¹ = [[.52, −.16], [−.16, 1.05]].
-    assert certificate.wrong == "∂y/∂x"
-    assert "∂s" not in str([each.said for each in certificate.findings])
-
-
-BAD: dict[str, tuple[Any, Any, str]] = {
-    "few": (shaded, inputs(8), r"N ≥ 16"),
-    "one number": (lambda x: x.sum(), inputs(), r"expected \[2, m\]"),
-    "detached": (lambda x: x.detach(), inputs(), "is something detached"),
-    "no numbers": (shaded, "x", "no numbers"),
-    "fails": (lambda x: x @ torch.ones(3, 3), inputs(), "the function failed"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_what_is_no_map_is_refused(case):
-    function, x, words = BAD[case]
-    with pytest.raises(InputError, match=words):
-        certify_function(function, x)
-
-
-def test_a_file_s_map_is_certified(tmp_path, capsys):
-    file = tmp_path / "layer.py"
-    file.write_text("import torch\ndef made():\n    return torch.tanh, torch.randn(32, 3)\n")
-    assert main(["certify", f"{file}:made", "--function", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["passed"] and "--function" in document["facts"]["command"]
-    file.write_text("def made():\n    return 3\n")
-    assert main(["certify", f"{file}:made", "--function"]) == 2
-    assert "(function, inputs)" in capsys.readouterr().err
+    assert certificate.wrong == "∂s′/∂a"
