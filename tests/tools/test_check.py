@@ -30,11 +30,11 @@ def written(kind, folder):
 
 def states(file, name=""):
     """What is missing, by what it is about."""
-    lines, _ = checked(str(file), name)
+    findings, _ = checked(str(file), name)
     found: dict[str, str] = {}
-    for line in lines:
-        if line.state == "missing":
-            found[line.about] = f"{found.get(line.about, '')} {line.words}"
+    for each in findings:
+        if each.decision == "fail":
+            found[each.subject] = f"{found.get(each.subject, '')} {each.said}"
     return found
 
 
@@ -72,7 +72,7 @@ MISTAKES = {
         "return self.state, -(position**2)", "return self.state, -((position**2).mean())",
         "make_task", "mixes the rows",
     ),
-    "no task": ("def make_task", "def build", "{file}", "nothing to look at"),
+    "no task": ("def make_task", "def build", "{file}", "Nothing to look at"),
     "fails": ("import gradlab\n", "import gradlab\n\nENV = 1 / 0\n", "", "ZeroDivisionError"),
     "not finite": (
         "return gradlab.Task(",
@@ -81,14 +81,14 @@ MISTAKES = {
     ),
     "action detached": (
         "0.1 * action[:, 0]", "0.1 * action[:, 0].detach()",
-        "make_task.simulator", "its next state's derivative by the action is 0",
+        "make_task.simulator", "Its next state's derivative by the action is 0",
     ),
     "reward apart": (
         "return self.state, -(position**2)",
         "position, speed = position.detach(), speed.detach()\n"
         "        return self.state, -(position**2)",
         "make_task.simulator",
-        "its reward's derivative by the state is 0 and should not be: look for detach(), ",
+        "Its reward's derivative by the state is 0 and should not be: look for detach(), ",
     ),
 }  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_a_step_that_is_not_finite_is_named_with_its_state_and_action(tmp_path):
     file.write_text(file.read_text().replace("(20", "(8"))
     text = states(file)["make_task.simulator"]
     number = r"-?[\d.e-]+"
-    at = rf"its next reward is NaN at state \(9, 5.5\) and action \({number}, {number}\)\. "
+    at = rf"Its next reward is NaN at state \(9, 5.5\) and action \({number}, {number}\)\. "
     assert re.fullmatch(at + re.escape(OTHER_BOUNDS), text.strip())
 
 
@@ -228,10 +228,10 @@ def test_check_finds_tasks_by_name_and_says_which_functions_it_did_not_call(tmp_
     file.write_text(NAMELESS)
     lines, command = checked(str(file))
     assert command == f"gradlab measure {file}:own_task"
-    assert {"own_task", "ready"} <= {line.about for line in lines}
+    assert {"own_task", "ready"} <= {each.subject for each in lines}
     file.write_text(NAMELESS.replace("own_task", "_own").replace("ready", "_ready"))
     lines, _ = checked(str(file))
-    assert f"gradlab check {file}:build or " in lines[0].words
+    assert f"gradlab check {file}:build or " in lines[0].said
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_networks_of_other_widths_are_neither(tmp_path):
         "make_critic = lambda: torch.nn.Bilinear(2, 1, 1)\nwide = torch.nn.Linear(3, 1)\n"
     )
     lines, command = checked(str(file))
-    found = {line.about: line.words for line in lines}
-    assert found["make_policy"] == "a policy of the task"
-    assert "neither policy nor critic" in found["wide"]
+    found = {each.subject: each.said for each in lines}
+    assert found["make_policy"] == "A policy of the task."
+    assert "Neither policy nor critic" in found["wide"]
     assert "expected (8,)" in found["make_critic"]  # [8, 1]
     assert command.endswith(f"--policy {file}:make_policy")
 
@@ -279,9 +279,9 @@ def test_a_straight_through_latent_is_a_surrogate_and_nothing_is_missing(tmp_pat
     )
     file.write_text(text)
     lines, after = checked(str(file), "")
-    assert "missing" not in {line.state for line in lines} and after
-    told = [line for line in lines if "is a surrogate in" in line.words]
-    assert told and all(line.about == "make_task.prior" for line in told)
+    assert "fail" not in {each.decision for each in lines} and after
+    told = [each for each in lines if each.code == "check.surrogate"]
+    assert told and all(each.subject == "make_task.prior" for each in told)
 
 
 Q = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=torch.float64)
