@@ -50,6 +50,10 @@ class EvaluationData:
     last_action: Tensor
     bootstrap: Tensor
 
+    def at(self, rows: Tensor) -> EvaluationData:
+        """Some of them."""
+        return EvaluationData(*(column[rows] for column in vars(self).values()))
+
 
 @differentiating
 def fit_critic(

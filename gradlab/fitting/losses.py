@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -324,5 +324,4 @@ def _converted(record: Trajectories, dtype: torch.dtype, device: str) -> Traject
         if largest > torch.finfo(dtype).max:
             raise InputError(f"{name} reaches {largest:.3g}, beyond {dtype}: rescale it")
     columns = {name: getattr(record, name).to(device) for name in DIMS}
-    columns |= {name: columns[name].to(dtype) for name in NUMBERS}
-    return Trajectories(**columns, state_names=record.state_names, action_names=record.action_names)
+    return replace(record, **columns | {name: columns[name].to(dtype) for name in NUMBERS})
