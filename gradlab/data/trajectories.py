@@ -23,6 +23,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -336,6 +337,24 @@ def from_rows(
         state_names=state_names,
         action_names=action_names,
     )
+
+
+def finite_rows(name: str, values: Any, width: int) -> Tensor:
+    """Finite numbers [N, width], float64, on the CPU.
+
+    Raises:
+        InputError: they are none, or of another shape.
+    """
+    try:
+        rows: Tensor = torch.as_tensor(values).detach().cpu().double()
+        rows = rows.to_dense() if rows.layout is not torch.strided else rows
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} holds no numbers: {error}") from None
+    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width}]")
+    if not bool(torch.isfinite(rows).all()):
+        raise InputError(f"{name} has entries that are not finite: leave those rows out")
+    return rows
 
 
 def joined(parts: Sequence[Trajectories]) -> Trajectories:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
+from gradlab.data.trajectories import finite_rows
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress, check_progress, silent
@@ -29,7 +30,6 @@ from gradlab.user_code import differentiating, is_user_function, load_made
 _FEWEST = 16  # samples
 _MANY = 0.25  # of the rollouts, which ran off
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
-_Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # states, actions, noise
 
 
 @differentiating
@@ -73,8 +73,18 @@ def certify(
     check_system("system", system)
     if task is not None:
         validation.instance("task", task, Task, "a gradlab Task")
-    rows = _rows_of(system, states, actions, noise)
-    s, a, _ = rows
+    given = {
+        name: None if values is None else finite_rows(name, values, width)
+        for name, values, width in (
+            ("states", states, system.state_dim), ("actions", actions, system.action_dim),
+            ("noise", noise, system.noise_dim),
+        )
+    }  # fmt: skip
+    s, a, xi = given.values()
+    for name, rows in (("actions", a), ("noise", xi)):
+        if rows is not None and (s is None or len(rows) != len(s)):
+            want = "states with as many rows" if s is None else f"{len(s)} rows, one per state"
+            raise InputError(f"{name} has shape {tuple(rows.shape)}, expected {want}")
     if policy is not None:
         policy = double_copy("policy", policy)
         start = torch.zeros(2, system.state_dim, dtype=torch.float64) if s is None else s
@@ -95,7 +105,7 @@ def certify(
     )
     drawn = sampling.law(system, task, policy, s, seed, -(-samples // 2))
     try:
-        taken, loss, off, found = sampling.sampled(drawn, rows, samples, _stepped)
+        taken, loss, off, found = sampling.sampled(drawn, (s, a, xi), samples, _stepped)
         more, table, facts = _examined(names, taken, loss, drawn, tolerance, move, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
@@ -111,51 +121,19 @@ def certify(
         facts |= {"ran off": off[0], "rollouts": off[1], "drawn states": [lowest, highest]}
         if off[0] >= _MANY * off[1]:
             found.append(Deviation("many_ran_off", off[0], off[1]))
+    origin = "rollouts from normal states: give a Task, or states="
+    if s is not None:
+        origin = "given states and actions" if a is not None else "rollouts from the given states"
+    elif task is not None:
+        origin = "rollouts from the task's starts"
     environment = provenance.environment()  # without the time: the same states say the same
     facts |= {
         "command": f"gradlab.certify(system, {samples=}, {seed=}, fail_above={tolerance!r})",
-        "seed": seed, "starts": _starts(s, a, task),
+        "seed": seed, "starts": origin,
         "versions": {name: environment[name] for name in _VERSIONS},
     }  # fmt: skip
     name = type(system).__name__ if task is None else task.name
     return result.certification(name, tolerance, found, table, facts)
-
-
-def _starts(states: Tensor | None, actions: Tensor | None, task: Task | None) -> str:
-    """Where the examined states come from."""
-    if actions is not None:
-        return "given states and actions"
-    if states is not None:
-        return "rollouts from the given states"
-    if task is not None:
-        return "rollouts from the task's starts"
-    return "rollouts from normal states: give a Task, or states="
-
-
-def _rows_of(system: System, states: Any, actions: Any, noise: Any) -> _Given:
-    s = _rows("states", states, system.state_dim)
-    a, xi = _rows("actions", actions, system.action_dim), _rows("noise", noise, system.noise_dim)
-    for name, rows in (("actions", a), ("noise", xi)):
-        if rows is not None and (s is None or len(rows) != len(s)):
-            want = "states with as many rows" if s is None else f"{len(s)} rows, one per state"
-            raise InputError(f"{name} has shape {tuple(rows.shape)}, expected {want}")
-    return s, a, xi
-
-
-def _rows(name: str, values: Any, width: int | None = None) -> Tensor | None:
-    """Finite float64 [N, width], of any width where none is given."""
-    if values is None:
-        return None
-    try:
-        rows = torch.as_tensor(values).detach().cpu().double()
-        rows = rows.to_dense() if rows.layout is not torch.strided else rows
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} holds no numbers: {error}") from None
-    if rows.ndim != 2 or rows.shape[1] != (width or rows.shape[1]) or not len(rows):
-        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width or 'n'}]")
-    if not bool(torch.isfinite(rows).all()):
-        raise InputError(f"{name} has entries that are not finite: leave those rows out")
-    return rows
 
 
 def _described(system: System, epsilon: float, inside: Mapping[str, str | None]) -> list[str]:
