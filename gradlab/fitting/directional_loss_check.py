@@ -23,7 +23,7 @@ from gradlab.data.trajectories import Trajectories, stream
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import Neighbours, pushed
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import split, standardised, units
+from gradlab.fitting.losses import rows_of_fit, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
@@ -63,16 +63,8 @@ def by_group(
         divided: by ‖v‖², as in the loss.
     """
     settings = fit.settings
-    training, held = split(data, settings.held_out, settings.seed)
+    rows, _, held, _ = rows_of_fit(data, settings)
     held = held[torch.randperm(len(held), generator=stream(seed, "nearness"))[:_SAMPLE]]
-    rows, _ = standardised(
-        data,
-        training,
-        residual=settings.residual,
-        reward=settings.reward,
-        dtype=torch.float64,
-        device="cpu",
-    )
     width = rows.inputs.shape[1]
     near = Neighbours(max(_WIDER * width, neighbours), np.ones(width), torch.get_num_threads())
     near.add(rows.inputs.numpy())

@@ -36,8 +36,7 @@ from gradlab.fitting.losses import (
     OneStepError,
     StandardisedRows,
     outputs,
-    split,
-    standardised,
+    rows_of_fit,
     units,
 )
 from gradlab.fitting.model_settings import MBPO, ModelSettings
@@ -98,6 +97,11 @@ class Descent:
         self.best = {name: value.clone() for name, value in ensemble.state_dict().items()}
         self.curves: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
         self.jacobian_errors: Callable[[GaussianEnsemble], Tensor] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser in an epoch."""
+        return -(-self.sample.shape[1] // self.batch)
 
     @property
     def seconds(self) -> float:
@@ -402,14 +406,8 @@ def fit_model(
 
 def prepared(data: Trajectories, settings: ModelSettings, loss: Loss) -> Prepared:
     """The descent before its first epoch, and the names of what is constant in the data."""
-    training, held_out = split(data, settings.held_out, settings.seed)
-    rows, constant = standardised(
-        data,
-        training,
-        residual=settings.residual,
-        reward=settings.reward,
-        dtype=getattr(torch, settings.precision),
-        device=settings.device,
+    rows, training, held_out, constant = rows_of_fit(
+        data, settings, getattr(torch, settings.precision), settings.device
     )
     bounds = loss.bind(rows, training.to(settings.device), held_out.to(settings.device))
     shape = ("members", "hidden", "activation", "residual", "reward", "network")

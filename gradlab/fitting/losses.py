@@ -24,6 +24,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories, stream
 from gradlab.errors import InputError
+from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, moments, predict
 from gradlab.user_code import running
 
@@ -272,6 +273,20 @@ def units(record: Trajectories, rows: Tensor) -> NDArray[np.int64]:
         return np.arange(len(group))
     number: NDArray[np.int64] = np.unique(group, return_inverse=True)[1]
     return number
+
+
+def rows_of_fit(
+    record: Trajectories, settings: ModelSettings, dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> tuple[StandardisedRows, Tensor, Tensor, tuple[str, ...]]:  # fmt: skip
+    """The rows of a fit with these settings, those that are for training and held out, and the
+    names of what is constant."""
+    training, held = split(record, settings.held_out, settings.seed)
+    rows, constant = standardised(
+        record, training, residual=settings.residual, reward=settings.reward, dtype=dtype,
+        device=device,
+    )  # fmt: skip
+    return rows, training, held, constant
 
 
 def standardised(
