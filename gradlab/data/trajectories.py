@@ -371,7 +371,9 @@ def joined(parts: Sequence[Trajectories]) -> Trajectories:
         _, number = torch.unique_consecutive(part.trajectory, return_inverse=True)
         ids.append(number + offset)
         offset += int(number[-1]) + 1
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in DIMS}
+    columns: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in DIMS
+    }
     return replace(parts[0], **columns | {"trajectory": torch.cat(ids)})
 
 
@@ -379,7 +381,7 @@ def first(record: Trajectories, rows: int) -> Trajectories:
     """The first `rows` transitions; a trajectory that goes on after them is truncated there."""
     if not 0 < rows <= len(record):
         raise InputError(f"rows is {rows}, expected 1 to {len(record)}")
-    columns = {name: getattr(record, name)[:rows].clone() for name in DIMS}
+    columns: dict[str, Any] = {name: getattr(record, name)[:rows].clone() for name in DIMS}
     columns["truncated"][-1] = ~columns["terminated"][-1]
     return replace(record, **columns)
 

@@ -78,13 +78,13 @@ class LongTable(Run):
 
     def number(self, section: str, quantity: str, **where: object) -> Number | None:
         """The first of them; None where there is none."""
-        return next(iter(self.numbers(section, quantity, **where).values()), None)
+        return next(iter(self.numbers(section, quantity, "block", **where).values()), None)
 
 
 Numbers = dict[Any, Number]
 
 
-def number_of(row: Mapping[Any, Any]) -> Number:
+def number_of(row: Mapping[Any, Any] | pd.Series) -> Number:
     """Of a row of the table."""
     value, se, low, high = (float(row[name]) for name in ("value", "se", "ci_low", "ci_high"))
     return Number(value, low, high, int(row["n"]), se)

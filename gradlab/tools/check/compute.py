@@ -163,12 +163,12 @@ def _of_derivatives(name: str, system: System, state: Tensor, action: Tensor) ->
             own = constant & (along.abs().amax(0) > _STILL)
             beside = (along - D)[:, ~constant].abs() <= close * D.abs().max().clamp_min(1.0)
             if own.any() and beside.all():
-                known = {"value": float(own.sum()), "n": len(constant), "at": about}
-                yield Finding("check.surrogate", "skipped", name, **known)
+                count, n = float(own.sum()), len(constant)
+                yield Finding("check.surrogate", "skipped", name, count, n=n, at=about)
                 continue
             sound, code = False, "derivative" if float(along.abs().max()) > _FLAT else "detached"
-            known = {"value": float(wrong.sum()), "n": len(wrong), "at": about}
-            yield Finding(f"check.{code}", "fail", name, **known)
+            count, n = float(wrong.sum()), len(wrong)
+            yield Finding(f"check.{code}", "fail", name, count, n=n, at=about)
     if sound:
         yield Finding("check.sound", "pass", name)
     else:

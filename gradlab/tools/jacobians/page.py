@@ -62,11 +62,11 @@ def _simulator(run: JacobianRun) -> Iterator[Finding]:
     elif tested == "sound":
         yield Finding("jacobians.sound", "pass", n=notes["tested_states"])
     elif tested in ("open", "wrong"):
-        code, decision, who = (
-            ("wrong", "fail", "") if tested == "wrong" else ("off", "undecided", subject)
-        )
-        yield Finding(f"jacobians.{code}", decision, who, value=notes["tested_off"],
-                      n=notes["tested_states"], at=notes["tested_at"])  # fmt: skip
+        yield Finding(
+            "jacobians.wrong" if tested == "wrong" else "jacobians.off",
+            "fail" if tested == "wrong" else "undecided", subject, value=notes["tested_off"],
+            n=notes["tested_states"], at=notes["tested_at"],
+        )  # fmt: skip
     else:
         yield Finding("jacobians.untested", "skipped", subject)
     share = run.number("certificate", "flagged share")

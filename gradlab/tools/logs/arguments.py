@@ -58,7 +58,7 @@ def windows(record: Trajectories, steps: int, every: int | None = None) -> Windo
     validation.whole("every", 1 if every is None else every, 1)
     _, last = bounds(record)
     first, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
-    kept = int(((counts >= steps) | record.terminated[last.unique()]).sum())
+    kept = int(((counts >= steps) | record.terminated[torch.unique(last)]).sum())
     if kept < FEWEST:
         raise InputError(
             f"data has {len(first):,} trajectories, of which {kept:,} have {steps:,} steps or end "

@@ -107,8 +107,9 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
     """The figure called `name`, with a note where the runs are of several commits."""
     files = _files(paths)
     kinds = {journal.kind(file) for file in files}
-    own = _OWN.get(kinds.pop(), {}) if len(kinds) == 1 else {}
-    runs = next((each.loaded(files) for each in own.values()), {})
+    kind = kinds.pop() if len(kinds) == 1 else ""
+    own = _OWN.get(kind, {})
+    runs = _loaded(kind, files) if own else {}
     shown = {key: known for key, each in own.items() if (known := each.shown(runs))}
     if name in shown:
         caption = "A point is a seed, a line their median." if name == _SPEEDS else ""
@@ -162,17 +163,16 @@ class _OwnFigure(NamedTuple):
     """A figure that no page has.
 
     Attributes:
-        loaded: the runs of files; shown: what of them is drawn, nothing where one lacks it.
+        shown: what of the runs is drawn, nothing where one lacks it.
         draw: of a figure and what is shown; table: of all runs.
     """
 
-    loaded: Callable[[Sequence[Path]], dict[str, Any]]
-    shown: Callable[[dict[str, Any]], Mapping[str, Any]]
+    shown: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     draw: Callable[[Figure, Any], object]
     table: Callable[[Any], pd.DataFrame]
 
 
-def _all(has: Callable[[Any], Any]) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
+def _all(has: Callable[[Any], Any]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """The runs, where every one has it."""
     return lambda runs: runs if all(has(run) for run in runs.values()) else {}
 
@@ -184,40 +184,43 @@ def _convergence(figure: Figure, runs: dict[str, Training]) -> None:
 _counted = _all(lambda run: "transitions" in run.evaluations)
 _measured = _all(lambda run: len(run.gradients.get("iteration", ())))
 _parted = _all(lambda run: np.isfinite(run.gradients.get("bias2_states", np.nan)).any())
+_learned = curves.learning_curves, curves.returns_table
 _OWN: Mapping[str, Mapping[str, _OwnFigure]] = {
-    _FIT: {
-        "fit-errors": _OwnFigure(
-            lambda paths: {path.stem: records.read(path) for path in paths},
-            _all(lambda fit: "jacobian_error" in fit.groups["curves"]),
-            curves.fit_errors, curves.fits_table,
-        ),
-    },
-    output.PROFILE: {
-        "loss-surface": _OwnFigure(
-            lambda paths: {path.stem: load_profile(path) for path in paths},
-            _all(lambda run: run.surface is not None),
-            curves.loss_surface, curves.surface_table,
-        ),
-    },
+    _FIT: {"fit-errors": _OwnFigure(
+        _all(lambda fit: "jacobian_error" in fit.groups["curves"]),
+        curves.fit_errors, curves.fits_table,
+    )},
+    output.PROFILE: {"loss-surface": _OwnFigure(
+        _all(lambda run: run.surface is not None), curves.loss_surface, curves.surface_table,
+    )},
     KIND: {
-        name: _OwnFigure(training_runs, *rest) for name, rest in {
-            _SPEEDS: (_all(lambda run: run.task in GOALS), _convergence, table),
-            "gradient-horizons": (_measured, curves.gradient_horizons, curves.gradients_table),
-            "error-horizon": (lambda runs: _measured(runs) and _parted(runs),
-                              curves.error_by_horizon, curves.gradients_table),
-            "learning-curves": (
-                lambda runs: {run.task: runs for run in _counted(runs).values()},
-                curves.learning_curves, curves.returns_table,
-            ),
-            "return-horizons": (lambda runs: curves.by_horizon(_counted(runs)),
-                                curves.learning_curves, curves.returns_table),
-            "loss-settings": (lambda runs: curves.by_loss(_counted(runs)),
-                              curves.learning_curves, curves.returns_table),
-            "model-errors": (_all(lambda run: "gradient_explained" in run.model),
-                             curves.model_errors, curves.models_table),
-        }.items()
+        _SPEEDS: _OwnFigure(_all(lambda run: run.task in GOALS), _convergence, table),
+        "gradient-horizons": _OwnFigure(
+            _measured, curves.gradient_horizons, curves.gradients_table
+        ),
+        "error-horizon": _OwnFigure(
+            lambda runs: _measured(runs) and _parted(runs),
+            curves.error_by_horizon, curves.gradients_table,
+        ),
+        "learning-curves": _OwnFigure(
+            lambda runs: {run.task: runs for run in _counted(runs).values()}, *_learned
+        ),
+        "return-horizons": _OwnFigure(lambda runs: curves.by_horizon(_counted(runs)), *_learned),
+        "loss-settings": _OwnFigure(lambda runs: curves.by_loss(_counted(runs)), *_learned),
+        "model-errors": _OwnFigure(
+            _all(lambda run: "gradient_explained" in run.model),
+            curves.model_errors, curves.models_table,
+        ),
     },
 }  # fmt: skip
+
+
+def _loaded(kind: str, files: Sequence[Path]) -> Mapping[str, Any]:
+    """The runs of one kind by name."""
+    if kind == KIND:
+        return training_runs(files)
+    read = records.read if kind == _FIT else load_profile
+    return {path.stem: read(path) for path in files}
 
 
 def sized(figure: Figure, width: str | None) -> None:
