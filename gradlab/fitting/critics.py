@@ -197,7 +197,7 @@ def evaluation_data(
     check_policy(policy, begin, simulator.action_dim)
     label = torch.arange(TRAJECTORIES)
     starts = Starts(begin, torch.ones(TRAJECTORIES, dtype=torch.float64), label)
-    horizon, noise = _visited_steps(task), child(seed, "critic visits")
+    horizon, noise = max(2 * task.horizon, _VISITED), child(seed, "critic visits")
     check_rollouts(Setting(simulator, policy, starts, task.discount, horizon, seed=noise), horizon)
     visits = rollout(simulator, policy, starts, horizon, noise)
     # Half of the rows are the start states themselves: that is where gradients are measured.
@@ -205,11 +205,6 @@ def evaluation_data(
     again = task.starts(TRAJECTORIES * (_VISITED // 2), stream(seed, "critic-more-starts"))
     state = torch.cat([again, visits.states[later].flatten(0, 1)])
     return _exploratory(task, policy, state, steps, termination, seed)
-
-
-def _visited_steps(task: Task) -> int:
-    """Steps of the trajectories whose states are visited."""
-    return max(2 * task.horizon, _VISITED)
 
 
 def _exploratory(

@@ -235,7 +235,11 @@ def finished(
     best.load_state_dict(descent.best)
     norms = spectral.norms(best.eval())
     ensemble = of_members(spectral.baked(best), kept)
-    errors = _errors(ensemble, descent.rows, descent.held_out.rows)
+    rows, held_out = descent.rows, descent.held_out.rows
+    inputs = rows.inputs[held_out]
+    with torch.no_grad():
+        mean, _ = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
+    errors = (mean - rows.targets[held_out]).double().square().cpu()  # [E, N, out]
     square = errors.mean(dim=1)
     if loss.prediction == "mse":
         set_constant_noise(ensemble, square)
@@ -267,14 +271,6 @@ def of_members(whole: GaussianEnsemble, kept: list[int]) -> GaussianEnsemble:
         some = GaussianEnsemble(**arguments | {"members": len(kept)}).to(whole.input_mean)
     some.load_state_dict({name: value[kept] for name, value in whole.state_dict().items()})
     return some.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def _errors(ensemble: GaussianEnsemble, rows: StandardisedRows, held_out: Tensor) -> Tensor:
-    """Held-out squared standardised errors, [E, N, out], float64."""
-    inputs, target = rows.inputs[held_out], rows.targets[held_out]
-    mean, _ = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
-    return (mean - target).double().square().cpu()
 
 
 def _standard_error(errors: Tensor, descent: Descent) -> Tensor:

@@ -155,12 +155,12 @@ def merged(found: Iterable[Deviation]) -> list[Deviation]:
         entries = tuple((one.row, one.column) for one in each.entries)
         key = each.code, each.block, each.stratum, entries, f"{each.value:.2g}", each.n
         kept[key] = replace(kept[key], source="both") if key in kept else each
-    return sorted(kept.values(), key=_gravity)
 
+    def gravity(each: Deviation) -> tuple[int, bool, float]:
+        size = math.inf if each.code in LOOSE else each.value
+        return _ORDER.index(each.decision), each.code != "rare", -size if size == size else 0.0
 
-def _gravity(each: Deviation) -> tuple[int, bool, float]:
-    size = math.inf if each.code in LOOSE else each.value
-    return _ORDER.index(each.decision), each.code != "rare", -size if size == size else 0.0
+    return sorted(kept.values(), key=gravity)
 
 
 _COLUMNS = {
@@ -274,26 +274,22 @@ class Certification(Run):
         if self.largest == self.largest:
             within = f"95% of errors below {below(max(1e-16, self.largest))}, at {states}"
         how = "‖J − D‖ / ‖D‖ of a block, in spreads of outputs and inputs"
+        todo, drawn = [] if self.passed else [f"fix {self.wrong} first"], None
+        if self.passed:
+            drawn = self.facts.get("drawn states")
+            crosses = self.shown and self.facts["kinks crossed"]
+            todo = ["`gradlab measure`: rollouts cross kinks"] if crosses else []
+        if drawn is not None:
+            todo.append(f"certify a Task: states from {drawn[0]:.2g} to {drawn[1]:.2g} were drawn")
         fields = (
             Field("usable", {"none": "no", "act": "yes"}.get(light, care)),
             Field("wrong", self.wrong or f"none above {self.fail_above:g}"),
             Field("by how much", f"{relative(size)} at most" if size == size else ""),
             Field("within", within, how),
-            Field("next", self._next),
+            Field("next", "; ".join(todo)),
         )
         shown = tuple(each for each in fields if each.text)
         return Recommendation(light, shown, "errors", rest=self.findings, word=word)
-
-    @property
-    def _next(self) -> str:
-        if not self.passed:
-            return f"fix {self.wrong} first"
-        parts, drawn = [], self.facts.get("drawn states")
-        if self.shown and self.facts["kinks crossed"]:
-            parts.append("`gradlab measure`: rollouts cross kinks")
-        if drawn is not None:
-            parts.append(f"certify a Task: states from {drawn[0]:.2g} to {drawn[1]:.2g} were drawn")
-        return "; ".join(parts)
 
     def __str__(self) -> str:
         return str(self.recommendation)

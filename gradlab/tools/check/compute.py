@@ -64,7 +64,15 @@ def checked(file: str, name: str = "") -> tuple[list[Finding], str]:
                 widths = "has {} states and {} actions, the task {} and {}".format(*mine, *own)
                 findings.append(Finding("check.widths", "fail", each, at=widths))
         elif callable(getattr(x, "step", None)) and task is None:
-            findings.append(_of_environment(each, x))
+            adapted = each  # a class with the methods of a System needs no adapter
+            if not hasattr(x, "linearize"):
+                adapted = f"gradlab.systems.from_environment({each}, read, write, action_dim=…)"
+            gym = isinstance(x, gymnasium.Env | gymnasium.vector.VectorEnv)
+            findings.append(
+                Finding("check.gymnasium", "fail", each)
+                if gym
+                else Finding("check.environment", "fail", "make_task", at=adapted)
+            )
     if not findings:
         module = user_code.executed(file)
         functions = {x: getattr(module, x) for x in user_code.own_names(module)}
@@ -197,13 +205,3 @@ def _of_network(name: str, network: nn.Module, task: Task | None) -> tuple[Findi
             return Finding("check.role", "pass", name, at=f"{role} of the task"), role
         shapes.append(f"{role}: gave {got}, expected {shape}")
     return Finding("check.neither", "skipped", name, at="; ".join(shapes)), ""
-
-
-def _of_environment(name: str, env: Any) -> Finding:
-    """How an object with a step becomes a task."""
-    if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
-        return Finding("check.gymnasium", "fail", name)
-    adapted = name  # a class with the methods of a System needs no adapter
-    if not hasattr(env, "linearize"):
-        adapted = f"gradlab.systems.from_environment({name}, read, write, action_dim=…)"
-    return Finding("check.environment", "fail", "make_task", at=adapted)
