@@ -253,14 +253,8 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
 
 
 def _gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
-    """Gains that are numbers, whichever group of starts is left out."""
-    found = {}
-    for name, h in cells:
-        if is_finite(profile, (name, h), "gain"):
-            ends = profile.interval(name, "gain", h)
-            value = profile.estimate(name, "gain", h).value
-            found[name, h] = Number(value, ends.low, ends.high, int(profile.config["starts"]))
-    return found
+    every = profile.numbers("gain")
+    return {cell: every[cell] for cell in cells if cell in every}
 
 
 def beyond(profile: Profile, best: Best | None) -> Beyond | None:

@@ -172,7 +172,7 @@ class Measure:
             file.unlink()
         norms = {kind: spectral.norms(networks[kind]) for kind in self.spectral}
         more = [norms_found(f"fitted {kind}", each).document for kind, each in norms.items()]
-        document = of_run(run, page=not self.no_report, more=more)
+        document = of_run(run, page=not self.no_report, more=more, found=profile)
         if origin:
             document["networks"] = f"Networks: {origin}."
         if profile.attribution is not None:
@@ -202,13 +202,13 @@ class Measure:
         """Where fitted networks are kept until the run is complete: a name for all that they depend
         on, so that another task, policy or setting finds none."""
         from gradlab import provenance
-        from gradlab.measurement.assembly import predictions
+        from gradlab.measurement.assembly import behaviour
 
         named = [Path(each.rpartition(":")[0] or each) for each in (self.task, self.policy or "")]
         about = (
             provenance.commit(), self.seed, self.spectral, termination, task.discount, task.horizon,
             task.exploration, task.observation_scale, task.action_limit, task.reference_state,
-            sorted(task.parameters.items()), predictions(replace(task, prior=task.simulator)),
+            sorted(task.parameters.items()), behaviour(task),
             [file.read_bytes() for file in named if file.is_file()],
             [provenance.network_hash(each) for each in given.values()],
         )  # fmt: skip

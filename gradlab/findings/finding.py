@@ -10,18 +10,13 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
 from typing import Literal
 
-from gradlab.wording import Writer, with_interval
+from gradlab.wording import Writer, counted, with_interval
 
 Decision = Literal["pass", "fail", "undecided", "skipped"]
 Severity = Literal["premise", "error", "warning", "note"]
 MARKS: dict[Decision, str] = {"pass": "✓", "fail": "✗", "undecided": "◐", "skipped": "–"}
 _GRAVEST: tuple[Severity, ...] = ("premise", "error", "warning", "note")
 _ORDER: tuple[Decision, ...] = ("fail", "undecided", "skipped", "pass")
-
-
-def _digits(value: float, digits: int = 2) -> str:
-    whole = isfinite(value) and value == round(value) and abs(value) < 1e6
-    return f"{value:,.0f}" if whole else f"{float(f'{value:.{digits}g}'):g}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Code:
     sentence: str
     remedy: str = ""
     severity: Severity = "warning"
-    write: Writer = _digits
+    write: Writer = counted
 
 
 CODES: dict[str, Code] = {}

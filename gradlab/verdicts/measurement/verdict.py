@@ -84,10 +84,10 @@ def evidence(profile: Profile) -> Evidence:
     return Evidence(choice, attribution, sets, read)
 
 
-def advice(profile: Profile, found: Evidence | None = None) -> Recommendation:
-    """The recommendation of a measurement; `found` is its evidence, where it is known already."""
-    known = evidence(profile) if found is None else found
-    shown = recommendation(known.facts or facts(profile), verdict(profile, known))
+def advice(profile: Profile) -> Recommendation:
+    """The recommendation of a measurement."""
+    known: Evidence = profile.evidence
+    shown = recommendation(known.facts or facts(profile), verdict(profile))
     # A failed premise names what is saturated by itself, and comes first.
     limits = None if failed_premises(profile.sanity) else saturated(profile.sanity)
     said = notice(profile.config), "" if limits is None else limits.said
@@ -99,9 +99,9 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
     """The findings of a measurement, in the order in which they call for action.
 
     Args:
-        found: `evidence(profile)`, where it is known already.
+        found: another evidence than the profile's own.
     """
-    known = evidence(profile) if found is None else found
+    known: Evidence = profile.evidence if found is None else found
     name, rare = judged_estimator(profile), rare_starts(profile.sanity)
     premises = failed_premises(profile.sanity)
     failed = (each for each in every_check(profile) if each.decision == "fail")
@@ -143,12 +143,12 @@ def every_check(profile: Profile) -> tuple[Finding, ...]:
 
 
 _JUMPS: Mapping[str, tuple[str, Decision]] = {
-    "smooth": ("jumps_smooth", "pass"),
-    "curved": ("jumps_curved", "pass"),
-    "harmless": ("jumps_harmless", "pass"),
-    "harmful": ("jumps_harmful", "fail"),
-    "open": ("jumps_harmful", "undecided"),
-    "rough": ("jumps_rough", "fail"),
+    "smooth": ("is smooth", "pass"),
+    "curved": ("is curved", "pass"),
+    "harmless": ("jumps without harm", "pass"),
+    "harmful": ("jumps", "fail"),
+    "open": ("jumps", "undecided"),
+    "rough": ("is rough", "fail"),
 }
 
 
@@ -157,7 +157,7 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
     found = profile.jumps
     if found is None or other_derivative(profile.sanity):
         return
-    (code, decision), lost = _JUMPS[found.kind], found.first_lost
+    (how, decision), lost = _JUMPS[found.kind], found.first_lost
     if lost is not None:
         count, move = lost
         undecided: Decision = "undecided" if found.kind == "open" else "fail"
@@ -169,7 +169,7 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
         at += "" if found.step is None else f", near step {found.step}"
         brought = float(found.brought[UPDATE])
         yield Finding(
-            code, decision, value=brought, threshold=found.promised, n=found.samples, at=at,
+            "jumps", decision, how, brought, threshold=found.promised, n=found.samples, at=at,
             more=found.missing,
         )  # fmt: skip
 
