@@ -208,7 +208,7 @@ def advice(run: Remedies) -> Recommendation:
     ratios = {arm: least for arm, each in judged.items() if (least := each.least()) is not None}
     if not ratios:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
-        why = "; ".join(["no remedy's error can be compared", *sorted(reasons)[:1]])
+        why = ". ".join(["no remedy's error can be compared", *sorted(reasons)[:1]])
         fields = [Field("use", _PLAIN), Field("why", why), *_larger_batch(run)]
         # No figure: a ratio of variances, which needs no truth, would be read as one of errors.
         return Recommendation("none", tuple(fields), None, rest)
