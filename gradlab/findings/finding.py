@@ -121,16 +121,31 @@ class Finding:
         known = {name: value for name, value in asdict(self).items() if value == value}
         return known | {"sentence": self.sentence, "remedy": self.remedy}
 
+    @property
+    def measured(self) -> str:
+        """The value with its interval; "" where there is none."""
+        return "" if self.value != self.value else self._measured
+
+    @property
+    def limit(self) -> str:
+        """What the value is held against; "" where there is nothing."""
+        known = self.threshold == self.threshold
+        return self.known.write(self.threshold, 2) + self.unit if known else ""
+
+    @property
+    def _measured(self) -> str:
+        write = self.known.write
+        if isfinite(self.low) or isfinite(self.high):
+            return with_interval(self.value, self.low, self.high, self.unit, write=write)
+        return write(self.value, 2) + self.unit
+
     def _filled(self, template: str) -> str:
-        write, interval = self.known.write, isfinite(self.low) or isfinite(self.high)
-        number = write(self.value, 2) + self.unit
+        write = self.known.write
         text = template.format(
             subject=self.subject,
             at=self.at,
-            number=number,
-            value=with_interval(self.value, self.low, self.high, self.unit, write=write)
-            if interval
-            else number,
+            number=write(self.value, 2) + self.unit,
+            value=self._measured,
             low=write(self.low, 2),
             high=write(self.high, 2),
             threshold=write(self.threshold, 2),

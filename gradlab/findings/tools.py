@@ -61,6 +61,57 @@ register({
 })  # fmt: skip
 
 
+# Files of one's own: what `gradlab check` finds in them.
+_BEGIN = "Begin with a file of examples/templates."
+register({
+    "check.fails": Code("Fails", "{at}", severity="error"),
+    "check.lacks": Code("World model", "It lacks {at}."),
+    "check.nothing": Code(
+        "Nothing", "Nothing to look at: a gradlab.Task, or a function make_task that returns one.",
+        _BEGIN, "error",
+    ),
+    "check.uncalled": Code(
+        "Nothing", "Nothing to look at: a gradlab.Task, or a function make_task that returns one "
+        "({at}, if it does).", severity="error",
+    ),
+    "check.task": Code("Task", "{at}"),
+    "check.role": Code("Role", "A {at}."),
+    "check.world model": Code(
+        "World model", "A world model: task, policy, critic = "
+        "gradlab.tasks.with_world_model(task, {subject})"
+    ),
+    "check.no prior": Code(
+        "Prior", "None: gradients of the simulator alone are measured.", "`gradlab fit` learns one."
+    ),
+    "check.sound": Code("Derivatives", "Steps, rows and derivatives fit together."),
+    "check.surrogate": Code(
+        "Surrogate", "{at} is a surrogate in {value} of {n} coordinates, which do not move by "
+        "differences: it is measured as it is.", severity="note",
+    ),
+    "check.derivative": Code(
+        "Derivatives", "{at} is not that of its step at {value} of {n} states."
+    ),
+    "check.detached": Code(
+        "Derivatives", "{at} is 0 and should not be: look for detach(), torch.no_grad() or numpy "
+        "in its step.",
+    ),
+    "check.certify": Code(
+        "Derivatives", "`gradlab certify` says where, and by how much.", severity="note"
+    ),
+    "check.no task": Code("Network", "A module without a task to try it on.", severity="note"),
+    "check.neither": Code("Network", "Neither policy nor critic of the task ({at})."),
+    "check.widths": Code("Model", "{at}."),
+    "check.gymnasium": Code(
+        "Environment", "Steps in numpy, without gradients.",
+        "Let gradlab.Probe(policy, optimizer, env=…) watch a loop in it.",
+    ),
+    "check.environment": Code(
+        "Environment", "Write `def make_task(): return gradlab.Task(name, {at}, None, starts, "
+        "discount, horizon)`.", _BEGIN,
+    ),
+})  # fmt: skip
+
+
 def phrase(code: str, **known: object) -> str:
     """A sentence of the table inside of a field: no capital, no full stop."""
     text = Finding(code, "pass", **known).sentence  # type: ignore[arg-type]

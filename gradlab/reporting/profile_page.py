@@ -176,9 +176,10 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
 def _error(
     profile: Profile, table: pd.DataFrame, evidence: Evidence, chosen: str | None
 ) -> list[Panel]:
-    """Every gradient's error, then one figure per estimator with a horizon."""
+    """Every gradient's error, then one figure per estimator with a horizon, the advised first."""
     every = [str(name) for name in dict.fromkeys(table["estimator"])]
     names = [name for name in every if not profile.identities[name].data]
+    names.sort(key=lambda name: name != chosen)
     levels: dict[str, Any] = {
         "truth_norm2": _zero_level(table, every), "truth_error2": _truth_error(profile, every),
     }  # fmt: skip

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import arg
 
@@ -17,12 +17,6 @@ from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from gradlab.progress import Progress
-    from gradlab.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,7 @@ class JacobiansCommand:
         begun = time.monotonic()
         with undisturbed():
             from gradlab.data.trajectories import stream
+            from gradlab.fitting.policies import stabilising_policy
             from gradlab.measurement.problem import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load
@@ -92,7 +87,9 @@ class JacobiansCommand:
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
         with bars() as progress:
-            policy = given.get("policy") or _stabilising(task, self.seed, progress)
+            policy = given.get("policy") or stabilising_policy(
+                task, seed=self.seed, progress=progress
+            )
             comparison = compare_jacobians(
                 task.simulator,
                 model,
@@ -128,9 +125,3 @@ class JacobiansCommand:
         given = ["--policy", self.policy] if self.policy else []
         changed = [word for group in self.settings for word in ("--set", *group)]
         return shlex.join(["gradlab", "certify", self.task, *changed, *given])
-
-
-def _stabilising(task: Task, seed: int, progress: Progress) -> nn.Module:
-    from gradlab.fitting.policies import stabilising_policy
-
-    return stabilising_policy(task, seed=seed, progress=progress)
