@@ -1,10 +1,11 @@
 """Laws of a loss, and its conformance: a row for each law, with what it says where it is broken.
 
-    "critic.reward"            holds           "critic.reward.negated"    broken, or undecided
-    "critic.reward.skipped"    not asked       "critic.reward.meant"      declared as broken on purpose
+"critic.reward"            holds           "critic.reward.negated"    broken, or undecided
+"critic.reward.skipped"    not asked       "critic.reward.meant"      declared as broken on purpose
 """
 
 from gradlab.findings.finding import Code, register
+from gradlab.wording import percent
 
 # What a law needs → the line to write.
 NEEDS = {
@@ -261,7 +262,7 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     "actor.derivative": (
         "derivative", "The gradient is the loss's derivative.",
         {"other": "{value} of the derivative is missing: a backward of its own, a hook?"},
-        {"surrogate": "The gradient is a surrogate's: values are cut or scored."},
+        {},
     ),
     "policy.weights": (
         "weights", "Rows are weighed by their advantages.",
@@ -335,12 +336,21 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     ),
 }  # fmt: skip
 
+
+def _four(value: float, digits: int) -> str:
+    """γ is told from γ² by its third digit."""
+    return f"{value:.4g}"
+
+
 for _law, (_title, _holds, _broken, _open) in _LAWS.items():
     _name = _law.partition(".")[2]
     _or = f'Correct it, or declare meant=["{_name}"].'
     register(
-        {_law: Code(_title, _holds)}
-        | {f"{_law}.{name}": Code(_title, text, _or, "error") for name, text in _broken.items()}
+        {_law: Code(_title, _holds, write=_four)}
+        | {
+            f"{_law}.{name}": Code(_title, text, _or, "error", _four)
+            for name, text in _broken.items()
+        }
         | {f"{_law}.{name}": Code(_title, text) for name, text in _open.items()}
         | {
             f"{_law}.skipped": Code(_title, "Not asked: it needs {at}."),
@@ -351,10 +361,18 @@ for _law, (_title, _holds, _broken, _open) in _LAWS.items():
 register({
     "actor.own.moves?": Code("own actions", "The loss also moves with the stored {at}: of behaviour"
                              ' cloning? Declare meant=["own"].'),
-    "conform.exact": Code("gradient", "Exact: {value} times the gradient."),
-    "conform.biased": Code("gradient", "Biased: cosine {value}, {at}.", 'Declare promise="biased", '
-                           "if its source says so.", "error"),
+    "actor.derivative.surrogate": Code(
+        "derivative", "Not asked: values are cut or scored, the gradient is a surrogate's."
+    ),
+    "conform.exact": Code("gradient", "Exact: {value} × the gradient."),
+    "conform.designed": Code("gradient", "Biased by design, {at}: cosine {value}.",
+                             "Leave exact=True out."),
+    "conform.biased": Code("gradient", "Biased: cosine {value}.", "Correct it, if its source does "
+                           "not say so."),
     "conform.zero": Code("gradient", "The expected gradient is zero.", "Correct it.", "error"),
     "conform.downhill": Code("gradient", "The expected step goes down: cosine {value}.",
                              "Correct its sign.", "error"),
+    "conform.scale": Code("scale", "{value} × the gradient."),
+    "conform.rest": Code("rest", "{value} of it beyond.", write=percent),
+    "conform.term": Code("term", "{value} {subject}, where {threshold} is right."),
 })  # fmt: skip

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.errors import InputError
+from gradlab.errors import InputError, in_short, one_line
 from gradlab.losses.asking import (
     PASS,
     Answer,
@@ -122,33 +122,40 @@ class ActorLoss(AskedLoss):
         self, raised: Role | None = None, more_seed: int = 0, length: int | None = None
     ) -> Evaluation:
         """The loss, looked at. `raised`: a role whose values are larger than they are."""
-        lengths = self.declared.lengths
-        length = lengths[0] if length is None and lengths else length
-        more = {} if length is None else {"length": length}
         watching = Watching(self.owners, list(self.theta.values()), raised)
         seed = self.declared.seed + more_seed
         with untouched(self.modules.values(), seed), running("loss"), torch.enable_grad():
-            with self._moved_zeros(), watching.over(self.watched):
-                value = self.loss(*self.arguments(self.batch), **more)
+            with watching.over(self.watched):
+                value = self.called(self.batch, length)
             terms = terms_of(value)
         tags = [tag for term in terms.values() if (tag := watching.tags.of(term)) is not None]
         return Evaluation(terms, watching.calls, tags, watching.tags.cut)
 
-    def arguments(self, batch: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    def called(self, batch: Mapping[str, Tensor], length: int | None = None) -> Any:
+        """What the loss returns of a batch, and of a length or the first of two."""
+        lengths = self.declared.lengths
+        length = lengths[0] if length is None and lengths else length
+        more = {} if length is None else {"length": length}
         if self.named:
-            return (self.rebuilt(batch),)
-        return tuple(self.given) if isinstance(self.given, tuple | list) else (self.given,)
+            return self.loss(self.rebuilt(batch), **more)
+        given = self.given if isinstance(self.given, tuple | list) else (self.given,)
+        return self.loss(*given, **more)
 
     @contextmanager
-    def _moved_zeros(self) -> Iterator[None]:
+    def prepared(self) -> Iterator[None]:
         """Inside, weights that are zero (Dreamer's last layer, at the first step) are not: they
-        stop a gradient that comes as soon as they move."""
+        stop a gradient that comes as soon as they move.
+
+        Raises:
+            InputError: the loss fails, or has no graph any more.
+        """
         weights = [p for module in self.modules.values() for p in module.parameters()]
         zeros = [p for p in weights if p.ndim > 1 and not bool(p.detach().any())]
         generator = torch.Generator().manual_seed(0)
         try:
             for p in zeros:
                 p.data.copy_(_MOVE * torch.randn(p.shape, generator=generator))
+            self.total  # noqa: B018 (its error is the user's)
             yield
         finally:
             for p in zeros:
@@ -159,8 +166,9 @@ class ActorLoss(AskedLoss):
         return found.loss, found.calls
 
     def _plain(self, batch: Mapping[str, Tensor]) -> Evaluation:
-        with untouched(self.modules.values(), self.declared.seed), torch.enable_grad():
-            terms = terms_of(self.loss(*self.arguments(batch)))
+        seed = self.declared.seed
+        with untouched(self.modules.values(), seed), torch.enable_grad():
+            terms = terms_of(self.called(batch))
         return Evaluation(terms, LossCalls(), [], False)
 
     @cached_property
@@ -174,7 +182,13 @@ class ActorLoss(AskedLoss):
     @cached_property
     def total(self) -> Gradients:
         """∂L/∂θ."""
-        return gradient(self.here.loss, list(self.theta.values()))
+        try:
+            return gradient(self.here.loss, list(self.theta.values()))
+        except RuntimeError as error:
+            raise InputError(
+                f"loss cannot be differentiated ({in_short(one_line(error))}): return it before "
+                f"any backward() or step()"
+            ) from error
 
     def to_theta(self, value: Tensor) -> bool:
         return any(moves(g) for g in gradient(value, list(self.apart.values())))
@@ -595,13 +609,17 @@ def _lengths(loss: ActorLoss) -> Answer:
     evaluations = [loss.evaluated(length=short), loss.evaluated(length=long)]
     exponents = {}
     for role in ("model", "actor"):
-        sizes = []
+        first = []
         for each in evaluations:
             outputs = [output for output in each.calls.outputs if output.role == role]
-            weights = [w for w in loss.direct(outputs, each) if moves(w)]
-            sizes.append(float(weights[0].detach().abs().sum()) if weights else 0.0)
-        if all(sizes):
-            exponents[role] = math.log(sizes[1] / sizes[0]) / math.log(long / short)
+            first += [w.detach().abs().double() for w in loss.direct(outputs, each) if moves(w)][:1]
+        if len(first) < 2:
+            continue
+        # Where all steps are one call, of its first entry.
+        alike = first[0].shape == first[1].shape
+        one, other = (float(w.sum() if alike else w.flatten()[0]) for w in first)
+        if one and other:
+            exponents[role] = math.log(other / one) / math.log(long / short)
     if len(exponents) < 2:
         return undecided("one_scale")
     off = abs(exponents["model"] - exponents["actor"])
@@ -612,7 +630,7 @@ def _derivative(loss: ActorLoss) -> Answer:
     """Where nothing is cut or scored, the gradient is the derivative of the loss, by differences
     along three directions; of several steps the one counts at which both agree best."""
     if loss.here.cut or loss.here.calls.lost or loss.weighed[1]:
-        return undecided("surrogate")
+        return Answer("skipped", "surrogate")
     theta = list(loss.theta.values())
     epsilon = max(torch.finfo(p.dtype).eps for p in theta)
     generator = torch.Generator().manual_seed(loss.declared.seed)
@@ -633,9 +651,9 @@ def _derivative(loss: ActorLoss) -> Answer:
                     for p, x in zip(theta, u, strict=True):
                         stack.enter_context(moved(p, step * x))
                     ends.append(float(loss._plain(loss.batch).loss.detach()))
-            error = 8 * epsilon * abs(base) / h
             D = (ends[0] - ends[1]) / (2 * h)
-            found.append((max(abs(D - given) - 4 * error, 0.0), D))
+            gap = abs(D - given)
+            found.append((gap if gap > 32 * epsilon * abs(base) / h else 0.0, D))
         gap, D = min(found)
         off, total = off + gap**2, total + D**2
     missing = (off / total) ** 0.5 if total > 0 else 0.0

@@ -182,9 +182,10 @@ def networks(name: str, given: Any) -> dict[str, nn.Module]:
 @contextmanager
 def untouched(modules: Iterable[nn.Module], seed: int) -> Iterator[None]:
     """Inside, draws are those of the seed, and compiled or distributed modules run as they were
-    written; afterwards generators and buffers are as before."""
+    written; afterwards generators, buffers and gradients are as before."""
     modules = list(modules)
     buffers = [(b, b.detach().clone()) for module in modules for b in module.buffers()]
+    slopes = [(p, p.grad) for module in modules for p in module.parameters()]
     states = random.getstate(), np.random.get_state()
     cuda = {p.device for module in modules for p in module.parameters() if p.device.type == "cuda"}
     with ExitStack() as stack:
@@ -196,8 +197,12 @@ def untouched(modules: Iterable[nn.Module], seed: int) -> Iterator[None]:
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:
+            for p, _ in slopes:
+                p.grad = None  # for a backward pass in the loss
             yield
         finally:
+            for p, slope in slopes:
+                p.grad = slope
             random.setstate(states[0])
             np.random.set_state(states[1])
             for b, kept in buffers:
@@ -316,6 +321,11 @@ class AskedLoss:
         """Whether what a law needs is there: a column, a declaration, or what a kind adds."""
         known = getattr(self.declared, need, None)
         return need in self.columns or (known is not None and known is not False)
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Inside, the laws are asked."""
+        yield
 
     def of_term(self, term: str) -> AskedLoss:
         """The same of one term of a dict."""
@@ -456,7 +466,9 @@ class AskedLoss:
 
 def _advice(words: str) -> str:
     if "same device" in words or "device" in words.lower():
-        return ": move the batch to the networks' device, {k: v.to(device) for k, v in batch.items()}"
+        return (
+            ": move the batch to the networks' device, {k: v.to(device) for k, v in batch.items()}"
+        )
     return ""
 
 

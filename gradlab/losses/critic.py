@@ -188,7 +188,8 @@ class CriticLoss(AskedLoss):
         names = ("reward", "return", "target")
         given = {name: self.batch[name] + self.size for name in names if name in self.columns}
         moves = self.slopes(
-            self.changed(**given), {k: self.size * torch.ones_like(self.ends, dtype=self.dtype) for k in self.bootstraps}
+            self.changed(**given),
+            {k: self.size * torch.ones_like(self.ends, dtype=self.dtype) for k in self.bootstraps},
         )[1]
         return any(
             not torch.equal(self.first[1][k].slope, moves[k].slope) for k in self.predictions
@@ -224,7 +225,9 @@ def _detached(loss: CriticLoss) -> Answer:
         trained = [p for p in module.parameters() if p.requires_grad]
         own = {id(p) for each in loss.roles["critic"].values() for p in each.parameters()}
         apart = [p for p in trained if id(p) not in own]
-        if name not in loss.roles["critic"] and bool(loss.gradient(value, apart).any() if apart else 0):
+        if name not in loss.roles["critic"] and bool(
+            loss.gradient(value, apart).any() if apart else 0
+        ):
             return fail("target", name)
     called, seen = loss.first[1], loss.predictions
     # An online network that is its own target: its second call pulls the other way.
@@ -395,7 +398,9 @@ def _level(loss: CriticLoss) -> Answer:
     v = (loss.y - r)[:, ~loss.ends] / loss.gamma[~loss.ends]
     values = torch.stack(outputs)[:, ~loss.ends]
     beyond = torch.maximum(values.amin(0) - v, v - values.amax(0)).clamp_min(0)
-    return undecided("elsewhere", value=loss.spread(beyond)) if loss.spread(beyond) > loose else PASS
+    return (
+        undecided("elsewhere", value=loss.spread(beyond)) if loss.spread(beyond) > loose else PASS
+    )
 
 
 def _twins(loss: CriticLoss) -> Answer:

@@ -1,8 +1,8 @@
 """Laws by kind of loss, and the two ways to ask them: `look_at` in a loop, `audit` for a run.
 
-    critic    fits values to targets that it computes        fit     fits values to given targets
-    actor     raises what a critic or model says             policy  weighs recorded actions
-    gae       a function that computes advantages
+critic    fits values to targets that it computes        fit     fits values to given targets
+actor     raises what a critic or model says             policy  weighs recorded actions
+gae       a function that computes advantages
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gradlab.losses.policy import GAE, POLICY, Advantages, PolicyLoss
 from gradlab.provenance import environment
 from gradlab.runs.layout import by_column, table
 from gradlab.runs.run import FindingsRun, header
-from gradlab.storage.records import Record
+from gradlab.storage.records import Array, Record
 from gradlab.user_code import differentiating
 
 LAWS: Mapping[str, tuple[Law, ...]] = {
@@ -50,7 +50,9 @@ def asked(loss: Callable[..., Any], batch: Any, declared: Declared, kind: str) -
         return cast(AskedLoss, Advantages(loss, declared))
     if declared.actor is None:
         raise InputError(f"actor is None: a loss of kind {kind!r} needs it, actor=policy")
-    return ActorLoss(loss, batch, declared) if kind == "actor" else PolicyLoss(loss, batch, declared)
+    return (
+        ActorLoss(loss, batch, declared) if kind == "actor" else PolicyLoss(loss, batch, declared)
+    )
 
 
 def _judged(asked: AskedLoss, kind: str) -> tuple[Finding, ...]:
@@ -94,7 +96,9 @@ def look_at(
     Raises:
         InputError: a declaration is of the wrong type, or the loss itself fails on the batch.
     """
-    return _judged(asked(loss, batch, declared, kind), kind)
+    subject = asked(loss, batch, declared, kind)
+    with subject.prepared():
+        return _judged(subject, kind)
 
 
 @differentiating
@@ -163,23 +167,28 @@ def audit(
         lengths=lengths, columns=columns or {}, meant=tuple(meant), seed=seed,
     )  # fmt: skip
     subject = asked(loss, batch if inputs is None else inputs, declared, kind)
-    groups = {"verdict": table(_judged(subject, kind), Finding)}
-    if isinstance(subject, ActorLoss):
-        groups["gradients"] = by_column(
-            {
-                "path": np.array([p for p in subject.paths for _ in subject.theta], dtype=object),
-                "parameter": np.array([*subject.theta] * len(subject.paths), dtype=object),
-                "norm": np.array([x for norms in subject.paths.values() for x in norms]),
-            },
-            descriptions={
-                "path": "through model, critic, both or neither",
-                "parameter": "of the actor",
-                "norm": "of the gradient, loss per parameter",
-            },
-            dim="number",
-        )
+    with subject.prepared():
+        groups = {"verdict": table(_judged(subject, kind), Finding)}
+        if isinstance(subject, ActorLoss):
+            groups["gradients"] = _gradients(subject)
     config = {"kind": kind, "seed": seed, "discount": discount, "meant": list(meant)}
     return FindingsRun(Record(header("audit", config, environment()), groups))
+
+
+def _gradients(loss: ActorLoss) -> dict[str, Array]:
+    return by_column(
+        {
+            "path": np.array([path for path in loss.paths for _ in loss.theta], dtype=object),
+            "parameter": np.array([*loss.theta] * len(loss.paths), dtype=object),
+            "norm": np.array([norm for norms in loss.paths.values() for norm in norms]),
+        },
+        descriptions={
+            "path": "through model, critic, both or neither",
+            "parameter": "of the actor",
+            "norm": "of the gradient, loss per parameter",
+        },
+        dim="number",
+    )
 
 
 def _checked(

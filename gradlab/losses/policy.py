@@ -12,6 +12,7 @@ inactive there). Advantages are linear in rewards and values, so that unit vecto
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -256,6 +257,9 @@ class Advantages:
     def has(self, need: str) -> bool:
         return getattr(self.declared, need, None) is not None
 
+    def prepared(self) -> nullcontext[None]:
+        return nullcontext()
+
     def at(self, ends: bool = True, **unit: int | None) -> Tensor:
         """The advantages [T, E] of zeros but for ones at a step of these columns, in the first
         environment; of `last_value` in all."""
@@ -318,6 +322,7 @@ def _gae_value(gae: Advantages) -> Answer:
 
 def _gae_ends(gae: Advantages) -> Answer:
     """Nothing crosses the end of an episode, and all before it counts."""
+
     def crossing(step: int) -> float:
         return max(
             float(gae.of(ends=True, reward=d + 1 + step)[d + step].abs()
