@@ -23,7 +23,7 @@ NEEDS = {
     "log_prob": "log_prob=lambda batch: …, [B]",
     "optimizer": "optimizer=actor_optimizer",
     "path": "critic=[q1, q2], without a model",
-    "prediction": "critic=[q1, q2], whose values the loss fits",
+    "prediction": "critic=[q1, q2], fitted at one action (terms of others in a dict)",
     "several": "target=[q1_target, q2_target]",
     "target": "target=[q1_target, q2_target]",
     "target_actor": "target_actor=policy_target",
@@ -67,7 +67,8 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
         {
             "target": "The critic's loss has a gradient in the {at}: detach the target.",
             "own": "The loss has a gradient through the next value of {at}: detach it.",
-        }, {},
+        },
+        {"terms": "A critic is fitted at several actions: return the terms in a dict."},
     ),
     "critic.rows": (
         "rows", "No row's target moves with another row.",
@@ -139,7 +140,6 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
             "uneven": "The reward does not enter alike in all rows.",
             "elsewhere": "The target is not r + γ v of a v between the target critics': declare"
             " temperature, or return further terms in a dict.",
-            "terms": "A critic is fitted twice: return the terms in a dict.",
         },
     ),
     "critic.twins": (
@@ -215,7 +215,8 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
          "misses": "The actor's optimiser does not hold {at}."}, {},
     ),
     "actor.sign": (
-        "sign", "The loss falls with Q.", {"rises": "The loss rises with Q in {value} of the rows."},
+        "sign", "The loss falls with Q.",
+        {"rises": "The loss rises with Q in {value} of the rows."},
         {"masked": "Rows are masked."},
     ),
     "actor.rows": (
@@ -237,7 +238,7 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     ),
     "actor.density": (
         "density", "log π is that of the drawn action.",
-        {"other": "The density integrates to {value}: log(1 − tanh²), its sign, the scale?",
+        {"other": "log π is not that of the drawn action: it integrates to {value} (log(1 − tanh²)?)",
          "several": "log π has {value} numbers for each row: sum it over actions."},
         {"discrete": "Actions are discrete.", "mean": "Drawn actions do not differ."},
     ),
@@ -281,7 +282,8 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
             "anew": "The loss does not move with the old log π: is it computed anew?",
             "negated": "Actions of larger advantage become less likely: is the ratio inverted?",
             "apart": "Ratios follow advantages by a correlation of {value} alone.",
-        }, {},
+        },
+        {"unused": "The loss does not read the old log π: declare clip, if it has a ratio."},
     ),
     "policy.clip": (
         "clip", "Steps for the better are clipped.",
@@ -306,7 +308,8 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
          "scaled": "The value is fitted to a scaled return."},
     ),
     "gae.linear": (
-        "linear", "Zeros give zeros.", {"offset": "Zeros do not give zeros: normalise outside."}, {},
+        "linear", "Zeros give zeros.",
+        {"offset": "Zeros do not give zeros: normalise outside."}, {},
     ),
     "gae.environments": (
         "environments", "Environments do not mix.", {"mixed": "Environments are mixed."}, {},

@@ -59,7 +59,7 @@ class CriticLoss(AskedLoss):
             "ends": lambda: "terminated" in self.columns,
             "reward": lambda: "reward" in self.columns and self.kind == "critic",
             "bootstrap": lambda: self.bootstraps,
-            "prediction": lambda: self.predictions,
+            "prediction": lambda: self.predictions and not self.repeated,
             "discount": lambda: self.declared.discount is not None or "discount" in self.columns,
             "level": lambda: self.scalar,
             "target": lambda: self.roles["target"],
@@ -75,6 +75,12 @@ class CriticLoss(AskedLoss):
             for key, call in self.first[1].items()
             if key[0] in self.roles["critic"] and not call.logits and call.by_row.abs().max() > 0
         ]
+
+    @cached_property
+    def repeated(self) -> bool:
+        """A critic is fitted at several actions, as by a conservative term."""
+        names = [name for name, _ in self.predictions]
+        return any(names.count(name) > 2 for name in names)
 
     @cached_property
     def bootstraps(self) -> list[Key]:
@@ -144,10 +150,18 @@ class CriticLoss(AskedLoss):
             if bool(inside.all()):
                 break
             low, high = (torch.where(inside, end, 2 * end) for end in (low, high))
-        for _ in range(48 if x.dtype == torch.float64 else 26):
-            middle = (low + high) / 2
-            left = slope(middle) * above < 0
-            low, high = torch.where(left, middle, low), torch.where(left, high, middle)
+        size = torch.maximum(below.abs(), above.abs()).max()
+        for _ in range(12 if x.dtype == torch.float64 else 7):
+            for _ in range(4):
+                middle = (low + high) / 2
+                left = slope(middle) * above < 0
+                low, high = torch.where(left, middle, low), torch.where(left, high, middle)
+            x, near = (low + high) / 2, 1e-2 * self.size
+            for _ in range(2):  # inside of Huber's square one such step is exact
+                g = slope(x)
+                x = torch.clamp(x - (g * near / (slope(x + near) - g)).nan_to_num(), low, high)
+            if bool((slope(x).abs() <= tight / 10 * size).all()):
+                return base + x
         return base + (low + high) / 2
 
     @cached_property
@@ -211,9 +225,8 @@ def _predicts(loss: CriticLoss) -> Answer:
     if logits := {call.key[0] for call in called if call.logits}:
         return undecided("logits", ", ".join(logits))
     used = {key[0] for key in loss.predictions}
-    silent = [name for name in loss.roles["critic"] if name not in {c.key[0] for c in called}]
-    if silent:
-        return undecided("silent", ", ".join(silent))
+    if loss.roles["critic"].keys().isdisjoint(call.key[0] for call in called):
+        return undecided("silent", ", ".join(loss.roles["critic"]))
     never = [name for name in loss.roles["critic"] if name not in used]
     return fail("unused", ", ".join(never)) if never else PASS
 
@@ -230,6 +243,8 @@ def _detached(loss: CriticLoss) -> Answer:
         ):
             return fail("target", name)
     called, seen = loss.first[1], loss.predictions
+    if seen and not loss.has("prediction"):
+        return undecided("terms")
     # An online network that is its own target: its second call pulls the other way.
     twice = [
         k[0] for k in seen
@@ -386,8 +401,6 @@ def _level(loss: CriticLoss) -> Answer:
     if loss.spread(at) > loose:
         if loss.spread(at - at.mean()) < loose:
             return undecided("shifted", value=float(at.mean()))
-        if len(loss.predictions) > len({key[0] for key in loss.predictions}):
-            return undecided("terms")  # a conservative term, of other actions
         return held(loss.spread(at), loose, "ends")
     known = [loss.first[1][key].output for key in loss.bootstraps]
     outputs = [output for output in known if output is not None]
@@ -423,11 +436,11 @@ def _inputs(loss: CriticLoss) -> Answer:
         x = loss.batch[column].double()
         given = next((i.double() for k in keys for i in _inputs_of(loss, k, x)), None)
         if given is None:
-            return undecided("other")
+            return Answer("skipped", "other")
         a, b = x - x.mean(0), given - given.mean(0)
         k = (a * b).sum(0) / (a * a).sum(0).clamp_min(1e-30)
         if float((b - k * a).norm() / b.norm().clamp_min(1e-30)) > 1e-3:
-            return undecided("other")
+            return Answer("skipped", "other")
         scales.append((k, given.mean(0) - k * x.mean(0)))
     (k, shift), (k2, shift2) = scales
     off = max(float(((p - q).abs() / p.abs().clamp_min(0.1)).max())
@@ -483,8 +496,9 @@ CRITIC = (
     *SHARED,
     Law("critic.precision", (), _precise, stops=True, whole=True),
     Law("critic.predictions", ("critic",), _predicts, whole=True),
-    Law("critic.detached", (), _detached, whole=True),
+    Law("critic.detached", (), _detached),
     Law("critic.rows", ("prediction",), _rows),
+    Law("critic.time_limits", ("prediction", "truncated"), _time_limits),
     Law("critic.mask", (*_TD, "ends", "bootstrap"), _mask),
     Law("critic.reward", _TD, _reward),
     Law("critic.entropy", ("prediction", "temperature"), _entropy),
@@ -493,7 +507,6 @@ CRITIC = (
     Law("critic.target_actors", ("target_actor",), _used("target_actor"), whole=True),
     Law("critic.next_value", (*_TD, "level", "next_observation"), _next_value),
     Law("critic.beyond", ("reward", "ends", "next_observation"), _beyond),
-    Law("critic.time_limits", ("prediction", "truncated"), _time_limits),
     Law("critic.level", (*_TD, "ends", "level", "discount"), _level),
     Law("critic.twins", ("prediction", "several", "discount"), _twins),
     Law("critic.descends", ("prediction",), _descends),

@@ -11,7 +11,7 @@ inactive there). Advantages are linear in rewards and values, so that unit vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
@@ -167,7 +167,9 @@ def _ratio(loss: PolicyLoss) -> Answer:
         old = loss.batch["old_log_prob"]
         sign = torch.sign(loss.batch["advantage"].reshape(old.shape))
         change = (loss.slope(old_log_prob=old + 0.3 * sign) - loss.slope()).norm()
-        return PASS if float(change) > _STILL else fail("anew")  # a detached ratio: V-trace
+        if float(change) > _STILL:
+            return PASS  # a detached ratio: V-trace
+        return undecided("unused") if loss.declared.clip is None else fail("anew")
     r = _correlation(loss.counted(g), loss.counted(loss.advantage))
     return held(1 - r, 1e-3, "negated" if r < -0.99 else "apart")._replace(value=r)
 
