@@ -52,8 +52,8 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
         {"differs": "It differs by {value} from call to call: hand it its draws as columns."},
     ),
     "critic.precision": (
-        "precision", "Values are float32 or float64.", {"half": "Values are {at}: use float32."},
-        {},
+        "precision", "Values are float32 or float64.", {},
+        {"half": "Values are {at}: ask without autocast."},
     ),
     "critic.predictions": (
         "predictions", "Every critic is fitted.", {"unused": "No gradient arrives at {at}."},
@@ -112,10 +112,10 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
         {"clipped": "Targets are clipped: take a batch inside their limits."},
     ),
     "critic.targets": (
-        "targets", "Every target network is used.", {"unused": "{at} is never called."}, {},
+        "targets", "Target networks are used.", {"unused": "{at} is never called."}, {},
     ),
     "critic.target_actors": (
-        "target policies", "Every target policy is used.", {"unused": "{at} is never called."}, {},
+        "target policies", "Target policies are used.", {"unused": "{at} is never called."}, {},
     ),
     "critic.next_value": (
         "next value", "Targets move with s′, and not with s or a.",
@@ -152,7 +152,9 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     ),
     "critic.weights": (
         "weights of rows", "Rows weigh alike.",
-        {"uneven": "Rows weigh differently, by {value} (declare `weight`, if they should)."}, {},
+        {"uneven": "Rows weigh differently, by {value} (or give a column `weight`)."},
+        {"silent": "{value} of the rows do not move the loss: give a column `mask`, if they should"
+         " not."},
     ),
     "critic.inputs": (
         "inputs", "Critic and target see observations in one scale.",
@@ -238,7 +240,7 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     ),
     "actor.density": (
         "density", "log π is that of the drawn action.",
-        {"other": "log π is not that of the drawn action: it integrates to {value} (log(1 − tanh²)?)",
+        {"other": "log π is not that of the drawn action: it integrates to {value}; log(1 − tanh²)?",
          "several": "log π has {value} numbers for each row: sum it over actions."},
         {"discrete": "Actions are discrete.", "mean": "Drawn actions do not differ."},
     ),
@@ -291,11 +293,13 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
             "unclipped": "Nothing is clipped.",
             "other_side": "The wrong side is clipped: a minimum of two gains is meant.",
             "elsewhere": "The clip is not at 1 ± ε.",
-        }, {},
+        },
+        {"detached": "Not asked: the ratio is detached."},
     ),
     "policy.bonus": (
         "entropy bonus", "Without advantages the entropy does not fall.",
-        {"negated": "Without advantages the loss lowers the entropy."}, {},
+        {"negated": "Without advantages the loss lowers the entropy."},
+        {"value": "A value's loss may be in it: declare critic, with parameters of its own."},
     ),
     "policy.value": (
         "value", "The value is fitted to its row's return.",
@@ -304,7 +308,7 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
             "mixed": "Values move with other rows' returns: [B, 1] against [B]?",
             "apart": "The value is not fitted to its row's return.",
         },
-        {"silent": "The critic is not called by its forward: declare the module that is.",
+        {"silent": "Not asked: the critic is not called by its forward.",
          "scaled": "The value is fitted to a scaled return."},
     ),
     "gae.linear": (

@@ -618,7 +618,8 @@ def _lengths(loss: ActorLoss) -> Answer:
         first = []
         for each in evaluations:
             outputs = [output for output in each.calls.outputs if output.role == role]
-            first += [w.detach().abs().double() for w in loss.direct(outputs, each) if moves(w)][:1]
+            weights = [w for w in loss.direct(outputs, each) if w is not None and moves(w)]
+            first += [w.detach().abs().double() for w in weights[:1]]
         if len(first) < 2:
             continue
         # Where all steps are one call, of its first entry.

@@ -30,7 +30,7 @@ from gradlab.findings.losses import NEEDS
 from gradlab.user_code import running
 
 Batch = Mapping[str, Any]
-Key = tuple[str, int]  # a network and the number of its call
+Key = tuple[str, int, int]  # a network, the number of its call, the place of the tensor in it
 Modules = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module] | None
 
 
@@ -371,9 +371,7 @@ class AskedLoss:
         counts: dict[str, int] = {}
         add = add or {}
 
-        def offset(name: str, inputs: Any, out: Tensor, joint: bool, half: int) -> Tensor:
-            key = name, counts.get(name, 0)
-            counts[name] = key[1] + 1
+        def offset(key: Key, inputs: Any, out: Tensor, half: int | None) -> Tensor:
             inner = torch._C._functorch.is_batchedtensor(out)  # of vmap: all members alike
             row = int(out.shape[0] != self.rows)
             thin = [1] * row + [self.rows] + [1] * (out.ndim - 1 - row)
@@ -384,7 +382,7 @@ class AskedLoss:
             inputs = () if inner else inputs
             calls.append(Call(
                 key,
-                tuple((x.chunk(2)[half] if joint else x).detach() for x in inputs
+                tuple((x if half is None else x.chunk(2)[half]).detach() for x in inputs
                       if isinstance(x, Tensor)),
                 out.detach().reshape(-1) if out.numel() == self.rows and not inner else None,
                 leaf, row, torch.zeros_like(leaf),
@@ -394,20 +392,23 @@ class AskedLoss:
 
         def hook(name: str) -> Callable[..., Any]:
             def seen(module: nn.Module, inputs: Any, output: Any) -> Any:
-                parts = output if isinstance(output, tuple | list) else (output,)
-                at = next((k for k, part in enumerate(parts) if self._has_rows(part)), None)
-                if at is None:
-                    return None
-                joint = parts[at].shape[0] == 2 * self.rows  # CrossQ: (s, a) and (s', a')
-                pieces = [
-                    offset(name, inputs, out, joint, half)
-                    for half, out in enumerate(parts[at].chunk(2) if joint else (parts[at],))
-                ]
-                new = torch.cat(pieces) if joint else pieces[0]
+                parts = list(output) if isinstance(output, tuple | list) else [output]
+                number = counts.get(name, 0)
+                for k, part in enumerate(parts):
+                    if not self._has_rows(part):
+                        continue
+                    counts[name] = number + 1
+                    if part.shape[0] != 2 * self.rows:
+                        parts[k] = offset((name, number, k), inputs, part, None)
+                        continue
+                    counts[name] = number + 2  # CrossQ: (s, a) and (s', a') in one pass
+                    halves = enumerate(part.chunk(2))
+                    parts[k] = torch.cat(
+                        [offset((name, number + h, k), inputs, x, h) for h, x in halves]
+                    )
                 if not isinstance(output, tuple | list):
-                    return new
-                made = [*parts[:at], new, *parts[at + 1 :]]
-                return type(output)(*made) if hasattr(output, "_fields") else type(output)(made)
+                    return parts[0]
+                return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
             return seen
 

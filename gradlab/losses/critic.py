@@ -48,11 +48,11 @@ class CriticLoss(AskedLoss):
         self.valued = {*self.roles["critic"], *self.roles["target"]}
         given = self.columns.get("terminated")
         ends = torch.zeros(self.rows) if given is None else given
-        self.ends = ends.reshape(self.rows, -1)[:, 0].bool()
-        if not self.ends.any() or self.ends.all():  # laws of ends need both: every fourth ends
-            self.ends = (torch.arange(self.rows) % 4 == 0).to(self.ends.device)
+        self.flags = ends.reshape(self.rows, -1)[:, 0].bool()
+        if not self.flags.any() or self.flags.all():  # laws of ends need both: every fourth ends
+            self.flags = (torch.arange(self.rows) % 4 == 0).to(self.flags.device)
         if given is not None:
-            self.batch["terminated"] = self.ends.to(given.dtype).reshape(given.shape)
+            self.batch["terminated"] = self.flags.to(given.dtype).reshape(given.shape)
 
     def has(self, need: str) -> bool:
         made: Mapping[str, Callable[[], object]] = {
@@ -78,9 +78,42 @@ class CriticLoss(AskedLoss):
 
     @cached_property
     def repeated(self) -> bool:
-        """A critic is fitted at several actions, as by a conservative term."""
-        names = [name for name, _ in self.predictions]
-        return any(names.count(name) > 2 for name in names)
+        """A critic is fitted at several actions, as by a conservative term: more than twice, or
+        again with a slope that does not move with its first value, as that of its own target
+        would."""
+        firsts = list(self.again.values())
+        if not firsts or len(firsts) > len(set(firsts)):
+            return bool(firsts)
+        c = self.size * torch.ones_like(self.flags, dtype=self.dtype)
+        moved = self.slopes(add=dict.fromkeys(self.again.values(), c))[1]
+        return any(torch.equal(moved[k].by_row, self.first[1][k].by_row) for k in self.again)
+
+    @cached_property
+    def again(self) -> dict[Key, Key]:
+        """Predictions of a critic that has predicted before, with the first."""
+        first: dict[tuple[str, int], Key] = {}
+        pairs = [(key, first.setdefault((key[0], key[2]), key)) for key in self.predictions]
+        return {key: earlier for key, earlier in pairs if key != earlier}
+
+    @cached_property
+    def live(self) -> Tensor:
+        """Rows that move the loss, [B]; a mask may leave some out."""
+        more = self.slopes(
+            add={k: torch.full_like(self.flags, 1).to(self.dtype) for k in self.predictions}
+        )[1]
+        found = [
+            (self.first[1][key].by_row != 0) | (more[key].by_row != 0) for key in self.predictions
+        ]
+        return torch.stack(found).all(0) if found else torch.ones_like(self.flags)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Of the live rows, those that end."""
+        return self.flags[self.live]
+
+    def column(self, name: str) -> Tensor:
+        """A column of numbers, of the live rows."""
+        return self.batch[name].reshape(self.rows, -1)[self.live, 0].to(self.dtype)
 
     @cached_property
     def bootstraps(self) -> list[Key]:
@@ -111,7 +144,7 @@ class CriticLoss(AskedLoss):
     @cached_property
     def gamma(self) -> Tensor:
         if "discount" in self.columns:
-            return self.columns["discount"].reshape(self.rows, -1)[:, 0].to(self.dtype)
+            return self.column("discount")
         assert self.declared.discount is not None
         return torch.full_like(self.y[0], float(self.declared.discount))
 
@@ -120,7 +153,7 @@ class CriticLoss(AskedLoss):
         batch: Mapping[str, Tensor] | None = None,
         add: Mapping[Key, Tensor] | None = None,
     ) -> Tensor:
-        """y* of every prediction, [K, B]: a secant and two Newton steps, exact for squares, else
+        """y* of every prediction in the live rows, [K, B]: a secant and two Newton steps, exact for squares, else
         bisection."""
         keys, outputs = self.predictions, torch.zeros(())
 
@@ -141,13 +174,15 @@ class CriticLoss(AskedLoss):
         for _ in range(2):  # float32 loses digits where the error is far larger than h
             x = torch.where(curved, x - slope(x) * h / step, x)
         tight = 1e-3 if x.dtype == torch.float32 else 1e-8
-        if x.isfinite().all() and bool((slope(x).abs() <= tight * step.abs().max()).all()):
-            return base + x
+        if x.isfinite().all() and bool(
+            (slope(x).abs() <= tight * step.abs().max())[:, self.live].all()
+        ):
+            return (base + x)[:, self.live]
         low, high = -h, h
         for _ in range(30):
             below, above = slope(low), slope(high)
             inside = below * above < 0
-            if bool(inside.all()):
+            if bool(inside[:, self.live].all()):
                 break
             low, high = (torch.where(inside, end, 2 * end) for end in (low, high))
         size = torch.maximum(below.abs(), above.abs()).max()
@@ -160,9 +195,9 @@ class CriticLoss(AskedLoss):
             for _ in range(2):  # inside of Huber's square one such step is exact
                 g = slope(x)
                 x = torch.clamp(x - (g * near / (slope(x + near) - g)).nan_to_num(), low, high)
-            if bool((slope(x).abs() <= tight / 10 * size).all()):
-                return base + x
-        return base + (low + high) / 2
+            if bool((slope(x).abs() <= tight / 10 * size)[:, self.live].all()):
+                return (base + x)[:, self.live]
+        return (base + (low + high) / 2)[:, self.live]
 
     @cached_property
     def y(self) -> Tensor:
@@ -171,12 +206,12 @@ class CriticLoss(AskedLoss):
     def by_column(self, column: str, rows: Tensor | None = None) -> Tensor:
         """(y*(column + c) − y*) / c, where the column moves in all rows or in some."""
         x = self.batch[column]
-        by = self.size * (torch.ones_like(self.y[0]) if rows is None else rows.to(self.dtype))
+        by = self.size * (torch.ones_like(self.flags) if rows is None else rows).to(self.dtype)
         return (self.solve(self.changed(**{column: x + rowwise(by, x).to(x)})) - self.y) / self.size
 
     def by_next(self, keys: Sequence[Key], c: float, rows: Tensor | None = None) -> Tensor:
         """(y*(v + c) − y*) / c of the bootstraps of these keys."""
-        by = c * (torch.ones_like(self.y[0]) if rows is None else rows.to(self.dtype))
+        by = c * (torch.ones_like(self.flags) if rows is None else rows).to(self.dtype)
         return (self.solve(add=dict.fromkeys(keys, by)) - self.y) / c
 
     @cached_property
@@ -203,7 +238,7 @@ class CriticLoss(AskedLoss):
         given = {name: self.batch[name] + self.size for name in names if name in self.columns}
         moves = self.slopes(
             self.changed(**given),
-            {k: self.size * torch.ones_like(self.ends, dtype=self.dtype) for k in self.bootstraps},
+            {k: self.size * torch.ones_like(self.flags, dtype=self.dtype) for k in self.bootstraps},
         )[1]
         return any(
             not torch.equal(self.first[1][k].slope, moves[k].slope) for k in self.predictions
@@ -216,7 +251,7 @@ class CriticLoss(AskedLoss):
 
 def _precise(loss: CriticLoss) -> Answer:
     """Outputs are float32 or float64."""
-    return PASS if not loss.first[1] or loss.dtype in _EXACT else fail("half", str(loss.dtype))
+    return PASS if not loss.first[1] or loss.dtype in _EXACT else undecided("half", str(loss.dtype))
 
 
 def _predicts(loss: CriticLoss) -> Answer:
@@ -242,26 +277,28 @@ def _detached(loss: CriticLoss) -> Answer:
             loss.gradient(value, apart).any() if apart else 0
         ):
             return fail("target", name)
-    called, seen = loss.first[1], loss.predictions
-    if seen and not loss.has("prediction"):
+    if loss.predictions and not loss.has("prediction"):
         return undecided("terms")
     # An online network that is its own target: its second call pulls the other way.
+    called = loss.first[1]
     twice = [
-        k[0] for k in seen
-        if k[1] and bool((called[k].by_row * called[k[0], 0].by_row < 0).any())
-    ]  # fmt: skip
+        key[0]
+        for key, first in loss.again.items()
+        if bool((called[key].by_row * called[first].by_row < 0).any())
+    ]
     return fail("own", ", ".join(twice)) if twice else PASS
 
 
 def _rows(loss: CriticLoss) -> Answer:
     """Moved in half of the rows, r and v move no y* of the others."""
-    half = torch.arange(loss.rows, device=loss.ends.device) % 2 == 0
+    half = torch.arange(loss.rows, device=loss.flags.device) % 2 == 0
+    others = ~half[loss.live]
     names = ("reward",) if loss.kind == "critic" else ("reward", "return", "target")
     found = [(name, loss.by_column(name, half)) for name in names if name in loss.columns]
     if loss.bootstraps:  # both ways, and far: a least over rows may move with one alone
         found += [("next value", loss.by_next(loss.bootstraps, way * loss.size, half))
                   for way in (8, -8)]  # fmt: skip
-    worst = max(((float(x[:, ~half].abs().max()), name) for name, x in found), default=(0.0, ""))
+    worst = max(((float(x[:, others].abs().max()), name) for name, x in found), default=(0.0, ""))
     return held(worst[0], loss.loose, "mixed", worst[1])
 
 
@@ -271,7 +308,11 @@ def _descends(loss: CriticLoss) -> Answer:
     for way in (0.25, -0.25):
         _, calls = loss.slopes(add=_at_target(loss, way * loss.size))
         wrong = max(
-            wrong, *(float((calls[k].by_row * way <= 0).double().mean()) for k in loss.predictions)
+            wrong,
+            *(
+                float((calls[key].by_row * way <= 0)[loss.live].double().mean())
+                for key in loss.predictions
+            ),
         )
     return held(wrong, 0, "rises")
 
@@ -280,18 +321,19 @@ def _at_target(loss: CriticLoss, by: float) -> dict[Key, Tensor]:
     """Offsets that put every prediction beside its target."""
     found = {}
     for key, y in zip(loss.predictions, loss.y, strict=True):
-        output = loss.first[1][key].output
-        found[key] = y + by if output is None else y - output + by
+        output, whole = loss.first[1][key].output, torch.zeros_like(loss.flags, dtype=loss.dtype)
+        whole[loss.live] = y + by
+        found[key] = whole if output is None else whole - output
     return found
 
 
 def _weights(loss: CriticLoss) -> Answer:
     """As far from its target each row pulls alike, up to `weight`."""
     _, calls = loss.slopes(add=_at_target(loss, loss.size / 8))
-    own = loss.columns.get("weight", torch.ones_like(loss.y[0])).reshape(loss.rows, -1)[:, 0]
-    share = torch.stack([calls[key].by_row / own for key in loss.predictions])
-    if "mask" in loss.columns:
-        share = share[:, loss.columns["mask"].reshape(loss.rows, -1)[:, 0] > 0]
+    own = loss.column("weight") if "weight" in loss.columns else torch.ones_like(loss.y[0])
+    share = torch.stack([calls[key].by_row[loss.live] / own for key in loss.predictions])
+    if not bool(loss.live.all()) and "mask" not in loss.columns:
+        return undecided("silent", value=float((~loss.live).double().mean()))
     spread = (share.amax(1) - share.amin(1)) / share.abs().mean(1)
     return held(spread.max(), 0.02, "uneven")
 
@@ -305,9 +347,7 @@ def _reward(loss: CriticLoss) -> Answer:
     flagged = loss.has("ends")
     if flagged and float((s[:, ~at] - 1).abs().max()) <= loose >= float(s[:, at].abs().max()):
         return fail("masked")
-    still = s.abs() < loose
-    levels = (loss.y[still] / loss.size).round(decimals=4).unique()
-    if bool(still.any()) and len(levels) <= 2 and bool((still | ((s - 1).abs() < 0.99)).all()):
+    if _at_limits(loss, s, 1.0):
         return undecided("clipped")
     k = float(s.median())
     if float((s - k).abs().max()) > 10 * loose:
@@ -315,6 +355,14 @@ def _reward(loss: CriticLoss) -> Answer:
     if k > 1e-3:
         return PASS._replace(value=k)
     return fail("lost" if abs(k) < 1e-3 else "negated", value=k)
+
+
+def _at_limits(loss: CriticLoss, s: Tensor, want: float, rows: Tensor | None = None) -> bool:
+    """Targets that do not rise by `want` all end at one or two levels: they are clipped there."""
+    y = loss.y if rows is None else loss.y[:, rows]
+    ends = (y / loss.size + s)[(s - want).abs() > 10 * loss.loose]
+    levels = {round(float(end), 3) for end in ends}
+    return 0 < len(levels) <= 2 < ends.numel()
 
 
 def _discount(loss: CriticLoss) -> Answer:
@@ -325,8 +373,7 @@ def _discount(loss: CriticLoss) -> Answer:
     off, k, g = float((s - gamma).abs().max()), float(s.median()), float(gamma.median())
     if off <= max(loss.loose, 1e-6):
         return PASS._replace(value=k, limit=g)
-    clipped = bool(((s - k).abs() > 0.01).any())
-    if clipped and loss.has("reward") and bool((loss.by_reward.abs() < loss.loose).any()):
+    if _at_limits(loss, s, g, ~loss.ends if loss.has("ends") else None):
         return undecided("clipped")
     names = {"left_out": 1.0, "squared": g**2, "unused": 0.0, "one_step": g**0.5}
     name = next((n for n, v in names.items() if abs(k - v) < 2e-3 < 4e-3 < abs(v - g)), "other")
@@ -345,13 +392,13 @@ def _beyond(loss: CriticLoss) -> Answer:
     if loss.mixing:
         return undecided("batch_norm")
     s2 = loss.batch["next_observation"]
-    other = torch.where(rowwise(loss.ends, s2), s2.roll(1, 0) + 1, s2)
+    other = torch.where(rowwise(loss.flags, s2), s2.roll(1, 0) + 1, s2)
     calls = loss.slopes(loss.changed(next_observation=other))[1]
     changes = [0.0]
     for key, call in loss.first[1].items():
         size = call.slope.abs().max()
         if key[0] in loss.roles["critic"] and size > 0 and key in calls:
-            change = (call.slope - calls[key].slope).movedim(call.row, 0)[loss.ends]
+            change = (call.slope - calls[key].slope).movedim(call.row, 0)[loss.flags]
             changes.append(float(change.abs().max() / size))
     return held(max(changes), 1e-4, "moves")
 
@@ -385,18 +432,17 @@ def _next_value(loss: CriticLoss) -> Answer:
 def _used(role: str) -> Callable[[CriticLoss], Answer]:
     def used(loss: CriticLoss) -> Answer:
         called = {key[0] for key in loss.first[1]}
-        never = [name for name in loss.roles[role] if name not in called]
-        return fail("unused", ", ".join(never)) if never else PASS
+        unused = loss.roles[role].keys().isdisjoint(called)  # REDQ draws some of them
+        return fail("unused", ", ".join(loss.roles[role])) if unused else PASS
 
-    used.__doc__ = f"Every {role} that is declared is called."
+    used.__doc__ = f"A {role} that is declared is called."
     return used
 
 
 def _level(loss: CriticLoss) -> Answer:
     """y* = r at ends; elsewhere (y* − r) / γ lies between the least and the largest bootstrap."""
     loose = 2 * loss.loose
-    reward = loss.batch["reward"].reshape(loss.rows, -1)[:, 0].to(loss.dtype)
-    r = reward * loss.by_reward.median().clamp_min(0)
+    r = loss.column("reward") * loss.by_reward.median().clamp_min(0)
     at = (loss.y - r)[:, loss.ends]
     if loss.spread(at) > loose:
         if loss.spread(at - at.mean()) < loose:
@@ -409,7 +455,7 @@ def _level(loss: CriticLoss) -> Answer:
     if float(loss.by_reward.max() - loss.by_reward.min()) > 10 * loss.loose:
         return undecided("uneven")
     v = (loss.y - r)[:, ~loss.ends] / loss.gamma[~loss.ends]
-    values = torch.stack(outputs)[:, ~loss.ends]
+    values = torch.stack(outputs)[:, loss.live][:, ~loss.ends]
     beyond = torch.maximum(values.amin(0) - v, v - values.amax(0)).clamp_min(0)
     return (
         undecided("elsewhere", value=loss.spread(beyond)) if loss.spread(beyond) > loose else PASS
@@ -482,7 +528,7 @@ def _entropy(loss: CriticLoss) -> Answer:
         return PASS
     with torch.no_grad(), untouched(loss.modules.values(), loss.declared.seed):
         log_pi = loss.declared.draw(loss.batch["next_observation"])[1]
-    log_pi = log_pi.reshape(loss.rows, -1).sum(1)[going].to(loss.dtype)
+    log_pi = log_pi.reshape(loss.rows, -1).sum(1)[loss.live][going].to(loss.dtype)
     alpha = float(temperature.detach().exp())
     want, got = -loss.gamma[going] * alpha * (_E - 1) * log_pi, s[0, going]
     ratio = float((got * want).sum() / (want * want).sum())

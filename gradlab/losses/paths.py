@@ -289,9 +289,13 @@ class FirstNotFinite(TorchFunctionMode):
             if bool(bad.any()) and all(
                 bool(torch.isfinite(x).all()) for x in tensors((args, kwargs), 2)
             ):
-                rows = bad.reshape(len(bad), -1).any(1).nonzero().flatten() if bad.ndim else []
-                few = ", ".join(str(int(k)) for k in rows[:3])
-                at = f" in {len(rows)} rows ({few}{', …' if len(rows) > 3 else ''})" if few else ""
+                rows = bad.reshape(len(bad) if bad.ndim else 1, -1).any(1).nonzero().flatten()
+                few = ", ".join(str(k) for k in rows.tolist()[:3])
+                at = (
+                    f" in {len(rows)} of {bad.ndim and len(bad)} rows ({few}, …)"
+                    if bad.ndim
+                    else ""
+                )
                 self.where = f"{_name_of(func)}, {place()}{at}"
         return result
 

@@ -113,10 +113,13 @@ class PolicyLoss(AskedLoss):
         return w * len(w), float((g + w @ rows).norm() / g.norm().clamp_min(1e-300))
 
     def by_old(self, log_ratio: float = 0.0) -> Tensor:
-        """∂L/∂ log π_old of every row, times B, where log π − log π_old is `log_ratio`."""
+        """∂(L − L without advantages)/∂ log π_old of every row, times B, where log π − log π_old
+        is `log_ratio`; a KL penalty is in both."""
         like = self.columns["old_log_prob"]
         old = (self.now - log_ratio).detach().to(like).reshape(like.shape).requires_grad_(True)
+        none = torch.zeros_like(self.batch["advantage"])
         value = self(self.changed(old_log_prob=old))[0]
+        value = value - self(self.changed(old_log_prob=old, advantage=none))[0]
         found = torch.autograd.grad(value, old, allow_unused=True)[0]
         return torch.zeros_like(self.now) if found is None else found.flatten() * self.rows
 
@@ -176,6 +179,8 @@ def _ratio(loss: PolicyLoss) -> Answer:
 
 def _clip(loss: PolicyLoss) -> Answer:
     """Beyond the clip a row moves nothing where its step was for the better; else it does."""
+    if not bool(loss.by_old().any()):
+        return Answer("skipped", "detached")
     size = 2 * float(loss.declared.clip or 0)
     a, shares = loss.counted(loss.advantage), {}
     for above, ratio in ((True, 1 + size), (False, 1 - min(size, 0.9))):
@@ -193,13 +198,19 @@ def _clip(loss: PolicyLoss) -> Answer:
 
 def _bonus(loss: PolicyLoss) -> Answer:
     """Without advantages the loss does not lower the entropy."""
-    g = loss.slope(advantage=torch.zeros_like(loss.batch["advantage"]))
     assert loss.declared.entropy is not None
+    shared = {id(p) for m in loss.roles["critic"].values() for p in m.parameters()}
+    own = [p for p in loss.parameters if id(p) not in shared]
+    if not own or ("return" in loss.columns and not shared):
+        return undecided("value")
+    g = loss.gradient(
+        loss(loss.changed(advantage=torch.zeros_like(loss.batch["advantage"])))[0], own
+    )
     with untouched(loss.modules.values(), loss.declared.seed), running("entropy"):
-        h = loss.gradient(loss.declared.entropy(loss.rebuilt(loss.batch)).mean(), loss.parameters)
+        h = loss.gradient(loss.declared.entropy(loss.rebuilt(loss.batch)).mean(), own)
     if float(g.norm()) < 1e-12:
         return PASS
-    return held(float(g @ h / (g.norm() * h.norm()).clamp_min(1e-300)), 1e-3, "negated")
+    return held(float(g @ h / (g.norm() * h.norm()).clamp_min(1e-300)), 0.1, "negated")
 
 
 def _values(loss: PolicyLoss) -> Answer:
@@ -208,7 +219,7 @@ def _values(loss: PolicyLoss) -> Answer:
     fitted.roles = {**fitted.roles, "actor": {}, "target": {}, "target_actor": {}}
     fitted.modules = fitted.roles["critic"]
     if not fitted.first[1]:
-        return undecided("silent")
+        return Answer("skipped", "silent")
     if not fitted.predictions:
         return fail("unused")
     kept = loss.counted(torch.arange(loss.rows, device=loss.now.device))
@@ -217,14 +228,17 @@ def _values(loss: PolicyLoss) -> Answer:
     odd = rowwise(torch.arange(loss.rows, device=returns.device) % 2 == 1, returns)
     other = returns + 9 * odd.to(returns)
     moved = {"return": other} | ({"value": other} if "value" in loss.columns else {})
-    mixed = fitted.spread((fitted.solve(fitted.changed(**moved)) - fitted.y)[:, half])
+    at = torch.zeros(loss.rows, dtype=torch.bool, device=half.device)
+    at[half] = True
+    change = fitted.solve(fitted.changed(**moved)) - fitted.y
+    mixed = fitted.spread(change[:, at[fitted.live]])
     if mixed > 2e-3:
         return fail("mixed", value=mixed)
-    flat = returns.reshape(loss.rows, -1)[:, 0]
-    off = (fitted.y - flat)[:, kept]
+    flat = fitted.column("return")
+    off = fitted.y - flat
     if fitted.spread(off) <= 4e-3:
         return PASS
-    k = _correlation(fitted.y[0, kept], flat[kept])  # normalised returns stand in a line
+    k = _correlation(fitted.y[0], flat)  # normalised returns stand in a line
     return undecided("scaled") if k > 0.999 else fail("apart", value=fitted.spread(off))
 
 
