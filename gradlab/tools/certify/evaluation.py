@@ -19,6 +19,7 @@ import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import factorial
 from pathlib import Path
 from typing import Any
@@ -113,16 +114,12 @@ Derivative = Callable[[System, Points], Tensor]
 
 def sources(system: System) -> dict[str, Derivative]:
     """The ways that this system offers: J by reverse sweeps through `step`, and `linearize`."""
+    ways = {"step": _swept} if system.differentiable else {}
+    return {name: partial(_blockwise, x) for name, x in (ways | {"linearize": _linearized}).items()}
 
-    def blockwise(derivative: Derivative) -> Derivative:
-        def whole_sample(system: System, points: Points) -> Tensor:
-            size = SMALL if len(points) <= SMALL else FEW
-            return _in_blocks(derivative, system, points, size)
 
-        return whole_sample
-
-    ways = {"step": blockwise(_swept)} if system.differentiable else {}
-    return ways | {"linearize": blockwise(_linearized)}
+def _blockwise(derivative: Derivative, system: System, points: Points) -> Tensor:
+    return _in_blocks(derivative, system, points, SMALL if len(points) <= SMALL else FEW)
 
 
 def _swept(system: System, points: Points) -> Tensor:
