@@ -41,7 +41,7 @@ register({
         "Fix the reward.", "premise",
     ),
     "policy_still": Code(
-        "policy without effect", _STILL, "Look for saturated or ignored actions.", "premise"
+        "policy without effect", _STILL, "Look for saturated actions, or ignored ones.", "premise"
     ),
     "fitted_policy_still": Code(
         "policy without effect", _STILL,
