@@ -86,6 +86,10 @@ class JacobiansCommand:
         profile = None if self.profile is None else load(self.profile)
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
+        # The command that tests the simulator's own derivatives.
+        words = ["gradlab", "certify", self.task]
+        words += [word for group in self.settings for word in ("--set", *group)]
+        certify = shlex.join([*words, *(["--policy", self.policy] if self.policy else [])])
         with bars() as progress:
             policy = given.get("policy") or stabilising_policy(
                 task, seed=self.seed, progress=progress
@@ -107,7 +111,7 @@ class JacobiansCommand:
                     "task_parameters": dict(task.parameters),
                     "compared_with": self.gradient_model or name,
                     "command": command,
-                    "certify": self._certify(),
+                    "certify": certify,
                 }
                 | ({"networks": origin} if origin else {}),
                 progress=progress,
@@ -119,9 +123,3 @@ class JacobiansCommand:
         if origin:
             document["networks"] = f"Networks: {origin}."
         return document | {"table": comparison.table().to_dict("records")}
-
-    def _certify(self) -> str:
-        """The command that tests the simulator's own derivatives."""
-        given = ["--policy", self.policy] if self.policy else []
-        changed = [word for group in self.settings for word in ("--set", *group)]
-        return shlex.join(["gradlab", "certify", self.task, *changed, *given])

@@ -14,7 +14,6 @@ from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.findings import Finding
-from gradlab.user_code import is_user_function
 
 if TYPE_CHECKING:
     from gradlab.fitting.model_settings import ModelSettings
@@ -89,13 +88,18 @@ class RemediesCommand:
             from gradlab.measurement.arguments import check_arguments, check_networks
             from gradlab.measurement.problem import check_size
             from gradlab.tools.remedies.compute import ROWS, compare_remedies
+            from gradlab.tools.remedies.fits import fits_of
+            from gradlab.tools.remedies.result import DEFAULT
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-remedies.h5"
         made = tuple(kind for kind in ("policy", "critic") if getattr(self, kind) is None)
         again = self.overwrite or self.resume
         arguments.check_outputs(run, made, again, page=not self.no_report)
-        arms, settings = self._arms(), self._model()
+        named = [each for word in self.remedies for each in word.split(",") if each]
+        arms, settings = tuple(named) or DEFAULT, self._model()
+        for arm in arms:
+            fits_of(arm)
         if self.data is not None and self.rows is not None:
             raise InputError(f"--rows is {self.rows} beside --data: drop one")
         data, more = (None, []) if self.data is None else named_data(self.data, task)
@@ -123,17 +127,6 @@ class RemediesCommand:
             more.append(Finding("remedy_policy", "skipped", value=_SHARE).document)
         document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": result.table().to_dict("records")}
-
-    def _arms(self) -> tuple[str, ...]:
-        """Names after --remedies, by spaces or commas."""
-        from gradlab.tools.remedies.result import ABOUT, DEFAULT
-
-        named = [each for word in self.remedies for each in word.split(",") if each]
-        for name in named:
-            if name not in ABOUT and not is_user_function(name):
-                known = ", ".join(ABOUT)
-                raise InputError(f"--remedies names {name!r}, expected {known} or file.py:function")
-        return tuple(named) or DEFAULT
 
     def _model(self) -> ModelSettings:
         """The baseline: the network's widths and activation, without what is a remedy."""
