@@ -84,9 +84,7 @@ register({
         "Kinks", "{subject} has kinks, jumps or coarse rounding at {n} states ({at}).",
         severity="note",
     ),
-    "zero": Code(
-        "Zero", "{subject} is 0; {number} would be seen.", severity="note", write=_bound
-    ),
+    "zero": Code("Zero", "{subject} is 0; {number} would be seen.", severity="note", write=_bound),
     "single_precision": Code(
         "Single precision", "{subject} in float32 is off by {number} (95th percentile): use "
         "float64.", severity="note", write=relative,
