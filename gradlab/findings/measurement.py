@@ -119,7 +119,7 @@ register({
     # Two measurements.
     "changed": Code("change", "{subject} differ in {at}."),
     "unpaired": Code("change", "Not paired, {at}: both errors add."),
-    "less_compared": Code("change", "{at}"),
+    "less_compared": Code("change", "Not compared: {at}."),
     "error_ratio": Code("error", "The least MSE of {subject} becomes {value} {at}."),
     "preferred": Code("comparison", "{subject}: prefer {at}."),
 })  # fmt: skip
