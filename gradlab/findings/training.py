@@ -264,4 +264,6 @@ _CODES = {  # without a title: it is the code
         "saturation", "no limit of the actions is known.", "Set policy.limit = 2.0."),
     "probe.no critic": Code("horizon", "no gradients on the task.", "Give the probe a critic."),
 }  # fmt: skip
-register({code: replace(each, title=each.title or code) for code, each in _CODES.items()})
+register(
+    {code: replace(each, title=each.title or code, whole=True) for code, each in _CODES.items()}
+)

@@ -11,16 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from gradlab import figures
-from gradlab.runs.attribution import (
-    CAUSES,
-    SOURCES,
-    Account,
-    Attribution,
-    BlockEntry,
-    Part,
-    Spread,
-    StepShare,
-)
+from gradlab.figures.style import PAPER
+from gradlab.runs.attribution import CAUSES, SOURCES, Account, Attribution, Part, Place
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
 from tests.figures.drawn import check_texts, line, texts
@@ -30,39 +22,31 @@ ALL = (figures.ledger, figures.entries)
 SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}
 
 
-def part(name, value, total, lost=False):
+def part(kind, cause, value, total, lost=False, **place):
     ends = (np.nan, -np.inf, np.inf) if lost else tuple((value + d) / total for d in (0, -0.2, 0.2))
-    return Part(name, value, 0.1, value - 0.2, value + 0.2, *ends)
+    return Part(Place(kind, cause, **place), value, 0.1, value - 0.2, value + 0.2, *ends)
 
 
 def account(horizon, name="model", lost=False):
     total = sum(SHARES.values())
-    shapley = tuple(part(cause, value, total, lost) for cause, value in SHARES.items())
-    entry = BlockEntry("A", "A", "$x$", "v", part("entry", 4.0, total, lost))
-    down = BlockEntry("critic_s", "q_s", "critic", "v", part("entry", -0.75, total, lost))
-    steps = tuple(StepShare("A", t, part("step", 1.0 * t, total, lost)) for t in range(horizon))
-    whole = Part("total", total, 0.1, 0.0 if lost else 0.8, 1.2, 1.0, 1.0, 1.0)
-    return Account(
-        name,
-        horizon,
-        whole,
-        lost,
-        shapley,
-        shapley,
-        shapley,
-        (entry, down),
-        (),
-        (),
-        steps,
-        (),
-        None,
+    whole = Part(Place("total", "total"), total, 0.1, 0.0 if lost else 0.8, 1.2, 1.0, 1.0, 1.0)
+    places = (
+        ("A", 4.0, dict(block="A", output="$x$", input="v")),
+        ("critic_s", -0.75, dict(block="q_s", output="critic", input="v")),
     )
+    parts = [
+        whole,
+        *(part(kind, cause, value, total, lost)
+          for kind in ("shapley", "first", "last") for cause, value in SHARES.items()),
+        *(part("entry", cause, value, total, lost, **place) for cause, value, place in places),
+        *(part("step", "A", 1.0 * t, total, lost, step=t) for t in range(horizon)),
+    ]  # fmt: skip
+    return Account("bias", name, horizon, tuple(parts))
 
 
 def table(*accounts):
-    spread = Spread(
-        "model", 3, part("total", 2.0, 2.0), tuple(part(s, 0.5, 2.0) for s in SOURCES), None
-    )
+    parts = part("total", "total", 2.0, 2.0), *(part("source", s, 0.5, 2.0) for s in SOURCES)
+    spread = Account("variance", "model", 3, parts)
     return Attribution(accounts, (spread,), {}, 64, "", ("$x$", "v"), ("push",)).table()
 
 

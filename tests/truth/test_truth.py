@@ -37,13 +37,12 @@ from gradlab.truth.oracles import (
     all_action_remainder,
     joined,
     piece,
-    reference_gradients,
     shortened,
     unroll_all_actions,
 )
 from gradlab.truth.outcome import plan
 from gradlab.truth.truth import halves_of_gradients, halves_of_sweep, matched_truth
-from tests.gradients.worlds import Critic, linear, network, nonlinear
+from tests.gradients.worlds import Critic, linear, network, nonlinear, reference_gradients
 from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
 
 
