@@ -240,7 +240,7 @@ _LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     ),
     "actor.density": (
         "density", "log π is that of the drawn action.",
-        {"other": "log π is not that of the drawn action: it integrates to {value}; log(1 − tanh²)?",
+        {"other": "log π is not that of the drawn action: it integrates to {value} (tanh?).",
          "several": "log π has {value} numbers for each row: sum it over actions."},
         {"discrete": "Actions are discrete.", "mean": "Drawn actions do not differ."},
     ),
