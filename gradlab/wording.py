@@ -189,6 +189,12 @@ def rounded(value: float, digits: int) -> str:
     return _power(value, digits)
 
 
+def counted(value: float, digits: int = 2) -> str:
+    """The same of what may be a count: whole numbers below a million to the last digit."""
+    whole = isfinite(value) and value == round(value) and abs(value) < 1e6
+    return f"{value:,.0f}" if whole else rounded(value, digits)
+
+
 def below(value: float) -> str:
     """Two significant digits, rounded up: a bound must stay one."""
     return two(float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(value)))

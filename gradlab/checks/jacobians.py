@@ -20,15 +20,16 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
-from gradlab.findings import Decision, Finding
+from gradlab.findings import Finding, within
 from gradlab.gradients.courses import Cut, linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.setting import Setting
+from gradlab.gradients.setting import Setting, Starts
 from gradlab.networks.interface import act
+from gradlab.statistics.moments import Moments
 from gradlab.systems.system import (
     BLOCKS,
     Entropic,
@@ -41,26 +42,32 @@ from gradlab.systems.system import (
     step_running,
     whole,
 )
-
-FEW = 32
+from gradlab.tasks import Task
+from gradlab.truth.truth import Truth
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """Estimators (without entropy: see `softened`), as they were measured, on a few starts.
+class CheckContext:
+    """A measurement, what it was made from, and a few of its starts, on which checks run.
 
     Attributes:
-        setting: with a few of the measurement's starts.
-        names: what each system is called, by id.
-        action_names: one per action of the task; empty where it has none.
-        action_limit: largest |action| of each, None where the task does not clip.
+        setting: as it was measured (without entropy: see `softened`), with a few of its starts.
+        estimators: as they were measured, likewise; begin: all of its starts.
+        policy, critics: the user's own, before they were copied.
+        truth: what biases are measured against.
+        at: the states at which first-action gradients were taken.
+        cells: the moments of every estimator and horizon.
     """
 
-    estimators: Mapping[str, Estimator]
+    task: Task
     setting: Setting
-    names: Mapping[int, str]
-    action_names: tuple[str, ...] = ()
-    action_limit: tuple[float, ...] | None = None
+    begin: Starts
+    policy: nn.Module
+    critics: Sequence[nn.Module]
+    estimators: Mapping[str, Estimator]
+    truth: Truth
+    at: Starts
+    cells: Mapping[tuple[str, int], Moments]
     made: dict[tuple[int, int, int, Cut], LinearizedPath] = field(default_factory=dict, repr=False)
 
     def along(self, estimator: Estimator) -> LinearizedPath:
@@ -105,12 +112,14 @@ class Inspection:
     def name(self, system: System) -> str:
         """What a system is called, with or without its entropy."""
         plain = system.system if isinstance(system, Entropic) else system
-        return self.names.get(id(plain), type(plain).__name__)
+        if plain is self.task.simulator:
+            return "simulator"
+        return "prior model" if plain is self.task.prior else type(plain).__name__
 
     def action(self, j: int) -> str:
         """What action j is called."""
-        if j < len(self.action_names):
-            return f"{self.action_names[j]} (action {j})"
+        if j < len(self.task.action_names):
+            return f"{self.task.action_names[j]} (action {j})"
         return f"action {j}"
 
 
@@ -126,10 +135,10 @@ _CLIPPED = 0.5  # share of the states where some action moves nothing
 _Differences = tuple[Tensor, Tensor]  # and their error
 
 
-def jacobians(inspected: Inspection) -> list[Finding]:
+def jacobians(context: CheckContext) -> list[Finding]:
     """Of every system that some estimator differentiates, and of the policy."""
-    results = _policy_detached(inspected)
-    for name, (system, path) in inspected.differentiated().items():
+    results = _policy_detached(context)
+    for name, (system, path) in context.differentiated().items():
         s, a = sampled(path, STATES)
         if not len(s):
             results.append(Finding("jacobians_unknown", "fail", name))
@@ -138,7 +147,7 @@ def jacobians(inspected: Inspection) -> list[Finding]:
         central = [_central(system, s, a, step) for step in _STEPS]
         lost = [] if by_differences(system) else _detached(name, linear, *central[0])
         results += [_differences(name, linear, central, not lost), *lost]
-        results += _columns(name, linear, inspected)
+        results += _columns(name, linear, context)
     return results
 
 
@@ -228,11 +237,11 @@ def _detached(name: str, linear: Linearization, J: Tensor, rounding: Tensor) -> 
     return _lost(f"{code}_detached", f"{name}'s {what}", by, cut, len(J))
 
 
-def _policy_detached(inspected: Inspection) -> list[Finding]:
+def _policy_detached(context: CheckContext) -> list[Finding]:
     """The same of the policy's actions, at the starts."""
-    setting, starts = inspected.setting, inspected.setting.starts
-    whole = next((each for each in inspected.pathwise().values() if not each.cut), None)
-    if whole is None or not (linear := inspected.along(whole)).path.horizon:
+    setting, starts = context.setting, context.setting.starts
+    whole = next((each for each in context.pathwise().values() if not each.cut), None)
+    if whole is None or not (linear := context.along(whole)).path.horizon:
         return []
     noise = starts.policy_noise(setting.policy, setting.seed, 0)
 
@@ -304,35 +313,34 @@ def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tenso
     return torch.stack(raw, dim=1), torch.stack(beyond, dim=1)
 
 
-def _columns(name: str, linear: Linearization, inspected: Inspection) -> list[Finding]:
+def _columns(name: str, linear: Linearization, context: CheckContext) -> list[Finding]:
     """Actions that move no state, exactly (dead) or in effect (vanishing); else the share of the
     states where one does not."""
     size = linear.B.abs().amax(dim=(0, 1))
     relative, states = size / size.max(), len(linear.B)
     dead, faint = size == 0, (relative <= _VANISHING) & (size > 0)
     found = [
-        Finding("action_dead", "fail", inspected.action(j), n=states, at=name)
+        Finding("action_dead", "fail", context.action(j), n=states, at=name)
         for j in dead.nonzero().flatten().tolist()
     ]
     found += [
-        Finding("action_faint", "fail", inspected.action(j), float(relative[j]),
+        Finding("action_faint", "fail", context.action(j), float(relative[j]),
                 threshold=_VANISHING, n=states, at=name)
         for j in faint.nonzero().flatten().tolist()
     ]  # fmt: skip
     if found:
         return found
     share = float((linear.B == 0).all(dim=1).any(dim=1).double().mean())
-    decision: Decision = "pass" if share < _CLIPPED else "fail"
-    return [Finding("actions_clipped", decision, name, share, threshold=_CLIPPED, n=states)]
+    return [within("actions_clipped", share, _CLIPPED, name, n=states)]
 
 
-def switches(inspected: Inspection) -> list[Finding]:
+def switches(context: CheckContext) -> list[Finding]:
     """Of every estimator that differentiates a system by differences."""
     found = []
-    for name, estimator in inspected.pathwise().items():
+    for name, estimator in context.pathwise().items():
         if estimator.jacobians is None or not by_differences(estimator.jacobians):
             continue
-        flags = inspected.along(estimator).flags
+        flags = context.along(estimator).flags
         count = flags.numel()
         if flags.any():
             at = f"step {int(flags.any(dim=1).int().argmax())}"

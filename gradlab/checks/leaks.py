@@ -9,7 +9,7 @@ user's policy is moved, and their parameters receive no gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradlab.checks.jacobians import Inspection
+from gradlab.checks.jacobians import CheckContext
 from gradlab.checks.premises import random_moves
 from gradlab.data.trajectories import stream
 from gradlab.findings import Decision, Finding
@@ -36,34 +36,21 @@ _DIRECTIONS = 3
 _MOVED, _FARTHER = 1e-4, 100.0  # of it, along a direction; times as far where steps are in float32
 
 
-def leaks(
-    inspected: Inspection,
-    policy: nn.Module,
-    critics: Sequence[nn.Module],
-    systems: Mapping[str, System],
-) -> list[Finding]:
-    """θ in the documented actions, and in nothing but the policy.
-
-    Args:
-        policy, critics: the user's own, before they were copied.
-        systems: all systems, by name.
-    """
-    return _shared(inspected, policy, critics, systems) + [
-        _documented(name, estimator, inspected)
-        for name, estimator in inspected.pathwise().items()
+def leaks(context: CheckContext) -> list[Finding]:
+    """θ in the documented actions, and in nothing but the policy."""
+    return _shared(context) + [
+        _documented(name, estimator, context)
+        for name, estimator in context.pathwise().items()
         if estimator.states is estimator.jacobians
         if estimator.way.pathwise and not estimator.cut and estimator.replay is None
     ]
 
 
-def _shared(
-    inspected: Inspection,
-    policy: nn.Module,
-    critics: Sequence[nn.Module],
-    systems: Mapping[str, System],
-) -> list[Finding]:
+def _shared(context: CheckContext) -> list[Finding]:
     """Move the user's policy: does anything else change? Are tensors shared?"""
-    setting, s = inspected.setting, inspected.setting.starts.states
+    policy, critics = context.policy, context.critics
+    systems = {context.name(system): system for system in context.systems()}
+    setting, s = context.setting, context.setting.starts.states
     noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)
     with torch.no_grad():
         a = act(setting.policy, s, noise)
@@ -115,9 +102,9 @@ def _moved(policy: nn.Module) -> Iterator[None]:
             p.data = data
 
 
-def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Finding:
+def _documented(name: str, estimator: Estimator, context: CheckContext) -> Finding:
     n = min(_LONGEST, estimator.tail.horizon)
-    short, here = replace(estimator, tail=replace(estimator.tail, horizon=n)), inspected.setting
+    short, here = replace(estimator, tail=replace(estimator.tail, horizon=n)), context.setting
     terms = carried(short, here.policy, here.starts, (n,), here.seed, "ignore")
     G = path_gradients(terms.jacobian, terms.costates[0]).mean(dim=0)
     directions = _directions(here.policy)

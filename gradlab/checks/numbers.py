@@ -16,18 +16,17 @@ rewards drown a critic at the longest horizon alone is what γⁿ and damping ma
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.checks.jacobians import Inspection
+from gradlab.checks.jacobians import CheckContext
 from gradlab.checks.premises import FACTOR
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError, in_short
-from gradlab.findings import Decision, Finding
+from gradlab.findings import Finding, within
 from gradlab.gradients import gram
 from gradlab.gradients.courses import Shared, linearized
 from gradlab.gradients.estimator import Estimator, first_horizon
@@ -45,7 +44,6 @@ from gradlab.gradients.setting import Starts
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.interface import act, last_tanh
 from gradlab.networks.mlp import judge
-from gradlab.statistics.moments import Moments
 from gradlab.systems.system import Entropic
 
 _FLOAT32 = 3.4e38
@@ -54,36 +52,28 @@ _TENFOLD = 10.0  # a step: sensitivities that grow so fast explode
 _LIMIT = 0.01  # relative error of the mean gradient
 
 
-def finite(
-    inspected: Inspection, begin: Starts, cells: Mapping[tuple[str, int], Moments]
-) -> list[Finding]:
-    """Per-sample gradients of every estimator, and the growth of what they are made of.
-
-    Args:
-        begin: all starts of the measurement.
-        cells: moments of every estimator and horizon.
-    """
-    results = _gradients(inspected, begin, cells)
+def finite(context: CheckContext) -> list[Finding]:
+    """Per-sample gradients of every estimator, and the growth of what they are made of."""
+    results = _gradients(context)
     paths: dict[int, tuple[str, LinearizedPath]] = {}
-    for name, estimator in inspected.pathwise().items():
-        linear = inspected.along(estimator)
+    for name, estimator in context.pathwise().items():
+        linear = context.along(estimator)
         paths.setdefault(id(linear), (name, linear))  # once, whichever actions carry θ along it
     for name, linear in paths.values():
         if linear.path.horizon:
-            results += _idle(name, linear, inspected) + _growth(name, linear)
+            results += _idle(name, linear, context) + _growth(name, linear)
     return results
 
 
-def _gradients(
-    inspected: Inspection, begin: Starts, cells: Mapping[tuple[str, int], Moments]
-) -> list[Finding]:
+def _gradients(context: CheckContext) -> list[Finding]:
+    begin, cells = context.begin, context.cells
     found = []
-    for name, estimator in inspected.estimators.items():
+    for name, estimator in context.estimators.items():
         squares = {n: moments.squares for (who, n), moments in cells.items() if who == name}
         first = next((n for n in sorted(squares) if not np.isfinite(squares[n]).all()), None)
         if first is not None:
             which = np.flatnonzero(~np.isfinite(squares[first]))
-            at = f"h = {first}, {_where(estimator, inspected, begin, int(which[0]))}"
+            at = f"h = {first}, {_where(estimator, context, int(which[0]))}"
             count = len(squares[first])
             found.append(Finding("gradients_lost", "fail", name, len(which), n=count, at=at))
         none = {n: int((values == 0).sum()) for n, values in squares.items()}
@@ -94,13 +84,14 @@ def _gradients(
     return found or [Finding("gradients_finite", "pass", n=len(begin.states))]
 
 
-def _where(estimator: Estimator, inspected: Inspection, begin: Starts, group: int) -> str:
+def _where(estimator: Estimator, context: CheckContext, group: int) -> str:
     """The first step at which a sample of a lost group leaves the finite numbers."""
+    begin = context.begin
     label = np.unique(begin.group.numpy(), return_inverse=True)[1]
     row = int(np.flatnonzero(label == group)[0])
     if estimator.jacobians is None:
         return f"row {row}"
-    here, one = inspected.setting, begin.block(slice(row, row + 1))
+    here, one = context.setting, begin.block(slice(row, row + 1))
     linear = linearized(estimator, here.policy, one, here.seed, here.termination)
     for t in range(linear.path.horizon):
         bad = _bad_rows(linear.path.states[t + 1, 0, :, None])
@@ -116,11 +107,11 @@ def _bad_rows(values: Tensor) -> list[int]:
     return (~torch.isfinite(values).all(dim=1)).nonzero().flatten().tolist()
 
 
-def _idle(name: str, linear: LinearizedPath, inspected: Inspection) -> list[Finding]:
+def _idle(name: str, linear: LinearizedPath, context: CheckContext) -> list[Finding]:
     """Actions that change no reward within the horizon, whatever the critic says of them."""
     idle = (~_reached(linear)).nonzero().flatten().tolist()
     h = linear.path.horizon
-    return [Finding("action_idle", "fail", inspected.action(j), h, at=name) for j in idle]
+    return [Finding("action_idle", "fail", context.action(j), h, at=name) for j in idle]
 
 
 def _reached(linear: LinearizedPath) -> Tensor:
@@ -145,16 +136,15 @@ def _growth(name: str, linear: LinearizedPath) -> list[Finding]:
             at = int(beyond[0]) + 1
             return [Finding("chain_overflow", "fail", name, at, threshold=limit, n=h)]
     rate = float((norms[-1] / norms[0]).nan_to_num(nan=0.0)) ** (1 / (h - 1))
-    decision: Decision = "pass" if rate < _TENFOLD else "fail"
-    return [Finding("chain_growth", decision, name, rate, threshold=_TENFOLD, unit="×", n=h)]
+    return [within("chain_growth", rate, _TENFOLD, name, unit="×", n=h)]
 
 
-def precision(inspected: Inspection) -> list[Finding]:
+def precision(context: CheckContext) -> list[Finding]:
     """float32 against float64 for every estimator."""
-    copies = _Copies.of(inspected.setting.policy, inspected.setting.starts)
+    copies = _Copies.of(context.setting.policy, context.setting.starts)
     return [
-        _compared(name, estimator, inspected, copies)
-        for name, estimator in inspected.estimators.items()
+        _compared(name, estimator, context, copies)
+        for name, estimator in context.estimators.items()
     ]
 
 
@@ -175,17 +165,15 @@ class _Copies:
         return _Copies(copy.deepcopy(policy).float(), begin)
 
 
-def _compared(name: str, estimator: Estimator, inspected: Inspection, copies: _Copies) -> Finding:
-    here, at = inspected.setting, f"h = {estimator.tail.horizon}"
+def _compared(name: str, estimator: Estimator, context: CheckContext, copies: _Copies) -> Finding:
+    here, at = context.setting, f"h = {estimator.tail.horizon}"
     try:
         _, error = in_float32(
             estimator, here.policy, here.starts, here.seed, here.termination, copies
         )
     except (RuntimeError, TypeError, InputError) as why:
         return Finding("float32_untested", "skipped", name, at=in_short(why))
-    decision: Decision = "pass" if error <= _LIMIT else "fail"
-    n = len(here.starts.states)
-    return Finding("float32", decision, name, error, threshold=_LIMIT, n=n, at=at)
+    return within("float32", error, _LIMIT, name, n=len(here.starts.states), at=at)
 
 
 def in_float32(
@@ -238,24 +226,24 @@ _BENT = 0.01  # of a tanh's, which passes 2% on there
 _EARLY = 0.25  # share of the starts whose episode ends at its first step
 
 
-def scale(inspected: Inspection) -> list[Finding]:
+def scale(context: CheckContext) -> list[Finding]:
     """Terms that drown all others, critics beyond any return, saturated actions, early ends."""
     results = [
-        _terms(name, estimator, inspected)
-        for name, estimator in inspected.pathwise().items()
+        _terms(name, estimator, context)
+        for name, estimator in context.pathwise().items()
         if estimator.tail.horizon and not estimator.way.mixed
     ]
-    results += [_critics(inspected), _saturation(inspected), _short(inspected)]
+    results += [_critics(context), _saturation(context), _short(context)]
     return [result for result in results if result is not None]
 
 
-def _terms(name: str, estimator: Estimator, inspected: Inspection) -> Finding | None:
+def _terms(name: str, estimator: Estimator, context: CheckContext) -> Finding | None:
     """At the longest horizon; rewards that drown a critic there alone are damping's work."""
     H, tail = estimator.tail.horizon, estimator.tail
-    linear, shown = inspected.along(estimator), sorted({max(1, first_horizon(estimator)), H})
-    critic = tail_gradient(linear.path, tail.critic, tail.value, inspected.setting.termination)
+    linear, shown = context.along(estimator), sorted({max(1, first_horizon(estimator)), H})
+    critic = tail_gradient(linear.path, tail.critic, tail.value, context.setting.termination)
     norms = {
-        term: _norms(estimator, inspected, *part, tuple(shown))
+        term: _norms(estimator, context, *part, tuple(shown))
         for term, part in _parts(estimator, linear, critic).items()
     }
     largest = max(norms, key=lambda term: norms[term][-1])
@@ -294,12 +282,12 @@ def _split(by_action: Tensor) -> tuple[Tensor, Tensor]:
 
 def _norms(
     estimator: Estimator,
-    inspected: Inspection,
+    context: CheckContext,
     linear: LinearizedPath,
     tail: TailGradient,
     horizons: tuple[int, ...],
 ) -> list[float]:
-    here, path, discount = inspected.setting, linear.path, estimator.tail.discount
+    here, path, discount = context.setting, linear.path, estimator.tail.discount
     weight = here.starts.weight[:, None]
     if not estimator.way.every:
         g = action_gradients(linear, tail, discount)[list(horizons)] * weight
@@ -312,27 +300,27 @@ def _norms(
     return [float(x) for x in path_mean_gradients(jacobian, costates, horizons).norm(dim=1)]
 
 
-def _critics(inspected: Inspection) -> Finding | None:
+def _critics(context: CheckContext) -> Finding | None:
     """No return exceeds r_max / (1 − γ); beyond the longest path at hand rewards may be larger."""
     rewards = [
-        _largest(inspected.along(estimator).path.rewards)
-        for estimator in inspected.pathwise().values()
+        _largest(context.along(estimator).path.rewards)
+        for estimator in context.pathwise().values()
         if estimator.tail.horizon and not isinstance(estimator.states, Entropic)
     ]
-    every = inspected.estimators.values()
+    every = context.estimators.values()
     critics = {id(e.tail.critic): e for e in every if e.tail.critic is not None}
     values = [0.0]
     for estimator in critics.values():
         if estimator.jacobians is None:
             continue
-        path, tail = inspected.along(estimator).path, estimator.tail
+        path, tail = context.along(estimator).path, estimator.tail
         assert tail.critic is not None
         with torch.no_grad():
             s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
             values.append(_largest(judge(tail.critic, tail.value, s, a)))
-    if not rewards or inspected.setting.discount >= 1:
+    if not rewards or context.setting.discount >= 1:
         return None
-    limit = max(rewards) / (1 - inspected.setting.discount)
+    limit = max(rewards) / (1 - context.setting.discount)
     if max(values) <= FACTOR * limit:
         return None
     return Finding("critic_beyond", "fail", "", max(values), threshold=limit)
@@ -342,22 +330,21 @@ def _largest(values: Tensor) -> float:
     return float(values.abs().nan_to_num(nan=torch.inf).max())
 
 
-def _saturation(inspected: Inspection) -> Finding | None:
-    paths = [inspected.along(estimator).path for estimator in inspected.pathwise().values()]
-    if inspected.action_limit is not None:
+def _saturation(context: CheckContext) -> Finding | None:
+    paths = [context.along(estimator).path for estimator in context.pathwise().values()]
+    if context.task.action_limit is not None:
         a = torch.cat([path.actions for path in paths])
-        edge = (1 - _NEAR) * a.new_tensor(inspected.action_limit)
+        edge = (1 - _NEAR) * a.new_tensor(context.task.action_limit)
     else:  # of the tanh that the policy ends with
-        found = [_bent(inspected.setting.policy, path) for path in paths]
+        found = [_bent(context.setting.policy, path) for path in paths]
         known = [each for each in found if each is not None]
         if not known:
             return None
         a = torch.cat(known)
         edge = a.new_full(a.shape[-1:], 1 - _BENT)
     at = (a[..., : len(edge)].abs() >= edge).double().mean(dim=(0, 1))
-    share, who = float(at.max()), inspected.action(int(at.argmax()))
-    decision: Decision = "pass" if share < _SATURATED else "fail"
-    return Finding("actions_saturated", decision, who, share, threshold=_SATURATED)
+    share, who = float(at.max()), context.action(int(at.argmax()))
+    return within("actions_saturated", share, _SATURATED, who)
 
 
 def _bent(policy: nn.Module, path: Path) -> Tensor | None:
@@ -368,13 +355,11 @@ def _bent(policy: nn.Module, path: Path) -> Tensor | None:
     return None if found is None else found.detach().reshape(*path.states.shape[:2], -1)
 
 
-def _short(inspected: Inspection) -> Finding | None:
+def _short(context: CheckContext) -> Finding | None:
     """How many starts end at their first step, where rewards stop at an end."""
-    paths = [inspected.along(estimator).path for estimator in inspected.pathwise().values()]
+    paths = [context.along(estimator).path for estimator in context.pathwise().values()]
     longest = max(paths, key=lambda path: path.horizon, default=None)
-    if longest is None or not longest.horizon or inspected.setting.termination == "ignore":
+    if longest is None or not longest.horizon or context.setting.termination == "ignore":
         return None
     early = float((~longest.alive[1]).double().mean())
-    decision: Decision = "pass" if early < _EARLY else "fail"
-    n = longest.alive.shape[1]
-    return Finding("episodes_short", decision, "", early, threshold=_EARLY, n=n)
+    return within("episodes_short", early, _EARLY, n=longest.alive.shape[1])

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.checks.jacobians import STATES, Inspection, sampled
+from gradlab.checks.jacobians import STATES, CheckContext, sampled
 from gradlab.data.trajectories import child, stream
-from gradlab.findings import Decision, Finding
+from gradlab.findings import Decision, Finding, within
 from gradlab.gradients.setting import Setting, Starts, by_group, group_count, grouping
 from gradlab.gradients.start_laws import alive_counts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -33,11 +33,9 @@ from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import ratio_of_means
 from gradlab.systems.learned import LearnedSystem, TwoModels
 from gradlab.systems.system import Entropic, System
-from gradlab.tasks import Task
 from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import AT_MOST, effective_horizon
 from gradlab.truth.outcome import linearization_price
-from gradlab.truth.truth import Truth
 
 _LEFT = 0.1  # γᵀ beyond the returns that are measured
 MOST, LEAST = 96, 16  # states that they are measured from
@@ -54,27 +52,21 @@ _OFF = 0.25  # of the squared returns: a critic that is nearer than that is of t
 _Floats = NDArray[np.float64]
 
 
-def premises(
-    inspected: Inspection, task: Task, truth: Truth, begin: Starts, at: Starts
-) -> list[Finding]:
-    """Those that fail, or that none does; then whether a model is exact.
-
-    Args:
-        truth: of the measurement, whose own norm may be 0.
-        begin, at: starts, and states at which gradients are taken.
-    """
+def premises(context: CheckContext) -> list[Finding]:
+    """Those that fail, or that none does; then whether a model is exact."""
     results: list[Finding] = []
     # The entropy of a policy moves its objective, and a soft critic has its share of it.
-    if not any(isinstance(each.states, Entropic) for each in inspected.estimators.values()):
-        measured = _measured(inspected, task, begin, at)
-        found = _reward(measured, truth, getattr(inspected.setting.policy, "fitted", None) is True)
+    if not any(isinstance(each.states, Entropic) for each in context.estimators.values()):
+        measured = _measured(context)
+        found = _reward(measured, context)
         # Where returns diverge, as without any truth, no critic has their size.
-        if found is None and truth.status != "none":
-            found = _critics(inspected, measured)
+        if found is None and context.truth.status != "none":
+            found = _critics(context, measured)
         results.append(found or Finding("premises_hold", "pass"))
-    for name, (system, path) in inspected.differentiated().items():
+    simulator = context.task.simulator
+    for name, (system, path) in context.differentiated().items():
         s, a = sampled(path, STATES)
-        if system is not task.simulator and _identical(task.simulator, system, s, a):
+        if system is not simulator and _identical(simulator, system, s, a):
             results.append(Finding("model_exact", "fail", name))
     return results
 
@@ -88,13 +80,14 @@ class _Measured:
     moved: Tensor
 
 
-def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> _Measured:
+def _measured(context: CheckContext) -> _Measured:
+    task, begin, at = context.task, context.begin, context.at
     steps = min(effective_horizon(task.discount, _LEFT), AT_MOST)
     price = linearization_price(task.simulator)
     price /= 2 * (task.simulator.state_dim + task.simulator.action_dim + 1)
     most = min(max(int(_SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
     some = _some((begin,) if at is begin else (begin, at), most)
-    here = inspected.setting
+    here = context.setting
     setting = Setting(
         task.simulator, here.policy, some, task.discount, steps, here.termination,
         child(here.seed, "premises"),
@@ -129,8 +122,9 @@ def random_moves(policy: nn.Module) -> list[Tensor]:
     return [_MOVE * (x.square().mean().sqrt() + 1e-3) * draw.to(x) for x, draw in draws]
 
 
-def _reward(measured: _Measured, truth: Truth, fitted: bool) -> Finding | None:
-    """Returns that are all the same, or that the policy, maybe `fitted` here, does not move."""
+def _reward(measured: _Measured, context: CheckContext) -> Finding | None:
+    """Returns that are all the same, or that the policy, maybe fitted here, does not move."""
+    truth, fitted = context.truth, getattr(context.setting.policy, "fitted", None) is True
     R, moved, n = measured.returns, measured.moved, len(measured.returns)
     finite = torch.isfinite(R) & torch.isfinite(moved)
     references = [reference for reference in (truth.first, truth.every) if reference is not None]
@@ -166,13 +160,13 @@ def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return float((one - other).abs().max()) <= tolerance * size
 
 
-def _critics(inspected: Inspection, measured: _Measured) -> Finding | None:
+def _critics(context: CheckContext, measured: _Measured) -> Finding | None:
     """Each critic's values against the returns that follow them; the first that is off."""
     R, at = measured.returns, measured.at
-    noise = at.policy_noise(inspected.setting.policy, child(inspected.setting.seed, "premises"), 0)
+    noise = at.policy_noise(context.setting.policy, child(context.setting.seed, "premises"), 0)
     with torch.no_grad():
-        a = act(inspected.setting.policy, at.states, noise)
-    critics = {id(e.tail.critic): e.tail for e in inspected.estimators.values()}
+        a = act(context.setting.policy, at.states, noise)
+    critics = {id(e.tail.critic): e.tail for e in context.estimators.values()}
     for tail in critics.values():
         if tail.critic is None:
             continue
@@ -230,37 +224,28 @@ _FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away
 _SOME = 0.01  # share of unseen states that a few outliers make
 
 
-def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Finding]:
-    """Both checks.
-
-    Args:
-        at: every state at which first-action gradients are taken.
-        names: of the state's coordinates; empty where the task has none.
-    """
-    results = []
-    if inspected.setting.termination == "mask":
+def states(context: CheckContext) -> list[Finding]:
+    """Are the states at which first-action gradients are taken alive, and have models seen them?"""
+    results, at = [], context.at
+    if context.setting.termination == "mask":
         (alive, groups, of), n = alive_counts(at), len(at.states)
         decision: Decision = "fail" if alive < _FEW_ALIVE * n else "pass"
-        where = f"{groups} of {of}"
-        results.append(
-            Finding("states_alive", decision, "", alive, threshold=_FEW_ALIVE * n, n=n, at=where)
-        )
-    noise = at.policy_noise(inspected.setting.policy, inspected.setting.seed, 0)
+        where, least = f"{groups} of {of}", _FEW_ALIVE * n
+        results.append(Finding("states_alive", decision, "", alive, threshold=least, n=n, at=where))
+    noise = at.policy_noise(context.setting.policy, context.setting.seed, 0)
     kept = at.weight != 0
     with torch.no_grad():
-        action = act(inspected.setting.policy, at.states[kept], noise[kept])
+        action = act(context.setting.policy, at.states[kept], noise[kept])
     x = torch.cat([at.states[kept], action], dim=1)  # as the models are asked for them
-    for name, ensemble in _learned(inspected).items():
+    for name, ensemble in _learned(context).items():
         # A fresh ensemble, which knows no data, has mean 0 and deviation 1 in every column.
         untouched = (ensemble.input_mean == 0).all() and (ensemble.input_std == 1).all()
         if not untouched and len(x):
-            results.append(_seen(name, ensemble, x, names, inspected))
+            results.append(_seen(name, ensemble, x, context))
     return results
 
 
-def _seen(
-    name: str, ensemble: GaussianEnsemble, x: Tensor, names: tuple[str, ...], inspected: Inspection
-) -> Finding:
+def _seen(name: str, ensemble: GaussianEnsemble, x: Tensor, context: CheckContext) -> Finding:
     x = x[:, : ensemble.state_dim + ensemble.action_dim]
     mean, std = (
         moment.detach().to(x)[:, 0] for moment in (ensemble.input_mean, ensemble.input_std)
@@ -269,18 +254,18 @@ def _seen(
     unseen = (far > _FAR).any(dim=1)
     share = float(unseen.double().mean())
     column, ds = int(far.amax(dim=0).argmax()), ensemble.state_dim
+    names = context.task.state_names
     known = names[column] if column < len(names) else f"coordinate {column}"
-    which = known if column < ds else inspected.action(column - ds)
-    decision: Decision = "pass" if share <= _SOME else "fail"
-    return Finding("states_seen", decision, name, share, threshold=_SOME, n=len(x), at=which)
+    which = known if column < ds else context.action(column - ds)
+    return within("states_seen", share, _SOME, name, n=len(x), at=which)
 
 
-def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
+def _learned(context: CheckContext) -> dict[str, GaussianEnsemble]:
     """Every ensemble that some estimator rolls out or differentiates, each once."""
     ensembles: dict[int, tuple[str, GaussianEnsemble]] = {}
-    for system in inspected.systems():
+    for system in context.systems():
         for part in _parts(system):
-            ensembles.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
+            ensembles.setdefault(id(part.ensemble), (context.name(system), part.ensemble))
     names = [name for name, _ in ensembles.values()]
     return {
         f"{name}, part {k + 1}" if names.count(name) > 1 else name: ensemble

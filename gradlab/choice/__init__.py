@@ -8,27 +8,6 @@ torch.
 """
 
 from gradlab.choice.choosing import choice_of
-from gradlab.choice.values import (
-    AgainstRule,
-    Best,
-    Cell,
-    Choice,
-    DirectionCosine,
-    Mixing,
-    Parting,
-    Steps,
-    Tried,
-)
+from gradlab.choice.values import Best, Cell, Choice, DirectionCosine, Mixing, Steps
 
-__all__ = [
-    "AgainstRule",
-    "Best",
-    "Cell",
-    "Choice",
-    "DirectionCosine",
-    "Mixing",
-    "Parting",
-    "Steps",
-    "Tried",
-    "choice_of",
-]
+__all__ = ["Best", "Cell", "Choice", "DirectionCosine", "Mixing", "Steps", "choice_of"]

@@ -12,12 +12,13 @@ exact at N′ = N, and where the noise across the truth is nearly all of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gradlab.choice.values import QUANTITY, Best, Beyond, Cell, Criterion, Parting, Steps
+from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Excluded, Parting, Steps
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
 from gradlab.runs.identity import competing, needs_states
@@ -34,7 +35,6 @@ from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.moments import Estimate, Moments, combine, estimates
 from gradlab.statistics.selection import (
-    RankSet,
     chosen_level,
     largest,
     separations,
@@ -64,7 +64,7 @@ class Candidates:
 
     kind: str
     names: tuple[str, ...]
-    excluded: Mapping[str, str]
+    excluded: Mapping[str, Excluded]
     judged: str | None
     cells: tuple[Cell, ...]
     kernels: Kernels | None
@@ -130,29 +130,21 @@ def _asked(profile: Profile, estimators: Collection[str]) -> list[str]:
     kinds = {name: TRUTHS[kind_of(profile, name)] for name in names}
     if len(set(kinds.values())) > 1:
         raise InputError(
-            f"estimators have different truths, {kinds}: their errors cannot be compared; choose "
-            f"among those of one truth, or measure with truth='objective', one truth for all"
+            f"estimators have different truths, {kinds}: choose among those of one truth, or "
+            f"measure with truth='objective', one truth for all"
         )
     return names
 
 
-def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
-    about = judged_estimator(profile) or profile.estimators[0]
-    kind = kind_of(profile, about)
-    excluded = {
-        name: f"its truth is another one, {TRUTHS[kind_of(profile, name)]}: choose among its kind "
-        f"by itself"
-        for name in profile.estimators
-        if kind_of(profile, name) != kind
-    }
-    names = [name for name in profile.estimators if name not in excluded]
-    among = competing({name: profile.identities[name] for name in names})
-    for name in names:
+def _everybody(profile: Profile) -> tuple[list[str], dict[str, Excluded]]:
+    kind = kind_of(profile, judged_estimator(profile) or profile.estimators[0])
+    same = [name for name in profile.estimators if kind_of(profile, name) == kind]
+    among = competing({name: profile.identities[name] for name in same})
+    excluded: dict[str, Excluded] = {}
+    for name, identity in profile.identities.items():
         if name not in among:
-            needs = "it needs the simulator's states"
-            if profile.identities[name].control:
-                needs = "a control arm that needs a differentiable simulator"
-            excluded[name] = f"{needs}; name {name!r} among the estimators to let it compete"
+            apart: Excluded = "control" if identity.control else "states"
+            excluded[name] = apart if name in same else "truth"
     return list(among), excluded
 
 
@@ -228,24 +220,21 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
     cells, quantity = among.cells, QUANTITY[criterion]
     if not any(is_finite(profile, cell, quantity) for cell in cells):
         return None
-    ranks = _ranked(profile, cells, criterion)
+    estimates = [profile.estimate(name, quantity, h) for name, h in cells]
+    ranks = smallest(estimates) if criterion == "mse" else largest(estimates)
     winner = cells[ranks.best]
     if criterion == "gain":  # one that is shown to be one, where there is such
         gains = _gains_of(profile, cells)
         winner = best_shown(gains, list(gains)) or winner
-    value = profile.estimate(winner[0], quantity, winner[1])
+    place = cells.index(winner)
     return Best(
         criterion=criterion,
         cell=winner,
-        value=value.value,
-        interval=_interval(profile, cells, criterion, ranks, winner),
-        candidates=cells,
-        ranks=ranks,
-        kept=tuple(each for each in cells if each == winner or each in _members(cells, ranks)),
-        horizons={name: _alone(profile, among, name, criterion) for name in among.names},
-        unknown=tuple(cell for cell, lost in zip(cells, ranks.unknown, strict=True) if lost),
+        value=estimates[place].value,
+        interval=_interval(profile, winner, criterion, estimates, ranks.kept, place),
+        kept=tuple(cell for k, cell in enumerate(cells) if k == place or ranks.kept[k]),
         partings=tuple(
-            Parting(cells[each.member], cells[each.contender], each.more)
+            Parting(cells[each.member], cells[each.contender], each.more, ranks.gap[each.member])
             for each in separations(ranks, int(profile.config["starts"]))
             if ranks.gap[each.member] > _SAME * abs(ranks.value[each.member])  # else of rounding
         ),
@@ -253,54 +242,40 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
 
 
 def _gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
-    """Gains that are numbers, whichever group of starts is left out."""
-    found = {}
-    for name, h in cells:
-        if is_finite(profile, (name, h), "gain"):
-            ends = profile.interval(name, "gain", h)
-            value = profile.estimate(name, "gain", h).value
-            found[name, h] = Number(value, ends.low, ends.high, int(profile.config["starts"]))
-    return found
+    every = profile.numbers("gain")
+    return {cell: every[cell] for cell in cells if cell in every}
 
 
-def beyond(profile: Profile, best: Best | None) -> Beyond | None:
-    """The gradient of largest gain that needs the simulator's states, where it is shown better."""
+def beyond(profile: Profile, best: Best | None, among: Candidates) -> dict[Cell, Number]:
+    """The gain of the gradient that needs the simulator's states and is shown to gain more."""
     if best is None:
-        return None
-    among = {name for name, _ in best.candidates}
-    names = [name for name in needs_states(profile.identities) if name not in among]
-    cells = [(name, h) for name in names for h in horizons_of(profile, name)]
-    gains = _gains_of(profile, cells)
+        return {}
+    names = [name for name in needs_states(profile.identities) if name not in among.names]
+    gains = {cell: gain for cell, gain in profile.numbers("gain").items() if cell[0] in names}
     cell = better_beyond(
         best.cell, list(gains), lambda cell: profile.estimate(cell[0], "gain", cell[1])
     )
-    return None if cell is None else Beyond(cell, gains[cell])
+    return {} if cell is None else {cell: gains[cell]}
 
 
 def _interval(
     profile: Profile,
-    cells: tuple[Cell, ...],
-    criterion: Criterion,
-    ranks: RankSet,
     winner: Cell,
+    criterion: Criterion,
+    every: Sequence[Estimate],
+    kept: NDArray[np.bool_],
+    place: int,
 ) -> Interval:
     """Of the chosen cell, which is chosen for its estimate."""
     quantity = QUANTITY[criterion]
-    every = [profile.estimate(name, quantity, h) for name, h in cells]
-    place = cells.index(winner)
     gains = _gains_of(profile, [winner]) if criterion == "gain" else {}
     if winner not in gains:
-        return interval(quantity, every[place], chosen_level(every, ranks.kept))
+        return interval(quantity, every[place], chosen_level(every, kept))
     stored = profile.interval(winner[0], quantity, winner[1])
     if winner == selected_gain(profile):
         return stored
-    gain = chosen_gain(gains[winner], every, ranks.kept, place)
+    gain = chosen_gain(gains[winner], every, kept, place)
     return replace(stored, low=gain.low, high=gain.high)
-
-
-def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> RankSet:
-    estimates = [profile.estimate(name, QUANTITY[criterion], h) for name, h in cells]
-    return smallest(estimates) if criterion == "mse" else largest(estimates)
 
 
 def steps(profile: Profile, among: Candidates) -> Steps:
@@ -312,15 +287,3 @@ def steps(profile: Profile, among: Candidates) -> Steps:
         for wanted in (1, -1)
     )
     return Steps(up, down, realised=False)
-
-
-def _members(cells: tuple[Cell, ...], ranks: RankSet) -> tuple[Cell, ...]:
-    return tuple(cells[k] for k in np.flatnonzero(ranks.kept))
-
-
-def _alone(profile: Profile, among: Candidates, name: str, criterion: Criterion) -> tuple[int, ...]:
-    """The set of horizons of one estimator among its own."""
-    cells = tuple(cell for cell in among.cells if cell[0] == name)
-    if not any(is_finite(profile, cell, QUANTITY[criterion]) for cell in cells):
-        return ()
-    return tuple(h for _, h in _members(cells, _ranked(profile, cells, criterion)))

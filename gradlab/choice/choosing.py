@@ -9,7 +9,8 @@ accuracy: estimators that share a model or a critic share its error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -33,7 +34,6 @@ from gradlab.choice.values import (
     Criterion,
     DirectionCosine,
     Steps,
-    Tried,
 )
 from gradlab.choice.weights import mixing, pair_cells
 from gradlab.errors import InputError
@@ -41,10 +41,9 @@ from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import estimates
-from gradlab.wording import label
 
 
-def _tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
+def _tried(profile: Profile, among: Candidates) -> tuple[Steps | None, Best | None]:
     """None where no competitor was stepped along."""
     realised = profile.realised
     if realised is not None:
@@ -52,15 +51,14 @@ def _tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
         realised = only(among.names)
     best = None if realised is None else realised.best()
     if realised is None or best is None:
-        return None
+        return None, None
     steps = Steps(
         raises=tuple(cell for cell in realised.stepped if realised.helps(cell)),
         lowers=tuple(cell for cell in realised.stepped if realised.harms(cell)),
         realised=True,
     )
-    return steps, Tried(
-        best, realised.not_excluded(), realised.change(best).value, realised.ends(best)
-    )
+    gained = realised.change(best).value
+    return steps, Best("return", best, gained, realised.ends(best), realised.not_excluded())
 
 
 def _agreements(profile: Profile, among: Candidates) -> tuple[DirectionCosine, ...]:
@@ -108,9 +106,6 @@ def _agreement(
     return DirectionCosine(first, second, cosine.value, interval("cosine", cosine))
 
 
-_FEWEST = 6  # groups, so that each half of them has three
-
-
 def choice_of(
     profile: Profile,
     batch: int | None = None,
@@ -125,14 +120,30 @@ def choice_of(
     measured = singles(profile, among.cells)
     profile = at_batch(profile, profile.batch if batch is None else batch, measured)
     criterion = _criterion(by, among)
-    if not profile.truth["admissible"]:
-        return _without_truth(profile, among)
-    every = {name: best(profile, among, name) for name in CRITERIA if name in _known(among)}
-    if every["mse"] is None:
-        return _without_truth(profile, among)
-    if every[criterion] is None and by is None:
-        criterion = "mse"  # no gain is a number
-    return _with_truth(profile, among, every, criterion)
+    truth = profile.truth
+    every = {name: best(profile, among, name) for name in _known(among) if truth["admissible"]}
+    choice = Choice(
+        among.names, among.excluded, profile.batch, int(profile.config["starts"]), False,
+        identities=profile.identities,
+    )  # fmt: skip
+    if every.get("mse") is None:
+        steps_taken, tried = _tried(profile, among)
+        agreement = _agreements(profile, among)
+        return replace(choice, steps=steps_taken, tried=tried, agreement=agreement)
+    gain = every.get("gain")
+    return replace(
+        choice,
+        truth=True,
+        # Where no gain is a number errors decide.
+        by="mse" if by is None and criterion == "gain" and gain is None else criterion,
+        gain=gain,
+        mse=every["mse"],
+        direction=every["direction"],
+        steps=None if gain is None else steps(profile, among),
+        pair=mixing(profile, among, pair_cells(profile, among)),
+        carried=truth.get("status") == "imprecise" and bool(truth.get("carried_by_few", False)),
+        beyond=beyond(profile, gain, among),
+    )
 
 
 def _known(among: Candidates) -> tuple[Criterion, ...]:
@@ -147,83 +158,7 @@ def _criterion(by: Criterion | None, among: Candidates) -> Criterion:
         raise InputError(f"by is {by!r}, expected one of {CRITERIA}")
     if by not in _known(among):
         raise InputError(
-            f"by is 'gain', but the truth is {TRUTHS[among.kind]} at the starts, which says "
-            f"nothing about the return: choose by 'mse', or measure at visited states "
-            f"(law='visited')"
+            f"by is 'gain', but the truth is {TRUTHS[among.kind]} at the starts: choose by 'mse', "
+            f"or measure with law='visited'"
         )
     return by
-
-
-def _without_truth(profile: Profile, among: Candidates) -> Choice:
-    trial = _tried(profile, among)
-    if profile.truth["admissible"]:
-        why = "No estimator has a finite error: there is nothing to choose."
-    elif trial is not None:
-        why = (
-            f"No weights without an admissible truth ({profile.truth['reason']}): estimators are "
-            f"compared by what steps along them added to the return."
-        )
-    else:
-        why = (
-            f"No horizon and no weights without an admissible truth ({profile.truth['reason']}): "
-            f"variance, its growth and the agreement of estimators are all that can be said."
-        )
-    return Choice(
-        steps=None if trial is None else trial[0],
-        tried=None if trial is None else trial[1],
-        estimators=among.names,
-        excluded=among.excluded,
-        batch=profile.batch,
-        samples=int(profile.config["starts"]),
-        truth=False,
-        identities=profile.identities,
-        agreement=_agreements(profile, among),
-        notes=(why, *_notes(profile, among)),
-    )
-
-
-def _with_truth(
-    profile: Profile,
-    among: Candidates,
-    every: Mapping[Criterion, Best | None],
-    by: Criterion,
-) -> Choice:
-    truth = profile.truth
-    imprecise = truth.get("status") == "imprecise"
-    return Choice(
-        estimators=among.names,
-        excluded=among.excluded,
-        batch=profile.batch,
-        samples=int(profile.config["starts"]),
-        truth=True,
-        identities=profile.identities,
-        by=by,
-        gain=every.get("gain"),
-        mse=every["mse"],
-        direction=every["direction"],
-        steps=steps(profile, among) if every.get("gain") is not None else None,
-        pair=mixing(profile, among, pair_cells(profile, among)),
-        carried=imprecise and bool(truth.get("carried_by_few", False)),
-        beyond=beyond(profile, every.get("gain")),
-        notes=_notes(profile, among),
-    )
-
-
-def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:
-    """What a reader has to know about the answer."""
-    notes = [
-        f"{label(name, profile.identities)} does not compete: {why}."
-        for name, why in among.excluded.items()
-    ]
-    if len(profile.left_out[0, 0, 0]) < _FEWEST:
-        groups = len(profile.left_out[0, 0, 0])
-        notes.append(
-            f"No weights: {groups} independent groups of starts cannot be split into a half that "
-            f"fits and a half that judges; at least {_FEWEST} are needed."
-        )
-    if profile.truth.get("status") == "imprecise":
-        notes.append(
-            "The truth's standard error is not small: comparisons are paired and remain sharp, "
-            "absolute errors and cosines do not."
-        )
-    return tuple(notes)

@@ -10,21 +10,22 @@ from gradlab.runs.identity import Identity
 from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.statistics.selection import RankSet
 
 Cell = tuple[str, int]  # estimator and horizon
 Criterion = Literal["gain", "mse", "direction"]
 CRITERIA: tuple[Criterion, ...] = ("gain", "mse", "direction")
-QUANTITY: Mapping[Criterion, str] = {"gain": "gain", "mse": "mse", "direction": "cosine_batch"}
+QUANTITY: Mapping[str, str] = {"gain": "gain", "mse": "mse", "direction": "cosine_batch"}
+Excluded = Literal["truth", "control", "states"]
 
 
 @dataclass(frozen=True)
 class Parting:
-    """About `more` further samples would rule out `member` as worse than `contender`."""
+    """About `more` further samples would rule out `member`, worse by `gap`, beside `contender`."""
 
     member: Cell
     contender: Cell
     more: int
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -33,26 +34,20 @@ class Best:
 
     Attributes:
         criterion: "gain" (largest gain of one small step along the mean gradient), "mse"
-            (smallest) or "direction" (largest expected cosine of one batch).
+            (smallest), "direction" (largest expected cosine of one batch) or, without a truth,
+            "return" (largest change of the return by a step).
         cell: the best one; value: what it has; interval: 95% of the chosen one, wider than that of
             a cell fixed beforehand (`selection.chosen_level`).
-        candidates: everything that competed; ranks: their test, in the same order.
         kept: the 95% set, jointly over estimators.
-        horizons: the 95% set of each estimator by itself.
-        unknown: candidates without a finite value.
         partings: what more samples would tell apart, the nearest first.
     """
 
-    criterion: Criterion
+    criterion: Literal["gain", "mse", "direction", "return"]
     cell: Cell
     value: float
     interval: Interval
-    candidates: tuple[Cell, ...]
-    ranks: RankSet
     kept: tuple[Cell, ...]
-    horizons: Mapping[str, tuple[int, ...]]
-    unknown: tuple[Cell, ...]
-    partings: tuple[Parting, ...]
+    partings: tuple[Parting, ...] = ()
 
     def number(self, samples: int) -> Number:
         """The value with its interval."""
@@ -68,14 +63,6 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Beyond:
-    """A gradient that needs the simulator's states and is shown to gain more than the best one."""
-
-    cell: Cell
-    gain: Number
-
-
-@dataclass(frozen=True)
 class Steps:
     """Which steps raise the return and which lower it, with 95% for all of them together.
 
@@ -83,28 +70,12 @@ class Steps:
         raises, lowers: cells whose gain is shown to be above, or below, 0; all others are
             undecided.
         realised: by the return before and after steps on fresh starts (`gradlab.runs.realised`);
-        else
-            to first order.
+            else to first order.
     """
 
     raises: tuple[Cell, ...]
     lowers: tuple[Cell, ...]
     realised: bool
-
-
-@dataclass(frozen=True)
-class Tried:
-    """Without a truth: the cell whose steps gained most return, and all that may gain most.
-
-    Attributes:
-        cell: the best one; kept: the 95% set.
-        value, interval: its gain by the shortest step, in units of the return.
-    """
-
-    cell: Cell
-    kept: tuple[Cell, ...]
-    value: float
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -158,26 +129,27 @@ class Choice:
     """The decision that a measurement supports.
 
     Attributes:
-        estimators: who competed; excluded: who did not, and why.
+        estimators: who competed; excluded: who did not, since they are measured against another
+            "truth", are a "control" arm of the simulator, or need the simulator's "states".
         batch: N′; samples: N.
         truth: is there an admissible one? Without it there are no weights; what realised gains say
             is in `tried`, and there is `agreement` between estimators.
         gain, mse, direction: the best by each criterion; gain only where the truth is the gradient
             of the return.
-        beyond: a better gain that needs the simulator's states; None: none is shown, or they
-            compete.
+        beyond: the gain of a better gradient that needs the simulator's states, by its cell; {}:
+            none is shown, or they compete.
         carried: do few starts carry the truth, so that no number of starts is known to decide more?
         by: the criterion that decides; None: nothing does.
         steps: which cells raise the return and which lower it; None where no gain is known.
         tried: the best by realised gains, where there is no truth.
-        pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
-        notes: what a reader has to know, in whole sentences.
+        pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two; None
+            where they, or enough groups of starts, are missing.
         identities: who every measured estimator is, by name.
         recommendation: what to use, how sure that is, and what it gains, in a few lines.
     """
 
     estimators: tuple[str, ...]
-    excluded: Mapping[str, str]
+    excluded: Mapping[str, Excluded]
     batch: int
     samples: int
     truth: bool
@@ -186,12 +158,11 @@ class Choice:
     mse: Best | None = None
     direction: Best | None = None
     steps: Steps | None = None
-    tried: Tried | None = None
+    tried: Best | None = None
     pair: Mixing | None = None
     agreement: tuple[DirectionCosine, ...] = ()
-    beyond: Beyond | None = None
+    beyond: Mapping[Cell, Number] = field(default_factory=dict)
     carried: bool = False
-    notes: tuple[str, ...] = ()
     identities: Mapping[str, Identity] = field(default_factory=dict)
     recommendation: str = ""
 
@@ -206,14 +177,14 @@ class Choice:
     @property
     def best(self) -> Best | None:
         """By the criterion that decides."""
-        return None if self.by is None else {
-            "gain": self.gain, "mse": self.mse, "direction": self.direction
-        }[self.by]  # fmt: skip
+        return None if self.by is None else getattr(self, self.by)
+
+    @property
+    def leading(self) -> Best | None:
+        """The same, or by whatever else is known."""
+        return self.best or self.mse or self.direction or self.tried
 
     @property
     def weights(self) -> Weights | None:
         """Of the pair, by the criterion that decides."""
-        if self.pair is None or self.by is None:
-            return None
-        pair = self.pair
-        return {"gain": pair.gain, "mse": pair.mse, "direction": pair.direction}[self.by]
+        return None if self.pair is None or self.by is None else getattr(self.pair, self.by)

@@ -17,6 +17,7 @@ from gradlab.wording import signed
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gradlab.runs.run import Run
     from gradlab.verdicts.recommendation import Light, Recommendation
 
 
@@ -47,17 +48,20 @@ def of_advice(shown: Recommendation) -> Document:
     }
 
 
-def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
+def of_run(
+    run: Path, page: bool, more: Sequence[Document] = (), found: Run | None = None
+) -> Document:
     """The recommendation of a run that was just written, and its page if `page` is set.
 
     Args:
         more: sentences about what the command chose, below the findings.
+        found: the run itself; None: it is read.
     """
     from gradlab.reporting.output import advice_of, check_page, page_of, write
 
     document: Document = {"run": str(run)}
     if page:
-        shown = page_of(run)
+        shown = page_of(run, found)
         try:
             with bars() as progress:
                 document["report"] = str(write(check_page(run), shown, progress))
@@ -65,7 +69,7 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
             raise Failure(f"the run is in {run}, its page failed: {error}") from error
         advice = shown.advice
     else:
-        advice = advice_of(run)
+        advice = advice_of(run) if found is None else found.recommendation
     findings = [*(each.document for each in advice.rest), *more]
     return of_advice(advice) | {"findings": findings} | document
 
@@ -153,7 +157,7 @@ def _print_findings(document: Document) -> None:
     from gradlab.verdicts.recommendation import unsaid
 
     console = _console()
-    rows = cast("list[dict[str, Any]]", document.get("verdict") or document.get("findings") or [])
+    rows = cast("list[dict[str, Any]]", document.get("findings") or [])
     fields = cast("dict[str, str]", document.get("recommendation", {}))
     above = " ".join([str(document.get("notice", "")), *fields.values()])
     said = [" ".join(filter(None, (each["sentence"], each.get("remedy", "")))) for each in rows]

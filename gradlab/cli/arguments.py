@@ -221,7 +221,8 @@ def named_data(name: str, task: Task | None) -> tuple[Trajectories, list[Documen
     names = {key: getattr(task, key) for key in ("state_names", "action_names")}
     data = replace(data, **{key: value for key, value in names.items() if value})
     try:
-        found = Finding("transitions", "pass", text=str(collection.agreement(task, data)))
+        agreement = collection.agreement(task, data)
+        found = Finding("transitions", agreement.decision, text=str(agreement))
     except InputError as error:
         found = Finding("unstepped", "skipped", name, at=str(error))
     standard_error(f"{name}: {found.sentence}")

@@ -23,7 +23,6 @@ from gradlab.storage.whole_files import keep
 if TYPE_CHECKING:
     from torch import nn
 
-    from gradlab.progress import Progress
     from gradlab.runs.profile import Profile
     from gradlab.tasks import Task
 
@@ -106,6 +105,7 @@ class Measure:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         begun = time.monotonic()
         with undisturbed():
+            from gradlab.fitting.critics import fitted_networks
             from gradlab.measurement import arguments as checks
             from gradlab.measurement.measure import check_surface, measure
             from gradlab.measurement.problem import check_size
@@ -141,7 +141,10 @@ class Measure:
         settings |= {"strata": None if self.strata else False, "update": update}
         with bars() as progress:
             try:
-                networks = given | self._made(task, given, termination, kept, progress)
+                networks = fitted_networks(
+                    task, given, kept, termination=termination, spectral=self.spectral,
+                    seed=self.seed, progress=progress,
+                )  # fmt: skip
                 profile = measure(
                     judged, networks["policy"], networks["critic"], horizon=horizon,
                     rehearse=not self.no_rehearsal, progress=progress, command=command, **settings,
@@ -169,7 +172,7 @@ class Measure:
             file.unlink()
         norms = {kind: spectral.norms(networks[kind]) for kind in self.spectral}
         more = [norms_found(f"fitted {kind}", each).document for kind, each in norms.items()]
-        document = of_run(run, page=not self.no_report, more=more)
+        document = of_run(run, page=not self.no_report, more=more, found=profile)
         if origin:
             document["networks"] = f"Networks: {origin}."
         if profile.attribution is not None:
@@ -199,51 +202,19 @@ class Measure:
         """Where fitted networks are kept until the run is complete: a name for all that they depend
         on, so that another task, policy or setting finds none."""
         from gradlab import provenance
-        from gradlab.measurement.assembly import predictions
+        from gradlab.measurement.assembly import behaviour
 
         named = [Path(each.rpartition(":")[0] or each) for each in (self.task, self.policy or "")]
         about = (
             provenance.commit(), self.seed, self.spectral, termination, task.discount, task.horizon,
             task.exploration, task.observation_scale, task.action_limit, task.reference_state,
-            sorted(task.parameters.items()), predictions(replace(task, prior=task.simulator)),
+            sorted(task.parameters.items()), behaviour(task),
             [file.read_bytes() for file in named if file.is_file()],
             [provenance.network_hash(each) for each in given.values()],
         )  # fmt: skip
         key = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
         kinds = [kind for kind in ("policy", "critic") if kind not in given]
         return {kind: arguments.beside(_partial(run), f"{kind}.{key}") for kind in kinds}
-
-    def _made(
-        self, task: Task, given: Mapping[str, nn.Module], termination: Literal["ignore", "mask"],
-        kept: Mapping[str, Path], progress: Progress,
-    ) -> dict[str, nn.Module]:  # fmt: skip
-        """Networks that were not given: a stabilising policy, a critic fitted to the policy; those
-        that an interrupted run has kept."""
-        from gradlab.fitting.critics import fit_critic
-        from gradlab.fitting.policies import stabilising_policy
-        from gradlab.networks import checkpoint
-        from gradlab.networks.mlp import Policy
-
-        networks = dict(given)
-        for kind, file in kept.items():
-            held = kind in self.spectral
-            if file.is_file():
-                networks[kind] = network = checkpoint.load(file)
-                if isinstance(network, Policy):
-                    network.fitted = True
-                continue
-            if kind == "policy":
-                networks[kind] = stabilising_policy(
-                    task, seed=self.seed, progress=progress, spectral="all" if held else None
-                )
-            else:
-                networks[kind] = fit_critic(
-                    task, networks["policy"], termination=termination, seed=self.seed,
-                    progress=progress, spectral="all_but_last" if held else None,
-                )  # fmt: skip
-            with suppress(InputError):  # what cannot be kept now is written at the end
-                checkpoint.save(networks[kind], file)
-        return networks
 
 
 def _causes(profile: Profile) -> Document:

@@ -58,7 +58,7 @@ def read(name: str | Path) -> Trajectories:
         InputError: there is none, it cannot be read, lacks a column, or is not consistent.
     """
     path = Path(name)
-    if _is_dataset(name):
+    if str(name).startswith(_PREFIX) or path.is_dir():
         return read_minari(name)
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
@@ -66,8 +66,13 @@ def read(name: str | Path) -> Trajectories:
         return _hdf5(path)
     if path.suffix not in (".npz", ".csv"):
         raise InputError(f"{path} is no record: give an .h5, .npz or .csv file, or minari:ID")
+    table: _Table
     try:
-        table = _arrays(path) if path.suffix == ".npz" else _columns(path)
+        if path.suffix == ".npz":  # no pickles: numpy itself refuses an array of objects
+            with path.open("rb") as content, NpzFile(content, allow_pickle=False) as file:
+                table = {key: file[key] if _READ.fullmatch(key) else None for key in file}
+        else:
+            table = _columns(path)
     except _UNREADABLE as error:
         raise InputError(f"{path} cannot be read ({error}): write it again") from error
     try:
@@ -99,12 +104,6 @@ def _hdf5(path: Path) -> Trajectories:
         )
     except (InputError, TypeError) as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def _arrays(path: Path) -> _Table:
-    # No pickles: numpy itself refuses an array of objects.
-    with path.open("rb") as content, NpzFile(content, allow_pickle=False) as file:
-        return {name: file[name] if _READ.fullmatch(name) else None for name in file}
 
 
 def _columns(path: Path) -> _Table:
@@ -171,11 +170,6 @@ _PREFIX = "minari:"
 _FOLDER = "data"  # of a dataset, in which Minari keeps it
 _SPACES = ("observation_space", "action_space")
 _MINARI_NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
-
-
-def _is_dataset(name: str | Path) -> bool:
-    """Whether the name is that of a Minari dataset, not of a file."""
-    return str(name).startswith(_PREFIX) or Path(name).is_dir()
 
 
 def read_minari(name: str | Path) -> Trajectories:

@@ -23,6 +23,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,6 +148,10 @@ class Trajectories:
     def __len__(self) -> int:
         return len(self.step)
 
+    def at(self, rows: Tensor | slice) -> Trajectories:
+        """Some of them, in this order."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in DIMS})
+
     def save(self, path: str | FilePath, overwrite: bool = False) -> FilePath:
         """Write one HDF5 file, complete or not at all.
 
@@ -192,45 +197,53 @@ def from_path(
     )
 
 
-def segments(trajectories: Trajectories, horizon: int) -> Path:
-    """Every window of `horizon` consecutive transitions; trajectories that are shorter give none.
+def segments(trajectories: Trajectories, horizon: int, every: int = 1, ended: bool = False) -> Path:
+    """Windows of `horizon` consecutive transitions; trajectories that are shorter give none.
 
     The last action of a window is the recorded one where the trajectory goes on, else NaN: it was
     not taken, and is drawn from a policy where it is needed. Noise has width 0, weight is 1, and
     the windows of one trajectory share a group.
 
+    Args:
+        every: steps of a trajectory from one window to the next.
+        ended: a window may end in a terminal state before its end, and goes on there, dead, with
+            actions that are NaN.
+
     Raises:
         InputError: no trajectory is as long as `horizon`.
     """
     validation.whole("horizon", horizon)
-    t = trajectories
-    _, counts = torch.unique_consecutive(t.trajectory, return_counts=True)
-    last = (counts.cumsum(0) - 1).repeat_interleave(counts)  # of each row's trajectory
+    t, (first, last) = trajectories, bounds(trajectories)
     row = torch.arange(len(t), device=t.step.device)
-    begin = row[row + max(horizon, 1) - 1 <= last]
+    whole = row + max(horizon, 1) - 1 <= last
+    begin = row[((row - first) % every == 0) & (whole | (t.terminated[last] & ended))]
     if not len(begin):
         longest = int(torch.unique(t.trajectory, return_counts=True)[1].max())
         raise InputError(
             f"horizon is {horizon} but the longest trajectory has {longest} transitions: "
             f"lower it or record longer ones"
         )
-    window = begin + torch.arange(horizon, device=begin.device)[:, None]
-    n, end = len(begin), begin + horizon
-    after = t.next_state[end - 1] if horizon else t.state[begin]
-    within = (end <= last[begin])[:, None]
-    action = t.action[end.clamp_max(len(t) - 1)]
-    alive = torch.ones(horizon + 1, n, dtype=torch.bool, device=begin.device)
-    alive[1:] = ~t.terminated[window]
+    n, last = len(begin), last[begin]
+    rows = begin + torch.arange(horizon + 1, device=begin.device)[:, None]
+    inside = rows <= last
+    rows = rows.clamp_max(len(t) - 1)
     return Path(
-        states=torch.cat([t.state[window], after[None]]),
-        actions=torch.cat([t.action[window], torch.where(within, action, torch.nan)[None]]),
-        rewards=t.reward[window],
+        states=torch.where(inside[..., None], t.state[rows], t.next_state[last]),
+        actions=torch.where(inside[..., None], t.action[rows], torch.nan),
+        rewards=torch.where(inside[:-1], t.reward[rows[:-1]], 0.0),
         policy_noise=t.state.new_empty(horizon + 1, n, 0),
         dynamics_noise=t.state.new_empty(horizon, n, 0),
-        alive=alive,
+        alive=inside | ~t.terminated[last],
         weight=t.reward.new_ones(n),
         group=t.trajectory[begin],
     )
+
+
+def bounds(record: Trajectories) -> tuple[Tensor, Tensor]:
+    """First and last row of each row's trajectory, [M] each."""
+    _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
+    last = counts.cumsum(0) - 1
+    return (last - counts + 1).repeat_interleave(counts), last.repeat_interleave(counts)
 
 
 def _check_columns(t: Trajectories) -> None:
@@ -326,6 +339,24 @@ def from_rows(
     )
 
 
+def finite_rows(name: str, values: Any, width: int) -> Tensor:
+    """Finite numbers [N, width], float64, on the CPU.
+
+    Raises:
+        InputError: they are none, or of another shape.
+    """
+    try:
+        rows: Tensor = torch.as_tensor(values).detach().cpu().double()
+        rows = rows.to_dense() if rows.layout is not torch.strided else rows
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} holds no numbers: {error}") from None
+    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width}]")
+    if not bool(torch.isfinite(rows).all()):
+        raise InputError(f"{name} has entries that are not finite: leave those rows out")
+    return rows
+
+
 def joined(parts: Sequence[Trajectories]) -> Trajectories:
     """Records one after another; trajectories are numbered anew.
 
@@ -340,21 +371,19 @@ def joined(parts: Sequence[Trajectories]) -> Trajectories:
         _, number = torch.unique_consecutive(part.trajectory, return_inverse=True)
         ids.append(number + offset)
         offset += int(number[-1]) + 1
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in DIMS}
-    return _with(parts[0], columns | {"trajectory": torch.cat(ids)})
+    columns: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in DIMS
+    }
+    return replace(parts[0], **columns | {"trajectory": torch.cat(ids)})
 
 
 def first(record: Trajectories, rows: int) -> Trajectories:
     """The first `rows` transitions; a trajectory that goes on after them is truncated there."""
     if not 0 < rows <= len(record):
         raise InputError(f"rows is {rows}, expected 1 to {len(record)}")
-    columns = {name: getattr(record, name)[:rows].clone() for name in DIMS}
+    columns: dict[str, Any] = {name: getattr(record, name)[:rows].clone() for name in DIMS}
     columns["truncated"][-1] = ~columns["terminated"][-1]
-    return _with(record, columns)
-
-
-def _with(record: Trajectories, columns: dict[str, Tensor]) -> Trajectories:
-    return Trajectories(**columns, state_names=record.state_names, action_names=record.action_names)
+    return replace(record, **columns)
 
 
 def check_widths(record: Trajectories, state_dim: int, action_dim: int) -> None:

@@ -61,7 +61,6 @@ DERIVATIVES = {
     "B": Look("B = ∂s'/∂a", VERMILION, (0, (5, 1.6)), "s"),
     "r_s": Look("∂r/∂s", GREEN, (0, (1.2, 1.4)), "^"),
     "r_a": Look("∂r/∂a", PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
-    "y": Look("∂y/∂x", BLUE, "-", "o"),  # of a function that is no step
 }
 
 

@@ -15,9 +15,9 @@ from gradlab.findings import (
     tools,
     training,
 )
-from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, failed, in_order
+from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, failed, in_order, within
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "losses", "measurement", "tools", "training",
+    "in_order", "losses", "measurement", "tools", "training", "within",
 ]  # fmt: skip

@@ -20,51 +20,40 @@ from gradlab.wording import percent
 
 Findings = tuple[Finding, ...] | None
 
-_CRITIC_SIZE = "The critic's values are {value} times the returns measured there ({n} states)."
-_CRITIC_FLAT = "Where the critic rises by 1, the measured return rises by {value} ({n} states)."
-_REFIT = "Fit the critic further, to this discount, reward scale and policy."
-_FEW_RETURNS = (
-    "Over 90% of the squared returns come from 2% of the states: end episodes that run off, or "
-    "narrow the starts."
-)
-_STILL = "Moving θ by a tenth changes no return beyond rounding ({n} states)."
+_CRITIC_SIZE = "The critic's values are {value} times the returns there ({n} states)."
+_CRITIC_FLAT = "Where the critic rises by 1, returns rise by {value} ({n} states)."
+_REFIT = "Fit the critic further."
+_FEW_RETURNS = "2% of the states carry over 90%: narrow the starts, or end runaways."
+_STILL = "Moving θ by a tenth moves no return ({n} states)."
 _DETACHED = Code(
     "detached derivatives",
-    "{number} of {threshold} derivatives of the {subject} by its {at} are exactly 0 in all {n} "
-    "states, though it moves.",
-    "Let the gradient of the {subject} through.",
-    "premise",
-)
+    "{number} of {threshold} derivatives of the {subject} by its {at} are 0, though it moves.",
+    "Let its gradient through.", "premise",
+)  # fmt: skip
 _WHERE_OFF = "The {subject}'s {at} differs from differences in {number} of {n} states"
+_OTHERS = "gradlab holds it fixed, your update does not."
+_SHORTER = "Shorten the horizon, or stabilise the policy."
 
 register({
-    "premises_hold": Code(
-        "premises", "Returns differ, θ moves them, and the critic has their size."
-    ),
+    "premises_hold": Code("premises", "Returns differ, θ moves them, the critic has their size."),
     "reward_constant": Code(
-        "constant reward", "Every return is {value} ({n} states): the true gradient is exactly 0.",
+        "constant reward", "Every return is {value} ({n} states): the true gradient is 0.",
         "Fix the reward.", "premise",
     ),
     "policy_still": Code(
-        "policy without effect", _STILL,
-        "Look for a dead output, saturated actions, or actions that the simulator ignores.",
-        "premise",
+        "policy without effect", _STILL, "Look for saturated or ignored actions.", "premise"
     ),
     "fitted_policy_still": Code(
         "policy without effect", _STILL,
         "Set reference_state= of the task to where it should rest, or give --policy.", "premise",
     ),
     "no_derivative": Code(
-        "return without derivative",
-        "The true gradient is exactly 0 although θ moves returns ({n} states).",
-        "Look for a threshold, a clip or a detached tensor in reward, step and policy.", "premise",
+        "return without derivative", "The true gradient is 0, though θ moves returns ({n} states).",
+        "Look for a threshold, clip or detach.", "premise",
     ),
     "critic_size": Code("size of the critic", _CRITIC_SIZE, _REFIT, "premise"),
     "critic_size_few": Code("size of the critic", _CRITIC_SIZE, _FEW_RETURNS, "premise"),
-    "critic_sign": Code(
-        "sign of the critic", _CRITIC_SIZE, "Fit the critic to rewards of the right sign.",
-        "premise",
-    ),
+    "critic_sign": Code("sign of the critic", _CRITIC_SIZE, "Turn its sign.", "premise"),
     "critic_flat": Code("slope of the critic", _CRITIC_FLAT, _REFIT, "premise"),
     "critic_flat_few": Code("slope of the critic", _CRITIC_FLAT, _FEW_RETURNS, "premise"),
     "policy_detached": _DETACHED,
@@ -77,133 +66,118 @@ register({
         "The simulator's {at} is off by over 10% in {number} of {n} states.",
         "Correct its backward pass, or linearize.", "premise",
     ),
-    "check_crashed": Code(
-        "check that crashed", "The check of {subject} could not be run: {at}.", "", "error"
-    ),
+    "check_crashed": Code("check that crashed", "{subject} crashed: {at}.", "", "error"),
     "model_exact": Code(
-        "exact model", "The {subject} does exactly what the simulator does.",
-        "All error is the critic's: give the model that you train with.",
+        "exact model", "The {subject} does what the simulator does.",
+        "All error is the critic's: give your model.",
     ),
     "jacobians": Code(
-        "derivatives", "The {subject}'s derivatives are those of its step: largest relative error "
-        "{value} ({n} states).",
+        "derivatives", "The {subject}'s derivatives are its step's to {value} ({n} states)."
     ),
-    "jacobians_wrong": Code(
-        "derivatives", f"{_WHERE_OFF}.", "Correct linearize before trusting any number here.",
-        "error",
-    ),
+    "jacobians_wrong": Code("derivatives", f"{_WHERE_OFF}.", "Correct linearize first.", "error"),
     "jacobians_kinked": Code("derivatives", f"{_WHERE_OFF}: a kink, contact or wrap."),
     "jacobians_unknown": Code(
-        "derivatives", "The {subject} has no finite step to compare its derivatives with.",
-        severity="error",
+        "derivatives", "The {subject} has no finite step.", severity="error"
     ),
     "jacobians_certified": Code(
-        "contacts and limits", "No contact or limit lies inside the stencils of {subject} "
-        "({n} Jacobians).",
+        "contacts and limits", "No contact or limit lies inside stencils of {subject} (n = {n})."
     ),
     "jacobians_flagged": Code(
-        "contacts and limits", "{value} of {n} Jacobians of {subject} have a contact or limit "
-        "inside their stencil, first at {at}.",
-        "They are jumps, not derivatives, and one may outweigh all other samples: shorten the "
-        "horizon.", write=percent,
+        "contacts and limits", "{value} of {n} Jacobians of {subject} hold a contact or limit, "
+        "first at {at}.",
+        "They are jumps: shorten the horizon.", write=percent,
     ),
     "action_dead": Code(
-        "dead action", "{subject} moves no state of the {at}: ∂f/∂a is exactly 0 in all {n} "
-        "states.",
-        "Look for a wrong control, a detached tensor, or a state that it never reaches.", "error",
+        "dead action", "{subject} moves no state of the {at}: ∂f/∂a is 0 in {n} states.",
+        "Look for a wrong index or detach.", "error",
     ),
     "action_faint": Code(
         "vanishing action", "{subject} hardly moves the {at}: ∂f/∂a is {value} of the largest "
         "(limit {threshold}).",
     ),
     "actions_clipped": Code(
-        "clipped actions", "In {value} of {n} states some action does not move the {subject} "
-        "(limit {threshold}).", "A limit or a clip stops the gradient there.", write=percent,
+        "clipped actions", "In {value} of {n} states some action moves no {subject} (limit "
+        "{threshold}).", "A clip stops the gradient.", write=percent,
     ),
     "action_idle": Code(
-        "action without effect", "{subject} has no effect on any reward of {at} within {number} "
-        "steps.", "Only the critic moves it: lengthen the horizon, or look for a dead path.",
+        "action without effect", "{subject} moves no reward of {at} within {number} steps.",
+        "Lengthen the horizon.",
     ),
-    "gradients_finite": Code("finite gradients", "Every gradient is finite and not 0 (N = {n})."),
+    "gradients_finite": Code("finite gradients", "Gradients are finite, not 0 (N = {n})."),
     "gradients_lost": Code(
         "finite gradients", "{number} of {n} groups of {subject} are not finite from {at}.",
-        "Use a shorter horizon, or repair that state.", "error",
+        "Use a shorter horizon.", "error",
     ),
     "gradients_zero": Code(
-        "gradients of 0", "{number} of {n} groups of {subject} are exactly 0 at {at}.",
+        "gradients of 0", "{number} of {n} groups of {subject} are 0 at {at}.",
         "Look for saturated actions or dead paths.",
     ),
     "chain_growth": Code(
-        "growth of the chain", "∂s/∂a of {subject} is multiplied by {value} per step (limit "
-        "{threshold}, over {n} steps).", "Shorten the horizon, or stabilise the policy.",
+        "growth of the chain", "∂s/∂a of {subject} grows by {value} per step (limit {threshold}, "
+        "{n} steps).", _SHORTER,
     ),
     "chain_overflow": Code(
         "growth of the chain", "∂s/∂a of {subject} exceeds {threshold} from step {number} on.",
-        "Shorten the horizon, or stabilise the policy.", "error",
+        _SHORTER, "error",
     ),
-    "theta_alone": Code("leaks of θ", "Critics and systems do not change with the policy's θ."),
+    "theta_alone": Code("leaks of θ", "Critics and systems do not change with θ."),
     "theta_leaks": Code(
-        "leaks of θ", "The {subject} changes with the policy's θ.",
-        "Detach it: gradlab holds it fixed, and your update does not.", "error",
+        "leaks of θ", "The {subject} changes with θ.", f"Detach it: {_OTHERS}", "error"
     ),
     "theta_shared": Code(
-        "leaks of θ", "Policy and critics share {number} tensors.",
-        "Copy them: gradlab holds the critics' fixed, and your update does not.", "error",
+        "leaks of θ", "Policy and critics share {number} tensors.", f"Copy each: {_OTHERS}", "error"
     ),
     "theta_counted": Code(
-        "where θ counts", "The gradient {subject} differs from differences of its own return by "
-        "{value} of its size at {at}.", "Its θ counts where it should not, or a Jacobian is wrong.",
+        "where θ counts", "The gradient {subject} differs from differences by {value} at {at}.",
+        "Its θ counts elsewhere, or a Jacobian is wrong.",
     ),
     "float32": Code(
-        "float32", "Rounding to float32 changes {subject} at {at} by {value} of its size (limit "
-        "{threshold}).", "Use float64 or a shorter horizon before blaming the model.",
+        "float32", "float32 changes {subject} at {at} by {value} of its size (limit {threshold}).",
+        "Use float64.",
     ),
-    "float32_untested": Code("float32", "{at}: the gradient {subject} was not tried."),
+    "float32_untested": Code("float32", "{at}: {subject} was not tried."),
     "term_drowns": Code(
-        "scale of the terms", "The {subject} of {at} is {value} times all other terms together "
-        "(limit {threshold}).", "Check its scale.",
+        "scale of the terms", "The {subject} of {at} is {value} times all other terms (limit "
+        "{threshold}).", "Check its scale.",
     ),
     "critic_beyond": Code(
-        "bound of the critic", "At some state |Q| is {value}, where r_max / (1 − γ) = {threshold}.",
-        "Refit the critic.",
+        "bound of the critic", "|Q| reaches {value}, r_max / (1 − γ) is {threshold}.", _REFIT
     ),
     "actions_saturated": Code(
         "saturated actions", "{subject} sits at its limit in {value} of the steps (limit "
         "{threshold}).",
-        "If updates hardly move the return, divide the policy's last layer (weights and bias) by "
-        "10, and measure again.", write=percent,
+        "If updates hardly move the return, divide the policy's last layer by 10.", write=percent,
     ),
     "episodes_short": Code(
         "ends of episodes", "{value} of the starts end at the first step (limit {threshold}).",
-        "Start farther from the ends of episodes.", write=percent,
+        "Start farther from ends.", write=percent,
     ),
     "states_alive": Code(
-        "alive states", "{number} of {n} states where gradients are taken are alive, in {at} "
-        "groups.", "The policy leaves the task early: take more starts.",
+        "alive states", "{number} of {n} states are alive, in {at} groups.", "Take more starts."
     ),
     "states_seen": Code(
         "states that the model has seen",
-        "{value} of {n} states lie over 5 deviations from the data of the {subject} (limit "
-        "{threshold}; farthest: {at}).",
-        "Fit it on data of this policy, or trust it elsewhere.", write=percent,
+        "{value} of {n} states are far from the data of the {subject} (limit {threshold}; most: "
+        "{at}).",
+        "Fit it on this policy's data.", write=percent,
     ),
 })  # fmt: skip
 
 _DOUBT = (
-    "Variance, error and SNR are not decided; gain and returns hold. Take more starts, or those "
-    "from the central 99% of their law (--trim-starts 0.01: another question)."
+    "Variance, error and SNR are undecided, gain and returns hold. Take more starts, or the "
+    "central 99% (--trim-starts 0.01: another question)."
 )
 
 register({
     "starts_enough": Code(
-        "rare starts", "1% of the starts carry {value} of their score (N = {n}).", write=percent
+        "rare starts", "1% of the starts carry {value} of their score (N = {n}).", write=percent,
     ),
     "starts_unseen": Code(
-        "rare starts", "Starts beyond any of the sample carry {value} of the squared score of {n} "
-        "(limit {threshold}).", _DOUBT, write=percent,
+        "rare starts", "Starts beyond the sample carry {value} of the squared score of {n} (limit "
+        "{threshold}).", _DOUBT, write=percent,
     ),
     "starts_ending": Code(
-        "rare ends", "Episodes end in 1 of {number} starts: {threshold} are needed (N = {n}).",
+        "rare ends", "Episodes end in 1 of {number} starts, {threshold} are needed (N = {n}).",
         _DOUBT,
     ),
     "starts_few_carry": Code(
@@ -211,71 +185,65 @@ register({
         "{threshold}, N = {n}).", _DOUBT, write=percent,
     ),
     "starts_tail": Code(
-        "rare starts", "The squared score of {n} starts has a tail without a variance: Pareto k = "
-        "{value} (limit {threshold}).", _DOUBT,
+        "rare starts", "The squared score of {n} starts has no variance: Pareto k = {value} (limit "
+        "{threshold}).", _DOUBT,
     ),
     "starts_beyond_cut": Code(
-        "rare starts", "Few starts carry the return beyond the {number} steps of the truth.",
-        _DOUBT,
+        "rare starts", "Few starts carry the return beyond the truth's {number} steps.", _DOUBT
     ),
     "starts_undrawn": Code(
-        "rare starts", "Rarer starts were not searched for: one carries up to {value} of a mean "
-        "square ({at}, N = {n}).", write=percent,
+        "rare starts", "Rarer starts were not searched: one carries up to {value} of a mean square "
+        "({at}, N = {n}).", write=percent,
     ),
 })  # fmt: skip
 
-_LENGTH = "The gradient does not hold at the length of an update"
+_LENGTH = "The gradient does not hold at an update's length"
 _TRUTHS = {  # those without a remedy
-    "truth_converged": "The simulator's gradient converges within {number} steps and agrees with "
+    "converged": "The simulator's gradient converges within {number} steps and agrees with "
     "finite differences.",
-    "truth_unchecked": "The simulator's gradient converges within {number} steps; finite "
-    "differences were left out.",
-    "truth_cut": "The objective is cut at T = {number} steps, where its gradient is precise and "
+    "unchecked": "The simulator's gradient converges within {number} steps, not checked by "
+    "finite differences.",
+    "cut": "The objective is cut at T = {number} steps, where its gradient is precise and "
     "agrees with finite differences.",
-    "truth_cut_by_price": "The objective is cut at T = {number} steps; more than {threshold} are "
-    "too many to unroll.",
-    "truth_score": "The truth is the score function's gradient of {number} steps.",
-    "truth_lost": "Paths or Jacobians leave the finite numbers on {number} of {n} starts, first "
-    "at {at}.",
-    "truth_diverges": "The unrolled gradient does not converge: λ = {value} per step, against "
-    "ln 1/γ = {threshold}.",
-    "truth_misses_boundary": "The unrolled gradient misses the boundary term of termination, "
+    "cut_by_price": "The objective is cut at T = {number} steps; {threshold} are too many.",
+    "score": "The truth is the score function's gradient of {number} steps.",
+    "lost": "Paths or Jacobians are not finite on {number} of {n} starts, first at {at}.",
+    "diverges": "The unrolled gradient does not converge: λ = {value} per step, ln 1/γ = "
+    "{threshold}.",
+    "misses_boundary": "The unrolled gradient misses the boundary term of termination, "
     "{value} beside a norm of {threshold}.",
-    "truth_differs": "The unrolled gradient differs from finite differences by {value} times what "
-    "is allowed.",
-    "truth_remainder": "What is left out after {number} steps is not negligible.",
-    "truth_too_dear": "Unrolling {n} starts for {number} steps takes {threshold} s of a core.",
-    "truth_never_precise": "No length from {number} to {threshold} steps would be precise "
-    "(N = {n}).",
-    "truth_in_blocks": f"{_LENGTH}, and starts are measured in blocks, without scores.",
-    "truth_score_lost": "Paths with other noise leave the finite numbers on {number} of {n} "
-    "starts.",
-    "truth_score_imprecise": "The score function's standard error is {value} of its norm (limit "
+    "differs": "The unrolled gradient differs from finite differences {value} times too much.",
+    "remainder": "The rest after {number} steps is not negligible.",
+    "too_dear": "Unrolling {n} starts for {number} steps takes {threshold} s.",
+    "never_precise": "No length from {number} to {threshold} steps is precise (N = {n}).",
+    "in_blocks": f"{_LENGTH}, and blocks of starts have no scores.",
+    "score_lost": "Noisy paths are not finite on {number} of {n} starts.",
+    "score_imprecise": "The score function's standard error is {value} of its norm (limit "
     "{threshold}, N = {n}).",
 }
-register({code: Code("truth", sentence) for code, sentence in _TRUTHS.items()})
+register({f"truth_{status}": Code("truth", sentence) for status, sentence in _TRUTHS.items()})
 register({
     "truth_zero": Code("truth", "The true gradient is 0 at every start (N = {n})."),
     "truth_imprecise": Code(
         "truth", "The truth's standard error is {value} of its norm (limit {threshold}, N = {n}).",
-        "Comparisons between gradients on the same starts hold.",
+        "Comparisons on the same starts hold.",
     ),
     "truth_in_noise": Code(
         "truth", "The truth's norm is lost in its standard error (N = {n}).",
-        "Take a shorter horizon or a narrower law of the starts.",
+        "Shorten the horizon, or narrow the starts.",
     ),
     "truth_few_carry": Code(
         "truth", "1% of the starts carry {value} of the truth's squared gradients (limit "
         "{threshold}, N = {n}).",
-        "Take many more starts, a narrower law of the starts or a shorter horizon.", write=percent,
+        "Take many more starts, narrow them, or shorten the horizon.", write=percent,
     ),
     "truth_without_score": Code(
         "truth", f"{_LENGTH}, and the policy is deterministic.",
-        "Wrap it: gradlab.networks.policies.Gaussian(policy, std) has a score.",
+        "Give it a score: gradlab.networks.policies.Gaussian(policy, std).",
     ),
     "truth_without_density": Code(
-        "truth", f"{_LENGTH}, and the policy has noise but no density.",
-        "Write a method log_prob(state, action) -> [N] beside its noise_dim.",
+        "truth", f"{_LENGTH}, and the policy's noise has no density.",
+        "Write log_prob(state, action) -> [N].",
     ),
 })  # fmt: skip
 

@@ -10,18 +10,13 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
 from typing import Literal
 
-from gradlab.wording import Writer, with_interval
+from gradlab.wording import Writer, counted, with_interval
 
 Decision = Literal["pass", "fail", "undecided", "skipped"]
 Severity = Literal["premise", "error", "warning", "note"]
 MARKS: dict[Decision, str] = {"pass": "✓", "fail": "✗", "undecided": "◐", "skipped": "–"}
 _GRAVEST: tuple[Severity, ...] = ("premise", "error", "warning", "note")
 _ORDER: tuple[Decision, ...] = ("fail", "undecided", "skipped", "pass")
-
-
-def _digits(value: float, digits: int = 2) -> str:
-    whole = isfinite(value) and value == round(value) and abs(value) < 1e6
-    return f"{value:,.0f}" if whole else f"{float(f'{value:.{digits}g}'):g}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Code:
     sentence: str
     remedy: str = ""
     severity: Severity = "warning"
-    write: Writer = _digits
+    write: Writer = counted
 
 
 CODES: dict[str, Code] = {}
@@ -126,16 +121,31 @@ class Finding:
         known = {name: value for name, value in asdict(self).items() if value == value}
         return known | {"sentence": self.sentence, "remedy": self.remedy}
 
+    @property
+    def measured(self) -> str:
+        """The value with its interval; "" where there is none."""
+        return "" if self.value != self.value else self._measured
+
+    @property
+    def limit(self) -> str:
+        """What the value is held against; "" where there is nothing."""
+        known = self.threshold == self.threshold
+        return self.known.write(self.threshold, 2) + self.unit if known else ""
+
+    @property
+    def _measured(self) -> str:
+        write = self.known.write
+        if isfinite(self.low) or isfinite(self.high):
+            return with_interval(self.value, self.low, self.high, self.unit, write=write)
+        return write(self.value, 2) + self.unit
+
     def _filled(self, template: str) -> str:
-        write, interval = self.known.write, isfinite(self.low) or isfinite(self.high)
-        number = write(self.value, 2) + self.unit
+        write = self.known.write
         text = template.format(
             subject=self.subject,
             at=self.at,
-            number=number,
-            value=with_interval(self.value, self.low, self.high, self.unit, write=write)
-            if interval
-            else number,
+            number=write(self.value, 2) + self.unit,
+            value=self._measured,
             low=write(self.low, 2),
             high=write(self.high, 2),
             threshold=write(self.threshold, 2),
@@ -143,6 +153,15 @@ class Finding:
             unit=self.unit,
         )
         return f"{text[:1].upper()}{text[1:]}"
+
+
+def within(
+    code: str, value: float, limit: float, subject: str = "", *, n: int = 0, at: str = "",
+    unit: str = "",
+) -> Finding:  # fmt: skip
+    """A number without an interval against its limit."""
+    decision: Decision = "pass" if value <= limit else "fail"
+    return Finding(code, decision, subject, value, threshold=limit, unit=unit, n=n, at=at)
 
 
 def in_order(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -16,46 +16,36 @@ def _three(value: float, digits: int) -> str:
     return f"{value:.3g}"
 
 
-# What steps along the simulator's gradient bring, beside what it promises.
-_BRINGS = "its gradient's steps bring {number} per unit, promised {threshold}"
 _STEP = "A step along {subject} brings {value} of the best gain, promised {threshold}"
+_SHORTER = "Use a shorter horizon."
+_OF = "the squared bias of {at}"
+_SET = "{value}; 95% set: {at}"
 
 register({
     # Horizons and errors of one gradient.
     "usable_horizons": _on("usable horizons", "{subject} is usable at h = {at}"),
-    "no_usable_horizon": _on(
-        "usable horizons", "{subject} is usable at none of h = {at}",
-        "Look at the causes of its error.",
-    ),
-    "best_horizon": _on(
-        "best horizon", "The MSE of {subject} is least at h = {number}, 95% set {at}"
-    ),
+    "no_usable_horizon": _on("usable horizons", "{subject} is usable at none of h = {at}"),
+    "best_horizon": _on("best horizon", "{subject} errs least at h = {number}, 95% set {at}"),
     "longest_horizon": _on(
-        "longest horizon", "{subject} at h = {at} has {value} its least MSE",
-        "Use a shorter horizon.",
+        "longest horizon", "{subject} at h = {at} has {value} its least MSE", _SHORTER
     ),
     "above_zero_gradient": _on(
         "error", "{subject} at h = {at} has {value} the MSE of a zero gradient", "Scale it down."
     ),
-    "batch_for_direction": _on(
-        "batch", "{value} samples give {subject} at h = {at} a cosine of 0.9"
-    ),
+    "batch_for_direction": _on("batch", "{value} samples give {subject} at h = {at} cosine 0.9"),
     "biased_direction": _on(
-        "direction", "Bias leaves {subject} at h = {at} a cosine of {value}, whatever the batch",
-        write=cosine,
+        "direction", "Bias leaves {subject} at h = {at} a cosine of {value}", write=cosine
     ),
     "data_against_model": _on(
         "data gradient", "The data gradient has {value} the least MSE of {subject}"
     ),
     "gradient_not_finite": _on(
-        "finite gradients", "{subject} is not finite from h = {at} on", "Use a shorter horizon.",
-        "error",
+        "finite gradients", "{subject} is not finite from h = {at} on", _SHORTER, "error"
     ),
     # Growth.
     "variance_doubles": _on("growth", "The variance of {subject} doubles every {value}, h = {at}"),
     "variance_doubles_as": _on(
-        "growth",
-        "The variance of {subject} doubles every {value}, h = {at}; the Lyapunov exponent predicts "
+        "growth", "The variance of {subject} doubles every {value}, h = {at}; Lyapunov predicts "
         "{threshold}",
     ),
     "variance_power": _on("growth", "The variance of {subject} grows like h^{number}, h = {at}"),
@@ -63,24 +53,17 @@ register({
         "growth", "The log-variance of {subject} changes by {value} per step, h = {at}"
     ),
     "heavy_tails": _on(
-        "tails", "A few starts carry {subject} at h = {at}: tail index {number}, limit {threshold}",
-        "Its intervals may be too narrow: measure more starts.",
+        "tails", "Few starts carry {subject} at h = {at}: tail index {number}, limit {threshold}",
+        "Intervals may be too narrow: measure more starts.",
     ),
-    # Jumps.
-    "jumps_smooth": _on("jumps", f"The return is smooth: {_BRINGS}", write=_three),
-    "jumps_curved": _on("jumps", f"The return is curved: {_BRINGS}", write=_three),
-    "jumps_harmless": _on(
-        "jumps", f"The return jumps without harm ({{at}}): {_BRINGS}", write=_three
+    # Jumps, steps, updates, and what else competes.
+    "jumps": _on(
+        "jumps", "The return {subject} ({at}): its gradient's steps bring {number} per unit, "
+        "promised {threshold}", "These starts: `jumps.states`.", write=_three,
     ),
-    "jumps_harmful": _on(
-        "jumps", f"The return jumps ({{at}}): {_BRINGS}", "These starts: `jumps.states`.",
-        write=_three,
-    ),
-    "jumps_rough": _on("jumps", f"The return is rough: {_BRINGS}", write=_three),
     "jumps_overflow": Code(
         "jumps", "The return overflows from {number} of {n} starts where actions move by {at}."
     ),
-    # Steps, updates, and what else competes.
     "steps_as_promised": _on("first order", "{number} steps bring what gradients promise"),
     "steps_bend": _on("first order", f"{_STEP}: the return bends", write=share),
     "steps_elsewhere": _on(
@@ -99,8 +82,7 @@ register({
     "step_lowers": Code("updates", "One step along {subject} lowers the return."),
     "updates_of": _on("updates", "{at} along {subject} change the return by {value}"),
     "larger_gain": _on(
-        "one step", "{subject} gains more in one step, {value}, not shown over updates",
-        write=share,
+        "one step", "{subject} gains more in one step, {value}, not shown over updates", write=share
     ),
     "critic_gain": _on("critic", "{subject} gains {value} of the best step", write=share),
     "batch_gain": _on("batch", "A batch of {at} gains {value} of the best step", write=share),
@@ -108,15 +90,11 @@ register({
         "simulator states", "With simulator states {subject} gains {value}", write=share
     ),
     # Causes of bias and variance.
-    "fix": _on("causes", "Fixing {subject} lowers the squared bias of {at} by {value}",
-               write=percent),
-    "fix_unsized": _on("causes", "Fixing {subject} lowers the squared bias of {at}"),
-    "fix_nothing": _on("causes", "Fixing one or two causes lowers no squared bias of {at}"),
-    "fix_harms": _on(
-        "causes", "Fixing {subject} alone raises the squared bias of {at} by {value}",
-        write=percent,
-    ),
-    "cause": _on("causes", "{subject} makes {value} of the squared bias of {at}", write=percent),
+    "fix": _on("causes", f"Fixing {{subject}} lowers {_OF} by {{value}}", write=percent),
+    "fix_unsized": _on("causes", f"Fixing {{subject}} lowers {_OF}"),
+    "fix_nothing": _on("causes", f"Fixing one or two causes never lowers {_OF}"),
+    "fix_harms": _on("causes", f"{{subject}} fixed alone raises {_OF} by {{value}}", write=percent),
+    "cause": _on("causes", f"{{subject}} makes {{value}} of {_OF}", write=percent),
     "causes_cancel": _on("causes", "Causes cancel in {subject} at h = {at}"),
     "no_bias": _on("causes", "The squared bias of {subject} at h = {at} is not told from 0"),
     "variance_cause": _on(
@@ -124,12 +102,10 @@ register({
     ),
     "no_causes": Code("causes", "{subject} is not attributed: {at}."),
     # Choice.
-    "largest_gain": _on("gain", "{subject} has the largest gain, {value}; 95% set: {at}",
-                        write=share),
-    "least_error": _on("error", "{subject} has the least MSE, {value}; 95% set: {at}"),
-    "best_direction": _on("direction", "{subject} has the best cosine, {value}; 95% set: {at}",
-                          write=cosine),
-    "largest_return": _on("return", "A step along {subject} adds most, {value}; 95% set: {at}"),
+    "largest_gain": _on("gain", f"{{subject}} has the largest gain, {_SET}", write=share),
+    "least_error": _on("error", f"{{subject}} has the least MSE, {_SET}"),
+    "best_direction": _on("direction", f"{{subject}} has the best cosine, {_SET}", write=cosine),
+    "largest_return": _on("return", f"A step along {{subject}} adds most, {_SET}"),
     "step_raises": _on("one step", "A step along {subject} raises the return ({at})"),
     "step_falls": _on("one step", "A step along {subject} lowers the return ({at})"),
     "updates_raise": _on("updates", "{at} along {subject} raise the return"),
@@ -137,15 +113,13 @@ register({
     "returns_only": Code("gain", "Not compared by gain: only returns count."),
     "mixture": _on("weights", "The weight of {subject} beside {at} is {value}"),
     "no_mixture": _on("weights", "No mixture of {subject} points along the truth"),
-    "mixture_against_rule": _on(
-        "weights", "Measured weights have {value} the MSE of the {at}, on other starts"
-    ),
+    "mixture_against_rule": _on("weights", "Measured weights have {value} the MSE of the {at}"),
     "agreement": _on("agreement", "The cosine between {subject} is {value} at {at}", write=cosine),
     "no_agreement": _on("agreement", "{number} pairs of gradients are lost in noise"),
     "not_competing": Code("choice", "{subject} does not compete: {at}."),
     # Two measurements.
     "changed": _on("change", "{subject} differ in {at}"),
-    "unpaired": Code("change", "Not paired, {at}: the errors of both add."),
+    "unpaired": Code("change", "Not paired, {at}: both errors add."),
     "less_compared": Code("change", "{at}"),
     "error_ratio": _on("error", "The least MSE of {subject} becomes {value} {at}"),
     "preferred": Code("comparison", "{subject}: prefer {at}."),

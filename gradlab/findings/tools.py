@@ -15,43 +15,42 @@ register({
     "remedy_alike": Code(
         "Error", "{subject} is not shown to change the least error: {value} ({at})."
     ),
-    "remedy_unknown": Code("Error", "The least error with {subject} is not known ({at})."),
+    "remedy_unknown": Code("Error", "The least error with {subject} is unknown ({at})."),
     "remedy_better": Code("Better", "{subject} lowers the error at h = {at}."),
     "remedy_worse": Code("Worse", "{subject} raises the error at h = {at}."),
     "remedy_variance": Code("Variance", "{subject} multiplies the variance by {value} at {at}."),
     "remedy_bias": Code("Bias", "{subject} multiplies the bias by {value} at {at}."),
     "remedy_price": Code("Price", "A step of fitting {subject} takes {value} the time."),
     "remedy_steps": Code(
-        "Equal steps", "{subject} lowers the least error {value} at equal steps alone.",
+        "Equal steps", "{subject} lowers the least error {value} at equal steps alone."
     ),
     "remedy_optimiser": Code(
-        "Optimiser", "As long a fit without {subject} lowers the least error {value}.",
-        "Fit longer.",
+        "Optimiser", "As long a fit without {subject} lowers the error {value}.", "Fit longer."
     ),
     "remedy_truth": Code("Truth", "The truth is {subject} in {number} of {n} trials: {at}."),
     "remedy_policy": Code(
         "Policy", "The policy was fitted: {number} of the stabilising feedback.",
-        "Give your own with --policy.", "note", percent,
+        "Give yours with --policy.", "note", percent,
     ),
 })  # fmt: skip
 
 # Races and steps.
+_UNPAIRED = "{n} unpaired starts stand in."
 register({
-    "race_peak": Code(
-        "Highest return", "The return along {subject} is highest after {at}: {value}."
-    ),
+    "race_peak": Code("Highest return", "The return along {subject} peaks after {at}: {value}."),
     "race_lost": Code("Lost return", "The return along {subject} was lost."),
-    "race_dropped": Code("Dropped", "Dropped {subject} after {at}: another one is better."),
-    "no_seed": Code("Pairing", "Resets take no seed: {n} unpaired starts stand in."),
+    "race_dropped": Code("Dropped", "Dropped {subject} after {at}: another is better."),
+    "no_seed": Code("Pairing", f"Resets take no seed: {_UNPAIRED}"),
     "step_unsteady": Code(
-        "Pairing", "One seed gives two returns: {n} unpaired starts stand in.",
-        "Look for running averages in a wrapper, and for noise that no seed fixes.",
+        "Pairing", f"One seed gives two returns: {_UNPAIRED}",
+        "Look for running averages in a wrapper and unseeded noise.",
     ),
     "step_lost": Code("Lost actions", "Actions were not finite in {number} of {n} starts."),
-    "step_cut": Code("Length", "{number} episodes did not end and were cut at {threshold} steps."),
-    "step_same": Code("No change", "All {n} episodes are the same before and after."),
-    "step_both_below": Code("Ridge", "The opposite step lowers the return, too.",
-                            "Take shorter steps, unless the policy stands on a ridge."),
+    "step_cut": Code("Length", "{number} episodes were cut at {threshold} steps."),
+    "step_same": Code("No change", "All {n} episodes are the same."),
+    "step_both_below": Code(
+        "Ridge", "The opposite step lowers the return, too.", "Take shorter steps."
+    ),
     "step_both_above": Code("Any move", "The opposite step raises the return, too."),
 })  # fmt: skip
 
@@ -59,6 +58,57 @@ register({
 register({
     "run_failed": Code("Failed", "The run {subject} failed: {at}.", "Repeat with --resume.",
                        "error"),
+})  # fmt: skip
+
+
+# Files of one's own: what `gradlab check` finds in them.
+_BEGIN = "Begin with a file of examples/templates."
+register({
+    "check.fails": Code("Fails", "{at}", severity="error"),
+    "check.lacks": Code("World model", "It lacks {at}."),
+    "check.nothing": Code(
+        "Nothing", "Nothing to look at: a gradlab.Task, or a function make_task that returns one.",
+        _BEGIN, "error",
+    ),
+    "check.uncalled": Code(
+        "Nothing", "Nothing to look at: a gradlab.Task, or a function make_task that returns one "
+        "({at}, if it does).", severity="error",
+    ),
+    "check.task": Code("Task", "{at}"),
+    "check.role": Code("Role", "A {at}."),
+    "check.world model": Code(
+        "World model", "A world model: task, policy, critic = "
+        "gradlab.tasks.with_world_model(task, {subject})"
+    ),
+    "check.no prior": Code(
+        "Prior", "None: gradients of the simulator alone are measured.", "`gradlab fit` learns one."
+    ),
+    "check.sound": Code("Derivatives", "Steps, rows and derivatives fit together."),
+    "check.surrogate": Code(
+        "Surrogate", "{at} is a surrogate in {value} of {n} coordinates, which do not move by "
+        "differences: it is measured as it is.", severity="note",
+    ),
+    "check.derivative": Code(
+        "Derivatives", "{at} is not that of its step at {value} of {n} states."
+    ),
+    "check.detached": Code(
+        "Derivatives", "{at} is 0 and should not be: look for detach(), torch.no_grad() or numpy "
+        "in its step.",
+    ),
+    "check.certify": Code(
+        "Derivatives", "`gradlab certify` says where, and by how much.", severity="note"
+    ),
+    "check.no task": Code("Network", "A module without a task to try it on.", severity="note"),
+    "check.neither": Code("Network", "Neither policy nor critic of the task ({at})."),
+    "check.widths": Code("Model", "{at}."),
+    "check.gymnasium": Code(
+        "Environment", "Steps in numpy, without gradients.",
+        "Let gradlab.Probe(policy, optimizer, env=…) watch a loop in it.",
+    ),
+    "check.environment": Code(
+        "Environment", "Write `def make_task(): return gradlab.Task(name, {at}, None, starts, "
+        "discount, horizon)`.", _BEGIN,
+    ),
 })  # fmt: skip
 
 
@@ -73,14 +123,14 @@ _JACOBIANS = {
     "use": {
         "uncertified": "None of its Jacobians: no sample passed its certificate.",
         "chain holds": "All {subject}: its chained Jacobians hold.",
-        "chain weak": "Fewer than {subject}: there the chain is hardly better than none.",
-        "chain ends": "At most {subject}: beyond, the chain is worse than none.",
+        "chain weak": "Fewer than {subject}: there the chain hardly helps.",
+        "chain ends": "At most {subject}: beyond, no chain is better.",
         "no chain": "No chain of its Jacobians: one step is worse than none.",
         "decays": "Any horizon: in the closed loop of {subject} the gradient decays.",
         "decays so far": "A longer path, --horizon {threshold}: the gradient decays, but in few "
         "steps.",
-        "slows": "A longer path, --horizon {threshold}: the variance doubles in {value}, ever more "
-        "slowly.",
+        "slows": "A longer path, --horizon {threshold}: the variance doubles in {value}, slower "
+        "and slower.",
         "grows": "Short rollouts: the variance doubles in {value}.",
         "few grow": "Short rollouts: from the fastest starts the variance doubles in {value}.",
         "undecided": "A longer path: this one shows neither growth nor decay.",
@@ -92,7 +142,7 @@ _JACOBIANS = {
         "frozen": "The policy: it has no trainable parameters.",
         "one first": "The derivative of {subject}: its error changes the gradient most.",
         "none shown": "The derivative of {subject}, perhaps: no error is shown to matter.",
-        "rivals": "The derivatives of {subject}: which one matters most is open.",
+        "rivals": "The derivatives of {subject}: which matters most is open.",
     },
     "evidence": {
         "rate": "λ = {value}",
@@ -111,11 +161,11 @@ _JACOBIANS = {
     },
     "chain": {
         "chain": "Error {subject} after {value} steps; that of zero is 1.",
-        "how chain": "Median over starts, of the closed loop's product.",
+        "how chain": "Median over starts, closed loop.",
     },
     "growth": {
         "closed": "{subject} λ per step in closed loop.",
-        "discounted": "{subject} λ per step in closed loop; the discount makes up for {threshold}.",
+        "discounted": "{subject} λ per step in closed loop; γ makes up for {threshold}.",
     },
 }
 _LOGS = {
@@ -126,7 +176,7 @@ _LOGS = {
         "supported": "The model's gradient up to {subject}: these data support it (95%).",
         "until": "The model's gradient up to {subject}: these data support it (95%), and refute it "
         "from {at} on.",
-        "refuted": "No step of this model: it differs from the score from the first on (95%).",
+        "refuted": "No step of this model: it differs from the score (95%).",
         "undecided": "No model step yet: these data do not decide.",
         "no data": "No score yet: these data give none.",
         "settled": "The score: these trajectories settle its direction.",
@@ -193,7 +243,7 @@ register({
         "concentration", "{value} of {n} starts carry 90% of the gradient.", "Take more starts."
     ),
     "jacobians.distance": Code(
-        "data", "Far from the data the error of {subject} is {value} of that near it.", _DATA
+        "data", "Far from the data {subject} errs {value} as much as near it.", _DATA
     ),
     "jacobians.growth": Code(
         "growth", "Products in {at} loop grow by λ = {value} per step.", severity="note"
@@ -209,11 +259,11 @@ register({
     ),
     "jacobians.condition": Code(
         "Condition 1 of MPG", "The model's error grows like step^{value}; MPG's bound needs 1.",
-        "Take no horizon from that bound.", "note",
+        "Take no horizon from it.", "note",
     ),
     "logs.policy": Code(
         "policy", "The actions are this policy's own: p = {value}.",
-        "Give the policy and the noise that recorded them.", "error",
+        "Give policy and noise as recorded.", "error",
     ),
     "logs.control": Code(
         "policy", "At {at}, without a model, gradient and score differ by {value}.",
@@ -226,21 +276,21 @@ register({
         "whole return", "Nearest at {at}, the model's gradient is {value} off the score of all "
         "{subject}.", write=percent,
     ),
-    "logs.unknown": Code("support", "The score is too near zero to compare with at {at}."),
+    "logs.unknown": Code("support", "At {at} the score is too near zero."),
     "logs.score": Code(
         "score", "The mean score over {subject} has cosine {value} with its expectation; "
-        "{threshold} can judge.", "Record more trajectories.", write=lambda x, _: cosine(x),
+        "{threshold} can judge.", "Record more.", write=lambda x, _: cosine(x),
     ),
     "logs.growth": Code(
         "variance", "The model's variance doubles every {value} beyond {at}.", severity="note"
     ),
     "logs.disagreement": Code(
-        "critics", "Critics change the model's gradient by {value} of its norm at {at}.",
-        severity="note", write=percent,
+        "critics", "Critics change the gradient by {value} of its norm at {at}.", severity="note",
+        write=percent,
     ),
     "logs.critic": Code(
         "critics", "The mean Bellman residual of {subject} is {value} of its spread.",
-        "Refit it on these trajectories.", write=percent,
+        "Refit it on these.", write=percent,
     ),
     "logs.beyond": Code(
         "critics", "{value} of the values of {subject} are beyond all returns ({at}).",
@@ -251,49 +301,43 @@ register({
         "{subject}.", write=percent,
     ),
     "logs.no neighbours": Code(
-        "derivatives", "There are too few trajectories to test the model's derivatives.",
-        "Record more.",
+        "derivatives", "Too few trajectories test the model's derivatives.", "Record more."
     ),
-    "logs.lost": Code("prediction", "The model's predictions are not finite from step {value} on."),
+    "logs.lost": Code("prediction", "Predictions are not finite from step {value} on."),
     "logs.prediction": Code(
         "prediction", "After {subject} the model's prediction is {value} of the change off.",
         "Refit the model.", write=percent,
     ),
-    "logs.left out": Code("data", "{value} trajectories, shorter than {subject}, are left out."),
+    "logs.left out": Code("data", "{value} trajectories shorter than {subject} are left out."),
     "logs.ended": Code(
-        "data", "{value} of the windows end early: pathwise gradients do not see how actions move "
-        "the end.", write=percent,
+        "data", "{value} of the windows end early, which pathwise gradients do not see.",
+        write=percent,
     ),
 })  # fmt: skip
 
 
-_ALONG = "the {subject}'s derivatives: squared error less by {value}, along {at} ({n} rows)."
+_DD = "`--loss dd` lowers the {subject}'s squared error by {value}, along {at} ({n} rows)."
+_RECORD = "Record and simulator"
 
 
 def _near_one(share: float, digits: int = 2) -> str:
     return percent(share, digits + 1)
 
 
-register(
-    {
-        "transitions": Code("Record and simulator", "{subject} and the simulator: {at}."),
-        "unstepped": Code(
-            "Record and simulator", "The simulator could not step the rows of {subject}: {at}"
-        ),
-        "recorded": Code("Record", "Without --data {n} transitions of {subject} are in {at}."),
-        "fitted": Code("Fit", "{subject}: fitted on {n} rows, best after {at} epochs."),
-        "unfinished": Code("Fit", "{subject}: the last epoch was the best.", "Raise {at}."),
-        "explained": Code(
-            "Explained", "{subject}: {value} of the variance explained ({n} rows).", write=_near_one
-        ),
-        "dropped": Code("Diverged", "{subject}: dropped, since they diverged: member {at}."),
-        "constant": Code(
-            "No effect known", "{subject}: constant in these data, so no effect is known: {at}."
-        ),
-        "repeated": Code("Repeated rows", "{subject}: {n} rows repeat an earlier (s, a)."),
-        "spectral_norms": Code("Spectral norms", "{subject}: spectral norms {at}."),
-        "dd_helps": Code("--loss dd", f"Directional derivatives can help with {_ALONG}"),
-        "dd_useless": Code("--loss dd", f"Directional derivatives cannot help with {_ALONG}"),
-        "dd_open": Code("--loss dd", f"Directional derivatives may not help with {_ALONG}"),
-    }
-)
+register({
+    "transitions": Code(_RECORD, "{subject} and the simulator: {at}."),
+    "unstepped": Code(_RECORD, "The simulator could not step {subject}: {at}"),
+    "recorded": Code("Record", "Recorded {n} transitions of {subject} in {at}."),
+    "fitted": Code("Fit", "{subject}: fitted on {n} rows, best after {at} epochs."),
+    "unfinished": Code("Fit", "{subject}: the last epoch was the best.", "Raise {at}."),
+    "explained": Code(
+        "Explained", "{subject}: {value} of the variance explained ({n} rows).", write=_near_one
+    ),
+    "dropped": Code("Diverged", "{subject}: member {at} diverged and is dropped."),
+    "constant": Code("No effect known", "{subject}: constant in these data: {at}."),
+    "repeated": Code("Repeated rows", "{subject}: {n} rows repeat an earlier (s, a)."),
+    "spectral_norms": Code("Spectral norms", "{subject}: spectral norms {at}."),
+    "dd_helps": Code("--loss dd", f"It can help: {_DD}"),
+    "dd_useless": Code("--loss dd", f"It cannot help: {_DD}"),
+    "dd_open": Code("--loss dd", f"It may not help: {_DD}"),
+})  # fmt: skip

@@ -32,6 +32,7 @@ from gradlab import validation
 from gradlab.data import trajectories
 from gradlab.data.trajectories import ROUNDING, Trajectories, child, stream
 from gradlab.errors import InputError
+from gradlab.findings import Decision
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.setting import Starts
 from gradlab.networks.interface import act, check_policy, noise_dim
@@ -201,6 +202,13 @@ class Agreement:
     rows: int
     total: int
     noise: float
+
+    @property
+    def decision(self) -> Decision:
+        """Do they agree to rounding? Undecided where they differ and noise may be the reason."""
+        if not any(each.rows for each in self.differences):
+            return "pass"
+        return "undecided" if isnan(self.noise) else "fail"
 
     def __str__(self) -> str:
         noise = f" with the noise that explains them, up to {self.noise:.2g} deviations"

@@ -10,18 +10,23 @@ correction is needed. Q̄ is a slowly moving copy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.data.trajectories import child, stream
+from gradlab.errors import InputError
+from gradlab.fitting import policies
 from gradlab.gradients.rollout import check_rollouts, rollout
 from gradlab.gradients.setting import Setting, Starts, policy_noise_at
+from gradlab.networks import checkpoint
 from gradlab.networks.interface import act, check_policy, double_copy
-from gradlab.networks.mlp import QCritic, judge
+from gradlab.networks.mlp import Policy, QCritic, judge
 from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.systems.system import step_running
@@ -49,6 +54,10 @@ class EvaluationData:
     last_state: Tensor
     last_action: Tensor
     bootstrap: Tensor
+
+    def at(self, rows: Tensor) -> EvaluationData:
+        """Some of them."""
+        return EvaluationData(*(column[rows] for column in vars(self).values()))
 
 
 @differentiating
@@ -119,6 +128,51 @@ def refit_critic(
     return refitted
 
 
+def fitted_networks(
+    task: Task,
+    given: Mapping[str, nn.Module],
+    places: Mapping[str, Path],
+    *,
+    kept: bool = True,
+    termination: str = "ignore",
+    spectral: Collection[str] = (),
+    share: float = 1.0,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, nn.Module]:
+    """Those that are given, and of "policy" and "critic" those that have a place: a stabilising
+    policy, a critic fitted to the policy.
+
+    Args:
+        places: files of networks that are not given, written as soon as they are fitted.
+        kept: a network that is at its place already is taken.
+        spectral: kinds whose layers are held at spectral norm 1.
+        share, termination: as `stabilising_policy` and `fit_critic` take them.
+    """
+    networks = dict(given)
+    for kind in ("policy", "critic"):
+        if kind not in places:
+            continue
+        if kept and places[kind].is_file():
+            networks[kind] = checkpoint.load(places[kind])
+            if isinstance(networks[kind], Policy):
+                networks[kind].fitted = True  # type: ignore[assignment]
+            continue
+        held = kind in spectral
+        if kind == "policy":
+            networks[kind] = policies.stabilising_policy(
+                task, share=share, seed=seed, progress=progress, spectral="all" if held else None
+            )
+        else:
+            networks[kind] = fit_critic(
+                task, networks["policy"], termination=termination, seed=seed, progress=progress,
+                spectral="all_but_last" if held else None,
+            )  # fmt: skip
+        with suppress(InputError):  # what cannot be kept now is written at the end
+            checkpoint.save(networks[kind], places[kind])
+    return networks
+
+
 def fit_to(
     data: EvaluationData, scale: Sequence[float] | None, seed: int, progress: Progress = silent
 ) -> QCritic:
@@ -143,7 +197,7 @@ def evaluation_data(
     check_policy(policy, begin, simulator.action_dim)
     label = torch.arange(TRAJECTORIES)
     starts = Starts(begin, torch.ones(TRAJECTORIES, dtype=torch.float64), label)
-    horizon, noise = _visited_steps(task), child(seed, "critic visits")
+    horizon, noise = max(2 * task.horizon, _VISITED), child(seed, "critic visits")
     check_rollouts(Setting(simulator, policy, starts, task.discount, horizon, seed=noise), horizon)
     visits = rollout(simulator, policy, starts, horizon, noise)
     # Half of the rows are the start states themselves: that is where gradients are measured.
@@ -151,11 +205,6 @@ def evaluation_data(
     again = task.starts(TRAJECTORIES * (_VISITED // 2), stream(seed, "critic-more-starts"))
     state = torch.cat([again, visits.states[later].flatten(0, 1)])
     return _exploratory(task, policy, state, steps, termination, seed)
-
-
-def _visited_steps(task: Task) -> int:
-    """Steps of the trajectories whose states are visited."""
-    return max(2 * task.horizon, _VISITED)
 
 
 def _exploratory(

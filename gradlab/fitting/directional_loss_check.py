@@ -23,7 +23,7 @@ from gradlab.data.trajectories import Trajectories, stream
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import Neighbours, pushed
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import split, standardised, units
+from gradlab.fitting.losses import rows_of_fit, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
@@ -63,16 +63,8 @@ def by_group(
         divided: by ‖v‖², as in the loss.
     """
     settings = fit.settings
-    training, held = split(data, settings.held_out, settings.seed)
+    rows, _, held, _ = rows_of_fit(data, settings)
     held = held[torch.randperm(len(held), generator=stream(seed, "nearness"))[:_SAMPLE]]
-    rows, _ = standardised(
-        data,
-        training,
-        residual=settings.residual,
-        reward=settings.reward,
-        dtype=torch.float64,
-        device="cpu",
-    )
     width = rows.inputs.shape[1]
     near = Neighbours(max(_WIDER * width, neighbours), np.ones(width), torch.get_num_threads())
     near.add(rows.inputs.numpy())
@@ -82,7 +74,10 @@ def by_group(
     square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
     nearest = (slice(None), slice(neighbours))
     T = target_errors(v, change, square)[nearest].mean(dim=1)
-    model = _model_errors(fit, rows.inputs[held], v[nearest], change[nearest])
+    many, near_v = rows.inputs[held].expand(fit.ensemble.members, -1, -1), v[nearest]
+    with torch.no_grad():  # squared error of J_m v, averaged over members, [R, n, out]
+        moved = pushed(fit.ensemble, many, near_v.expand(len(many), -1, -1, -1))[2]
+        model = (moved - change[nearest]).square().mean(dim=0)
     D = (model / square[nearest][..., None]).mean(dim=1)
     distance, unit = float(v[nearest].norm(dim=2).median()), units(data, held)
     states = data.state.shape[1]
@@ -125,12 +120,3 @@ def target_errors(v: Tensor, change: Tensor, square: Tensor) -> Tensor:
     leverage = Q.square().sum(dim=2, keepdim=True)
     errors: Tensor = residual.square() / (1 - leverage).clamp_min(1e-6)
     return errors
-
-
-@torch.no_grad()
-def _model_errors(fit: Fit, inputs: Tensor, v: Tensor, change: Tensor) -> Tensor:
-    """Squared error of the members' J_m v, averaged over members, [R, n, out]."""
-    count = fit.ensemble.members
-    moved = pushed(fit.ensemble, inputs.expand(count, -1, -1), v.expand(count, -1, -1, -1))[2]
-    error: Tensor = (moved - change).square().mean(dim=0)
-    return error

@@ -36,8 +36,7 @@ from gradlab.fitting.losses import (
     OneStepError,
     StandardisedRows,
     outputs,
-    split,
-    standardised,
+    rows_of_fit,
     units,
 )
 from gradlab.fitting.model_settings import MBPO, ModelSettings
@@ -98,6 +97,11 @@ class Descent:
         self.best = {name: value.clone() for name, value in ensemble.state_dict().items()}
         self.curves: dict[str, list[Tensor]] = {name: [] for name in _CURVES}
         self.jacobian_errors: Callable[[GaussianEnsemble], Tensor] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser in an epoch."""
+        return -(-self.sample.shape[1] // self.batch)
 
     @property
     def seconds(self) -> float:
@@ -231,7 +235,11 @@ def finished(
     best.load_state_dict(descent.best)
     norms = spectral.norms(best.eval())
     ensemble = of_members(spectral.baked(best), kept)
-    errors = _errors(ensemble, descent.rows, descent.held_out.rows)
+    rows, held_out = descent.rows, descent.held_out.rows
+    inputs = rows.inputs[held_out]
+    with torch.no_grad():
+        mean, _ = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
+    errors = (mean - rows.targets[held_out]).double().square().cpu()  # [E, N, out]
     square = errors.mean(dim=1)
     if loss.prediction == "mse":
         set_constant_noise(ensemble, square)
@@ -263,14 +271,6 @@ def of_members(whole: GaussianEnsemble, kept: list[int]) -> GaussianEnsemble:
         some = GaussianEnsemble(**arguments | {"members": len(kept)}).to(whole.input_mean)
     some.load_state_dict({name: value[kept] for name, value in whole.state_dict().items()})
     return some.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def _errors(ensemble: GaussianEnsemble, rows: StandardisedRows, held_out: Tensor) -> Tensor:
-    """Held-out squared standardised errors, [E, N, out], float64."""
-    inputs, target = rows.inputs[held_out], rows.targets[held_out]
-    mean, _ = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
-    return (mean - target).double().square().cpu()
 
 
 def _standard_error(errors: Tensor, descent: Descent) -> Tensor:
@@ -402,14 +402,8 @@ def fit_model(
 
 def prepared(data: Trajectories, settings: ModelSettings, loss: Loss) -> Prepared:
     """The descent before its first epoch, and the names of what is constant in the data."""
-    training, held_out = split(data, settings.held_out, settings.seed)
-    rows, constant = standardised(
-        data,
-        training,
-        residual=settings.residual,
-        reward=settings.reward,
-        dtype=getattr(torch, settings.precision),
-        device=settings.device,
+    rows, training, held_out, constant = rows_of_fit(
+        data, settings, getattr(torch, settings.precision), settings.device
     )
     bounds = loss.bind(rows, training.to(settings.device), held_out.to(settings.device))
     shape = ("members", "hidden", "activation", "residual", "reward", "network")

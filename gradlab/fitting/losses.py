@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories, stream
 from gradlab.errors import InputError
+from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, moments, predict
 from gradlab.user_code import running
 
@@ -274,6 +275,20 @@ def units(record: Trajectories, rows: Tensor) -> NDArray[np.int64]:
     return number
 
 
+def rows_of_fit(
+    record: Trajectories, settings: ModelSettings, dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> tuple[StandardisedRows, Tensor, Tensor, tuple[str, ...]]:  # fmt: skip
+    """The rows of a fit with these settings, those that are for training and held out, and the
+    names of what is constant."""
+    training, held = split(record, settings.held_out, settings.seed)
+    rows, constant = standardised(
+        record, training, residual=settings.residual, reward=settings.reward, dtype=dtype,
+        device=device,
+    )  # fmt: skip
+    return rows, training, held, constant
+
+
 def standardised(
     record: Trajectories,
     training: Tensor,
@@ -324,5 +339,4 @@ def _converted(record: Trajectories, dtype: torch.dtype, device: str) -> Traject
         if largest > torch.finfo(dtype).max:
             raise InputError(f"{name} reaches {largest:.3g}, beyond {dtype}: rescale it")
     columns = {name: getattr(record, name).to(device) for name in DIMS}
-    columns |= {name: columns[name].to(dtype) for name in NUMBERS}
-    return Trajectories(**columns, state_names=record.state_names, action_names=record.action_names)
+    return replace(record, **columns | {name: columns[name].to(dtype) for name in NUMBERS})

@@ -15,7 +15,6 @@ import warnings
 import numpy as np
 import scipy.linalg
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab import validation
@@ -31,7 +30,6 @@ from gradlab.systems.system import System, linearize_running, step_running
 from gradlab.tasks import Task
 from gradlab.user_code import differentiating
 
-_Array = NDArray[np.float64]
 _CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards
 UPDATES = 1500
 ROWS = 512
@@ -108,9 +106,15 @@ def _warn_if_worse_than_nothing(task: Task, model: System, policy: Policy, seed:
 
 def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
     """K [da, ds] of a = −K (s − s*), float64."""
-    A, B, curvature = _quadratic_model(model, reference)
-    ds = model.state_dim
-    cost = -curvature / 2
+    ds, da = model.state_dim, model.action_dim
+    moves = _CURVATURE_STEP * torch.eye(ds + da, dtype=torch.float64)
+    rows = torch.cat([torch.zeros(1, ds + da, dtype=torch.float64), moves, -moves])
+    out = linearize_running(model, reference + rows[:, :ds], rows[:, ds:])
+    A, B = out.A[0].numpy(), out.B[0].numpy()
+    # The Hessian of the reward in (s, a), by differences of its closed-form gradient.
+    slope = torch.cat([out.r_s, out.r_a], dim=1)[1:]
+    hessian = (slope[: ds + da] - slope[ds + da :]) / (2 * _CURVATURE_STEP)
+    cost = -((hessian + hessian.T) / 2).numpy() / 2
     Q, S, R = cost[:ds, :ds], cost[:ds, ds:], cost[ds:, ds:]
     root = discount**0.5
     try:
@@ -120,18 +124,6 @@ def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
         reason = "no linear feedback stabilises the task at its reference state"
         raise InputError(_NONE.format(reason)) from error
     return torch.from_numpy(K)
-
-
-def _quadratic_model(model: System, reference: Tensor) -> tuple[_Array, _Array, _Array]:
-    """A, B and the Hessian of the reward in (s, a), by differences of its closed-form gradient."""
-    ds, da = model.state_dim, model.action_dim
-    moves = _CURVATURE_STEP * torch.eye(ds + da, dtype=torch.float64)
-    rows = torch.cat([torch.zeros(1, ds + da, dtype=torch.float64), moves, -moves])
-    out = linearize_running(model, reference + rows[:, :ds], rows[:, ds:])
-    slope = torch.cat([out.r_s, out.r_a], dim=1)[1:]
-    hessian = (slope[: ds + da] - slope[ds + da :]) / (2 * _CURVATURE_STEP)
-    A, B = out.A[0].numpy(), out.B[0].numpy()
-    return A, B, ((hessian + hessian.T) / 2).numpy()
 
 
 def _distil(

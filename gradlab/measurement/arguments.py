@@ -217,8 +217,8 @@ def check_steps(
             check_rows(f"step of the {name}", partial(stepped, system), two.states, action)
 
 
-def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
-    out = system.step(state, action, None)
+def stepped(system: System, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Tensor:
+    out = system.step(state, action, noise)
     if out.reward.shape != (len(state),):
         got = list(out.reward.shape)
         raise InputError(f"step returned the reward {got}, expected [{len(state)}]: flatten it")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
-from gradlab.checks import Subject, examine
+from gradlab.checks import CheckContext, run_checks
 from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
@@ -225,11 +225,11 @@ class _Found:
         """Soundness beside the numbers."""
         asked = self.asked
         self.progress("checks", 0, 1)
-        subject = Subject(
-            asked.task, asked.setting, asked.given, asked.critics, asked.chosen, self.truth,
-            self.measured.at, self.measured.cells,
+        context = CheckContext(
+            asked.task, asked.setting, asked.setting.starts, asked.given, asked.critics,
+            asked.chosen, self.truth, self.measured.at, self.measured.cells,
         )  # fmt: skip
-        sanity = (*examine(subject), *rare_starts(asked, self.truth, self.measured))
+        sanity = (*run_checks(context), *rare_starts(asked, self.truth, self.measured))
         self.progress("checks", 1, 1)
         return replace(profile, sanity=sanity)
 

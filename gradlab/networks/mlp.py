@@ -142,10 +142,13 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def shape(hidden: Sequence[int], activation: str, scale: Sequence[float] | None) -> dict[str, Any]:
-    """The part of an `architecture` that all networks have."""
+def architecture(
+    kind: str, hidden: Sequence[int], activation: str, scale: Sequence[float] | None, **rest: Any
+) -> dict[str, Any]:
+    """The JSON-able arguments from which `checkpoint.build` makes an equal network."""
     factors = None if scale is None else [float(c) for c in scale]
-    return {"hidden": list(hidden), "activation": activation, "scale": factors}
+    own = {"hidden": list(hidden), "activation": activation, "scale": factors}
+    return {"kind": kind, **rest, **own}
 
 
 @final
@@ -174,14 +177,10 @@ class Policy(nn.Module):
             if len(limit) != action_dim or not all(0 < bound < float("inf") for bound in limit):
                 raise InputError(f"limit is {list(limit)}, expected {action_dim} positive numbers")
             self.network.extend([nn.Tanh(), Scale(limit)])
-        self.architecture = {
-            "kind": "policy",
-            "state_dim": state_dim,
-            "action_dim": action_dim,
-            **shape(hidden, activation, scale),
-            "bias": bias,
-            "limit": None if limit is None else [float(bound) for bound in limit],
-        }
+        self.architecture = architecture(
+            "policy", hidden, activation, scale, state_dim=state_dim, action_dim=action_dim,
+            bias=bias, limit=None if limit is None else [float(bound) for bound in limit],
+        )  # fmt: skip
 
     def forward(self, state: Tensor) -> Tensor:
         action: Tensor = self.network(state)
@@ -206,13 +205,10 @@ class QCritic(nn.Module):
         super().__init__()
         both = None if scale is None else [*scale, *[1.0] * action_dim]
         self.network = mlp([state_dim + action_dim, *hidden, 1], activation, both, bias)
-        self.architecture = {
-            "kind": "q_critic",
-            "state_dim": state_dim,
-            "action_dim": action_dim,
-            **shape(hidden, activation, scale),
-            "bias": bias,
-        }
+        self.architecture = architecture(
+            "q_critic", hidden, activation, scale, state_dim=state_dim, action_dim=action_dim,
+            bias=bias,
+        )  # fmt: skip
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         value: Tensor = self.network(torch.cat([state, action], dim=-1))
@@ -235,12 +231,9 @@ class VCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.network = mlp([state_dim, *hidden, 1], activation, scale, bias)
-        self.architecture = {
-            "kind": "v_critic",
-            "state_dim": state_dim,
-            **shape(hidden, activation, scale),
-            "bias": bias,
-        }
+        self.architecture = architecture(
+            "v_critic", hidden, activation, scale, state_dim=state_dim, bias=bias
+        )
 
     def forward(self, state: Tensor) -> Tensor:
         value: Tensor = self.network(state)

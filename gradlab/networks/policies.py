@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
-from gradlab.networks.mlp import judge, mlp, shape
+from gradlab.networks.mlp import architecture, judge, mlp
 
 _LOG_2PI = math.log(2 * math.pi)
 _Scalars = float | tuple[float, ...]  # one number for all actions, or one per action
@@ -187,15 +187,11 @@ class GaussianPolicy(NormalPolicy):
         self.log_std_bounds = bounds[0], bounds[1]
         self.noise_dim = action_dim
         self.network = mlp([state_dim, *hidden, 2 * action_dim], activation, scale)
-        self.architecture = {
-            "kind": "gaussian_policy",
-            "state_dim": state_dim,
-            "action_dim": action_dim,
-            **shape(hidden, activation, scale),
-            "squash": squash,
-            "limit": list(self.limit) if isinstance(self.limit, tuple) else self.limit,
-            "log_std_bounds": list(self.log_std_bounds),
-        }
+        self.architecture = architecture(
+            "gaussian_policy", hidden, activation, scale, state_dim=state_dim,
+            action_dim=action_dim, squash=squash, log_std_bounds=list(self.log_std_bounds),
+            limit=list(self.limit) if isinstance(self.limit, tuple) else self.limit,
+        )  # fmt: skip
 
     def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
         return split_normal(self.network(state), self.log_std_bounds)

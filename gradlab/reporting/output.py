@@ -73,11 +73,15 @@ KINDS: Mapping[str, Kind | str] = {
 _FOLDER, _SWEEPS = "gradlab.tools.sweep.table:load", "gradlab.tools.sweep.page:KIND"
 
 
-def page_of(path: Path) -> Page:
+def page_of(path: Path, run: Run | None = None) -> Page:
     """The page of the run at `path`, or of the sweep in that folder; a run that cannot be read is
-    refused with the command that makes it again."""
+    refused with the command that makes it again.
+
+    Args:
+        run: what was just written there; None: it is read.
+    """
     try:
-        run, kind = _read(path)
+        run, kind = _read(path) if run is None else (run, _row(run.kind))
         config, attributes = getattr(run, "config", {}), getattr(run, "attributes", {})
         command = str(config.get("command") or attributes.get("command") or "")
         return kind.page(run, PageSource(str(path), command), path.stem)

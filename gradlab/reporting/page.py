@@ -264,10 +264,15 @@ def _findings(page: Page) -> str:
 def _rows(findings: Sequence[Finding]) -> str:
     lines = "".join(
         f'<tr class="{each.decision}"><td>{each.mark}</td>'
-        f"<td>{escape(each.title)}</td><td>{shell.marked(signed(each.said))}</td></tr>"
+        f"<td>{escape(each.title)}</td><td>{shell.marked(signed(each.said))}</td>"
+        f"<td>{escape(signed(each.measured))}</td><td>{escape(signed(each.limit))}</td></tr>"
         for each in findings
     )
-    return f'<div class="wide tall"><table class="prose"><tbody>{lines}</tbody></table></div>'
+    heads = "<th></th><th></th><th></th><th>value</th><th>limit</th>"
+    return (
+        f'<div class="wide tall"><table class="prose"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
 
 
 def _figure(number: int, panel: Panel) -> str:

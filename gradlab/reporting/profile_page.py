@@ -24,7 +24,7 @@ from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts
-from gradlab.verdicts.measurement.verdict import Evidence, advice, every_check, evidence
+from gradlab.verdicts.measurement.verdict import Evidence, every_check
 from gradlab.verdicts.recommendation import Recommendation
 from gradlab.wording import label, states_each, stepping
 
@@ -42,10 +42,8 @@ _LAWS = {"visited": "visited states", "start": "the given starts"}
 
 def page(profile: Profile, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
-    evident = evidence(profile)
-    first = advice(profile, evident)
     title = str(profile.config.get("task") or name)
-    return shown(profile, first, title, evident, source)
+    return shown(profile, profile.recommendation, title, profile.evidence, source)
 
 
 def shown(
@@ -178,9 +176,10 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
 def _error(
     profile: Profile, table: pd.DataFrame, evidence: Evidence, chosen: str | None
 ) -> list[Panel]:
-    """Every gradient's error, then one figure per estimator with a horizon."""
+    """Every gradient's error, then one figure per estimator with a horizon, the advised first."""
     every = [str(name) for name in dict.fromkeys(table["estimator"])]
     names = [name for name in every if not profile.identities[name].data]
+    names.sort(key=lambda name: name != chosen)
     levels: dict[str, Any] = {
         "truth_norm2": _zero_level(table, every), "truth_error2": _truth_error(profile, every),
     }  # fmt: skip

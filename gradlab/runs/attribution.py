@@ -10,14 +10,12 @@ part, or the two, whose cure takes off most. fraction = share / total, where tha
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.runs.profile import Profile, check_profile
@@ -26,9 +24,6 @@ from gradlab.statistics.intervals import LEVEL, Interval, interval
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.selection import best_replacement
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares
-
-_Place = tuple[str, str, str, str]
-_Row = dict[str, str | int | float]
 
 CAUSES: Mapping[str, str] = {
     "states": "states",
@@ -48,7 +43,34 @@ _COLUMNS = (
     "account", "kind", "estimator", "horizon", "cause", "block", "output", "input", "step",
     "value", "se", "ci_low", "ci_high", "fraction", "fraction_low", "fraction_high",
 )  # fmt: skip
+_KINDS = (
+    "total", "shapley", "first", "last", "output", "input", "entry", "step", "replacement",
+)  # of parts of a bias  # fmt: skip
 CANCELLING = 2.0  # a share beyond this multiple of the total stands against others that undo it
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a part is of.
+
+    Attributes:
+        kind: "total"; of a bias "shapley", "first", "last", "entry" (of one block, within the share
+            of one cause), "output" and "input" (entries of the Jacobians and gradients, every cause
+            but "states", summed by the coordinate that comes out or goes in), "step" and
+            "replacement"; of a variance "source" and "critics" (across critics, of the mean
+            gradient and so beside the sum).
+        cause: a key of `CAUSES` or `SOURCES`, a coordinate, or "A + B" of a replacement.
+        block: "A", "B", "r_s", "r_a", "q_s", "q_a" or "K" (the policy's, along other states).
+        output, input: names of coordinates; the output of a gradient is "reward" or "critic".
+        step: of the path; −1 where it is of none.
+    """
+
+    kind: str
+    cause: str
+    block: str = ""
+    output: str = ""
+    input: str = ""
+    step: int = -1
 
 
 @dataclass(frozen=True)
@@ -56,13 +78,12 @@ class Part:
     """A part of a squared bias or of a variance, in squared gradient norms.
 
     Attributes:
-        name: a key of `CAUSES` or `SOURCES`; "total"; or what the part is a part of.
         value, se, low, high: with the 95% interval; either sign.
         fraction, fraction_low, fraction_high: of the total; NaN, −∞ and ∞ where the total is lost
             in noise.
     """
 
-    name: str
+    place: Place
     value: float
     se: float
     low: float
@@ -72,49 +93,13 @@ class Part:
     fraction_high: float
 
     @property
+    def name(self) -> str:
+        return self.place.cause
+
+    @property
     def clear(self) -> bool:
         """Is its sign beyond doubt?"""
         return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
-class BlockEntry:
-    """One entry of one block within one cause's share.
-
-    Attributes:
-        cause: a key of `CAUSES`.
-        block: "A", "B", "r_s", "r_a", "q_s", "q_a" or "K" (the policy's, along other states).
-        output, input: names of coordinates; the output of a gradient is "reward" or "critic".
-    """
-
-    cause: str
-    block: str
-    output: str
-    input: str
-    part: Part
-
-
-@dataclass(frozen=True)
-class StepShare:
-    """What one cause's share has at one step."""
-
-    cause: str
-    step: int
-    part: Part
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """The cure of one or two causes that takes most off the total per cause, all others staying.
-
-    Attributes:
-        part: what it takes off; its interval holds although it was chosen among all.
-        rivals: cures that may take off more per cause, the likeliest first.
-    """
-
-    causes: tuple[str, ...]
-    part: Part
-    rivals: tuple[tuple[str, ...], ...]
 
 
 # lost: the squared bias is not told from 0; unknown: too few starts to rank replacements; none: no
@@ -124,35 +109,52 @@ _Advice = Literal["lost", "unknown", "none", "open", "contested", "sure"]
 
 @dataclass(frozen=True)
 class Account:
-    """Where the squared bias of one estimator at one horizon comes from.
+    """Where the squared bias, or the variance, of one estimator at one horizon comes from.
 
     Attributes:
-        total: the squared bias; `lost`: its interval contains 0, so that fractions are undefined.
-        shapley: one part per cause, in the order of `CAUSES`; they sum to the total.
-        first, last: what curing that cause alone, or last, takes off the total.
-        entries: of all causes; those of one cause sum to its share. Entries that are exactly 0
-            are left out. Those of "states" are the blocks that change along other states.
-        outputs, inputs: entries of the Jacobians and gradients (every cause but "states") summed
-            by the coordinate that comes out or goes in.
-        steps: one part per cause and step that is not exactly 0.
-        cancelling: causes whose share is clear of 0 and larger than `CANCELLING` times the upper
-            end of the total: others undo it, and curing one alone may make things worse.
-        replacement: what to fix first; None with fewer than three groups of starts.
+        of: "bias" or "variance".
+        parts: the total, then all of it. Shares per cause, in the order of `CAUSES`, sum to it, as
+            do sources: each is what its draws add once those before it are known. Entries and steps
+            that are exactly 0 are left out.
+        cures: causes whose replacement takes most off per cause, all others staying, and those that
+            may take off more, the likeliest first; () with fewer than three groups of starts.
     """
 
+    of: Literal["bias", "variance"]
     estimator: str
     horizon: int
-    total: Part
-    lost: bool
-    shapley: tuple[Part, ...]
-    first: tuple[Part, ...]
-    last: tuple[Part, ...]
-    entries: tuple[BlockEntry, ...]
-    outputs: tuple[Part, ...]
-    inputs: tuple[Part, ...]
-    steps: tuple[StepShare, ...]
-    cancelling: tuple[str, ...]
-    replacement: Replacement | None
+    parts: tuple[Part, ...]
+    cures: tuple[tuple[str, ...], ...] = ()
+
+    def rows(self, kind: str) -> tuple[Part, ...]:
+        """The parts of one kind."""
+        return tuple(each for each in self.parts if each.place.kind == kind)
+
+    def share(self, cause: str) -> Part:
+        """The Shapley share of one cause."""
+        return next(each for each in self.rows("shapley") if each.name == cause)
+
+    @property
+    def total(self) -> Part:
+        return self.rows("total")[0]
+
+    @property
+    def replacement(self) -> Part | None:
+        """What the first cure takes off; its interval holds although it was chosen among all."""
+        return next(iter(self.rows("replacement")), None)
+
+    @property
+    def lost(self) -> bool:
+        """Does the interval of the total contain 0, so that fractions are undefined?"""
+        return not self.total.low > 0
+
+    @property
+    def cancelling(self) -> tuple[str, ...]:
+        """Causes whose share is clear of 0 and larger than `CANCELLING` times the upper end of the
+        total: others undo it, and curing one alone may make things worse."""
+        most = CANCELLING * self.total.high
+        shares = self.rows("shapley")
+        return tuple(each.name for each in shares if each.clear and abs(each.value) > most)
 
     @property
     def advice(self) -> _Advice:
@@ -162,34 +164,11 @@ class Account:
             return "lost"
         if best is None:
             return "unknown"
-        if best.part.high <= 0:
+        if best.high <= 0:
             return "none"
-        if not best.part.low > 0:
+        if not best.low > 0:
             return "open"
-        return "contested" if best.rivals else "sure"
-
-    def share(self, cause: str) -> Part:
-        """The Shapley share of one cause."""
-        return next(each for each in self.shapley if each.name == cause)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Where the variance of one estimator at one horizon comes from.
-
-    Attributes:
-        total: the trace of the per-sample covariance.
-        sources: one part per key of `SOURCES`, in that order; they sum to the total. Each is what
-            its draws add once those before it are known.
-        critics: the variance across critics (of the mean gradient, not of a sample, and so beside
-            the sum); None where one critic was measured.
-    """
-
-    estimator: str
-    horizon: int
-    total: Part
-    sources: tuple[Part, ...]
-    critics: Part | None
+        return "contested" if self.cures[1:] else "sure"
 
 
 @dataclass(frozen=True)
@@ -207,7 +186,7 @@ class Attribution:
     """
 
     bias: tuple[Account, ...]
-    variance: tuple[Spread, ...]
+    variance: tuple[Account, ...]
     skipped: Mapping[str, str]
     starts: int
     rule: str
@@ -215,7 +194,7 @@ class Attribution:
     action_names: tuple[str, ...]
 
     def account(self, estimator: str, horizon: int) -> Account | None:
-        """One account, if there is one."""
+        """One account of a bias, if there is one."""
         matching = (a for a in self.bias if (a.estimator, a.horizon) == (estimator, horizon))
         return next(matching, None)
 
@@ -224,83 +203,39 @@ class Attribution:
 
         For `figures.ledger` and `figures.entries`.
 
-        Columns: account ("bias" or "variance"), kind ("total", "shapley", "first", "last", "entry",
-        "output", "input", "step", "replacement", "source", "critics"), estimator, horizon, cause
-        (also a source, the coordinate of an output or input, or "A + B" of a replacement), block,
-        output, input, step, and the part's value, se, ci_low, ci_high, fraction, fraction_low,
-        fraction_high.
+        Columns: account ("bias" or "variance"), kind, estimator, horizon, cause, block, output,
+        input, step (what the part is of, see `Place`), and its value, se, ci_low, ci_high,
+        fraction, fraction_low, fraction_high.
         """
-        grid = list(_grid(self.state_names, self.action_names))
-        rows = [row for each in self.bias for row in _bias_rows(each, grid)]
-        rows += [row for each in self.variance for row in _variance_rows(each)]
+        grid = tuple(_grid(self.state_names, self.action_names))
+        rows = []
+        for each in (*self.bias, *self.variance):
+            for part in _filled(each, grid) if each.of == "bias" else each.parts:
+                (kind, *place), (_, *numbers) = astuple(part.place), astuple(part)
+                rows.append((each.of, kind, each.estimator, each.horizon, *place, *numbers))
         return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _grid(states: Sequence[str], actions: Sequence[str]) -> Iterator[_Place]:
-    """Every (cause, block, output, input) of the dynamics, the reward and the critic."""
+def _grid(states: Sequence[str], actions: Sequence[str]) -> Iterator[Place]:
+    """Every entry of the dynamics, the reward and the critic."""
     for output in states:
-        yield from (("A", "A", output, each) for each in states)
-        yield from (("B", "B", output, each) for each in actions)
-    for name, (cause_s, cause_a), letter in (
-        ("reward", ("reward", "reward"), "r"),
-        ("critic", ("critic_s", "critic_a"), "q"),
-    ):
-        yield from ((cause_s, f"{letter}_s", name, each) for each in states)
-        yield from ((cause_a, f"{letter}_a", name, each) for each in actions)
+        yield from (Place("entry", "A", "A", output, each) for each in states)
+        yield from (Place("entry", "B", "B", output, each) for each in actions)
+    for name, by_state, by_action in (
+        ("reward", "reward", "reward"), ("critic", "critic_s", "critic_a"),
+    ):  # fmt: skip
+        letter = "r" if name == "reward" else "q"
+        yield from (Place("entry", by_state, f"{letter}_s", name, each) for each in states)
+        yield from (Place("entry", by_action, f"{letter}_a", name, each) for each in actions)
 
 
-def _bias_rows(account: Account, grid: Sequence[_Place]) -> Iterator[_Row]:
-    at = (account.estimator, account.horizon)
-    yield _row("bias", "total", *at, account.total)
-    for kind in ("shapley", "first", "last"):
-        for part in getattr(account, kind):
-            yield _row("bias", kind, *at, part)
-    for kind, parts in (("output", account.outputs), ("input", account.inputs)):
-        for part in parts:
-            yield _row("bias", kind, *at, part)
+def _filled(account: Account, grid: Sequence[Place]) -> Iterator[Part]:
+    """All parts, with the entries that are 0."""
     ends = (np.nan, -np.inf, np.inf) if account.lost else (0.0, 0.0, 0.0)
-    nothing = Part("entry", 0.0, 0.0, 0.0, 0.0, *ends)
-    part_at = {(e.cause, e.block, e.output, e.input): e.part for e in account.entries}
-    for place in dict.fromkeys((*grid, *part_at)):
-        names: _Row = dict(zip(("cause", "block", "output", "input"), place, strict=True))
-        yield _row("bias", "entry", *at, part_at.get(place, nothing)) | names
-    for step in account.steps:
-        yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}
-    if account.replacement is not None:
-        yield _row("bias", "replacement", *at, account.replacement.part)
-
-
-def _variance_rows(spread: Spread) -> Iterator[_Row]:
-    at = (spread.estimator, spread.horizon)
-    yield _row("variance", "total", *at, spread.total)
-    for part in spread.sources:
-        yield _row("variance", "source", *at, part)
-    if spread.critics is not None:
-        yield _row("variance", "critics", *at, spread.critics)
-
-
-def _row(account: str, kind: str, estimator: str, horizon: int, part: Part) -> _Row:
-    return {
-        "account": account,
-        "kind": kind,
-        "estimator": estimator,
-        "horizon": horizon,
-        "cause": part.name,
-        "block": "",
-        "output": "",
-        "input": "",
-        "step": -1,
-        "value": part.value,
-        "se": part.se,
-        "ci_low": part.low,
-        "ci_high": part.high,
-        "fraction": part.fraction,
-        "fraction_low": part.fraction_low,
-        "fraction_high": part.fraction_high,
-    }
-
-
-_Floats = NDArray[np.float64]
+    entries = {place: Part(place, 0.0, 0.0, 0.0, 0.0, *ends) for place in grid}
+    entries |= {each.place: each for each in account.rows("entry")}
+    for kind in _KINDS:
+        yield from entries.values() if kind == "entry" else account.rows(kind)
 
 
 def attribute(profile: Profile) -> Attribution:
@@ -317,8 +252,8 @@ def attribute(profile: Profile) -> Attribution:
             "--attribute` compute them"
         )
     return Attribution(
-        bias=tuple(_account(results, k) for k in range(len(results.coalitions.cells))),
-        variance=tuple(_spread(profile, results, k) for k in range(len(results.draws.cells))),
+        bias=tuple(_bias(results, k) for k in range(len(results.coalitions.cells))),
+        variance=tuple(_variance(profile, results, k) for k in range(len(results.draws.cells))),
         skipped=results.skipped,
         starts=int(profile.config["starts"]),
         rule=results.rule,
@@ -330,60 +265,32 @@ def attribute(profile: Profile) -> Attribution:
 attribution = attribute  # by the noun
 
 
-def _account(results: SubstitutionResults, cell: int) -> Account:
+def _bias(results: SubstitutionResults, cell: int) -> Account:
     """Everything about one game."""
-    estimator, horizon = results.coalitions.cells[cell]
     game = results.coalitions.game(cell)
     split = shares(game)
-    whole = _whole(split.total.value, interval("bias2", split.total))
-
-    def parts(several: Sequence[Estimate]) -> tuple[Part, ...]:
-        pairs = zip(split.players, several, strict=True)
-        return tuple(_part(name, each, split.total) for name, each in pairs)
-
+    parts = [_whole(Place("total", "total"), split.total.value, interval("bias2", split.total))]
+    for kind in ("shapley", "first", "last"):
+        several = zip(split.players, getattr(split, kind), strict=True)
+        parts += [_part(Place(kind, name), each, split.total) for name, each in several]
     rows = [
-        (label, results.rows.estimate(k))
+        (_place(results, label), results.rows.estimate(k))
         for k, label in enumerate(results.rows.labels)
         if label.cell == cell
     ]
-    shapley = parts(split.shapley)
-    entries = [
-        (*_coordinates(results, label), label, share) for label, share in rows if label.block
-    ]
-    dynamics = [each for each in entries if each[2].cause != "states"]
-    best, replacement = best_replacement(game), None
+    for kind in ("output", "input"):
+        parts += _summed(kind, rows, split.total)
+    for kind in ("entry", "step"):
+        parts += [_part(at, share, split.total) for at, share in rows if at.kind == kind]
+    best = best_replacement(game)
     if best is not None:
-        taken = _part(" + ".join(best.players), best.taken_off, split.total, best.level)
-        replacement = Replacement(best.players, taken, best.rivals)
-    return Account(
-        estimator=estimator,
-        horizon=horizon,
-        total=whole,
-        lost=not whole.low > 0,
-        shapley=shapley,
-        first=parts(split.first),
-        last=parts(split.last),
-        entries=tuple(
-            BlockEntry(label.cause, label.block, out, into, _part("entry", share, split.total))
-            for out, into, label, share in entries
-        ),
-        outputs=_summed([(out, share) for out, _, _, share in dynamics], split.total),
-        inputs=_summed([(into, share) for _, into, _, share in dynamics], split.total),
-        steps=tuple(
-            StepShare(label.cause, label.step, _part("step", share, split.total))
-            for label, share in rows
-            if not label.block
-        ),
-        cancelling=tuple(
-            each.name
-            for each in shapley
-            if each.clear and abs(each.value) > CANCELLING * whole.high
-        ),
-        replacement=replacement,
-    )
+        at = Place("replacement", " + ".join(best.players))
+        parts.append(_part(at, best.taken_off, split.total, best.level))
+    cures = () if best is None else (best.players, *best.rivals)
+    return Account("bias", *results.coalitions.cells[cell], tuple(parts), cures)
 
 
-def _spread(profile: Profile, results: SubstitutionResults, cell: int) -> Spread:
+def _variance(profile: Profile, results: SubstitutionResults, cell: int) -> Account:
     """The starts have what the other sources leave of the variance that was measured."""
     draws = results.draws
     estimator, horizon = draws.cells[cell]
@@ -399,47 +306,47 @@ def _spread(profile: Profile, results: SubstitutionResults, cell: int) -> Spread
     sources = zip(("start", *draws.sources), (start, *later), strict=True)
     whole, critics = (
         _whole(
-            profile.estimate(estimator, quantity, horizon).value,
+            Place(kind, "total"), profile.estimate(estimator, quantity, horizon).value,
             profile.interval(estimator, quantity, horizon),
         )
-        for quantity in ("variance", "variance_critics")
-    )
-    return Spread(
-        estimator=estimator,
-        horizon=horizon,
-        total=whole,
-        sources=tuple(_part(name, each, total) for name, each in sources),
-        critics=None if np.isnan(critics.value) else critics,
-    )
+        for kind, quantity in (("total", "variance"), ("critics", "variance_critics"))
+    )  # fmt: skip
+    parts = [whole, *(_part(Place("source", name), each, total) for name, each in sources)]
+    parts += [] if np.isnan(critics.value) else [critics]
+    return Account("variance", estimator, horizon, tuple(parts))
 
 
-def _whole(value: float, ends: Interval) -> Part:
-    return Part("total", value, ends.se, ends.low, ends.high, 1.0, 1.0, 1.0)
+def _whole(place: Place, value: float, ends: Interval) -> Part:
+    return Part(place, value, ends.se, ends.low, ends.high, 1.0, 1.0, 1.0)
 
 
-def _part(name: str, share: Estimate, total: Estimate, level: float = LEVEL) -> Part:
+def _part(place: Place, share: Estimate, total: Estimate, level: float = LEVEL) -> Part:
     plain, of_total = share_interval(share, level), fraction_interval(share, total, level)
     unknown = of_total.low == -np.inf
     fraction = np.nan if unknown else share.value / total.value
     ends = (plain.se, plain.low, plain.high, fraction, of_total.low, of_total.high)
-    return Part(name, share.value, *(float(each) for each in ends))
+    return Part(place, share.value, *(float(each) for each in ends))
 
 
-def _coordinates(results: SubstitutionResults, label: Label) -> tuple[str, str]:
-    """Names of an entry's output and input."""
+def _place(results: SubstitutionResults, label: Label) -> Place:
+    """A step, or an entry with the names of its output and input."""
+    if not label.block:
+        return Place("step", label.cause, step=label.step)
     states, actions = results.state_names, results.action_names
     outputs = {"A": states, "B": states, "K": actions}.get(label.block)
     gradient = "critic" if label.block in ("q_s", "q_a") else "reward"
     inputs = actions if label.block in ("B", "r_a", "q_a") else states
-    return gradient if outputs is None else outputs[label.output], inputs[label.input]
+    output = gradient if outputs is None else outputs[label.output]
+    return Place("entry", label.cause, label.block, output, inputs[label.input])
 
 
-def _summed(shares: Sequence[tuple[str, Estimate]], total: Estimate) -> tuple[Part, ...]:
-    """One part per name, the largest first."""
-    value: dict[str, float] = defaultdict(float)
-    left_out: dict[str, _Floats] = {}
-    for name, share in shares:
-        value[name] += share.value
-        left_out[name] = left_out.get(name, 0.0) + share.left_out
-    parts = [_part(name, Estimate(value[name], left_out[name]), total) for name in value]
-    return tuple(sorted(parts, key=lambda part: -abs(part.value)))
+def _summed(kind: str, rows: Sequence[tuple[Place, Estimate]], total: Estimate) -> list[Part]:
+    """Entries by the coordinate that comes out or goes in, the largest first."""
+    sums: dict[str, Estimate] = {}
+    for at, share in rows:
+        if at.kind == "entry" and at.cause != "states":
+            name = str(getattr(at, kind))
+            before = sums.get(name, Estimate(0.0, np.zeros_like(share.left_out)))
+            sums[name] = Estimate(before.value + share.value, before.left_out + share.left_out)
+    parts = [_part(Place(kind, name), each, total) for name, each in sums.items()]
+    return sorted(parts, key=lambda part: -abs(part.value))

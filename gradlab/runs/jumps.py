@@ -81,11 +81,6 @@ class Jumps:
         return self.kind in ("harmful", "rough")
 
     @property
-    def doubtful(self) -> bool:
-        """Is it shown not to be one, or not decided?"""
-        return self.refuted or self.kind == "open"
-
-    @property
     def bends(self) -> bool:
         """Is the slope at the update's length shown to be another one than at no length?"""
         return not -HARMFUL <= self.gap[UPDATE] <= HARMFUL

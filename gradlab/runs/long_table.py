@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gradlab.runs.layout import attribute, stored
 from gradlab.runs.run import Run
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.over_groups import Estimates
 
 _LABELS = ("section", "block", "output", "input")
@@ -69,6 +70,24 @@ class LongTable(Run):
         for name, wanted in where.items():
             chosen &= table[name] == wanted
         return table[chosen]
+
+    def numbers(self, section: str, quantity: str, by: str = "block", **where: object) -> Numbers:
+        """The numbers of one quantity by a label, or by their step; without those that are lost."""
+        rows = self.rows(section, quantity=quantity, **where).to_dict("records")
+        return {row[by]: number_of(row) for row in rows if row["value"] == row["value"]}
+
+    def number(self, section: str, quantity: str, **where: object) -> Number | None:
+        """The first of them; None where there is none."""
+        return next(iter(self.numbers(section, quantity, "block", **where).values()), None)
+
+
+Numbers = dict[Any, Number]
+
+
+def number_of(row: Mapping[Any, Any] | pd.Series) -> Number:
+    """Of a row of the table."""
+    value, se, low, high = (float(row[name]) for name in ("value", "se", "ci_low", "ci_high"))
+    return Number(value, low, high, int(row["n"]), se)
 
 
 def _kind(name: str) -> Any:
@@ -128,7 +147,9 @@ class RowCollector:
         return {name: np.concatenate([part[name] for part in self.parts]) for name in _COLUMNS}
 
 
-def number(value: float, low: float, high: float, n: int, method: str) -> Estimates:
+def number(
+    value: float, low: float, high: float, n: int, method: str, se: float = np.nan
+) -> Estimates:
     """A single number with its interval, where it has one."""
-    centre, se, lower, upper = (np.array([float(x)]) for x in (value, np.nan, low, high))
-    return Estimates(centre, se, lower, upper, np.array([n]), method)
+    centre, error, lower, upper = (np.array([float(x)]) for x in (value, se, low, high))
+    return Estimates(centre, error, lower, upper, np.array([n]), method)

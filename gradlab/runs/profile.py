@@ -2,13 +2,8 @@
 
 Reading needs neither the task nor torch: `load(path)` gives back values bit for bit.
 
-A profile in a few lines, as `print(profile)` shows it: what helps, how much was measured, where.
-
-The line on what helps follows `runs.identity`, as the report and `choose` do.
-
-Comparisons among the gradients that compete for a recommendation (`identity.competing`).
-
-A better gradient that needs the simulator's states is named beside the recommendation; the
+Gains are compared among the gradients that compete for a recommendation (`identity.competing`). A
+better gradient that needs the simulator's states is named beside the recommendation; the
 simulator's own gradients never are, which are good by construction.
 """
 
@@ -16,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from textwrap import shorten
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
+from gradlab.errors import imported
 from gradlab.findings import Finding
-from gradlab.findings.checks import failed_premises
 from gradlab.runs import layout
 from gradlab.runs.identity import Identity, by_default, competing, data_of
 from gradlab.runs.jumps import Jumps
@@ -41,7 +36,6 @@ from gradlab.statistics.intervals import LEVEL, Interval, interval
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.records import Array
-from gradlab.wording import cosine, horizons, label
 
 _Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
@@ -104,119 +98,86 @@ def better_beyond(
     return top if ahead.low > 0 and notable else None
 
 
-_PREFIX = "kernels "
-_INNER = "squared gradient norm"
+_PREFIX, _INNER = "kernels ", "squared gradient norm"
+_SQUARE, _EACH = ("group", "gradient", "other"), ("gradient", "sample", "action")
+_Rows = Mapping[str, tuple[str, tuple[str, ...], str, str]]
+# Field of the products → its array, dimensions, unit and description.
+_GROUPED: _Rows = {
+    "size": ("size", ("group",), "samples", "samples of each group"),
+    "own": ("own", _SQUARE, _INNER, "products with the sum over one's own group"),
+    "within": (
+        "within", _SQUARE, _INNER, "products of a sample with itself, summed over each group"
+    ),
+    "total": ("total", ("fold", *_SQUARE), _INNER, "products with the sum over each fold"),
+    "fold": ("fold_of", ("group",), "", "fold of each group"),
+}  # fmt: skip
+_LINEAR: _Rows = {
+    "x": ("x", _EACH, "reward per action unit", "gradients in the actions, weights included"),
+    "total": (
+        "total", ("fold", *_EACH), f"{_INNER} per x", "products with the sum over each fold"
+    ),
+    "own": ("own", _EACH, f"{_INNER} per x", "products with the sum over one's own group"),
+    "diagonal": (
+        "diagonal", ("sample", "action", "other_action"), "", "Θ of each sample with itself"
+    ),
+    "group": ("group_of", ("sample",), "", "group of each sample"),
+    "fold": ("fold_of", ("group",), "", "fold of each group"),
+}  # fmt: skip
 _Groups = layout.Groups
 
 
-def kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
-    """One group per kind, "kernels first", say."""
-    groups = {_PREFIX + each.kind: _labels(each) | _products(each.products) for each in kernels}
-    return {
-        kind: {
-            name: replace(array, description=_SAID.get(name) or array.description)
-            for name, array in arrays.items()
+def _kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
+    """One group per kind, "kernels first", say: the gradients by name and horizon, the truth, which
+    has neither, as the last one, and their products."""
+    groups = {}
+    for each in kernels:
+        names = [name for name, _ in each.cells] + [""] * each.truth
+        horizons = np.array([h for _, h in each.cells] + [-1] * each.truth, dtype=np.int64)
+        found = {
+            "estimator": layout.labels(names, "gradient", "whose gradient; empty: the truth"),
+            "horizon": Array(
+                horizons, ("gradient",), "steps", "steps before the critic; −1: the truth"
+            ),
+            "has_truth": Array(np.array(each.truth), (), "", "is the truth the last gradient?"),
         }
-        for kind, arrays in groups.items()
-    }
+        grouped = isinstance(each.products, GroupProducts)
+        for field_name, (name, dims, unit, said) in (_GROUPED if grouped else _LINEAR).items():
+            values = getattr(each.products, field_name)
+            again = grouped and name == "own" and values is getattr(each.products, "within", None)
+            if values is not None and not again:
+                found[name] = Array(values, dims, unit, said)
+        groups[_PREFIX + each.kind] = found
+    return groups
 
 
-_SAID = {
-    "estimator": "whose gradient; empty: the truth",
-    "horizon": "steps before the critic; −1: the truth",
-    "has_truth": "is the truth the last gradient?",
-    "fold_of": "fold of each group",
-    "group_of": "group of each sample",
-    "size": "samples of each group",
-    "total": "products with the sum over each fold",
-    "within": "products of a sample with itself, summed over each group",
-    "own": "products with the sum over one's own group",
-    "x": "gradients in the actions, weights included",
-    "diagonal": "Θ of each sample with itself",
-}
-
-
-def kernels_from_groups(groups: _Groups) -> tuple[Kernels, ...]:
+def _kernels(groups: _Groups) -> tuple[Kernels, ...]:
     """All kernels of a run."""
-    return tuple(
-        _from_group(name.removeprefix(_PREFIX), group)
-        for name, group in groups.items()
-        if name.startswith(_PREFIX)
-    )
-
-
-def _labels(kernels: Kernels) -> dict[str, Array]:
-    """The gradients by name and horizon; the truth, which has neither, as the last one."""
-    names = [name for name, _ in kernels.cells] + [""] * kernels.truth
-    horizons = [horizon for _, horizon in kernels.cells] + [-1] * kernels.truth
-    return {
-        "gradient": layout.counted(len(names), "gradient"),
-        "other": layout.counted(len(names), "other"),
-        "estimator": layout.labels(names, "gradient"),
-        "horizon": Array(np.array(horizons, dtype=np.int64), ("gradient",), "steps"),
-        "has_truth": Array(np.array(kernels.truth), ()),
-    }
-
-
-def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
-    common = {
-        "group": layout.counted(len(products.fold), "group"),
-        "fold": layout.counted(len(products.total), "fold"),
-        "fold_of": Array(products.fold, ("group",)),
-    }
-    if isinstance(products, GroupProducts):
-        square = ("group", "gradient", "other")
-        inner = {
-            "size": Array(products.size, ("group",), "samples"),
-            "total": Array(products.total, ("fold", *square), _INNER),
-            "within": Array(products.within, square, _INNER),
+    found = []
+    for kind in (name for name in groups if name.startswith(_PREFIX)):
+        group = groups[kind]
+        truth, rows = bool(group["has_truth"].values), _LINEAR if "x" in group else _GROUPED
+        cells = [
+            (str(name), int(h))
+            for name, h in zip(group["estimator"].values, group["horizon"].values, strict=True)
+        ]
+        arrays: dict[str, Any] = {
+            name: np.asarray(group[array].values, np.int64 if array.endswith("_of") else np.float64)
+            for name, (array, *_) in rows.items()
+            if array in group
         }
-        if products.own is not products.within:
-            inner["own"] = Array(products.own, square, _INNER)
-        return common | inner
-    n, da = products.x.shape[1:]
-    each = ("gradient", "sample", "action")
-    linear = {
-        "sample": layout.counted(n, "sample"),
-        "action": layout.counted(da, "action"),
-        "other_action": layout.counted(da, "other_action"),
-        "group_of": Array(products.group, ("sample",)),
-        "x": Array(products.x, each, "reward per action unit"),
-        "total": Array(products.total, ("fold", *each), _INNER + " per x"),
-        "diagonal": Array(products.diagonal, ("sample", "action", "other_action")),
-    }
-    if products.own is not None:
-        linear["own"] = Array(products.own, each, _INNER + " per x")
-    return common | linear
+        label = arrays.get("group", np.zeros(0, dtype=np.int64))
+        if len(label) and not 0 <= label.min() <= label.max() < len(arrays["fold"]):
+            raise ValueError(f"samples belong to groups {label.min()} … {label.max()}")
+        products: ActionProducts | GroupProducts
+        if rows is _LINEAR:
+            products = ActionProducts(**{"own": None} | arrays)
+        else:
+            products = GroupProducts(**{"own": arrays["within"]} | arrays)
+        name = kind.removeprefix(_PREFIX)
+        found.append(Kernels(name, tuple(cells[: len(cells) - truth]), truth, products))
+    return tuple(found)
 
 
-def _from_group(kind: str, group: layout.Group) -> Kernels:
-    truth = bool(group["has_truth"].values)
-    names, horizons = group["estimator"].values, group["horizon"].values
-    cells = [(str(name), int(h)) for name, h in zip(names, horizons, strict=True)]
-    return Kernels(kind, tuple(cells[: len(cells) - truth]), truth, _products_from(group))
-
-
-def _products_from(group: layout.Group) -> ActionProducts | GroupProducts:
-    arrays = {
-        name: np.asarray(group[name].values, dtype=np.float64)
-        for name in ("x", "total", "own", "within", "diagonal", "size")
-        if name in group
-    }
-    fold = np.asarray(group["fold_of"].values, dtype=np.int64)
-    if "x" not in group:
-        within = arrays["within"]
-        own = arrays.get("own", within)
-        return GroupProducts(arrays["size"], own, within, arrays["total"], fold)
-    label = np.asarray(group["group_of"].values, dtype=np.int64)
-    if len(label) and not 0 <= label.min() <= label.max() < len(fold):
-        raise ValueError(f"samples belong to groups {label.min()} … {label.max()}")
-    return ActionProducts(
-        arrays["x"], arrays["total"], arrays.get("own"), arrays["diagonal"], label, fold
-    )
-
-
-T = TypeVar("T")
 _Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
 _AXES = ("estimator", "quantity", "horizon")
@@ -293,7 +254,7 @@ class Profile(Run):
     environment: Annotated[Mapping[str, str], attribute()]
     truth: Annotated[Mapping[str, Any], attribute()]
     sanity: Annotated[tuple[Finding, ...] | None, nested("findings")] = None
-    kernels: Annotated[tuple[Kernels, ...], by(kernel_groups, kernels_from_groups)] = ()
+    kernels: Annotated[tuple[Kernels, ...], by(_kernel_groups, _kernels)] = ()
     attribution: Annotated[SubstitutionResults | None, nested("attribution_names")] = None
     realised: Annotated[Realised | None, nested("realised")] = None
     jumps: Annotated[Jumps | None, nested("jumps")] = None
@@ -313,27 +274,14 @@ class Profile(Run):
             known = by_default(self.estimators, actions if isinstance(actions, dict) else None)
             object.__setattr__(self, "identities", known)
 
-    def __repr__(self) -> str:
-        """What helps, what was measured and where it is, in a few lines."""
-        config = self.config
-        sizes = (
-            f"{len(self.estimators)} gradients, h = {horizons(self.horizons)}, "
-            f"{len(self.quantities)} quantities, {config.get('starts')} starts"
-        )
-        gradients = "; ".join(label(name, self.identities) for name in self.estimators)
-        return "\n".join(
-            [
-                f"<Profile of {config.get('task', 'a task')}: {sizes}",
-                f"  gradients: {gradients}",
-                f"  {_best(self)}",
-                f"  file: {self.file or 'not saved: profile.save(path)'}",
-                "  every number: .table(); a page to decide from: gradlab.report(path)>",
-            ]
-        )
-
     @property
     def batch(self) -> int:
         return int(self.config["batch"])
+
+    @cached_property
+    def evidence(self) -> Any:
+        """What it supports beyond its table, a `verdicts.measurement.verdict.Evidence`."""
+        return imported("gradlab.verdicts.measurement.verdict:evidence")(self)
 
     def table(self, name: str | None = None) -> pd.DataFrame:
         """One row per estimator, horizon and quantity that was measured: the stable interface.
@@ -385,6 +333,31 @@ class Profile(Run):
         low, high, se = (float(self.columns[name][cell]) for name in ("ci_low", "ci_high", "se"))
         return Interval(low, high, se, str(self.method[cell]))
 
+    def numbers(self, quantity: str) -> dict[_Cell, Number]:
+        """A quantity of every cell where it is finite, whichever group of starts is left out."""
+        if quantity not in self.quantities:
+            return {}
+        q, found = self.quantities.index(quantity), {}
+        finite = np.isfinite(self.columns["value"][:, q]) & np.isfinite(self.left_out[:, q]).all(-1)
+        for e, h in np.argwhere(finite & (self.count[:, q] > 0)).tolist():
+            value, low, high = (
+                float(self.columns[each][e, q, h]) for each in ("value", "ci_low", "ci_high")
+            )
+            # Visited states of one start are no samples of their own.
+            number = Number(value, low, high, int(self.config["starts"]))
+            found[self.estimators[e], self.horizons[h]] = number
+        return found
+
+    @property
+    def competing_gains(self) -> dict[_Cell, Number]:
+        """Gains of all that competes for a recommendation, each gradient once."""
+        own = competing(self.identities)
+        return {
+            cell: gain
+            for cell, gain in self.numbers("gain").items()
+            if cell[0] in own and not is_data_again(self.identities, cell)
+        }
+
     def _place(self, estimator: str, quantity: str, horizon: int) -> tuple[int, int, int]:
         return (
             self.estimators.index(estimator),
@@ -404,7 +377,7 @@ def with_selected_gain(profile: Profile) -> Profile:
     groups = profile.left_out.shape[-1]
     if _SELECTED in profile.config or not profile.truth.get("admissible") or groups < _FEWEST:
         return profile
-    gains = _gains(profile)
+    gains = profile.competing_gains
     cells = list(gains)
     best = best_shown(gains, cells)
     if best is None:
@@ -442,38 +415,3 @@ def check_profile(profile: object) -> None:
 
 
 load = Profile.load
-
-
-def _best(profile: Profile) -> str:
-    if failed := failed_premises(profile.sanity):
-        return f"nothing can be decided: {shorten(failed[0].sentence, 90, placeholder='…')}"
-    if not profile.truth["admissible"]:
-        return "no truth, so no gain: variances and agreement only"
-    gains = _gains(profile)
-    best = best_shown(gains, list(gains))
-    if best is None:
-        return "no gain: judged against another truth than the gradient of the return"
-    name, h, gain = label(best[0], profile.identities), best[1], gains[best]
-    ends = f"{cosine(gain.value)} (95% {cosine(gain.low)} to {cosine(gain.high)})"
-    if not gain.low > 0:
-        return f"no gradient is shown to raise the return; best guess: {name} at h = {h}, {ends}"
-    among = len(competing(profile.identities))
-    return f"largest gain of the {among} that compete: {name} at h = {h}, {ends}"
-
-
-def _gains(profile: Profile) -> dict[tuple[str, int], Number]:
-    """Of all that competes, where they are numbers, whichever group of starts is left out."""
-    if "gain" not in profile.quantities:
-        return {}
-    q, found = profile.quantities.index("gain"), {}
-    for name in competing(profile.identities):
-        e = profile.estimators.index(name)
-        for k, h in enumerate(profile.horizons):
-            value, low, high = (
-                float(profile.columns[c][e, q, k]) for c in ("value", "ci_low", "ci_high")
-            )
-            finite = np.isfinite([value, low, high]).all()
-            finite = finite and np.isfinite(profile.left_out[e, q, k]).all()
-            if profile.count[e, q, k] and finite:
-                found[name, h] = Number(value, low, high, int(profile.count[e, q, k]))
-    return {cell: g for cell, g in found.items() if not is_data_again(profile.identities, cell)}

@@ -158,9 +158,7 @@ class Run:
 
     @classmethod
     def _from(cls, record: Record, path: Path) -> Self:
-        objects = {name: json_object(record.attributes[name]) for name in attributes_of(cls)}
-        if "environment" in objects:
-            objects["environment"] = {k: str(v) for k, v in objects["environment"].items()}
+        objects = described(record, *attributes_of(cls))
         return cls(**fields_of(cls, record.groups, cls.kind), **objects)
 
     def _attributes(self) -> dict[str, Attribute]:
@@ -285,14 +283,17 @@ def header(
     }
 
 
-def described(record: Record, *more: str) -> dict[str, Any]:
-    """Configuration, environment and the objects called `more`, by name, as `header` got them.
+def described(record: Record, *names: str) -> dict[str, Any]:
+    """The objects of these names, as `header` got them; configuration and environment by default.
 
     Raises:
         KeyError, ValueError: one is missing, or no JSON object.
     """
-    objects = {n: json_object(record.attributes[n]) for n in ("config", "environment", *more)}
-    objects["environment"] = {key: str(value) for key, value in objects["environment"].items()}
+    named = names or ("config", "environment")
+    objects = {name: json_object(record.attributes[name]) for name in named}
+    if "environment" in objects:
+        texts = {key: str(value) for key, value in objects["environment"].items()}
+        objects["environment"] = texts
     return objects
 
 

@@ -23,7 +23,6 @@ from gradlab.errors import InputError, in_short
 
 _SCHEMA = "gradlab"
 _SCHEMA_VERSION = 3
-_EARLIER = {1: "7f6a4f4a", 2: "03169531"}  # the last commits that read these layouts
 
 Attribute = str | int | float | bool
 
@@ -95,11 +94,9 @@ def as_hdf5(record: Record) -> bytes:
         for name, arrays in record.groups.items():
             group = file.create_group(name, track_order=True)
             for key, array in arrays.items():
-                values = array.values
+                values = np.ascontiguousarray(array.values).reshape(array.values.shape)
                 if values.dtype.kind in "OU":
                     values = values.astype(h5py.string_dtype("utf-8"))
-                else:
-                    values = np.ascontiguousarray(values).reshape(values.shape)
                 dataset = group.create_dataset(key, data=values)
                 dataset.attrs.update({"units": array.unit, "description": array.description})
                 if array.dims == (key,):
@@ -123,7 +120,13 @@ def check_record(record: Record) -> None:
         _check_name("group", name, taken=("run",))
         for key, array in arrays.items():
             _check_name("array", key)
-            _check_array(f"{name}/{key}", array)
+            held, values = f"{name}/{key}", array.values
+            if values.dtype.kind == "O" and not all(isinstance(x, str) for x in values.flat):
+                raise InputError(f"{held} holds objects, expected numbers, booleans or strings")
+            if values.dtype.kind not in "fiubOU":
+                raise InputError(f"{held} is {values.dtype}, expected numbers, booleans or strings")
+            if values.dtype.kind in "OU":
+                _check_text(held, values.flat)
         _check_dims(name, arrays)
 
 
@@ -132,28 +135,10 @@ def _check_name(what: str, name: str, taken: tuple[str, ...] = ()) -> None:
         raise InputError(f"{what} may not be called {name!r}: use a plain, free name")
 
 
-def _check_array(name: str, array: Array) -> None:
-    kind = array.values.dtype.kind
-    if kind == "O" and not all(isinstance(text, str) for text in array.values.flat):
-        raise InputError(f"{name} holds objects, expected numbers, booleans or strings")
-    if kind not in "fiubOU":
-        raise InputError(f"{name} is {array.values.dtype}, expected numbers, booleans or strings")
-    if kind in "OU":
-        _check_text(name, array.values.flat)
-
-
 def _check_text(name: str, texts: Any) -> None:
-    for text in texts:
-        if isinstance(text, str) and ("\0" in text or not _encodes(text)):
+    for text in (text for text in texts if isinstance(text, str)):
+        if "\0" in text or text != text.encode(errors="replace").decode():
             raise InputError(f"{name} holds text that UTF-8 cannot store: {text!r}")
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_dims(group: str, arrays: Mapping[str, Array]) -> None:
@@ -204,14 +189,11 @@ class Reader:
         attributes = {name: self.attribute(name, value) for name, value in run.attrs.items()}
         del attributes["schema"]
         version = attributes.pop("schema_version", None)
-        if not isinstance(version, int) or version < 1:
-            raise self.damaged("its schema version is missing")
-        if version < _SCHEMA_VERSION:
-            message = f"was written by an earlier layout: gradlab at {_EARLIER[version]} reads it"
-            raise InputError(f"{self.path} {message}")
-        if version > _SCHEMA_VERSION:
-            newer = f"schema {version}, this gradlab reads {_SCHEMA_VERSION}"
-            raise InputError(f"{self.path} was written by a newer gradlab ({newer}): upgrade it")
+        if version != _SCHEMA_VERSION:
+            raise InputError(
+                f"{self.path} has schema {version}, this gradlab reads {_SCHEMA_VERSION}: read it "
+                f"with the gradlab that wrote it, or make the run again"
+            )
         return attributes
 
     def attribute(self, name: str, value: Any) -> Attribute:

@@ -219,22 +219,11 @@ def kind(path: str | Path) -> str:
         InputError: there is no such run, or it cannot be read at all.
     """
     path = Path(path)
-    opened = _opened_as(journal_of(path))
-    if path.is_file() or opened is None:
-        return str(records.attributes(path).get("kind"))
-    return opened
-
-
-def _opened_as(place: Path) -> str | None:
-    """The kind that the first frame of a journal names; None without one."""
-    try:
-        frames = journal_frames.decode(place.read_bytes())
-    except FileNotFoundError:
-        return None
-    headers = (frame.header for _, frame in frames)
-    first = next((each for each in headers if each.get("kind") == "open"), {})
-    named = first.get("attributes")
-    return str(named.get("kind")) if isinstance(named, dict) else None
+    frames = [] if path.is_file() else frames_at(journal_of(path))[0]
+    for header in (frame.header for _, frame in frames):
+        if header.get("kind") == "open" and isinstance(named := header.get("attributes"), dict):
+            return str(named.get("kind"))
+    return str(records.attributes(path).get("kind"))
 
 
 def discard(path: str | Path) -> None:

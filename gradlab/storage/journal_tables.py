@@ -58,17 +58,6 @@ class Table:
             return False
 
 
-def check_run(attributes: Mapping[str, Attribute], frames: Sequence[Frame], path: Path) -> None:
-    """Raises InputError: a file and its journal are of two runs, since one of them was replaced."""
-    opened = [frame.header for frame in frames if frame.header.get("kind") == "open"]
-    named = [header["attributes"].get(RUN) for header in opened]
-    if len({*named, *([attributes.get(RUN)] if attributes else [])}) > 1:
-        raise InputError(
-            f"{path} and {path.name}.journal are of two runs, one was replaced: put the right file "
-            f"back, or move the journal away to read the file alone"
-        )
-
-
 def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> Record:
     """`base` with every frame that it does not hold yet.
 
@@ -79,14 +68,19 @@ def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> 
         InputError: neither says which tables there are, or they are of two runs. KeyError,
             TypeError, ValueError and the like where a foreign file made it so far.
     """
-    check_run(base.attributes, frames, path)
+    openings = [frame.header for frame in frames if frame.header.get("kind") == "open"]
+    runs = [base.attributes] * bool(base.attributes) + [each["attributes"] for each in openings]
+    if len({each.get(RUN) for each in runs}) > 1:
+        raise InputError(
+            f"{path} and {path.name}.journal are of two runs, one was replaced: put the right file "
+            f"back, or move the journal away to read the file alone"
+        )
     attributes = dict(base.attributes)
     folded = int(attributes.get("folded", 0))
     fresh = sorted(
         (frame for frame in frames if int(frame.header.get("n", 0)) > folded),
         key=lambda frame: int(frame.header["n"]),
     )
-    openings = [frame.header for frame in frames if frame.header.get("kind") == "open"]
     known = [tables_of(base.attributes)] if base.attributes else []
     known += [tables_from(header["tables"]) for header in openings]
     tables = known[0] if known else {}
@@ -162,7 +156,15 @@ def tables_of(attributes: Mapping[str, Attribute]) -> dict[str, Table]:
 
 def tables_from(plain: Mapping[str, Any]) -> dict[str, Table]:
     """From what `plain` made of each."""
-    return {name: _table(each) for name, each in plain.items()}
+    tables = {}
+    for name, each in plain.items():
+        columns = {
+            key: Column(tuple(dims), unit, text, description)
+            for key, (dims, unit, text, description) in each["columns"].items()
+        }
+        scales = {key: tuple(values) for key, values in each["scales"].items()}
+        tables[name] = Table(str(each["index"]), columns, scales)
+    return tables
 
 
 def plain(table: Table) -> dict[str, Any]:
@@ -174,12 +176,3 @@ def plain(table: Table) -> dict[str, Any]:
         },
         "scales": {name: [int(v) for v in values] for name, values in table.scales.items()},
     }
-
-
-def _table(plain: Mapping[str, Any]) -> Table:
-    columns = {
-        name: Column(tuple(dims), unit, text, description)
-        for name, (dims, unit, text, description) in plain["columns"].items()
-    }
-    scales = {name: tuple(values) for name, values in plain["scales"].items()}
-    return Table(str(plain["index"]), columns, scales)

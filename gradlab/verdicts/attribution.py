@@ -47,23 +47,24 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
     if account.lost:
         return [Finding("no_bias", "undecided", who, n=n, at=str(account.horizon), more=-1)]
     at, best, found = f"{who} at h = {account.horizon}", account.replacement, list[Finding]()
+    cure = next(iter(account.cures), ())
     if best is not None:
         code, decision = _ADVICE[account.advice]
-        unsized = code == "fix" and decision == "pass" and not _told_apart(best.part)
+        unsized = code == "fix" and decision == "pass" and not _told_apart(best)
         code = "fix_unsized" if unsized else code
-        found.append(row(code, decision, _number(best.part, n), to_fix(best.causes), at))
-    top = max(account.shapley, key=lambda part: part.fraction)
-    highs = (part.fraction_high for part in account.shapley if part is not top)
+        found.append(row(code, decision, _number(best, n), to_fix(cure), at))
+    top = max(account.rows("shapley"), key=lambda part: part.fraction)
+    highs = (part.fraction_high for part in account.rows("shapley") if part is not top)
     clear: Decision = "pass" if top.clear and top.fraction_low > max(highs) else "undecided"
     found.append(row("cause", clear, _number(top, n), CAUSES[top.name], at))
-    mine = [e for e in account.entries if e.cause == top.name and e.part.clear]
-    entry = max(mine, key=lambda each: each.part.value, default=None)
-    if clear == "pass" and entry is not None and not entry.part.value < top.value / 2:
-        whose = f"{CAUSES[top.name]} of {entry.output} by {entry.input}"
-        found.append(row("cause", "pass", _number(entry.part, n), whose, at))
+    mine = [e for e in account.rows("entry") if e.name == top.name and e.clear]
+    entry = max(mine, key=lambda each: each.value, default=None)
+    if clear == "pass" and entry is not None and not entry.value < top.value / 2:
+        whose = f"{CAUSES[top.name]} of {entry.place.output} by {entry.place.input}"
+        found.append(row("cause", "pass", _number(entry, n), whose, at))
     # Causes of the largest share or of the advice whose replacement alone is shown to harm.
-    interest = {top.name, *(best.causes if best else ()), *account.cancelling}
-    harms = (e for e in account.first if e.name in interest and e.high < 0)
+    interest = {top.name, *cure, *account.cancelling}
+    harms = (e for e in account.rows("first") if e.name in interest and e.high < 0)
     found += [row("fix_harms", "fail", _number(e, n).negative, CAUSES[e.name], at) for e in harms]
     return found
 
@@ -85,7 +86,7 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
         spreads = [each for each in attribution.variance if each.estimator == name]
         each = min(spreads, key=lambda e: profile.estimate(name, quantity, e.horizon).value)
         at = f"{gradient(profile.identities[name])} at h = {each.horizon}"
-        clear = (part for part in each.sources if part.clear)
+        clear = (part for part in each.rows("source") if part.clear)
         found += [row("variance_cause", "pass", _number(e, n), SOURCES[e.name], at) for e in clear]
     for name, why in attribution.skipped.items():  # `variance of model_all`
         of, between, estimator = name.rpartition("variance of ")
@@ -146,15 +147,16 @@ def _told(account: Account, starts: int) -> tuple[str, str, Light]:
     if advice == "none":
         why = f"one or two causes do not lower the squared bias {shown}"
         return "more than two causes together", why, "choose"
-    value, ends = with_ends(*_number(best.part, starts).estimate, percent)
+    value, ends = with_ends(*_number(best, starts).estimate, percent)
     falls = "falls, by how much is open"
-    if _told_apart(best.part):
+    if _told_apart(best):
         falls = f"falls by {value} (CI {ends})"
-    why = f"with the true {causes_text(best.causes)} the squared bias {falls}"
+    cure, *others = account.cures
+    why = f"with the true {causes_text(cure)} the squared bias {falls}"
     if advice == "contested":
-        rivals = " or ".join(map(causes_text, best.rivals[:2]))
-        return to_fix(best.causes), f"{why}; not excluded as better: {rivals}", "choose"
-    return to_fix(best.causes), why, "act"
+        rivals = " or ".join(map(causes_text, others[:2]))
+        return to_fix(cure), f"{why}; not excluded as better: {rivals}", "choose"
+    return to_fix(cure), why, "act"
 
 
 def _shares(account: Account, what: str, starts: int) -> tuple[Field, ...]:
@@ -168,7 +170,7 @@ def _shares(account: Account, what: str, starts: int) -> tuple[Field, ...]:
             "squared bias", f"{with_interval(whole.value, whole.low, whole.high)}: {what}", square
         )
     ]
-    for part in sorted(account.shapley, key=lambda part: -part.value)[:2]:
+    for part in sorted(account.rows("shapley"), key=lambda part: -part.value)[:2]:
         share, ends = with_ends(*_number(part, starts).estimate, percent)
         known = part.fraction_high - part.fraction_low <= _WIDE
         text = f"{share if known else 'an unknown share'} (CI {ends})"

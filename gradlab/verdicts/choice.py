@@ -30,10 +30,16 @@ from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import AT_STARTS, at_horizon, horizons, label, turned, updates
 
 # Criterion → what a field calls it, its column, its best value, the code of its finding.
-_CRITERIA: Mapping[Criterion, tuple[str, str, str, str]] = {
+_CRITERIA: Mapping[str, tuple[str, str, str, str]] = {
     "gain": ("gain", "gain", "largest gain", "largest_gain"),
     "mse": ("mean squared error", "mse", "lowest mean squared error", "least_error"),
     "direction": ("direction", "cosine_batch", "best direction", "best_direction"),
+    "return": ("tested", "", "", "largest_return"),
+}
+_EXCLUDED = {
+    "truth": "its truth is another one",
+    "control": "it needs a differentiable simulator",
+    "states": "it needs the simulator's states",
 }
 _ALIKE = 0.01  # of the best possible gain, or cosine
 _MANY = 4  # gradients in a row that a field names before it counts
@@ -45,17 +51,12 @@ def statements(choice: Choice) -> tuple[Finding, ...]:
 
 
 def _statements(choice: Choice) -> Iterator[Finding]:
-    n, tried, steps = choice.samples, choice.tried, choice.steps
-    if tried is not None:  # without a truth: what realised gains say
-        decision: Decision = "pass" if tried.kept == (tried.cell,) else "undecided"
-        number = Number(tried.value, tried.interval.low, tried.interval.high, n)
-        where = cells_words(choice, [tried.cell]), cells_words(choice, tried.kept)
-        yield row("largest_return", decision, number, *where)
-    every = (choice.gain, choice.mse, choice.direction)
+    n, steps = choice.samples, choice.steps
+    every = (choice.tried, choice.gain, choice.mse, choice.direction)
     for best in sorted(filter(None, every), key=lambda each: each is not choice.best):
         yield _best(choice, best)
-    if (beyond := choice.beyond) is not None:  # does not compete, and is better
-        yield row("gain_beyond", "pass", beyond.gain, cells_words(choice, [beyond.cell]))
+    for beyond, gain in choice.beyond.items():  # does not compete, and is better
+        yield row("gain_beyond", "pass", gain, cells_words(choice, [beyond]))
     if steps is not None:
         how = "realised" if steps.realised else "to first order"
         for code, cells in (("step_falls", steps.lowers), ("step_raises", steps.raises)):
@@ -65,7 +66,7 @@ def _statements(choice: Choice) -> Iterator[Finding]:
         yield from _weights(choice, choice.pair)
     yield from _agreement(choice)
     for name, why in choice.excluded.items():
-        yield Finding("not_competing", "skipped", label(name, choice.identities), at=why)
+        yield Finding("not_competing", "skipped", label(name, choice.identities), at=_EXCLUDED[why])
 
 
 def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
@@ -86,6 +87,8 @@ def _best(choice: Choice, best: Best) -> Finding:
     decision: Decision = "pass" if best.kept == (best.cell,) else "undecided"
     where = cells_words(choice, [best.cell]), cells_words(choice, best.kept)
     found = row(_CRITERIA[best.criterion][3], decision, best.number(choice.samples), *where)
+    if best.criterion == "return":
+        return found
     apart = [] if choice.carried else _apart(best)
     more = more_of(apart[0].more) if apart else 0 if best.partings and not choice.carried else -1
     return replace(found, more=more)
@@ -125,27 +128,19 @@ def _agreement(choice: Choice) -> Iterator[Finding]:
 def advice_of(choice: Choice) -> Recommendation:
     """Use what is best by the criterion that decides, or, without a truth, what gained most return;
     every finding below."""
-    best, tried, rest = (
-        choice.best or choice.mse or choice.direction,
-        choice.tried,
-        statements(choice),
-    )
-    if best is not None:
-        called, column, largest, _ = _CRITERIA[best.criterion]
-        cell, kept, helps = best.cell, best.kept, choice.by != "gain" or best.interval.low > 0
-        how = f"{QUANTITIES[column].formula}; {choice.samples:,} starts"
-        value = Field(called, _value(best, choice.samples), how)
-        use, why = f": {largest}, batch {choice.batch}", "no gain is shown; best guess "
-        light: Light = "none" if not helps else "choose" if len(kept) > 1 else "act"
-    elif tried is not None:
-        cell, kept = tried.cell, tried.kept
-        helps = choice.steps is not None and cell in choice.steps.raises
-        gained = with_sign(tried.value, tried.interval.low, tried.interval.high)
-        value = Field("tested", f"{gained} return by a step along {cells_words(choice, [cell])}")
-        use, why, light = "", "no step raises the return: ", "choose" if len(kept) > 1 else "act"
-    else:
+    best, rest, n = choice.leading, statements(choice), choice.samples
+    if best is None:
         nothing = Field("why", "this file holds no known error of any gradient")
         return Recommendation("none", (Field("use", KEEP), nothing), None, rest)
+    called, column, largest, _ = _CRITERIA[best.criterion]
+    cell, kept, helps = best.cell, best.kept, choice.by != "gain" or best.interval.low > 0
+    use, why = f": {largest}, batch {choice.batch}", "no gain is shown; best guess "
+    how = f"{QUANTITIES[column].formula}; {n:,} starts" if column else ""
+    if best is choice.tried:
+        helps = choice.steps is not None and cell in choice.steps.raises
+        use, why = "", "no step raises the return: "
+    light: Light = "none" if not helps else "choose" if len(kept) > 1 else "act"
+    value = Field(called, _value(choice, best), how)
     where, lowered = cells_words(choice, [cell]), choice.steps.lowers if choice.steps else ()
     fields = (
         Field("use", where + use if helps else KEEP),
@@ -153,7 +148,7 @@ def advice_of(choice: Choice) -> Recommendation:
         value,
         Field("not excluded", _several(choice, [each for each in kept if each != cell])),
         Field("avoid", f"{_several(choice, lowered)}: lower return" if lowered else ""),
-        Field("decide", _wanted(choice, best) if best is not None and helps else ""),
+        Field("decide", _wanted(choice, best) if column and helps else ""),
     )
     return Recommendation(light, tuple(each for each in fields if each.text), None, rest)
 
@@ -165,9 +160,13 @@ def _several(choice: Choice, cells: Sequence[Cell]) -> str:
     return cells_words(choice, cells)
 
 
-def _value(best: Best, samples: int) -> str:
+def _value(choice: Choice, best: Best) -> str:
     """What the best one has by its criterion, with interval."""
-    number = best.number(samples)
+    number = best.number(choice.samples)
+    if best is choice.tried:
+        return f"{with_sign(*number.estimate)} return by a step along " + cells_words(
+            choice, [best.cell]
+        )
     if best.criterion == "gain":
         return gain_text(number)
     if best.criterion == "mse":
@@ -191,9 +190,7 @@ def _wanted(choice: Choice, best: Best) -> str:
 def _apart(best: Best) -> list[Parting]:
     """Pairs of candidates that more starts would tell apart: one that is worse by a cosine too
     small is not worth them."""
-    gaps = (best.ranks.gap[best.candidates.index(each.member)] for each in best.partings)
-    pairs = zip(best.partings, gaps, strict=True)
-    return [each for each, gap in pairs if best.criterion == "mse" or not gap < _ALIKE]
+    return [each for each in best.partings if best.criterion == "mse" or not each.gap < _ALIKE]
 
 
 def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> Iterator[Finding]:

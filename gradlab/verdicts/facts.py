@@ -14,10 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from gradlab.findings.checks import detached, failed_premises, other_derivative
-from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.identity import Identity, competing, data_of, needs_states
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.profile import (
@@ -25,7 +22,6 @@ from gradlab.runs.profile import (
     Profile,
     best_shown,
     better_beyond,
-    is_data_again,
     run_around,
 )
 from gradlab.runs.realised import Disagreement, Realised
@@ -161,13 +157,10 @@ class Facts:
 
 def facts(profile: Profile) -> Facts:
     """What a measurement says about the next step; needs no torch."""
-    gains, batch_gains = _numbers(profile, "gain"), _numbers(profile, "cosine_batch")
     admissible = bool(profile.truth["admissible"])
-    gains = gains if admissible else {}
+    gains = profile.numbers("gain") if admissible else {}
     own = competing(profile.identities)
-    cells = [
-        cell for cell in gains if cell[0] in own and not is_data_again(profile.identities, cell)
-    ]
+    cells = list(profile.competing_gains) if admissible else []
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     enough = estimates and len(estimates[0].left_out) >= _FEWEST
     ranks = largest(estimates) if enough else None
@@ -196,9 +189,9 @@ def facts(profile: Profile) -> Facts:
         own=own,
         identities=profile.identities,
         gains=gains,
-        batch_gains=batch_gains if gains else {},
-        errors=_numbers(profile, "relative_mse"),
-        cosines=_numbers(profile, "cosine"),
+        batch_gains=profile.numbers("cosine_batch") if gains else {},
+        errors=profile.numbers("relative_mse"),
+        cosines=profile.numbers("cosine"),
         best=best,
         chosen=None if best is None else gains[best],
         kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
@@ -214,25 +207,6 @@ def facts(profile: Profile) -> Facts:
         jumps=None if other_derivative(profile.sanity) else profile.jumps,
         detached=detached(profile.sanity),
     )
-
-
-def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
-    """A quantity of every cell where it and its left-out values are finite."""
-    if quantity not in profile.quantities:
-        return {}
-    q = profile.quantities.index(quantity)
-    cells = {}
-    for e, name in enumerate(profile.estimators):
-        for h in horizons_of(profile, name):
-            place = e, q, profile.horizons.index(h)
-            value, low, high = (
-                float(profile.columns[each][place]) for each in ("value", "ci_low", "ci_high")
-            )
-            finite = profile.count[place] and np.isfinite(profile.left_out[place]).all()
-            if finite and np.isfinite(value):
-                # Visited states of one start are no samples of their own.
-                cells[name, h] = Number(value, low, high, int(profile.config["starts"]))
-    return cells
 
 
 def seconds_of(profile: Profile) -> float:

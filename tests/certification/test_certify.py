@@ -389,46 +389,6 @@ def test_a_task_says_nothing_of_drawn_states():
     assert not certificate.recommendation.field("next") and "ran off" not in certificate.facts
 
 
-# Gradients in a step's parameters, for system identification.
-
-MASS = torch.tensor([1.5], dtype=torch.float64)
-FRICTION = torch.tensor([[0.1, 0.2]], dtype=torch.float64)
-
-
-def with_parameters(force, **parameters):
-    def step(s, a):
-        return s + 0.1 * (a / MASS - force(s)), -s.square().sum(1)
-
-    system = from_function(step, 2, 2)
-    return gradlab.certify(system, samples=128, parameters=parameters)
-
-
-def test_sound_gradients_pass_and_leave_the_tensors_as_they_were():
-    before = MASS.clone(), FRICTION.clone()
-    certificate = with_parameters(lambda s: FRICTION * s**3, mass=MASS, friction=FRICTION)
-    assert certificate.passed
-    assert max(certificate.facts["parameters"].values()) < 1e-6
-    assert torch.equal(MASS, before[0]) and torch.equal(FRICTION, before[1])
-    assert not MASS.requires_grad
-
-
-def test_a_detached_parameter_is_named():
-    certificate = with_parameters(
-        lambda s: FRICTION.detach() * s**3 + 0 * FRICTION, mass=MASS, friction=FRICTION
-    )
-    (finding,) = wrong(certificate)
-    assert (finding.code, finding.block) == ("dead", "parameters")
-    assert finding.entries[0].column == "friction"
-    assert finding.value == pytest.approx(1.0, rel=1e-3)
-
-
-@pytest.mark.parametrize("given", [3, {}, {"mass": 1.5}, {"mass": torch.ones(2, 3).T}])
-def test_what_is_no_parameter_is_refused(given):
-    system = from_function(lambda s, a: (s + a, s[:, 0]), 2, 2)
-    with pytest.raises(InputError, match="parameters"):
-        gradlab.certify(system, samples=64, parameters=given)
-
-
 DT = 0.05
 
 

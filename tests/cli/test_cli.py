@@ -35,7 +35,6 @@ from gradlab.networks.policies import GaussianPolicy
 from gradlab.reporting import output, profile_page
 from gradlab.runs import profile as profiles
 from gradlab.storage import records, seals
-from gradlab.tools.jacobians import command as jacobians_command
 from gradlab.tools.jacobians import compute
 from gradlab.tools.jacobians.result import JacobianRun
 from gradlab.verdicts.measurement import verdict as verdicts
@@ -419,17 +418,17 @@ def test_the_seconds_of_a_comparison_are_those_of_the_whole_run(tmp_path, monkey
     """A policy that the command fits is part of what it took."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(policies, "UPDATES", 20)
-    fit, compare, alone = jacobians_command._stabilising, compute.compare_jacobians, []
+    fit, compare, alone = policies.stabilising_policy, compute.compare_jacobians, []
 
-    def slowly(*given):
+    def slowly(*given, **named):
         time.sleep(1)
-        return fit(*given)
+        return fit(*given, **named)
 
     def compared(*given, **named):
         alone.append(compare(*given, **named))
         return alone[0]
 
-    monkeypatch.setattr(jacobians_command, "_stabilising", slowly)
+    monkeypatch.setattr(policies, "stabilising_policy", slowly)
     monkeypatch.setattr(compute, "compare_jacobians", compared)
     words = ["jacobians", "double_integrator", "--starts", "8", "--output", "run.h5", "--no-report"]
     assert main(words) == 0

@@ -43,9 +43,9 @@ from gradlab.tools.logs.diagnostics import (
 )
 from gradlab.tools.logs.findings import (
     Number,
-    _status,
     advice,
     agreements,
+    decided,
     load,
     numbers,
     supported,
@@ -116,13 +116,13 @@ def test_the_exact_model_is_supported_and_a_wrong_one_refuted():
         found = measure_logs(recorded(600, 8), noisy(), model, discount=DISCOUNT, horizon=6)
         same = agreements(found, "same")
         assert (supported(same) >= 5) == right
-        assert any(each.status == "disagree" for each in same) != right
+        assert any(each.decision == "fail" for each in same) != right
         decisions = [each.decision for each in told(found, "support")]
         assert ("fail" not in decisions) == right
 
 
 def test_at_horizon_0_no_model_can_be_wrong_and_whole_returns_need_long_horizons(run):
-    assert agreements(run, "same")[0].status != "disagree"
+    assert agreements(run, "same")[0].decision != "fail"
     assert not told(run, "control")
     whole = {each.horizon: each.gap.value for each in agreements(run, "whole")}
     assert run.config["reach"] == 40 and whole[8] < whole[1]
@@ -175,7 +175,7 @@ def test_an_end_that_actions_move_is_told():
         ({"horizon": 5, "reach": 3}, "reach is 3, expected at least the horizon"),
         ({"data": [1, 2]}, "data is a list"),
         ({"model": 3}, "model is 3, expected a System"),
-        ({"model": falling()}, "model has states of width 1"),
+        ({"model": falling()}, "data has states of width 2, expected 1"),
         ({"critic": []}, "empty sequence"),
         ({"critic": torch.nn.Linear(3, 1)}, "critic"),
         ({"policy": torch.nn.Linear(3, 1)}, "policy cannot take inputs"),
@@ -448,7 +448,8 @@ def u_statistic(X):
 def test_numbers_are_u_statistics_of_explicit_gradients():
     M, S = draws(30, 0.5, 0), draws(30, 0.2, 1)
     found = planted({"model": M, "score": S})
-    told = {e.quantity: e.estimate.value for e in agreement(found, ("model", 1), ("score", 1))}
+    every = agreement(found, ("model", 1), ("score", 1))
+    told = {name: estimate.value for name, (estimate, _) in every.items()}
     bias2, reference = u_statistic(M - S), u_statistic(S)
     assert told["bias2"] == pytest.approx(bias2, rel=1e-10)
     assert told["relative_bias2"] == pytest.approx(bias2 / reference, rel=1e-10)
@@ -460,57 +461,53 @@ def test_numbers_are_u_statistics_of_explicit_gradients():
 def test_a_mean_of_noise_says_nothing_of_what_it_estimates():
     norms, cosines = [], []
     for seed in range(100):
-        found = {e.quantity: e for e in noise_of(planted({"x": draws(20, 0.0, seed)}), ("x", 1))}
-        norms.append(found["mean_norm"].interval)
-        cosines.append(found["cosine_self"])
-    found = [
-        {e.quantity: e for e in noise_of(planted({"x": draws(30, 0.4, seed)}), ("x", 1))}
-        for seed in range(100)
-    ]
-    spans = [each["mean_norm"].interval for each in found]
+        found = noise_of(planted({"x": draws(20, 0.0, seed)}), ("x", 1))
+        norms.append(found["mean_norm"][1])
+        cosines.append(found["cosine_self"][1])
+    found = [noise_of(planted({"x": draws(30, 0.4, seed)}), ("x", 1)) for seed in range(100)]
+    spans = [each["mean_norm"][1] for each in found]
     assert sum(span.low <= 0.4 * 3**0.5 <= span.high for span in spans) >= 90
     # A norm that is 0: it must be inside, and no interval may shrink to a point there.
     assert sum(each.low == 0.0 for each in norms) >= 92
     assert min(each.high for each in norms) > 0.05
-    assert all(each.interval.high > 0 for each in cosines)
+    assert all(each.high > 0 for each in cosines)
 
 
 def test_a_norm_has_the_ends_of_its_square():
     X = draws(12, 0.0, 3)
-    found = {e.quantity: e for e in noise_of(planted({"x": X}), ("x", 1))}
+    span = noise_of(planted({"x": X}), ("x", 1))["mean_norm"][1]
     rows = torch.arange(12)
     left_out = np.array([u_statistic(X[rows != k]) for k in range(12)])
     ends = interval("bias2", Estimate(u_statistic(X), left_out))
     assert u_statistic(X) < 0 and ends.high > 0
-    span = found["mean_norm"].interval
     assert (span.low, span.high) == pytest.approx((ends.low**0.5, ends.high**0.5))
 
 
 @pytest.mark.parametrize(
-    ("excess", "bias2", "gap", "known", "status"),
+    ("excess", "bias2", "gap", "known", "decision"),
     [
-        ((-3, -1), (0, 1), (0, 0.2), True, "agree"),
-        ((-3, -1), (0.1, 1), (0, 0.2), True, "agree"),  # known to differ, by less than half
+        ((-3, -1), (0, 1), (0, 0.2), True, "pass"),
+        ((-3, -1), (0.1, 1), (0, 0.2), True, "pass"),  # known to differ, by less than half
         ((-3, -1), (0, 1), (0, 0.2), False, "undecided"),
         ((-3, -1), (0, 1), (0, 0.3), True, "undecided"),
         ((-3, 1), (0, 9), (0, 9), True, "undecided"),
-        ((1, 3), (0.1, 9), (0.3, 9), True, "disagree"),
-        ((1, 3), (0.1, 9), (np.nan, np.nan), False, "disagree"),
+        ((1, 3), (0.1, 9), (0.3, 9), True, "fail"),
+        ((1, 3), (0.1, 9), (np.nan, np.nan), False, "fail"),
     ],
 )
-def test_a_status_is_given_by_the_ends_of_intervals(excess, bias2, gap, known, status):
+def test_the_ends_of_intervals_decide(excess, bias2, gap, known, decision):
     def number(ends):
         return Number(float(np.mean(ends)), *ends, n=9, se=1.0)
 
-    assert _status(number(excess), number(bias2), number(gap), known) == status
+    assert decided(number(excess), number(bias2), number(gap), known) == decision
 
 
 def test_critics_differ_by_what_their_means_differ():
     one, two, three = draws(2000, 0.5, 0), draws(2000, 0.5, 0) + 0.3, draws(2000, 0.5, 0) - 0.1
     found = planted({"a": one, "b": two, "c": three})
-    told = {e.quantity: e for e in noise_of(found, ("a", 1), (("b", 1), ("c", 1)))}
+    told = noise_of(found, ("a", 1), (("b", 1), ("c", 1)))
     shifts = np.array([0.0, 0.3, -0.1])
-    assert told["variance_critics"].estimate.value == pytest.approx(3 * shifts.var(ddof=1))
+    assert told["variance_critics"][0].value == pytest.approx(3 * shifts.var(ddof=1))
 
 
 def test_the_policy_that_recorded_passes_and_others_do_not():

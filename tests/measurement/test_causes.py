@@ -399,10 +399,10 @@ def test_causes_at_visited_states_are_those_of_a_matched_measurement_there():
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one.total.value, other.total.value, rtol=1e-6)
         np.testing.assert_allclose(
-            [part.value for part in one.shapley],
-            [part.value for part in other.shapley],
+            [part.value for part in one.rows("shapley")],
+            [part.value for part in other.rows("shapley")],
             atol=1e-6 * one.total.value,
         )
     model = next(each for each in ours if each.horizon == 1 and each.estimator == "model")
-    largest = max(model.shapley, key=lambda part: part.value)
+    largest = max(model.rows("shapley"), key=lambda part: part.value)
     assert largest.name == "B", "only the model's B is wrong"

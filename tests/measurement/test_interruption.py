@@ -21,6 +21,7 @@ from gradlab.errors import InputError
 from gradlab.findings import failed
 from gradlab.fitting import critics
 from gradlab.measurement import measure as measurement
+from gradlab.measurement.assembly import behaviour, predictions
 from gradlab.networks import checkpoint
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Interrupted, completed
@@ -155,6 +156,12 @@ def test_the_same_command_goes_on_from_the_networks_that_were_fitted(tmp_path, m
     kept = checkpoint.load(tmp_path / "run.critic.safetensors").state_dict()
     assert all(torch.equal(kept[name], x) for name, x in fitted[2].state_dict().items())
     assert not list(tmp_path.glob("run.partial.*"))
+
+
+def test_tasks_whose_mean_steps_are_equal_behave_alike_only_with_equal_noise():
+    one, other = (tasks.linear_quadratic(**LQR | {"noise_covariance": [[x]]}) for x in (0.01, 0.02))
+    assert predictions(one) == predictions(other) and behaviour(one) != behaviour(other)
+    assert behaviour(one) == behaviour(tasks.linear_quadratic(**LQR))
 
 
 def ended(

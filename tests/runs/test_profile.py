@@ -85,25 +85,23 @@ def test_the_file_explains_itself(profile, tmp_path):
         assert list(value.dims[2][0][()]) == [0, 1, 2, 3]
 
 
-def test_a_file_of_an_earlier_layout_is_refused_with_the_commit_that_reads_it(
-    profile, tmp_path, monkeypatch
-):
+def test_a_file_of_another_layout_is_refused(profile, tmp_path, monkeypatch):
     path = tmp_path / "run.h5"
     with monkeypatch.context() as earlier:
         earlier.setattr("gradlab.storage.hdf5._SCHEMA_VERSION", 1)
         profile.save(path)
-    own, said = path.read_bytes(), f"{path} was written by an earlier layout: gradlab at 7f6a4f4a"
+    own, said = path.read_bytes(), f"{path} has schema 1, this gradlab reads 3: "
     for door in (
         gradlab.load,
         gradlab.report,
         journal.read,
         lambda to: journal.Journal(to, {}, {}),
     ):
-        with pytest.raises(InputError, match=f"^{re.escape(said)} reads it$"):
+        with pytest.raises(InputError, match=f"^{re.escape(said)}"):
             door(path)
     with h5py.File(path, "r+") as file:  # without its seal it is read by a child process
         file["run"].attrs["seed"] = 7
-    with pytest.raises(InputError, match=f"^{re.escape(said)} reads it$"):
+    with pytest.raises(InputError, match=f"^{re.escape(said)}"):
         gradlab.load(path)
     assert path.read_bytes() != own
 

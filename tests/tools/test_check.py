@@ -7,17 +7,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import gradlab
 from gradlab.cli.arguments import named_model
 from gradlab.cli.program import main
-from gradlab.errors import InputError
+from gradlab.systems.function import from_function
 from gradlab.tasks.task import OTHER_BOUNDS
-from gradlab.tools.certify.compute import certify_function
 from gradlab.tools.check.compute import checked
 from gradlab.user_code import load_made
 
@@ -31,11 +30,11 @@ def written(kind, folder):
 
 def states(file, name=""):
     """What is missing, by what it is about."""
-    lines, _ = checked(str(file), name)
+    findings, _ = checked(str(file), name)
     found: dict[str, str] = {}
-    for line in lines:
-        if line.state == "missing":
-            found[line.about] = f"{found.get(line.about, '')} {line.words}"
+    for each in findings:
+        if each.decision == "fail":
+            found[each.subject] = f"{found.get(each.subject, '')} {each.said}"
     return found
 
 
@@ -73,7 +72,7 @@ MISTAKES = {
         "return self.state, -(position**2)", "return self.state, -((position**2).mean())",
         "make_task", "mixes the rows",
     ),
-    "no task": ("def make_task", "def build", "{file}", "nothing to look at"),
+    "no task": ("def make_task", "def build", "{file}", "Nothing to look at"),
     "fails": ("import gradlab\n", "import gradlab\n\nENV = 1 / 0\n", "", "ZeroDivisionError"),
     "not finite": (
         "return gradlab.Task(",
@@ -82,14 +81,14 @@ MISTAKES = {
     ),
     "action detached": (
         "0.1 * action[:, 0]", "0.1 * action[:, 0].detach()",
-        "make_task.simulator", "its next state's derivative by the action is 0",
+        "make_task.simulator", "Its next state's derivative by the action is 0",
     ),
     "reward apart": (
         "return self.state, -(position**2)",
         "position, speed = position.detach(), speed.detach()\n"
         "        return self.state, -(position**2)",
         "make_task.simulator",
-        "its reward's derivative by the state is 0 and should not be: look for detach(), ",
+        "Its reward's derivative by the state is 0 and should not be: look for detach(), ",
     ),
 }  # fmt: skip
 
@@ -144,7 +143,7 @@ def test_a_step_that_is_not_finite_is_named_with_its_state_and_action(tmp_path):
     file.write_text(file.read_text().replace("(20", "(8"))
     text = states(file)["make_task.simulator"]
     number = r"-?[\d.e-]+"
-    at = rf"its next reward is NaN at state \(9, 5.5\) and action \({number}, {number}\)\. "
+    at = rf"Its next reward is NaN at state \(9, 5.5\) and action \({number}, {number}\)\. "
     assert re.fullmatch(at + re.escape(OTHER_BOUNDS), text.strip())
 
 
@@ -229,10 +228,10 @@ def test_check_finds_tasks_by_name_and_says_which_functions_it_did_not_call(tmp_
     file.write_text(NAMELESS)
     lines, command = checked(str(file))
     assert command == f"gradlab measure {file}:own_task"
-    assert {"own_task", "ready"} <= {line.about for line in lines}
+    assert {"own_task", "ready"} <= {each.subject for each in lines}
     file.write_text(NAMELESS.replace("own_task", "_own").replace("ready", "_ready"))
     lines, _ = checked(str(file))
-    assert f"gradlab check {file}:build or " in lines[0].words
+    assert f"gradlab check {file}:build or " in lines[0].said
 
 
 @pytest.mark.parametrize(
@@ -262,9 +261,9 @@ def test_networks_of_other_widths_are_neither(tmp_path):
         "make_critic = lambda: torch.nn.Bilinear(2, 1, 1)\nwide = torch.nn.Linear(3, 1)\n"
     )
     lines, command = checked(str(file))
-    found = {line.about: line.words for line in lines}
-    assert found["make_policy"] == "a policy of the task"
-    assert "neither policy nor critic" in found["wide"]
+    found = {each.subject: each.said for each in lines}
+    assert found["make_policy"] == "A policy of the task."
+    assert "Neither policy nor critic" in found["wide"]
     assert "expected (8,)" in found["make_critic"]  # [8, 1]
     assert command.endswith(f"--policy {file}:make_policy")
 
@@ -280,9 +279,9 @@ def test_a_straight_through_latent_is_a_surrogate_and_nothing_is_missing(tmp_pat
     )
     file.write_text(text)
     lines, after = checked(str(file), "")
-    assert "missing" not in {line.state for line in lines} and after
-    told = [line for line in lines if "is a surrogate in" in line.words]
-    assert told and all(line.about == "make_task.prior" for line in told)
+    assert "fail" not in {each.decision for each in lines} and after
+    told = [each for each in lines if each.code == "check.surrogate"]
+    assert told and all(each.subject == "make_task.prior" for each in told)
 
 
 Q = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=torch.float64)
@@ -308,19 +307,18 @@ def inputs(n=64):
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
+def certified(function):
+    """x → y as the step of a system whose action is x and whose next state is y."""
+    x = inputs()
+    m = function(x).shape[1]
+    layer = from_function(lambda s, a: (function(a), 0 * a[:, 0]), m, 2)
+    return gradlab.certify(layer, torch.zeros(len(x), m), x)
+
+
 @pytest.mark.parametrize("function", [solved, shaded])
 def test_sound_maps_are_sound(function):
-    certificate = certify_function(function, inputs())
-    assert certificate.passed, certificate
-    assert set(certificate.table()["block"]) == {"y"}
-
-
-def test_inputs_at_which_a_map_is_not_finite_are_named_as_inputs():
-    certificate = certify_function(lambda x: x[:, :1].sqrt() + x[:, 1:], inputs(200))
-    lost = int((inputs(200)[:, 0] < 0).sum())
-    assert f"at {200 - lost} inputs" in certificate.recommendation.field("within")
-    (each,) = (each for each in certificate.findings if each.code == "left_out")
-    assert each.n == lost and each.subject == "the function (y0)" and "x0 < 0" in each.at
+    certificate = certified(function)
+    assert certificate.shown, certificate
 
 
 class Outside(torch.autograd.Function):
@@ -339,43 +337,13 @@ class Outside(torch.autograd.Function):
 
 
 @pytest.mark.parametrize(("share", "sound"), [(1.0, True), (0.99, False)])
-def test_a_solver_outside_of_torch_is_certified_and_has_its_page(share, sound, tmp_path):
-    certificate = certify_function(lambda x: Outside.apply(x, share), inputs())
+def test_a_solver_outside_of_torch_is_certified(share, sound):
+    certificate = certified(lambda x: Outside.apply(x, share))
     assert certificate.passed == sound, certificate
-    page = certificate.save(tmp_path / "solver.html").read_text()
-    assert "∂y/∂x" in page and "∂s" not in page and "<dt>inputs</dt>" in page
 
 
 def test_a_gradient_through_the_last_step_of_a_solver_is_no_derivative():
-    certificate = certify_function(lambda x: solved(x, through=1), inputs(), name="mpc")
+    certificate = certified(lambda x: solved(x, through=1))
     assert not certificate.passed
     # ∂y/∂x of one step is .4 I, of the solution Q⁻¹ = [[.52, −.16], [−.16, 1.05]].
-    assert certificate.wrong == "∂y/∂x"
-    assert "∂s" not in str([each.said for each in certificate.findings])
-
-
-BAD: dict[str, tuple[Any, Any, str]] = {
-    "few": (shaded, inputs(8), r"N ≥ 16"),
-    "one number": (lambda x: x.sum(), inputs(), r"expected \[2, m\]"),
-    "detached": (lambda x: x.detach(), inputs(), "is something detached"),
-    "no numbers": (shaded, "x", "no numbers"),
-    "fails": (lambda x: x @ torch.ones(3, 3), inputs(), "the function failed"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_what_is_no_map_is_refused(case):
-    function, x, words = BAD[case]
-    with pytest.raises(InputError, match=words):
-        certify_function(function, x)
-
-
-def test_a_file_s_map_is_certified(tmp_path, capsys):
-    file = tmp_path / "layer.py"
-    file.write_text("import torch\ndef made():\n    return torch.tanh, torch.randn(32, 3)\n")
-    assert main(["certify", f"{file}:made", "--function", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["passed"] and "--function" in document["facts"]["command"]
-    file.write_text("def made():\n    return 3\n")
-    assert main(["certify", f"{file}:made", "--function"]) == 2
-    assert "(function, inputs)" in capsys.readouterr().err
+    assert certificate.wrong == "∂s′/∂a"

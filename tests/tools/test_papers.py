@@ -31,7 +31,7 @@ from gradlab.storage import records
 from gradlab.tasks import TASKS
 from gradlab.tools.papers import reproduction
 from gradlab.tools.papers.figures import TABLES, chosen, convergence, latex, mixed, sized
-from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, hours, narrowed, printed
+from gradlab.tools.papers.published import ITEMS, Item, ItemPart, find, narrowed, printed
 from gradlab.training.algorithms import ALGORITHMS
 from tests.figures.drawn import drawn
 from tests.probe.planted_probe import everything, written
@@ -367,30 +367,12 @@ def test_a_table_names_several_commits(tmp_path: Path) -> None:
     assert all(mixed(both) in target.with_suffix(end).read_text() for end in (".md", ".tex"))
 
 
-def test_every_item_names_rows_tasks_and_prices_that_exist() -> None:
+def test_every_item_names_rows_and_tasks_that_exist() -> None:
     for part in PARTS:
         assert {part.trained(row)[0] for row in part.rows} <= set(ALGORITHMS)
         assert part.task in TASKS or part.task.endswith("-v5")
-        assert all(hours(part.trained(row)[0], 1000, 5) > 0 for row in part.rows)
         assert (part.iterations is None) != (part.transitions is None)
         assert all(len(cells) == len(part.columns) for cells in part.printed.values())
-
-
-MADE = {  # row: iterations, seconds of five seeds, of its quickest run on path tracking
-    "mpg-v1": (100_000, 2_698),
-    "mpg-v2": (100_000, 5_228),
-    "n-step-dpg": (100_000, 4_099),
-    "n-step-adp": (45_000, 7_584),
-    "td3": (20_000, 973),
-    "sac": (100_000, 5_704),
-}
-
-
-def test_prices_are_those_of_the_runs_that_were_made() -> None:
-    """The table's milliseconds against the quickest run of each row: within a fifth."""
-    assert set(ITEMS["mpg"]["figure-3"].parts[0].rows) == set(MADE)
-    for row, (iterations, seconds) in MADE.items():
-        assert hours(row, iterations, 5) == pytest.approx(seconds / 3600, rel=0.2), row
 
 
 @pytest.fixture
@@ -457,7 +439,7 @@ def test_a_run_measures_its_gradient_as_often_as_its_item_says(
     monkeypatch.setattr(Train, "run", lambda self, command: asked.append(self))
     part = ItemPart("double_integrator", ("maac",), iterations=40, measured=4)
     due = reproduction.planned(Item("a figure", (part,)), tmp_path, 1, 0.5)
-    assert reproduction.run_missing(due) == []
+    reproduction.run_missing(due)
     assert asked[0].gradient_every == 5 and asked[0].iterations == 20
 
 
@@ -641,31 +623,6 @@ def test_printed_cells_stand_beside_runs_of_their_row_and_task() -> None:
     assert printed("table-returns", "Hopper-v5", "maac") == {}
 
 
-def test_time_and_disk_are_asked_for_before_anything_runs(
-    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    item = ITEMS["mpg"]["table-1"]
-    due = reproduction.planned(item, tmp_path, 5, 1.0)
-    assert reproduction.run_missing(due, most_hours=0.0) == due and not list(tmp_path.iterdir())
-    full = SimpleNamespace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
-    with pytest.raises(InputError, match=r"folder is on a disk with 0 MB free"):
-        reproduction.check_disk(due, tmp_path)
-    whole = reproduction.planned(find("mpg", "figure-3"), tmp_path, 5, 1.0)
-    # Every run keeps its replay: 500,000 rows at most, of two states of six, two actions and three.
-    replays = sum(5 * 8 * 17 * min(each.transitions, 500_000) for each in whole)
-    for free, refused in ((replays, True), (1.5 * replays + 1e9, False)):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        if refused:
-            with pytest.raises(InputError, match="free some"):
-                reproduction.check_disk(whole, tmp_path)
-        else:
-            reproduction.check_disk(whole, tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
-    done = [replace(each, done=each.iterations) for each in whole]
-    reproduction.check_disk(done, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -690,20 +647,8 @@ def test_arguments_are_refused_with_what_is_expected(call: object, words: str) -
 
 
 PAGE = Path(__file__).parents[2] / "docs/papers.md"
-_ROWS = re.findall(r"^\| ([\w-]+) \|.*?((?:`(?:gradlab )?reproduce.*)) \| ([^|]+) \| [^|]+ \|$",
+_ROWS = re.findall(r"^\| ([\w-]+) \|.*?(`(?:gradlab )?reproduce.*) \| [^|]+ \|$",
                    PAGE.read_text(), flags=re.M)  # fmt: skip
-
-
-@pytest.mark.parametrize("paper, commands, told", _ROWS, ids=[row[1][:40] for row in _ROWS])
-def test_the_page_of_all_items_has_the_hours_of_their_plans(paper, commands, told, tmp_path):
-    items = re.findall(r"`(?:(?:gradlab )?reproduce [\w-]+ )?((?:figure|table)-\d)`", commands)
-    found = re.findall(r"[\d,]+", told.partition(";")[0])
-    if not found:
-        return  # of runs that another row has
-    for item, hours_told in zip(items, found * (len(items) if len(found) == 1 else 1), strict=True):
-        due = reproduction.planned(find(paper.lower(), item), tmp_path, 5, 1.0)
-        whole = sum(each.hours for each in due)
-        assert abs(whole - int(hours_told.replace(",", ""))) <= 0.5, (item, whole)
 
 
 def test_the_page_of_all_items_names_every_item():

@@ -111,7 +111,7 @@ FAMILIES = {
     "variance": ("variance_",),
     "truth": ("truth_",),
     "sanity": ("saturated actions",),
-    "jumps": ("jumps_",),
+    "jumps": ("jumps",),
 }
 SENTENCES: dict[str, tuple[dict[str, Any], ...]] = {
     "tails": (

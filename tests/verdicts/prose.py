@@ -252,8 +252,10 @@ CASES: Mapping[str, Mapping[str, Case]] = {
     "advice": _advice(),
     "attribution": {
         "one part makes most of it": _attributed({"B": 0.8, "states": 0.06, "A": 0.14}),
-        "nothing is told from zero": _attributed({"B": 0.8}, lost=True),
-        "too few starts": _attributed({"B": 0.8}, replacement=None),
+        "nothing is told from zero": _attributed(
+            {"B": 0.8}, total=test_verdict.part("total", "total", 0.5, 0.5)
+        ),
+        "too few starts": _attributed({"B": 0.8}, replaced=None),
     },
     "choice": {"many samples": _chosen(400), "few samples": _chosen(16)},
     "probe": {

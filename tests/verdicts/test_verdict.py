@@ -13,7 +13,7 @@ import pytest
 
 from gradlab.choice import Choice, DirectionCosine
 from gradlab.findings import CODES, Finding
-from gradlab.runs.attribution import CAUSES, Account, Attribution, BlockEntry, Part, Replacement
+from gradlab.runs.attribution import CAUSES, Account, Attribution, Part, Place
 from gradlab.runs.decision_rules import LogRatio, growth_of, ratio_to_best
 from gradlab.runs.identity import by_known_name
 from gradlab.statistics.comparison import Number
@@ -67,8 +67,8 @@ def test_where_there_is_nothing_to_say_nothing_is_said(changes, begins):
     [
         (dict(admissible=False, status="none", reason="r"), "truth_none"),
         (dict(status="imprecise", standard_error=0.5, missing=768), "truth_imprecise"),
-        (jumps("harmful"), "jumps_harmful"), (jumps("rough"), "jumps_rough"),
-        (jumps("open"), "jumps_harmful"), (dict(sanity=(BAD,)), "actions_saturated"),
+        (jumps("harmful"), "jumps"), (jumps("rough"), "jumps"),
+        (jumps("open"), "jumps"), (dict(sanity=(BAD,)), "actions_saturated"),
         ({}, "usable_horizons"),
     ],
 )  # fmt: skip
@@ -259,25 +259,38 @@ def test_a_change_is_seen_in_its_numbers(first, last, said):
     assert change(first, last) == said
 
 
-def part(name, value, spread=0.02, total=1.0):
+def part(kind, cause, value, spread=0.02, **place):
     low, high = value - spread, value + spread
-    shares = (each / total for each in (value, low, high))
-    return Part(name, value, spread / 2, low, high, *shares)
+    return Part(Place(kind, cause, **place), value, spread / 2, low, high, value, low, high)
 
 
-def attribution(shares, spread=0.02, **changed):
+def attribution(shares, spread=0.02, first=None, replaced=True, cures=None, total=None):
     """One account of the model at h = 5 with entries of ∂f/∂a."""
-    found = tuple(part(name, shares.get(name, 0.0), spread) for name in CAUSES)
-    entries = (
-        BlockEntry("B", "B", "yaw rate", "steer", part("entry", 0.9 * shares.get("B", 0.0))),
-        BlockEntry("B", "B", "speed", "steer", part("entry", 0.1 * shares.get("B", 0.0))),
-    )
     top = max(shares, key=lambda name: shares[name])
-    cure = Replacement((top,), part(top, shares[top], spread), ())
-    account = Account(
-        "model", 5, part("total", 1.0), False, found, found, found, entries, (), (), (), (), cure
+    entries = {"yaw rate": 0.9, "speed": 0.1}
+    parts = [
+        total or part("total", "total", 1.0),
+        *(part("shapley", name, shares.get(name, 0.0), spread) for name in CAUSES),
+        *(part("first", name, (first or shares).get(name, 0.0), spread) for name in CAUSES),
+        *(part("entry", "B", share * shares.get("B", 0.0), block="B", output=output, input="steer")
+          for output, share in entries.items()),
+    ]  # fmt: skip
+    if replaced is True:
+        replaced = part("replacement", top, shares[top], spread)
+    parts += [replaced] if replaced else []
+    cures = (((top,),) if cures is None else cures) if replaced else ()
+    return Attribution(
+        (Account("bias", "model", 5, tuple(parts), cures),), (), {}, 256, "grid", (), ()
     )
-    return Attribution((replace(account, **changed),), (), {}, 256, "grid", (), ())
+
+
+def changed(found, *parts):
+    """With other parts in the places of these."""
+    (account,) = found.bias
+    places = {each.place: each for each in parts}
+    return replace(found, bias=(
+        replace(account, parts=tuple(places.get(each.place, each) for each in account.parts)),
+    ))  # fmt: skip
 
 
 def told(attribution):
@@ -302,21 +315,16 @@ def test_shares_that_overlap_are_open():
     found = told(attribution({"B": 0.55, "A": 0.45}, spread=0.1))
     assert found["cause", "∂f/∂a"].decision == "undecided"
     # A third share whose interval reaches the largest is its rival, too.
-    found = attribution({"B": 0.6, "A": 0.2})
-    wide = tuple(
-        part("states", 0.1, 0.7) if e.name == "states" else e for e in found.bias[0].shapley
-    )
-    found = told(replace(found, bias=(replace(found.bias[0], shapley=wide),)))
+    found = told(changed(attribution({"B": 0.6, "A": 0.2}), part("shapley", "states", 0.1, 0.7)))
     assert found["cause", "∂f/∂a"].decision == "undecided"
 
 
 def test_where_causes_cancel_the_pair_is_advised_and_what_one_alone_does_is_printed():
-    first = tuple(part(name, {"B": -3.0, "states": -2.0}.get(name, 0.0)) for name in CAUSES)
-    both = Replacement(("states", "B"), part("states + B", 0.9), (("A",),))
     found = attribution(
-        {"states": 3.4, "B": -2.5, "A": 0.1},
-        cancelling=("states", "B"), first=first, replacement=both,
+        {"states": 3.4, "B": -2.5, "A": 0.1}, first={"B": -3.0, "states": -2.0},
+        replaced=part("replacement", "states + B", 0.9), cures=(("states", "B"), ("A",)),
     )  # fmt: skip
+    assert found.bias[0].cancelling == ("states", "B")
     rows = told(found)
     fix = rows["fix", "the model's state predictions and the model's derivatives"]
     assert fix.value == 0.9 and fix.decision == "pass"
@@ -327,22 +335,20 @@ def test_where_causes_cancel_the_pair_is_advised_and_what_one_alone_does_is_prin
 
 
 @pytest.mark.parametrize(
-    ("replacement", "code", "decision"),
+    ("replaced", "code", "decision"),
     [
-        (Replacement(("B",), part("B", 0.1, 0.2), ()), "fix", "undecided"),
-        (Replacement(("B",), part("B", -0.5, 0.2), ()), "fix_nothing", "fail"),
+        (part("replacement", "B", 0.1, 0.2), "fix", "undecided"),
+        (part("replacement", "B", -0.5, 0.2), "fix_nothing", "fail"),
         (None, "cause", "pass"),
     ],
 )
-def test_a_replacement_that_is_not_shown_to_lower_the_bias_is_no_advice(
-    replacement, code, decision
-):
-    first = source(FLAT, attribution({"B": 0.8}, replacement=replacement), "model")[0]
+def test_a_replacement_that_is_not_shown_to_lower_the_bias_is_no_advice(replaced, code, decision):
+    first = source(FLAT, attribution({"B": 0.8}, replaced=replaced), "model")[0]
     assert (first.code, first.decision) == (code, decision)
 
 
 def test_a_bias_lost_in_noise_has_no_source():
-    found = attribution({"B": 0.1}, total=part("total", 0.1, 0.5), lost=True)
+    found = attribution({"B": 0.1}, total=part("total", "total", 0.1, 0.5))
     (sentence,) = source(FLAT, found, "model")
     assert (sentence.code, sentence.decision) == ("no_bias", "undecided")
 
@@ -358,11 +364,9 @@ def test_without_stored_substitutions_nothing_is_said_of_causes():
 )  # fmt: skip
 def test_a_share_is_named_where_its_own_interval_tells_it(low, high, known):
     """That the squared bias falls is of its size, which is shown; the share is of a noisy whole."""
-    found = attribution({"B": 0.8})
-    noisy = replace(part("B", 0.67), fraction_low=low, fraction_high=high)
+    noisy = replace(part("replacement", "B", 0.67), fraction_low=low, fraction_high=high)
     for rivals in ((), (("A",),)):
-        account = replace(found.bias[0], replacement=Replacement(("B",), noisy, rivals))
-        noised = replace(found, bias=(account,))
+        noised = attribution({"B": 0.8}, replaced=noisy, cures=(("B",), *rivals))
         why = screen(FLAT, noised, sentences(noised, FLAT)).field("why")
         assert ("falls by 67%" in why) == (DERIVATIVES in told(noised)) == known
         assert ("by how much is open" in why) != known
@@ -370,11 +374,7 @@ def test_a_share_is_named_where_its_own_interval_tells_it(low, high, known):
 
 
 def test_a_share_whose_interval_is_wider_than_the_whole_is_unknown():
-    found = attribution({"B": 0.8, "A": 0.2}).bias[0]
-    wide = tuple(
-        replace(each, fraction_low=-3.0, fraction_high=1.33) if each.name == "B" else each
-        for each in found.shapley
-    )
-    shown = screen(FLAT, replace(attribution({"B": 0.8}), bias=(replace(found, shapley=wide),)), ())
+    wide = replace(part("shapley", "B", 0.8), fraction_low=-3.0, fraction_high=1.33)
+    shown = screen(FLAT, changed(attribution({"B": 0.8, "A": 0.2}), wide), ())
     assert shown.field("of it ∂f/∂a") == "an unknown share (CI -300% to 133%)"
     assert shown.field("of it ∂f/∂s") == "20% (CI 18–22%)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -17,7 +17,6 @@ from gradlab.errors import InputError
 if TYPE_CHECKING:
     from gradlab.systems.system import System
     from gradlab.tasks import Task
-    from gradlab.tools.certify.result import Certification
 
 _SUFFIXES = {"html": ".html", "output": ".json"}
 
@@ -40,8 +39,6 @@ class Certify:
         ),
     ]
     settings: arguments.Settings = ()
-    function: bool = False
-    """The file's function returns a map x [N, n] → [N, m], as a solver, and inputs [N, n]."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
     """Policy of the rollouts: .safetensors file or file.py:function. Default: random actions."""
     samples: int = 2048
@@ -61,8 +58,7 @@ class Certify:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
             from gradlab.tasks import Task
-            from gradlab.tools.certify.compute import certify, certify_function, simulator_of
-            from gradlab.user_code import is_user_function, load_made
+            from gradlab.tools.certify.compute import certify, simulator_of
 
         for name, suffix in _SUFFIXES.items():
             path = getattr(self, name)
@@ -71,17 +67,6 @@ class Certify:
                     f"--{name} is {path}: certify writes the certificate as --output FILE.json and "
                     f"the page as --html FILE.html, no .h5"
                 )
-        asked: dict[str, Any] = {"fail_above": self.fail_above, "seed": self.seed}
-        name = Path(self.simulator).name
-        if self.function:
-            made = load_made(self.simulator) if is_user_function(self.simulator) else None
-            if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
-                raise InputError(
-                    f"{self.simulator} gives {type(made).__name__}, expected with --function "
-                    "(function, inputs), inputs [N, n]"
-                )
-            with bars() as progress:
-                return self._written(certify_function(*made, **asked, name=name, progress=progress))
         if self.settings:
             system: System | Task = arguments.named_task(self.simulator, self.settings)
         else:
@@ -89,23 +74,20 @@ class Certify:
         policy = arguments.networks(policy=self.policy).get("policy")
         with bars() as progress:
             found = certify(
-                system, policy=policy, samples=self.samples, first_call=True, **asked,
-                progress=progress,
+                system, policy=policy, samples=self.samples, first_call=True,
+                fail_above=self.fail_above, seed=self.seed, progress=progress,
             )  # fmt: skip
-        # A System's class has no name that readers know it by.
-        return self._written(found if isinstance(system, Task) else replace(found, system=name))
-
-    def _written(self, certificate: Certification) -> Document:
+        if not isinstance(system, Task):  # whose class has no name that readers know it by
+            found = replace(found, system=Path(self.simulator).name)
         # The command that examines the same states, whatever is written where.
         words = ["gradlab", "certify", self.simulator]
         words += [word for group in self.settings for word in ("--set", *group)]
-        words += ["--function"] if self.function else []
         words += ["--policy", self.policy] if self.policy else []
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
-        facts = {**certificate.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
-        certificate = replace(certificate, facts=facts)
-        return certificate.document() | {
-            "report" if name == "html" else "run": str(certificate.save(path))
+        facts = {**found.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
+        found = replace(found, facts=facts)
+        return found.document() | {
+            "report" if name == "html" else "run": str(found.save(path))
             for name in _SUFFIXES
             if (path := getattr(self, name)) is not None
         }

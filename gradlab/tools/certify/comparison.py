@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gradlab.data.trajectories import stream
 from gradlab.errors import InputError, in_short
-from gradlab.systems.system import System
+from gradlab.systems.system import BLOCKS, System
 from gradlab.tools.certify.evaluation import Derivative, Points, Reference, evenly, reference
 from gradlab.tools.certify.result import Deviation, Entry, Names
 from gradlab.tools.certify.sampling import STRATA, Samples
@@ -172,7 +172,7 @@ _ONSET = STRATA.index("onset")
 def numbers(exam: Examination, source: str, of: DerivativeComparison) -> list[Mapping[str, Any]]:
     """Rows of the table: block × stratum."""
     table: list[Mapping[str, Any]] = []
-    for block in exam.names.blocks:
+    for block in BLOCKS:
         rows, columns = at = exam.names.block(block)
         errors = _relative_errors(of, exam.units, at)
         off = of.off[:, rows, columns].flatten(1).any(1)
@@ -198,7 +198,7 @@ def deviations(
     """Of every block."""
     return [
         replace(each, block=block, source=source)
-        for block in exam.names.blocks
+        for block in BLOCKS
         for each in _BlockJudge(exam, derivative, of, exam.names.block(block)).deviations()
     ]
 
@@ -369,7 +369,7 @@ def in_single_precision(
     except (RuntimeError, TypeError, InputError) as error:
         return [], f"not supported: {in_short(error)}"
     errors: dict[str, float] = {}
-    for block in exam.names.blocks:
+    for block in BLOCKS:
         i, j = exam.names.block(block)
         scale = units.z[j] / units.y[i, None]
         gap, size = ((x[:, i, j] * scale).flatten(1).norm(dim=1) for x in (short - exact, exact))

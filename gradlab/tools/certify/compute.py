@@ -14,24 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
+from gradlab.data.trajectories import finite_rows
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_policy, double_copy
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.systems.function import from_function
 from gradlab.systems.system import System, check_system, machine_epsilon
 from gradlab.tasks import task_from_name
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify import comparison, evaluation, repeats, result, sampling
-from gradlab.tools.certify import parameters as of_parameters
 from gradlab.tools.certify.evaluation import FEW, RATIO, SIZE, Points, evenly, outputs
 from gradlab.tools.certify.result import Certification, Deviation, Entry, Names
 from gradlab.tools.certify.sampling import STRATA, Law, Loss, Samples
-from gradlab.user_code import differentiating, is_user_function, load_made, running
+from gradlab.user_code import differentiating, is_user_function, load_made
 
 _FEWEST = 16  # samples
 _MANY = 0.25  # of the rollouts, which ran off
 _VERSIONS = ("gradlab", "commit", "python", "torch", "numpy", "mujoco")
-_Given = tuple[Tensor | None, Tensor | None, Tensor | None]  # states, actions, noise
 
 
 @differentiating
@@ -43,7 +41,6 @@ def certify(
     noise: Any = None,
     task: Task | None = None,
     policy: nn.Module | None = None,
-    parameters: Any = None,
     samples: int = 2048,
     seed: int = 0,
     fail_above: float = 1e-3,
@@ -60,8 +57,6 @@ def certify(
         noise: [N, noise_dim] of the given states; None: drawn.
         task: of a bare system, for its start law, limits and names.
         policy: module, state → action, of all rollouts; None: random actions.
-        parameters: of the step, a module or a dict of float tensors that it reads: the gradients
-            in them are judged, too.
         samples: number of states that are drawn.
         seed: of every draw.
         fail_above: relative error from which a derivative is wrong.
@@ -73,24 +68,23 @@ def certify(
         InputError: names the argument, what it got and what to do.
     """
     progress = check_progress(progress)
-    return _certified(
-        system, task, (states, actions, noise), policy, parameters, samples, seed, fail_above,
-        first_call, progress,
-    )  # fmt: skip
-
-
-def _certified(
-    system: System | Task, task: Task | None, given: tuple[Any, Any, Any],
-    policy: nn.Module | None, parameters: Any, samples: int, seed: int, fail_above: float,
-    first_call: bool, progress: Progress, of_map: bool = False,
-) -> Certification:  # fmt: skip
     if isinstance(system, Task):
         task, system = system, system.simulator
     check_system("system", system)
     if task is not None:
         validation.instance("task", task, Task, "a gradlab Task")
-    rows = _rows_of(system, *given)
-    s, a, _ = rows
+    given = {
+        name: None if values is None else finite_rows(name, values, width)
+        for name, values, width in (
+            ("states", states, system.state_dim), ("actions", actions, system.action_dim),
+            ("noise", noise, system.noise_dim),
+        )
+    }  # fmt: skip
+    s, a, xi = given.values()
+    for name, rows in (("actions", a), ("noise", xi)):
+        if rows is not None and (s is None or len(rows) != len(s)):
+            want = "states with as many rows" if s is None else f"{len(s)} rows, one per state"
+            raise InputError(f"{name} has shape {tuple(rows.shape)}, expected {want}")
     if policy is not None:
         policy = double_copy("policy", policy)
         start = torch.zeros(2, system.state_dim, dtype=torch.float64) if s is None else s
@@ -99,12 +93,10 @@ def _certified(
     validation.whole("seed", seed)
     tolerance = validation.number("fail_above", fail_above, above=0)
     validation.flag("first_call", first_call)
-    varied = None if parameters is None else of_parameters.named(parameters)
     names = Names(
         tuple(task.state_names if task else ()) or tuple(f"s{k}" for k in range(system.state_dim)),
         tuple(task.action_names if task else ())
         or tuple(f"a{k}" for k in range(system.action_dim)),
-        of_map,
     )
     move = (
         repeats.first_call_move(sampling.law(system, task, None, None, seed))
@@ -113,8 +105,8 @@ def _certified(
     )
     drawn = sampling.law(system, task, policy, s, seed, -(-samples // 2))
     try:
-        taken, loss, off, found = sampling.sampled(drawn, rows, samples, _stepped)
-        more, table, facts = _examined(names, taken, loss, drawn, tolerance, varied, move, progress)
+        taken, loss, off, found = sampling.sampled(drawn, (s, a, xi), samples, _stepped)
+        more, table, facts = _examined(names, taken, loss, drawn, tolerance, move, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):
             raise InputError(
@@ -129,51 +121,19 @@ def _certified(
         facts |= {"ran off": off[0], "rollouts": off[1], "drawn states": [lowest, highest]}
         if off[0] >= _MANY * off[1]:
             found.append(Deviation("many_ran_off", off[0], off[1]))
+    origin = "rollouts from normal states: give a Task, or states="
+    if s is not None:
+        origin = "given states and actions" if a is not None else "rollouts from the given states"
+    elif task is not None:
+        origin = "rollouts from the task's starts"
     environment = provenance.environment()  # without the time: the same states say the same
     facts |= {
         "command": f"gradlab.certify(system, {samples=}, {seed=}, fail_above={tolerance!r})",
-        "seed": seed, "starts": _starts(s, a, task),
+        "seed": seed, "starts": origin,
         "versions": {name: environment[name] for name in _VERSIONS},
     }  # fmt: skip
     name = type(system).__name__ if task is None else task.name
-    return result.certification(name, names, tolerance, found, table, facts)
-
-
-def _starts(states: Tensor | None, actions: Tensor | None, task: Task | None) -> str:
-    """Where the examined states come from."""
-    if actions is not None:
-        return "given states and actions"
-    if states is not None:
-        return "rollouts from the given states"
-    if task is not None:
-        return "rollouts from the task's starts"
-    return "rollouts from normal states: give a Task, or states="
-
-
-def _rows_of(system: System, states: Any, actions: Any, noise: Any) -> _Given:
-    s = _rows("states", states, system.state_dim)
-    a, xi = _rows("actions", actions, system.action_dim), _rows("noise", noise, system.noise_dim)
-    for name, rows in (("actions", a), ("noise", xi)):
-        if rows is not None and (s is None or len(rows) != len(s)):
-            want = "states with as many rows" if s is None else f"{len(s)} rows, one per state"
-            raise InputError(f"{name} has shape {tuple(rows.shape)}, expected {want}")
-    return s, a, xi
-
-
-def _rows(name: str, values: Any, width: int | None = None) -> Tensor | None:
-    """Finite float64 [N, width], of any width where none is given."""
-    if values is None:
-        return None
-    try:
-        rows = torch.as_tensor(values).detach().cpu().double()
-        rows = rows.to_dense() if rows.layout is not torch.strided else rows
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} holds no numbers: {error}") from None
-    if rows.ndim != 2 or rows.shape[1] != (width or rows.shape[1]) or not len(rows):
-        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width or 'n'}]")
-    if not bool(torch.isfinite(rows).all()):
-        raise InputError(f"{name} has entries that are not finite: leave those rows out")
-    return rows
+    return result.certification(name, tolerance, found, table, facts)
 
 
 def _described(system: System, epsilon: float, inside: Mapping[str, str | None]) -> list[str]:
@@ -192,7 +152,7 @@ def _described(system: System, epsilon: float, inside: Mapping[str, str | None])
 
 def _examined(
     names: Names, taken: Samples, loss: Loss | None, drawn: Law, tolerance: float,
-    parameters: dict[str, Tensor] | None, move: float | str | None, progress: Progress,
+    move: float | str | None, progress: Progress,
 ) -> tuple[list[Deviation], list[Mapping[str, Any]], dict[str, Any]]:  # fmt: skip
     """Every test at the points taken: deviations, rows of the table and facts.
 
@@ -200,7 +160,6 @@ def _examined(
         loss: the first rollout of these points that left the finite numbers.
         drawn: the law of the points, which knows the limits of actions.
         tolerance: relative error from which a derivative is wrong.
-        parameters: tensors of the step whose gradients are judged, or None.
         move: of `repeats.first_call_move`; None: not asked for.
     """
     system, every = drawn.system, taken.points
@@ -266,9 +225,6 @@ def _examined(
             of_derivatives = [each for each in of_derivatives if each.code not in result.LOOSE]
         of_derivatives += kinks
         of_step += later
-        if parameters is not None:
-            more, facts["parameters"] = of_parameters.deviations(exam, parameters)
-            of_derivatives += more
     if move is not None:
         facts["first call"] = move if isinstance(move, str) else "tried"
         if not any(each.code in ("stale", "restless") for each in of_step):
@@ -401,55 +357,3 @@ def simulator_of(name: str) -> System | Task:
             f"as of systems.from_function"
         )
     return made
-
-
-def certify_function(
-    function: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    *,
-    fail_above: float = 1e-3,
-    seed: int = 0,
-    name: str = "",
-    progress: Progress = silent,
-) -> Certification:
-    """Whether the derivatives of y = f(x) are those of f.
-
-    Args:
-        function: x [N, n] → y [N, m], every row by itself, in torch.
-        inputs: [N, n], at least 16 where f is used.
-        fail_above: relative error from which a derivative is wrong.
-        seed: of directions and of the rows that are compared.
-        name: in sentences; "" the function's own.
-        progress: called as progress(stage, done, total).
-
-    Raises:
-        InputError: inputs that are no numbers [N, n], or outputs without a width or a gradient.
-    """
-    validation.function("function", function, "inputs [N, n] → outputs [N, m]")
-    x = _rows("inputs", inputs)
-    if x is None or len(x) < _FEWEST:
-        raise InputError(f"inputs is {validation.shown(x)}, expected [N, n] with N ≥ {_FEWEST}")
-    kind = torch.as_tensor(inputs).dtype  # a float32 network takes no float64
-    mine = kind if kind.is_floating_point else torch.float64
-    with running("the function"):
-        y = function(x[:2].to(mine).requires_grad_())
-    if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != 2:
-        raise InputError(f"the function gave {validation.shown(y)} for 2 inputs, expected [2, m]")
-    if not y.requires_grad:
-        raise InputError("the function has no gradient: is something detached in it?")
-
-    def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        return function(action.to(mine)).to(action), torch.zeros_like(state[:, 0])
-
-    m, n = y.shape[1], x.shape[1]
-    task = Task(
-        name or getattr(function, "__name__", type(function).__name__),
-        from_function(step, state_dim=m, action_dim=n), None,
-        lambda k, generator: torch.zeros(k, m, dtype=torch.float64), discount=0.5, horizon=1,
-        state_names=tuple(f"y{k}" for k in range(m)), action_names=tuple(f"x{k}" for k in range(n)),
-    )  # fmt: skip
-    states = torch.zeros(len(x), m, dtype=torch.float64)
-    return differentiating(_certified)(
-        task, None, (states, x, None), None, None, len(x), seed, fail_above, False,
-        check_progress(progress), of_map=True,
-    )  # fmt: skip

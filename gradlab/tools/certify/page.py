@@ -105,9 +105,8 @@ def page(certificate: Certification) -> Page:
             facts["command"], {"Settings": settings, "Versions": facts["versions"]}
         ),
     )  # fmt: skip
-    examined, whose = ("inputs", "the function") if certificate.of_map else ("states", "the step")
-    line = {"system": certificate.system, examined: facts["states"]}
-    question = f"Are these derivatives those of {whose} itself?"
+    line = {"system": certificate.system, "states": facts["states"]}
+    question = "Are these derivatives those of the step itself?"
     return Page(certificate.system, question, line, certificate.recommendation, (drawn,), sections,
                 apart=False)  # fmt: skip
 

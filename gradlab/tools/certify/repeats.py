@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import InputError, in_short
-from gradlab.systems.system import System
+from gradlab.systems.system import BLOCKS, System
 from gradlab.tools.certify import evaluation
 from gradlab.tools.certify.comparison import Examination
 from gradlab.tools.certify.evaluation import SMALL, Derivative, Points, at_once, evenly
@@ -121,7 +121,7 @@ def of_derivative(
     def of_block(rows: slice, columns: slice) -> Tensor:
         return turned()[:, rows, columns].flatten(1)
 
-    for block in exam.names.blocks:
+    for block in BLOCKS:
         rows, columns = exam.names.block(block)
         *of, large = (x[:, rows, columns].flatten(1) for x in (*calls, J[chosen]))
         code, size, _ = _dependence(

@@ -1,6 +1,6 @@
 """The result of a certification: findings, wrong entries, errors by block and stratum.
 
-The four blocks of J = ∂(s', r)/∂(s, a), or ∂y/∂x of a map, and names for rows and columns.
+The four blocks of J = ∂(s', r)/∂(s, a), and names for rows and columns.
 """
 
 from __future__ import annotations
@@ -25,30 +25,24 @@ from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import below, listed
 
 SYMBOLS = {
-    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a", "y": "∂y/∂x",
-    "parameters": "∂s′/∂p",
+    "A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Names:
-    """Of state and action coordinates; `of_map`: of outputs and inputs of a map y = f(x)."""
+    """Of state and action coordinates."""
 
     state: tuple[str, ...]
     action: tuple[str, ...]
-    of_map: bool = False
 
     @property
     def rows(self) -> tuple[str, ...]:
-        return (*(name if self.of_map else f"{name}′" for name in self.state), "r")
+        return (*(f"{name}′" for name in self.state), "r")
 
     @property
     def columns(self) -> tuple[str, ...]:
         return (*self.state, *self.action)
-
-    @property
-    def blocks(self) -> tuple[str, ...]:
-        return ("y",) if self.of_map else ("A", "B", "r_s", "r_a")
 
     def block(self, name: str) -> tuple[slice, slice]:
         """Rows and columns of one block."""
@@ -128,8 +122,8 @@ class Deviation:
     def decision(self) -> Decision:
         return _DECISIONS.get(self.code, "pass")
 
-    def finding(self, names: Names, fail_above: float) -> Finding:
-        subject = SYMBOLS.get(self.block, "the function" if names.of_map else "the step")
+    def finding(self, fail_above: float) -> Finding:
+        subject = SYMBOLS.get(self.block, "the step")
         if self.entries:
             # Those that share an input together: s3′ and s0′ by s2.
             rows: dict[str, list[str]] = {}
@@ -161,12 +155,12 @@ def merged(found: Iterable[Deviation]) -> list[Deviation]:
         entries = tuple((one.row, one.column) for one in each.entries)
         key = each.code, each.block, each.stratum, entries, f"{each.value:.2g}", each.n
         kept[key] = replace(kept[key], source="both") if key in kept else each
-    return sorted(kept.values(), key=_gravity)
 
+    def gravity(each: Deviation) -> tuple[int, bool, float]:
+        size = math.inf if each.code in LOOSE else each.value
+        return _ORDER.index(each.decision), each.code != "rare", -size if size == size else 0.0
 
-def _gravity(each: Deviation) -> tuple[int, bool, float]:
-    size = math.inf if each.code in LOOSE else each.value
-    return _ORDER.index(each.decision), each.code != "rare", -size if size == size else 0.0
+    return sorted(kept.values(), key=gravity)
 
 
 _COLUMNS = {
@@ -254,17 +248,12 @@ class Certification(Run):
             each for each in self.entries if self.findings[each["finding"]].decision == "fail"
         ]  # fmt: skip
         if any(not each["block"] for each in rows):
-            return "the function" if self.of_map else "the step"
+            return "the step"
         ways = {each["source"] for each in rows}
         alone = len(ways) == 1 < len({row["source"] for row in self.rows}) and "both" not in ways
         by = _BY[ways.pop()] if alone else ""
         symbols = list(dict.fromkeys(SYMBOLS[each["block"]] for each in rows))
         return f"{listed(symbols, len(symbols))} {by}".rstrip()
-
-    @property
-    def of_map(self) -> bool:
-        """Of a map y = f(x) that is no step."""
-        return any(row["block"] == "y" for row in self.rows)
 
     @property
     def largest(self) -> float:
@@ -281,30 +270,26 @@ class Certification(Run):
         care = f"with care: {', '.join(dict.fromkeys(vague))}"
         failing = [each.value for each in self.findings if each.decision == "fail"]
         size = max((each for each in failing if each == each), default=math.nan)
-        within, states = "", f"{self.facts['states']:,} {'inputs' if self.of_map else 'states'}"
+        within, states = "", f"{self.facts['states']:,} states"
         if self.largest == self.largest:
             within = f"95% of errors below {below(max(1e-16, self.largest))}, at {states}"
         how = "‖J − D‖ / ‖D‖ of a block, in spreads of outputs and inputs"
+        todo, drawn = [] if self.passed else [f"fix {self.wrong} first"], None
+        if self.passed:
+            drawn = self.facts.get("drawn states")
+            crosses = self.shown and self.facts["kinks crossed"]
+            todo = ["`gradlab measure`: rollouts cross kinks"] if crosses else []
+        if drawn is not None:
+            todo.append(f"certify a Task: states from {drawn[0]:.2g} to {drawn[1]:.2g} were drawn")
         fields = (
             Field("usable", {"none": "no", "act": "yes"}.get(light, care)),
             Field("wrong", self.wrong or f"none above {self.fail_above:g}"),
             Field("by how much", f"{relative(size)} at most" if size == size else ""),
             Field("within", within, how),
-            Field("next", self._next),
+            Field("next", "; ".join(todo)),
         )
         shown = tuple(each for each in fields if each.text)
         return Recommendation(light, shown, "errors", rest=self.findings, word=word)
-
-    @property
-    def _next(self) -> str:
-        if not self.passed:
-            return f"fix {self.wrong} first"
-        parts, drawn = [], self.facts.get("drawn states")
-        if self.shown and self.facts["kinks crossed"] and not self.of_map:
-            parts.append("`gradlab measure`: rollouts cross kinks")
-        if drawn is not None:
-            parts.append(f"certify a Task: states from {drawn[0]:.2g} to {drawn[1]:.2g} were drawn")
-        return "; ".join(parts)
 
     def __str__(self) -> str:
         return str(self.recommendation)
@@ -369,7 +354,6 @@ def largest(rows: Sequence[Mapping[str, Any]]) -> float:
 
 def certification(
     system: str,
-    names: Names,
     fail_above: float,
     found: Iterable[Deviation],
     rows: Sequence[Mapping[str, Any]],
@@ -385,7 +369,7 @@ def certification(
          "stratum": each.stratum, **asdict(one)}
         for k, each in enumerate(shown) for one in each.entries or (Entry("", ""),)
     )  # fmt: skip
-    findings = tuple(each.finding(names, fail_above) for each in shown)
+    findings = tuple(each.finding(fail_above) for each in shown)
     return Certification(system, fail_above, findings, entries, tuple(rows), facts)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +31,7 @@ class CheckCommand:
     """Print one JSON document."""
 
     def run(self, command: str) -> Document:
-        """The lines; `passed` decides the exit code."""
+        """The findings; `passed` decides the exit code."""
         with undisturbed():
             from gradlab.tools.check.compute import checked
 
@@ -41,14 +40,14 @@ class CheckCommand:
             file, name = str(self.file), ""
         if not file.endswith(".py"):
             raise InputError(f"{file!r} is no file of Python's: FILE.py or FILE.py:NAME")
-        lines, after = checked(file, name)
-        missing = dict.fromkeys(line.about for line in lines if line.state == "missing")
+        findings, after = checked(file, name)
+        missing = dict.fromkeys(each.subject for each in findings if each.decision == "fail")
         headline = "Ready to be measured." if after else f"Nothing is missing in {file}."
         if missing:  # in words below
             headline = f"Something is missing in {file}: {', '.join(missing)}."
-        text = "\n".join([*map(str, lines), *[after] * bool(after)])
+        lines = [f"{each.mark} {each.subject}: {each.said}" for each in findings]
         return {
-            "passed": not missing, "headline": headline, "text": text, "next": after,
-            "lines": [asdict(line) for line in lines],
-            "counts": dict(Counter(line.state for line in lines)),
+            "passed": not missing, "headline": headline, "next": after,
+            "text": "\n".join([*lines, *[after] * bool(after)]),
+            "findings": [each.document for each in findings],
         }  # fmt: skip

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import arg
 
@@ -17,12 +17,6 @@ from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.storage.whole_files import keep
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from gradlab.progress import Progress
-    from gradlab.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,7 @@ class JacobiansCommand:
         begun = time.monotonic()
         with undisturbed():
             from gradlab.data.trajectories import stream
+            from gradlab.fitting.policies import stabilising_policy
             from gradlab.measurement.problem import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load
@@ -91,8 +86,14 @@ class JacobiansCommand:
         profile = None if self.profile is None else load(self.profile)
         check_model(task.simulator, model)
         given = arguments.networks(policy=file)
+        # The command that tests the simulator's own derivatives.
+        words = ["gradlab", "certify", self.task]
+        words += [word for group in self.settings for word in ("--set", *group)]
+        certify = shlex.join([*words, *(["--policy", self.policy] if self.policy else [])])
         with bars() as progress:
-            policy = given.get("policy") or _stabilising(task, self.seed, progress)
+            policy = given.get("policy") or stabilising_policy(
+                task, seed=self.seed, progress=progress
+            )
             comparison = compare_jacobians(
                 task.simulator,
                 model,
@@ -110,7 +111,7 @@ class JacobiansCommand:
                     "task_parameters": dict(task.parameters),
                     "compared_with": self.gradient_model or name,
                     "command": command,
-                    "certify": self._certify(),
+                    "certify": certify,
                 }
                 | ({"networks": origin} if origin else {}),
                 progress=progress,
@@ -122,15 +123,3 @@ class JacobiansCommand:
         if origin:
             document["networks"] = f"Networks: {origin}."
         return document | {"table": comparison.table().to_dict("records")}
-
-    def _certify(self) -> str:
-        """The command that tests the simulator's own derivatives."""
-        given = ["--policy", self.policy] if self.policy else []
-        changed = [word for group in self.settings for word in ("--set", *group)]
-        return shlex.join(["gradlab", "certify", self.task, *changed, *given])
-
-
-def _stabilising(task: Task, seed: int, progress: Progress) -> nn.Module:
-    from gradlab.fitting.policies import stabilising_policy
-
-    return stabilising_policy(task, seed=seed, progress=progress)

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
 from gradlab.checks.jacobians import own_derivatives
-from gradlab.data.trajectories import Path
+from gradlab.data.trajectories import Path, finite_rows
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
@@ -223,7 +224,9 @@ def compare_jacobians(
 def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:
     validation.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
     starts = as_starts(
-        states.double() if isinstance(states, Path) else _numbers("states", states).cpu(),
+        states.double()
+        if isinstance(states, Path)
+        else finite_rows("states", states, simulator.state_dim),
         simulator.state_dim,
     )
     check_policy(policy, starts.states, simulator.action_dim)
@@ -260,34 +263,20 @@ def _names(
     return named[0], named[1]
 
 
-def _numbers(name: str, values: Any) -> Tensor:
-    try:
-        return torch.as_tensor(values).double()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{name} holds no numbers: {error}") from None
-
-
 def _checked_data(
     data: tuple[Tensor, Tensor] | None, simulator: System
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     if data is None:
         return None
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise InputError(f"data is {validation.shown(data)}, expected (states, actions)")
-    columns: list[np.ndarray[Any, Any]] = []
-    for name, values, width in (
-        ("states", data[0], simulator.state_dim),
-        ("actions", data[1], simulator.action_dim),
-    ):
-        array = _numbers(f"data {name}", values).detach().numpy()
-        rows = len(columns[0]) if columns else len(array) if array.ndim else 0
-        if array.ndim != 2 or array.shape[1] != width or len(array) != rows:
-            want = f"[{rows}, {width}]"
-            raise InputError(f"data {name} have shape {array.shape}, expected {want}")
-        if not np.isfinite(array).all() or len(array) < 2:
-            raise InputError(f"data {name} need at least 2 rows, all finite: clean them")
-        columns.append(array)
-    return columns[0], columns[1]
+    states = finite_rows("data states", data[0], simulator.state_dim).numpy()
+    actions = finite_rows("data actions", data[1], simulator.action_dim).numpy()
+    if len(actions) != len(states) or len(states) < 2:
+        raise InputError(
+            f"data has {len(states)} states and {len(actions)} actions, expected as many, and 2"
+        )
+    return states, actions
 
 
 def _path(

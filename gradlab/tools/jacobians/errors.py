@@ -84,18 +84,15 @@ def add_errors(rows: RowCollector, visited: Visited) -> None:
         share = float(squares[-count:].sum() / total) if total > 0 else np.nan
         worst = number(share, np.nan, np.nan, int(kept.sum()), "share")
         rows.add("block", _CONCENTRATION, worst, At(block=block))
-        rows.add("block", "median relative error", _typical(error, size, visited), At(block=block))
+        # Median over the starts of each one's median step: what no few steps can carry alone.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(kept & (size > 0), np.sqrt(error / size), np.nan)
+        known = np.isfinite(ratio).any(0)
+        of_starts = np.nanmedian(ratio[:, known], 0)[:, None]
+        typical = over_groups.median(_by_group(of_starts, visited.group[known]))
+        rows.add("block", "median relative error", typical, At(block=block))
         X, Z = (group_sums(np.where(kept, x, 0.0).T, visited.group) for x in (error, size))
         rows.add("time", _RELATIVE, root_ratio(X, Z, kept.sum(1)), At(block=block, step=steps))
-
-
-def _typical(error: Array, size: Array, visited: Visited) -> Estimates:
-    """Median over the starts of each one's median step: what no few steps can carry alone."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(visited.kept & (size > 0), np.sqrt(error / size), np.nan)
-    known = np.isfinite(ratio).any(0)
-    of_starts = np.nanmedian(ratio[:, known], 0)
-    return over_groups.median(_by_group(of_starts[:, None], visited.group[known]))
 
 
 def add_entries(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from math import exp, hypot, inf, isfinite, log, nan
 
-import numpy as np
 import pandas as pd
 
 from gradlab import figures
@@ -25,6 +25,7 @@ from gradlab.reporting.page import (
     panel,
 )
 from gradlab.reporting.shell import by_section
+from gradlab.runs.long_table import number_of
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
 from gradlab.tools.jacobians.result import MEANING, JacobianRun
@@ -39,66 +40,65 @@ _SHORT = 8  # steps of a path, in fewer of which turning modes pass for decay
 _NO_BETTER = 0.9  # error of a product, of which zeros have 1
 _WORST = "share of the squared error in the worst 5%"
 _DOUBLING = "predicted doubling of the variance"
-_MEASURED = "measured doubling of the variance"
 _UNSURE = ("jacobians.policy", "jacobians.off", "jacobians.untested")
-_BY = ("typical start", "mean square")
-_LATER = "growth on a path of twice the length"
 
 
 def verdict(run: JacobianRun) -> tuple[Finding, ...]:
     """The rows of a report: what is masked, what is wrong, how far one may chain."""
-    parts = (
-        _policy, _derivatives, _masked, _entry, _distance, _growth, _variance, _condition,
-    )  # fmt: skip
-    return tuple(each for part in parts for each in part(run))
+    return tuple(each for part in (_simulator, _model, _growth) for each in part(run))
 
 
-def _policy(run: JacobianRun) -> list[Finding]:
-    return [Finding("jacobians.policy", "skipped")] if "networks" in run.config else []
-
-
-def _derivatives(run: JacobianRun) -> list[Finding]:
-    """Are the simulator's Jacobians those of its step?"""
-    known, notes = _of_blocks(run, "certificate", "95th percentile"), run.notes
-    if not known:
-        return [Finding("jacobians.none", "fail", n=int(notes["samples"]))]
-    if notes["derivatives"] != "exact":
-        worst, block = max((found.value, block) for block, found in known.items())
-        return [Finding("jacobians.certified", "pass", value=worst, at=MEANING[block])]
+def _simulator(run: JacobianRun) -> Iterator[Finding]:
+    """Are the simulator's Jacobians those of its step, and which are left out?"""
+    if "networks" in run.config:
+        yield Finding("jacobians.policy", "skipped")
+    known, notes = run.numbers("certificate", "95th percentile"), run.notes
     tested, subject = notes.get("tested"), str(run.config.get("certify", "gradlab certify"))
-    if tested == "sound":
-        return [Finding("jacobians.sound", "pass", n=notes["tested_states"])]
-    if tested not in ("open", "wrong"):
-        return [Finding("jacobians.untested", "skipped", subject)]
-    seen = {"value": notes["tested_off"], "n": notes["tested_states"], "at": notes["tested_at"]}
-    if tested == "wrong":
-        return [Finding("jacobians.wrong", "fail", **seen)]
-    return [Finding("jacobians.off", "undecided", subject, **seen)]
-
-
-def _masked(run: JacobianRun) -> list[Finding]:
-    notes, n, rows = run.notes, int(run.notes["samples"]), []
-    share = _number(run, "certificate", "flagged share")
+    if not known:
+        yield Finding("jacobians.none", "fail", n=int(notes["samples"]))
+    elif notes["derivatives"] != "exact":
+        worst, block = max((found.value, block) for block, found in known.items())
+        yield Finding("jacobians.certified", "pass", value=worst, at=MEANING[block])
+    elif tested == "sound":
+        yield Finding("jacobians.sound", "pass", n=notes["tested_states"])
+    elif tested in ("open", "wrong"):
+        yield Finding(
+            "jacobians.wrong" if tested == "wrong" else "jacobians.off",
+            "fail" if tested == "wrong" else "undecided", subject, value=notes["tested_off"],
+            n=notes["tested_states"], at=notes["tested_at"],
+        )  # fmt: skip
+    else:
+        yield Finding("jacobians.untested", "skipped", subject)
+    share = run.number("certificate", "flagged share")
     if share is not None and share.value > 0:
-        rows = [_finding("jacobians.flagged", "pass", share)]
+        yield _finding("jacobians.flagged", "pass", share)
     for who in ("simulator", "model"):
         if lost := notes.get(f"{who}_not_finite", 0):
-            at = str(notes[f"{who}_first_loss"])
-            rows.append(Finding("jacobians.not finite", "fail", who, value=lost, n=n, at=at))
-    return rows
+            yield Finding("jacobians.not finite", "fail", who, value=lost,
+                          n=int(notes["samples"]), at=str(notes[f"{who}_first_loss"]))  # fmt: skip
 
 
-def _entry(run: JacobianRun) -> list[Finding]:
-    """The entry whose error moves the gradient most."""
-    row, carry = _largest(run), _carried(run)
-    if row is None:
-        return []
-    effect, rivals = _of(row), _rivals(run, row)
-    if _unknown(effect, bool(carry)):
-        return carry
-    shown = effect.low > 0 and not rivals and not carry
-    found = _finding("jacobians.entry", _decided(shown), effect, _named(row))
-    return [*carry, replace(found, more=0 if shown else _further(run, rivals))]
+def _model(run: JacobianRun) -> Iterator[Finding]:
+    """The entry whose error moves the gradient most, and errors away from the data."""
+    if (row := _largest(run)) is not None:
+        carry, effect, rivals = _carried(run), number_of(row), _rivals(run, row)
+        yield from carry
+        if not _unknown(effect, bool(carry)):
+            shown = effect.low > 0 and not rivals and not carry
+            found = _finding("jacobians.entry", _decided(shown), effect, _named(row))
+            yield replace(found, more=0 if shown else _further(run, rivals))
+    ratios = []
+    for block in ("A", "B"):
+        rows = run.rows("distance", block=block).sort_values("x")
+        if len(rows) > 1 and (rows["value"] > 0).all():
+            near, far = rows.iloc[0], rows.iloc[-1]
+            half = Z * hypot(near["se"] / near["value"], far["se"] / far["value"])
+            ratios.append((log(far["value"] / near["value"]), half, MEANING[block]))
+    if ratios:
+        ratio, half, subject = max(ratios)
+        decision = _decided(not ratio + half > log(2), ratio - half > log(_NOTABLE))
+        ends = exp(ratio), exp(ratio - half), exp(ratio + half)
+        yield Finding("jacobians.distance", decision, subject, *ends, unit="×")
 
 
 def _unknown(effect: Number, few: bool) -> bool:
@@ -108,7 +108,7 @@ def _unknown(effect: Number, few: bool) -> bool:
 
 def _carried(run: JacobianRun) -> list[Finding]:
     """Says that few starts carry the gradient."""
-    carry = _number(run, "gradient", "starts that carry 90%")
+    carry = run.number("gradient", "starts that carry 90%")
     if carry is None or carry.value > _FEW * carry.n:
         return []
     return [Finding("jacobians.carried", "undecided", value=carry.value, n=carry.n)]
@@ -124,7 +124,7 @@ def _rivals(run: JacobianRun, largest: pd.Series) -> list[str]:
 def _further(run: JacobianRun, rivals: list[str]) -> int:
     """How many more starts would tell the largest from its rivals; 0 where nobody knows."""
     share = run.rows("entry", quantity="share").iterrows()
-    counts = [decide(_of(row), 1.0).more for _, row in share if _named(row) in rivals]
+    counts = [decide(number_of(row), 1.0).more for _, row in share if _named(row) in rivals]
     known = [each for each in counts if each is not None]
     return rounded_up(max(known)) if known and len(known) == len(counts) else 0
 
@@ -141,83 +141,36 @@ def _named(row: pd.Series) -> str:
     return f"{row['output']} by {row['input']}"
 
 
-def _distance(run: JacobianRun) -> list[Finding]:
-    found = []
-    for block in ("A", "B"):
-        rows = run.rows("distance", block=block).sort_values("x")
-        if len(rows) < 2 or not (rows["value"] > 0).all():
-            continue
-        near, far = rows.iloc[0], rows.iloc[-1]
-        ratio = log(far["value"] / near["value"])
-        half = Z * hypot(near["se"] / near["value"], far["se"] / far["value"])
-        found.append((ratio, half, MEANING[block]))
-    if not found:
-        return []
-    ratio, half, subject = max(found)
-    grows, open_ = ratio - half > log(_NOTABLE), ratio + half > log(2)
-    ends = exp(ratio), exp(ratio - half), exp(ratio + half)
-    return [Finding("jacobians.distance", _decided(not open_, grows), subject, *ends, unit="×")]
-
-
-def _growth(run: JacobianRun) -> list[Finding]:
-    found = []
+def _growth(run: JacobianRun) -> Iterator[Finding]:
+    """Of the products and of the variance, by the products alone and as it was measured; and of the
+    model's own error."""
     for loop in ("closed", "open"):
         rate = _lyapunov(run, loop)
         if rate is not None and isfinite(rate.value):
             decision = _decided(rate.low > 0 or rate.high < 0)
-            found.append(replace(_finding("jacobians.growth", decision, rate), at=loop))
-    end = _number(run, "horizon", "product leaves float32", block="closed")
+            yield replace(_finding("jacobians.growth", decision, rate), at=loop)
+    end = run.number("horizon", "product leaves float32", block="closed")
     if end is not None and end.value <= int(run.config["horizon"]):
-        found.append(_finding("jacobians.float32", "fail", end))
-    return found
-
-
-def _variance(run: JacobianRun) -> list[Finding]:
-    """Doubling times by the products alone, and those of a measurement that was given."""
-    known = [(by, _number(run, "horizon", _DOUBLING, block=by)) for by in _BY]
-    measured = run.rows("horizon", quantity=_MEASURED).iterrows()
-    known += [(f"{row['block']}, measured", _of(row)) for _, row in measured]
-    return [_pace(subject, each) for subject, each in known if each is not None]
-
-
-def _pace(subject: str, rate: Number) -> Finding:
-    """Doubles or halves in so many steps; its ends, where both are known."""
-    code = "jacobians.doubles" if rate.value > 0 else "jacobians.halves"
-    low, high = sorted(abs(each) for each in (rate.low, rate.high))
-    known = isfinite(high) and isfinite(low)
-    ends = (low, high) if known else (nan, nan)
-    return Finding(code, _decided(known), subject, abs(rate.value), *ends, unit=" steps", n=rate.n)
-
-
-def _condition(run: JacobianRun) -> list[Finding]:
-    k = _number(run, "horizon", "exponent of the model's error")
-    if k is None:
-        return []
-    law = run.notes.get("condition_1")
-    decision = _decided(law in ("linear", "slower"), law in ("faster", "exponential"))
-    return [_finding("jacobians.condition", decision, k)]
+        yield _finding("jacobians.float32", "fail", end)
+    measured = run.numbers("horizon", "measured doubling of the variance")
+    every = run.numbers("horizon", _DOUBLING) | {f"{x}, measured": y for x, y in measured.items()}
+    for subject, rate in every.items():  # in so many steps; its ends, where both are known
+        code = "jacobians.doubles" if rate.value > 0 else "jacobians.halves"
+        low, high = sorted(abs(each) for each in (rate.low, rate.high))
+        known = isfinite(high) and isfinite(low)
+        ends = (low, high) if known else (nan, nan)
+        yield Finding(
+            code, _decided(known), subject, abs(rate.value), *ends, unit=" steps", n=rate.n
+        )
+    k, law = run.number("horizon", "exponent of the model's error"), run.notes.get("condition_1")
+    if k is not None:
+        decision = _decided(law in ("linear", "slower"), law in ("faster", "exponential"))
+        yield _finding("jacobians.condition", decision, k)
 
 
 def _lyapunov(run: JacobianRun, loop: str) -> Number | None:
     """Growth of the product per step, closed or open loop."""
-    return _number(run, "exponent", "λ", block=loop, output="1")
-
-
-def _number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
-    """The first row that fits; None without one, or where it is lost."""
-    rows = run.rows(section, quantity=quantity, **where)
-    return None if rows.empty or np.isnan(rows["value"].iloc[0]) else _of(rows.iloc[0])
-
-
-def _of_blocks(run: JacobianRun, section: str, quantity: str) -> dict[str, Number]:
-    """Those blocks of which it is known."""
-    found = {block: _number(run, section, quantity, block=block) for block in MEANING}
-    return {block: each for block, each in found.items() if each is not None}
-
-
-def _of(row: pd.Series) -> Number:
-    value, low, high = (float(row[end]) for end in ("value", "ci_low", "ci_high"))
-    return Number(value, low, high, int(row["n"]))
+    return run.number("exponent", "λ", block=loop, output="1")
 
 
 def _decided(good: bool, bad: bool = False) -> Decision:
@@ -235,13 +188,13 @@ def advice(run: JacobianRun) -> Recommendation:
     """What to correct in a model, and how far it may be chained; without a model, what the
     simulator's chains do."""
     rest, alone = verdict(run), run.config.get("model") is None
-    if _number(run, "certificate", "95th percentile", block="A") is None:
+    if run.number("certificate", "95th percentile", block="A") is None:
         none = Field("use", phrase("jacobians.uncertified"))
         return Recommendation("none", (none,), "entries-size", rest)
     if wrong := failed(rest, "jacobians.wrong"):
         fix = Field("fix first", phrase("jacobians.wrong", at=wrong[0].at))
         return Recommendation("none", (fix,), "entries-size", rest)
-    use, fix_first, evidence, light = _simulator(run) if alone else _model(run)
+    use, fix_first, evidence, light = _rollout(run) if alone else _correction(run)
     unsure = [each for each in rest if each.code in _UNSURE]
     if light != "none" and unsure:
         light, evidence = "choose", ". ".join((evidence, *(each.said for each in unsure)))
@@ -255,45 +208,43 @@ def advice(run: JacobianRun) -> Recommendation:
     return Recommendation(light, fields, figure, rest)
 
 
-def _error(run: JacobianRun) -> list[Field]:
+def _error(run: JacobianRun) -> Iterator[Field]:
     """The largest of a block; its median, where few samples make its mean square."""
-    known = _of_blocks(run, "block", "relative error")
+    errors = run.numbers("block", "relative error")
+    known = {block: errors[block] for block in MEANING if block in errors}
     if not known:
-        return []
+        return
     block, found = max(known.items(), key=lambda each: each[1].value)
-    how = phrase("jacobians.how error", n=found.n)
     share, typical = (
-        _number(run, "block", name, block=block) for name in (_WORST, "median relative error")
+        run.number("block", name, block=block) for name in (_WORST, "median relative error")
     )
     code, shown = "jacobians.error", found
     if share and typical and share.value > _CONCENTRATED and isfinite(typical.high):
         code, shown = "jacobians.median error", typical
+    how = phrase("jacobians.how error", n=found.n)
     ranged = Field.ranged("error", shown.estimate, how, percent)
     # An interval over decades is no number.
     text = f"unknown ({shown.n} steps)" if shown.spans_decades else ranged.text
     said = phrase(code, subject=text, at=MEANING[block], value=found.value)
-    return [replace(ranged, text=said)]
+    yield replace(ranged, text=said)
 
 
-def _chain(run: JacobianRun) -> list[Field]:
-    rows = run.rows("product").sort_values("step")
-    if rows.empty:
-        return []
-    last = rows.iloc[-1]
-    field = Field.ranged("chain", _of(last).estimate, phrase("jacobians.how chain"))
-    return [replace(field, text=phrase("jacobians.chain", subject=field.text, value=last["step"]))]
+def _chain(run: JacobianRun) -> Iterator[Field]:
+    if products := run.numbers("product", "relative error", "step"):
+        last = max(products)
+        field = Field.ranged("chain", products[last].estimate, phrase("jacobians.how chain"))
+        yield replace(field, text=phrase("jacobians.chain", subject=field.text, value=last))
 
 
-def _exponent(run: JacobianRun, rate: Number | None) -> list[Field]:
-    if rate is None or not isfinite(rate.value):
-        return []
-    field, shift = Field.ranged("growth", rate.estimate, ""), -log(run.config["discount"])
-    counts = shift > 0 and run.config.get("model") is None
-    code = "jacobians.discounted" if counts else "jacobians.closed"
-    return [replace(field, text=phrase(code, subject=field.text, threshold=shift))]
+def _exponent(run: JacobianRun, rate: Number | None) -> Iterator[Field]:
+    if rate is not None and isfinite(rate.value):
+        field, shift = Field.ranged("growth", rate.estimate, ""), -log(run.config["discount"])
+        counts = shift > 0 and run.config.get("model") is None
+        code = "jacobians.discounted" if counts else "jacobians.closed"
+        yield replace(field, text=phrase(code, subject=field.text, threshold=shift))
 
 
-def _model(run: JacobianRun) -> _Said:
+def _correction(run: JacobianRun) -> _Said:
     """What to correct first, and how far the model's chain is better than zeros."""
     use, light = _reach(run)
     if run.rows("entry", quantity="effect").empty:
@@ -302,7 +253,7 @@ def _model(run: JacobianRun) -> _Said:
     row = _largest(run)
     if row is None:
         return use, "", phrase("jacobians.no effect"), light
-    subject, effect, rivals = _named(row), _of(row), _rivals(run, row)
+    subject, effect, rivals = _named(row), number_of(row), _rivals(run, row)
     few, n = bool(_carried(run)), effect.n
     unknown = _unknown(effect, few)
     if light == "act" and (few or unknown or rivals or effect.low <= 0):
@@ -312,13 +263,8 @@ def _model(run: JacobianRun) -> _Said:
         return use, phrase("jacobians.none shown", subject=subject), bound, light
     if rivals:
         subject, more = listed([subject, *rivals], _NAMED), 0 if few else _further(run, rivals)
-        code = "jacobians.more" if more else "jacobians.not apart"
-        return (
-            use,
-            phrase("jacobians.rivals", subject=subject),
-            phrase(code, n=n, value=more),
-            light,
-        )
+        evidence = phrase(f"jacobians.{'more' if more else 'not apart'}", n=n, value=more)
+        return use, phrase("jacobians.rivals", subject=subject), evidence, light
     fix = phrase("jacobians.one first", subject=subject)
     if unknown:
         return use, fix, phrase("jacobians.unknown", n=n), light
@@ -328,32 +274,35 @@ def _model(run: JacobianRun) -> _Said:
 
 def _reach(run: JacobianRun) -> tuple[str, Light]:
     """For how many steps the model's chain is better than zeros."""
-    H, chain = int(run.config["horizon"]), _number(run, "horizon", "model's product informs")
+    H, chain = int(run.config["horizon"]), run.number("horizon", "model's product informs")
     if chain is None:
         return "", "act"
     far = int(min(chain.value, H))
     if not far:
         return phrase("jacobians.no chain"), "none"
-    last = _of(run.rows("product").sort_values("step").iloc[-1])
-    if far == H and last.low <= _NO_BETTER:
+    products = run.numbers("product", "relative error", "step")
+    if far == H and products[max(products)].low <= _NO_BETTER:
         return phrase("jacobians.chain holds", subject=steps(H)), "act"
     code = "jacobians.chain weak" if far == H else "jacobians.chain ends"
     return phrase(code, subject=steps(far)), "choose"
 
 
-def _simulator(run: JacobianRun) -> _Said:
-    """How long a rollout may be."""
+def _rollout(run: JacobianRun) -> _Said:
+    """How long a rollout of the simulator may be."""
     rate, H = _lyapunov(run, "closed"), int(run.config["horizon"])
     if rate is None or not isfinite(rate.value):
         return phrase("jacobians.no product"), "", phrase("jacobians.no rate"), "none"
-    typical, square = (_number(run, "horizon", _DOUBLING, block=block) for block in _BY)
-    later = [_number(run, "horizon", _LATER, block=block) for block in _BY]
-    leading, then = (square, later[1]) if _grows(square) else (typical, later[0])
+    later, doubling = (
+        run.numbers("horizon", quantity)
+        for quantity in ("growth on a path of twice the length", _DOUBLING)
+    )
+    typical, square = (doubling.get(block) for block in ("typical start", "mean square"))
+    leading = "mean square" if _grows(square) else "typical start"
     light: Light = "choose"
     known: dict[str, float] = {"threshold": 2 * H}
-    if leading is not None and _grows(leading):
-        known |= dict(zip(("value", "low", "high"), leading.estimate, strict=True))
-        slows = then is not None and then.value <= 0
+    if _grows(doubling.get(leading)):
+        known |= dict(zip(("value", "low", "high"), doubling[leading].estimate, strict=True))
+        slows = leading in later and later[leading].value <= 0
         code = "slows" if slows else "grows" if _grows(typical) else "few grow"
     elif not _shrinks(typical):
         code = "undecided"

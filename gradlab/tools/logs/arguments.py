@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gradlab import validation
 from gradlab.data.trajectories import Path as RecordedPath
-from gradlab.data.trajectories import Trajectories
+from gradlab.data.trajectories import Trajectories, bounds, check_widths, segments
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, listed
 from gradlab.gradients.setting import group_count
@@ -56,48 +56,20 @@ def windows(record: Trajectories, steps: int, every: int | None = None) -> Windo
     None: at its first alone."""
     validation.whole("steps", steps, 1)
     validation.whole("every", 1 if every is None else every, 1)
-    first, end = bounds(record)
-    row = torch.arange(len(record))
-    offset = row - first
-    wanted = offset == 0 if every is None else offset % every == 0
-    whole = record.terminated[end] | (row + steps - 1 <= end)
-    begin = row[wanted & whole]
-    state, action = record.state.double(), record.action.double()
-    after, last, n = record.next_state.double(), end[begin], len(begin)
-    rows = begin + torch.arange(steps + 1)[:, None]
-    inside = rows <= last
-    rows = rows.clamp_max(len(record) - 1)
-    states = torch.where(inside[..., None], state[rows], after[last])
-    actions = torch.where(inside[..., None], action[rows], torch.nan)
-    rewards = torch.where(inside[:-1], record.reward.double()[rows[:-1]], 0.0)
-    path = RecordedPath(
-        states=states,
-        actions=actions,
-        rewards=rewards,
-        policy_noise=states.new_empty(steps + 1, n, 0),
-        dynamics_noise=states.new_empty(steps, n, 0),
-        alive=inside | ~record.terminated[last],
-        weight=states.new_ones(n),
-        group=record.trajectory[begin],
-    )
-    kept = group_count(path.group) if len(begin) else 0
-    trajectories = int(torch.unique(record.trajectory).numel())
+    _, last = bounds(record)
+    first, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
+    kept = int(((counts >= steps) | record.terminated[torch.unique(last)]).sum())
     if kept < FEWEST:
         raise InputError(
-            f"data has {trajectories:,} trajectories, of which {kept:,} have {steps:,} steps or "
-            f"end in a terminal state: expected at least {FEWEST}; lower the horizon or record more"
+            f"data has {len(first):,} trajectories, of which {kept:,} have {steps:,} steps or end "
+            f"in a terminal state: expected at least {FEWEST}; lower the horizon or record more"
         )
-    return Windows(path, kept, trajectories - kept, float((~path.alive[-1]).double().mean()))
+    path = segments(record, steps, len(record) if every is None else every, ended=True).double()
+    ended = float((~path.alive[-1]).double().mean())
+    return Windows(path, group_count(path.group), len(first) - kept, ended)
 
 
-def bounds(record: Trajectories) -> tuple[Tensor, Tensor]:
-    """First and last row of each row's trajectory, [M] each."""
-    _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
-    last = counts.cumsum(0) - 1
-    return (last - counts + 1).repeat_interleave(counts), last.repeat_interleave(counts)
-
-
-_RECORD = "Trajectories: see gradlab.data.record_files.read and trajectories.from_rows"
+RECORD = "Trajectories: see gradlab.data.record_files.read and trajectories.from_rows"
 _GRID = 12  # horizons at most
 _LEFT = 0.01  # γᵀ at which the whole return ends
 _EQUAL = 1e-6  # by which actions of a deterministic policy may differ from recorded ones
@@ -105,14 +77,13 @@ _EQUAL = 1e-6  # by which actions of a deterministic policy may differ from reco
 
 @dataclass(frozen=True, eq=False)
 class Arguments:
-    """What is judged: float64 copies of the networks, and the record in float64.
+    """What is judged: float64 copies of the networks, and the record.
 
     Attributes:
         policy: with its noise; deterministic where the record has none.
         critics: none, one or several.
         horizons: of the model's gradient, increasing.
         reach: T, steps of the whole return.
-        every: steps between windows, None: one per trajectory.
     """
 
     data: Trajectories
@@ -122,7 +93,6 @@ class Arguments:
     discount: float
     horizons: tuple[int, ...]
     reach: int
-    every: int | None
     seed: int
 
     @property
@@ -130,66 +100,36 @@ class Arguments:
         return noise_dim(self.policy) > 0
 
 
-@dataclass(frozen=True)
-class Span:
-    """For how many steps rewards are summed, and from where on: arguments as they were given."""
-
-    discount: float
-    horizon: int
-    reach: int | None
-    every: int | None
-
-    def check(self) -> None:
-        validation.number("discount", self.discount, above=0, most=1)
-        validation.whole("horizon", self.horizon, 1)
-        if self.reach is not None and validation.whole("reach", self.reach, 1) < self.horizon:
-            raise InputError(
-                f"reach is {self.reach}, expected at least the horizon, {self.horizon}"
-            )
-
-
 def checked(
-    data: Trajectories,
-    policy: nn.Module,
-    model: System | None,
-    critic: Critics,
-    span: Span,
-    noise_std: float | Sequence[float] | None,
-    seed: int,
-) -> Arguments:
+    data: Trajectories, policy: nn.Module, model: System | None, critic: Critics, discount: float,
+    horizon: int, reach: int | None, every: int | None,
+    noise_std: float | Sequence[float] | None, seed: int,
+) -> Arguments:  # fmt: skip
     """The arguments of `measure_logs`, checked."""
-    validation.instance("data", data, Trajectories, _RECORD)
-    span.check()
+    validation.instance("data", data, Trajectories, RECORD)
+    validation.number("discount", discount, above=0, most=1)
+    validation.whole("horizon", horizon, 1)
+    if reach is not None and validation.whole("reach", reach, 1) < horizon:
+        raise InputError(f"reach is {reach}, expected at least the horizon, {horizon}")
     state, width = data.state.double(), data.action.shape[1]
     if model is not None:
         check_system("model", model)
-        for name, wide in (("state", state.shape[1]), ("action", width)):
-            got = getattr(model, f"{name}_dim")
-            if got != wide:
-                raise InputError(f"model has {name}s of width {got}, but the data's have {wide}")
-    policy_copy, critics = double_copy("policy", policy), listed(copy.deepcopy(critic))
-    check_policy(policy_copy, state[:2], width)
-    check_trainable(policy_copy)
+        check_widths(data, model.state_dim, model.action_dim)
+    policy, critics = double_copy("policy", policy), listed(copy.deepcopy(critic))
+    check_policy(policy, state[:2], width)
+    check_trainable(policy)
     for network in critics:
         check_critic(network.double(), "Q", state[:2], width)
-    return Arguments(
-        data=data,
-        policy=_with_noise(policy_copy, noise_std, data),
-        model=model,
-        critics=critics,
-        discount=span.discount,
-        horizons=_grid(0 if critics else 1, span.horizon),
-        reach=_reach(data, span) if span.reach is None else span.reach,
-        every=span.every,
-        seed=seed,
-    )
-
-
-def check_fitting(data: Trajectories, critic: Critics, count: int) -> None:
-    validation.instance("data", data, Trajectories, _RECORD)
-    validation.whole("fit_critics", count)
-    if critic is not None:
-        raise InputError("fit_critics is given, and a critic too: keep one of them")
+    # Horizons closer together where they are short.
+    first = 0 if critics else 1
+    horizons = set(range(first, horizon + 1))
+    if horizon - first >= _GRID:
+        spread = np.geomspace(1, horizon, _GRID - 1).round().astype(int).tolist()
+        horizons = {first, horizon, *range(1, 5), *spread}
+    if reach is None:
+        reach = horizon if every is not None else _reach(data, horizon, discount)
+    policy = _with_noise(policy, noise_std, data)
+    return Arguments(data, policy, model, critics, discount, tuple(sorted(horizons)), reach, seed)
 
 
 def _with_noise(
@@ -200,8 +140,15 @@ def _with_noise(
         if noise_std is not None:
             raise InputError("noise_std is given, but the policy is stochastic already: leave it")
         return policy
-    if noise_std is not None:
-        return Gaussian(policy, of_each_action(noise_std, data.action.shape[1]))
+    actions = data.action.shape[1]
+    if noise_std is not None:  # one number for all actions, or one for each
+        given = list(noise_std) if isinstance(noise_std, Sequence) else [noise_std]
+        if len(given) not in (1, actions):
+            raise InputError(
+                f"noise_std has {len(given)} numbers for {actions} actions: give one for all, or "
+                f"one for each"
+            )
+        return Gaussian(policy, given * actions if len(given) == 1 else given)
     with torch.no_grad():
         gap = data.action.double() - policy(data.state.double())
     if gap.abs().max() > _EQUAL * data.action.abs().max().clamp_min(1.0):
@@ -213,31 +160,8 @@ def _with_noise(
     return policy
 
 
-def of_each_action(noise_std: float | Sequence[float], actions: int) -> list[float]:
-    """One number for all actions, or one for each."""
-    given = list(noise_std) if isinstance(noise_std, Sequence) else [noise_std]
-    if len(given) not in (1, actions):
-        raise InputError(
-            f"noise_std has {len(given)} numbers for {actions} actions: give one for all, or one "
-            f"for each"
-        )
-    return given * actions if len(given) == 1 else given
-
-
-def _grid(first: int, last: int) -> tuple[int, ...]:
-    """Horizons from `first` to `last`, closer together where they are short."""
-    if last - first < _GRID:
-        return tuple(range(first, last + 1))
-    spread = np.geomspace(1, last, _GRID - 1).round().astype(int).tolist()
-    dense = {k + 1 for k in range(4)}
-    return tuple(sorted({first, last, *dense, *spread}))
-
-
-def _reach(data: Trajectories, span: Span) -> int:
+def _reach(data: Trajectories, horizon: int, discount: float) -> int:
     """As long as every trajectory allows that has `horizon` steps and does not terminate."""
-    horizon, discount = span.horizon, span.discount
-    if span.every is not None:
-        return horizon
     first, last = bounds(data)
     begin = torch.unique(first)
     lengths = last[begin] - begin + 1

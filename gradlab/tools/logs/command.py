@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -15,10 +15,6 @@ from gradlab.cli.arguments import Document, model_option, named_data, named_mode
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
-
-if TYPE_CHECKING:
-    from gradlab.systems.system import System
-    from gradlab.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,12 @@ class Logs:
         if horizon is None:
             horizon = HORIZON if task is None else max(task.horizon, 1)
         policy, critics = load(self.policy), [load(file) for file in self.critic]
-        model = self._model(task)
+        if self.model == "prior" and task is None:
+            raise InputError("--model prior needs a --task whose prior it is")
+        if task is not None:
+            model = model_option(task, self.model)
+        else:
+            model = None if self.model is None else named_model(self.model, None)
         data, told = named_data(self.data, task)
         with bars() as progress:
             result = measure_logs(
@@ -113,12 +114,3 @@ class Logs:
         keep({run: partial(result.save, overwrite=self.overwrite)})
         document = of_run(run, page=not self.no_report, more=told)
         return document | {"table": result.table().to_dict("records")}
-
-    def _model(self, task: Task | None) -> System | None:
-        if self.model is None:
-            return None
-        if task is not None:
-            return model_option(task, self.model)
-        if self.model == "prior":
-            raise InputError("--model prior needs a --task whose prior it is")
-        return named_model(self.model, None)

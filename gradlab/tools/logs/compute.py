@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import provenance
-from gradlab.data.trajectories import DIMS, Path, Trajectories, child, stream
+from gradlab import provenance, validation
+from gradlab.data.trajectories import Path, Trajectories, bounds, child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.critics import EvaluationData, fit_to
 from gradlab.gradients.estimator import Critics, Estimator
@@ -31,15 +30,14 @@ from gradlab.statistics.over_groups import Estimates
 from gradlab.systems.system import Recorded, System
 from gradlab.tools.logs.arguments import (
     FEWEST,
+    RECORD,
     Arguments,
-    Span,
     Windows,
-    bounds,
-    check_fitting,
     checked,
     windows,
 )
 from gradlab.tools.logs.diagnostics import (
+    Judged,
     Residuals,
     constant,
     directional,
@@ -52,7 +50,6 @@ from gradlab.tools.logs.diagnostics import (
 from gradlab.tools.logs.findings import LogsRun
 from gradlab.tools.logs.gradients import (
     Cell,
-    TableEntry,
     WindowGradients,
     agreement,
     model_source,
@@ -80,29 +77,26 @@ def _add_gradients(rows: RowCollector, what: Arguments, cut: Windows, progress: 
     inner = products(sources, pairs, cut.path, size, progress)
     n = cut.trajectories
     for name, source in sources.items():
-        if name == _MODEL or name.startswith(_OTHER):
-            continue
-        for h in source.horizons:
-            _add_numbers(rows, "gradient", name, h, noise_of(inner, (name, h)), n)
+        for h in () if name in models else source.horizons:
+            _add(rows, "gradient", noise_of(inner, (name, h)), n, At(block=name, step=h))
     if _MODEL not in sources:
         return
-    others = [name for name in sources if name.startswith(_OTHER)]
-    every = []
+    variances = {}
     for h in what.horizons:
-        noise = noise_of(inner, (_MODEL, h), tuple((name, h) for name in others))
-        _add_numbers(rows, "gradient", _MODEL, h, noise, n)
-        every.append({entry.quantity: entry for entry in noise})
+        noise = noise_of(inner, (_MODEL, h), tuple((name, h) for name in models[1:]))
+        _add(rows, "gradient", noise, n, At(block=_MODEL, step=h))
+        if h > 0:
+            variances[float(h)] = noise["variance"][0]
         if not inner.squares[_MODEL, h].any():
             continue  # no action reaches a reward in so few steps: nothing to agree about
         for block, cell in _references(sources, what, h):
-            _add_numbers(rows, "agreement", block, h, agreement(inner, (_MODEL, h), cell), n)
+            found = agreement(inner, (_MODEL, h), cell)
+            _add(rows, "agreement", found, n, At(block=block, step=h))
     # How the variance of the model's gradient grows from horizon 1 on.
-    kept = [k for k, h in enumerate(what.horizons) if h > 0]
-    variance = [every[k]["variance"].estimate for k in kept]
     growth = variance_growth(
-        np.array([float(what.horizons[k]) for k in kept]),
-        np.array([estimate.value for estimate in variance]),
-        np.stack([estimate.left_out for estimate in variance]),
+        np.array([*variances]),
+        np.array([estimate.value for estimate in variances.values()]),
+        np.stack([estimate.left_out for estimate in variances.values()]),
     )
     if growth is not None:  # slope of the log variance per step
         slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
@@ -141,36 +135,30 @@ def _references(
 STEPS = 25  # n, fewer towards the end of a trajectory
 
 
-def halves(record: Trajectories) -> tuple[Trajectories, Trajectories]:
-    """Every other trajectory to fit on, and the others to measure on."""
-    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
-    if int(number[-1]) + 1 < 2 * FEWEST:
-        raise InputError(
-            f"data has {int(number[-1]) + 1} trajectories, expected at least {2 * FEWEST} to fit "
-            f"critics on half of them: give a critic, or record more"
-        )
-    return _rows(record, number % 2 == 1), _rows(record, number % 2 == 0)
-
-
 def _refitted(
-    record: Trajectories, discount: float, count: int, seed: int, progress: Progress = silent
-) -> list[QCritic]:
-    """`count` critics, each of its own bootstrap of the trajectories."""
-    data, number = evaluation(record, discount)
-    still, spread = constant(record.state), record.state.double().std(dim=0)
+    record: Trajectories, discount: float, count: int, seed: int, progress: Progress
+) -> tuple[list[QCritic], Trajectories]:
+    """`count` critics, each of its own bootstrap of every other trajectory, and the others."""
+    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
+    there = int(number[-1]) + 1
+    if there < 2 * FEWEST:
+        raise InputError(
+            f"data has {there} trajectories, expected at least {2 * FEWEST} to fit critics on half "
+            f"of them: give a critic, or record more"
+        )
+    half = record.at(number % 2 == 1)
+    data, number_of_row = evaluation(half, discount)
+    fitted_on = int(number_of_row.max()) + 1
+    still, spread = constant(half.state), half.state.double().std(dim=0)
     scale = torch.where(still, 1.0, 1 / torch.where(still, 1.0, spread)).tolist()
     critics = []
     for k in range(count):
-        stream_seed = child(seed, f"refit {k}")
-        drawn = torch.randint(
-            int(number.max()) + 1,
-            (int(number.max()) + 1,),
-            generator=stream(stream_seed, "bootstrap"),
-        )
-        times = torch.bincount(drawn, minlength=int(number.max()) + 1)[number]
-        rows = torch.arange(len(number)).repeat_interleave(times)
-        critics.append(fit_to(_chosen(data, rows), scale, stream_seed, progress))
-    return critics
+        own = child(seed, f"refit {k}")
+        drawn = torch.randint(fitted_on, (fitted_on,), generator=stream(own, "bootstrap"))
+        times = torch.bincount(drawn, minlength=fitted_on)[number_of_row]
+        rows = torch.arange(len(number_of_row)).repeat_interleave(times)
+        critics.append(fit_to(data.at(rows), scale, own, progress))
+    return critics, record.at(number % 2 == 0)
 
 
 def evaluation(record: Trajectories, discount: float) -> tuple[EvaluationData, Tensor]:
@@ -185,22 +173,10 @@ def evaluation(record: Trajectories, discount: float) -> tuple[EvaluationData, T
         at = (row + k).clamp_max(len(record) - 1)
         returns += torch.where(k < n, discount**k * record.reward[at].double(), 0.0)
     end = torch.minimum(row + n, last)
-    over = row + n > last
-    keep = n > 0
+    bootstrap = torch.where(row + n > last, 0.0, torch.pow(discount, n.double()))
     _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
-    bootstrap = torch.where(over, 0.0, torch.pow(discount, n.double()))
     data = EvaluationData(state, action, returns, state[end], action[end], bootstrap)
-    return _chosen(data, keep), number[keep]
-
-
-def _chosen(data: EvaluationData, rows: Tensor) -> EvaluationData:
-    names = ("state", "action", "returns", "last_state", "last_action", "bootstrap")
-    return EvaluationData(*(getattr(data, name)[rows] for name in names))
-
-
-def _rows(record: Trajectories, keep: Tensor) -> Trajectories:
-    columns = {name: getattr(record, name)[keep] for name in DIMS}
-    return Trajectories(**columns, state_names=record.state_names, action_names=record.action_names)
+    return data.at(n > 0), number[n > 0]
 
 
 HORIZON = 25
@@ -250,11 +226,14 @@ def measure_logs(
     begun = time.monotonic()
     progress = check_progress(progress)
     if fit_critics:
-        check_fitting(data, critic, fit_critics)
-        fitted_on, data = halves(data)
-        critic = _refitted(fitted_on, discount, fit_critics, seed, progress)
-    span = Span(discount, horizon, reach, every)
-    what = checked(data, policy, model, critic, span, noise_std, seed)
+        validation.instance("data", data, Trajectories, RECORD)
+        validation.whole("fit_critics", fit_critics)
+        if critic is not None:
+            raise InputError("fit_critics is given, and a critic too: keep one of them")
+        critic, data = _refitted(data, discount, fit_critics, seed, progress)
+    what = checked(
+        data, policy, model, critic, discount, horizon, reach, every, noise_std, seed
+    )  # fmt: skip
     rows = RowCollector()
     notes: dict[str, object] = {}
     if what.stochastic:
@@ -273,9 +252,8 @@ def measure_logs(
     }
     _add_gradients(rows, what, cut, progress)
     for k, network in enumerate(what.critics):
-        for quantity, tested in judged(network, cut.path, discount).items():
-            entry = _one(TableEntry(quantity, *tested), cut.trajectories)
-            rows.add("critic", quantity, entry, At(block=f"critic {k + 1}"))
+        found = judged(network, cut.path, discount)
+        _add(rows, "critic", found, cut.trajectories, At(block=f"critic {k + 1}"))
     if what.model is not None:
         progress("model", 0, 1)
         notes |= _model(rows, what, what.model, cut)
@@ -283,7 +261,7 @@ def measure_logs(
     config: dict[str, object] = {
         "trajectories": cut.trajectories, "windows": cut.path.states.shape[1],
         "transitions": len(what.data), "discount": what.discount, "horizon": what.horizons[-1],
-        "horizons": list(what.horizons), "reach": what.reach, "every": what.every,
+        "horizons": list(what.horizons), "reach": what.reach, "every": every,
         "critics": len(what.critics), "stochastic": what.stochastic, "seed": what.seed,
         "policy": type(policy).__name__, "policy_hash": provenance.network_hash(policy),
         "fitted_critics": fit_critics, "noise_std": noise_std,
@@ -298,10 +276,10 @@ def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> 
     near = directional(what.data, model, what.seed)
     if near is not None:
         # Per output, and "all" of them together.
+        outputs = [*what.data.state_names, "all"]
         for quantity, each in (("error", near.error), ("noise", near.noise)):
-            for output, (estimate, span) in zip([*what.data.state_names, "all"], each, strict=True):
-                row = _one(TableEntry(quantity, estimate, span), near.trajectories)
-                rows.add("direction", quantity, row, At(output=output))
+            for output, one in zip(outputs, each, strict=True):
+                _add(rows, "direction", {quantity: one}, near.trajectories, At(output=output))
         middle = number(near.distance, np.nan, np.nan, near.rows, "median")
         rows.add("direction", "distance", middle)
     ahead = prediction(cut.path.cut(what.horizons[-1]), model)
@@ -313,18 +291,11 @@ def _model(rows: RowCollector, what: Arguments, model: System, cut: Windows) -> 
     }
 
 
-def _add_numbers(
-    rows: RowCollector, section: str, block: str, step: int, numbers: Sequence[TableEntry], n: int
-) -> None:
+def _add(rows: RowCollector, section: str, numbers: Judged, n: int, at: At) -> None:
     """One row per number, of n trajectories."""
-    for entry in numbers:
-        rows.add(section, entry.quantity, _one(entry, n), At(block=block, step=step))
-
-
-def _one(entry: TableEntry, n: int) -> Estimates:
-    span = entry.interval
-    one = number(entry.estimate.value, span.low, span.high, n, span.method)
-    return replace(one, se=np.array([span.se]))
+    for quantity, (estimate, span) in numbers.items():
+        one = number(estimate.value, span.low, span.high, n, span.method, span.se)
+        rows.add(section, quantity, one, at)
 
 
 def _add_policy(rows: RowCollector, residuals: Residuals, names: Sequence[str]) -> None:

@@ -99,7 +99,14 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
     }
     if path.horizon > 1:
         results |= _calibration(path.rewards, Q, recorded, discount, group)
-    return {name: (result, _interval(result)) for name, result in results.items()}
+
+    def ends(estimate: Estimate) -> Interval:
+        if not (np.isfinite(estimate.value) and np.isfinite(estimate.left_out).all()):
+            return Interval(np.nan, np.nan, np.nan, "undefined")
+        low, high = skewness_corrected(estimate)
+        return Interval(low, high, jackknife_se(estimate.left_out), "jackknife with skewness")
+
+    return {name: (result, ends(result)) for name, result in results.items()}
 
 
 def return_bound(path: Path, discount: float) -> tuple[float, float]:
@@ -133,13 +140,6 @@ def _calibration(
 
 def _spread(mean: _Array, square: _Array) -> _Array:
     return np.sqrt(np.maximum(square - mean**2, 0.0))
-
-
-def _interval(estimate: Estimate) -> Interval:
-    if not (np.isfinite(estimate.value) and np.isfinite(estimate.left_out).all()):
-        return Interval(np.nan, np.nan, np.nan, "undefined")
-    low, high = skewness_corrected(estimate)
-    return Interval(low, high, jackknife_se(estimate.left_out), "jackknife with skewness")
 
 
 LEVEL = 1e-3  # of all tests together: below, the data are called off policy
@@ -335,7 +335,13 @@ def directional(record: Trajectories, model: System, seed: int = 0) -> Direction
     near, distance = nearest_rows(unit, number, rows, count)
     points = torch.cat([rows[:, None], near], dim=1)
     change = y[points] / torch.where(fixed, 1.0, y.std(dim=0))
-    predicted = _pushed(model, record, rows, x[points] - x[rows, None])
+    # (J_m − I_s) v in the units of the states, [R, L, ds].
+    apart, ds = x[points] - x[rows, None], record.state.shape[1]
+    with torch.no_grad():
+        linear = model.linearize(record.state[rows].double(), record.action[rows].double())
+        by_state = linear.A - torch.eye(ds, dtype=torch.float64)
+        predicted = torch.einsum("rij,rlj->rli", by_state, apart[..., :ds])
+        predicted += torch.einsum("rij,rlj->rli", linear.B, apart[..., ds:])
     left = change - predicted / torch.where(fixed, 1.0, y.std(dim=0))
     # T [R, out]: of the changes regressed on 1 and the neighbours; free of bias if linear.
     near_x = unit[points]
@@ -375,16 +381,6 @@ def nearest_rows(unit: Tensor, number: Tensor, rows: Tensor, count: int) -> tupl
         index.append(np.take_along_axis(nearest, order, axis=1))
         distance.append(np.take_along_axis(least, order, axis=1))
     return torch.from_numpy(np.concatenate(index)), torch.from_numpy(np.concatenate(distance))
-
-
-@torch.no_grad()
-def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) -> Tensor:
-    """(J_m − I_s) v in the units of the states, [R, L, ds]."""
-    ds = record.state.shape[1]
-    linear = model.linearize(record.state[rows].double(), record.action[rows].double())
-    by_state = linear.A - torch.eye(ds, dtype=torch.float64)
-    moved = torch.einsum("rij,rlj->rli", by_state, apart[..., :ds])
-    return moved + torch.einsum("rij,rlj->rli", linear.B, apart[..., ds:])
 
 
 def _ratios(top: _Array, bottom: _Array, size: _Array) -> _Judged:

@@ -15,16 +15,16 @@ step, `output` a coordinate. The sections:
     direction   the model's directional derivatives against held-out neighbours, per output
     prediction  the model's error after k steps under the recorded actions
 
-A horizon's status is agree, disagree or undecided (`logs.agreement`); none agrees where the
-score's own norm is not known to be above 0.
+A horizon passes, fails or is undecided by the ends of these (`logs.agreement`); none passes where
+the score's own norm is not known to be above 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf, isfinite, log, nan, sqrt
-from typing import Any, Literal
+from typing import Any
 
 from gradlab.findings import Decision, Finding
 from gradlab.findings.tools import phrase
@@ -44,9 +44,9 @@ class LogsRun(LongTable):
 load = LogsRun.load
 
 
-_Status = Literal["agree", "disagree", "undecided"]
 TOLERANCE = 0.5  # largest difference, relative to the score, that is called agreement
 SUPPORTED = 0.9  # cosine of a score's mean with its expectation from which it can referee
+_LOST = Number(nan, nan, nan, 0)
 
 
 @dataclass(frozen=True)
@@ -54,107 +54,65 @@ class Agreement:
     """The model's gradient against a score at one horizon.
 
     Attributes:
-        gap: relative difference |E M − E S| / |E S|, squared; cosine: of the means; NaN where the
-            score is not distinguishable from zero.
-        n: trajectories.
+        gap: relative difference |E M − E S| / |E S|, squared; NaN where the score is not
+            distinguishable from zero.
         more: trajectories that would tell, where undecided; None: no affordable number.
     """
 
     horizon: int
-    status: _Status
+    decision: Decision
     gap: Number
-    cosine: Number
-    n: int
     more: int | None
 
 
 def numbers(run: LogsRun, section: str, quantity: str, block: str = "") -> dict[int, Number]:
     """Step → number, of one block of a section; those without a value are left out."""
-    table = run.table()
-    chosen = (table["section"] == section) & (table["quantity"] == quantity)
-    rows = table[chosen & (table["block"] == block)].to_dict("records")
-    return {int(row["step"]): _number(row) for row in rows if isfinite(row["value"])}
-
-
-def _by_output(run: LogsRun, section: str, quantity: str) -> dict[str, Number]:
-    """Coordinate → number."""
-    rows = run.rows(section, quantity=quantity).to_dict("records")
-    return {str(row["output"]): _number(row) for row in rows if isfinite(row["value"])}
+    found = run.numbers(section, quantity, "step", block=block)
+    return {int(step): each for step, each in found.items()}
 
 
 def agreements(run: LogsRun, block: str) -> list[Agreement]:
     """Every horizon against scores of the "same" or of the "whole" return."""
-    excess, bias2, gap, cosine = (
+    excess, bias2, gap = (
         numbers(run, "agreement", quantity, block)
-        for quantity in ("excess", "bias2", "relative_bias2", "cosine")
+        for quantity in ("excess", "bias2", "relative_bias2")
     )
-    name = "score" if block == "same" else block
-    norms = numbers(run, "gradient", "mean_norm", name)
-    lost = Number(nan, nan, nan, 0)
+    norms = numbers(run, "gradient", "mean_norm", "score" if block == "same" else block)
     results = []
     for h in sorted(excess.keys() & bias2.keys()):
         nonzero = norms[h if block == "same" else int(run.config["reach"])].low > 0
-        parts = excess[h], bias2[h], gap.get(h, lost)
+        parts = excess[h], bias2[h], gap.get(h, _LOST)
         nearer = excess[h] if excess[h].value < 0 else bias2[h]  # of the two answers
-        results.append(
-            Agreement(
-                horizon=h,
-                status=_status(*parts, nonzero),
-                gap=parts[2],
-                cosine=cosine.get(h, lost),
-                n=excess[h].n,
-                more=more_samples(abs(nearer.value), nearer.se, nearer.n),
-            )
-        )
+        more = more_samples(abs(nearer.value), nearer.se, nearer.n)
+        results.append(Agreement(h, decided(*parts, nonzero), parts[2], more))
     return results
 
 
-def _status(excess: Number, bias2: Number, gap: Number, nonzero: bool) -> _Status:
+def decided(excess: Number, bias2: Number, gap: Number, nonzero: bool) -> Decision:
+    """Do the ends of all three say that model and score agree? `nonzero`: the score is above 0."""
     if nonzero and excess.high < 0 and gap.high < TOLERANCE**2:
-        return "agree"
-    return "disagree" if bias2.low > 0 else "undecided"
+        return "pass"
+    return "fail" if bias2.low > 0 else "undecided"
 
 
 def supported(results: list[Agreement]) -> int:
     """The longest horizon up to which every one from 1 on agrees; 0: none does."""
     longest = 0
-    for each in results:
-        if each.horizon == 0:
-            continue
-        if each.status != "agree":
+    for each in (each for each in results if each.horizon > 0):
+        if each.decision != "pass":
             return longest
         longest = each.horizon
     return longest
 
 
-def _of_critics(run: LogsRun) -> dict[str, Mapping[str, Number]]:
-    """Critic → quantity → number."""
-    rows = run.rows("critic")
-    return {
-        str(name): {str(row["quantity"]): _number(row) for row in own.to_dict("records")}
-        for name, own in rows.groupby("block", sort=False)
-    }
-
-
-def _number(row: Mapping[Hashable, Any]) -> Number:
-    value, se, low, high = (float(row[name]) for name in ("value", "se", "ci_low", "ci_high"))
-    return Number(value, low, high, int(row["n"]), se)
-
-
 _FIT = 0.05  # of a critic's spread: residuals within it are called small
 _BEYOND = 0.01  # share of values outside of the return bound that is worth a word
 _NOISY = 0.95  # share of noise from which neighbours are not asked about derivatives
-_DECISIONS: Mapping[_Status, Decision] = {
-    "agree": "pass",
-    "disagree": "fail",
-    "undecided": "undecided",
-}
 
 
 def verdict(run: LogsRun) -> tuple[Finding, ...]:
     """The rows of a report: what the data can support, then why."""
-    parts = (_policy, _support, _score, _noise, _critics, _direction, _prediction, _episodes)
-    return tuple(each for part in parts for each in part(run))
+    return tuple(each for part in (_support, _gradients, _networks, _data) for each in part(run))
 
 
 def _finding(code: str, decision: Decision, found: Number, subject: str = "", at: str = "",
@@ -162,42 +120,37 @@ def _finding(code: str, decision: Decision, found: Number, subject: str = "", at
     return Finding(code, decision, subject, *found.estimate, n=found.n, at=at, **more)
 
 
-def _policy(run: LogsRun) -> list[Finding]:
-    if not run.config["stochastic"]:
-        return []
-    p = _by_output(run, "policy", "p_value")[""]
-    decision: Decision = "pass" if run.notes["on_policy"] else "fail"
-    return [Finding("logs.policy", decision, value=p.value, n=p.n)]
-
-
-def _support(run: LogsRun) -> list[Finding]:
-    """A row a horizon against scores of the same returns, and where the whole return is nearest.
+def _support(run: LogsRun) -> Iterator[Finding]:
+    """Is it this policy's record; a row a horizon against scores of the same returns, and where the
+    whole return is nearest.
 
     At h = 0 no model is involved: the critic's own gradient, by itself and by scores.
     """
+    if run.config["stochastic"]:
+        p = run.numbers("policy", "p_value", "output")[""]
+        on_policy: Decision = "pass" if run.notes["on_policy"] else "fail"
+        yield Finding("logs.policy", on_policy, value=p.value, n=p.n)
     same, whole = (agreements(run, block) for block in ("same", "whole"))
-    found = [_agreement("logs.support", each) for each in same if each.horizon > 0]
     if same and _contradicted(same):
-        found.insert(0, _agreement("logs.control", same[0]))
+        yield _agreement("logs.control", same[0])
+    yield from (_agreement("logs.support", each) for each in same if each.horizon > 0)
     if whole:
         nearest = min(whole, key=lambda each: each.gap.value if isfinite(each.gap.value) else inf)
         subject = steps(int(run.config["reach"]))
-        found.append(replace(_agreement("logs.whole", nearest), subject=subject))
-    return found
+        yield replace(_agreement("logs.whole", nearest), subject=subject)
 
 
 def _contradicted(same: list[Agreement]) -> bool:
-    return same[0].horizon == 0 and same[0].status == "disagree"
+    return same[0].horizon == 0 and same[0].decision == "fail"
 
 
 def _agreement(code: str, each: Agreement) -> Finding:
-    known = isfinite(each.gap.value)
     more = -1 if each.more is None else rounded_up(each.more)
-    decision = _DECISIONS[each.status]
     found = _finding(
-        code if known else "logs.unknown", decision, _rooted(each.gap), at=f"h = {each.horizon}"
-    )
-    return replace(found, threshold=TOLERANCE, more=more if decision == "undecided" else 0)
+        code if isfinite(each.gap.value) else "logs.unknown", each.decision, _rooted(each.gap),
+        at=f"h = {each.horizon}",
+    )  # fmt: skip
+    return replace(found, threshold=TOLERANCE, more=more if each.decision == "undecided" else 0)
 
 
 def _rooted(square: Number, unit: float = 1.0) -> Number:
@@ -207,28 +160,24 @@ def _rooted(square: Number, unit: float = 1.0) -> Number:
     return Number(value, low, high, square.n)
 
 
-def _score(run: LogsRun) -> list[Finding]:
-    """Can the score judge anything: its own noise, before it is used."""
+def _gradients(run: LogsRun) -> Iterator[Finding]:
+    """Can the score judge anything, by its own noise; how the noise of the model's gradient grows,
+    and how far critics move its mean."""
     at = numbers(run, "gradient", "cosine_self", "score")
-    if not at:
-        return []
-    h, own = max(at), at[max(at)]
-    if own.low >= SUPPORTED:
-        return [_finding("logs.score", "pass", own, steps(h), threshold=SUPPORTED)]
-    c, goal = own.value, SUPPORTED**2 / (1 - SUPPORTED**2)
-    needed = own.n * goal * (1 - c**2) / c**2 if 0 < c < 1 and own.low > 0 else 0
-    more = rounded_up(max(round(needed) - own.n, 1)) if needed else -1
-    return [_finding("logs.score", "undecided", own, steps(h), threshold=SUPPORTED, more=more)]
-
-
-def _noise(run: LogsRun) -> list[Finding]:
-    """How the noise of the model's gradient grows, and how far critics move its mean."""
-    found = []
+    if at:
+        h, own = max(at), at[max(at)]
+        more, c = 0, own.value
+        if own.low < SUPPORTED:
+            goal = SUPPORTED**2 / (1 - SUPPORTED**2)
+            needed = own.n * goal * (1 - c**2) / c**2 if 0 < c < 1 and own.low > 0 else 0
+            more = rounded_up(max(round(needed) - own.n, 1)) if needed else -1
+        known: Decision = "undecided" if more else "pass"
+        yield _finding("logs.score", known, own, steps(h), threshold=SUPPORTED, more=more)
     for onset, slope in numbers(run, "gradient", "variance_slope", "model").items():
         if slope.low > 0:
             value, high, low = (log(2) / each for each in slope.estimate)
             every = Number(value, low, high, slope.n)
-            found.append(_finding("logs.growth", "pass", every, at=f"h = {onset}", unit=" steps"))
+            yield _finding("logs.growth", "pass", every, at=f"h = {onset}", unit=" steps")
     norms = numbers(run, "gradient", "mean_norm", "model")
     between = [
         (h, _rooted(square, norms[h].value))
@@ -237,51 +186,42 @@ def _noise(run: LogsRun) -> list[Finding]:
     ]
     if between:
         h, most = max(between, key=lambda each: each[1].value)
-        found.append(_finding("logs.disagreement", "pass", most, at=f"h = {h}"))
-    return found
+        yield _finding("logs.disagreement", "pass", most, at=f"h = {h}")
 
 
-def _critics(run: LogsRun) -> list[Finding]:
-    found = []
-    for name, quantities in _of_critics(run).items():
-        residual, beyond = quantities["residual"], quantities["beyond"]
+def _networks(run: LogsRun) -> Iterator[Finding]:
+    """Critics, and the model's derivatives and predictions, on these data."""
+    outside = run.numbers("critic", "beyond")
+    for name, residual in run.numbers("critic", "residual").items():
         small = residual.low > -_FIT and residual.high < _FIT
         off = residual.low > 0 or residual.high < 0
         decision: Decision = "pass" if small else "fail" if off else "undecided"
-        found.append(_finding("logs.critic", decision, residual, name))
-        if beyond.low > _BEYOND:
-            low, high = run.notes["return_bound"]
-            found.append(_finding("logs.beyond", "fail", beyond, name, f"{low:.3g} to {high:.3g}"))
-    return found
+        yield _finding("logs.critic", decision, residual, name)
+        if name in outside and outside[name].low > _BEYOND:
+            at = "{:.3g} to {:.3g}".format(*run.notes["return_bound"])
+            yield _finding("logs.beyond", "fail", outside[name], name, at)
+    errors, noise = (run.numbers("direction", name, "output") for name in ("error", "noise"))
+    if "all" in errors:
+        together, floor = errors.pop("all"), noise["all"]
+        known = isfinite(together.low) and together.high - together.low < 1.0
+        decision = "pass" if known and floor.low < _NOISY else "undecided"
+        worst = max(errors, key=lambda name: errors[name].value)
+        yield _finding("logs.direction", decision, _rooted(together), worst)
+    elif run.config["model"] is not None:
+        yield Finding("logs.no neighbours", "skipped")
+    if lost := run.notes.get("prediction_lost"):
+        yield Finding("logs.lost", "fail", value=lost)
+    if ahead := numbers(run, "prediction", "error"):
+        last = ahead[max(ahead)]
+        decision = "pass" if last.high < 1 else "fail" if last.low > 1 else "undecided"
+        yield _finding("logs.prediction", decision, last, steps(max(ahead)))
 
 
-def _direction(run: LogsRun) -> list[Finding]:
-    errors, noise = (_by_output(run, "direction", name) for name in ("error", "noise"))
-    if run.config["model"] is None:
-        return []
-    if "all" not in errors:
-        return [Finding("logs.no neighbours", "skipped")]
-    together, floor = errors.pop("all"), noise["all"]
-    worst = max(errors, key=lambda name: errors[name].value)
-    known = isfinite(together.low) and together.high - together.low < 1.0
-    decision: Decision = "pass" if known and floor.low < _NOISY else "undecided"
-    return [_finding("logs.direction", decision, _rooted(together), worst)]
-
-
-def _prediction(run: LogsRun) -> list[Finding]:
-    errors, lost = numbers(run, "prediction", "error"), run.notes.get("prediction_lost")
-    found = [Finding("logs.lost", "fail", value=lost)] if lost else []
-    if errors:
-        last = errors[max(errors)]
-        decision: Decision = "pass" if last.high < 1 else "fail" if last.low > 1 else "undecided"
-        found.append(_finding("logs.prediction", decision, last, steps(max(errors))))
-    return found
-
-
-def _episodes(run: LogsRun) -> list[Finding]:
-    left, ended, subject = run.notes["left_out"], run.notes["ended"], steps(run.config["reach"])
-    found = [Finding("logs.left out", "skipped", subject, value=left)] if left else []
-    return found + ([Finding("logs.ended", "skipped", value=ended)] if ended > 0 else [])
+def _data(run: LogsRun) -> Iterator[Finding]:
+    if left := run.notes["left_out"]:
+        yield Finding("logs.left out", "skipped", steps(run.config["reach"]), value=left)
+    if (ended := run.notes["ended"]) > 0:
+        yield Finding("logs.ended", "skipped", value=ended)
 
 
 _Said = tuple[str, str, Light]  # use, next
@@ -289,8 +229,9 @@ _Said = tuple[str, str, Light]  # use, next
 
 def advice(run: LogsRun) -> Recommendation:
     """Take the model's gradient so far, refuse it, or record more."""
-    with_model, found = run.config["model"] is not None, list[Field]()
-    judged = [each for each in agreements(run, "same") if each.horizon > 0]
+    found = list[Field]()
+    same = agreements(run, "same")
+    judged = [each for each in same if each.horizon > 0]
     if judged and isfinite(judged[0].gap.value):  # at the first step
         gap, root = judged[0].gap, _rooted(judged[0].gap)
         shown = Field.ranged("difference", root.estimate, phrase("logs.how difference"), percent)
@@ -298,7 +239,8 @@ def advice(run: LogsRun) -> Recommendation:
             shown = replace(shown, text=f"≤ {percent(root.high)} (95%)")
         at = f"h = {judged[0].horizon}"
         found.append(replace(shown, text=phrase("logs.difference", subject=shown.text, at=at)))
-    if cosines := numbers(run, "gradient", "cosine_self", "score"):
+    cosines = numbers(run, "gradient", "cosine_self", "score")
+    if cosines:
         h = max(cosines)
         text = phrase("logs.cosine", subject=turned(*cosines[h].estimate), at=steps(h))
         found.append(Field("score", text, phrase("logs.how score")))
@@ -307,12 +249,21 @@ def advice(run: LogsRun) -> Recommendation:
         shown = Field.ranged("variance", ratios[h].estimate, phrase("logs.how variance"))
         text = phrase("logs.ratio", subject=shown.text, at=f"h = {h}")
         found.append(replace(shown, text=text))
+    figure: str | None = "agreement"
     if not run.config["stochastic"]:
         figure, (use, todo, light) = "direction", _said("deterministic", "with noise", "none")
-    elif with_model:
-        figure, (use, todo, light) = "agreement", _judged(run)
+    elif run.config["model"] is None:  # is the score itself worth following?
+        figure, (use, todo, light) = "referee", _said("noisy", "record", "choose")
+        if not cosines:
+            use, todo, light = _said("no data", "", "none")
+        elif cosines[max(cosines)].low >= SUPPORTED:
+            use, todo, light = _said("settled", "", "act")
+    elif same and _contradicted(same):
+        use, todo, light = _said("contradicted", "check", "none")
+    elif not judged:
+        use, todo, light = _said("no horizon", "", "none")
     else:
-        figure, (use, todo, light) = "referee", _alone(run)
+        use, todo, light = _reach(judged)
     fields = tuple(e for e in (Field("use", use), Field("next", todo), *found) if e.text)
     return Recommendation(light, fields, figure, verdict(run))
 
@@ -321,42 +272,19 @@ def _said(use: str, todo: str, light: Light, **known: Any) -> _Said:
     return phrase(f"logs.{use}", **known), phrase(f"logs.{todo}") if todo else "", light
 
 
-def _judged(run: LogsRun) -> _Said:
+def _reach(judged: list[Agreement]) -> _Said:
     """How far the data support the model's gradient, what would tell more, the light."""
-    same = agreements(run, "same")
-    if same and _contradicted(same):
-        return _said("contradicted", "check", "none")
-    judged = [each for each in same if each.horizon > 0]
-    if not judged:
-        return _said("no horizon", "", "none")
     longest, H = supported(judged), judged[-1].horizon
-    refuted = [each for each in judged if each.status == "disagree"]
-    open_ = _open(judged)
-    if longest:
-        far = f"all {steps(H)}" if longest == H else steps(longest)
-        code, at = ("until", steps(refuted[0].horizon)) if refuted else ("supported", "")
-        use, _, _ = _said(code, "", "act", subject=far, at=at)
-        return use, open_, "choose" if open_ else "act"
-    if judged[0].status == "disagree":
+    if not longest and judged[0].decision == "fail":
         return _said("refuted", "refit", "act")
-    return _said("undecided", "", "choose")[0], open_, "choose"
-
-
-def _alone(run: LogsRun) -> _Said:
-    """No model: is the score itself worth following?"""
-    at = numbers(run, "gradient", "cosine_self", "score")
-    if not at:
-        return _said("no data", "", "none")
-    if at[max(at)].low >= SUPPORTED:
-        return _said("settled", "", "act")
-    return _said("noisy", "record", "choose")
-
-
-def _open(judged: list[Agreement]) -> str:
-    """What would decide about the horizons that are open; "" where none is."""
-    open_ = [each for each in judged if each.status == "undecided"]
-    if not open_:
-        return ""
-    most = max((each.more or 0 for each in open_), default=0)
-    code = "logs.open more" if most else "logs.open"
-    return phrase(code, value=len(open_), threshold=rounded_up(most) if most else 0)
+    open_, todo = [each for each in judged if each.decision == "undecided"], ""
+    if open_:  # what would decide about these
+        most = max(each.more or 0 for each in open_)
+        code = "logs.open more" if most else "logs.open"
+        todo = phrase(code, value=len(open_), threshold=rounded_up(most) if most else 0)
+    if not longest:
+        return phrase("logs.undecided"), todo, "choose"
+    far = f"all {steps(H)}" if longest == H else steps(longest)
+    refuted = [each for each in judged if each.decision == "fail"]
+    code, at = ("until", steps(refuted[0].horizon)) if refuted else ("supported", "")
+    return phrase(f"logs.{code}", subject=far, at=at), todo, "choose" if todo else "act"

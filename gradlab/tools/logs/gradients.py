@@ -44,7 +44,7 @@ from gradlab.statistics.moments import (
     estimates,
     pair_mean,
 )
-from gradlab.tools.logs.diagnostics import features, solved
+from gradlab.tools.logs.diagnostics import Judged, features, solved
 from gradlab.tools.logs.findings import TOLERANCE
 
 _FOLDS = 5
@@ -262,16 +262,7 @@ def pair_products(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSum
     return PairSums(own.numpy(), left.numpy(), right.numpy())
 
 
-@dataclass(frozen=True)
-class TableEntry:
-    """One number with its interval, as a row of the table."""
-
-    quantity: str
-    estimate: Estimate
-    interval: Interval
-
-
-def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[TableEntry]:
+def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> Judged:
     """mean_norm, variance, cosine_self; variance_critics where there are others. `others`: the same
     gradient with other critics."""
     critics = None
@@ -286,42 +277,33 @@ def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> l
     every = estimates(moments, 1)
     square = pair_mean(gradient, products.size)
     measured = [name for name in ("variance", "variance_critics") if name in every]
-    plain = [TableEntry(name, every[name], interval(name, every[name])) for name in measured]
     # The ends of the square hold where it is estimated below 0, too.
     ends = interval("bias2", square)
     noise = float(gradient.left.sum() / products.size.sum() ** 2) - square.value  # tr Cov / N
-    return [
-        _of_square("mean_norm", square, ends, lambda u: np.sqrt(np.maximum(u, 0.0))),
-        *plain,
-        _of_square("cosine_self", square, ends, lambda u: _share(u, noise)),
-    ]
+
+    def of_square(function: Callable[[Array], Array]) -> tuple[Estimate, Interval]:
+        """A rising function of |E G|², its ends those of the square."""
+        estimate = combine(function, square)
+        low, high = (float(function(np.asarray(end))) for end in (ends.low, ends.high))
+        return estimate, Interval(low, high, jackknife_se(estimate.left_out), ends.method)
+
+    def share(square: Array) -> Array:
+        """√(|μ|² / (|μ|² + tr Cov/N)): the cosine of the mean of N with what it estimates."""
+        signal = np.maximum(square, 0.0)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.sqrt(signal / (signal + noise)))
+
+    return {
+        "mean_norm": of_square(lambda u: np.sqrt(np.maximum(u, 0.0))),
+        **{name: (every[name], interval(name, every[name])) for name in measured},
+        "cosine_self": of_square(share),
+    }
 
 
-def _of_square(
-    quantity: str, square: Estimate, ends: Interval, function: Callable[[Array], Array]
-) -> TableEntry:
-    """A rising function of |E G|², its ends those of the square."""
-    estimate = combine(function, square)
-    low, high = (float(function(np.asarray(end))) for end in (ends.low, ends.high))
-    return TableEntry(
-        quantity, estimate, Interval(low, high, jackknife_se(estimate.left_out), ends.method)
-    )
-
-
-def _share(square: Array, noise: float) -> Array:
-    """√(|μ|² / (|μ|² + tr Cov/N)): the cosine of the mean of N with what it estimates."""
-    signal = np.maximum(square, 0.0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.sqrt(signal / (signal + noise)))
-
-
-def agreement(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
+def agreement(products: Products, model: Cell, score: Cell) -> Judged:
     """bias2, relative_bias2, excess over tolerance, cosine and log variance ratio of two cells."""
-    both, mm, ss = (
-        products.pair(model, score),
-        products.pair(model, model),
-        products.pair(score, score),
-    )
+    pairs = (model, score), (model, model), (score, score)
+    both, mm, ss = (products.pair(*each) for each in pairs)
     swapped = PairSums(both.own, both.right, both.left)
     gap = weighted([(1.0, mm), (-1.0, both), (-1.0, swapped), (1.0, ss)])
     moments = Moments(
@@ -332,13 +314,13 @@ def agreement(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
     excess = combine(lambda b, t: b - TOLERANCE**2 * t, bias2, reference)
     relative = combine(lambda b, t: np.where(t > 0, b / t, np.nan), bias2, reference)
     zero = Estimate(0.0, np.zeros_like(excess.left_out))
-    entries = [
-        TableEntry("bias2", bias2, interval("bias2", bias2)),
+    found = {
+        "bias2": (bias2, interval("bias2", bias2)),
         # A squared norm over one that is known: near 0 its upper end is that of a squared norm.
-        TableEntry("relative_bias2", relative, interval("bias2", relative)),
-        TableEntry("excess", excess, difference(excess, zero)),
-        TableEntry("cosine", every["cosine"], interval("cosine", every["cosine"])),
-    ]
+        "relative_bias2": (relative, interval("bias2", relative)),
+        "excess": (excess, difference(excess, zero)),
+        "cosine": (every["cosine"], interval("cosine", every["cosine"])),
+    }
     variances = [
         estimates(Moments(products.size, products.squares[cell], own), 1)["variance"]
         for cell, own in ((model, mm), (score, ss))
@@ -347,5 +329,5 @@ def agreement(products: Products, model: Cell, score: Cell) -> list[TableEntry]:
     if span is not None:  # both are known to be above 0
         ratio = combine(lambda a, b: a / b, *variances)
         ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
-        entries.append(TableEntry("variance_ratio", ratio, ends))
-    return entries
+        found["variance_ratio"] = ratio, ends
+    return found

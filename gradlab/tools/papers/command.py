@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from gradlab.cli.arguments import Document
 from gradlab.cli.streams import standard_error, undisturbed
-from gradlab.wording import duration
-
-if TYPE_CHECKING:
-    from gradlab.tools.papers.published import ItemPart
 
 
 @dataclass(frozen=True)
@@ -78,9 +74,9 @@ class FigureCommand:
 
 @dataclass(frozen=True)
 class ReproduceCommand:
-    """What does a paper's table or figure become here, and in how many hours?
+    """What does a paper's table or figure become here?
 
-    Prints the hours and transitions of every run, trains what is missing, one run after the other,
+    Prints iterations and transitions of every run, trains what is missing, one run after the other,
     and writes figures, a page and tables (Markdown, LaTeX, CSV) that have the paper's numbers, too.
     The same command goes on with what was stopped. A row has the settings that its paper prints for
     the task, as --preset of `gradlab train`; MPG's have its Table VI's, in one process.
@@ -106,9 +102,7 @@ class ReproduceCommand:
     device: str | None = None
     """Such as cuda. Default: cpu."""
     plan: bool = False
-    """Print the hours alone."""
-    hours: float | None = None
-    """Begin no run that would end later. Default: no limit."""
+    """Print the runs alone."""
     folder: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Default: runs/PAPER-ITEM."""
     json: bool = False
@@ -121,30 +115,27 @@ class ReproduceCommand:
         item = published.find(self.paper, self.item)
         item = published.narrowed(item, self.rows, self.tasks)
         with undisturbed():
+            from gradlab.reporting.output import compare
             from gradlab.tools.papers import reproduction as made
-            from gradlab.tools.papers.figures import TABLES, markdown, mixed, write
+            from gradlab.tools.papers.figures import TABLES, chosen, markdown, mixed, save, write
 
         folder = self.folder or Path("runs") / f"{self.paper}-{self.item}"
         due = made.planned(item, folder, self.seeds, self.share, self.preset, self.device)
+        plan: list[dict[str, object]] = []
         for each in due:
-            price = f"about {duration(3600 * each.hours)}" if each.missing else "is there"
+            there = f"{each.done:,} made" if each.done else ""
             words = (f"{each.iterations:,} iterations", f"{each.transitions:,} transitions",
-                     f"seeds: {each.seeds}", each.whose, price)  # fmt: skip
+                     f"seeds: {self.seeds}", each.whose, there)  # fmt: skip
             told = ", ".join(filter(None, words))
             standard_error(f"gradlab: {each.row} on {each.part.task}: {told}")
-        whole = sum(each.hours for each in due)
-        plan: list[dict[str, object]] = [
-            {"row": each.row, "task": each.part.task, "iterations": each.iterations,
-             "transitions": each.transitions, "seeds": each.seeds, "done": each.done,
-             "preset": each.command.preset,
-             "hours": round(each.hours, 2), "path": str(each.path)}
-            for each in due
-        ]  # fmt: skip
+            plan.append({
+                "row": each.row, "task": each.part.task, "iterations": each.iterations,
+                "transitions": each.transitions, "seeds": self.seeds, "done": each.done,
+                "preset": each.command.preset, "path": str(each.path),
+            })  # fmt: skip
         if self.plan:
-            said = f"{item.title}: {len(due)} runs, about {duration(3600 * whole)} of one core."
-            return {"headline": said, "plan": plan}
-        made.check_disk(due, folder)
-        left = made.run_missing(due, self.hours, command)
+            return {"headline": f"{item.title}: {len(due)} runs.", "plan": plan}
+        made.run_missing(due, command)
         tables, files, text = {}, [], []
         for part in item.parts:
             runs = made.runs_of(part, folder)
@@ -154,30 +145,14 @@ class ReproduceCommand:
             table = TABLES[item.table](runs)
             tables[part.task] = table.to_dict("records")
             text.append(markdown(table))
-            target = folder / f"{part.task}-table.csv"
-            files += write(table, target, item.title, mixed(paths))
-            files += _drawn(item.figures, part, paths, folder)
-        done = f"{item.title}: {len(due) - len(left)} of {len(due)} runs are there"
-        if left:
-            done += f"; about {duration(3600 * sum(each.hours for each in left))} for the rest"
+            files += write(table, folder / f"{part.task}-table.csv", item.title, mixed(paths))
+            for name in item.figures:
+                target = folder / f"{part.task}-{name}.pdf"
+                save(chosen(name, paths), target)
+                files.append(str(target))
+            if len(paths) > 1:
+                files.append(str(compare(paths, folder / f"{part.task}.html")))
         return {
-            "headline": f"{done}.", "text": "\n".join([*text, *files]), "plan": plan,
-            "tables": tables, "files": files,
+            "headline": f"{item.title}: {len(due)} runs are there.",
+            "text": "\n".join([*text, *files]), "plan": plan, "tables": tables, "files": files,
         }  # fmt: skip
-
-
-def _drawn(names: tuple[str, ...], part: ItemPart, paths: list[Path], folder: Path) -> list[str]:
-    """The item's figures, and the page of the runs where there are several."""
-    from gradlab.reporting.output import compare
-    from gradlab.tools.papers.figures import chosen, save
-
-    if not paths:
-        return []
-    files = []
-    for name in names:
-        target = folder / f"{part.task}-{name}.pdf"
-        save(chosen(name, paths), target)
-        files.append(str(target))
-    if len(paths) > 1:
-        files.append(str(compare(paths, folder / f"{part.task}.html")))
-    return files

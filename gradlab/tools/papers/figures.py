@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -107,16 +106,25 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
 def chosen(name: str, paths: Sequence[Path]) -> Panel:
     """The figure called `name`, with a note where the runs are of several commits."""
     files = _files(paths)
-    own = _own(files)
-    if name in own:
-        found = own[name]()
+    kinds = {journal.kind(file) for file in files}
+    kind = kinds.pop() if len(kinds) == 1 else ""
+    own = _OWN.get(kind, {})
+    runs = _loaded(kind, files) if own else {}
+    shown = {key: known for key, each in own.items() if (known := each.shown(runs))}
+    if name in shown:
+        caption = "A point is a seed, a line their median." if name == _SPEEDS else ""
+        size = style.SIZE if name == _SPEEDS else None
+        row, drawn = own[name], shown[name]
+        found = Panel(
+            name, "", caption, lambda figure: row.draw(figure, drawn), row.table(runs), size
+        )
+    elif "fit-errors" in own:
+        raise InputError(f"name is {name!r}, expected fit-errors{_needs(name)}")
     else:
-        if {journal.kind(file) for file in files} == {_FIT}:
-            raise InputError(f"name is {name!r}, expected fit-errors{_needs(name)}")
         page = output.page_of(paths[0]) if len(paths) == 1 else output.compared(paths)[0]
         every = {each.name: each for each in page.panels}
         if name not in every:
-            names = ", ".join([*every, *own])
+            names = ", ".join([*every, *shown])
             raise InputError(f"name is {name!r}, but these runs have {names}{_needs(name)}")
         found = every[name]
     if words := mixed(files):
@@ -151,69 +159,68 @@ def _needs(name: str) -> str:
     return f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
 
 
-def _own(paths: Sequence[Path]) -> dict[str, Callable[[], Panel]]:
-    """The figures that no page has, by name: those for which these runs have columns."""
-    kinds = {journal.kind(path) for path in paths}
-    rows: list[_OwnFigure] = []
-    if kinds == {_FIT}:
-        fits = {path.stem: records.read(path) for path in paths}
-        known = all("jacobian_error" in fit.groups["curves"] for fit in fits.values())
-        rows = [("fit-errors", fits if known else {}, curves.fit_errors, curves.fits_table, fits)]
-    elif kinds == {output.PROFILE}:
-        every = {path.stem: load_profile(path) for path in paths}
-        shown = {} if any(each.surface is None for each in every.values()) else every
-        rows = [("loss-surface", shown, curves.loss_surface, curves.surface_table, every)]
-    elif kinds == {KIND}:
-        rows = _of_training(training_runs(paths))
-    return {
-        name: partial(_panel, name, draw, shown, partial(tabled, runs))
-        for name, shown, draw, tabled, runs in rows
-        if shown
-    }
+class _OwnFigure(NamedTuple):
+    """A figure that no page has.
+
+    Attributes:
+        shown: what of the runs is drawn, nothing where one lacks it.
+        draw: of a figure and what is shown; table: of all runs.
+    """
+
+    shown: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    draw: Callable[[Figure, Any], object]
+    table: Callable[[Any], pd.DataFrame]
 
 
-# Name, what is drawn (nothing where a run lacks it), by what, its table, and that table's runs.
-_OwnFigure = tuple[
-    str, Mapping[str, Any], Callable[[Figure, Any], object], Callable[[Any], pd.DataFrame],
-    Mapping[str, Any],
-]  # fmt: skip
-
-
-def _panel(
-    name: str, draw: Callable[[Figure, Any], object], shown: Any, tabled: Callable[[], pd.DataFrame]
-) -> Panel:
-    caption = "A point is a seed, a line their median." if name == _SPEEDS else ""
-    return Panel(name, "", caption, lambda figure: draw(figure, shown), tabled(),
-                 style.SIZE if name == _SPEEDS else None)  # fmt: skip
-
-
-def _of_training(runs: dict[str, Training]) -> list[_OwnFigure]:
-    every = list(runs.values())
-    task = every[0].task
-
-    def known(has: Callable[[Training], Any]) -> Mapping[str, Training]:
-        return runs if all(has(run) for run in every) else {}
-
-    measured = known(lambda run: len(run.gradients.get("iteration", ())))
-    parts = known(lambda run: np.isfinite(run.gradients.get("bias2_states", np.nan)).any())
-    counted = known(lambda run: "transitions" in run.evaluations)
-    pairs = known(lambda run: "gradient_explained" in run.model)
-    by_h, by_loss = (group(counted) for group in (curves.by_horizon, curves.by_loss))
-    learned, tabled = curves.learning_curves, curves.returns_table
-    return [
-        (_SPEEDS, runs if task in GOALS else {}, _convergence, table, runs),
-        ("gradient-horizons", measured, curves.gradient_horizons, curves.gradients_table, runs),
-        ("error-horizon", measured and parts, curves.error_by_horizon, curves.gradients_table,
-         runs),
-        ("learning-curves", {task: counted} if counted else {}, learned, tabled, runs),
-        ("return-horizons", by_h, learned, tabled, runs),
-        ("loss-settings", by_loss, learned, tabled, runs),
-        ("model-errors", pairs, curves.model_errors, curves.models_table, runs),
-    ]  # fmt: skip
+def _all(has: Callable[[Any], Any]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """The runs, where every one has it."""
+    return lambda runs: runs if all(has(run) for run in runs.values()) else {}
 
 
 def _convergence(figure: Figure, runs: dict[str, Training]) -> None:
     convergence(runs, figure.add_subplot())
+
+
+_counted = _all(lambda run: "transitions" in run.evaluations)
+_measured = _all(lambda run: len(run.gradients.get("iteration", ())))
+_parted = _all(lambda run: np.isfinite(run.gradients.get("bias2_states", np.nan)).any())
+_learned = curves.learning_curves, curves.returns_table
+_OWN: Mapping[str, Mapping[str, _OwnFigure]] = {
+    _FIT: {"fit-errors": _OwnFigure(
+        _all(lambda fit: "jacobian_error" in fit.groups["curves"]),
+        curves.fit_errors, curves.fits_table,
+    )},
+    output.PROFILE: {"loss-surface": _OwnFigure(
+        _all(lambda run: run.surface is not None), curves.loss_surface, curves.surface_table,
+    )},
+    KIND: {
+        _SPEEDS: _OwnFigure(_all(lambda run: run.task in GOALS), _convergence, table),
+        "gradient-horizons": _OwnFigure(
+            _measured, curves.gradient_horizons, curves.gradients_table
+        ),
+        "error-horizon": _OwnFigure(
+            lambda runs: _measured(runs) and _parted(runs),
+            curves.error_by_horizon, curves.gradients_table,
+        ),
+        "learning-curves": _OwnFigure(
+            lambda runs: {run.task: runs for run in _counted(runs).values()}, *_learned
+        ),
+        "return-horizons": _OwnFigure(lambda runs: curves.by_horizon(_counted(runs)), *_learned),
+        "loss-settings": _OwnFigure(lambda runs: curves.by_loss(_counted(runs)), *_learned),
+        "model-errors": _OwnFigure(
+            _all(lambda run: "gradient_explained" in run.model),
+            curves.model_errors, curves.models_table,
+        ),
+    },
+}  # fmt: skip
+
+
+def _loaded(kind: str, files: Sequence[Path]) -> Mapping[str, Any]:
+    """The runs of one kind by name."""
+    if kind == KIND:
+        return training_runs(files)
+    read = records.read if kind == _FIT else load_profile
+    return {path.stem: read(path) for path in files}
 
 
 def sized(figure: Figure, width: str | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +12,12 @@ from gradlab.cli.train import Train
 from gradlab.errors import InputError
 from gradlab.runs.training.results import Training, load
 from gradlab.tasks import Task, task_from_name
-from gradlab.tools.papers.published import Item, ItemPart, hours
+from gradlab.tools.papers.published import Item, ItemPart
 from gradlab.training.algorithms import find, known
 from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import describe, settings_of
 
 _EVALUATIONS = 20  # of a row on policy
-_BYTES = 8  # of a number in replay, its copy while a state is saved included
-_NETWORKS = 4e6  # bytes of a seed's networks, optimisers and curves
 Preset = Literal["paper", "none"]
 
 
@@ -31,38 +27,16 @@ class ItemRun:
 
     Attributes:
         command: with the paper's settings, where it prints some; without iterations and output.
-        transitions: per seed; hours: of one core, for what is missing; done: iterations made.
-        neighbours: n of the model's directional derivatives.
+        transitions: per seed; done: iterations made.
     """
 
     part: ItemPart
-    task: Task
     row: str
     path: Path
     command: Train
     iterations: int
     transitions: int
     done: int
-    neighbours: int = 0
-
-    @property
-    def seeds(self) -> int:
-        return self.command.seeds or 1
-
-    @property
-    def missing(self) -> int:
-        return max(self.iterations - self.done, 0)
-
-    @property
-    def hours(self) -> float:
-        algorithm, options = self.part.trained(self.row)
-        usual = max(find(algorithm).horizons)
-        longest = max(options.get("horizons", (usual,)))
-        if usual and not longest:
-            algorithm = "sac"  # nothing is rolled out, and no model fitted
-        at, n = self.command.preset is not None, self.neighbours
-        longer = longest / max(usual, 1)
-        return hours(algorithm, self.missing, self.seeds, longer, preset=at, neighbours=n)
 
     @property
     def whose(self) -> str:
@@ -76,7 +50,7 @@ def planned(
     item: Item, folder: Path, seeds: int, share: float, preset: Preset = "paper",
     device: str | None = None,
 ) -> list[ItemRun]:  # fmt: skip
-    """Every run of the item, cheapest first within a task.
+    """Every run of the item.
 
     Args:
         share: of the paper's length that is trained.
@@ -87,7 +61,6 @@ def planned(
     due = []
     for part in item.parts:
         task = task_from_name(part.task, dict(pair.split("=", 1) for pair in part.settings))
-        own = []
         for row in part.rows:
             algorithm, options = part.trained(row)
             command = Train(
@@ -96,14 +69,14 @@ def planned(
             )  # fmt: skip
             if part.preset and preset == "paper" and known(algorithm, task.name):
                 command = replace(command, preset="paper")
-            own.append(_due(part, task, row, command, folder, share))
-        due += sorted(own, key=lambda each: each.hours)
+            due.append(_due(part, task, row, command, path_of(part, row, folder), share))
     return due
 
 
 def _due(
-    part: ItemPart, task: Task, row: str, command: Train, folder: Path, share: float
-) -> ItemRun:
+    part: ItemPart, task: Task, row: str, command: Train, path: Path, share: float
+) -> ItemRun:  # fmt: skip
+    """The run of a row, with as many iterations as make the paper's length, and those made."""
     full = command.printed(task.name)[0] if command.preset else command
     algorithm = full._row(task.name)
     agents = {} if full.agents is None else {"agents": full.agents}
@@ -112,7 +85,6 @@ def _due(
     each = chosen.agents * (algorithm.source.steps or 1 / chosen.interval)
     whole = part.iterations or round((part.transitions or 0) / each)
     iterations = max(1, round(share * whole))
-    path = path_of(part, row, folder)
     done = 0
     if path.exists():
         run = load(path)
@@ -128,9 +100,7 @@ def _due(
                 raise InputError(f"folder has {path}, a run with {name} {there[name]}, "
                                  f"expected {here}: name another folder")  # fmt: skip
         done = int(run.iteration[-1]) if len(run.iteration) else 0
-    n = getattr(algorithm.model and algorithm.model.loss, "neighbours", 0)
-    transitions = round(iterations * each)
-    return ItemRun(part, task, row, path, command, iterations, transitions, done, n)
+    return ItemRun(part, row, path, command, iterations, round(iterations * each), done)
 
 
 def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,42 +118,9 @@ def path_of(part: ItemPart, row: str, folder: Path) -> Path:
     return folder / f"{row}-{part.task}.h5"
 
 
-def check_disk(due: Sequence[ItemRun], folder: Path) -> None:
-    """Raises InputError where the states that runs keep, from which they go on, would not fit."""
-    need = 0.0
-    for each in (run for run in due if run.missing):
-        width = 2 * len(each.task.state_names) + each.task.simulator.action_dim + 3
-        need += each.seeds * (_BYTES * width * min(each.transitions, 500_000) + _NETWORKS)
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
-    if need > free:
-        raise InputError(
-            f"folder is on a disk with {free / 1e6:,.0f} MB free, and these runs keep up to "
-            f"{need / 1e6:,.0f}: free some"
-        )
-
-
-def run_missing(
-    due: Sequence[ItemRun],
-    most_hours: float | None = None,
-    command: str = "",
-) -> list[ItemRun]:
-    """Trains what is missing, one run after the other; a run that was begun goes on.
-
-    Args:
-        most_hours: no run begins that is not expected to end by then.
-
-    Returns:
-        Those that were left.
-    """  # fmt: skip
-    begun, left = time.monotonic(), []
-    for each in due:
-        if not each.missing:
-            continue
-        spent = (time.monotonic() - begun) / 3600
-        if most_hours is not None and spent + each.hours > most_hours:
-            left.append(each)
-            continue
+def run_missing(due: Sequence[ItemRun], command: str = "") -> None:
+    """Trains what is missing, one run after the other; a run that was begun goes on."""
+    for each in (run for run in due if run.done < run.iterations):
         each.path.parent.mkdir(parents=True, exist_ok=True)
         resume = resume_file(each.path).exists()
         changes: dict[str, Any] = {}
@@ -200,7 +137,6 @@ def run_missing(
             train.run(command)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on with what was stopped") from None
-    return left
 
 
 def runs_of(part: ItemPart, folder: Path) -> dict[str, Training]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +15,6 @@ from gradlab.cli import arguments
 from gradlab.cli.answer import of_advice, of_run
 from gradlab.cli.arguments import Document, model_option
 from gradlab.cli.streams import bars, undisturbed
-from gradlab.storage.whole_files import keep
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class RaceCommand:
     def run(self, command: str) -> Document:
         """Race, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
+            from gradlab.fitting.critics import fitted_networks
             from gradlab.measurement.update import Update
-            from gradlab.networks import checkpoint
             from gradlab.networks.mlp import as_critic
             from gradlab.tools.race.branches import candidates_of
             from gradlab.tools.race.compute import Stopped, check_sizes, race
@@ -80,17 +78,10 @@ class RaceCommand:
         run = self.output or Path("runs") / f"{task.name}-race.h5"
         check_sizes(self.updates, self.batch, self.starts, self.seed)
         update = Update(self.optimizer, self.lr, self.refit)
-        files = {"policy": self.policy, "critic": self.critic}
-        if self.resume:  # the networks that were fitted at its start
-            files |= {
-                kind: str(arguments.beside(run, kind))
-                for kind, file in files.items()
-                if file is None
-            }
-        made = tuple(kind for kind, file in files.items() if file is None)
+        made = tuple(kind for kind in ("policy", "critic") if getattr(self, kind) is None)
         replaced = self.overwrite or self.resume
         arguments.check_outputs(run, made, replaced, page=not self.no_report)
-        given = arguments.networks(**files)
+        given = arguments.networks(policy=self.policy, critic=self.critic)
         model = model_option(task, self.model, None)
         raced = task
         if model is not None:
@@ -99,20 +90,10 @@ class RaceCommand:
         stand_in = as_critic(lambda state, action: state[:, 0])  # none is fitted yet
         candidates_of(raced, stand_in, stand_in, self.candidates or None, self.horizon)
         with bars() as progress:
-            networks = dict(given)
-            if "policy" not in given:
-                from gradlab.fitting.policies import stabilising_policy
-
-                networks["policy"] = stabilising_policy(task, seed=self.seed, progress=progress)
-            if "critic" not in given:
-                from gradlab.fitting.critics import fit_critic
-
-                networks["critic"] = fit_critic(
-                    task, networks["policy"], termination=self.termination, seed=self.seed,
-                    progress=progress,
-                )  # fmt: skip
-            kept = {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in made}
-            keep(kept)
+            networks = fitted_networks(
+                task, given, {kind: arguments.beside(run, kind) for kind in made},
+                kept=self.resume, termination=self.termination, seed=self.seed, progress=progress,
+            )  # fmt: skip
             try:
                 race(
                     raced, networks["policy"], networks["critic"], self.candidates or None,

@@ -14,14 +14,9 @@ from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.findings import Finding
-from gradlab.user_code import is_user_function
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from gradlab.fitting.model_settings import ModelSettings
-    from gradlab.progress import Progress
-    from gradlab.tasks import Task
 
 # Of the feedback that is optimal for the prior: at 1 its gradient is close to 0, with any model.
 _SHARE = 0.5
@@ -89,16 +84,22 @@ class RemediesCommand:
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
         with undisturbed():
+            from gradlab.fitting.critics import fitted_networks
             from gradlab.measurement.arguments import check_arguments, check_networks
             from gradlab.measurement.problem import check_size
             from gradlab.tools.remedies.compute import ROWS, compare_remedies
+            from gradlab.tools.remedies.fits import fits_of
+            from gradlab.tools.remedies.result import DEFAULT
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-remedies.h5"
         made = tuple(kind for kind in ("policy", "critic") if getattr(self, kind) is None)
         again = self.overwrite or self.resume
         arguments.check_outputs(run, made, again, page=not self.no_report)
-        arms, settings = self._arms(), self._model()
+        named = [each for word in self.remedies for each in word.split(",") if each]
+        arms, settings = tuple(named) or DEFAULT, self._model()
+        for arm in arms:
+            fits_of(arm)
         if self.data is not None and self.rows is not None:
             raise InputError(f"--rows is {self.rows} beside --data: drop one")
         data, more = (None, []) if self.data is None else named_data(self.data, task)
@@ -109,7 +110,10 @@ class RemediesCommand:
         check_networks(task, given.get("policy"), given.get("critic"))
         with bars() as progress:
             try:
-                networks = self._networks(task, run, progress)
+                networks = fitted_networks(
+                    task, given, {kind: arguments.beside(run, kind) for kind in made},
+                    kept=self.resume, share=_SHARE, seed=self.seed, progress=progress,
+                )  # fmt: skip
                 result = compare_remedies(
                     task, networks["policy"], networks["critic"], run, arms, data=data,
                     rows=ROWS if self.rows is None else self.rows, settings=settings,
@@ -124,17 +128,6 @@ class RemediesCommand:
         document = of_run(run, page=not self.no_report, more=more)
         return document | {"table": result.table().to_dict("records")}
 
-    def _arms(self) -> tuple[str, ...]:
-        """Names after --remedies, by spaces or commas."""
-        from gradlab.tools.remedies.result import ABOUT, DEFAULT
-
-        named = [each for word in self.remedies for each in word.split(",") if each]
-        for name in named:
-            if name not in ABOUT and not is_user_function(name):
-                known = ", ".join(ABOUT)
-                raise InputError(f"--remedies names {name!r}, expected {known} or file.py:function")
-        return tuple(named) or DEFAULT
-
     def _model(self) -> ModelSettings:
         """The baseline: the network's widths and activation, without what is a remedy."""
         from gradlab.fitting.model_settings import PRESETS
@@ -146,28 +139,6 @@ class RemediesCommand:
             SETTINGS, members=self.members, hidden=self.hidden or preset.hidden,
             activation=preset.activation, network=named_network(self.type), epochs=self.epochs,
         )  # fmt: skip
-
-    def _networks(self, task: Task, run: Path, progress: Progress) -> dict[str, nn.Module]:
-        """Given networks, or fitted ones, saved before the first trial so that a run can be
-        resumed."""
-        from gradlab.fitting.critics import fit_critic
-        from gradlab.fitting.policies import stabilising_policy
-        from gradlab.networks import checkpoint
-
-        files = {"policy": self.policy, "critic": self.critic}
-        for kind, file in files.items():
-            if file is None and self.resume and arguments.beside(run, kind).is_file():
-                files[kind] = str(arguments.beside(run, kind))
-        loaded = arguments.networks(**files)
-        if "policy" not in loaded:
-            loaded["policy"] = stabilising_policy(
-                task, share=_SHARE, seed=self.seed, progress=progress
-            )
-            checkpoint.save(loaded["policy"], arguments.beside(run, "policy"))
-        if "critic" not in loaded:
-            loaded["critic"] = fit_critic(task, loaded["policy"], seed=self.seed, progress=progress)
-            checkpoint.save(loaded["critic"], arguments.beside(run, "critic"))
-        return loaded
 
 
 def _kept(run: Path) -> str:

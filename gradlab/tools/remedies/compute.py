@@ -99,9 +99,19 @@ def measured(
     question: _Question, trial: int, plan: TrialPlan, folder: Path, progress: Progress
 ) -> tuple[list[ModelValue], dict[str, Any]]:
     """Every number of a trial, and what a reader must know of it."""
-    begun = time.monotonic()
+    begun, stage = time.monotonic(), f"trial {trial + 1}: models"
     data, recipes = question.record(trial), question.recipes(trial)
-    parts = _made(plan.parts, recipes, data, folder, f"trial {trial + 1}: models", progress)
+    parts: dict[FittedPart, FittedModel] = {}
+    descents: dict[str, Prepared] = {}
+    total, before = sum(part.epochs for part in plan.parts), 0
+    for part in plan.parts:
+
+        def report(_: str, done: int, __: int, before: int = before) -> None:
+            progress(stage, before + done, total)
+
+        parts[part] = fits.made(folder, recipes, part, data, descents, report)
+        before += part.epochs
+        progress(stage, before, total)
     systems: dict[str, System] = {}
     for name, of in plan.models.items():  # each ends where the task does
         made = [LearnedSystem(parts[part].ensemble, None, question.task.alive) for part in of]
@@ -114,7 +124,7 @@ def measured(
     values = fits.simulator_values(bench)
     for done, (name, system) in enumerate(systems.items(), start=1):
         values += fits.model_values(name, system, bench)
-        progress(f"trial {trial + 1}: models measured", done, len(systems))
+        progress(f"{stage} measured", done, len(systems))
     values += fits.gradient_values(systems, bench, progress)
     for name, of in plan.models.items():
         cost = plan.costs.get(name, 1.0)
@@ -125,45 +135,16 @@ def measured(
     for value in values:
         if value.key.quantity in ("prediction_error", "variance") and not isfinite(value.value):
             lost[value.model] = lost.get(value.model, 0) + 1
+    fitted = {f"{x.recipe}, {x.epochs} epochs": dict(made.notes) for x, made in parts.items()}
+    reference = truth.reference
     notes = {
-        "trial": trial,
-        "rows": len(data),
-        "fits": {
-            f"{part.recipe}, {part.epochs} epochs": dict(made.notes) for part, made in parts.items()
-        },
-        "samples": fits.counted(bench),
+        "trial": trial, "rows": len(data), "fits": fitted, "samples": fits.counted(bench),
         "truth": {
-            "status": truth.reference.status,
-            "steps": truth.reference.horizon,
-            "reason": truth.reference.reason,
+            "status": reference.status, "steps": reference.horizon, "reason": reference.reason,
         },
-        "lost": lost,
-        "seconds": round(time.monotonic() - begun, 1),
-    }
+        "lost": lost, "seconds": round(time.monotonic() - begun, 1),
+    }  # fmt: skip
     return values, notes
-
-
-def _made(
-    wanted: list[FittedPart],
-    recipes: Mapping[str, FitRecipe],
-    data: Trajectories,
-    folder: Path,
-    stage: str,
-    progress: Progress,
-) -> dict[FittedPart, FittedModel]:
-    """Every fit, with its epochs as progress."""
-    fitted: dict[FittedPart, FittedModel] = {}
-    descents: dict[str, Prepared] = {}
-    total, before = sum(part.epochs for part in wanted), 0
-    for part in wanted:
-
-        def report(_: str, done: int, __: int, before: int = before) -> None:
-            progress(stage, before + done, total)
-
-        fitted[part] = fits.made(folder, recipes, part, data, descents, report)
-        before += part.epochs
-        progress(stage, before, total)
-    return fitted
 
 
 SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=100)
@@ -256,10 +237,17 @@ def compare_remedies(
         recorded["config"]["arms"], recorded["epochs"], recorded["steps"], recorded["costs"]
     )
     run = load(output) if resume and output.is_file() else None
+    models = {name: [list(part) for part in parts] for name, parts in plan.models.items()}
+    config |= {"command": command, "models": models, "costs": dict(plan.costs)}
     for k in range(run.trials if run else 0, trials):
         values, notes = measured(question, k, plan, folder / f"trial-{k}", progress)
-        run = _with_trial(
-            run, k, values, notes | {"planned": trials}, plan, config | {"command": command}
+        before = run.notes["trials"] if run else []
+        run = Remedies(
+            cells=extended(run.cells if run else None, k, values),
+            pairs=plan.pairs,
+            config=config,
+            environment=provenance.environment() | {"precision": "float64"},
+            notes={"trials": [*before, notes | {"planned": trials}]},
         )
         keep({output: partial(run.save, overwrite=True)})
     assert run is not None
@@ -346,24 +334,3 @@ def notes_of(folder: Path) -> dict[str, Any]:
             f"{folder} holds no models of a test of remedies, or damaged ones: choose another "
             f"output, or start without resuming"
         ) from error
-
-
-def _with_trial(
-    before: Remedies | None,
-    trial: int,
-    values: Sequence[ModelValue],
-    notes: Mapping[str, Any],
-    plan: TrialPlan,
-    config: Mapping[str, Any],
-) -> Remedies:
-    """The run with one more trial in it."""
-    cells = extended(before.cells if before else None, trial, values)
-    trials = [*(before.notes["trials"] if before else []), dict(notes)]
-    plans = {name: [list(part) for part in parts] for name, parts in plan.models.items()}
-    return Remedies(
-        cells=cells,
-        pairs=plan.pairs,
-        config={**config, "models": plans, "costs": dict(plan.costs)},
-        environment=provenance.environment() | {"precision": "float64"},
-        notes={"trials": trials},
-    )

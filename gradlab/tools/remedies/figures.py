@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from gradlab.figures import drawing, style
-from gradlab.figures.drawing import Curve
+from gradlab.figures.plots import ENDS, Series, lines
 from gradlab.figures.style import (
     BLUE,
     CYAN,
@@ -67,7 +67,7 @@ QUANTITIES = {
     "step_cost": "Time per step, × the baseline",
     "no_change": "Error of predicting no change",
 }
-_RATIO, _VALUE = ("ratio", "ratio_low", "ratio_high"), ("value", "ci_low", "ci_high")
+_RATIO = ("ratio", "ratio_low", "ratio_high")
 _REACH = 1e3  # ratios beyond are drawn here
 _FAR = 1e4  # times the usual level: what is beyond is drawn here
 _STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
@@ -140,15 +140,14 @@ def remedy_horizons(
     table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "mse", budget: str = TIME
 ) -> Axes:
     """With over without the remedy at every horizon, with its band; 1 changes nothing."""
-    ax = style.new_axes() if ax is None else ax
     rows = table[(table["quantity"] == quantity) & (table["budget"] == budget)]
-    for arm, line in _curves(rows, "arm", _arms(rows), _RATIO).items():
-        clipped = line.clipped(1 / _REACH, _REACH)
-        drawing.draw(ax, clipped, looks([arm])[arm], 1 / _REACH / 3, band=0.1)
-    drawing.ratio_axis(ax)
+    clipped = rows.assign(**{end: rows[end].clip(1 / _REACH, _REACH) for end in _RATIO})
     title = f"{QUANTITIES.get(quantity, quantity)} over the horizon"
     notes = [f"at {budget}; below 1: smaller with the remedy", *_beyond(rows)]
-    return style.dress(ax, title, _OVER, notes)
+    return lines(
+        _by_name(clipped, "arm", _arms(rows)), ax, title, _OVER, x="at", columns=_RATIO, log=True,
+        level=1.0, notes=notes, empty="not known to be above 0 in both",
+    )  # fmt: skip
 
 
 def remedy_levels(
@@ -157,28 +156,22 @@ def remedy_levels(
 ) -> Axes:  # fmt: skip
     """A quantity of the baseline and every remedy's model on a logarithmic axis. `along`: what the
     horizontal axis is; one: what the level 1 means, where it means anything."""
-    ax = style.new_axes() if ax is None else ax
-    rows = levels[levels["quantity"] == quantity]
-    names = [name for name in _named(rows, "model") if name in _LOOKS]
-    lines = _curves(rows, "model", names, _VALUE)
-    floor, notes = drawing.log_floor(list(lines.values())), ["at equal steps"]
-    if lines:
-        # A divergent model must not press the others into one line.
-        values = np.concatenate([line.value for line in lines.values()])
-        top = float(f"{_FAR * max(float(np.median(values[np.isfinite(values)])), 1e-12):.0e}")
-        for name, line in lines.items():
-            drawing.draw(ax, line.clipped(-np.inf, top), looks([name])[name], floor, band=0.1)
-        if one is not None:
-            ax.axhline(1.0, color=PURPLE, lw=1.2, ls=(0, (2, 2)), label=one)
-            floor = min(floor, 0.5)
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=floor)
-        notes += [f"beyond {top:g}: drawn there"] * bool(np.nanmax(values) > top)
-    else:
-        drawing.nothing(ax, "not measured")
-    style.dress(ax, QUANTITIES.get(quantity, quantity), "", notes)
-    ax.set_xlabel(along, color=INK)
-    return ax
+    rows = levels[(levels["quantity"] == quantity) & levels["model"].isin([*_LOOKS])]
+    values = rows["value"].to_numpy(float)
+    # A divergent model must not press the others into one line.
+    usual = float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else 1.0
+    top = float(f"{_FAR * max(usual, 1e-12):.0e}")
+    beyond = [f"beyond {top:g}: drawn there"] * bool((values > top).any())
+    return lines(
+        _by_name(rows, "model", _named(rows, "model")), ax, QUANTITIES.get(quantity, quantity),
+        x="at", along=along, log=True, limits=(-np.inf, top), thresholds={one: 1.0} if one else {},
+        notes=["at equal steps", *beyond], empty="not measured",
+    )  # fmt: skip
+
+
+def _by_name(rows: pd.DataFrame, column: str, names: Sequence[str]) -> Series:
+    every = rows[rows["region"] == ALL]
+    return {looks([name])[name]: every[every[column] == name] for name in names}
 
 
 def remedy_marks(
@@ -191,14 +184,14 @@ def remedy_marks(
     names = [name for name in _named(rows, "model") if name != SIMULATOR]
     for place, name in enumerate(names):
         arm = name.removeprefix(longer(""))
-        _mark(ax, rows[rows["model"] == name][[*_VALUE]].to_numpy(float)[0], place,
+        _mark(ax, rows[rows["model"] == name][ENDS].to_numpy(float)[0], place,
               looks([arm])[arm], filled=arm == name)  # fmt: skip
     starred = levels[(levels["quantity"] == beside) & levels["model"].isin(names)]
     places = [names.index(name) for name in starred["model"]]
     if places:
         ax.plot(starred["value"], places, "*", ms=11, color=INK, mfc=PAPER, zorder=2,
                 label=QUANTITIES.get(beside, beside))  # fmt: skip
-    for value, low, high in rows[rows["model"] == SIMULATOR][list(_VALUE)].to_numpy(float)[:1]:
+    for value, low, high in rows[rows["model"] == SIMULATOR][ENDS].to_numpy(float)[:1]:
         look = looks([SIMULATOR])[SIMULATOR]
         ax.axvline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
         if np.isfinite([low, high]).all():
@@ -220,15 +213,6 @@ def _named(rows: pd.DataFrame, column: str) -> list[str]:
 
 def _arms(rows: pd.DataFrame) -> list[str]:
     return _named(rows, "arm")
-
-
-def _curves(
-    rows: pd.DataFrame, column: str, names: Sequence[str], columns: tuple[str, str, str]
-) -> dict[str, Curve]:
-    """Three columns (value, low, high) over `at`, of each name of which something is known."""
-    every = rows[rows["region"] == ALL]
-    lines = {name: drawing.curve_of(every[every[column] == name], "at", columns) for name in names}
-    return {name: line for name, line in lines.items() if np.isfinite(line.value).any()}
 
 
 def _points(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:

@@ -47,7 +47,7 @@ from gradlab.fitting.derivative_losses import (
     named_loss,
 )
 from gradlab.fitting.fitted import Descent, Prepared, descend, doubled, finished, prepared
-from gradlab.fitting.losses import LOG_2PI, Loss, OneStepError, outputs, split, standardised
+from gradlab.fitting.losses import LOG_2PI, Loss, OneStepError, outputs, rows_of_fit
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
@@ -210,47 +210,32 @@ def kept(folder: Path, part: FittedPart, network: str | OwnNetwork = "gaussian")
 
 
 def _file(folder: Path, part: FittedPart) -> Path:
-    return folder / f"{_plain(part.recipe)}-{part.epochs}.safetensors"
-
-
-def _plain(name: str) -> str:
-    """As part of a file name."""
-    return re.sub(r"[^\w.-]", "-", name)
-
-
-def price_values(
-    name: str, parts: Sequence[FittedModel], recipe: FitRecipe, data: Trajectories, cost: float
-) -> list[ModelValue]:
-    """
-    Args:
-        recipe: of the part that predicts; cost: of a step, in steps of the baseline.
-    """
-    nll, mse = _held_out(parts[0].ensemble, recipe, data)
-    seconds = sum(float(part.notes["seconds"]) for part in parts)
-    prices = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
-    return [ModelValue(name, Key(quantity), value) for quantity, value in prices.items()]
+    name = re.sub(r"[^\w.-]", "-", part.recipe)
+    return folder / f"{name}-{part.epochs}.safetensors"
 
 
 @torch.no_grad()
-def _held_out(
-    ensemble: GaussianEnsemble, recipe: FitRecipe, data: Trajectories
-) -> tuple[float, float]:
-    """Likelihood and squared error, averaged over members."""
-    record, settings = recipe.rows(data), recipe.settings
-    training, held = split(record, settings.held_out, settings.seed)
-    rows, _ = standardised(
-        record,
-        training,
-        residual=settings.residual,
-        reward=settings.reward,
-        dtype=torch.float64,
-        device="cpu",
-    )
+def price_values(
+    name: str, parts: Sequence[FittedModel], recipe: FitRecipe, data: Trajectories, cost: float
+) -> list[ModelValue]:
+    """Held-out likelihood and squared error, averaged over members, and what the fit took.
+
+    Args:
+        recipe: of the part that predicts; cost: of a step, in steps of the baseline.
+    """
+    ensemble = parts[0].ensemble
+    rows, _, held, _ = rows_of_fit(recipe.rows(data), recipe.settings)
     inputs = rows.inputs[held]
     mean, log_variance = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
     square = (mean - rows.targets[held]).square()
     terms = square * (-log_variance).exp() + log_variance + LOG_2PI
-    return float(0.5 * terms.mean()), float(square.mean())
+    prices = {
+        "held_out_nll": float(0.5 * terms.mean()),
+        "held_out_mse": float(square.mean()),
+        "fit_seconds": sum(float(part.notes["seconds"]) for part in parts),
+        "step_cost": cost,
+    }
+    return [ModelValue(name, Key(quantity), value) for quantity, value in prices.items()]
 
 
 _REPEATS = 7
@@ -286,7 +271,7 @@ def fits_of(arm: str) -> tuple[str, ...]:
 
 def steps_per_epoch(recipes: Mapping[str, FitRecipe], data: Trajectories) -> dict[str, int]:
     """Steps of the optimiser in an epoch of each recipe."""
-    return {name: _steps(_descent(name, recipe, data)) for name, recipe in recipes.items()}
+    return {name: _descent(name, recipe, data).steps for name, recipe in recipes.items()}
 
 
 def measured_costs(recipes: Mapping[str, FitRecipe], data: Trajectories) -> dict[str, float]:
@@ -299,7 +284,7 @@ def measured_costs(recipes: Mapping[str, FitRecipe], data: Trajectories) -> dict
             begun = time.perf_counter()
             descent.run_epoch()
             descent.evaluated()
-            seconds[name].append((time.perf_counter() - begun) / _steps(descent))
+            seconds[name].append((time.perf_counter() - begun) / descent.steps)
     pairs = {name: zip(of_arm, seconds[BASELINE], strict=True) for name, of_arm in seconds.items()}
     return {name: median([a / b for a, b in ratios][1:]) for name, ratios in pairs.items()}
 
@@ -341,10 +326,6 @@ def _descent(name: str, recipe: FitRecipe, data: Trajectories) -> Descent:
         return prepared(recipe.rows(data), recipe.settings, recipe.loss)[0]
     except InputError as error:
         raise InputError(f"arm {name}: {error}") from error
-
-
-def _steps(descent: Descent) -> int:
-    return -(-descent.sample.shape[1] // descent.batch)
 
 
 _GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")
@@ -488,16 +469,20 @@ def _root_ratios(
 
 def root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[float, Array]:
     """√(Σ error / Σ size) over samples [M], and the same with each group left out."""
-    X, Z = group_sums(error, group), group_sums(size, group)
+    value, left_out = _ratio(error, size, group)
+    with np.errstate(invalid="ignore"):
+        return float(np.sqrt(value)), np.asarray(np.sqrt(np.maximum(left_out, 0.0)))
+
+
+def _ratio(above: Array, below: Array, group: NDArray[np.int64]) -> tuple[float, Array]:
+    X, Z = group_sums(above, group), group_sums(below, group)
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = float(np.sqrt(X.sum() / Z.sum()))
-        left_out = np.sqrt(np.maximum(X.sum() - X, 0.0) / (Z.sum() - Z))
-    return value, np.asarray(left_out)
+        return float(X.sum() / Z.sum()), (X.sum() - X) / (Z.sum() - Z)
 
 
 def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[ModelValue]:
     """The largest exponent, averaged over groups of starts; none of a single step."""
-    ds, group = bench.visited.states.shape[2], bench.visited.group
+    ds = bench.visited.states.shape[2]
     if len(K) < 2:
         return []
     M = chained.J[..., :ds, :ds] + chained.J[..., :ds, ds:] @ K
@@ -506,12 +491,8 @@ def _exponent(name: str, bench: _Bench, chained: Blocks, K: Array) -> list[Model
     finite = np.isfinite(rates)
     if not finite.any():
         return []
-    sums = group_sums(np.where(finite, rates, 0.0), group)
-    count = group_sums(finite.astype(np.float64), group)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = (sums.sum() - sums) / (count.sum() - count)
-    value = float(sums.sum() / count.sum())
-    return [ModelValue(name, Key("lyapunov"), value, np.asarray(left_out))]
+    known = np.where(finite, rates, 0.0), finite.astype(np.float64)
+    return [ModelValue(name, Key("lyapunov"), *_ratio(*known, bench.visited.group))]
 
 
 def counted(bench: _Bench) -> dict[str, int]:

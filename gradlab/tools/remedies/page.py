@@ -208,7 +208,7 @@ def advice(run: Remedies) -> Recommendation:
     ratios = {arm: least for arm, each in judged.items() if (least := each.least()) is not None}
     if not ratios:
         reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]} - {""}
-        why = "; ".join(["no remedy's error can be compared", *sorted(reasons)[:1]])
+        why = ". ".join(["no remedy's error can be compared", *sorted(reasons)[:1]])
         fields = [Field("use", _PLAIN), Field("why", why), *_larger_batch(run)]
         # No figure: a ratio of variances, which needs no truth, would be read as one of errors.
         return Recommendation("none", tuple(fields), None, rest)
@@ -241,20 +241,21 @@ def advice(run: Remedies) -> Recommendation:
             f"exp of the mean of log(least MSE without / with {best}) over "
             f"{judged[best].samples}, at equal fitting time."
         )
-        ends = f"(CI {span(*ratios[best].estimate[1:])}, {_fits(run)})"
-        gain = f"error lower {_lower(ratios[best])} at equal time{with_best} {ends}"
+        trials = run.notes.get("trials", ())
+        planned = int(trials[0].get("planned", run.trials)) if trials else run.trials
+        fits = "1 fit" if run.trials == 1 else f"{run.trials} fits"
+        if run.trials > planned:
+            fits += f", extended from {planned} after looking"
+        value = ratios[best].value
+        by = times(exp(value)) if times(exp(value)) != "1×" else percent(1 - exp(-value))
+        ends = f"(CI {span(*ratios[best].estimate[1:])}, {fits})"
+        gain = f"error lower by {by} at equal time{with_best} {ends}"
         price = f"{times(_step_cost(run, best))} the time per step of fitting"
         fields += [Field("gain", gain, how), Field("price", price)]
     return Recommendation(light, (*fields, *_larger_batch(run))[:MOST], _FIGURE, rest)
 
 
 _PLAIN = "the plain fit"
-
-
-def _lower(ratio: LogRatio) -> str:
-    """by 1.5×; by 2% where that would be 1×."""
-    gain = times(exp(ratio.value))
-    return f"by {gain if gain != '1×' else percent(1 - exp(-ratio.value))}"
 
 
 def _larger_batch(run: Remedies) -> list[Field]:
@@ -266,14 +267,6 @@ def _larger_batch(run: Remedies) -> list[Field]:
     less, high, low = (1 / mine.iloc[0][each] for each in ("ratio", "ratio_low", "ratio_high"))
     lower = f"{_LARGER}× the batch: error lower by {with_interval(less, low, high, '×')}"
     return [Field("instead", lower, "MSE = bias² + variance / 4 N′.")]
-
-
-def _fits(run: Remedies) -> str:
-    """How many, and from how many they were extended after a first look."""
-    trials = run.notes.get("trials", ())
-    planned = int(trials[0].get("planned", run.trials)) if trials else run.trials
-    count = "1 fit" if run.trials == 1 else f"{run.trials} fits"
-    return f"{count}, extended from {planned} after looking" if run.trials > planned else count
 
 
 def _step_cost(run: Remedies, arm: str) -> float:

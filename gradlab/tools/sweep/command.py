@@ -17,7 +17,6 @@ from gradlab.cli.streams import standard_error
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
-    from gradlab.tools.sweep.table import Row
     from gradlab.tools.sweep.table import Sweep as Runs
 
 
@@ -120,7 +119,7 @@ def _executed(
     """The sweep after its runs, and whether it was interrupted."""
     from gradlab.cli.program import parsed
     from gradlab.tools.sweep.commands import COMMANDS
-    from gradlab.tools.sweep.running import Folder, Running, SweepLines, place_of
+    from gradlab.tools.sweep.running import Running, place_of
     from gradlab.tools.sweep.table import planned
 
     if workers is not None:
@@ -139,15 +138,9 @@ def _executed(
     # The cluster first: one that cannot be used must not leave a folder to resume.
     with (
         place_of(ray, workers) as (cores, executed),
-        Folder(folder, runs, swept.suffix, resume, command) as kept,
+        Running(folder, runs, swept, resume, command, write) as running,
     ):
         if workers is not None and workers > cores:
             note(f"{workers} runs share {cores} processors: each takes longer")
-
-        def command_of(row: Row, again: bool) -> list[str]:
-            run = folder / row.file
-            return [*row.words, *swept.outputs(run), *(swept.again(run) if again else ())]
-
-        running = Running(kept, executed, workers or cores, command_of, SweepLines(write))
-        interrupted = running.go()
-        return kept.sweep, interrupted
+        interrupted = running.go(executed, workers or cores)
+        return running.sweep, interrupted

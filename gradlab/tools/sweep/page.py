@@ -40,17 +40,14 @@ def page(sweep: Sweep) -> Page:
     facts: dict[str, object] = {"command": sweep.rows[0].words[0] if sweep.rows else None}
     facts |= {state: sweep.count(state) or None for state in get_args(State)}
     timed = any(row.seconds is not None for row in sweep.rows)
-    drawn = (panel(_FIGURE, "Runs", "", _seconds, _times(sweep)),) if timed else ()
+    # NaN seconds where a run has not begun.
+    times = pd.DataFrame(
+        [(k, row.name, row.state, row.seconds) for k, row in enumerate(sweep.rows, 1)],
+        columns=["number", "run", "state", "seconds"],
+    ).astype({"seconds": float})
+    drawn = (panel(_FIGURE, "Runs", "", _seconds, times),) if timed else ()
     return Page(title, "What became of every run?", facts, advice(sweep), drawn, sections, source,
                 apart=False)  # fmt: skip
-
-
-def _times(sweep: Sweep) -> pd.DataFrame:
-    """A row per run: number, name, state, seconds (NaN where it has not begun)."""
-    rows = [(k, row.name, row.state, row.seconds) for k, row in enumerate(sweep.rows, 1)]
-    return pd.DataFrame(rows, columns=["number", "run", "state", "seconds"]).astype(
-        {"seconds": float}
-    )
 
 
 def _seconds(table: pd.DataFrame, ax: Axes) -> Axes:

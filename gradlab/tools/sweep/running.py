@@ -2,8 +2,6 @@
 
 A run that fails keeps its error, and the others go on. A run whose process was killed is started
 again, once.
-
-The folder of a sweep while it is written: one writer, an index that is always whole.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,58 +26,11 @@ from gradlab.machine import cluster, processors, python_module
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import locked
 from gradlab.tools.sweep import table as index
-from gradlab.tools.sweep.table import INDEX, Planned, Row, State, Sweep
+from gradlab.tools.sweep.table import INDEX, Command, Planned, Row, State, Sweep
 from gradlab.wording import duration
 
 CHILD = "gradlab.tools.sweep.child"
 _LOCK = ".sweep.lock"
-
-
-@final
-class Folder:
-    """The one writer of a sweep. A context manager, which holds the folder's lock.
-
-    Raises:
-        InputError: another process sweeps into the folder, it cannot be written, or it holds a
-            sweep already.
-    """
-
-    def __init__(
-        self, path: Path, runs: Sequence[Planned], suffix: str, resume: bool, command: str
-    ) -> None:
-        check_output(path / INDEX, overwrite=True)
-        try:
-            self._lock = locked(path / _LOCK)
-        except InputError:
-            raise InputError(
-                f"another sweep writes into {path}: choose another output folder"
-            ) from None
-        try:
-            self.sweep = _begun(path, runs, suffix, resume, command)
-            self.write()
-        except BaseException:
-            self._lock.close()
-            raise
-
-    def __enter__(self) -> Folder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
-
-    def put(self, row: Row) -> None:
-        """Replace the row of that name."""
-        self.sweep = self.sweep.with_row(row)
-        self.write()
-
-    def write(self) -> None:
-        try:
-            index.write(self.sweep)
-        except OSError as error:
-            place = self.sweep.folder / INDEX
-            raise Failure(
-                f"{place} cannot be written ({error.strerror or error}): go on with resume=True"
-            ) from error
 
 
 def _begun(
@@ -243,65 +194,55 @@ def place_of(ray: str | None, workers: int | None) -> Iterator[tuple[int, Execut
 
 
 @final
-class SweepLines:
-    """Shows a sweep: a line for each run that ends, and every 15 s one for each run at work.
-
-    Args:
-        write: takes a line; None: nothing is shown.
-    """
-
-    def __init__(self, write: Callable[[str], object] | None = None) -> None:
-        self._write, self._begun = write, time.monotonic()
-        self._written = self._begun
-
-    def ended(self, row: Row, done: int, total: int) -> None:
-        after = "" if row.seconds is None else f" after {duration(row.seconds)}"
-        more = row.sentence or row.error
-        ending = f"{row.name}: {row.state}{after}" + (f": {more}" if more else "")
-        self._line(f"{done} of {total}: {ending}")
-
-    def at_work(self, lines: Mapping[str, str]) -> None:
-        """Takes the runs at work with the last line of each one's log."""
-        if time.monotonic() - self._written >= _EVERY:
-            for name, line in lines.items():
-                self._line(f"{name}: {line or 'begins'}")
-
-    def _line(self, text: str) -> None:
-        self._written = time.monotonic()
-        minutes, seconds = divmod(int(self._written - self._begun), 60)
-        if self._write is not None:
-            self._write(f"[{minutes}:{seconds:02d}] {text}")
-
-
-@final
 class Running:
-    """All runs of a folder that wait.
+    """A sweep while it is executed: the one writer of its folder, whose index is always whole. A
+    context manager, which holds the folder's lock.
 
     Args:
-        executed: `execute`, or the same elsewhere; most: runs at the same time.
-        words: the whole command of a run; its second argument: a file of it may be there.
+        path: of the folder; swept: the command of all runs.
+        write: takes a line for each run that ends, and every 15 s one for each run at work.
+
+    Raises:
+        InputError: another process sweeps into the folder, it cannot be written, or it holds a
+            sweep already.
     """
 
     def __init__(
-        self,
-        folder: Folder,
-        executed: Executed,
-        most: int,
-        words: Callable[[Row, bool], list[str]],
-        shown: SweepLines,
-    ) -> None:
-        self._folder, self._executed, self._words, self._shown = folder, executed, words, shown
-        self._waiting = deque(row for row in folder.sweep.rows if row.state == "waiting")
+        self, path: Path, runs: Sequence[Planned], swept: Command, resume: bool, command: str,
+        write: Callable[[str], object] | None = None,
+    ) -> None:  # fmt: skip
+        check_output(path / INDEX, overwrite=True)
+        try:
+            self._lock = locked(path / _LOCK)
+        except InputError:
+            raise InputError(
+                f"another sweep writes into {path}: choose another output folder"
+            ) from None
+        try:
+            self.sweep = _begun(path, runs, swept.suffix, resume, command)
+            self._put()
+        except BaseException:
+            self._lock.close()
+            raise
+        self._swept, self._write, self._stopped = swept, write, threading.Event()
+        self._waiting = deque(row for row in self.sweep.rows if row.state == "waiting")
         self._busy: dict[Future[Outcome], tuple[Row, float]] = {}  # with when it began
         self._killed: set[str] = set()
-        self._most, self._stopped = most, threading.Event()
+        self._began = self._written = time.monotonic()
 
-    def go(self) -> bool:
-        """Run until nothing waits; whether Ctrl-C ended it before."""
-        with _signals() as received, ThreadPoolExecutor(self._most) as threads:
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def go(self, executed: Executed, most: int) -> bool:
+        """Run until nothing waits, `most` at the same time; whether Ctrl-C ended it before."""
+        with _signals() as received, ThreadPoolExecutor(most) as threads:
             try:
                 while (self._waiting or self._busy) and not received:
-                    self._fill(threads)
+                    while self._waiting and len(self._busy) < most:
+                        self._submit(threads, executed, self._waiting.popleft())
                     self._collect()
             finally:  # also where the index cannot be written
                 self._stopped.set()
@@ -309,17 +250,15 @@ class Running:
                 self._collect()
             return bool(received)
 
-    def _fill(self, threads: ThreadPoolExecutor) -> None:
-        while self._waiting and len(self._busy) < self._most:
-            row = self._waiting.popleft()
-            begun = row.attempts > 0
-            row = replace(row, state="running", attempts=row.attempts + 1)
-            # Its row is written first: a run that nobody knows of must not be at work.
-            self._folder.put(row)
-            log = str(_log_of(self._folder.sweep, row))
-            words = [CHILD, *self._words(row, begun)]
-            arguments = words, log, os.getcwd(), self._stopped
-            self._busy[threads.submit(self._executed, *arguments)] = row, time.monotonic()
+    def _submit(self, threads: ThreadPoolExecutor, executed: Executed, row: Row) -> None:
+        file, begun = self.sweep.folder / row.file, row.attempts > 0
+        row = replace(row, state="running", attempts=row.attempts + 1)
+        # Its row is written first: a run that nobody knows of must not be at work.
+        self._put(row)
+        again = self._swept.again(file) if begun else ()  # a file of it may be there
+        words = [CHILD, *row.words, *self._swept.outputs(file), *again]
+        arguments = words, str(self._log_of(row)), os.getcwd(), self._stopped
+        self._busy[threads.submit(executed, *arguments)] = row, time.monotonic()
 
     def _collect(self) -> None:
         """Take what has ended; show what is at work."""
@@ -336,14 +275,41 @@ class Running:
             row = replace(
                 row, state=state, sentence=ended.sentence, error=ended.error, seconds=seconds
             )
-            self._folder.put(row)
+            self._put(row)
             if state == "waiting":
                 self._waiting.append(row)
-            else:
-                done = self._folder.sweep.count("done", "failed", "interrupted")
-                self._shown.ended(row, done, len(self._folder.sweep.rows))
-        logs = {row.name: _log_of(self._folder.sweep, row) for row, _ in self._busy.values()}
-        self._shown.at_work({name: "".join(_last_lines(log)[-1:]) for name, log in logs.items()})
+                continue
+            done = self.sweep.count("done", "failed", "interrupted")
+            ended_as = f"{state} after {duration(time.monotonic() - begun)}"
+            told = filter(None, (row.name, ended_as, row.sentence or row.error))
+            self._line(f"{done} of {len(self.sweep.rows)}: {': '.join(told)}")
+        if time.monotonic() - self._written >= _EVERY:
+            for row, _ in self._busy.values():
+                last = "".join(_last_lines(self._log_of(row))[-1:])
+                self._line(f"{row.name}: {last or 'begins'}")
+
+    def _put(self, row: Row | None = None) -> None:
+        """Replace the row of that name, and write the index."""
+        if row is not None:
+            rows = (row if each.name == row.name else each for each in self.sweep.rows)
+            self.sweep = replace(self.sweep, rows=tuple(rows))
+        try:
+            index.write(self.sweep)
+        except OSError as error:
+            place = self.sweep.folder / INDEX
+            raise Failure(
+                f"{place} cannot be written ({error.strerror or error}): go on with resume=True"
+            ) from error
+
+    def _line(self, text: str) -> None:
+        self._written = time.monotonic()
+        minutes, seconds = divmod(int(self._written - self._began), 60)
+        if self._write is not None:
+            self._write(f"[{minutes}:{seconds:02d}] {text}")
+
+    def _log_of(self, row: Row) -> Path:
+        """What a run wrote to standard error."""
+        return self.sweep.folder / f"{row.name}.log"
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:
@@ -354,11 +320,6 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return Outcome(1, error=f"it cannot begin: {in_short(error)}")
     except Exception as death:
         return Outcome(-signal.SIGKILL, error=f"its worker died: {in_short(death)}")
-
-
-def _log_of(sweep: Sweep, row: Row) -> Path:
-    """What a run wrote to standard error."""
-    return sweep.folder / f"{row.name}.log"
 
 
 @contextlib.contextmanager

@@ -330,11 +330,6 @@ class Sweep:
             ]
         )  # fmt: skip
 
-    def with_row(self, row: Row) -> Sweep:
-        """The sweep with this row in the place of the one of its name."""
-        rows = tuple(row if each.name == row.name else each for each in self.rows)
-        return replace(self, rows=rows)
-
 
 def write(sweep: Sweep) -> None:
     """Write the index in one step. Raises OSError."""

@@ -40,6 +40,7 @@ from gradlab.runs.stages import notice
 from gradlab.statistics.comparison import Number, more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.statistics.tails import HEAVY
+from gradlab.verdicts.advice import advise
 from gradlab.verdicts.attribution import source
 from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts, facts
@@ -84,10 +85,10 @@ def evidence(profile: Profile) -> Evidence:
     return Evidence(choice, attribution, sets, read)
 
 
-def advice(profile: Profile, found: Evidence | None = None) -> Recommendation:
-    """The recommendation of a measurement; `found` is its evidence, where it is known already."""
-    known = evidence(profile) if found is None else found
-    shown = recommendation(known.facts or facts(profile), verdict(profile, known))
+def advice(profile: Profile) -> Recommendation:
+    """The recommendation of a measurement."""
+    known: Evidence = profile.evidence
+    shown = recommendation(known.facts or facts(profile), verdict(profile))
     # A failed premise names what is saturated by itself, and comes first.
     limits = None if failed_premises(profile.sanity) else saturated(profile.sanity)
     said = notice(profile.config), "" if limits is None else limits.said
@@ -99,10 +100,11 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
     """The findings of a measurement, in the order in which they call for action.
 
     Args:
-        found: `evidence(profile)`, where it is known already.
+        found: another evidence than the profile's own.
     """
-    known = evidence(profile) if found is None else found
-    name, rare = judged_estimator(profile), rare_starts(profile.sanity)
+    known: Evidence = profile.evidence if found is None else found
+    judged, rare = judged_estimator(profile), rare_starts(profile.sanity)
+    name = _advised(profile, known.facts) or judged
     premises = failed_premises(profile.sanity)
     failed = (each for each in every_check(profile) if each.decision == "fail")
     numbers: list[Finding] = []
@@ -110,7 +112,8 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
         if not premises and profile.truth["admissible"] and judged_horizons(profile, name):
             # Errors against a truth of 0, or of another model or critic than is meant, decide
             # nothing.
-            numbers += [*_errors(profile, name), *source(profile, known.attribution, name)]
+            numbers += _errors(profile, name)
+            numbers += source(profile, known.attribution, judged or name)
         numbers += [*_variance(profile, name), *_tails(profile, name)]
     if rare is not None and rare.decision != "pass":  # they carry variances and errors
         numbers = [replace(each, decision="undecided", more=-1) for each in numbers]
@@ -122,6 +125,12 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, .
     doubts = [each for each in given if each.decision != "pass"]
     sound = [each for each in given if each.decision == "pass"]
     return (*premises, *doubts, *(e for e in failed if e not in premises), *numbers, *sound)
+
+
+def _advised(profile: Profile, read: Facts | None) -> str | None:
+    """The gradient to follow, where it was measured over horizons."""
+    cell = None if read is None else advise(read).cell
+    return cell[0] if cell is not None and any(horizons_of(profile, cell[0])) else None
 
 
 def every_check(profile: Profile) -> tuple[Finding, ...]:
@@ -143,12 +152,12 @@ def every_check(profile: Profile) -> tuple[Finding, ...]:
 
 
 _JUMPS: Mapping[str, tuple[str, Decision]] = {
-    "smooth": ("jumps_smooth", "pass"),
-    "curved": ("jumps_curved", "pass"),
-    "harmless": ("jumps_harmless", "pass"),
-    "harmful": ("jumps_harmful", "fail"),
-    "open": ("jumps_harmful", "undecided"),
-    "rough": ("jumps_rough", "fail"),
+    "smooth": ("is smooth", "pass"),
+    "curved": ("is curved", "pass"),
+    "harmless": ("jumps without harm", "pass"),
+    "harmful": ("jumps", "fail"),
+    "open": ("jumps", "undecided"),
+    "rough": ("is rough", "fail"),
 }
 
 
@@ -157,7 +166,7 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
     found = profile.jumps
     if found is None or other_derivative(profile.sanity):
         return
-    (code, decision), lost = _JUMPS[found.kind], found.first_lost
+    (how, decision), lost = _JUMPS[found.kind], found.first_lost
     if lost is not None:
         count, move = lost
         undecided: Decision = "undecided" if found.kind == "open" else "fail"
@@ -169,7 +178,7 @@ def _jumps(profile: Profile) -> Iterator[Finding]:
         at += "" if found.step is None else f", near step {found.step}"
         brought = float(found.brought[UPDATE])
         yield Finding(
-            code, decision, value=brought, threshold=found.promised, n=found.samples, at=at,
+            "jumps", decision, how, brought, threshold=found.promised, n=found.samples, at=at,
             more=found.missing,
         )  # fmt: skip
 
