@@ -127,7 +127,7 @@ def test_a_loss_is_asked_with_a_file_of_columns(tmp_path, capsys):
     np.savez(tmp_path / "b.npz", **{k: x.astype(np.float32) for k, x in columns.items()})
     words = ["audit", f"{tmp_path}/td.py:loss", "--batch", f"{tmp_path}/b.npz"]
     assert cli.main(words) == 1
-    assert "γ = 0.9: it counts twice" in capsys.readouterr().out
+    assert "discount of the target: 0.81, not 0.9: twice." in capsys.readouterr().out
     assert cli.main([*words, "--meant", "discount"]) == 0
     assert cli.main([*words, "--discount", "0.81"]) == 0
     assert cli.main([*words[:-1], "no.npz"]) == 2
