@@ -95,7 +95,9 @@ class AuditCommand:
         )
         for key in given:
             if key not in names:
-                raise InputError(f"{self.file} gives {key!r}, expected any of {', '.join(names)}")
+                raise InputError(
+                    f"{self.file} gives {key!r}, expected any of {', '.join(sorted(names))}"
+                )
         if "loss" not in given:
             raise InputError(f"{self.file} gives no loss")
         return dict(given)

@@ -11,19 +11,19 @@ from gradlab.wording import percent
 NEEDS = {
     "actor": "actor=policy",
     "action_limit": "action_limit=1.0",
-    "bonus": "entropy=lambda batch: …, [B]",
-    "bootstrap": "target=[q1_target, q2_target], as the loss calls them",
+    "bonus": "entropy=lambda batch: …",
+    "bootstrap": "target=[q1_target, q2_target]",
     "clip": "clip=0.2",
     "critic": "critic=[q1, q2]",
     "discount": "discount=0.99",
     "draw": "draw=lambda observation: (action, log_prob)",
     "ends": 'columns={"terminated": "done"}',
     "lengths": "lengths=(8, 16)",
-    "level": "a critic of one number for each row",
-    "log_prob": "log_prob=lambda batch: …, [B]",
+    "level": "a scalar critic",
+    "log_prob": "log_prob=lambda batch: …",
     "optimizer": "optimizer=actor_optimizer",
-    "path": "critic=[q1, q2], without a model",
-    "prediction": "critic=[q1, q2], fitted at one action (terms of others in a dict)",
+    "path": "critic=[q1, q2], no model",
+    "prediction": "critic=[q1, q2], fitted once",
     "several": "target=[q1_target, q2_target]",
     "target": "target=[q1_target, q2_target]",
     "target_actor": "target_actor=policy_target",
@@ -38,309 +38,192 @@ NEEDS = {
     )
 }  # fmt: skip
 
-_NORM = "BatchNorm mixes the rows"
-_DISCOUNT = "The target rises by {value} with the next value, γ = {threshold}"
+_TWO = "{value}, not {threshold}"
+_NORM = "BatchNorm: call eval() first."
 
-# Law: title; what holds; name → what is broken; name → why it is undecided and what would decide.
-_LAWS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
-    "loss.finite": (
-        "finite", "The loss is finite.", {"not_finite": "The loss is NaN or infinite, from {at}."},
-        {},
-    ),
+# Law: title; name → what is broken; name → why it is undecided, and what would decide. A title
+# stands before each.
+_Names = dict[str, str]
+_LAWS: dict[str, tuple[str, _Names, _Names]] = {
+    "loss.finite": ("loss", {"not_finite": "NaN or infinite, from {at}."}, {}),
     "loss.repeats": (
-        "repeats", "One batch and seed give one loss.", {},
-        {"differs": "It differs by {value} from call to call: hand it its draws as columns."},
+        "repeated call", {}, {"differs": "Differs by {value}: hand it its draws as columns."},
     ),
-    "critic.precision": (
-        "precision", "Values are float32 or float64.", {},
-        {"half": "Values are {at}: ask without autocast."},
-    ),
+    "critic.precision": ("precision", {}, {"half": "{at}: ask without autocast."}),
     "critic.predictions": (
-        "predictions", "Every critic is fitted.", {"unused": "No gradient arrives at {at}."},
-        {
-            "logits": "{at} gives logits: declare a module around it that gives values.",
-            "silent": "{at} is not called by its forward: declare the module that is.",
-        },
+        "fitted critics", {"unused": "No gradient at {at}."},
+        {"logits": "{at} gives logits: declare a module that gives values.",
+         "silent": "{at} is called by another method: declare what that calls."},
     ),
     "critic.detached": (
-        "detached target", "Targets have no gradient.",
-        {
-            "target": "The critic's loss has a gradient in the {at}: detach the target.",
-            "own": "The loss has a gradient through the next value of {at}: detach it.",
-        },
-        {"terms": "A critic is fitted at several actions: return the terms in a dict."},
+        "detached target",
+        {"target": "A gradient reaches the {at}.", "own": "A gradient through {at}'s next value."},
+        {"terms": "Fitted at several actions: return terms in a dict."},
     ),
     "critic.rows": (
-        "rows", "No row's target moves with another row.",
-        {"mixed": "A row's target moves with another row's {at}: [B, 1] against [B], or a statistic"
-         " of the batch."}, {},
+        "rows of the target",
+        {"mixed": "Moved by another row's {at}: [B, 1] against [B], or a batch statistic."}, {},
     ),
     "critic.mask": (
-        "mask of ends", "Targets end with the episode.",
-        {"left_out": "Targets go on beyond terminal states: is (1 − d) left out?",
-         "inverted": "The mask of terminal states is inverted."}, {},
+        "mask of ends", {"left_out": "Targets go on beyond ends.", "inverted": "Inverted."}, {},
     ),
     "critic.reward": (
-        "reward", "The target rises with the reward.",
-        {
-            "masked": "The reward is left out where an episode ends.",
-            "lost": "The reward is not in the target.",
-            "negated": "The target falls with the reward.",
-            "uneven": "The target does not rise alike with the reward in all rows.",
-        },
-        {"clipped": "Targets are clipped: take a batch inside their limits."},
+        "reward in the target",
+        {"masked": "Left out at ends.", "lost": "Left out.", "negated": "Negated.",
+         "uneven": "Not alike in all rows."},
+        {"clipped": "Targets are clipped: take others."},
     ),
     "critic.entropy": (
-        "entropy in the target", "The target has α log π where no episode ends.",
-        {
-            "ends": "The entropy is in the target of rows that end.",
-            "left_out": "Targets do not move with the temperature.",
-            "negated": "The entropy has the wrong sign in the target: v − α log π.",
-            "size": "The target has {value} of the entropy.",
-        },
-        {"draws": "The loss draws other actions first: only that the entropy is there is known."},
+        "entropy in the target",
+        {"ends": "Also at ends.", "left_out": "Left out.", "negated": "Wrong sign.",
+         "size": "{value} of it."},
+        {"draws": "There; its size is unknown, since the loss draws something else first."},
     ),
     "critic.discount": (
-        "discount", "The target rises by {value} with the next value.",
+        "discount of the target",
         {
-            "left_out": f"{_DISCOUNT}: it is left out.",
-            "squared": f"{_DISCOUNT}: it counts twice.",
-            "unused": "The next value is not in the target.",
-            "one_step": f"{_DISCOUNT}: that of one step, where a row has several?",
-            "other": f"{_DISCOUNT}.",
+            "left_out": f"{_TWO}: left out.", "squared": f"{_TWO}: twice.",
+            "unused": "No next value.", "one_step": f"{_TWO}: one step's?", "other": f"{_TWO}.",
         },
-        {"clipped": "Targets are clipped: take a batch inside their limits."},
+        {"clipped": "Targets are clipped: take others."},
     ),
-    "critic.targets": (
-        "targets", "Target networks are used.", {"unused": "{at} is never called."}, {},
-    ),
-    "critic.target_actors": (
-        "target policies", "Target policies are used.", {"unused": "{at} is never called."}, {},
-    ),
+    "critic.targets": ("target networks", {"unused": "{at}: never called."}, {}),
+    "critic.target_actors": ("target policy", {"unused": "{at}: never called."}, {}),
     "critic.next_value": (
-        "next value", "Targets move with s′, and not with s or a.",
-        {"here": "Targets move with the stored {at}: is the next value taken at (s, a)?",
-         "still": "Targets do not move with the next observation."},
-        {"batch_norm": f"{_NORM}: call eval() first."},
+        "next value",
+        {"here": "Moves with the row's own {at}.", "still": "Not of next observations."},
+        {"batch_norm": _NORM},
     ),
     "critic.beyond": (
-        "beyond ends", "What follows an end changes nothing.",
-        {"moves": "Rows that end move with the observation after it: is (1 − d) left out?"},
-        {"batch_norm": f"{_NORM}: call eval() first."},
+        "ends", {"moves": "What follows an end counts: (1 − d) left out?"}, {"batch_norm": _NORM},
     ),
-    "critic.time_limits": (
-        "time limits", "Targets go on beyond time limits.",
-        {"moves": "Targets move with `truncated`: a time limit is no end."}, {},
-    ),
+    "critic.time_limits": ("time limits", {"moves": "Taken for ends."}, {}),
     "critic.level": (
-        "level", "The target is r + γ v.", {"ends": "At ends the target is not the reward."},
+        "level of the target", {"ends": "Not the reward at ends."},
         {
-            "shifted": "At ends the target is the reward and {value}: declare the module that gives"
-            " values back, if they are normalised.",
-            "uneven": "The reward does not enter alike in all rows.",
-            "elsewhere": "The target is not r + γ v of a v between the target critics': declare"
-            " temperature, or return further terms in a dict.",
+            "shifted": "The reward and {value} at ends: normalised values?",
+            "uneven": "Rewards enter unevenly.",
+            "elsewhere": "More than r + γ v: declare temperature, or return a dict of terms.",
         },
     ),
-    "critic.twins": (
-        "twins", "The largest next value does not count alone.",
-        {"largest": "Of the next values the largest counts."}, {},
-    ),
-    "critic.descends": (
-        "descent", "The loss rises away from the target.",
-        {"rises": "The loss falls away from the target in {value} of the rows."}, {},
-    ),
+    "critic.twins": ("twins", {"largest": "The largest counts."}, {}),
+    "critic.descends": ("sign", {"rises": "Wrong in {value} of the rows."}, {}),
     "critic.weights": (
-        "weights of rows", "Rows weigh alike.",
-        {"uneven": "Rows weigh differently, by {value} (or give a column `weight`)."},
-        {"silent": "{value} of the rows do not move the loss: give a column `mask`, if they should"
-         " not."},
+        "weights of rows", {"uneven": "Uneven by {value}, without a column `weight`."},
+        {"silent": "{value} of the rows count nothing: give a column `mask`."},
     ),
-    "critic.inputs": (
-        "inputs", "Critic and target see observations in one scale.",
-        {"apart": "Critic and target see observations in different scales."},
-        {"other": "Inputs are no scaled observations."},
-    ),
+    "critic.inputs": ("inputs", {"apart": "Scaled for one of critic and target."},
+                      {"other": "No scaled observations."}),
     "critic.next_action": (
-        "next actions", "Next actions are within their limits.",
-        {"beyond": "{value} of the next actions are beyond their limits: noise after the clip?"},
-        {"no_action": "Targets are given no action of this shape."},
+        "next actions", {"beyond": "{value} are beyond their limits: noise after the clip?"},
+        {"no_action": "Not seen."},
     ),
     "actor.gradient": (
-        "gradient", "The actor has a gradient.",
+        "gradient of the actor",
         {
-            "sampled": "The actor's gradient is zero: its action is sampled ({at}).",
-            "discrete": "The actor's gradient is zero: its action has no derivative ({at}).",
-            "detached": "The actor's gradient is zero: its action is detached ({at}).",
-            "no_grad": "The actor's gradient is zero: its action is without gradients ({at}).",
-            "zero": "The actor's gradient is zero: a clamp, a saturated tanh, a rounding?",
-            "apart": "The loss does not depend on this actor.",
+            "sampled": "Zero: sampled ({at}).", "discrete": "Zero: no derivative ({at}).",
+            "detached": "Zero: detached ({at}).", "no_grad": "Zero: without gradients ({at}).",
+            "zero": "Zero: a clamp, a saturated tanh?", "apart": "None: another actor is called.",
         }, {},
     ),
-    "actor.finite": (
-        "finite gradient", "The gradient is finite.",
-        {"not_finite": "The gradient of {at} is not finite: a root, logarithm or division at 0?"},
-        {},
-    ),
+    "actor.finite": ("finite gradient", {"not_finite": "Not of {at}."}, {}),
     "actor.lost": (
-        "lost paths", "No action has lost its gradient.",
+        "lost path of an action",
         {
-            "sampled": "The loss moves with a sampled action ({at}): use rsample, or a score.",
-            "discrete": "The loss moves with an action without derivative ({at}).",
-            "detached": "The loss moves with a detached action ({at}).",
-            "no_grad": "The loss moves with an action made without gradients ({at}).",
+            "sampled": "Sampled ({at}): use rsample, or a score.",
+            "discrete": "No derivative ({at}).",
+            "detached": "Detached ({at}).", "no_grad": "Without gradients ({at}).",
         }, {},
     ),
     "actor.reached": (
-        "reached", "Model and critic are given the actor's actions.",
-        {"apart": "The {at} moves the loss, and nothing of the actor's enters it."},
-        {"own_loss": "The {at} moves the loss apart from the actor, beside a score: its own loss?"},
+        "given actions", {"apart": "The {at} is given none of the actor's."},
+        {"own_loss": "The {at} stands beside a score: its own loss?"},
     ),
-    "actor.values": (
-        "values", "Values that move the loss move its gradient.",
-        {"detached": "The loss moves with the {at}'s values, and its gradient does not."}, {},
-    ),
+    "actor.values": ("values", {"detached": "The {at}'s are detached."}, {}),
     "actor.score": (
-        "scores", "Scores are weighed by what their action earns.",
-        {"constant": "log π of a cut action ({at}) has a weight that does not depend on it: its"
-         " gradient is 0 on average.",
-         "cancels": "log π of a reparameterised action ({at}) is weighed by that action's value:"
-         " score and path cancel."}, {},
+        "score",
+        {"constant": "Zero on average, of a cut action ({at}).",
+         "cancels": "Cancels with the path of its action ({at})."}, {},
     ),
     "actor.parameters": (
-        "parameters", "Every tensor of the actor has a gradient.",
-        {"none": "No path leads to {at}.", "zero": "The gradient of {at} is exactly zero."}, {},
+        "parameters", {"none": "No path to {at}.", "zero": "Zero gradient of {at}."}, {},
     ),
     "actor.optimizer": (
-        "optimiser", "The optimiser holds the actor alone.",
-        {"holds": "The actor's optimiser holds {at}, to which the loss gives a gradient.",
-         "misses": "The actor's optimiser does not hold {at}."}, {},
+        "optimiser", {"holds": "Also moves {at}.", "misses": "Lacks {at}."}, {},
     ),
-    "actor.sign": (
-        "sign", "The loss falls with Q.",
-        {"rises": "The loss rises with Q in {value} of the rows."},
-        {"masked": "Rows are masked."},
-    ),
+    "actor.sign": ("sign", {"rises": "The loss rises with Q in {value} of the rows."},
+                   {"masked": "Rows are masked."}),
     "actor.rows": (
-        "rows", "Rows weigh alike.",
-        {"uneven": "Rows weigh differently, by {value}: a minimum over the batch, a broadcast?"},
+        "weights of rows", {"uneven": "Uneven by {value}: a minimum over the batch?"},
         {"weighed": "Rows have weights."},
     ),
-    "actor.twins": (
-        "twins", "The largest critic does not count alone.",
-        {"largest": "Of the critics the largest counts in every row."}, {},
-    ),
-    "actor.state": (
-        "state", "Critic and policy see the same rows.",
-        {"other_row": "The critic is given other rows' observations than the policy."}, {},
-    ),
+    "actor.twins": ("twins", {"largest": "The largest counts."}, {}),
+    "actor.state": ("states", {"other_row": "The critic sees other rows."}, {}),
     "actor.own": (
-        "own actions", "The loss is of the policy's actions.",
-        {"moves": "The actor's loss moves with the stored {at}."}, {},
+        "own actions", {"moves": "Moved by the row's {at}."},
+        {"moves?": "Moved by the row's {at}: cloning? Declare meant=[\"own\"]."},
     ),
     "actor.density": (
-        "density", "log π is that of the drawn action.",
-        {"other": "log π is not that of the drawn action: it integrates to {value}; log(1 − tanh²)?",
-         "several": "log π has {value} numbers for each row: sum it over actions."},
-        {"discrete": "Actions are discrete.", "mean": "Drawn actions do not differ."},
+        "density",
+        {"other": "Not of the drawn action: {value} in the place of 1.",
+         "several": "{value} numbers a row: sum them."},
+        {"discrete": "Discrete actions.", "mean": "One action."},
     ),
     "actor.entropy": (
-        "entropy", "The loss has α log π.",
-        {
-            "left_out": "The loss does not move with the temperature.",
-            "detached": "The gradient does not move with the temperature: log π is detached.",
-            "negated": "The entropy has the wrong sign: α log π − Q is lowered.",
-            "size": "The loss has {value} of the mean log π.",
-        }, {},
+        "entropy",
+        {"left_out": "Left out.", "detached": "log π is detached.", "negated": "Wrong sign.",
+         "size": "{value} of it."}, {},
     ),
-    "actor.temperature": (
-        "temperature", "α rises where the entropy is too low.",
-        {"negated": "α falls where the entropy is too low."}, {},
-    ),
+    "actor.temperature": ("temperature", {"negated": "Moves the wrong way."}, {}),
     "actor.lengths": (
-        "lengths", "Terms scale alike with the segment.",
-        {"apart": "Terms scale with different powers of the segment's length: {at}."},
-        {"one_scale": "Rewards or log π are not seen: declare model, or return terms in a dict."},
+        "lengths", {"apart": "Powers differ: {at}."}, {"one_scale": "Declare model and actor."},
     ),
     "actor.derivative": (
-        "derivative", "The gradient is the loss's derivative.",
-        {"other": "{value} of the derivative is missing: a backward of its own, a hook?"},
-        {},
+        "derivative", {"other": "{value} missing: a backward of its own?"},
+        {"surrogate": "A surrogate's, not asked."},
     ),
     "policy.weights": (
-        "weights", "Rows are weighed by their advantages.",
-        {
-            "still": "The loss does not move with the advantages.",
-            "negated": "Actions of larger advantage become less likely.",
-            "other_row": "Rows are weighed by the advantages of {value} rows off.",
-            "apart": "Weights follow advantages by a correlation of {value} alone.",
-        },
-        {"alike": "The rows' ∇ log π depend on each other: take a batch of different states.",
-         "bent": "Weights rise with advantages, not in proportion: declare monotone=True."},
+        "weights by advantage",
+        {"still": "None.", "negated": "Negated.", "other_row": "Of {value} rows off.",
+         "apart": "Correlation {value}."},
+        {"alike": "Rows are alike: take different states.",
+         "bent": "Rising, not in proportion: declare monotone=True."},
     ),
     "policy.ratio": (
-        "ratio", "The loss moves with the old log π.",
-        {
-            "anew": "The loss does not move with the old log π: is it computed anew?",
-            "negated": "Actions of larger advantage become less likely: is the ratio inverted?",
-            "apart": "Ratios follow advantages by a correlation of {value} alone.",
-        },
-        {"unused": "The loss does not read the old log π: declare clip, if it has a ratio."},
+        "ratio",
+        {"anew": "Always 1: is the old log π computed anew?", "negated": "Inverted.",
+         "apart": "Correlation {value} with advantages."},
+        {"unused": "None; declare clip where one is meant."},
     ),
     "policy.clip": (
-        "clip", "Steps for the better are clipped.",
-        {
-            "unclipped": "Nothing is clipped.",
-            "other_side": "The wrong side is clipped: a minimum of two gains is meant.",
-            "elsewhere": "The clip is not at 1 ± ε.",
-        },
-        {"detached": "Not asked: the ratio is detached."},
+        "clip",
+        {"unclipped": "None.", "other_side": "On the wrong side.", "elsewhere": "Elsewhere."},
+        {"detached": "Not asked: detached ratio."},
     ),
     "policy.bonus": (
-        "entropy bonus", "Without advantages the entropy does not fall.",
-        {"negated": "Without advantages the loss lowers the entropy."},
-        {"value": "A value's loss may be in it: declare critic, with parameters of its own."},
+        "entropy bonus", {"negated": "Wrong sign."},
+        {"value": "Declare critic, apart from the actor."},
     ),
     "policy.value": (
-        "value", "The value is fitted to its row's return.",
-        {
-            "unused": "No gradient arrives at the value.",
-            "mixed": "Values move with other rows' returns: [B, 1] against [B]?",
-            "apart": "The value is not fitted to its row's return.",
-        },
-        {"silent": "Not asked: the critic is not called by its forward.",
-         "scaled": "The value is fitted to a scaled return."},
+        "fitted value",
+        {"unused": "No gradient.", "mixed": "Moved by other rows' returns: [B, 1] against [B]?",
+         "apart": "Not the row's return."},
+        {"silent": "The critic is not called.", "scaled": "A scaled return."},
     ),
-    "gae.linear": (
-        "linear", "Zeros give zeros.",
-        {"offset": "Zeros do not give zeros: normalise outside."}, {},
-    ),
-    "gae.environments": (
-        "environments", "Environments do not mix.", {"mixed": "Environments are mixed."}, {},
-    ),
+    "gae.linear": ("linearity", {"offset": "Zeros do not give zeros."}, {}),
+    "gae.environments": ("environments", {"mixed": "Mixed."}, {}),
     "gae.reward": (
-        "reward", "A reward decays with γλ.",
-        {"negated": "Advantages fall with the reward.",
-         "decay": "A reward one step later counts {value}, γλ = {threshold}."}, {},
+        "reward", {"negated": "Negated.", "decay": "{value} a step, γλ = {threshold}."}, {},
     ),
     "gae.ends": (
-        "ends", "Nothing crosses an end.",
-        {"left_out": "Advantages go on beyond an episode's end.",
-         "late": "Flags are used one step late.", "early": "Flags are used one step early."}, {},
+        "ends",
+        {"left_out": "Left out.", "late": "One step late.", "early": "One step early."}, {},
     ),
     "gae.value": (
-        "value", "The next value counts γ, its own −1.",
-        {"swapped": "γ and λ are exchanged.",
-         "discount": "The next value counts {value}, γ = {threshold}."}, {},
+        "next value", {"swapped": "γ and λ are exchanged.", "discount": f"{_TWO}."}, {},
     ),
-    "gae.time_limits": (
-        "time limits", "A limit's last value counts γ.",
-        {"lost": "The last value does not count where a limit cut the episode."}, {},
-    ),
-    "gae.last_value": (
-        "last value", "The value behind the rollout counts.",
-        {"lost": "The value behind the rollout does not count, or elsewhere."}, {},
-    ),
+    "gae.time_limits": ("time limits", {"lost": "Their last value is lost."}, {}),
+    "gae.last_value": ("last value", {"lost": "Lost, or elsewhere."}, {}),
 }  # fmt: skip
 
 
@@ -349,37 +232,29 @@ def _four(value: float, digits: int) -> str:
     return f"{value:.4g}"
 
 
-for _law, (_title, _holds, _broken, _open) in _LAWS.items():
+for _law, (_title, _broken, _open) in _LAWS.items():
     _name = _law.partition(".")[2]
     _or = f'Correct it, or declare meant=["{_name}"].'
     register(
-        {_law: Code(_title, _holds, write=_four)}
+        {_law: Code(_title, "Holds.", write=_four)}
         | {
             f"{_law}.{name}": Code(_title, text, _or, "error", _four)
             for name, text in _broken.items()
         }
-        | {f"{_law}.{name}": Code(_title, text) for name, text in _open.items()}
+        | {f"{_law}.{name}": Code(_title, text, write=_four) for name, text in _open.items()}
         | {
-            f"{_law}.skipped": Code(_title, "Not asked: it needs {at}."),
-            f"{_law}.meant": Code(_title, "Broken on purpose, as declared."),
-            f"{_law}.error": Code(_title, "Not decided: {at}."),
+            f"{_law}.skipped": Code(_title, "Needs {at}."),
+            f"{_law}.meant": Code(_title, "Meant so."),
+            f"{_law}.error": Code(_title, "{at}."),
         }
     )
 register({
-    "actor.own.moves?": Code("own actions", "The loss also moves with the stored {at}: of behaviour"
-                             ' cloning? Declare meant=["own"].'),
-    "actor.derivative.surrogate": Code(
-        "derivative", "Not asked: values are cut or scored, the gradient is a surrogate's."
-    ),
     "conform.exact": Code("gradient", "Exact: {value} × the gradient."),
-    "conform.designed": Code("gradient", "Biased by design, {at}: cosine {value}.",
-                             "Leave exact=True out."),
-    "conform.biased": Code("gradient", "Biased: cosine {value}.", "Correct it, if its source does "
-                           "not say so."),
-    "conform.zero": Code("gradient", "The expected gradient is zero.", "Correct it.", "error"),
-    "conform.downhill": Code("gradient", "The expected step goes down: cosine {value}.",
-                             "Correct its sign.", "error"),
+    "conform.designed": Code("gradient", "Biased by design, {at}: cosine {value}."),
+    "conform.biased": Code("gradient", "Biased: cosine {value}.", "Does its source say so?"),
+    "conform.zero": Code("gradient", "Zero.", "Correct it.", "error"),
+    "conform.downhill": Code("gradient", "Downhill: cosine {value}.", "Correct its sign.", "error"),
     "conform.scale": Code("scale", "{value} × the gradient."),
     "conform.rest": Code("rest", "{value} of it beyond.", write=percent),
-    "conform.term": Code("term", "{value} {subject}, where {threshold} is right."),
+    "conform.term": Code("term", "{value} {subject}, of {threshold}."),
 })  # fmt: skip

@@ -355,9 +355,9 @@ class AskedLoss:
 
     def terms(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss of a batch in house names, term by term."""
-        with untouched(self.modules.values(), self.declared.seed), torch.enable_grad():
-            with running("loss", _advice):
-                return terms_of(self.loss(self.rebuilt(batch)))
+        inside = untouched(self.modules.values(), self.declared.seed)
+        with inside, torch.enable_grad(), running("loss", _advice):
+            return terms_of(self.loss(self.rebuilt(batch)))
 
     def __call__(
         self, batch: Mapping[str, Tensor] | None = None, add: Mapping[Key, Tensor] | None = None

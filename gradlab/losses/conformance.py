@@ -1,8 +1,8 @@
 """A loss of drawn actions against the gradient that it stands for, both enumerated: no interval.
 
-    bandit    loss(log_prob [G], reward [G])       E over all groups of G of 3 actions     ∇ E[r]
-    penalty   loss(log_prob [N], prior [N])        E over actions                          ∇ KL(π | prior)
-    tree      loss(log_prob [N, 2], reward [N, 2]) E over episodes of two steps            ∇ E[r0 + γ r1]
+    bandit    loss(log_prob [G], reward [G])          groups of G of 3 actions   ∇ E[r]
+    penalty   loss(log_prob [N], prior [N])           actions                    ∇ KL(π | prior)
+    tree      loss(log_prob [N, 2], reward [N, 2])    episodes of two steps      ∇ E[r0 + γ r1]
 
 Four random tasks together, so that nothing is right by chance. Of a biased gradient no cosine says
 whether it is meant (GRPO's deviation .88, a clipped reward .90): published designs are named.
@@ -101,8 +101,12 @@ def _best(log_prob: Tensor, reward: Tensor) -> Tensor:
     return -log_prob[reward.argmax()]
 
 
-def _pair(log_prob: Tensor, reward: Tensor) -> Tensor:
-    return -torch.nn.functional.logsigmoid(log_prob[reward.argmax()] - log_prob[reward.argmin()])
+def _pair(beta: float) -> Loss:
+    return lambda log_prob, reward: (
+        -torch.nn.functional.logsigmoid(
+            beta * (log_prob[reward.argmax()] - log_prob[reward.argmin()])
+        )
+    )
 
 
 def _k3(log_prob: Tensor, prior: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ DESIGNS: Mapping[str, Mapping[str, Loss]] = {
     "bandit": {
         "advantages over their deviation (GRPO)": _over_deviation,
         "the best of the group": _best,
-        "a preferred pair (DPO)": _pair,
+        **{f"a preferred pair (DPO, β = {beta:g})": _pair(beta) for beta in (0.05, 0.1, 0.5, 1)},
     },
     "penalty": {"k3 in the loss": _k3},
     "tree": {"γ^t left out of later steps": _undiscounted},
@@ -162,7 +166,6 @@ def conform(loss: Loss, kind: str, exact: bool = False) -> FindingsRun:
     validation.flag("exact", exact)
     g, truth, parts = _over_tasks(loss, kind)
     k, cosine, off = _fitted(g, truth)
-    name = ""
     if float(g.norm()) < 1e-9 * float(truth.norm()):
         first = Finding("conform.zero", "fail")
     elif cosine < -0.5:
@@ -170,12 +173,8 @@ def conform(loss: Loss, kind: str, exact: bool = False) -> FindingsRun:
     elif off < _EXACT and k > 0:
         first = Finding("conform.exact", "pass", value=k)
     else:
-        for name, design in DESIGNS[kind].items():
-            scale, _, rest = _fitted(g, _over_tasks(design, kind)[0])
-            if rest < _SAME and scale > 0:
-                break
-        else:
-            name = ""
+        fits = {n: _fitted(g, _over_tasks(design, kind)[0]) for n, design in DESIGNS[kind].items()}
+        name = next((n for n, (scale, _, off) in fits.items() if off < _SAME and scale > 0), "")
         code = "conform.designed" if name else "conform.biased"
         decided: Any = "fail" if exact else "pass" if name else "undecided"
         first = Finding(code, decided, value=cosine, at=name)

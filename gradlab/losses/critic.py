@@ -1,6 +1,6 @@
 """Laws of a critic's loss, read off its own target y*: the output at which ∂L/∂output is 0, by row.
 
-    y*(r + c) − y* = c     y*(v + c) − y* = γ (1 − d) c     y* moves with s′ alone     y* = r at ends
+    y*(r + c) − y* = c    y*(v + c) − y* = γ (1 − d) c    y* moves with s′ alone    y* = r at ends
 
 c = ½ max(1, |r|, |Q|). y* exists for squares, Huber, log-cosh, expectiles, weighted rows and twins;
 for quantiles and the Q of all actions its differences do, which is enough for slopes. Calls with a
@@ -153,8 +153,8 @@ class CriticLoss(AskedLoss):
         batch: Mapping[str, Tensor] | None = None,
         add: Mapping[Key, Tensor] | None = None,
     ) -> Tensor:
-        """y* of every prediction in the live rows, [K, B]: a secant and two Newton steps, exact for squares, else
-        bisection."""
+        """y* of every prediction in the live rows, [K, B]: a secant and two Newton steps, exact for
+        squares, else bisection."""
         keys, outputs = self.predictions, torch.zeros(())
 
         def slope(x: Tensor) -> Tensor:
@@ -443,6 +443,8 @@ def _level(loss: CriticLoss) -> Answer:
     """y* = r at ends; elsewhere (y* − r) / γ lies between the least and the largest bootstrap."""
     loose = 2 * loss.loose
     r = loss.column("reward") * loss.by_reward.median().clamp_min(0)
+    if float(loss.by_reward.max() - loss.by_reward.min()) > 10 * loss.loose:
+        return undecided("uneven")
     at = (loss.y - r)[:, loss.ends]
     if loss.spread(at) > loose:
         if loss.spread(at - at.mean()) < loose:
@@ -452,8 +454,6 @@ def _level(loss: CriticLoss) -> Answer:
     outputs = [output for output in known if output is not None]
     if loss.declared.temperature is not None or not outputs or len(outputs) < len(known):
         return PASS
-    if float(loss.by_reward.max() - loss.by_reward.min()) > 10 * loss.loose:
-        return undecided("uneven")
     v = (loss.y - r)[:, ~loss.ends] / loss.gamma[~loss.ends]
     values = torch.stack(outputs)[:, loss.live][:, ~loss.ends]
     beyond = torch.maximum(values.amin(0) - v, v - values.amax(0)).clamp_min(0)

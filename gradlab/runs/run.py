@@ -222,18 +222,23 @@ class FindingsRun(PlainRun):
     def headline(self) -> str:
         """What is broken first; else how much was asked."""
         broken = failed(self.findings)
+        first = self.findings[0]
+        if not broken and first.code.startswith("conform"):
+            return _titled(first)
         held = sum(each.decision == "pass" for each in self.findings)
-        return broken[0].said if broken else f"Passed: {held} of {len(self.findings)} laws hold."
+        return (
+            _titled(broken[0]) if broken else f"Passed: {held} of {len(self.findings)} laws hold."
+        )
 
     def __str__(self) -> str:
         rest = [each for each in in_order(self.findings) if each.decision != "pass"]
-        said = [
-            f"{each.mark} {' '.join(filter(None, (each.subject, each.title)))}: {each.said}"
-            for each in rest
-        ]
-        return "\n".join([self.headline, *said])
+        return "\n".join([self.headline, *(f"{each.mark} {_titled(each)}" for each in rest)])
 
     __repr__ = __str__
+
+
+def _titled(finding: Finding) -> str:
+    return f"{' '.join(filter(None, (finding.subject, finding.title)))}: {finding.said}"
 
 
 def load(path: str | Path) -> Run:

@@ -15,6 +15,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,7 +67,7 @@ def unknown():
     return made() | {"policy": None}
 
 def short():
-    return {"loss": print}
+    return {"actor": None}
 """
 
 
@@ -80,35 +81,69 @@ def mine(tmp_path):
 def test_sound_loss_exits_with_zero(mine, capsys):
     assert cli.main(["audit", f"{mine}:sound"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Keep this loss: no fault was found") and "chatter" not in out
-    assert "weight" in out and "critic" in out
+    assert out.startswith("Passed: ") and "laws hold." in out and "chatter" not in out
 
 
-def test_lost_path_exits_with_one_and_names_the_line(mine, capsys):
-    assert cli.main(["audit", f"{mine}:cut", "--json"]) == 1
+def test_lost_path_exits_with_one_and_names_the_line(mine, capsys, tmp_path):
+    saved = tmp_path / "audit.h5"
+    assert cli.main(["audit", f"{mine}:cut", "--json", "--output", str(saved)]) == 1
     document = json.loads(capsys.readouterr().out)
+    broken = [row for row in document["findings"] if row["decision"] == "fail"]
     assert document["passed"] is False
-    wrong = [row for row in document["findings"] if row["severity"] == "wrong"]
-    assert [(row["kind"], row["place"]) for row in wrong] == [("detached", "mine.py, line 9")]
-    assert {row["path"] for row in document["table"]} == {"critic", "neither"}
+    assert broken[0]["code"] == "actor.lost.detached"
+    assert broken[0]["at"] == "detach, mine.py, line 9"
+    table = gradlab.load(saved).table("gradients")
+    assert set(table.path) == {"critic", "neither"}
 
 
 def test_lengths_are_handed_to_the_loss(mine, capsys):
     assert cli.main(["audit", f"{mine}:sound", "--lengths", "4", "8", "--json"]) == 0
-    (scale,) = json.loads(capsys.readouterr().out)["scales"]
-    assert scale["role"] == "actor" and scale["ratio"] == pytest.approx(2.0)
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert "actor.lengths.one_scale" in [row["code"] for row in found]
+
+
+CRITIC = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+critic, target, discount = nn.Linear(3, 1), nn.Linear(3, 1), 0.9
+kind, columns = "critic", {"next_observation": "next"}
+def loss(batch):
+    with torch.no_grad():
+        y = batch["reward"] + 0.81 * (1 - batch["terminated"]) * target(batch["next"])
+    return (critic(batch["observation"]) - y).square().mean()
+"""
+
+
+def test_a_loss_is_asked_with_a_file_of_columns(tmp_path, capsys):
+    (tmp_path / "td.py").write_text(CRITIC)
+    g = np.random.default_rng(0)
+    columns = {
+        "observation": g.normal(size=(16, 3)),
+        "next": g.normal(size=(16, 3)),
+        "reward": g.normal(size=(16, 1)),
+        "terminated": np.arange(16)[:, None] % 3 == 0,
+    }
+    np.savez(tmp_path / "b.npz", **{k: x.astype(np.float32) for k, x in columns.items()})
+    words = ["audit", f"{tmp_path}/td.py:loss", "--batch", f"{tmp_path}/b.npz"]
+    assert cli.main(words) == 1
+    assert "discount of the target: 0.81, not 0.9: twice." in capsys.readouterr().out
+    assert cli.main([*words, "--meant", "discount"]) == 0
+    assert cli.main([*words, "--discount", "0.81"]) == 0
+    assert cli.main([*words[:-1], "no.npz"]) == 2
+    assert "batch is 'no.npz', expected a file of numpy.savez" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("{file}:number", "gives a int, expected a dict of the arguments of gradlab.audit"),
-        ("{file}:unknown", "gives 'policy', expected any of loss, actor"),
-        ("{file}:short", "gives no actor"),
+        ("{file}:number", "is 3, expected a dict of the arguments of gradlab.audit"),
+        ("{file}:unknown", "gives 'policy', expected any of action_limit, actor"),
+        ("{file}:short", "gives no loss"),
         ("{file}:fails", "loss failed (ZeroDivisionError: division by zero; "),
         ("{file}:nothing", "has no function 'nothing'"),
         ("{file}", "needs a name, {file}:NAME, and has "),
-        ("mine", "is no function of a file, expected FILE.py:FUNCTION"),
+        ("mine", "is no function of a file, expected FILE.py:NAME"),
         ("missing.py:f", "missing.py: no such file"),
     ],
 )

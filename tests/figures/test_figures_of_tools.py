@@ -93,13 +93,14 @@ OF_REMEDIES: tuple[Callable[..., Axes], ...] = (
 )
 
 
-def marks(ax, filled):
-    """Row → value of the markers that are filled, or open."""
-    found = [
-        m for m in ax.lines if m.get_marker() not in ("", "None", None) and len(m.get_xdata()) == 1
-    ]
-    mine = [m for m in found if (m.get_markerfacecolor() != PAPER) == filled]
-    return {round(float(m.get_ydata()[0])): float(m.get_xdata()[0]) for m in mine}
+def marks(ax, label):
+    """The heights of one series of marks, in the order of the names below."""
+    (found,) = (each for each in ax.containers if each.get_label() == label)
+    return [float(y) for y in found.lines[0].get_ydata()]
+
+
+def names(ax):
+    return [t.get_text() for t in ax.get_xticklabels()]
 
 
 def ratios(quantity, budget, **where):
@@ -109,20 +110,20 @@ def ratios(quantity, budget, **where):
     return [float(x) for x in rows["ratio"]]
 
 
-def test_a_row_per_remedy_has_its_ratio_filled_at_equal_time_open_at_equal_steps_and_its_price():
+def test_every_remedy_has_its_ratios_at_equal_time_and_at_equal_steps_and_its_price():
     ax = figures.remedy_effects(TABLE)
-    assert [t.get_text() for t in ax.get_yticklabels()] == list(ARMS)
-    assert list(marks(ax, filled=True).values()) == pytest.approx(ratios("least_mse", TIME))
-    assert list(marks(ax, filled=False).values()) == pytest.approx(ratios("least_mse", STEPS))
+    assert [name.partition(",")[0] for name in names(ax)] == list(ARMS)
+    for budget in (TIME, STEPS):
+        assert marks(ax, f"at {budget}") == pytest.approx(ratios("least_mse", budget))
     assert ratios("least_mse", TIME) != pytest.approx(ratios("least_mse", STEPS))
-    assert ax.get_xscale() == "log"
-    assert texts(figures.remedy_effects(TABLE)).split().count("1.6×") == 1
+    assert ax.get_yscale() == "log"
+    assert len([name for name in names(ax) if name.endswith(", 1.6×")]) == 1
 
 
 def test_a_quantity_of_one_horizon_is_that_of_this_horizon():
     ax = figures.remedy_effects(TABLE, quantity="variance", at=3)
     known = ratios("variance", TIME, at=3.0)
-    assert list(marks(ax, filled=True).values()) == pytest.approx(known)
+    assert marks(ax, f"at {TIME}") == pytest.approx(known)
     assert known != pytest.approx(ratios("variance", TIME, at=4.0))
     assert "at horizon 3" in ax.get_title(loc="left")
 
@@ -137,20 +138,17 @@ def test_a_ratio_that_is_not_known_or_beyond_the_axis_is_said():
     far = TABLE.copy()
     far.loc[far["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = (1.0, 1e-9, 1e9)
     ax = figures.remedy_effects(far)
-    assert "drawn there" in texts(ax) and ax.get_xlim()[1] < 1e4
+    assert "drawn there" in texts(ax) and ax.get_ylim()[1] < 1e4
     assert "drawn there" not in texts(figures.remedy_effects(TABLE))
 
 
 def test_jacobians_on_clips_stand_apart_from_smooth_ones():
-    ax = figures.remedy_jacobians(TABLE)
-    names = [t.get_text() for t in ax.get_yticklabels()]
-    assert names[:2] == ["∂s′/∂s, smooth", "∂s′/∂s, contact or clip"] and len(names) == 8
+    shown = names(figures.remedy_jacobians(TABLE))
+    assert shown[:2] == ["∂s′/∂s, smooth", "∂s′/∂s, contact or clip"] and len(shown) == 8
     smooth = TABLE[TABLE["region"] != CLIPPED]
-    names = [t.get_text() for t in figures.remedy_jacobians(smooth).get_yticklabels()]
-    assert names == [f"{block}, smooth" for block in ("∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a")]
-    whole = smooth.assign(region="all")
-    names = [t.get_text() for t in figures.remedy_jacobians(whole).get_yticklabels()]
-    assert names == ["∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a"]
+    blocks = ["∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a"]
+    assert names(figures.remedy_jacobians(smooth)) == [f"{block}, smooth" for block in blocks]
+    assert names(figures.remedy_jacobians(smooth.assign(region="all"))) == blocks
 
 
 def test_a_ratio_over_the_horizon_is_the_tables():
@@ -191,12 +189,10 @@ def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(monkeyp
 
 def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():
     ax = figures.remedy_marks(LEVELS, quantity="lyapunov", unit="λ per step")
-    names = [t.get_text() for t in ax.get_yticklabels()]
-    assert names == [m for m in RUN.cells.models if m != SIMULATOR]
+    assert names(ax) == [m for m in RUN.cells.models if m != SIMULATOR]
     rows = LEVELS[LEVELS["quantity"] == "lyapunov"].set_index("model")["value"]
-    shown = marks(ax, filled=True) | marks(ax, filled=False)
-    assert [shown[k] for k in range(len(names))] == pytest.approx([rows[name] for name in names])
-    assert line(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
+    assert marks(ax, "models") == pytest.approx([rows[name] for name in names(ax)])
+    assert line(ax, "simulator").get_ydata()[0] == pytest.approx(rows[SIMULATOR])
 
 
 @pytest.mark.parametrize("draw", OF_REMEDIES)

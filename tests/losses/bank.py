@@ -339,7 +339,7 @@ def temperature(fault: str = "") -> Arguments:
     return given | {"temperature_loss": of}
 
 
-def td3_bc(columns: bool = True) -> Arguments:
+def td3_bc() -> Arguments:
     policy, q = nn.Sequential(mlp(STATE, ACTION), nn.Tanh()), Q()
 
     def loss(b: dict[str, Tensor]) -> Tensor:
@@ -497,6 +497,66 @@ def gae(fault: str = "") -> Arguments:
     return dict(loss=advantages, kind="gae", discount=0.97, trace=0.9)
 
 
+# Forms that one law or another has once called a fault.
+
+
+def td_form(form: str) -> Arguments:
+    given = td()
+    q, targets, policy = given["critic"], given["target"], given["actor"]
+    given["batch"] |= {"reward": -(given["batch"]["reward"] > 0).float()}
+    head = (torch.arange(48)[:, None] % 3 > 0).float()
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets = nn.ModuleList([Q(), Q()])
+
+        def forward(self, s: Tensor, a: Tensor) -> tuple[Tensor, ...]:
+            return tuple(net(s, a) for net in self.nets)
+
+    both = Both()
+
+    def loss(b: dict[str, Tensor]) -> Tensor:
+        s, a = b["observation"], b["action"]
+        with torch.no_grad():
+            a2, _ = policy(b["next_observation"])
+            used = targets[:1] if form == "some targets" else targets
+            v = torch.cat([net(b["next_observation"], a2) for net in used], 1).amin(1, True)
+            v = 2.5 * v + 3 if form == "normalised values" else v
+            y = b["reward"] + GAMMA * (1 - b["terminated"]) * v
+            y = y.clamp(-0.9, -0.1) if form == "clipped targets" else y
+            y = (y - 3) / 2.5 if form == "normalised values" else y
+        values = both(s, a) if form == "a tuple of values" else [net(s, a) for net in q]
+        weight = head if form == "masked rows" else torch.ones_like(head)
+        total = torch.stack([(weight * (value - y) ** 2).mean() for value in values]).sum()
+        others = torch.stack([net(s, torch.tanh(s[:, :2])).mean() for net in q]).sum()
+        return total + (0.5 * (others - values[0].mean()) if form == "conservative" else 0)
+
+    return given | {"loss": loss, "critic": both if form == "a tuple of values" else q}
+
+
+def policy_form(form: str) -> Arguments:
+    given = ppo(normalise=False)
+    agent = given["actor"]
+
+    def loss(b: dict[str, Tensor]) -> Tensor:
+        log_pi, a = agent.log_prob(b), b["advantage"]
+        ratio = (log_pi - b["old_log_prob"]).exp()
+        if form == "CISPO":
+            return -(ratio.clamp(max=1.2).detach() * a * log_pi).mean()
+        value = (agent.critic(b["observation"])[:, 0] - b["return"]).square().mean()
+        if form == "A2C with a column of old log π":
+            return value - (log_pi * a).mean()
+        gain = torch.min(ratio * a, ratio.clamp(0.8, 1.2) * a)
+        if form == "dual clip":
+            gain = torch.where(a < 0, torch.max(gain, 3 * a), gain)
+        k3 = ratio - 1 - (log_pi - b["old_log_prob"])
+        return value + (0.2 * k3 - gain).mean() - 0.01 * agent.entropy(b).mean()
+
+    form_clip = None if form.startswith("A2C") else given["clip"]
+    return given | {"loss": loss, "clip": form_clip}
+
+
 P = functools.partial
 LOGCOSH = lambda x, y: torch.log(torch.cosh(x - y)).mean()  # noqa: E731
 SOUND: tuple[tuple[str, Callable[[], Arguments]], ...] = (
@@ -509,6 +569,15 @@ SOUND: tuple[tuple[str, Callable[[], Arguments]], ...] = (
     ("PPO, discrete", P(ppo, discrete=True)), ("PPO, raw advantages", P(ppo, normalise=False)),
     ("PPO, clipped values", P(ppo, vclip=True)), ("AWR", awr), ("A2C", a2c), ("V-trace", vtrace),
     ("masked PPO", masked), ("GAE", gae),
+    *(
+        (form, P(td_form, form))
+        for form in ("some targets", "clipped targets", "normalised values", "a tuple of values",
+                     "masked rows", "conservative")
+    ),
+    *(
+        (form, P(policy_form, form))
+        for form in ("CISPO", "A2C with a column of old log π", "dual clip", "KL to the old policy")
+    ),
 )  # fmt: skip
 FAULTS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
     *(

@@ -440,7 +440,7 @@ FAULTS = (
     (detached_data, "actor.lost.detached", "data"),
     (without_gradients, "actor.lost.no_grad", "torch.no_grad"),
     (replayed_action, "actor.reached.apart", "critic"),
-    (other_actor, "actor.gradient.apart", "does not depend on this actor"),
+    (other_actor, "actor.gradient.apart", "another actor is called"),
     (unused_log_std, "actor.parameters.none", "fc_logstd.weight"),
     (one_optimizer, "actor.optimizer.holds", "4 of the critic"),
     (model_in_the_optimizer, "actor.optimizer.holds", "4 of the model"),

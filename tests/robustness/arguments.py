@@ -208,7 +208,7 @@ def commands() -> Mapping[str, Command]:
         ),
         "report": Command(("report", "run.h5")),
         "list": Command(("list",)),
-        "audit": Command(("audit", "loss.py:sound"), ("lengths", "seed")),
+        "audit": Command(("audit", "loss.py:sound"), ("discount", "lengths", "seed")),
     }  # fmt: skip
 
 

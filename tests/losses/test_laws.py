@@ -1,0 +1,336 @@
+"""Laws name the fault that is planted, leave sound losses alone, and the loss as it was.
+
+Their numbers are those that were planted: γ, shares of entropy, scales. Conformance is exact.
+"""
+
+import math
+import random
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.findings import CODES
+from gradlab.losses import critic, laws
+from gradlab.losses.asking import Declared
+from gradlab.losses.critic import CriticLoss
+from tests.losses import bank
+from tests.losses.published import GAMMA, LOSSES
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using a target size")
+
+
+def audited(arguments, seed=0, **more):
+    torch.manual_seed(seed)
+    made = arguments() if callable(arguments) else arguments
+    return gradlab.audit(**made | more)
+
+
+def broken(run):
+    assert not [each for each in run.findings if each.code.endswith(".error")], run
+    assert all(each.code in CODES for each in run.findings)
+    return [each.code for each in run.findings if each.decision == "fail"]
+
+
+def finding(run, code):
+    (found,) = [each for each in run.findings if each.code.startswith(code)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "make"), bank.SOUND, ids=[row[0] for row in bank.SOUND])
+def test_sound_loss_breaks_no_law_and_few_are_undecided(name, make):
+    run = audited(make)
+    assert broken(run) == [], run
+    assert sum(each.decision == "undecided" for each in run.findings) <= 3
+
+
+@pytest.mark.parametrize(("name", "make", "code"), bank.FAULTS, ids=[row[0] for row in bank.FAULTS])
+def test_fault_is_named_first(name, make, code):
+    run = audited(make)
+    assert [each.startswith(code) for each in broken(run)][:1] == [True], run
+    assert "or declare meant=" in run.headline and not run.passed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_are_those_of_the_loss(dtype):
+    given = bank.td("typo")
+    for module in (*given["critic"], *given["target"], given["actor"]):
+        module.to(dtype)
+    run = audited(given | {"batch": bank.batch(dtype=dtype)})
+    found = finding(run, "critic.discount.other")
+    assert found.value == pytest.approx(0.9, abs=1e-7 if dtype == torch.float64 else 2e-3)
+    assert found.threshold == pytest.approx(bank.GAMMA)
+
+
+def test_target_is_that_of_the_formula():
+    """y* of the root is r + γ (1 − d) min Q', computed here."""
+    torch.manual_seed(0)
+    given = bank.td(error=F.smooth_l1_loss)
+    names = ("critic", "target", "actor", "discount")
+    asked = CriticLoss(given["loss"], given["batch"], Declared(**{k: given[k] for k in names}))
+    b = asked.batch
+    torch.manual_seed(0)  # as in every call of the loss
+    with torch.no_grad():
+        a2, _ = given["actor"](b["next_observation"])
+        v = torch.cat([net(b["next_observation"], a2) for net in given["target"]], 1).amin(1)
+    y = b["reward"][:, 0] + bank.GAMMA * (1 - b["terminated"][:, 0]) * v
+    torch.testing.assert_close(asked.y, y.expand(2, -1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [bank.td, bank.crossq, bank.sac_actor, bank.ppo])
+def test_nothing_changes(make):
+    torch.manual_seed(0)
+    given = make()
+    roles = ("critic", "target", "actor")
+    networks = [
+        m
+        for role in roles
+        for m in (given.get(role) if isinstance(given.get(role), list) else [given.get(role)])
+        if m is not None
+    ]
+    for p in (p for m in networks for p in m.parameters()):
+        p.grad = torch.ones_like(p)
+    before = [x.clone() for m in networks for x in m.state_dict().values()]
+    columns = {k: x.clone() for k, x in given["batch"].items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    gradlab.audit(**given)
+    after = [x for m in networks for x in m.state_dict().values()]
+    assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    assert all((p.grad == 1).all() for m in networks for p in m.parameters())
+    assert all(torch.equal(x, columns[k]) for k, x in given["batch"].items())
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[2]
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert not any(m._forward_hooks for m in networks)
+
+
+def test_a_graph_that_is_open_can_still_go_backward():
+    """Buffers are put back so that BatchNorm's saved tensors stay valid."""
+    torch.manual_seed(0)
+    given = bank.crossq()
+    value = given["loss"](given["batch"])
+    gradlab.audit(**given)
+    value.backward()
+
+
+def test_what_a_law_needs_is_the_line_to_write():
+    given = bank.td(entropy=1.0)
+    del given["discount"], given["temperature"]
+    run = audited(given)
+    assert finding(run, "critic.discount").said == "Needs discount=0.99."
+    assert finding(run, "critic.entropy").decision == "skipped"
+    assert all(each.decision == "undecided" for each in run.findings if "level.e" in each.code)
+
+
+def test_what_is_meant_is_not_asked():
+    run = audited(lambda: bank.td("maximised"), meant=["descends"])
+    assert run.passed and finding(run, "critic.descends").code == "critic.descends.meant"
+
+
+def test_terms_are_asked_one_by_one():
+    found = [each.subject for each in audited(bank.cql).findings if each.code == "critic.reward"]
+    assert found == ["td"]
+
+
+def test_a_law_that_raises_is_undecided(monkeypatch):
+    def raises(asked):
+        raise ZeroDivisionError("by nothing")
+
+    row = critic.Law("critic.reward", (), raises)
+    monkeypatch.setitem(laws.LAWS, "critic", (row, *critic.CRITIC[:1]))
+    (first, second) = audited(bank.td).findings
+    assert (first.code, first.decision) == ("critic.reward.error", "undecided")
+    assert "ZeroDivisionError: by nothing" in first.sentence and second.decision == "pass"
+
+
+def test_every_law_has_its_words():
+    codes = {law.code for table in laws.LAWS.values() for law in table}
+    assert codes <= CODES.keys() and all(CODES[code].sentence for code in codes)
+
+
+# Bad input, and what loops bring along.
+
+
+def test_named_tuples_and_other_names_of_columns():
+    Samples = namedtuple("Samples", "obs act rew next_obs done")
+    given = bank.td("squared")
+    inner, b = given["loss"], given["batch"]
+    house = ("observation", "action", "reward", "next_observation", "terminated")
+    given["loss"] = lambda s: inner(b | dict(zip(house, s, strict=True)))
+    batch = Samples(*(b[name] for name in house))
+    columns = dict(zip(house, Samples._fields, strict=True))
+    run = audited(given | {"batch": batch, "columns": columns})
+    assert broken(run) == ["critic.discount.squared"]
+    with pytest.raises(InputError, match="columns has 'reward': 'r': the batch has no such column"):
+        audited(given | {"batch": batch, "columns": {"reward": "r"}})
+
+
+def test_torchrl_losses_as_they_are_shipped():
+    tensordict = pytest.importorskip("tensordict")
+    objectives = pytest.importorskip("torchrl.objectives")
+    from torchrl.modules import ValueOperator
+
+    torch.manual_seed(0)
+    policy = nn.Sequential(bank.mlp(bank.STATE, bank.ACTION), nn.Tanh())
+    act = tensordict.nn.TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
+    q = ValueOperator(bank.Q(), in_keys=["observation", "action"])
+    loss = objectives.DDPGLoss(act, q)
+    loss.make_value_estimator(gamma=0.9)
+    b = bank.batch()
+    ends = b["terminated"].bool()
+    after = {"observation": b["next_observation"], "reward": b["reward"]}
+    after |= {"done": ends, "terminated": ends}
+    given = {"observation": b["observation"], "action": b["action"], "next": after}
+    names = {"reward": "reward", "next_observation": "observation", "terminated": "terminated"}
+    arguments = dict(
+        loss=lambda td: loss(td)["loss_value"], batch=tensordict.TensorDict(given, [48]),
+        kind="critic", critic=q.module, columns={k: ("next", v) for k, v in names.items()},
+    )  # fmt: skip
+    assert broken(audited(arguments, discount=0.9)) == []
+    assert broken(audited(arguments, discount=0.99)) == ["critic.discount.other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(kind=None), "kind is None, expected one of critic"),
+        (dict(kind="actor", actor=None), "actor is None: a loss of kind 'actor' needs it"),
+        (dict(batch=torch.ones(3)), "expected a mapping of columns, or a named tuple"),
+        (dict(batch={}), "batch has no column that is a tensor with rows"),
+        (dict(critic=[torch.tanh]), "critic 1 is a builtin_function_or_method, expected a torch"),
+        (dict(discount=1.5), "discount is 1.5, expected a number in [0, 1]"),
+        (dict(loss=lambda b: b["weights"]), "loss failed (KeyError: 'weights'"),
+        (
+            dict(loss=lambda b: {"td": b["reward"]}),
+            "loss returns for 'td' a tensor of shape (48, 1)",
+        ),
+        (dict(meant="colour"), "meant has colour, expected any of beyond"),
+        (dict(temperature=0.1), "temperature is 0.1, expected the tensor log α"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(change, words):
+    with pytest.raises(InputError) as caught:
+        audited(bank.td, **change)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda loss: torch.compile(loss),
+        lambda loss: lambda b: 65536.0 * loss(b),  # AMP's scaler
+        lambda loss: lambda b: (loss(b), {"q": 0.0}),
+    ],
+)
+def test_compiled_scaled_and_accompanied_losses_are_asked(of):
+    torch.manual_seed(0)
+    given = bank.td("squared")
+    assert broken(audited(given | {"loss": of(given["loss"])})) == ["critic.discount.squared"]
+
+
+def test_distributed_wrappers_are_asked():
+    given = bank.td("squared")
+    wrapped = [nn.DataParallel(net) for net in given["critic"]]
+    targets = given["target"]
+
+    def loss(b):
+        with torch.no_grad():
+            a2 = given["actor"](b["next_observation"])[0]
+            y = b["reward"] + 0.5 * (1 - b["terminated"]) * targets[0](b["next_observation"], a2)
+        return sum(F.mse_loss(q(b["observation"], b["action"]), y) for q in wrapped)
+
+    run = audited(given | {"loss": loss, "critic": wrapped})
+    assert finding(run, "critic.discount").value == pytest.approx(0.5, abs=1e-3)
+
+
+def test_own_generator_low_precision_and_other_methods_are_undecided():
+    given, own = bank.td(), torch.Generator().manual_seed(0)
+    inner = given["loss"]
+    run = audited(given | {"loss": lambda b: inner(b) * (1 + torch.rand((), generator=own))})
+    assert run.passed and run.findings[-1].code == "loss.repeats.differs"
+
+    def half(b):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return inner(b)
+
+    assert audited(given | {"loss": half}).findings[-1].code == "critic.precision.half"
+    q = given["critic"][0]
+    fitted = lambda b: F.mse_loss(q.net(torch.cat([b["observation"], b["action"]], 1)), b["reward"])  # noqa: E731
+    run = audited(given | {"loss": fitted, "critic": q, "target": None})
+    assert finding(run, "critic.predictions").code == "critic.predictions.silent"
+
+
+def test_a_loss_that_is_not_finite_names_operation_line_and_rows():
+    given = bank.td()
+    inner = given["loss"]
+    run = audited(given | {"loss": lambda b: inner(b) + torch.log(b["reward"]).mean()})
+    assert broken(run) == ["loss.finite.not_finite"]
+    rows = int((given["batch"]["reward"] < 0).sum())
+    assert "from log, test_laws.py, line" in run.headline
+    assert f"{rows} of 48 rows" in run.headline
+
+
+def test_a_run_is_saved_and_read(tmp_path):
+    run = audited(lambda: bank.td("squared"))
+    again = gradlab.load(run.save(tmp_path / "audit.h5"))
+    assert again.findings == run.findings or str(again) == str(run)
+    assert not again.passed and again.headline == run.headline
+
+
+# Conformance.
+
+
+@pytest.mark.parametrize(("name", "source", "world", "loss", "said"), LOSSES)
+def test_published_loss_is_what_its_source_says(name, source, world, loss, said):
+    run = gradlab.conform(loss, world)
+    assert run.findings[0].code == f"conform.{said}", (name, str(run))
+    assert run.passed == (said != "zero")
+    assert gradlab.conform(loss, world, exact=True).passed == (said == "exact")
+
+
+@pytest.mark.parametrize(
+    ("world", "loss", "code"),
+    [
+        ("bandit", lambda p, r: (p * r).mean(), "downhill"),
+        ("bandit", lambda p, r: -(p * (r - r.mean())[:, None]).mean(), "zero"),
+        ("bandit", lambda p, r: -(p * (r - r.mean()).roll(1)).mean(), "downhill"),
+        ("bandit", lambda p, r: -F.logsigmoid(p[r.argmin()] - p[r.argmax()]), "downhill"),
+        ("bandit", lambda p, r: -(p * r.clamp(-0.3, 0.3)).mean(), "biased"),
+        ("tree", lambda p, r: -(p * r).sum(1).mean(), "biased"),
+        ("tree", lambda p, r: (p * r.sum(1, keepdim=True)).sum(1).mean(), "downhill"),
+    ],
+)
+def test_wrong_gradient_is_no_exact_one(world, loss, code):
+    run = gradlab.conform(loss, world)
+    assert run.findings[0].code == f"conform.{code}", run
+    assert run.passed == (code == "biased")
+
+
+def test_terms_of_a_tree_are_the_weights_of_the_loss():
+    """Each step is weighed by its own reward: of γ r1 nothing reaches the first."""
+    run = gradlab.conform(lambda p, r: -(p * r).sum(1).mean(), "tree")
+    found = {each.subject: each.value for each in run.findings if each.code == "conform.term"}
+    expected = {"π0 r0": 1, "π0 γ r1": 0, "π1 γ r1": 1 / GAMMA, "π1 r0": 0}
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_mean_of_a_group_takes_its_share():
+    """With its own reward in the baseline 1 − 1/G is left, of G = 4."""
+    run = gradlab.conform(lambda p, r: -(p * (r - r.mean())).mean(), "bandit")
+    assert run.findings[0].value == pytest.approx(1 - 1 / 4) and math.isnan(run.findings[0].low)
+
+
+def test_bad_losses_of_conform_are_refused():
+    for loss, words in (
+        (3, "loss is 3, expected a function"),
+        (lambda p, r: p, "loss returns a Tensor of shape"),
+        (lambda p, r: p @ r[:2], "loss failed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            gradlab.conform(loss, "bandit")
+    with pytest.raises(InputError, match="kind is 'maze', expected one of bandit, penalty, tree"):
+        gradlab.conform(lambda p, r: p.sum(), "maze")
