@@ -21,17 +21,17 @@ register({
     ),
     "training goal": Code("goal", "{number} of {n} seeds of {subject} reach {threshold}."),
     "training gradient": Code(
-        "gradient error", "Gradient MSE of {subject} over |truth|²: {value}, {at}, N = {n}."
+        "gradient error", "Gradient MSE of {subject} over |truth|²: {value}, {at}."
     ),
     "training gradient unknown": Code(
         "gradient error", "No error of {subject}'s gradient is known, {at}."
     ),
     "training cosine": Code(
-        "gradient direction", "Cosine of {subject}'s gradient with the truth: {value}, {at}, "
-        "N = {n}.", "Usable from {threshold} on.", write=cosine,
+        "gradient direction", "Cosine of {subject}'s gradient with the truth: {value}, {at}.",
+        write=cosine,
     ),
     "training bias": Code(
-        "squared bias", "Squared bias makes {value} of {subject}'s gradient MSE, N = {n}.",
+        "squared bias", "Squared bias makes {value} of {subject}'s gradient MSE.",
         severity="note", write=percent,
     ),
     "training bias source": Code(
