@@ -11,6 +11,7 @@ from gradlab.findings import (
     certificates,
     checks,
     measurement,
+    probe,
     tools,
     training,
 )
@@ -18,5 +19,5 @@ from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, fail
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "measurement", "tools", "training",
+    "in_order", "measurement", "probe", "tools", "training",
 ]  # fmt: skip

@@ -23,8 +23,9 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlab.errors import InputError
 from gradlab.probe.isolation import undisturbed, warn
-from gradlab.probe.policy_calls import Watched, inert, passing
-from gradlab.probe.probe import Logs, Probe
+from gradlab.probe.log import Logs
+from gradlab.probe.passes import Watched, inert, passing
+from gradlab.probe.probe import Probe
 from gradlab.tasks import Task
 
 
@@ -120,8 +121,7 @@ def probe_of(parts: LoopParts, task: Task | None, log: Logs, given: Mapping[str,
     """The probe of these parts; `given`: the user's options."""
     return Probe(
         parts.policy, parts.optimizer, task, None if task is None else parts.critic, log=log,
-        watched=parts.watched, critic_optimizer=parts.critic_optimizer,
-        watched_critic=parts.watched_critic, critic_alone=parts.critic_alone, **given,
+        watched=parts.watched, critic_alone=parts.critic_alone, **given,
     )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ loss's own, so that they follow training; they are called on copies only.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, cast, final
@@ -25,9 +24,9 @@ from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
 from gradlab.integrations.states import LoopParts, after_backward, compare, headline, probe_of
-from gradlab.probe.budget import Clock
-from gradlab.probe.policy_calls import Watched, acting, limits, limits_of
-from gradlab.probe.probe import Logs, Probe
+from gradlab.probe.log import Logs
+from gradlab.probe.passes import Watched, acting, limits, limits_of
+from gradlab.probe.probe import Probe
 from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
@@ -195,12 +194,11 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
     Args:
         log: path of a run file, a function of one dict per row, several of these, or None.
         task: adds bias and variance by horizon; its discount is replaced by the loss's.
-        overhead_budget: share of the time that the probe may take.
+        every: updates between two looks.
         seed: of the probe's own starts and noise.
         resume: go on in the run file that `log` names, as after loading a saved model.
         env: a function that makes one of Gymnasium's, as the trainer's: whole episodes without
             noise are played in it, and show whether the return rises.
-        clock: seconds, for the budget.
 
     The critic's loss is logged, too, and, where the environment has RewardSum, episodes' returns.
     A few numbers also go to the trainer's own logger, as "gradlab/…". `probe` is the
@@ -212,16 +210,14 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         self,
         log: Logs = None,
         task: Task | None = None,
-        overhead_budget: float = 0.05,
+        every: int = 50,
         seed: int = 0,
         *,
         resume: bool = False,
-        clock: Clock = time.perf_counter,
         env: MakeEnv | None = None,
     ) -> None:
         self.log, self.task = log, task
-        self._given: dict[str, Any] = {"overhead_budget": overhead_budget, "seed": seed}
-        self._given |= {"resume": resume, "clock": clock, "env": env}
+        self._given = {"every": every, "seed": seed, "resume": resume, "env": env}
         self.probe: Probe | None = None
         self._trainer: Any = None
         self._passes: Any = None

@@ -11,10 +11,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gradlab.probe.sampler import Measurements
 from torch import Tensor
 
 import gradlab
-from gradlab.probe.sampler import Measurements
 
 A = np.array([[1.0, 0.1], [0.0, 0.9]])
 B = np.array([0.0, 0.1])

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gradlab.probe.alarms.evidence import Alarm
+from gradlab.probe.row_sinks import AlarmLog, FunctionSink
 from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
 from gradlab.integrations.tensorboard import log_to
 from gradlab.probe import arguments, measured
-from gradlab.probe.alarms.evidence import Alarm
-from gradlab.probe.row_sinks import AlarmLog, FunctionSink
 from gradlab.storage import journal
 from tests.integrations.bits import (
     Integrator,
