@@ -10,6 +10,7 @@ errors and `--help`.
 from gradlab.findings import (
     certificates,
     checks,
+    loop,
     measurement,
     tools,
     training,
@@ -18,5 +19,5 @@ from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, fail
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "measurement", "tools", "training",
+    "in_order", "loop", "measurement", "tools", "training",
 ]  # fmt: skip
