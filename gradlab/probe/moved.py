@@ -56,7 +56,8 @@ class _Network:
             unseen: cosines of those between two looks with the way.
         alone: whether a pass reached it without the actor; whole: whether all passes since its
             last own step are known.
-        looks: own steps that were looked at; judged, mixed, uncleared: of those with a gradient.
+        looks: own steps that were looked at; judged: of those with a gradient; uncleared: of these
+            with an older one; faced, mixed: since a pass of another loss, and with what it sent.
     """
 
     def __init__(self, role: str, number: int, name: str, given: nn.Module | Tensor) -> None:
@@ -73,7 +74,7 @@ class _Network:
         self.rates: list[tuple[float, float]] = []
         self.unseen: list[float] = []
         self.alone = self.whole = False
-        self.looks = self.judged = self.mixed = self.uncleared = 0
+        self.looks = self.judged = self.uncleared = self.faced = self.mixed = 0
 
     @property
     def values(self) -> list[Tensor]:
@@ -222,7 +223,7 @@ class Movements:
         several = len(self.optimizers[role]) > 1
         stepped = [x for x in mine if not several or any(id(p) in held for p in x.tensors.values())]
         for network in stepped:
-            self._judge_gradient(network)
+            self._judge_gradient(network, held)
         self._compare(_event(role), stepped)
 
     def _compare(self, event: str, stepped: Sequence[_Network] = ()) -> None:
@@ -293,16 +294,16 @@ class Movements:
             kept = None if left is None else _sample([left], _SENT)
             this.sent[network.name][key] = kept, _sample([gradient], _SENT)
 
-    def _judge_gradient(self, network: _Network) -> None:
+    def _judge_gradient(self, network: _Network, held: set[int]) -> None:
         """Is it what its own losses have sent since it was cleared?"""
         actors = {name for name, x in self.networks.items() if x.role in _ACTORS}
-        theirs = [x for x in self._passes.values() if network.name in x.reached]
+        theirs = [x for x in self._passes.values() if network.name in x.sent]
         if network.name not in actors:
             network.alone |= any(not x.reached & actors for x in theirs)
         found, own, foreign, left = [], [], [], []
         for key, p in network.tensors.items():
             sent = [(x, *x.sent[network.name][key]) for x in theirs if key in x.sent[network.name]]
-            if p.grad is None or not sent:
+            if p.grad is None or not sent or id(p) not in held:
                 continue
             cleared = [k for k, (_, was, _) in enumerate(sent) if was is None or not was.any()]
             since = sent[cleared[-1] if cleared else 0 :]
@@ -314,8 +315,10 @@ class Movements:
                 parts[mine] = parts[mine] + gradient
             found.append(_sample([p.grad], _SENT))
             own.append(parts[True]), foreign.append(parts[False]), left.append(before)
+        network.faced += any(self._is_foreign(network, x, actors) for x in theirs)
         for each in theirs:
-            each.sent.pop(network.name)
+            del each.sent[network.name]
+        self._passes = {number: x for number, x in self._passes.items() if x.sent}
         complete, network.whole = network.whole, True
         if not found:
             return
@@ -429,14 +432,11 @@ def _own_steps(movements: Movements) -> Iterator[Finding]:
 def _others(movements: Movements) -> Iterator[Finding]:
     for each in movements.own():
         own, followed = _event(movements._first(each)), each.name in movements.leaders
-        twice = [
-            x for x in movements.networks.values() if x is not each and x.module is each.module
-        ]
         if each.looks < _WARM:
             yield _waits("moved_alone", each, each.looks)
             continue
-        if followed or (twice and each.module is not None):
-            continue  # what is declared twice is told as a target
+        if followed or any(_is_same(movements.networks[k], each) for k in movements.leaders):
+            continue  # of a target, and of what is one itself, another check tells
         for event, times in each.moved.items():
             if event in (own, "unseen") or times <= _MOST * each.looks:
                 continue
@@ -471,21 +471,29 @@ def _settings(movements: Movements) -> Iterator[Finding]:
 
 def _gradients(movements: Movements) -> Iterator[Finding]:
     for each in movements.own():
-        if not each.tensors:
-            continue
+        if not each.sizes:
+            continue  # what does not move is told as such
         if each.judged < _WARM:
             yield _waits("moved_gradient", each, each.judged)
             continue
-        for code, times in (("moved_mixed", each.mixed), ("moved_uncleared", each.uncleared)):
-            if times > each.judged / 2:
-                yield Finding(code, "fail", each.name, value=times, threshold=each.judged, n=times)
+        for code, times, looks in (
+            ("moved_mixed", each.mixed, each.faced),
+            ("moved_uncleared", each.uncleared, each.judged),
+        ):
+            if times > max(looks, _WARM / 2) / 2:
+                yield Finding(code, "fail", each.name, value=times, threshold=looks, n=times)
+
+
+def _is_same(one: _Network, other: _Network) -> bool:
+    """Do they share all memory?"""
+    a, b = ({p.data_ptr() for p in x.all.values() if p.numel()} for x in (one, other))
+    return a == b
 
 
 def _targets(movements: Movements) -> Iterator[Finding]:
     for name, leader in movements.leaders.items():
         target = movements.networks[name]
-        memory = [{p.data_ptr() for p in x.all.values() if p.numel()} for x in (target, leader)]
-        if memory[0] <= memory[1]:
+        if _is_same(target, leader):
             yield Finding("moved_target_same", "fail", name, at=leader.name)
             continue
         by = [e for e, n in target.moved.items() if e not in (BETWEEN, "unseen") and n]
