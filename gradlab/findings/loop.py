@@ -83,4 +83,82 @@ register({
         "twins", "{subject} and {at} are equal in every weight.",
         "Give each its own initial weights: the minimum of both is one of them.",
     ),
+    "stored_reset": _claim("resets", "The environment is reset at ends."),
+    "stored_unreset": _fault(
+        "resets", "The environment is stepped on {n} times in a row after the end of its episode.",
+        "Reset it where `terminated or truncated`.",
+    ),
+    "stored_batches": _claim("batches", "Batches differ."),
+    "stored_again": _fault(
+        "batches", "{n} batches are {number} different ones.", "Is the replay sampled each time?"
+    ),
+    "stored_alike": _fault(
+        "batches", "Rows of a batch are the same observation, in {number} of {n} batches.",
+        "Store copies: the environment may write into its array.",
+    ),
+    "stored_observations": _claim("observations", "Rows are of recorded steps."),
+    "stored_hidden": Code(
+        "observations", "{number} of the stored observations were recorded.",
+        "Where a wrapper transforms them, record outside of it: "
+        "`env = probe.record(Normalise(env))`.", write=percent,
+    ),
+    "stored_actions": _claim("actions", "Actions are stored as sent."),
+    "stored_rewards": _claim("rewards", "Rewards are stored as paid, or rise with these."),
+    "stored_ends": _claim("terminations", "Terminations are stored, time limits are none."),
+    "stored_next": _claim("next observations", "Next observations are those after the step."),
+    "stored_zero": _fault("stored rows", "Stored {subject} are 0.", "Are they lost, or clipped?"),
+    "stored_negated": _fault(
+        "stored rows", "Stored {subject} have the opposite sign.", "Store them as paid."
+    ),
+    "stored_shifted": _fault(
+        "stored rows", "Stored {subject} are those of {at}.",
+        "Is the row stored before, or after, its step is made? Rows of several steps: declare "
+        "`steps`.",
+    ),
+    "stored_other_row": _fault(
+        "stored rows", "Stored {subject} are of other steps.",
+        "Are indices mixed? Rows of several steps: declare `steps`.",
+    ),
+    "stored_unlike": Code(
+        "stored rows", "Stored {subject} are not the recorded ones in {number} of the rows.",
+        "What changes them between environment and storage? Record outside of it.", "error",
+        percent,
+    ),
+    "stored_unclipped": _fault(
+        "stored rows", "Stored {subject} are not the clipped ones that were sent.",
+        "Clip before storing; a rollout's batch has an `advantage`.",
+    ),
+    "stored_whole": _fault(
+        "stored rows", "Stored {subject} are whole numbers, recorded ones are not.",
+        "Which type has the storage?",
+    ),
+    "stored_in_part": Code(
+        "stored rows", "{number} of the stored {subject} differ from recorded ones.",
+        "Is it meant so?", write=percent,
+    ),
+    "stored_related": Code(
+        "stored rows", "Stored {subject} go with recorded ones by a correlation of {number}.",
+        "If shaped or normalised, record outside of that.",
+    ),
+    "stored_ends_lost": _fault(
+        "stored rows", "{number} of {threshold} terminations are not stored as terminated.",
+        "Store `terminated` of the step.",
+    ),
+    "stored_time_limit": _fault(
+        "stored rows", "{number} of {threshold} time limits are stored as terminated.",
+        "Store `terminated` without `truncated`.",
+    ),
+    "stored_next_same": _fault(
+        "stored rows", "The stored next observation is the observation itself.",
+        "Store the row before `observation = next_observation`.",
+    ),
+    "stored_next_episode": _fault(
+        "stored rows", "At {number} of {threshold} time limits the next episode's first "
+        "observation is stored.", "Store `final_obs` of the infos.",
+    ),
+    "stored_values": _claim("values", "Values are what rewards can add up to."),
+    "stored_values_beyond": _fault(
+        "values", "Values reach {number}; recorded rewards add up to {threshold} at most.",
+        "Look at the critic's loss and steps; rewards with a bonus: declare `temperature`.",
+    ),
 })  # fmt: skip
