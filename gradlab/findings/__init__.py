@@ -10,6 +10,7 @@ errors and `--help`.
 from gradlab.findings import (
     certificates,
     checks,
+    loop,
     measurement,
     probe,
     tools,
@@ -19,5 +20,5 @@ from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, fail
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "measurement", "probe", "tools", "training",
+    "in_order", "loop", "measurement", "probe", "tools", "training",
 ]  # fmt: skip

@@ -1,0 +1,721 @@
+"""What a loop stores against what its environment gave.
+
+    storage = Storage(steps=n, discount=gamma)      env = storage.record(env)
+    storage.look(batch)                             storage.findings()
+
+Rows are found by the bytes of their float32 observation; one that came twice names no step. Every
+column then stands in one `relation` to the recorded one, of n steps
+
+    Σ γᵏ r_{t+k},  s_{t+n},  d_{t+n−1},       k < n and up to the end of the episode
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.errors import InputError
+from gradlab.findings import Finding
+from gradlab.findings.check import Check, run_checks
+from gradlab.probe.isolation import warn
+
+SHARE = 0.9  # of rows that must agree
+COLUMNS = ("action", "reward", "next_observation", "terminated", "truncated")
+VALUES = ("value", "next_value", "target")
+_ROWS, _LOOKS, _FEWEST, _ENDS = 512, 64, 100, 5  # rows of a look; looks; rows that a check needs
+_ENVIRONMENTS = 64  # of a batch of them that are recorded
+_BEYOND = 16  # steps in a row after an end: actions that are repeated beyond it are fewer
+_FINAL = ("final_obs", "final_observation", "terminal_observation")
+_OVER, _UNKNOWN = -2, -1  # in the place of an observation's key
+_Array = NDArray[Any]
+
+
+class Relation(NamedTuple):
+    """How stored rows stand to recorded ones.
+
+    Attributes:
+        word: same, zero, unclipped, scaled, negated, few, shifted, clipped, rising, other row,
+            related, unrelated.
+        number: the scale, the lag, the correlation, or the share of rows that differ.
+        share: of rows that are equal.
+    """
+
+    word: str
+    number: float
+    share: float
+
+
+def relation(
+    stored: _Array,
+    recorded: _Array,
+    near: Mapping[int, _Array] | None = None,
+    pool: _Array | None = None,
+) -> Relation:
+    """How stored rows, [N, k], stand to the recorded ones of the same steps, [N, k].
+
+    Args:
+        near: by lag the recorded rows so many steps later, NaN where there are none.
+        pool: all that was recorded, [M, k].
+    """
+    share = _agreeing(stored, recorded)
+    if share == 1:
+        return Relation("same", 1.0, share)
+    if np.abs(stored).max() <= 1e-6 * max(1.0, float(np.abs(recorded).max())):
+        return Relation("zero", 0.0, share)
+    low, high = recorded.min(0), recorded.max(0)
+    beyond = (stored < low) | (stored > high)
+    if beyond.any() and (high > low).all() and _agreeing(stored.clip(low, high), recorded) == 1:
+        return Relation("unclipped", float(beyond.mean()), share)
+    scale = _scale(stored, recorded)
+    if abs(scale - 1) > 0.01 and abs(scale) > 1e-6 and _agreeing(stored, scale * recorded) > SHARE:
+        return Relation("negated" if scale < 0 else "scaled", scale, share)
+    if share > SHARE:
+        return Relation("few", 1 - share, share)
+    for lag, other in (near or {}).items():
+        there = np.isfinite(other).all(1)
+        if there.sum() >= _FEWEST / 5 and there.mean() > 0.5:
+            mine, its = stored[there], other[there]
+            ways = its, abs(_scale(mine, its)) * its
+            if max(_agreeing(mine, way) for way in ways) > SHARE:
+                return Relation("shifted", lag, share)
+    low, high = stored.min(0), stored.max(0)
+    if (high > low).all() and _agreeing(stored, recorded.clip(low, high)) > SHARE:
+        return Relation("clipped", float((stored == recorded.clip(low, high)).mean()), share)
+    if stored.shape[1] == 1 and _rises(stored[:, 0], recorded[:, 0]):
+        return Relation("rising", share, share)
+    if pool is not None and 2 * len(np.unique(pool, axis=0)) > len(pool):
+        known = {row.tobytes() for row in pool.astype(np.float32)}
+        if np.mean([row.tobytes() in known for row in stored.astype(np.float32)]) > SHARE:
+            return Relation("other row", 0.0, share)
+    a, b = stored.ravel() - stored.mean(), recorded.ravel() - recorded.mean()
+    r = float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))
+    return Relation("related" if abs(r) > 0.5 else "unrelated", r, share)
+
+
+def _agreeing(one: _Array, other: _Array) -> float:
+    """Share of rows that are equal to float32's rounding, by the size of each column."""
+    scale = np.maximum(np.median(np.abs(other), axis=0), 1e-6)
+    return float((np.abs(one - other) <= 1e-4 * np.maximum(scale, np.abs(other))).all(1).mean())
+
+
+def _scale(stored: _Array, recorded: _Array) -> float:
+    """The median ratio of what is not 0: one crash does not decide it."""
+    some = np.abs(recorded) > 1e-3 * np.abs(recorded).max()
+    return float(np.median(stored[some] / recorded[some])) if some.any() else 0.0
+
+
+def _rises(stored: _Array, recorded: _Array) -> bool:
+    """Does what is stored rise with what was recorded, one number with one number?"""
+    order = np.lexsort((-stored, recorded))
+    return bool(np.ptp(stored) and (np.diff(stored[order]) >= 0).mean() > 0.99)
+
+
+def keys(observations: Any) -> NDArray[np.int64]:
+    """A number for the float32 bytes of every observation, [N, …]; −0 is 0."""
+    rows = np.asarray(observations, np.float32) + np.float32(0)
+    size = 2**52  # as large as float64 holds
+    return np.array([hash(row.tobytes()) % size for row in rows], np.int64)
+
+
+@final
+class TransitionLog:
+    """The newest steps of some environments, by the observation that each begins at.
+
+    Args:
+        count: of environments; reset: what they do at an end, "SAME_STEP", "NEXT_STEP" or "" (the
+            loop resets them).
+
+    Attributes:
+        at: numbers of steps by key, −1 where several steps begin there.
+        beyond: the most steps in a row that ended an episode again after its end.
+    """
+
+    def __init__(self, count: int, reset: str, size: int) -> None:
+        self.size, self.reset_mode, self.count = size, reset, 0
+        self.at: dict[int, int] = {}
+        self.beyond, self.firsts = 0, 0
+        self._now = np.full(count, _UNKNOWN, np.int64)
+        self._before = np.full(count, -1)
+        self._streak = np.zeros(count, np.int64)
+        self._key, self.following = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.earlier, self.later = np.full(size, -1), np.full(size, -1)
+        self.reward, self.ended = np.zeros(size), np.zeros((size, 2), bool)
+        self.action = np.zeros((size, 0))
+
+    @property
+    def whole(self) -> bool:
+        """Whether no step is forgotten so far."""
+        return self.count <= self.size
+
+    def begin(self, observations: _Array, mask: _Array | None = None) -> None:
+        """All of them, or those of the mask, are reset to these observations, [n, …]."""
+        mask = np.ones(len(self._now), bool) if mask is None else mask
+        self._now[mask], self._before[mask] = keys(observations)[mask], -1
+
+    def add(
+        self, observations: _Array, action: _Array, reward: _Array, ended: _Array, finals: Any
+    ) -> None:
+        """A step of each.
+
+        Args:
+            observations: [n, …]; action: [n, da]; reward: [n]; ended: terminated and truncated,
+                [n, 2]; finals: last observations of the episodes that ended, None where unknown.
+        """
+        found, over = keys(observations), ended.any(1)
+        ahead, acted = found.copy(), self._now >= 0
+        if self.reset_mode == "SAME_STEP":
+            for n in np.flatnonzero(over):
+                final = None if finals is None else finals[n]
+                ahead[n] = _UNKNOWN if final is None else keys([_numbers(final)])[0]
+        again = ~acted & over & (self._now == _OVER) & (self.reset_mode == "")
+        self._streak = np.where(again, self._streak + 1, np.where(acted, 0, self._streak))
+        self._streak[acted & over & (self._before < 0)] = -(10**9)  # each step is an episode
+        self.beyond = max(self.beyond, int(self._streak.max()))
+        numbers = np.full(len(found), -1)
+        numbers[acted] = self.count + np.arange(acted.sum())
+        self._write(
+            self._now[acted], ahead[acted], action[acted], reward[acted], ended[acted],
+            self._before[acted],
+        )  # fmt: skip
+        rests = over if self.reset_mode != "SAME_STEP" else np.zeros_like(over)
+        self._now = np.where(rests & (acted | again), _OVER, found)
+        self._before = np.where(over, -1, numbers)
+
+    def _write(
+        self, begun: _Array, ahead: _Array, action: _Array, reward: _Array, ended: _Array,
+        before: _Array,
+    ) -> None:  # fmt: skip
+        if not self.action.shape[1]:
+            self.action = np.zeros((self.size, action.shape[1]))
+        numbers = self.count + np.arange(len(begun))
+        at = numbers % self.size
+        for number, old, new in zip(
+            numbers.tolist(), self._key[at].tolist(), begun.tolist(), strict=True
+        ):
+            if self.at.get(old) == number - self.size:
+                del self.at[old]
+            self.at[new] = -1 if new in self.at else number
+        self._key[at], self.following[at], self.later[at] = begun, ahead, -1
+        self.action[at], self.reward[at], self.ended[at], self.earlier[at] = (
+            action, reward, ended, before,
+        )  # fmt: skip
+        known = before > self.count - self.size
+        self.later[before[known] % self.size] = numbers[known]
+        self.count += len(begun)
+
+    def recorded(
+        self, column: str, numbers: _Array, steps: int = 1, discount: float = 1.0
+    ) -> _Array:
+        """A column of so many steps from these on, [N, k]; NaN where it is not known."""
+        chain = [numbers]
+        for _ in range(steps - 1):
+            ends = self._of(self.ended.any(1), chain[-1])
+            chain.append(
+                np.where((chain[-1] < 0) | (ends > 0), -1, self.later[chain[-1] % self.size])
+            )
+        last = numbers
+        for each in chain[1:]:
+            last = np.where(each >= 0, each, last)
+        if column == "action":
+            return self._of(self.action, numbers)
+        if column == "reward":
+            paid = [np.nan_to_num(self._of(self.reward, x)) for x in chain]
+            found = sum(discount**k * x for k, x in enumerate(paid)) + 0 * self._of(
+                self.reward, numbers
+            )
+        elif column == "next_observation":
+            ahead = self._of(self.following, last)
+            found = np.where(ahead >= 0, ahead, np.nan)
+        else:
+            found = self._of(self.ended[:, int(column == "truncated")], last)
+        open_ = (chain[-1] < 0) & (self._of(self.ended.any(1), last) == 0)
+        return np.where(open_, np.nan, found)[:, None]
+
+    def _of(self, column: _Array, numbers: _Array) -> _Array:
+        """Its rows of these steps, NaN of −1 and of forgotten ones."""
+        found = column[numbers % self.size].astype(float)
+        found[(numbers < 0) | (numbers < self.count - self.size)] = np.nan
+        return found
+
+
+def _numbers(given: Any) -> _Array:
+    """Of a tensor or an array; of a dictionary the policy's observations."""
+    if isinstance(given, Mapping):
+        given = next(given[name] for name in ("policy", "observation", "obs") if name in given)
+    given = given.detach().float().cpu() if hasattr(given, "detach") else given
+    return np.asarray(given)
+
+
+# Environments in whose place the loop uses a wrapper. Nothing that fails in it ends a loop.
+
+
+@final
+class _Recorder:
+    """What wrappers have in common: how results of an environment go to the log."""
+
+    def __init__(self, env: Any, storage: Storage) -> None:
+        self.storage, self.error = storage, ""
+        inner = getattr(env, "unwrapped", env)
+        self.several = getattr(env, "num_envs", getattr(inner, "num_envs", None))
+        mode = getattr(env, "metadata", None) or {}
+        self.mode = str(getattr(mode.get("autoreset_mode"), "name", ""))
+        if self.several is not None and not isinstance(env, gymnasium.vector.VectorEnv):
+            self.mode = "SAME_STEP"
+        self.size = min(self.several or 1, _ENVIRONMENTS)
+        storage.log = TransitionLog(self.size, self.mode, storage.size)
+
+    def rows(self, given: Any) -> _Array:
+        """Of the environments that are recorded, a copy."""
+        found = _numbers(given if self.several is not None else [_numbers(given)])
+        return np.array(found[: self.size])
+
+    def reset(self, result: Any, options: Any) -> Any:
+        self._safely(self._reset, result, options)
+        return result
+
+    def _reset(self, result: Any, options: Any) -> None:
+        observations = result[0] if isinstance(result, tuple) else result
+        mask = (options or {}).get("reset_mask") if isinstance(options, Mapping) else None
+        self.log.begin(self.rows(observations), None if mask is None else mask[: self.size])
+
+    @property
+    def log(self) -> TransitionLog:
+        assert self.storage.log is not None
+        return self.storage.log
+
+    def step(self, env: Any, action: Any) -> Any:
+        given: list[_Array] = []  # before the step: environments may clip it in place
+        self._safely(lambda: given.append(self.rows(action).astype(float).reshape(self.size, -1)))
+        result = env.step(action)
+        if given:
+            self._safely(self._step, given[0], result)
+        return result
+
+    def _step(self, action: _Array, result: Any) -> None:
+        observations, reward, *flags, infos = result
+        finals = None
+        if isinstance(infos, Mapping):
+            finals = next((infos[name] for name in _FINAL if name in infos), None)
+            limits = infos.get("time_outs", infos.get("TimeLimit.truncated"))
+        else:  # a dictionary for each, as Stable-Baselines3's
+            finals = [next((i[x] for x in _FINAL if x in i), None) for i in infos]
+            limits = [i.get("TimeLimit.truncated", False) for i in infos]
+        done = [self.rows(x).reshape(-1).astype(bool) for x in flags]
+        if len(done) == 1:
+            cut = np.zeros_like(done[0]) if limits is None else self.rows(limits).astype(bool)
+            done = [done[0] & ~cut.reshape(-1), done[0] & cut.reshape(-1)]
+        self.log.add(
+            self.rows(observations), action, self.rows(reward).reshape(-1).astype(float),
+            np.stack(done, 1), finals,
+        )  # fmt: skip
+
+    def _safely(self, work: Any, *given: Any) -> None:
+        if self.error:
+            return
+        try:
+            work(*given)
+        except Exception as error:
+            self.error = self.storage.error = f"{type(error).__name__}: {error}"
+            warn("records no more steps of the environment", error)
+
+
+@final
+class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
+    def __init__(self, env: Any, recorder: _Recorder) -> None:
+        super().__init__(env)
+        self._recorder = recorder
+
+    def reset(self, **given: Any) -> Any:
+        return self._recorder.reset(self.env.reset(**given), given.get("options"))
+
+    def step(self, action: Any) -> Any:
+        return self._recorder.step(self.env, action)
+
+
+@final
+class _Vector(gymnasium.vector.VectorWrapper):
+    def __init__(self, env: Any, recorder: _Recorder) -> None:
+        super().__init__(env)
+        self._recorder = recorder
+
+    def reset(self, **given: Any) -> Any:
+        return self._recorder.reset(self.env.reset(**given), given.get("options"))
+
+    def step(self, actions: Any) -> Any:
+        return self._recorder.step(self.env, actions)
+
+
+@final
+class _Batched:
+    """A batched environment that is none of gymnasium's: all else is the environment's own."""
+
+    def __init__(self, env: Any, recorder: _Recorder) -> None:
+        object.__setattr__(self, "_inside", (env, recorder))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_inside":
+            raise AttributeError(name)  # of a copy that is being made
+        return getattr(self._inside[0], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inside[0], name, value)
+
+    def reset(self, *given: Any, **named: Any) -> Any:
+        env, recorder = self._inside
+        return recorder.reset(env.reset(*given, **named), named.get("options"))
+
+    def step(self, action: Any) -> Any:
+        env, recorder = self._inside
+        return recorder.step(env, action)
+
+
+class _Rows(NamedTuple):
+    """Rows of one look beside the recorded ones, [K, k] each.
+
+    Attributes:
+        near: recorded of the steps after and before; ended: terminated and truncated, [K, 2]; own:
+            keys of the stored observations, [K].
+    """
+
+    stored: _Array
+    recorded: _Array
+    near: Mapping[int, _Array]
+    ended: _Array
+    own: _Array
+
+
+@final
+class Storage:
+    """A log of an environment's steps, and rows of batches beside them.
+
+    Args:
+        steps: that a stored row is of (n-step returns); discount: of the rewards within it.
+        value_discount: γ (γⁿ) of values, for their bound max|r| / (1 − γ); None: not looked at.
+        soft: values hold an entropy bonus, so that rewards alone do not bound them.
+        size: steps that the log keeps.
+    """
+
+    def __init__(
+        self, steps: int = 1, discount: float = 1.0, value_discount: float | None = None,
+        soft: bool = False, size: int = 100_000,
+    ) -> None:  # fmt: skip
+        self.steps, self.discount, self.size = steps, discount, size
+        self.value_discount, self.soft = value_discount, soft
+        self.log: TransitionLog | None = None
+        self.error, self.looks = "", 0
+        self.rollout = False  # batches have advantages
+        self.columns: dict[str, deque[_Rows]] = {}
+        self.found = self.twice = self.searched = 0
+        self.batches: deque[int] = deque(maxlen=16)
+        self.alike: deque[bool] = deque(maxlen=16)
+        self.rewards = [0.0, 0.0]  # the least and the largest, with 0
+        self.values: list[tuple[float, float, float]] = []  # of a look: share, worst, its limit
+        self.limits: tuple[Any, Any] | None = None
+
+    def record(self, env: Any) -> Any:
+        """The environment, to be used in its place; its steps go to the log.
+
+        Takes gymnasium's environments and vectors, and batched ones whose `step(action)` gives
+        (observations, rewards, dones, infos) or (…, terminated, truncated, infos) as tensors.
+
+        Raises:
+            InputError: something else, or a second environment.
+        """
+        if self.log is not None:
+            raise InputError("an environment is recorded already: leave one of evaluations alone")
+        if not callable(getattr(env, "step", None)) or not callable(getattr(env, "reset", None)):
+            raise InputError(
+                f"env is a {type(env).__name__}, expected gymnasium's Env or VectorEnv, or a "
+                f"batched one with step and reset"
+            )
+        space = getattr(env, "single_action_space", getattr(env, "action_space", None))
+        low, high = getattr(space, "low", None), getattr(space, "high", None)
+        if low is not None and np.isfinite(low).all() and np.isfinite(high).all():
+            self.limits = np.ravel(low), np.ravel(high)
+        kind = _Vector if isinstance(env, gymnasium.vector.VectorEnv) else _Batched
+        kind = _Single if isinstance(env, gymnasium.Env) else kind
+        return kind(env, _Recorder(env, self))
+
+    def look(self, batch: Mapping[str, Any]) -> None:
+        """Compare a batch of the loop: observation, and what it has of action, reward, terminated,
+        truncated, next_observation, advantage, value, next_value, target; [B, …] each."""
+        try:
+            self._look(batch)
+        except Exception as error:  # the loop goes on
+            self.error = self.error or f"{type(error).__name__}: {error}"
+
+    def _look(self, batch: Mapping[str, Any]) -> None:
+        self.looks += 1
+        self.rollout |= "advantage" in batch
+        observations = _numbers(batch["observation"])
+        mine = keys(observations)
+        self._bound(batch)
+        self.batches.append(hash(mine.tobytes()))
+        if self.log is None:
+            return
+        enough = len(self.log.at) >= 4 * len(mine) >= 32
+        self.alike.append(enough and 2 * len(np.unique(mine)) < len(mine))
+        numbers = np.array([self.log.at.get(key, -2) for key in mine.tolist()])
+        self.searched += len(mine)
+        self.found, self.twice = (
+            self.found + (numbers >= 0).sum(),
+            self.twice + (numbers == -1).sum(),
+        )
+        at = np.flatnonzero(numbers >= 0)[:_ROWS]
+        for name in (x for x in COLUMNS if x in batch and len(at)):
+            stored = _numbers(batch[name])
+            stored = keys(stored)[at] if name == "next_observation" else stored[at]
+            self._keep(name, stored.reshape(len(at), -1).astype(float), numbers[at], mine[at])
+
+    def _keep(self, name: str, stored: _Array, numbers: _Array, own: _Array) -> None:
+        log = self.log
+        assert log is not None
+
+        def recorded(these: _Array) -> _Array:
+            return log.recorded(name, these, self.steps, self.discount)
+
+        now = recorded(numbers)
+        if now.shape[1] != stored.shape[1]:
+            raise InputError(f"{name} has {stored.shape[1]} numbers a row, recorded {now.shape[1]}")
+        known = np.isfinite(now).all(1)
+        if self.steps == 1 and name in ("next_observation", "terminated", "truncated"):
+            known = np.isfinite(now[:, 0])
+        near = {1: log.later, -1: log.earlier}
+        beside = {lag: recorded(way[numbers % log.size])[known] for lag, way in near.items()}
+        ends = np.concatenate(
+            [log.recorded(x, numbers, self.steps) for x in ("terminated", "truncated")], 1
+        )
+        rows = self.columns.setdefault(name, deque(maxlen=_LOOKS))
+        rows.append(_Rows(stored[known], now[known], beside, ends[known] > 0, own[known]))
+
+    def _bound(self, batch: Mapping[str, Any]) -> None:
+        """Values against what the rewards so far can add up to."""
+        if "reward" in batch:
+            paid = _numbers(batch["reward"])
+        elif self.log is not None:
+            paid = self.log.reward
+        else:
+            return
+        self.rewards = [min(self.rewards[0], paid.min()), max(self.rewards[1], paid.max())]
+        given = [_numbers(batch[x]).ravel() for x in VALUES if x in batch]
+        low, high = self.rewards
+        if self.value_discount is None or self.value_discount >= 1 or not given or low == high:
+            return
+        low, high = low / (1 - self.value_discount), high / (1 - self.value_discount)
+        values, margin = np.concatenate(given), 0.2 * (high - low)
+        above, below = values > high + margin, values < low - margin
+        worst = values[np.argmax(np.maximum(values - high, low - values))]
+        limit = high if worst > high else low
+        self.values.append((float((above | below).mean()), float(worst), float(limit)))
+
+    def column(self, name: str) -> _Rows | None:
+        """All rows of the newest looks; None where they are too few."""
+        looks = self.columns.get(name, ())
+        if sum(len(x.stored) for x in looks) < _FEWEST:
+            return None
+        near = {lag: np.concatenate([x.near[lag] for x in looks]) for lag in (1, -1)}
+        return _Rows(
+            *(np.concatenate([x[k] for x in looks]) for k in (0, 1)), near,
+            *(np.concatenate([x[k] for x in looks]) for k in (3, 4)),
+        )  # fmt: skip
+
+    def relation(self, name: str) -> Relation | None:
+        """Of a column; None where rows are too few."""
+        rows, log = self.column(name), self.log
+        if rows is None or log is None:
+            return None
+        numbers = np.arange(max(log.count - log.size, 0), log.count)[-20_000:]
+        pool = log.recorded(name, numbers, self.steps, self.discount)
+        return relation(rows.stored, rows.recorded, rows.near, pool[np.isfinite(pool).all(1)])
+
+    @property
+    def shift(self) -> int:
+        """Steps by which actions and rewards are of another one than their observations; 0: none."""
+        both = [self.relation(name) for name in ("action", "reward")]
+        lags = {int(x.number) if x and x.word == "shifted" else 0 for x in both}
+        return lags.pop() if len(lags) == 1 else 0
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The answers of `CHECKS`."""
+        missing = {
+            name: f"Hand over `probe.look({{\"{name}\": …}})`"
+            for name in COLUMNS if name not in self.columns
+        }  # fmt: skip
+        if not self.looks:
+            missing["observation"] = 'Hand over batches: `probe.look({"observation": …})`'
+        if self.log is None:
+            missing["env"] = "Record the environment: `env = probe.record(env)`"
+        elif self.error:
+            missing["env"] = self.error
+        if not self.values:
+            missing["value"] = 'Hand over `probe.look({"value": …})` and a `discount`'
+        if self.soft:
+            missing["value"] = "An entropy bonus bounds no value"
+        return run_checks(CHECKS, self, missing)
+
+
+def _wait(storage: Storage, code: str, name: str) -> Iterator[Finding]:
+    n = sum(len(x.stored) for x in storage.columns.get(name, ()))
+    yield Finding(code, "undecided", n=n, at=f"{n} of {_FEWEST} rows are found so far")
+
+
+def _reset(storage: Storage) -> Iterator[Finding]:
+    assert storage.log is not None
+    if (n := storage.log.beyond) >= _BEYOND:
+        yield Finding("stored_unreset", "fail", value=n, threshold=_BEYOND, n=n)
+
+
+def _observations(storage: Storage) -> Iterator[Finding]:
+    log = storage.log
+    assert log is not None
+    of = storage.searched - storage.twice
+    if of >= _FEWEST and 2 * storage.found < of and log.whole and len(log._now) < _ENVIRONMENTS:
+        share = storage.found / of
+        yield Finding("stored_hidden", "undecided", value=share, threshold=0.5, n=of)
+    elif lag := storage.shift:
+        yield Finding("stored_shifted", "fail", "observations", value=-lag, at=_LAGS[-lag])
+
+
+def _batches(storage: Storage) -> Iterator[Finding]:
+    n = len(storage.batches)
+    if sum(storage.alike) > n / 2 and n >= 3:
+        yield Finding("stored_alike", "fail", value=sum(storage.alike), threshold=n, n=n)
+    elif n < 6:
+        yield Finding("stored_batches", "undecided", n=n, at=f"{n} of 6 batches so far")
+    elif 2 * len({*storage.batches}) < n and not storage.rollout:
+        yield Finding("stored_again", "fail", value=len({*storage.batches}), threshold=n, n=n)
+
+
+_LAGS = {1: "the step after", -1: "the step before"}
+
+
+def _told(subject: str, found: Relation, undecided: Sequence[str]) -> Iterator[Finding]:
+    """What a relation that is not right is called."""
+    about = {"subject": subject, "value": found.number}
+    if found.word in undecided:
+        code = "stored_in_part" if found.word == "few" else "stored_related"
+        yield Finding(code, "undecided", **about)
+    elif found.word == "shifted":
+        yield Finding("stored_shifted", "fail", **about, at=_LAGS[int(found.number)])
+    elif found.word in ("zero", "negated", "unclipped"):
+        yield Finding(f"stored_{found.word}", "fail", **about)
+    elif found.word == "other row":
+        yield Finding("stored_other_row", "fail", **about)
+    else:
+        yield Finding("stored_unlike", "fail", subject, value=1 - found.share)
+
+
+def _actions(storage: Storage) -> Iterator[Finding]:
+    found, rows = storage.relation("action"), storage.column("action")
+    if found is None or rows is None:
+        yield from _wait(storage, "stored_actions", "action")
+        return
+    if found.word == "same" or (found.word == "unclipped" and storage.rollout) or storage.shift:
+        return
+    if storage.limits is not None and found.word != "few":
+        low, high = storage.limits
+        within = (np.abs(rows.stored) <= 1 + 1e-4).all()
+        if within and _agreeing(low + (rows.stored + 1) * (high - low) / 2, rows.recorded) == 1:
+            return  # in shares of the limits
+    yield from _told("actions", found, ("few",))
+
+
+def _rewards(storage: Storage) -> Iterator[Finding]:
+    found, rows = storage.relation("reward"), storage.column("reward")
+    if found is None or rows is None:
+        yield from _wait(storage, "stored_rewards", "reward")
+        return
+    stored, paid = rows.stored[:, 0], rows.recorded[:, 0]
+    cut = np.trunc(paid)
+    if np.array_equal(stored, cut) and not np.array_equal(paid, cut) and np.abs(cut).max() > 1:
+        yield Finding("stored_whole", "fail", "rewards", value=float((stored != paid).mean()))
+        return
+    large = np.abs(paid) >= max(float(np.median(np.abs(paid))), 1e-12)
+    ratio = stored[large] / paid[large] if large.any() else np.ones(1)
+    low, high = np.quantile(ratio, (0.05, 0.95))
+    at_limits = np.isclose(stored, paid, rtol=1e-4) | (rows.ended[:, 1] & ~rows.ended[:, 0])
+    if found.word in ("same", "scaled", "clipped", "rising") or at_limits.all() or storage.shift:
+        return  # at time limits trainers add values
+    if found.word in ("related", "unrelated") and low > 0 and high > 30 * low:
+        yield Finding("stored_unlike", "fail", "rewards", value=1 - found.share)
+        return
+    yield from _told("rewards", found, ("few", "related", "unrelated"))
+
+
+def _ends(storage: Storage) -> Iterator[Finding]:
+    rows = storage.column("terminated")
+    if rows is None:
+        yield from _wait(storage, "stored_ends", "terminated")
+        return
+    flag, (ended, cut) = rows.stored[:, 0] > 0, rows.ended.T
+    cut = cut & ~ended
+    lost, limits = (ended & ~flag).sum(), (cut & flag).sum()
+    differ = flag != ended
+    if storage.shift or not differ.any():
+        if not storage.shift and ended.sum() + cut.sum() < _ENDS:
+            yield Finding("stored_ends", "undecided", at="no end was drawn so far")
+    elif limits >= _ENDS and 2 * limits > cut.sum():
+        yield Finding("stored_time_limit", "fail", value=limits, threshold=cut.sum(), n=limits)
+    elif lost >= _ENDS and 2 * lost > ended.sum():
+        found = relation(rows.stored, rows.recorded, rows.near)
+        if found.word == "shifted":
+            yield from _told("terminations", found, ())
+        else:
+            yield Finding("stored_ends_lost", "fail", value=lost, threshold=ended.sum(), n=lost)
+    elif differ.mean() > 1 - SHARE:
+        yield Finding("stored_unlike", "fail", "terminations", value=differ.mean())
+    else:
+        yield Finding("stored_in_part", "undecided", "terminations", value=differ.mean())
+
+
+def _next(storage: Storage) -> Iterator[Finding]:
+    rows = storage.column("next_observation")
+    if rows is None:
+        yield from _wait(storage, "stored_next", "next_observation")
+        return
+    differ = (rows.stored != rows.recorded)[:, 0]
+    ended, cut = rows.ended.T
+    harmless = ended & ~cut  # nothing is learnt from them
+    if not differ[~harmless].any():
+        return
+    if (rows.stored[:, 0] == rows.own).mean() > SHARE:
+        yield Finding("stored_next_same", "fail", value=1.0)
+    elif (
+        differ[cut].sum() >= _ENDS
+        and 2 * differ[cut].sum() > cut.sum()
+        and (differ[~cut & ~ended].mean() < 0.05)
+    ):
+        n = int(differ[cut].sum())
+        yield Finding("stored_next_episode", "fail", value=n, threshold=cut.sum(), n=n)
+    elif not storage.shift:
+        found = storage.relation("next_observation")
+        assert found is not None
+        yield from _told("next observations", found, ("few", "related", "unrelated"))
+
+
+def _values(storage: Storage) -> Iterator[Finding]:
+    newest = storage.values[-10:]
+    if len(newest) < 10:
+        yield Finding("stored_values", "undecided", at=f"{len(newest)} of 10 looks so far")
+        return
+    _, worst, limit = newest[-1]
+    at_first = max(abs(value - bound) * (share > 0) for share, value, bound in storage.values[:5])
+    if all(share > 0.5 for share, *_ in newest) and abs(worst - limit) > 2 * at_first:
+        yield Finding("stored_values_beyond", "fail", value=worst, threshold=limit, n=len(newest))
+
+
+CHECKS: tuple[Check[Storage], ...] = (
+    Check("stored_reset", ("env",), _reset),
+    Check("stored_batches", ("observation",), _batches),
+    Check("stored_next", ("env", "observation", "next_observation"), _next),
+    Check("stored_observations", ("env", "observation"), _observations),
+    Check("stored_rewards", ("env", "observation", "reward"), _rewards),
+    Check("stored_ends", ("env", "observation", "terminated"), _ends),
+    Check("stored_actions", ("env", "observation", "action"), _actions),
+    Check("stored_values", ("observation", "value"), _values),
+)
