@@ -11,6 +11,7 @@ from gradlab.findings import (
     certificates,
     checks,
     loop,
+    losses,
     measurement,
     probe,
     tools,
@@ -20,5 +21,5 @@ from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, fail
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "loop", "measurement", "probe", "tools", "training",
+    "in_order", "loop", "losses", "measurement", "probe", "tools", "training",
 ]  # fmt: skip

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from tests.auditing.networks import ACTION, ROWS, STATE, mlp
+from tests.losses.networks import ACTION, ROWS, STATE, mlp
 
 Fault = Literal["sample", "normal", "detach", "no_grad", "round", "data", "none"]
-KINDS = {
-    "sample": "not reparameterised", "normal": "not reparameterised",
-    "round": "not reparameterised", "detach": "detached",
-    "data": "detached", "no_grad": "detached",
+CODES = {
+    "sample": "sampled", "normal": "sampled", "round": "discrete", "detach": "detached",
+    "data": "detached", "no_grad": "no_grad",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, OneHotCategorical
 
 from gradlab.systems import from_function
-from tests.auditing.networks import (
+from tests.losses.networks import (
     ACTION,
     ROWS,
     STATE,
@@ -426,27 +426,27 @@ def reparameterised_score(actor, critic, obs):
 
 
 FAULTS = (
-    (detached_entropy, "idle score", "does not depend on the action"),
-    (reparameterised_score, "idle score", "cancels the score in fc_mean.weight and fc_mean.bias"),
-    (sampled, "not reparameterised", "Normal.sample"),
-    (categorical, "dead actor", "OneHotCategorical.sample"),
-    (argmax, "dead actor", "argmax"),
-    (categorical_with_entropy, "not reparameterised", "Categorical.sample"),
-    (chosen_value, "not reparameterised", "Categorical.sample"),
-    (embedded, "not reparameterised", "Categorical.sample"),
-    (normal, "not reparameterised", "torch.normal"),
-    (sampled_in_a_rollout, "not reparameterised", "Normal.sample"),
-    (detached, "detached", "detach"),
-    (detached_data, "detached", "data"),
-    (without_gradients, "detached", "torch.no_grad"),
-    (replayed_action, "dead path", "critic"),
-    (other_actor, "dead actor", "does not depend on the actor"),
-    (unused_log_std, "dead parameter", "fc_logstd.weight"),
-    (one_optimizer, "leak", "4 tensors of the critic"),
-    (model_in_the_optimizer, "leak", "4 tensors of the model"),
-    (forgotten_layer, "not stepped", "fc_logstd.weight"),
-    (not_a_number, "not finite", "net.0.weight"),
-    (averaged_entropy, "scale", "averaged"),
+    (detached_entropy, "actor.score.constant", "losses.py"),
+    (reparameterised_score, "actor.score.cancels", "losses.py"),
+    (sampled, "actor.lost.sampled", "Normal.sample"),
+    (categorical, "actor.gradient.sampled", "OneHotCategorical.sample"),
+    (argmax, "actor.gradient.discrete", "argmax"),
+    (categorical_with_entropy, "actor.lost.sampled", "Categorical.sample"),
+    (chosen_value, "actor.lost.sampled", "Categorical.sample"),
+    (embedded, "actor.lost.sampled", "Categorical.sample"),
+    (normal, "actor.lost.sampled", "torch.normal"),
+    (sampled_in_a_rollout, "actor.lost.sampled", "Normal.sample"),
+    (detached, "actor.lost.detached", "detach"),
+    (detached_data, "actor.lost.detached", "data"),
+    (without_gradients, "actor.lost.no_grad", "torch.no_grad"),
+    (replayed_action, "actor.reached.apart", "critic"),
+    (other_actor, "actor.gradient.apart", "does not depend on this actor"),
+    (unused_log_std, "actor.parameters.none", "fc_logstd.weight"),
+    (one_optimizer, "actor.optimizer.holds", "4 of the critic"),
+    (model_in_the_optimizer, "actor.optimizer.holds", "4 of the model"),
+    (forgotten_layer, "actor.optimizer.misses", "fc_logstd.weight"),
+    (not_a_number, "actor.finite.not_finite", "net.0.weight"),
+    (averaged_entropy, "actor.lengths.apart", "model: 0, actor: -1"),
 )
 
 
@@ -511,20 +511,24 @@ def weighted_regression(actor, critic, obs, action):
 
 _GITHUB = "https://github.com/"
 THREADS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
-    ("jurgisp/pydreamer/issues/12", value_without_gradient, "detached"),
-    ("google-deepmind/rlax/issues/109", reparameterised_score, "idle score"),
-    ("TianhongDai/reinforcement-learning-algorithms/issues/8", detached_value, "detached"),
+    ("jurgisp/pydreamer/issues/12", value_without_gradient, "actor.values.detached"),
+    ("google-deepmind/rlax/issues/109", reparameterised_score, "actor.score.cancels"),
+    (
+        "TianhongDai/reinforcement-learning-algorithms/issues/8",
+        detached_value,
+        "actor.values.detached",
+    ),
     (
         "MorvanZhou/Reinforcement-learning-with-tensorflow/pull/125",
         replayed_action,
-        "dead path",
+        "actor.reached.apart",
     ),
-    ("jankrepl/deepdow/pull/106", sampled, "not reparameterised"),
-    ("UT-Austin-RPL/amago/pull/27", one_optimizer, "leak"),
-    ("keras-team/keras-io/issues/194", baseline_with_gradient, "leak"),
-    ("HenryHuYu/DiffPhysDrone", decayed, "surrogate"),
-    ("shariqiqbal2810/maddpg-pytorch/issues/11", argmax, "dead actor"),
-    ("kashif/firedup/issues/9", sampled_in_a_rollout, "not reparameterised"),
+    ("jankrepl/deepdow/pull/106", sampled, "actor.lost.sampled"),
+    ("UT-Austin-RPL/amago/pull/27", one_optimizer, "actor.optimizer.holds"),
+    ("keras-team/keras-io/issues/194", baseline_with_gradient, "actor.optimizer.holds"),
+    ("HenryHuYu/DiffPhysDrone", decayed, "actor.derivative.other"),
+    ("shariqiqbal2810/maddpg-pytorch/issues/11", argmax, "actor.gradient.discrete"),
+    ("kashif/firedup/issues/9", sampled_in_a_rollout, "actor.lost.sampled"),
 )
 PUBLISHED: tuple[tuple[str, Callable[[], Arguments]], ...] = (
     ("vwxyzjn/cleanrl/blob/master/cleanrl/sac_continuous_action.py", sac_cleanrl),
