@@ -49,6 +49,9 @@ _CODES = {  # without a title: it is the code
         "", "the gradient of the {subject}'s optimiser was not finite in update {n}.",
         "Stop, and look at the sample that is named beside this.", "error"),
     "non-finite loss": Code("", "the critic's loss that was noted is not finite.", "", "error"),
+    "loss not asked": Code(
+        "", "the declared loss of kind {subject} could not be asked its laws: {at}.",
+        "Hand over what it needs by probe.look(batch)."),
     "learning rate below 0": Code(
         "", "the learning rate of the policy's optimiser is {value}.",
         "Does the schedule go on beyond its end?"),

@@ -14,7 +14,7 @@ import copy
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -443,7 +443,7 @@ class AskedLoss:
                 call.slope = g
                 flat = g.movedim(call.row, 0).reshape(g.shape[call.row], -1)
                 sums = float(flat.sum(1).abs().max()), float(flat.abs().sum(1).max())
-                call.logits = flat.shape[1] > 1 and 0 < sums[1] and sums[0] < 1e-3 * sums[1]
+                call.logits = flat.shape[1] > 1 and sums[1] > 0 and sums[0] < 1e-3 * sums[1]
         return value.detach(), {call.key: call for call in calls}
 
     @cached_property

@@ -11,7 +11,7 @@ inactive there). Advantages are linear in rewards and values, so that unit vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any

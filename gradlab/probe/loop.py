@@ -30,7 +30,7 @@ from gradlab.findings import Finding
 from gradlab.probe.checks import listed
 from gradlab.probe.isolation import warn
 from gradlab.probe.log import Log
-from gradlab.probe.origin import Finder, origin
+from gradlab.probe.origin import Finder, lost_column, origin
 from gradlab.probe.passes import Passes
 from gradlab.probe.returns import LOSS, Episodes, Notes, ReturnWindows, is_finite
 from gradlab.probe.signals import Burst, Guard, Numbers, Signals, finite, rate_of
@@ -77,6 +77,8 @@ class Loop:
         self.count, self.step, self.own = log.earlier.updates, 0, log.earlier.own
         self.critics: dict[str, Passes] = {}
         self.losses: Mapping[str, Callable[[], Any]] = {}
+        self.batch: Mapping[str, Any] = {}  # the last one that was handed over
+        self.values: Callable[[], object] | None = None  # looks at the critics' values
         self.roles: dict[int, str] = {}
         self.answers: dict[str, Callable[[], tuple[Finding, ...]]] = {}
         self.notes = Notes()
@@ -182,7 +184,7 @@ class Loop:
         """It has moved them, unless the step was one to skip, or another network's turn."""
         with self.paying():
             if optimizer is not self.optimizer:
-                if id(optimizer) in self.roles:
+                if self.roles.get(id(optimizer)) == "critic":
                     for each in self.critics.values():
                         each.release()
                 return
@@ -221,7 +223,7 @@ class Loop:
         self._report(
             Finding("non-finite gradient of another network", "fail", role, n=self.count + 1)
         )
-        self._report(origin(None, self.critics, self.losses))
+        self._report(origin(None, self.critics, self.losses, self.batch))
 
     def over(self) -> None:
         """The update is over: count it, and do what its number asks for."""
@@ -314,7 +316,7 @@ class Loop:
 
     def rest(self) -> None:
         """Look at nothing more and hold nothing."""
-        self.due, self._burst, self.losses = False, None, {}
+        self.due, self._burst, self.losses, self.batch = False, None, {}, {}
         for each in (self.passes, *self.critics.values()):
             each.release()
 
@@ -351,10 +353,16 @@ class Loop:
         where = listed(~torch.isfinite(torch.tensor(sizes)).numpy(), self.log.names) or "its norm"
         self._report(Finding("non-finite gradient", "fail", value=1, n=1, at=where))
         try:
-            found = origin(self.passes, self.critics, self.losses)
+            found = origin(self.passes, self.critics, self.losses, self.batch)
         except Exception:  # a policy that cannot be copied, or not called again
             found = Finding("nan.unseen", "fail")
         self._report(found)
+
+    def report_lost_column(self) -> None:
+        """A column of the batch that is not finite."""
+        found = lost_column(self.batch)
+        if found is not None:
+            self._report(found)
 
     def _unlatch(self) -> None:
         """Report the gradients that an accelerator has noted, for which it is waited."""

@@ -92,15 +92,27 @@ class Finder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.inf = name, rows_text(torch.isinf(each))
 
 
+def lost_column(batch: Mapping[str, Any]) -> Finding | None:
+    """A column of a batch with numbers that are not finite."""
+    for name, x in batch.items():
+        if isinstance(x, Tensor) and x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            return Finding("nan.column", "fail", str(name), at=rows_text(~torch.isfinite(x)))
+    return None
+
+
 def origin(
-    policy: Passes | None, critics: Mapping[str, Passes], losses: Mapping[str, Callable[[], Any]]
-) -> Finding:
+    policy: Passes | None, critics: Mapping[str, Passes],
+    losses: Mapping[str, Callable[[], Any]], batch: Mapping[str, Any] | None = None,
+) -> Finding:  # fmt: skip
     """The origin of a gradient that is not finite.
 
     Args:
         policy: None: the gradient is a critic's.
         losses: calls each declared loss on the last batch.
     """
+    column = lost_column(batch or {})
+    if column is not None:
+        return column
     heard = {**critics, **({} if policy is None else {"the policy": policy})}
     for name, each in heard.items():
         for key, p in each.watched.module.named_parameters():

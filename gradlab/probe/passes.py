@@ -157,6 +157,11 @@ class Passes:
         return self._made[-1][0] if self._made else ()
 
     @property
+    def output(self) -> Tensor | None:
+        """Of the last pass."""
+        return self._made[-1][1] if self._made else None
+
+    @property
     def arrived(self) -> Tensor | None:
         """The gradient at the last output to which one came."""
         found = [y.grad for _, y in self._made if y is not None and y.grad is not None]

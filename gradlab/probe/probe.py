@@ -19,7 +19,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
@@ -31,6 +31,7 @@ from gradlab.errors import IMPORTED
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.probe import arguments
 from gradlab.probe.arguments import Question
+from gradlab.probe.declared import LoopChecks, Networks
 from gradlab.probe.isolation import warn
 from gradlab.probe.log import Log, Logs
 from gradlab.probe.loop import Loop
@@ -42,6 +43,9 @@ from gradlab.runs.probe.schema import attributes
 
 if TYPE_CHECKING:
     from gradlab.tasks import Task
+
+
+Loss = Callable[..., Any] | None
 
 
 @final
@@ -126,6 +130,7 @@ class Probe:
         if env is not None and not self.off:
             episodes = Episodes(env, policy, seed, played)
         self._loop = Loop(policy, optimizer, self._log, every, passes, question, episodes)
+        self._checks = LoopChecks(policy, optimizer, self._loop)
         self._loop.own += IMPORTED.pop("gradlab.probe.probe:Probe", 0.0)  # the first one pays
         self._optimizer, self._closed = optimizer, False
         self._died: BaseException | None = None
@@ -159,6 +164,67 @@ class Probe:
         for name, value in ((LOSS, critic_loss), (RETURN, episode_return)):
             if value is not None:
                 self._attempt(self._loop.note, name, value)
+
+    def networks(
+        self, *, critic: Networks = None, target: Networks = None, target_actor: Networks = None,
+        model: Networks = None, temperature: Networks = None,
+        optimizers: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Declare what the loop trains beside the policy: who moves them, and whom they follow.
+
+        Args:
+            critic: a module, or several; target, target_actor: copies of these and of the policy,
+                in the same order. temperature: the tensor log α.
+            optimizers: of these, by role, as {"critic": critic_optimizer}, one or several. The
+                policy's is known.
+
+        Raises:
+            InputError: no modules, or a target without a network of its shapes.
+        """
+        given = {"critic": critic, "target": target, "target_actor": target_actor}
+        given |= {"model": model, "temperature": temperature}
+        for optimizer in self._checks.networks(given, optimizers):
+            if not self.off:
+                self._follow(optimizer)
+
+    def losses(
+        self, *, critic: Loss = None, actor: Loss = None, policy: Loss = None, fit: Loss = None,
+        gae: Loss = None, **declared: Any,
+    ) -> None:  # fmt: skip
+        """Declare the loop's losses: each is asked its laws on batches that `look` is given.
+
+        Args:
+            critic, actor, policy, fit: loss(batch) → a scalar or a dict of terms, by their kind.
+            gae: gae(reward, value, ended, last_value, final_value) → advantages.
+            declared: discount, temperature, draw, … as of `gradlab.audit`; networks are known.
+
+        Raises:
+            InputError: no function, or a name that `gradlab.audit` has not.
+        """
+        given = {"critic": critic, "actor": actor, "policy": policy, "fit": fit, "gae": gae}
+        self._checks.losses(given, declared)
+
+    def record(self, env: Any, *, steps: int = 1, discount: float | None = None) -> Any:
+        """Return the environment with its steps recorded, to check stored rows against them.
+
+        Args:
+            env: of training, as the loop uses it, outside of what transforms observations,
+                actions and rewards: gymnasium's, a vector of them, or a batched one of tensors.
+            steps: that a stored row adds up; discount: γ, also for the bound of values.
+
+        Raises:
+            InputError: none of these, or a second environment.
+        """
+        return self._checks.record(env, steps, discount)
+
+    def look(self, batch: Any) -> None:
+        """Hand over a batch as the losses take it, before they do.
+
+        Args:
+            batch: a mapping of tensors [B, …]: observation, action, reward, next_observation,
+                terminated, and what else the losses need; value, next_value, target for bounds.
+        """
+        self._attempt(self._checks.look, batch)
 
     @property
     def alarms(self) -> list[Reported]:
@@ -219,8 +285,10 @@ class Probe:
         """Hear of passes and steps from now on."""
         passes = self._loop.passes
         self._handles.append(passes.watched.module.register_forward_hook(passes))
-        if self._optimizer is not None:
-            self._follow(self._optimizer)
+        for optimizer in [self._optimizer, *self._checks.others]:
+            if optimizer is not None:
+                self._follow(optimizer)
+        self._checks.attach()
 
     def _follow(self, optimizer: torch.optim.Optimizer) -> None:
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -236,15 +304,16 @@ class Probe:
 
     def _let_go(self) -> None:
         handles, self._handles = self._handles, []
-        for handle in handles:
+        for let_go in (*(handle.remove for handle in handles), self._checks.rest):
             with contextlib.suppress(Exception):
-                handle.remove()
+                let_go()
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
         self.off, self._log.files = True, []
 
     def _enter(self) -> Finder | None:
+        self._checks.mark("actor")
         mode = self._loop.enter()
         if mode is not None:
             mode.__enter__()  # type: ignore[no-untyped-call]
@@ -257,7 +326,7 @@ class Probe:
         except Exception as failed:
             self._fail(failed)
 
-    def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
+    def _look(self, step: Any, scaler: Any, finder: Finder | None = None) -> None:
         scale = arguments.scale_of(scaler, self._optimizer)
         self._loop.look(arguments.step_of(step), scale, True, finder)
 
@@ -279,6 +348,7 @@ class _Marked:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.probe._attempt(self.probe._checks.mark, "")
         if self.finder is not None:
             self.probe._leave(self.finder, kind, error, trace)
         if kind is None:
@@ -299,7 +369,10 @@ class _Unplugged:
     def note(self, *_: object, **__: object) -> None:
         pass
 
-    close = resume = note
+    networks = losses = look = close = resume = note
+
+    def record(self, env: Any, **_: object) -> Any:
+        return env
 
 
 _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()
