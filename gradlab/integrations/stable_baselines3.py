@@ -184,12 +184,20 @@ def _off_policy(model: Any, normalizer: Any, box: _Box) -> LoopParts:
     if isinstance(model, TD3):
         q = _Q(critic, 1, valued, box, normalizer)
         theta, watched = _Deterministic(actor, seen, box), Watched(actor, unit)
-        return LoopParts(theta, actor.optimizer, q, watched, critic.optimizer, critic, True)
+        networks = {
+            "critic": critic, "target": model.critic_target, "target_actor": model.actor_target,
+            "optimizers": {"critic": critic.optimizer},
+        }  # fmt: skip
+        return LoopParts(theta, actor.optimizer, q, watched, networks, critic_alone=True)
     q = _Q(critic, len(critic.q_networks), valued, box, normalizer)
     first = _first(actor.latent_pi, actor.mu)
     watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
     policy = _Squashed(actor, seen, box)
-    return LoopParts(policy, actor.optimizer, q, watched, critic.optimizer, critic, True)
+    networks = {
+        "critic": critic, "target": model.critic_target,
+        "optimizers": {"critic": critic.optimizer},
+    }  # fmt: skip
+    return LoopParts(policy, actor.optimizer, q, watched, networks, critic_alone=True)
 
 
 def _on_policy(policy: Any, normalizer: Any, box: _Box) -> LoopParts:
@@ -201,8 +209,8 @@ def _on_policy(policy: Any, normalizer: Any, box: _Box) -> LoopParts:
             f"actor is sought: use gradlab.Probe(actor, model.policy.optimizer)"
         )
     actor = _Gaussian(policy, _Features(policy.pi_features_extractor, normalizer), box)
-    watched = Watched(_first(hidden, policy.action_net), None)
-    return LoopParts(actor, policy.optimizer, None, watched, policy.optimizer, policy.value_net)
+    watched = Watched(_first(hidden, policy.action_net))
+    return LoopParts(actor, policy.optimizer, None, watched, {"critic": policy.value_net})
 
 
 def _first(hidden: nn.Sequential, last: nn.Module) -> nn.Module:
@@ -318,8 +326,7 @@ class ProbeCallback(BaseCallback):
 
     def _mark(self) -> None:
         if self.probe is not None:
-            with self.probe(int(self.model.num_timesteps)):
-                pass  # the backward pass is over
+            self.probe._attempt(self.probe._look, int(self.model.num_timesteps))
 
     def _record(self, row: dict[str, Any]) -> None:
         for name, value in headline(row).items():

@@ -102,10 +102,6 @@ def parts_of(trainer: Any) -> LoopParts:
     keys = list(cast(Any, actor).in_keys)
     policy = _Acting(actor, keys[0], action_key(loss))
     critic = _critic(loss, keys[0]) if len(keys) == 1 else None
-    # Of the networks that value actions, as the loss holds them for its optimiser.
-    networks = ("qvalue_network", "value_network")
-    theirs = [p for name, p in loss.named_parameters() if name.startswith(networks)]
-    valued = _stepping(trainer, theirs)
     alone = isinstance(loss, DDPGLoss | TD3Loss | SACLoss)
     watched, optimizer = _watched(actor), _stepping(trainer, actor.parameters())
     if optimizer is None:
@@ -113,7 +109,31 @@ def parts_of(trainer: Any) -> LoopParts:
             "trainer has no optimizer that steps its loss's actor_network: give the trainer one, "
             "with loss_module.parameters()"
         )
-    return LoopParts(policy, optimizer, critic, watched, valued, critic_alone=alone)
+    parts = LoopParts(policy, optimizer, critic, watched, critic_alone=alone)
+    return replace(parts, **_declared(loss, keys[0])) if alone else parts
+
+
+_TERMS = {DDPGLoss: ("loss_value", "value_network"), TD3Loss: ("loss_qvalue", "qvalue_network"),
+          SACLoss: ("loss_qvalue", "qvalue_network")}  # fmt: skip
+
+
+def _declared(loss: Any, observed: Any) -> dict[str, Any]:
+    """A LossModule as it is shipped, asked term by term."""
+    term, network = next(each for kind, each in _TERMS.items() if isinstance(loss, kind))
+    keys = loss.tensor_keys
+    columns = {
+        "observation": observed, "next_observation": ("next", observed),
+        "action": action_key(loss), "reward": ("next", keys.reward),
+        "terminated": ("next", keys.terminated),
+    }  # fmt: skip
+    return {
+        "losses": {
+            "critic": lambda batch: loss(batch)[term],
+            "actor": lambda batch: loss(batch)["loss_actor"],
+        },
+        "about": {"discount": discount_of(loss), "columns": columns},
+        "called": {"critic": getattr(loss, network), "actor": loss.actor_network},
+    }
 
 
 def check_measurable(trainer: Any) -> None:
@@ -236,6 +256,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         self._trainer = trainer
         trainer.register_op("setup", self._begin)
         trainer.register_op("batch_process", self._compare)
+        trainer.register_op("process_optim_batch", self._hand_over)
         trainer.register_op("process_loss", self._note_loss)
         trainer.register_op("post_steps_log", self._show)
         trainer.register_op("shutdown", self._end)
@@ -264,8 +285,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
 
     def _mark(self) -> None:
         if self.probe is not None:
-            with self.probe(int(self._trainer.collected_frames)):
-                pass  # the backward pass is over
+            self.probe._attempt(self.probe._look, int(self._trainer.collected_frames))
 
     def _record(self, row: dict[str, Any]) -> None:
         self._shown |= headline(row)
@@ -273,6 +293,11 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
     def _show(self, batch: Any) -> dict[str, float] | None:
         shown, self._shown = self._shown, {}
         return shown or None
+
+    def _hand_over(self, batch: Any) -> Any:
+        if self.probe is not None:
+            self.probe.look(batch)
+        return batch
 
     def _note_loss(self, batch: Any, losses: Any) -> None:
         if self.probe is not None:

@@ -15,7 +15,6 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 
 from gradlab import validation
@@ -28,9 +27,10 @@ from gradlab.probe.moved import Movements
 from gradlab.probe.passes import Passes, Watched
 from gradlab.probe.stored import Storage
 
-ASKED = (20, 200)  # updates after which losses are asked, then at ten times as many
+ASKED = 20  # updates after which losses are asked, then after ten times as many
 _ROWS = 64  # of a batch that losses are asked on
 KINDS = ("critic", "actor", "policy", "fit", "gae")
+_NONE: Mapping[str, Any] = {}
 Networks = nn.Module | Tensor | Sequence[nn.Module] | None
 
 
@@ -50,8 +50,8 @@ class LoopChecks:
         self.storage: Storage | None = None
         self._losses: dict[str, Callable[..., Any]] = {}
         self._about: dict[str, Any] = {}  # entries of `gradlab.losses.asking.Declared`
-        self._batch: Any = None
-        self._next = ASKED[0]
+        self._called: dict[str, Any] = {}
+        self._next = ASKED
         self._handles: list[Any] = []
         self._marked = ExitStack()
 
@@ -123,8 +123,13 @@ class LoopChecks:
                 self.loop.roles.setdefault(id(one), role)
         return new
 
-    def losses(self, given: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def losses(
+        self, given: Mapping[str, Any], about: Mapping[str, Any], called: Mapping[str, Any] = _NONE
+    ) -> None:
         """Declare the loop's losses, functions of a batch, and what is known of them.
+
+        Args:
+            called: networks as the losses call them, where these are not those that are stepped.
 
         Raises:
             InputError: no function, or an entry that `Declared` has not.
@@ -140,6 +145,7 @@ class LoopChecks:
                 validation.function(name, loss, "a batch")
                 self._losses[name] = loss
         self._about |= about
+        self._called |= called
         self._link()
 
     def record(self, env: Any, steps: int, discount: float | None) -> Any:
@@ -150,6 +156,7 @@ class LoopChecks:
         storage.value_discount = None if discount is None else discount**steps
         recorded = storage.record(env)
         self.storage = storage
+        self.loop.values = self._see_values
         self.loop.answers["stored"] = storage.findings
         self._link()
         return recorded
@@ -164,7 +171,6 @@ class LoopChecks:
 
     def look(self, batch: Any) -> None:
         """A batch of the loop, before its losses."""
-        self._batch = batch
         self.loop.batch = batch if isinstance(batch, Mapping) else {}
         self.loop.losses = {
             name: partial(loss, batch) for name, loss in self._losses.items() if name != "gae"
@@ -176,9 +182,16 @@ class LoopChecks:
             if self.storage is not None and isinstance(batch, Mapping):
                 self.storage.look(self._named(batch))
             if self._losses and self.loop.count >= self._next:
-                later = [each for each in ASKED if each > self.loop.count]
-                self._next = later[0] if later else 10 * self.loop.count
+                while self._next <= self.loop.count:
+                    self._next *= 10
                 self._ask(batch)
+
+    def _see_values(self) -> None:
+        """The critics' last values, where they are one for each row, before they are stepped."""
+        for each in self.loop.critics.values():
+            if self.storage is not None and each.output is not None:
+                if each.output.numel() == each.batch:
+                    self.storage.look_at_values({"value": each.output.detach()})
 
     def _named(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """The batch by the house's names."""
@@ -189,13 +202,12 @@ class LoopChecks:
         from gradlab.losses.asking import Declared
         from gradlab.losses.laws import look_at
 
-        roles = {"critic": "critic", "target": "target", "target_actor": "target_actor",
-                 "model": "model"}  # fmt: skip
-        networks = {name: self.roles[role] for name, role in roles.items() if role in self.roles}
-        actor = self.loop.passes.watched.module
-        declared = Declared(**{"actor": actor, **networks, **self._about})
-        few = batch
-        if isinstance(batch, Mapping):
+        roles = ("critic", "target", "target_actor", "model")
+        networks = {role: self.roles[role] for role in roles if role in self.roles}
+        networks |= {"actor": self.loop.passes.watched.module} | self._called
+        declared = Declared(**{**networks, **self._about})
+        few = batch[:_ROWS] if hasattr(batch, "batch_size") else batch
+        if isinstance(batch, dict):
             few = {
                 k: x[:_ROWS] if isinstance(x, Tensor) and x.ndim else x for k, x in batch.items()
             }
@@ -216,19 +228,10 @@ class LoopChecks:
 
     def _several(self, role: str) -> list[nn.Module]:
         held = self.roles.get(role, ())
-        return [held] if isinstance(held, nn.Module) else [*held]
+        several = held if isinstance(held, list | tuple | nn.ModuleList) else [held]
+        return [each for each in several if isinstance(each, nn.Module)]
 
 
 def _parameters(optimizer: Any) -> list[Tensor]:
     groups = [] if optimizer is None else optimizer.param_groups
     return [p for group in groups for p in group["params"]]
-
-
-def values_of(critics: Mapping[str, Passes]) -> Tensor | None:
-    """Outputs of the last passes that are a number or a few for each row, flat; None: none is."""
-    found = []
-    for each in critics.values():
-        value = each.output
-        if value is not None and each.batch and value.numel() <= 16 * each.batch:
-            found.append(value.detach().flatten())
-    return torch.cat(found) if found else None

@@ -94,6 +94,7 @@ class Loop:
         self._batch = _BATCH
         self._watching = self._watches = 0
         self._lost_at = -1  # the first update that was lost
+        self._filed = 0  # the update of the newest row
         self._begun: float | None = None
         self._paid = False
         self._begin()
@@ -172,6 +173,8 @@ class Loop:
             mine = optimizer is self.optimizer
             if not closure:
                 self._guard(optimizer, mine)
+            if self.due and self.values is not None and self.roles.get(id(optimizer)) == "critic":
+                self.values()
             if not mine or not (closure or self._mine()):
                 return
             if not self._seen and not closure:
@@ -302,8 +305,9 @@ class Loop:
             self.log.file("episodes", {"number": self.windows["episodes"].count, **episode})
             self._followed("episodes", episode)
         row = self._signals.row() | self.passes.row()
-        if not (row["looked"] or ended):
+        if not row["looked"] and (not ended or self._filed == self.count):
             return
+        self._filed = self.count
         spent = self.own / self.elapsed if self.elapsed > 0 else 0.0
         cost = {"own_seconds": self.own, "elapsed": self.elapsed, "spent": spent}
         rate = {"learning_rate": rate_of(self.optimizer, held), "marked": int(self._marked)}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -203,6 +204,7 @@ class Passes:
             return {}
         saturated, passed, known = torch.stack(self._counts).double().sum(0).cpu().numpy()
         count, self._counts = len(self._counts), []
+        known = np.where(known > 0, known, np.nan)
         return {"saturation": saturated / known, "attenuation": passed / known, "watched": count}
 
     def _count(self, action: Tensor) -> None:

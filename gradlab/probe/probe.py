@@ -326,7 +326,8 @@ class Probe:
         except Exception as failed:
             self._fail(failed)
 
-    def _look(self, step: Any, scaler: Any, finder: Finder | None = None) -> None:
+    def _look(self, step: Any, scaler: Any = None, finder: Finder | None = None) -> None:
+        """A backward pass is over."""
         scale = arguments.scale_of(scaler, self._optimizer)
         self._loop.look(arguments.step_of(step), scale, True, finder)
 

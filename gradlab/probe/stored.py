@@ -454,7 +454,7 @@ class Storage:
         self.rollout |= "advantage" in batch
         observations = _numbers(batch["observation"])
         mine = keys(observations)
-        self._bound(batch)
+        self.look_at_values(batch)
         self.batches.append(hash(mine.tobytes()))
         if self.log is None:
             return
@@ -493,7 +493,7 @@ class Storage:
         rows = self.columns.setdefault(name, deque(maxlen=_LOOKS))
         rows.append(_Rows(stored[known], now[known], beside, ends[known] > 0, own[known]))
 
-    def _bound(self, batch: Mapping[str, Any]) -> None:
+    def look_at_values(self, batch: Mapping[str, Any]) -> None:
         """Values against what the rewards so far can add up to."""
         if "reward" in batch:
             paid = _numbers(batch["reward"])

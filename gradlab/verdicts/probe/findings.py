@@ -50,14 +50,18 @@ OF_INTERVALS = (
 )  # fmt: skip
 # What is upstream comes first: of several failures a later one may be the symptom of another.
 UPSTREAM = (
-    "nan.negative", "nan.operation", "nan.*", "non-finite gradient*", "non-finite*", "gae.*",
-    "stored_next*", "stored*", "*.repeats*", "*.predictions*", "*.path*", "moved_twins*",
-    "moved_still", "no optimiser's step", "moved_by_another", "moved_between", "moved_target*",
-    "moved_mixed", "moved_uncleared", "*.detached*", "*.rows*", "*.mask*", "*.reward*",
-    "*.entropy*", "*.discount*", "*.targets*", "*.next value*", "*.target policy*", "*.descends*",
-    "*.sign*", "*.density*", "*.weights*", "*.ratio*", "*.clip*", "*.value*",
-    "critic.*", "actor.*", "policy.*", "fit.*", "moved_in_part", "moved*",
-    "learning rate below 0", "dead *", "falling return", "exploding gradient", "*",
+    "nan.*", "loss.finite*", "actor.finite*", "non-finite gradient*", "non-finite*", "gae.*",
+    "stored_unreset", "stored_next*", "stored_[!v]*", "loss.repeats*",
+    "critic.precision*", "critic.predictions*", "actor.gradient*", "actor.lost*", "actor.reached*",
+    "actor.values*", "actor.score*", "moved_twins*", "moved_still", "no optimiser's step",
+    "moved_by_another", "moved_between", "moved_target*", "critic.detached*", "critic.rows*",
+    "actor.rows*", "critic.mask*", "critic.reward*", "critic.entropy*", "actor.entropy*",
+    "critic.discount*", "critic.targets*", "critic.target_actors*", "critic.next_value*",
+    "critic.descends*", "actor.sign*", "actor.density*", "critic.weights*", "policy.weights*",
+    "policy.ratio*", "policy.clip*", "policy.value*", "critic.*", "actor.*", "policy.*", "loss.*",
+    "moved_mixed", "moved_uncleared", "moved_in_part", "moved_*", "stored_values*",
+    "learning rate below 0", "dead *",
+    "falling return", "exploding gradient", "*",
 )  # fmt: skip
 
 
