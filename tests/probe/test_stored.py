@@ -439,7 +439,7 @@ def test_the_log_forgets_its_oldest_steps():
     storage = Storage(size=50)
     rows = collected(storage.record(Walk()), 600)
     found = told(storage, rows, looks=30)
-    assert storage.log is not None and len(storage.log.at) == 50 and not storage.log.whole
+    assert storage.log is not None and len(storage.log.at) == 50 and storage.log.count == 600
     assert not failed(found)
     lag = [row | {"reward": before["reward"]} for before, row in pairwise(rows)]
     storage.columns.clear()
