@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from gradlab import validation
@@ -25,6 +26,7 @@ from gradlab.probe.isolation import OWN_WORK
 from gradlab.probe.loop import Loop
 from gradlab.probe.moved import Movements
 from gradlab.probe.passes import Passes, Watched
+from gradlab.probe.returns import RETURN
 from gradlab.probe.stored import Storage
 
 ASKED = 20  # updates after which losses are asked, then after ten times as many
@@ -156,10 +158,15 @@ class LoopChecks:
         storage.value_discount = None if discount is None else discount**steps
         recorded = storage.record(env)
         self.storage = storage
-        self.loop.values = self._see_values
+        self.loop.values, storage.ended = self._see_values, self._ended
         self.loop.answers["stored"] = storage.findings
         self._link()
         return recorded
+
+    def _ended(self, total: float) -> None:
+        """An episode of training, where the loop notes none itself."""
+        if not self.loop.noted:
+            self.loop.notes.take(RETURN, total, self.loop.count, self.loop.step)
 
     def _link(self) -> None:
         """What the losses' declaration says of the values that are stored."""
@@ -188,10 +195,10 @@ class LoopChecks:
 
     def _see_values(self) -> None:
         """The critics' last values, where they are one for each row, before they are stepped."""
-        for each in self.loop.critics.values():
-            if self.storage is not None and each.output is not None:
-                if each.output.numel() == each.batch:
-                    self.storage.look_at_values({"value": each.output.detach()})
+        made = [(each.output, each.batch) for each in self.loop.critics.values()]
+        values = [x.detach().flatten() for x, rows in made if x is not None and x.numel() == rows]
+        if self.storage is not None and values:
+            self.storage.look_at_values({"value": torch.cat(values)})
 
     def _named(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """The batch by the house's names."""

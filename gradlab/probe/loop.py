@@ -32,7 +32,7 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.log import Log
 from gradlab.probe.origin import Finder, lost_column, origin
 from gradlab.probe.passes import Passes
-from gradlab.probe.returns import LOSS, Episodes, Notes, ReturnWindows, is_finite
+from gradlab.probe.returns import LOSS, RETURN, Episodes, Notes, ReturnWindows, is_finite
 from gradlab.probe.signals import Burst, Guard, Numbers, Signals, finite, rate_of
 from gradlab.runs.probe.returns import EPISODES_APART
 
@@ -81,7 +81,7 @@ class Loop:
         self.values: Callable[[], object] | None = None  # looks at the critics' values
         self.roles: dict[int, str] = {}
         self.answers: dict[str, Callable[[], tuple[Finding, ...]]] = {}
-        self.notes = Notes()
+        self.notes, self.noted = Notes(), False  # noted: whether the loop hands over returns
         self.windows = {name: ReturnWindows(name, log.earlier) for name in ("returns", "episodes")}
         self._signals = Signals(policy.parameters())
         self._guards: WeakKeyDictionary[Any, tuple[list[int], Guard]] = WeakKeyDictionary()
@@ -286,6 +286,7 @@ class Loop:
 
     def note(self, name: str, value: Any) -> None:
         """A number of the loop's own."""
+        self.noted = self.noted or name == RETURN
         if name == LOSS and not is_finite(value):
             self._report(Finding("non-finite loss", "fail"))
         self.notes.take(name, value, self.count, self.step)

@@ -311,10 +311,12 @@ class Movements:
             before = zero if cleared or since[0][1] is None else since[0][1]
             parts = {True: zero, False: zero}
             for each, _, gradient in since:
-                mine = not self._is_foreign(network, each, actors)
-                parts[mine] = parts[mine] + gradient
+                its = not self._is_foreign(network, each, actors)
+                parts[its] = parts[its] + gradient
             found.append(_sample([p.grad], _SENT))
-            own.append(parts[True]), foreign.append(parts[False]), left.append(before)
+            own.append(parts[True])
+            foreign.append(parts[False])
+            left.append(before)
         network.faced += any(self._is_foreign(network, x, actors) for x in theirs)
         for each in theirs:
             del each.sent[network.name]

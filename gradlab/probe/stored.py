@@ -12,11 +12,13 @@ column then stands in one `relation` to the recorded one, of n steps
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import nan
 from typing import Any, NamedTuple, final
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
@@ -28,6 +30,7 @@ SHARE = 0.9  # of rows that must agree
 COLUMNS = ("action", "reward", "next_observation", "terminated", "truncated")
 VALUES = ("value", "next_value", "target")
 _ROWS, _LOOKS, _FEWEST, _ENDS = 512, 64, 100, 5  # rows of a look; looks; rows that a check needs
+_POOL = 5_000  # newest steps among which a row of another step is looked for
 _ENVIRONMENTS = 64  # of a batch of them that are recorded
 _BEYOND = 16  # steps in a row after an end: actions that are repeated beyond it are fewer
 _FINAL = ("final_obs", "final_observation", "terminal_observation")
@@ -115,11 +118,23 @@ def _rises(stored: _Array, recorded: _Array) -> bool:
     return bool(np.ptp(stored) and (np.diff(stored[order]) >= 0).mean() > 0.99)
 
 
-def keys(observations: Any) -> NDArray[np.int64]:
+def keys(observations: Any) -> list[int]:
     """A number for the float32 bytes of every observation, [N, …]; −0 is 0."""
     rows = np.asarray(observations, np.float32) + np.float32(0)
-    size = 2**52  # as large as float64 holds
-    return np.array([hash(row.tobytes()) % size for row in rows], np.int64)
+    return [hash(row.tobytes()) % 2**52 for row in rows]  # as large as float64 holds
+
+
+class _Step(NamedTuple):
+    """A recorded step: keys of its observations, −1 where the next is unknown; the number of the
+    step before it in its episode, −1 of a first one."""
+
+    begun: int
+    ahead: int
+    action: _Array
+    reward: float
+    terminated: bool
+    truncated: bool
+    before: int
 
 
 @final
@@ -131,116 +146,96 @@ class TransitionLog:
             loop resets them).
 
     Attributes:
-        at: numbers of steps by key, −1 where several steps begin there.
+        count: of steps so far; at: their numbers by key, −1 where several begin there.
         beyond: the most steps in a row that ended an episode again after its end.
     """
 
     def __init__(self, count: int, reset: str, size: int) -> None:
-        self.size, self.reset_mode, self.count = size, reset, 0
+        self.size, self.environments, self.reset_mode = size, count, reset
+        self.count, self.beyond, self.width = 0, 0, 1
         self.at: dict[int, int] = {}
-        self.beyond, self.firsts = 0, 0
-        self._now = np.full(count, _UNKNOWN, np.int64)
-        self._before = np.full(count, -1)
-        self._streak = np.zeros(count, np.int64)
-        self._key, self.following = np.zeros(size, np.int64), np.zeros(size, np.int64)
-        self.earlier, self.later = np.full(size, -1), np.full(size, -1)
-        self.reward, self.ended = np.zeros(size), np.zeros((size, 2), bool)
-        self.action = np.zeros((size, 0))
-
-    @property
-    def whole(self) -> bool:
-        """Whether no step is forgotten so far."""
-        return self.count <= self.size
+        self.later: dict[int, int] = {}
+        self._steps: list[_Step] = []
+        self._now, self._before, self._streak = [_UNKNOWN] * count, [-1] * count, [0] * count
 
     def begin(self, observations: _Array, mask: _Array | None = None) -> None:
         """All of them, or those of the mask, are reset to these observations, [n, …]."""
-        mask = np.ones(len(self._now), bool) if mask is None else mask
-        self._now[mask], self._before[mask] = keys(observations)[mask], -1
+        for n, key in enumerate(keys(observations)):
+            if mask is None or mask[n]:
+                self._now[n], self._before[n] = key, -1
 
     def add(
-        self, observations: _Array, action: _Array, reward: _Array, ended: _Array, finals: Any
-    ) -> None:
+        self, observations: _Array, action: _Array, reward: Sequence[float],
+        ended: Sequence[tuple[Any, Any]], finals: Any,
+    ) -> None:  # fmt: skip
         """A step of each.
 
         Args:
-            observations: [n, …]; action: [n, da]; reward: [n]; ended: terminated and truncated,
-                [n, 2]; finals: last observations of the episodes that ended, None where unknown.
+            observations: [n, …]; action: [n, da]; ended: whether it terminated, was truncated;
+                finals: last observations of the episodes that ended, None where unknown.
         """
-        found, over = keys(observations), ended.any(1)
-        ahead, acted = found.copy(), self._now >= 0
-        if self.reset_mode == "SAME_STEP":
-            for n in np.flatnonzero(over):
-                final = None if finals is None else finals[n]
-                ahead[n] = _UNKNOWN if final is None else keys([_numbers(final)])[0]
-        again = ~acted & over & (self._now == _OVER) & (self.reset_mode == "")
-        self._streak = np.where(again, self._streak + 1, np.where(acted, 0, self._streak))
-        self._streak[acted & over & (self._before < 0)] = -(10**9)  # each step is an episode
-        self.beyond = max(self.beyond, int(self._streak.max()))
-        numbers = np.full(len(found), -1)
-        numbers[acted] = self.count + np.arange(acted.sum())
-        self._write(
-            self._now[acted], ahead[acted], action[acted], reward[acted], ended[acted],
-            self._before[acted],
-        )  # fmt: skip
-        rests = over if self.reset_mode != "SAME_STEP" else np.zeros_like(over)
-        self._now = np.where(rests & (acted | again), _OVER, found)
-        self._before = np.where(over, -1, numbers)
+        for n, (now, key) in enumerate(zip(self._now, keys(observations), strict=True)):
+            terminated, truncated = map(bool, ended[n])
+            over = terminated or truncated
+            final = finals[n] if over and finals is not None else None
+            reset = over and (final is not None or self.reset_mode == "SAME_STEP")
+            again = over and now == _OVER and not self.reset_mode
+            if now >= 0:
+                ahead = key
+                if reset:
+                    ahead = _UNKNOWN if final is None else keys([_numbers(final)])[0]
+                paid, before = float(reward[n]), self._before[n]
+                self._write(_Step(now, ahead, action[n], paid, terminated, truncated, before))
+                # Where each step is an episode, nobody resets.
+                self._streak[n] = -(10**9) if over and self._before[n] < 0 else 0
+            self._streak[n] += again
+            self.beyond = max(self.beyond, self._streak[n])
+            self._now[n] = _OVER if again or (over and now >= 0 and not reset) else key
+            self._before[n] = -1 if over or now < 0 else self.count - 1
 
-    def _write(
-        self, begun: _Array, ahead: _Array, action: _Array, reward: _Array, ended: _Array,
-        before: _Array,
-    ) -> None:  # fmt: skip
-        if not self.action.shape[1]:
-            self.action = np.zeros((self.size, action.shape[1]))
-        numbers = self.count + np.arange(len(begun))
-        at = numbers % self.size
-        for number, old, new in zip(
-            numbers.tolist(), self._key[at].tolist(), begun.tolist(), strict=True
-        ):
-            if self.at.get(old) == number - self.size:
-                del self.at[old]
-            self.at[new] = -1 if new in self.at else number
-        self._key[at], self.following[at], self.later[at] = begun, ahead, -1
-        self.action[at], self.reward[at], self.ended[at], self.earlier[at] = (
-            action, reward, ended, before,
-        )  # fmt: skip
-        known = before > self.count - self.size
-        self.later[before[known] % self.size] = numbers[known]
-        self.count += len(begun)
+    def _write(self, step: _Step) -> None:
+        number = self.count
+        if number >= self.size:
+            old = self._steps[number % self.size]
+            if self.at.get(old.begun) == number - self.size:
+                del self.at[old.begun]
+            self.later.pop(number - self.size, None)
+            self._steps[number % self.size] = step
+        else:
+            self._steps.append(step)
+        self.at[step.begun] = -1 if step.begun in self.at else number
+        if step.before >= 0:
+            self.later[step.before] = number
+        self.count, self.width = number + 1, len(step.action)
+
+    def step(self, number: int) -> _Step | None:
+        """The step of a number, None of −1 and of a forgotten one."""
+        known = max(0, self.count - self.size) <= number
+        return self._steps[number % self.size] if known else None
 
     def recorded(
-        self, column: str, numbers: _Array, steps: int = 1, discount: float = 1.0
+        self, column: str, numbers: Sequence[int], steps: int = 1, discount: float = 1.0
     ) -> _Array:
         """A column of so many steps from these on, [N, k]; NaN where it is not known."""
-        chain = [numbers]
-        for _ in range(steps - 1):
-            ends = self._of(self.ended.any(1), chain[-1])
-            chain.append(
-                np.where((chain[-1] < 0) | (ends > 0), -1, self.later[chain[-1] % self.size])
-            )
-        last = numbers
-        for each in chain[1:]:
-            last = np.where(each >= 0, each, last)
-        if column == "action":
-            return self._of(self.action, numbers)
-        if column == "reward":
-            paid = [np.nan_to_num(self._of(self.reward, x)) for x in chain]
-            found = sum(discount**k * x for k, x in enumerate(paid)) + 0 * self._of(
-                self.reward, numbers
-            )
-        elif column == "next_observation":
-            ahead = self._of(self.following, last)
-            found = np.where(ahead >= 0, ahead, np.nan)
-        else:
-            found = self._of(self.ended[:, int(column == "truncated")], last)
-        open_ = (chain[-1] < 0) & (self._of(self.ended.any(1), last) == 0)
-        return np.where(open_, np.nan, found)[:, None]
+        width = self.width if column == "action" else 1
+        return np.array([self._row(column, x, steps, discount, width) for x in numbers], float)
 
-    def _of(self, column: _Array, numbers: _Array) -> _Array:
-        """Its rows of these steps, NaN of −1 and of forgotten ones."""
-        found = column[numbers % self.size].astype(float)
-        found[(numbers < 0) | (numbers < self.count - self.size)] = np.nan
-        return found
+    def _row(self, column: str, number: int, steps: int, discount: float, width: int) -> Any:
+        nothing, last = [nan] * width, self.step(number)
+        if last is None or column == "action":
+            return nothing if last is None else last.action
+        paid = last.reward
+        for k in range(1, steps):
+            if last.terminated or last.truncated:
+                break
+            number = self.later.get(number, -1)
+            following = self.step(number)
+            if following is None:
+                return nothing
+            last, paid = following, paid + discount**k * following.reward
+        if column == "next_observation":
+            return nothing if last.ahead == _UNKNOWN else [last.ahead]
+        return [paid if column == "reward" else getattr(last, column)]
 
 
 def _numbers(given: Any) -> _Array:
@@ -267,12 +262,17 @@ class _Recorder:
         if self.several is not None and not isinstance(env, gymnasium.vector.VectorEnv):
             self.mode = "SAME_STEP"
         self.size = min(self.several or 1, _ENVIRONMENTS)
+        self.totals = [0.0] * self.size  # rewards of the episodes under way
         storage.log = TransitionLog(self.size, self.mode, storage.size)
 
     def rows(self, given: Any) -> _Array:
-        """Of the environments that are recorded, a copy."""
-        found = _numbers(given if self.several is not None else [_numbers(given)])
-        return np.array(found[: self.size])
+        """Of the environments that are recorded, [n, …], a copy."""
+        found = _numbers(given)
+        return np.array(found[None] if self.several is None else found[: self.size])
+
+    def flat(self, given: Any) -> list[Any]:
+        """A number of each."""
+        return [given] if self.several is None else self.rows(given).reshape(-1).tolist()
 
     def reset(self, result: Any, options: Any) -> Any:
         self._safely(self._reset, result, options)
@@ -281,6 +281,7 @@ class _Recorder:
     def _reset(self, result: Any, options: Any) -> None:
         observations = result[0] if isinstance(result, tuple) else result
         mask = (options or {}).get("reset_mask") if isinstance(options, Mapping) else None
+        self.totals = [0.0 if mask is None or mask[n] else x for n, x in enumerate(self.totals)]
         self.log.begin(self.rows(observations), None if mask is None else mask[: self.size])
 
     @property
@@ -290,7 +291,7 @@ class _Recorder:
 
     def step(self, env: Any, action: Any) -> Any:
         given: list[_Array] = []  # before the step: environments may clip it in place
-        self._safely(lambda: given.append(self.rows(action).astype(float).reshape(self.size, -1)))
+        self._safely(lambda: given.append(self.rows(action).reshape(self.size, -1)))
         result = env.step(action)
         if given:
             self._safely(self._step, given[0], result)
@@ -298,21 +299,26 @@ class _Recorder:
 
     def _step(self, action: _Array, result: Any) -> None:
         observations, reward, *flags, infos = result
-        finals = None
         if isinstance(infos, Mapping):
             finals = next((infos[name] for name in _FINAL if name in infos), None)
+            finals = [finals] if self.several is None else finals
             limits = infos.get("time_outs", infos.get("TimeLimit.truncated"))
         else:  # a dictionary for each, as Stable-Baselines3's
             finals = [next((i[x] for x in _FINAL if x in i), None) for i in infos]
             limits = [i.get("TimeLimit.truncated", False) for i in infos]
-        done = [self.rows(x).reshape(-1).astype(bool) for x in flags]
-        if len(done) == 1:
-            cut = np.zeros_like(done[0]) if limits is None else self.rows(limits).astype(bool)
-            done = [done[0] & ~cut.reshape(-1), done[0] & cut.reshape(-1)]
-        self.log.add(
-            self.rows(observations), action, self.rows(reward).reshape(-1).astype(float),
-            np.stack(done, 1), finals,
-        )  # fmt: skip
+        ended = [*zip(*map(self.flat, flags), strict=True)]
+        if len(flags) == 1:
+            cut = [False] * self.size if limits is None else self.flat(limits)
+            ended = [
+                (over and not late, over and late) for (over,), late in zip(ended, cut, strict=True)
+            ]
+        paid = self.flat(reward)
+        self.log.add(self.rows(observations), action, paid, ended, finals)
+        for n, (reward, ends) in enumerate(zip(paid, ended, strict=True)):
+            self.totals[n] += float(reward)
+            if any(ends):
+                self.storage.ended(self.totals[n])
+                self.totals[n] = 0.0
 
     def _safely(self, work: Any, *given: Any) -> None:
         if self.error:
@@ -406,6 +412,7 @@ class Storage:
     ) -> None:  # fmt: skip
         self.steps, self.discount, self.size = steps, discount, size
         self.value_discount, self.soft = value_discount, soft
+        self.ended: Callable[[float], object] = lambda total: None  # hears of every return
         self.log: TransitionLog | None = None
         self.error, self.looks = "", 0
         self.rollout = False  # batches have advantages
@@ -435,11 +442,12 @@ class Storage:
             )
         space = getattr(env, "single_action_space", getattr(env, "action_space", None))
         low, high = getattr(space, "low", None), getattr(space, "high", None)
-        if low is not None and np.isfinite(low).all() and np.isfinite(high).all():
+        if low is not None and high is not None and np.isfinite([low, high]).all():
             self.limits = np.ravel(low), np.ravel(high)
-        kind = _Vector if isinstance(env, gymnasium.vector.VectorEnv) else _Batched
-        kind = _Single if isinstance(env, gymnasium.Env) else kind
-        return kind(env, _Recorder(env, self))
+        recorder = _Recorder(env, self)
+        if isinstance(env, gymnasium.vector.VectorEnv):
+            return _Vector(env, recorder)
+        return (_Single if isinstance(env, gymnasium.Env) else _Batched)(env, recorder)
 
     def look(self, batch: Mapping[str, Any]) -> None:
         """Compare a batch of the loop: observation, and what it has of action, reward, terminated,
@@ -455,50 +463,52 @@ class Storage:
         observations = _numbers(batch["observation"])
         mine = keys(observations)
         self.look_at_values(batch)
-        self.batches.append(hash(mine.tobytes()))
+        self.batches.append(hash(tuple(mine)))
         if self.log is None:
             return
         enough = len(self.log.at) >= 4 * len(mine) >= 32
-        self.alike.append(enough and 2 * len(np.unique(mine)) < len(mine))
-        numbers = np.array([self.log.at.get(key, -2) for key in mine.tolist()])
-        self.searched += len(mine)
-        self.found, self.twice = (
-            self.found + (numbers >= 0).sum(),
-            self.twice + (numbers == -1).sum(),
-        )
-        at = np.flatnonzero(numbers >= 0)[:_ROWS]
-        for name in (x for x in COLUMNS if x in batch and len(at)):
-            stored = _numbers(batch[name])
-            stored = keys(stored)[at] if name == "next_observation" else stored[at]
-            self._keep(name, stored.reshape(len(at), -1).astype(float), numbers[at], mine[at])
+        self.alike.append(enough and 2 * len({*mine}) < len(mine))
+        numbers = [self.log.at.get(key, -2) for key in mine]
+        self.searched, self.twice = self.searched + len(mine), self.twice + numbers.count(-1)
+        at = [k for k, number in enumerate(numbers) if number >= 0]
+        self.found += len(at)
+        for name in (x for x in COLUMNS if x in batch and at):
+            self._keep(name, batch[name], at[:_ROWS], numbers, mine)
 
-    def _keep(self, name: str, stored: _Array, numbers: _Array, own: _Array) -> None:
-        log = self.log
+    def _keep(
+        self, name: str, given: Any, at: Sequence[int], found: Sequence[int], mine: Sequence[int]
+    ) -> None:
+        log, numbers = self.log, [found[k] for k in at]
         assert log is not None
+        stored, kind = _numbers(given), torch.as_tensor(given).dtype
+        stored = np.array(keys(stored)) if name == "next_observation" else stored
+        stored = stored[at].reshape(len(at), -1).astype(float)
 
-        def recorded(these: _Array) -> _Array:
-            return log.recorded(name, these, self.steps, self.discount)
+        def recorded(column: str, these: Sequence[int]) -> _Array:
+            found = log.recorded(column, these, self.steps, self.discount)
+            half = kind in (torch.float16, torch.bfloat16)
+            return torch.as_tensor(found).to(kind).double().numpy() if half else found
 
-        now = recorded(numbers)
+        now = recorded(name, numbers)
         if now.shape[1] != stored.shape[1]:
             raise InputError(f"{name} has {stored.shape[1]} numbers a row, recorded {now.shape[1]}")
         known = np.isfinite(now).all(1)
-        if self.steps == 1 and name in ("next_observation", "terminated", "truncated"):
-            known = np.isfinite(now[:, 0])
-        near = {1: log.later, -1: log.earlier}
-        beside = {lag: recorded(way[numbers % log.size])[known] for lag, way in near.items()}
-        ends = np.concatenate(
-            [log.recorded(x, numbers, self.steps) for x in ("terminated", "truncated")], 1
-        )
+        steps = [log.step(x) for x in numbers]
+        near = {1: [log.later.get(x, -1) for x in numbers], -1: [x.before for x in steps if x]}
+        beside = {lag: recorded(name, way)[known] for lag, way in near.items()}
+        ends = np.concatenate([recorded(x, numbers) for x in ("terminated", "truncated")], 1) > 0
         rows = self.columns.setdefault(name, deque(maxlen=_LOOKS))
-        rows.append(_Rows(stored[known], now[known], beside, ends[known] > 0, own[known]))
+        own = np.array([mine[k] for k in at])
+        rows.append(_Rows(stored[known], now[known], beside, ends[known], own[known]))
 
     def look_at_values(self, batch: Mapping[str, Any]) -> None:
         """Values against what the rewards so far can add up to."""
         if "reward" in batch:
             paid = _numbers(batch["reward"])
         elif self.log is not None:
-            paid = self.log.reward
+            paid = self.log.recorded(
+                "reward", range(max(0, self.log.count - _ROWS), self.log.count)
+            )
         else:
             return
         self.rewards = [min(self.rewards[0], paid.min()), max(self.rewards[1], paid.max())]
@@ -519,23 +529,22 @@ class Storage:
         if sum(len(x.stored) for x in looks) < _FEWEST:
             return None
         near = {lag: np.concatenate([x.near[lag] for x in looks]) for lag in (1, -1)}
-        return _Rows(
-            *(np.concatenate([x[k] for x in looks]) for k in (0, 1)), near,
-            *(np.concatenate([x[k] for x in looks]) for k in (3, 4)),
-        )  # fmt: skip
+        whole = [np.concatenate([x[k] for x in looks]) for k in (0, 1, 3, 4)]
+        return _Rows(whole[0], whole[1], near, whole[2], whole[3])
 
     def relation(self, name: str) -> Relation | None:
         """Of a column; None where rows are too few."""
         rows, log = self.column(name), self.log
         if rows is None or log is None:
             return None
-        numbers = np.arange(max(log.count - log.size, 0), log.count)[-20_000:]
-        pool = log.recorded(name, numbers, self.steps, self.discount)
+        numbers = range(max(0, log.count - min(log.size, _POOL)), log.count)
+        steps = 1 if name == "next_observation" else self.steps
+        pool = log.recorded(name, numbers, steps, self.discount)
         return relation(rows.stored, rows.recorded, rows.near, pool[np.isfinite(pool).all(1)])
 
     @property
     def shift(self) -> int:
-        """Steps by which actions and rewards are of another one than their observations; 0: none."""
+        """Steps by which actions and rewards are later than their observations, if both are."""
         both = [self.relation(name) for name in ("action", "reward")]
         lags = {int(x.number) if x and x.word == "shifted" else 0 for x in both}
         return lags.pop() if len(lags) == 1 else 0
@@ -574,7 +583,12 @@ def _observations(storage: Storage) -> Iterator[Finding]:
     log = storage.log
     assert log is not None
     of = storage.searched - storage.twice
-    if of >= _FEWEST and 2 * storage.found < of and log.whole and len(log._now) < _ENVIRONMENTS:
+    if (
+        of >= _FEWEST
+        and 2 * storage.found < of
+        and log.count <= log.size
+        and log.environments < _ENVIRONMENTS
+    ):
         share = storage.found / of
         yield Finding("stored_hidden", "undecided", value=share, threshold=0.5, n=of)
     elif lag := storage.shift:
@@ -592,22 +606,22 @@ def _batches(storage: Storage) -> Iterator[Finding]:
 
 
 _LAGS = {1: "the step after", -1: "the step before"}
+_CODES = {
+    "zero": "stored_zero", "negated": "stored_negated", "unclipped": "stored_unclipped",
+    "shifted": "stored_shifted", "other row": "stored_other_row",
+}  # fmt: skip
 
 
 def _told(subject: str, found: Relation, undecided: Sequence[str]) -> Iterator[Finding]:
     """What a relation that is not right is called."""
-    about = {"subject": subject, "value": found.number}
+    at = _LAGS[int(found.number)] if found.word == "shifted" else ""
+    code = _CODES.get(found.word, "stored_unlike")
     if found.word in undecided:
         code = "stored_in_part" if found.word == "few" else "stored_related"
-        yield Finding(code, "undecided", **about)
-    elif found.word == "shifted":
-        yield Finding("stored_shifted", "fail", **about, at=_LAGS[int(found.number)])
-    elif found.word in ("zero", "negated", "unclipped"):
-        yield Finding(f"stored_{found.word}", "fail", **about)
-    elif found.word == "other row":
-        yield Finding("stored_other_row", "fail", **about)
+        yield Finding(code, "undecided", subject, value=found.number)
     else:
-        yield Finding("stored_unlike", "fail", subject, value=1 - found.share)
+        value = 1 - found.share if code == "stored_unlike" else found.number
+        yield Finding(code, "fail", subject, value=value, at=at)
 
 
 def _actions(storage: Storage) -> Iterator[Finding]:
@@ -641,7 +655,7 @@ def _rewards(storage: Storage) -> Iterator[Finding]:
     at_limits = np.isclose(stored, paid, rtol=1e-4) | (rows.ended[:, 1] & ~rows.ended[:, 0])
     if found.word in ("same", "scaled", "clipped", "rising") or at_limits.all() or storage.shift:
         return  # at time limits trainers add values
-    if found.word in ("related", "unrelated") and low > 0 and high > 30 * low:
+    if found.word in ("related", "unrelated") and (ratio > 0).all() and high > 30 * low:
         yield Finding("stored_unlike", "fail", "rewards", value=1 - found.share)
         return
     yield from _told("rewards", found, ("few", "related", "unrelated"))
@@ -656,7 +670,9 @@ def _ends(storage: Storage) -> Iterator[Finding]:
     cut = cut & ~ended
     lost, limits = (ended & ~flag).sum(), (cut & flag).sum()
     differ = flag != ended
-    if storage.shift or not differ.any():
+    if differ[~ended & ~cut].mean() > 0.5:
+        yield Finding("stored_unlike", "fail", "terminations", value=differ.mean())
+    elif storage.shift or not differ.any():
         if not storage.shift and ended.sum() + cut.sum() < _ENDS:
             yield Finding("stored_ends", "undecided", at="no end was drawn so far")
     elif limits >= _ENDS and 2 * limits > cut.sum():
@@ -667,8 +683,6 @@ def _ends(storage: Storage) -> Iterator[Finding]:
             yield from _told("terminations", found, ())
         else:
             yield Finding("stored_ends_lost", "fail", value=lost, threshold=ended.sum(), n=lost)
-    elif differ.mean() > 1 - SHARE:
-        yield Finding("stored_unlike", "fail", "terminations", value=differ.mean())
     else:
         yield Finding("stored_in_part", "undecided", "terminations", value=differ.mean())
 
