@@ -461,6 +461,22 @@ def test_values_beyond_what_rewards_add_up_to_are_told(growth, soft, codes):
     assert ("stored_values" in found) == (not codes)
 
 
+@pytest.mark.parametrize("value, codes", [(-5.0, set()), (1000.0, {"stored_values_beyond"})])
+def test_values_alone_are_held_against_recorded_rewards(value, codes):
+    """Between −3 and 5 a step, or so."""
+    storage = Storage(value_discount=0.9)
+    collected(storage.record(Walk()), 300)
+    for k in range(12):
+        storage.look_at_values({"value": torch.full((32,), value * k / 12)})
+    assert failed({x.code: x.decision for x in storage.findings()}) == codes
+
+
+def test_an_empty_batch_is_none():
+    storage = Storage()
+    storage.look({"observation": torch.zeros(0, 2), "reward": torch.zeros(0)})
+    assert not storage.looks and not storage.error
+
+
 def test_what_an_environment_gives_is_not_changed_nor_its_random_state():
     plain, storage = collected(Walk()), Storage()
     state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
