@@ -14,7 +14,8 @@
     step(before, after, env)                     did the last updates raise the return?
     load(path) → Run                             the labelled tree of any result
     report(path)                                 one HTML page to decide from
-    audit(loss, actor, critic)                   where an actor loss gets its gradient, or loses it
+    audit(loss, batch, kind=…)                   is a loss right? asked on changed batches
+    conform(loss, "bandit")                      the expected gradient against the exact one
     Probe(policy, optimizer)                     the gradients of your own loop, while it runs
 
 Names are imported when they are first used, so that the command line answers --help at once.
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from gradlab import figures, fitting, systems, tasks, training
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.setting import Tail
+    from gradlab.losses.conformance import conform
+    from gradlab.losses.laws import audit
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
     from gradlab.reporting import report
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from gradlab.runs.run import Run, load
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
-    from gradlab.tools.audit.compute import audit
     from gradlab.tools.certify.compute import certify
     from gradlab.tools.jacobians.compute import compare_jacobians
     from gradlab.tools.race.compute import race
@@ -64,6 +66,7 @@ __all__ = [
     "choose",
     "compare_jacobians",
     "compare_remedies",
+    "conform",
     "differentiable",
     "figures",
     "fitting",
@@ -88,9 +91,10 @@ _HOMES = {
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution",
     "attribution": "gradlab.runs.attribution",
-    "audit": "gradlab.tools.audit.compute",
+    "audit": "gradlab.losses.laws",
     "certify": "gradlab.tools.certify.compute",
     "choose": "gradlab.verdicts.choice",
+    "conform": "gradlab.losses.conformance",
     "compare_jacobians": "gradlab.tools.jacobians.compute",
     "compare_remedies": "gradlab.tools.remedies.compute",
     "differentiable": "gradlab.systems.differentiable",

@@ -133,7 +133,7 @@ _ROWS: Mapping[str, str] = {
     "fit": "gradlab.cli.fit:FitCommand",
     "logs": "gradlab.tools.logs.command:Logs",
     "remedies": "gradlab.tools.remedies.command:RemediesCommand",
-    "audit": "gradlab.tools.audit.command:AuditCommand",
+    "audit": "gradlab.cli.audit:AuditCommand",
     "train": "gradlab.cli.train:Train",
     "sweep": "gradlab.tools.sweep.command:SweepCommand",
     "compare": "gradlab.cli.reading:Compare",

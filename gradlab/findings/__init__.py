@@ -11,7 +11,9 @@ from gradlab.findings import (
     certificates,
     checks,
     loop,
+    losses,
     measurement,
+    probe,
     tools,
     training,
 )
@@ -19,5 +21,5 @@ from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, fail
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "loop", "measurement", "tools", "training",
+    "in_order", "loop", "losses", "measurement", "probe", "tools", "training",
 ]  # fmt: skip

@@ -144,13 +144,15 @@ class TransitionLog:
     Args:
         count: of environments; reset: what they do at an end, "SAME_STEP", "NEXT_STEP" or "" (the
             loop resets them).
+        ended: hears of the return of every episode that ends.
 
     Attributes:
         count: of steps so far; at: their numbers by key, −1 where several begin there.
         beyond: the most steps in a row that ended an episode again after its end.
     """
 
-    def __init__(self, count: int, reset: str, size: int) -> None:
+    def __init__(self, count: int, reset: str, size: int, ended: Callable[[float], object]) -> None:
+        self._ended, self._total = ended, [0.0] * count
         self.size, self.environments, self.reset_mode = size, count, reset
         self.count, self.beyond, self.width = 0, 0, 1
         self.at: dict[int, int] = {}
@@ -162,7 +164,7 @@ class TransitionLog:
         """All of them, or those of the mask, are reset to these observations, [n, …]."""
         for n, key in enumerate(keys(observations)):
             if mask is None or mask[n]:
-                self._now[n], self._before[n] = key, -1
+                self._now[n], self._before[n], self._total[n] = key, -1, 0.0
 
     def add(
         self, observations: _Array, action: _Array, reward: Sequence[float],
@@ -186,6 +188,10 @@ class TransitionLog:
                     ahead = _UNKNOWN if final is None else keys([_numbers(final)])[0]
                 paid, before = float(reward[n]), self._before[n]
                 self._write(_Step(now, ahead, action[n], paid, terminated, truncated, before))
+                self._total[n] += paid
+                if over:
+                    self._ended(self._total[n])
+                    self._total[n] = 0.0
                 # Where each step is an episode, nobody resets.
                 self._streak[n] = -(10**9) if over and self._before[n] < 0 else 0
             self._streak[n] += again
@@ -262,7 +268,9 @@ class _Recorder:
         if self.several is not None and not isinstance(env, gymnasium.vector.VectorEnv):
             self.mode = "SAME_STEP"
         self.size = min(self.several or 1, _ENVIRONMENTS)
-        storage.log = self.log = TransitionLog(self.size, self.mode, storage.size)
+        storage.log = self.log = TransitionLog(
+            self.size, self.mode, storage.size, lambda total: storage.ended(total)
+        )
 
     def rows(self, given: Any) -> _Array:
         """Of the environments that are recorded, [n, …], a copy."""
@@ -399,6 +407,7 @@ class Storage:
     ) -> None:  # fmt: skip
         self.steps, self.discount, self.size = steps, discount, size
         self.value_discount, self.soft = value_discount, soft
+        self.ended: Callable[[float], object] = lambda total: None  # hears of every return
         self.log: TransitionLog | None = None
         self.error, self.looks = "", 0
         self.rollout = self.paid = False  # whether batches have advantages, rewards

@@ -23,7 +23,7 @@ import pandas as pd
 
 from gradlab import validation
 from gradlab.errors import Doubtful, InputError, imported
-from gradlab.findings import Finding
+from gradlab.findings import Finding, failed, in_order
 from gradlab.runs.layout import (
     attributes_of,
     fields_of,
@@ -57,6 +57,8 @@ KINDS: Mapping[str, str] = {
     "remedies": "gradlab.tools.remedies.result:Remedies",
     "race": "gradlab.tools.race.result:Race",
     "certificate": "gradlab.tools.certify.result:Certification",
+    "audit": "gradlab.runs.run:FindingsRun",
+    "conformance": "gradlab.runs.run:FindingsRun",
 }
 
 
@@ -208,6 +210,32 @@ class PlainRun(StoredRun):
     @classmethod
     def of_record(cls, record: Record, path: Path) -> Self:
         return cls(record, path)
+
+
+class FindingsRun(PlainRun):
+    """A run that is its findings, in order of weight."""
+
+    @property
+    def passed(self) -> bool:
+        """No finding fails."""
+        return not failed(self.findings)
+
+    @property
+    def headline(self) -> str:
+        """What is broken first; else how much was asked."""
+        broken = failed(self.findings)
+        held = sum(each.decision == "pass" for each in self.findings)
+        return broken[0].said if broken else f"Passed: {held} of {len(self.findings)} laws hold."
+
+    def __str__(self) -> str:
+        rest = [each for each in in_order(self.findings) if each.decision != "pass"]
+        said = [
+            f"{each.mark} {' '.join(filter(None, (each.subject, each.title)))}: {each.said}"
+            for each in rest
+        ]
+        return "\n".join([self.headline, *said])
+
+    __repr__ = __str__
 
 
 def load(path: str | Path) -> Run:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.probe.actor_critics import Batched, Critic, InTurn, Loop, Soft, actor
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.probe.moved import BETWEEN, Movements
-from tests.probe.actor_critics import Batched, Critic, InTurn, Loop, Soft, actor
 
 UPDATES = 40
 

@@ -471,6 +471,19 @@ def test_values_alone_are_held_against_recorded_rewards(value, codes):
     assert failed({x.code: x.decision for x in storage.findings()}) == codes
 
 
+def test_returns_of_episodes_are_handed_on():
+    storage, heard = Storage(), list[float]()
+    storage.ended = heard.append
+    rows = collected(storage.record(Walk()), 60)
+    totals, total = [], 0.0
+    for row in rows:
+        total += row["reward"]
+        if over(row):
+            totals.append(total)
+            total = 0.0
+    assert heard == pytest.approx(totals) and len(heard) > 5
+
+
 def test_an_empty_batch_is_none():
     storage = Storage()
     storage.look({"observation": torch.zeros(0, 2), "reward": torch.zeros(0)})

@@ -1,0 +1,501 @@
+"""A loss is asked by calling it on changed batches, with numbers added to networks' outputs.
+
+    Law(code, needs, test)                  one question; a table of them is a kind of loss
+    judge(laws, asked)                      a finding each, in the order of the table
+    AskedLoss(loss, batch, declared)        the loss, called without a trace
+    asked(batch, {key: offset})             its value and calls of the declared networks
+
+The output of each call gets an offset [B] and a zero leaf, whose gradient is ∂L/∂output by row.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab import validation
+from gradlab.errors import InputError, in_short, one_line
+from gradlab.findings import Decision, Finding
+from gradlab.findings.losses import NEEDS
+from gradlab.user_code import running
+
+Batch = Mapping[str, Any]
+Key = tuple[str, int]  # a network and the number of its call
+Modules = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module] | None
+
+
+class Answer(NamedTuple):
+    """What a law found.
+
+    Attributes:
+        name: of the code below the law's; "" where it passes.
+        value, limit: as in `Finding`. at: where, or by what.
+    """
+
+    decision: Decision
+    name: str = ""
+    value: float = float("nan")
+    limit: float = float("nan")
+    at: str = ""
+
+
+def held(value: float | Tensor, limit: float, name: str, at: str = "") -> Answer:
+    """Passes where the value is at most the limit, else fails under this name."""
+    value = float(value)
+    return Answer("pass" if value <= limit else "fail", "" if value <= limit else name, value,
+                  float(limit), at)  # fmt: skip
+
+
+def fail(name: str, at: str = "", value: float = float("nan")) -> Answer:
+    return Answer("fail", name, value, at=at)
+
+
+def undecided(name: str, at: str = "", value: float = float("nan")) -> Answer:
+    """It cannot be judged; the code of this name has the declaration that would decide."""
+    return Answer("undecided", name, value, at=at)
+
+
+PASS = Answer("pass")
+
+
+@dataclass(frozen=True)
+class Law:
+    """One question.
+
+    Attributes:
+        needs: of `AskedLoss.has`; where one is missing the law is skipped with the line to write.
+        stops: where it does not pass no further law is asked.
+        whole: of all terms of a dict together, not of each.
+    """
+
+    code: str
+    needs: tuple[str, ...]
+    test: Callable[[Any], Answer]
+    stops: bool = False
+    whole: bool = False
+
+    @property
+    def name(self) -> str:
+        """As in `meant`."""
+        return self.code.partition(".")[2]
+
+
+def judge(laws: Iterable[Law], asked: AskedLoss) -> tuple[Finding, ...]:
+    """A finding for each law, in their order, which is that of their weight. A law that raises is
+    undecided; nothing is raised."""
+    found = []
+    for law in laws:
+        missing = [need for need in law.needs if not asked.has(need)]
+        if law.name in asked.declared.meant:
+            answer = Answer("skipped", "meant")
+        elif missing:
+            answer = Answer("skipped", "skipped", at=NEEDS.get(missing[0], missing[0]))
+        else:
+            try:
+                answer = law.test(asked)
+            except Exception as error:  # a law never ends a user's loop
+                words = in_short(one_line(f"{type(error).__name__}: {error}"), 120)
+                answer = undecided("error", words)
+        code = f"{law.code}.{answer.name}" if answer.name else law.code
+        found.append(
+            Finding(code, answer.decision, asked.term, answer.value, threshold=answer.limit,
+                    at=answer.at)
+        )  # fmt: skip
+        if law.stops and answer.decision in ("fail", "undecided"):
+            break
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What is known of a loss beside its batch; every entry may be missing.
+
+    Attributes:
+        critic, target, actor, target_actor: networks that the loss calls, one or several.
+        model: a model or simulator that it calls, a module or an object with methods.
+        discount: γ; also a column of the batch, one for each row. trace: λ of GAE.
+        temperature: the tensor log α that the loss reads.
+        temperature_loss: of log π [B] → a scalar that is minimised in log α.
+        draw: of observations → (action, log π), as the loss draws.
+        log_prob, entropy: of the batch → [B], of the policy as it is.
+        clip: ε of PPO. monotone: weights rise with advantages, as in AWR, not in proportion.
+        action_limit: largest |action|, a number or one for each coordinate.
+        optimizer: the actor's. lengths: two of a segment, which the loss takes as `length=`.
+        columns: the batch's name of a column where it is another, {"observation": "obs"}.
+        meant: names of laws that the loss breaks on purpose.
+        seed: of every draw in the loss.
+    """
+
+    critic: Modules = None
+    target: Modules = None
+    actor: Modules = None
+    target_actor: Modules = None
+    model: Any = None
+    discount: float | None = None
+    trace: float | None = None
+    temperature: Tensor | None = None
+    temperature_loss: Callable[[Tensor], Tensor] | None = None
+    draw: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    log_prob: Callable[[Any], Tensor] | None = None
+    entropy: Callable[[Any], Tensor] | None = None
+    clip: float | None = None
+    monotone: bool = False
+    action_limit: float | Tensor | None = None
+    optimizer: Optimizer | None = None
+    lengths: tuple[int, int] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    meant: Collection[str] = ()
+    seed: int = 0
+
+
+def networks(name: str, given: Any) -> dict[str, nn.Module]:
+    """Declared modules by name: "critic", "critic 1", or "critic qf1" of a mapping.
+
+    Raises:
+        InputError: something else is among them.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping) and not isinstance(given, nn.Module):
+        found = {f"{name} {key}": each for key, each in given.items()}
+    elif isinstance(given, tuple | list):
+        found = {f"{name} {k}": each for k, each in enumerate(given, 1)}
+    else:
+        found = {name: given}
+    if not found:
+        raise InputError(f"{name} is empty, expected a torch.nn.Module or several")
+    for each, module in found.items():
+        validation.instance(each, module, nn.Module, "a torch.nn.Module")
+    return found
+
+
+@contextmanager
+def untouched(modules: Iterable[nn.Module], seed: int) -> Iterator[None]:
+    """Inside, draws are those of the seed, and compiled or distributed modules run as they were
+    written; afterwards generators, buffers and gradients are as before."""
+    modules = list(modules)
+    buffers = [(b, b.detach().clone()) for module in modules for b in module.buffers()]
+    slopes = [(p, p.grad) for module in modules for p in module.parameters()]
+    states = random.getstate(), np.random.get_state()
+    cuda = {p.device for module in modules for p in module.parameters() if p.device.type == "cuda"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=list(cuda)))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for module in modules:  # a reducer that waits for a backward pass would not get one
+            stack.enter_context(getattr(module, "no_sync", nullcontext)())
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            for p, _ in slopes:
+                p.grad = None  # for a backward pass in the loss
+            yield
+        finally:
+            for p, slope in slopes:
+                p.grad = slope
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            for b, kept in buffers:
+                if not torch.equal(b, kept):
+                    b.data.copy_(kept)  # .data: a graph that holds it can still go backward
+
+
+@contextmanager
+def moved(tensor: Tensor, by: float | Tensor) -> Iterator[None]:
+    """Inside, a tensor is larger; afterwards it is as before, bit for bit."""
+    kept = tensor.detach().clone()
+    try:
+        tensor.data.add_(by)
+        yield
+    finally:
+        tensor.data.copy_(kept)
+
+
+def columns_of(batch: Any, names: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The columns of a batch that are tensors, by house name.
+
+    Raises:
+        InputError: there are none, or a name of `columns` is missing.
+    """
+    if isinstance(batch, Mapping) or hasattr(batch, "keys"):
+        found = {key: batch[key] for key in batch.keys()}  # noqa: SIM118 (a TensorDict gives rows)
+        found |= {name: batch.get(key) for name, key in names.items()}
+    elif hasattr(batch, "_asdict"):
+        found = batch._asdict()
+        found |= {name: found.get(key) for name, key in names.items()}
+    else:
+        raise validation.expected("batch", batch, "a mapping of columns, or a named tuple")
+    lost = [f"{name!r}: {names[name]!r}" for name in names if found[name] is None]
+    if lost:
+        raise InputError(f"columns has {', '.join(lost)}: the batch has no such column")
+    found = {
+        name: torch.as_tensor(each) if isinstance(each, np.ndarray) else each
+        for name, each in found.items()
+    }
+    return {name: each for name, each in found.items() if isinstance(each, Tensor) and each.ndim}
+
+
+def terms_of(value: Any) -> dict[str, Tensor]:
+    """What a loss has returned, as scalars by name; "" of one that is no dict.
+
+    Of a dict with names that begin with "loss" (TorchRL's), those alone are terms.
+
+    Raises:
+        InputError: something is no scalar of floats.
+    """
+    value = value[0] if isinstance(value, tuple) and value else value
+    named = {"": value}
+    if isinstance(value, Mapping):
+        named = {str(key): each for key, each in value.items()}
+        losses = {key: each for key, each in named.items() if key.startswith("loss")}
+        named = losses or named
+        if not named:
+            raise InputError("loss returns no term, expected a scalar tensor or a dict of them")
+    for name, term in named.items():
+        what = f"loss returns for {name!r}" if name else "loss returns"
+        if not isinstance(term, Tensor):
+            raise InputError(f"{what} a {type(term).__name__}, expected a scalar tensor")
+        if term.numel() != 1 or not term.is_floating_point():
+            raise InputError(
+                f"{what} a tensor of shape {tuple(term.shape)} and {term.dtype}, expected a "
+                f"scalar of floats: end it with mean() or sum(), or leave it out"
+            )
+    return named
+
+
+@dataclass
+class Call:
+    """One call of a declared network; of a joint pass of 2B rows, each half.
+
+    Attributes:
+        inputs: tensors that it was given. output: as a number for each row, [B], where it is one.
+        leaf: zero, added to the output. row: the dimension of its rows.
+        slope: ∂L/∂output.
+        logits: the same offset of all outputs of a row changes nothing.
+    """
+
+    key: Key
+    inputs: tuple[Tensor, ...]
+    output: Tensor | None
+    leaf: Tensor
+    row: int
+    slope: Tensor
+    logits: bool = False
+
+    @property
+    def by_row(self) -> Tensor:
+        """∂L/∂(an offset of the row), [B]."""
+        return self.slope.movedim(self.row, 0).reshape(self.slope.shape[self.row], -1).sum(1)
+
+
+class AskedLoss:
+    """A loss with its batch, called without a trace; what kinds share."""
+
+    def __init__(self, loss: Callable[..., Any], batch: Any, declared: Declared, *roles: str):
+        """
+        Args:
+            roles: entries of `declared` whose calls are seen.
+        """
+        validation.function("loss", loss, "a batch")
+        self.loss, self.declared, self.given = loss, declared, batch
+        self.columns = columns_of(batch, declared.columns)
+        if not self.columns:
+            raise InputError("batch has no column that is a tensor with rows")
+        self.batch = dict(self.columns)
+        self.roles = {role: networks(role, getattr(declared, role)) for role in roles}
+        self.modules = {name: m for found in self.roles.values() for name, m in found.items()}
+        self.rows = len(next(iter(self.columns.values())))
+        self.term = ""
+
+    def has(self, need: str) -> bool:
+        """Whether what a law needs is there: a column, a declaration, or what a kind adds."""
+        known = getattr(self.declared, need, None)
+        return need in self.columns or (known is not None and known is not False)
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Inside, the laws are asked."""
+        yield
+
+    def of_term(self, term: str) -> AskedLoss:
+        """The same of one term of a dict."""
+        other = copy.copy(self)
+        for name in list(vars(other)):
+            if isinstance(getattr(type(self), name, None), cached_property):
+                del other.__dict__[name]
+        other.term = term
+        return other
+
+    def changed(self, **columns: Tensor) -> dict[str, Tensor]:
+        return {**self.batch, **columns}
+
+    def rebuilt(self, batch: Mapping[str, Tensor]) -> Any:
+        """A batch of the user's kind and names with these columns."""
+        own = {
+            self.declared.columns.get(name, name): x
+            for name, x in batch.items()
+            if name in self.columns
+        }
+        if hasattr(self.given, "_replace"):
+            return self.given._replace(**own)
+        made = dict(self.given) if isinstance(self.given, dict) else copy.copy(self.given)
+        for key, x in own.items():
+            made[key] = x
+        return made
+
+    def terms(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of a batch in house names, term by term."""
+        with untouched(self.modules.values(), self.declared.seed), torch.enable_grad():
+            with running("loss", _advice):
+                return terms_of(self.loss(self.rebuilt(batch)))
+
+    def __call__(
+        self, batch: Mapping[str, Tensor] | None = None, add: Mapping[Key, Tensor] | None = None
+    ) -> tuple[Tensor, list[Call]]:
+        """The loss, or its term, and the calls of the networks.
+
+        Args:
+            add: offsets of the outputs of calls, [B].
+        """
+        calls: list[Call] = []
+        counts: dict[str, int] = {}
+        add = add or {}
+
+        def offset(name: str, inputs: Any, out: Tensor, joint: bool, half: int) -> Tensor:
+            key = name, counts.get(name, 0)
+            counts[name] = key[1] + 1
+            inner = torch._C._functorch.is_batchedtensor(out)  # of vmap: all members alike
+            row = int(out.shape[0] != self.rows)
+            thin = [1] * row + [self.rows] + [1] * (out.ndim - 1 - row)
+            leaf = torch.zeros(
+                thin if inner else out.shape, dtype=out.dtype, device=out.device,
+                requires_grad=inner or out.requires_grad,  # else it would be a path of its own
+            )  # fmt: skip
+            inputs = () if inner else inputs
+            calls.append(Call(
+                key,
+                tuple((x.chunk(2)[half] if joint else x).detach() for x in inputs
+                      if isinstance(x, Tensor)),
+                out.detach().reshape(-1) if out.numel() == self.rows and not inner else None,
+                leaf, row, torch.zeros_like(leaf),
+            ))  # fmt: skip
+            more = add[key].to(out).reshape(thin) if key in add else 0.0
+            return out + more + leaf
+
+        def hook(name: str) -> Callable[..., Any]:
+            def seen(module: nn.Module, inputs: Any, output: Any) -> Any:
+                parts = output if isinstance(output, tuple | list) else (output,)
+                at = next((k for k, part in enumerate(parts) if self._has_rows(part)), None)
+                if at is None:
+                    return None
+                joint = parts[at].shape[0] == 2 * self.rows  # CrossQ: (s, a) and (s', a')
+                pieces = [
+                    offset(name, inputs, out, joint, half)
+                    for half, out in enumerate(parts[at].chunk(2) if joint else (parts[at],))
+                ]
+                new = torch.cat(pieces) if joint else pieces[0]
+                if not isinstance(output, tuple | list):
+                    return new
+                made = [*parts[:at], new, *parts[at + 1 :]]
+                return type(output)(*made) if hasattr(output, "_fields") else type(output)(made)
+
+            return seen
+
+        handles = [m.register_forward_hook(hook(name)) for name, m in self.modules.items()]
+        try:
+            terms = self.terms(self.batch if batch is None else batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if self.term:
+            return terms[self.term], calls
+        return torch.stack([term.reshape(()) for term in terms.values()]).sum(), calls
+
+    def _has_rows(self, part: object) -> bool:
+        return (
+            isinstance(part, Tensor)
+            and part.is_floating_point()
+            and (self.rows in part.shape[:2] or part.shape[:1] == (2 * self.rows,))
+        )
+
+    def slopes(
+        self, batch: Mapping[str, Tensor] | None = None, add: Mapping[Key, Tensor] | None = None
+    ) -> tuple[Tensor, dict[Key, Call]]:
+        """The loss, and its calls with their slopes."""
+        value, calls = self(batch, add)
+        live = [call for call in calls if call.leaf.requires_grad]
+        if live and value.requires_grad:
+            leaves = [call.leaf for call in live]
+            found = torch.autograd.grad(value, leaves, allow_unused=True)
+            for call, g in zip(live, found, strict=True):
+                if g is None:
+                    continue
+                call.slope = g
+                flat = g.movedim(call.row, 0).reshape(g.shape[call.row], -1)
+                sums = float(flat.sum(1).abs().max()), float(flat.abs().sum(1).max())
+                call.logits = flat.shape[1] > 1 and sums[1] > 0 and sums[0] < 1e-3 * sums[1]
+        return value.detach(), {call.key: call for call in calls}
+
+    @cached_property
+    def first(self) -> tuple[Tensor, dict[Key, Call]]:
+        """The loss as it is given, and its calls."""
+        return self.slopes()
+
+    def gradient(self, value: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """∂value/∂parameters as one vector of float64; zeros where no path leads."""
+        found: Sequence[Tensor | None] = [None] * len(parameters)
+        if value.requires_grad and parameters:
+            found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        return torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).detach().flatten().double()
+                for p, g in zip(parameters, found, strict=True)
+            ]
+        )
+
+
+def _advice(words: str) -> str:
+    if "same device" in words or "device" in words.lower():
+        return (
+            ": move the batch to the networks' device, {k: v.to(device) for k, v in batch.items()}"
+        )
+    return ""
+
+
+def rowwise(flag: Tensor, like: Tensor) -> Tensor:
+    """[B] → [B, 1, …], to stand beside a column."""
+    return flag.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def finite(asked: AskedLoss) -> Answer:
+    """The loss is a finite number; else the first operation whose result is not, and its rows."""
+    if bool(torch.isfinite(asked.first[0])):
+        return PASS
+    from gradlab.losses.paths import FirstNotFinite
+
+    with FirstNotFinite() as origin:
+        asked(None)
+    return fail("not_finite", origin.where or "the batch")
+
+
+def repeats(asked: AskedLoss) -> Answer:
+    """The same batch and seed give the same loss twice."""
+    one, again = asked.first[0], asked(None)[0].detach()
+    change = float((one - again).abs() / one.abs().clamp_min(1e-12))
+    return PASS if change <= 1e-5 else undecided("differs", value=change)
+
+
+SHARED = (
+    Law("loss.finite", (), finite, stops=True, whole=True),
+    Law("loss.repeats", (), repeats, stops=True, whole=True),
+)

@@ -1,0 +1,213 @@
+"""Laws by kind of loss, and the two ways to ask them: `look_at` in a loop, `audit` for a run.
+
+critic    fits values to targets that it computes        fit     fits values to given targets
+actor     raises what a critic or model says             policy  weighs recorded actions
+gae       a function that computes advantages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.findings import Finding
+from gradlab.losses.actor import ACTOR, ActorLoss
+from gradlab.losses.asking import AskedLoss, Declared, Law, Modules, judge
+from gradlab.losses.critic import CRITIC, CriticLoss
+from gradlab.losses.policy import GAE, POLICY, Advantages, PolicyLoss
+from gradlab.provenance import environment
+from gradlab.runs.layout import by_column, table
+from gradlab.runs.run import FindingsRun, header
+from gradlab.storage.records import Array, Record
+from gradlab.user_code import differentiating
+
+LAWS: Mapping[str, tuple[Law, ...]] = {
+    "critic": CRITIC,
+    "fit": CRITIC,
+    "actor": ACTOR,
+    "policy": POLICY,
+    "gae": GAE,
+}
+
+
+def asked(loss: Callable[..., Any], batch: Any, declared: Declared, kind: str) -> AskedLoss:
+    """The loss of a kind with its batch, checked."""
+    validation.word("kind", kind, LAWS)
+    named = {law.name for law in LAWS[kind]}
+    if unknown := set(declared.meant) - named:
+        wanted = ", ".join(sorted(named))
+        raise InputError(f"meant has {', '.join(sorted(unknown))}, expected any of {wanted}")
+    if kind in ("critic", "fit"):
+        return CriticLoss(loss, batch, declared, kind)
+    if kind == "gae":
+        return cast(AskedLoss, Advantages(loss, declared))
+    if declared.actor is None:
+        raise InputError(f"actor is None: a loss of kind {kind!r} needs it, actor=policy")
+    return (
+        ActorLoss(loss, batch, declared) if kind == "actor" else PolicyLoss(loss, batch, declared)
+    )
+
+
+def _judged(asked: AskedLoss, kind: str) -> tuple[Finding, ...]:
+    laws = LAWS[kind]
+    if not isinstance(asked, CriticLoss):
+        return judge(laws, asked)
+    terms = asked.terms(asked.batch)
+    named = [asked.of_term(name) for name in terms if name] if len(terms) > 1 else []
+    fitted = [each for each in named if isinstance(each, CriticLoss) and each.targeted]
+    if not fitted:
+        return judge(laws, asked)
+    found = judge([law for law in laws if law.whole], asked)
+    if any(each.decision in ("fail", "undecided") for each in found[:3]):
+        return found
+    parts = [law for law in laws if not law.whole]
+    return (*found, *(finding for each in fitted for finding in judge(parts, each)))
+
+
+@differentiating
+def look_at(
+    loss: Callable[..., Any], batch: Any, declared: Declared, kind: str = "critic"
+) -> tuple[Finding, ...]:
+    """Ask a loss every law of its kind; nothing of networks, generators or gradients changes.
+
+    Args:
+        loss: loss(batch) → a scalar, or a dict of terms. Of kind "gae" the function gae(reward,
+            value, ended, last_value, final_value) → advantages [T, E]; its batch is None.
+        batch: a mapping of tensors [B, …], TensorDict or named tuple. House names of columns:
+            observation, action, reward, next_observation, terminated, truncated, discount, weight,
+            return, value, advantage, old_log_prob, mask; others by `Declared.columns`. Of kind
+            "actor" also a tensor, or a tuple of the loss's arguments.
+        declared: networks, γ and what else is known (`Declared`).
+        kind: "critic", "actor", "policy", "fit", or "gae".
+
+    Returns:
+        One finding for each law: code "critic.reward" where it passes, "critic.reward.negated"
+        where it fails, `.skipped`, `.meant`, `.error` and further names where it is not judged.
+        The order of laws is their weight: the first that fails is the headline. `subject` is the
+        term of a dict, or "".
+
+    Raises:
+        InputError: a declaration is of the wrong type, or the loss itself fails on the batch.
+    """
+    subject = asked(loss, batch, declared, kind)
+    with subject.prepared():
+        return _judged(subject, kind)
+
+
+@differentiating
+def audit(
+    loss: Callable[..., Any],
+    batch: Any = None,
+    *old: Any,
+    kind: str | None = None,
+    critic: Modules | object = None,
+    target: Modules = None,
+    actor: Modules = None,
+    target_actor: Modules = None,
+    model: Any = None,
+    discount: float | None = None,
+    trace: float | None = None,
+    temperature: Tensor | None = None,
+    temperature_loss: Callable[[Tensor], Tensor] | None = None,
+    draw: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    log_prob: Callable[[Any], Tensor] | None = None,
+    entropy: Callable[[Any], Tensor] | None = None,
+    clip: float | None = None,
+    monotone: bool = False,
+    action_limit: float | Tensor | None = None,
+    optimizer: Optimizer | None = None,
+    lengths: tuple[int, int] | None = None,
+    columns: Mapping[str, Any] | None = None,
+    meant: Collection[str] = (),
+    inputs: Any = None,
+    seed: int = 0,
+) -> FindingsRun:
+    """Ask a loss the laws of its kind: is its target, its sign, its mask, its gradient right?
+
+        assert gradlab.audit(loss, batch, kind="critic", critic=[q1, q2], discount=0.99).passed
+
+    Args:
+        loss, batch, kind: as in `gradlab.losses.laws.look_at`.
+        old: none; an error says what to write.
+        inputs: in the place of batch, of kind "actor": a tensor, or the loss's arguments.
+        critic, target, actor, target_actor, model, discount, trace, temperature, temperature_loss,
+        draw, log_prob, entropy, clip, monotone, action_limit, optimizer, lengths, columns, meant,
+        seed: what is known (`gradlab.losses.asking.Declared`).
+
+    Returns:
+        A run of kind "audit": `passed` where no law is broken, `findings`, and for an actor
+        `table("gradients")`, norms of the gradient by path and parameter.
+
+    Raises:
+        InputError: as of `look_at`.
+    """
+    first = next(iter(batch), None) if isinstance(batch, list | tuple) else batch
+    if old or isinstance(first, nn.Module):
+        raise InputError(
+            "batch is a network: write audit(loss, batch, kind='actor', actor=…, critic=…, model=…)"
+        )
+    kind = "actor" if kind is None and inputs is not None else kind
+    if kind is None:
+        raise validation.expected("kind", kind, f"one of {', '.join(LAWS)}")
+    if meant and isinstance(meant, str):
+        meant = (meant,)
+    _checked(discount, trace, clip, temperature, optimizer, lengths, seed)
+    declared = Declared(
+        critic=cast(Modules, critic), target=target, actor=actor, target_actor=target_actor,
+        model=model, discount=discount, trace=trace, temperature=temperature,
+        temperature_loss=temperature_loss, draw=draw, log_prob=log_prob, entropy=entropy,
+        clip=clip, monotone=monotone, action_limit=action_limit, optimizer=optimizer,
+        lengths=lengths, columns=columns or {}, meant=tuple(meant), seed=seed,
+    )  # fmt: skip
+    subject = asked(loss, batch if inputs is None else inputs, declared, kind)
+    with subject.prepared():
+        groups = {"verdict": table(_judged(subject, kind), Finding)}
+        if isinstance(subject, ActorLoss):
+            groups["gradients"] = _gradients(subject)
+    config = {"kind": kind, "seed": seed, "discount": discount, "meant": list(meant)}
+    return FindingsRun(Record(header("audit", config, environment()), groups))
+
+
+def _gradients(loss: ActorLoss) -> dict[str, Array]:
+    return by_column(
+        {
+            "path": np.array([path for path in loss.paths for _ in loss.theta], dtype=object),
+            "parameter": np.array([*loss.theta] * len(loss.paths), dtype=object),
+            "norm": np.array([norm for norms in loss.paths.values() for norm in norms]),
+        },
+        descriptions={
+            "path": "through model, critic, both or neither",
+            "parameter": "of the actor",
+            "norm": "of the gradient, loss per parameter",
+        },
+        dim="number",
+    )
+
+
+def _checked(
+    discount: object, trace: object, clip: object, temperature: object, optimizer: object,
+    lengths: object, seed: object,
+) -> None:  # fmt: skip
+    for name, value in (("discount", discount), ("trace", trace)):
+        if value is not None:
+            validation.number(name, value, least=0, most=1)
+    if clip is not None:
+        validation.number("clip", clip, above=0)
+    validation.instance("temperature", temperature, (Tensor, type(None)), "the tensor log α")
+    wanted = "the actor's torch.optim.Optimizer"
+    validation.instance("optimizer", optimizer, (Optimizer, type(None)), wanted)
+    if lengths is not None:
+        if not isinstance(lengths, tuple | list) or len(lengths) != 2:
+            raise validation.expected("lengths", lengths, "two of a segment, as (8, 16)")
+        short, long = (validation.whole("lengths", length, 1) for length in lengths)
+        if long < 1.5 * short:
+            raise InputError(
+                f"lengths is ({short}, {long}), expected a second of at least 1.5 times"
+            )
+    validation.whole("seed", seed)

@@ -1,0 +1,368 @@
+"""Laws of a policy's loss on recorded actions, and of generalised advantages.
+
+    ∂L/∂θ = −Σ w_i ∇ log π_i + what does not move with A        w is affine in the advantages A
+    ∂L/∂ log π_old,i ∝ +A_i, and 0 where PPO clips
+
+On at most 24 rows, A is drawn anew, log π_old is log π, and values are the returns (a value clip is
+inactive there). Advantages are linear in rewards and values, so that unit vectors say all:
+
+    ∂A_t/∂r_u = (γλ)^(u−t)        ∂A_t/∂V_u = γ (γλ)^(u−1−t) − (γλ)^(u−t)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.losses.asking import (
+    PASS,
+    SHARED,
+    Answer,
+    AskedLoss,
+    Declared,
+    Law,
+    fail,
+    held,
+    rowwise,
+    undecided,
+    untouched,
+)
+from gradlab.losses.critic import CriticLoss
+from gradlab.user_code import running
+
+_ROWS = 24
+_STILL = 1e-9  # of a derivative that is none
+
+
+class PolicyLoss(AskedLoss):
+    """A loss of recorded actions with the columns advantage and, of PPO, old_log_prob, value,
+    return; `actor` has the policy's parameters."""
+
+    def __init__(self, loss: Callable[..., Any], batch: Any, declared: Declared) -> None:
+        super().__init__(loss, batch, declared, "actor", "critic")
+        self.whole = self.columns
+        if declared.log_prob is None or "advantage" not in self.columns:
+            return
+        self.columns = {k: x[:_ROWS] if len(x) == self.rows else x for k, x in self.columns.items()}
+        self.rows = min(self.rows, _ROWS)
+        self.batch = dict(self.columns)
+        generator = torch.Generator().manual_seed(declared.seed)
+        a = torch.randn(self.rows, generator=generator)
+        like = self.columns["advantage"]
+        self.batch["advantage"] = (a - a.mean()).to(like).reshape(like.shape)
+        with torch.no_grad():
+            self.now = self.log_probs()
+        if "old_log_prob" in self.columns:
+            self.batch["old_log_prob"] = self.now.reshape(self.columns["old_log_prob"].shape)
+        if {"value", "return"} <= self.columns.keys():
+            self.batch["value"] = self.columns["return"].clone()
+
+    def has(self, need: str) -> bool:
+        if need == "bonus":
+            return self.declared.entropy is not None and not self.declared.monotone
+        return super().has(need)
+
+    @cached_property
+    def parameters(self) -> list[Tensor]:
+        found = (p for m in self.roles["actor"].values() for p in m.parameters())
+        return [p for p in dict.fromkeys(found) if p.requires_grad]
+
+    def log_probs(self) -> Tensor:
+        """log π of the rows, in the graph."""
+        assert self.declared.log_prob is not None
+        with untouched(self.modules.values(), self.declared.seed), running("log_prob"):
+            found = self.declared.log_prob(self.rebuilt(self.batch))
+        if found.shape != (self.rows,):
+            wanted = f"[{self.rows}], one for each row"
+            raise InputError(f"log_prob returns {validation.shown(found)}, expected {wanted}")
+        return found
+
+    def slope(self, **columns: Tensor) -> Tensor:
+        """∂L/∂θ."""
+        return self.gradient(self(self.changed(**columns))[0], self.parameters)
+
+    def counted(self, x: Tensor) -> Tensor:
+        """Without the rows that a mask leaves out."""
+        mask = self.columns.get("mask")
+        return x if mask is None else x[mask.reshape(self.rows, -1)[:, 0] > 0]
+
+    @property
+    def advantage(self) -> Tensor:
+        return self.batch["advantage"].reshape(self.rows, -1)[:, 0]
+
+    @cached_property
+    def weights(self) -> tuple[Tensor | None, float]:
+        """w [B], and the share of the gradient that is no Σ w ∇ log π; None where the rows' ∇ log π
+        depend on each other."""
+        logs = self.log_probs()
+        rows = torch.stack([self.gradient(x, self.parameters) for x in logs])
+        g = self.slope() - self.slope(advantage=torch.zeros_like(self.batch["advantage"]))
+        gram = rows @ rows.T
+        size = gram.diagonal().mean()
+        if float(torch.linalg.eigvalsh(gram)[0] / size) < 1e-7:
+            return None, 0.0
+        eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        w = -torch.linalg.solve(gram + 1e-12 * size * eye, rows @ g)
+        return w * len(w), float((g + w @ rows).norm() / g.norm().clamp_min(1e-300))
+
+    def by_old(self, log_ratio: float = 0.0) -> Tensor:
+        """∂L/∂ log π_old of every row, times B, where log π − log π_old is `log_ratio`."""
+        like = self.columns["old_log_prob"]
+        old = (self.now - log_ratio).detach().to(like).reshape(like.shape).requires_grad_(True)
+        value = self(self.changed(old_log_prob=old))[0]
+        found = torch.autograd.grad(value, old, allow_unused=True)[0]
+        return torch.zeros_like(self.now) if found is None else found.flatten() * self.rows
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    return float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-300))
+
+
+def _in_order(w: Tensor, a: Tensor) -> float:
+    """Of pairs whose weights differ the share that is in order, less the rest."""
+    dw = w[:, None] - w[None]
+    apart = dw.abs() > 1e-3 * dw.abs().max()
+    return float((torch.sign(dw) * torch.sign(a[:, None] - a[None]))[apart].double().mean())
+
+
+def _weights(loss: PolicyLoss) -> Answer:
+    """Rows are weighed by their advantages, or rise with them where it is declared."""
+    w, rest = loss.weights
+    if w is None:
+        if "old_log_prob" not in loss.columns:
+            return undecided("alike")
+        w = loss.by_old().double()
+        if float(w.abs().max()) == 0:
+            return undecided("alike")
+    a, w = loss.counted(loss.advantage), loss.counted(w)
+    if w.abs().max() < _STILL:
+        return fail("still")
+    monotone = loss.declared.monotone
+    r = _in_order(w, a) if monotone else _correlation(w, a)
+    if 1 - r <= (0.02 if monotone else 1e-3):
+        return PASS._replace(value=r)
+    if r < -0.99:
+        return fail("negated", value=r)
+    shift = max((_correlation(w.roll(k), a), k) for k in (1, -1, 2, -2))
+    if shift[0] > 0.99:
+        return fail("other_row", value=float(shift[1]))
+    # Ranks alone: an advantage that is clipped, squashed or exponentiated on purpose.
+    if _in_order(w, a) > 0.98 and rest < 0.02:
+        return undecided("bent", value=r)
+    return fail("apart", value=r)
+
+
+def _ratio(loss: PolicyLoss) -> Answer:
+    """∂L/∂ log π_old = A: there is a ratio, which can be clipped."""
+    g = loss.by_old()
+    if float(g.abs().max()) == 0:
+        old = loss.batch["old_log_prob"]
+        sign = torch.sign(loss.batch["advantage"].reshape(old.shape))
+        change = (loss.slope(old_log_prob=old + 0.3 * sign) - loss.slope()).norm()
+        return PASS if float(change) > _STILL else fail("anew")  # a detached ratio: V-trace
+    r = _correlation(loss.counted(g), loss.counted(loss.advantage))
+    return held(1 - r, 1e-3, "negated" if r < -0.99 else "apart")._replace(value=r)
+
+
+def _clip(loss: PolicyLoss) -> Answer:
+    """Beyond the clip a row moves nothing where its step was for the better; else it does."""
+    size = 2 * float(loss.declared.clip or 0)
+    a, shares = loss.counted(loss.advantage), {}
+    for above, ratio in ((True, 1 + size), (False, 1 - min(size, 0.9))):
+        g = loss.counted(loss.by_old(float(torch.tensor(ratio).log())).abs())
+        for better in (True, False):
+            moves = g[(a > 0) == better] > _STILL
+            shares[above, better] = float(moves.double().mean())
+    # A third, because advantages that are normalised in the loss change sign in a few rows.
+    wrong = [k for k, share in shares.items() if abs(share - float(k[0] != k[1])) > 0.34]
+    if all(share > 0.6 for share in shares.values()):
+        return fail("unclipped")
+    wide = len(wrong) == 4 or shares[True, False] < 0.4
+    return held(len(wrong), 0, "other_side" if wide else "elsewhere")
+
+
+def _bonus(loss: PolicyLoss) -> Answer:
+    """Without advantages the loss does not lower the entropy."""
+    g = loss.slope(advantage=torch.zeros_like(loss.batch["advantage"]))
+    assert loss.declared.entropy is not None
+    with untouched(loss.modules.values(), loss.declared.seed), running("entropy"):
+        h = loss.gradient(loss.declared.entropy(loss.rebuilt(loss.batch)).mean(), loss.parameters)
+    if float(g.norm()) < 1e-12:
+        return PASS
+    return held(float(g @ h / (g.norm() * h.norm()).clamp_min(1e-300)), 1e-3, "negated")
+
+
+def _values(loss: PolicyLoss) -> Answer:
+    """The value's own target is the return of its row."""
+    fitted = CriticLoss(loss.loss, loss.rebuilt(loss.batch), loss.declared, "fit")
+    fitted.roles = {**fitted.roles, "actor": {}, "target": {}, "target_actor": {}}
+    fitted.modules = fitted.roles["critic"]
+    if not fitted.first[1]:
+        return undecided("silent")
+    if not fitted.predictions:
+        return fail("unused")
+    kept = loss.counted(torch.arange(loss.rows, device=loss.now.device))
+    half = kept[kept % 2 == 0]
+    returns = loss.columns["return"]
+    odd = rowwise(torch.arange(loss.rows, device=returns.device) % 2 == 1, returns)
+    other = returns + 9 * odd.to(returns)
+    moved = {"return": other} | ({"value": other} if "value" in loss.columns else {})
+    mixed = fitted.spread((fitted.solve(fitted.changed(**moved)) - fitted.y)[:, half])
+    if mixed > 2e-3:
+        return fail("mixed", value=mixed)
+    flat = returns.reshape(loss.rows, -1)[:, 0]
+    off = (fitted.y - flat)[:, kept]
+    if fitted.spread(off) <= 4e-3:
+        return PASS
+    k = _correlation(fitted.y[0, kept], flat[kept])  # normalised returns stand in a line
+    return undecided("scaled") if k > 0.999 else fail("apart", value=fitted.spread(off))
+
+
+POLICY = (
+    *SHARED,
+    Law("policy.weights", ("actor", "log_prob", "advantage"), _weights),
+    Law("policy.ratio", ("actor", "log_prob", "advantage", "old_log_prob"), _ratio),
+    Law("policy.clip", ("actor", "log_prob", "advantage", "old_log_prob", "clip"), _clip),
+    Law("policy.bonus", ("actor", "log_prob", "advantage", "bonus"), _bonus),
+    Law("policy.value", ("critic", "log_prob", "return"), _values),
+)
+
+_T, _E = 12, 2  # steps, environments
+_FIRST, _SECOND = _T // 3, 2 * _T // 3  # where episodes end
+_EXACT = 1e-5
+
+
+class Advantages:
+    """gae(reward, value, ended, last_value, final_value) → advantages [T, E]; `final_value` is V of
+    the last observation where a limit has cut an episode, else 0."""
+
+    term = ""
+
+    def __init__(self, gae: Callable[..., Any], declared: Declared) -> None:
+        validation.function("loss", gae, "(reward, value, ended, last_value, final_value)")
+        self.gae, self.declared = gae, declared
+        if declared.discount is not None:
+            self.g = float(declared.discount)
+        if declared.discount is not None and declared.trace is not None:
+            self.gl = float(declared.discount * declared.trace)
+
+    def has(self, need: str) -> bool:
+        return getattr(self.declared, need, None) is not None
+
+    def prepared(self) -> nullcontext[None]:
+        return nullcontext()
+
+    def at(self, ends: bool = True, **unit: int | None) -> Tensor:
+        """The advantages [T, E] of zeros but for ones at a step of these columns, in the first
+        environment; of `last_value` in all."""
+        zeros = {n: torch.zeros(_T, _E, dtype=torch.float64)
+                 for n in ("reward", "value", "ended", "final_value")}  # fmt: skip
+        last = torch.zeros(_E, dtype=torch.float64)
+        if ends:
+            zeros["ended"][[_FIRST, _SECOND]] = 1
+        for name, step in unit.items():
+            if name == "last_value":
+                last = last + 1
+            elif step is not None:
+                zeros[name][step, 0] = 1
+        given = [zeros["reward"], zeros["value"], zeros["ended"], last, zeros["final_value"]]
+        with running("gae"), torch.no_grad():
+            found = self.gae(*given)
+        found = found[0] if isinstance(found, tuple) else found
+        if not isinstance(found, Tensor) or found.shape != (_T, _E):
+            raise InputError(
+                f"gae returns {validation.shown(found)}, expected advantages [{_T}, {_E}]"
+            )
+        return found
+
+    def of(self, ends: bool = False, **unit: int) -> Tensor:
+        """The same in the first environment, [T]."""
+        return self.at(ends, **unit)[:, 0]
+
+
+def _linear(gae: Advantages) -> Answer:
+    """Zeros give zeros."""
+    return held(gae.at().abs().max(), 1e-9, "offset")
+
+
+def _gae_reward(gae: Advantages) -> Answer:
+    """A reward k steps later counts (γλ)^k."""
+    mid = _T // 2
+    found = gae.of(reward=mid)
+    want = torch.tensor([gae.gl ** (mid - t) if t <= mid else 0.0 for t in range(_T)])
+    name = "negated" if float(found[mid]) < 0 else "decay"
+    return held((found - want).abs().max(), _EXACT, name)._replace(
+        value=float(found[mid - 1]), limit=gae.gl
+    )
+
+
+def _gae_value(gae: Advantages) -> Answer:
+    """The next value counts γ, its own −1."""
+    mid = _T // 2
+    found, g = gae.of(value=mid), gae.g
+    want = torch.tensor([
+        g * gae.gl ** (mid - 1 - t) - gae.gl ** (mid - t) if t < mid else -float(t == mid)
+        for t in range(_T)
+    ])  # fmt: skip
+    back = float(found[mid - 1]) + float(gae.of(reward=mid)[mid - 1])  # γ alone
+    trace = gae.gl / g
+    swapped = abs(back - trace) < 1e-4 and abs(trace - g) > 1e-3
+    return held((found - want).abs().max(), _EXACT, "swapped" if swapped else "discount")._replace(
+        value=back, limit=g
+    )
+
+
+def _gae_ends(gae: Advantages) -> Answer:
+    """Nothing crosses the end of an episode, and all before it counts."""
+
+    def crossing(step: int) -> float:
+        return max(
+            float(gae.of(ends=True, reward=d + 1 + step)[d + step].abs()
+                  + gae.of(ends=True, value=d + 1 + step)[d + step].abs())
+            for d in (_FIRST, _SECOND)
+        )  # fmt: skip
+
+    kept = max(
+        float((gae.of(ends=True, reward=d)[d - 1] - gae.gl).abs()) for d in (_FIRST, _SECOND)
+    )
+    over, later = crossing(0), crossing(1)
+    name = "late" if later < 1e-9 < over else "early" if kept > 1e-9 else "left_out"
+    return held(max(over, kept), _EXACT, name)
+
+
+def _gae_limits(gae: Advantages) -> Answer:
+    """The value of the last observation counts γ where a limit cut the episode."""
+    found = float(gae.of(ends=True, final_value=_FIRST)[_FIRST])
+    return held(abs(found - gae.g), _EXACT, "lost")
+
+
+def _gae_last(gae: Advantages) -> Answer:
+    """The value behind the rollout counts γ (γλ)^k."""
+    want = torch.tensor([gae.g * gae.gl ** (_T - 1 - t) for t in range(_T)])
+    return held((gae.of(last_value=0) - want).abs().max(), _EXACT, "lost")
+
+
+def _gae_apart(gae: Advantages) -> Answer:
+    """Environments do not mix."""
+    found = gae.at(ends=False, reward=_T // 2, value=_T // 2)
+    return held(found[:, 1].abs().max(), 1e-9, "mixed")
+
+
+_BOTH = ("discount", "trace")
+GAE = (
+    Law("gae.linear", (), _linear, stops=True),
+    Law("gae.environments", (), _gae_apart),
+    Law("gae.reward", _BOTH, _gae_reward),
+    Law("gae.ends", _BOTH, _gae_ends),
+    Law("gae.value", _BOTH, _gae_value),
+    Law("gae.time_limits", ("discount",), _gae_limits),
+    Law("gae.last_value", _BOTH, _gae_last),
+)
