@@ -128,8 +128,8 @@ class Movements:
         for each in self.networks.values():
             each.owner = self._owner(each.role)
         for each in self.networks.values():
-            others = (x for x in self.networks.values() if x.owner != each.owner)
-            shared = {id(p) for x in others for p in x.all.values()}
+            others = [x.all.values() for x in self.networks.values() if x.owner != each.owner]
+            shared = {id(p) for tensors in others for p in tensors}
             each.tensors = {k: p for k, p in each.all.items() if id(p) not in shared}
             each.still = {k for k, p in each.tensors.items() if p.requires_grad and p.numel() > 1}
             each.last = _sample(each.values)
@@ -342,11 +342,9 @@ def _event(role: str) -> str:
 
 def _nearer(vector: Tensor, one: Tensor, other: Tensor) -> bool:
     """Is a direction that of the one rather than that of the other?"""
-    apart = [
-        float((vector / vector.norm() - x / x.norm().clamp_min(1e-300)).norm())
-        for x in (one, other)
-    ]
-    return apart[0] < 0.5 * apart[1]
+    unit, both = vector / vector.norm(), (x / x.norm().clamp_min(1e-300) for x in (one, other))
+    near, far = (float((unit - x).norm()) for x in both)
+    return near < 0.5 * far
 
 
 def _optimizers(role: str, given: Any) -> list[Any]:
@@ -366,32 +364,27 @@ def _networks(given: Mapping[str, Any]) -> dict[str, _Network]:
         several = [*value] if isinstance(value, list | tuple | nn.ModuleList) else [value]
         role = "target_critic" if role == "target" else role
         for k, each in enumerate(several):
-            if not isinstance(each, nn.Module | nn.Parameter):
+            name = role.replace("_", " ") + (f" {k + 1}" if len(several) > 1 else "")
+            known = isinstance(each, nn.Module | nn.Parameter)
+            if not known or not (network := _Network(role, k, name, each)).all:
                 raise InputError(
                     f"networks[{role!r}] is a {type(each).__name__}, expected a torch.nn.Module "
-                    f"or several"
+                    f"with parameters, or several"
                 )
-            name = role.replace("_", " ") + (f" {k + 1}" if len(several) > 1 else "")
-            found[name] = _Network(role, k, name, each)
-            if not found[name].all:
-                raise InputError(
-                    f"networks[{role!r}] is a {type(each).__name__} without parameters"
-                )
+            found[name] = network
     return found
 
 
 def _leaders(networks: Mapping[str, _Network]) -> dict[str, _Network]:
     """The network that each target follows."""
-    found = {}
+    found, known = {}, {(x.role, x.number): x for x in networks.values()}
     for name, each in networks.items():
         if not each.role.startswith("target_"):
             continue
         role = each.role.removeprefix("target_")
-        leader = next(
-            (x for x in networks.values() if (x.role, x.number) == (role, each.number)), None
-        )
-        mine = [p.shape for p in each.all.values()]
-        if leader is None or mine != [p.shape for p in leader.all.values()]:
+        leader = known.get((role, each.number))
+        shapes = [[p.shape for p in x.all.values()] for x in (each, leader) if x]
+        if leader is None or shapes[0] != shapes[1]:
             raise InputError(
                 f"networks[{each.role!r}] has no network of its shapes beside it: hand over "
                 f"networks[{role!r}] in the same order, one for each target"

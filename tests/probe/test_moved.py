@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.probe.actor_critics import Batched, Critic, InTurn, Loop, Soft, actor
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.probe.moved import BETWEEN, Movements
+from tests.probe.actor_critics import Batched, Critic, InTurn, Loop, Soft, actor
 
 UPDATES = 40
 
@@ -376,7 +376,7 @@ def test_what_a_copy_does_is_not_looked_at():
 
 @pytest.mark.parametrize("networks, optimizers, words", [
     ({"actor": 3}, {}, r"networks\['actor'\] is a int"),
-    ({"actor": nn.Tanh()}, {}, "without parameters"),
+    ({"actor": nn.Tanh()}, {}, "a Tanh, expected .* with parameters"),
     ({"target_critic": Critic()}, {}, r"hand over\s+networks\['critic'\]"),
     ({"critic": Critic(), "target": [Critic(), Critic()]}, {}, "one for each target"),
     ({"critic": Critic(), "target": actor()}, {}, "no network of its shapes"),
