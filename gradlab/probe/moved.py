@@ -232,7 +232,7 @@ class Movements:
         now = {name: _sample(x.values) for name, x in self.networks.items()}
         for name, network in self.networks.items():
             was, network.last = network.last, now[name]
-            change = now[name] != was
+            change = (now[name] != was) & ~(was.isnan() & now[name].isnan())
             moved = bool(change.any())
             if not fresh:
                 network.whole = False

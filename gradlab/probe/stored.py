@@ -454,13 +454,13 @@ class Storage:
             self.error = self.error or f"{type(error).__name__}: {error}"
 
     def _look(self, batch: Mapping[str, Any]) -> None:
-        mine = keys(_numbers(batch["observation"]))
+        self.look_at_values(batch)
+        mine = keys(_numbers(batch["observation"])) if "observation" in batch else []
         if not mine:
             return
         self.looks += 1
         self.rollout |= "advantage" in batch
         self._relations.clear()
-        self.look_at_values(batch)
         self.batches.append(hash(tuple(mine)))
         if self.log is None:
             return
@@ -502,7 +502,7 @@ class Storage:
     def look_at_values(self, batch: Mapping[str, Any]) -> None:
         """Values, [B, …], against what the rewards so far can add up to: those of batches, or else
         the recorded ones."""
-        paid = _numbers(batch.get("reward", 0.0))
+        paid = _numbers(batch.get("reward", ()))
         self.paid |= "reward" in batch
         if self.log is not None and not self.paid:
             newest = range(max(0, self.log.count - _ROWS), self.log.count)

@@ -365,6 +365,16 @@ def test_what_is_not_declared_is_skipped_with_the_line_to_write():
     assert all("={" in each.remedy for each in found)
 
 
+def test_networks_that_are_no_numbers_do_not_move():
+    loop = Loop()
+    movements = declared(loop)
+    loop.run(None, 25)
+    with torch.no_grad():
+        torch._foreach_mul_([*loop.state()], torch.nan)
+    loop.run(None, 30)
+    assert not faults(movements)
+
+
 def test_what_a_copy_does_is_not_looked_at():
     """A deep copy has the networks' hooks, and none of their tensors."""
     loop = Loop()

@@ -487,6 +487,7 @@ def test_returns_of_episodes_are_handed_on():
 def test_an_empty_batch_is_none():
     storage = Storage()
     storage.look({"observation": torch.zeros(0, 2), "reward": torch.zeros(0)})
+    storage.look({"reward": torch.ones(3)})
     assert not storage.looks and not storage.error
 
 
