@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
+from math import inf
 from statistics import median
 from typing import Any, final
 
@@ -50,6 +51,7 @@ class _Network:
     """One declared network, or one tensor as a temperature.
 
     Attributes:
+        owner: the first role that has an optimiser of this one's.
         tensors: those that no network of another optimiser has, by name; all: whatever they are.
         moved: looks in which an event moved it; still: names of what no step has moved so far.
         sizes: of own steps, relative; rates: τ and how far from the way of a target's moves;
@@ -61,12 +63,10 @@ class _Network:
     """
 
     def __init__(self, role: str, number: int, name: str, given: nn.Module | Tensor) -> None:
-        self.role, self.number, self.name = role, number, name
+        self.role, self.number, self.name, self.owner = role, number, name, role
         self.module = None if isinstance(given, Tensor) else unwrapped(given)
-        self.all = (
-            {"it": given} if isinstance(given, Tensor) else dict(self.module.named_parameters())  # type: ignore[union-attr]
-        )
-        self.tensors = self.all
+        named = [("it", given)] if self.module is None else self.module.named_parameters()
+        self.tensors = self.all = dict[str, Any](named)
         self.last = torch.zeros(0)
         self.moved: Counter[str] = Counter()
         self.still: set[str] = set()
@@ -126,8 +126,10 @@ class Movements:
         self._role, self._marks = "", False
         self._passes: dict[int, _Pass] = {}
         for each in self.networks.values():
-            others = (x for x in self.networks.values() if self._first(x) != self._first(each))
-            shared = {id(p) for x in others for p in x.all.values()}
+            each.owner = self._owner(each.role)
+        for each in self.networks.values():
+            others = [x.all.values() for x in self.networks.values() if x.owner != each.owner]
+            shared = {id(p) for tensors in others for p in tensors}
             each.tensors = {k: p for k, p in each.all.items() if id(p) not in shared}
             each.still = {k for k, p in each.tensors.items() if p.requires_grad and p.numel() > 1}
             each.last = _sample(each.values)
@@ -186,9 +188,6 @@ class Movements:
         alike = (r for r, several in self.optimizers.items() if mine & {id(x) for x in several})
         return next(alike, role)
 
-    def _first(self, network: _Network) -> str:
-        return self._owner(network.role)
-
     def own(self) -> list[_Network]:
         """Networks whose optimiser is known."""
         return [x for x in self.networks.values() if x.role in self.optimizers]
@@ -219,7 +218,7 @@ class Movements:
                 largest = max(float(group[key]), self.settings.get((role, key), 0.0))
                 self.settings[role, key] = largest
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        mine = [x for x in self.networks.values() if self._first(x) == role]
+        mine = [x for x in self.networks.values() if x.owner == role]
         several = len(self.optimizers[role]) > 1
         stepped = [x for x in mine if not several or any(id(p) in held for p in x.tensors.values())]
         for network in stepped:
@@ -233,7 +232,7 @@ class Movements:
         now = {name: _sample(x.values) for name, x in self.networks.items()}
         for name, network in self.networks.items():
             was, network.last = network.last, now[name]
-            change = now[name] != was
+            change = (now[name] != was) & ~(was.isnan() & now[name].isnan())
             moved = bool(change.any())
             if not fresh:
                 network.whole = False
@@ -242,17 +241,13 @@ class Movements:
             if moved and network in stepped:
                 size = (now[name] - was).norm() / was.norm().clamp_min(1e-12)
                 network.sizes.append(float(size))
-                self._whole(network, change)
+                if network.still:
+                    parts = torch.split(change, [len(_sample([p])) for p in network.values])
+                    both = zip(network.tensors, parts, strict=True)
+                    network.still -= {key for key, part in both if part.any()}
             network.looks += network in stepped
             if moved and event == BETWEEN and name in self.leaders:
                 self._follow(network, was, now[name], now[self.leaders[name].name], fresh)
-
-    def _whole(self, network: _Network, change: Tensor) -> None:
-        if not network.still:
-            return
-        sizes = [len(range(0, p.numel(), 1 + (p.numel() - 1) // ENTRIES)) for p in network.values]
-        parts = zip(network.tensors, torch.split(change, sizes), strict=True)
-        network.still -= {key for key, part in parts if key in network.still and part.any()}
 
     def _follow(
         self, network: _Network, was: Tensor, now: Tensor, leader: Tensor, fresh: bool
@@ -261,7 +256,7 @@ class Movements:
             return  # a part of one is shared with a third
         way, move = (leader - was).double(), (now - was).double()
         size, length = float(way @ way), float(move.norm())
-        if not 0 < size < float("inf") or not 0 < length < float("inf"):
+        if not 0 < size * length < inf:
             return  # no gap, or no numbers
         rate = float(move @ way) / size
         if not fresh:
@@ -326,14 +321,11 @@ class Movements:
             return
         total, mine, others, old = (torch.cat(x).double() for x in (found, own, foreign, left))
         network.judged += 1
-        joined = mine.any() or len(self._roles(network)) > 1
+        joined = mine.any() or sum(self._owner(x) == network.owner for x in self.optimizers) > 1
         if others.any() and joined and _nearer(total, old + mine + others, mine):
             network.mixed += 1
         elif complete and old.any() and _nearer(total, old + mine + others, mine + others):
             network.uncleared += 1
-
-    def _roles(self, network: _Network) -> list[str]:
-        return [r for r in self.optimizers if self._owner(r) == self._first(network)]
 
     def _is_foreign(self, network: _Network, each: _Pass, actors: set[str]) -> bool:
         """Is a pass another network's loss?"""
@@ -350,11 +342,9 @@ def _event(role: str) -> str:
 
 def _nearer(vector: Tensor, one: Tensor, other: Tensor) -> bool:
     """Is a direction that of the one rather than that of the other?"""
-    apart = [
-        float((vector / vector.norm() - x / x.norm().clamp_min(1e-300)).norm())
-        for x in (one, other)
-    ]
-    return apart[0] < 0.5 * apart[1]
+    unit, both = vector / vector.norm(), (x / x.norm().clamp_min(1e-300) for x in (one, other))
+    near, far = (float((unit - x).norm()) for x in both)
+    return near < 0.5 * far
 
 
 def _optimizers(role: str, given: Any) -> list[Any]:
@@ -374,32 +364,27 @@ def _networks(given: Mapping[str, Any]) -> dict[str, _Network]:
         several = [*value] if isinstance(value, list | tuple | nn.ModuleList) else [value]
         role = "target_critic" if role == "target" else role
         for k, each in enumerate(several):
-            if not isinstance(each, nn.Module | nn.Parameter):
+            name = role.replace("_", " ") + (f" {k + 1}" if len(several) > 1 else "")
+            known = isinstance(each, nn.Module | nn.Parameter)
+            if not known or not (network := _Network(role, k, name, each)).all:
                 raise InputError(
                     f"networks[{role!r}] is a {type(each).__name__}, expected a torch.nn.Module "
-                    f"or several"
+                    f"with parameters, or several"
                 )
-            name = role.replace("_", " ") + (f" {k + 1}" if len(several) > 1 else "")
-            found[name] = _Network(role, k, name, each)
-            if not found[name].all:
-                raise InputError(
-                    f"networks[{role!r}] is a {type(each).__name__} without parameters"
-                )
+            found[name] = network
     return found
 
 
 def _leaders(networks: Mapping[str, _Network]) -> dict[str, _Network]:
     """The network that each target follows."""
-    found = {}
+    found, known = {}, {(x.role, x.number): x for x in networks.values()}
     for name, each in networks.items():
         if not each.role.startswith("target_"):
             continue
         role = each.role.removeprefix("target_")
-        leader = next(
-            (x for x in networks.values() if (x.role, x.number) == (role, each.number)), None
-        )
-        mine = [p.shape for p in each.all.values()]
-        if leader is None or mine != [p.shape for p in leader.all.values()]:
+        leader = known.get((role, each.number))
+        shapes = [[p.shape for p in x.all.values()] for x in (each, leader) if x]
+        if leader is None or shapes[0] != shapes[1]:
             raise InputError(
                 f"networks[{each.role!r}] has no network of its shapes beside it: hand over "
                 f"networks[{role!r}] in the same order, one for each target"
@@ -413,6 +398,10 @@ def _leaders(networks: Mapping[str, _Network]) -> dict[str, _Network]:
 
 def _waits(code: str, network: _Network, looks: int) -> Finding:
     return Finding(code, "undecided", network.name, n=looks, at=f"{looks} of {_WARM} looks so far")
+
+
+def _fails(code: str, network: _Network, times: int, looks: int, at: str = "") -> Finding:
+    return Finding(code, "fail", network.name, value=times, threshold=looks, n=times, at=at)
 
 
 def _own_steps(movements: Movements) -> Iterator[Finding]:
@@ -433,7 +422,7 @@ def _own_steps(movements: Movements) -> Iterator[Finding]:
 
 def _others(movements: Movements) -> Iterator[Finding]:
     for each in movements.own():
-        own, followed = _event(movements._first(each)), each.name in movements.leaders
+        own, followed = _event(each.owner), each.name in movements.leaders
         if each.looks < _WARM:
             yield _waits("moved_alone", each, each.looks)
             continue
@@ -443,10 +432,7 @@ def _others(movements: Movements) -> Iterator[Finding]:
             if event in (own, "unseen") or times <= _MOST * each.looks:
                 continue
             code = "moved_between" if event == BETWEEN else "moved_by_another"
-            yield Finding(
-                code, "fail", each.name, value=times, threshold=movements.looks[event], n=times,
-                at=event,
-            )  # fmt: skip
+            yield _fails(code, each, times, movements.looks[event], event)
 
 
 def _sizes(movements: Movements) -> Iterator[Finding]:
@@ -457,7 +443,7 @@ def _sizes(movements: Movements) -> Iterator[Finding]:
         mean, n = sum(each.sizes) / len(each.sizes), len(each.sizes)
         if mean > high:
             yield Finding("moved_far", "fail", each.name, value=mean, threshold=high, n=n)
-        elif mean < low and movements.steps[movements._first(each)] >= _NEVER:
+        elif mean < low and movements.steps[each.owner] >= _NEVER:
             yield Finding("moved_little", "fail", each.name, value=mean, threshold=low, n=n)
 
 
@@ -483,7 +469,7 @@ def _gradients(movements: Movements) -> Iterator[Finding]:
             ("moved_uncleared", each.uncleared, each.judged),
         ):
             if times > max(looks, _WARM / 2) / 2:
-                yield Finding(code, "fail", each.name, value=times, threshold=looks, n=times)
+                yield _fails(code, each, times, looks)
 
 
 def _is_same(one: _Network, other: _Network) -> bool:
@@ -498,25 +484,16 @@ def _targets(movements: Movements) -> Iterator[Finding]:
         if _is_same(target, leader):
             yield Finding("moved_target_same", "fail", name, at=leader.name)
             continue
-        by = [e for e, n in target.moved.items() if e not in (BETWEEN, "unseen") and n]
-        event = max(by, key=lambda e: target.moved[e], default="")
-        if by and target.moved[event] > _MOST * movements.looks[event]:
-            times, looks = target.moved[event], movements.looks[event]
-            yield Finding(
-                "moved_target_stepped", "fail", name, value=times, threshold=looks, n=times,
-                at=event,
-            )  # fmt: skip
-            continue
-        steps = movements.steps[movements._first(leader)]
-        if not target.moved[BETWEEN] and not target.moved["unseen"]:
-            if steps >= _NEVER and leader.moved:
-                yield Finding("moved_target_frozen", "fail", name, n=steps, at=leader.name)
-            else:
-                yield Finding(
-                    "moved_targets", "undecided", name, n=steps, at=f"{name} rests so far"
-                )
-            continue
-        yield from _followed(target, leader)
+        by = {e: n for e, n in target.moved.items() if e not in (BETWEEN, "unseen")}
+        event, steps = max(by, key=lambda e: by[e], default=""), movements.steps[leader.owner]
+        if by.get(event, 0) > _MOST * (looks := movements.looks[event]):
+            yield _fails("moved_target_stepped", target, by[event], looks, event)
+        elif target.moved[BETWEEN] or target.moved["unseen"]:
+            yield from _followed(target, leader)
+        elif steps >= _NEVER and leader.moved:
+            yield Finding("moved_target_frozen", "fail", name, n=steps, at=leader.name)
+        else:
+            yield Finding("moved_targets", "undecided", name, n=steps, at=f"{name} rests so far")
 
 
 def _followed(target: _Network, leader: _Network) -> Iterator[Finding]:
@@ -549,13 +526,9 @@ def _twins(movements: Movements) -> Iterator[Finding]:
                 yield Finding("moved_twins_equal", "fail", one, at=other)
                 return
         for name, tensors in members:
-            first = [len(p) if p.ndim else 1 for p in tensors]
-            if (
-                len({*first}) == 1
-                and first[0] > 1
-                and any(p.ndim > 2 for p in tensors)
-                and all(bool((p[1:] == p[:1]).all()) for p in tensors)
-            ):  # weights of an ensemble in one tensor
+            sizes = {len(p) if p.ndim else 1 for p in tensors}
+            stack = len(sizes) == 1 and min(sizes) > 1 and any(p.ndim > 2 for p in tensors)
+            if stack and all(bool((p[1:] == p[:1]).all()) for p in tensors):
                 yield Finding("moved_twins_equal", "fail", name, at="its members")
 
 

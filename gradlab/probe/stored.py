@@ -144,13 +144,15 @@ class TransitionLog:
     Args:
         count: of environments; reset: what they do at an end, "SAME_STEP", "NEXT_STEP" or "" (the
             loop resets them).
+        ended: hears of the return of every episode that ends.
 
     Attributes:
         count: of steps so far; at: their numbers by key, −1 where several begin there.
         beyond: the most steps in a row that ended an episode again after its end.
     """
 
-    def __init__(self, count: int, reset: str, size: int) -> None:
+    def __init__(self, count: int, reset: str, size: int, ended: Callable[[float], object]) -> None:
+        self._ended, self._total = ended, [0.0] * count
         self.size, self.environments, self.reset_mode = size, count, reset
         self.count, self.beyond, self.width = 0, 0, 1
         self.at: dict[int, int] = {}
@@ -162,7 +164,7 @@ class TransitionLog:
         """All of them, or those of the mask, are reset to these observations, [n, …]."""
         for n, key in enumerate(keys(observations)):
             if mask is None or mask[n]:
-                self._now[n], self._before[n] = key, -1
+                self._now[n], self._before[n], self._total[n] = key, -1, 0.0
 
     def add(
         self, observations: _Array, action: _Array, reward: Sequence[float],
@@ -186,6 +188,10 @@ class TransitionLog:
                     ahead = _UNKNOWN if final is None else keys([_numbers(final)])[0]
                 paid, before = float(reward[n]), self._before[n]
                 self._write(_Step(now, ahead, action[n], paid, terminated, truncated, before))
+                self._total[n] += paid
+                if over:
+                    self._ended(self._total[n])
+                    self._total[n] = 0.0
                 # Where each step is an episode, nobody resets.
                 self._streak[n] = -(10**9) if over and self._before[n] < 0 else 0
             self._streak[n] += again
@@ -262,8 +268,9 @@ class _Recorder:
         if self.several is not None and not isinstance(env, gymnasium.vector.VectorEnv):
             self.mode = "SAME_STEP"
         self.size = min(self.several or 1, _ENVIRONMENTS)
-        self.totals = [0.0] * self.size  # rewards of the episodes under way
-        storage.log = TransitionLog(self.size, self.mode, storage.size)
+        storage.log = self.log = TransitionLog(
+            self.size, self.mode, storage.size, lambda total: storage.ended(total)
+        )
 
     def rows(self, given: Any) -> _Array:
         """Of the environments that are recorded, [n, …], a copy."""
@@ -275,19 +282,13 @@ class _Recorder:
         return [given] if self.several is None else self.rows(given).reshape(-1).tolist()
 
     def reset(self, result: Any, options: Any) -> Any:
-        self._safely(self._reset, result, options)
+        def begin() -> None:
+            mask = options.get("reset_mask") if isinstance(options, Mapping) else None
+            observations = result[0] if isinstance(result, tuple) else result
+            self.log.begin(self.rows(observations), mask)
+
+        self._safely(begin)
         return result
-
-    def _reset(self, result: Any, options: Any) -> None:
-        observations = result[0] if isinstance(result, tuple) else result
-        mask = (options or {}).get("reset_mask") if isinstance(options, Mapping) else None
-        self.totals = [0.0 if mask is None or mask[n] else x for n, x in enumerate(self.totals)]
-        self.log.begin(self.rows(observations), None if mask is None else mask[: self.size])
-
-    @property
-    def log(self) -> TransitionLog:
-        assert self.storage.log is not None
-        return self.storage.log
 
     def step(self, env: Any, action: Any) -> Any:
         given: list[_Array] = []  # before the step: environments may clip it in place
@@ -312,13 +313,7 @@ class _Recorder:
             ended = [
                 (over and not late, over and late) for (over,), late in zip(ended, cut, strict=True)
             ]
-        paid = self.flat(reward)
-        self.log.add(self.rows(observations), action, paid, ended, finals)
-        for n, (reward, ends) in enumerate(zip(paid, ended, strict=True)):
-            self.totals[n] += float(reward)
-            if any(ends):
-                self.storage.ended(self.totals[n])
-                self.totals[n] = 0.0
+        self.log.add(self.rows(observations), action, self.flat(reward), ended, finals)
 
     def _safely(self, work: Any, *given: Any) -> None:
         if self.error:
@@ -415,8 +410,9 @@ class Storage:
         self.ended: Callable[[float], object] = lambda total: None  # hears of every return
         self.log: TransitionLog | None = None
         self.error, self.looks = "", 0
-        self.rollout = False  # batches have advantages
+        self.rollout = self.paid = False  # whether batches have advantages, rewards
         self.columns: dict[str, deque[_Rows]] = {}
+        self._relations: dict[str, Relation] = {}  # of these, until the next look
         self.found = self.twice = self.searched = 0
         self.batches: deque[int] = deque(maxlen=16)
         self.alike: deque[bool] = deque(maxlen=16)
@@ -458,11 +454,13 @@ class Storage:
             self.error = self.error or f"{type(error).__name__}: {error}"
 
     def _look(self, batch: Mapping[str, Any]) -> None:
+        self.look_at_values(batch)
+        mine = keys(_numbers(batch["observation"])) if "observation" in batch else []
+        if not mine:
+            return
         self.looks += 1
         self.rollout |= "advantage" in batch
-        observations = _numbers(batch["observation"])
-        mine = keys(observations)
-        self.look_at_values(batch)
+        self._relations.clear()
         self.batches.append(hash(tuple(mine)))
         if self.log is None:
             return
@@ -502,16 +500,15 @@ class Storage:
         rows.append(_Rows(stored[known], now[known], beside, ends[known], own[known]))
 
     def look_at_values(self, batch: Mapping[str, Any]) -> None:
-        """Values against what the rewards so far can add up to."""
-        if "reward" in batch:
-            paid = _numbers(batch["reward"])
-        elif self.log is not None:
-            paid = self.log.recorded(
-                "reward", range(max(0, self.log.count - _ROWS), self.log.count)
-            )
-        else:
-            return
-        self.rewards = [min(self.rewards[0], paid.min()), max(self.rewards[1], paid.max())]
+        """Values, [B, …], against what the rewards so far can add up to: those of batches, or else
+        the recorded ones."""
+        paid = _numbers(batch.get("reward", ()))
+        self.paid |= "reward" in batch
+        if self.log is not None and not self.paid:
+            newest = range(max(0, self.log.count - _ROWS), self.log.count)
+            paid = self.log.recorded("reward", newest, self.steps, self.discount)
+        paid = np.nan_to_num(np.append(paid, self.rewards))
+        self.rewards = [float(paid.min()), float(paid.max())]
         given = [_numbers(batch[x]).ravel() for x in VALUES if x in batch]
         low, high = self.rewards
         if self.value_discount is None or self.value_discount >= 1 or not given or low == high:
@@ -534,13 +531,16 @@ class Storage:
 
     def relation(self, name: str) -> Relation | None:
         """Of a column; None where rows are too few."""
-        rows, log = self.column(name), self.log
-        if rows is None or log is None:
-            return None
-        numbers = range(max(0, log.count - min(log.size, _POOL)), log.count)
-        steps = 1 if name == "next_observation" else self.steps
-        pool = log.recorded(name, numbers, steps, self.discount)
-        return relation(rows.stored, rows.recorded, rows.near, pool[np.isfinite(pool).all(1)])
+        if name not in self._relations and (rows := self.column(name)) and (log := self.log):
+            found = relation(rows.stored, rows.recorded, rows.near)
+            if found.word in ("related", "unrelated"):
+                numbers = range(max(0, log.count - min(log.size, _POOL)), log.count)
+                steps = 1 if name == "next_observation" else self.steps
+                pool = log.recorded(name, numbers, steps, self.discount)
+                pool = pool[np.isfinite(pool).all(1)]
+                found = relation(rows.stored, rows.recorded, rows.near, pool)
+            self._relations[name] = found
+        return self._relations.get(name)
 
     @property
     def shift(self) -> int:
@@ -568,11 +568,6 @@ class Storage:
         return run_checks(CHECKS, self, missing)
 
 
-def _wait(storage: Storage, code: str, name: str) -> Iterator[Finding]:
-    n = sum(len(x.stored) for x in storage.columns.get(name, ()))
-    yield Finding(code, "undecided", n=n, at=f"{n} of {_FEWEST} rows are found so far")
-
-
 def _reset(storage: Storage) -> Iterator[Finding]:
     assert storage.log is not None
     if (n := storage.log.beyond) >= _BEYOND:
@@ -583,12 +578,8 @@ def _observations(storage: Storage) -> Iterator[Finding]:
     log = storage.log
     assert log is not None
     of = storage.searched - storage.twice
-    if (
-        of >= _FEWEST
-        and 2 * storage.found < of
-        and log.count <= log.size
-        and log.environments < _ENVIRONMENTS
-    ):
+    whole = log.count <= log.size and log.environments < _ENVIRONMENTS
+    if whole and of >= _FEWEST and 2 * storage.found < of:
         share = storage.found / of
         yield Finding("stored_hidden", "undecided", value=share, threshold=0.5, n=of)
     elif lag := storage.shift:
@@ -624,11 +615,7 @@ def _told(subject: str, found: Relation, undecided: Sequence[str]) -> Iterator[F
         yield Finding(code, "fail", subject, value=value, at=at)
 
 
-def _actions(storage: Storage) -> Iterator[Finding]:
-    found, rows = storage.relation("action"), storage.column("action")
-    if found is None or rows is None:
-        yield from _wait(storage, "stored_actions", "action")
-        return
+def _actions(storage: Storage, rows: _Rows, found: Relation) -> Iterator[Finding]:
     if found.word == "same" or (found.word == "unclipped" and storage.rollout) or storage.shift:
         return
     if storage.limits is not None and found.word != "few":
@@ -639,11 +626,7 @@ def _actions(storage: Storage) -> Iterator[Finding]:
     yield from _told("actions", found, ("few",))
 
 
-def _rewards(storage: Storage) -> Iterator[Finding]:
-    found, rows = storage.relation("reward"), storage.column("reward")
-    if found is None or rows is None:
-        yield from _wait(storage, "stored_rewards", "reward")
-        return
+def _rewards(storage: Storage, rows: _Rows, found: Relation) -> Iterator[Finding]:
     stored, paid = rows.stored[:, 0], rows.recorded[:, 0]
     cut = np.trunc(paid)
     if np.array_equal(stored, cut) and not np.array_equal(paid, cut) and np.abs(cut).max() > 1:
@@ -661,54 +644,39 @@ def _rewards(storage: Storage) -> Iterator[Finding]:
     yield from _told("rewards", found, ("few", "related", "unrelated"))
 
 
-def _ends(storage: Storage) -> Iterator[Finding]:
-    rows = storage.column("terminated")
-    if rows is None:
-        yield from _wait(storage, "stored_ends", "terminated")
-        return
+def _ends(storage: Storage, rows: _Rows, found: Relation) -> Iterator[Finding]:
     flag, (ended, cut) = rows.stored[:, 0] > 0, rows.ended.T
     cut = cut & ~ended
-    lost, limits = (ended & ~flag).sum(), (cut & flag).sum()
+    lost, limits = int((ended & ~flag).sum()), int((cut & flag).sum())
     differ = flag != ended
     if differ[~ended & ~cut].mean() > 0.5:
-        yield Finding("stored_unlike", "fail", "terminations", value=differ.mean())
+        yield Finding("stored_unlike", "fail", "terminations", value=float(differ.mean()))
     elif storage.shift or not differ.any():
         if not storage.shift and ended.sum() + cut.sum() < _ENDS:
             yield Finding("stored_ends", "undecided", at="no end was drawn so far")
     elif limits >= _ENDS and 2 * limits > cut.sum():
-        yield Finding("stored_time_limit", "fail", value=limits, threshold=cut.sum(), n=limits)
+        yield Finding("stored_time_limit", "fail", value=limits, threshold=int(cut.sum()), n=limits)
     elif lost >= _ENDS and 2 * lost > ended.sum():
-        found = relation(rows.stored, rows.recorded, rows.near)
         if found.word == "shifted":
             yield from _told("terminations", found, ())
         else:
-            yield Finding("stored_ends_lost", "fail", value=lost, threshold=ended.sum(), n=lost)
+            yield Finding(
+                "stored_ends_lost", "fail", value=lost, threshold=int(ended.sum()), n=lost
+            )
     else:
-        yield Finding("stored_in_part", "undecided", "terminations", value=differ.mean())
+        yield Finding("stored_in_part", "undecided", "terminations", value=float(differ.mean()))
 
 
-def _next(storage: Storage) -> Iterator[Finding]:
-    rows = storage.column("next_observation")
-    if rows is None:
-        yield from _wait(storage, "stored_next", "next_observation")
-        return
-    differ = (rows.stored != rows.recorded)[:, 0]
-    ended, cut = rows.ended.T
-    harmless = ended & ~cut  # nothing is learnt from them
-    if not differ[~harmless].any():
-        return
+def _next(storage: Storage, rows: _Rows, found: Relation) -> Iterator[Finding]:
+    differ, (ended, cut) = (rows.stored != rows.recorded)[:, 0], rows.ended.T
+    n, within = int(differ[cut].sum()), differ[~cut & ~ended]
+    if not n and not within.any():
+        return  # nothing is learnt from what comes after a termination
     if (rows.stored[:, 0] == rows.own).mean() > SHARE:
         yield Finding("stored_next_same", "fail", value=1.0)
-    elif (
-        differ[cut].sum() >= _ENDS
-        and 2 * differ[cut].sum() > cut.sum()
-        and (differ[~cut & ~ended].mean() < 0.05)
-    ):
-        n = int(differ[cut].sum())
-        yield Finding("stored_next_episode", "fail", value=n, threshold=cut.sum(), n=n)
+    elif n >= _ENDS and 2 * n > cut.sum() and within.mean() < 0.05:
+        yield Finding("stored_next_episode", "fail", value=n, threshold=int(cut.sum()), n=n)
     elif not storage.shift:
-        found = storage.relation("next_observation")
-        assert found is not None
         yield from _told("next observations", found, ("few", "related", "unrelated"))
 
 
@@ -723,13 +691,29 @@ def _values(storage: Storage) -> Iterator[Finding]:
         yield Finding("stored_values_beyond", "fail", value=worst, threshold=limit, n=len(newest))
 
 
+def _of(
+    code: str, name: str, test: Callable[[Storage, _Rows, Relation], Iterator[Finding]]
+) -> Check[Storage]:
+    """The check of a column, once enough of its rows are found."""
+
+    def answer(storage: Storage) -> Iterator[Finding]:
+        rows, found = storage.column(name), storage.relation(name)
+        if rows is None or found is None:
+            n = sum(len(x.stored) for x in storage.columns[name])
+            yield Finding(code, "undecided", n=n, at=f"{n} of {_FEWEST} rows are found so far")
+        else:
+            yield from test(storage, rows, found)
+
+    return Check(code, ("env", "observation", name), answer)
+
+
 CHECKS: tuple[Check[Storage], ...] = (
     Check("stored_reset", ("env",), _reset),
     Check("stored_batches", ("observation",), _batches),
-    Check("stored_next", ("env", "observation", "next_observation"), _next),
+    _of("stored_next", "next_observation", _next),
     Check("stored_observations", ("env", "observation"), _observations),
-    Check("stored_rewards", ("env", "observation", "reward"), _rewards),
-    Check("stored_ends", ("env", "observation", "terminated"), _ends),
-    Check("stored_actions", ("env", "observation", "action"), _actions),
-    Check("stored_values", ("observation", "value"), _values),
+    _of("stored_rewards", "reward", _rewards),
+    _of("stored_ends", "terminated", _ends),
+    _of("stored_actions", "action", _actions),
+    Check("stored_values", ("value",), _values),
 )

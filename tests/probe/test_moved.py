@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.probe.actor_critics import Batched, Critic, InTurn, Loop, Soft, actor
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.probe.moved import BETWEEN, Movements
+from tests.probe.actor_critics import Batched, Critic, InTurn, Loop, Soft, actor
 
 UPDATES = 40
 
@@ -365,6 +365,16 @@ def test_what_is_not_declared_is_skipped_with_the_line_to_write():
     assert all("={" in each.remedy for each in found)
 
 
+def test_networks_that_are_no_numbers_do_not_move():
+    loop = Loop()
+    movements = declared(loop)
+    loop.run(None, 25)
+    with torch.no_grad():
+        torch._foreach_mul_([*loop.state()], torch.nan)
+    loop.run(None, 30)
+    assert not faults(movements)
+
+
 def test_what_a_copy_does_is_not_looked_at():
     """A deep copy has the networks' hooks, and none of their tensors."""
     loop = Loop()
@@ -376,7 +386,7 @@ def test_what_a_copy_does_is_not_looked_at():
 
 @pytest.mark.parametrize("networks, optimizers, words", [
     ({"actor": 3}, {}, r"networks\['actor'\] is a int"),
-    ({"actor": nn.Tanh()}, {}, "without parameters"),
+    ({"actor": nn.Tanh()}, {}, "a Tanh, expected .* with parameters"),
     ({"target_critic": Critic()}, {}, r"hand over\s+networks\['critic'\]"),
     ({"critic": Critic(), "target": [Critic(), Critic()]}, {}, "one for each target"),
     ({"critic": Critic(), "target": actor()}, {}, "no network of its shapes"),

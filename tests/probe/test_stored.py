@@ -461,6 +461,36 @@ def test_values_beyond_what_rewards_add_up_to_are_told(growth, soft, codes):
     assert ("stored_values" in found) == (not codes)
 
 
+@pytest.mark.parametrize("value, codes", [(-5.0, set()), (1000.0, {"stored_values_beyond"})])
+def test_values_alone_are_held_against_recorded_rewards(value, codes):
+    """Between −3 and 5 a step, or so."""
+    storage = Storage(value_discount=0.9)
+    collected(storage.record(Walk()), 300)
+    for k in range(12):
+        storage.look_at_values({"value": torch.full((32,), value * k / 12)})
+    assert failed({x.code: x.decision for x in storage.findings()}) == codes
+
+
+def test_returns_of_episodes_are_handed_on():
+    storage, heard = Storage(), list[float]()
+    storage.ended = heard.append
+    rows = collected(storage.record(Walk()), 60)
+    totals, total = [], 0.0
+    for row in rows:
+        total += row["reward"]
+        if over(row):
+            totals.append(total)
+            total = 0.0
+    assert heard == pytest.approx(totals) and len(heard) > 5
+
+
+def test_an_empty_batch_is_none():
+    storage = Storage()
+    storage.look({"observation": torch.zeros(0, 2), "reward": torch.zeros(0)})
+    storage.look({"reward": torch.ones(3)})
+    assert not storage.looks and not storage.error
+
+
 def test_what_an_environment_gives_is_not_changed_nor_its_random_state():
     plain, storage = collected(Walk()), Storage()
     state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
