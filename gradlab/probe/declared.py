@@ -64,6 +64,7 @@ class LoopChecks:
         if self.optimizers:
             self.movements = Movements(self.roles, self.optimizers, on=lambda: self.loop.due)
             self.loop.answers["moved"] = self.movements.findings
+            self.loop.begun = self.movements.hear
         critics = self._several("critic")
         self.loop.critics = {
             f"critic {k + 1}" if len(critics) > 1 else "critic": Passes(Watched(each))

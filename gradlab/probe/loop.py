@@ -78,6 +78,7 @@ class Loop:
         self.critics: dict[str, Passes] = {}
         self.losses: Mapping[str, Callable[[], Any]] = {}
         self.batch: Mapping[str, Any] = {}  # the last one that was handed over
+        self.begun: Callable[[], object] = lambda: None  # hears that an update begins
         self.values: Callable[[], object] | None = None  # looks at the critics' values
         self.roles: dict[int, str] = {}
         self.answers: dict[str, Callable[[], tuple[Finding, ...]]] = {}
@@ -126,6 +127,7 @@ class Loop:
             live = [p for p in self._signals.parameters if p.requires_grad]
             self._burst = Burst(live) if live else None
         self.due = number <= WHOLE or number % self.every == 0
+        self.begun()
         self.passes.counting = self.due
 
     def enter(self) -> Finder | None:

@@ -141,16 +141,30 @@ class Movements:
                     optimizer.register_step_pre_hook(partial(self._heard, before)),
                     optimizer.register_step_post_hook(partial(self._heard, after)),
                 ]
-        for each in self.networks.values():
+        self._heard_tensors: list[Any] = []
+        self.hear()
+
+    def hear(self) -> None:
+        """Hook the networks' tensors where the loop is looked at, and not elsewhere: between two
+        looks they would cost a tenth of a small loop."""
+        if self.on() == bool(self._heard_tensors):
+            return
+        for handle in self._heard_tensors:
+            handle.remove()
+        self._heard_tensors.clear()
+        for each in self.networks.values() if self.on() else ():
+            each.whole = False
             for key, p in each.tensors.items():
                 if p.requires_grad:
-                    self._handles.append(p.register_hook(partial(self._arrives, each, key)))
+                    taken = p.register_hook(partial(self._arrives, each, key))
+                    self._heard_tensors.append(taken)
 
     def close(self) -> None:
         """Take all hooks away."""
-        for handle in self._handles:
+        for handle in (*self._handles, *self._heard_tensors):
             handle.remove()
         self._handles.clear()
+        self._heard_tensors.clear()
 
     @contextmanager
     def mark(self, role: str = "actor") -> Iterator[None]:
