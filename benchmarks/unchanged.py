@@ -197,18 +197,22 @@ def probe(path: Path, **more: Any) -> None:
     policy = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
     critic, target = Critic(3, 1), Critic(3, 1).requires_grad_(False)
     actor, rate = (torch.optim.Adam(each.parameters(), 1e-3) for each in (policy, critic))
-    probe = gradlab.Probe(
-        policy, actor, critic=critic, log=path, overhead_budget=1.0, clock=lambda: 0.0,
-        critic_optimizer=rate, **more,
-    )  # fmt: skip
-    probe.networks(critic=critic, target=target)
+
+    def loss_of(batch: dict[str, Tensor]) -> Tensor:
+        value = target(batch["next_observation"], policy(batch["next_observation"])).detach()[:, 0]
+        aim = batch["reward"] + 0.95 * (1 - batch["terminated"]) * value
+        return (critic(batch["observation"], batch["action"])[:, 0] - aim).square().mean()
+
+    probe = gradlab.Probe(policy, actor, log=path, every=10, **more)
+    probe.networks(critic=critic, target=target, optimizers={"critic": rate})
+    probe.losses(critic=loss_of, discount=0.95)
     for step in range(40):
         s, a = torch.randn(32, 2, generator=generator), torch.randn(32, 1, generator=generator)
         reward, after, ended = -(s**2).sum(1) - a[:, 0] ** 2, s + 0.1 * a, torch.zeros(32)
-        value = target(after, policy(after)).detach()[:, 0]
-        aim = reward + 0.95 * value
-        probe.batch(reward=reward, terminated=ended, next_value=value, target=aim, discount=0.95)
-        loss = (critic(s, a)[:, 0] - aim).square().mean()
+        batch = {"observation": s, "action": a, "reward": reward, "next_observation": after}
+        batch["terminated"] = ended
+        probe.look(batch)
+        loss = loss_of(batch)
         rate.zero_grad()
         loss.backward()
         rate.step()
@@ -223,7 +227,8 @@ def probe(path: Path, **more: Any) -> None:
 
 
 def probe_on_a_task(path: Path) -> None:
-    probe(path, task=gradlab.tasks.double_integrator(), critic_alone=True)
+    critic = Critic(3, 1)
+    probe(path, task=gradlab.tasks.double_integrator(), critic=critic, critic_alone=True)
 
 
 FUNCTIONS = (
