@@ -284,11 +284,11 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
         "visits": found.measured.visits,
         "critics": posed.several,
         "update": {
-            "optimizer": update.optimizer,
+            "optimizer": update.name,
             "rate": update.rate_for(setting, along),
             "refit": update.refit,
             "move": update.move(setting, along),
-            "assumed": update.rate is None,
+            "assumed": update.assumed,
         },
         "entropy": posed.alpha,
         "actions": {name: estimator.actions for name, estimator in posed.chosen.items()},

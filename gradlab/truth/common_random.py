@@ -8,6 +8,7 @@ the return jumps with the step at which they do: that flux is measured by itself
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -197,20 +198,26 @@ class StartRollouts:
 
 @dataclass(frozen=True)
 class Rolling:
-    """Rollouts of a policy and of copies moved in θ."""
+    """Rollouts of a policy and of copies moved in θ; returns are summed in the starts' dtype.
+
+    Attributes:
+        dtype: of states and policies; None: that of the starts.
+    """
 
     setting: Setting
     progress: Progress
+    dtype: torch.dtype | None = None
 
     def returns(self, judging: Starts, moved: Sequence[Tensor], stage: str) -> Rolled:
         """Returns of the policy itself and of those at θ + step, from the same starts and noise."""
-        own = self.setting.policy
+        own = self.setting.policy if self.dtype is None else copy.deepcopy(self.setting.policy)
         return self.of_policies(judging, [own, *(perturbed(own, step) for step in moved)], stage)
 
     def of_policies(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
         """Returns of several policies [policies, n], from the same starts and noise."""
         size = max(1, _ROWS // len(policies))
         n = len(judging.states)
+        policies = [policy.to(self.dtype) for policy in policies] if self.dtype else policies
         blocks = [judging] if n <= size else judging.blocks(size)
         parts = [self._summed(block, policies, stage) for block in blocks]
         if n > size:
@@ -255,12 +262,12 @@ class Rolling:
             rest: what has left the finite numbers, or under "mask" has ended, is not stepped, and
                 what has ended is not paid.
         """
-        setting, state = self.setting, starts.states[rows]
+        setting, state = self.setting, starts.states[rows].to(self.dtype)
         masked = rest and setting.termination == "mask"
         alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
         for t in range(setting.horizon):
-            e = starts.policy_noise(setting.policy, setting.seed, t)[rows]
-            xi = starts.dynamics_noise(setting.simulator, setting.seed, t)[rows]
+            e = starts.policy_noise(setting.policy, setting.seed, t)[rows].to(state)
+            xi = starts.dynamics_noise(setting.simulator, setting.seed, t)[rows].to(state)
             with torch.no_grad():
                 action = acting(state, e, t)
                 running = torch.isfinite(action).all(dim=1) & torch.isfinite(state).all(dim=1)
