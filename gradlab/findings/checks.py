@@ -247,7 +247,6 @@ _TRUTHS = {  # those without a remedy
     "truth_too_dear": "Unrolling {n} starts for {number} steps takes {threshold} s of a core.",
     "truth_never_precise": "No length from {number} to {threshold} steps would be precise "
     "(N = {n}).",
-    "truth_in_blocks": f"{_LENGTH}, and starts are measured in blocks, without scores.",
     "truth_score_lost": "Paths with other noise leave the finite numbers on {number} of {n} "
     "starts.",
     "truth_score_imprecise": "The score function's standard error is {value} of its norm (limit "

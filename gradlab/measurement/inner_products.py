@@ -32,11 +32,9 @@ from gradlab.gradients.setting import (
     Setting,
     Starts,
     by_group,
-    exchangeable,
     group_count,
     group_sums,
     grouping,
-    stratum_rows,
 )
 from gradlab.measurement.grams import (
     FOLDS,
@@ -91,41 +89,38 @@ def explicit_moments(
             yield k, every, grouping(begin.block(rows))[0]
 
     sketch = sketch_for(policy)
-    P, strata = sum(p.numel() for p in policy.parameters()), begin.strata
-    sums = begin.states.new_zeros(len(stratum_rows(strata)), len(several), len(horizons), P)
+    P = sum(p.numel() for p in policy.parameters())
+    sums = begin.states.new_zeros(len(several), len(horizons), P)
     squares, sketches = _first_pass(gradients, blocks, begin, sums, sketch)
     pairs, critics = _second_pass(gradients, blocks, begin, sums, T)
     label, size = grouping(begin)
     truth = None
     if T is not None:
-        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size, strata)
+        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size)
     cells = []
     for k in range(len(horizons)):
-        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth, strata)
+        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth)
         gradient, *against = _concatenated(pairs[k])
         norms = torch.cat(squares[k]).numpy()
-        norms = norms if strata is None else norms / strata.weight
-        plain = Moments(size, norms, gradient, signs=signs, tails=tails, strata=strata)
+        plain = Moments(size, norms, gradient, signs=signs, tails=tails)
         if against:
             reference, error, cross = against
             plain = replace(plain, truth=reference, difference=error, cross=cross)
         across = _concatenated([[block] for block in critics[k]])[0] if critics[k] else None
         cells.append(replace(plain, critics=across))
-    return cells, sums.sum(dim=0)[0] / len(begin.states)
+    return cells, sums[0] / len(begin.states)
 
 
 def _first_pass(
     gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, sketch: Sketch
 ) -> tuple[list[list[Tensor]], list[list[Floats]]]:
-    """Fills the sums [H, C, K, P]; squared norms and sketches by group, block by block."""
-    squares: list[list[Tensor]] = [[] for _ in range(sums.shape[2])]
-    sketches: list[list[Floats]] = [[] for _ in range(sums.shape[2])]
+    """Fills the sums [C, K, P]; squared norms and sketches by group, block by block."""
+    squares: list[list[Tensor]] = [[] for _ in range(sums.shape[1])]
+    sketches: list[list[Floats]] = [[] for _ in range(sums.shape[1])]
     for rows in blocks:
-        members = stratum_rows(begin.strata, rows)
         for k, every, label in gradients(rows):
             G = every[0]
-            for of_stratum, here in zip(sums, members, strict=True):
-                of_stratum[:, k] += torch.stack([gradients[here].sum(dim=0) for gradients in every])
+            sums[:, k] += torch.stack([gradients.sum(dim=0) for gradients in every])
             squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
             sketches[k].append(grouped(explicit_sketch(sketch, G), label))
     return squares, sketches
@@ -135,16 +130,13 @@ def _second_pass(
     gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, T: Tensor | None
 ) -> tuple[list[list[list[PairSums]]], list[list[PairSums]]]:
     """Pair sums of G, and against a truth of T, Y and G with T; and those across critics."""
-    totals, strata = sums.sum(dim=0), begin.strata
-    pairs: list[list[list[PairSums]]] = [[] for _ in range(totals.shape[1])]
-    critics: list[list[PairSums]] = [[] for _ in range(totals.shape[1])]
+    pairs: list[list[list[PairSums]]] = [[] for _ in range(sums.shape[1])]
+    critics: list[list[PairSums]] = [[] for _ in range(sums.shape[1])]
     truth_sum = None if T is None else T.sum(dim=0)
-    if T is not None:
-        T = exchangeable(T, strata)
     for rows in blocks:
         for k, every, label in gradients(rows):
-            total = totals[0, k]
-            g = exchangeable(group_sums(every[0], label), strata, sums[:, 0, k], rows)
+            total = sums[0, k]
+            g = group_sums(every[0], label)
             of_block = [_pairs(g, g, total, total)]
             if T is not None and truth_sum is not None:
                 t, difference = group_sums(T[rows], label), total - truth_sum
@@ -155,7 +147,7 @@ def _second_pass(
                 ]
             pairs[k].append(of_block)
             if len(every) > 1:
-                critics[k].append(_critic_pairs(every, totals[:, k], label))
+                critics[k].append(_critic_pairs(every, sums[:, k], label))
     return pairs, critics
 
 

@@ -42,6 +42,7 @@ _FEW = 32  # starts whose gradient goes first
 _FAR = 2.0  # times the actions' size, beyond which few starts and steps may refuse a rate
 WIDE = 4096  # parameters of a policy, below which single precision saves nothing
 _LOOKED_AT, _HUNDREDTH = 16, 0.01  # starts in both precisions, and what they may differ by
+_PAYS = 128  # starts, below which a look at both precisions costs more than it saves
 REFIT = 25  # updates between two fits of the critic, where nobody says how many
 
 
@@ -247,12 +248,13 @@ def paired_returns(
     exact, moved = Rolling(setting, progress), list(steps)
     wide = sum(p.numel() for p in setting.policy.parameters()) >= WIDE
     n, few = len(starts.states), starts.block(slice(0, _LOOKED_AT))
-    if not (wide and len(few.states) < n) or by_differences(setting.simulator):
+    if not (wide and n >= _PAYS) or by_differences(setting.simulator):
         return exact.returns(starts, moved, stage)
     single = Rolling(setting, progress, torch.float32)
     with suppress(RuntimeError, TypeError, ValueError):  # of a simulator of one precision alone
         looked = [each.returns(few, moved, stage) for each in (exact, single)]
-        agree = _agree(*(each.returns[1:] - each.returns[0] for each in looked), n)
+        fine, coarse = (each.returns[1:] - each.returns[0] for each in looked)
+        agree = _agree(fine, coarse, n)
         taken = sum(each.steps for each in looked)
         parts = [
             (each, here.returns(starts, [moved[k] for k in each], stage))
@@ -268,7 +270,7 @@ def _agree(exact: Tensor, single: Tensor, n: int) -> Tensor:
     differ, two standard errors above, is within a hundredth of their standard error."""
     error, few = single - exact, exact.shape[1]
     off = error.mean(dim=1).abs() + 2 * error.std(dim=1) / few**0.5
-    return off <= _HUNDREDTH * exact.std(dim=1) / n**0.5
+    return torch.le(off, _HUNDREDTH * exact.std(dim=1) / n**0.5)
 
 
 def _together(parts: Sequence[tuple[list[int], Rolled]], taken: int) -> Rolled:

@@ -12,7 +12,6 @@ both sides then. A visited state is paired with the truth of the start that it c
 
 Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
 G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
-Exchangeable groups of strata are X̃_g = f X_g + m_h, with one m_h in θ for each stratum.
 """
 
 from __future__ import annotations
@@ -36,10 +35,8 @@ from gradlab.gradients.setting import (
     Setting,
     Starts,
     by_group,
-    exchangeable,
     group_count,
     grouping,
-    stratum_rows,
 )
 from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_horizons
@@ -136,13 +133,6 @@ class Visits:
     keys: list[tuple[str, int]]
     G: Tensor
 
-    @property
-    def stratum_rows(self) -> list[Tensor | slice]:
-        """The visits of each stratum."""
-        strata = self.at.strata
-        samples = 1 if strata is None else len(self.at.states) // len(strata.label)
-        return stratum_rows(strata, samples=samples)
-
 
 def steps_visited(setting: Setting, status: str, horizon: int) -> int:
     """For how many steps states are visited, beside a truth of this status and of so many steps: 1%
@@ -188,7 +178,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     """The starts whose gradients are taken, and how many visited states of each.
 
     Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
-    truth that all of them would be paired with. Of strata none is left out.
+    truth that all of them would be paired with.
     """
     begin = setting.starts
     price = setting.horizon * linearization_price(setting.simulator) * len(begin.states)
@@ -196,7 +186,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
         return begin, most
     samples = min(max(int(VISITING / price), 1), most)
     few = max(int(len(begin.states) * VISITING / price), FEWEST)
-    alone = begin.strata is None and group_count(begin.group) == len(begin.states)
+    alone = group_count(begin.group) == len(begin.states)
     if price <= VISITING or truth.every is not None or not alone:
         return begin, samples
     return begin.block(slice(0, min(few, len(begin.states)))), samples
@@ -218,42 +208,20 @@ def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> GramSou
 
 def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
     """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
-    G, jacobian, strata = there.G, there.jacobian, there.at.strata
+    G, jacobian = there.G, there.jacobian
     label, size = grouping(there.at)
     squares = by_group(gram.squared_norms(jacobian, G), label)
     total, within = gram.products(jacobian, G, there.at.group)
     gradient = pair_sums(G, total, within, G, total, label)
-    if strata is not None:
-        squares = squares / strata.weight
-        sums = torch.stack([
-            gram.mean_gradients(jacobian.rows(rows), G[:, rows]) * len(G[0, rows])
-            for rows in there.stratum_rows
-        ])  # fmt: skip
-        # m_h of the K gradients, [K, H, P].
-        shifts = torch.einsum("hj,jkp->khp", torch.from_numpy(strata.shift), sums)
-        f, moved = strata.stretch[strata.label], shifts.square().sum(dim=2).numpy()
-        along = torch.zeros_like(G)  # J_i m_h for each visit i of a start in h
-        for h, rows in enumerate(there.stratum_rows):
-            along[:, rows] = gram.along(jacobian.rows(rows), shifts[:, h])
-        mixed = by_group((G * along).sum(dim=2), label)
-        own = f**2 * gradient.own + 2 * f * mixed + moved[:, strata.label]
-        left = strata.exchangeable(gradient.left.T).T
-        gradient = PairSums(own, left, left)
     if targets is None:
-        return [Moments(size, squares[k], row(gradient, k), strata=strata) for k in range(len(G))]
-    if strata is not None:
-        targets = exchangeable(targets, strata)
+        return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
     side = _array(targets @ targets.sum(dim=0))
     reference = PairSums(_array(targets.square().sum(dim=1)), side, side)
     cross = _cross(G, jacobian, targets, label, mean)
-    if strata is not None:
-        own = f * cross.own + (shifts @ targets.T).numpy()[:, strata.label, range(len(f))]
-        cross = PairSums(own, strata.exchangeable(cross.left.T).T, cross.right)
     error = difference(gradient, cross, reference)
     return [
         Moments(
             size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k),
-            strata=strata,
         )
         for k in range(len(G))
     ]  # fmt: skip
@@ -266,13 +234,13 @@ def _sketched(
     label, size = grouping(there.at)
     sketch = sketch_for(policy)
     J = jacobian_sketch(sketch, there.jacobian)
-    truth, strata = None, there.at.strata
+    truth = None
     if targets is not None:
-        truth = true_sketch(_array(explicit_sketch(sketch, targets)), size, strata)
+        truth = true_sketch(_array(explicit_sketch(sketch, targets)), size)
     sketched = []
     for g, plain in zip(there.G, moments, strict=True):
         sums = grouped(torch.einsum("na,nas->ns", g, J), label)
-        tails, signs = tails_and_signs(sums, size, truth, strata)
+        tails, signs = tails_and_signs(sums, size, truth)
         sketched.append(replace(plain, tails=tails, signs=signs))
     return sketched
 

@@ -319,11 +319,11 @@ class Along:
 
     def _of_layers(self, state: Tensor, noise: Tensor) -> Tensor:
         def moved(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            pieces = [
-                None if p is None else self._direction[self._slices[id(p)]].view_as(p)
-                for p in (layer.weight, layer.bias)
-            ]
-            slope = nn.functional.linear(inputs[0], pieces[0], pieces[1])  # type: ignore[arg-type]
+            pieces = {
+                name: self._direction[self._slices[id(p)]].view_as(p)
+                for name, p in layer.named_parameters()
+            }
+            slope = nn.functional.linear(inputs[0], pieces["weight"], pieces.get("bias"))
             return output + self._lengths[:, None] * slope
 
         hooks = [layer.register_forward_hook(moved) for layer in self._layers]

@@ -220,8 +220,9 @@ def test_a_rule_that_moves_nothing_or_to_nan_is_refused_by_name(rule, match):
         Update(rule, 0.1)
 
 
-def test_wide_policies_are_judged_in_single_precision_where_that_is_as_good():
+def test_wide_policies_are_judged_in_single_precision_where_that_is_as_good(monkeypatch):
     """One that the simulator blows up by rounding, as its rewards of 1e9, is not."""
+    monkeypatch.setattr("gradlab.measurement.update._PAYS", 17)
     wide = nn.Sequential(nn.Linear(2, 1200), nn.Tanh(), nn.Linear(1200, 1)).double()
     steps = 1e-2 * torch.randn(3, sum(p.numel() for p in wide.parameters())).double()
     for large, single in ((1.0, True), (1e9, False)):
