@@ -9,9 +9,6 @@ with θ in the first action at states visited from these starts, their gradients
 The sum over t ends where γᵗ does, as in a loop: the gradient of a critic may be wrong where nothing
 is left of the true one. Where the truth is cut at its T, so is the sum: what is left out belongs to
 both sides then. A visited state is paired with the truth of the start that it came from.
-
-Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
-G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
 """
 
 from __future__ import annotations
@@ -20,13 +17,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
@@ -34,11 +28,10 @@ from gradlab.gradients.rollout import check_rollouts
 from gradlab.gradients.setting import (
     Setting,
     Starts,
-    by_group,
     group_count,
-    grouping,
 )
 from gradlab.gradients.start_laws import check_alive, visits
+from gradlab.measurement.accumulator import accumulated
 from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_horizons
 from gradlab.measurement.inner_products import (
     Measured,
@@ -46,20 +39,8 @@ from gradlab.measurement.inner_products import (
     explicit_sources,
     first_action_gradients,
     horizons_of,
-    pair_sums,
-    row,
-)
-from gradlab.measurement.sketches import (
-    difference,
-    explicit_sketch,
-    grouped,
-    jacobian_sketch,
-    sketch_for,
-    tails_and_signs,
-    true_sketch,
 )
 from gradlab.progress import Progress, silent
-from gradlab.statistics.moments import Moments, PairSums
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
@@ -67,7 +48,6 @@ from gradlab.truth.truth import Truth
 SAMPLES = 8  # visited states per start, at most
 VISITING = 20.0  # seconds of one core for the Jacobians at them (`linearization_price`)
 FEWEST = 16  # starts, however dear
-ROWS = 256  # samples whose θ-sized truths are held at once
 
 
 def objective_moments(
@@ -101,12 +81,10 @@ def objective_moments(
         seen = visited(setting, steps_beside(setting, truth), samples, truth)
         check_rollouts(replace(setting, starts=seen), setting.horizon)
         there = gradients_at(visiting, setting, seen, progress)
-        at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
-        targets = None
-        if T is not None:  # of each group the sum of what its samples are paired with, [G, P]
-            label, size = grouping(begin)
-            targets = T.new_zeros(len(size), T.shape[1]).index_add_(0, label, samples * T)
-        moments = _sketched(_moments(there, targets, mean), there, setting.policy, targets)
+        at, whole = there.at, visiting_source(there, range(setting.horizon + 1), samples)
+        moments, mean = accumulated(
+            lambda rows: [whole.rows(rows)], setting.policy, begin, T, samples
+        )
         cells |= dict(zip(there.keys, moments, strict=True))
         means |= dict(zip(there.keys, mean, strict=True))
         kept = kept_horizons(setting.horizon, len(chosen)) if kept is None else kept
@@ -204,61 +182,3 @@ def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> GramSou
         return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
 
     return GramSource(tuple(there.keys[k] for k in chosen), rows, visits=True)
-
-
-def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
-    """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
-    G, jacobian = there.G, there.jacobian
-    label, size = grouping(there.at)
-    squares = by_group(gram.squared_norms(jacobian, G), label)
-    total, within = gram.products(jacobian, G, there.at.group)
-    gradient = pair_sums(G, total, within, G, total, label)
-    if targets is None:
-        return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
-    side = _array(targets @ targets.sum(dim=0))
-    reference = PairSums(_array(targets.square().sum(dim=1)), side, side)
-    cross = _cross(G, jacobian, targets, label, mean)
-    error = difference(gradient, cross, reference)
-    return [
-        Moments(
-            size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k),
-        )
-        for k in range(len(G))
-    ]  # fmt: skip
-
-
-def _sketched(
-    moments: list[Moments], there: Visits, policy: nn.Module, targets: Tensor | None
-) -> list[Moments]:
-    """The same moments with tails and signs."""
-    label, size = grouping(there.at)
-    sketch = sketch_for(policy)
-    J = jacobian_sketch(sketch, there.jacobian)
-    truth = None
-    if targets is not None:
-        truth = true_sketch(_array(explicit_sketch(sketch, targets)), size)
-    sketched = []
-    for g, plain in zip(there.G, moments, strict=True):
-        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
-        tails, signs = tails_and_signs(sums, size, truth)
-        sketched.append(replace(plain, tails=tails, signs=signs))
-    return sketched
-
-
-def _cross(
-    G: Tensor, jacobian: PolicyJacobian, targets: Tensor, label: Tensor, mean: Tensor
-) -> PairSums:
-    """Pair sums of J_iᵀ g_i, for K sets of action gradients [K, N, da], with the targets."""
-    n = jacobian.samples
-    everybody = gram.along(jacobian, targets.sum(dim=0)[None])
-    blocks = (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
-    own = torch.cat([gram.along_each(jacobian.rows(rows), targets[label[rows]]) for rows in blocks])
-    return PairSums(
-        by_group((G * own).sum(dim=2), label),
-        by_group((G * everybody).sum(dim=2), label),
-        _array(n * mean @ targets.T),
-    )
-
-
-def _array(x: Tensor) -> NDArray[np.float64]:
-    return np.asarray(x.detach().numpy(), dtype=np.float64)

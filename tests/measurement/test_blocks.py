@@ -16,12 +16,11 @@ from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.measurement import grams, inner_products
-from gradlab.measurement import inner_products as explicit
+from gradlab.measurement import accumulator, grams
 from gradlab.measurement import problem as memory
+from gradlab.measurement.accumulator import accumulated
 from gradlab.measurement.grams import Held
 from gradlab.measurement.inner_products import estimator_moments
-from gradlab.measurement.sketches import path_moments
 from gradlab.measurement.visited import (
     SAMPLES,
     objective_moments,
@@ -130,7 +129,7 @@ def test_kernels_hold_the_inner_products_of_explicit_gradients(group, many, monk
 
 @pytest.mark.parametrize("group", [ALONE, APART], ids=["alone", "groups"])
 def test_means_are_those_of_the_explicit_gradients(group, monkeypatch):
-    monkeypatch.setattr(explicit, "SAMPLES", 5)
+    monkeypatch.setattr(accumulator, "SAMPLES", 5)
     world = World(group)
     truth = world.truth(("first", "all"))
     found = world.measured(truth)
@@ -292,8 +291,8 @@ def both_ways(monkeypatch, measured):
     """Cells with explicit gradients, and without."""
     found = []
     for most in (np.inf, 0):
-        monkeypatch.setattr(inner_products, "WIDE", most)
-        monkeypatch.setattr(inner_products, "SAMPLES", 5)
+        monkeypatch.setattr(accumulator, "WIDE", most)
+        monkeypatch.setattr(accumulator, "SAMPLES", 5)
         found.append(measured())
     return found
 
@@ -336,7 +335,7 @@ def test_the_same_under_one_truth(monkeypatch):
     )
 
 
-def test_a_gradient_that_is_the_truth_keeps_its_digits():
+def test_a_gradient_that_is_the_truth_keeps_its_digits(monkeypatch):
     """|G − T|² of an estimator that is the truth itself is 0, not what rounding leaves of it."""
     world = World(ALONE)
     truth = matched_truth(world.setting, kinds=("all",))
@@ -344,12 +343,16 @@ def test_a_gradient_that_is_the_truth_keeps_its_digits():
     sim = world.simulator
     same = gradlab.Estimator(sim, sim, "all", gradlab.Tail(n, None, GAMMA))
     held = Held(world.setting, 1)
-
-    def rows(block):
-        return held.rows(same, block, (n,))
-
-    assert path_moments(rows, [slice(0, 14)], world.policy, world.starts, T) is None
-    assert path_moments(rows, [slice(0, 14)], world.policy, world.starts, 1.1 * T) is not None
+    monkeypatch.setattr(accumulator, "WIDE", 0)
+    for times, exactly in ((1.0, True), (1.1, False)):
+        cells, _ = accumulated(
+            lambda rows: [held.rows(same, rows, (n,))], world.policy, world.starts, times * T
+        )
+        own = cells[0].difference.own
+        if exactly:
+            assert (own <= 1e-28 * cells[0].squares).all()
+        else:
+            np.testing.assert_allclose(own, 0.01 * cells[0].squares, rtol=1e-9)
 
 
 def test_what_is_held_is_what_is_made_again(monkeypatch):
