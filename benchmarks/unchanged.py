@@ -39,7 +39,6 @@ from fnmatch import fnmatchcase
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import h5py
 import numpy as np
@@ -162,16 +161,6 @@ def groups(path: Path) -> None:
     gradlab.measure(linear(), policy, exact, horizon=4, starts=starts).save(path)
 
 
-def blocks(path: Path) -> None:
-    """As if no measurement fitted into memory at once."""
-    from gradlab.measurement import problem
-
-    with mock.patch.multiple(problem, MEMORY=0.0, BLOCK=1e6):
-        found = gradlab.measure(linear(), policy, exact, horizon=4, starts=512, judges=64)
-    assert found.config["groups"] == 256, found.config
-    found.save(path)
-
-
 def estimators(path: Path) -> None:
     """Estimators of one's own, with entropy."""
     task, tail = linear(), gradlab.Tail(0, exact, 0.9)
@@ -235,7 +224,6 @@ FUNCTIONS = (
     several_critics,
     world_model,
     groups,
-    blocks,
     estimators,
     causes,
     probe,

@@ -205,7 +205,6 @@ _TRUTHS = {  # those without a remedy
     "remainder": "The rest after {number} steps is not negligible.",
     "too_dear": "Unrolling {n} starts for {number} steps takes {threshold} s.",
     "never_precise": "No length from {number} to {threshold} steps is precise (N = {n}).",
-    "in_blocks": f"{_LENGTH}, and blocks of starts have no scores.",
     "score_lost": "Noisy paths are not finite on {number} of {n} starts.",
     "score_imprecise": "The score function's standard error is {value} of its norm (limit "
     "{threshold}, N = {n}).",

@@ -185,7 +185,7 @@ def calls() -> Mapping[str, Call]:
             dict(
                 task=task, policy=policy, critic=critic, estimators=None, horizon=2, starts=8,
                 batch=4, truth="objective", termination="ignore", law="visited", seed=0,
-                progress=silent, attribute=False, also=(), update=None, strata=False,
+                progress=silent, attribute=False, also=(), update=None,
             ),
         ),
         "choose": (gradlab.choose, dict(profile=profile)),
