@@ -30,7 +30,7 @@ def certified_errors(
     drawn = worst[errors].astype(float).clip(lower=_LEAST)
     drawn.columns = ["ci_low", "value", "ci_high"]
     drawn = drawn.assign(output=worst["stratum"], block=worst["block"])
-    series = {DERIVATIVES[block]: own for block, own in drawn.groupby("block", sort=False)}
+    series = {DERIVATIVES[str(block)]: own for block, own in drawn.groupby("block", sort=False)}
     ax.set_yscale("log" if series else "linear")
     return marks(
         ax, "Relative error of every block", series, "‖J − D‖ / ‖D‖", along="median, 95%, largest",
