@@ -59,7 +59,6 @@ class Identity(Protocol):
 
 
 Writer = Callable[[float, int], str]  # of a number to so many digits
-_COUNTED = re.compile(r"\d[\d.,]*(e[−+-]?\d+)?")
 _MINUS = re.compile(r"(?<![\w.)\]−–-])-(?=\.?\d)")
 
 
@@ -69,11 +68,6 @@ def signed(text: str) -> str:
     if len(parts) % 2 == 0:
         return _MINUS.sub("−", text)
     return "`".join(part if k % 2 else _MINUS.sub("−", part) for k, part in enumerate(parts))
-
-
-def unnumbered(text: str) -> str:
-    """What messages have in common that differ in their numbers alone."""
-    return _COUNTED.sub("#", text)
 
 
 def describe(identity: Identity) -> tuple[str, str]:

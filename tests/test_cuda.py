@@ -9,7 +9,6 @@ from torch import nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.gradients import gram
-from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian, policy_jacobian
 from gradlab.gradients.setting import as_starts, by_group, group_sums, grouping
@@ -18,6 +17,7 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
 from gradlab.systems import LearnedSystem, from_function
 from gradlab.training.loop import train
+from tests.gradients.every_horizon import horizon_gradients
 from tests.probe.small_loops import linear_task
 from tests.training.small_runs import SMALL, numbers, row, task
 

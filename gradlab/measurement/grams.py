@@ -250,22 +250,6 @@ def _products(
     return own.numpy(), within.numpy(), total.numpy()
 
 
-def within_starts(
-    sources: Sequence[GramSource], truth: Tensor | None, n: int, repeats: int
-) -> Tensor:
-    """Σ_visits G_ik · G_il of each of n starts, and of the truth's [n, P], [n, M, M]."""
-    carried = [source.rows(slice(0, n)) for source in sources]
-    M = sum(len(source.cells) for source in sources) + (truth is not None)
-    inner = carried[0].costates.new_zeros(n, M, M)
-    jacobians = [terms.jacobian for terms in carried]
-    for part in gram.parameter_blocks(jacobians, BYTES / (8 * M * n)):
-        U = _joined(sources, carried, truth, repeats, part)
-        inner += U @ U.transpose(1, 2)
-    inner /= repeats
-    _among_visits(inner, sources, carried)
-    return inner
-
-
 def _joined(
     sources: Sequence[GramSource],
     carried: Sequence[Carried],

@@ -17,7 +17,7 @@ sampled: the standard error is 0, the error that of rounding.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS
@@ -79,33 +79,6 @@ def lqr_gradient(
     return total.flatten(-2)
 
 
-def lqr_return(
-    system: LinearQuadratic,
-    weight: Tensor,
-    second_moment: Tensor,
-    discount: float,
-    horizon: int | None = None,
-    action_covariance: Tensor | None = None,
-) -> Tensor:
-    """E_d[V^π] = −⟨P_T, E_d[s sᵀ]⟩ less the cost of noise; arguments as in `lqr_gradient`.
-
-    Returns:
-        scalar, or [N] for one second moment per start.
-    """
-    R, S = system.R.double(), action_covariance
-    _, _, noise = _closed_loop(system, weight, S)
-    P = costs_to_go(system, weight, discount, horizon)
-    drawn = 0.0 if S is None else float((R * S.double()).sum())  # at every step, in any state
-    ahead = discount * (P[:-1] * noise).sum(dim=(1, 2)) + drawn
-    if horizon is None:
-        constant = float(ahead[0]) / (1 - discount)
-    else:
-        constant = 0.0
-        for cost in ahead.tolist():  # c_k = c + γ⟨P_{k−1}, noise⟩ + γ c_{k−1}
-            constant = cost + discount * constant
-    return -(P[-1] * second_moment.double()).sum(dim=(-2, -1)) - constant
-
-
 def costs_to_go(
     system: LinearQuadratic, weight: Tensor, discount: float, horizon: int | None = None
 ) -> Tensor:
@@ -131,19 +104,6 @@ def costs_to_go(
     for _ in range(horizon):
         costs.append(cost + discount * F.T @ costs[-1] @ F)
     return torch.stack(costs)
-
-
-class ExactCritic(nn.Module):
-    """Q^π(s, a) of a = W s without end, up to its constant: r(s, a) − γ (As + Ba)ᵀP(As + Ba)."""
-
-    def __init__(self, system: LinearQuadratic, weight: Tensor, discount: float) -> None:
-        super().__init__()
-        self.system, self.discount = system, discount
-        self.register_buffer("P", costs_to_go(system, weight.detach(), discount)[-1])
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        out, P = self.system.step(state, action), self.get_buffer("P").to(state)
-        return out.reward - self.discount * ((out.state @ P) * out.state).sum(dim=1)
 
 
 def _closed_loop(

@@ -17,7 +17,7 @@ from gradlab.fitting.policies import hold_pose_gain
 from gradlab.networks import checkpoint
 from gradlab.networks.spectral import norms
 from gradlab.tasks import double_integrator, linear_quadratic, mujoco
-from gradlab.truth.lqr import ExactCritic
+from tests.linear_quadratic import ExactCritic
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from gradlab import Estimator, Tail, systems
 from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients import gram
-from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.setting import Starts, as_starts
@@ -27,6 +26,7 @@ from gradlab.gradients.start_laws import initial, mixture, repeated, visitation
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import Task
+from tests.gradients.every_horizon import horizon_gradients
 from tests.gradients.worlds import Critic, Noisy, linear, network, reference_gradients, worlds
 
 DISCOUNT, STD = 0.9, 0.5

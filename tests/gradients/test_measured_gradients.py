@@ -14,7 +14,7 @@ from gradlab import Estimator, Tail, systems
 from gradlab.data.trajectories import segments, stream
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.bptt import horizon_gradients, mean_gradient
+from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.named import Mixture
 from gradlab.gradients.rollout import record, rollout
 from gradlab.gradients.setting import as_starts
@@ -23,6 +23,7 @@ from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.runs.identity import by_default
 from gradlab.systems.system import Recorded, System
+from tests.gradients.every_horizon import horizon_gradients
 from tests.gradients.worlds import (
     GAMMA,
     MODEL,

@@ -23,7 +23,6 @@ from gradlab import Estimator, Tail, systems
 from gradlab.data.trajectories import child
 from gradlab.errors import InputError
 from gradlab.gradients import named, weighted_terms
-from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.courses import Cut, TermRequest, nodes
 from gradlab.gradients.setting import as_starts
 from gradlab.gradients.weighted_terms import (
@@ -41,6 +40,7 @@ from gradlab.networks.policies import Gaussian, log_normal
 from gradlab.runs.identity import by_known_name
 from gradlab.truth.lqr import lqr_gradient
 from gradlab.wording import describe
+from tests.gradients.every_horizon import horizon_gradients
 from tests.gradients.worlds import GAMMA, SIM, ingredients, linear
 
 

@@ -15,12 +15,12 @@ from gradlab.data import record_files
 from gradlab.data.trajectories import segments, stream
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.bptt import horizon_gradients
 from gradlab.gradients.named import Mixture
 from gradlab.gradients.rollout import record, rollout
 from gradlab.gradients.setting import as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.truth.lqr import lqr_gradient
+from tests.gradients.every_horizon import horizon_gradients
 from tests.gradients.worlds import (
     GAMMA,
     MODEL,

@@ -61,8 +61,8 @@ from gradlab.tools.logs.gradients import (
     products,
     score_source,
 )
-from gradlab.truth.lqr import ExactCritic
 from tests.first_screens import check_first_screen
+from tests.linear_quadratic import ExactCritic
 from tests.logs.carts import (
     STD,
     WEIGHT,

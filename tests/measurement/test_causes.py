@@ -33,9 +33,9 @@ from gradlab.statistics.shapley import fraction, share_interval, shares
 from gradlab.systems.closed_form import TABLE4, CartPoleSimulator, LinearQuadratic, Pendulum
 from gradlab.systems.system import Entropic, standard_normal
 from gradlab.tasks import linear_quadratic
-from gradlab.truth.lqr import ExactCritic
 from gradlab.truth.oracles import unroll_first_action
 from tests.gradients.worlds import Critic, Noisy, matrix, network, worlds
+from tests.linear_quadratic import ExactCritic
 
 GAMMA, STEPS, HORIZONS = 0.9, 12, (0, 1, 4)
 

@@ -27,9 +27,9 @@ from gradlab.statistics.over_groups import difference_of_means
 from gradlab.tools.race.compute import Stopped, state_file
 from gradlab.tools.race.page import step_page
 from gradlab.tools.race.result import ALONE, load
-from gradlab.truth.lqr import ExactCritic, lqr_return
 from gradlab.wording import signed, two
 from tests.first_screens import check_first_screen
+from tests.linear_quadratic import ExactCritic, lqr_return
 from tests.own_files import LQR, OWN
 from tests.racing.small_environments import (
     Begun,

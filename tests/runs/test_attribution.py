@@ -18,8 +18,8 @@ from gradlab.networks.mlp import QCritic
 from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
 from gradlab.statistics.shapley import shares
 from gradlab.tasks import linear_quadratic
-from gradlab.truth.lqr import ExactCritic
 from gradlab.verdicts.attribution import sentences, source
+from tests.linear_quadratic import ExactCritic
 
 GAMMA, H = 0.8, 4
 A, B = [[0.9, 0.1], [0.1, 0.8]], [[0.3, 0.1], [0.2, 0.4]]
