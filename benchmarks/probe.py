@@ -1,111 +1,113 @@
-"""What the probe costs: `python -m benchmarks.probe [--rounds 50] [--threads 1]`, ten minutes.
+"""What the probe costs: `python -m benchmarks.probe [--updates 2000 20000] [--pairs 3]`.
 
-The same loop with and without a probe takes turns of ten updates in one process, in random order;
-nothing but the probe's hooks differs between turns. A round is `TURNS` turns of each, and the ratio
-of its processor times less 1 is one observation of the share that a loop really loses. "told" is
-what the probe says of itself, by which it keeps its budget: it should not be less. Needs
-stable-baselines3; Cockpit is shown where it is installed, which it is best in an environment of its
-own:
-
-    python -m venv --system-site-packages cockpit
-    cockpit/bin/pip install --no-deps cockpit-for-pytorch==1.0.2 backpack-for-pytorch==1.7.1 \\
-        json-tricks einops unfoldNd opt_einsum
+A TD3 loop with everything declared, with and without a probe in turn, in processor time; the first
+probe of the process also pays for the import. "told" is what the probe says of itself.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
-from dataclasses import dataclass
+from contextlib import nullcontext
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
-from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from benchmarks.probe_loops import Loop, bare, callback, cockpit, stable_baselines
+import gradlab
 
-TURN = 10  # updates
-TURNS = 20  # of either kind in a round, 200 updates: two rows of the probe's
-BUDGETS = (0.01, 0.05, 0.2)
-Array = NDArray[np.float64]
+STATES, ACTIONS, BATCH, GAMMA = 17, 6, 256, 0.99
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one loop.
-
-    Attributes:
-        update: seconds of an update without the probe.
-        ratio: time with it over time without it, less 1, of every round.
-        told: the same by the probe's own account, over all rounds.
-        updates: with the probe.
-    """
-
-    update: float
-    ratio: Array
-    told: float
-    updates: int
-
-    def __str__(self) -> str:
-        half = 1.96 * self.ratio.std(ddof=1) / np.sqrt(len(self.ratio))
-        share = f"{self.ratio.mean():.2%} ± {half:.2%}"
-        told = "" if np.isnan(self.told) else f"{self.told:.2%}"
-        middle = f"{np.median(self.ratio):.2%}"
-        return f"{1e3 * self.update:7.2f} {share:>18} {middle:>9} {told:>8} {self.updates:8d}"
+def network(ins: int, outs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(ins, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outs)
+    )
 
 
-def measured(loop: Loop, rounds: int, turns: int = TURNS, turn: int = TURN) -> Cost:
-    """`rounds` rounds, after one to warm up."""
-    order, ratios, base, own = np.random.default_rng(0), [], [], 0.0
-    for k in range(rounds + 1):
-        taken, began = {False: 0.0, True: 0.0}, loop.own()
-        for _ in range(turns):
-            first = bool(order.integers(2))
-            for probed in (first, not first):
-                taken[probed] += _turn(loop, probed, turn)
-        if k:
-            ratios.append(taken[True] / taken[False] - 1)
-            base.append(taken[False])
-            own += loop.own() - began
-    updates = rounds * turns * turn
-    return Cost(sum(base) / updates, np.array(ratios), own / sum(base), updates)
+class Critic(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = network(STATES + ACTIONS, 1, width)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.net(torch.cat([state, action], 1))[:, 0]
 
 
-def _turn(loop: Loop, probed: bool, updates: int) -> float:
-    loop.plug(probed)
-    begun = time.process_time()
-    loop.train(updates)
+def train(updates: int, width: int, probed: bool) -> tuple[float, float]:
+    """Processor seconds of so many updates of the critics, half as many of the actor, and what the
+    probe says of itself."""
+    torch.manual_seed(0)
+    actor = nn.Sequential(network(STATES, ACTIONS, width), nn.Tanh())
+    critics = [Critic(width), Critic(width)]
+    slow, targets = copy.deepcopy((actor, critics))
+    moves = torch.optim.Adam(actor.parameters(), 3e-4)
+    fits = torch.optim.Adam([p for each in critics for p in each.parameters()], 3e-4)
+    rows = torch.randn(20_000, 2 * STATES + ACTIONS + 1)
+
+    def critic_loss(batch: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            state = batch["next_observation"]
+            action = (slow(state) + 0.2 * torch.randn_like(batch["action"])).clamp(-1, 1)
+            value = torch.min(*(each(state, action) for each in targets))
+            goal = batch["reward"] + GAMMA * (1 - batch["terminated"]) * value
+        made = [each(batch["observation"], batch["action"]) for each in critics]
+        return F.mse_loss(made[0], goal) + F.mse_loss(made[1], goal)
+
+    def actor_loss(batch: dict[str, Tensor]) -> Tensor:
+        return -critics[0](batch["observation"], actor(batch["observation"])).mean()
+
+    begun, probe = time.process_time(), None
+    if probed:
+        probe = gradlab.Probe(actor, moves, critic_alone=True)
+        probe.networks(
+            critic=critics, target=targets, target_actor=slow, optimizers={"critic": fits}
+        )
+        probe.losses(critic=critic_loss, actor=actor_loss, discount=GAMMA)
+    for step in range(updates):
+        drawn = rows[torch.randint(len(rows), (BATCH,))]
+        state, action, reward, after = drawn.split([STATES, ACTIONS, 1, STATES], 1)
+        batch = {
+            "observation": state, "action": action.tanh(), "reward": reward[:, 0],
+            "next_observation": after, "terminated": torch.zeros(BATCH),
+        }  # fmt: skip
+        if probe is not None:
+            probe.look(batch)
+        fits.zero_grad()
+        critic_loss(batch).backward()
+        fits.step()
+        if step % 2:
+            continue
+        moves.zero_grad()
+        with nullcontext() if probe is None else probe(step):
+            actor_loss(batch).backward()
+        moves.step()
+        with torch.no_grad():
+            for old, new in ((slow, actor), *zip(targets, critics, strict=True)):
+                for t, p in zip(old.parameters(), new.parameters(), strict=True):
+                    t.lerp_(p, 0.005)
     taken = time.process_time() - begun
-    if not probed:
-        loop.clock.left_out += taken
-    return taken
+    if probe is not None:
+        probe.close()
+    return taken, 0.0 if probe is None else probe.spent
 
 
-def show(loop: Loop | None, rounds: int, turns: int = TURNS, turn: int = TURN) -> None:
-    if loop is not None:
-        print(f"{loop.name:38}{measured(loop, rounds, turns, turn)}", flush=True)
-
-
-def main(rounds: int = 50, threads: int = 1) -> None:
+def main(updates: tuple[int, ...] = (2_000, 20_000), pairs: int = 3, width: int = 256) -> None:
     """Print the table.
 
     Args:
-        rounds: of 200 updates with the probe and 200 without, for Stable-Baselines3's TD3.
-        threads: torch threads.
+        updates: of the critics; pairs: of runs with and without; width: of the networks.
     """
-    warnings.simplefilter("ignore", UserWarning)  # BackPACK's, about hooks
-    torch.set_num_threads(threads)
-    few = max(rounds // 5, 3)
-    heads = ("ms", "share, 95%", "median", "told", "updates")
-    print(f"{'':38}{heads[0]:>7} {heads[1]:>18} {heads[2]:>9} {heads[3]:>8} {heads[4]:>8}")
-    show(stable_baselines(), rounds)
-    show(callback(), few)
-    show(bare(), few)
-    for share in BUDGETS:
-        show(stable_baselines(share), few)
-    show(cockpit(False), few, turns=5)
-    show(cockpit(True), 3, turns=2, turn=2)
+    warnings.simplefilter("ignore", UserWarning)
+    torch.set_num_threads(1)
+    print(f"{'updates':>8} {'without, s':>11} {'more, s':>8} {'share':>7} {'told':>7}")
+    for count in updates:
+        for _ in range(pairs):
+            (bare, _), (taken, told) = (train(count, width, probed) for probed in (False, True))
+            more = taken - bare
+            print(f"{count:8} {bare:11.1f} {more:8.1f} {more / bare:7.1%} {told:7.1%}", flush=True)
 
 
 if __name__ == "__main__":

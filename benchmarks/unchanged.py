@@ -39,7 +39,6 @@ from fnmatch import fnmatchcase
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import h5py
 import numpy as np
@@ -162,16 +161,6 @@ def groups(path: Path) -> None:
     gradlab.measure(linear(), policy, exact, horizon=4, starts=starts).save(path)
 
 
-def blocks(path: Path) -> None:
-    """As if no measurement fitted into memory at once."""
-    from gradlab.measurement import problem
-
-    with mock.patch.multiple(problem, MEMORY=0.0, BLOCK=1e6):
-        found = gradlab.measure(linear(), policy, exact, horizon=4, starts=512, judges=64)
-    assert found.config["groups"] == 256, found.config
-    found.save(path)
-
-
 def estimators(path: Path) -> None:
     """Estimators of one's own, with entropy."""
     task, tail = linear(), gradlab.Tail(0, exact, 0.9)
@@ -197,18 +186,22 @@ def probe(path: Path, **more: Any) -> None:
     policy = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
     critic, target = Critic(3, 1), Critic(3, 1).requires_grad_(False)
     actor, rate = (torch.optim.Adam(each.parameters(), 1e-3) for each in (policy, critic))
-    probe = gradlab.Probe(
-        policy, actor, critic=critic, log=path, overhead_budget=1.0, clock=lambda: 0.0,
-        critic_optimizer=rate, **more,
-    )  # fmt: skip
-    probe.networks(critic=critic, target=target)
+
+    def loss_of(batch: dict[str, Tensor]) -> Tensor:
+        value = target(batch["next_observation"], policy(batch["next_observation"])).detach()[:, 0]
+        aim = batch["reward"] + 0.95 * (1 - batch["terminated"]) * value
+        return (critic(batch["observation"], batch["action"])[:, 0] - aim).square().mean()
+
+    probe = gradlab.Probe(policy, actor, log=path, every=10, **more)
+    probe.networks(critic=critic, target=target, optimizers={"critic": rate})
+    probe.losses(critic=loss_of, discount=0.95)
     for step in range(40):
         s, a = torch.randn(32, 2, generator=generator), torch.randn(32, 1, generator=generator)
         reward, after, ended = -(s**2).sum(1) - a[:, 0] ** 2, s + 0.1 * a, torch.zeros(32)
-        value = target(after, policy(after)).detach()[:, 0]
-        aim = reward + 0.95 * value
-        probe.batch(reward=reward, terminated=ended, next_value=value, target=aim, discount=0.95)
-        loss = (critic(s, a)[:, 0] - aim).square().mean()
+        batch = {"observation": s, "action": a, "reward": reward, "next_observation": after}
+        batch["terminated"] = ended
+        probe.look(batch)
+        loss = loss_of(batch)
         rate.zero_grad()
         loss.backward()
         rate.step()
@@ -223,14 +216,14 @@ def probe(path: Path, **more: Any) -> None:
 
 
 def probe_on_a_task(path: Path) -> None:
-    probe(path, task=gradlab.tasks.double_integrator(), critic_alone=True)
+    critic = Critic(3, 1)
+    probe(path, task=gradlab.tasks.double_integrator(), critic=critic, critic_alone=True)
 
 
 FUNCTIONS = (
     several_critics,
     world_model,
     groups,
-    blocks,
     estimators,
     causes,
     probe,

@@ -1,4 +1,4 @@
-"""TD3 in one file, as CleanRL writes it, with a probe: the two marked lines are gradlab's.
+"""TD3 in one file, as CleanRL writes it, with a probe: the marked lines are gradlab's.
 
     python examples/cleanrl_td3.py --steps 5000 --log cleanrl.h5
 
@@ -25,7 +25,7 @@ class Args:
     env_id: str = "InvertedPendulum-v5"
     steps: int = 5_000
     log: str | None = None
-    overhead_budget: float = 0.2
+    every: int = 50
     seed: int = 1
     learning_rate: float = 3e-4
     buffer_size: int = 100_000
@@ -87,9 +87,10 @@ class ReplayBuffer:
             column[self.count % self.size] = torch.as_tensor(np.asarray(value, dtype=np.float32))
         self.count += 1
 
-    def sample(self, n: int) -> list[torch.Tensor]:
+    def sample(self, n: int) -> dict[str, torch.Tensor]:
         rows = torch.randint(min(self.count, self.size), (n,))
-        return [column[rows] for column in self.columns]
+        names = ("observation", "action", "reward", "next_observation", "terminated")
+        return {name: column[rows] for name, column in zip(names, self.columns, strict=True)}
 
 
 def train(args: Args, env: gym.Env, task: gradlab.Task) -> dict[str, Any]:
@@ -105,11 +106,36 @@ def train(args: Args, env: gym.Env, task: gradlab.Task) -> dict[str, Any]:
     rb = ReplayBuffer(args.buffer_size, env)
     low, high = torch.as_tensor(env.action_space.low), torch.as_tensor(env.action_space.high)
 
+    def critic_loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        observations, actions, next_observations = (
+            batch[name] for name in ("observation", "action", "next_observation")
+        )
+        with torch.no_grad():
+            noise = (torch.randn_like(actions) * args.policy_noise).clamp(
+                -args.noise_clip, args.noise_clip
+            ) * target_actor.action_scale
+            next_actions = (target_actor(next_observations) + noise).clamp(low, high)
+            next_q = torch.min(
+                qf1_target(next_observations, next_actions),
+                qf2_target(next_observations, next_actions),
+            )
+            target = batch["reward"] + (1 - batch["terminated"]) * args.gamma * next_q
+        return sum(F.mse_loss(qf(observations, actions), target) for qf in (qf1, qf2))
+
+    def actor_loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return -qf1(batch["observation"], actor(batch["observation"])).mean()
+
     # 1. the probe
     probe = gradlab.Probe(
-        actor, actor_optimizer, task, qf1, log=args.log, overhead_budget=args.overhead_budget,
+        actor, actor_optimizer, task, qf1, log=args.log, every=args.every,
         critic_alone=True,  # as in TD3: no step of a model
     )  # fmt: skip
+    probe.networks(
+        critic=[qf1, qf2], target=[qf1_target, qf2_target], target_actor=target_actor,
+        optimizers={"critic": q_optimizer},
+    )  # fmt: skip
+    probe.losses(critic=critic_loss, actor=actor_loss, discount=args.gamma)
+    env = probe.record(env, discount=args.gamma)
 
     obs, _ = env.reset(seed=args.seed)
     for global_step in range(args.steps):
@@ -126,27 +152,16 @@ def train(args: Args, env: gym.Env, task: gradlab.Task) -> dict[str, Any]:
 
         if global_step < args.learning_starts:
             continue
-        observations, actions, rewards, next_observations, dones = rb.sample(args.batch_size)
-        with torch.no_grad():
-            noise = (torch.randn_like(actions) * args.policy_noise).clamp(
-                -args.noise_clip, args.noise_clip
-            ) * target_actor.action_scale
-            next_actions = (target_actor(next_observations) + noise).clamp(low, high)
-            next_q = torch.min(
-                qf1_target(next_observations, next_actions),
-                qf2_target(next_observations, next_actions),
-            )
-            target = rewards + (1 - dones) * args.gamma * next_q
-        qf_loss = sum(F.mse_loss(qf(observations, actions), target) for qf in (qf1, qf2))
+        batch = rb.sample(args.batch_size)
+        probe.look(batch)  # 2. what the losses get
         q_optimizer.zero_grad()
-        qf_loss.backward()
+        critic_loss(batch).backward()
         q_optimizer.step()
 
         if global_step % args.policy_frequency == 0:
-            actor_loss = -qf1(observations, actor(observations)).mean()
             actor_optimizer.zero_grad()
-            with probe(global_step):  # 2. the backward pass
-                actor_loss.backward()
+            with probe(global_step):  # 3. the backward pass
+                actor_loss(batch).backward()
             actor_optimizer.step()
             pairs = ((actor, target_actor), (qf1, qf1_target), (qf2, qf2_target))
             for net, slow in pairs:
@@ -154,7 +169,7 @@ def train(args: Args, env: gym.Env, task: gradlab.Task) -> dict[str, Any]:
                     q.data.copy_(args.tau * p.data + (1 - args.tau) * q.data)
 
     probe.close()
-    print(f"probe: {probe.spent:.1%} of the time, alarms: {len(probe.alarms)}")
+    print(f"alarms: {len(probe.alarms)}")
     return {"networks": [actor, qf1, qf2, target_actor, qf1_target, qf2_target],
             "optimizers": [actor_optimizer, q_optimizer], "buffer": rb.columns}  # fmt: skip
 

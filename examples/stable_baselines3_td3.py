@@ -20,7 +20,7 @@ from gradlab.integrations.stable_baselines3 import ProbeCallback
 class Args:
     steps: int = 5_000
     log: str | None = None
-    overhead_budget: float = 0.2
+    every: int = 50
     learning_starts: int = 500
     verbose: int = 1
 
@@ -39,7 +39,7 @@ def main(args: Args) -> ProbeCallback:
     callback = ProbeCallback(
         log=args.log,
         task=gradlab.tasks.mujoco(env_id),
-        overhead_budget=args.overhead_budget,
+        every=args.every,
         verbose=1,
     )
     model.learn(args.steps, callback=callback)

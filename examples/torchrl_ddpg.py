@@ -27,7 +27,7 @@ from gradlab.integrations.torchrl import ProbeHook
 class Args:
     steps: int = 5_000
     log: str | None = None
-    overhead_budget: float = 0.2
+    every: int = 50
 
 
 def loss_of(spec: torch.Tensor) -> DDPGLoss:
@@ -68,7 +68,7 @@ def main(args: Args) -> ProbeHook:
     hook = ProbeHook(
         log=args.log,
         task=gradlab.tasks.mujoco(env_id),
-        overhead_budget=args.overhead_budget,
+        every=args.every,
     )
     hook.register(trainer)
     trainer.train()

@@ -23,7 +23,7 @@ class AuditCommand:
 
     Calls the loss on changed batches; trains nothing. Exit code 1 where a law is broken.
 
-        gradlab audit td3.py:critic_loss --batch batch.npz --kind critic --discount 0.99
+        gradlab audit td3.py:critic_loss --batch batch.npz --discount 0.99
         gradlab audit sac.py:actor_case
     """
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _NOTHING = "no estimator was measured yet: nothing was written"
-_KEPT = "pilot and truth are lost; kept for the same command: {}"
+_KEPT = "the truth is lost; kept for the same command: {}"
 _HANDED = (
     "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
 )  # of `gradlab.measure`, as they are  # fmt: skip
@@ -82,8 +82,6 @@ class Measure:
     """Further estimators of the simulator: see `gradlab list estimators`."""
     trim_starts: float = 0.0
     """Share of the starts, the farthest from their mean, left out."""
-    strata: bool = True
-    """Never sample by strata, which a pilot may ask for."""
     judges: arguments.Whole = None
     """Fresh starts for steps and rehearsals. Default: --starts, and 256 for rehearsals."""
     lr: arguments.Number = None
@@ -124,7 +122,7 @@ class Measure:
         check_surface(self.surface)
         update = Update(self.optimizer, self.lr, self.refit)
         law, truth = checks.resolved(self.starts, self.law, self.truth)
-        check_size(task, horizon, self.starts, blocks=truth == "objective")
+        check_size(task, horizon, self.starts)
         check_size(task, horizon, self.judges or 0)
         checks.narrowed(task, self.trim_starts, self.starts)
         made = tuple(kind for kind, file in files.items() if file is None)
@@ -138,7 +136,7 @@ class Measure:
         kept = self._places(run, task, given, termination)
         settings: dict[str, Any] = {name: getattr(self, name) for name in _HANDED}
         settings |= {"truth": truth, "law": law, "termination": termination}
-        settings |= {"strata": None if self.strata else False, "update": update}
+        settings["update"] = update
         with bars() as progress:
             try:
                 networks = fitted_networks(

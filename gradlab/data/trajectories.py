@@ -176,25 +176,15 @@ def from_path(
 ) -> Trajectories:
     """A path as a record: trajectory i is column i, up to the step that ends in a dead state."""
     h, n, _ = path.states.shape[0] - 1, *path.states.shape[1:]
-    steps = torch.arange(h)[:, None].expand(h, n)
-    columns = torch.arange(n).expand(h, n)
-    keep = path.alive[:-1].T
-
-    def rows(value: Tensor) -> Tensor:
-        return value.transpose(0, 1)[keep]
-
-    return Trajectories(
-        trajectory=rows(columns.to(path.group.device)),
-        step=rows(steps.to(path.group.device)),
-        state=rows(path.states[:-1]),
-        action=rows(path.actions[:-1]),
-        reward=rows(path.rewards),
-        next_state=rows(path.states[1:]),
-        terminated=rows(~path.alive[1:]),
-        truncated=rows(path.alive[1:] & (steps == h - 1).to(path.alive.device)),
-        state_names=state_names,
-        action_names=action_names,
-    )
+    step, alive = torch.arange(h, device=path.group.device)[:, None].expand(h, n), path.alive
+    columns = {
+        "trajectory": torch.arange(n, device=path.group.device).expand(h, n), "step": step,
+        "state": path.states[:-1], "action": path.actions[:-1], "reward": path.rewards,
+        "next_state": path.states[1:], "terminated": ~alive[1:],
+        "truncated": alive[1:] & (step == h - 1).to(alive.device),
+    }  # fmt: skip
+    rows = {name: value.transpose(0, 1)[alive[:-1].T] for name, value in columns.items()}
+    return Trajectories(**rows, state_names=state_names, action_names=action_names)
 
 
 def segments(trajectories: Trajectories, horizon: int, every: int = 1, ended: bool = False) -> Path:

@@ -35,7 +35,7 @@ _HERE = {  # by gradlab.figures.NAME
     "error": "bias_variance cosine entries ledger mse sample_norm sign_agreement snr",
     "gains": "gain realised_gains",
     "plots": "bars lines matrix",
-    "probe": "chosen_horizons layer_norms moved_chains probe_cost probe_curves",
+    "probe": "chosen_horizons layer_norms moved_chains probe_curves",
     "training": "error_over_rule gradient_errors mixture_weights return_over_updates returns "
     "step_changes training_curve update_times weights_against_rule",
 }

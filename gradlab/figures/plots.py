@@ -25,7 +25,7 @@ _APART = 0.24  # of the room between two names, for all series
 _OPACITIES = (0.1, 0.22, 0.36, 0.5, 0.85, 1.0)
 _FULL = 4  # from this tint on numbers are written in the colour of the paper
 _WORDY = 120  # entries up to which each shows its number
-_MOST = 24  # names beside a map
+_MOST, _LEVEL = 24, 5  # names beside a map; of them, beyond which they are slanted
 _LEAST = 1e-2  # of the largest size: smaller numbers are not written into a map of signs
 _SIGNED = 0.8  # opacity of the largest size: numbers stand out from it in both schemes
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
@@ -171,7 +171,8 @@ def _mark_smallest(ax: Axes, line: Curve, colour: str, label: str, kept: Collect
 
 def marks(
     ax: Axes | None, title: str, series: Series, unit: str, *, along: str, level: float = 0.0,
-    percent: bool = False, least: float = -inf,
+    percent: bool = False, least: float = -inf, notes: Sequence[str] = (),
+    empty: str = "no numbers",
 ) -> Axes:  # fmt: skip
     """Values with their intervals, side by side for every output. `least`: where the axis ends."""
     ax = style.new_axes() if ax is None else ax
@@ -184,13 +185,16 @@ def marks(
         ax.errorbar(place, value, yerr=ends, fmt=look.marker, color=look.colour, label=look.label,
                     markersize=5, capsize=3)  # fmt: skip
     if not names:
-        drawing.nothing(ax, "no numbers")
-    style.dress(ax, title, unit)
+        drawing.nothing(ax, empty)
+    style.dress(ax, title, unit, notes)
     ax.set_xlabel(along, color=INK)
     if names:
         ax.axhline(level, color=MUTED, lw=0.9)
         ax.set_ylim(bottom=max(ax.get_ylim()[0], least))
         _named(ax, names, [])
+        if len(names) > _LEVEL:  # slanted names stand where the legend would
+            ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9,
+                      labelcolor=INK)  # fmt: skip
         if percent:
             drawing.percent_axis(ax)
     return ax
@@ -325,7 +329,7 @@ def _named(ax: Axes, across: list[str], down: list[str]) -> None:
             keep = range(0, len(names), 1 + (len(names) - 1) // _MOST)
             axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
     ax.tick_params(length=0, labelsize=9, colors=INK)
-    if len(across) > 5:
+    if len(across) > _LEVEL:
         for label in ax.get_xticklabels():
             label.set(rotation=45, ha="right")
 

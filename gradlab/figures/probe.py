@@ -110,26 +110,6 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share of the time that the probe took, tier on tier, under its budget."""
-    ax = ax or style.new_axes()
-    rows = table[(table["quantity"] == "share") & np.isfinite(table["value"])]
-    if rows.empty:
-        return _empty(ax, "What the probe took", "no row yet")
-    below = np.zeros(rows["step"].nunique())
-    for place, look in zip(dict.fromkeys(rows["place"]), _LOOKS, strict=False):
-        mine = rows[rows["place"] == place].sort_values("step")
-        x, above = mine["step"].to_numpy(float), below + mine["value"].to_numpy(float)
-        ax.fill_between(x, below, above, color=look.colour, alpha=0.55, lw=0, label=str(place))
-        ax.plot(x, above, color=look.colour, lw=1.2)
-        below = above
-    limit = float(table[table["quantity"] == "budget"]["value"].iloc[-1])
-    ax.axhline(limit, color=INK, lw=1.4, ls=(0, (5, 2)), label=f"budget, {limit:.2g}")
-    ax.set_ylim(0, 1.25 * max(limit, float(np.median(below))))
-    drawing.percent_axis(ax)
-    return _over_steps(ax, "What the probe took", "share of the time so far")
-
-
 def _over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> Axes:
     """Everything around curves over the steps of a loop."""
     style.dress(ax, title, unit, notes)

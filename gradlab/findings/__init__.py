@@ -10,8 +10,10 @@ errors and `--help`.
 from gradlab.findings import (
     certificates,
     checks,
+    loop,
     losses,
     measurement,
+    probe,
     tools,
     training,
 )
@@ -19,5 +21,5 @@ from gradlab.findings.finding import CODES, MARKS, Code, Decision, Finding, fail
 
 __all__ = [
     "CODES", "MARKS", "Code", "Decision", "Finding", "certificates", "checks", "failed",
-    "in_order", "losses", "measurement", "tools", "training", "within",
+    "in_order", "loop", "losses", "measurement", "probe", "tools", "training", "within",
 ]  # fmt: skip

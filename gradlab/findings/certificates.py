@@ -5,8 +5,8 @@ from gradlab.wording import below, percent
 
 _CUT = "Look for a detach, a copy through numpy or a constant."
 _GUARD = (
-    "Clamp what a division, root, power or logarithm takes. Actions within [0, 1]: map them, "
-    "docs/howto/own_task.md#actions-with-other-bounds."
+    "Divisions, roots, powers, logarithms: `x.clamp(min=1e-9)`. If actions have bounds of their "
+    "own, as [0, 1], map them in the step: docs/howto/own_task.md#actions-with-other-bounds."
 )
 _SMOOTH = "Certify and differentiate it without its rounding."
 
@@ -84,9 +84,7 @@ register({
         "Kinks", "{subject} has kinks, jumps or coarse rounding at {n} states ({at}).",
         severity="note",
     ),
-    "zero": Code(
-        "Zero", "{subject} is 0; {number} would be seen.", severity="note", write=_bound
-    ),
+    "zero": Code("Zero", "{subject} is 0; {number} would be seen.", severity="note", write=_bound),
     "single_precision": Code(
         "Single precision", "{subject} in float32 is off by {number} (95th percentile): use "
         "float64.", severity="note", write=relative,

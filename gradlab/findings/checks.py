@@ -41,14 +41,14 @@ register({
         "Fix the reward.", "premise",
     ),
     "policy_still": Code(
-        "policy without effect", _STILL, "Look for saturated or ignored actions.", "premise"
+        "policy without effect", _STILL, "Look for saturated actions, or ignored ones.", "premise"
     ),
     "fitted_policy_still": Code(
-        "policy without effect", _STILL,
-        "Set reference_state= of the task to where it should rest, or give --policy.", "premise",
+        "policy without effect", _STILL, "Set reference_state= of the task to where it should "
+        "rest, or give --policy.", "premise",
     ),
     "no_derivative": Code(
-        "return without derivative", "The true gradient is 0, though θ moves returns ({n} states).",
+        "return without derivative", "The true gradient is 0, though θ moves returns.",
         "Look for a threshold, clip or detach.", "premise",
     ),
     "critic_size": Code("size of the critic", _CRITIC_SIZE, _REFIT, "premise"),
@@ -62,48 +62,41 @@ register({
     "model_detached": _DETACHED,
     "model_reward_detached": _DETACHED,
     "simulator_wrong": Code(
-        "derivative of the simulator",
-        "The simulator's {at} is off by over 10% in {number} of {n} states.",
-        "Correct its backward pass, or linearize.", "premise",
+        "derivative of the simulator", "The simulator's {at} is off by over 10% in {number} of "
+        "{n} states.", "Correct its backward pass, or linearize.", "premise",
     ),
     "check_crashed": Code("check that crashed", "{subject} crashed: {at}.", "", "error"),
     "model_exact": Code(
         "exact model", "The {subject} does what the simulator does.",
         "All error is the critic's: give your model.",
     ),
-    "jacobians": Code(
-        "derivatives", "The {subject}'s derivatives are its step's to {value} ({n} states)."
-    ),
+    "jacobians": Code("derivatives", "The {subject}'s derivatives are its step's to {value}."),
     "jacobians_wrong": Code("derivatives", f"{_WHERE_OFF}.", "Correct linearize first.", "error"),
     "jacobians_kinked": Code("derivatives", f"{_WHERE_OFF}: a kink, contact or wrap."),
-    "jacobians_unknown": Code(
-        "derivatives", "The {subject} has no finite step.", severity="error"
-    ),
+    "jacobians_unknown": Code("derivatives", "The {subject} has no finite step.", severity="error"),
     "jacobians_certified": Code(
-        "contacts and limits", "No contact or limit lies inside stencils of {subject} (n = {n})."
+        "contacts and limits", "No contact or limit lies inside stencils of {subject}."
     ),
     "jacobians_flagged": Code(
         "contacts and limits", "{value} of {n} Jacobians of {subject} hold a contact or limit, "
-        "first at {at}.",
-        "They are jumps: shorten the horizon.", write=percent,
+        "first at {at}.", "They are jumps: shorten the horizon.", write=percent,
     ),
     "action_dead": Code(
         "dead action", "{subject} moves no state of the {at}: ∂f/∂a is 0 in {n} states.",
         "Look for a wrong index or detach.", "error",
     ),
     "action_faint": Code(
-        "vanishing action", "{subject} hardly moves the {at}: ∂f/∂a is {value} of the largest "
-        "(limit {threshold}).",
+        "vanishing action", "{subject} hardly moves the {at}: ∂f/∂a is {value} of the largest."
     ),
     "actions_clipped": Code(
-        "clipped actions", "In {value} of {n} states some action moves no {subject} (limit "
-        "{threshold}).", "A clip stops the gradient.", write=percent,
+        "clipped actions", "In {value} of {n} states some action moves no {subject}.",
+        "A clip stops the gradient.", write=percent,
     ),
     "action_idle": Code(
         "action without effect", "{subject} moves no reward of {at} within {number} steps.",
         "Lengthen the horizon.",
     ),
-    "gradients_finite": Code("finite gradients", "Gradients are finite, not 0 (N = {n})."),
+    "gradients_finite": Code("finite gradients", "Gradients are finite, not 0."),
     "gradients_lost": Code(
         "finite gradients", "{number} of {n} groups of {subject} are not finite from {at}.",
         "Use a shorter horizon.", "error",
@@ -113,8 +106,7 @@ register({
         "Look for saturated actions or dead paths.",
     ),
     "chain_growth": Code(
-        "growth of the chain", "∂s/∂a of {subject} grows by {value} per step (limit {threshold}, "
-        "{n} steps).", _SHORTER,
+        "growth of the chain", "∂s/∂a of {subject} grows by {value} per step.", _SHORTER
     ),
     "chain_overflow": Code(
         "growth of the chain", "∂s/∂a of {subject} exceeds {threshold} from step {number} on.",
@@ -125,41 +117,39 @@ register({
         "leaks of θ", "The {subject} changes with θ.", f"Detach it: {_OTHERS}", "error"
     ),
     "theta_shared": Code(
-        "leaks of θ", "Policy and critics share {number} tensors.", f"Copy each: {_OTHERS}", "error"
+        "leaks of θ", "Policy and critics share {number} tensors.", f"Copy them: {_OTHERS}",
+        "error",
     ),
     "theta_counted": Code(
         "where θ counts", "The gradient {subject} differs from differences by {value} at {at}.",
         "Its θ counts elsewhere, or a Jacobian is wrong.",
     ),
     "float32": Code(
-        "float32", "float32 changes {subject} at {at} by {value} of its size (limit {threshold}).",
-        "Use float64.",
+        "float32", "float32 changes {subject} at {at} by {value} of its size.", "Use float64."
     ),
     "float32_untested": Code("float32", "{at}: {subject} was not tried."),
     "term_drowns": Code(
-        "scale of the terms", "The {subject} of {at} is {value} times all other terms (limit "
-        "{threshold}).", "Check its scale.",
+        "scale of the terms", "The {subject} of {at} is {value} times all other terms.",
+        "Check its scale.",
     ),
     "critic_beyond": Code(
         "bound of the critic", "|Q| reaches {value}, r_max / (1 − γ) is {threshold}.", _REFIT
     ),
     "actions_saturated": Code(
-        "saturated actions", "{subject} sits at its limit in {value} of the steps (limit "
-        "{threshold}).",
+        "saturated actions", "{subject} sits at its limit in {value} of the steps.",
         "If updates hardly move the return, divide the policy's last layer by 10.", write=percent,
     ),
     "episodes_short": Code(
-        "ends of episodes", "{value} of the starts end at the first step (limit {threshold}).",
+        "ends of episodes", "{value} of the starts end at the first step.",
         "Start farther from ends.", write=percent,
     ),
     "states_alive": Code(
         "alive states", "{number} of {n} states are alive, in {at} groups.", "Take more starts."
     ),
     "states_seen": Code(
-        "states that the model has seen",
-        "{value} of {n} states are far from the data of the {subject} (limit {threshold}; most: "
-        "{at}).",
-        "Fit it on this policy's data.", write=percent,
+        "states that the model has seen", "{value} of {n} states are far from the data of the "
+        "{subject} (limit {threshold}; most: {at}).", "Fit it on this policy's data.",
+        write=percent,
     ),
 })  # fmt: skip
 
@@ -170,30 +160,29 @@ _DOUBT = (
 
 register({
     "starts_enough": Code(
-        "rare starts", "1% of the starts carry {value} of their score (N = {n}).", write=percent,
+        "rare starts", "1% of the starts carry {value} of their score.", write=percent
     ),
     "starts_unseen": Code(
-        "rare starts", "Starts beyond the sample carry {value} of the squared score of {n} (limit "
-        "{threshold}).", _DOUBT, write=percent,
+        "rare starts", "Starts beyond the sample carry {value} of the squared score of {n}.",
+        _DOUBT, write=percent,
     ),
     "starts_ending": Code(
-        "rare ends", "Episodes end in 1 of {number} starts, {threshold} are needed (N = {n}).",
-        _DOUBT,
+        "rare ends", "Episodes end in 1 of {number} starts, {threshold} are needed.", _DOUBT
     ),
     "starts_few_carry": Code(
-        "rare starts", "1% of the starts carry {value} of the squared gradients of {at} (limit "
-        "{threshold}, N = {n}).", _DOUBT, write=percent,
+        "rare starts", "1% of the starts carry {value} of the squared gradients of {at}.", _DOUBT,
+        write=percent,
     ),
     "starts_tail": Code(
-        "rare starts", "The squared score of {n} starts has no variance: Pareto k = {value} (limit "
-        "{threshold}).", _DOUBT,
+        "rare starts", "The squared score of {n} starts has no variance: Pareto k = {value}.",
+        _DOUBT,
     ),
     "starts_beyond_cut": Code(
         "rare starts", "Few starts carry the return beyond the truth's {number} steps.", _DOUBT
     ),
     "starts_undrawn": Code(
-        "rare starts", "Rarer starts were not searched: one carries up to {value} of a mean square "
-        "({at}, N = {n}).", write=percent,
+        "rare starts", "Rarer starts were not searched: one carries up to {value} of a mean "
+        "square ({at}, N = {n}).", write=percent,
     ),
 })  # fmt: skip
 
@@ -216,25 +205,23 @@ _TRUTHS = {  # those without a remedy
     "remainder": "The rest after {number} steps is not negligible.",
     "too_dear": "Unrolling {n} starts for {number} steps takes {threshold} s.",
     "never_precise": "No length from {number} to {threshold} steps is precise (N = {n}).",
-    "in_blocks": f"{_LENGTH}, and blocks of starts have no scores.",
     "score_lost": "Noisy paths are not finite on {number} of {n} starts.",
     "score_imprecise": "The score function's standard error is {value} of its norm (limit "
     "{threshold}, N = {n}).",
 }
 register({f"truth_{status}": Code("truth", sentence) for status, sentence in _TRUTHS.items()})
 register({
-    "truth_zero": Code("truth", "The true gradient is 0 at every start (N = {n})."),
+    "truth_zero": Code("truth", "The true gradient is 0 at every start."),
     "truth_imprecise": Code(
-        "truth", "The truth's standard error is {value} of its norm (limit {threshold}, N = {n}).",
+        "truth", "The truth's standard error is {value} of its norm.",
         "Comparisons on the same starts hold.",
     ),
     "truth_in_noise": Code(
-        "truth", "The truth's norm is lost in its standard error (N = {n}).",
+        "truth", "The truth's norm is lost in its standard error.",
         "Shorten the horizon, or narrow the starts.",
     ),
     "truth_few_carry": Code(
-        "truth", "1% of the starts carry {value} of the truth's squared gradients (limit "
-        "{threshold}, N = {n}).",
+        "truth", "1% of the starts carry {value} of the truth's squared gradients.",
         "Take many more starts, narrow them, or shorten the horizon.", write=percent,
     ),
     "truth_without_score": Code(

@@ -26,7 +26,8 @@ class Code:
     Attributes:
         title: in a few words, of a row.
         sentence: with {subject}, {at}, {value} (with its interval), {number} (without), {low},
-            {high}, {threshold}, {n} and {unit} of the finding.
+            {high}, {threshold}, {n} and {unit} of the finding; limit and samples that it does not
+            name stand at its end, unless it is `whole`.
         remedy: what to do where it does not pass; the same names are filled in.
         severity: "premise": while it fails nothing can be decided.
         write: a number with so many digits, as `wording.percent`.
@@ -37,6 +38,7 @@ class Code:
     remedy: str = ""
     severity: Severity = "warning"
     write: Writer = counted
+    whole: bool = False
 
 
 CODES: dict[str, Code] = {}
@@ -99,11 +101,26 @@ class Finding:
     @property
     def sentence(self) -> str:
         """What was found, with value and limit."""
-        text = self.text or self._filled(self.known.sentence)
+        text, rest = self.text or self._filled(self.known.sentence), self._rest
+        text = f"{text.removesuffix('.')} ({rest})." if rest else text
         if self.decision != "undecided" or not self.more:
             return text
         enough = f"about {self.more:,} more samples" if self.more > 0 else "many more samples"
         return f"{text} Not decided: {enough} would tell."
+
+    @property
+    def _rest(self) -> str:
+        """Limit and samples that the sentence does not name, behind it."""
+        known = self.known
+        if self.text or known.whole:
+            return ""
+        # 0 and 1 are what differences and ratios are held against.
+        limited = isfinite(self.threshold) and self.threshold not in (0.0, 1.0)
+        limited = limited and "{threshold}" not in known.sentence
+        sampled = self.n and "{n}" not in known.sentence
+        rest = [f"limit {known.write(self.threshold, 2)}"] if limited else []
+        rest += [f"N = {self.n:,}"] if sampled else []
+        return ", ".join(rest)
 
     @property
     def remedy(self) -> str:

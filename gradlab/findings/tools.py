@@ -56,8 +56,9 @@ register({
 
 # Sweeps.
 register({
-    "run_failed": Code("Failed", "The run {subject} failed: {at}.", "Repeat with --resume.",
-                       "error"),
+    "run_failed": Code(
+        "Failed", "The run {subject} failed: {at}.", "Repeat with --resume.", "error"
+    ),
 })  # fmt: skip
 
 
@@ -78,7 +79,7 @@ register({
     "check.role": Code("Role", "A {at}."),
     "check.world model": Code(
         "World model", "A world model: task, policy, critic = "
-        "gradlab.tasks.with_world_model(task, {subject})"
+        "gradlab.tasks.with_world_model(task, {subject})",
     ),
     "check.no prior": Code(
         "Prior", "None: gradients of the simulator alone are measured.", "`gradlab fit` learns one."
@@ -205,7 +206,8 @@ _LOGS = {
 }
 for _tool, _fields in (("jacobians", _JACOBIANS), ("logs", _LOGS)):
     for _title, _texts in _fields.items():
-        register({f"{_tool}.{name}": Code(_title, text) for name, text in _texts.items()})
+        codes = {name: Code(_title, text, whole=True) for name, text in _texts.items()}
+        register({f"{_tool}.{name}": code for name, code in codes.items()})
 
 _OWN, _DATA = "own derivatives", "Record data where the policy goes."
 register({
@@ -331,7 +333,7 @@ register({
     "fitted": Code("Fit", "{subject}: fitted on {n} rows, best after {at} epochs."),
     "unfinished": Code("Fit", "{subject}: the last epoch was the best.", "Raise {at}."),
     "explained": Code(
-        "Explained", "{subject}: {value} of the variance explained ({n} rows).", write=_near_one
+        "Explained", "{subject}: {value} of the variance explained.", write=_near_one
     ),
     "dropped": Code("Diverged", "{subject}: member {at} diverged and is dropped."),
     "constant": Code("No effect known", "{subject}: constant in these data: {at}."),

@@ -29,7 +29,6 @@ from gradlab.data.trajectories import Path, child, stream
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.mlp import as_critic
-from gradlab.statistics.moments import Strata
 from gradlab.systems.system import System, standard_normal
 
 _REDRAWN = "redrawn"  # the child of a seed from which noise is drawn again
@@ -45,9 +44,6 @@ class Starts:
 
     A block also has the `whole` batch, and `fits` what was fitted to a batch once for its blocks.
 
-    Of a stratified sample the weights are those of its `strata` times those of importance, and each
-    start is a group of its own; a block of it has the weights and not the strata.
-
     Noise that is named in `redrawn` ("policy", "dynamics", "member": the ensemble members that a
     learned model's noise chooses) comes from streams of its own, everything else from the same.
     """
@@ -62,7 +58,6 @@ class Starts:
     redrawn: frozenset[str] = frozenset()
     whole: Starts | None = field(default=None, repr=False)
     fits: dict[tuple[int, str], tuple[Any, ...]] = field(default_factory=dict, repr=False)
-    strata: Strata | None = field(default=None, repr=False)
 
     def blocks(self, size: int) -> Iterator[Starts]:
         """All rows, at most `size` at a time."""
@@ -191,34 +186,6 @@ def group_sums(x: Tensor, label: Tensor) -> Tensor:
     if torch.equal(label, torch.arange(len(x), device=label.device)):
         return x
     return x.new_zeros(int(label.max()) + 1, x.shape[1]).index_add_(0, label, x)
-
-
-def stratum_rows(
-    strata: Strata | None, rows: slice = slice(None), samples: int = 1
-) -> list[Tensor | slice]:
-    """Which of some groups belong to each stratum, or which of their samples."""
-    if strata is None:
-        return [slice(None)]
-    label = torch.from_numpy(strata.label[rows]).repeat_interleave(samples)
-    return [(label == h).nonzero()[:, 0] for h in range(len(strata.times))]
-
-
-def exchangeable(
-    x: Tensor, strata: Strata | None, sums: Tensor | None = None, rows: slice = slice(None)
-) -> Tensor:
-    """Some of the groups' sums [n, ...], weights included, as those of exchangeable groups.
-
-    Args:
-        sums: [H, ...], over all groups of each stratum; None: x has all of them.
-    """
-    if strata is None:
-        return x
-    if sums is None:
-        sums = torch.stack([x[here].sum(dim=0) for here in stratum_rows(strata)])
-    label = torch.from_numpy(strata.label[rows])
-    stretch, shift = (torch.from_numpy(part).to(x) for part in (strata.stretch, strata.shift))
-    moved = torch.einsum("hk,k...->h...", shift, sums)
-    return stretch[label].reshape(-1, *[1] * (x.ndim - 1)) * x + moved[label]
 
 
 def by_group(values: Tensor, label: Tensor) -> Floats:

@@ -135,7 +135,7 @@ def visits(setting: Setting, samples: int) -> Starts:
     weight = total * starts.weight.repeat_interleave(samples)
     weight = torch.where(alive, weight, 0.0) if mask else weight
     group = starts.group.repeat_interleave(samples)
-    return Starts(states, weight, group, strata=starts.strata)
+    return Starts(states, weight, group)
 
 
 def alive_counts(at: Starts) -> tuple[int, int, int]:

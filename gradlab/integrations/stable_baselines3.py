@@ -15,7 +15,6 @@ The modules hold the model's own, so that they follow training; they are called 
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import partial
 from typing import Any, final
@@ -33,9 +32,9 @@ from gradlab.integrations.states import (
     headline,
     probe_of,
 )
-from gradlab.probe.budget import Clock
-from gradlab.probe.policy_calls import Watched, limits
-from gradlab.probe.probe import Logs, Probe
+from gradlab.probe.log import Logs
+from gradlab.probe.passes import Watched, limits
+from gradlab.probe.probe import Probe
 from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
@@ -185,12 +184,20 @@ def _off_policy(model: Any, normalizer: Any, box: _Box) -> LoopParts:
     if isinstance(model, TD3):
         q = _Q(critic, 1, valued, box, normalizer)
         theta, watched = _Deterministic(actor, seen, box), Watched(actor, unit)
-        return LoopParts(theta, actor.optimizer, q, watched, critic.optimizer, critic, True)
+        networks = {
+            "critic": critic, "target": model.critic_target, "target_actor": model.actor_target,
+            "optimizers": {"critic": critic.optimizer},
+        }  # fmt: skip
+        return LoopParts(theta, actor.optimizer, q, watched, networks, critic_alone=True)
     q = _Q(critic, len(critic.q_networks), valued, box, normalizer)
     first = _first(actor.latent_pi, actor.mu)
     watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
     policy = _Squashed(actor, seen, box)
-    return LoopParts(policy, actor.optimizer, q, watched, critic.optimizer, critic, True)
+    networks = {
+        "critic": critic, "target": model.critic_target,
+        "optimizers": {"critic": critic.optimizer},
+    }  # fmt: skip
+    return LoopParts(policy, actor.optimizer, q, watched, networks, critic_alone=True)
 
 
 def _on_policy(policy: Any, normalizer: Any, box: _Box) -> LoopParts:
@@ -202,8 +209,8 @@ def _on_policy(policy: Any, normalizer: Any, box: _Box) -> LoopParts:
             f"actor is sought: use gradlab.Probe(actor, model.policy.optimizer)"
         )
     actor = _Gaussian(policy, _Features(policy.pi_features_extractor, normalizer), box)
-    watched = Watched(_first(hidden, policy.action_net), None)
-    return LoopParts(actor, policy.optimizer, None, watched, policy.optimizer, policy.value_net)
+    watched = Watched(_first(hidden, policy.action_net))
+    return LoopParts(actor, policy.optimizer, None, watched, {"critic": policy.value_net})
 
 
 def _first(hidden: nn.Sequential, last: nn.Module) -> nn.Module:
@@ -240,13 +247,12 @@ class ProbeCallback(BaseCallback):
     Args:
         log: path of a run file, a function of one dict per row, several of these, or None.
         task: adds bias and variance by horizon; its discount is replaced by the model's.
-        overhead_budget: share of the time that the probe may take.
+        every: updates between two looks.
         seed: of the probe's own starts and noise.
         resume: go on in the run file that `log` names, as after loading a saved model.
         env: a function that makes an environment as the model's, without normalisers: whole
             episodes without noise are played in it, and show whether the return rises.
-        verbose: as in every callback; 1 prints the cost of the probe at the end of training.
-        clock: seconds, for the budget.
+        verbose: as in every callback.
 
     The model's critic loss and returns of episodes are logged, too. A few numbers and the alarms
     also go to the model's own logger, as "gradlab/…". Another `learn` goes on in the same log.
@@ -257,18 +263,16 @@ class ProbeCallback(BaseCallback):
         self,
         log: Logs = None,
         task: Task | None = None,
-        overhead_budget: float = 0.05,
+        every: int = 50,
         seed: int = 0,
         verbose: int = 0,
         *,
         resume: bool = False,
-        clock: Clock = time.perf_counter,
         env: MakeEnv | None = None,
     ) -> None:
         super().__init__(verbose)
         self.log, self.task = log, task
-        self._given: dict[str, Any] = {"overhead_budget": overhead_budget, "seed": seed}
-        self._given |= {"resume": resume, "clock": clock, "env": env}
+        self._given = {"every": every, "seed": seed, "resume": resume, "env": env}
         self.probe: Probe | None = None
         self._parts: LoopParts | None = None
         self._passes: Any = None
@@ -319,21 +323,17 @@ class ProbeCallback(BaseCallback):
         if self.probe is None:
             return
         self.probe.close()
-        if self.verbose:
-            alarms = len(self.probe.alarms)
-            print(f"gradlab probe: {self.probe.spent:.1%} of the time, alarms: {alarms}")
 
     def _mark(self) -> None:
         if self.probe is not None:
-            with self.probe(int(self.model.num_timesteps)):
-                pass  # the backward pass is over
+            self.probe._attempt(self.probe._look, int(self.model.num_timesteps))
 
     def _record(self, row: dict[str, Any]) -> None:
         for name, value in headline(row).items():
             self.logger.record(name, value)
-        if "alarms/message" in row:
-            name = f"gradlab/{row['alarms/alarm']}"
-            self.logger.record(name, row["alarms/message"], exclude=_TABLES)
+        if "findings/title" in row:
+            name = f"gradlab/{row['findings/title']}"
+            self.logger.record(name, row["findings/message"], exclude=_TABLES)
 
     def _transition(self) -> tuple[Any, Any, Any] | None:
         """(s, a, s') of the first environment; None where an episode has ended."""

@@ -12,7 +12,7 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, final
 
@@ -23,8 +23,9 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlab.errors import InputError
 from gradlab.probe.isolation import undisturbed, warn
-from gradlab.probe.policy_calls import Watched, inert, passing
-from gradlab.probe.probe import Logs, Probe
+from gradlab.probe.log import Logs
+from gradlab.probe.passes import Watched, inert, passing
+from gradlab.probe.probe import Probe
 from gradlab.tasks import Task
 
 
@@ -102,8 +103,7 @@ class LoopParts:
         optimizer: what steps θ.
         critic: (state, action) → [N]; None where there is none, or it values states alone.
         watched: what the trainer calls.
-        critic_optimizer: what steps the critic, possibly θ too; None where nothing does.
-        watched_critic: the module that the trainer calls for its critic's loss, if there is one.
+        networks: as of `Probe.networks`; losses, about, called: as of `LoopChecks.losses`.
         critic_alone: the actor ascends Q(s, π(s)) and no step of a model.
     """
 
@@ -111,18 +111,23 @@ class LoopParts:
     optimizer: torch.optim.Optimizer
     critic: nn.Module | None
     watched: Watched
-    critic_optimizer: torch.optim.Optimizer | None = None
-    watched_critic: nn.Module | None = None
+    networks: Mapping[str, Any] = field(default_factory=dict)
+    losses: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    called: Mapping[str, Any] = field(default_factory=dict)
     critic_alone: bool = False
 
 
 def probe_of(parts: LoopParts, task: Task | None, log: Logs, given: Mapping[str, Any]) -> Probe:
-    """The probe of these parts; `given`: the user's options."""
-    return Probe(
+    """The probe of these parts, all declared; `given`: the user's options."""
+    probe = Probe(
         parts.policy, parts.optimizer, task, None if task is None else parts.critic, log=log,
-        watched=parts.watched, critic_optimizer=parts.critic_optimizer,
-        watched_critic=parts.watched_critic, critic_alone=parts.critic_alone, **given,
+        watched=parts.watched, critic_alone=parts.critic_alone, **given,
     )  # fmt: skip
+    if parts.networks:
+        probe.networks(**parts.networks)
+    probe._checks.losses(parts.losses, parts.about, parts.called)
+    return probe
 
 
 _PART = 0.01  # of the way that the state went

@@ -2,7 +2,7 @@
 
     probe = gradlab.Probe(policy, optimizer, log=["run.h5", log_to(writer)])
 
-Numbers become scalars at the loop's own step, alarms become text; what is not finite is left out,
+Numbers become scalars at the loop's own step, failures become text; what is not finite is left out,
 as TensorBoard cannot draw it.
 """
 
@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any, Protocol
 
 from gradlab.errors import InputError
-from gradlab.probe.row_sinks import Log
+from gradlab.probe.log import Function
 
 _COUNTS = ("step", "update")
 
@@ -26,7 +26,7 @@ class _Writer(Protocol):
     def add_text(self, tag: str, text_string: str, global_step: int) -> object: ...
 
 
-def log_to(writer: _Writer, prefix: str = "gradlab") -> Log:
+def log_to(writer: _Writer, prefix: str = "gradlab") -> Function:
     """A log function for `gradlab.Probe`.
 
     Args:
@@ -44,9 +44,9 @@ def log_to(writer: _Writer, prefix: str = "gradlab") -> Log:
 
     def log(row: Mapping[str, Any]) -> None:
         step = int(row["step"])
-        if "alarms/message" in row:
-            kind, message = row["alarms/alarm"], row["alarms/message"]
-            writer.add_text(f"{prefix}/alarms/{kind}", str(message), step)
+        if "findings/title" in row:
+            title, message = row["findings/title"], row["findings/message"]
+            writer.add_text(f"{prefix}/findings/{title}", str(message), step)
             return
         for name, value in row.items():
             if name not in _COUNTS and not isinstance(value, str) and isfinite(value):

@@ -15,7 +15,6 @@ loss's own, so that they follow training; they are called on copies only.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, cast, final
@@ -25,9 +24,9 @@ from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
 from gradlab.integrations.states import LoopParts, after_backward, compare, headline, probe_of
-from gradlab.probe.budget import Clock
-from gradlab.probe.policy_calls import Watched, acting, limits, limits_of
-from gradlab.probe.probe import Logs, Probe
+from gradlab.probe.log import Logs
+from gradlab.probe.passes import Watched, acting, limits, limits_of
+from gradlab.probe.probe import Probe
 from gradlab.probe.returns import MakeEnv
 from gradlab.tasks import Task
 
@@ -103,10 +102,6 @@ def parts_of(trainer: Any) -> LoopParts:
     keys = list(cast(Any, actor).in_keys)
     policy = _Acting(actor, keys[0], action_key(loss))
     critic = _critic(loss, keys[0]) if len(keys) == 1 else None
-    # Of the networks that value actions, as the loss holds them for its optimiser.
-    networks = ("qvalue_network", "value_network")
-    theirs = [p for name, p in loss.named_parameters() if name.startswith(networks)]
-    valued = _stepping(trainer, theirs)
     alone = isinstance(loss, DDPGLoss | TD3Loss | SACLoss)
     watched, optimizer = _watched(actor), _stepping(trainer, actor.parameters())
     if optimizer is None:
@@ -114,7 +109,31 @@ def parts_of(trainer: Any) -> LoopParts:
             "trainer has no optimizer that steps its loss's actor_network: give the trainer one, "
             "with loss_module.parameters()"
         )
-    return LoopParts(policy, optimizer, critic, watched, valued, critic_alone=alone)
+    parts = LoopParts(policy, optimizer, critic, watched, critic_alone=alone)
+    return replace(parts, **_declared(loss, keys[0])) if alone else parts
+
+
+_TERMS = {DDPGLoss: ("loss_value", "value_network"), TD3Loss: ("loss_qvalue", "qvalue_network"),
+          SACLoss: ("loss_qvalue", "qvalue_network")}  # fmt: skip
+
+
+def _declared(loss: Any, observed: Any) -> dict[str, Any]:
+    """A LossModule as it is shipped, asked term by term."""
+    term, network = next(each for kind, each in _TERMS.items() if isinstance(loss, kind))
+    keys = loss.tensor_keys
+    columns = {
+        "observation": observed, "next_observation": ("next", observed),
+        "action": action_key(loss), "reward": ("next", keys.reward),
+        "terminated": ("next", keys.terminated),
+    }  # fmt: skip
+    return {
+        "losses": {
+            "critic": lambda batch: loss(batch)[term],
+            "actor": lambda batch: loss(batch)["loss_actor"],
+        },
+        "about": {"discount": discount_of(loss), "columns": columns},
+        "called": {"critic": getattr(loss, network), "actor": loss.actor_network},
+    }
 
 
 def check_measurable(trainer: Any) -> None:
@@ -195,12 +214,11 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
     Args:
         log: path of a run file, a function of one dict per row, several of these, or None.
         task: adds bias and variance by horizon; its discount is replaced by the loss's.
-        overhead_budget: share of the time that the probe may take.
+        every: updates between two looks.
         seed: of the probe's own starts and noise.
         resume: go on in the run file that `log` names, as after loading a saved model.
         env: a function that makes one of Gymnasium's, as the trainer's: whole episodes without
             noise are played in it, and show whether the return rises.
-        clock: seconds, for the budget.
 
     The critic's loss is logged, too, and, where the environment has RewardSum, episodes' returns.
     A few numbers also go to the trainer's own logger, as "gradlab/…". `probe` is the
@@ -212,16 +230,14 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         self,
         log: Logs = None,
         task: Task | None = None,
-        overhead_budget: float = 0.05,
+        every: int = 50,
         seed: int = 0,
         *,
         resume: bool = False,
-        clock: Clock = time.perf_counter,
         env: MakeEnv | None = None,
     ) -> None:
         self.log, self.task = log, task
-        self._given: dict[str, Any] = {"overhead_budget": overhead_budget, "seed": seed}
-        self._given |= {"resume": resume, "clock": clock, "env": env}
+        self._given = {"every": every, "seed": seed, "resume": resume, "env": env}
         self.probe: Probe | None = None
         self._trainer: Any = None
         self._passes: Any = None
@@ -240,6 +256,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         self._trainer = trainer
         trainer.register_op("setup", self._begin)
         trainer.register_op("batch_process", self._compare)
+        trainer.register_op("process_optim_batch", self._hand_over)
         trainer.register_op("process_loss", self._note_loss)
         trainer.register_op("post_steps_log", self._show)
         trainer.register_op("shutdown", self._end)
@@ -268,8 +285,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
 
     def _mark(self) -> None:
         if self.probe is not None:
-            with self.probe(int(self._trainer.collected_frames)):
-                pass  # the backward pass is over
+            self.probe._attempt(self.probe._look, int(self._trainer.collected_frames))
 
     def _record(self, row: dict[str, Any]) -> None:
         self._shown |= headline(row)
@@ -277,6 +293,11 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
     def _show(self, batch: Any) -> dict[str, float] | None:
         shown, self._shown = self._shown, {}
         return shown or None
+
+    def _hand_over(self, batch: Any) -> Any:
+        if self.probe is not None:
+            self.probe.look(batch)
+        return batch
 
     def _note_loss(self, batch: Any, losses: Any) -> None:
         if self.probe is not None:

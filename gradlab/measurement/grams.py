@@ -4,9 +4,6 @@ Gradients of the first action at the same starts share one J, and keep Θ times 
 gradients. All others are explicit, on some of their horizons, and keep their inner products: a
 first pass sums them over folds, a second one multiplies, some samples at a time.
 
-Groups of a stratified sample are exchangeable within each fold: what one of them is fitted to, the
-other judges.
-
 Under one truth for all, gradients at visited states are summed over the visits of their start,
 and what belongs to the start itself counts as often as it has visits.
 """
@@ -27,7 +24,7 @@ from gradlab.gradients.courses import Carried, Course, Shared
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.setting import Setting, Starts, exchangeable, group_sums, grouping
+from gradlab.gradients.setting import Setting, Starts, group_sums, grouping
 from gradlab.gradients.weighted_terms import carried
 from gradlab.statistics.grams import ActionProducts, Cell, GroupProducts, Kernels
 from gradlab.systems.system import System
@@ -119,8 +116,7 @@ BYTES = 3e7  # of explicit gradients that are held at once: they stay in cache
 def folds_of(begin: Starts) -> tuple[Tensor, NDArray[np.int64]]:
     """The fold of each sample [N] and of each group [G]: groups take folds in turn."""
     label, size = grouping(begin)
-    place = np.arange(len(size)) if begin.strata is None else begin.strata.rank
-    fold = place % FOLDS
+    fold = np.arange(len(size)) % FOLDS
     return torch.from_numpy(fold)[label], fold
 
 
@@ -179,7 +175,7 @@ def explicit_kernels(
     sums = _fold_sums(sources, begin, truth, repeats)
     own, within, total = _products(sources, begin, truth, repeats, sums)
     _, size = grouping(begin)
-    alone = repeats == 1 and len(size) == len(begin.states) and begin.strata is None
+    alone = repeats == 1 and len(size) == len(begin.states)
     _, fold = folds_of(begin)
     parts = GroupProducts(size * repeats, within if alone else own, within, total, fold)
     cells = tuple(cell for source in sources for cell in source.cells)
@@ -189,23 +185,20 @@ def explicit_kernels(
 def _fold_sums(
     sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int
 ) -> Tensor:
-    """Sums over folds and strata, [folds, H, M, P]; H = 1 without strata."""
+    """Sums over folds, [folds, M, P]."""
     fold, _ = folds_of(begin)
-    H = 1 if begin.strata is None else len(begin.strata.times)
-    cell = fold if begin.strata is None else fold * H + torch.from_numpy(begin.strata.label)
     sums = []
     for source in sources:
         parts = [
-            torch.stack([_sums(terms, (cell[rows] == f).nonzero()[:, 0]) for f in range(FOLDS * H)])
+            torch.stack([_sums(terms, (fold[rows] == f).nonzero()[:, 0]) for f in range(FOLDS)])
             for rows in group_blocks(begin.group, SAMPLES)
             for terms in [source.rows(rows)]
         ]
         sums.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
     if truth is not None:
-        own = [truth[cell == f].sum(dim=0) for f in range(FOLDS * H)]
+        own = [truth[fold == f].sum(dim=0) for f in range(FOLDS)]
         sums.append(repeats * torch.stack(own)[:, None])
-    every = torch.cat(sums, dim=1)
-    return every.reshape(FOLDS, H, *every.shape[1:])
+    return torch.cat(sums, dim=1)
 
 
 def _sums(terms: Carried, rows: Tensor) -> Tensor:
@@ -223,24 +216,13 @@ def _sums(terms: Carried, rows: Tensor) -> Tensor:
 def _products(
     sources: Sequence[GramSource], begin: Starts, truth: Tensor | None, repeats: int, sums: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """own, within [G, M, M] and total [folds, G, M, M], from sums [folds, H, M, P].
+    """own, within [G, M, M] and total [folds, G, M, M], from sums [folds, M, P].
 
     Some starts and some parameters at a time: inner products are sums over parameters, and a block
     that stays in cache is formed, multiplied by itself and by the sums, and forgotten.
     """
     label, size = grouping(begin)
-    strata, (fold, folds) = begin.strata, folds_of(begin)
-    halves = [] if strata is None else [strata.some(folds == f) for f in range(FOLDS)]
-    stretch, shift = sums.new_ones(len(size)), None
-    if strata is not None:
-        of_fold = (torch.from_numpy(half.shift) for half in halves)
-        shift = torch.stack(
-            [s.flatten(1) @ x.flatten(1) for s, x in zip(of_fold, sums, strict=True)]
-        )
-        shift = shift.reshape(sums.shape)
-        for f, half in enumerate(halves):
-            stretch[fold == f] = torch.from_numpy(half.stretch[half.label])
-    sums, M = sums.sum(dim=1), sums.shape[2]
+    M = sums.shape[1]
     own, within = sums.new_zeros(2, len(size), M, M)
     total = sums.new_zeros(FOLDS, len(size), M, M)
     for rows in group_blocks(begin.group, SAMPLES):
@@ -258,20 +240,13 @@ def _products(
             pairs = U @ U.transpose(1, 2)
             inner += pairs
             X = group_sums(U.flatten(1), here).reshape(len(groups), *U.shape[1:])
-            if strata is not None and shift is not None:
-                moved = shift[:, :, :, part][fold[rows], torch.from_numpy(strata.label[rows])]
-                X = stretch[rows, None, None] * X + moved
-            squares += pairs if alone and strata is None else X @ X.transpose(1, 2)
+            squares += pairs if alone else X @ X.transpose(1, 2)
             along += X.flatten(0, 1) @ sums[:, :, part].flatten(0, 1).T
         inner /= repeats
         _among_visits(inner, sources, carried)
         within.index_add_(0, label[rows], inner)
         own[groups] = squares
         total[:, groups] = along.reshape(len(groups), M, FOLDS, M).permute(2, 0, 1, 3)
-    if strata is not None:
-        within /= torch.from_numpy(strata.weight)[:, None, None]
-    for f, half in enumerate(halves):
-        within[fold == f] = exchangeable(within[fold == f], half)
     return own.numpy(), within.numpy(), total.numpy()
 
 

@@ -2,22 +2,21 @@
 
 First-action gradients are J_iᵀ g_i with one J for everybody, so the Gram kernel Θ = J Jᵀ turns
 all estimators and all horizons into inner products at once; no gradient of the size of θ is formed.
-Gradients with θ in every action are explicit, some samples at a time.
+Gradients with θ in every action are added up some samples at a time (`measurement.accumulator`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import Path
 from gradlab.gradients import gram
-from gradlab.gradients.courses import path_with_jacobians, severed
+from gradlab.gradients.courses import Carried, path_with_jacobians, severed
 from gradlab.gradients.estimator import Estimator, OtherCritics, first_horizon
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
@@ -28,16 +27,12 @@ from gradlab.gradients.rollout import (
     tail_gradient,
 )
 from gradlab.gradients.setting import (
-    Floats,
     Setting,
     Starts,
     by_group,
-    exchangeable,
-    group_count,
-    group_sums,
     grouping,
-    stratum_rows,
 )
+from gradlab.measurement.accumulator import accumulated
 from gradlab.measurement.grams import (
     FOLDS,
     GramSource,
@@ -45,16 +40,13 @@ from gradlab.measurement.grams import (
     action_kernels,
     explicit_kernels,
     folds_of,
-    group_blocks,
     kept_horizons,
 )
 from gradlab.measurement.sketches import (
     Sketch,
     TrueSketch,
-    explicit_sketch,
     grouped,
     jacobian_sketch,
-    path_moments,
     sketch_for,
     tails_and_signs,
     true_sketch,
@@ -64,136 +56,6 @@ from gradlab.statistics.grams import Kernels
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.systems.system import Recorded, System
 from gradlab.truth.truth import Truth
-
-SAMPLES = 128  # whose explicit gradients are held at once
-
-
-_Rows = Callable[[slice], Iterator[tuple[int, list[Tensor], Tensor]]]
-
-
-def explicit_moments(
-    several: Sequence[Estimator], held: Held, T: Tensor | None
-) -> tuple[list[Moments], Tensor]:
-    """Moments of every horizon, and the mean gradients of those horizons, [K, P].
-
-    Args:
-        several: the estimator, and the same with other critics.
-        T: true gradients of the same samples, [N, P].
-    """
-    policy, begin = held.setting.policy, held.setting.starts
-    horizons = tuple(range(first_horizon(several[0]), several[0].tail.horizon + 1))
-    blocks = list(group_blocks(begin.group, SAMPLES))
-
-    def gradients(rows: slice) -> Iterator[tuple[int, list[Tensor], Tensor]]:
-        found = [held.rows(one, rows, horizons) for one in several]
-        for k in range(len(horizons)):
-            every = [gram.path_gradients(*terms.until_end(k)) for terms in found]
-            yield k, every, grouping(begin.block(rows))[0]
-
-    sketch = sketch_for(policy)
-    P, strata = sum(p.numel() for p in policy.parameters()), begin.strata
-    sums = begin.states.new_zeros(len(stratum_rows(strata)), len(several), len(horizons), P)
-    squares, sketches = _first_pass(gradients, blocks, begin, sums, sketch)
-    pairs, critics = _second_pass(gradients, blocks, begin, sums, T)
-    label, size = grouping(begin)
-    truth = None
-    if T is not None:
-        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size, strata)
-    cells = []
-    for k in range(len(horizons)):
-        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth, strata)
-        gradient, *against = _concatenated(pairs[k])
-        norms = torch.cat(squares[k]).numpy()
-        norms = norms if strata is None else norms / strata.weight
-        plain = Moments(size, norms, gradient, signs=signs, tails=tails, strata=strata)
-        if against:
-            reference, error, cross = against
-            plain = replace(plain, truth=reference, difference=error, cross=cross)
-        across = _concatenated([[block] for block in critics[k]])[0] if critics[k] else None
-        cells.append(replace(plain, critics=across))
-    return cells, sums.sum(dim=0)[0] / len(begin.states)
-
-
-def _first_pass(
-    gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, sketch: Sketch
-) -> tuple[list[list[Tensor]], list[list[Floats]]]:
-    """Fills the sums [H, C, K, P]; squared norms and sketches by group, block by block."""
-    squares: list[list[Tensor]] = [[] for _ in range(sums.shape[2])]
-    sketches: list[list[Floats]] = [[] for _ in range(sums.shape[2])]
-    for rows in blocks:
-        members = stratum_rows(begin.strata, rows)
-        for k, every, label in gradients(rows):
-            G = every[0]
-            for of_stratum, here in zip(sums, members, strict=True):
-                of_stratum[:, k] += torch.stack([gradients[here].sum(dim=0) for gradients in every])
-            squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
-            sketches[k].append(grouped(explicit_sketch(sketch, G), label))
-    return squares, sketches
-
-
-def _second_pass(
-    gradients: _Rows, blocks: list[slice], begin: Starts, sums: Tensor, T: Tensor | None
-) -> tuple[list[list[list[PairSums]]], list[list[PairSums]]]:
-    """Pair sums of G, and against a truth of T, Y and G with T; and those across critics."""
-    totals, strata = sums.sum(dim=0), begin.strata
-    pairs: list[list[list[PairSums]]] = [[] for _ in range(totals.shape[1])]
-    critics: list[list[PairSums]] = [[] for _ in range(totals.shape[1])]
-    truth_sum = None if T is None else T.sum(dim=0)
-    if T is not None:
-        T = exchangeable(T, strata)
-    for rows in blocks:
-        for k, every, label in gradients(rows):
-            total = totals[0, k]
-            g = exchangeable(group_sums(every[0], label), strata, sums[:, 0, k], rows)
-            of_block = [_pairs(g, g, total, total)]
-            if T is not None and truth_sum is not None:
-                t, difference = group_sums(T[rows], label), total - truth_sum
-                of_block += [
-                    _pairs(t, t, truth_sum, truth_sum),
-                    _pairs(g - t, g - t, difference, difference),
-                    _pairs(g, t, total, truth_sum),
-                ]
-            pairs[k].append(of_block)
-            if len(every) > 1:
-                critics[k].append(_critic_pairs(every, totals[:, k], label))
-    return pairs, critics
-
-
-def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
-    """Pair sums of each critic's gradients less their mean, summed over C critics, over C − 1."""
-    G, share = torch.stack(every), len(every) - 1
-    of_critics = [
-        _pairs(d, d, total, total)
-        for d, total in zip(
-            (group_sums(x, label) for x in G - G.mean(dim=0)),
-            sums - sums.mean(dim=0),
-            strict=True,
-        )
-    ]
-    own, left, right = (
-        np.stack([getattr(of_one, name) for of_one in of_critics]).sum(axis=0) / share
-        for name in ("own", "left", "right")
-    )
-    return PairSums(own, left, right)
-
-
-def _pairs(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
-    own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
-    return PairSums(own.numpy(), left.numpy(), right.numpy())
-
-
-def _concatenated(blocks: list[list[PairSums]]) -> list[PairSums]:
-    return [
-        PairSums(
-            np.concatenate([pair.own for pair in kind]),
-            np.concatenate([pair.left for pair in kind]),
-            np.concatenate([pair.right for pair in kind]),
-        )
-        for kind in zip(*blocks, strict=True)
-    ]
-
-
-WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels of their steps
 
 Cells = dict[tuple[str, int], Moments]
 _Means = dict[tuple[str, int], Tensor]
@@ -266,29 +128,25 @@ def explicit_cells(
 ) -> tuple[Cells, _Means]:
     """Moments and means of estimators with θ in every action."""
     T = None if truth.every is None else truth.every.gradients
+    policy, begin = held.setting.policy, held.setting.starts
     cells: Cells = {}
     means: _Means = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         progress("estimators", done, len(chosen))
-        moments, mean = _explicit((estimator, *other_critics.get(name, ())), held, T)
-        keys = [(name, n) for n in horizons_of(estimator)]
+        several, horizons = (estimator, *other_critics.get(name, ())), tuple(horizons_of(estimator))
+
+        def rows(
+            some: slice,
+            several: Sequence[Estimator] = several,
+            horizons: tuple[int, ...] = horizons,
+        ) -> list[Carried]:
+            return [held.rows(one, some, horizons) for one in several]
+
+        moments, mean = accumulated(rows, policy, begin, T, formed=len(several) > 1)
+        keys = [(name, n) for n in horizons]
         cells |= dict(zip(keys, moments, strict=True))
         means |= dict(zip(keys, mean, strict=True))
     return cells, means
-
-
-def _explicit(
-    several: Sequence[Estimator], held: Held, T: Tensor | None
-) -> tuple[list[Moments], Tensor]:
-    """Moments and means of an estimator, and the same with other critics, the cheaper way."""
-    (begin, policy), estimator = (held.setting.starts, held.setting.policy), several[0]
-    P = sum(p.numel() for p in policy.parameters())
-    if len(several) == 1 and P > WIDE and group_count(begin.group) == len(begin.group):
-        rows = partial(held.rows, estimator, horizons=tuple(horizons_of(estimator)))
-        blocks = list(group_blocks(begin.group, SAMPLES))
-        if (cheaper := path_moments(rows, blocks, policy, begin, T)) is not None:
-            return cheaper
-    return explicit_moments(several, held, T)
 
 
 def explicit_sources(

@@ -131,7 +131,6 @@ def truth_at_length(
     move: float,
     plain: Setting | None = None,
     temperature: float = 0.0,
-    score: bool = True,
     progress: Progress = silent,
 ) -> AtLength:
     """The truth, tried; in the place of one that is refuted that of the score function, if its
@@ -141,7 +140,6 @@ def truth_at_length(
         setting: of the truth's starts, at the estimators' horizon.
         move: by which share of their size the user's update moves the actions.
         plain: without entropy, of all starts, and its temperature; None: the setting itself.
-        score: may the score function be asked? Not of a measurement in blocks.
     """
     tried = truth.pathwise
     if tried is None:
@@ -153,7 +151,7 @@ def truth_at_length(
     none = replace(truth, status="jumps", first=None, every=None, refused=tried)
     pathwise = tried.gradients.mean(dim=0)
     own = at_T if plain is None else replace(plain, horizon=truth.horizon)
-    if missing := _without_score(own.policy) if score else "truth_in_blocks":
+    if missing := _without_score(own.policy):
         return AtLength(replace(none, finding=Finding(missing, "fail")), jumps, pathwise)
     G = score_gradients(own, temperature=temperature, pairs=_pairs(own), progress=progress)
     n, lost = len(G), int((~torch.isfinite(G).all(dim=1)).sum())

@@ -4,7 +4,6 @@ All estimators see the same starts and the same noise streams, on float64 copies
 critic; a truth that checks itself is the reference of every bias.
 
     problem     what is asked, refused before anything is computed   (`measurement.problem`)
-    pilot       how rare the starts are that count, and strata       (`measurement.rare_starts`)
     truth       the simulator's own gradient, where there is one and holds at an update's length
     moments     of every estimator and horizon                       → the profile
     stages      realised gains, rehearsal, checks, steps, attribution  (`runs.stages`)
@@ -31,11 +30,10 @@ from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout
 from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution import MeasuredWorld, attributed, check_horizons
-from gradlab.measurement.by_blocks import blocked_moments
 from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.jumps import AtLength, truth_at_length
-from gradlab.measurement.problem import Given, Problem, problem, recorded
-from gradlab.measurement.rare_starts import rare_starts, with_pilot
+from gradlab.measurement.problem import Given, Problem, problem
+from gradlab.measurement.rare_starts import rare_starts
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
@@ -45,7 +43,6 @@ from gradlab.runs.profile import Profile, Surface, with_selected_gain
 from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
-from gradlab.truth.by_blocks import pilot_truth
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code import differentiating
@@ -70,7 +67,6 @@ def measure(
     attribute: bool | Sequence[int] = False,
     judges: int | None = None,
     trim_starts: float = 0.0,
-    strata: bool | None = None,
     also: Sequence[str] = (),
     update: Update | None = None,
     rehearse: bool = True,
@@ -92,8 +88,7 @@ def measure(
             true_dynamics_all, the same with θ in every action.
         horizon: H; None for the task's own.
         starts: number of starts drawn from the task's law, or a tensor [N, ds], whose equal rows
-            count as one start, or a path. More than fit into memory are measured in blocks, with
-            intervals over groups of starts (see `gradlab.measurement.problem`).
+            count as one start, or a path. More than fit into memory are refused.
         batch: N′ at which the mean squared error is stated.
         truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
             ζ the law of the starts; estimators with actions="first" are evaluated at states
@@ -114,9 +109,6 @@ def measure(
         trim_starts: leave out this share of the task's law of starts, the farthest from their
             mean: another law, for tails that no sample of N shows (see `gradlab.tasks.trimmed`).
             0: none.
-        strata: sample a number of starts by strata of a pilot, each with its weight; None: where
-            the pilot finds that few of them carry much, and no later stage needs equal weights
-            (attribute). False: never (see `gradlab.measurement.rare_starts`).
         also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
             "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_transition",
             "decay_0.9", "stop_5", …, or "decay" for seven of them; see
@@ -143,8 +135,7 @@ def measure(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
         trim_starts, also,
     )  # fmt: skip
-    whole = "attribute substitutes at single starts" if attribute is not False else ""
-    posed = problem(given, whole)
+    posed = problem(given)
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
     unrolled = check_surface(surface)
@@ -153,9 +144,6 @@ def measure(
     update.check(posed.setting)
     steps = max(posed.setting.horizon, _TRIED)
     check_rollouts(posed.setting, steps)
-    posed = with_pilot(posed, False if attribute is not False else strata, progress)
-    if posed.setting.starts.strata is not None:
-        check_rollouts(posed.setting, steps)
     measured = _found(posed, update, progress)
     profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}
@@ -229,7 +217,9 @@ class _Found:
             asked.task, asked.setting, asked.setting.starts, asked.given, asked.critics,
             asked.chosen, self.truth, self.measured.at, self.measured.cells,
         )  # fmt: skip
-        sanity = (*run_checks(context), *rare_starts(asked, self.truth, self.measured))
+        sanity = (
+            *run_checks(context), *rare_starts(asked, self.truth, self.measured, self.progress),
+        )  # fmt: skip
         self.progress("checks", 1, 1)
         return replace(profile, sanity=sanity)
 
@@ -242,12 +232,6 @@ class _Found:
 
 def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
     progress("truth", 0, AT_MOST)
-    if posed.division is not None:
-        tried = _tried(posed, update, pilot_truth(posed.setting, progress), progress)
-        truth, measured = blocked_moments(
-            posed.chosen, posed.setting, tried.truth, posed.division, progress
-        )
-        return _Found(posed, truth, measured, tried, update, progress)
     truth = matched_truth(posed.setting, kinds=posed.kinds, progress=progress)
     if not posed.objective:
         measured = estimator_moments(
@@ -260,15 +244,14 @@ def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
 
 
 def _tried(posed: Problem, update: Update, truth: Truth, progress: Progress) -> AtLength:
-    """The truth at the length of the user's update; a pilot's, or scouts', of their own starts."""
+    """The truth at the length of the user's update; scouts', of their own starts."""
     if truth.pathwise is None or not torch.isfinite(truth.pathwise.gradients).all():
         return AtLength(truth)
     few = posed.setting.starts.block(slice(0, len(truth.pathwise.gradients)))
     setting = replace(posed.setting, starts=few)
     move = update.move(setting, truth.pathwise.gradients.mean(dim=0))
     plain = replace(posed.setting, simulator=posed.task.simulator, policy=posed.original)
-    whole = posed.division is None
-    return truth_at_length(setting, truth, move, plain, posed.alpha, whole, progress)
+    return truth_at_length(setting, truth, move, plain, posed.alpha, progress)
 
 
 def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -> Profile:
@@ -284,11 +267,11 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
         "visits": found.measured.visits,
         "critics": posed.several,
         "update": {
-            "optimizer": update.optimizer,
+            "optimizer": update.name,
             "rate": update.rate_for(setting, along),
             "refit": update.refit,
             "move": update.move(setting, along),
-            "assumed": update.rate is None,
+            "assumed": update.assumed,
         },
         "entropy": posed.alpha,
         "actions": {name: estimator.actions for name, estimator in posed.chosen.items()},
@@ -297,11 +280,6 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
             for name, estimator in posed.chosen.items()
         },
     }
-    if posed.division is not None:
-        divided = posed.division
-        config |= {"groups": len(divided.sizes), "block": divided.block}
-    if posed.pilot is not None:
-        config["pilot"] = recorded(posed.pilot)
     if also:
         config["also"] = list(also)
     if cuts := {name: str(one.cut) for name, one in posed.chosen.items() if one.cut}:

@@ -4,25 +4,15 @@ Everything that can be refused is refused here, before anything is computed
 (`measurement.arguments`). Entropy terms are taken into systems and policy: those of the setting
 and of `chosen` are augmented where there is one.
 
-Its pilot: how many starts, of how many steps, and what it says of a sample.
-
-Its memory: whole where it fits, else in blocks of starts, else refused.
-
-    whole       the Jacobians of three systems along H steps from every start and visited state
-    in blocks   of one block of starts, beside what is kept of all groups (`by_blocks`)
-
-The first ends at `MEMORY` on every machine, so that the same question has the same intervals; the
-second at half of the machine's memory. What must be held is one product, starts × bytes of each,
-and is refused with the number of starts that would fit. What cannot be divided must be held whole:
-starts that share groups, estimators whose weights are fitted to all starts, a matched truth, what
-steps from single starts (`--attribute`), and simulators whose Jacobians are so dear that a truth is
-planned by its price.
+What must be held at once is one product, starts × bytes of each: the Jacobians of three systems
+along H steps from every start and visited state, and the truth. Beyond `MEMORY` and half of the
+machine's it is refused, with the number of starts that would fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,7 +30,6 @@ from gradlab.gradients.estimator import (
     softened,
     with_other_critics,
 )
-from gradlab.gradients.policy_jacobian import linear_layers
 from gradlab.gradients.setting import Setting, Starts, as_starts, distinct, group_count
 from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.measurement.arguments import (
@@ -59,109 +48,47 @@ from gradlab.measurement.arguments import (
     resolved,
     with_imagined,
 )
-from gradlab.measurement.by_blocks import Division
 from gradlab.measurement.visited import SAMPLES
 from gradlab.networks.interface import double_copy, noise_dim
 from gradlab.networks.policies import WithLogProb
 from gradlab.runs.identity import Identity
-from gradlab.statistics.moments import Strata
-from gradlab.systems.system import Recorded, System
 from gradlab.tasks import Task
 from gradlab.truth.oracles import effective_horizon
-from gradlab.truth.outcome import linearization_price
 
-GROUPS = 256  # of starts
-MEMORY = 8e9  # bytes beyond which a measurement is made in blocks
+MEMORY = 8e9  # bytes that any machine is taken to have
 _SHARE = 0.5  # of the machine's memory that a measurement may take, where that is more
-BLOCK = 4e8  # bytes that a block aims at
-_COPIES = 1.6  # of a block's tensors while they are made: measured, `benchmarks.large`
 
 
-@dataclass(frozen=True, eq=False)
-class MemoryRequest:
-    """What is to be held: estimators at their longest horizon, starts, and the kind of truth."""
-
-    task: Task
-    policy: nn.Module
-    chosen: Mapping[str, Estimator]
-    horizon: int
-    starts: Starts
-    truth: str
-
-    @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.policy.parameters())
-
-
-def check_size(task: Task, horizon: int, starts: int, blocks: bool = False) -> None:
-    """Before starts are drawn: refuse what could not be held, in one piece or in blocks.
+def check_size(task: Task, horizon: int, starts: int) -> None:
+    """Before starts are drawn: refuse what could not be held.
 
     Raises:
         InputError: names the sizes, and how many starts would fit.
     """
-    ds, jacobians = task.simulator.state_dim, _jacobians(task, horizon)
-    if not blocks:
-        return _check(starts, jacobians, horizon)
-    # States and noise of all visits, beside the Jacobians of one group.
-    visits = 8 * SAMPLES * (horizon + 1) * (ds + task.simulator.noise_dim)
-    return _check(starts, visits + -(-jacobians // GROUPS), horizon, "in blocks of starts")
+    _check(starts, _jacobians(task, horizon), horizon)
 
 
-def division_of(asked: MemoryRequest, undivided: str = "") -> Division | None:
-    """Groups and blocks of starts; None where all starts are held at once.
-
-    Args:
-        undivided: what needs all starts at once, in words.
-
-    Raises:
-        InputError: it does not fit; names the sizes, and how many starts would.
-    """
-    n = len(asked.starts.states)
-    if n * _whole(asked) <= MEMORY:
-        return None
-    if why := undivided or _undivided(asked):
-        _check(n, _whole(asked), asked.horizon, why)
-        return None
-    check_size(asked.task, asked.horizon, n, blocks=True)
-    group = -(-n // GROUPS)
-    block = group * max(1, int(BLOCK / (group * _per_start(asked))))
-    return Division(n, group, min(block, n))
-
-
-def _check(starts: int, each: int, horizon: int, why: str = "") -> None:
+def _check(starts: int, each: int, horizon: int) -> None:
     """Refuse starts of so many bytes beyond `MEMORY` and half of the machine's."""
     needed, allowed = starts * each, max(MEMORY, _SHARE * machine.memory())
     if needed > allowed:
-        because = f" ({why})" if why else ""
         raise InputError(
             f"{starts} starts × {each / 1e6:.3g} MB of each at horizon {horizon} are "
-            f"{needed / 1e9:.3g} GB, more than {allowed / 1e9:.3g} GB{because}: about "
+            f"{needed / 1e9:.3g} GB, more than {allowed / 1e9:.3g} GB: about "
             f"{int(allowed / each)} starts fit; take these, or a shorter horizon"
         )
 
 
-def _undivided(asked: MemoryRequest) -> str:
-    """Why a measurement cannot be made in blocks, "" where it can."""
-    if asked.truth != "objective":
-        return "truth='matched' is measured whole"
-    if linearization_price(asked.task.simulator):
-        return "a simulator with Jacobians by differences is measured whole"
-    if group_count(asked.starts.group) < len(asked.starts.states):
-        return "starts that share groups are measured whole"
-    for name, estimator in asked.chosen.items():
-        if estimator.way.mixed or isinstance(estimator.states, Recorded):
-            return f"{name} is measured whole"
-    return ""
-
-
-def _whole(asked: MemoryRequest) -> int:
+def _held(
+    task: Task, policy: nn.Module, chosen: Mapping[str, Estimator], horizon: int, objective: bool
+) -> int:
     """Bytes of a start: Jacobians of three systems along H steps and, where θ counts in every
     action, the truth's explicit gradients and its own longer path."""
-    task, objective = asked.task, asked.truth == "objective"
     ds, da = task.simulator.state_dim, task.simulator.action_dim
-    needed = (SAMPLES if objective else 1) * _jacobians(task, asked.horizon)
-    if objective or any(estimator.way.every for estimator in asked.chosen.values()):
-        needed += 8 * (2 * asked.parameters + effective_horizon(task.discount) * (ds + da) ** 2)
+    needed = (SAMPLES if objective else 1) * _jacobians(task, horizon)
+    if objective or any(estimator.way.every for estimator in chosen.values()):
+        P = sum(p.numel() for p in policy.parameters())
+        needed += 8 * (2 * P + effective_horizon(task.discount) * (ds + da) ** 2)
     return needed
 
 
@@ -169,120 +96,6 @@ def _jacobians(task: Task, horizon: int) -> int:
     """Bytes of the Jacobians of three systems along H steps."""
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     return 8 * 3 * (horizon + 1) * (ds + da + 2) ** 2
-
-
-def _per_start(asked: MemoryRequest) -> float:
-    """Bytes of a block per start: Jacobians along the truth's path, or along those of three systems
-    from all visited states, with the policy's."""
-    ds, da = asked.task.simulator.state_dim, asked.task.simulator.action_dim
-    layers = linear_layers(asked.policy)
-    owned = sum(p.numel() for layer in layers for p in layer.parameters())
-    factors = sum(da * layer.out_features + layer.in_features for layer in layers)
-    factors += da * asked.parameters if owned < asked.parameters else 0
-    steps, jacobians = asked.horizon + 1, (ds + da + 2) ** 2
-    length = max(effective_horizon(asked.task.discount), asked.horizon)  # T, as far as is known
-    visiting = SAMPLES * (5 * steps * jacobians + 2 * factors) + steps * (
-        3 * factors + 5 * steps * da
-    )
-    return 8 * _COPIES * (max(3 * length * jacobians, visiting) + 2 * asked.parameters)
-
-
-MANY, SOME, MOST = 30, 10, 1 << 16  # starts of the pilot per start of the sample, and in all
-MORE = 4  # times as many where strata are drawn from it
-_STEPS = 100  # of the pilot, or twice the horizon
-DIRECTIONS, MOVED = 4, 0.04  # differences of a start, and the share by which actions are moved
-SECONDS, MULTIPLIED = 3.0, 1.5e-10  # of a core for a pilot, and for one product of the policy
-_OWN = 200  # products of a step itself, of a simulator whose Jacobians are cheap
-ROWS = 8192  # starts of the pilot that are rolled out at once
-FEWEST_DRAWN, FEW, SMALL = 8, 4, 128  # starts of a stratum, from N = SMALL on and below
-HEAVY = 0.4  # share of a mean square that these may carry
-RARE_ENDS, OF_ENDS = 0.05, 8  # starts whose episode ends: rare up to it, 1 of 8 of the sample
-NEEDED, NEEDED_SMALL, NEEDED_PLAIN = 1.3, 2.0, 8.0  # of them in the sample, were it plain
-
-
-@dataclass(frozen=True)
-class PilotPlan:
-    """Starts of a pilot, and of that from which strata are drawn; steps of each, and whether it
-    takes differences."""
-
-    size: int
-    larger: int
-    steps: int
-    differences: bool
-
-    @property
-    def price(self) -> int:
-        """Steps of the simulator."""
-        return self.size * self.steps * (1 + 2 * DIRECTIONS * self.differences)
-
-
-def plan_pilot(
-    simulator: System, parameters: int, starts: int, horizon: int, discount: float
-) -> PilotPlan:
-    """The best score from the largest pilot that is affordable; the smallest one at least."""
-    steps = min(effective_horizon(discount), max(2 * horizon, _STEPS))
-    stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
-    price = linearization_price(simulator) / stencil + MULTIPLIED * (_OWN + parameters)
-    many = [max(min(each * starts, MOST), 2 * starts) for each in (MANY, SOME)]
-    plans = [PilotPlan(size, size, steps, way) for way in (True, False) for size in many]
-    plan = next((plan for plan in plans if plan.price * price <= SECONDS), plans[-1])
-    larger = min(MORE * plan.size, max(MOST, plan.size))
-    affordable = plan.price * price * larger / plan.size <= SECONDS
-    return replace(plan, larger=larger) if affordable else plan
-
-
-@dataclass(frozen=True, eq=False)
-class Pilot:
-    """Scores of a pilot, and what a sample has of them.
-
-    Attributes:
-        plan: of it; size: its starts.
-        tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
-        ends: share of starts whose episode ends within its steps.
-        random: policy or simulator are.
-        unseen: share of Σ q² beyond the largest q of the sample.
-        strata: of the sample; None: it is plain.
-    """
-
-    plan: PilotPlan
-    size: int
-    tail: float
-    shape: float
-    ends: float
-    random: bool
-    unseen: float = 0.0
-    strata: Strata | None = None
-
-    @property
-    def rare(self) -> bool:
-        """Do few starts carry much, or end?"""
-        return self.tail > HEAVY or 0 < self.ends <= RARE_ENDS
-
-    def needed(self, n: int) -> int:
-        """Starts from which on ends of episodes are covered; 0 where N of them do."""
-        plain = self.strata is None or self.random
-        count = NEEDED_PLAIN if plain else NEEDED if n >= SMALL else NEEDED_SMALL
-        if not self.ends > 0 or n * self.ends >= count:
-            return 0
-        least = (NEEDED_PLAIN if self.random else NEEDED) / self.ends
-        return int(max(2 ** np.ceil(np.log2(least)), SMALL))
-
-
-def recorded(pilot: Pilot) -> dict[str, object]:
-    """As a file keeps it; of each stratum its share of the starts, and how many were measured."""
-    strata = pilot.strata
-    shares = [] if strata is None else (strata.times * strata.count / strata.count.sum()).tolist()
-    return {
-        "starts": pilot.size,
-        "steps": pilot.plan.steps,
-        "score": "differences" if pilot.plan.differences else "returns",
-        "tail": pilot.tail,
-        "shape": pilot.shape,
-        "ends": pilot.ends,
-        "unseen": pilot.unseen,
-        "shares": shares,
-        "counts": [] if strata is None else strata.count.astype(int).tolist(),
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,8 +112,6 @@ class Problem:
         rows: how many starts were given or asked for; drawn: from the task's law?
         alpha: temperature of the entropy term, 0 without one.
         batch: N′.
-        division: blocks of starts, None where all are measured at once.
-        pilot: of the starts, where one was made (`measurement.rare_starts`).
     """
 
     task: Task
@@ -319,8 +130,6 @@ class Problem:
     truth: TruthKind
     alpha: float
     batch: int
-    division: Division | None = None
-    pilot: Pilot | None = None
 
     @property
     def objective(self) -> bool:
@@ -354,11 +163,8 @@ class Given:
     also: Sequence[str] = ()
 
 
-def problem(given: Given, undivided: str = "") -> Problem:
+def problem(given: Given) -> Problem:
     """The problem that the arguments of `measure` pose.
-
-    Args:
-        undivided: what needs all starts at once, in words.
 
     Raises:
         InputError: names the argument, what it got and what to do.
@@ -377,7 +183,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
     check_also(given.also, given.estimators)
     law, truth = resolved(starts, given.law, given.truth)
     task = narrowed(task, given.trim_starts, starts)
-    check_size(task, H, count, blocks=truth == "objective")
+    check_size(task, H, count)
     original, critics = double_copy("policy", given.policy), listed(given.critic)
     for critic in critics or (None,):
         check_networks(task, original, critic)
@@ -389,10 +195,7 @@ def problem(given: Given, undivided: str = "") -> Problem:
         check_estimator(name, estimator, task, begin, truth)
         check_density(estimator.way, original)
     check_steps(task, original, plain, begin)
-    if not undivided and len(critics) > 1:
-        undivided = "the variance across critics is measured whole"
-    asked = MemoryRequest(task, original, plain, H, begin, truth)
-    division = division_of(asked, undivided)
+    _check(len(begin.states), _held(task, original, plain, H, truth == "objective"), H)
     alpha = _entropy(plain)
     augment = augmenting(alpha) if alpha else lambda system: system
     policy = WithLogProb(original) if alpha else original
@@ -424,7 +227,6 @@ def problem(given: Given, undivided: str = "") -> Problem:
         truth=truth,
         alpha=alpha,
         batch=given.batch,
-        division=division,
     )
 
 

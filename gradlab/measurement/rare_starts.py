@@ -1,30 +1,26 @@
-"""Starts so rare that a sample holds few of them: a pilot, strata, and what none of them covers.
+"""Starts so rare that a sample holds few of them: a pilot says what the sample may have missed.
 
 Where 1 start in 100 carries half of E |G|², most samples hold too few of these: variance, error and
-their intervals are too low at once; means and gains are covered (`reports/coverage`).
+their intervals are too low at once; means and gains are covered (`reports/coverage`). No statistic
+of the sample itself finds the samples that have none of them: those are the ones that look tame.
 
     pilot     M N starts, M = 30, or 10 where a step is dear, for a hundred steps
     score     q = rms over 4 directions of θ of J(θ + d) − J(θ − d), |d| moving actions by 4%; where
               these are dear too, |J − median|
-    strata    its quantiles 0, .5, .8, .95, .99, .997, 1, of which
-              n_h = N W_h (1/2 + rms_h q/4Σ + rms_h q²/4Σ), at least 8 (4 below N = 128), are
-              measured with the weights W_h N/n_h; ends of episodes in at most 1 of 20 starts are
-              one more. None where 1 start in 100 carries at most 40% of Σ q² and no end is rare
 
 Refused, by name, are variance, error and SNR
 
     unseen    where few starts carry much, and those beyond the largest q of the sample 70% of Σ q²
-    ends      where episodes end in too few starts (`Pilot.needed`)
+    ends      where episodes end in too few starts (`NEEDED` of N)
     carried   where 1 measured start in 100 carries 40% of E |G|² of an estimator
-    tail      where nothing asks for strata, and q² has a Pareto tail without a variance, k > ½,
-              or more in a pilot below 2,500 starts (`statistics.tails.no_variance`)
+    tail      where q² has a Pareto tail without a variance, k > ½, or more in a pilot below 2,500
+              starts (`statistics.tails.no_variance`)
     cut       where few starts carry much and the truth is cut before it converges
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,45 +31,90 @@ from gradlab.data.trajectories import child, stream
 from gradlab.findings import Finding
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.measurement.inner_products import Cells, Measured
-from gradlab.measurement.problem import (
-    DIRECTIONS,
-    FEW,
-    FEWEST_DRAWN,
-    HEAVY,
-    MOVED,
-    OF_ENDS,
-    RARE_ENDS,
-    ROWS,
-    SMALL,
-    Pilot,
-    Problem,
-    plan_pilot,
-)
-from gradlab.networks.interface import flat_parameters, noise_dim
+from gradlab.measurement.problem import Problem
+from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress
-from gradlab.statistics.moments import Array, Strata
+from gradlab.statistics.moments import Array
 from gradlab.statistics.tails import no_variance, tail_shape
+from gradlab.systems.system import System
 from gradlab.truth.common_random import Rolling, own_size
+from gradlab.truth.oracles import effective_horizon
+from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
 
+MANY, SOME, MOST = 30, 10, 1 << 16  # starts of the pilot per start of the sample, and in all
+HEAVY = 0.4  # share of a mean square that 1 start in 100 may carry
+RARE_ENDS, NEEDED = 0.05, 8.0  # starts whose episode ends: rare up to it; of them in the sample
+_STEPS = 100  # of the pilot, or twice the horizon
+_DIRECTIONS, _MOVED = 4, 0.04  # differences of a start, and the share by which actions are moved
+_SECONDS, _MULTIPLIED = 3.0, 1.5e-10  # of a core for a pilot, and for one product of the policy
+_OWN = 200  # products of a step itself, of a simulator whose Jacobians are cheap
+_ROWS = 8192  # starts of the pilot that are rolled out at once
 _STAGE = "pilot"
 _LOOKED_AT = 64  # starts that say how far θ moves the actions
-_QUANTILES = (0.5, 0.8, 0.95, 0.99, 0.997)
-_SMALLEST = 32  # N from which on there are strata
 _TAIL = 0.01  # of the starts
 _UNSEEN = 0.7  # share of Σ q² that the sample may have missed
 
 
-def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Problem:
-    """The problem with a pilot where its starts were drawn, and strata where that asks for them.
+@dataclass(frozen=True)
+class PilotPlan:
+    """Starts of a pilot; steps of each, and whether it takes differences."""
 
-    Args:
-        wanted: strata, whatever the pilot says; None: if it does.
+    size: int
+    steps: int
+    differences: bool
+
+    @property
+    def price(self) -> int:
+        """Steps of the simulator."""
+        return self.size * self.steps * (1 + 2 * _DIRECTIONS * self.differences)
+
+
+def plan_pilot(
+    simulator: System, parameters: int, starts: int, horizon: int, discount: float
+) -> PilotPlan:
+    """The best score from the largest pilot that is affordable; the smallest one at least."""
+    steps = min(effective_horizon(discount), max(2 * horizon, _STEPS))
+    stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
+    price = linearization_price(simulator) / stencil + _MULTIPLIED * (_OWN + parameters)
+    many = [max(min(each * starts, MOST), 2 * starts) for each in (MANY, SOME)]
+    plans = [PilotPlan(size, steps, way) for way in (True, False) for size in many]
+    return next((plan for plan in plans if plan.price * price <= _SECONDS), plans[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Pilot:
+    """Scores of a pilot, and what a sample has of them.
+
+    Attributes:
+        size: its starts.
+        tail: share of Σ q² that 1 start in 100 carries; shape: Pareto k of q².
+        ends: share of starts whose episode ends within its steps.
+        unseen: share of Σ q² beyond the largest q of the sample.
     """
-    if not posed.drawn or not (posed.objective or posed.law == "start"):
-        return posed
-    begin, setting = posed.setting.starts, posed.setting
-    n, size = len(begin.states), sum(p.numel() for p in setting.policy.parameters())
+
+    size: int
+    tail: float
+    shape: float
+    ends: float
+    unseen: float = 0.0
+
+    @property
+    def rare(self) -> bool:
+        """Do few starts carry much, or end?"""
+        return self.tail > HEAVY or 0 < self.ends <= RARE_ENDS
+
+    def needed(self, n: int) -> int:
+        """Starts from which on ends of episodes are covered; 0 where N of them do."""
+        if not self.ends > 0 or n * self.ends >= NEEDED:
+            return 0
+        return int(2 ** np.ceil(np.log2(NEEDED / self.ends)))
+
+
+def made_pilot(posed: Problem, progress: Progress) -> Pilot | None:
+    """Of the law that the starts were drawn from; None where all have the same return."""
+    setting, n = posed.setting, len(posed.setting.starts.states)
+    size = sum(p.numel() for p in setting.policy.parameters())
     plan = plan_pilot(setting.simulator, size, n, setting.horizon, setting.discount)
     seed = child(setting.seed, _STAGE)
     moves = _moves(setting, seed) if plan.differences else []
@@ -81,30 +122,13 @@ def with_pilot(posed: Problem, wanted: bool | None, progress: Progress) -> Probl
     def scored(states: Tensor, name: str) -> tuple[Array, NDArray[np.bool_]]:
         return _scores(setting, states, moves, plan.steps, child(seed, name), progress)
 
-    states = posed.task.starts(plan.size, stream(seed, "starts")).double()
-    q, ended = scored(states, "pilot")
-    energy = float((q**2).sum())
-    if not (np.isfinite(energy) and energy > 0):
-        return posed
-    random = noise_dim(setting.policy) > 0 or setting.simulator.noise_dim > 0
-    pilot = Pilot(plan, len(q), largest_share(q**2), tail_shape(q**2), float(ended.mean()), random)
-    possible = posed.objective and posed.division is None and bool((begin.weight == 1).all())
-    if (pilot.rare if wanted is None else wanted) and possible and n >= _SMALLEST:
-        if plan.larger > plan.size:
-            states = posed.task.starts(
-                plan.larger, stream(child(seed, "larger"), "starts")
-            ).double()
-            q, ended = scored(states, "larger")
-        ends = float(ended.mean())
-        pilot = replace(pilot, size=len(q), tail=largest_share(q**2), ends=ends)
-        apart = ended if ends <= RARE_ENDS else np.zeros_like(ended)
-        starts, chosen = _drawn(states, q, apart, n, seed)
-        if random or len(torch.unique(starts.states, dim=0)) == n:
-            unseen = _beyond(q, q[chosen].max())
-            pilot = replace(pilot, unseen=unseen, strata=starts.strata)
-            return replace(posed, pilot=pilot, setting=replace(setting, starts=starts))
-    own, _ = scored(begin.states, "sample")
-    return replace(posed, pilot=replace(pilot, unseen=_beyond(q, own.max())))
+    q, ended = scored(posed.task.starts(plan.size, stream(seed, "starts")).double(), "pilot")
+    energy = q**2
+    if not (np.isfinite(energy.sum()) and energy.sum() > 0):
+        return None
+    own, _ = scored(setting.starts.states, "sample")
+    unseen = float(energy[q > own.max()].sum() / energy.sum())
+    return Pilot(len(q), largest_share(energy), tail_shape(energy), float(ended.mean()), unseen)
 
 
 def largest_share(squares: Array) -> float:
@@ -116,20 +140,16 @@ def largest_share(squares: Array) -> float:
     return float(top / carried.sum())
 
 
-def _beyond(q: Array, largest: float) -> float:
-    return float((q[q > largest] ** 2).sum() / (q**2).sum())
-
-
 def _moves(setting: Setting, seed: int) -> list[Tensor]:
     """Steps in θ that move the actions by 4% of their size, each with its opposite."""
     policy, starts = setting.policy, setting.starts
     theta = flat_parameters(policy)
-    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
+    draw = torch.randn(_DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
     directions = nn.functional.normalize(draw * trained, dim=1)
     few = starts.block(slice(0, min(_LOOKED_AT, len(starts.states))))
     noise = few.policy_noise(policy, setting.seed, 0)
-    length = MOVED * own_size(policy, few.states, noise, directions)
+    length = _MOVED * own_size(policy, few.states, noise, directions)
     return [sign * length * v for v in directions for sign in (1.0, -1.0)]
 
 
@@ -138,7 +158,7 @@ def _scores(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """q of states [n, ds], and whose episode ends; a return that is lost is one that ends."""
     J, ended = [], []
-    for k, few in enumerate(torch.split(states, ROWS)):
+    for k, few in enumerate(torch.split(states, _ROWS)):
         part = Starts(few, torch.ones_like(few[:, 0]), torch.arange(len(few)))
         here = replace(setting, starts=part, horizon=steps, seed=child(seed, str(k)))
         rolled = Rolling(here, progress).returns(part, moves, _STAGE)
@@ -153,59 +173,18 @@ def _scores(
     return np.where(lost, q[~lost].max(initial=0.0), q), end | lost
 
 
-def _drawn(
-    states: Tensor, q: Array, apart: NDArray[np.bool_], n: int, seed: int
-) -> tuple[Starts, NDArray[np.int64]]:
-    """N starts by strata, in random order, and which of the pilot they are."""
-    size, few = len(q), FEWEST_DRAWN if n >= SMALL else FEW
-    if apart.sum() < few:
-        apart = np.zeros_like(apart)
-    others = np.flatnonzero(~apart)
-    edges = [round(quantile * len(others)) for quantile in (0, *_QUANTILES, 1)]
-    edges = [0, *(b for a, b in pairwise(edges) if b - a >= few)]
-    edges[-1] = len(others)  # a stratum with too few starts joins the one below
-    label = np.full(size, len(edges) - 1)
-    label[others[np.argsort(q[others], kind="stable")]] = np.repeat(
-        np.arange(len(edges) - 1), np.diff(edges)
-    )
-    room = np.bincount(label)
-    least = np.where(np.arange(len(room)) < len(edges) - 1, few, max(few, n // OF_ENDS))
-    share = room / size
-    energy = [share * np.sqrt(np.bincount(label, q**k) / room) for k in (2, 4)]
-    wanted = share / 2 + sum(part / part.sum() for part in energy) / 4
-    count = _counts(n, wanted, room, least)
-    generator = stream(seed, "strata")
-    chosen = np.concatenate([
-        np.flatnonzero(label == h)[torch.randperm(int(room[h]), generator=generator).numpy()[:k]]
-        for h, k in enumerate(count)
-    ])[torch.randperm(n, generator=generator).numpy()]  # fmt: skip
-    strata = Strata(label[chosen], n * share / count, size)
-    weight = torch.from_numpy(strata.weight)
-    starts = Starts(states[torch.from_numpy(chosen)], weight, torch.arange(n), strata=strata)
-    return starts, chosen
-
-
-def _counts(
-    n: int, share: Array, room: NDArray[np.int64], least: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """n_h, Σ n_h = N, by what each should have of it, [H]; even but for one."""
-    count = 2 * np.round(n * share / 2).astype(np.int64)
-    count = np.minimum(np.maximum(count, least), room // 2 * 2)
-    while (left := n - count.sum()) != 0:
-        step = np.sign(left) * min(abs(left), 2)
-        count[np.argmax(room - count if left > 0 else count)] += step
-    return count
-
-
-def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Finding, ...]:
+def rare_starts(
+    posed: Problem, truth: Truth, measured: Measured, progress: Progress
+) -> tuple[Finding, ...]:
     """What few starts carry, or the most that one does where no others are drawn; none where all
     starts have the same return."""
     cells, n = measured.cells, measured.starts
     if posed.drawn and (posed.objective or posed.law == "start"):
-        if posed.pilot is None:
+        pilot = made_pilot(posed, progress)
+        if pilot is None:
             return ()
-        found = _carried(posed.pilot, truth, cells, n)
-        return found or (Finding("starts_enough", "pass", "", posed.pilot.tail, n=n),)
+        found = _carried(pilot, truth, cells, n)
+        return found or (Finding("starts_enough", "pass", "", pilot.tail, n=n),)
     share = {key: float(x.max() / x.sum()) for key, x in _known(cells).items()}
     if not share:
         return ()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import child, stream
@@ -26,13 +27,13 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.inner_products import Measured
+from gradlab.measurement.update import Update, UpdateTest, paired_returns, reach
 from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Identity
 from gradlab.runs.realised import TRUE_CELL, Cell, Realised, Status
 from gradlab.systems.system import System, by_differences
 from gradlab.tasks import Task
 from gradlab.truth.agreement import precision_of
-from gradlab.truth.common_random import Rolling, own_size
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.truth import Truth
 
@@ -198,19 +199,19 @@ def realise(
     cells = tuple(sorted(directions, key=lambda cell: cell != TRUE_CELL))
     status = {cell: _status(directions[cell].mean) for cell in cells}
     sound = [cell for cell in cells if status[cell] == "stepped"]
-    unit = {cell: directions[cell].mean / directions[cell].mean.norm() for cell in sound}
-    rolling = Rolling(replace(setting, seed=child(setting.seed, STREAM)), progress)
-    judging = setting.starts
-    along = [unit[TRUE_CELL]] if TRUE_CELL in unit else list(unit.values())
-    policy = setting.policy
-    noise = judging.policy_noise(policy, rolling.setting.seed, 0)
-    sizes = [own_size(policy, judging.states, noise, u[None], judging.weight) for u in along]
+    means = {cell: directions[cell].mean for cell in sound}
+    judging, policy = setting.starts, setting.policy
+    returning = replace(setting, seed=child(setting.seed, STREAM))
+    along = [means[TRUE_CELL]] if TRUE_CELL in means else list(means.values())
+    sizes = [reach(policy, returning, mean / mean.norm()) for mean in along]
     lengths = min(sizes, default=0.0) * move * np.array(MOVES)
+    test = UpdateTest(means, lengths.tolist(), (1,), Update("length"))
     taken = [
         (cell, k) for cell in sound for k in range(len(MOVES)) if k == UPDATE or cell not in once
     ]
-    steps = [float(lengths[k]) * unit[cell] for cell, k in taken]
-    rolled = rolling.returns(judging, steps, "realised gains")
+    steps = test.steps(policy) if taken else torch.zeros(0)
+    moved = [steps[sound.index(cell), k, 0] for cell, k in taken]
+    rolled = paired_returns(returning, judging, moved, "realised gains", progress)
     label, size = grouping(judging)
     before = rolled.returns[0]
     change = by_group(rolled.returns[1:] - before, label)

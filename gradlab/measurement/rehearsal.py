@@ -16,9 +16,11 @@ The latter sum up to 9 T steps, until little of a change is still to come.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -32,9 +34,8 @@ from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.realised_gains import LEAST_LEFT, Stepping
-from gradlab.measurement.update import Update
+from gradlab.measurement.update import WIDE, Gradient, Update, UpdateTest, paired_returns
 from gradlab.measurement.visited import steps_beside, visited
-from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Identity, competing
 from gradlab.runs.profile import CLOSE, is_data_again, run_around
@@ -42,8 +43,8 @@ from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences
 from gradlab.tasks import Task
-from gradlab.truth.common_random import Rolled, Rolling
-from gradlab.truth.oracles import effective_horizon, perturbed
+from gradlab.truth.common_random import Rolled
+from gradlab.truth.oracles import effective_horizon
 
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
 JUDGES = 256  # starts that returns are of
@@ -55,14 +56,14 @@ _DRAWS = 2  # of states and batches, by which all candidates are followed
 _REDRAWS = (4, 16)  # fresh ones that confirm: fewest and most
 _PER_DRAW = 64  # judges for each of these, from which on there are more than the fewest
 _TRIALS = 3  # candidates, at most, that they are to confirm
+# Of a batch's gradient, by which float32 may change it: its own error is a hundred times larger.
+_ROUGH = 1e-4
 _STREAM = "rehearsal"
-
-_Gradient = Callable[[nn.Module, int], Tensor]  # policy, update → mean ascent gradient [P]
 
 
 def rehearse(
     setting: Setting,
-    candidates: Sequence[Mapping[Cell, _Gradient]],
+    candidates: Sequence[Mapping[Cell, Gradient]],
     update: Update,
     rate: float,
     judging: Sequence[Starts],
@@ -83,28 +84,23 @@ def rehearse(
         batch: states behind each gradient; recorded.
         lengths: rising numbers of updates; None: `LENGTHS` up to one refit of the critic.
     """
-    policy, lengths = setting.policy, lengths_within(update) if lengths is None else lengths
+    lengths = lengths_within(update) if lengths is None else lengths
     cells, asked = list(candidates[0]), len(candidates) * len(candidates[0]) * lengths[-1]
-    moved: list[list[Tensor]] = []
-    for drawn in candidates:
-        moved.append([])
-        for gradient in drawn.values():
-            done = (len(moved) - 1) * len(cells) * lengths[-1]
-            done += len(moved[-1]) // len(lengths) * lengths[-1]
+    rolled = []
+    for d, (starts, drawn) in enumerate(zip(judging, candidates, strict=True)):
 
-            def counted(k: int, before: int = done) -> None:
-                progress(_STREAM, before + k, asked)
+        def counted(made: int, before: int = d * asked // len(candidates)) -> None:
+            progress(_STREAM, before + made, asked)
 
-            moved[-1] += followed(policy, gradient, update, rate, lengths, counted)
-    rolling = Rolling(_returning(setting), progress)
-    pairs = zip(judging, moved, strict=True)
-    rolled = [rolling.returns(starts, steps, _STREAM) for starts, steps in pairs]
+        test = UpdateTest(drawn, (rate,), lengths, update)
+        steps = test.steps(setting.policy, counted).flatten(0, 2)
+        rolled.append(paired_returns(_returning(setting), starts, steps, _STREAM, progress))
     labels, sizes = zip(*map(grouping, judging), strict=True)
     returns = [by_group(each.returns, label) for each, label in zip(rolled, labels, strict=True)]
     before = np.concatenate([each[0] for each in returns])
     change = np.concatenate([each[1:] - each[0] for each in returns], axis=1)
     rule = Rule(
-        update.optimizer, rate, update.rate is None, update.refit, batch, setting.horizon,
+        update.name, rate, update.assumed, update.refit, batch, setting.horizon,
         setting.termination, sum(each.steps for each in rolled),
     )  # fmt: skip
     change = change.reshape(len(cells), len(lengths), len(before))
@@ -123,35 +119,9 @@ def lengths_within(update: Update) -> tuple[int, ...]:
     return (*(k for k in LENGTHS if k < last), last)
 
 
-def followed(
-    policy: nn.Module,
-    gradient: _Gradient,
-    update: Update,
-    rate: float,
-    lengths: Sequence[int],
-    counted: Callable[[int], None] = lambda k: None,
-) -> list[Tensor]:
-    """θ_k − θ_0 [P] after each of the lengths; NaN from a gradient on that is not finite."""
-    begin = flat_parameters(policy)
-    theta = begin.clone()
-    optimizer = update.stepping(theta, rate)
-    moved = []
-    for k in range(lengths[-1]):
-        mean = gradient(perturbed(policy, theta - begin), k)
-        if not torch.isfinite(mean).all():
-            theta.fill_(torch.nan)
-            break
-        theta.grad = -mean
-        optimizer.step()
-        counted(k + 1)
-        if k + 1 in lengths:
-            moved.append(theta.detach() - begin)
-    return moved + [torch.full_like(begin, torch.nan)] * (len(lengths) - len(moved))
-
-
 def frozen_gradient(
     estimator: Estimator, states: Starts | Task, batch: int, seed: int, termination: str = "ignore"
-) -> _Gradient:
+) -> Gradient:
     """Mean gradients of an estimator at its horizon, each from a batch of its own.
 
     Args:
@@ -162,15 +132,41 @@ def frozen_gradient(
     if isinstance(states, Starts):
         states = replace(states, weight=states.weight / states.weight[states.weight > 0].mean())
 
+    def mean(part: Estimator, policy: nn.Module, drawn: Starts, k: int) -> Tensor:
+        return mean_gradient(part, policy, drawn, child(seed, f"{_STREAM} {k}"), termination)
+
+    def rough(policy: nn.Module, drawn: Starts, k: int) -> Tensor:
+        narrow = replace(drawn, states=drawn.states.float(), weight=drawn.weight.float())
+        return mean(single, copy.deepcopy(policy).float(), narrow, k).to(drawn.states)
+
+    single = _in_single(estimator)
+    kinds: list[Callable[[nn.Module, Starts, int], Tensor]] = []  # decided by the first update
+    exact = partial(mean, estimator)
+
     def gradient(policy: nn.Module, k: int) -> Tensor:
         if isinstance(states, Task):
             drawn = _drawn(states, batch, child(seed, f"{_STREAM} states"), str(k))
         else:
             rows = torch.randint(len(states.states), (batch,), generator=stream(seed, _STREAM, k))
             drawn = Starts(states.states[rows], states.weight[rows], torch.arange(batch))
-        return mean_gradient(estimator, policy, drawn, child(seed, f"{_STREAM} {k}"), termination)
+        if kinds:
+            return kinds[0](policy, drawn, k)
+        found, near = exact(policy, drawn, k), False
+        if found.numel() >= WIDE:
+            with suppress(RuntimeError, TypeError, ValueError):  # of one precision alone
+                error = (rough(policy, drawn, k) - found).norm()
+                near = bool(error <= _ROUGH * found.norm())
+        kinds.append(rough if near else exact)
+        return found
 
     return gradient
+
+
+def _in_single(estimator: Estimator) -> Estimator:
+    """The estimator with a float32 critic."""
+    critic = estimator.tail.critic
+    single = None if critic is None else copy.deepcopy(critic).float()
+    return replace(estimator, tail=replace(estimator.tail, critic=single))
 
 
 def at_horizon(estimator: Estimator, horizon: int) -> Estimator:
@@ -203,7 +199,7 @@ def rehearsal(
     rate = update.rate_for(setting, measured.means[cells[0]])
     setting = replace(setting, horizon=horizon)
 
-    def drawn(of: Sequence[Cell], name: str) -> dict[Cell, _Gradient]:
+    def drawn(of: Sequence[Cell], name: str) -> dict[Cell, Gradient]:
         """Gradients whose states and batches are of one draw."""
         seed, there = child(setting.seed, f"{_STREAM} {name}"), None
         estimators = {cell: at_horizon(stepping.chosen[cell[0]], cell[1]) for cell in of}
@@ -232,11 +228,12 @@ def rehearsal(
         for d in range(redraws):
             name = f"again {c} {d}"
             (gradient,) = drawn([cells[c]], name).values()
-            moved = followed(setting.policy, gradient, update, rate, lengths)
+            test = UpdateTest({cells[c]: gradient}, (rate,), lengths, update)
+            moved = test.steps(setting.policy)[0, 0]
             pairs.append((_drawn(task, each, setting.seed, name), moved))
         for times in _LONGER:
-            longer = Rolling(replace(_returning(setting), horizon=times * horizon), progress)
-            rolled = [longer.returns(*pair, _STREAM) for pair in pairs]
+            longer = replace(_returning(setting), horizon=times * horizon)
+            rolled = [paired_returns(longer, *pair, _STREAM, progress) for pair in pairs]
             if not any(map(_goes_on, rolled)):
                 break
         again, se = np.full((2, len(found.lengths), redraws), np.nan)
@@ -246,7 +243,7 @@ def rehearsal(
             again[: len(lengths), d] = np.where(np.abs(mean) < LOST, mean, np.nan)
             se[: len(lengths), d] = change.std(dim=1).numpy() / change.shape[1] ** 0.5
         steps = found.steps + sum(own.steps for own in rolled)
-        found = replace(found.retried(c, again, each, longer.setting.horizon, se), steps=steps)
+        found = replace(found.retried(c, again, each, longer.horizon, se), steps=steps)
         if found.chosen is not None:
             break
     return found

@@ -7,22 +7,11 @@ Signs of 70 000 parameters for every horizon with every start left out would be 
 of 256 drawn parameters are a sample: the share of all has a standard error of at most 0.03 beside
 the one that is reported (exact where there are no more parameters). Directions and parameters
 depend on nothing but their number.
-
-Moments of gradients with θ in every action, none of them formed.
-
-    |G_i|² = λ_iᵀ Θ_i λ_i,    G_i·v = Σ_t λ_t,i · (J_t,i v),    Θ_i over the steps of one sample
-
-A kernel has (steps · da)² entries, a gradient as many as θ: for policies of more than a few
-thousand parameters this is several times cheaper than `explicit_moments`, and the same to rounding.
-Sums over samples are matrix products. |G − T|² is |G|² − 2 G·T + |T|², whose digits cancel where G
-and T nearly agree: those estimators are left to explicit gradients. Exchangeable groups of strata
-are X̃_i = f G_i + m, with one m in θ for each stratum: their squares need G_i·m beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,21 +19,12 @@ from torch import Tensor, nn
 
 from gradlab.data.trajectories import stream
 from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried
-from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.setting import (
-    Floats,
-    Starts,
-    by_group,
-    exchangeable,
     group_sums,
-    grouping,
-    stratum_rows,
 )
-from gradlab.measurement.grams import some_starts
 from gradlab.statistics.grams import SoftSigns, sign_agreement, soft_signs
-from gradlab.statistics.moments import Array, Estimate, Moments, PairSums, Strata
+from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 
 COORDINATES = 256
@@ -117,13 +97,13 @@ class TrueSketch:
     signs: SoftSigns
 
 
-def true_sketch(sums: Array, size: Array, strata: Strata | None = None) -> TrueSketch:
+def true_sketch(sums: Array, size: Array) -> TrueSketch:
     """Of sums over groups."""
-    return TrueSketch(sums, _signs(sums, size, strata))
+    return TrueSketch(sums, _signs(sums, size))
 
 
 def tails_and_signs(
-    sums: Array, size: Array, truth: TrueSketch | None, strata: Strata | None = None
+    sums: Array, size: Array, truth: TrueSketch | None
 ) -> tuple[Estimate, Estimate | None]:
     """Tail index, the larger of gradient's and error's, and agreement of signs with the truth.
 
@@ -131,170 +111,18 @@ def tails_and_signs(
         sums: [G, D + C], sums of the gradients' sketches over each group, weights included.
         size: [G], samples of each group.
     """
-    tails = tail_index(sums[:, :DIRECTIONS], size, strata)
+    tails = tail_index(sums[:, :DIRECTIONS], size)
     if truth is None:
         return tails, None
     error = (sums - truth.sums)[:, :DIRECTIONS]
-    signs = sign_agreement(_signs(sums, size, strata), truth.signs)
-    return heavier(tails, tail_index(error, size, strata)), signs
+    signs = sign_agreement(_signs(sums, size), truth.signs)
+    return heavier(tails, tail_index(error, size)), signs
 
 
-def _signs(sums: Array, size: Array, strata: Strata | None) -> SoftSigns:
-    coordinates = sums[:, DIRECTIONS:]
-    return soft_signs(coordinates if strata is None else strata.exchangeable(coordinates), size)
+def _signs(sums: Array, size: Array) -> SoftSigns:
+    return soft_signs(sums[:, DIRECTIONS:], size)
 
 
 def grouped(sketch: Tensor, label: Tensor) -> Array:
     """[N, D + C] → [G, D + C]."""
     return np.asarray(group_sums(sketch, label).detach().numpy(), dtype=np.float64)
-
-
-_CLOSE = 1e-5  # |G − T|²/|G|² below which too few digits would be left
-
-_Rows = Callable[[slice], Carried]
-
-
-@dataclass(frozen=True)
-class _Products:
-    """Of the gradients of K horizons: their sum over all N samples, and per sample the rest.
-
-    Attributes:
-        total: Σ_i G_i over each stratum, [H, K, P].
-        squares: |G_i|², [K, N]; own: G_i · Σ_j G_j, [K, N]; shifted: G_i · m, [K, N] of strata.
-        sketch: [K, N, S].
-        truth: G_i · T_i and G_i · Σ_j T_j, [2, K, N]; None without a truth.
-    """
-
-    total: Tensor
-    squares: Tensor
-    own: Tensor
-    shifted: Tensor | None
-    sketch: Tensor
-    truth: Tensor | None
-
-
-def path_moments(
-    rows: _Rows, blocks: list[slice], policy: nn.Module, begin: Starts, T: Tensor | None
-) -> tuple[list[Moments], Tensor] | None:
-    """Moments of every horizon and the mean gradients [K, P]; None where G and T nearly agree.
-
-    Args:
-        rows: λ and J of some of the samples, each of which is a group of its own.
-        T: true gradients of the same samples, [N, P].
-    """
-    sketch, strata, plain_truth = sketch_for(policy), begin.strata, T
-    T = None if T is None else exchangeable(T, strata)
-    kept = _products(rows, blocks, sketch, T, strata)
-    label, size = grouping(begin)
-    squares = own = by_group(kept.squares, label)
-    left, total = by_group(kept.own, label), kept.total.sum(dim=0)
-    mean = total / len(begin.states)
-    if strata is not None and kept.shifted is not None:
-        f, m = strata.stretch[strata.label], _shifts(kept.total, strata)
-        moved = m.square().sum(dim=2).T.numpy()[:, strata.label]
-        own = f**2 * squares + 2 * f * by_group(kept.shifted, label) + moved
-        left, squares = strata.exchangeable(left.T).T, squares / strata.weight
-    sketches = [grouped(of_path, label) for of_path in kept.sketch]
-    gradients = [PairSums(*sums_of_one) for sums_of_one in zip(own, left, left, strict=True)]
-    if T is None or plain_truth is None or kept.truth is None:
-        pairs = zip(squares, gradients, sketches, strict=True)
-        return [
-            _marked(Moments(size, square, gradient, strata=strata), sums, None)
-            for square, gradient, sums in pairs
-        ], mean
-    true = true_sketch(grouped(explicit_sketch(sketch, plain_truth), label), size, strata)
-    own, side = by_group(torch.stack([T.square().sum(dim=1), T @ T.sum(dim=0)]), label)
-    reference = PairSums(own, side, side)
-    products = [by_group(product, label) for product in (*kept.truth, total @ T.T)]
-    if strata is not None and kept.shifted is not None:
-        moved = (m @ T.T).numpy()[strata.label, :, range(len(f))].T
-        products[:2] = f * products[0] + moved, strata.exchangeable(products[1].T).T
-    crosses = [PairSums(*sums_of_one) for sums_of_one in zip(*products, strict=True)]
-    moments = []
-    for k, (gradient, cross) in enumerate(zip(gradients, crosses, strict=True)):
-        error = difference(gradient, cross, reference)
-        if error.own.sum() < _CLOSE * squares[k].sum():
-            return None
-        plain = Moments(size, squares[k], gradient, reference, error, cross, strata=strata)
-        moments.append(_marked(plain, sketches[k], true))
-    return moments, mean
-
-
-def _marked(plain: Moments, sums: Floats, truth: TrueSketch | None) -> Moments:
-    """The same moments with tails and signs."""
-    tails, signs = tails_and_signs(sums, plain.size, truth, plain.strata)
-    return replace(plain, tails=tails, signs=signs)
-
-
-def difference(gradient: PairSums, cross: PairSums, truth: PairSums) -> PairSums:
-    """Pair sums of G − T with itself."""
-    side = gradient.left - cross.left - cross.right + truth.left
-    return PairSums(gradient.own - 2 * cross.own + truth.own, side, side)
-
-
-def _products(
-    rows: _Rows, blocks: list[slice], sketch: Sketch, T: Tensor | None, strata: Strata | None
-) -> _Products:
-    true = None if T is None else T.sum(dim=0)
-    total: Tensor | None = None
-    squares, sketches, truths = [], [], []
-    for block in blocks:
-        part = rows(block)
-        sums = torch.stack([_summed(part, here) for here in stratum_rows(strata, block)])
-        total = sums if total is None else total + sums
-        squares.append(path_squared_norms(part.jacobian, part.costates).clamp_min(0.0))
-        J = jacobian_sketch(sketch, part.jacobian)
-        steps = part.costates.shape[1:3]
-        J = J.reshape(*steps, *J.shape[1:])
-        sketches.append(torch.einsum("ktna,tnas->kns", part.costates, J))
-        if T is not None and true is not None:
-            everybody = gram.along(part.jacobian, true[None])[0].reshape(*steps, -1)
-            along = torch.stack([gram.along_own(part.jacobian, T[block]), everybody])
-            truths.append(torch.einsum("ktna,dtna->dkn", part.costates, along))
-    assert total is not None
-    whole = total.sum(dim=0)
-    own = torch.cat([_with_total(rows(block), whole) for block in blocks], dim=1)
-    shifted = None
-    if strata is not None:
-        m = _shifts(total, strata)
-        shifted = torch.cat(
-            [_with_shifts(rows(block), m, strata, block) for block in blocks], dim=1
-        )
-    truth = torch.cat(truths, dim=2) if truths else None
-    sketches_of_all = torch.cat(sketches, dim=1)
-    return _Products(total, torch.cat(squares, dim=1), own, shifted, sketches_of_all, truth)
-
-
-def _summed(part: Carried, rows: Tensor | slice) -> Tensor:
-    """Σ G_i of some of the samples, [K, P]."""
-    if isinstance(rows, Tensor):
-        if not len(rows):
-            return part.costates.new_zeros(len(part.costates), part.jacobian.size)
-        part = some_starts(part, rows)
-    mean = path_mean_gradients(part.jacobian, part.costates, part.ends)
-    return part.costates.shape[2] * mean
-
-
-def _shifts(total: Tensor, strata: Strata) -> Tensor:
-    """m of each stratum, [H, K, P]."""
-    return torch.einsum("hj,jkp->hkp", torch.from_numpy(strata.shift), total)
-
-
-def _with_shifts(part: Carried, m: Tensor, strata: Strata, block: slice) -> Tensor:
-    """G_i · m of the stratum of i, [K, n]."""
-    K, _, n, _ = part.costates.shape
-    result = part.costates.new_zeros(K, n)
-    for of_stratum, rows in zip(m, stratum_rows(strata, block), strict=True):
-        if isinstance(rows, Tensor) and len(rows):
-            result[:, rows] = _with_total(some_starts(part, rows), of_stratum)
-    return result
-
-
-def _with_total(part: Carried, total: Tensor) -> Tensor:
-    """G_i · Σ_j G_j, [K, n]."""
-    products = []
-    for k, sums in enumerate(total):
-        jacobian, costates = part.until_end(k)
-        along = gram.along(jacobian, sums[None])[0].reshape(costates.shape)
-        products.append((costates * along).sum(dim=(0, 2)))
-    return torch.stack(products)

@@ -1,4 +1,7 @@
-"""The user's update: its optimiser, its rate, and how far its first step moves the actions.
+"""The update, and the one test of it: where it leads, does it pay?
+
+    θ_{k+1} = θ_k + step of the user's rule along a candidate's mean gradient at θ_k
+    ΔJ_i(k) = J_i(θ_k) − J_i(θ_0)      of the same starts on the same noise     (`UpdateTest`)
 
     move = rms(π_θ+Δ(s_0) − π_θ(s_0)) / rms(π_θ(s_0))      to first order in the step Δ
 
@@ -11,25 +14,35 @@ of few starts and steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import floor, log10
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.gradients.setting import Setting
+from gradlab.gradients.setting import Setting, Starts
+from gradlab.networks.interface import flat_parameters
+from gradlab.progress import Progress, silent
+from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import RATE
-from gradlab.truth.common_random import own_size
-from gradlab.truth.oracles import unroll_all_actions
+from gradlab.systems.system import by_differences
+from gradlab.truth.common_random import Rolled, Rolling, own_size
+from gradlab.truth.oracles import perturbed, unroll_all_actions
 
-_Optimizer = Literal["adam", "sgd"]
-_OPTIMIZERS: tuple[_Optimizer, ...] = ("adam", "sgd")
+Named = Literal["adam", "sgd", "length"]
+Optimizer = Callable[[Iterable[Any]], torch.optim.Optimizer]  # parameters → their optimiser
+Gradient = Callable[[nn.Module, int], Tensor]  # policy, update → mean ascent gradient [P]
 _MOVE = 0.04  # share of the actions' size that an update moves them by, where no rate is given
 _FEW = 32  # starts whose gradient goes first
 _FAR = 2.0  # times the actions' size, beyond which few starts and steps may refuse a rate
+WIDE = 4096  # parameters of a policy, below which single precision saves nothing
+_LOOKED_AT, _HUNDREDTH = 16, 0.01  # starts in both precisions, and what they may differ by
+_PAYS = 128  # starts, below which a look at both precisions costs more than it saves
 REFIT = 25  # updates between two fits of the critic, where nobody says how many
 
 
@@ -38,25 +51,61 @@ class Update:
     """What the user's training loop does with a mean gradient.
 
     Attributes:
-        optimizer: "adam" (its defaults but for the rate) or "sgd" (plain steps).
+        optimizer: "adam" (its defaults but for the rate), "sgd" (plain steps), "length" (steps as
+            long as the rate), or a function of parameters that returns torch's optimiser of them,
+            with a rate of its own.
         rate: learning rate; None: 3e-4, or less where its first step would move the actions by
             more than 4%.
         refit: updates between two fits of the critic, the longest that a rehearsal lasts.
     """
 
-    optimizer: _Optimizer = "adam"
+    optimizer: Named | Optimizer = "adam"
     rate: float | None = None
     refit: int = REFIT
 
     def __post_init__(self) -> None:
-        validation.word("optimizer", self.optimizer, _OPTIMIZERS)
+        if not callable(self.optimizer):
+            validation.word("optimizer", self.optimizer, get_args(Named))
+        elif self.rate is not None:
+            raise InputError(f"rate is {self.rate!r} beside an optimizer function: set it there")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise InputError(f"lr is {self.rate!r}, expected a positive number, or None")
         validation.whole("refit", self.refit, 1)
 
+    @property
+    def assumed(self) -> bool:
+        """Did nobody give a rate?"""
+        return self.rate is None and not callable(self.optimizer)
+
+    @property
+    def name(self) -> str:
+        """Of the optimiser, as it is recorded."""
+        named = self.optimizer
+        return named if isinstance(named, str) else getattr(named, "__name__", "own optimiser")
+
     def first_step(self, gradient: Tensor) -> Tensor:
-        """Δ/rate of the first update along a mean gradient [P]."""
-        return gradient.sign() if self.optimizer == "adam" else gradient
+        """Δ/rate of the first update along a mean gradient [P]; Δ of a rule of the user's own.
+
+        Raises:
+            InputError: the user's own moves nothing, or to NaN.
+        """
+        if self.optimizer == "adam":
+            return gradient.sign()
+        if not callable(self.optimizer):
+            return nn.functional.normalize(gradient, dim=0) if self.fixed else gradient
+        theta = torch.zeros_like(gradient)
+        rule, theta.grad = self.stepping([theta], 1.0), -gradient
+        rule.step()
+        step = theta.detach()
+        if not (torch.isfinite(step).all() and (step.any() or not gradient.any())):
+            what = "nothing" if torch.isfinite(step).all() else "to NaN"
+            raise InputError(f"optimizer {self.name} moves {what}: give one whose step() moves θ")
+        return step
+
+    @property
+    def fixed(self) -> bool:
+        """Are steps as long as the rate, whatever the gradient's size?"""
+        return self.optimizer == "length"
 
     def move(self, setting: Setting, gradient: Tensor, most: float = 1.0) -> float:
         """By which share of their size the first update moves the actions at the starts; `_MOVE`
@@ -65,16 +114,17 @@ class Update:
         Raises:
             InputError: by more than they are, or `most` times that.
         """
-        if self.rate is None:
+        own = callable(self.optimizer)
+        if self.assumed:
             return _MOVE
-        moved = self.rate * _moved(setting, self.first_step(gradient))
+        moved = (self.rate or 1.0) * _moved(setting, self.first_step(gradient))
         if moved > most:
-            allowed = self.rate / moved
+            allowed = (self.rate or 1.0) / moved
             unit = 10.0 ** floor(log10(allowed))  # rounded down: what is advised is not refused
             raise InputError(
-                f"lr is {self.rate:g}: the first step of {self.optimizer} moves the actions by "
-                f"{moved:.0%} of their size, expected at most 100%; try lr "
-                f"{floor(allowed / unit) * unit:g}"
+                f"{f'optimizer {self.name}' if own else f'lr is {self.rate:g}'}: the first step of "
+                f"{self.name} moves the actions by {moved:.0%} of their size, expected at most "
+                f"100%; try {'its rate times' if own else 'lr'} {floor(allowed / unit) * unit:g}"
             )
         return moved
 
@@ -87,7 +137,7 @@ class Update:
         Raises:
             InputError: the first step moves the actions by more than that.
         """
-        if self.rate is None:
+        if self.assumed:
             return
         few = setting.starts.block(slice(0, _FEW))
         short = replace(setting, starts=few, horizon=max(setting.horizon, 1))
@@ -97,18 +147,142 @@ class Update:
             self.move(replace(setting, starts=few), gradient, _FAR)
 
     def rate_for(self, setting: Setting, gradient: Tensor) -> float:
-        """The rate; without one `RATE`, or the one whose first step along a mean gradient [P] moves
-        the actions by `_MOVE`."""
-        if self.rate is not None:
-            return self.rate
+        """The rate, 1 of a rule of the user's own; without one `RATE`, or the one whose first step
+        along a mean gradient [P] moves the actions by `_MOVE`."""
+        if not self.assumed:
+            return self.rate or 1.0
         moved = _moved(setting, self.first_step(gradient))
         return min(RATE, _MOVE / moved) if moved > 0 else RATE
 
-    def stepping(self, theta: Tensor, rate: float) -> torch.optim.Optimizer:
-        """torch's optimiser of a flat parameter vector, whose `grad` is the negative gradient."""
+    def stepping(self, parameters: Iterable[Any], rate: float) -> torch.optim.Optimizer:
+        """torch's optimiser of parameters whose `grad` is the negative gradient.
+
+        Raises:
+            InputError: a rule of the user's own gives none.
+        """
         if self.optimizer == "adam":
-            return torch.optim.Adam([theta], lr=rate, foreach=False)
-        return torch.optim.SGD([theta], lr=rate, foreach=False)
+            return torch.optim.Adam(parameters, lr=rate, foreach=False)
+        if not callable(self.optimizer):
+            return torch.optim.SGD(parameters, lr=rate, foreach=False)
+        rule = self.optimizer(parameters)
+        validation.instance("optimizer", rule, torch.optim.Optimizer, "a torch.optim.Optimizer")
+        return rule
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateTest:
+    """Where candidates lead by a rule's updates, and what that does to the return.
+
+    Attributes:
+        candidates: by name, mean ascent gradients [P], which stay as they are, or functions of
+            policy and update that give them.
+        lengths: rates of the rule, in θ where its steps have a length.
+        updates: rising numbers of updates after which a policy is judged.
+        rule: what makes a step of a gradient.
+    """
+
+    candidates: Mapping[Cell, Tensor | Gradient]
+    lengths: Sequence[float]
+    updates: Sequence[int]
+    rule: Update
+
+    def steps(self, policy: nn.Module, progress: Callable[[int], None] | None = None) -> Tensor:
+        """θ_k − θ_0 of every candidate, length and number of updates, [C, L, K, P]; NaN from a
+        gradient on that is not finite.
+
+        Args:
+            progress: called with the updates that were made, of C · L · max(updates).
+        """
+        made, moved = 0, []
+        for candidate in self.candidates.values():
+            for rate in self.lengths:
+                before = made
+
+                def counted(k: int, before: int = before) -> None:
+                    if progress is not None:
+                        progress(before + k)
+
+                moved.append(self._followed(policy, candidate, rate, counted))
+                made += self.updates[-1]
+        shape = len(self.candidates), len(self.lengths), len(self.updates), -1
+        return torch.stack(moved).reshape(*shape)
+
+    def _followed(
+        self, policy: nn.Module, candidate: Tensor | Gradient, rate: float,
+        counted: Callable[[int], None],
+    ) -> Tensor:  # fmt: skip
+        """[K, P]"""
+        begin = flat_parameters(policy)
+        theta, moved = begin.clone(), []
+        optimizer = self.rule.stepping([theta], rate)
+        for k in range(self.updates[-1]):
+            if isinstance(candidate, Tensor):
+                mean = candidate
+            else:
+                mean = candidate(perturbed(policy, theta - begin), k)
+            if not torch.isfinite(mean).all():
+                theta.fill_(torch.nan)
+                break
+            theta.grad = -(mean / mean.norm() if self.rule.fixed else mean)
+            optimizer.step()
+            counted(k + 1)
+            if k + 1 in self.updates:
+                moved.append(theta.detach() - begin)
+        lost = [torch.full_like(begin, torch.nan)] * (len(self.updates) - len(moved))
+        return torch.stack(moved + lost)
+
+
+def paired_returns(
+    setting: Setting,
+    starts: Starts,
+    steps: Tensor | Sequence[Tensor],
+    stage: str = "",
+    progress: Progress = silent,
+) -> Rolled:
+    """Returns [1 + policies, n] at θ and at θ + each of the steps [policies, P], from the same
+    starts on the same noise.
+
+    A wide policy acts in float32 where that changes the mean change of its return by less than a
+    hundredth of its standard error, as the first `_LOOKED_AT` starts show.
+    """
+    exact, moved = Rolling(setting, progress), list(steps)
+    wide = sum(p.numel() for p in setting.policy.parameters()) >= WIDE
+    n, few = len(starts.states), starts.block(slice(0, _LOOKED_AT))
+    if not (wide and n >= _PAYS) or by_differences(setting.simulator):
+        return exact.returns(starts, moved, stage)
+    single = Rolling(setting, progress, torch.float32)
+    with suppress(RuntimeError, TypeError, ValueError):  # of a simulator of one precision alone
+        looked = [each.returns(few, moved, stage) for each in (exact, single)]
+        fine, coarse = (each.returns[1:] - each.returns[0] for each in looked)
+        agree = _agree(fine, coarse, n)
+        taken = sum(each.steps for each in looked)
+        parts = [
+            (each, here.returns(starts, [moved[k] for k in each], stage))
+            for here, own in ((single, agree), (exact, ~agree))
+            if len(each := own.nonzero()[:, 0].tolist())
+        ]
+        return _together(parts, taken)
+    return exact.returns(starts, moved, stage)
+
+
+def _agree(exact: Tensor, single: Tensor, n: int) -> Tensor:
+    """Which mean changes [policies, few] of n starts are as good in single precision: by what they
+    differ, two standard errors above, is within a hundredth of their standard error."""
+    error, few = single - exact, exact.shape[1]
+    off = error.mean(dim=1).abs() + 2 * error.std(dim=1) / few**0.5
+    return torch.le(off, _HUNDREDTH * exact.std(dim=1) / n**0.5)
+
+
+def _together(parts: Sequence[tuple[list[int], Rolled]], taken: int) -> Rolled:
+    """Policies of both precisions in their order, each change that of its own precision."""
+    base, count = parts[-1][1], 1 + sum(len(places) for places, _ in parts)
+    returns, late, alive = (x[:1].repeat(count, 1) for x in (base.returns, base.late, base.alive))
+    for places, rolled in parts:
+        here = torch.tensor(places) + 1
+        returns[here] += rolled.returns[1:] - rolled.returns[0]
+        late[here] += rolled.late[1:] - rolled.late[0]
+        alive[here] = rolled.alive[1:]
+    return Rolled(returns, late, alive, taken + sum(rolled.steps for _, rolled in parts))
 
 
 def _moved(setting: Setting, step: Tensor) -> float:

@@ -9,10 +9,6 @@ with θ in the first action at states visited from these starts, their gradients
 The sum over t ends where γᵗ does, as in a loop: the gradient of a critic may be wrong where nothing
 is left of the true one. Where the truth is cut at its T, so is the sum: what is left out belongs to
 both sides then. A visited state is paired with the truth of the start that it came from.
-
-Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
-G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
-Exchangeable groups of strata are X̃_g = f X_g + m_h, with one m_h in θ for each stratum.
 """
 
 from __future__ import annotations
@@ -21,13 +17,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.gradients import gram
 from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
@@ -35,13 +28,10 @@ from gradlab.gradients.rollout import check_rollouts
 from gradlab.gradients.setting import (
     Setting,
     Starts,
-    by_group,
-    exchangeable,
     group_count,
-    grouping,
-    stratum_rows,
 )
 from gradlab.gradients.start_laws import check_alive, visits
+from gradlab.measurement.accumulator import accumulated
 from gradlab.measurement.grams import GramSource, Held, explicit_kernels, kept_horizons
 from gradlab.measurement.inner_products import (
     Measured,
@@ -49,20 +39,8 @@ from gradlab.measurement.inner_products import (
     explicit_sources,
     first_action_gradients,
     horizons_of,
-    pair_sums,
-    row,
-)
-from gradlab.measurement.sketches import (
-    difference,
-    explicit_sketch,
-    grouped,
-    jacobian_sketch,
-    sketch_for,
-    tails_and_signs,
-    true_sketch,
 )
 from gradlab.progress import Progress, silent
-from gradlab.statistics.moments import Moments, PairSums
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
@@ -70,7 +48,6 @@ from gradlab.truth.truth import Truth
 SAMPLES = 8  # visited states per start, at most
 VISITING = 20.0  # seconds of one core for the Jacobians at them (`linearization_price`)
 FEWEST = 16  # starts, however dear
-ROWS = 256  # samples whose θ-sized truths are held at once
 
 
 def objective_moments(
@@ -104,12 +81,10 @@ def objective_moments(
         seen = visited(setting, steps_beside(setting, truth), samples, truth)
         check_rollouts(replace(setting, starts=seen), setting.horizon)
         there = gradients_at(visiting, setting, seen, progress)
-        at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
-        targets = None
-        if T is not None:  # of each group the sum of what its samples are paired with, [G, P]
-            label, size = grouping(begin)
-            targets = T.new_zeros(len(size), T.shape[1]).index_add_(0, label, samples * T)
-        moments = _sketched(_moments(there, targets, mean), there, setting.policy, targets)
+        at, whole = there.at, visiting_source(there, range(setting.horizon + 1), samples)
+        moments, mean = accumulated(
+            lambda rows: [whole.rows(rows)], setting.policy, begin, T, samples
+        )
         cells |= dict(zip(there.keys, moments, strict=True))
         means |= dict(zip(there.keys, mean, strict=True))
         kept = kept_horizons(setting.horizon, len(chosen)) if kept is None else kept
@@ -135,13 +110,6 @@ class Visits:
     jacobian: PolicyJacobian
     keys: list[tuple[str, int]]
     G: Tensor
-
-    @property
-    def stratum_rows(self) -> list[Tensor | slice]:
-        """The visits of each stratum."""
-        strata = self.at.strata
-        samples = 1 if strata is None else len(self.at.states) // len(strata.label)
-        return stratum_rows(strata, samples=samples)
 
 
 def steps_visited(setting: Setting, status: str, horizon: int) -> int:
@@ -188,7 +156,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     """The starts whose gradients are taken, and how many visited states of each.
 
     Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
-    truth that all of them would be paired with. Of strata none is left out.
+    truth that all of them would be paired with.
     """
     begin = setting.starts
     price = setting.horizon * linearization_price(setting.simulator) * len(begin.states)
@@ -196,7 +164,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
         return begin, most
     samples = min(max(int(VISITING / price), 1), most)
     few = max(int(len(begin.states) * VISITING / price), FEWEST)
-    alone = begin.strata is None and group_count(begin.group) == len(begin.states)
+    alone = group_count(begin.group) == len(begin.states)
     if price <= VISITING or truth.every is not None or not alone:
         return begin, samples
     return begin.block(slice(0, min(few, len(begin.states)))), samples
@@ -214,83 +182,3 @@ def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> GramSou
         return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
 
     return GramSource(tuple(there.keys[k] for k in chosen), rows, visits=True)
-
-
-def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
-    """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
-    G, jacobian, strata = there.G, there.jacobian, there.at.strata
-    label, size = grouping(there.at)
-    squares = by_group(gram.squared_norms(jacobian, G), label)
-    total, within = gram.products(jacobian, G, there.at.group)
-    gradient = pair_sums(G, total, within, G, total, label)
-    if strata is not None:
-        squares = squares / strata.weight
-        sums = torch.stack([
-            gram.mean_gradients(jacobian.rows(rows), G[:, rows]) * len(G[0, rows])
-            for rows in there.stratum_rows
-        ])  # fmt: skip
-        # m_h of the K gradients, [K, H, P].
-        shifts = torch.einsum("hj,jkp->khp", torch.from_numpy(strata.shift), sums)
-        f, moved = strata.stretch[strata.label], shifts.square().sum(dim=2).numpy()
-        along = torch.zeros_like(G)  # J_i m_h for each visit i of a start in h
-        for h, rows in enumerate(there.stratum_rows):
-            along[:, rows] = gram.along(jacobian.rows(rows), shifts[:, h])
-        mixed = by_group((G * along).sum(dim=2), label)
-        own = f**2 * gradient.own + 2 * f * mixed + moved[:, strata.label]
-        left = strata.exchangeable(gradient.left.T).T
-        gradient = PairSums(own, left, left)
-    if targets is None:
-        return [Moments(size, squares[k], row(gradient, k), strata=strata) for k in range(len(G))]
-    if strata is not None:
-        targets = exchangeable(targets, strata)
-    side = _array(targets @ targets.sum(dim=0))
-    reference = PairSums(_array(targets.square().sum(dim=1)), side, side)
-    cross = _cross(G, jacobian, targets, label, mean)
-    if strata is not None:
-        own = f * cross.own + (shifts @ targets.T).numpy()[:, strata.label, range(len(f))]
-        cross = PairSums(own, strata.exchangeable(cross.left.T).T, cross.right)
-    error = difference(gradient, cross, reference)
-    return [
-        Moments(
-            size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k),
-            strata=strata,
-        )
-        for k in range(len(G))
-    ]  # fmt: skip
-
-
-def _sketched(
-    moments: list[Moments], there: Visits, policy: nn.Module, targets: Tensor | None
-) -> list[Moments]:
-    """The same moments with tails and signs."""
-    label, size = grouping(there.at)
-    sketch = sketch_for(policy)
-    J = jacobian_sketch(sketch, there.jacobian)
-    truth, strata = None, there.at.strata
-    if targets is not None:
-        truth = true_sketch(_array(explicit_sketch(sketch, targets)), size, strata)
-    sketched = []
-    for g, plain in zip(there.G, moments, strict=True):
-        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
-        tails, signs = tails_and_signs(sums, size, truth, strata)
-        sketched.append(replace(plain, tails=tails, signs=signs))
-    return sketched
-
-
-def _cross(
-    G: Tensor, jacobian: PolicyJacobian, targets: Tensor, label: Tensor, mean: Tensor
-) -> PairSums:
-    """Pair sums of J_iᵀ g_i, for K sets of action gradients [K, N, da], with the targets."""
-    n = jacobian.samples
-    everybody = gram.along(jacobian, targets.sum(dim=0)[None])
-    blocks = (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
-    own = torch.cat([gram.along_each(jacobian.rows(rows), targets[label[rows]]) for rows in blocks])
-    return PairSums(
-        by_group((G * own).sum(dim=2), label),
-        by_group((G * everybody).sum(dim=2), label),
-        _array(n * mean @ targets.T),
-    )
-
-
-def _array(x: Tensor) -> NDArray[np.float64]:
-    return np.asarray(x.detach().numpy(), dtype=np.float64)

@@ -93,7 +93,7 @@ def normalise(network: nn.Module, which: Which = "all_but_last", bound: float = 
     validation.word("spectral", which, CHOICES)
     if not 0 < bound < float("inf"):
         raise InputError(f"bound is {bound!r}, expected a positive number")
-    chosen = [layer for _, layer in linear_layers(network)][CHOICES[which]]
+    chosen = [layer for _, layer in _linear_layers(network)][CHOICES[which]]
     if not chosen:
         raise InputError(f"spectral is {which!r}, but the network has no such layer")
     if any(parametrize.is_parametrized(layer, "weight") for layer in chosen):
@@ -111,7 +111,7 @@ def baked(network: _Network) -> _Network:
     It is what `checkpoint.save` and every instrument take; training it further lets the norms go.
     """
     plain = copy.deepcopy(network)
-    for _, layer in linear_layers(plain):
+    for _, layer in _linear_layers(plain):
         if parametrize.is_parametrized(layer, "weight"):
             _bake(layer)
     return plain
@@ -137,7 +137,7 @@ def norms(network: nn.Module) -> tuple[LayerNorm, ...]:
             tuple(torch.linalg.matrix_norm(_weight(layer).double(), ord=2).tolist()),
             parametrize.is_parametrized(layer, "weight"),
         )
-        for name, layer in linear_layers(network)
+        for name, layer in _linear_layers(network)
     )
 
 
@@ -150,7 +150,7 @@ def _weight(layer: nn.Module) -> Tensor:
     return _matrices(weight)
 
 
-def linear_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
+def _linear_layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
     kinds = (nn.Linear, MemberLinear)
     return [(name, module) for name, module in network.named_modules() if isinstance(module, kinds)]
 

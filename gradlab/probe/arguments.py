@@ -7,9 +7,7 @@ measures is imported when it is asked.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +55,7 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
     """Raises InputError for an optimiser that cannot be watched or has nothing of the policy."""
     if optimizer is None:
         return
-    _check_watchable(optimizer, "optimizer")
+    check_watchable("optimizer", optimizer)
     if isinstance(optimizer, torch.optim.LBFGS):
         raise InputError(
             "optimizer is LBFGS, which takes several gradients per step: leave it out and mark the "
@@ -70,7 +68,8 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
         raise InputError("optimizer has none of the policy's parameters: give the policy's own")
 
 
-def _check_watchable(optimizer: Any, argument: str) -> None:
+def check_watchable(argument: str, optimizer: Any) -> None:
+    """Raises InputError for an optimiser without step hooks."""
     kind = type(optimizer).__name__
     hooks = ("register_step_pre_hook", "register_step_post_hook", "param_groups")
     if not all(hasattr(optimizer, name) for name in hooks):
@@ -79,20 +78,7 @@ def _check_watchable(optimizer: Any, argument: str) -> None:
         )
 
 
-def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
-    """Raises InputError for an optimiser that cannot be watched or steps the policy alone."""
-    if optimizer is None:
-        return
-    _check_watchable(optimizer, "critic_optimizer")
-    of_policy = {id(p) for p in policy.parameters()}
-    if all(id(p) in of_policy for group in optimizer.param_groups for p in group["params"]):
-        raise InputError(
-            "critic_optimizer holds the policy's parameters alone: a critic in no optimiser is "
-            "never trained; give the one that holds it, or none where both are one module"
-        )
-
-
-def check_question(task: object, critic: object, critic_optimizer: object = None) -> None:
+def check_question(task: object, critic: object) -> None:
     """Raises InputError for a task or critic of a wrong kind."""
     if task is not None:
         from gradlab.tasks import Task  # with all of its systems: loaded already where one is given
@@ -101,35 +87,11 @@ def check_question(task: object, critic: object, critic_optimizer: object = None
     if critic is None:
         return
     as_critic(critic)
-    if task is None and critic_optimizer is None:
+    if task is None:
         raise InputError(
-            "critic is given without a task, which it is judged on: give both, or its optimiser as "
-            "critic_optimizer"
+            "critic is given without a task, which it is judged on: give both, or declare the "
+            "loop's own by probe.networks(critic=…)"
         )
-
-
-def check_share(overhead_budget: object) -> None:
-    """Raises InputError for anything but a share of the time."""
-    if not isinstance(overhead_budget, int | float) or not 0 < overhead_budget <= 1:
-        raise InputError(f"overhead_budget is {overhead_budget!r}, expected a share in (0, 1]")
-
-
-def check_clock(clock: Callable[[], float]) -> None:
-    """Raises InputError for anything but a function that gives seconds."""
-    try:
-        seconds: object = clock()
-    except Exception as error:
-        seconds = f"{type(error).__name__}: {error}"
-    if not isinstance(seconds, int | float) or not isfinite(seconds):
-        raise InputError(
-            f"clock is {shown(clock)}, expected a function that gives seconds, as time.perf_counter"
-        )
-
-
-def check_switches(**switches: object) -> None:
-    """Raises InputError for anything but True and False."""
-    for name, value in switches.items():
-        validation.instance(name, value, (bool, np.bool_), "True or False")
 
 
 def check_env(env: object) -> None:

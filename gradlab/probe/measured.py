@@ -4,19 +4,13 @@
     simulator under the policy → Lyapunov exponent, the model's Jacobian error, the critic's size
 
 Each draws starts and noise of its own from (seed, number of the update). The truth is compared with
-finite differences, most of the price, in measurements 1, 2, 4, 8, … and after a truth that did not
+finite differences, most of the time, in measurements 1, 2, 4, 8, … and after a truth that did not
 stand: the simulator around the states that are visited changes little between two.
-
-    price = 1.5 · T · (linearized + checked) + 0.05 s        before a first one
-
-linearized, checked: seconds of a step with its Jacobians, and of the check's copies; T: length of
-the truth's chains, tried for some steps, else the longest there may be.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,15 +30,12 @@ from gradlab.gradients.rollout import (
     linearize_path,
     rollout_with_jacobians,
 )
-from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import visitation
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.assembly import SharedTruth, shared_truth
 from gradlab.measurement.problem import starts_of
-from gradlab.networks.interface import act
 from gradlab.networks.mlp import judge
 from gradlab.probe.arguments import Past, Question
-from gradlab.probe.budget import Clock
 from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.runs.decision_rules import growth_of, judged_estimator
 from gradlab.runs.probe.schema import CELLS, ENDS, ESTIMATORS, STEPS
@@ -54,9 +45,7 @@ from gradlab.statistics.comparison import log_ratio
 from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.mixing import mse_weights
 from gradlab.statistics.moments import Array, combine
-from gradlab.systems.system import linearize_running, step_running
 from gradlab.tasks import Task
-from gradlab.truth.oracles import AT_MOST, unroll_first_action
 
 _Flags = NDArray[np.bool_]
 
@@ -365,75 +354,3 @@ def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -
         row[name] = np.full(len(profile.horizons), np.nan)
         row[name][[h for _, h in several]] = values
     return row
-
-
-CHECKED = 32  # perturbed policies of a check
-TRIED = 300  # steps of the chains at most
-MARGIN = 1.5  # for estimators, choice and the fresh path: 1.0 to 1.4 measured
-FIXED = 0.05  # seconds of copies and statistics
-_REPEATS = 3
-
-
-def trial_price(question: Question, policy: nn.Module, clock: Clock = time.perf_counter) -> float:
-    """Seconds that finding the first price will take, at the cost of a few steps."""
-    steps = STEPS if question.critic is None else TRIED
-    with undisturbed(), torch.no_grad():
-        copy, begin, _ = _asked(question, policy)
-        return FIXED + MARGIN * steps * _linearized(question, copy, begin, clock)
-
-
-def first_price(question: Question, policy: nn.Module, clock: Clock = time.perf_counter) -> float:
-    """Seconds that a measurement will take, truth and check included."""
-    task = question.task
-    with undisturbed():
-        copy, begin, noise = _asked(question, policy)
-        linearized = _linearized(question, copy, begin, clock)
-        if question.critic is None:
-            return FIXED + MARGIN * STEPS * linearized
-        begun = clock()
-        unrolled = unroll_first_action(
-            Setting(task.simulator, copy, begin, task.discount, seed=question.seed),
-            at_most=TRIED,
-            at_least=question.horizon,
-        )
-        tried = clock() - begun
-        states, noise = begin.states.repeat(CHECKED, 1), noise.repeat(CHECKED, 1)
-
-        def step() -> None:
-            with torch.no_grad():
-                step_running(task.simulator, states, act(copy, states, noise), None)
-
-        # Fewer steps than it might have made: they suffice, or it has given up.
-        ended = unrolled.converged or unrolled.horizon < TRIED
-        factor = 1.0 if ended else AT_MOST / unrolled.horizon
-        checked = unrolled.horizon * _seconds(step, clock)
-        return FIXED + MARGIN * factor * (tried + checked)
-
-
-def _asked(question: Question, policy: nn.Module) -> tuple[nn.Module, Starts, Tensor]:
-    copy = doubled(policy)
-    begin = starts_of(question.task, STARTS, child(question.seed, "probe price"))
-    return copy, begin, begin.policy_noise(copy, 0, 0)
-
-
-def _linearized(question: Question, policy: nn.Module, begin: Starts, clock: Clock) -> float:
-    simulator = question.task.simulator
-    with torch.no_grad():
-        action = act(policy, begin.states, begin.policy_noise(policy, 0, 0))
-
-    def work() -> None:
-        with torch.no_grad():
-            step_running(simulator, begin.states, action, None)
-        linearize_running(simulator, begin.states, action, None)
-
-    return _seconds(work, clock)
-
-
-def _seconds(work: Callable[[], object], clock: Clock) -> float:
-    """The shortest of a few times: the first one also loads what is not loaded yet."""
-    times = []
-    for _ in range(_REPEATS):
-        begun = clock()
-        work()
-        times.append(clock() - begun)
-    return min(times)

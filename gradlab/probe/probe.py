@@ -5,11 +5,11 @@
         with probe(step): loss.backward()
         optimizer.step()
 
-At every update: norms of gradients before clipping, |Δθ|/|θ|, what is not finite, saturated
-actions. Now and then, as the budget allows: products of successive gradients (signal against
-noise), with a task and a critic, bias and variance by horizon, and with an environment whether the
-last updates raised the return. The loop computes the same bits
-as without a probe; a failure in here is reported once and costs the loop nothing more.
+At updates 1 to 50 and every 50th after: norms of gradients before clipping, |Δθ|/|θ|, saturated
+actions, signal against noise; with a task and a critic bias and variance by horizon, and with an
+environment whether the last updates raised the return. Before every step: is a gradient lost, and
+which operation and sample lost it. The loop computes the same bits as without a probe; a failure in
+here is reported once and costs the loop nothing more.
 """
 
 from __future__ import annotations
@@ -18,47 +18,34 @@ import atexit
 import contextlib
 import os
 import sys
-import time
-import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradlab import provenance, validation
-from gradlab.errors import IMPORTED, Doubtful
+from gradlab.errors import IMPORTED
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.probe import arguments
-from gradlab.probe.alarms.evidence import Alarm
 from gradlab.probe.arguments import Question
-from gradlab.probe.budget import EPISODES, LOAN, Budget, Clock
-from gradlab.probe.critics import Critic, ModelGradients, parameters_of
-from gradlab.probe.isolation import Finder, warn
-from gradlab.probe.parts.parts import Parts
-from gradlab.probe.policy_calls import ModuleWatch, Watched, watched_in
-from gradlab.probe.returns import Looks, MakeEnv, reward_wrappers
-from gradlab.probe.row_sinks import (
-    AlarmLog,
-    FileSink,
-    FunctionSink,
-    Log,
-    NoSink,
-    RowSink,
-    SeveralSinks,
-)
-from gradlab.probe.sampler import Measurements
-from gradlab.probe.updates import Instruments, Loop, Updates
-from gradlab.runs.probe.schema import LAW, attributes
+from gradlab.probe.declared import LoopChecks, Networks
+from gradlab.probe.isolation import warn
+from gradlab.probe.log import Log, Logs
+from gradlab.probe.loop import Loop
+from gradlab.probe.origin import Finder
+from gradlab.probe.passes import Passes, Watched, watched_in
+from gradlab.probe.returns import LOSS, RETURN, Episodes, MakeEnv
+from gradlab.runs.probe.results import Reported
+from gradlab.runs.probe.schema import attributes
 
 if TYPE_CHECKING:
     from gradlab.tasks import Task
 
-Logs = str | Path | Log | Sequence["Logs"] | None
+
+Loss = Callable[..., Any] | None
 
 
 @final
@@ -70,28 +57,23 @@ class Probe:
             are thawed.
         optimizer: its updates are measured by its step hooks; None: no update ratios, and all
             passes marked with the same step are one update.
-        task: adds bias and variance by horizon, Jacobians and growth, on copies.
-        critic: (state, action) → [N], the tail of these gradients on a task; with its optimiser it
-            is measured, too, so that the sample of a NaN is named. A module is copied; a function
-            is called as it is, and must change nothing. One of states alone belongs to `networks`.
-        critic_optimizer: its steps are measured, too: a critic that does not move, whose rate is
-            too large, or whose gradient explodes. An optimiser that steps both is given twice.
+        task: adds bias and variance by horizon, Jacobians and growth, on copies, at looks 1, 2, 4,
+            8, …
+        critic: (state, action) → [N], the tail of these gradients on a task. A module is copied; a
+            function is called as it is, and must change nothing.
+        env: a function that makes an environment as the loop's, with reset and step. At every
+            second look a whole episode without noise is played in it from a fresh reset; windows
+            of 16 episodes show whether the return rises.
         log: path of a run file (readable while it is written), a function of one dict of plain
             numbers per row, several of these, or None.
-        overhead_budget: share of the time that the probe may take.
+        every: updates between two looks, after the first 50, which are all looked at.
         seed: of the probe's own starts and noise.
-        clock: seconds, for the budget.
+        critic_alone: the actor ascends the critic alone, as in DDPG, TD3 and SAC, without a step of
+            a model: recommendation and checks are about that gradient.
         resume: go on in the run file at `log`, of an earlier probe of this policy and task, with
-            its counts, alarms and share of the time.
+            its counts and findings.
         watched: the module that the loop calls, where it is not the policy: the module inside of an
             adapter that gives the task's actions, say.
-        watched_critic: the same for the critic.
-        env: a function that makes an environment as the loop's, with reset and step. Every K-th
-            update a whole episode without noise is played in it from a fresh reset, for a quarter
-            to three fifths of the budget; K is stated. Windows of 16 episodes show whether the
-            return rises.
-        critic_alone: the actor ascends the critic alone, as in DDPG, TD3 and SAC, without a step of
-            a model: verdict and alarms are about that gradient.
 
     Several backward passes before an optimiser's step are one update, whose last gradient counts.
     With a gradient scaler, write `probe(step, scaler)`. In a group of processes the first one
@@ -107,75 +89,54 @@ class Probe:
         optimizer: torch.optim.Optimizer | None = None,
         task: Task | None = None,
         critic: CriticLike | None = None,
+        env: MakeEnv | None = None,
         log: Logs = None,
-        overhead_budget: float = 0.05,
+        every: int = 50,
         seed: int = 0,
         *,
-        resume: bool = False,
-        critic_optimizer: torch.optim.Optimizer | None = None,
-        clock: Clock = time.perf_counter,
-        watched: Watched | None = None,
-        watched_critic: nn.Module | None = None,
         critic_alone: bool = False,
-        env: MakeEnv | None = None,
+        resume: bool = False,
+        watched: Watched | None = None,
     ) -> None:
         arguments.check_policy(policy)
         arguments.check_optimizer(optimizer, policy)
-        arguments.check_question(task, critic, critic_optimizer)
-        arguments.check_critic_optimizer(critic_optimizer, policy)
-        arguments.check_switches(resume=resume, critic_alone=critic_alone)
+        arguments.check_question(task, critic)
+        validation.whole("every", every, 1)
+        for name, value in (("resume", resume), ("critic_alone", critic_alone)):
+            validation.instance(name, value, bool, "True or False")
         arguments.check_log(log, resume)
-        arguments.check_share(overhead_budget)
         arguments.check_env(env)
-        arguments.check_clock(clock)
-        part = EPISODES if env is not None else 0.0
-        self.policy, self.budget = policy, Budget(float(overhead_budget), clock, part)
-        self.off = arguments.spectator()
-        if clock is time.perf_counter:  # the first probe of a process pays for the import
-            self.budget.own += IMPORTED.pop("gradlab.probe.probe:Probe", 0.0)
-        looks: Looks | None = None
+        self.policy, self.off = policy, arguments.spectator()
+        question = None
+        if task is not None:
+            question = Question(task, None if critic is None else as_critic(critic), seed)
+            arguments.check_measurable(question, policy)
+        passes = Passes(watched or watched_in(policy, task))
+        named = list(policy.named_parameters())
+        names, shapes = [name for name, _ in named], [list(p.shape) for _, p in named]
+        config = {"seed": seed, "every": every, "critic_alone": critic_alone, "shapes": shapes}
+        head = attributes(
+            names, "" if task is None else task.name, config, provenance.environment()
+        )
+        width = task.simulator.action_dim if task is not None else None
+        horizon = None if question is None else question.horizon
+        shape = len(names), horizon, lambda: passes.actions if width is None else width
+        self._log = Log(
+            None if self.off else log, head, names, shape, resume=resume and not self.off,
+            critic_alone=critic_alone,
+        )  # fmt: skip
+        played = len(self._log.earlier.returns.get("update", ()))
+        episodes = None
         if env is not None and not self.off:
-            looks = Looks(env, policy, self.budget, seed)
-        with self.budget.paying():  # setting up is the probe's own time, too
-            question = None if task is None else _question(task, critic, seed, policy)
-            watch = ModuleWatch(watched or watched_in(policy, task), self.budget)
-            named = list(policy.named_parameters())
-            settings = {"seed": seed, "critic_alone": bool(critic_alone)}
-            sink: RowSink = (
-                NoSink() if self.off else _sink(log, named, question, watch, settings, resume)
-            )
-            names = [name for name, _ in named]
-            self.alarm_log = AlarmLog(sink, names, critic_alone=bool(critic_alone))
-            beside = None
-            if critic_optimizer is not None:
-                theirs, both = (
-                    parameters_of(critic_optimizer, policy),
-                    critic_optimizer is optimizer,
-                )
-                beside = Critic(critic_optimizer, theirs, both, self.budget)
-            loop = Loop(policy, [p for _, p in named], optimizer, beside)
-            models = ModelGradients(policy, optimizer, task)
-            measurements = None
-            if question is not None:
-                measurements = Measurements(question, policy, self.budget, LOAN)
-            if looks is not None:
-                looks.count = len(sink.earlier.returns.get("update", ()))
-                if looks.doubt:
-                    self.alarm_log.say(looks.doubt)
-            instruments = Instruments(watch, models, measurements, looks)
-            self._updates = Updates(loop, instruments, self.alarm_log, self.budget, sink.earlier)
-            optimizers = optimizer, critic_optimizer
-            self._parts = Parts(
-                policy, optimizers, self.alarm_log, self.budget, self._now, self._guard, self._fail
-            )
-            self._updates.rows = self._parts.lost
-        episodes = float(np.sum(sink.earlier.returns.get("seconds", 0.0)))
-        self.budget.go_on(sink.earlier.own, sink.earlier.elapsed, episodes)
-        self._optimizer, self._closed, self._looks = optimizer, False, looks
+            episodes = Episodes(env, policy, seed, played)
+        self._loop = Loop(policy, optimizer, self._log, every, passes, question, episodes)
+        self._checks = LoopChecks(policy, optimizer, self._loop)
+        self._loop.own += IMPORTED.pop("gradlab.probe.probe:Probe", 0.0)  # the first one pays
+        self._optimizer, self._closed = optimizer, False
         self._died: BaseException | None = None
-        module = critic if isinstance(critic, nn.Module) else None
-        self._critics = watched_critic or module, critic_optimizer
-        self._handles = [] if self.off else self._attached()
+        self._handles: list[Any] = []
+        if not self.off:
+            self._attach()
         _ALIVE.add(self)
 
     def __call__(
@@ -198,122 +159,105 @@ class Probe:
 
         Args:
             critic_loss: of one update, a number or a tensor of one.
-            episode_return: of an episode that has ended, or an array of several. Without a note,
-                those that Gymnasium's RecordEpisodeStatistics has recorded are read.
+            episode_return: of an episode that has ended, or an array of several.
         """
-        for name, value in (("critic_loss", critic_loss), ("episode_return", episode_return)):
+        for name, value in ((LOSS, critic_loss), (RETURN, episode_return)):
             if value is not None:
-                self._attempt(self._updates.note, name, value)
+                self._attempt(self._loop.note, name, value)
 
-    def networks(self, *, critic: object, target: object = (), period: int | None = None) -> None:
-        """Declare what the loop trains beside the policy, where the probe cannot find it.
+    def networks(
+        self, *, critic: Networks = None, target: Networks = None, target_actor: Networks = None,
+        model: Networks = None, temperature: Networks = None,
+        optimizers: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Declare what the loop trains beside the policy: who moves them, and whom they follow.
 
         Args:
-            critic: a module, or several; target: copies of these and of the policy, in any order.
-            period: updates between two copies, where a target does not move at every update.
+            critic: a module, or several; target, target_actor: copies of these and of the policy,
+                in the same order. temperature: the tensor log α.
+            optimizers: of these, by role, as {"critic": critic_optimizer}, one or several. The
+                policy's is known.
 
         Raises:
-            InputError: no modules, or a target with the shapes of no network.
+            InputError: no modules, or a target without a network of its shapes.
         """
-        if period is not None:
-            validation.whole("period", period, 1)
-        self._parts.declare(critic, target, period)
+        given = {"critic": critic, "target": target, "target_actor": target_actor}
+        given |= {"model": model, "temperature": temperature}
+        for optimizer in self._checks.networks(given, optimizers):
+            if not self.off:
+                self._follow(optimizer)
 
-    def record(self, env: Any) -> Any:
+    def losses(
+        self, *, critic: Loss = None, actor: Loss = None, policy: Loss = None, fit: Loss = None,
+        gae: Loss = None, **declared: Any,
+    ) -> None:  # fmt: skip
+        """Declare the loop's losses: each is asked its laws on batches that `look` is given.
+
+        Args:
+            critic, actor, policy, fit: loss(batch) → a scalar or a dict of terms, by their kind.
+            gae: gae(reward, value, ended, last_value, final_value) → advantages.
+            declared: discount, temperature, draw, … as of `gradlab.audit`; networks are known.
+
+        Raises:
+            InputError: no function, or a name that `gradlab.audit` has not.
+        """
+        given = {"critic": critic, "actor": actor, "policy": policy, "fit": fit, "gae": gae}
+        self._checks.losses(given, declared)
+
+    def record(self, env: Any, *, steps: int = 1, discount: float | None = None) -> Any:
         """Return the environment with its steps recorded, to check stored rows against them.
 
         Args:
-            env: a gymnasium.Env or gymnasium.vector.VectorEnv, as the loop uses it: outside of what
-                transforms observations, actions and rewards.
+            env: of training, as the loop uses it, outside of what transforms observations,
+                actions and rewards: gymnasium's, a vector of them, or a batched one of tensors.
+            steps: that a stored row adds up; discount: γ, also for the bound of values.
 
         Raises:
-            InputError: none of these. A warning names wrappers that change the rewards of `env` or
-                of the probe's own environment alone.
+            InputError: none of these, or a second environment.
         """
-        if self._looks is not None:
-            own, theirs = (reward_wrappers(each) for each in (self._looks.environment, env))
-            if own is not None and theirs is not None and own != theirs:
-                warnings.warn(
-                    f"rewards are changed by {' and '.join(theirs) or 'nothing'} in the recorded "
-                    f"environment and by {' and '.join(own) or 'nothing'} in that of env=: returns "
-                    f"of the two are not in one unit; give both the same wrappers to compare them",
-                    Doubtful, stacklevel=2,
-                )  # fmt: skip
-        return self._parts.record(env)
+        return self._checks.record(env, steps, discount)
 
-    def batch(
-        self, *, observation: Any = None, action: Any = None, reward: Any = None,
-        next_observation: Any = None, terminated: Any = None, next_value: Any = None,
-        target: Any = None, discount: Any = None,
-    ) -> None:  # fmt: skip
-        """Check one batch of the critic's, or a rollout's minibatch, before the step; what is left
-        out is not checked.
+    def look(self, batch: Any) -> None:
+        """Hand over a batch as the losses take it, before they do.
 
         Args:
-            observation, action, reward, next_observation, terminated: rows as the replay or
-                rollout has them, for `record`.
-            next_value, target: v and y = r + γ (1 − d) v of every row, as the loop adds them up,
-                with reward and terminated; the entropy belongs to next_value.
-            discount: γ that is meant, γⁿ of n-step targets, of all rows or of each; None: only
-                γ = 1 is wrong.
-
-        Raises:
-            InputError: no tensors, or of other numbers of rows.
+            batch: a mapping of tensors [B, …]: observation, action, reward, next_observation,
+                terminated, and what else the losses need; value, next_value, target for bounds.
         """
-        rows = {"observation": observation, "action": action, "reward": reward}
-        rows |= {"next_observation": next_observation, "terminated": terminated}
-        self._parts.batch(rows | {"next_value": next_value, "target": target}, discount)
-
-    def rollout(
-        self, *, reward: Any, value: Any, ended: Any, last_value: Any, advantage: Any,
-        discount: float, trace: float, truncated: Any = None, final_value: Any = None,
-    ) -> None:  # fmt: skip
-        """Check the advantages of one rollout: T steps of one environment, [T], or of N, [T, N].
-
-        Args:
-            reward, value: of every step, as paid, and of the state that it begins in.
-            ended: whether step t ended an episode (CleanRL's dones are of the step before:
-                torch.cat([dones[1:], next_done[None]])); truncated: by its time limit, and not
-                terminated in the same step.
-            last_value: of the states after the last step, [N].
-            advantage: before it is normalised.
-            discount, trace: γ and λ.
-            final_value: of the last observation of a truncated episode, 0 elsewhere.
-
-        Raises:
-            InputError: no tensors, or of other shapes.
-        """
-        given = {"reward": reward, "value": value, "ended": ended, "advantage": advantage}
-        given |= {"last_value": last_value, "truncated": truncated, "final_value": final_value}
-        self._parts.rollout(given, discount, trace)
+        self._attempt(self._checks.look, batch)
 
     @property
-    def alarms(self) -> list[Alarm]:
-        """The alarms that were reported, each with its step; one that lasts comes again."""
-        return self.alarm_log.alarms
+    def alarms(self) -> list[Reported]:
+        """What has failed so far, in the order in which it was first seen."""
+        return self._log.failed
 
     @property
     def spent(self) -> float:
         """Share of the time that the probe has taken."""
-        return self.budget.spent
+        return self._loop.own / self._loop.elapsed if self._loop.elapsed > 0 else 0.0
 
     def close(self) -> None:
-        """Write what is open, finish the file and let go of policy and optimiser.
+        """Write what is open, finish the file, print the cost, and let go of policy and optimiser.
 
         Not to be called from a hook of the optimiser.
         """
-        self._attempt(self._updates.finish, sys.exception() or self._died)
-        self._attempt(self._parts.finish)
-        self._attempt(self.alarm_log.close)
+        self._attempt(self._tell_cost)
+        self._attempt(self._loop.finish, sys.exception() or self._died)
+        self._attempt(self._log.close)
         self._closed = self._closed or not self.off
         self.off = True
         self._let_go()
+
+    def _tell_cost(self) -> None:
+        if self._loop.count:
+            cost = f"{self._loop.own:.2g} s, {self.spent:.1%} of the time"
+            self._log.say(f"{cost}; a look every {self._loop.every} updates")
 
     def resume(self) -> None:
         """Go on after `close`: the next update, in the same file."""
         if self._closed and not arguments.spectator():
             self.off, self._closed = False, False
-            self._handles = self._attached()
+            self._attach()
 
     def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
         """Call a part of the probe; where it fails, warn once and switch the probe off."""
@@ -329,65 +273,48 @@ class Probe:
         """Off for good. The hooks stay until the next mark, inert: an optimiser that goes through
         its own just now dies where one of them is gone."""
         self.off = True
-        for work in (
-            self._parts.rest, lambda: warn("is off", error), self._updates.rest,
-            self.alarm_log.close,
-        ):  # fmt: skip
+        warn("is off", error)
+        for work in (self._loop.rest, self._log.close):
             with contextlib.suppress(Exception):
                 work()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Unplugged, ()
 
-    def _attached(self) -> list[Any]:
-        watch, optimizer = self._updates.watch, self._optimizer
-        handles = [watch.watched.module.register_forward_hook(watch.hook)]
-        if optimizer is not None:
-            handles.append(optimizer.register_step_pre_hook(self._before_step))
-            handles.append(optimizer.register_step_post_hook(self._after_step))
-        self._parts.attach()
-        (module, optimizer), critic = self._critics, self._updates.critic
-        if critic is not None and optimizer is not None:
-            handles.append(optimizer.register_step_pre_hook(self._before_critic))
-            handles.append(optimizer.register_step_post_hook(self._after_critic))
-            if isinstance(module, nn.Module):
-                handles.append(module.register_forward_hook(critic.passes.hook))
-                self._parts.hooked = {module: critic.passes}
-        return handles
+    def _attach(self) -> None:
+        """Hear of passes and steps from now on."""
+        passes = self._loop.passes
+        self._handles.append(passes.watched.module.register_forward_hook(passes))
+        for optimizer in [self._optimizer, *self._checks.others]:
+            if optimizer is not None:
+                self._follow(optimizer)
+        self._checks.attach()
 
-    def _guard(self, optimizer: Any) -> None:
-        self._attempt(self._updates.guard, optimizer)
-
-    def _now(self) -> tuple[int, int]:
-        return self._updates.count, self._updates.step
-
-    def _before_critic(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._attempt(self._updates.before_critic)
-
-    def _after_critic(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._attempt(self._updates.after_critic)
+    def _follow(self, optimizer: torch.optim.Optimizer) -> None:
+        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+        self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         # args[0] is the optimiser itself.
         closure = (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
-        self._attempt(self._updates.before_step, optimizer, closure)
+        self._attempt(self._loop.before_step, optimizer, closure)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._attempt(self._updates.after_step, optimizer)
+        self._attempt(self._loop.after_step, optimizer)
 
     def _let_go(self) -> None:
         handles, self._handles = self._handles, []
-        for let_go in (*(handle.remove for handle in handles), self._parts.rest):
+        for let_go in (*(handle.remove for handle in handles), self._checks.rest):
             with contextlib.suppress(Exception):
                 let_go()
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
-        self.off, self._parts.on, self.alarm_log.sink = True, False, NoSink()
+        self.off, self._log.files = True, []
 
     def _enter(self) -> Finder | None:
-        self._parts.mark()
-        mode = self._updates.enter()
+        self._checks.mark("actor")
+        mode = self._loop.enter()
         if mode is not None:
             mode.__enter__()  # type: ignore[no-untyped-call]
         return mode
@@ -399,10 +326,10 @@ class Probe:
         except Exception as failed:
             self._fail(failed)
 
-    def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
-        self._parts.trained.marks += 1
+    def _look(self, step: Any, scaler: Any = None, finder: Finder | None = None) -> None:
+        """A backward pass is over."""
         scale = arguments.scale_of(scaler, self._optimizer)
-        self._updates.look(arguments.step_of(step), scale, True, finder)
+        self._loop.look(arguments.step_of(step), scale, True, finder)
 
 
 @final
@@ -422,6 +349,7 @@ class _Marked:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.probe._attempt(self.probe._checks.mark, "")
         if self.finder is not None:
             self.probe._leave(self.finder, kind, error, trace)
         if kind is None:
@@ -439,53 +367,13 @@ class _Unplugged:
     ) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def note(self, **_: object) -> None:
+    def note(self, *_: object, **__: object) -> None:
         pass
 
-    networks = batch = rollout = note
+    networks = losses = look = close = resume = note
 
-    def record(self, env: Any) -> Any:
+    def record(self, env: Any, **_: object) -> Any:
         return env
-
-    def close(self) -> None:
-        pass
-
-    def resume(self) -> None:
-        pass
-
-
-def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Module) -> Question:
-    question = Question(task, None if critic is None else as_critic(critic), seed)
-    arguments.check_measurable(question, policy)
-    return question
-
-
-def _sink(
-    log: Logs,
-    named: Sequence[tuple[str, nn.Parameter]],
-    question: Question | None,
-    watch: ModuleWatch,
-    settings: Mapping[str, Any],
-    resume: bool,
-) -> RowSink:
-    names = [name for name, _ in named]
-    if log is None:
-        return NoSink()
-    if isinstance(log, list | tuple):
-        return SeveralSinks([_sink(each, named, question, watch, settings, resume) for each in log])
-    assert callable(log) or isinstance(log, str | Path)  # the door has seen to it
-    if callable(log):
-        return FunctionSink(log, names)
-    config = {**settings, "overhead_budget": watch.budget.share, "parameters": list(names)}
-    config |= {"law": LAW, "shapes": [list(p.shape) for _, p in named]}
-    task = "" if question is None else question.task.name
-    horizon = None if question is None else question.horizon
-
-    def actions() -> int:
-        return watch.actions if question is None else question.task.simulator.action_dim
-
-    head = attributes(names, task, config, provenance.environment())
-    return FileSink(log, head, len(names), horizon, actions, resume)
 
 
 _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()

@@ -26,7 +26,7 @@ SECTIONS = {
     RETURN: "No two windows of returns yet: gradlab.Probe(…, env=make_env) plays whole episodes, "
     "and note(episode_return=…) hands over the loop's own.",
     SIGNAL: "No two bursts of successive gradients yet.",
-    HEALTH: "No two rows yet: one comes after every 100 updates.",
+    HEALTH: "No two rows yet: one comes at every look.",
     ERROR: "No measurement: gradlab.Probe(…, task=…, critic=…) measures bias and variance.",
     DRIFT: "No two measurements with a prior model yet.",
     COST: "No two rows yet.",
@@ -69,7 +69,7 @@ _CURVES = {
     "lyapunov": _curve(DRIFT, "Growth per step of the horizon", "per step",
                        "growth: log of the gradient's variance",
                        "lyapunov: Lyapunov exponent λ of the closed loop", level=(0.0, "none")),
-    "share": (COST, figures.probe_cost, ""),
+    "share": _curve(COST, "What the probe took", "share of the time so far", "share: probe"),
 }  # fmt: skip
 PANELS = (
     "returns", "episodes", "value", "gains", "signal_share", "grad_norm", "update_ratio",
@@ -122,9 +122,8 @@ def page(run: ProbeRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a probe shows; `name` is its title where no task was given."""
     facts = {
         "task": run.task or "none given", "step": f"{run.step:,}", "updates": f"{run.updates:,}",
-        "budget": f"{100 * run.budget:.3g}% of the time",
-        "spent": f"{100 * run.spent:.2g}%" if np.isfinite(run.spent) else "",
-        "due": "" if run.abandoned else run.due,
+        "looks": f"every {run.every} updates",
+        "spent": f"{100 * run.spent:.2g}% of the time" if np.isfinite(run.spent) else "",
         "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
         "seed": run.attributes.get("seed"),
     }  # fmt: skip
@@ -144,7 +143,7 @@ def _method(run: ProbeRun) -> Section:
         "rows of vitals": len(run.vitals.get("update", ())),
         "bursts of successive gradients": len(run.successive.get("update", ())),
         "measurements on the task": len(run.measured.get("update", ())),
-        "alarms": len(run.alarms.get("number", ())),
+        "checks": len(run.reported),
     }
     settings = rest | {"tensors": list(run.parameters)}
     return method(None, {

@@ -109,8 +109,8 @@ def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B"
     estimators = tuple(name for name in first.estimators if name in second.estimators)
     if not estimators or not horizons:
         raise InputError(
-            f"{names[0]} has estimators {', '.join(first.estimators)} and {names[1]} "
-            f"{', '.join(second.estimators)}: they share none to compare"
+            f"{names[0]} has {', '.join(first.estimators)} and {names[1]} "
+            f"{', '.join(second.estimators)}: they share no estimator"
         )
     quantities, skipped = _quantities(first, second)
     return Comparison(
@@ -122,8 +122,8 @@ def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B"
 def _require(what: str, one: object, other: object, names: tuple[str, str]) -> None:
     if one != other:
         raise InputError(
-            f"{what} is {_short(one)} in {names[0]} and {_short(other)} in {names[1]}: compare "
-            f"measurements that share task, policy and truth"
+            f"{what} is {_short(one)} in {names[0]} and {_short(other)} in {names[1]}: share task, "
+            f"policy and truth"
         )
 
 
@@ -147,11 +147,10 @@ def _quantities(first: Profile, second: Profile) -> tuple[tuple[str, ...], str]:
     both = [each for each in first.quantities if each in second.quantities]
     if not _judged(first, second):
         kept = tuple(each for each in both if each in WITHOUT_TRUTH)
-        return kept, "One of them has no admissible truth: errors and directions are left out."
+        return kept, "errors and directions, without a truth"
     if first.batch != second.batch:
         kept = tuple(each for each in both if each not in _PER_BATCH)
-        sizes = f"N′ = {first.batch} and {second.batch}"
-        return kept, f"They are stated for batches of {sizes}: errors of a batch are left out."
+        return kept, f"errors of a batch, N′ = {first.batch} and {second.batch}"
     return tuple(both), ""
 
 
@@ -159,13 +158,13 @@ def _unpaired(first: Profile, second: Profile) -> str:
     """Why starts and noise are not the same, or nothing."""
     one, other = first.config, second.config
     if "starts_hash" not in one or "starts_hash" not in other:
-        return "a file does not say which starts it is of"
+        return "of unknown starts"
     if one["starts_hash"] != other["starts_hash"]:
-        return "they are of different starts"
+        return "of different starts"
     if one.get("seed") != other.get("seed"):
-        return "their noise has different seeds"
+        return "of different seeds"
     if first.left_out.shape[3] != second.left_out.shape[3]:
-        return "their groups of starts differ"
+        return "of different groups"
     return ""
 
 

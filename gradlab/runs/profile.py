@@ -324,8 +324,7 @@ class Profile(Run):
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
         """One value with its left-out values, for statistics across cells."""
         cell = self._place(estimator, quantity, horizon)
-        strata = bool(self.config.get("pilot", {}).get("counts"))
-        return Estimate(float(self.columns["value"][cell]), self.left_out[cell], stratified=strata)
+        return Estimate(float(self.columns["value"][cell]), self.left_out[cell])
 
     def interval(self, estimator: str, quantity: str, horizon: int) -> Interval:
         """The interval of one value, as it was made with everything known."""

@@ -10,7 +10,6 @@ covers best (`reports/coverage`):
     bias2, variance_critics   noncentral χ² of the squared mean (`squared_means`)
     mean_norm                 the root of a squared norm's, on the scale of the norm (see below)
     variance                  as it is          mse, relative_mse, snr   in the square root
-                              these of strata: in the logarithm, with Student's quantile (see below)
     gain, cosine              1 − |cosine| as a squared norm, which it is near 0 (see below)
     cosine_batch              that, or the probit of (1 + cosine)/2, whichever reaches further: in
                               one dimension it is the share of batches that point the right way
@@ -32,9 +31,6 @@ lengths, in proportion to the gap m₁² there:
 Tested against 0 it is a alone, and lengths that are not distinguishable from zero leave its sign
 known: where the interval holds 0 and that of a does not, it ends at the least a over the largest r
 instead.
-
-Of a stratified sample a few starts may carry a variance, whose estimate is as skewed as they are
-few: the ends of what is positive are θ̂ exp(± t se/θ̂), with (Σ ψ²)²/Σ ψ⁴ degrees of freedom.
 
 Never the percentile bootstrap with duplicates: it covers a squared bias in 38 cases of 100.
 
@@ -225,20 +221,12 @@ def _norm(estimate: Estimate, se: float, level: float) -> Interval:
 
 
 def _variance(estimate: Estimate, se: float, level: float) -> Interval:
-    if estimate.stratified and estimate.value > 0:
-        squares = (estimate.left_out - estimate.left_out.mean()) ** 2
-        if not squares.any():
-            return Interval(estimate.value, estimate.value, se, "without error")
-        freedom = squares.sum() ** 2 / (squares**2).sum()
-        factor = float(np.exp(student(max(freedom, 1.0), level) * se / estimate.value))
-        low, high = estimate.value / factor, estimate.value * factor
-        return Interval(low, high, se, "strata, Student's t of the logarithm")
     low, high = skewness_corrected(estimate, level)
     return Interval(max(low, 0.0), max(high, 0.0), se, "jackknife with skewness")
 
 
 def _root(estimate: Estimate, se: float, level: float) -> Interval:
-    if estimate.stratified or estimate.value <= 0 or (estimate.left_out <= 0).any():
+    if estimate.value <= 0 or (estimate.left_out <= 0).any():
         return _variance(estimate, se, level)
     low, high = skewness_corrected(
         Estimate(estimate.value**0.5, np.asarray(np.sqrt(estimate.left_out))), level

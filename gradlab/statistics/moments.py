@@ -9,9 +9,6 @@ noise), Y_i = G_i − T_i, and X_g the sum of X over group g,
 so neither needs a parameter-sized vector, and deleting a group changes only sums already at hand:
     U_X(−g) = (|S|² − 2 X_g·S + 2|X_g|² − Σ|X_g|²) / ((N − n_g)² − (Σ n² − n_g²)).
 
-Of a stratified sample the X_g are exchangeable
-groups (`Strata`), and means over its samples count each with its weight.
-
 The cosine that one batch of gradients can be expected to have with the truth.
 
 ĝ, the mean of N′ gradients, is μ plus noise of covariance Σ/N′. Along the truth t it is a ~
@@ -24,132 +21,19 @@ length across: of relative size √(2/effective rank). With 1/√x = 2/√π ∫
 variance of a, the expectation is one smooth integral,
 
     E cos = √(2/π) m/σ ∫_0^1 exp(−w² m²/2σ² − rest w²/(2σ² (1 − w²))) dw.
-
-Stratified samples, as independent groups to which every plain formula applies.
-
-A pilot of n′ starts is divided into strata with the shares W_h; n_h of the n′_h = W_h n′ starts of
-a stratum are drawn without replacement and measured, N = Σ n_h, each with the weight
-c_h = N W_h/n_h. With X_g = c_h z_g, X̄ = Σ X_g/N and S_h² the variance of z within a stratum,
-
-    E z        ←  X̄ = Σ_h W_h z̄_h
-    Var X̄     ←  Σ_h α_h S_h² + Σ_h W_h |z̄_h − X̄|²/(n′ − 1)                              (*)
-    α_h        =  (W_h d_h (n′ W_h − 1) + W_h − 1/n′)/(n′ − 1),    d_h = 1/n_h − 1/n′_h
-
-which is unbiased: the strata's own errors, and that of their shares, which are the pilot's (double
-sampling: Cochran 1977, Sampling Techniques, 12.4; its (12.24) up to 1/n′). The groups
-
-    X̃_g = X̄ + f_h (X_g − X_(h)/n_h) + E_h,     f_h² = N(N − 1) α_h/(c_h² (n_h − 1))
-    E    = √(N(N − 1)/(n′ − 1)) D⁻¹ U [√W_h (z̄_h − X̄)]_h,   D = diag √n_h,   U √W = √(n/N)
-
-(X_(h): sums over strata, U a reflection) have the same sum, and (*) is the plain variance of their
-mean. So unbiased squares, the jackknife with what it leaves out, bootstraps over groups and inner
-products of them are those of the strata; where a stratum with few starts carries the variance,
-the kurtosis of X̃ says how few degrees of freedom there are. X̃ is linear in X, and 1 stays 1:
-second moments Σ c |z|², with the weight once, are carried over likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.errors import InputError
 from gradlab.statistics.quantities import TABLE
 
 _Array = NDArray[np.float64]
-_FEWEST = 2  # starts of a stratum, which have a variance
-
-
-@dataclass(frozen=True, eq=False)
-class Strata:
-    """Which stratum each of G groups belongs to.
-
-    Attributes:
-        label: [G], 0 … H − 1; times: [H], the weights c_h; pilot: n′.
-
-    Raises:
-        InputError: a stratum with fewer than two groups.
-    """
-
-    label: NDArray[np.int64]
-    times: _Array
-    pilot: int
-
-    def __post_init__(self) -> None:
-        if self.count.min() < _FEWEST:
-            few = np.flatnonzero(self.count < _FEWEST).tolist()
-            raise InputError(
-                f"strata {few} of {len(self.times)} have fewer than {_FEWEST} starts: merge them "
-                f"with their neighbours"
-            )
-
-    @cached_property
-    def count(self) -> _Array:
-        """n_h."""
-        return np.bincount(self.label, minlength=len(self.times)).astype(np.float64)
-
-    @cached_property
-    def rank(self) -> NDArray[np.int64]:
-        """[G]: which of its stratum's groups each is, so that halves have half of every stratum."""
-        rank = np.zeros(len(self.label), dtype=np.int64)
-        for h in range(len(self.times)):
-            here = self.label == h
-            rank[here] = np.arange(here.sum())
-        return rank
-
-    @property
-    def weight(self) -> _Array:
-        """c of each group, [G]."""
-        return self.times[self.label]
-
-    @cached_property
-    def stretch(self) -> _Array:
-        """f_h."""
-        c, n, N, pilot = self.times, self.count, len(self.label), self.pilot
-        W = c * n / N
-        d = np.maximum(1 / n - 1 / (W * pilot), 0.0)
-        alpha = (W * d * (pilot * W - 1) + W - 1 / pilot) / (pilot - 1)
-        return np.asarray(np.sqrt(N * (N - 1) * np.maximum(alpha, 0.0) / (n - 1)) / c)
-
-    @cached_property
-    def shift(self) -> _Array:
-        """[H, H]: X̃_g − f_h X_g from the sums over all strata."""
-        c, n, N = self.times, self.count, len(self.label)
-        W = c * n / N
-        w, u = np.sqrt(W / W.sum()), np.sqrt(n / N)
-        v = w - u
-        U = np.eye(len(n)) - 2 * np.outer(v, v) / max(v @ v, 1e-300)
-        between = (np.diag(1 / (c * n)) - 1 / N) * w[:, None]
-        scale = np.sqrt(N * (N - 1) / (self.pilot - 1) / n)
-        return np.asarray(1 / N - np.diag(self.stretch / n) + scale[:, None] * (U @ between))
-
-    def exchangeable(self, sums: _Array) -> _Array:
-        """X̃ of X [G, …]; as it is where a number is lost, which then is lost in any case."""
-        if not np.isfinite(sums).all():
-            return sums
-        flat = sums.reshape(len(sums), -1)
-        strata = np.zeros((len(self.times), flat.shape[1]))
-        np.add.at(strata, self.label, flat)
-        exchanged = self.stretch[self.label, None] * flat + (self.shift @ strata)[self.label]
-        return np.asarray(exchanged.reshape(sums.shape))
-
-    def squared(self, sums: _Array) -> _Array:
-        """Σ c |z|² of exchangeable groups, from X̃ = Σ c z of them, [G]."""
-        strata = np.zeros(len(self.times))
-        np.add.at(strata, self.label, sums)
-        back = np.diag(self.stretch) + self.count[:, None] * self.shift
-        X = sums - (self.shift @ np.linalg.solve(back, strata))[self.label]
-        return self.exchangeable((X / self.stretch[self.label]) ** 2 / self.weight)
-
-    def some(self, groups: NDArray[np.bool_]) -> Strata:
-        """Of some of the groups, with the weights that they have."""
-        return Strata(self.label[groups], self.times, self.pilot)
-
-
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
 _REACH = 8.0  # standard deviations of a Gaussian beyond which nothing is left
 
@@ -189,7 +73,6 @@ class Estimate:
         shares: of coordinates whose signs are known to agree, or not known (`statistics.grams`).
         parts: what a cosine was made of, whose errors `intervals` needs one by one.
         mean: of which a squared norm is the square.
-        stratified: are the groups those of strata?
     """
 
     value: float
@@ -197,7 +80,6 @@ class Estimate:
     shares: Shares | None = None
     parts: CosineParts | None = None
     mean: SampleMean | None = None
-    stratified: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,14 +133,13 @@ class Moments:
 
     Attributes:
         size: samples in each group.
-        squares: Σ_{i∈g} |G_i|², of a stratified sample with the weight of g.
+        squares: Σ_{i∈g} |G_i|².
         gradient, truth, difference: pair sums of G with G, T with T, Y with Y.
         cross: pair sums of G with T.
         Without a truth these three are None.
         critics: pair sums of G_i(critic) − their mean over C critics, summed over the critics and
             divided by C − 1.
         signs: agreement of signs (`statistics.grams`); tails: index (`statistics.tails`).
-        strata: of a stratified sample, whose pair sums are those of exchangeable groups.
     """
 
     size: Array
@@ -270,12 +151,6 @@ class Moments:
     critics: PairSums | None = None
     signs: Estimate | None = None
     tails: Estimate | None = None
-    strata: Strata | None = None
-
-    @property
-    def counted(self) -> Array:
-        """The squares of exchangeable groups."""
-        return self.squares if self.strata is None else self.strata.exchangeable(self.squares)
 
 
 def pair_mean(sums: PairSums, size: Array) -> Estimate:
@@ -302,7 +177,7 @@ def squared_norm(sums: PairSums, size: Array) -> Estimate:
 
 def second_moment(moments: Moments) -> Estimate:
     """E |G_i|²."""
-    return sample_mean(moments.counted, moments.size)
+    return sample_mean(moments.squares, moments.size)
 
 
 def sample_mean(sums: Array, size: Array) -> Estimate:
@@ -316,8 +191,7 @@ def combine(function: Callable[..., Array], *parts: Estimate) -> Estimate:
     with np.errstate(invalid="ignore", divide="ignore"):
         value = function(*(np.asarray(part.value) for part in parts))
         left_out = function(*(part.left_out for part in parts))
-    stratified = any(part.stratified for part in parts)
-    return Estimate(float(value), np.asarray(left_out, dtype=np.float64), stratified=stratified)
+    return Estimate(float(value), np.asarray(left_out, dtype=np.float64))
 
 
 def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
@@ -351,9 +225,7 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
         if moments.signs is not None:
             result["sign_agreement"] = moments.signs
         result |= _against_truth(moments, truth, cross, difference, norm2, variance, batch)
-    if moments.strata is None:
-        return result
-    return {name: replace(estimate, stratified=True) for name, estimate in result.items()}
+    return result
 
 
 def _against_truth(
@@ -394,7 +266,6 @@ def _variance_along(moments: Moments, crossed: PairSums, truth: PairSums) -> Est
 
     # Exploding chains overflow to values that are reported as lost.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        squares = p**2 if moments.strata is None else moments.strata.squared(p)
-        parts = (size, size**2, squares, size * p, p)
+        parts = (size, size**2, p**2, size * p, p)
         value = variance(*(part.sum() for part in parts))
         return Estimate(float(value), variance(*(part.sum() - part for part in parts)))

@@ -22,7 +22,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from gradlab.statistics.moments import Array, Estimate, Strata
+from gradlab.statistics.moments import Array, Estimate
 
 
 def tail_shape(values: Array) -> float:
@@ -63,15 +63,13 @@ HEAVY = 1.2
 DIRECTIONS = 16
 
 
-def tail_index(sums: Array, size: Array, strata: Strata | None = None) -> Estimate:
+def tail_index(sums: Array, size: Array) -> Estimate:
     """Mean kurtosis of the projections over a Gaussian's; NaN where nothing varies.
 
     Args:
-        sums: [G, D], projections summed over each group, weights of strata included.
+        sums: [G, D], projections summed over each group.
         size: [G], samples of each group.
     """
-    if strata is not None:
-        return _stratified(sums, size, strata)
     here = size > 0
     plain = sums[here]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -83,20 +81,6 @@ def tail_index(sums: Array, size: Array, strata: Strata | None = None) -> Estima
     left_out = np.full(len(size), value)
     left_out[here] = _kurtosis(np.float64(len(x) - 1), *(p.sum(axis=0) - p for p in powers))
     return Estimate(float(value), left_out)
-
-
-def _stratified(sums: Array, size: Array, strata: Strata) -> Estimate:
-    """The same with powers that count each start with its weight once."""
-    c = strata.weight[:, None]
-    with np.errstate(invalid="ignore", over="ignore"):
-        x = sums / c - size[:, None] * (sums.sum(axis=0) / size.sum())
-        varies = (c * x**2).sum(axis=0) > 1e-20 * (sums**2 / c).sum(axis=0)
-    x = x[:, varies] / np.abs(x[:, varies]).max(axis=0, initial=0.0)
-    powers = [strata.exchangeable(c * x**k) for k in range(1, 5)]
-    totals = [power.sum(axis=0) for power in powers]
-    value = _kurtosis(np.float64(len(x)), *totals)
-    left = (total - power for total, power in zip(totals, powers, strict=True))
-    return Estimate(float(value), _kurtosis(np.float64(len(x) - 1), *left))
 
 
 def heavier(first: Estimate, second: Estimate) -> Estimate:

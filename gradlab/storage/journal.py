@@ -32,12 +32,12 @@ from gradlab.storage.journal_tables import RUN, Table, check_tables, merged, pla
 from gradlab.storage.records import Attribute, Record
 from gradlab.storage.whole_files import frames_at, is_at, journal_of, locked, real, sweep, write_all
 
-__all__ = ["UNREADABLE", "Journal", "discard", "journal_of", "kind", "read"]
+__all__ = ["Journal", "discard", "journal_of", "kind", "read"]
 
 _SPACE = 3  # times the size of file and journal that must be free to fold
 SYNC = 1.0  # seconds between forced writes
 # What a foreign file can raise where its content is taken apart.
-UNREADABLE = (
+_UNREADABLE = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError,
     RecursionError,
 )  # fmt: skip
@@ -135,7 +135,7 @@ class Journal:
             self._sequence = int(base.get("folded", 0))
         except InputError:
             raise
-        except UNREADABLE as error:
+        except _UNREADABLE as error:
             raise _damaged(self.path, error) from error
         self._file.truncate(0)
         tables = {name: plain(table) for name, table in self.tables.items()}
@@ -208,7 +208,7 @@ def _whole(path: Path) -> Record:
         return merged(base, [frame for _, frame in frames], path, lost)
     except InputError:
         raise
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
 
 

@@ -82,7 +82,7 @@ def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> 
         key=lambda frame: int(frame.header["n"]),
     )
     known = [tables_of(base.attributes)] if base.attributes else []
-    known += [tables_from(header["tables"]) for header in openings]
+    known += [_tables_from(header["tables"]) for header in openings]
     tables = known[0] if known else {}
     for others in known[1:]:
         check_tables(tables, others, path)
@@ -151,10 +151,10 @@ def _table_arrays(
 
 def tables_of(attributes: Mapping[str, Attribute]) -> dict[str, Table]:
     """The tables that a file has."""
-    return tables_from(json.loads(str(attributes.get("tables", "{}"))))
+    return _tables_from(json.loads(str(attributes.get("tables", "{}"))))
 
 
-def tables_from(plain: Mapping[str, Any]) -> dict[str, Table]:
+def _tables_from(plain: Mapping[str, Any]) -> dict[str, Table]:
     """From what `plain` made of each."""
     tables = {}
     for name, each in plain.items():
@@ -168,7 +168,7 @@ def tables_from(plain: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def plain(table: Table) -> dict[str, Any]:
-    """As JSON, for `tables_from`."""
+    """As JSON, for `_tables_from`."""
     return {
         "index": table.index,
         "columns": {

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _LEAST = 1 << 14  # bytes that an output folder must take before long work begins
-NAME, PATH = 255, 4096  # bytes that file systems take
+NAME, _PATH = 255, 4096  # bytes that file systems take
 BESIDE = 40  # bytes that the names of journals, saved states and temporary files are longer
 
 
@@ -55,11 +55,11 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
     # Names in a path, in bytes, as file systems count them.
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     name_length, path_length = len(os.fsencode(path.name)), len(os.fsencode(path.absolute()))
-    if name_length + BESIDE > NAME or longest > NAME or path_length + BESIDE > PATH:
+    if name_length + BESIDE > NAME or longest > NAME or path_length + BESIDE > _PATH:
         shown = str(path) if path_length < 100 else f"{str(path)[:40]}…{str(path)[-40:]}"
         raise InputError(
             f"output {shown} is too long: names take up to {NAME - BESIDE} bytes here, paths "
-            f"{PATH - BESIDE}; choose a shorter one"
+            f"{_PATH - BESIDE}; choose a shorter one"
         )
     try:
         path = real(path)

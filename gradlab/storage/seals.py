@@ -29,7 +29,7 @@ MAGIC = b"\x89GLSUMS\n"
 SEALED = struct.Struct("<8sIQ")
 MARK = 12  # bytes
 SIZE = SEALED.size + MARK
-ROWS, COLUMNS = 128, 256
+_ROWS, _COLUMNS = 128, 256
 
 Origin = Literal["own", "foreign", "unsealed"]
 
@@ -58,7 +58,7 @@ def origin(path: Path) -> Origin | None:
 
 def check(file: io.BufferedIOBase, size: int) -> int:
     """Of the next `size` bytes, to a whole block filled up with zeros."""
-    checksum, words = 0, np.zeros((ROWS, COLUMNS), dtype="<u8")
+    checksum, words = 0, np.zeros((_ROWS, _COLUMNS), dtype="<u8")
     block = words.data.cast("B")
     while size > 0 and (got := file.readinto(block[:size])):
         words.reshape(-1).view(np.uint8)[got:] = 0

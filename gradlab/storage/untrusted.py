@@ -24,7 +24,7 @@ from gradlab.storage import journal_frames, seals
 from gradlab.storage.hdf5 import Array, Foreign, Record, read_here
 
 UNSEALED = "{path} has no checksum (it was changed since): damage would go unnoticed"
-PATIENCE, SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
+PATIENCE, _SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
 
 
 def origin(path: Path) -> seals.Origin:
@@ -76,7 +76,7 @@ def _passed_on(path: Path) -> bytes:
     """What the child writes."""
     words = python_module("gradlab.storage.untrusted", str(path))
     quiet = subprocess.DEVNULL
-    patience = PATIENCE + path.stat().st_size / SPEED
+    patience = PATIENCE + path.stat().st_size / _SPEED
     try:
         child = subprocess.run(
             words, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, timeout=patience

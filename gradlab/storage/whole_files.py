@@ -208,7 +208,7 @@ def write_all(descriptor: int, data: bytes, place: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
-def is_held(inode: int) -> bool | None:
+def _is_held(inode: int) -> bool | None:
     """Whether a process holds the lock of the file `inode`; None: the system has no such table."""
     try:
         lines = _LOCKS.read_text().splitlines()
@@ -227,4 +227,4 @@ def abandoned(path: str | Path) -> bool:
         inode = os.stat(journal_of(path)).st_ino
     except OSError:
         return False
-    return is_held(inode) is False
+    return _is_held(inode) is False

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import PolicyJacobian
-from gradlab.gradients.setting import Starts, exchangeable, group_sums, grouping
+from gradlab.gradients.setting import Starts, group_sums, grouping
 from gradlab.truth.common_random import Differences, mean_and_error
 
 PRECISION = 0.25  # largest relative standard error of an admissible truth
@@ -174,7 +174,7 @@ def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
 
 def precision_of(G: Tensor, starts: Starts) -> Precision:
     """Of the mean of gradients [N, P], as of one truncation."""
-    sums = exchangeable(group_sums(G, grouping(starts)[0]), starts.strata)
+    sums = group_sums(G, grouping(starts)[0])
     whole, squares = sums.sum(dim=0).square().sum(), sums.square().sum(dim=1)
     return precision_from(whole[None], squares[None], len(G))
 

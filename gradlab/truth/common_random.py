@@ -8,7 +8,9 @@ the return jumps with the step at which they do: that flux is measured by itself
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -20,7 +22,7 @@ from torch.func import functional_call, vmap
 
 from gradlab.data.trajectories import stream
 from gradlab.gradients import gram
-from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.policy_jacobian import linear_layers, parameter_slices, policy_jacobian
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.ways import WAYS
 from gradlab.networks.interface import act, flat_parameters
@@ -84,11 +86,21 @@ def common_random_differences(
     def rolled(rows: Starts, *steps: float) -> tuple[Tensor, Tensor]:
         """Weighted discounted rewards and alive, [horizon, directions, len(steps), rows]."""
         moved = [perturbed(policy, step * v) for v in directions for step in steps]
-        returns = perturbed_rollout(
-            replace(setting, starts=rows), moved, actions, progress, "finite differences"
-        )
+        acting = partial(_acting_apart, moved)
+
+        def first(state: Tensor, noise: Tensor, t: int) -> Tensor:
+            there = acting if WAYS[actions].carries(t) else partial(_acting_apart, [policy])
+            return there(state, noise, t)
+
+        each = torch.arange(len(rows.states)).repeat(len(moved))
+        here = Rolling(replace(setting, starts=rows), progress)
+        taken = list(here.steps(rows, each, first, "finite differences", rest=False))
         shape = (setting.horizon, _DIRECTIONS, len(steps), len(rows.states))
-        return rows.weight * returns.rewards.reshape(shape), returns.alive[:-1].reshape(shape)
+        paid, alive = (
+            torch.stack([getattr(step, name) for step in taken]).reshape(shape)
+            for name in ("paid", "before")
+        )
+        return rows.weight * paid, alive
 
     rewards, alive = rolled(few, epsilon, -epsilon, 2 * epsilon, -2 * epsilon)
     counted = torch.where(alive, rewards, 0.0) if setting.termination == "mask" else rewards
@@ -103,50 +115,6 @@ def common_random_differences(
         boundary = (up - down).cumsum(dim=0) / (2 * wide)
     narrow, wider = (plus - minus) / (2 * epsilon), (plus2 - minus2) / (4 * epsilon)
     return Differences(narrow, wider, boundary, directions)
-
-
-@dataclass(frozen=True)
-class Perturbed:
-    """Rollouts of C perturbed policies from the same n starts, on the same noise.
-
-    Attributes:
-        rewards: γᵗ r_t, [H, C · n]; alive: at each state, the last one too, [H + 1, C · n].
-        state: the last one, [C · n, ds]; action: taken there, [C · n, da].
-    """
-
-    rewards: Tensor
-    alive: Tensor
-    state: Tensor
-    action: Tensor
-
-
-def perturbed_rollout(
-    setting: Setting, moved: list[nn.Module], actions: str, progress: Progress, stage: str
-) -> Perturbed:
-    """H steps in which the actions that carry θ see the perturbed parameters."""
-    simulator, policy, starts = setting.simulator, setting.policy, setting.starts
-    horizon, seed, copies = setting.horizon, setting.seed, len(moved)
-    state = starts.states.repeat(copies, 1)
-    alive = [torch.ones(len(state), dtype=torch.bool, device=state.device)]
-    rewards = state.new_zeros(horizon, len(state))
-
-    def choose(t: int) -> Tensor:
-        e = starts.policy_noise(policy, seed, t)
-        with torch.no_grad():
-            if not WAYS[actions].carries(t):
-                return act(policy, state, e.repeat(copies, 1))
-            pieces = zip(moved, state.chunk(copies), strict=True)
-            return torch.cat([act(copy, rows, e) for copy, rows in pieces])
-
-    for t in range(horizon):
-        xi = starts.dynamics_noise(simulator, seed, t).repeat(copies, 1)
-        with torch.no_grad():
-            out = step_running(simulator, state, choose(t), xi)
-        rewards[t] = setting.discount**t * out.reward
-        alive.append(alive[t] & out.alive)
-        state = out.state
-        progress(stage, t + 1, horizon)
-    return Perturbed(rewards, torch.stack(alive), state, choose(horizon))
 
 
 def own_size(
@@ -188,13 +156,16 @@ def mean_and_error(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
 _ROWS = 200_000  # copies of starts that are rolled out at once
 _HELD = 500_000  # parameters of moved policies at once: what a processor's cache holds
 
-_Acting = Callable[[Tensor, Tensor], Tensor]
+_LOOKED_AT = 2  # rows on which layers that move along a line are compared with moved modules
+
+_Acting = Callable[[Tensor, Tensor, int], Tensor]  # states, noise, step → actions
 
 
 class _Step(NamedTuple):
-    """What a step pays with its γᵗ [R], what is alive after it [R], rows that were stepped."""
+    """What a step pays with its γᵗ [R], what is alive before and after it [R], rows stepped."""
 
     paid: Tensor
+    before: Tensor
     alive: Tensor
     running: int
 
@@ -227,23 +198,30 @@ class StartRollouts:
 
 @dataclass(frozen=True)
 class Rolling:
-    """Rollouts of a policy and of copies moved in θ."""
+    """Rollouts of a policy and of copies moved in θ; returns are summed in the starts' dtype.
+
+    Attributes:
+        dtype: of states and policies; None: that of the starts.
+    """
 
     setting: Setting
     progress: Progress
+    dtype: torch.dtype | None = None
 
     def returns(self, judging: Starts, moved: Sequence[Tensor], stage: str) -> Rolled:
         """Returns of the policy itself and of those at θ + step, from the same starts and noise."""
-        own = self.setting.policy
+        own = self.setting.policy if self.dtype is None else copy.deepcopy(self.setting.policy)
         return self.of_policies(judging, [own, *(perturbed(own, step) for step in moved)], stage)
 
     def of_policies(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
         """Returns of several policies [policies, n], from the same starts and noise."""
-        n, size = len(judging.states), max(1, _ROWS // len(policies))
-        if n <= size:
-            return self._summed(judging, policies, stage)
-        parts = [self._summed(block, policies, stage) for block in judging.blocks(size)]
-        judging.draws.clear()
+        size = max(1, _ROWS // len(policies))
+        n = len(judging.states)
+        policies = [policy.to(self.dtype) for policy in policies] if self.dtype else policies
+        blocks = [judging] if n <= size else judging.blocks(size)
+        parts = [self._summed(block, policies, stage) for block in blocks]
+        if n > size:
+            judging.draws.clear()
         return Rolled(
             torch.cat([part.returns for part in parts], dim=1),
             torch.cat([part.late for part in parts], dim=1),
@@ -255,67 +233,119 @@ class Rolling:
         self, starts: Starts, direction: Tensor, rows: Tensor, lengths: Tensor, stage: str
     ) -> StartRollouts:
         """From start rows[j] with the policy at θ + lengths[j] · direction, for j = 1 … R."""
-        acting = partial(acting_along, self.setting.policy, direction, lengths)
-        steps = list(self._steps(starts, rows, acting, stage))
+        acting = Along(self.setting.policy, direction, lengths)
+        steps = list(self.steps(starts, rows, acting, stage))
         paid = torch.stack([step.paid for step in steps])
         alive = torch.stack([step.alive for step in steps])
         return StartRollouts(starts.weight[rows] * paid, alive, sum(step.running for step in steps))
 
     def _summed(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
         copies, n = len(policies), len(judging.states)
-
-        def acting(state: Tensor, noise: Tensor) -> Tensor:
-            pieces = zip(policies, state.chunk(copies), noise.chunk(copies), strict=True)
-            return torch.cat([act(copy, s, e) for copy, s, e in pieces])
-
         rows = torch.arange(n, device=judging.states.device).repeat(copies)
         total, steps = judging.states.new_zeros(copies * n), 0
         late = total.clone()
         alive = torch.ones(copies * n, dtype=torch.bool, device=total.device)
-        for t, step in enumerate(self._steps(judging, rows, acting, stage)):
+        acting = partial(_acting_apart, policies)
+        for t, step in enumerate(self.steps(judging, rows, acting, stage)):
             total += step.paid
             late += step.paid if t >= self.setting.horizon // 2 else 0.0
             alive, steps = step.alive, steps + step.running
         paid, last = (judging.weight * each.reshape(copies, n) for each in (total, late))
         return Rolled(paid, last, alive.reshape(copies, n), steps)
 
-    @property
-    def _masked(self) -> bool:
-        return self.setting.termination == "mask"
+    def steps(
+        self, starts: Starts, rows: Tensor, acting: _Acting, stage: str, rest: bool = True
+    ) -> Iterator[_Step]:
+        """The rollouts of chosen starts, each on the noise of its own start, step by step.
 
-    def _steps(self, starts: Starts, rows: Tensor, acting: _Acting, stage: str) -> Iterator[_Step]:
-        """The rollouts of chosen starts, each on the noise of its own start, step by step."""
-        setting, state = self.setting, starts.states[rows]
+        Args:
+            rest: what has left the finite numbers, or under "mask" has ended, is not stepped, and
+                what has ended is not paid.
+        """
+        setting, state = self.setting, starts.states[rows].to(self.dtype)
+        masked = rest and setting.termination == "mask"
         alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
         for t in range(setting.horizon):
-            e = starts.policy_noise(setting.policy, setting.seed, t)[rows]
-            xi = starts.dynamics_noise(setting.simulator, setting.seed, t)[rows]
+            e = starts.policy_noise(setting.policy, setting.seed, t)[rows].to(state)
+            xi = starts.dynamics_noise(setting.simulator, setting.seed, t)[rows].to(state)
             with torch.no_grad():
-                action = acting(state, e)
-                # What has left the finite numbers, or under "mask" has ended, is not stepped.
+                action = acting(state, e, t)
                 running = torch.isfinite(action).all(dim=1) & torch.isfinite(state).all(dim=1)
-                running = running & alive if self._masked else running
-                state = torch.where(running[:, None], state, torch.nan)
+                running = running & alive if masked else running
+                if rest:
+                    state = torch.where(running[:, None], state, torch.nan)
                 out = step_running(setting.simulator, state, action, xi)
-            reward = torch.where(alive, out.reward, 0.0) if self._masked else out.reward
-            state, alive = out.state, alive & out.alive
-            yield _Step(setting.discount**t * reward, alive, int(running.sum()))
+            reward = torch.where(alive, out.reward, 0.0) if masked else out.reward
+            before, state, alive = alive, out.state, alive & out.alive
+            yield _Step(setting.discount**t * reward, before, alive, int(running.sum()))
             self.progress(stage, t + 1, setting.horizon)
 
 
-def acting_along(
-    policy: nn.Module, direction: Tensor, lengths: Tensor, state: Tensor, noise: Tensor
-) -> Tensor:
-    """Actions [R, da] of policies at θ + lengths[j] · direction, each at a state of its own."""
-    theta = {name: p.detach() for name, p in policy.named_parameters()}
-    pieces = torch.split(direction, [p.numel() for p in theta.values()])
-    along = {name: piece.view_as(p) for (name, p), piece in zip(theta.items(), pieces, strict=True)}
+def _acting_apart(policies: Sequence[nn.Module], state: Tensor, noise: Tensor, t: int) -> Tensor:
+    """Actions of several policies, the rows of one after those of another."""
+    copies = len(policies)
+    pieces = zip(policies, state.chunk(copies), noise.chunk(copies), strict=True)
+    return torch.cat([act(policy, s, e) for policy, s, e in pieces])
 
-    def one(length: Tensor, s: Tensor, e: Tensor) -> Tensor:
-        moved = {name: p + length * along[name] for name, p in theta.items()}
-        inputs = (s[None], e[None]) if e.shape[0] else (s[None],)
-        action: Tensor = functional_call(policy, moved, inputs)
-        return action[0]
 
-    together = max(1, _HELD // max(len(direction), 1))
-    return vmap(one, chunk_size=together)(lengths, state, noise)
+class Along:
+    """Actions [R, da] of policies at θ + lengths[j] · direction, each at a state of its own.
+
+    A linear layer along a line is W x + ℓ U x: two products of all rows, no weights of a row's own.
+    Parameters outside of linear layers, or layers that are not called on rows, are moved one row
+    after another; the first step finds out by comparing rows.
+    """
+
+    def __init__(self, policy: nn.Module, direction: Tensor, lengths: Tensor) -> None:
+        self._policy, self._direction, self._lengths = policy, direction, lengths
+        slices, layers = parameter_slices(policy), linear_layers(policy)
+        owned = [id(p) for layer in layers for p in (layer.weight, layer.bias) if p is not None]
+        self._layers = layers if sorted(owned) == sorted(slices) else []
+        self._by_layer = bool(self._layers)
+        self._slices = slices
+
+    def __call__(self, state: Tensor, noise: Tensor, t: int) -> Tensor:
+        if self._by_layer and t == 0:
+            far = self._lengths.abs().topk(min(_LOOKED_AT, len(state))).indices
+            expected = self._by_row(self._lengths[far], state[far], noise[far])
+            with suppress(RuntimeError):
+                action = self._of_layers(state, noise)
+                self._by_layer = torch.allclose(action[far], expected, rtol=1e-9, atol=1e-12)
+                return action if self._by_layer else self._by_row(self._lengths, state, noise)
+            self._by_layer = False
+        if self._by_layer:
+            return self._of_layers(state, noise)
+        return self._by_row(self._lengths, state, noise)
+
+    def _of_layers(self, state: Tensor, noise: Tensor) -> Tensor:
+        def moved(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            pieces = {
+                name: self._direction[self._slices[id(p)]].view_as(p)
+                for name, p in layer.named_parameters()
+            }
+            slope = nn.functional.linear(inputs[0], pieces["weight"], pieces.get("bias"))
+            return output + self._lengths[:, None] * slope
+
+        hooks = [layer.register_forward_hook(moved) for layer in self._layers]
+        try:
+            return act(self._policy, state, noise)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _by_row(self, lengths: Tensor, state: Tensor, noise: Tensor) -> Tensor:
+        policy, direction = self._policy, self._direction
+        theta = {name: p.detach() for name, p in policy.named_parameters()}
+        pieces = torch.split(direction, [p.numel() for p in theta.values()])
+        line = {
+            name: piece.view_as(p) for (name, p), piece in zip(theta.items(), pieces, strict=True)
+        }
+
+        def one(length: Tensor, s: Tensor, e: Tensor) -> Tensor:
+            moved = {name: p + length * line[name] for name, p in theta.items()}
+            inputs = (s[None], e[None]) if e.shape[0] else (s[None],)
+            action: Tensor = functional_call(policy, moved, inputs)
+            return action[0]
+
+        together = max(1, _HELD // max(len(direction), 1))
+        return vmap(one, chunk_size=together)(lengths, state, noise)

@@ -197,13 +197,6 @@ def imprecise(reference: TrueGradient, n: int, decision: Decision = "undecided")
     return Finding("truth_imprecise", decision, "", error, threshold=PRECISION, n=n, more=more)
 
 
-def of_blocks(status: Status, every: TrueGradient, T: int, n: int) -> Finding:
-    """Of a truth whose length the first starts chose, and which all of them judged."""
-    if status in ("converged", "cut"):
-        return Finding(f"truth_{status}", "pass", "", T, n=n)
-    return imprecise(every, n, "fail" if status == "none" else "undecided")
-
-
 def _obstacle(outcome: TruthOutcome) -> Finding:
     """Why there is no truth."""
     unrolled, n = outcome.unrolled, outcome.starts

@@ -10,13 +10,16 @@ longest T ≥ H where it does; where no T is precise the converged truth serves 
 else there is none, and the reason is given.
 
 The longest T at which a sample is precise is one at which it happens to look so: groups 0, 2, 4, …
-(of each stratum) choose T with a margin (`AIM`), groups 1, 3, 5, … say what norm and error are
+choose T with a margin (`AIM`), groups 1, 3, 5, … say what norm and error are
 there. A squared error is taken two of its own standard errors above (`Precision.doubt`).
+
+`early_truth`: θ in the first k actions, Σ_{t<k} γᵗ E[J_θπ(s_t)ᵀ ∂_a Q^π(s_t, a_t)], which is what a
+gradient of k − 1 steps that ends in an exact critic expects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,6 +50,7 @@ from gradlab.truth.oracles import (
     all_action_gradients,
     all_action_remainder,
     closed_loop_exponent,
+    early_action_gradients,
     effective_horizon,
     joined,
     piece,
@@ -96,14 +100,12 @@ def _halves(
 ) -> _Halves:
     """How squares are spread is a matter of all starts: a half has too few."""
     label, size = grouping(starts)
-    half_of = label % 2 if starts.strata is None else torch.from_numpy(starts.strata.rank % 2)
     if len(size) < _FEWEST:
         return _Halves(judged.precision, judged.precision)
     parts = []
     for half in (0, 1):
-        rows = (half_of == half).nonzero().flatten()
-        strata = None if starts.strata is None else starts.strata.some((half_of == half).numpy())
-        few = Starts(starts.states[rows], starts.weight[rows], starts.group[rows], strata=strata)
+        rows = (label % 2 == half).nonzero().flatten()
+        few = Starts(starts.states[rows], starts.weight[rows], starts.group[rows])
         mine = precision(rows, few)
         error = mine.error / 2**0.5 * upper(mine.doubt)
         parts.append(replace(mine, error=error, concentration=judged.precision.concentration))
@@ -421,3 +423,47 @@ def _status(references: list[TrueGradient], whole: bool) -> Status:
     if all(reference.precise for reference in references):
         return "converged" if whole else "cut"
     return "imprecise" if whole else "none"
+
+
+@dataclass(frozen=True, eq=False)
+class EarlyTruth:
+    """
+    Attributes:
+        status: of the truth with θ in the first action, by which this one stands or falls.
+        horizon: T, the steps that the return sums; 0 where there is no truth.
+        finding: why.
+        path: of the simulator, T steps long; None where there is no truth.
+    """
+
+    setting: Setting
+    status: Status
+    horizon: int
+    finding: Finding
+    path: LinearizedPath | None
+
+    def gradients(self, count: int) -> Tensor | None:
+        """Of every start with θ in the first `count` actions, [N, P]; None without a truth."""
+        if self.path is None:
+            return None
+        setting = self.setting
+        return early_action_gradients(
+            self.path, setting.policy, count, self.horizon, setting.discount
+        )
+
+
+def early_truth(setting: Setting, counts: Sequence[int], *, check: bool = True) -> EarlyTruth:
+    """The truth for several numbers of actions that carry θ.
+
+    A return that converges from the first action on is summed for as many steps after the last
+    one; one that has to be cut is cut at the same T, never before the setting's horizon.
+
+    Args:
+        check: as in `matched_truth`.
+    """
+    most = max(counts)
+    longest = replace(setting, horizon=max(setting.horizon, most))
+    truth = matched_truth(longest, kinds=["first"], check=check)
+    if not truth.admissible:
+        return EarlyTruth(setting, truth.status, 0, truth.finding, None)
+    steps = truth.horizon + (0 if truth.status == "cut" else most - 1)
+    return EarlyTruth(setting, truth.status, steps, truth.finding, piece(setting, steps))

@@ -118,7 +118,7 @@ def comparison_verdict(comparison: Comparison) -> tuple[Finding, ...]:
         f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
         for key, (one, other) in comparison.changed.items()
     )
-    n = min(int(each.config["starts"]) for each in (comparison.first, comparison.second))
+    n = comparison.samples
     at = ", ".join(settings) or "no recorded setting"
     found = [Finding("changed", "pass", f"{A} and {B}", n=n, at=at)]
     if comparison.unpaired:

@@ -16,7 +16,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -48,6 +48,12 @@ SAVED: list[dict[str, str]] = []
 class Saved(planted.Profile):
     """The planted profile, which can be saved."""
 
+    kind: ClassVar[str] = "planted"
+
+    @property
+    def recommendation(self):
+        return planted.first_sentence(planted.VERDICT, "mse")
+
     def save(self, path, overwrite=False):
         SAVED.append(dict(self.environment))
         records.write(path, records.Record({"planted": True}, {}), overwrite)
@@ -77,6 +83,7 @@ def calls(monkeypatch):
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds
     kind = output.Kind(lambda *_: page, lambda run: advice)
     monkeypatch.setattr(output, "_read", lambda path: (Saved(), kind))
+    monkeypatch.setattr(output, "KINDS", {Saved.kind: kind})
     monkeypatch.setattr(verdicts, "advice", lambda profile: advice)
     monkeypatch.setattr(policies, "stabilising_policy", make_policy)
     monkeypatch.setattr(critics, "fit_critic", make_critic)

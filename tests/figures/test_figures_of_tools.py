@@ -11,17 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from gradlab import figures
-from gradlab.figures.style import PAPER
-from gradlab.runs.attribution import (
-    CAUSES,
-    SOURCES,
-    Account,
-    Attribution,
-    BlockEntry,
-    Part,
-    Spread,
-    StepShare,
-)
+from gradlab.runs.attribution import CAUSES, SOURCES, Account, Attribution, Part, Place
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
 from tests.figures.drawn import check_texts, line, texts
@@ -31,39 +21,31 @@ ALL = (figures.ledger, figures.entries)
 SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}
 
 
-def part(name, value, total, lost=False):
+def part(kind, cause, value, total, lost=False, **place):
     ends = (np.nan, -np.inf, np.inf) if lost else tuple((value + d) / total for d in (0, -0.2, 0.2))
-    return Part(name, value, 0.1, value - 0.2, value + 0.2, *ends)
+    return Part(Place(kind, cause, **place), value, 0.1, value - 0.2, value + 0.2, *ends)
 
 
 def account(horizon, name="model", lost=False):
     total = sum(SHARES.values())
-    shapley = tuple(part(cause, value, total, lost) for cause, value in SHARES.items())
-    entry = BlockEntry("A", "A", "$x$", "v", part("entry", 4.0, total, lost))
-    down = BlockEntry("critic_s", "q_s", "critic", "v", part("entry", -0.75, total, lost))
-    steps = tuple(StepShare("A", t, part("step", 1.0 * t, total, lost)) for t in range(horizon))
-    whole = Part("total", total, 0.1, 0.0 if lost else 0.8, 1.2, 1.0, 1.0, 1.0)
-    return Account(
-        name,
-        horizon,
-        whole,
-        lost,
-        shapley,
-        shapley,
-        shapley,
-        (entry, down),
-        (),
-        (),
-        steps,
-        (),
-        None,
+    whole = Part(Place("total", "total"), total, 0.1, 0.0 if lost else 0.8, 1.2, 1.0, 1.0, 1.0)
+    places = (
+        ("A", 4.0, dict(block="A", output="$x$", input="v")),
+        ("critic_s", -0.75, dict(block="q_s", output="critic", input="v")),
     )
+    parts = [
+        whole,
+        *(part(kind, cause, value, total, lost)
+          for kind in ("shapley", "first", "last") for cause, value in SHARES.items()),
+        *(part("entry", cause, value, total, lost, **place) for cause, value, place in places),
+        *(part("step", "A", 1.0 * t, total, lost, step=t) for t in range(horizon)),
+    ]  # fmt: skip
+    return Account("bias", name, horizon, tuple(parts))
 
 
 def table(*accounts):
-    spread = Spread(
-        "model", 3, part("total", 2.0, 2.0), tuple(part(s, 0.5, 2.0) for s in SOURCES), None
-    )
+    parts = part("total", "total", 2.0, 2.0), *(part("source", s, 0.5, 2.0) for s in SOURCES)
+    spread = Account("variance", "model", 3, parts)
     return Attribution(accounts, (spread,), {}, 64, "", ("$x$", "v"), ("push",)).table()
 
 
@@ -110,13 +92,14 @@ OF_REMEDIES: tuple[Callable[..., Axes], ...] = (
 )
 
 
-def marks(ax, filled):
-    """Row → value of the markers that are filled, or open."""
-    found = [
-        m for m in ax.lines if m.get_marker() not in ("", "None", None) and len(m.get_xdata()) == 1
-    ]
-    mine = [m for m in found if (m.get_markerfacecolor() != PAPER) == filled]
-    return {round(float(m.get_ydata()[0])): float(m.get_xdata()[0]) for m in mine}
+def marks(ax, label):
+    """The heights of one series of marks, in the order of the names below."""
+    (found,) = (each for each in ax.containers if each.get_label() == label)
+    return [float(y) for y in found.lines[0].get_ydata()]
+
+
+def names(ax):
+    return [t.get_text() for t in ax.get_xticklabels()]
 
 
 def ratios(quantity, budget, **where):
@@ -126,20 +109,20 @@ def ratios(quantity, budget, **where):
     return [float(x) for x in rows["ratio"]]
 
 
-def test_a_row_per_remedy_has_its_ratio_filled_at_equal_time_open_at_equal_steps_and_its_price():
+def test_every_remedy_has_its_ratios_at_equal_time_and_at_equal_steps_and_its_price():
     ax = figures.remedy_effects(TABLE)
-    assert [t.get_text() for t in ax.get_yticklabels()] == list(ARMS)
-    assert list(marks(ax, filled=True).values()) == pytest.approx(ratios("least_mse", TIME))
-    assert list(marks(ax, filled=False).values()) == pytest.approx(ratios("least_mse", STEPS))
+    assert [name.partition(",")[0] for name in names(ax)] == list(ARMS)
+    for budget in (TIME, STEPS):
+        assert marks(ax, f"at {budget}") == pytest.approx(ratios("least_mse", budget))
     assert ratios("least_mse", TIME) != pytest.approx(ratios("least_mse", STEPS))
-    assert ax.get_xscale() == "log"
-    assert texts(figures.remedy_effects(TABLE)).split().count("1.6×") == 1
+    assert ax.get_yscale() == "log"
+    assert len([name for name in names(ax) if name.endswith(", 1.6×")]) == 1
 
 
 def test_a_quantity_of_one_horizon_is_that_of_this_horizon():
     ax = figures.remedy_effects(TABLE, quantity="variance", at=3)
     known = ratios("variance", TIME, at=3.0)
-    assert list(marks(ax, filled=True).values()) == pytest.approx(known)
+    assert marks(ax, f"at {TIME}") == pytest.approx(known)
     assert known != pytest.approx(ratios("variance", TIME, at=4.0))
     assert "at horizon 3" in ax.get_title(loc="left")
 
@@ -154,20 +137,17 @@ def test_a_ratio_that_is_not_known_or_beyond_the_axis_is_said():
     far = TABLE.copy()
     far.loc[far["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = (1.0, 1e-9, 1e9)
     ax = figures.remedy_effects(far)
-    assert "drawn there" in texts(ax) and ax.get_xlim()[1] < 1e4
+    assert "drawn there" in texts(ax) and ax.get_ylim()[1] < 1e4
     assert "drawn there" not in texts(figures.remedy_effects(TABLE))
 
 
 def test_jacobians_on_clips_stand_apart_from_smooth_ones():
-    ax = figures.remedy_jacobians(TABLE)
-    names = [t.get_text() for t in ax.get_yticklabels()]
-    assert names[:2] == ["∂s′/∂s, smooth", "∂s′/∂s, contact or clip"] and len(names) == 8
+    shown = names(figures.remedy_jacobians(TABLE))
+    assert shown[:2] == ["∂s′/∂s, smooth", "∂s′/∂s, contact or clip"] and len(shown) == 8
     smooth = TABLE[TABLE["region"] != CLIPPED]
-    names = [t.get_text() for t in figures.remedy_jacobians(smooth).get_yticklabels()]
-    assert names == [f"{block}, smooth" for block in ("∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a")]
-    whole = smooth.assign(region="all")
-    names = [t.get_text() for t in figures.remedy_jacobians(whole).get_yticklabels()]
-    assert names == ["∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a"]
+    blocks = ["∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a"]
+    assert names(figures.remedy_jacobians(smooth)) == [f"{block}, smooth" for block in blocks]
+    assert names(figures.remedy_jacobians(smooth.assign(region="all"))) == blocks
 
 
 def test_a_ratio_over_the_horizon_is_the_tables():
@@ -208,12 +188,10 @@ def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(monkeyp
 
 def test_marks_are_of_every_model_with_the_simulators_value_as_a_line():
     ax = figures.remedy_marks(LEVELS, quantity="lyapunov", unit="λ per step")
-    names = [t.get_text() for t in ax.get_yticklabels()]
-    assert names == [m for m in RUN.cells.models if m != SIMULATOR]
+    assert names(ax) == [m for m in RUN.cells.models if m != SIMULATOR]
     rows = LEVELS[LEVELS["quantity"] == "lyapunov"].set_index("model")["value"]
-    shown = marks(ax, filled=True) | marks(ax, filled=False)
-    assert [shown[k] for k in range(len(names))] == pytest.approx([rows[name] for name in names])
-    assert line(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
+    assert marks(ax, "models") == pytest.approx([rows[name] for name in names(ax)])
+    assert line(ax, "simulator").get_ydata()[0] == pytest.approx(rows[SIMULATOR])
 
 
 @pytest.mark.parametrize("draw", OF_REMEDIES)

@@ -27,8 +27,7 @@ from gradlab.gradients.start_laws import initial, mixture, repeated, visitation
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import Task
-from gradlab.truth.oracles import reference_gradients
-from tests.gradients.worlds import Critic, Noisy, linear, network, worlds
+from tests.gradients.worlds import Critic, Noisy, linear, network, reference_gradients, worlds
 
 DISCOUNT, STD = 0.9, 0.5
 SPREAD = torch.tensor([2.0, 0.5], dtype=torch.float64)

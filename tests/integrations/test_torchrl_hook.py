@@ -11,7 +11,7 @@ from gradlab.storage import journal
 from tests.integrations.bits import integrator_task, often, same, tables
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-ALWAYS: dict[str, Any] = {"overhead_budget": 1.0, "clock": lambda: 0.0}
+ALWAYS: dict[str, Any] = {"every": 50}
 KINDS = pytest.mark.parametrize("kind", ["DDPG", "TD3", "SAC"])
 
 
@@ -19,13 +19,13 @@ SLOW = [pytest.param(kind, 1040, marks=pytest.mark.slow) for kind in ("DDPG", "S
 
 
 @pytest.mark.parametrize(("kind", "updates"), [("DDPG", 240), *SLOW])
-def test_a_trainer_learns_the_same_bits_with_a_hook(trainers, kind, updates, tmp_path, monkeypatch):
-    often_enough = often(monkeypatch, updates // 4)
+def test_a_trainer_learns_the_same_bits_with_a_hook(trainers, kind, updates, tmp_path):
+    often_enough = often(updates)
     hook = trainers.ProbeHook(tmp_path / "run.h5", integrator_task(), **often_enough)
     assert same(trainers.run(kind, None, updates), trainers.run(kind, hook, updates))
     groups = journal.read(tmp_path / "run.h5").groups
     assert groups["vitals"]["update"].values[-1] >= updates
-    assert len(groups["successive"]["update"].values) >= updates // 100
+    assert len(groups["successive"]["update"].values) >= 1
     assert len(groups["measured"]["update"].values) >= 4
 
 
@@ -48,8 +48,8 @@ def test_rows_tell_of_gradients_before_clipping_saturation_and_frames(trainers, 
     trainers.run(kind, trainers.ProbeHook(rows.append, **ALWAYS), 120)
     vitals = next(row for row in rows if "vitals/looked" in row)
     assert vitals["vitals/marked"] == 1 and vitals["vitals/grad_norm"] > 1e-3
-    assert 0 <= vitals["vitals/saturation/0"] < 1 and vitals["update"] == 100
-    assert vitals["step"] == 60 and tables(rows)["successive"] >= 1
+    assert 0 <= vitals["vitals/saturation/0"] < 1 and vitals["update"] == 50
+    assert vitals["step"] == 40 and tables(rows)["successive"] >= 1
 
 
 def test_a_step_is_held_against_the_simulator(trainers):

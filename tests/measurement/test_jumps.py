@@ -17,6 +17,7 @@ from gradlab.networks.policies import Gaussian
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.realised import PATHWISE, TRUE_CELL
 from gradlab.systems import from_function
+from gradlab.truth.common_random import Along
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 from gradlab.truth.truth import matched_truth
 from tests.measurement.jumping_worlds import (
@@ -85,6 +86,30 @@ def test_promised_and_brought_are_slopes_of_returns():
     # At a tiny step differences agree with the pathwise slope, and both are wrong.
     assert float((both[0] - both[1]).mean() / 2e-6) == pytest.approx(trial.promised, rel=1e-3)
     assert trial.brought[1] < -3 * trial.promised and len(smooth) == 64
+
+
+class Twice(nn.Module):
+    """A linear layer whose weight is used outside of it, too: no layer moves by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2).double()
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        return self.layer(state) + 0.1 * nn.functional.linear(state, self.layer.weight**2)
+
+
+@pytest.mark.parametrize(
+    "policy", [nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).double(), Twice()]
+)
+def test_policies_on_a_line_act_as_those_that_are_moved(policy):
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(sum(p.numel() for p in policy.parameters()), generator=generator).double()
+    lengths, states = torch.linspace(-1, 2, 7).double(), torch.randn(7, 4).double()
+    with torch.no_grad():
+        found = Along(policy, u, lengths)(states, states[:, :0], 0)
+        for k, (s, length) in enumerate(zip(states, lengths, strict=True)):
+            assert torch.allclose(found[k], perturbed(policy, length * u)(s[None])[0])
 
 
 def test_a_jump_has_its_size_and_its_step():

@@ -12,6 +12,7 @@ from torch import nn
 
 from gradlab import Estimator, Tail, load, measure, tasks
 from gradlab.data.trajectories import child
+from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import visits
@@ -19,16 +20,17 @@ from gradlab.measurement.realised_gains import Stepping
 from gradlab.measurement.rehearsal import (
     JUDGES,
     candidate_cells,
-    followed,
     frozen_gradient,
     lengths_within,
     rehearsal,
     rehearse,
 )
-from gradlab.measurement.update import Update
+from gradlab.measurement.update import Update, UpdateTest, paired_returns
+from gradlab.progress import silent
 from gradlab.runs.identity import by_default
 from gradlab.systems import from_function
 from gradlab.systems.closed_form import LinearQuadratic
+from gradlab.truth.common_random import Rolling
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 from tests.gradients.worlds import linear, matrix
 from tests.measurement.linear import GAMMA, T, starts_of
@@ -60,6 +62,10 @@ class Drifting(nn.Module):
 
     def forward(self, s, a):
         return self.exact(s, a) + self.error * ((a - s @ W.T) ** 2).sum(dim=1)
+
+
+def setting_of() -> Setting:
+    return Setting(world(), policy_of(), starts_of(1), GAMMA, T)
 
 
 def one_state(n: int = 8) -> Starts:
@@ -118,7 +124,7 @@ def test_rehearsed_policies_are_those_of_closed_form_gradients(optimizer, action
     visited = replace(one_state(), weight=torch.full((8,), 20.0, dtype=torch.float64))
     mine = frozen_gradient(estimator, visited, 4, seed=3)  # a loop's loss is a mean over states
     path = by_hand(gradient, optimizer, LENGTHS[-1])
-    moved = followed(setting.policy, mine, update, RATE, LENGTHS)
+    moved = UpdateTest({CELL: mine}, (RATE,), LENGTHS, update).steps(setting.policy)[0, 0]
     for k, each in zip(LENGTHS, moved, strict=True):
         assert torch.allclose(each, path[k - 1] - W.flatten(), rtol=1e-9, atol=1e-12)
     found = rehearse(
@@ -182,6 +188,55 @@ def test_rehearsals_end_with_the_fit_of_the_critic():
     assert lengths_within(Update(refit=2)) == (1, 2)
     assert lengths_within(Update(refit=30)) == (1, 2, 5, 10, 25, 30)
     assert lengths_within(Update(refit=1000)) == (1, 2, 5, 10, 25, 50, 100)
+
+
+def averaged(parameters):
+    return torch.optim.ASGD(parameters, lr=RATE, lambd=0.0, alpha=0.0)
+
+
+def test_a_rule_may_be_a_constant_length_or_a_function_of_the_user():
+    g = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    steps = UpdateTest({CELL: g}, (0.5, 2.0), (1, 3), Update("length")).steps(policy_of())
+    expected = torch.tensor([[0.5, 1.5], [2.0, 6.0]]).double()[..., None] * g / 5
+    assert torch.allclose(steps[0], expected)
+    own = Update(averaged)
+    assert own.name == "averaged" and not own.assumed
+    steps = UpdateTest({CELL: g}, (own.rate_for(setting_of(), g),), (2,), own).steps(policy_of())
+    assert torch.allclose(steps[0, 0, 0], 2 * RATE * g)
+
+
+@pytest.mark.parametrize(
+    ("rule", "match"),
+    [
+        (lambda parameters: torch.optim.SGD(parameters, lr=0.0), "moves nothing"),
+        (lambda parameters: torch.optim.SGD(parameters, lr=float("inf")), "to NaN"),
+        (lambda parameters: None, "optimizer"),
+    ],
+)
+def test_a_rule_that_moves_nothing_or_to_nan_is_refused_by_name(rule, match):
+    with pytest.raises(InputError, match=match):
+        Update(rule).move(setting_of(), torch.ones(2).double())
+    with pytest.raises(InputError, match="set it there"):
+        Update(rule, 0.1)
+
+
+def test_wide_policies_are_judged_in_single_precision_where_that_is_as_good(monkeypatch):
+    """One that the simulator blows up by rounding, as its rewards of 1e9, is not."""
+    monkeypatch.setattr("gradlab.measurement.update._PAYS", 17)
+    wide = nn.Sequential(nn.Linear(2, 1200), nn.Tanh(), nn.Linear(1200, 1)).double()
+    steps = 1e-2 * torch.randn(3, sum(p.numel() for p in wide.parameters())).double()
+    for large, single in ((1.0, True), (1e9, False)):
+
+        def step(s, a, large=large):
+            return 0.9 * s + 0.5 * a, large - (s**2).sum(1)
+
+        setting = Setting(from_function(step, 2, 1), wide, starts_of(1), GAMMA, T)
+        found = paired_returns(setting, setting.starts, steps).returns
+        exact = Rolling(setting, silent).returns(setting.starts, list(steps), "").returns
+        change, expected = found[1:] - found[0], exact[1:] - exact[0]
+        se = expected.std(dim=1) / expected.shape[1] ** 0.5
+        assert ((change - expected).mean(dim=1).abs() <= 0.02 * se).all()
+        assert torch.equal(found, exact) != single
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])
@@ -308,14 +363,16 @@ def test_candidates_are_confirmed_one_after_the_other_in_the_order_in_which_they
     """The fresh draws of the first ones are turned round: they fall where the first two rose."""
     tried = []
 
-    def turned(policy, gradient, update, rate, lengths, counted=None):
-        moved = followed(policy, gradient, update, rate, lengths, counted or (lambda k: None))
-        if counted is not None:  # all candidates, for the first time
-            return moved
-        tried.append(gradient)
-        return [-each for each in moved] if len(tried) <= 4 * fallen else moved
+    steps = UpdateTest.steps
 
-    monkeypatch.setattr("gradlab.measurement.rehearsal.followed", turned)
+    def turned(test, policy, progress=None):
+        moved = steps(test, policy, progress)
+        if progress is not None or test.rule.fixed:  # all candidates, or realised gains
+            return moved
+        tried.append(test)
+        return -moved if len(tried) <= 4 * fallen else moved
+
+    monkeypatch.setattr(UpdateTest, "steps", turned)
     found = measured().rehearsal
     led = list(found.leading)
     assert len(led) > 3

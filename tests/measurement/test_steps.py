@@ -477,9 +477,7 @@ def test_of_a_cut_truth_the_norm_is_that_of_all_starts_as_the_direction_is():
         return torch.cat([1.1 * z * x + 0.5 * action, z], 1), -(x**2 + action**2)[:, 0]
 
     task = tasks.Task("growing", from_function(step, 2, 1), None, starts, 0.9, 3)
-    found = measured(
-        task, policy_with(-0.2, 0.0), critic=NegativeCost(), horizon=2, strata=False, judges=8
-    )
+    found = measured(task, policy_with(-0.2, 0.0), critic=NegativeCost(), horizon=2, judges=8)
     assert found.truth["status"] == "cut"
     x, z = next(each for each in drawn if len(each) == 64).T  # the judging ones come later
     w = torch.tensor([[-0.2], [0.0]]).double().repeat(1, 64).requires_grad_()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -181,21 +180,6 @@ class Loop:
         """All that a run leaves behind."""
         for module in (self.policy, self.critics, self.target_policy, self.targets):
             yield from module.parameters()
-
-
-def watched(loop: Loop, **given: Any) -> gradlab.Probe:
-    """A probe with time for every look."""
-    given = {"overhead_budget": 1.0, "clock": lambda: 0.0} | given
-    return gradlab.Probe(loop.policy, loop.actor_optimizer, **given)
-
-
-def answers(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The newest row of every check."""
-    return {
-        row["checks/check"]: {k.removeprefix("checks/"): v for k, v in row.items()}
-        for row in rows
-        if "checks/check" in row
-    }
 
 
 class Gaussian(nn.Module):

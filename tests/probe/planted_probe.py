@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gradlab.findings import Finding
 from gradlab.runs.probe import schema
-from gradlab.runs.probe.schema import LAW
 from gradlab.storage.journal import Journal
 
 H, STARTS, BATCH = 4, 64, 256
@@ -21,12 +21,11 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def opened(
     path: Path, names: Sequence[str] = NAMES, actions: int = 2, horizon: int | None = H,
-    budget: float = 0.05, task: str = "planted", without: Sequence[str] = (),
+    every: int = 50, task: str = "planted", without: Sequence[str] = (),
     critic_alone: bool = False, **more: Any,
 ) -> Journal:  # fmt: skip
-    """The journal of a run, as `FileSink` opens it, `without` some columns."""
-    config = {"seed": 0, "overhead_budget": budget, "parameters": list(names)}
-    config |= {"law": LAW, "critic_alone": True} if critic_alone else {}
+    """The journal of a run, as a probe opens it, `without` some columns."""
+    config = {"seed": 0, "every": every, "critic_alone": critic_alone}
     head = schema.attributes(names, task, config, ENVIRONMENT) | more
     tables = {
         name: replace(table, columns={k: v for k, v in table.columns.items() if k not in without})
@@ -59,7 +58,11 @@ def everything(vitals: int = 30) -> Rows:
         "measured": [measurement(400 * k, error=0.1 * k) for k in range(1, 4)],
         "returns": [episode(k) for k in range(64)],
         "episodes": [episode(k) for k in range(24)],
-        "alarms": [alarm(0, 500, "dead inputs"), alarm(1, 1000, "dead inputs"), alarm(2, 1200)],
+        "findings": [
+            answer(0, 1000, "dead inputs", since=499),
+            answer(1, 1200),
+            answer(2, 1200, "moved_own", "pass"),
+        ],
     }
 
 
@@ -70,12 +73,12 @@ def window(k: int, **changes: Any) -> dict[str, Any]:
         "update": 100 * k, "step": 100 * k - 1, "looked": 100, "grad_norm": 1.0 + 1 / k,
         "grad_norm_max": 3.0, "marked": 1, "update_ratio": 1e-3,
         "layer_norm": np.arange(layers) + k,
-        "layer_ratio": np.full(layers, 1e-3), "nonfinite": np.zeros(layers),
+        "nonfinite": np.zeros(layers),
         "nonfinite_updates": 0, "zero": np.zeros(layers), "saturation": np.array([0.1, 0.2]),
         "attenuation": np.array([0.9, 0.8]),
-        "watched": 25, "model_gradients": 0, "model_shared": 0, "own_seconds": 4.0 * k,
+        "watched": 25, "outputs": 2, "dead_outputs": 0, "dead_inputs": 0, "dead_where": "",
+        "own_seconds": 4.0 * k,
         "elapsed": 100.0 * k, "spent": 0.04, "critic_loss": 2.0 / k, "episode_return": float(k),
-        "due": "task: next measurement in about 4 minutes",
     } | changes  # fmt: skip
 
 
@@ -85,7 +88,7 @@ def burst(update: int, share: float = 0.4, se: float = 0.02, energy: float = 2.0
         "update": update, "step": update - 1, "pairs": 32, "fresh": 32, "energy": energy,
         "signal": share * energy, "root_squares": 1.0, "signal_share": share, "share_se": se,
         "snr": share / (1 - share), "noise_scale": (1 - share) / share, "cosine": share**0.5,
-        "dead_columns": 0, "columns": 12, "dead_inputs": 0, "dead_where": "", "seconds": 0.5,
+        "seconds": 0.5,
     }  # fmt: skip
 
 
@@ -121,10 +124,15 @@ def episode(k: int, window: int = 16) -> dict[str, Any]:
     """Of windows whose mean rises by 5."""
     return {
         "number": k, "update": 45 * (k + 1), "step": 45 * (k + 1) - 1, "length": 200.0,
-        "value": 5.0 * (k // window) + (-1.0) ** k, "episodes": 1, "every": 45, "seconds": 0.1,
+        "value": 5.0 * (k // window) + (-1.0) ** k, "episodes": 1, "seconds": 0.1,
     }  # fmt: skip
 
 
-def alarm(number: int, update: int, kind: str = "saturated actor", message: str = "") -> dict:
-    told = message or f"{kind} at update {update}: fix it"
-    return {"number": number, "update": update, "step": update - 1, "alarm": kind, "message": told}
+def answer(
+    number: int, update: int, code: str = "saturated actor", decision: str = "fail", **more: Any
+) -> dict[str, Any]:
+    """The newest answer of a check."""
+    found = Finding(code, decision, at=f"action {number}", value=0.9, n=16)  # type: ignore[arg-type]
+    when = {"update": update, "step": update - 1, "looks": 1, "number": number}
+    since = {"since": update - 1 if decision == "fail" else -1}
+    return asdict(found) | when | since | more

@@ -14,7 +14,13 @@ NAN = float("nan")
 def vitals(**changed: Any) -> dict[str, Any]:
     zero = np.zeros(2)
     row = {"looked": 100, "nonfinite": zero, "nonfinite_updates": 0, "zero": zero, "watched": 100}
-    row |= {"model_gradients": 0, "model_shared": 0}
+    row |= {
+        "outputs": 2,
+        "dead_outputs": 0,
+        "dead_inputs": 0,
+        "grad_norm": 1.0,
+        "learning_rate": 1e-3,
+    }
     return row | {"saturation": np.array([0.1, 0.2]), "update": 100, "step": 100} | changed
 
 
@@ -22,18 +28,6 @@ def bound(share: float, passed: float) -> dict[str, Any]:
     """Vitals whose second action is at its limit."""
     shares, through = np.array([0.1, share]), np.array([0.8, passed])
     return vitals(saturation=shares, attenuation=through)
-
-
-def steps(**changed: Any) -> dict[str, Any]:
-    """Vitals of a sound loop with a critic, 25 of 100 steps looked at."""
-    row = {
-        "stepped": 25, "still": np.zeros(2), "layer_norm": np.array(0.7),
-        "update_ratio": 2e-3, "learning_rate": 1e-3,
-        "grad_norm": 1.0, "critic_steps": 200, "critic_looked": 200,
-        "critic_stepped": 50, "critic_still": 0, "critic_norm": 1.0,
-        "critic_ratio": 2e-3, "critic_rate": 1e-3,
-    }  # fmt: skip
-    return vitals(**row | changed)
 
 
 def burst(size: float, seed: int, **changed: Any) -> dict[str, Any]:
@@ -45,7 +39,7 @@ def burst(size: float, seed: int, **changed: Any) -> dict[str, Any]:
         "pairs": found.pairs, "fresh": found.pairs, "energy": found.energy,
         "signal": found.signal,
         "root_squares": found.root_squares, "signal_share": found.share, "share_se": found.se,
-        "dead_inputs": 0, "update": 100, "step": 100,
+        "update": 100, "step": 100,
     } | changed  # fmt: skip
 
 

@@ -21,12 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlab.probe
 import gradlab.runs.probe
-from gradlab.probe import sampler, updates
-from gradlab.probe.parts.parts import _LISTENING
+from gradlab.probe import measured, signals
 from gradlab.storage.journal import Journal
 from tests.probe.small_loops import linear_task
 
-UPDATES = 24  # two rows, and pairs of updates enough for each of its measurements
+UPDATES = 24  # rows, and pairs of updates enough for each of its measurements
 LOST = 14  # the update whose gradient is not finite
 APART = ("results", "tables")  # modules that read a run, no part of one
 PACKAGES = ("gradlab.probe.", "gradlab.runs.probe.")
@@ -35,8 +34,7 @@ NOT_PLANTED = {
     "Probe.__call__", "Probe.close", "Probe.resume", "Probe.alarms", "Probe.spent",
     "Probe._attempt", "Probe._fail", "Probe._leave", "Probe._let_go",
     "_Marked.__enter__", "_Marked.__exit__",
-    "Hook.__call__", "ModuleWatch._arrive", "ModuleWatch._fail", "origin._known",
-    "Cleared._take", "parts.parts._announce", "parts.parts._guarded",
+    "passes.Passes.__call__", "Passes.__call__", "inert", "passes.inert",
 }  # fmt: skip
 
 
@@ -138,7 +136,6 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             for place in callables():
                 _wrap(patch, place, found)
 
-        _LISTENING.clear()  # what probes of other tests, left open, reach is not this loop's
         run(listen, probed(tmp_path_factory.mktemp("reached") / "run.h5"))
     return found
 
@@ -158,8 +155,7 @@ def _wrap(patch: pytest.MonkeyPatch, place: tuple[Any, str], found: set[str]) ->
 def probed(path: Path | None) -> Callable[[nn.Module, Any], gradlab.Probe]:
     sinks: list[Any] = [lambda row: None]
     return lambda policy, optimizer: gradlab.Probe(
-        policy, optimizer, linear_task(), log=sinks if path is None else [path, *sinks],
-        overhead_budget=1.0, clock=lambda: 0.0,
+        policy, optimizer, linear_task(), log=sinks if path is None else [path, *sinks], every=8
     )  # fmt: skip
 
 
@@ -173,7 +169,6 @@ def test_training_goes_on_when_this_fails(owner, bare, reached, monkeypatch, tmp
     quick(monkeypatch)
     for place in PLACES:
         if place[0] is owner and label(place) in reached:
-            _LISTENING.clear()  # probes that other tests have left open would fail, too
             found, words = failing(place, tmp_path / f"{place[1]}.h5")
             assert all(torch.equal(a, b) for a, b in zip(bare, found, strict=True)), label(place)
             # Two where measuring goes first and the rest after it.
@@ -202,25 +197,21 @@ def failing(place: tuple[Any, str], path: Path) -> tuple[list[Tensor], list[str]
 
 
 # What only a probe with a file does; the others have none, for a file takes half the time.
-FILED = ("Journal.", "FileSink.", "row_sinks.", "gradlab.runs.probe.")
+FILED = ("Journal.", "_File.", "log.", "gradlab.runs.probe.")
 
 
 # Nothing is said where saying fails, nor about the origin of a NaN that could not be found.
 SILENT = (
-    "quiet.say", "updates.replayed", "Finder._look", "origin.", "LastPasses.rows",
-    "LastPasses.lost", "LastPasses._bad", "critics.rows_text", "critics.by_row",
-    "TrainedByLoop._words",
+    "isolation.warn", "Finder._look", "Finder.found", "origin.", "loop.origin", "Passes.lost",
+    "passes.by_row",
 )  # fmt: skip
 
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything a probe does happens within the loop's few updates."""
-    monkeypatch.setattr(updates, "ROW", 10)
-    monkeypatch.setattr(sampler, "PAIRS", 6)
-    monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
-    monkeypatch.setattr(sampler, "first_price", lambda question, policy: 0.0)
-    made = {"starts": 64, "seconds": 0.0, "variance": np.ones((4, 11))}
-    monkeypatch.setattr(sampler, "measured", lambda *given: (dict(made), given[-1]))
+    monkeypatch.setattr(signals, "PAIRS", 6)
+    made = {"starts": 64, "variance": np.ones((4, 11))}
+    monkeypatch.setattr(measured, "measured", lambda *given: (dict(made), given[-1]))
 
 
 def test_all_of_a_probe_is_at_work_in_this_loop(bare, monkeypatch):
@@ -230,13 +221,11 @@ def test_all_of_a_probe_is_at_work_in_this_loop(bare, monkeypatch):
     found, probe = run(
         None,
         lambda policy, optimizer: gradlab.Probe(
-            policy, optimizer, linear_task(), log=rows.append, overhead_budget=1.0,
-            clock=lambda: 0.0,
+            policy, optimizer, linear_task(), log=rows.append, every=8
         ),
     )  # fmt: skip
     assert all(torch.equal(a, b) for a, b in zip(bare, found, strict=True))
     assert probe is not None
     keys = {key.split("/")[0] for row in rows for key in row}
-    assert keys >= {"vitals", "successive", "measured", "alarms"}
-    kinds = {alarm.kind for alarm in probe.alarms}
-    assert updates.ORIGIN in kinds
+    assert keys >= {"vitals", "successive", "measured", "findings"}
+    assert any(each.code.startswith("nan.") for each in probe.alarms)

@@ -18,18 +18,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 import gradlab
-from gradlab.networks.actors import gaussian
-from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.probe.alarms.catalogue import noise, saturated
-from gradlab.probe.alarms.evidence import ALPHA, DESCENT, AlarmEvidence
-from gradlab.probe.alarms.task import jacobian_drift
-from gradlab.probe.isolation import copied, undisturbed
-from gradlab.probe.parts.networks import Calls
-from gradlab.tasks.environments import with_learned_prior
-from tests.probe.actor_critics import answers
+from gradlab.probe.checks import CHECKS, Evidence
+from gradlab.runs.probe.schema import ALPHA
 from tests.probe.planted_rows import burst, measured, vitals
 from tests.probe.small_loops import linear_task, looped, probed
 
@@ -200,7 +192,7 @@ def test_this_loop_keeps_its_bits_and_its_updates_are_counted(loop, counted, mak
     torch.manual_seed(2)
     loop(policies[1], optimizers[1], probe)
     assert same(bare, left(policies[1], optimizers[1]))
-    assert not probe.off and probe._updates.count == counted
+    assert not probe.off and probe._loop.count == counted
     probe.close()
     row = next(row for row in rows if "vitals/grad_norm" in row)
     assert row["vitals/nonfinite_updates"] == 0 and probe.alarms == []
@@ -245,7 +237,7 @@ class Tanh(nn.Module):
 
 @pytest.mark.parametrize("planted", [True, False])
 @pytest.mark.parametrize(
-    "kind, words", [("dead path", "first.weight, first.bias"), ("dead inputs", "first.weight: 1")]
+    "kind, words", [("dead path", "first.weight, first.bias"), ("dead inputs", "(1)")]
 )
 def test_a_detached_layer_and_an_input_of_zeros_are_told_with_their_tensors(kind, words, planted):
     torch.manual_seed(0)
@@ -259,7 +251,7 @@ def test_a_detached_layer_and_an_input_of_zeros_are_told_with_their_tensors(kind
 
     probe = probed(policy, optimizer)
     looped(policy, optimizer, probe, 200, loss)
-    told = [each.message for each in probe.alarms if each.kind == kind]
+    told = [each.message for each in probe.alarms if each.code == kind]
     assert bool(told) == planted and all(words in each for each in told)
 
 
@@ -278,141 +270,20 @@ def test_a_deviation_behind_a_clamp_with_exchanged_bounds_is_told(since, expecte
 
     probe = probed(policy, optimizer)
     looped(policy, optimizer, probe, 200, loss)
-    told = [each.message for each in probe.alarms if each.kind == "dead outputs"]
+    told = [each.message for each in probe.alarms if each.code == "dead outputs"]
     assert bool(told) == expected and all("2 of 4 rows" in each for each in told)
-
-
-@pytest.mark.parametrize("leak, quiet", [("optimizer", False), ("own", True), ("shared", False)])
-def test_policy_updates_that_train_the_model_are_told(leak, quiet):
-    torch.manual_seed(0)
-    ensemble = GaussianEnsemble(2, 1, hidden=(8,), members=2, reward=True)
-    task = with_learned_prior(linear_task(), ensemble.double())
-    policy = nn.Linear(2, 1, dtype=torch.float64)
-    weights = list(ensemble.parameters())
-    if leak == "shared":
-        policy.register_parameter("extra", weights[0])
-    held = [*policy.parameters(), *(weights if leak == "optimizer" else [])]
-    optimizer = torch.optim.SGD(held, 0.0)
-    probe = gradlab.Probe(policy, optimizer, task=task, overhead_budget=1e-9)
-    states = torch.randn(100, 4, 2, dtype=torch.float64)
-    looped(
-        policy, optimizer, probe,
-        loss=lambda step: task.prior.step(s := states[step], policy(s), None).reward.sum(),
-    )  # fmt: skip
-    probe.close()  # without a budget the window ends here
-    told = [each for each in probe.alarms if each.kind == "θ leaks into the model"]
-    assert (told == []) == quiet
-
-
-class Halves(nn.Module):
-    """Mean and log σ of every state."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.body(state).chunk(2, -1)
-        return mean, log_std.clamp(-1, 1)
-
-
-IMAGINED = {"target": (-1.0, 0.0), "critic": (-1.0, 0.0), "sign": (1.0, 0.0), "less": (-1.0, 1.0)}
-
-
-@pytest.mark.parametrize("declared", [True, False])
-@pytest.mark.parametrize("kind", IMAGINED)
-@pytest.mark.sampled(3)
-def test_a_wrong_sign_through_a_model_is_told_by_the_gradient_in_the_values(kind, declared):
-    """Also where the loop's targets alone are in its loss, and are found by the probe itself."""
-    torch.manual_seed(0)
-    policy, model = nn.Linear(3, 1), nn.Linear(4, 3)
-    critic = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
-    target = copy.deepcopy(critic)
-    used = critic if kind == "critic" else target
-    sign, baseline = IMAGINED[kind]
-    steps = [torch.optim.SGD(each.parameters(), 1e-3) for each in (policy, critic)]
-    rows: list[dict[str, Any]] = []
-    probe = probed(policy, steps[0], rows, critic_optimizer=steps[1])
-    if declared:
-        probe.networks(critic=critic, target=target)
-    for step in range(3 * UPDATES):
-        first = state = torch.randn(8, 3)
-        for _ in range(3):
-            state = state + 0.1 * model(torch.cat([state, policy(state)], 1))
-        steps[0].zero_grad()
-        with probe(step):
-            (sign * (used(state) - baseline * used(first + policy(first))).mean()).backward()
-        steps[0].step()
-        steps[1].zero_grad()
-        (critic(state.detach()) - 1 - 0.9 * target(state.detach())).square().mean().backward()
-        steps[1].step()
-        for mine, its in zip(critic.parameters(), target.parameters(), strict=True):
-            its.data.lerp_(mine.data, 0.01)
-    told = [each.message for each in probe.alarms if each.kind == DESCENT]
-    assert bool(told) == (kind == "sign")
-    assert all("rises with the critic's values" in each for each in told)
-    probe.close()
-    found = answers(rows)["actor's steps raise their objective"]
-    states = {"sign": "fault", "less": "off"}  # a baseline through the policy is no sign
-    assert found["state"] == states.get(kind, "sound"), found
-
-
-LIKELY = {
-    # weights of −Σ w log π(a) by row, and are actions those of the replay?
-    "sound": (lambda n: 0.1 + torch.rand(n), True),
-    "sign": (lambda n: -0.1 - torch.rand(n), True),
-    "both signs": (torch.randn, True),
-    "returns below 0": (lambda n: -0.1 - torch.rand(n), False),  # REINFORCE
-}
-
-
-@pytest.mark.parametrize("alone", [True, False])
-@pytest.mark.parametrize("bent", [True, False])
-@pytest.mark.parametrize("kind", LIKELY)
-@pytest.mark.sampled(5)
-def test_a_wrong_sign_of_a_weighted_likelihood_is_told_by_its_gradient(kind, bent, alone):
-    """AWR, AWAC, IQL: no critic is called at the policy's actions. `alone`: one log σ of all."""
-    torch.manual_seed(0)
-    weigh, replayed = LIKELY[kind]
-    body, one = nn.Linear(3, 2 if alone else 4), nn.Parameter(torch.zeros(2))
-    policy = gaussian(body, one) if alone else Halves(body)
-    critic = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1))
-
-    def called(state: Tensor) -> tuple[Tensor, Tensor]:
-        return (body(state), one.expand(len(state), 2)) if alone else policy(state)
-
-    steps = [torch.optim.SGD(each.parameters(), 1e-3) for each in (policy, critic)]
-    rows: list[dict[str, Any]] = []
-    probe = probed(policy, steps[0], rows, critic_optimizer=steps[1])
-    for step in range(UPDATES):
-        state = torch.randn(32, 3)
-        mean, log_std = (x.detach() for x in called(state))
-        inner = torch.randn(32, 2) - 1 if replayed else mean + log_std.exp() * torch.randn(32, 2)
-        action = torch.tanh(inner) if bent else inner
-        steps[1].zero_grad()
-        (critic(torch.cat([state, action], 1)) - 1).square().mean().backward()
-        steps[1].step()
-        steps[0].zero_grad()
-        with probe(step):
-            mean, log_std = called(state)
-            likely = torch.distributions.Normal(mean, log_std.exp()).log_prob(inner).sum(1)
-            (-weigh(32) * likely).mean().backward()
-        steps[0].step()
-    probe.close()
-    told = [each.message for each in probe.alarms if each.kind == DESCENT]
-    assert bool(told) == (kind == "sign")
-    assert all("makes recorded actions less likely, in all rows" in each for each in told)
-    answers = [
-        row for row in rows if row.get("checks/check") == "actor's steps raise their objective"
-    ]
-    assert (answers[-1]["checks/state"] == "sound") == (kind == "sound")
 
 
 # False alarms stay below the stated rate over a whole run.
 
 
+def asked(code: str, evidence: Evidence) -> Any:
+    (check,) = (each for each in CHECKS if each.code == code)
+    return check(evidence)
+
+
 def test_levels_over_all_looks_sum_to_the_stated_rate():
-    total = sum(AlarmEvidence([{}], k).level for k in range(1, 100_001))
+    total = sum(Evidence([{}], k).level for k in range(1, 100_001))
     assert total == pytest.approx(ALPHA, rel=1e-4)
 
 
@@ -423,26 +294,16 @@ def test_noise_rings_falsely_in_at_most_the_stated_share_of_runs():
     false = 0
     for run in range(200):
         rows = [burst(size, 1000 * run + k) for k in range(40)]
-        looks = (AlarmEvidence(rows[:k], k) for k in range(1, 41))
-        false += any(noise(look) is not None for look in looks)
+        looks = (Evidence(rows[:k], k) for k in range(1, 41))
+        false += any(asked("gradient no better than noise", look) for look in looks)
     assert false <= 6  # 200 · 1% = 2 expected at most; 6 or more has probability 0.02
 
 
-def test_saturation_rings_falsely_in_at_most_the_stated_share_of_runs():
-    generator = np.random.default_rng(0)
-    false = 0
-    for _ in range(500):
-        shares = generator.binomial(100, 0.5, size=(40, 1)) / 100
-        rows = [vitals(saturation=share) for share in shares]
-        false += any(saturated(AlarmEvidence(rows[: k + 1], k + 1)) for k in range(len(rows)))
-    assert false <= 12
-
-
 def test_an_actor_that_saturates_late_in_a_long_run_rings():
-    """Each row has 25 passes: alone, none could ring at the level of its ten-thousandth look."""
-    rows = [vitals(saturation=np.array([0.1, 0.97]), watched=25)] * 16
-    assert saturated(AlarmEvidence(rows[:1], 10_000)) is None
-    assert saturated(AlarmEvidence(rows, 10_000)) is not None
+    """Its newest sixteen looks are: one alone would not do."""
+    rows = [vitals(saturation=np.array([0.1, 0.97]), watched=1, looked=1)] * 16
+    assert asked("saturated actor", Evidence(rows[:15], 10_000)) is None
+    assert asked("saturated actor", Evidence(rows, 10_000)) is not None
 
 
 def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs():
@@ -451,8 +312,8 @@ def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs():
     for _ in range(1000):
         errors = generator.normal(-1.0, 0.1, size=40)
         rows = [measured(jacobian_error=error) for error in errors]
-        looks = (AlarmEvidence(rows[:k], k) for k in range(1, 41))
-        false += any(jacobian_drift(look) is not None for look in looks)
+        looks = (Evidence(rows[:k], k) for k in range(1, 41))
+        false += any(asked("drifting model Jacobian", look) for look in looks)
     assert false <= 20
 
 
@@ -553,8 +414,8 @@ def equal(one: Any, other: Any) -> bool:
 def test_updates_have_the_same_bits_with_a_probe(make, updates, tmp_path):
     log = tmp_path / "p.h5"
     without, _ = run(make, False, updates)
-    with_one, probe = run(make, True, updates, log=log, overhead_budget=1.0, clock=lambda: 0.0)
-    assert probe is not None and probe.alarm_log.rows["successive"]
+    with_one, probe = run(make, True, updates, log=log)
+    assert probe is not None and probe._log.rows["successive"]
     assert equal(without, with_one)
 
 
@@ -573,10 +434,8 @@ def drawing() -> nn.Module:
 def test_measurements_on_a_task_leave_the_same_bits(make):
     without, _ = run(make, False, 4)
     task = double_integrator()
-    with_one, probe = run(
-        make, True, 4, task=task, critic=True, overhead_budget=1.0, clock=lambda: 0.0
-    )
-    assert probe is not None and len(probe.alarm_log.rows["measured"]) >= 2
+    with_one, probe = run(make, True, 4, task=task, critic=True, every=1)
+    assert probe is not None and len(probe._log.rows["measured"]) >= 2
     assert equal(without, with_one)
 
 
@@ -586,21 +445,9 @@ def test_a_copy_of_a_watched_policy_is_not_watched():
     for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
         with probe(0):
             twin(torch.zeros(3, 2)).sum().backward()
-        assert probe._updates.watch.inputs == ()
+        assert probe._loop.passes.inputs == ()
         assert all(torch.equal(a, b) for a, b in zip(
             policy.parameters(), twin.parameters(), strict=True))  # fmt: skip
-
-
-def test_what_the_probe_calls_by_itself_is_no_network_of_the_loop():
-    calls, net = Calls(), plain()
-    twin = nn.Sequential(copied(net))
-    handle = register_module_forward_hook(calls.hook)
-    with undisturbed():
-        twin(torch.ones(4, 2))
-    assert not calls.outermost()
-    net(torch.ones(4, 2))
-    handle.remove()
-    assert [*calls.outermost()] == [net]
 
 
 class Marker:

@@ -22,7 +22,15 @@ from gradlab.runs.probe.tables import chains, choices, curves
 from gradlab.storage.journal import journal_of
 from gradlab.verdicts.probe.findings import verdict
 from tests import first_screens
-from tests.probe.planted_probe import alarm, burst, everything, measurement, opened, window, written
+from tests.probe.planted_probe import (
+    answer,
+    burst,
+    everything,
+    measurement,
+    opened,
+    window,
+    written,
+)
 
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
@@ -66,7 +74,7 @@ def test_the_page_leads_from_verdict_to_price(tab, run, page):
     for each in verdict(run):
         assert shell.signed(each.said.replace("`", "")) in tab.locator("main").text_content()
     facts = tab.locator(".facts").inner_text()
-    for fact in ("planted", "2,999", "3,000", "5% of the time", "4%", "3000 s"):
+    for fact in ("planted", "2,999", "3,000", "every 50 updates", "4% of the time", "3000 s"):
         assert fact in facts
     assert tab.locator("figure svg").count() == len(probe_page.PANELS)
     first_screens.opened(tab, page, width=390)
@@ -91,7 +99,7 @@ def test_a_run_without_a_task_says_how_to_measure(tmp_path):
 
 def test_an_empty_run_makes_a_page(tmp_path):
     text = page_of(load(written(tmp_path / "run.h5", {})))
-    assert "No two rows yet: one comes after every 100 updates." in text
+    assert "No two rows yet: one comes at every look." in text
     shown = text[text.index("<main>") : text.index("<script>")]
     assert "<figure>" not in shown and not re.search(r"\bnan\b", shown.lower())
 
@@ -120,10 +128,9 @@ def test_a_run_that_nobody_closed_says_so_and_promises_nothing(tmp_path):
     assert probe_page.page(load(tmp_path / "run.h5")).advice.notice == ""  # being written
     journal._file.close()  # as a kill does
     page = probe_page.page(load(tmp_path / "run.h5"))
-    assert "ended without being closed" in page.advice.notice and page.facts["due"] == ""
+    assert "ended without being closed" in page.advice.notice
     opened(tmp_path / "run.h5").close()
-    closed = probe_page.page(load(tmp_path / "run.h5"))
-    assert closed.advice.notice == "" and "next measurement" in str(closed.facts["due"])
+    assert probe_page.page(load(tmp_path / "run.h5")).advice.notice == ""
 
 
 def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path):
@@ -141,7 +148,7 @@ def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path):
 @pytest.mark.slow
 def test_text_from_a_hostile_file_is_shown_and_never_run(tab, tmp_path):
     rows = {k: v for k, v in everything().items() if k != "successive"}
-    rows["alarms"] = [alarm(0, 100, ATTACK, ATTACK), alarm(1, 200, "$\\frac{", "$x^2$")]
+    rows["findings"] = [answer(0, 100, ATTACK, at=ATTACK), answer(1, 200, "$\\frac{", at="$x^2$")]
     found = load(
         written(tmp_path / "run.h5", rows, names=(ATTACK, "$\\frac{", "_hidden", "x" * 500),
                 task=ATTACK, environment=json.dumps({ATTACK: ATTACK, "created": ATTACK}),
@@ -170,14 +177,12 @@ def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
         "actions": lambda: figures.probe_curves(
             table, quantities={"saturation": ""}, title="t", unit="u"
         ),
-        "cost": lambda: figures.probe_cost(table),
         "chains": lambda: figures.moved_chains(chains(run)),
         "chosen": lambda: figures.chosen_horizons(choices(run), longest=4),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["curve", "norms", "layers", "actions", "cost", "chains",
-                                  "chosen"])  # fmt: skip
+@pytest.mark.parametrize("name", ["curve", "norms", "layers", "actions", "chains", "chosen"])
 def test_no_text_covers_another_and_none_is_cut_off(run, name):
     ax = drawn(run)[name]()
     figure = ax.figure
@@ -196,8 +201,6 @@ def test_what_is_drawn_is_what_the_table_says(run):
     ax = drawn(run)["norms"]()
     (mean,) = [line for line in ax.lines if line.get_label() == "mean of a window"]
     np.testing.assert_allclose(mean.get_ydata(), 1 + 1 / np.arange(1, 31))
-    cost = figures.probe_cost(curves(run))
-    np.testing.assert_allclose(np.asarray(cost.lines[2].get_ydata()), 0.04)
 
 
 def test_the_page_of_a_long_run_stays_small(tmp_path):
@@ -212,7 +215,7 @@ def test_faults_stand_on_the_first_screen(tab, run, tmp_path):
     found = probe_page.page(run)
     first_screens.check_first_screen(tab, found, tmp_path)
     assert found.advice.light == "none" and "dead inputs" in str(found.advice)
-    sound = {k: v for k, v in everything().items() if k != "alarms"}
+    sound = {k: v for k, v in everything().items() if k != "findings"}
     quiet = probe_page.page(load(written(tmp_path / "sound.h5", sound)))
     first_screens.check_first_screen(tab, quiet, tmp_path)
     assert quiet.advice.light != "none" and quiet.advice.figure == "returns"

@@ -17,7 +17,6 @@ import io
 import math
 import signal
 import tempfile
-import time
 import traceback
 import warnings
 from collections import Counter
@@ -112,26 +111,24 @@ def _actor_loss(policy: nn.Module, critic: Critic, states: Tensor) -> Callable[.
 
 
 def _probed(policy: Any, optimizer: Any, task: Any, critic: Any, log: Any, **more: Any) -> None:
-    probe = gradlab.Probe(policy, optimizer, task, critic, log, **more)
+    probe = gradlab.Probe(policy, optimizer, task, critic, log=log, **more)
     with probe(0):
         pass
     probe.close()
 
 
 def _handed(**parts: Any) -> None:
-    """What a loop hands over, in the place of a batch, a rollout, a note and networks."""
+    """What a loop declares, notes and hands over."""
     probe, policy = gradlab.Probe(_policy()), _policy()
     env = probe.record(parts.pop("env"))
     env.reset()
     env.step(np.zeros(2))
-    probe.networks(critic=parts.pop("networks"), target=parts.pop("targets"))
+    names = ("critic", "target", "target_actor", "model", "temperature", "optimizers")
+    probe.networks(**{name: parts.pop(name) for name in names})
+    probe.losses(critic=parts.pop("loss"), discount=parts.pop("discount"))
     noted = {name: parts.pop(name) for name in ("critic_loss", "episode_return")}
-    rolled = {name: parts.pop(name) for name in ("value", "ended", "advantage", "trace")}
-    for k in range(11):
-        probe.batch(**parts)
-        probe.rollout(
-            reward=parts["reward"], discount=parts["discount"], last_value=torch.zeros(8), **rolled
-        )
+    for k in range(21):
+        probe.look(parts)
         probe.note(**noted)
         with probe(k):
             policy(torch.zeros(8, 2, dtype=torch.float64)).sum().backward()
@@ -188,7 +185,7 @@ def calls() -> Mapping[str, Call]:
             dict(
                 task=task, policy=policy, critic=critic, estimators=None, horizon=2, starts=8,
                 batch=4, truth="objective", termination="ignore", law="visited", seed=0,
-                progress=silent, attribute=False, also=(), update=None, strata=False,
+                progress=silent, attribute=False, also=(), update=None,
             ),
         ),
         "choose": (gradlab.choose, dict(profile=profile)),
@@ -206,19 +203,16 @@ def calls() -> Mapping[str, Call]:
             _probed,
             dict(
                 policy=policy, optimizer=optimizer, task=None, critic=None, log=None,
-                overhead_budget=0.05, seed=0, env=None, clock=time.perf_counter, resume=False,
-                critic_optimizer=None, critic_alone=False,
+                every=50, seed=0, env=None, resume=False, critic_alone=False,
             ),
         ),
-        "Probe.batch": (
+        "Probe.networks": (
             _handed,
             dict(
-                env=Still(), networks=nn.Linear(2, 1), targets=(), critic_loss=1.0,
-                episode_return=1.0, observation=torch.zeros(8, 2),
-                action=torch.zeros(8, 2), reward=torch.zeros(8),
-                next_observation=torch.zeros(8, 2), terminated=torch.zeros(8),
-                next_value=torch.zeros(8), target=torch.zeros(8), discount=0.9,
-                value=torch.zeros(8), ended=torch.zeros(8), advantage=torch.zeros(8), trace=0.9,
+                env=Still(), critic=nn.Linear(2, 1), target=None, target_actor=None, model=None,
+                temperature=None, optimizers=None, loss=lambda batch: batch["reward"].sum(),
+                discount=0.9, critic_loss=1.0, episode_return=1.0, observation=torch.zeros(8, 2),
+                action=torch.zeros(8, 2), reward=torch.zeros(8), terminated=torch.zeros(8),
             ),
         ),
         "fitting.fit_critic": (

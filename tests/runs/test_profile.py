@@ -293,7 +293,7 @@ def test_a_header_names_the_run_and_what_is_wrong_with_a_file():
     assert [record.attributes[k] for k in ("kind", "command", "seed", "commit")] == [
         "flight", "gradlab x", 3, "abc",
     ]  # fmt: skip
-    told = described(record, "notes")
+    told = described(record, "config", "environment", "notes")
     assert told == {"config": config, "environment": {"commit": "abc"}, "notes": {"a": [1]}}
     path = Path("run.h5")
     other = content_of(record, path, "journey", "journey")

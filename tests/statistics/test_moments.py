@@ -2,7 +2,6 @@
 
 Signal and noise from successive gradients, against draws whose signal is known.
 
-Stratified samples: unbiased by exhaustive sums, and groups that plain formulas may read.
 
 The generalised Pareto shape of tails that are known.
 
@@ -12,16 +11,13 @@ The tail index tells heavy tails from light ones, whatever the dimension.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from gradlab.errors import InputError
-from gradlab.statistics.intervals import jackknife_se
-from gradlab.statistics.moments import Moments, PairSums, Strata, estimates, pair_mean, sample_mean
+from gradlab.statistics.moments import PairSums, estimates, pair_mean
 from gradlab.statistics.successive import Signal, pooled, signal
 from gradlab.statistics.tails import HEAVY, heavier, no_variance, shape, tail_index, tail_shape
 from tests.planted_moments import moments, pairs, planted, tails_of
@@ -173,102 +169,6 @@ def test_pooled_bursts_have_the_error_of_all_of_them():
 def test_a_gradient_of_zero_has_no_signal_and_no_error():
     one = signal(np.zeros(8), np.zeros(9))
     assert one.share == 0 and np.isnan(one.se) and one.z == 0
-
-
-SIZES, COUNTS = np.array([4, 3, 3]), np.array([2, 2, 2])  # of a pilot of ten, and of the sample
-LABEL = np.repeat(np.arange(3), COUNTS)
-STRATA = Strata(LABEL, SIZES / 10 * 6 / COUNTS, 10)
-PILOT = np.random.default_rng(0).normal(size=(10, 3)) * np.repeat([1.0, 3.0, 9.0], SIZES)[:, None]
-
-
-def every_sample():
-    """z of all samples that can be drawn from the pilot, [6, 3] each."""
-    edges = np.cumsum([0, *SIZES])
-    members = [range(a, b) for a, b in pairwise(edges)]
-    drawn = [combinations(here, k) for here, k in zip(members, COUNTS, strict=True)]
-    return [PILOT[np.concatenate(rows)] for rows in product(*drawn)]
-
-
-def exchangeable_pairs(X):
-    """Pair sums of the exchangeable groups of weighted sums X [G, P]."""
-    X = STRATA.exchangeable(X)
-    side = X @ X.sum(axis=0)
-    return PairSums((X**2).sum(axis=1), side, side)
-
-
-def test_means_and_squares_are_unbiased_over_every_sample_of_the_pilot():
-    """Whose own mean misses that of the law by its variance over n′: of the pilot, unbiased."""
-    c, ones = STRATA.weight[:, None], np.ones(6)
-    samples = every_sample()
-    assert len(samples) == 54
-    mean, over = PILOT.mean(axis=0), PILOT.var(axis=0, ddof=1).sum() / 10
-    np.testing.assert_allclose(np.mean([(c * z).mean(axis=0) for z in samples], axis=0), mean)
-    squares = [pair_mean(exchangeable_pairs(c * z), ones).value for z in samples]
-    assert np.mean(squares) == pytest.approx(mean @ mean - over, rel=1e-12)
-    second = [sample_mean(STRATA.exchangeable((c * z**2).sum(axis=1)), ones) for z in samples]
-    values = np.array([each.value for each in second])
-    assert values.mean() == pytest.approx((PILOT**2).sum(axis=1).mean(), rel=1e-12)
-    known = values.var() + (PILOT**2).sum(axis=1).var(ddof=1) / 10
-    found = np.mean([jackknife_se(each.left_out) ** 2 for each in second])
-    assert found == pytest.approx(known, rel=1e-12)
-
-
-def test_variances_of_a_sample_are_those_of_the_law():
-    c = STRATA.weight
-    found = []
-    for z in every_sample():
-        moments = Moments(
-            np.ones(6), c * (z**2).sum(axis=1), exchangeable_pairs(c[:, None] * z), strata=STRATA
-        )
-        found.append(estimates(moments, 1)["variance"].value)
-    assert np.mean(found) == pytest.approx(PILOT.var(axis=0, ddof=1).sum(), rel=1e-12)
-
-
-def test_one_stratum_is_the_plain_sample():
-    strata = Strata(np.zeros(6, dtype=np.int64), np.ones(1), 60)
-    X = PILOT[:6]
-    np.testing.assert_allclose(strata.exchangeable(X), X, rtol=1e-13)
-
-
-def test_exchangeable_groups_keep_the_sum_ones_and_squares():
-    c = STRATA.weight
-    z = every_sample()[5]
-    X = STRATA.exchangeable(c[:, None] * z)
-    np.testing.assert_allclose(X.sum(axis=0), (c[:, None] * z).sum(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(STRATA.exchangeable(c), np.ones(6), rtol=1e-12)
-    squared = STRATA.squared(X[:, 0])
-    np.testing.assert_allclose(squared, STRATA.exchangeable(c * z[:, 0] ** 2), rtol=1e-9)
-
-
-def test_the_tail_index_is_that_of_the_law_and_not_of_the_sample():
-    """Gaussian starts whose outer ones are drawn more often still have index 1."""
-    rng, n = np.random.default_rng(3), 30_000
-    z = rng.normal(size=(n, 1))
-    label = (np.abs(z[:, 0]) > 1.5).astype(np.int64)
-    drawn = np.concatenate([np.flatnonzero(label == h)[:2000] for h in (0, 1)])
-    share = np.bincount(label) / n
-    strata = Strata(label[drawn], share * 4000 / np.array([2000, 2000]), n)
-    found = tail_index(strata.weight[:, None] * z[drawn], np.ones(4000), strata)
-    assert found.value == pytest.approx(1.0, abs=0.05)
-    assert tail_index(z[drawn], np.ones(4000)).value < 0.85
-
-
-def test_a_number_that_is_lost_leaves_the_others_as_they_are():
-    X = np.ones((6, 1))
-    X[2] = np.nan
-    assert np.isfinite(STRATA.exchangeable(X)).sum() == 5
-
-
-def test_halves_have_half_of_every_stratum_and_its_weights():
-    strata = Strata(np.array([0, 1, 0, 0, 1, 1, 0, 1]), np.array([1.5, 0.5]), 80)
-    even = strata.some(strata.rank % 2 == 0)
-    assert even.count.tolist() == [2, 2] and even.weight.mean() == 1.0
-
-
-@pytest.mark.parametrize("label", [[0, 0, 1], [0, 0, 2, 2]])
-def test_a_stratum_that_is_empty_or_has_one_start_is_refused(label):
-    with pytest.raises(InputError, match=r"strata \[1\] of \d have fewer than 2 starts: merge"):
-        Strata(np.array(label), np.ones(max(label) + 1), 100)
 
 
 @pytest.mark.parametrize("k", [-0.5, 0.0, 0.2, 0.5, 1.0])

@@ -32,7 +32,7 @@ from gradlab.systems import (
 from gradlab.systems.closed_form import TABLE4, LinearQuadratic, alive, derivative
 from gradlab.systems.function import off_circle, on_circle, to_circle
 from gradlab.systems.system import BLOCKS, Entropic, linearize_running, step_running
-from gradlab.truth.oracles import reference_gradients
+from tests.gradients.worlds import reference_gradients
 from tests.systems.ensembles import random
 
 # With entropy

@@ -20,7 +20,7 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem, VehicleModel, VehicleSimulator
 from gradlab.systems.vehicle import PUBLISHED_CODE, TABLE3, alive, wrap_angle
 from gradlab.tasks import TASKS, linear_quadratic, with_learned_prior
-from gradlab.truth.oracles import reference_gradients
+from tests.gradients.worlds import reference_gradients
 from tests.systems.ensembles import DA, DS, N, by_jacrev, model, random
 
 STATE, ACTION = random(N, DS), random(N, DA, seed=1)

@@ -159,8 +159,7 @@ def test_a_probe_measures_a_learned_model_and_leaves_its_gradients_alone():
         optimizer,
         task=world.task,
         critic=world.critic,
-        overhead_budget=1.0,
-        clock=lambda: 0.0,
+        every=1,
     )
     for update in range(3):
         optimizer.zero_grad()
@@ -170,4 +169,4 @@ def test_a_probe_measures_a_learned_model_and_leaves_its_gradients_alone():
     probe.close()
     learned = [*world.net.parameters(), *world.critic.parameters()]
     assert all(p.grad is None for p in learned)
-    assert probe.alarm_log.rows.get("measured")
+    assert probe._log.rows.get("measured")

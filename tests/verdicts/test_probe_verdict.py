@@ -5,23 +5,30 @@ from math import exp, log, sqrt
 import numpy as np
 import pytest
 
-from gradlab.findings import CODES
-from gradlab.probe.alarms.catalogue import ALARMS, ENDED, HALF, LOST_CRITIC
-from gradlab.probe.alarms.evidence import (
-    DESCENT,
-    FEWEST,
-    FROZEN,
-    STORED,
-    AlarmEvidence,
-)
+from gradlab.findings import CODES, Finding
+from gradlab.reporting.probe_page import PANELS
 from gradlab.runs.probe.results import load
+from gradlab.runs.probe.schema import ESTIMATORS, FEWEST, HALF
 from gradlab.statistics.intervals import Z
-from gradlab.verdicts.probe.findings import OF_INTERVALS, verdict, void
-from gradlab.verdicts.probe.screen import screen
+from gradlab.verdicts.probe.findings import (
+    OF_INTERVALS,
+    UPSTREAM,
+    followed,
+    rank,
+    verdict,
+    void,
+)
+from gradlab.verdicts.probe.screen import SEEN_IN, screen
 from gradlab.wording import below, samples, states_each, steps, two, updates
-from tests.probe.planted_probe import alarm, burst, everything, measurement, window, written
-
-GAE = "advantages are those of GAE"
+from tests.probe.planted_probe import (
+    H,
+    answer,
+    burst,
+    everything,
+    measurement,
+    window,
+    written,
+)
 
 
 @pytest.fixture
@@ -59,8 +66,8 @@ def test_what_stops_everything_comes_first_and_every_number_has_its_interval_and
     found = verdict(load(written(tmp_path / "run.h5", everything())))
     assert codes(found) == [
         "dead inputs", "saturated actor", "return rose", "return risen", "non-finite gradients",
-        "saturation", "batch", "horizon", "usable", "against data", "weight", "source", "critic",
-        "Jacobians", "Jacobian drift", "doubling", "Lyapunov", "cost",
+        "saturation", "batch", "moved_own", "best", "horizon", "usable", "against data", "weight",
+        "source", "critic", "Jacobians", "Jacobian drift", "doubling", "Lyapunov", "cost",
     ]  # fmt: skip
     for each in found:
         if np.isfinite(each.low):
@@ -204,7 +211,7 @@ def test_what_rests_on_intervals_decides_from_enough_starts_only(tmp_path, start
 
 @pytest.mark.parametrize("changes", [{"reward_max": 0.0, "truth_norm": 0.0}, {"truth_norm": 0.0}])
 def test_what_leaves_nothing_to_decide_is_said_first_and_alone(changes, tmp_path):
-    rows = {k: v for k, v in everything().items() if k != "alarms"}
+    rows = {k: v for k, v in everything().items() if k != "findings"}
     assert void(load(written(tmp_path / "sound.h5", rows))) == []
     rows["measured"] = [measurement(900, **changes)]
     run = load(written(tmp_path / "run.h5", rows))
@@ -214,42 +221,38 @@ def test_what_leaves_nothing_to_decide_is_said_first_and_alone(changes, tmp_path
     assert not {"best", "horizon", "against data", "weight", "source"} & {*codes(told)}
 
 
-WORDS = "the critic's targets have not moved for 500 updates: are the target networks updated?"
+def test_what_is_upstream_comes_first_with_its_step_and_what_to_do(first):
+    """A frozen target makes gradients explode, and not the other way round."""
+    rows = [
+        answer(0, 500, "exploding gradient"), answer(1, 400, "falling return"),
+        answer(2, 600, "moved_target_frozen", subject="target critic"),
+    ]  # fmt: skip
+    found = first(vitals=[window(1)], findings=rows)
+    assert found.light == "none" and found.field("since") == "step 599"
+    assert [each.code for each in found.rest][:3] == [
+        "moved_target_frozen", "falling return", "exploding gradient",
+    ]  # fmt: skip
+    assert found.field("also") == "falling return at step 399; exploding gradient at step 499"
 
 
-def test_the_cause_comes_before_the_symptom(first):
-    cause = alarm(1, 600, FROZEN) | {"message": WORDS}
-    found = first(vitals=[window(1)], alarms=[alarm(0, 500, "exploding critic"), cause])
-    assert found.field("finding") == f"T{WORDS[1:]}" and found.field("since") == "step 599"
-    assert found.light == "none" and found.field("also") == (
-        "symptom: exploding critic at step 499"
-    )
-
-
-def test_of_two_causes_the_one_upstream_comes_first_and_what_is_lost_is_the_symptom(first):
-    dies = "the loop died at update 900 (ValueError): parameters are NaN (w) since its step"
-    told = [(500, "learning rate too large"), (600, DESCENT), (700, STORED), (800, "dead path")]
-    rows = [alarm(k, at, kind) | {"message": f"{kind}: look?"} for k, (at, kind) in enumerate(told)]
-    rows.append(alarm(4, 900, ENDED) | {"message": dies})
-    found = first(vitals=[window(1)], alarms=rows)
-    assert found.field("finding") == f"{STORED.capitalize()}: look?"
+def test_what_is_lost_comes_before_everything(first):
+    rows = [answer(0, 500, "moved_target_frozen"), answer(1, 700, "nan.negative", subject="log")]
+    found = first(vitals=[window(1)], findings=[*rows, answer(2, 900, "non-finite at the end")])
+    assert found.field("finding").startswith("The log of a negative number is NaN")
     assert found.field("since") == "step 699"
-    also = found.field("also").lower()
-    told = (
-        "learning rate too large (step 499)",
-        DESCENT.lower(),
-        dies.lower(),
-        "1 other kind",
-    )
-    places = [also.index(each) for each in told]
-    assert places == sorted(places)
+    assert found.field("look at") == CODES["nan.negative"].remedy
 
 
-def test_a_symptom_without_a_cause_says_what_to_look_at(first):
-    symptom = alarm(0, 500, "exploding critic") | {"message": "it grows"}
-    found = first(vitals=[window(1)], alarms=[symptom])
-    assert found.field("finding") == "exploding critic at step 499"
-    assert found.field("look at") == CODES["exploding critic"].remedy
+def test_of_equals_what_was_first_seen_comes_first(first):
+    rows = [answer(0, 700, "dead path"), answer(1, 500, "dead inputs")]
+    found = first(vitals=[window(1)], findings=rows)
+    assert found.field("since") == "step 499" and found.field("also") == "dead path at step 699"
+
+
+def test_every_code_has_a_rank():
+    assert UPSTREAM[-1] == "*" and len(set(UPSTREAM)) == len(UPSTREAM)
+    known = [code for code in CODES if code.startswith(("nan.", "moved_", "stored_"))]
+    assert known and all(rank(Finding(code, "fail")) < len(UPSTREAM) - 1 for code in known)
 
 
 @pytest.mark.parametrize("share", [0.03, 0.4, 0.97])
@@ -257,97 +260,105 @@ def test_no_alarm_is_amber_and_prints_no_number_without_information(first, share
     found = first(vitals=[window(1)], successive=[burst(40 * k, share) for k in range(1, 9)])
     assert found.light == "choose" and found.field("return") == "unknown"
     assert found.field("step").startswith("One batch has cosine ")
+    assert found.field("finding") == "no alarm; the loop's parts were not declared"
 
 
-def test_every_check_is_a_row_with_its_decision_and_its_words(first):
-    about = {"update": 100, "step": 99, "threshold": 0.5, "value": 0.005, "looks": 9,
-             "seconds": 0.1}  # fmt: skip
-    states = {"sound": "pass", "fault": "fail", "waiting": "undecided", "open": "undecided",
-              "off": "skipped"}  # fmt: skip
-    checks = [
-        about | {"number": k, "check": f"check {k}", "state": state, "proof": f"proof of {state}"}
-        for k, state in enumerate(states)
-    ]
-    found = first(vitals=[window(1)], checks=checks)
-    rows = [each for each in found.rest if each.code.startswith("check ")]
-    assert [each.decision for each in rows] == [*states.values()]
-    assert [each.text for each in rows] == [f"proof of {state}" for state in states]
-    assert all((each.value, each.threshold) == (0.005, 0.5) for each in rows)
-    assert found.field("finding") == "no alarm; 1 of 5 checks passed, 1 open"
-
-
-def test_what_a_check_leaves_open_is_a_field(first):
-    """Advantages that are off by a share that no named mistake explains."""
-    row = {"update": 100, "step": 99, "threshold": 1e-3, "number": 0, "looks": 4, "seconds": 0.1,
-           "check": "advantages are those of GAE", "state": "open", "value": 0.036,
-           "proof": "0.036 of the advantages is left: of another formula?"}  # fmt: skip
-    found = first(vitals=[window(1)], checks=[row])
-    assert found.light == "choose"
-    assert found.field("look at") == f"whether {row['check']}: {row['proof']}"
-    assert found.field("finding") == "no alarm; 0 of 1 checks passed, 1 open"
-
-
-def test_a_loop_with_an_open_check_is_not_told_to_train_on(first):
-    """By its rising return it would be green."""
-    proof = "485 of 7,880 rows differ (fault: more than half); 5 left out, of pixels"
-    rows = {"vitals": [window(1)], "returns": everything()["returns"]}
-    assert first(**rows).light == "act" and "rose" in first(**rows).field("return")
-    about = {"update": 100, "step": 99, "threshold": 0.0, "value": 0.0, "looks": 4, "seconds": 0.1}
-    row = about | {"number": 0, "check": "rewards are stored", "proof": proof, "state": "open"}
-    found = first(**rows, checks=[row])
-    assert found.light == "choose" and proof in found.field("look at")
+def test_every_check_is_a_row_with_its_decision(first):
+    states = ["pass", "undecided", "skipped", "pass"]
+    rows = [answer(k, 100, f"check {k}", state) for k, state in enumerate(states)]
+    rows.append(answer(9, 50, "", "skipped"))  # whose place another answer has taken
+    found = first(vitals=[window(1)], findings=rows)
+    told = [each for each in found.rest if each.code.startswith("check ")]
+    assert [each.decision for each in told] == states and "" not in codes(found.rest)
+    assert found.field("finding") == "no alarm; 2 of 4 checks passed"
 
 
 def test_a_saturated_actor_whose_return_rises_is_watched_and_no_fault(first):
     """The best policy of a pendulum's swing-up switches between its limits."""
     rows = {"vitals": [window(1)], "returns": everything()["returns"]}
-    raised = [alarm(0, 100, "saturated actor", "action 0 is at its limit: lower the gain")]
-    found = first(**rows, alarms=raised)
+    raised = [answer(0, 100, "saturated actor")]
+    found = first(**rows, findings=raised)
     watched = "watch the actor, while the return rises: saturated actor at step 99; "
     assert found.light == "choose" and found.field("finding").startswith(watched)
     lower = [{**row, "value": -row["value"]} for row in rows["returns"]]
-    assert first(**rows | {"returns": lower}, alarms=raised).light == "none"
-    more = [*raised, alarm(1, 100, "exploding critic", "the critic explodes")]
-    assert first(**rows, alarms=more).light == "none"
+    assert first(**rows | {"returns": lower}, findings=raised).light == "none"
+    more = [*raised, answer(1, 100, "exploding gradient")]
+    assert first(**rows, findings=more).light == "none"
 
 
-@pytest.mark.parametrize("times", [1, 3])
-def test_one_alarm_that_is_raised_again_is_one(first, times):
-    raised = [alarm(k, 100, "exploding critic", "the critic explodes") for k in range(times)]
-    found = first(vitals=[window(1)], alarms=raised)
-    assert found.field("finding") == "exploding critic at step 99" and not found.field("also")
-    assert [each.text for each in found.rest if each.code == "exploding critic"] == [
-        "the critic explodes"
-    ]
+def test_the_cost_is_told_with_the_schedule(said):
+    found = said("cost", vitals=[window(k) for k in range(1, 31)])
+    assert (found.value, found.n, found.decision) == (0.04, 50, "pass")
 
 
-def test_a_finding_leaves_names_of_parameters_as_they_are(first):
-    row = {"still": np.array([100.0, 0.0]), "zero": np.zeros(2), "looked": 100, "stepped": 100}
-    row |= {"layer_norm": np.ones(2), "grad_norm": 1.4}
-    (moved,) = [each for each in ALARMS if each.kind == "actor moves in part"]
-    told = moved(AlarmEvidence([row], 1, ["actor_mean.0.weight", "b"]))
-    assert told is not None
-    found = first(vitals=[window(1)], alarms=[alarm(0, 100, told.kind, told.message)])
-    assert found.field("finding").startswith("The policy's actor_mean.0.weight had a gradient")
-    lost = alarm(0, 100, LOST_CRITIC, "actor_mean.0: rows 3 of 64: look there")
-    told = first(vitals=[window(1)], alarms=[lost])
-    assert told.field("look at").startswith("actor_mean.0: rows")
+# What a loop is told that follows the critic alone, as SAC, TD3 and DDPG do.
 
 
-def test_it_is_said_where_few_updates_were_looked_at(said):
-    """Of an actor that stood still for half of a run, between two looks, there was no alarm."""
-    rows = [window(k) for k in range(1, 31)]
-    assert said("few looks", vitals=rows) is None
-    few = said("few looks", vitals=[row | {"looked": 10} for row in rows])
-    assert (few.value, few.n, few.decision) == (300, 3000, "undecided")
+SE = 0.05
+LONGER = {"model": [0.1, 0.3, 0.7, 0.75], "true_dynamics": [0.8, 0.9, 0.95, 0.95]}
 
 
-def test_the_price_is_held_against_the_budget(said):
-    rows = [window(k) for k in range(1, 31)]
-    found = said("cost", vitals=rows)
-    assert (found.value, found.threshold, found.decision) == (0.04, 0.05, "pass")
-    rows[-1] |= {"spent": 0.07}
-    assert said("cost", vitals=rows).decision == "fail"
+def judged(update, critic, longer=LONGER, **more):
+    """A measurement with these cosines, the critic's at h = 0."""
+    value = np.full((len(ESTIMATORS), H + 1), np.nan)
+    value[0, 0] = critic
+    for name, over in longer.items():
+        value[ESTIMATORS.index(name), 1:] = over
+    return measurement(
+        update, cosine=value, cosine_low=value - 2 * SE, cosine_high=value + 2 * SE,
+        cosine_se=np.full_like(value, SE), **more,
+    )  # fmt: skip
+
+
+def followed_run(path, *measured, findings=(), alone=True, returns=()):
+    rows = {"vitals": [window(k) for k in range(1, 31)], "measured": measured}
+    rows |= {"findings": findings, "returns": returns}
+    return load(written(path, rows, critic_alone=alone))
+
+
+def test_the_step_is_of_the_gradient_that_the_loop_follows(tmp_path):
+    raised = [answer(0, 400, "wrong direction")]
+    found = screen(followed_run(tmp_path / "run.h5", judged(400, -0.71), findings=raised))
+    assert found.field("step") == (
+        "At step 399 a step along the actor's gradient lowered the return: cosine -0.71 (CI -0.81 "
+        "to -0.61), from 64 starts. The model gradient (first action) at h = 3–4 would raise it: "
+        "cosine 0.75 (CI 0.65–0.85), from 64 starts."
+    )
+    assert found.field("next") == "Improve the critic if this lasts."
+    assert found.light == "none" and found.figure == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("critic", "decision", "light"),
+    [(-0.71, "fail", "none"), (0.71, "pass", "act"), (0.05, "undecided", "choose")],
+)
+def test_the_newest_measurement_decides(tmp_path, critic, decision, light):
+    raised = [answer(0, 400, "wrong direction")]
+    measured = judged(400, -critic), judged(3000, critic)
+    found = followed_run(tmp_path / "run.h5", *measured, findings=raised)
+    own = followed(found)
+    assert own is not None and own.decision == decision and screen(found).light == light
+    assert own.value == critic and own.at == "step 2,999" and own in verdict(found)
+
+
+def test_another_fault_comes_first_and_the_direction_after_it(tmp_path):
+    raised = [answer(0, 500, "dead path"), answer(1, 600, "wrong direction")]
+    found = screen(followed_run(tmp_path / "run.h5", judged(400, -0.71), findings=raised))
+    assert found.field("finding").startswith("The gradient of action 0 was exactly 0")
+    assert "lowered the return" in found.field("also")
+
+
+def test_a_failure_of_a_gradient_that_the_loop_need_not_follow_is_no_fault_of_it(tmp_path):
+    raised = [answer(0, 400, "variance doubling time")]
+    found = screen(
+        followed_run(tmp_path / "run.h5", measurement(400), findings=raised, alone=False)
+    )
+    assert found.light == "choose"
+    assert found.field("finding").startswith("if the loop follows first-action gradients")
+
+
+def test_every_figure_of_a_failure_is_a_panel():
+    assert {*SEEN_IN.values()} <= {*PANELS}
 
 
 @pytest.mark.parametrize("low, weighs", [(0.3, True), (-0.2, False), (np.nan, False)])
@@ -362,7 +373,7 @@ def test_no_gradient_whose_direction_is_unknown_is_weighed_above_another(
     row = measurement(400, **ends)
     row["cosine_low"] = row["cosine_low"].copy()
     row["cosine_low"][cell] = low
-    run = load(written(tmp_path / "run.h5", everything() | {"alarms": [], "measured": [row]}))
+    run = load(written(tmp_path / "run.h5", everything() | {"findings": [], "measured": [row]}))
     assert (words in screen(run).field("next")) == weighs
 
 

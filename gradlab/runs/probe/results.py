@@ -15,14 +15,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.findings import Finding
+from gradlab.findings.finding import MARKS
 from gradlab.runs.probe.schema import KIND, tables
 from gradlab.runs.run import StoredRun, described
 from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Record
 from gradlab.storage.whole_files import abandoned
+from gradlab.wording import signed
 
 Columns = Mapping[str, NDArray[Any]]
 _LARGEST = 1e15  # a count
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The newest answer of a check.
+
+    Attributes:
+        update, step: of that answer; since: the step at which it began to fail, −1: never.
+        looks: answers so far.
+    """
+
+    finding: Finding
+    update: int
+    step: int
+    since: int
+    looks: int = 1
+
+    @property
+    def code(self) -> str:
+        return self.finding.code
+
+    @property
+    def message(self) -> str:
+        """What was found and what to do."""
+        return signed(self.finding.said)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +63,8 @@ class ProbeRun(StoredRun):
         parameters: names of the policy's tensors, the axis of `vitals["layer_norm"]`.
         estimators: names, the first axis of cells in `measured`; horizon: of their second axis,
             the longest one (0 … H); None: nothing is measured on a task.
-        vitals, successive, measured, alarms, returns, episodes, checks: the tables.
+        vitals, successive, measured, returns, episodes, answers: the tables; `reported` has the
+            last as findings.
         abandoned: its writer has gone without closing it.
     """
 
@@ -48,11 +77,10 @@ class ProbeRun(StoredRun):
     vitals: Columns
     successive: Columns
     measured: Columns
-    alarms: Columns
+    answers: Columns
     returns: Columns = field(default_factory=dict)
     episodes: Columns = field(default_factory=dict)
     abandoned: bool = False
-    checks: Columns = field(default_factory=dict)
 
     kind = KIND
     noun = "run of gradlab.Probe"
@@ -63,9 +91,9 @@ class ProbeRun(StoredRun):
         return str(self.attributes.get("task", ""))
 
     @property
-    def budget(self) -> float:
-        """Share of the time that the probe was allowed."""
-        return float(self.config["overhead_budget"])
+    def every(self) -> int:
+        """Updates between two looks."""
+        return int(self.config["every"])
 
     @property
     def critic_alone(self) -> bool:
@@ -83,10 +111,23 @@ class ProbeRun(StoredRun):
         return last(self.vitals, "elapsed")
 
     @property
-    def due(self) -> str:
-        """What is measured next and when, or was not reached, as the newest row says; "" if it
-        does not."""
-        return str(self.vitals["due"][-1]) if "due" in self.vitals else ""
+    def reported(self) -> tuple[Reported, ...]:
+        """The newest answer of every check."""
+        names = [each for each in Finding.__dataclass_fields__ if each in self.answers]
+        found = []
+        for k in range(len(self.answers.get("code", ()))):
+            cells = {name: self.answers[name][k] for name in names}
+            row: dict[str, Any] = {
+                name: x.item() if isinstance(x, np.number) else str(x) for name, x in cells.items()
+            }
+            row |= {name: int(row[name]) for name in ("n", "more")}
+            if not row["code"]:
+                continue  # another answer has taken its place
+            if row["decision"] not in MARKS:
+                raise ValueError(f"a decision is {row['decision']!r}")
+            times = (int(self.answers[each][k]) for each in ("update", "step", "since", "looks"))
+            found.append(Reported(Finding(**row), *times))
+        return tuple(found)
 
     @property
     def updates(self) -> int:
@@ -99,9 +140,7 @@ class ProbeRun(StoredRun):
         return self._newest("step")
 
     def _newest(self, name: str) -> int:
-        tables = (
-            self.vitals, self.successive, self.measured, self.alarms, self.returns, self.checks
-        )  # fmt: skip
+        tables = self.vitals, self.successive, self.measured, self.answers, self.returns
         return max((int(each[name].max()) for each in tables if each), default=0)
 
     @classmethod
@@ -117,13 +156,13 @@ class ProbeRun(StoredRun):
         schema = tables(len(parameters), scales["action"], horizon)
         run = cls(
             stored=record,
-            config=config | {"overhead_budget": _share(config["overhead_budget"])},
+            config=config,
             environment=parts["environment"],
             parameters=parameters,
             estimators=estimators,
             horizon=horizon,
             abandoned=abandoned(path),
-            **{name: _columns(record, name, schema.get(name)) for name in _TABLES},
+            **{field: _columns(record, name, schema.get(name)) for name, field in _TABLES.items()},
         )
         _check_numbers(run)
         return run
@@ -140,11 +179,17 @@ def _names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(str(name) for name in parameters), tuple(str(name) for name in estimators)
 
 
-_TABLES = ("vitals", "successive", "measured", "alarms", "returns", "episodes", "checks")
+_TABLES = {
+    "vitals": "vitals", "successive": "successive", "measured": "measured",
+    "returns": "returns", "episodes": "episodes", "findings": "answers",
+}  # fmt: skip
 
 
 def _check_numbers(run: ProbeRun) -> None:
     """Counts and choices that sentences rest on; a probe never leaves them out."""
+    if run.every < 1:
+        raise ValueError(f"every is {run.every}")
+    run.reported  # noqa: B018
     counts = [run.vitals[name] for name in ("looked", "nonfinite_updates") if run.vitals]
     counts += [run.measured[name] for name in ("starts", "batch") if run.measured]
     tables = (run.vitals, run.successive, run.measured, run.returns, run.episodes)
@@ -161,14 +206,6 @@ def _check_numbers(run: ProbeRun) -> None:
         value = run.measured[name][chosen]
         if not ((value >= 0) & (value <= most)).all():
             raise ValueError(f"{name} is not within 0 … {most}")
-
-
-def _share(value: Any) -> float:
-    """A share of the time, checked."""
-    budget = float(value)
-    if not 0 < budget <= 1:
-        raise ValueError(f"a budget of {budget:g}")
-    return budget
 
 
 def _columns(record: Record, name: str, layout: Table | None) -> Columns:

@@ -21,6 +21,7 @@ from gradlab.statistics.over_groups import difference_of_means, student_mean
 
 COLUMNS = ("update", "step", "value")  # of a table of returns, of those that windows are made of
 WINDOW, TRAINED = 16, 8  # episodes of a window: of iterates, and of the loop's own training
+EPISODES_APART = 2  # looks between two episodes of the probe's own
 LEAST = 250  # updates of a window, below which nothing is alarming
 _SURE = 0.999  # of one end: 95% is shown by one window in forty where nothing changes
 RECENT = 3  # windows against the one before each, of which is said how often the return fell

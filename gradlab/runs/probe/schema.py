@@ -1,12 +1,11 @@
-"""The tables of a probe's log.
+"""The tables of a probe's log: numbers, and what was found out.
 
-vitals       every so many updates: norms, update ratios, non-finite counts, saturation, cost
+vitals       a row per look: norms, update ratio, non-finite counts, saturation, cost
 successive   products of successive gradients: is there a signal in the noise?
 measured     with a task: bias and variance by horizon, choice, Jacobians, growth, critic
 returns      with an environment: whole episodes of the policy without noise
 episodes     the loop's own training episodes
-alarms       alarms that were reported, in words
-checks       of the loop's own parts: the newest answer of each, with its proof and its cost
+findings     the newest answer of every check, and since when it has failed
 """
 
 from __future__ import annotations
@@ -18,14 +17,48 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.runs.probe.columns import ACTION, LAYER, VITALS, column
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
-LAW = "visited"  # states at which gradients are judged; before, it was the starts
+LAW = "visited"  # states at which gradients are judged
+ALPHA = 0.01  # of whole runs in which a statistical check rings falsely, at most
+FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)
+HALF = 0.5  # of the actions at a limit
+NOISE = 0.01  # share of a gradient's energy that is signal, below which its cosine is under 0.1
+LAYER, ACTION = ("parameter",), ("action",)
 STEPS = 25  # of the fresh path whose growth is measured
 ENDS = ("low", "high")
 
+
+def column(unit: str, description: str, dims: tuple[str, ...] = ()) -> Column:
+    return Column(dims, unit, not unit, description)
+
+
+VITALS: Mapping[str, Column] = {
+    "step": column("steps", "as the loop counts"),
+    "looked": column("updates", "whose gradient was looked at"),
+    "grad_norm": column("loss/parameter", "norm before clipping, mean over these"),
+    "grad_norm_max": column("loss/parameter", "largest norm of these"),
+    "marked": column("1", "1: gradients of `with probe(step)`, 0: the optimiser's"),
+    "update_ratio": column("1", "|Δθ| / |θ|, mean over these"),
+    "learning_rate": column("1", "largest of the policy's parameters"),
+    "layer_norm": column("loss/parameter", "norm by tensor, mean over these", LAYER),
+    "nonfinite": column("updates", "with a gradient that is not finite", LAYER),
+    "nonfinite_updates": column("updates", "with any gradient that is not finite"),
+    "zero": column("updates", "with a gradient of exactly 0", LAYER),
+    "outputs": column("1", "rows of the last layer's weights"),
+    "dead_outputs": column("1", "of these: gradient exactly 0 so far"),
+    "dead_inputs": column("1", "columns of the first layer's weights: the same"),
+    "dead_where": column("", "numbers of the dead inputs"),
+    "saturation": column("1", "share of actions at their limit", ACTION),
+    "attenuation": column("1", "mean of 1 − (a/limit)², what a tanh passes", ACTION),
+    "watched": column("passes", "forward passes of the policy"),
+    "critic_loss": column("loss", "as noted by the loop, mean since the last row"),
+    "episode_return": column("reward", "mean of the episodes since the last row"),
+    "own_seconds": column("s", "spent by the probe so far"),
+    "elapsed": column("s", "since the first update"),
+    "spent": column("1", "share of the time that the probe took"),
+}
 _CELL = ("estimator", "horizon")
 _PROFILE = {
     "bias2": column("gradient²", "squared bias", _CELL),
@@ -129,8 +162,7 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
     layouts = {
         "vitals": Table("update", vitals, {name: axes[name] for name in layers}),
         "successive": Table("update", SUCCESSIVE, {}),
-        "alarms": Table("number", _ALARMS),
-        "checks": Table("number", _CHECKS),
+        "findings": Table("number", FINDINGS),
         "returns": Table("update", _RETURNS),
         "episodes": Table("number", _EPISODES),
     }
@@ -154,10 +186,6 @@ SUCCESSIVE = {
     "snr": column("1", "|E g|² / tr Cov(g), of one batch"),
     "noise_scale": column("batches", "after which noise and signal are equal"),
     "cosine": column("1", "of one batch's gradient with the mean gradient"),
-    "dead_columns": column("1", "columns of weights, 0 at 5 finite gradients"),
-    "columns": column("1", "columns of weights"),
-    "dead_inputs": column("1", "dead columns of the first layer's weights"),
-    "dead_where": column("", "names of the dead inputs"),
     "seconds": column("s", "that it took"),
 }
 _ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
@@ -167,7 +195,6 @@ _RETURNS = {
     "value": column("reward", "sum of a whole episode without noise"),
     "length": column("steps", "of the episode"),
     "episodes": column("episodes", "side by side, whose mean this is"),
-    "every": column("updates", "until the next one"),
     "seconds": column("s", "that it took"),
 }
 _EPISODES = {
@@ -175,22 +202,23 @@ _EPISODES = {
     "step": column("steps", "as the loop counts"),
     "value": column("reward", "sum of an episode of training"),
 }
-_ALARMS = {
-    "update": column("updates", "at which it was reported"),
-    "step": column("steps", "as the loop counts"),
-    "alarm": column("", "kind of the alarm"),
-    "message": column("", "what was found and what to do"),
-}
-_CHECKS = {
+FINDINGS = {
     "update": column("updates", "of the newest answer"),
     "step": column("steps", "as the loop counts"),
-    "check": column("", "name of the check"),
-    "state": column("", "sound, fault, waiting, open or off"),
-    "value": column("1", "what was measured, in the check's unit"),
+    "code": column("", "of the table of codes"),
+    "decision": column("", "pass, fail, undecided or skipped"),
+    "subject": column("", "what it is about"),
+    "at": column("", "where"),
+    "value": column("1", "what was found, in the unit of the code"),
+    "low": column("1", "lower end of its 95% interval"),
+    "high": column("1", "upper end of its 95% interval"),
     "threshold": column("1", "what it is held against"),
-    "proof": column("", "what the answer rests on"),
-    "looks": column("windows", "that were looked at"),
-    "seconds": column("s", "that the check took"),
+    "unit": column("", "of these four"),
+    "n": column("1", "samples behind it"),
+    "more": column("1", "samples that would decide it"),
+    "text": column("", "its own words, if any"),
+    "since": column("steps", "at which it began to fail, −1: never"),
+    "looks": column("1", "answers so far"),
 }
 
 

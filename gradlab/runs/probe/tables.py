@@ -28,7 +28,6 @@ _Ends = tuple[_Floats, _Floats]
 _WINDOWS = 240  # rows of vitals that a figure can show
 _BURSTS = 60  # bursts that a figure can show
 _NUMBERS = ("value", "ci_low", "ci_high")
-_TIERS = ("every update", "successive gradients", "measurements")
 
 
 def curves(run: ProbeRun) -> pd.DataFrame:
@@ -186,9 +185,7 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
         values = merged.get(name, np.empty((len(step), 0)))
         for k in range(values.shape[1]):
             yield _rows(step, name, values[:, k], place=f"action {k}")
-    yield _rows(step, "budget", np.full(len(step), run.budget))
-    for place, share in shares(run).items():
-        yield _rows(run.vitals["step"], "share", share, place=place)
+    yield _rows(run.vitals["step"], "share", run.vitals["spent"])
 
 
 def windows(vitals: Columns, most: int = _WINDOWS) -> dict[str, _Floats]:
@@ -221,23 +218,6 @@ def _means(values: _Floats, looked: _Floats, begin: NDArray[np.intp]) -> _Floats
     total = np.add.reduceat(np.where(finite, values, 0.0) * weights, begin)
     with np.errstate(invalid="ignore"):
         return np.asarray(total / np.add.reduceat(finite * weights, begin))
-
-
-def shares(run: ProbeRun) -> dict[str, _Floats]:
-    """Share of the time that went into each tier, from the beginning to every row of vitals.
-
-    The first one is what is left of all, finding prices included. Bursts and measurements that end
-    at an update are paid after its row.
-    """
-    at, elapsed = run.vitals["update"], run.vitals["elapsed"]
-    spent = {"": run.vitals["own_seconds"]}
-    for place, table in zip(_TIERS[1:], (run.successive, run.measured), strict=True):
-        paid = np.concatenate([[0.0], np.cumsum(table.get("seconds", np.empty(0)))])
-        spent[place] = paid[np.searchsorted(table.get("update", np.empty(0)), at)]
-    rest = spent.pop("") - sum(spent.values())
-    parts = {_TIERS[0]: np.maximum(rest, 0.0), **spent}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {place: seconds / elapsed for place, seconds in parts.items()}
 
 
 def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:

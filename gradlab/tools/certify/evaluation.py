@@ -19,6 +19,7 @@ import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import factorial
 from pathlib import Path
 from typing import Any
@@ -113,16 +114,12 @@ Derivative = Callable[[System, Points], Tensor]
 
 def sources(system: System) -> dict[str, Derivative]:
     """The ways that this system offers: J by reverse sweeps through `step`, and `linearize`."""
+    ways = {"step": _swept} if system.differentiable else {}
+    return {name: partial(_blockwise, x) for name, x in (ways | {"linearize": _linearized}).items()}
 
-    def blockwise(derivative: Derivative) -> Derivative:
-        def whole_sample(system: System, points: Points) -> Tensor:
-            size = SMALL if len(points) <= SMALL else FEW
-            return _in_blocks(derivative, system, points, size)
 
-        return whole_sample
-
-    ways = {"step": blockwise(_swept)} if system.differentiable else {}
-    return ways | {"linearize": blockwise(_linearized)}
+def _blockwise(derivative: Derivative, system: System, points: Points) -> Tensor:
+    return _in_blocks(derivative, system, points, SMALL if len(points) <= SMALL else FEW)
 
 
 def _swept(system: System, points: Points) -> Tensor:
@@ -159,7 +156,7 @@ RATIO = 4.0  # of the two steps
 _RETRIES = (0.1, 0.01, 10.0)  # times h
 SIZE = 4.0  # h over ε^{1/3} of the coordinate's size
 _CERTAIN = 0.1  # of the tolerated error, that an entry's own error may be
-ROUNDING = 8.0  # units of ε in a value of f
+_ROUNDING = 8.0  # units of ε in a value of f
 _DOUBLE, _SINGLE = (torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32))
 _TOLERATED = 1e-6  # of an output's size: a jump below it is one of a solver's tolerance
 _SHARED = 0.1  # of a row's largest noise, that every entry of it may have
@@ -289,7 +286,7 @@ def noise_of(system: System, points: Points) -> float:
     relative = torch.where(steady & (rms > 0), level[1:] / rms, 0.0).nan_to_num()
     lowest = getattr(torch, (*precisions_inside(system, points), "float64")[0])
     most = max(_HIDDEN * torch.finfo(lowest).eps, _TOLERATED)
-    found = relative[(relative <= most) & (relative > ROUNDING * _DOUBLE)]
+    found = relative[(relative <= most) & (relative > _ROUNDING * _DOUBLE)]
     return float(found.max()) if len(found) else 0.0
 
 
@@ -385,7 +382,7 @@ def _differences(
     (D1, bend1, _), (D, bend, stepped) = wide, narrow
     apart = (D1 - D).abs()
     noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * _SHARED
-    rounding = ROUNDING * epsilon * torch.maximum(y.abs(), usual)[:, :, None]
+    rounding = _ROUNDING * epsilon * torch.maximum(y.abs(), usual)[:, :, None]
     error = torch.maximum(apart, torch.maximum(noise, rounding) / stepped[:, None, :])
     finite = torch.isfinite(D) & torch.isfinite(error)
     error = torch.where(finite, error, torch.inf)

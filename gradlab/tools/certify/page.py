@@ -5,60 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradlab import figures
-from gradlab.figures import drawing, style
-from gradlab.figures.style import DERIVATIVES, GRID, INK, MUTED
+from gradlab.figures import style
+from gradlab.figures.plots import marks
+from gradlab.figures.style import DERIVATIVES
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.reporting.shell import folded
 from gradlab.tools.certify.result import SYMBOLS, Certification
 
 _LEAST = 1e-16  # an error of 0 is drawn there
-_APART = 0.18  # between the blocks of one stratum
 
 
 def certified_errors(
     table: pd.DataFrame, ax: Axes | None = None, *, fail_above: float = np.nan
 ) -> Axes:
-    """Median (marker), 95th percentile (tick) and largest error (end of the line) of each block in
-    each stratum; of two sources of derivatives the worse. `fail_above`: drawn as a line."""
+    """The error that 95% are below of each block in each stratum, in a line from the median to the
+    largest; of two sources of derivatives the worse. `fail_above`: drawn as a line."""
     ax = style.new_axes() if ax is None else ax
     errors = ["median", "p95", "largest"]
     worst = table.groupby(["stratum", "block"], sort=False)[errors].max().reset_index()
-    strata = list(dict.fromkeys(table["stratum"]))
-    if worst["median"].notna().sum() == 0:
-        drawing.nothing(ax, "no state could be judged")
-    named: set[str] = set()
-    blocks = list(dict.fromkeys(table["block"]))
-    places = zip(worst["stratum"], worst["block"], worst[errors].to_numpy(float), strict=True)
-    for stratum, block, row in places:
-        y = strata.index(stratum) + _APART * (blocks.index(block) - (len(blocks) - 1) / 2)
-        look, (median, p95, largest) = DERIVATIVES[block], np.maximum(row, _LEAST)
-        if not np.isfinite(median):
-            continue
-        label = "_" if block in named else look.label
-        named.add(block)
-        ax.plot([median, largest], [y, y], color=look.colour, linewidth=1.2, label="_")
-        ax.plot([p95], [y], marker="|", markersize=9, color=look.colour, label="_")
-        ax.plot([median], [y], look.marker, markersize=5, color=look.colour, label=label)
-    if np.isfinite(fail_above):
-        ax.axvline(fail_above, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), label="_")
-        ax.annotate("tolerated", (fail_above, 1), (3, -2), ("data", "axes fraction"),
-                    "offset points", color=MUTED, va="top", fontsize=9)  # fmt: skip
-    note = "marker: median, tick: 95%, end of the line: largest"
-    style.dress(ax, "Relative error of every block", "", [note])
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(numticks=8))
-    ax.xaxis.set_major_formatter(FuncFormatter(style.tick))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.grid(True, axis="x", color=GRID, linewidth=0.8)
-    ax.grid(False, axis="y")
-    ax.set_yticks(range(len(strata)), strata)
-    ax.set_ylim(len(strata) - 0.4, -0.6)
-    ax.set_xlabel("relative error ‖J − D‖ / ‖D‖", color=INK)
-    return ax
+    worst = worst[worst["median"].notna()]
+    drawn = worst[errors].astype(float).clip(lower=_LEAST)
+    drawn.columns = ["ci_low", "value", "ci_high"]
+    drawn = drawn.assign(output=worst["stratum"], block=worst["block"])
+    series = {DERIVATIVES[str(block)]: own for block, own in drawn.groupby("block", sort=False)}
+    ax.set_yscale("log" if series else "linear")
+    return marks(
+        ax, "Relative error of every block", series, "‖J − D‖ / ‖D‖", along="median, 95%, largest",
+        level=fail_above, empty="no state could be judged",
+    )  # fmt: skip
 
 
 _HEADINGS = {
@@ -80,7 +57,7 @@ def page(certificate: Certification) -> Page:
     """What the page of a certificate shows."""
     table, facts = certificate.table(), certificate.facts
     drawn = panel(
-        "errors", _NUMBERS, "Left of the line: sound.", figures.certified_errors, table,
+        "errors", _NUMBERS, "Below the line: sound.", figures.certified_errors, table,
         fail_above=certificate.fail_above,
     )  # fmt: skip
     errors, entries = (

@@ -124,7 +124,9 @@ def _rivals(run: JacobianRun, largest: pd.Series) -> list[str]:
 def _further(run: JacobianRun, rivals: list[str]) -> int:
     """How many more starts would tell the largest from its rivals; 0 where nobody knows."""
     share = run.rows("entry", quantity="share").iterrows()
-    counts = [decide(number_of(row), 1.0).more for _, row in share if _named(row) in rivals]
+    # By the interval, which holds for all entries together and for the directions that were drawn.
+    near = [replace(number_of(row), se=nan) for _, row in share if _named(row) in rivals]
+    counts = [decide(each, 1.0).more for each in near]
     known = [each for each in counts if each is not None]
     return rounded_up(max(known)) if known and len(known) == len(counts) else 0
 

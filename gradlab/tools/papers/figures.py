@@ -46,9 +46,9 @@ from gradlab.tools.papers.published import RETURNS, printed
 _SPEEDS, _FIT = "convergence", "fit"
 _EPOCH = 1000  # transitions of one row of seconds
 _LOGS_PLANS = "`gradlab train --plan-horizon H`"
-FORMATS = (".png", ".pdf", ".svg")
+_FORMATS = (".png", ".pdf", ".svg")
 # Panels that a run has only where it was asked for them.
-OPTIONS = {
+_OPTIONS = {
     **dict.fromkeys(("weights-rule", "weights-error"), "gradlab train --weights measured"),
     **dict.fromkeys(
         ("gradient-parts", "gradient-relative", "gradient-dynamics_parts", "error-horizon",
@@ -156,7 +156,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _needs(name: str) -> str:
-    return f"; {name} needs {OPTIONS[name]}" if name in OPTIONS else ""
+    return f"; {name} needs {_OPTIONS[name]}" if name in _OPTIONS else ""
 
 
 class _OwnFigure(NamedTuple):
@@ -261,8 +261,8 @@ def save(panel: Panel, target: Path) -> pd.DataFrame:
     Raises:
         InputError: a name with another ending, or a folder that cannot be written.
     """
-    if target.suffix not in FORMATS:
-        raise InputError(f"output is {target}, expected one of {', '.join(FORMATS)}")
+    if target.suffix not in _FORMATS:
+        raise InputError(f"output is {target}, expected one of {', '.join(_FORMATS)}")
     with (
         _folder_of(target),
         matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}),

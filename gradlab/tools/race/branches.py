@@ -7,7 +7,7 @@ returns from the same judging starts, and the states that gradients and losses a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,13 +23,12 @@ from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import visits
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.rehearsal import at_horizon
+from gradlab.measurement.update import Optimizer, paired_returns
 from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.networks.mlp import CriticLike
-from gradlab.progress import silent
 from gradlab.runs.realised import Cell
 from gradlab.tasks import Task
 from gradlab.tools.race.result import ALONE
-from gradlab.truth.common_random import Rolling
 from gradlab.validation import shown
 
 _VISITS = 4  # states of each start that a fit's visited states hold
@@ -52,8 +51,8 @@ class TaskWorld:
 
     def returns(self, policies: Sequence[nn.Module]) -> Tensor:
         begin = _parameters(self.judging.policy)
-        moved = [_parameters(policy) - begin for policy in policies]
-        return Rolling(self.judging, silent).returns(self.judging.starts, moved, "").returns[1:]
+        steps = [_parameters(policy) - begin for policy in policies]
+        return paired_returns(self.judging, self.judging.starts, steps).returns[1:]
 
     def states(self, policy: nn.Module, fit: int) -> Starts:
         seed = child(self.judging.seed, f"race states {fit}")
@@ -140,7 +139,6 @@ def _parameters(policy: nn.Module) -> Tensor:
 _SHOTS = (1, 5)  # horizons of the default candidates, beside the task's own
 
 _Loss = Callable[[nn.Module, Tensor], Tensor]
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Candidate = (
     Estimator | Sequence[tuple[float, Estimator]] | _Loss | tuple[_Loss, Optimizer]
 )  # see `gradlab.race`

@@ -175,8 +175,7 @@ def race(
             raise InputError("candidates has estimators, which need a Task: give losses")
     parts = SharedNetworks(world, own, batch, seed, termination)
     rate = _rate(rule, world, parts, chosen, policy)
-    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-    optimizer = partial(kinds[rule.optimizer], lr=rate, foreach=False)
+    optimizer = partial(rule.stepping, rate=rate)
     branches = [each.branch(name, policy, optimizer) for name, each in chosen.items()]
     for branch in branches:
         branch.critic = own
@@ -195,7 +194,7 @@ def race(
         "length": steps,
         "discount": task.discount if is_task else discount,
         "termination": termination,
-        "optimizer": rule.optimizer,
+        "optimizer": rule.name,
         "rate": None if rate != rate else rate,
         "refit": rule.refit,
         "seed": seed,
@@ -341,7 +340,7 @@ class _Contest:
         """What is known so far."""
         size = np.ones(len(self.before))
         rule = Rule(
-            self.rule.optimizer, self.rate, self.rule.rate is None, self.rule.refit,
+            self.rule.name, self.rate, self.rule.assumed, self.rule.refit,
             self.parts.batch, int(self.config["length"]), self.parts.termination, 0,
         )  # fmt: skip
         results = judged(
@@ -407,8 +406,8 @@ def _rate(
     policy: nn.Module,
 ) -> float:  # fmt: skip
     """The rate, or the assumed one, by the first step along the first estimator."""
-    if rule.rate is not None:
-        return rule.rate
+    if not rule.assumed:
+        return rule.rate or 1.0
     named = next(((name, each) for name, each in chosen.items() if each.parts), None)
     if named is None or not isinstance(world, TaskWorld):
         if all(each.optimizer for each in chosen.values()):

@@ -7,14 +7,14 @@ marks take `Remedies.levels()`, a row per model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from gradlab.figures import drawing, style
-from gradlab.figures.plots import ENDS, Series, lines
+from gradlab.figures import style
+from gradlab.figures.plots import ENDS, Series, lines, marks
 from gradlab.figures.style import (
     BLUE,
     CYAN,
@@ -22,7 +22,6 @@ from gradlab.figures.style import (
     INK,
     MUTED,
     OCHRE,
-    PAPER,
     PURPLE,
     VERMILION,
     Dash,
@@ -36,7 +35,6 @@ from gradlab.tools.remedies.result import (
     SMOOTH,
     STEPS,
     TIME,
-    longer,
 )
 
 _LOOKS: Mapping[str, tuple[str, Dash, str]] = {
@@ -70,7 +68,12 @@ QUANTITIES = {
 _RATIO = ("ratio", "ratio_low", "ratio_high")
 _REACH = 1e3  # ratios beyond are drawn here
 _FAR = 1e4  # times the usual level: what is beyond is drawn here
-_STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
+_BUDGETS = {
+    TIME: Look(f"at {TIME}", BLUE, "-", "o"),
+    STEPS: Look(f"at {STEPS}", VERMILION, (0, (5, 1.6)), "s"),
+    "": Look("exact", MUTED, "-", "d"),
+}
+_MODELS, _STAR = Look("models", BLUE, "-", "o"), Look("", OCHRE, "-", "*")
 _OVER = "with the remedy over without"
 
 
@@ -85,55 +88,62 @@ def remedy_effects(
     table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "least_mse",
     at: int | None = None,
 ) -> Axes:  # fmt: skip
-    """A row per remedy: with over without, its 95% interval; 1 changes nothing. `at`: step or
-    horizon; None for a quantity that has none."""
-    ax = style.new_axes() if ax is None else ax
+    """With over without each remedy, beside its price, with 95% intervals; 1 changes nothing. `at`:
+    step or horizon; None for a quantity that has none."""
     here = table["at"].isna() if at is None else table["at"] == at
     rows = table[(table["quantity"] == quantity) & here]
-    known = rows[np.isfinite(rows["ratio"].to_numpy(float))]
-    costs = table[table["quantity"] == "step_cost"]
-    arms = _arms(rows) if len(known) else []
-    for place, (arm, look) in enumerate(looks(arms).items()):
-        # Equal time above and filled, equal steps below and open; a row without budgets between.
-        for budget, shift in ((TIME, -0.17), (STEPS, 0.17), ("", 0.0)):
-            chosen = known[(known["arm"] == arm) & (known["budget"] == budget)]
-            _points(ax, chosen, place + shift, look, filled=budget != STEPS)
-        if arm not in set(known["arm"]):
-            _beside(ax, "no ratio: not clearly above 0", 0.02, place)
-        for cost in costs[costs["arm"] == arm]["second"].iloc[:1]:
-            _beside(ax, f"{cost:.2g}×", 1.01, place)
-    for budget, face in ((TIME, INK), (STEPS, PAPER)) if (known["budget"] == STEPS).any() else ():
-        ax.plot([], [], "o", ms=7, color=INK, mfc=face, label=f"at {budget}")
+    costs = table[table["quantity"] == "step_cost"].groupby("arm")["second"].first()
+    priced = {arm: f"{arm}, {costs[arm]:.2g}×" if arm in costs else arm for arm in _arms(rows)}
+    rows = rows.assign(output=rows["arm"].map(priced))
+    shown = {
+        look: rows[rows["budget"] == budget]
+        for budget, look in _BUDGETS.items() if budget in set(rows["budget"])
+    }  # fmt: skip
+    known = set(rows["arm"][np.isfinite(rows["ratio"].astype(float))])
+    lost = [arm for arm in _arms(rows) if arm not in known]
+    notes = ["below 1: smaller with the remedy; beside its name: time per step, × the baseline"]
+    notes += [f"no ratio, not clearly above 0: {', '.join(lost)}"] * bool(lost and known)
     where = "" if at is None else f" at horizon {at}"
-    notes = ["left of 1: smaller with the remedy; right: time per step, × the baseline"]
     title = f"{QUANTITIES.get(quantity, quantity)}{where}"
-    return _in_rows(ax, rows, arms, title, notes, "no error is shown to be above 0: no ratio")
+    why = "no error is shown to be above 0: no ratio"
+    return _ratios(ax, title, rows, shown, "remedy", notes, why)
 
 
 def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str = TIME) -> Axes:
     """Errors of every block's derivatives, with over without; clips and contacts by themselves."""
-    ax = style.new_axes() if ax is None else ax
     rows = table[(table["quantity"] == "jacobian_error") & (table["budget"] == budget)]
     # Smooth and clipped apart where there are clipped points.
-    places = []
-    for block in _BLOCKS:
+    places: dict[tuple[str, str], str] = {}
+    for block, symbol in _BLOCKS.items():
         here = set(rows[rows["block"] == block]["region"])
         shown = (SMOOTH, CLIPPED) if CLIPPED in here or ALL not in here else (ALL,)
-        places += [(block, region) for region in shown if region in here]
-    arms = _arms(rows)
-    shifts = np.linspace(-0.3, 0.3, len(arms)) if len(arms) > 1 else np.zeros(len(arms))
-    for shift, (arm, look) in zip(shifts, looks(arms).items(), strict=True):
-        mine = rows[rows["arm"] == arm]
-        for place, (block, region) in enumerate(places):
-            chosen = mine[(mine["block"] == block) & (mine["region"] == region)]
-            _points(ax, chosen, place + shift, look, filled=True)
-        ax.plot([], [], marker=look.marker, color=look.colour, lw=1.6, ms=5, label=look.label)
-    for place in range(0, len(places), 2):
-        ax.axhspan(place - 0.5, place + 0.5, color=style.GRID, alpha=0.45, lw=0, zorder=0)
-    names = [_BLOCKS[block] + f", {region}" * (region != ALL) for block, region in places]
-    notes = [f"at {budget}; left of 1: smaller with the remedy"]
-    title = "Error of the Jacobians on the path"
-    return _in_rows(ax, rows, names, title, notes, "no Jacobians were compared")
+        places |= {(block, x): symbol + f", {x}" * (x != ALL) for x in shown if x in here}
+    own = rows.assign(
+        output=[places.get(x, "") for x in zip(rows["block"], rows["region"], strict=True)]
+    )
+    own = own[own["output"] != ""]
+    series = {look: own[own["arm"] == arm] for arm, look in looks(_arms(rows)).items()}
+    notes = [f"at {budget}; below 1: smaller with the remedy"]
+    title, why = "Error of the Jacobians on the path", "no Jacobians were compared"
+    return _ratios(ax, title, own, series, "derivative", notes, why)
+
+
+def _ratios(
+    ax: Axes | None, title: str, rows: pd.DataFrame, series: Series, along: str,
+    notes: Sequence[str], why: str,
+) -> Axes:  # fmt: skip
+    """Ratios on a logarithmic axis around 1; `why`: there are none."""
+    ax = style.new_axes() if ax is None else ax
+    known = {}
+    if np.isfinite(rows["ratio"].to_numpy(float)).any():
+        ax.set_yscale("log")
+        ends = dict(zip(ENDS, _RATIO, strict=True))
+        for look, each in series.items():
+            clipped = {end: each[own].clip(1 / _REACH, _REACH) for end, own in ends.items()}
+            known[look] = each.assign(**clipped)
+    return marks(
+        ax, title, known, _OVER, along=along, level=1.0, notes=[*notes, *_beyond(rows)], empty=why
+    )
 
 
 def remedy_horizons(
@@ -177,34 +187,24 @@ def _by_name(rows: pd.DataFrame, column: str, names: Sequence[str]) -> Series:
 def remedy_marks(
     levels: pd.DataFrame, ax: Axes | None = None, *, quantity: str, unit: str, beside: str = ""
 ) -> Axes:
-    """A row per model, fitted longer ones too; the simulator's own value as a line. `beside`: a
-    second quantity, as an open star."""
+    """A value of every model, fitted longer ones too; the simulator's own as a line. `beside`: a
+    second quantity, as a star."""
     ax = style.new_axes() if ax is None else ax
-    rows = levels[levels["quantity"] == quantity]
-    names = [name for name in _named(rows, "model") if name != SIMULATOR]
-    for place, name in enumerate(names):
-        arm = name.removeprefix(longer(""))
-        _mark(ax, rows[rows["model"] == name][ENDS].to_numpy(float)[0], place,
-              looks([arm])[arm], filled=arm == name)  # fmt: skip
-    starred = levels[(levels["quantity"] == beside) & levels["model"].isin(names)]
-    places = [names.index(name) for name in starred["model"]]
-    if places:
-        ax.plot(starred["value"], places, "*", ms=11, color=INK, mfc=PAPER, zorder=2,
-                label=QUANTITIES.get(beside, beside))  # fmt: skip
-    for value, low, high in rows[rows["model"] == SIMULATOR][ENDS].to_numpy(float)[:1]:
+    rows = levels[(levels["quantity"] == quantity) & (levels["model"] != SIMULATOR)]
+    names = _named(rows, "model")
+    true = levels[(levels["quantity"] == quantity) & (levels["model"] == SIMULATOR)]
+    for value, low, high in true[ENDS].to_numpy(float)[:1]:
         look = looks([SIMULATOR])[SIMULATOR]
-        ax.axvline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
+        ax.axhline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
         if np.isfinite([low, high]).all():
-            ax.axvspan(low, high, color=look.colour, alpha=0.14, lw=0)
-    if not names:
-        drawing.nothing(ax, "not measured")
-    notes = ["open: the baseline, fitted as long"]
-    style.dress(ax, QUANTITIES.get(quantity, quantity), "", notes)
-    ax.set_xlabel(unit, color=INK)
-    ax.locator_params(axis="x", nbins=5)  # exponents may need five digits each
-    if names:
-        _name_rows(ax, names)
-    return ax
+            ax.axhspan(low, high, color=look.colour, alpha=0.14, lw=0)
+    series = {_MODELS: rows.assign(output=rows["model"])} if names else {}
+    starred = levels[(levels["quantity"] == beside) & levels["model"].isin(names)]
+    if len(starred):
+        label = QUANTITIES.get(beside, beside)
+        series[replace(_STAR, label=label)] = starred.assign(output=starred["model"])
+    title = QUANTITIES.get(quantity, quantity)
+    return marks(ax, title, series, unit, along="model", empty="not measured")
 
 
 def _named(rows: pd.DataFrame, column: str) -> list[str]:
@@ -215,65 +215,8 @@ def _arms(rows: pd.DataFrame) -> list[str]:
     return _named(rows, "arm")
 
 
-def _points(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:
-    for ratio in rows[[*_RATIO]].to_numpy(float):
-        _mark(ax, np.clip(ratio, 1 / _REACH, _REACH), y, look, filled)
-
-
-def _mark(ax: Axes, value: drawing.Numbers, y: float, look: Look, filled: bool) -> None:
-    """A point with its interval (value, low, high) in row `y`."""
-    middle, low, high = value
-    if np.isfinite([low, high]).all():
-        ax.hlines(y, low, high, color=look.colour, lw=2.0 if filled else 1.2, label="_")
-    if np.isfinite(middle):
-        ax.plot(middle, y, marker=look.marker or "o", color=look.colour, ms=7 if filled else 6,
-                mfc=look.colour if filled else PAPER, mec=PAPER if filled else look.colour,
-                mew=0.8 if filled else 1.3, ls="none", zorder=3, label="_")  # fmt: skip
-
-
-def _beside(ax: Axes, text: str, x: float, row: float) -> None:
-    """Text in a row, at a share of the axis."""
-    ax.annotate(text, (x, row), xycoords=("axes fraction", "data"), fontsize=9, color=MUTED,
-                va="center")  # fmt: skip
-
-
 def _beyond(rows: pd.DataFrame) -> list[str]:
     """Says that something is drawn at the end of the axis, where it is."""
     ends = rows[list(_RATIO)].to_numpy(float)
     far = bool((ends > _REACH).any() or (ends < 1 / _REACH).any())
     return [f"beyond {_REACH:g}× or {1 / _REACH:g}×: drawn there"] * far
-
-
-def _in_rows(
-    ax: Axes, rows: pd.DataFrame, names: Sequence[str], title: str, notes: list[str], why: str
-) -> Axes:
-    """Rows of ratios on a logarithmic axis around 1; `why`: there are none."""
-    if names:
-        ax.axvline(1.0, color=MUTED, lw=1.0)
-        ax.set_xscale("log")
-        low, high = ax.get_xlim()
-        ax.set_xlim(min(low, 0.7), max(high, 1.43))
-    else:
-        drawing.nothing(ax, why)
-    style.dress(ax, title, "", [*notes, *_beyond(rows)])
-    ax.set_xlabel(_OVER, color=INK)
-    if names:
-        _name_rows(ax, names)
-        # Plain text: powers of ten on a wide axis, finer steps the narrower it is.
-        low, high = ax.get_xlim()
-        steps = next(each for most, each in _STEPS_OF_AXIS.items() if high / low <= most)
-        ticks = [m * 10.0**k for k in range(-5, 6) for m in steps if low <= m * 10.0**k <= high]
-        ax.xaxis.set_major_locator(FixedLocator(ticks))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
-    return ax
-
-
-def _name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """A name per row, the first on top, and lines across the other way."""
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_yticks(range(len(names)), [style.plain(name) for name in names])
-    ax.tick_params(axis="y", labelcolor=INK)
-    ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
-    ax.grid(False, axis="y")

@@ -411,7 +411,7 @@ def model_values(name: str, system: System, bench: _Bench) -> list[ModelValue]:
             if not kept.any() or not size[kept].any():
                 continue  # nothing there, or a block that is 0
             wrong, whole = (np.where(kept, part, 0.0).sum(0) for part in (miss, size))
-            value = root_ratio(wrong, whole, visited.group)
+            value = _root_ratio(wrong, whole, visited.group)
             values.append(ModelValue(name, Key("jacobian_error", block, region=region), *value))
     return [
         *_root_ratios(name, "prediction_error", error, change, bench.visited.group),
@@ -462,12 +462,12 @@ def _root_ratios(
 ) -> list[ModelValue]:
     """√(Σ error / Σ size) of every step, arrays [H, N]."""
     return [
-        ModelValue(name, Key(quantity, at=t + 1), *root_ratio(error[t], size[t], group))
+        ModelValue(name, Key(quantity, at=t + 1), *_root_ratio(error[t], size[t], group))
         for t in range(len(error))
     ]
 
 
-def root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[float, Array]:
+def _root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[float, Array]:
     """√(Σ error / Σ size) over samples [M], and the same with each group left out."""
     value, left_out = _ratio(error, size, group)
     with np.errstate(invalid="ignore"):

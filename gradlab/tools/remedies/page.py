@@ -312,10 +312,10 @@ def panels(run: Remedies) -> list[Panel]:
 
 
 _CAPTIONS = {
-    "least_mse": "Filled left of 1: worth its time.",
+    "least_mse": "Circles below 1: worth its time.",
     "bias2": "No number of samples removes this part of the error.",
     "variance": "Four times the batch divide it by four.",
-    "held_out_mse": "Right of 1 the model predicts worse.",
+    "held_out_mse": "Above 1 the model predicts worse.",
 }
 
 

@@ -348,17 +348,13 @@ def larger_batches(run: Remedies) -> pd.DataFrame:
         Rows as those of `Remedies.table`, with "batch × k" for an arm and no budget: of mse,
         least_mse, bias2, variance (of a batch's mean) and step_cost, here the samples.
     """
-    over = []
-    for quantity in ("mse", "variance"):
-        keys = [key for key in run.cells.keys(BASELINE) if key.quantity == quantity]
-        at = {key.at: run.cells.estimates((BASELINE,), Key(quantity, at=key.at)) for key in keys}
-        over.append({h: each[0] for h, each in at.items() if each is not None})
-    errors, variances = over
-    shared = [
-        h
-        for h in errors
-        if h in variances and (len(errors[h].left_out) == len(variances[h].left_out))
-    ]
+    known = {key: run.cells.estimates((BASELINE,), key) for key in run.cells.keys(BASELINE)}
+    errors, variances = (
+        {key.at: found[0] for key, found in known.items() if key.quantity == name and found}
+        for name in ("mse", "variance")
+    )
+    groups = {h: len(each.left_out) for h, each in variances.items()}
+    shared = [h for h, each in errors.items() if groups.get(h) == len(each.left_out)]
     rows: list[tuple[object, ...]] = []
     for k in (2, 4) if shared else ():
         name, less = f"batch × {k}", (1 - 1 / k) / int(run.config["batch"])

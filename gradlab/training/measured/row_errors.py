@@ -4,7 +4,7 @@
     S    the same with the simulator in the model's place: same horizon, critic and noise of actions
     M    the same with the simulator's states and the model's Jacobians
     T    the simulator's own, of the same return — soft where the row's is, at the row's temperature
-         — with θ in the same actions, unrolled to convergence (`truth.by_blocks`) or by score
+         — with θ in the same actions, unrolled to convergence (`truth.early_truth`) or by score
          functions (`truth.score_actions`)
 
     relative_mse, …           G against T
@@ -68,8 +68,8 @@ from gradlab.training.seed_models import (
 )
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
-from gradlab.truth.by_blocks import EarlyTruth, early_truth
 from gradlab.truth.score_actions import ScoreTruth, score_truth
+from gradlab.truth.truth import EarlyTruth, early_truth
 
 USE = "measured gradient"  # of the draws
 FEWEST = 4  # starts whose moments have intervals

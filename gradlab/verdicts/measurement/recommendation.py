@@ -133,7 +133,6 @@ _NOTABLE = 0.03  # of the possible gain, from which on a difference of two is sa
 # What was not decided, or warns (`advice`), but for what rehearsals, jumps and premises say.
 _MISSING: Mapping[str, tuple[str, Decision]] = {
     "update": ("no_updates", "skipped"),
-    "judges": ("few_judges", "undecided"),
     "longer": ("step_lowers", "fail"),
 }
 _REASONS = {
@@ -399,8 +398,10 @@ def _more(facts: Facts, more: int | None, judges: int = 0) -> str:
 def _beside(facts: Facts, advice: Advice, cell: Cell) -> Iterator[Finding]:
     """What else a reader may ask of the recommended gradient, and what keeps a light from green."""
     told, made, who = facts.rehearsal, advice.updates, _called(facts, cell)
-    if (fewest := _MISSING.get(advice.missing)) is not None:
-        yield Finding(*fewest, who, value=0 if told is None else told.judges, threshold=FEWEST)
+    if advice.missing == "judges" and told is not None:
+        yield Finding("few_judges", "undecided", who, told.judges, threshold=FEWEST)
+    elif (doubt := _MISSING.get(advice.missing)) is not None:
+        yield Finding(*doubt, who)
     if told is not None and made is not None:
         if (falls := told.lowered_after(cell)) is not None:
             yield Finding("updates_fall", "fail", who, value=falls, threshold=made)

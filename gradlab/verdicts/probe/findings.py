@@ -1,4 +1,4 @@
-"""What a probe's run shows, one finding each: alarms, returns, gradients, checks, cost.
+"""What a probe's run shows, one finding each: failures, returns, gradients, checks, cost.
 
 Those on the task are of its newest measurement. At states that the policy visits the matched truth
 of first-action gradients is the gradient of the return,
@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from math import inf, log, nan, sqrt
 from typing import Any
 
 import numpy as np
 import scipy
 
-from gradlab.findings import CODES, Decision, Finding
-from gradlab.probe.alarms.catalogue import HALF, NOISE, ORIGIN
-from gradlab.probe.alarms.evidence import ALPHA, FEWEST, fault
+from gradlab.findings import Decision, Finding
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.identity import by_default, competing
-from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.results import ProbeRun, Reported
 from gradlab.runs.probe.returns import LEAST, RECENT, TRAINED, WINDOW, Change, Returns
-from gradlab.runs.probe.schema import ESTIMATORS, LAW, judged
+from gradlab.runs.probe.schema import ALPHA, ESTIMATORS, FEWEST, HALF, LAW, NOISE, judged
 from gradlab.runs.probe.tables import jacobian_ratio, signals
 from gradlab.runs.profile import CLOSE, best_shown
 from gradlab.statistics.comparison import Number, decide
@@ -49,7 +48,26 @@ OF_INTERVALS = (
     "probe.not usable", "probe.against data", "probe.weight", "probe.source", "probe.critic",
     "probe.doubling", "probe.power law", "probe.growth", "probe.Lyapunov",
 )  # fmt: skip
-_DECISIONS: Mapping[str, Decision] = {"sound": "pass", "fault": "fail", "off": "skipped"}
+# What is upstream comes first: of several failures a later one may be the symptom of another.
+UPSTREAM = (
+    "nan.*", "loss.finite*", "actor.finite*", "non-finite gradient*", "non-finite*", "gae.*",
+    "stored_unreset", "stored_next*", "stored_[!v]*", "loss.repeats*",
+    "critic.precision*", "critic.predictions*", "actor.gradient*", "actor.lost*", "actor.reached*",
+    "actor.values*", "actor.score*", "moved_twins*", "moved_still", "no optimiser's step",
+    "moved_by_another", "moved_between", "moved_target*", "critic.detached*", "critic.rows*",
+    "actor.rows*", "critic.mask*", "critic.reward*", "critic.entropy*", "actor.entropy*",
+    "critic.discount*", "critic.targets*", "critic.target_actors*", "critic.next_value*",
+    "critic.descends*", "actor.sign*", "actor.density*", "critic.weights*", "policy.weights*",
+    "policy.ratio*", "policy.clip*", "policy.value*", "critic.*", "actor.*", "policy.*", "loss.*",
+    "moved_mixed", "moved_uncleared", "moved_in_part", "moved_*", "stored_values*",
+    "learning rate below 0", "dead *",
+    "falling return", "exploding gradient", "*",
+)  # fmt: skip
+
+
+def rank(finding: Finding) -> int:
+    """How far upstream: 0 is first."""
+    return next(k for k, each in enumerate(UPSTREAM) if fnmatchcase(finding.code, each))
 
 
 def verdict(run: ProbeRun) -> list[Finding]:
@@ -57,55 +75,22 @@ def verdict(run: ProbeRun) -> list[Finding]:
     lately = seen(run)
     own = followed(run)
     of_task = [] if void(run) else [*([own] if own else []), *_on_the_task(run)]
+    others = [each.finding for each in run.reported if each.finding.decision != "fail"]
     return [
-        *void(run), *(alarms(run) or _quiet(run)), *(lately.findings if lately else ()),
-        *_of_updates(run), *signal(run), *checks(run), *of_task, *_cost(run),
+        *void(run), *([each.finding for each in failures(run)] or _quiet(run)),
+        *(lately.findings if lately else ()), *_of_updates(run), *signal(run), *others, *of_task,
+        *_cost(run),
     ]  # fmt: skip
 
 
-def alarms(run: ProbeRun) -> list[Finding]:
-    """Each fault at the step at which it was first seen, with its newest message; of an origin the
-    first. Their titles are their kinds."""
-    found: dict[tuple[str, str], Finding] = {}
-    for kind, message, step in zip(
-        *(run.alarms.get(name, ()) for name in ("alarm", "message", "step")), strict=True
-    ):
-        own = str(kind), fault(str(kind), str(message))
-        code, text = _worded(str(kind), str(message))
-        at = f"step {int(step):,}" if step else "the beginning"
-        first = found.setdefault(own, Finding(code, "fail", at=at, text=text))
-        if kind != ORIGIN:
-            found[own] = replace(first, code=code, text=text)
-    return list(found.values())
-
-
-def _worded(kind: str, message: str) -> tuple[str, str]:
-    """The code whose remedy ends a message, and the words before that."""
-    for code, known in CODES.items():
-        if known.title == kind and known.remedy and message.endswith(known.remedy):
-            return code, message.removesuffix(known.remedy).rstrip()
-    return kind, message
+def failures(run: ProbeRun) -> list[Reported]:
+    """What has failed, upstream first; of equals what was first seen."""
+    failed = [each for each in run.reported if each.finding.decision == "fail"]
+    return sorted(failed, key=lambda each: (rank(each.finding), each.since))
 
 
 def _quiet(run: ProbeRun) -> list[Finding]:
-    looked = int(run.vitals["looked"].sum()) if run.vitals else 0
-    none = Finding("probe.no alarm", "pass", value=ALPHA, n=run.updates)
-    few = Finding("probe.few looks", "undecided", value=looked, n=run.updates)
-    return [none, few] if 2 * looked < run.updates else [none]
-
-
-def checks(run: ProbeRun) -> list[Finding]:
-    """Every check of the loop's parts with its own words."""
-    names = ("check", "state", "proof", "value", "threshold")
-    return [
-        Finding(
-            str(check), _DECISIONS.get(str(state), "undecided"), value=float(value),
-            threshold=float(threshold), text=str(proof),
-        )
-        for check, state, proof, value, threshold in zip(
-            *(run.checks.get(name, ()) for name in names), strict=True
-        )
-    ]  # fmt: skip
+    return [Finding("probe.no alarm", "pass", value=ALPHA, n=run.updates)]
 
 
 # Returns, by windows of episodes.
@@ -254,8 +239,7 @@ def _cost(run: ProbeRun) -> list[Finding]:
     """The share of the time that the probe took: counted, not estimated."""
     if not np.isfinite(run.spent):
         return []
-    decision: Decision = "pass" if run.spent <= run.budget else "fail"
-    return [Finding("probe.cost", decision, value=run.spent, threshold=run.budget)]
+    return [Finding("probe.cost", "pass", value=run.spent, n=run.every)]
 
 
 # On the task.
@@ -287,7 +271,7 @@ def _on_the_task(run: ProbeRun) -> list[Finding]:
 def followed(run: ProbeRun) -> Finding | None:
     """What the gradient that the loop follows does to the return, at the newest measurement that
     has its cosine; None where the loop has not declared that it follows the critic alone."""
-    if not run.critic_alone or not run.measured or run.config.get("law") != LAW:
+    if not run.critic_alone or not run.measured:
         return None
     ends = [run.measured[f"cosine{end}"][:, DATA, 0] for end in ("", "_low", "_high")]
     known = np.flatnonzero(np.isfinite(ends).all(axis=0))
@@ -303,8 +287,8 @@ def followed(run: ProbeRun) -> Finding | None:
 
 
 def facts_of(run: ProbeRun) -> Facts | None:
-    """None where nothing was measured on a task, at visited states."""
-    if not run.measured or run.config.get("law") != LAW:
+    """None where nothing was measured on a task."""
+    if not run.measured:
         return None
     row = {name: column[-1] for name, column in run.measured.items()}
     starts = int(row["starts"])

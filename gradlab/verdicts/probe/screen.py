@@ -1,7 +1,7 @@
 """The fields of a probe's run: faults first, then what the loop's updates do to the return.
 
-    finding    the first cause that a check proved, else the worst symptom; "no alarm"
-    since      when it began; look at: what to do, or what a check has left open
+    finding    the failure that is furthest upstream; "no alarm"
+    since      when it began; look at: what to do about it
     step       of the loop's own gradient, or of the newest measurement's best, on the return
     return     by windows of episodes, or when it will be known
 
@@ -15,21 +15,17 @@ from dataclasses import replace
 from math import isfinite
 
 from gradlab.findings import Finding
-from gradlab.probe.alarms.catalogue import ENDED, HALF, LOST_CRITIC, NONFINITE, ORIGIN
-from gradlab.probe.alarms.catalogue import KIND as FALLING
-from gradlab.probe.alarms.evidence import CAUSES, FEWEST
-from gradlab.probe.alarms.task import OF_FIRST_ACTION
-from gradlab.runs.probe.results import ProbeRun
-from gradlab.runs.probe.returns import TRAINED, Returns
+from gradlab.runs.probe.results import ProbeRun, Reported
+from gradlab.runs.probe.returns import EPISODES_APART, TRAINED, WINDOW, Returns
+from gradlab.runs.probe.schema import FEWEST, HALF
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.phrases import capital
 from gradlab.verdicts.probe.findings import (
     DATA,
     MODEL,
     Seen,
-    alarms,
-    checks,
     facts_of,
+    failures,
     followed,
     longer,
     seen,
@@ -39,18 +35,12 @@ from gradlab.verdicts.probe.findings import (
 )
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
 
-_SATURATED, _DIRECTION = "saturated actor", "wrong direction"
-# The panel in which a fault shows; one that is not named here is seen in the norms.
+_SATURATED, _DIRECTION, _FALLING = "saturated actor", "wrong direction", "falling return"
+# The panel in which a failure shows; one that is not named here is seen in the norms.
 SEEN_IN = {
     "dead path": "layer_norm",
     "gradient no better than noise": "signal_share",
     _SATURATED: "saturation",
-    "actor does not move": "update_ratio",
-    "actor moves in part": "update_ratio",
-    "learning rate too large": "update_ratio",
-    "critic does not move": "critic_loss",
-    "critic's learning rate too large": "critic_loss",
-    "exploding critic": "critic_loss",
     _DIRECTION: "cosine",
     "worse than without a model": "errors",
     "critic-dominated bias": "errors",
@@ -58,59 +48,60 @@ SEEN_IN = {
     "diverging sensitivities": "chain",
     "critic beyond its bound": "value",
     "drifting model Jacobian": "jacobian_ratio",
-    FALLING: "returns",
+    _FALLING: "returns",
 }
-_WORST = (ENDED, NONFINITE, ORIGIN)
-# Upstream first; steps that are none, or far too long, are causes, too.
-_ORDER = (*CAUSES, "actor moves in part", "critic's learning rate too large")
+# About the gradient with θ in the first action, at states that the policy visits, or what matters
+# by it alone: a loop may well follow another (θ in all actions, at replayed states).
+OF_FIRST_ACTION = (
+    "precision-limited", "diverging sensitivities", "variance doubling time", _DIRECTION,
+    "worse than without a model", "critic-dominated bias", "drifting model Jacobian",
+)  # fmt: skip
 _ENV = "pass env=make_env, or call note(episode_return=…)"
 
 
 def screen(run: ProbeRun) -> Recommendation:
-    """Faults first; else what the last updates, or the newest measurement, say of the return."""
-    raised, lately, own = alarms(run), seen(run), followed(run)
-    kinds = {each.title for each in raised}
+    """Failures first; else what the last updates, or the newest measurement, say of the return."""
+    failed, lately, own = failures(run), seen(run), followed(run)
     notice = "This run ended without being closed." if run.abandoned else ""
     rest = tuple(verdict(run))
-    if (reasons := void(run)) and not set(_WORST) & kinds:
+    lost = any(each.finding.severity == "error" for each in failed)
+    if (reasons := void(run)) and not lost:
         fields = (Field("finding", reasons[0].said),)
         return Recommendation("none", fields, "grad_norm", rest, notice)
-    # Newer windows say more of the return than the first alarm about it, and the newest
+    # Newer windows say more of the return than the first failure about it, and the newest
     # measurement of a direction.
-    stale = {FALLING} if lately is not None and lately.since.direction != "fell" else set()
+    stale = {_FALLING} if lately is not None and lately.since.direction != "fell" else set()
     stale |= {_DIRECTION} if own is not None else set()
-    kinds -= stale
+    failed = [each for each in failed if each.finding.title not in stale]
+    titles = {each.finding.title for each in failed}
     rises = lately is not None and lately.newest.direction == "rose"
-    harmless = set(OF_FIRST_ACTION) | ({_SATURATED} if kinds == {_SATURATED} and rises else set())
-    faulty = bool(kinds if own is not None else kinds - harmless)
-    newest = [each for each in raised if each.title in kinds]
-    shown = _faulty(run, raised, newest, own) if faulty else _sound(run, newest, own)
+    harmless = set() if own is not None else set(OF_FIRST_ACTION)
+    harmless |= {_SATURATED} if titles == {_SATURATED} and rises else set()
+    faulty = bool(titles - harmless)
+    shown = _faulty(run, failed, own) if faulty else _sound(run, failed, own)
     return replace(shown, rest=rest, notice=notice)
 
 
-def _sound(run: ProbeRun, raised: list[Finding], own: Finding | None) -> Recommendation:
-    """No fault of the loop: what is open, and what its updates do to the return."""
-    lately, answers = seen(run), checks(run)
-    left = [each for each, state in zip(answers, run.checks.get("state", ()), strict=True)
-            if str(state) == "open"]  # fmt: skip
+def _sound(run: ProbeRun, failed: list[Reported], own: Finding | None) -> Recommendation:
+    """No fault of the loop: what its updates do to the return."""
+    lately = seen(run)
     light, step, todo, figure = _step(run, own, lately)
-    if own is None and lately is not None and (lately.lower or raised or not step):
+    if own is None and lately is not None and (lately.lower or failed or not step):
         step, figure = "", lately.source
         light = "act" if lately.raised else "choose"
-    if light == "act" and (left or raised):
+    if light == "act" and failed:
         light = "choose"
-    returns, enough = _waiting(run), "" if raised else _weight(run)
+    returns, enough = _waiting(run), "" if failed else _weight(run)
     if lately is not None:
         returns = " ".join(each.sentence for each in lately.findings), ""
-    passed = f"{sum(each.decision == 'pass' for each in answers)} of {len(answers)} checks passed"
-    passed = passed if answers else "the loop's parts were not checked"
-    found = _watched(raised) if raised else "no alarm"
+    answers = [each.finding.decision for each in run.reported if each not in failed]
+    passed = f"{answers.count('pass')} of {len(answers)} checks passed"
+    passed = passed if answers else "the loop's parts were not declared"
     fields = (
-        Field("finding", f"{found}; {passed}{f', {len(left)} open' if left else ''}"),
-        Field("look at", "; ".join(f"whether {each.title}: {each.text}" for each in left)),
+        Field("finding", f"{_watched(failed) if failed else 'no alarm'}; {passed}"),
         Field("step", step),
         Field("return", returns[0]),
-        Field("next", "; ".join(filter(None, (todo or enough, returns[1])))),
+        Field("next", todo or enough or returns[1]),
     )
     return Recommendation(light, tuple(each for each in fields if each.text), figure)
 
@@ -140,95 +131,56 @@ def _step(
 
 def _waiting(run: ProbeRun) -> tuple[str, str]:
     """While nothing is known of the return: when it will be, and what to do for it."""
-    parts = dict(each.split(": ", 1) for each in run.due.split("; ") if ": " in each)
-    due = parts.get("returns", "")
-    _, found, when = due.partition("first answer ")
-    if found:
-        return f"unknown so far: first answer {when}", ""
-    if due.startswith("no answer"):
-        return "unknown", f"train longer: {due.removeprefix('no answer, ')}"
-    if due.startswith("no Record"):
-        return "unknown", f"{_ENV}, or wrap the environment in RecordEpisodeStatistics"
-    if run.task and "task" in parts:
-        return f"unknown: {parts['task']}", ""
+    if len(run.returns.get("value", ())):
+        lacking = Returns.of(run.returns, WINDOW).lacking * EPISODES_APART * run.every
+        return f"unknown so far: first answer after {lacking:,} more updates", ""
     if len(run.episodes.get("value", ())):
         lacking = Returns.of(run.episodes, TRAINED).lacking
         return f"unknown so far: first answer after {lacking} more training episodes", ""
     return "unknown", _ENV
 
 
-def _watched(raised: list[Finding]) -> str:
-    """Alarms about a gradient that the loop need not follow, the newest with what to do; actors at
-    their limits, as of a task whose best policy switches between them, while the return rises."""
-    newest = raised[-1]
-    if {each.title for each in raised} == {_SATURATED}:
+def _watched(failed: list[Reported]) -> str:
+    """Failures about a gradient that the loop need not follow, the newest with what to do; actors
+    at their limits, as of a task whose best policy switches between them, while the return
+    rises."""
+    newest = failed[-1]
+    if {each.finding.title for each in failed} == {_SATURATED}:
         return f"watch the actor, while the return rises: {_symptom(newest)}"
     about = "if the loop follows first-action gradients at visited states"
-    return f"{about}: {_symptom(newest)}, {newest.remedy}".rstrip(", .")
+    return f"{about}: {_symptom(newest)}, {newest.finding.remedy}".rstrip(", .")
 
 
-def _faulty(
-    run: ProbeRun, raised: list[Finding], newest: list[Finding], own: Finding | None
-) -> Recommendation:
-    """The cause and the line to look at, then the symptom; without a cause the worst symptom."""
-    causes = [each for each in raised if each.title in _ORDER]
-    causes.sort(key=lambda each: _ORDER.index(each.title))
-    # What is lost, else windows of returns that fell, else the first alarm that is no cause, and is
-    # not about a gradient that the loop need not follow.
-    symptoms = [each for each in newest if each.title not in _ORDER]
-    first = (*_WORST, FALLING)
-    symptoms.sort(
-        key=lambda each: (
-            first.index(each.title)
-            if each.title in first
-            else len(first) + (each.title in OF_FIRST_ACTION)
-        )
-    )
-    worst = symptoms[0] if symptoms else None
-    told = "" if worst is None else _symptom(worst, seen(run))
-    kinds = [each.title for each in causes]
-    also = [
-        f"{capital(each.said) if each.title in kinds[:k] else each.title} ({each.at})"
-        for k, each in enumerate(causes[1:], 1)
-    ]
-    also += [f"symptom: {told}"] if causes and told else []
-    named = {
-        *kinds,
-        worst.title if worst else "",
-        ORIGIN if worst and worst.title == NONFINITE else "",
-    }
-    more = len({each.title for each in newest} - named)
-    also += [f"{more} other kind{'s' * (more > 1)} of alarm"] if more else []
+def _faulty(run: ProbeRun, failed: list[Reported], own: Finding | None) -> Recommendation:
+    """What is furthest upstream and the line to look at, then the others."""
+    first, *others = failed
+    lately = seen(run)
+    also = [_symptom(each) for each in others[:2]]
+    also += [f"{len(others) - 2} more"] if len(others) > 2 else []
     if own is not None and own.decision == "fail":
         also.append(own.sentence)
-    lately = seen(run)
+    told = first.finding.sentence
+    if first.code == _FALLING and lately is not None:
+        told = lately.told(lately.since, "since the first window").sentence
     fields = (
-        Field("finding", capital(causes[0].said) if causes else told),
-        Field("since", causes[0].at if causes else ""),
-        Field("look at", "" if causes or worst is None else _advice(raised, worst)),
+        Field("finding", capital(told)),
+        Field("since", _when(first)),
+        Field("look at", first.finding.remedy),
         Field("also", "; ".join(also)),
         Field("return", "" if lately is None else lately.findings[0].sentence),
     )
-    shown = causes[0] if causes else worst
-    if causes and causes[0].text.startswith("the critic's gradients"):  # norms are the policy's
-        shown = worst
-    figure = SEEN_IN.get(shown.title, "grad_norm") if shown else None
+    figure = SEEN_IN.get(first.finding.title, "grad_norm")
     return Recommendation("none", tuple(each for each in fields if each.text), figure)
 
 
-def _symptom(alarm: Finding, lately: Seen | None = None) -> str:
+def _when(answer: Reported) -> str:
+    # 0 is also the count of a loop that has marked no update yet.
+    return f"step {answer.since:,}" if answer.since else "the beginning"
+
+
+def _symptom(answer: Reported) -> str:
     """In words, without what to do."""
-    if alarm.title == FALLING and lately is not None:
-        return lately.told(lately.since, "since the first window").sentence
-    return alarm.text if alarm.title == ENDED else f"{alarm.title} at {alarm.at}"
-
-
-def _advice(raised: list[Finding], worst: Finding) -> str:
-    """What to look at where no check has named a cause: where it was lost, else the remedy."""
-    if worst.title not in (NONFINITE, ORIGIN, LOST_CRITIC):
-        return worst.remedy
-    kind = LOST_CRITIC if worst.title == LOST_CRITIC else ORIGIN
-    return next((each.text for each in raised if each.title == kind), "")
+    return f"{answer.finding.title} at {_when(answer)}"
 
 
 def _weight(run: ProbeRun) -> str:

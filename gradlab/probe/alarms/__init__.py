@@ -1,1 +1,0 @@
-"""Alarms: tests on the rows of a probe, each with its message."""

@@ -1,1 +1,0 @@
-"""Exact checks of a loop's own parts: who moved which network, which target, which reward."""
