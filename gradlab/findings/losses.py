@@ -92,7 +92,7 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
     "critic.next_value": (
         "next value",
         {"here": "Moves with the row's own {at}.", "still": "Not of next observations."},
-        {"batch_norm": _NORM},
+        {"batch_norm": _NORM, "aside": "A term of the row's {at} beside it: meant?"},
     ),
     "critic.beyond": (
         "ends", {"moves": "What follows an end counts: (1 − d) left out?"}, {"batch_norm": _NORM},
@@ -112,8 +112,11 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
         "weights of rows", {"uneven": "Uneven by {value}, without a column `weight`."},
         {"silent": "{value} of the rows count nothing: give a column `mask`."},
     ),
-    "critic.inputs": ("inputs", {"apart": "Scaled for one of critic and target."},
-                      {"other": "No scaled observations."}),
+    "critic.inputs": (
+        "inputs",
+        {"apart": "Scaled for one of critic and target.", "other_row": "Another row's {at}."},
+        {"other": "No scaled observations."},
+    ),
     "critic.next_action": (
         "next actions", {"beyond": "{value} are beyond their limits: noise after the clip?"},
         {"no_action": "Not seen."},

@@ -478,6 +478,14 @@ def rowwise(flag: Tensor, like: Tensor) -> Tensor:
     return flag.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def reordered(one: Tensor, other: Tensor) -> bool:
+    """The same rows in another order."""
+    if torch.equal(one, other):
+        return False
+    one, other = (x.reshape(len(x), -1).double().sum(1).sort().values for x in (one, other))
+    return torch.equal(one, other)
+
+
 def finite(asked: AskedLoss) -> Answer:
     """The loss is a finite number; else the first operation whose result is not, and its rows."""
     if bool(torch.isfinite(asked.first[0])):

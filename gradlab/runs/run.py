@@ -70,7 +70,7 @@ class Run:
         config: what was asked for; environment: what it ran on.
     """
 
-    kind: ClassVar[str] = ""
+    kind: str = ""
     noun: ClassVar[str] = ""
     config: Mapping[str, Any]
     environment: Mapping[str, str]
@@ -202,6 +202,7 @@ class PlainRun(StoredRun):
     def __init__(self, record: Record, path: Path | None = None) -> None:
         self.stored, self.file = record, path
         attributes = record.attributes
+        self.kind = str(attributes.get("kind", ""))
         self.config = _json(attributes.get("config"))
         self.environment = {k: str(v) for k, v in _json(attributes.get("environment")).items()}
 

@@ -118,6 +118,8 @@ def td(fault: str = "", error: Callable[..., Tensor] = F.mse_loss, **changes: An
         if fault == "other_row":
             y = y.roll(1, 0)
         fitted = q[:1] if fault == "one_twin" else q
+        if fault == "fitted_at_other":
+            b = {**b, "action": b["action"].flip(0)}
         if fault == "weights":
             w = torch.linspace(0.1, 2, len(s))[:, None]
             return sum((w * error(net(s, b["action"]), y, reduction="none")).mean() for net in q)
@@ -595,6 +597,7 @@ FAULTS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
             ("maximised", "critic.descends.rises"), ("weights", "critic.weights.uneven"),
             ("stored_state", "critic.next_value.here"), ("stored_action", "critic.next_value.here"),
             ("normalised_one", "critic.inputs.apart"),
+            ("fitted_at_other", "critic.inputs.other_row"),
             ("noise_after_clip", "critic.next_action.beyond"),
         )
     ),
