@@ -57,7 +57,7 @@ _CODES = {  # without a title: it is the code
         "Does the schedule go on beyond its end?"),
     "dead path": Code(
         "", "the gradient of {at} was exactly 0 in all of {n} updates.",
-        "Look for a detach or a saturated layer."),
+        "Look for a detach, a saturated layer, or a checkpoint with use_reentrant=True."),
     "dead outputs": Code(
         "", "{value} of {threshold} rows of the last layer's weights had a gradient of "
         "exactly 0 in all of {n} updates.",

@@ -117,6 +117,11 @@ _TERMS = {DDPGLoss: ("loss_value", "value_network"), TD3Loss: ("loss_qvalue", "q
           SACLoss: ("loss_qvalue", "qvalue_network")}  # fmt: skip
 
 
+def _plain(network: Any) -> Any:
+    """The module inside, which answers in tensors."""
+    return getattr(network, "module", network)
+
+
 def _declared(loss: Any, observed: Any) -> dict[str, Any]:
     """A LossModule as it is shipped, asked term by term."""
     term, network = next(each for kind, each in _TERMS.items() if isinstance(loss, kind))
@@ -132,7 +137,7 @@ def _declared(loss: Any, observed: Any) -> dict[str, Any]:
             "actor": lambda batch: loss(batch)["loss_actor"],
         },
         "about": {"discount": discount_of(loss), "columns": columns},
-        "called": {"critic": getattr(loss, network), "actor": loss.actor_network},
+        "called": {"critic": _plain(getattr(loss, network)), "actor": loss.actor_network},
     }
 
 

@@ -437,6 +437,6 @@ def test_failures_are_text():
     writer = Remembering()
     log = Log(log_to(writer, "mine"), {}, (), (0, None, lambda: 0))
     log.report(Finding("dead path", "fail", at="w", n=10), 3, 40)
-    said = "The gradient of w was exactly 0 in all of 10 updates. Look for a detach or a saturated"
+    said = "The gradient of w was exactly 0 in all of 10 updates. Look for a detach, a saturated"
     ((tag, text, step),) = writer.said
     assert (tag, step) == ("mine/findings/dead path", 40) and text.startswith(said)

@@ -70,3 +70,12 @@ def test_what_cannot_be_watched_is_said(trainers, words, trainer):
     trainers.ProbeHook(task=integrator_task()).register(made)
     with pytest.raises(InputError, match="^" + words):
         made.train()
+
+
+def test_a_loss_module_is_asked_as_it_is_shipped(trainers):
+    hook = trainers.ProbeHook()
+    trainers.run("DDPG", hook, 60)
+    assert hook.probe.alarms == []
+    found = {each.code: each.finding.decision for each in hook.probe._log._held.values()}
+    laws = ("critic.reward", "critic.discount", "critic.mask", "critic.detached", "actor.sign")
+    assert {found[law] for law in laws} == {"pass"}
