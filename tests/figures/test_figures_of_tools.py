@@ -11,7 +11,6 @@ import pytest
 from matplotlib.axes import Axes
 
 from gradlab import figures
-from gradlab.figures.style import PAPER
 from gradlab.runs.attribution import CAUSES, SOURCES, Account, Attribution, Part, Place
 from gradlab.tools.remedies import page as remedies_page
 from gradlab.tools.remedies.result import CLIPPED, SIMULATOR, STEPS, TIME
