@@ -496,8 +496,8 @@ def _inputs(loss: CriticLoss) -> Answer:
         (loss.bootstraps, "next_observation"),
     ):
         x = loss.batch.get(column)
-        given = [] if x is None else [i for key in keys for i in _inputs_of(loss, key, x)]
-        if x is not None and given and all(reordered(each, x) for each in given):
+        seen = [] if x is None else [i for key in keys for i in _inputs_of(loss, key, x)]
+        if x is not None and seen and all(reordered(each, x) for each in seen):
             return fail("other_row", column)
     scales = []
     for keys, column in ((loss.predictions, "observation"), (loss.bootstraps, "next_observation")):

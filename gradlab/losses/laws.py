@@ -39,7 +39,7 @@ LAWS: Mapping[str, tuple[Law, ...]] = {
 def asked(loss: Callable[..., Any], batch: Any, declared: Declared, kind: str) -> AskedLoss:
     """The loss of a kind with its batch, checked."""
     validation.word("kind", kind, LAWS)
-    named = {law.name for law in LAWS[kind]}
+    named = {law.name for laws in LAWS.values() for law in laws}
     if unknown := set(declared.meant) - named:
         wanted = ", ".join(sorted(named))
         raise InputError(f"meant has {', '.join(sorted(unknown))}, expected any of {wanted}")

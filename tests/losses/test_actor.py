@@ -229,7 +229,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     (dict(lengths=(8, 16)), "unexpected keyword argument 'length'"),
     (dict(seed=-1), "seed is -1"),
     (dict(kind="value"), "kind is 'value', expected one of critic, fit, actor, policy, gae"),
-    (dict(meant=["colour"]), "meant has colour, expected any of density"),
+    (dict(meant=["colour"]), "meant has colour, expected any of beyond"),
 )
 
 
