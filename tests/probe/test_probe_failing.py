@@ -202,7 +202,7 @@ FILED = ("Journal.", "_File.", "log.", "gradlab.runs.probe.")
 
 # Nothing is said where saying fails, nor about the origin of a NaN that could not be found.
 SILENT = (
-    "isolation.warn", "Finder._look", "Finder.found", "origin.", "loop.origin", "Passes.lost",
+    "isolation.warn", "Movements.close", "Finder._look", "Finder.found", "origin.", "loop.origin", "Passes.lost",
     "passes.by_row",
 )  # fmt: skip
 
