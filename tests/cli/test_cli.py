@@ -16,7 +16,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -46,7 +46,10 @@ SAVED: list[dict[str, str]] = []
 
 @dataclass(frozen=True)
 class Saved(planted.Profile):
-    """The planted profile, which can be saved."""
+    """The planted profile, which can be saved and knows its recommendation."""
+
+    kind: ClassVar[str] = "planted"
+    recommendation: ClassVar = planted.first_sentence(planted.VERDICT, "mse")
 
     def save(self, path, overwrite=False):
         SAVED.append(dict(self.environment))
@@ -77,6 +80,7 @@ def calls(monkeypatch):
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds
     kind = output.Kind(lambda *_: page, lambda run: advice)
     monkeypatch.setattr(output, "_read", lambda path: (Saved(), kind))
+    monkeypatch.setattr(output, "_row", lambda name: kind)
     monkeypatch.setattr(verdicts, "advice", lambda profile: advice)
     monkeypatch.setattr(policies, "stabilising_policy", make_policy)
     monkeypatch.setattr(critics, "fit_critic", make_critic)
