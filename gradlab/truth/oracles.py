@@ -1,6 +1,5 @@
 """True policy gradients by several methods, so that they can check one another.
 
-    closed form   linear-quadratic system and linear policy (`gradlab.truth.lqr`)
     unrolled      the simulator's own Jacobians chained until the remainder is negligible
     differences   common-random-number returns along directions of θ (`common_random`)
     score         the likelihood ratio, `named.likelihood_ratio`: no derivative of the simulator

@@ -24,7 +24,7 @@ from analyses.advice.worlds import WORLDS, Cell
 from analyses.claims.__main__ import VERDICTS, contradiction, faults, page, read
 from gradlab.data.trajectories import stream
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.truth.lqr import lqr_gradient
+from tests.linear_quadratic import lqr_gradient
 
 REPORTS = Path(__file__).parents[2] / "reports"
 CLAIMS = read(REPORTS / "claims.csv")

@@ -191,7 +191,7 @@ def quadratic():
 def test_the_set_holds_the_best_horizon_known_in_closed_form(quadratic):
     """g = κ_n s with E s² = m, Var s² known: MSE_n = (κ_n m − truth)² + κ_n² Var(s²)/N′."""
     task, m = scalar_task(prior=(0.8 * ONE, 0.6 * ONE), noise=0.0), 0.5 + 0.36
-    from gradlab.truth.lqr import lqr_gradient
+    from tests.linear_quadratic import lqr_gradient
 
     truth = float(lqr_gradient(task.simulator, -0.3 * ONE, m * ONE, 0.9, "first"))
     spread = (2 * 0.5**2 + 4 * 0.36 * 0.5) / m**2

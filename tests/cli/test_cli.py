@@ -46,13 +46,10 @@ SAVED: list[dict[str, str]] = []
 
 @dataclass(frozen=True)
 class Saved(planted.Profile):
-    """The planted profile, which can be saved."""
+    """The planted profile, which can be saved and knows its recommendation."""
 
     kind: ClassVar[str] = "planted"
-
-    @property
-    def recommendation(self):
-        return planted.first_sentence(planted.VERDICT, "mse")
+    recommendation: ClassVar = planted.first_sentence(planted.VERDICT, "mse")
 
     def save(self, path, overwrite=False):
         SAVED.append(dict(self.environment))

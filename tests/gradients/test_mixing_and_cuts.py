@@ -38,10 +38,10 @@ from gradlab.measurement.arguments import check_also, estimators_at, identify
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.policies import Gaussian, log_normal
 from gradlab.runs.identity import by_known_name
-from gradlab.truth.lqr import lqr_gradient
 from gradlab.wording import describe
 from tests.gradients.every_horizon import horizon_gradients
 from tests.gradients.worlds import GAMMA, SIM, ingredients, linear
+from tests.linear_quadratic import lqr_gradient
 
 
 def squashed(policy, u):

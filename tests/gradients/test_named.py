@@ -19,7 +19,6 @@ from gradlab.gradients.named import Mixture
 from gradlab.gradients.rollout import record, rollout
 from gradlab.gradients.setting import as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy
-from gradlab.truth.lqr import lqr_gradient
 from tests.gradients.every_horizon import horizon_gradients
 from tests.gradients.worlds import (
     GAMMA,
@@ -32,6 +31,7 @@ from tests.gradients.worlds import (
     nonlinear,
     same,
 )
+from tests.linear_quadratic import lqr_gradient
 from tests.truth.linear_policies import feedback
 
 

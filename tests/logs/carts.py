@@ -16,7 +16,7 @@ from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.truth.lqr import lqr_gradient
+from tests.linear_quadratic import lqr_gradient
 
 WEIGHT, STD = (-1.0, -1.2), 0.3
 

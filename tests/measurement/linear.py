@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gradlab.gradients.setting import Starts, as_starts
 from gradlab.tasks import Task, linear_quadratic
-from gradlab.truth.lqr import ExactCritic, second_moment
 from tests.gradients.worlds import linear, matrix
+from tests.linear_quadratic import ExactCritic, second_moment
 
 GAMMA, STD = 0.9, 0.4
 

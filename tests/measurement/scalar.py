@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.truth.lqr import lqr_gradient
+from tests.linear_quadratic import lqr_gradient
 
 ONE = torch.eye(1, dtype=torch.float64)
 GAMMA = 0.9

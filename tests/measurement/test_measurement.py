@@ -28,10 +28,10 @@ from gradlab.networks.mlp import QCritic
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.tasks import double_integrator, linear_quadratic
 from gradlab.truth.common_random import mean_and_error
-from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return, second_moment
 from gradlab.truth.truth import matched_truth
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import losses, recommendation
+from tests.linear_quadratic import ExactCritic, lqr_gradient, lqr_return, second_moment
 from tests.measurement.linear import discounted, feedback, known_first, moments, turned
 from tests.measurement.scalar import GAMMA, ONE, Quadratic, known_biases, scalar_policy, scalar_task
 

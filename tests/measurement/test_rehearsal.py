@@ -31,8 +31,8 @@ from gradlab.runs.identity import by_default
 from gradlab.systems import from_function
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.truth.common_random import Rolling
-from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 from tests.gradients.worlds import linear, matrix
+from tests.linear_quadratic import ExactCritic, lqr_gradient, lqr_return
 from tests.measurement.linear import GAMMA, T, starts_of
 
 W = -matrix((0.4, 0.6))

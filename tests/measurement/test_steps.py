@@ -24,9 +24,9 @@ from gradlab.runs.realised import TRUE_CELL
 from gradlab.systems import from_function
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.tasks import double_integrator
-from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 from tests.gradients.worlds import linear, matrix, network, nonlinear
+from tests.linear_quadratic import ExactCritic, lqr_gradient, lqr_return
 from tests.measurement.linear import GAMMA, N, T, starts_of
 
 W = -matrix((0.4, 0.6))

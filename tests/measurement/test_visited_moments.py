@@ -24,8 +24,8 @@ from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error
-from gradlab.truth.lqr import ExactCritic, lqr_gradient, second_moment
 from gradlab.truth.truth import matched_truth
+from tests.linear_quadratic import ExactCritic, lqr_gradient, second_moment
 from tests.measurement.linear import (
     GAMMA,
     ONE,

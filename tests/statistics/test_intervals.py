@@ -45,7 +45,7 @@ from gradlab.statistics.intervals import (
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate, estimates, squared_norm
 from gradlab.statistics.quantities import QUANTITIES, TABLE
 from gradlab.systems.closed_form import LinearQuadratic
-from gradlab.truth.lqr import lqr_gradient
+from tests.linear_quadratic import lqr_gradient
 from tests.planted_moments import drawn_batch_cosine, moments, pairs, planted
 
 HORIZONS = (5, 25)

@@ -42,9 +42,9 @@ from gradlab.tasks import (
     view,
 )
 from gradlab.tasks.environments import TRAINED, trained_networks
-from gradlab.truth.lqr import lqr_gradient, second_moment
 from gradlab.verdicts.measurement.verdict import advice
 from tests.integrations.bits import example
+from tests.linear_quadratic import lqr_gradient, second_moment
 from tests.measurement.linear import WEIGHT, networks, turning
 from tests.systems.mujoco_states import SYSTEMS, visited
 

@@ -20,11 +20,11 @@ from gradlab.systems.function import from_function
 from gradlab.systems.system import Entropic
 from gradlab.truth import oracles, score_actions
 from gradlab.truth.common_random import common_random_differences, mean_and_error
-from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.oracles import unroll_all_actions
 from gradlab.truth.score_actions import relative_error, score_gradients, score_truth
 from gradlab.truth.truth import early_truth, matched_truth
 from tests.gradients.worlds import linear
+from tests.linear_quadratic import lqr_gradient
 from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
 
 

@@ -18,11 +18,10 @@ from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import Entropic, standard_normal
 from gradlab.truth import oracles
 from gradlab.truth.common_random import common_random_differences, mean_and_error
-from gradlab.truth.lqr import costs_to_go, lqr_gradient, second_moment
 from gradlab.truth.oracles import perturbed
 from gradlab.truth.truth import early_truth
 from tests.gradients.worlds import linear, matrix
-from tests.linear_quadratic import ExactCritic, lqr_return
+from tests.linear_quadratic import ExactCritic, costs_to_go, lqr_gradient, lqr_return, second_moment
 from tests.truth.linear_policies import feedback, gaussian_starts
 
 GAMMA, STD = 0.95, 0.6

@@ -32,7 +32,6 @@ from gradlab.tasks import inverted_pendulum, mujoco
 from gradlab.truth import oracles, outcome
 from gradlab.truth.agreement import PRECISION, TrueGradient, judge_first, precision_of
 from gradlab.truth.common_random import common_random_differences, mean_and_error
-from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.oracles import (
     all_action_gradients,
     all_action_remainder,
@@ -44,6 +43,7 @@ from gradlab.truth.oracles import (
 from gradlab.truth.outcome import plan
 from gradlab.truth.truth import halves_of_gradients, halves_of_sweep, matched_truth
 from tests.gradients.worlds import Critic, linear, network, nonlinear, reference_gradients
+from tests.linear_quadratic import lqr_gradient
 from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
 
 
