@@ -200,10 +200,11 @@ def failing(place: tuple[Any, str], path: Path) -> tuple[list[Tensor], list[str]
 FILED = ("Journal.", "_File.", "log.", "gradlab.runs.probe.")
 
 
-# Nothing is said where saying fails, nor about the origin of a NaN that could not be found.
+# Nothing is said where saying fails, where a check is undecided then, nor about an origin of NaN.
 SILENT = (
-    "isolation.warn", "Movements.close", "Finder._look", "Finder.found", "origin.", "loop.origin", "Passes.lost",
-    "passes.by_row",
+    "isolation.warn", "Movements.close", "Movements.own", "Movements._owner", "Finder._look",
+    "Finder.found", "origin.", "loop.origin",
+    "Passes.lost", "passes.by_row",
 )  # fmt: skip
 
 
