@@ -34,7 +34,7 @@ NOT_PLANTED = {
     "Probe.__call__", "Probe.close", "Probe.resume", "Probe.alarms", "Probe.spent",
     "Probe._attempt", "Probe._fail", "Probe._leave", "Probe._let_go",
     "_Marked.__enter__", "_Marked.__exit__",
-    "passes.Passes.__call__", "Passes.__call__", "inert", "passes.inert",
+    "Passes.__call__", "passes.inert", "Movements._heard", "Movements._arrives",
 }  # fmt: skip
 
 
