@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -206,9 +205,6 @@ class FitCommand:
         if self.data is None:
             who = "random actions" if self.policy is None else "the policy and exploration noise"
             found.append(Finding("recorded", "pass", who, n=len(data), at=source))
-        plain = fits["prediction"]
-        if plain.loss.name in ("nll", "mse"):
-            found += _of_directions(data, plain, self.neighbours, self.divided, self.seed)
         own = f"{self.type}=" if is_user_function(self.type) else ""
         both = f"--model {own}{models['prediction']}"
         document: Document = {
@@ -275,24 +271,3 @@ def norms_found(who: str, norms: Sequence[LayerNorm]) -> Finding:
         for k, layer in enumerate(norms, start=1)
     )
     return Finding("spectral_norms", "pass", who, at=listed)
-
-
-_CODES = {"can help": "dd_helps", "cannot help": "dd_useless", "undecided": "dd_open"}
-
-
-def _of_directions(
-    data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
-) -> list[Finding]:
-    """Whether directional derivatives would have helped a model that was fitted without them."""
-    from gradlab.fitting.directional_loss_check import by_group
-
-    with suppress(InputError):  # too few points for an answer
-        return [
-            Finding(
-                _CODES[check.verdict],
-                "undecided" if check.verdict == "undecided" else "pass",
-                group, *check.gain, n=check.rows, at=f"{neighbours} neighbours",
-            )
-            for group, check in by_group(data, fit, neighbours, divided, seed).items()
-        ]  # fmt: skip
-    return []

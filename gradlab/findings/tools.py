@@ -318,7 +318,6 @@ register({
 })  # fmt: skip
 
 
-_DD = "`--loss dd` lowers the {subject}'s squared error by {value}, along {at} ({n} rows)."
 _RECORD = "Record and simulator"
 
 
@@ -339,7 +338,4 @@ register({
     "constant": Code("No effect known", "{subject}: constant in these data: {at}."),
     "repeated": Code("Repeated rows", "{subject}: {n} rows repeat an earlier (s, a)."),
     "spectral_norms": Code("Spectral norms", "{subject}: spectral norms {at}."),
-    "dd_helps": Code("--loss dd", f"It can help: {_DD}"),
-    "dd_useless": Code("--loss dd", f"It cannot help: {_DD}"),
-    "dd_open": Code("--loss dd", f"It may not help: {_DD}"),
 })  # fmt: skip
