@@ -277,12 +277,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ),
         "a check that is open, and a return that rises": lambda folder: _looped(
             folder, "vitals", "returns",
-            checks=[
-                {"number": 0, "update": 100, "step": 99, "check": "advantages are those of GAE",
-                 "state": "open", "value": 0.036, "threshold": 1e-3, "looks": 4, "seconds": 0.1,
-                 "proof": "0.036 of the advantages is left by GAE of γ = 0.99, λ = 0.95: changed "
-                 "before they were handed over, or of another formula?"},
-            ],
+            findings=[planted_probe.answer(0, 100, "critic.level.uneven", "undecided")],
         ),
         "nobody has looked at the return": lambda folder: _looped(folder, "vitals", "successive"),
     },

@@ -308,7 +308,8 @@ def facts_of(run: ProbeRun) -> Facts | None:
         gain = gains[best]
         # Cells whose interval reaches that of the best: a row keeps nothing that is paired. Its own
         # interval holds for all that may be best at once (Šidák), as if independent.
-        kept = tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= gain.low)
+        rivals = (cell for cell in gains if cell[0] in own and cell != best)
+        kept = (best, *(cell for cell in rivals if gains[cell].high >= gain.low))
         wider = scipy.stats.norm.ppf((1 + COVERAGE ** (1 / len(kept))) / 2) / Z
         low = gain.value - wider * (gain.value - gain.low)
         high = gain.value + wider * (gain.high - gain.value)

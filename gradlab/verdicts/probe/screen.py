@@ -5,7 +5,7 @@
     step       of the loop's own gradient, or of the newest measurement's best, on the return
     return     by windows of episodes, or when it will be known
 
-Green is a measured gradient or a return that rose, with nothing open. Signs of health in the
+Green is a measured gradient or a return that rose, with no failure. Signs of health in the
 gradients alone are no all-clear.
 """
 
@@ -159,7 +159,8 @@ def _faulty(run: ProbeRun, failed: list[Reported], own: Finding | None) -> Recom
     also += [f"{len(others) - 2} more"] if len(others) > 2 else []
     if own is not None and own.decision == "fail":
         also.append(own.sentence)
-    told = first.finding.sentence
+    told, known = first.finding.sentence, first.finding.known
+    told = told if known.whole else f"{known.title}: {told}"  # a row's title begins its sentence
     if first.code == _FALLING and lately is not None:
         told = lately.told(lately.since, "since the first window").sentence
     fields = (
