@@ -9,7 +9,6 @@ def _three(value: float, digits: int) -> str:
 
 
 _STEP = "A step along {subject} brings {value} of the best gain, promised {threshold}"
-_SHORTER = "Use a shorter horizon."
 _OF = "the squared bias of {at}"
 _SET = "{value}; 95% set: {at}"
 
@@ -19,7 +18,8 @@ register({
     "no_usable_horizon": Code("usable horizons", "{subject} is usable at none of h = {at}."),
     "best_horizon": Code("best horizon", "{subject} errs least at h = {number}, 95% set {at}."),
     "longest_horizon": Code(
-        "longest horizon", "{subject} at h = {at} has {value} its least MSE.", _SHORTER
+        "longest horizon", "{subject} at h = {at} has {value} its least MSE.",
+        "Shorten the horizon, or scale the step down.",
     ),
     "above_zero_gradient": Code(
         "error", "{subject} at h = {at} has {value} the MSE of a zero gradient.", "Scale it down."
@@ -32,7 +32,8 @@ register({
         "data gradient", "The data gradient has {value} the least MSE of {subject}."
     ),
     "gradient_not_finite": Code(
-        "finite gradients", "{subject} is not finite from h = {at} on.", _SHORTER, "error"
+        "finite gradients", "{subject} is not finite from h = {at} on.", "Use a shorter horizon.",
+        "error",
     ),
     # Growth.
     "variance_doubles": Code(

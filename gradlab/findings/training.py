@@ -11,7 +11,7 @@ register({
     "training return of one seed": Code(
         "return", "Return of {subject}: {value} over {n} starts, {at}."
     ),
-    "training goal": Code("goal", "{number} of {n} seeds of {subject} reach {threshold}."),
+    "training goal": Code("goal", "{number} of {n} seeds of {subject} reach {at}."),
     "training gradient": Code(
         "gradient error", "Gradient MSE of {subject} over |truth|²: {value}, {at}."
     ),

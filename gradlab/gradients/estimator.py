@@ -117,6 +117,15 @@ class Estimator:
         """The true gradient that is estimated, "first" or "all"."""
         return self.way.truth
 
+    def _begun(
+        self, policy: nn.Module, starts: Tensor | Path | Starts, seed: int, termination: str
+    ) -> tuple[Estimator, nn.Module, Starts]:
+        """Checked and of one dtype, the entropy as a part of the action."""
+        validation.whole("seed", seed)
+        estimator, policy, starts = _in_one_dtype(self, policy, starts)
+        begin = checked(estimator, policy, starts, termination)
+        return (*softened(estimator, policy), begin)
+
     @differentiating
     def gradients(
         self,
@@ -126,10 +135,7 @@ class Estimator:
         termination: str = "ignore",
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]; in float64, on copies, where dtypes differ."""
-        validation.whole("seed", seed)
-        estimator, policy, starts = _in_one_dtype(self, policy, starts)
-        begin = checked(estimator, policy, starts, termination)
-        plain, policy = softened(estimator, policy)
+        plain, policy, begin = self._begun(policy, starts, seed, termination)
         terms = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
         return gram.path_gradients(terms.jacobian, terms.costates[0])
 
@@ -143,10 +149,7 @@ class Estimator:
     ) -> Tensor:
         """Mean ascent gradient over the starts, [P], as of `gradients`; samples are taken in
         blocks."""
-        validation.whole("seed", seed)
-        estimator, policy, starts = _in_one_dtype(self, policy, starts)
-        begin = checked(estimator, policy, starts, termination)
-        plain, policy = softened(estimator, policy)
+        plain, policy, begin = self._begun(policy, starts, seed, termination)
         n, total = len(begin.states), begin.states.new_zeros(1)
         for rows in begin.blocks(BLOCK):
             terms = carried(plain, policy, rows, (self.tail.horizon,), seed, termination)

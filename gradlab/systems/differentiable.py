@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from gradlab.systems.system import (
     Noise,
     System,
     Transition,
+    Wrapped,
     check_step,
     inner,
 )
@@ -101,25 +102,21 @@ def differentiable(environment: Any, batch: int | None = None) -> Differentiable
 
 
 @dataclass(eq=False)
-class DifferentiableEnvironment:
+class DifferentiableEnvironment(Wrapped):
     """See `differentiable`. It keeps the last step and its Jacobians, once they were needed.
 
     Attributes:
         system: values and Jacobians: its `step` and `linearize`.
     """
 
-    noise_dim: ClassVar[int] = 0
-    differentiable: ClassVar[bool] = True
+    noise_dim = 0
+    differentiable = True
 
     system: MujocoEnvironment
     batch: int | None = None
     _last: _StepRecord | None = field(default=None, init=False, repr=False)
 
-    state_dim = inner("state_dim")
-    action_dim = inner("action_dim")
-    linearization_price = inner("linearization_price")
     linearize = inner("linearize")
-    sample_noise = inner("sample_noise")
     sample_starts = inner("sample_starts")
     alive = inner("alive")
     contacts = inner("contacts")

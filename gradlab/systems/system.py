@@ -169,6 +169,18 @@ def inner(name: str, of: str = "system") -> Any:
     return property(operator.attrgetter(f"{of}.{name}"))
 
 
+class Wrapped:
+    """A system around another one, `system`: what it has no other of is that one's."""
+
+    state_dim = inner("state_dim")
+    action_dim = inner("action_dim")
+    noise_dim = inner("noise_dim")
+    differentiable = inner("differentiable")
+    member_column = inner("member_column")
+    linearization_price = inner("linearization_price")
+    sample_noise = inner("sample_noise")
+
+
 def check_system(name: str, system: object) -> None:
     """Raises InputError: it is no System; says what it lacks."""
     if isinstance(system, System) and not isinstance(system, type):
@@ -301,7 +313,7 @@ _Inference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Entropic:
+class Entropic(Wrapped):
     """The system above; alpha in reward units per nat.
 
     States and Jacobians from one system must share one `Entropic`: two wrappers of it count as
@@ -310,13 +322,6 @@ class Entropic:
 
     system: System
     alpha: float
-
-    state_dim = inner("state_dim")
-    noise_dim = inner("noise_dim")
-    differentiable = inner("differentiable")
-    member_column = inner("member_column")
-    linearization_price = inner("linearization_price")
-    sample_noise = inner("sample_noise")
 
     def __post_init__(self) -> None:
         temperature(self.alpha)

@@ -29,7 +29,7 @@ from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim, tried
 from gradlab.networks.policies import is_stochastic
 from gradlab.systems.stateful import Observe
-from gradlab.systems.system import Linearization, Noise, System, Transition, check_step, inner
+from gradlab.systems.system import Linearization, Noise, System, Transition, Wrapped, check_step
 from gradlab.tasks.task import Task
 from gradlab.user_code import running
 
@@ -196,17 +196,11 @@ class _Seeing(nn.Module):
 
 @final
 @dataclass(frozen=True, eq=False)
-class SystemWithMemory:
+class SystemWithMemory(Wrapped):
     """A system beside a memory, which is what the last action wrote into it."""
 
     system: System
     memory_dim: int
-
-    sample_noise = inner("sample_noise")
-    noise_dim = inner("noise_dim")
-    member_column = inner("member_column")
-    differentiable = inner("differentiable")
-    linearization_price = inner("linearization_price")
 
     @property
     def state_dim(self) -> int:

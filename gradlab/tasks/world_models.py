@@ -22,7 +22,7 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from gradlab.errors import InputError
 from gradlab.networks.interface import check_critic, check_policy, check_rows, check_steady
 from gradlab.systems.function import FunctionSystem, from_function
 from gradlab.systems.stateful import Observe
-from gradlab.systems.system import Linearization, Noise, System, Transition, check_step, inner
+from gradlab.systems.system import Linearization, Noise, System, Transition, Wrapped, check_step
 from gradlab.tasks.memory import WithMemory, observed, remembering
 from gradlab.tasks.task import Task
 from gradlab.user_code import running
@@ -181,18 +181,12 @@ def _begun(task: Task, filtered: _Filter) -> Callable[[int, torch.Generator], Te
 
 @final
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class Encoded(Wrapped):
     """An environment beside the latent that a model's encoder makes of its states."""
 
     system: System
     filtered: _Filter
     latent_dim: int
-
-    sample_noise = inner("sample_noise")
-    action_dim = inner("action_dim")
-    noise_dim = inner("noise_dim")
-    differentiable = inner("differentiable")
-    linearization_price = inner("linearization_price")
 
     @property
     def state_dim(self) -> int:
@@ -229,17 +223,13 @@ class Encoded:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Imagined:
+class Imagined(Wrapped):
     """A model's latent beside a state of the environment that stays where it is."""
 
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     system: FunctionSystem
     width: int
-
-    sample_noise = inner("sample_noise")
-    action_dim = inner("action_dim")
-    noise_dim = inner("noise_dim")
 
     @property
     def state_dim(self) -> int:

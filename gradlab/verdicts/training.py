@@ -60,7 +60,7 @@ def _returns(run: Training, name: str) -> Iterator[Finding]:
     if goal := _goal(run):
         level, count, _ = goal
         half: Decision = "pass" if count >= n / 2 else "fail"
-        yield Finding("training goal", half, name, count, threshold=level, n=n)
+        yield Finding("training goal", half, name, count, n=n, at=f"{level:g}")
 
 
 def _alone(run: Training) -> _Ends:

@@ -86,7 +86,7 @@ class Branched:
 
 
 @dataclass(frozen=True)
-class TwoStores:
+class TwoStores(Branched):
     """Critics on rows of both stores, D_env ∪ D_model; policies from states of D_env alone (DDPPO
     algorithm 1, lines 12–18).
 
@@ -94,19 +94,12 @@ class TwoStores:
         real: share of the critics' batch that comes from replay.
     """
 
-    branching: Branching = _MBPO
-    real: float = 0.05
-    steps: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        validation.number("real", self.real, least=0, most=1)
-
     @property
     def name(self) -> str:
         return f"{1 - self.real:.0%} of the critic's batch from {self.branching.name}"
 
     def __call__(self, stores: Stores, iteration: int) -> Batch:
-        both = _joint(stores, iteration, self.branching, self.real)
+        both = super().__call__(stores, iteration)
         uniform = stores.draws.uniform("policy batch", iteration, (stores.size,))
         return replace(both, starts=stores.replay.sample(uniform).state)
 
