@@ -76,7 +76,7 @@ def test_a_policy_that_was_fitted_here_is_told_where_to_rest(profiles):
     fitted.fitted = True  # as of `gradlab.fitting.stabilising_policy`
     fitted = gradlab.measure(made, fitted, critic, starts=32, horizon=2, judges=4, rehearse=False)
     why = advice(fitted).field("why")
-    assert "reference_state" not in own and "saturated or ignored actions" in own
+    assert "reference_state" not in own and "saturated actions, or ignored ones" in own
     assert "Set reference_state= of the task" in why and "--policy" in why
     assert len(why.split()) <= WORDS
 

@@ -255,7 +255,7 @@ def test_the_long_path_of_a_truth_with_every_action_counts_towards_the_memory(li
     task = gradlab.tasks.mujoco("HalfCheetah-v5")
     policy = nn.Linear(17, 6).double()
     critic = QCritic(17, 6, hidden=(2,)).double()
-    with pytest.raises(InputError, match=r"5000 starts × .* GB .*Jacobians by differences"):
+    with pytest.raises(InputError, match=r"5000 starts × .* GB.*starts fit"):
         gradlab.measure(task, policy, critic, horizon=1, starts=5000, truth="objective")
 
 
