@@ -136,9 +136,7 @@ def audit(
         loss, batch, kind: as in `gradlab.losses.laws.look_at`.
         old: none; an error says what to write.
         inputs: in the place of batch, of kind "actor": a tensor, or the loss's arguments.
-        critic, target, actor, target_actor, model, discount, trace, temperature, temperature_loss,
-        draw, log_prob, entropy, clip, monotone, action_limit, optimizer, lengths, columns, meant,
-        seed: what is known (`gradlab.losses.asking.Declared`).
+        critic, target, actor, …: what is known, as of `gradlab.losses.asking.Declared`.
 
     Returns:
         A run of kind "audit": `passed` where no law is broken, `findings`, and for an actor
