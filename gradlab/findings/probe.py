@@ -123,7 +123,6 @@ _CODES = {  # without a title: it is the code
     # What its newest numbers say.
     "probe.no alarm": _share(
         "alarms", "no alarm in {n} updates; each is raised in at most {value} of sound runs."),
-    "probe.few looks": Code("alarms", "{value} of {n} updates were looked at."),
     "probe.reward is 0": Code(
         "reward", "the reward is 0 on every path of the task so far, and so is the true gradient.",
         "Fix the reward.", "premise"),

@@ -466,7 +466,7 @@ class AskedLoss:
 
 
 def _advice(words: str) -> str:
-    if "same device" in words or "device" in words.lower():
+    if "device" in words.lower():
         return (
             ": move the batch to the networks' device, {k: v.to(device) for k, v in batch.items()}"
         )

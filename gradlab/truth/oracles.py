@@ -3,7 +3,6 @@
     unrolled      the simulator's own Jacobians chained until the remainder is negligible
     differences   common-random-number returns along directions of θ (`common_random`)
     score         the likelihood ratio, `named.likelihood_ratio`: no derivative of the simulator
-    definition    J_n = Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n), differentiated once, per start; for tests
 
     first  E_d[J_θπᵀ ∂_a Q^π(s, π(s))]          all  ∇_θ E_d[V^π(s)]
 
