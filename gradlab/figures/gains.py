@@ -51,8 +51,7 @@ def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhspan(min(ax.get_ylim()[0], 0.0), 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
     bent = drawing.bent(ax, rows["value"].abs().to_numpy(float))
     notes = [f"dot and bar: estimate and 95%, {int(rows['n'].iloc[0])} fresh starts", *bent]
-    style.dress(ax, title, "harms  ←  change of the return  →  helps", notes)
-    ax.set_xlabel(_ALONG, color=INK)
+    style.dress(ax, title, "harms  ←  change of the return  →  helps", notes, along=_ALONG)
     if not bent:
         ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
         ax.yaxis.set_major_formatter(style.TICKS)

@@ -91,9 +91,7 @@ def best_first(
     counts = table[table["seed"] != "all"].groupby("run")["seed"].nunique()
     note = "one seed each" if counts.max() <= 1 else "medians over seeds; band of the best: 95%"
     title = "Return of an episode: the best run first"
-    style.dress(ax, title, "undiscounted return", [note], reverse=True)
-    along(ax, over)
-    return ax
+    return style.dress(ax, title, "undiscounted return", [note], reverse=True, along=AXIS[over])
 
 
 def _runs(
@@ -203,14 +201,6 @@ def _dress_cell(ax: Axes, name: str) -> None:
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.6)
     for spine in ax.spines.values():
         spine.set_color(MUTED)
-
-
-def along(ax: Axes, over: Over = "iteration") -> None:
-    """The axis of iterations or of time."""
-    ax.set_xlabel(AXIS[over], color=INK)
-    if over == "iteration" and ax.get_xlim()[1] > 1000:
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.xaxis.set_major_formatter(THOUSANDS)
 
 
 def note_of(seeds: int, few: bool = False) -> str:

@@ -52,7 +52,8 @@ def rooted(frame: pd.DataFrame) -> pd.DataFrame:
 
 def lines(
     table: pd.DataFrame | Series, ax: Axes | None = None, title: str = "", unit: str = "", *,
-    quantity: str = "", x: str = "horizon", by: str = "estimator", along: str = "",
+    quantity: str = "", x: str = "horizon", by: str = "estimator",
+    along: str = "horizon n [steps]",
     columns: Sequence[str] = ENDS, chosen: str | Look | None = None,
     widths: tuple[float, float] = (STRONG, THIN),
     bands: tuple[float, float, float] = (0.11, 0.11, 0.05), log: bool = False,
@@ -97,7 +98,7 @@ def lines(
             curves[look], hidden = line, hidden or unknown
     if not curves:
         drawing.nothing(ax, empty)
-        return style.dress(ax, title, unit)
+        return style.dress(ax, title, unit, along=along)
     shown, floor = [*curves.values()], None
     end = max(float(line.horizon.max()) for line in shown)
     below, levels = (
@@ -137,11 +138,9 @@ def lines(
         notes += [f"no band: interval wider than {(high - low) / 2:g}"] * hidden
     bottom, top = ax.get_ylim()
     _levels(ax, {label: at for label, at in within.items() if bottom < at < top})
-    style.dress(ax, title, unit, notes)
+    style.dress(ax, title, unit, notes, along=along)
     if percent:
         drawing.percent_axis(ax)
-    if along:
-        ax.set_xlabel(along, color=INK)
     if any((line.horizon % 1).any() for line in shown):
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8))
     return ax
@@ -186,8 +185,7 @@ def marks(
                     markersize=5, capsize=3)  # fmt: skip
     if not names:
         drawing.nothing(ax, empty)
-    style.dress(ax, title, unit, notes)
-    ax.set_xlabel(along, color=INK)
+    style.dress(ax, title, unit, notes, along=along)
     if names:
         ax.axhline(level, color=MUTED, lw=0.9)
         ax.set_ylim(bottom=max(ax.get_ylim()[0], least))

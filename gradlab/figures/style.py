@@ -131,10 +131,11 @@ def new_axes() -> Axes:
 
 
 def dress(
-    ax: Axes, title: str, ylabel: str = "", notes: Sequence[str] = (), reverse: bool = False
-) -> Axes:
+    ax: Axes, title: str, ylabel: str = "", notes: Sequence[str] = (), reverse: bool = False,
+    along: str = "horizon n [steps]",
+) -> Axes:  # fmt: skip
     """Everything around the curves. Notes stand above the plot, the legend below it, in the order
-    of drawing or in `reverse`."""
+    of drawing or in `reverse`; `along` is what the horizontal axis is called."""
     above = 6
     for note in reversed(notes):
         lines = textwrap.wrap(note, _NOTE)
@@ -145,10 +146,13 @@ def dress(
         textwrap.fill(title, _TITLE), loc="left", pad=above + 2, fontsize=11, color=INK,
         fontweight="bold",
     )  # fmt: skip
-    ax.set_xlabel("horizon n [steps]", color=INK)
+    ax.set_xlabel(along, color=INK)
     ax.set_ylabel(ylabel, color=INK)
-    if ax.lines:
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    long = ax.get_xlim()[1] > 1000
+    if ax.lines or long:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5 if long else 9, integer=True))
+    if long:
+        ax.xaxis.set_major_formatter(THOUSANDS)
     ruled(ax, "y")
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.8)
     ax.tick_params(which="minor", left=False)

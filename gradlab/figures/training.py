@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from gradlab.figures import drawing, multiples, style
 from gradlab.figures.drawing import curve_of, nothing
 from gradlab.figures.multiples import Over
+from gradlab.figures.plots import ENDS, lines
 from gradlab.figures.style import INK, MUTED, Look, dress
 from gradlab.wording import AT_STARTS, at_horizon
 
@@ -32,14 +33,6 @@ def _of_horizons(horizons: Sequence[int]) -> dict[int, Look]:
     """Their looks: h = 0 is the data gradient, the others are the model's."""
     model = iter(_LOOKS)
     return {h: style.DATA if h == 0 else next(model, _LOOKS[-1]) for h in horizons}
-
-
-def _dressed(
-    ax: Axes, title: str, unit: str, notes: Sequence[str], over: Over = "iteration"
-) -> Axes:
-    dress(ax, title, unit, notes)
-    multiples.along(ax, over)
-    return ax
 
 
 def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -65,20 +58,20 @@ def weights_against_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     switched = table[table["quantity"] == "switched"]["value"]
     notes = [f"{switched.sum():.0f} of {len(switched)} measurements changed what is in force"]
     notes += [f"h = {horizons[0]} has the rest"] if len(horizons) == 2 else []
-    return _dressed(ax, "Weights through training: rule and measured", "weight", notes)
+    title = "Weights through training: rule and measured"
+    return dress(ax, title, "weight", notes, along="iteration")
 
 
 def mixture_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Weight of every horizon of the mixture over iterations."""
-    ax = ax or style.new_axes()
     rows = table[table["quantity"].str.startswith("weight ")]
-    names = {int(name.removeprefix("weight ")): name for name in dict.fromkeys(rows["quantity"])}
-    for horizon, look in _of_horizons(list(names)).items():
-        mine = rows[rows["quantity"] == names[horizon]]
-        ax.plot(mine["iteration"], mine["value"], color=look.colour, linestyle=look.dash,
-                label=f"h = {horizon}")  # fmt: skip
-    ax.set_ylim(-0.03, 1.03)
-    return _dressed(ax, "Weights of the mixture", "weight", [])
+    by = rows["quantity"].str.removeprefix("weight ").astype(int)
+    looks = _of_horizons(list(dict.fromkeys(by)))
+    shown = {replace(look, label=f"h = {h}"): rows[by == h] for h, look in looks.items()}
+    return lines(
+        shown, ax, "Weights of the mixture", "weight", x="iteration", along="iteration",
+        limits=(0, 1), empty="not recorded",
+    )  # fmt: skip
 
 
 def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -105,7 +98,8 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_major_formatter(style.TICKS)
     ax.yaxis.set_minor_formatter(NullFormatter())
     notes = ["below 1: better than the rule's weights"]
-    return _dressed(ax, "Error of the weights in force", "MSE / MSE of the rule's weights", notes)
+    title, unit = "Error of the weights in force", "MSE / MSE of the rule's weights"
+    return dress(ax, title, unit, notes, along="iteration")
 
 
 def return_over_updates(
@@ -117,27 +111,26 @@ def return_over_updates(
     Args:
         chosen: estimator and horizon that are recommended, drawn strong.
     """
-    ax = ax or style.new_axes()
-    notes = ["band: 95%, paired with the start; ring: follow it so far; a line that ends: dropped"]
-    rows = table[np.isfinite(table["value"])]
-    for cell, look in _candidates(table).items():
-        own = rows[(rows["estimator"] == cell[0]) & (rows["horizon"] == cell[1])]
-        line = curve_of(own, "updates")
-        x, y, low, high = (np.append(0.0, each) for each in vars(line).values())
-        width = 1.8 if chosen is None else style.STRONG if cell == chosen else style.THIN
-        ax.plot(x, y, color=look.colour, ls=look.dash, lw=width, marker=look.marker, ms=5.5,
-                label=look.label)  # fmt: skip
-        ax.fill_between(x, low, high, color=look.colour, alpha=0.14, lw=0, label=f"_{look.label}")
-        at = own[own["holds"].astype(bool)]
-        ax.plot(at["updates"], at["value"], "o", ms=11, mfc="none", mec=look.colour, mew=1.6)
-    if len(rows):
-        ax.axhline(0.0, color=MUTED, lw=0.8)
-        notes += drawing.bent(ax, rows["value"].abs().to_numpy(float))
-    else:
-        nothing(ax, "every branch was lost")
-    dress(ax, "Return over updates", "change of the return", notes)
-    ax.set_xlabel("updates", color=INK)
-    return ax
+    rows, looks = table[np.isfinite(table["value"])], _candidates(table)
+    shown = dict[Look, pd.DataFrame]()
+    for (name, horizon), look in looks.items():
+        own = rows[(rows["estimator"] == name) & (rows["horizon"] == horizon)]
+        if len(own):
+            begin = pd.DataFrame({"updates": [0.0], "holds": False, **dict.fromkeys(ENDS, 0.0)})
+            shown[look] = pd.concat([begin, own[begin.columns]])
+
+    def ring(ax: Axes) -> list[str]:
+        for look, own in shown.items():
+            at = own[own["holds"].astype(bool)]
+            ax.plot(at["updates"], at["value"], "o", ms=11, mfc="none", mec=look.colour, mew=1.6)
+        return drawing.bent(ax, rows["value"].abs().to_numpy(float))
+
+    return lines(
+        shown, ax, "Return over updates", "change of the return", x="updates", along="updates",
+        chosen=None if chosen is None else looks.get(chosen), level=0, then=ring,
+        notes=["band: 95%, paired with the start; ring: follow it so far", "ends early: dropped"],
+        empty="every branch was lost",
+    )  # fmt: skip
 
 
 def _candidates(table: pd.DataFrame) -> dict[tuple[str, int], Look]:
@@ -172,8 +165,8 @@ def step_changes(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(*at, "o", color=colour, ms=9, mec=style.PAPER, label="_")
         ax.annotate(name, at, (0, 12), textcoords="offset points", ha="center", color=INK)
     ax.axvline(0.0, color=INK, lw=1.1)
-    dress(ax, "Change of the return", "", ["dot and bar: mean and 95%"])
-    ax.set_xlabel("lower  ←  change of the return  →  higher", color=INK)
+    along = "lower  ←  change of the return  →  higher"
+    dress(ax, "Change of the return", "", ["dot and bar: mean and 95%"], along=along)
     ax.set_ylim(len(_STEPS) - 0.4, -0.6)
     ax.set_yticks([])
     ax.margins(x=0.25)
@@ -196,7 +189,8 @@ def returns(
     multiples.bend_returns(ax, rows)
     multiples.name_levels(ax, goals)
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
-    return _dressed(ax, title, "undiscounted return of an episode", _notes(rows), over)
+    unit = "undiscounted return of an episode"
+    return dress(ax, title, unit, _notes(rows), along=multiples.AXIS[over])
 
 
 def training_curve(
@@ -211,7 +205,7 @@ def training_curve(
     _curves(ax, rows)
     if (rows["value"] > 0).all():
         ax.set_yscale("log")
-    return _dressed(ax, title, unit, _notes(rows))
+    return dress(ax, title, unit, _notes(rows), along="iteration")
 
 
 def gradient_errors(
@@ -222,19 +216,17 @@ def gradient_errors(
     Args:
         start: "" for errors against the truth, "dynamics_" for the model's own; batch: N′.
     """
-    ax = ax or style.new_axes()
     parts = {"bias2": style.BIAS, "variance": style.variance_look(batch), "mse": style.MSE}
-    # An estimate of bias² without bias may be negative: it is left out of a logarithmic axis.
     rows = table[table["quantity"].isin([f"gradient {start}{x}" for x in parts])]
-    rows = rows[np.isfinite(rows["value"]) & (rows["value"] > 0)]
-    if not len(rows):
-        nothing(ax, "not measured, or no true gradient")
-        return ax
-    for part, look in parts.items():
-        own = (rows["quantity"] == f"gradient {start}{part}") & (rows["seed"] == "all")
-        drawing.draw(ax, curve_of(rows[own], "iteration"), look)
-    ax.set_yscale("log", nonpositive="clip")
-    return _dressed(ax, title, "gradient norm²", _notes(rows))
+    together = rows[rows["seed"] == "all"]
+    shown = {
+        look: together[together["quantity"] == f"gradient {start}{part}"]
+        for part, look in parts.items()
+    }
+    return lines(
+        shown, ax, title, "gradient norm²", x="iteration", along="iteration", log=True,
+        notes=_notes(rows), empty="not measured, or no true gradient",
+    )  # fmt: skip
 
 
 _FEWEST = 5  # rows of a record that make a box
@@ -275,14 +267,13 @@ def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         )  # fmt: skip
         ax.fill_between([], [], color=colour, alpha=0.45, label=name)
     notes = ["boxes: quartiles over rows; whiskers: 5% and 95%"]
-    dress(ax, "Time of an update", "", notes)
+    dress(ax, "Time of an update", "", notes, along="milliseconds, all seeds together")
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(style.TICKS)
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_yticks(range(len(groups)), list(groups))
     ax.invert_yaxis()
-    ax.set_xlabel("milliseconds, all seeds together")
     return ax
 
 

@@ -59,8 +59,7 @@ def _seconds(table: pd.DataFrame, ax: Axes) -> Axes:
             ax.vlines(places, 0, seconds, color=colour, lw=1.6)
             ax.plot(places, seconds, marker, color=colour, ms=8, label=f"{len(rows)} {state}",
                     clip_on=False)  # fmt: skip
-    style.dress(ax, "Wall time of every run", "seconds")
-    ax.set_xlabel("run, as in the table", color=style.INK)
+    style.dress(ax, "Wall time of every run", "seconds", along="run, as in the table")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlim(0.4, len(table) + 0.6)
     ax.set_ylim(bottom=0)
