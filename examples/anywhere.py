@@ -4,7 +4,7 @@
     python examples/anywhere.py FOLDER
     tensorboard --logdir FOLDER/tensorboard
 
-Any `log(dict)` will do: `log=wandb.log`, say, or the function below, which keeps a CSV of the
+Any `log(dict)` will do: `to_wandb(run)`, say, or the function below, which keeps a CSV of the
 gradient's norm. The loop is plain torch: a policy climbs a critic that it is given.
 """
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 import gradlab
-from gradlab.integrations.tensorboard import log_to
+from gradlab.integrations.loggers import to_tensorboard
 
 
 def main(folder: Path, steps: int = 2_000) -> gradlab.Probe:
@@ -34,7 +34,8 @@ def main(folder: Path, steps: int = 2_000) -> gradlab.Probe:
             if "vitals/grad_norm" in row:
                 table.writerow([row["step"], row["vitals/grad_norm"]])
 
-        probe = gradlab.Probe(policy, optimizer, log=[folder / "run.h5", log_to(writer), norms])
+        log = [folder / "run.h5", to_tensorboard(writer), norms]
+        probe = gradlab.Probe(policy, optimizer, log=log)
         for step in range(steps):
             state = torch.randn(64, 2)
             value = -((policy(state) - torch.sin(state[:, :1])) ** 2)

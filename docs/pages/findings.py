@@ -24,7 +24,7 @@ class Finding:
         sentence: what was found.
         number: text with one {} for each row of `rows`, "value [low, high]".
         rows: columns and their values that pick one row of `file` each.
-        file: a table in reports/; figure: a picture there; command: makes both.
+        file: a table in reports/; figure: a picture there, "" for none; command: makes both.
         text: what it is and what it is not.
         columns: names of value, low and high; times: what they are multiplied with.
     """
@@ -257,10 +257,10 @@ def false_alarms(number: int) -> str:
         "",
         "loops/defaults.csv",
         (),
-        "../docs/pictures/probe-light.png",
+        "",
         THERE + "python -m analyses.third_party --cleanrl DIR",
         "Nine algorithms of CleanRL, Stable-Baselines3 and TorchRL on their defaults, every test "
-        "made as often as it can be. The picture is of another run, with planted faults.",
+        "made as often as it can be.",
     )
     shown = f"Runs with an alarm: {rung} of {len(rows)}, **{share}%** (exact interval)"
     return _markdown(number, finding.sentence, shown, finding)
@@ -271,8 +271,9 @@ def _markdown(number: int, sentence: str, shown: str, finding: Finding) -> str:
         str(Path(finding.file).parent) if "/" in finding.file else str(Path(finding.figure).parent)
     )
     assert (REPORTS / folder / "README.md").exists(), folder
+    picture = f"![{sentence}](../../reports/{finding.figure})\n\n" if finding.figure else ""
     return (
         f"## {number}. {sentence}\n\n{shown}.\n\n{finding.text}\n\n"
-        f"![{sentence}](../../reports/{finding.figure})\n\n    {finding.command}\n\n"
+        f"{picture}    {finding.command}\n\n"
         f"[The report](../../reports/{folder}/README.md); numbers: `reports/{finding.file}`.\n"
     )

@@ -20,12 +20,6 @@ PICTURES = {
         1000,
         ("dl.fields", "p.light", ".first svg", "dl.facts", "details.section"),
     ),
-    "probe": (
-        "reports/loops/faults.html",
-        860,
-        1000,
-        (".headline", "p.light", ".first svg", ".numbers", "dl.facts"),
-    ),
 }
 MARK = """([selector, number]) => {
     const element = document.querySelector(selector);

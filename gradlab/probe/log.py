@@ -233,8 +233,12 @@ class Log:
         print(f"{_SOURCE}: {text}", file=self.stream or sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Write the newest answers, and close the files, whichever fails."""
+        """Write the newest answers, and close the files, whichever fails; functions that have a
+        `finish` get the first one's path then."""
         with ExitStack() as stack:
+            for function in self.functions if self.files else ():
+                if hasattr(function, "finish"):
+                    stack.callback(function.finish, self.files[0].path)
             for file in reversed(self.files):
                 stack.callback(file.close)
             for key, answer in self._held.items():

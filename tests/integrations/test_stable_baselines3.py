@@ -24,7 +24,7 @@ from torch import nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.findings import Finding
-from gradlab.integrations.tensorboard import log_to
+from gradlab.integrations.loggers import to_tensorboard
 from gradlab.probe import arguments, measured
 from gradlab.probe.log import Log
 from gradlab.storage import journal
@@ -405,7 +405,7 @@ def test_names_are_what_tensorboard_takes_steps_never_fall_and_nan_is_left_out(
 ):
     rows: list[dict[str, Any]] = []
     with writer_to(tmp_path) as writer:
-        climbed((log_to(writer), rows.append), 120, **often(50))
+        climbed((to_tensorboard(writer), rows.append), 120, **often(50))
     events = events_in(tmp_path)
     tags = events.Tags()["scalars"]
     given = {
@@ -435,7 +435,7 @@ class Remembering:
 
 def test_failures_are_text():
     writer = Remembering()
-    log = Log(log_to(writer, "mine"), {}, (), (0, None, lambda: 0))
+    log = Log(to_tensorboard(writer, "mine"), {}, (), (0, None, lambda: 0))
     log.report(Finding("dead path", "fail", at="w", n=10), 3, 40)
     said = "The gradient of w was exactly 0 in all of 10 updates. Look for a detach, a saturated"
     ((tag, text, step),) = writer.said
