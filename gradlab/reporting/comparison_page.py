@@ -19,7 +19,7 @@ from gradlab.figures import drawing, style
 from gradlab.figures.plots import lines
 from gradlab.reporting import shell
 from gradlab.reporting.page import Page, Panel, Section, folded, method, panel
-from gradlab.reporting.shell import quantity
+from gradlab.reporting.shell import tables
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.profile import load
 from gradlab.verdicts.comparison import each_with_first, screen
@@ -27,19 +27,6 @@ from gradlab.verdicts.phrases import capital
 
 _ERROR = "Error"
 _PARTS = "What it is made of"
-_HEADINGS = {
-    "estimator": "estimator",
-    "horizon": "horizon",
-    "first": "first",
-    "second": "second",
-    "difference": "difference",
-    "ci_low": "95 % from",
-    "ci_high": "to",
-    "ratio": "ratio",
-    "ratio_low": "95 % from",
-    "ratio_high": "to",
-    "n": "n",
-}
 _NAMES = {
     "mse": "mean squared error",
     "bias2": "squared bias",
@@ -101,7 +88,7 @@ def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
         against = screen(pair)
         texts = [f"{capital(each.name)}: {each.text}." for each in against.fields]
         lines = (*texts, *(each.said for each in against.rest))
-        sections.append(Section(pair.names[1], lines, _tables(pair.table()), against.lit))
+        sections.append(Section(pair.names[1], lines, tables(pair.table()), against.lit))
     if refused:
         lines = tuple(f"{name}: {why}" for name, why in refused.items())
         sections.append(Section("Not compared", lines, opened=True))
@@ -116,7 +103,7 @@ def _several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
 def _two(pair: Comparison) -> Page:
     A, B = (escape(each) for each in pair.names)
     drawn = tuple(_panels(pair))
-    numbers = f"<p>First: {A}, second: {B}.</p>{_tables(pair.table())}"
+    numbers = f"<p>First: {A}, second: {B}.</p>{tables(pair.table())}"
     measured = dict(zip(pair.names, (pair.first.config, pair.second.config), strict=True))
     sections = (
         *folded("Figures", drawn),
@@ -137,12 +124,6 @@ def _facts(pair: Comparison) -> dict[str, object]:
     config = pair.first.config
     policy = shell.short(config.get("policy_hash"))
     return {"task": config.get("task"), "policy": policy, "first": pair.names[0]}
-
-
-def _tables(table: pd.DataFrame) -> str:
-    return "\n".join(
-        quantity(str(name), rows, _HEADINGS) for name, rows in table.groupby("quantity", sort=False)
-    )
 
 
 def ratio(

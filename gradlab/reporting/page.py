@@ -164,6 +164,17 @@ def render(page: Page) -> str:
     return shell.document(page.title, page.question, "\n".join(parts))
 
 
+def facts_of(run: Any, *names: str) -> dict[str, object]:
+    """Settings of a run by their names, and what every run has, for the line of facts."""
+    config, environment = run.config, run.environment
+    return {name: config.get(name) for name in ("task", *names)} | {
+        "policy": config.get("policy") or shell.short(config.get("policy_hash")),
+        "seed": config.get("seed"),
+        "precision": environment.get("precision"),
+        "wall time": shell.seconds(environment.get("wall_seconds")),
+    }
+
+
 def folded(title: str, panels: Iterable[Panel]) -> tuple[Section, ...]:
     """A section for every one that the panels name, in their order; `title` for those of none."""
     return tuple(Section(name or title) for name in dict.fromkeys(each.section for each in panels))

@@ -30,48 +30,29 @@ from gradlab.statistics.quantities import QUANTITIES
 from gradlab.wording import signed
 
 _FIRST = ("gain", "mse", "relative_mse", "bias2", "variance", "cosine")  # in order of use
-_HEADINGS = {
-    "estimator": "estimator",
-    "horizon": "horizon",
-    "value": "value",
-    "se": "standard error",
-    "ci_low": "95 % from",
-    "ci_high": "to",
-    "n": "samples",
-    "method": "interval by",
-}
+_HEADINGS = {  # of columns whose own names do not say it
+    "ci_low": "95 % from", "ci_high": "to", "ratio_low": "95 % from", "ratio_high": "to",
+    "se": "standard error", "method": "interval by", "at": "step or horizon",
+    "region": "samples", "x": "distance or place", "stratum": "where", "source": "derivatives by",
+    "row": "of output", "column": "by input", "judged": "share judged", "p95": "95% are below",
+    "flagged": "share wrong", "flipped": "share of wrong signs", "code": "finding",
+}  # fmt: skip
+_NOTHING = ("", "all")  # cells that say nothing
 
 
-def tables(table: pd.DataFrame) -> str:
-    """<details> per quantity, the known ones first, closed, each with its formula and source."""
-    measured = [str(name) for name in dict.fromkeys(table["quantity"])]
-    order = [name for name in (*_FIRST, *QUANTITIES) if name in measured]
-    order += [name for name in measured if name not in QUANTITIES]
-    order = list(dict.fromkeys(order))
-    return "\n".join(quantity(name, table[table["quantity"] == name], _HEADINGS) for name in order)
-
-
-def quantity(name: str, rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
-    """The rows of one quantity under its title, formula and source."""
-    row = QUANTITIES.get(name)
-    if row is None:
-        return folded(name, rows, headings, name)
-    unit = f" [{row.unit}]" if row.unit else ""
-    about = f"{row.formula}{unit}; {row.source}"
-    return folded(row.title, rows, headings, name, about)
-
-
-def by_section(table: pd.DataFrame, titles: Mapping[str, str], headings: Mapping[str, str]) -> str:
-    """A folded table per section that has rows, without the columns that say nothing there."""
+def tables(table: pd.DataFrame, by: str = "quantity", titles: Mapping[str, str] = {}) -> str:
+    """<details> per value of a column, those with titles first, closed; quantities that are known
+    each with formula and source."""
+    groups = {str(name): rows.drop(columns=by) for name, rows in table.groupby(by, sort=False)}
+    order = dict.fromkeys([*(titles or [*_FIRST, *QUANTITIES]), *groups])
     parts = []
-    for section, title in titles.items():
-        rows = table[table["section"] == section]
-        if not rows.empty:
-            shown = {
-                name: heading for name, heading in headings.items()
-                if not (rows[name].isna() | (rows[name] == "")).all()
-            }  # fmt: skip
-            parts.append(folded(title, rows, shown))
+    for name in order:
+        if name in groups:
+            row = None if titles else QUANTITIES.get(name)
+            title = titles.get(name, name) if row is None else row.title
+            unit = f" [{row.unit}]" if row and row.unit else ""
+            about = f"{row.formula}{unit}; {row.source}" if row else ""
+            parts.append(folded(title, groups[name], name if title != name else "", about))
     return "\n".join(parts)
 
 
@@ -138,17 +119,16 @@ def _power(text: str) -> str:
     return re.sub(r"e\+?(-?)0*", r"e\1", text)
 
 
-def folded(
-    title: str, rows: pd.DataFrame, headings: Mapping[str, str], code: str = "", about: str = ""
-) -> str:
-    """<details> with a table that sorts by value, closed.
+def folded(title: str, rows: pd.DataFrame, code: str = "", about: str = "") -> str:
+    """<details> with a table that sorts by value, closed, without columns that say nothing.
 
     Args:
-        headings: column of `rows` → what the page calls it.
         code: the quantity's name in files; about: its formula and source.
     """
-    columns = zip(*(rows[name].tolist() for name in headings), strict=True)
-    shown = sortable(headings.values(), [[cell(value) for value in each] for each in columns])
+    names = [name for name in rows if not (rows[name].isna() | rows[name].isin(_NOTHING)).all()]
+    columns = zip(*(rows[name].tolist() for name in names), strict=True)
+    heads = (_HEADINGS.get(name, str(name).replace("_", " ")) for name in names)
+    shown = sortable(heads, [[cell(value) for value in each] for each in columns])
     named = f" <code>{escape(code)}</code>" if code else ""
     how = f'<p class="formula">{escape(about)}</p>' if about else ""
     return (
@@ -240,22 +220,6 @@ def listed(lines: Sequence[str]) -> str:
     """Sentences as a list; empty without any."""
     items = "".join(f"<li>{with_commands(line)}</li>" for line in lines)
     return f'<ul class="sentences">{items}</ul>' if items else ""
-
-
-def alarms(about: str, raised: Sequence[tuple[str, str, str, Sequence[str], str]]) -> str:
-    """Alarms with what is about all of them.
-
-    Args:
-        raised: kind, whose it is, what is counted, where it was raised, its last message.
-    """
-    items = []
-    for kind, whose, across, at, message in raised:
-        last = f" (reported {len(at)} times, last at {across} {at[-1]})" if len(at) > 1 else ""
-        items.append(
-            f"<dt>{across} {at[0]}</dt><dd><strong>{escape(kind)}</strong>{escape(whose)}{last}: "
-            f"{with_commands(message)}</dd>"
-        )
-    return f'<p>{about}</p><dl class="list">{"".join(items)}</dl>'
 
 
 def facts(values: Mapping[str, object]) -> str:

@@ -38,18 +38,7 @@ def certified_errors(
     )  # fmt: skip
 
 
-_HEADINGS = {
-    "source": "derivatives by", "block": "block", "stratum": "where", "states": "states",
-    "judged": "share judged", "median": "median error", "p95": "95% are below",
-    "largest": "largest", "flagged": "share wrong",
-}  # fmt: skip
-_ENTRIES = {
-    "code": "finding", "source": "derivatives by", "block": "block", "stratum": "where",
-    "row": "output", "column": "input", "error": "relative error", "absolute": "absolute error",
-    "ratio": "J / D", "flipped": "share of wrong signs",
-}  # fmt: skip
 _NUMBERS = "Numbers"
-_RANGES = {"coordinate": "coordinate", "lowest": "lowest", "highest": "highest"}
 _ELSEWHERE = ("compared", "ranges", "starts", "command", "versions")
 
 
@@ -64,19 +53,19 @@ def page(certificate: Certification) -> Page:
         each.assign(block=each["block"].map(SYMBOLS).fillna(""))
         for each in (table, certificate.table("entries"))
     )
-    ranges = pd.DataFrame(facts["ranges"], columns=list(_RANGES))
+    ranges = pd.DataFrame(facts["ranges"], columns=["coordinate", "lowest", "highest"])
     settings = {
         key: ", ".join(map(str, value)) if isinstance(value, list) else value
         for key, value in facts.items() if key not in _ELSEWHERE and value not in ({}, None)
     }  # fmt: skip
-    body = folded("Relative errors", errors, _HEADINGS)
-    body += folded("Entries", entries, _ENTRIES)
+    body = folded("Relative errors", errors)
+    body += folded("Entries", entries.drop(columns="finding"))
     sections = (
         Section(_NUMBERS, body=body),
         Section(
             "What was compared",
             lines=(*facts["compared"], f"States: {facts['starts']}."),
-            body=folded("Ranges", ranges, _RANGES),
+            body=folded("Ranges", ranges),
         ),
         method(
             facts["command"], {"Settings": settings, "Versions": facts["versions"]}

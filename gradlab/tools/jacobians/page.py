@@ -12,7 +12,6 @@ from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.findings import Decision, Finding, failed
 from gradlab.findings.tools import phrase
-from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
     NOWHERE,
@@ -20,11 +19,12 @@ from gradlab.reporting.page import (
     PageSource,
     Panel,
     Section,
+    facts_of,
     folded,
     method_of,
     panel,
 )
-from gradlab.reporting.shell import by_section
+from gradlab.reporting.shell import tables
 from gradlab.runs.long_table import number_of
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Z
@@ -340,17 +340,6 @@ _TABLES = {
     "exponent": "Lyapunov exponents",
     "distance": "Errors by distance",
 }
-_HEADINGS = {
-    "block": "block",
-    "output": "direction",
-    "quantity": "quantity",
-    "x": "distance",
-    "value": "value",
-    "ci_low": "95 % from",
-    "ci_high": "to",
-    "n": "n",
-    "method": "interval by",
-}
 _SIDE = 0.42  # inches per row of a large map
 _MAPS = {  # quantity: its section and caption
     "effect": (_ERROR, "Correct the full colours first."),
@@ -388,20 +377,15 @@ def panels(run: JacobianRun) -> list[Panel]:
 
 def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a comparison shows; `name` is its title where no task is known."""
-    drawn, config, environment = tuple(panels(run)), run.config, run.environment
+    drawn, config = tuple(panels(run)), run.config
+    shown = run.table()[lambda rows: rows["section"].isin(_TABLES)]
     sections = (
         *folded("Figures", drawn),
-        Section("Numbers", body=by_section(run.table(), _TABLES, _HEADINGS)),
-        method_of(config, environment, {"Samples left out": run.notes}),
+        Section("Numbers", body=tables(shown, "section", _TABLES)),
+        method_of(config, run.environment, {"Samples left out": run.notes}),
     )
-    facts = {
-        **{name: config.get(name) for name in ("task", "simulator", "starts", "seed")},
-        "model": config.get("model") or "none",
-        "policy": config.get("policy") or shell.short(config.get("policy_hash")),
-        "steps": config.get("horizon"),
-        "precision": environment.get("precision"),
-        "wall time": shell.seconds(environment.get("wall_seconds")),
-    }
+    more = {"model": config.get("model") or "none", "steps": config.get("horizon")}
+    facts = facts_of(run, "simulator", "starts") | more
     title, question = str(config.get("task") or name), "How good are these Jacobians?"
     return Page(title, question, facts, advice(run), drawn, sections, source)
 

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from gradlab import figures
 from gradlab.figures.plots import lines, marks, rooted, rows, scaled
 from gradlab.figures.style import BLUE, MUTED, PURPLE, VERMILION, Look
-from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import (
     NOWHERE,
@@ -21,11 +20,12 @@ from gradlab.reporting.page import (
     PageSource,
     Panel,
     Section,
+    facts_of,
     folded,
     method_of,
     panel,
 )
-from gradlab.reporting.shell import by_section
+from gradlab.reporting.shell import tables
 from gradlab.tools.logs.findings import SUPPORTED, TOLERANCE, LogsRun, advice
 
 _SAME = Look("score of the same return", BLUE, "-", "o")
@@ -107,18 +107,7 @@ _SECTIONS = {
     "direction": "Derivatives against neighbours",
     "prediction": "Prediction errors",
 }
-_HEADINGS = {
-    "block": "gradient",
-    "output": "coordinate",
-    "step": "step",
-    "quantity": "quantity",
-    "value": "value",
-    "ci_low": "95 % from",
-    "ci_high": "to",
-    "n": "n",
-    "method": "interval by",
-}
-_FACTS = ("task", "critics", "trajectories", "transitions", "discount", "seed")
+_FACTS = ("critics", "trajectories", "transitions", "discount")
 # Panel: section, caption, section and quantity without which it is left out.
 _PANELS = (
     ("agreement", _SUPPORT, "Supported below the line.", "agreement", ""),
@@ -142,19 +131,15 @@ def panels(run: LogsRun) -> list[Panel]:
 
 def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of logs shows; `name` is its title where no task is known."""
-    drawn, config, environment = tuple(panels(run)), run.config, run.environment
+    drawn, config = tuple(panels(run)), run.config
+    shown = run.table()[lambda rows: rows["section"].isin(_SECTIONS)]
     sections = (
         *folded("Figures", drawn),
-        Section("Numbers", body=by_section(run.table(), _SECTIONS, _HEADINGS)),
-        method_of(config, environment, {"Trajectories left out": run.notes}),
+        Section("Numbers", body=tables(shown, "section", _SECTIONS)),
+        method_of(config, run.environment, {"Trajectories left out": run.notes}),
     )
-    facts = {
-        **{name: config.get(name) for name in _FACTS},
-        "policy": shell.short(config.get("policy_hash")),
-        "model": config.get("model_file") or config.get("model") or "none",
-        "precision": environment.get("precision"),
-        "wall time": shell.seconds(environment.get("wall_seconds")),
-    }
+    model = config.get("model_file") or config.get("model") or "none"
+    facts = facts_of(run, *_FACTS) | {"model": model}
     title = str(config.get("task") or name)
     question = "What do logs say of this policy gradient?"
     return Page(title, question, facts, advice(run), drawn, sections, source)

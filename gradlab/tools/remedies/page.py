@@ -7,7 +7,7 @@ expected to be there by chance (Benjamini & Hochberg 1995).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from html import escape
 from math import exp, log
@@ -28,11 +28,12 @@ from gradlab.reporting.page import (
     PageSource,
     Panel,
     Section,
+    facts_of,
     folded,
     method_of,
     panel,
 )
-from gradlab.reporting.shell import folded as table_of
+from gradlab.reporting.shell import tables
 from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
@@ -276,16 +277,6 @@ def _step_cost(run: Remedies, arm: str) -> float:
 _GAIN = "What each remedy changes, beside what it costs"
 _HORIZON = "Over the horizon"
 _MODEL = "The models themselves"
-_ENDS = {"ci_low": "95 % from", "ci_high": "to"}
-_WHERE = {"block": "block", "at": "step or horizon", "region": "samples"}
-_HEADINGS = {"arm": "remedy", "budget": "budget"} | _WHERE
-_HEADINGS |= {"first": "without", "second": "with", "difference": "difference"} | _ENDS
-_HEADINGS |= {"ratio": "ratio", "ratio_low": "95 % from", "ratio_high": "to", "n": "n"}
-_LEVELS = {"model": "model", "value": "value"} | _WHERE | _ENDS | {"n": "n"}
-_FACTS = {
-    "task": "task", "rows of data": "rows", "starts per trial": "starts", "horizon": "horizon",
-    "batch N′": "batch", "seed": "seed",
-}  # fmt: skip
 
 
 def panels(run: Remedies) -> list[Panel]:
@@ -336,9 +327,9 @@ def page(run: Remedies, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a test of remedies shows; `name` stands for a task that is not known."""
     drawn, config = tuple(panels(run)), run.config
     numbers = f"""<p>Every remedy against the baseline under both budgets:</p>
-{_tables(run.table(), _HEADINGS)}
+{tables(run.table(), titles=QUANTITIES)}
 <p>Every model by itself:</p>
-{_tables(run.levels(), _LEVELS)}"""
+{tables(run.levels(), titles=QUANTITIES)}"""
     trials = ""
     for notes in run.notes.get("trials", ()):
         rest, truth = dict(notes), notes.get("truth", {})
@@ -356,31 +347,13 @@ def page(run: Remedies, source: PageSource = NOWHERE, name: str = "") -> Page:
     )
     settings = config.get("settings", {})
     widths = "×".join(str(each) for each in settings.get("hidden", ()))
-    facts = {fact: config.get(key) for fact, key in _FACTS.items()} | {
-        "policy": shell.short(config.get("policy_hash")),
+    facts = facts_of(run, "rows", "starts", "horizon", "batch") | {
         "networks": f"{settings.get('members')} × {widths} {settings.get('activation')}",
         "trials": run.trials,
     }
     title = f"Remedies on {config.get('task') or name}"
     question = "Which remedy helps, and what does it cost?"
     return Page(title, question, facts, advice(run), drawn, sections, source)
-
-
-def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
-    """A table per quantity, without the columns that say nothing there."""
-    tables, quantities = [], list(dict.fromkeys(table["quantity"]))
-    order = [name for name in QUANTITIES if name in quantities]
-    for name in [*order, *(name for name in quantities if name not in QUANTITIES)]:
-        rows = table[table["quantity"] == name]
-        kept = {
-            column: heading
-            for column, heading in headings.items()
-            if column in rows
-            and not rows[column].isin(["", "all"]).all()
-            and not rows[column].isna().all()
-        }
-        tables.append(table_of(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
-    return "\n".join(tables)
 
 
 KIND = Kind(page, advice)
