@@ -109,8 +109,8 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Size of the chained Jacobians over the steps chained, at a few measurements."""
     steps = np.unique(chains["step"].to_numpy(float))
-    even = np.linspace(*steps[[0, -1]], len(_LOOKS)) if len(steps) else steps
-    shown = steps[np.unique(np.abs(steps[:, None] - even).argmin(axis=0))] if len(steps) else steps
+    few = np.unique(np.linspace(0, len(steps) - 1, len(_LOOKS)).round()).astype(int)
+    shown = steps[few] if len(steps) else steps  # first, last and a few between
     found = {f"step {each:,.0f}": chains[chains["step"] == each] for each in shown[::-1]}
     return lines(
         _looking(found), ax, "Growth of the closed loop's chained Jacobians",

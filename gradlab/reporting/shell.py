@@ -127,7 +127,7 @@ def folded(title: str, rows: pd.DataFrame, code: str = "", about: str = "") -> s
     """
     names = [name for name in rows if not (rows[name].isna() | rows[name].isin(_NOTHING)).all()]
     columns = zip(*(rows[name].tolist() for name in names), strict=True)
-    heads = (_HEADINGS.get(name, str(name).replace("_", " ")) for name in names)
+    heads = (_HEADINGS.get(str(name), str(name).replace("_", " ")) for name in names)
     shown = sortable(heads, [[cell(value) for value in each] for each in columns])
     named = f" <code>{escape(code)}</code>" if code else ""
     how = f'<p class="formula">{escape(about)}</p>' if about else ""

@@ -378,7 +378,8 @@ def panels(run: JacobianRun) -> list[Panel]:
 def page(run: JacobianRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of a comparison shows; `name` is its title where no task is known."""
     drawn, config = tuple(panels(run)), run.config
-    shown = run.table()[lambda rows: rows["section"].isin(_TABLES)]
+    table = run.table()
+    shown = table[table["section"].isin(_TABLES)]
     sections = (
         *folded("Figures", drawn),
         Section("Numbers", body=tables(shown, "section", _TABLES)),

@@ -132,7 +132,8 @@ def panels(run: LogsRun) -> list[Panel]:
 def page(run: LogsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of logs shows; `name` is its title where no task is known."""
     drawn, config = tuple(panels(run)), run.config
-    shown = run.table()[lambda rows: rows["section"].isin(_SECTIONS)]
+    table = run.table()
+    shown = table[table["section"].isin(_SECTIONS)]
     sections = (
         *folded("Figures", drawn),
         Section("Numbers", body=tables(shown, "section", _SECTIONS)),
