@@ -105,12 +105,16 @@ class LoopChecks:
         Raises:
             InputError: as of `Movements`; the roles are as before then.
         """
-        for role, each in (optimizers or {}).items():
+        validation.instance(
+            "optimizers", optimizers, (Mapping, type(None)), "a dict of optimisers by role, or None"
+        )
+        optimizers = optimizers or {}
+        for role, each in optimizers.items():
             for one in each if isinstance(each, list | tuple) else [each]:
                 check_watchable(f"optimizers[{role!r}]", one)
         before = self.roles, self.optimizers
         self.roles = self.roles | {role: x for role, x in given.items() if x is not None}
-        self.optimizers = self.optimizers | dict(optimizers or {})
+        self.optimizers = self.optimizers | dict(optimizers)
         held = {id(p) for p in _parameters(self.optimizer)}
         mine = [p for each in self._several("critic") for p in each.parameters()]
         if "critic" not in self.optimizers and any(id(p) in held for p in mine):

@@ -157,7 +157,7 @@ def calls() -> Mapping[str, Call]:
         "differentiable": (
             _differentiated,
             dict(
-                environment="InvertedPendulum-v5", batch=2, jacobians="exact",
+                environment="InvertedPendulum-v5", batch=2,
                 state=torch.zeros(2, 4), action=torch.zeros(2, 1),
             ),
         ),
