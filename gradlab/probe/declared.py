@@ -10,7 +10,6 @@ Nothing is guessed: what is not declared is skipped, with the line to write.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, final
@@ -55,7 +54,6 @@ class LoopChecks:
         self._called: dict[str, Any] = {}
         self._next = ASKED
         self._handles: list[Any] = []
-        self._marked = ExitStack()
 
     def attach(self) -> None:
         """Hear of steps and passes from now on."""
@@ -89,10 +87,9 @@ class LoopChecks:
         return [one for key, one in found.items() if key != id(self.optimizer)]
 
     def mark(self, role: str) -> None:
-        """Backward passes are of this role's loss from now on; "": of one that is not marked."""
-        self._marked.close()
-        if role and self.movements is not None:
-            self._marked.enter_context(self.movements.mark(role))
+        """As `Movements.mark`."""
+        if self.movements is not None:
+            self.movements.mark(role)
 
     def networks(
         self, given: Mapping[str, Networks], optimizers: Mapping[str, Any] | None

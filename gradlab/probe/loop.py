@@ -33,7 +33,7 @@ from gradlab.probe.log import Log
 from gradlab.probe.origin import Finder, lost_column, origin
 from gradlab.probe.passes import Passes
 from gradlab.probe.returns import LOSS, RETURN, Episodes, Notes, ReturnWindows, is_finite
-from gradlab.probe.signals import Burst, Guard, Numbers, Signals, finite, rate_of
+from gradlab.probe.signals import Burst, Guard, Signals, finite, rate_of
 from gradlab.runs.probe.returns import EPISODES_APART
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Loop:
         self._alone = Guard(policy.parameters()) if optimizer is None else None
         self._burst: Burst | None = None
         self._past: Past | None = None
-        self._open: Numbers | None = None  # |∂L/∂θ_l| of the update under way
+        self._open: Tensor | None = None  # |∂L/∂θ_l| of the update under way
         self._seen = self._scaled = self._marked = False
         self._thrown = 0  # gradients that were thrown away since the last step
         self._batch = _BATCH
@@ -217,8 +217,8 @@ class Loop:
             self._guards[optimizer] = known
         if not known[1].lost(self.count + 1):
             return
-        own = self._signals.gradient() if mine else []
-        if not finite(own):
+        own = self._signals.gradient() if mine else None
+        if own is not None and not finite(own):
             self.due = True
             if self._open is None or finite(self._open):
                 self._open = own
@@ -353,11 +353,11 @@ class Loop:
             at = f"{what} ({where}){since}"
             self._report(Finding("non-finite at the end", "fail", ended, n=self.count, at=at))
 
-    def _lost(self, sizes: Numbers) -> None:
+    def _lost(self, norms: Tensor) -> None:
         """A gradient that is not finite."""
         self._watching = _WATCHED
         self._lost_at = self.count + 1 if self._lost_at < 0 else self._lost_at
-        where = listed(~torch.isfinite(torch.tensor(sizes)).numpy(), self.log.names) or "its norm"
+        where = listed(~torch.isfinite(norms).numpy(), self.log.names) or "its norm"
         self._report(Finding("non-finite gradient", "fail", value=1, n=1, at=where))
         try:
             found = origin(self.passes, self.critics, self.losses, self.batch)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
 from math import inf
@@ -39,9 +38,12 @@ _STEP = (3e-5, 0.05)  # relative sizes of steps
 _SETTINGS = {"lr": (1e-6, 0.1), "eps": (0.0, 0.01), "weight_decay": (0.0, 0.03)}
 
 
-def _sample(tensors: Sequence[Tensor], entries: int = ENTRIES) -> Tensor:
-    """Up to so many entries of every tensor, as a copy in one row."""
-    rows = [x.detach().reshape(-1)[:: 1 + (x.numel() - 1) // entries] for x in tensors]
+def _some(x: Tensor, entries: int) -> Tensor:
+    """Up to so many entries of a tensor, in one row; a view where it has one."""
+    return x.detach().reshape(-1)[:: 1 + (x.numel() - 1) // entries]
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
     found = torch.cat([x.to(rows[0].device) for x in rows]) if rows else torch.zeros(0)
     return found if found.dtype in (torch.float32, torch.float64) else found.float()
 
@@ -68,6 +70,8 @@ class _Network:
         named = [("it", given)] if self.module is None else self.module.named_parameters()
         self.tensors = self.all = dict[str, Any](named)
         self.last = torch.zeros(0)
+        self._places: list[int] = []
+        self.views: list[Tensor] = []
         self.moved: Counter[str] = Counter()
         self.still: set[str] = set()
         self.sizes: list[float] = []
@@ -76,9 +80,13 @@ class _Network:
         self.alone = self.whole = False
         self.looks = self.judged = self.uncleared = self.faced = self.mixed = 0
 
-    @property
-    def values(self) -> list[Tensor]:
-        return [*self.tensors.values()]
+    def sample(self) -> Tensor:
+        """Some entries of every tensor, as a copy in one row."""
+        held = self.tensors.values()
+        places = [p.data_ptr() for p in held]
+        if self._places != places or not all(p.is_contiguous() for p in held):
+            self._places, self.views = places, [_some(p, ENTRIES) for p in held]
+        return _joined(self.views)
 
 
 @final
@@ -132,7 +140,7 @@ class Movements:
             shared = {id(p) for tensors in others for p in tensors}
             each.tensors = {k: p for k, p in each.all.items() if id(p) not in shared}
             each.still = {k for k, p in each.tensors.items() if p.requires_grad and p.numel() > 1}
-            each.last = _sample(each.values)
+            each.last = each.sample()
         self._handles: list[Any] = []
         for role, several in self.optimizers.items():
             for optimizer in several if self._owner(role) == role else ():
@@ -166,14 +174,9 @@ class Movements:
         self._handles.clear()
         self._heard_tensors.clear()
 
-    @contextmanager
-    def mark(self, role: str = "actor") -> Iterator[None]:
-        """Backward passes within are of this role's loss."""
-        self._role, self._marks = role, True
-        try:
-            yield
-        finally:
-            self._role = ""
+    def mark(self, role: str) -> None:
+        """Backward passes are of this role's loss from now on; "": of one that is not marked."""
+        self._role, self._marks = role, self._marks or bool(role)
 
     @property
     def moved(self) -> dict[tuple[str, str], tuple[int, int]]:
@@ -243,7 +246,7 @@ class Movements:
         """What moved since the last look; after an update without a look it is nobody's."""
         fresh = not self._stale
         self.looks[event] += fresh
-        now = {name: _sample(x.values) for name, x in self.networks.items()}
+        now = {name: x.sample() for name, x in self.networks.items()}
         for name, network in self.networks.items():
             was, network.last = network.last, now[name]
             change = (now[name] != was) & ~(was.isnan() & now[name].isnan())
@@ -256,7 +259,7 @@ class Movements:
                 size = (now[name] - was).norm() / was.norm().clamp_min(1e-12)
                 network.sizes.append(float(size))
                 if network.still:
-                    parts = torch.split(change, [len(_sample([p])) for p in network.values])
+                    parts = torch.split(change, [len(view) for view in network.views])
                     both = zip(network.tensors, parts, strict=True)
                     network.still -= {key for key, part in both if part.any()}
             network.looks += network in stepped
@@ -277,7 +280,7 @@ class Movements:
             network.unseen.append(rate * size**0.5 / length)
             return
         # Rounding of the target's own numbers is no other way.
-        kind = max((torch.finfo(p.dtype).eps for p in network.values), default=0.0)
+        kind = max((torch.finfo(p.dtype).eps for p in network.tensors.values()), default=0.0)
         aside = float((move - rate * way).norm()) - 2 * kind * float(was.norm())
         network.rates.append((rate, aside / length))
 
@@ -300,8 +303,8 @@ class Movements:
         this, left = self._passes[number], network.tensors[key].grad
         this.reached.add(network.name)
         if network.role in self.optimizers:
-            kept = None if left is None else _sample([left], _SENT)
-            this.sent[network.name][key] = kept, _sample([gradient], _SENT)
+            kept = None if left is None else _joined([_some(left, _SENT)])
+            this.sent[network.name][key] = kept, _joined([_some(gradient, _SENT)])
 
     def _judge_gradient(self, network: _Network, held: set[int]) -> None:
         """Is it what its own losses have sent since it was cleared?"""
@@ -322,7 +325,7 @@ class Movements:
             for each, _, gradient in since:
                 its = not self._is_foreign(network, each, actors)
                 parts[its] = parts[its] + gradient
-            found.append(_sample([p.grad], _SENT))
+            found.append(_joined([_some(p.grad, _SENT)]))
             own.append(parts[True])
             foreign.append(parts[False])
             left.append(before)

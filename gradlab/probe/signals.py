@@ -13,7 +13,6 @@ known again by one number each, mark_i = w · x_i, w fixed and irrational to the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import isfinite, nan
@@ -26,9 +25,8 @@ from torch._utils import _flatten_dense_tensors
 
 from gradlab.data.trajectories import stream
 from gradlab.statistics.moments import Array
-from gradlab.statistics.successive import Signal, fresh, signal
+from gradlab.statistics.successive import fresh, signal
 
-Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
 _CHEAP = 2**16  # entries, 10 µs
 _SHOWN = 4  # tensors that are tested in every update
 _HALF = (torch.float16, torch.bfloat16)
@@ -36,13 +34,13 @@ PAIRS = 32  # of a burst
 _LISTED = 5  # inputs that are named
 
 
-def _present(gradients: Iterable[Tensor | None]) -> list[Tensor]:
-    """The gradients that are there, detached.
+def _dense(gradients: Iterable[Tensor]) -> list[Tensor]:
+    """Gradients, detached.
 
     Raises:
         ValueError: one is sparse.
     """
-    here = [each.detach() for each in gradients if each is not None]
+    here = [each.detach() for each in gradients]
     if any(each.layout is not torch.strided for each in here):
         raise ValueError(
             "a gradient is sparse: the probe reads dense ones; say sparse=False to the layer"
@@ -50,25 +48,17 @@ def _present(gradients: Iterable[Tensor | None]) -> list[Tensor]:
     return here
 
 
-def _norms(tensors: Sequence[Tensor]) -> Numbers:
-    """|x_l| of every tensor, in float32 at least."""
-    if not tensors:
-        return []
-    if any(each.dtype in _HALF for each in tensors):
-        # One by one: float64 among them cannot be summed up in float32.
-        results = [
-            torch.linalg.vector_norm(x, dtype=torch.float32 if x.dtype in _HALF else None)
-            for x in tensors
-        ]
-    else:
-        results = list(torch._foreach_norm(list(tensors), 2))
-    return [each.item() for each in results] if tensors[0].is_cpu else results
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """|x_l| of every tensor, [P] of float64, where they are; of float16 summed up in float32."""
+    wide = [each.float() if each.dtype in _HALF else each for each in tensors]
+    found = torch._foreach_norm(wide, 2) if wide else []
+    return torch.stack([each.double() for each in found]) if found else torch.zeros(0)
 
 
-def finite(sizes: Numbers) -> bool:
+def finite(norms: Tensor) -> bool:
     """Is every number finite? True where the answer would have to be waited for."""
     # A sum that overflows without an inf in it: gradients of 10³⁰⁸, which are no less lost.
-    return not sizes or isinstance(sizes[0], Tensor) or sum(sizes) - sum(sizes) == 0
+    return not norms.is_cpu or isfinite(norms.sum().item())
 
 
 def rate_of(optimizer: Any, parameters: Sequence[nn.Parameter]) -> float:
@@ -134,33 +124,27 @@ class Signals:
         self._ends = {"inputs": (layers[0], 0), "outputs": (layers[-1], 1)} if layers else {}
         self._reached: dict[str, Tensor] = {}
         self._kept: list[Tensor] | None = None
-        self._sizes: list[tuple[Numbers, bool]] = []
-        self._ratios: list[Numbers] = []
+        self._norms: list[Tensor] = []
+        self._scaled: list[bool] = []
+        self._ratios: list[Tensor] = []
 
-    @property
-    def looked(self) -> int:
-        """Updates so far."""
-        return len(self._sizes)
-
-    def gradient(self, scale: Tensor | None = None) -> Numbers:
-        """|∂L/∂θ_l| as it stands, P of them; 0 where nothing arrived.
+    def gradient(self, scale: Tensor | None = None) -> Tensor:
+        """|∂L/∂θ_l| as it stands, [P]; 0 where nothing arrived.
 
         Args:
             scale: of the loss, which a gradient scaler has multiplied; None: 1.
         """
-        gradients = [p.grad for p in self.parameters]
-        here = _present(gradients)
-        lengths: Any = _divided(_norms(here), scale)
+        where = self.parameters[0].device
+        found = torch.zeros(len(self.parameters), dtype=torch.float64, device=where)
+        there = [k for k, p in enumerate(self.parameters) if p.grad is not None]
+        here = _norms(_dense(p.grad for p in self.parameters if p.grad is not None))
         for name, (p, axis) in self._ends.items():
             if p.grad is not None:
                 reached = ((p.grad != 0) & ~p.grad.isnan()).any(axis)
                 self._reached[name] = self._reached.get(name, reached) | reached
-        if len(here) == len(gradients):
-            return list(lengths)
-        zero = here[0].new_zeros(()) if here and isinstance(lengths[0], Tensor) else 0.0
-        arrived = iter(lengths)
-        whole: list[Any] = [zero if each is None else next(arrived) for each in gradients]
-        return whole
+        if there:
+            found[there] = here if scale is None else here / scale.to(where)
+        return found
 
     def keep(self) -> None:
         """θ, whose step is about to be made."""
@@ -170,46 +154,44 @@ class Signals:
         """The step was none."""
         self._kept = None
 
-    def add(self, sizes: Numbers, scaled: bool) -> None:
+    def add(self, norms: Tensor, scaled: bool) -> None:
         """The update is over, with the `gradient` that it used, and the step, where θ was kept.
 
         Args:
             scaled: a scaler had multiplied it; where it has overflown, its step was skipped.
         """
-        self._sizes.append((sizes, scaled))
+        self._norms.append(norms)
+        self._scaled.append(scaled)
         now = [p.detach() for p in self.parameters if p.requires_grad]
         before, self._kept = self._kept, None
         if before is not None and len(now) == len(before):
             moved = _norms([a - b for a, b in zip(now, before, strict=True)])
-            self._ratios.append([_whole(moved) / _whole(_norms(before))])
+            self._ratios.append(moved.norm() / _norms(before).norm())
 
     def row(self) -> dict[str, Any]:
         """The numbers of these updates; begins the next row."""
-        count = len(self.parameters)
-        scaled = np.array([each for _, each in self._sizes], dtype=bool)
-        sizes = _gathered([each for each, _ in self._sizes], count)
-        ratios = _gathered(self._ratios, 1)
-        sizes = sizes[np.isfinite(sizes).all(1) | ~scaled]
+        norms = _brought(self._norms).reshape(len(self._norms), len(self.parameters))
+        norms = norms[np.isfinite(norms).all(1) | ~np.array(self._scaled, dtype=bool)]
+        ratios = _brought(self._ratios)
         trained = np.array([p.requires_grad for p in self.parameters])
-        whole = np.sqrt((sizes**2).sum(1))
-        norms = whole[np.isfinite(whole)]
-        there = np.isfinite(sizes)
+        whole = np.sqrt((norms**2).sum(1))
+        whole = whole[np.isfinite(whole)]
+        ratios = ratios[np.isfinite(ratios)]
+        there = np.isfinite(norms)
         with np.errstate(invalid="ignore"):
-            layers = np.where(there, sizes, 0.0).sum(0) / there.sum(0)
+            layers = np.where(there, norms, 0.0).sum(0) / there.sum(0)
         reached = {name: each.cpu().numpy() for name, each in self._reached.items()}
         dead = {name: np.flatnonzero(~each).tolist() for name, each in reached.items()}
-        self._sizes, self._ratios, self._kept = [], [], None
+        self._norms, self._scaled, self._ratios, self._kept = [], [], [], None
         return {
-            "looked": len(sizes),
-            "grad_norm": float(norms.mean()) if len(norms) else nan,
-            "grad_norm_max": float(norms.max()) if len(norms) else nan,
-            "update_ratio": float(ratios[np.isfinite(ratios)].mean())
-            if np.isfinite(ratios).any()
-            else nan,
+            "looked": len(norms),
+            "grad_norm": float(whole.mean()) if len(whole) else nan,
+            "grad_norm_max": float(whole.max()) if len(whole) else nan,
+            "update_ratio": float(ratios.mean()) if len(ratios) else nan,
             "layer_norm": np.where(trained, layers, nan),
             "nonfinite": (~there).sum(0).astype(float),
             "nonfinite_updates": int((~there).any(1).sum()),
-            "zero": np.where(trained, (sizes == 0).sum(0), nan),
+            "zero": np.where(trained, (norms == 0).sum(0), nan),
             "outputs": len(reached.get("outputs", ())),
             "dead_outputs": len(dead.get("outputs", ())),
             "dead_inputs": len(dead.get("inputs", ())),
@@ -217,32 +199,9 @@ class Signals:
         }
 
 
-def _whole(sizes: Any) -> Any:
-    """√Σ x_l²; of nothing NaN."""
-    if not sizes:
-        return nan
-    total = sum(x * x for x in sizes)
-    return total.sqrt() if isinstance(total, Tensor) else (total**0.5 or nan)
-
-
-def _gathered(kept: Sequence[Numbers], width: int) -> Array:
-    """[updates, width], what an accelerator holds in one transfer."""
-    numbers: list[Any] = [x for each in kept for x in each]
-    there = [k for k, x in enumerate(numbers) if isinstance(x, Tensor)]
-    if there:
-        brought = torch.stack([numbers[k].double() for k in there]).tolist()
-        for k, x in zip(there, brought, strict=True):
-            numbers[k] = x
-    return np.array(numbers, dtype=np.float64).reshape(len(kept), width)
-
-
-def _divided(sizes: Numbers, scale: Tensor | None) -> Numbers:
-    if scale is None or not sizes:
-        return sizes
-    if isinstance(sizes[0], Tensor):
-        return list(torch._foreach_div(sizes, scale.to(sizes[0].device)))
-    factor = scale.item() or nan  # a scale that has fallen to 0 leaves no number
-    return [x / factor for x in sizes]
+def _brought(kept: Sequence[Tensor]) -> Array:
+    """What an accelerator holds in one transfer."""
+    return torch.stack([*kept]).cpu().numpy() if kept else np.zeros(0)
 
 
 def marks(inputs: Sequence[Tensor]) -> Tensor | None:
@@ -258,66 +217,18 @@ def _weights(width: int) -> Tensor:
     return torch.randn(width, generator=stream(0, "marks"), dtype=torch.float64)
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """Samples that return.
-
-    Attributes:
-        shared: [n], of pair k, samples of batch k + 1 that batch k had, too; NaN: not seen.
-        overlap: [n], the same as a share of the batch.
-        distinct: different samples over all samples; 1 where none were seen.
-    """
-
-    shared: Array
-    overlap: Array
-    distinct: float
-
-    @staticmethod
-    def of(batches: Sequence[Array | None]) -> Repeats:
-        """From the marks of n + 1 batches."""
-        shared, overlap = (np.full(len(batches) - 1, np.nan) for _ in range(2))
-        for k, (old, new) in enumerate(pairwise(batches)):
-            if old is not None and new is not None:
-                shared[k] = np.isin(new, old).sum()
-                overlap[k] = shared[k] / len(new)
-        seen = [each for each in batches if each is not None]
-        everything = np.concatenate(seen) if seen else np.zeros(0)
-        distinct = len(np.unique(everything)) / len(everything) if len(everything) else 1.0
-        return Repeats(shared, overlap, distinct)
-
-
-def columns_of(estimate: Signal) -> dict[str, Any]:
-    """A signal as the table "successive" has it."""
-    return {
-        "pairs": estimate.pairs,
-        "fresh": estimate.pairs,
-        "energy": estimate.energy,
-        "signal": estimate.signal,
-        "root_squares": estimate.root_squares,
-        "signal_share": estimate.share,
-        "share_se": estimate.se,
-        "snr": estimate.snr,
-        "noise_scale": estimate.noise_scale,
-        "cosine": estimate.cosine,
-    }
-
-
 @final
 class Burst:
     """`PAIRS` + 1 gradients in a row, of what is trained as it begins."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.seconds = 0.0
-        size, device = sum(p.numel() for p in self.parameters), self.parameters[0].device
-        self._new, self._old = (
-            torch.zeros(size, dtype=torch.float64, device=device) for _ in range(2)
-        )
+        self._old = torch.zeros(0)
+        self._new: Tensor | None = None
         self._squares: list[Tensor] = []
         self._products: list[Tensor] = []
         self._samples: list[Tensor | None] = []
         self._batch: Tensor | None = None
-        self._seen = False
 
     @property
     def done(self) -> bool:
@@ -329,38 +240,45 @@ class Burst:
         Args:
             inputs: of the policy, one row per sample.
         """
-        self._batch, at = marks(inputs), 0
-        for p in self.parameters:
-            part = self._new[at : at + p.numel()]
-            if p.grad is None:
-                part.zero_()
-            else:
-                part.copy_(_present([p.grad])[0].reshape(-1))
-            at += p.numel()
-        if scale is not None:
-            self._new.div_(scale)
-        self._seen = True
+        self._batch = marks(inputs)
+        here = _dense(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters)
+        whole = torch.cat([each.reshape(-1).double() for each in here])
+        self._new = whole if scale is None else whole / scale.to(whole.device)
 
     def commit(self) -> None:
         """The update used it."""
-        if not self._seen:
+        if self._new is None:
             return
         if self._squares:
             self._products.append(self._old @ self._new)
         self._squares.append(self._new @ self._new)
         self._samples.append(self._batch)
-        self._old, self._new, self._seen = self._new, self._old, False
+        self._old, self._new = self._new, None
 
     def row(self) -> dict[str, Any]:
         """The burst's row."""
-        x = torch.stack(self._products).cpu().numpy()
-        y = torch.stack(self._squares).cpu().numpy()
-        again = Repeats.of([None if each is None else each.cpu().numpy() for each in self._samples])
-        kept = fresh(again.shared)
-        estimate = signal(np.asarray(x), np.asarray(y), kept, again.distinct)
-        return columns_of(estimate) | {
-            "pairs": len(x),
-            "overlap": float(again.overlap[kept].mean()),
-            "distinct": again.distinct,
-            "seconds": self.seconds,
+        batches = [None if each is None else each.cpu().numpy() for each in self._samples]
+        shared = np.full(len(batches) - 1, np.nan)  # samples of a batch that the one before had
+        overlap = shared.copy()
+        for k, (old, new) in enumerate(pairwise(batches)):
+            if old is not None and new is not None:
+                shared[k] = np.isin(new, old).sum()
+                overlap[k] = shared[k] / len(new)
+        seen = np.concatenate([np.zeros(0), *(each for each in batches if each is not None)])
+        distinct = len(np.unique(seen)) / len(seen) if len(seen) else 1.0
+        kept = fresh(shared)
+        found = signal(_brought(self._products), _brought(self._squares), kept, distinct)
+        return {
+            "pairs": len(self._products),
+            "fresh": found.pairs,
+            "overlap": float(overlap[kept].mean()),
+            "distinct": distinct,
+            "energy": found.energy,
+            "signal": found.signal,
+            "root_squares": found.root_squares,
+            "signal_share": found.share,
+            "share_se": found.se,
+            "snr": found.snr,
+            "noise_scale": found.noise_scale,
+            "cosine": found.cosine,
         }

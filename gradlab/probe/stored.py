@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import nan
 from typing import Any, NamedTuple, final
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -252,20 +251,22 @@ def _numbers(given: Any) -> _Array:
     return np.asarray(given)
 
 
-# Environments in whose place the loop uses a wrapper. Nothing that fails in it ends a loop.
+# Nothing that fails in here ends a loop.
 
 
 @final
 class _Recorder:
-    """What wrappers have in common: how results of an environment go to the log."""
+    """How results of an environment go to the log."""
 
     def __init__(self, env: Any, storage: Storage) -> None:
+        from gymnasium.vector import VectorEnv  # here: a probe that records nothing begins sooner
+
         self.storage, self.error = storage, ""
         inner = getattr(env, "unwrapped", env)
         self.several = getattr(env, "num_envs", getattr(inner, "num_envs", None))
         mode = getattr(env, "metadata", None) or {}
         self.mode = str(getattr(mode.get("autoreset_mode"), "name", ""))
-        if self.several is not None and not isinstance(env, gymnasium.vector.VectorEnv):
+        if self.several is not None and not isinstance(env, VectorEnv):
             self.mode = "SAME_STEP"
         self.size = min(self.several or 1, _ENVIRONMENTS)
         storage.log = self.log = TransitionLog(
@@ -326,37 +327,15 @@ class _Recorder:
 
 
 @final
-class _Single(gymnasium.Wrapper[Any, Any, Any, Any]):
-    def __init__(self, env: Any, recorder: _Recorder) -> None:
-        super().__init__(env)
-        self._recorder = recorder
-
-    def reset(self, **given: Any) -> Any:
-        return self._recorder.reset(self.env.reset(**given), given.get("options"))
-
-    def step(self, action: Any) -> Any:
-        return self._recorder.step(self.env, action)
-
-
-@final
-class _Vector(gymnasium.vector.VectorWrapper):
-    def __init__(self, env: Any, recorder: _Recorder) -> None:
-        super().__init__(env)
-        self._recorder = recorder
-
-    def reset(self, **given: Any) -> Any:
-        return self._recorder.reset(self.env.reset(**given), given.get("options"))
-
-    def step(self, actions: Any) -> Any:
-        return self._recorder.step(self.env, actions)
-
-
-@final
-class _Batched:
-    """A batched environment that is none of gymnasium's: all else is the environment's own."""
+class _Recorded:
+    """An environment whose steps are recorded; all else, its class included, is its own."""
 
     def __init__(self, env: Any, recorder: _Recorder) -> None:
         object.__setattr__(self, "_inside", (env, recorder))
+
+    @property
+    def __class__(self) -> Any:  # wrappers ask for theirs
+        return type(self._inside[0])
 
     def __getattr__(self, name: str) -> Any:
         if name == "_inside":
@@ -440,10 +419,7 @@ class Storage:
         low, high = getattr(space, "low", None), getattr(space, "high", None)
         if low is not None and high is not None and np.isfinite([low, high]).all():
             self.limits = np.ravel(low), np.ravel(high)
-        recorder = _Recorder(env, self)
-        if isinstance(env, gymnasium.vector.VectorEnv):
-            return _Vector(env, recorder)
-        return (_Single if isinstance(env, gymnasium.Env) else _Batched)(env, recorder)
+        return _Recorded(env, _Recorder(env, self))
 
     def look(self, batch: Mapping[str, Any]) -> None:
         """Compare a batch of the loop: observation, and what it has of action, reward, terminated,

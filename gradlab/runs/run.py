@@ -19,8 +19,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import pandas as pd
-
 from gradlab import validation
 from gradlab.errors import Doubtful, InputError, imported
 from gradlab.findings import Finding, failed, in_order
@@ -37,6 +35,7 @@ from gradlab.storage import journal, records
 from gradlab.storage.records import Attribute, Record
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray
 
 # What a foreign file can raise where its content is taken apart.

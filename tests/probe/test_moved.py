@@ -4,7 +4,8 @@ changed."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -35,7 +36,14 @@ def faults(movements: Movements) -> set[str]:
 
 def watched(loop: Loop, updates: int = UPDATES, marked: bool = True) -> set[str]:
     movements = declared(loop)
-    loop.run((lambda step: movements.mark()) if marked else None, updates)  # type: ignore[arg-type]
+
+    @contextmanager
+    def mark(step: int) -> Iterator[None]:
+        movements.mark("actor")
+        yield
+        movements.mark("")
+
+    loop.run(mark if marked else None, updates)  # type: ignore[arg-type]
     assert not movements.error
     for each in movements.findings():
         assert each.decision != "skipped" and each.sentence and (each.remedy or not each.at)

@@ -186,7 +186,6 @@ SUCCESSIVE = {
     "snr": column("1", "|E g|² / tr Cov(g), of one batch"),
     "noise_scale": column("batches", "after which noise and signal are equal"),
     "cosine": column("1", "of one batch's gradient with the mean gradient"),
-    "seconds": column("s", "that it took"),
 }
 _ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
 _BY_PARAMETER = {name for name, each in VITALS.items() if each.dims == LAYER}
