@@ -23,10 +23,9 @@ from gradlab.checks.numbers import finite, precision, scale
 from gradlab.checks.premises import premises, states
 from gradlab.errors import InputError, in_short
 from gradlab.findings import Finding
-from gradlab.truth.outcome import linearization_price
+from gradlab.systems.system import by_differences
 
-FEWEST, FEW = 4, 32  # starts, however dear, and at most
-SECONDS = 1.5  # of one core, for the Jacobians along their paths, which checks make several times
+FEW, DEAR = 32, 8  # starts, and of a simulator that is differenced
 
 CHECKS: dict[str, Callable[[CheckContext], list[Finding]]] = {
     "premises": premises,
@@ -43,11 +42,9 @@ __all__ = ["CHECKS", "CheckContext", "run_checks"]
 
 
 def run_checks(context: CheckContext) -> tuple[Finding, ...]:
-    """All checks of a measurement, on fewer of its starts where Jacobians are dear."""
-    steps = max(estimator.tail.horizon for estimator in context.estimators.values())
-    price, begin = steps * linearization_price(context.task.simulator), context.begin
-    affordable = min(max(int(SECONDS / price), FEWEST), FEW) if price else FEW
-    few = begin.block(slice(0, min(affordable, len(begin.states))))
+    """All checks of a measurement, on a few of its starts."""
+    begin, count = context.begin, DEAR if by_differences(context.task.simulator) else FEW
+    few = begin.block(slice(0, min(count, len(begin.states))))
     context = replace(context, setting=replace(context.setting, starts=few))
     results: list[Finding] = []
     for name, check in CHECKS.items():

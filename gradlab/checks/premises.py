@@ -32,14 +32,12 @@ from gradlab.progress import silent
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import ratio_of_means
 from gradlab.systems.learned import LearnedSystem, TwoModels
-from gradlab.systems.system import Entropic, System
+from gradlab.systems.system import Entropic, System, by_differences
 from gradlab.truth.common_random import Rolling
 from gradlab.truth.oracles import AT_MOST, effective_horizon
-from gradlab.truth.outcome import linearization_price
 
 _LEFT = 0.1  # γᵀ beyond the returns that are measured
-MOST, LEAST = 96, 16  # states that they are measured from
-_SECONDS = 0.5  # of one core, where steps are dear
+MOST, DEAR = 96, 32  # states that they are measured from, and of a simulator that is differenced
 _MOVE = 0.1  # of each tensor's size, as θ is moved
 _ROUNDING = 1e-11  # of the largest return
 SAME_STEP, SAME_JACOBIAN = 1e-9, 1e-6  # relative to the largest entry
@@ -83,9 +81,7 @@ class _Measured:
 def _measured(context: CheckContext) -> _Measured:
     task, begin, at = context.task, context.begin, context.at
     steps = min(effective_horizon(task.discount, _LEFT), AT_MOST)
-    price = linearization_price(task.simulator)
-    price /= 2 * (task.simulator.state_dim + task.simulator.action_dim + 1)
-    most = min(max(int(_SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
+    most = DEAR if by_differences(task.simulator) else MOST
     some = _some((begin,) if at is begin else (begin, at), most)
     here = context.setting
     setting = Setting(

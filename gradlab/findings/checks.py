@@ -194,7 +194,7 @@ _TRUTHS = {  # those without a remedy
     "finite differences.",
     "cut": "The objective is cut at T = {number} steps, where its gradient is precise and "
     "agrees with finite differences.",
-    "cut_by_price": "The objective is cut at T = {number} steps; {threshold} are too many.",
+    "cut_by_steps": "The objective is cut at T = {number} of at most {threshold} steps.",
     "score": "The truth is the score function's gradient of {number} steps.",
     "lost": "Paths or Jacobians are not finite on {number} of {n} starts, first at {at}.",
     "diverges": "The unrolled gradient does not converge: λ = {value} per step, ln 1/γ = "
@@ -203,8 +203,6 @@ _TRUTHS = {  # those without a remedy
     "{value} beside a norm of {threshold}.",
     "differs": "The unrolled gradient differs from finite differences {value} times too much.",
     "remainder": "The rest after {number} steps is not negligible.",
-    "too_dear": "Unrolling {n} starts for {number} steps takes {threshold} s.",
-    "never_precise": "No length from {number} to {threshold} steps is precise (N = {n}).",
     "score_lost": "Noisy paths are not finite on {number} of {n} starts.",
     "score_imprecise": "The score function's standard error is {value} of its norm (limit "
     "{threshold}, N = {n}).",

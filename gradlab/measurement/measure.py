@@ -244,7 +244,7 @@ def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
 
 
 def _tried(posed: Problem, update: Update, truth: Truth, progress: Progress) -> AtLength:
-    """The truth at the length of the user's update; scouts', of their own starts."""
+    """The truth at the length of the user's update."""
     if truth.pathwise is None or not torch.isfinite(truth.pathwise.gradients).all():
         return AtLength(truth)
     few = posed.setting.starts.block(slice(0, len(truth.pathwise.gradients)))

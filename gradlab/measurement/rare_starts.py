@@ -32,6 +32,7 @@ from gradlab.findings import Finding
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.measurement.inner_products import Cells, Measured
 from gradlab.measurement.problem import Problem
+from gradlab.measurement.visited import linearization_price
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress
 from gradlab.statistics.moments import Array
@@ -39,7 +40,6 @@ from gradlab.statistics.tails import no_variance, tail_shape
 from gradlab.systems.system import System
 from gradlab.truth.common_random import Rolling, own_size
 from gradlab.truth.oracles import effective_horizon
-from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
 
 MANY, SOME, MOST = 30, 10, 1 << 16  # starts of the pilot per start of the sample, and in all

@@ -340,7 +340,7 @@ def measured_steps(stepping: Stepping) -> int:
             if estimator.actions == actions and estimator.jacobians is not None
         ]  # fmt: skip
         along += states * setting.horizon * bool(unrolled)
-    tried = truth.scouts if truth.scouts and not truth.admissible else len(setting.starts.states)
+    tried = len(setting.starts.states if truth.refused is None else truth.refused.gradients)
     return jacobian_steps(system) * (measured.starts * along + tried * truth.horizon)
 
 

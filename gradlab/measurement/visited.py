@@ -41,8 +41,8 @@ from gradlab.measurement.inner_products import (
     horizons_of,
 )
 from gradlab.progress import Progress, silent
+from gradlab.systems.system import System
 from gradlab.truth.oracles import effective_horizon
-from gradlab.truth.outcome import linearization_price
 from gradlab.truth.truth import Truth
 
 SAMPLES = 8  # visited states per start, at most
@@ -168,6 +168,12 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     if price <= VISITING or truth.every is not None or not alone:
         return begin, samples
     return begin.block(slice(0, min(few, len(begin.states)))), samples
+
+
+def linearization_price(system: System) -> float:
+    """Seconds of one core for the Jacobians at one state; 0 where nobody counts them."""
+    price: float = getattr(system, "linearization_price", 0.0)
+    return price
 
 
 def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> GramSource:

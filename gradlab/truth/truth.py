@@ -21,19 +21,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.findings import Finding
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.findings import Decision, Finding
 from gradlab.findings.checks import reason
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting, Starts, grouping
 from gradlab.progress import Progress, silent
+from gradlab.systems.system import by_differences
 from gradlab.truth.agreement import (
     AIM,
+    ERRORS,
+    PRECISION,
+    SPREAD,
     Judged,
     Precision,
     TrueGradient,
@@ -45,6 +52,8 @@ from gradlab.truth.agreement import (
 )
 from gradlab.truth.common_random import Differences, common_random_differences
 from gradlab.truth.oracles import (
+    AT_MOST,
+    BLOCK,
     TOLERANCE,
     Unrolled,
     all_action_gradients,
@@ -57,8 +66,11 @@ from gradlab.truth.oracles import (
     shortened,
     unroll_first_action,
 )
-from gradlab.truth.outcome import Plan, Status, TruthOutcome, found, plan
 
+Status = Literal["converged", "cut", "imprecise", "score", "jumps", "none"]
+_FIRST = 16  # starts that go first where Jacobians are differenced
+_MOST = 1_000_000  # starts that may be asked for
+_LOST = 10.0  # standard errors over the norm, from which on that is lost
 _FEWEST = 8  # groups that are split
 _ABOVE = 2.0  # standard errors of the squared error
 
@@ -144,9 +156,8 @@ class Truth:
         checked: was it compared with finite differences?
         path: the simulator's first H steps from the starts with its own Jacobians, where they were
             made for a gradient with all actions.
-        scouts: starts that went first and showed that there is none (see `scout`), else 0.
         refused: the pathwise gradient with θ in all actions of T steps that is no truth; of the
-            scouts, where only they were unrolled.
+            starts that went first, where only they were unrolled.
     """
 
     status: Status
@@ -161,7 +172,6 @@ class Truth:
     finding: Finding
     checked: bool = True
     path: LinearizedPath | None = None
-    scouts: int = 0
     refused: TrueGradient | None = None
     growth: float = float("nan")
 
@@ -185,6 +195,7 @@ def matched_truth(
     *,
     kinds: Collection[str] = ("first",),
     check: bool = True,
+    max_steps: int | None = None,
     progress: Progress = silent,
 ) -> Truth:
     """E_d[J_θπᵀ ∂_a Q^π] for kind "first" and ∇_θ E_d[V^π] for kind "all".
@@ -197,14 +208,25 @@ def matched_truth(
         check: False leaves out the comparison with finite differences, most of the price, where
             it can be: not for gradients of all actions, ends of episodes, or a truth that must be
             cut. For a simulator whose truth has been found to agree under a policy nearby.
+        max_steps: steps that are unrolled at most, at least H. None: 1000, or none where a few
+            starts of a simulator that is differenced show that it makes no truth.
+
+    Raises:
+        InputError: fewer steps than the horizon.
     """
-    scouted = plan(setting, kinds)
-    if scouted.why is not None and scouted.unrolled is not None:
-        return _given_up(setting, kinds, scouted, scouted.why, scouted.unrolled)
-    question = _Question(setting, progress, scouted.at_most)
+    at_most, n = AT_MOST if max_steps is None else max_steps, len(setting.starts.states)
+    if validation.whole("max_steps", at_most, 1) < setting.horizon:
+        raise InputError(f"max_steps is {max_steps}, expected at least the horizon, "
+                         f"{setting.horizon}: raise it, or shorten the horizon")  # fmt: skip
+    if max_steps is None and by_differences(setting.simulator) and n > _FIRST:
+        ahead = _ahead(setting, kinds)
+        if isinstance(ahead, Truth):
+            return ahead
+        at_most = ahead
+    question = _Question(setting, progress, at_most)
     pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
-        setting, at_least=setting.horizon, at_most=scouted.at_most, block=scouted.block,
+        setting, at_least=setting.horizon, at_most=at_most, block=_block(at_most),
         progress=progress, keep=pieces,
     )  # fmt: skip
     check |= "all" in kinds or setting.termination == "mask" or not unrolled.converged
@@ -215,17 +237,50 @@ def matched_truth(
         first = unrolled.gradients[:reach]
         sweep = judge_first(first, question.jacobian(), setting.starts, differences)
     cut = _cut(question, unrolled, sweep, pieces)
-    growth = float("nan")
-    if pieces is not None and not cut.whole:
-        growth = closed_loop_exponent(joined(pieces), min(setting.horizon, unrolled.horizon))
-    outcome = TruthOutcome(
-        cut.horizon, cut.whole, cut.references, scouted.at_most, unrolled, setting.discount, check,
-        len(setting.starts.states),
-    )  # fmt: skip
-    truth = replace(_concluded(setting, outcome, cut), growth=growth)
-    if pieces is None or not truth.admissible:
+    truth = _concluded(question, unrolled, cut, check)
+    if pieces is None:
+        return truth
+    if not cut.whole:
+        steps = min(setting.horizon, unrolled.horizon)
+        truth = replace(truth, growth=closed_loop_exponent(joined(pieces), steps))
+    if not truth.admissible:
         return truth
     return replace(truth, path=shortened(joined(pieces), setting.horizon))
+
+
+def _block(at_most: int) -> int:
+    """Steps between two looks at convergence: no more than there are."""
+    return min(BLOCK, -(-at_most // -(-at_most // BLOCK)))
+
+
+def _ahead(setting: Setting, kinds: Collection[str]) -> Truth | int:
+    """How far all starts are unrolled, as a few show that go first; the missing truth where their
+    chains outgrow the discount and not even H steps would be precise."""
+    H, discount, n = max(setting.horizon, 1), setting.discount, len(setting.starts.states)
+    few = setting.starts.block(slice(0, _FIRST))
+    pieces: list[LinearizedPath] = []
+    steps = max(BLOCK, H)
+    unrolled = unroll_first_action(
+        replace(setting, starts=few), at_most=steps, block=steps, keep=pieces
+    )
+    if not _outgrows(unrolled, discount):
+        return AT_MOST
+    linear, carrying = pieces[0], {"first": 1, "all": H}
+    for kind in kinds:
+        G = early_action_gradients(linear, setting.policy, carrying[kind], H, discount)
+        precision = precision_of(G, few)
+        error = precision.error * (len(few.states) / n) ** 0.5
+        if not bool(error < 2 * PRECISION * precision.norm):
+            return _given_up(setting, kinds, unrolled, linear)
+    return steps
+
+
+def _outgrows(unrolled: Unrolled, discount: float) -> bool:
+    """Do most chains clearly grow faster than 1/γ: the median by two standard errors, and by as
+    much again as the discount itself shrinks?"""
+    exponents = unrolled.lyapunov
+    spread = float(exponents.std()) / len(exponents) ** 0.5
+    return float(exponents.median()) - 2 * spread > -2 * float(np.log(discount))
 
 
 def _reach(unrolled: Unrolled, discount: float) -> int:
@@ -280,11 +335,27 @@ def _cut(
     return replace(cut, first=sweep.at(reach))
 
 
-def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:
+def _concluded(question: _Question, unrolled: Unrolled, cut: _Cut, checked: bool) -> Truth:
     """The truth that the references make, or none."""
+    setting, n = question.setting, len(question.setting.starts.states)
     references = cut.references
     status = _status(references, cut.whole) if setting.horizon <= cut.horizon else "none"
     kept = status != "none"
+    if status == "none":
+        found = _obstacle(cut, unrolled, setting.discount, n)
+    elif status == "imprecise":
+        few = [each for each in references if each.carried_by_few]
+        worst = max(
+            few or references, key=lambda each: each.concentration if few else each.relative_se
+        )
+        found = imprecise(worst, n)
+    elif status == "cut" and question.at_most < AT_MOST:
+        found = Finding(
+            "truth_cut_by_steps", "pass", "", cut.horizon, threshold=question.at_most, n=n
+        )
+    else:
+        code = f"truth_{status}" if checked else "truth_unchecked"
+        found = Finding(code, "pass", "", cut.horizon, n=n)
     worst = max(references, key=lambda reference: reference.boundary)
     return Truth(
         status=status,
@@ -292,26 +363,56 @@ def _concluded(setting: Setting, outcome: TruthOutcome, cut: _Cut) -> Truth:
         first=cut.first if kept else None,
         every=cut.every if kept else None,
         refused=None if kept else cut.every,
-        lyapunov=float(outcome.unrolled.lyapunov.max()),
+        lyapunov=float(unrolled.lyapunov.max()),
         remainder=cut.remainder if cut.whole else float("nan"),
-        flagged=outcome.unrolled.flagged / (outcome.unrolled.horizon * outcome.starts),
+        flagged=unrolled.flagged / (unrolled.horizon * n),
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
-        finding=found(status, outcome),
-        checked=outcome.checked,
+        finding=found,
+        checked=checked,
     )
 
 
+def imprecise(reference: TrueGradient, n: int, decision: Decision = "undecided") -> Finding:
+    """A standard error that is large, or not to be believed."""
+    if reference.carried_by_few:
+        share = reference.concentration
+        return Finding("truth_few_carry", decision, "", share, threshold=SPREAD, n=n)
+    error, more = reference.relative_se, reference.missing
+    if error >= _LOST or more >= _MOST:  # beyond any budget
+        return Finding("truth_in_noise", decision, n=n)
+    return Finding("truth_imprecise", decision, "", error, threshold=PRECISION, n=n, more=more)
+
+
+def _obstacle(cut: _Cut, unrolled: Unrolled, discount: float, n: int) -> Finding:
+    """Why there is no truth."""
+    if unrolled.lost:
+        return Finding("truth_lost", "fail", "", unrolled.lost, n=n, at=f"step {unrolled.lost_at}")
+    if not unrolled.converged:
+        return _diverges(unrolled, discount, n)
+    worst = max(cut.references, key=lambda reference: reference.discrepancy)
+    if worst.boundary > ERRORS * worst.boundary_se:
+        size, norm = worst.boundary, worst.norm
+        return Finding("truth_misses_boundary", "fail", "", size, threshold=norm, n=n)
+    if worst.discrepancy > 1.0:
+        return Finding("truth_differs", "fail", "", worst.discrepancy, threshold=1.0, n=n)
+    return Finding("truth_remainder", "fail", "", cut.horizon, n=n)
+
+
+def _diverges(unrolled: Unrolled, discount: float, n: int) -> Finding:
+    fastest, limit = float(unrolled.lyapunov.max()), -float(np.log(discount))
+    return Finding("truth_diverges", "fail", "", fastest, threshold=limit, n=n)
+
+
 def _given_up(
-    setting: Setting, kinds: Collection[str], scouted: Plan, why: Finding, unrolled: Unrolled
+    setting: Setting, kinds: Collection[str], unrolled: Unrolled, linear: LinearizedPath
 ) -> Truth:
     """No truth, as the starts that went first show; their own gradient is kept."""
-    nothing, linear = float("nan"), scouted.path
+    nothing, n = float("nan"), len(linear.path.group)
     refused, growth = None, nothing
-    if linear is not None and "all" in kinds:
-        starts = setting.starts.block(slice(0, scouted.scouts))
+    if "all" in kinds:
         G = all_action_gradients(linear, setting.policy, unrolled.horizon, setting.discount)
-        refused = unchecked(G, precision_of(G, starts))
+        refused = unchecked(G, precision_of(G, setting.starts.block(slice(0, n))))
         growth = closed_loop_exponent(linear, min(setting.horizon, unrolled.horizon))
     return Truth(
         status="none",
@@ -322,12 +423,11 @@ def _given_up(
         growth=growth,
         refused=refused,
         remainder=nothing,
-        flagged=unrolled.flagged / (unrolled.horizon * scouted.scouts),
+        flagged=unrolled.flagged / (unrolled.horizon * n),
         boundary=nothing,
         boundary_se=nothing,
-        finding=why,
+        finding=_diverges(unrolled, setting.discount, n),
         checked=False,
-        scouts=scouted.scouts,
     )
 
 

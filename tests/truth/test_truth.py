@@ -1,9 +1,9 @@
 """Oracles against one another, and the rules that say where there is a truth.
 
 One half of the starts chooses where a truth is cut, the other judges it there. A path made in
-pieces is the path made at once: same noise, same ends, same Jacobians. Where Jacobians are dear, a
-few starts say whether a truth is worth its price. Gradients of the augmented system are those of
-the soft return, written out and unrolled.
+pieces is the path made at once: same noise, same ends, same Jacobians. Where Jacobians are
+differenced, a few starts say whether there is a truth. Gradients of the augmented system are those
+of the soft return, written out and unrolled.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gradlab import systems
 from gradlab.data.trajectories import stream
+from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.findings.checks import reason
 from gradlab.gradients.estimator import Estimator
@@ -28,8 +29,8 @@ from gradlab.networks.policies import Gaussian, GaussianPolicy, SoftCritic, With
 from gradlab.runs.stages import notice
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import Entropic, standard_normal
-from gradlab.tasks import inverted_pendulum, mujoco
-from gradlab.truth import oracles, outcome
+from gradlab.tasks import inverted_pendulum
+from gradlab.truth import oracles
 from gradlab.truth.agreement import PRECISION, TrueGradient, judge_first, precision_of
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.oracles import (
@@ -40,8 +41,7 @@ from gradlab.truth.oracles import (
     shortened,
     unroll_all_actions,
 )
-from gradlab.truth.outcome import plan
-from gradlab.truth.truth import halves_of_gradients, halves_of_sweep, matched_truth
+from gradlab.truth.truth import halves_of_gradients, halves_of_sweep, imprecise, matched_truth
 from tests.gradients.worlds import Critic, linear, network, nonlinear, reference_gradients
 from tests.linear_quadratic import lqr_gradient
 from tests.truth.linear_policies import Relinearized, feedback, gaussian_starts
@@ -302,7 +302,7 @@ def test_gradients_do_not_depend_on_how_many_starts_are_held(monkeypatch):
 @pytest.mark.parametrize("status", ["converged", "cut", "imprecise"])
 def test_counts_of_reasons_have_their_thousands_apart(status):
     one = TrueGradient(torch.zeros(1, 1), *[0.1] * 8, missing=2_000, concentration=0.0)
-    found = outcome.imprecise(one, 64_000)
+    found = imprecise(one, 64_000)
     if status in ("converged", "cut"):
         found = Finding(f"truth_{status}", "pass", "", 20_000, n=64_000)
     text = reason(found)
@@ -344,55 +344,62 @@ def starts(n=64):
     return as_starts(1 + 0.3 * draw, 2)
 
 
-def truth(system, horizon, begin=None, kinds=("all",)):
+def truth(system, horizon, begin=None, kinds=("all",), **options):
     begin = starts() if begin is None else begin
-    return matched_truth(Setting(system, steered(), begin, GAMMA, horizon), kinds=kinds)
+    setting = Setting(system, steered(), begin, GAMMA, horizon)
+    return matched_truth(setting, kinds=kinds, **options)
 
 
 @pytest.mark.parametrize("kinds", [("all",), ("first", "all")], ids=["all", "both"])
-def test_what_can_be_afforded_is_the_truth_of_a_cheap_system(kinds):
+def test_a_loop_that_converges_has_one_truth_however_jacobians_are_made(kinds):
     system = scaled(0.9)
-    cheap, dear = truth(system, 10, kinds=kinds), truth(Dear(system, 1e-3), 10, kinds=kinds)
-    assert dear.status == "converged" and dear.scouts == 0
+    cheap, dear = truth(system, 10, kinds=kinds), truth(Dear(system, 1.0), 10, kinds=kinds)
+    assert dear.status == "converged"
     assert torch.equal(dear.every.gradients, cheap.every.gradients)
     assert dear.finding == cheap.finding
 
 
-def test_a_loop_that_outgrows_the_discount_is_given_up_by_a_few_starts():
-    system = Dear(scaled(1.4), 0.0015)
+@pytest.mark.parametrize("kinds", [("all",), ("first",)])
+def test_a_differenced_loop_that_outgrows_the_discount_is_given_up_by_a_few_starts(kinds):
+    system = Dear(scaled(1.4), 1.0)
     generator = torch.Generator().manual_seed(0)
     heavy = 4 * torch.randn(200, 1, generator=generator, dtype=torch.float64)
     begin = as_starts(starts(200).states * heavy.exp(), 2)  # one start is all of the gradient
-    found = truth(system, 40, begin)
+    found = truth(system, 40, begin, kinds)
     assert found.status == "none" and found.every is None
-    assert found.scouts == sum(system.rows) // 50 < 20
-    assert found.lyapunov > 2 * 0.105
+    assert sum(system.rows) == 16 * 50
+    assert found.lyapunov == pytest.approx(math.log(1.4 - 0.1 * 0.3), rel=0.01)
     why = found.finding
-    assert (why.code, why.value, why.threshold) == ("truth_never_precise", 40, 50)
+    assert (why.code, why.value, why.n) == ("truth_diverges", found.lyapunov, 16)
+    assert why.threshold == pytest.approx(-math.log(GAMMA))
 
 
 def test_a_short_objective_is_still_tried_where_it_would_be_precise():
     system = scaled(1.4)
-    full, dear = truth(system, 3), Dear(system, 0.02)
+    full, dear = truth(system, 3), Dear(system, 1.0)
     found = truth(dear, 3)
     assert full.status == found.status == "cut"
     assert 3 <= found.horizon <= full.horizon
-    assert found.finding.code == "truth_cut_by_price"
-    assert sum(dear.rows) < 64 * 50 + 16 * 50  # all starts, no further than patience goes
+    assert found.finding.code == "truth_cut_by_steps"
+    assert sum(dear.rows) == 64 * 50 + 16 * 50
 
 
-def test_a_convergent_loop_goes_on_as_far_as_patience_does():
-    chosen = plan(Setting(Dear(scaled(0.9), 0.02), steered(), starts(), GAMMA, 5), ("all",))
-    assert 5 <= chosen.at_most < 1000 and chosen.why is None
-    assert chosen.scouts >= outcome.FEWEST
+def test_no_more_steps_are_unrolled_than_are_asked_for():
+    system = Dear(scaled(1.4), 1.0)
+    found = truth(system, 3, max_steps=7)
+    assert found.status == "cut" and 3 <= found.horizon <= 7
+    assert (found.finding.code, found.finding.threshold) == ("truth_cut_by_steps", 7)
+    assert sum(system.rows) == 64 * 7  # nobody goes first
+    long, short = truth(scaled(0.9), 3), truth(scaled(0.9), 3, max_steps=20)
+    assert long.status == "converged" and long.horizon > 20
+    assert short.status == "cut" and short.horizon == 20
+    first = unroll_all_actions(Setting(scaled(0.9), steered(), starts(), GAMMA, 20))
+    torch.testing.assert_close(short.every.gradients, first, rtol=1e-12, atol=1e-14)
 
 
-def test_prices_follow_the_operations_of_the_environments():
-    cheap, dear = (
-        mujoco(name).simulator.linearization_price for name in ("InvertedPendulum-v5", "Hopper-v5")
-    )
-    assert dear == pytest.approx(6.5e-7 * 2 * (11 + 3 + 1) * 4 * 4 * 6)
-    assert cheap < dear / 10
+def test_fewer_steps_than_the_horizon_are_refused():
+    with pytest.raises(InputError, match="max_steps is 4, expected at least the horizon, 5"):
+        truth(scaled(0.9), 5, max_steps=4)
 
 
 def measured(price, known=True, horizon=4):
@@ -411,8 +418,7 @@ def measured(price, known=True, horizon=4):
     return objective_moments(chosen, Setting(system, policy, begin, GAMMA, horizon), found)
 
 
-def test_fewer_states_are_visited_where_their_jacobians_are_dear(monkeypatch):
-    monkeypatch.setattr(outcome, "PATIENCE", 1e9)
+def test_fewer_states_are_visited_where_their_jacobians_are_dear():
     free, dear = measured(0.0), measured(visited.VISITING / (4 * 40 * 2.5))
     assert (free.visits, free.starts) == (SAMPLES, 40)
     assert (dear.visits, dear.starts) == (2, 40)
@@ -420,8 +426,7 @@ def test_fewer_states_are_visited_where_their_jacobians_are_dear(monkeypatch):
     assert torch.equal(free.means["all", 4], dear.means["all", 4])
 
 
-def test_fewer_starts_where_there_is_no_truth_and_one_visit_is_too_dear(monkeypatch):
-    monkeypatch.setattr(outcome, "PATIENCE", 1e9)
+def test_fewer_starts_where_there_is_no_truth_and_one_visit_is_too_dear():
     price = visited.VISITING / (4 * 20)
     kept, few = measured(price), measured(price, known=False)
     assert (kept.visits, kept.starts) == (1, 40)

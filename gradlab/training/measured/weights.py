@@ -51,8 +51,7 @@ from gradlab.training.measured.switching import (
 from gradlab.training.parts.context import Floats, MeasuredWeights
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
-from gradlab.truth.outcome import Status
-from gradlab.truth.truth import matched_truth
+from gradlab.truth.truth import Status, matched_truth
 
 NAME = "mixture"
 
