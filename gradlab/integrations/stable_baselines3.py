@@ -15,7 +15,7 @@ The modules hold the model's own, so that they follow training; they are called 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from typing import Any, final
 
@@ -24,14 +24,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import (
-    LoopParts,
-    after_backward,
-    check_widths,
-    compare,
-    headline,
-    probe_of,
-)
+from gradlab.integrations.states import LoopParts, Watcher, check_widths, headline
 from gradlab.probe.log import Logs
 from gradlab.probe.passes import Watched, limits
 from gradlab.probe.probe import Probe
@@ -94,47 +87,45 @@ class _Box(nn.Module):
 
 
 @final
-class _Deterministic(nn.Module):
-    """TD3's and DDPG's actor."""
+class _Actor(nn.Module):
+    """A model's actor as state → action.
 
-    def __init__(self, actor: Any, features: _Features, box: _Box) -> None:
+    Args:
+        act: of this module, the state and, where it has a `noise_dim`, the noise.
+        parts: modules of the model, which follow training.
+    """
+
+    def __init__(self, act: Callable[..., Tensor], noise_dim: int, **parts: Any) -> None:
         super().__init__()
-        self.features, self.mu, self.box = features, actor.mu, box
+        self.act = act
+        for name, part in parts.items():
+            setattr(self, name, part)
+        if noise_dim:
+            self.noise_dim = noise_dim
 
-    def forward(self, state: Tensor) -> Tensor:
-        return self.box.unscaled(self.mu(self.features(state)))
-
-
-@final
-class _Squashed(nn.Module):
-    """SAC's actor, its noise an argument."""
-
-    def __init__(self, actor: Any, features: _Features, box: _Box) -> None:
-        super().__init__()
-        self.features, self.latent_pi = features, actor.latent_pi
-        self.mu, self.log_std, self.box = actor.mu, actor.log_std, box
-        self.noise_dim = len(box.low)
-
-    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        latent = self.latent_pi(self.features(state))
-        sigma = self.log_std(latent).clamp(*_LOG_STD).exp()
-        return self.box.unscaled((self.mu(latent) + sigma * noise).tanh())
+    def forward(self, state: Tensor, *noise: Tensor) -> Tensor:
+        return self.act(self, state, *noise)
 
 
-@final
-class _Gaussian(nn.Module):
-    """The actor in PPO's and A2C's policy."""
+def _deterministic(parts: Any, state: Tensor) -> Tensor:
+    """TD3's and DDPG's action."""
+    action: Tensor = parts.box.unscaled(parts.mu(parts.features(state)))
+    return action
 
-    def __init__(self, policy: Any, features: _Features, box: _Box) -> None:
-        super().__init__()
-        self.features, self.policy_net = features, policy.mlp_extractor.policy_net
-        self.action_net, self.log_std = policy.action_net, getattr(policy, "log_std", None)
-        self.box, self.noise_dim = box, len(box.low)
 
-    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        assert self.log_std is not None
-        mean = self.action_net(self.policy_net(self.features(state)))
-        return self.box.clipped(mean + self.log_std.exp() * noise)
+def _squashed(parts: Any, state: Tensor, noise: Tensor) -> Tensor:
+    """SAC's, its noise an argument."""
+    latent = parts.latent_pi(parts.features(state))
+    sigma = parts.log_std(latent).clamp(*_LOG_STD).exp()
+    action: Tensor = parts.box.unscaled((parts.mu(latent) + sigma * noise).tanh())
+    return action
+
+
+def _gaussian(parts: Any, state: Tensor, noise: Tensor) -> Tensor:
+    """PPO's and A2C's."""
+    mean = parts.action_net(parts.policy_net(parts.features(state)))
+    action: Tensor = parts.box.clipped(mean + parts.log_std.exp() * noise)
+    return action
 
 
 @final
@@ -183,16 +174,20 @@ def _off_policy(model: Any, normalizer: Any, box: _Box) -> LoopParts:
     unit = limits(0.0, 1.0)
     if isinstance(model, TD3):
         q = _Q(critic, 1, valued, box, normalizer)
-        theta, watched = _Deterministic(actor, seen, box), Watched(actor, unit)
+        theta = _Actor(_deterministic, 0, features=seen, mu=actor.mu, box=box)
         networks = {
             "critic": critic, "target": model.critic_target, "target_actor": model.actor_target,
             "optimizers": {"critic": critic.optimizer},
         }  # fmt: skip
+        watched = Watched(actor, unit)
         return LoopParts(theta, actor.optimizer, q, watched, networks, critic_alone=True)
     q = _Q(critic, len(critic.q_networks), valued, box, normalizer)
     first = _first(actor.latent_pi, actor.mu)
     watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
-    policy = _Squashed(actor, seen, box)
+    policy = _Actor(
+        _squashed, len(box.low), features=seen, latent_pi=actor.latent_pi, mu=actor.mu,
+        log_std=actor.log_std, box=box,
+    )  # fmt: skip
     networks = {
         "critic": critic, "target": model.critic_target,
         "optimizers": {"critic": critic.optimizer},
@@ -208,7 +203,11 @@ def _on_policy(policy: Any, normalizer: Any, box: _Box) -> LoopParts:
             f"model's policy has a {kind} without an nn.Sequential called policy_net, where the "
             f"actor is sought: use gradlab.Probe(actor, model.policy.optimizer)"
         )
-    actor = _Gaussian(policy, _Features(policy.pi_features_extractor, normalizer), box)
+    features = _Features(policy.pi_features_extractor, normalizer)
+    actor = _Actor(
+        _gaussian, len(box.low), features=features, policy_net=hidden,
+        action_net=policy.action_net, log_std=getattr(policy, "log_std", None), box=box,
+    )  # fmt: skip
     watched = Watched(_first(hidden, policy.action_net))
     return LoopParts(actor, policy.optimizer, None, watched, {"critic": policy.value_net})
 
@@ -271,42 +270,33 @@ class ProbeCallback(BaseCallback):
         env: MakeEnv | None = None,
     ) -> None:
         super().__init__(verbose)
-        self.log, self.task = log, task
-        self._given = {"every": every, "seed": seed, "resume": resume, "env": env}
-        self.probe: Probe | None = None
-        self._parts: LoopParts | None = None
-        self._passes: Any = None
+        self._watcher = Watcher(
+            log, task, self._steps, every=every, seed=seed, resume=resume, env=env
+        )
         self._loss: Any = None  # the last one that was noted
 
+    @property
+    def probe(self) -> Probe | None:
+        return self._watcher.probe
+
+    def _steps(self) -> int:
+        return int(self.model.num_timesteps)
+
     def _on_training_start(self) -> None:
-        if self.probe is None:
-            model: Any = self.model
-            parts, task = parts_of(model), self.task
-            if task is not None:
-                check_measurable(model)
-                check_widths(task, model.observation_space.shape, model.action_space.shape)
-                task = replace(task, discount=model.gamma)
-            self.probe = probe_of(parts, task, [self.log, self._record], self._given)
-            self._parts = parts
-        elif self._parts is None or self._parts.optimizer is not parts_of(self.model).optimizer:
-            raise InputError(
-                "callback has watched another model: give this one a new ProbeCallback, with "
-                "a log of its own or resume=True"
-            )
-        else:
-            self.probe.resume()
-        if self._passes is None and self._parts is not None:
-            self._passes = after_backward(self._parts.watched.module, self._mark)
+        model, task = self.model, self._watcher.task
+        if task is not None and self.probe is None:
+            check_measurable(model)
+            check_widths(task, model.observation_space.shape, model.action_space.shape)
+        self._watcher.begin(parts_of(model), getattr(model, "gamma", None), self._record)
 
     def _on_step(self) -> bool:
-        if self.n_calls == 1 and self.task is not None:
-            compare(self.task, self._transition)
-        if self.probe is not None:
-            self.probe._attempt(self._note, self.probe)
+        self._watcher.compare(self._transition)
+        self._watcher.attempt(self._note)
         return True
 
-    def _note(self, probe: Probe) -> None:
+    def _note(self) -> None:
         """The critic's loss where another one was recorded, and returns of episodes that ended."""
+        probe: Any = self.probe
         recorded = self.logger.name_to_value
         loss = next((recorded[name] for name in _LOSSES if name in recorded), None)
         if loss is not None and loss is not self._loss:
@@ -317,16 +307,7 @@ class ProbeCallback(BaseCallback):
                 probe.note(episode_return=info["episode"]["r"])
 
     def _on_training_end(self) -> None:
-        if self._passes is not None:
-            self._passes.remove()
-            self._passes = None
-        if self.probe is None:
-            return
-        self.probe.close()
-
-    def _mark(self) -> None:
-        if self.probe is not None:
-            self.probe._attempt(self.probe._look, int(self.model.num_timesteps))
+        self._watcher.end()
 
     def _record(self, row: dict[str, Any]) -> None:
         for name, value in headline(row).items():

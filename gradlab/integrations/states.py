@@ -1,77 +1,27 @@
-"""What the hooks of other libraries share: backward passes marked, states compared, few numbers.
+"""What the hooks of other libraries share: the probe of their parts, states compared, few numbers.
 
-    forward pass → a hook on its output's gradient → the engine's callback when all gradients are in
-    |f(s, a) − s'| ≤ 1% |s' − s| + 10⁻⁵        for the loop's own (s, a, s')
-
-Trainers clip gradients before the optimiser steps, so that a step hook comes too late.
+|f(s, a) − s'| ≤ 1% |s' − s| + 10⁻⁵        for the loop's own (s, a, s')
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from gradlab.errors import InputError
-from gradlab.probe.isolation import undisturbed, warn
-from gradlab.probe.log import Logs
-from gradlab.probe.passes import Watched, inert, passing
+from gradlab.probe.isolation import undisturbed
+from gradlab.probe.log import Function, Logs
+from gradlab.probe.passes import Watched
 from gradlab.probe.probe import Probe
 from gradlab.tasks import Task
-
-
-def after_backward(module: nn.Module, callback: Callable[[], None]) -> RemovableHandle:
-    """Calls `callback` after every backward pass through the module's output, until it fails."""
-    return module.register_forward_hook(_Passes(callback))
-
-
-@final
-class _Passes:
-    """The forward hook. Copies and pickles of the module get an inert one."""
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback, self.off = callback, False
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.off or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return
-        self._attempt(self._listen, output)
-
-    def __deepcopy__(self, memo: object) -> Any:
-        return inert
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return copy.copy, (inert,)
-
-    def _listen(self, output: Any) -> None:
-        answer = output[0] if isinstance(output, tuple) and output else output
-        if isinstance(answer, Tensor) and answer.requires_grad and not passing(answer):
-            answer.register_hook(self._begun)  # type: ignore[no-untyped-call]
-
-    def _begun(self, gradient: Tensor) -> None:
-        engine: Any = torch.autograd.Variable._execution_engine
-        self._attempt(engine.queue_callback, self._over)
-
-    def _over(self) -> None:
-        self._attempt(self.callback)
-
-    def _attempt(self, work: Callable[..., Any], *given: Any) -> None:
-        try:
-            work(*given)
-        except Exception as error:  # in the middle of the user's passes
-            if not self.off:
-                warn("marks no more backward passes", error)
-            self.off = True
-
 
 _HEADLINE = {
     "vitals/grad_norm": "grad_norm",
@@ -93,6 +43,9 @@ def headline(row: Mapping[str, Any]) -> dict[str, float]:
     if saturated:
         metrics["saturation"] = max(saturated)
     return {f"gradlab/{name}": value for name, value in metrics.items() if isfinite(value)}
+
+
+_Transition = tuple[Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -118,21 +71,85 @@ class LoopParts:
     critic_alone: bool = False
 
 
-def probe_of(parts: LoopParts, task: Task | None, log: Logs, given: Mapping[str, Any]) -> Probe:
-    """The probe of these parts, all declared; `given`: the user's options."""
-    probe = Probe(
-        parts.policy, parts.optimizer, task, None if task is None else parts.critic, log=log,
-        watched=parts.watched, critic_alone=parts.critic_alone, **given,
-    )  # fmt: skip
-    if parts.networks:
-        probe.networks(**parts.networks)
-    probe._checks.losses(parts.losses, parts.about, parts.called)
-    return probe
+@final
+class Watcher:
+    """A probe beside the trainer of another library, all of whose parts are declared.
+
+    Args:
+        log, task: the user's; given: other options of `gradlab.Probe`.
+        step: counts as the trainer does.
+    """
+
+    def __init__(self, log: Logs, task: Task | None, step: Callable[[], int], **given: Any) -> None:
+        self.log, self.task, self._step, self._given = log, task, step, given
+        self.probe: Probe | None = None
+        self._optimizer: Any = None
+        self._compared = task is None
+
+    def begin(self, parts: LoopParts, discount: float | None, *shown: Function) -> None:
+        """Watch these parts, or go on with them.
+
+        Args:
+            discount: the trainer's, which is also the task's then; shown: further log functions.
+
+        Raises:
+            InputError: they are another model's, or do not suit the task.
+        """
+        if self.probe is None:
+            task, critic = self.task, None if self.task is None else parts.critic
+            if task is not None and discount is not None:
+                task = replace(task, discount=discount)
+            self.probe = probe = Probe(
+                parts.policy, parts.optimizer, task, critic, log=[self.log, *shown],
+                watched=parts.watched, critic_alone=parts.critic_alone, steps=self._step,
+                **self._given,
+            )  # fmt: skip
+            if parts.networks:
+                probe.networks(**parts.networks)
+            probe._checks.losses(parts.losses, parts.about, parts.called)
+            self._optimizer = parts.optimizer
+        elif self._optimizer is not parts.optimizer:
+            raise InputError(
+                "callback has watched another model: give this one a new ProbeCallback, with a log "
+                "of its own or resume=True"
+            )
+        else:
+            self.probe.resume()
+
+    def end(self) -> None:
+        """No more passes come for now."""
+        if self.probe is not None:
+            self.probe.close()
+
+    def attempt(self, work: Callable[..., Any], *given: Any) -> None:
+        """Work for the probe, which is off where it fails."""
+        if self.probe is not None:
+            self.probe._attempt(work, *given)
+
+    def compare(self, transition: Callable[[], _Transition | None]) -> None:
+        """Warns once, in one line, where the task's simulator goes elsewhere than the environment.
+
+        Args:
+            transition: gives (s, a, s') of the loop, [ds], [da], [ds], or None where it has none.
+
+        Nothing that fails in here reaches the loop. A simulator with noise is not judged.
+        """
+        if self._compared or self.task is None:
+            return
+        self._compared = True
+        try:
+            pair = transition()
+            noisy = self.task.simulator.noise_dim
+            words = "" if pair is None or noisy else _difference(self.task, *pair)
+        except Exception as error:
+            words = f"a step of the loop could not be compared with the task's simulator ({error})"
+        if words:
+            with suppress(Warning):  # where warnings are errors, too
+                warnings.warn(f"gradlab's probe: {words}", RuntimeWarning, stacklevel=2)
 
 
 _PART = 0.01  # of the way that the state went
 _ROUNDING = 1e-5
-_Transition = tuple[Any, Any, Any]
 
 
 def check_widths(task: Task, observation: tuple[int, ...], action: tuple[int, ...]) -> None:
@@ -148,24 +165,6 @@ def check_widths(task: Task, observation: tuple[int, ...], action: tuple[int, ..
                 f"{ours} have shape {tuple(shape)}, but the {theirs} of task {task.name!r} have "
                 f"shape ({width},): give a task in the policy's own coordinates, or none"
             )
-
-
-def compare(task: Task, transition: Callable[[], _Transition | None]) -> None:
-    """Warns in one line where the task's simulator goes elsewhere than the loop's environment.
-
-    Args:
-        transition: gives (s, a, s') of the loop, [ds], [da], [ds], or None where it has none.
-
-    Nothing that fails in here reaches the loop. A simulator with noise is not judged.
-    """
-    try:
-        pair = transition()
-        words = "" if pair is None or task.simulator.noise_dim else _difference(task, *pair)
-    except Exception as error:
-        words = f"a step of the loop could not be compared with the task's simulator ({error})"
-    if words:
-        with suppress(Warning):  # where warnings are errors, too
-            warnings.warn(f"gradlab's probe: {words}", RuntimeWarning, stacklevel=2)
 
 
 def _difference(task: Task, state: Any, action: Any, after: Any) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError, not_installed
-from gradlab.integrations.states import LoopParts, after_backward, compare, headline, probe_of
+from gradlab.integrations.states import LoopParts, Watcher, headline
 from gradlab.probe.log import Logs
 from gradlab.probe.passes import Watched, acting, limits, limits_of
 from gradlab.probe.probe import Probe
@@ -241,13 +241,18 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         resume: bool = False,
         env: MakeEnv | None = None,
     ) -> None:
-        self.log, self.task = log, task
-        self._given = {"every": every, "seed": seed, "resume": resume, "env": env}
-        self.probe: Probe | None = None
+        self._watcher = Watcher(
+            log, task, self._frames, every=every, seed=seed, resume=resume, env=env
+        )
         self._trainer: Any = None
-        self._passes: Any = None
         self._shown: dict[str, float] = {}
-        self._compared = False
+
+    @property
+    def probe(self) -> Probe | None:
+        return self._watcher.probe
+
+    def _frames(self) -> int:
+        return int(self._trainer.collected_frames)
 
     def register(self, trainer: Trainer, name: str = "gradlab_probe") -> None:
         """Raises InputError for a learner in other processes, or a hook with a trainer."""
@@ -264,7 +269,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         trainer.register_op("process_optim_batch", self._hand_over)
         trainer.register_op("process_loss", self._note_loss)
         trainer.register_op("post_steps_log", self._show)
-        trainer.register_op("shutdown", self._end)
+        trainer.register_op("shutdown", self._watcher.end)
         trainer.register_module(name, self)
 
     def state_dict(self) -> dict[str, Any]:
@@ -274,23 +279,10 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         """Nothing was kept."""
 
     def _begin(self) -> None:
-        parts, task = parts_of(self._trainer), self.task
-        if task is not None:
+        parts = parts_of(self._trainer)
+        if self._watcher.task is not None:
             check_measurable(self._trainer)
-            discount = discount_of(self._trainer.loss_module)
-            task = task if discount is None else replace(task, discount=discount)
-        self.probe = probe_of(parts, task, [self.log, self._record], self._given)
-        self._passes = after_backward(parts.watched.module, self._mark)
-
-    def _end(self) -> None:
-        if self._passes is not None:
-            self._passes.remove()
-        if self.probe is not None:
-            self.probe.close()
-
-    def _mark(self) -> None:
-        if self.probe is not None:
-            self.probe._attempt(self.probe._look, int(self._trainer.collected_frames))
+        self._watcher.begin(parts, discount_of(self._trainer.loss_module), self._record)
 
     def _record(self, row: dict[str, Any]) -> None:
         self._shown |= headline(row)
@@ -305,16 +297,12 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         return batch
 
     def _note_loss(self, batch: Any, losses: Any) -> None:
-        if self.probe is not None:
-            self.probe._attempt(_note_loss, self.probe, losses)
+        self._watcher.attempt(_note_loss, self.probe, losses)
 
     def _compare(self, batch: Any) -> Any:
         """A step of the first batch, made again by the task's simulator."""
-        if self.probe is not None:
-            self.probe._attempt(_note_returns, self.probe, batch)
-        if self.task is not None and not self._compared:
-            self._compared = True
-            compare(self.task, lambda: self._transition(batch))
+        self._watcher.attempt(_note_returns, self.probe, batch)
+        self._watcher.compare(lambda: self._transition(batch))
         return batch
 
     def _transition(self, batch: Any) -> tuple[Any, Any, Any] | None:

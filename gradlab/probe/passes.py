@@ -110,12 +110,14 @@ class Passes:
     Attributes:
         counting: whether the actions of the next pass are counted.
         actions: da, once an action has been seen.
+        over: called when a backward pass through the output is over, with all gradients in.
     """
 
     def __init__(self, watched: Watched) -> None:
         self.watched, self.limits = watched, watched.limits
         self.error: Exception | None = None
         self.counting, self.actions = False, 0
+        self.over: Callable[[], object] | None = None
         self._made: deque[tuple[tuple[Tensor, ...], Tensor | None]] = deque(maxlen=_KEPT)
         self._counts: list[Tensor] = []  # [3, da] of each pass: saturated, passed on, known
 
@@ -142,6 +144,8 @@ class Passes:
             return
         if answer is not None and answer.requires_grad:
             answer.retain_grad()
+            if self.over is not None:
+                answer.register_hook(self._begun)  # type: ignore[no-untyped-call]
         self._made.append((tuple(x.detach() for x in args if isinstance(x, Tensor)), answer))
         # What stands first of several outputs is a mean, before any tanh: no action to be counted.
         acts = answer is output or self.watched.action not in (as_it_is, last_tanh)
@@ -151,6 +155,10 @@ class Passes:
                 action = self.watched.action(answer) if answer.ndim == 2 else None
                 if action is not None:
                     self._count(action)
+
+    def _begun(self, gradient: Tensor) -> None:
+        engine: Any = torch.autograd.Variable._execution_engine
+        engine.queue_callback(self.over)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

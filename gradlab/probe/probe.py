@@ -74,6 +74,8 @@ class Probe:
             its counts and findings.
         watched: the module that the loop calls, where it is not the policy: the module inside of an
             adapter that gives the task's actions, say.
+        steps: the count of a trainer that clips by itself: every backward pass through the watched
+            module is marked with it.
 
     Several backward passes before an optimiser's step are one update, whose last gradient counts.
     With a gradient scaler, write `probe(step, scaler)`. In a group of processes the first one
@@ -97,6 +99,7 @@ class Probe:
         critic_alone: bool = False,
         resume: bool = False,
         watched: Watched | None = None,
+        steps: Callable[[], int] | None = None,
     ) -> None:
         arguments.check_policy(policy)
         arguments.check_optimizer(optimizer, policy)
@@ -112,6 +115,8 @@ class Probe:
             question = Question(task, None if critic is None else as_critic(critic), seed)
             arguments.check_measurable(question, policy)
         passes = Passes(watched or watched_in(policy, task))
+        if steps is not None:
+            passes.over = lambda: self._attempt(lambda: self._look(steps()))
         named = list(policy.named_parameters())
         names, shapes = [name for name, _ in named], [list(p.shape) for _, p in named]
         config = {"seed": seed, "every": every, "critic_alone": critic_alone, "shapes": shapes}
