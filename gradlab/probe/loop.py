@@ -30,7 +30,7 @@ from gradlab.findings import Finding
 from gradlab.probe.checks import listed
 from gradlab.probe.isolation import warn
 from gradlab.probe.log import Log
-from gradlab.probe.origin import Finder, lost_column, origin
+from gradlab.probe.origin import lost_column, origin
 from gradlab.probe.passes import Passes
 from gradlab.probe.returns import LOSS, RETURN, Episodes, Notes, ReturnWindows, is_finite
 from gradlab.probe.signals import Burst, Guard, Signals, finite, rate_of
@@ -43,7 +43,6 @@ WHOLE = 50  # updates that are looked at, one after the other
 BURSTS = 10  # looks between two bursts
 THROWN = 100  # gradients thrown away without a step, after which something is wrong
 _BATCH = 256  # N′ where the loop's own is not seen
-_WATCHED, _WATCHES = 3, 30  # marked passes watched after a loss, and in a run: each takes long
 _REPLACED = (
     "the policy's parameters are others than when the probe began: make a new probe when layers "
     "are replaced"
@@ -93,7 +92,6 @@ class Loop:
         self._seen = self._scaled = self._marked = False
         self._thrown = 0  # gradients that were thrown away since the last step
         self._batch = _BATCH
-        self._watching = self._watches = 0
         self._lost_at = -1  # the first update that was lost
         self._filed = 0  # the update of the newest row
         self._begun: float | None = None
@@ -130,18 +128,12 @@ class Loop:
         self.begun()
         self.passes.counting = self.due
 
-    def enter(self) -> Finder | None:
-        """A marked pass begins; its operations are watched where a gradient was lost before."""
+    def enter(self) -> None:
+        """A marked pass begins."""
         parameters = self._signals.parameters
         self._thrown += self.optimizer is not None and all(p.grad is None for p in parameters)
-        if not self._watching or self._watches >= _WATCHES:
-            return None
-        self._watching, self._watches = self._watching - 1, self._watches + 1
-        return Finder()
 
-    def look(
-        self, step: int, scale: Tensor | None, marked: bool, finder: Finder | None = None
-    ) -> None:
+    def look(self, step: int, scale: Tensor | None, marked: bool) -> None:
         """The gradient is there, `scale` times too large."""
         with self.paying():
             if self._begun is None:
@@ -163,9 +155,6 @@ class Loop:
                 self._burst.see(scale, self.passes.inputs)
             for passes in (self.passes, *self.critics.values()):
                 passes.settle()
-            found = None if finder is None else finder.found("the pass that was marked")
-            if found is not None:
-                self._report(found)
             if self._thrown == THROWN:
                 self._report(Finding("no optimiser's step", "fail", n=THROWN))
 
@@ -355,7 +344,6 @@ class Loop:
 
     def _lost(self, norms: Tensor) -> None:
         """A gradient that is not finite."""
-        self._watching = _WATCHED
         self._lost_at = self.count + 1 if self._lost_at < 0 else self._lost_at
         where = listed(~torch.isfinite(norms).numpy(), self.log.names) or "its norm"
         self._report(Finding("non-finite gradient", "fail", value=1, n=1, at=where))

@@ -2,8 +2,7 @@
 
 In this order: a parameter or an input that is not finite itself; the declared losses, called again
 on the last batch, each operation watched; a batch of one row; the gradient that the loss has sent
-to a critic or to the policy; the policy's last passes, made again on a copy in eval mode. Where
-none of these tells, operations of later marked passes are watched as they run.
+to a critic or to the policy; the policy's last passes, made again on a copy in eval mode.
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -35,7 +34,6 @@ from gradlab.probe.declared import LoopChecks, Networks
 from gradlab.probe.isolation import warn
 from gradlab.probe.log import Log, Logs
 from gradlab.probe.loop import Loop
-from gradlab.probe.origin import Finder
 from gradlab.probe.passes import Passes, Watched, watched_in
 from gradlab.probe.returns import LOSS, RETURN, Episodes, MakeEnv
 from gradlab.runs.probe.results import Reported
@@ -144,17 +142,22 @@ class Probe:
             self._attach()
         _ALIVE.add(self)
 
-    def __call__(
-        self, step: int, scaler: torch.amp.GradScaler | None = None
-    ) -> contextlib.AbstractContextManager[None]:
-        """Mark the backward pass of update `step`, an integer.
+    @contextlib.contextmanager
+    def __call__(self, step: int, scaler: torch.amp.GradScaler | None = None) -> Iterator[None]:
+        """Mark the backward pass of update `step`, an integer; an exception in it passes through.
 
         Args:
             scaler: the gradient scaler that has multiplied the loss, if there is one.
         """
         if self.off:
             self._let_go()  # here no hook is being called
-        return _Marked(self, step, scaler)
+        self._attempt(self._loop.enter)
+        self._attempt(self._checks.mark, "actor")
+        try:
+            yield
+        finally:
+            self._attempt(self._checks.mark, "")
+        self._attempt(self._look, step, scaler)
 
     def note(
         self, *, critic_loss: float | Tensor | Any = None,
@@ -317,48 +320,10 @@ class Probe:
         """This is the child of a fork: the file is the parent's."""
         self.off, self._log.files = True, []
 
-    def _enter(self) -> Finder | None:
-        self._checks.mark("actor")
-        mode = self._loop.enter()
-        if mode is not None:
-            mode.__enter__()  # type: ignore[no-untyped-call]
-        return mode
-
-    def _leave(self, finder: Finder, *error: Any) -> None:
-        """Also where the probe went off in between: a mode that stays slows everything down."""
-        try:
-            finder.__exit__(*error)  # type: ignore[no-untyped-call]
-        except Exception as failed:
-            self._fail(failed)
-
-    def _look(self, step: Any, scaler: Any = None, finder: Finder | None = None) -> None:
+    def _look(self, step: Any, scaler: Any = None) -> None:
         """A backward pass is over."""
         scale = arguments.scale_of(scaler, self._optimizer)
-        self._loop.look(arguments.step_of(step), scale, True, finder)
-
-
-@final
-class _Marked:
-    """One marked backward pass; an exception in it is the user's and passes through."""
-
-    def __init__(self, probe: Probe, step: int, scaler: Any) -> None:
-        self.probe, self.step, self.scaler = probe, step, scaler
-        self.finder: Finder | None = None
-
-    def __enter__(self) -> None:
-        self.finder = self.probe._attempt(self.probe._enter)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.probe._attempt(self.probe._checks.mark, "")
-        if self.finder is not None:
-            self.probe._leave(self.finder, kind, error, trace)
-        if kind is None:
-            self.probe._attempt(self.probe._look, self.step, self.scaler, self.finder)
+        self._loop.look(arguments.step_of(step), scale, True)
 
 
 @final
