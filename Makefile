@@ -15,6 +15,13 @@ NETWORKS := reports/path-tracking/path_tracking
 
 REPORTS := build/reports
 
+# $(call install,FOLDER,WHAT): in a virtual environment that is made, or made again where pip lacks.
+define install
+	$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+	echo "Installing torch and the rest into $(1) (about 1.7 GB; one to three minutes)"
+	$(1)/bin/python -m pip install --no-input -c constraints.txt -e '$(2)'
+endef
+
 .PHONY: demo test docs reports engines ray package clean
 .SILENT:
 
@@ -64,19 +71,19 @@ package: $(VENV)/.installed-dev .venv-release/.installed
 	touch $@
 
 .venv-ray/.installed: pyproject.toml constraints.txt
-	$(PYTHON) install.py .venv-ray ray-tests
+	$(call install,.venv-ray,.[ray-tests])
 	touch $@
 
 .venv-engines/.installed: pyproject.toml constraints.txt
-	$(PYTHON) install.py .venv-engines engines
+	$(call install,.venv-engines,.[engines])
 	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) install.py $(VENV)
+	$(call install,$(VENV),.)
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
-	$(PYTHON) install.py $(VENV) dev
+	$(call install,$(VENV),.[dev])
 	touch $@ $(VENV)/.installed
 
 clean:
