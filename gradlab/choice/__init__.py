@@ -8,6 +8,6 @@ torch.
 """
 
 from gradlab.choice.choosing import choice_of
-from gradlab.choice.values import Best, Cell, Choice, DirectionCosine, Mixing, Steps
+from gradlab.choice.values import Best, Choice, Mixing
 
-__all__ = ["Best", "Cell", "Choice", "DirectionCosine", "Mixing", "Steps", "choice_of"]
+__all__ = ["Best", "Choice", "Mixing", "choice_of"]

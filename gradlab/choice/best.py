@@ -12,35 +12,21 @@ exact at N′ = N, and where the noise across the truth is nearly all of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Excluded, Parting, Steps
+from gradlab.choice.values import QUANTITY, Best, Criterion, Excluded
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
-from gradlab.runs.identity import competing, needs_states
-from gradlab.runs.profile import (
-    Profile,
-    best_shown,
-    better_beyond,
-    chosen_gain,
-    is_data_again,
-    selected_gain,
-)
-from gradlab.statistics.comparison import Number
+from gradlab.runs.identity import Cell, competing, needs_states
+from gradlab.runs.profile import Profile, is_data_again
+from gradlab.statistics.comparison import Number, difference
 from gradlab.statistics.grams import Kernels, mixture_moments
-from gradlab.statistics.intervals import Interval, interval
+from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, combine, estimates
-from gradlab.statistics.selection import (
-    chosen_level,
-    largest,
-    separations,
-    signs,
-    smallest,
-)
+from gradlab.statistics.selection import chosen_level, largest, separations, smallest
 
 TRUTHS = {
     "first": "the gradient of the first action",
@@ -213,77 +199,115 @@ def _anew(profile: Profile, cell: Cell, batch: int, measured: Singles) -> dict[s
 
 
 _SAME = 1e-9  # share of a value below which a difference is rounding
+_ALIKE = 0.01  # of the best possible gain, or cosine: not worth further starts
+_NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
+_FEWEST = 3  # groups of starts that a set of cells needs
+_SELECTED = "selected"  # in the configuration: whose gain has an interval that knows the choice
 
 
-def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | None:
-    """None where no candidate has a finite value."""
-    cells, quantity = among.cells, QUANTITY[criterion]
-    if not any(is_finite(profile, cell, quantity) for cell in cells):
+def best(profile: Profile, cells: Iterable[Cell], criterion: Criterion) -> Best | None:
+    """The one ranking behind pages, advice and choices: the best cell, its interval, all that may
+    be best.
+
+    None where no cell has a finite value, or too few groups of starts are there.
+    """
+    quantity = QUANTITY[criterion]
+    numbers = profile.numbers(quantity)
+    cells = [cell for cell in cells if cell in numbers]
+    if not cells or profile.left_out.shape[-1] < _FEWEST:
         return None
     estimates = [profile.estimate(name, quantity, h) for name, h in cells]
     ranks = smallest(estimates) if criterion == "mse" else largest(estimates)
-    winner = cells[ranks.best]
-    if criterion == "gain":  # one that is shown to be one, where there is such
-        gains = _gains_of(profile, cells)
-        winner = best_shown(gains, list(gains)) or winner
+    winner = best_shown(numbers, cells) if criterion == "gain" else cells[ranks.best]
     place = cells.index(winner)
-    return Best(
-        criterion=criterion,
-        cell=winner,
-        value=estimates[place].value,
-        interval=_interval(profile, winner, criterion, estimates, ranks.kept, place),
-        kept=tuple(cell for k, cell in enumerate(cells) if k == place or ranks.kept[k]),
-        partings=tuple(
-            Parting(cells[each.member], cells[each.contender], each.more, ranks.gap[each.member])
-            for each in separations(ranks, int(profile.config["starts"]))
-            if ranks.gap[each.member] > _SAME * abs(ranks.value[each.member])  # else of rounding
-        ),
+    kept = ranks.kept | (np.arange(len(cells)) == place)
+    number = numbers[winner]
+    if criterion != "gain" or list(winner) != profile.config.get(_SELECTED):
+        number = _as_chosen(number, quantity, estimates[place], chosen_level(estimates, kept))
+    apart = [
+        each
+        for each in separations(ranks, int(profile.config["starts"]))
+        if ranks.gap[each.member] > _SAME * abs(ranks.value[each.member])  # else of rounding
+    ]
+    worth = [e.more for e in apart if criterion == "mse" or ranks.gap[e.member] >= _ALIKE]
+    more = worth[0] if worth else 0 if apart else None
+    among = tuple(cell for cell, here in zip(cells, kept, strict=True) if here)
+    return Best(criterion, winner, number, among, more)
+
+
+def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell:
+    """The largest gain that is shown to be one, else the largest."""
+    shown = [cell for cell in cells if gains[cell].low > 0]
+    return max(shown or cells, key=lambda cell: gains[cell].value)
+
+
+def _as_chosen(number: Number, quantity: str, estimate: Estimate, level: float) -> Number:
+    """With an interval that holds in 95% although the cell was chosen for its estimate."""
+    wider = interval(quantity, estimate, level)
+    if quantity != "gain":
+        return replace(number, low=wider.low, high=wider.high)
+    # A file has no parts of cosines: what the level adds is that of the interval without them.
+    plain = interval(quantity, estimate)
+    low, high = number.low + wider.low - plain.low, number.high + wider.high - plain.high
+    return replace(number, low=max(low, -1.0), high=min(high, 1.0))
+
+
+def leading(profile: Profile) -> Best | None:
+    """The largest gain of the gradients that compete for a recommendation, each once; None without
+    a truth that tells gains."""
+    own = competing(profile.identities)
+    cells = (
+        cell
+        for cell in profile.numbers("gain")
+        if cell[0] in own and not is_data_again(profile.identities, cell)
     )
+    return best(profile, cells, "gain") if profile.truth.get("admissible") else None
 
 
-def _gains_of(profile: Profile, cells: Iterable[Cell]) -> dict[Cell, Number]:
-    every = profile.numbers("gain")
-    return {cell: every[cell] for cell in cells if cell in every}
-
-
-def beyond(profile: Profile, best: Best | None, among: Candidates) -> dict[Cell, Number]:
-    """The gain of the gradient that needs the simulator's states and is shown to gain more."""
-    if best is None:
-        return {}
-    names = [name for name in needs_states(profile.identities) if name not in among.names]
-    gains = {cell: gain for cell, gain in profile.numbers("gain").items() if cell[0] in names}
-    cell = better_beyond(
-        best.cell, list(gains), lambda cell: profile.estimate(cell[0], "gain", cell[1])
+def with_selected_gain(profile: Profile) -> Profile:
+    """With the interval of the leading gain that knows the choice: the same one stands in every
+    table, page and sentence."""
+    found = None if _SELECTED in profile.config else leading(profile)
+    if found is None:
+        return profile
+    (name, h), number = found.cell, found.number
+    cell = (
+        profile.estimators.index(name),
+        profile.quantities.index("gain"),
+        profile.horizons.index(h),
     )
-    return {} if cell is None else {cell: gains[cell]}
+    columns = {name: values.copy() for name, values in profile.columns.items()}
+    columns["ci_low"][cell], columns["ci_high"][cell] = number.low, number.high
+    method = profile.method.copy()
+    method[cell] = f"{method[cell]}, chosen"
+    config = {**profile.config, _SELECTED: [name, h]}
+    return replace(profile, columns=columns, method=method, config=config)
 
 
-def _interval(
-    profile: Profile,
-    winner: Cell,
-    criterion: Criterion,
-    every: Sequence[Estimate],
-    kept: NDArray[np.bool_],
-    place: int,
-) -> Interval:
-    """Of the chosen cell, which is chosen for its estimate."""
-    quantity = QUANTITY[criterion]
-    gains = _gains_of(profile, [winner]) if criterion == "gain" else {}
-    if winner not in gains:
-        return interval(quantity, every[place], chosen_level(every, kept))
-    stored = profile.interval(winner[0], quantity, winner[1])
-    if winner == selected_gain(profile):
-        return stored
-    gain = chosen_gain(gains[winner], every, kept, place)
-    return replace(stored, low=gain.low, high=gain.high)
-
-
-def steps(profile: Profile, among: Candidates) -> Steps:
-    """Which cells raise the return and which lower it, to first order."""
-    gains = [profile.estimate(name, QUANTITY["gain"], h) for name, h in among.cells]
-    sign = signs(gains)
-    up, down = (
-        tuple(cell for cell, s in zip(among.cells, sign, strict=True) if s == wanted)
-        for wanted in (1, -1)
+def beyond(profile: Profile, own: Collection[str], cell: Cell) -> dict[Cell, Number]:
+    """The gain of the gradient that needs the simulator's states and is shown to gain notably more
+    than `cell`, an own one. The simulator's own gradients never are it, good by construction."""
+    names = [name for name in needs_states(profile.identities) if name not in own]
+    gains = {each: gain for each, gain in profile.numbers("gain").items() if each[0] in names}
+    found = better_beyond(
+        cell, list(gains), lambda each: profile.estimate(each[0], "gain", each[1])
     )
-    return Steps(up, down, realised=False)
+    return {} if found is None else {found: gains[found]}
+
+
+def better_beyond(
+    best: Cell, beyond: Sequence[Cell], gain: Callable[[Cell], Estimate]
+) -> Cell | None:
+    """The cell of largest gain beyond the competition, where it is shown to gain, and notably more.
+
+    Args:
+        beyond: cells with a finite gain; gain: the estimate of a cell.
+    """
+    # At h = 0 no gradient needs the simulator's states: it is the critic alone.
+    among = [cell for cell in beyond if cell[1]]
+    top = max(among, key=lambda cell: gain(cell).value, default=None)
+    if top is None:
+        return None
+    ahead = difference(gain(top), gain(best))
+    notable = gain(top).value > max(gain(best).value + _NOTABLE, 0.0)
+    return top if ahead.low > 0 and notable else None

@@ -9,101 +9,50 @@ accuracy: estimators that share a model or a critic share its error.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from gradlab import validation
-from gradlab.choice.best import (
-    TRUTHS,
-    Candidates,
-    at_batch,
-    best,
-    beyond,
-    candidates,
-    singles,
-    steps,
-)
-from gradlab.choice.values import (
-    CRITERIA,
-    Best,
-    Cell,
-    Choice,
-    Criterion,
-    DirectionCosine,
-    Steps,
-)
+from gradlab.choice.best import TRUTHS, Candidates, at_batch, best, beyond, candidates, singles
+from gradlab.choice.values import CRITERIA, QUANTITY, Best, Choice, Criterion
 from gradlab.choice.weights import mixing, pair_cells
 from gradlab.errors import InputError
+from gradlab.runs.identity import Cell
 from gradlab.runs.profile import Profile
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import Kernels, mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import estimates
+from gradlab.statistics.selection import signs
 
 
-def _tried(profile: Profile, among: Candidates) -> tuple[Steps | None, Best | None]:
-    """None where no competitor was stepped along."""
-    realised = profile.realised
-    if realised is not None:
-        only = realised.of_competing if among.excluded else realised.among
-        realised = only(among.names)
-    best = None if realised is None else realised.best()
-    if realised is None or best is None:
-        return None, None
-    steps = Steps(
-        raises=tuple(cell for cell in realised.stepped if realised.helps(cell)),
-        lowers=tuple(cell for cell in realised.stepped if realised.harms(cell)),
-        realised=True,
-    )
-    gained = realised.change(best).value
-    return steps, Best("return", best, gained, realised.ends(best), realised.not_excluded())
-
-
-def _agreements(profile: Profile, among: Candidates) -> tuple[DirectionCosine, ...]:
+def _agreements(profile: Profile, among: Candidates) -> Iterator[tuple[Cell, Cell, Number]]:
     """Of every pair of competitors, and of gradients along the simulator's states, at horizons 1,
     the middle and the longest that both have."""
     if among.kernels is None:
-        return ()
-    agreements = []
+        return
     beside = [name for name in among.excluded if profile.identities[name].needs_states]
     shown = [name for name in profile.estimators if name in (*among.names, *beside)]
     for first, second in combinations(shown, 2):
-        for cells in _pairs(among.kernels, first, second):
-            each = _agreement(profile, among.kernels, *cells)
-            if each is not None:
-                agreements.append(each)
-    return tuple(agreements)
+        for one, other in _pairs(among.kernels, first, second):
+            try:
+                moments = mixture_moments(among.kernels.grams([one], truth=other), np.ones(1))
+            except InputError:  # gradients that are not finite
+                continue
+            cosine = estimates(moments, profile.batch)["cosine"]
+            ends, n = interval("cosine", cosine), int(profile.config["starts"])
+            yield one, other, Number(cosine.value, ends.low, ends.high, n)
 
 
 def _pairs(kernels: Kernels, first: str, second: str) -> list[tuple[Cell, Cell]]:
     """The same horizon for both; J_0 beside every horizon of the other."""
-    horizons = {
-        name: [h for other, h in kernels.cells if other == name] for name in (first, second)
-    }
-    if horizons[first] == [0]:
-        return [((first, 0), (second, h)) for h in _few(horizons[second])]
-    return [
-        ((first, h), (second, h))
-        for h in _few(sorted(set(horizons[first]) & set(horizons[second])))
-    ]
-
-
-def _few(horizons: list[int]) -> list[int]:
-    long = [h for h in horizons if h > 0]
-    return sorted({long[0], long[len(long) // 2], long[-1]}) if long else []
-
-
-def _agreement(
-    profile: Profile, kernels: Kernels, first: Cell, second: Cell
-) -> DirectionCosine | None:
-    try:
-        moments = mixture_moments(kernels.grams([first], truth=second), np.ones(1))
-    except InputError:  # gradients that are not finite
-        return None
-    cosine = estimates(moments, profile.batch)["cosine"]
-    return DirectionCosine(first, second, cosine.value, interval("cosine", cosine))
+    one, other = ([h for each, h in kernels.cells if each == name] for name in (first, second))
+    long = [h for h in (other if one == [0] else sorted({*one} & {*other})) if h > 0]
+    few = sorted({long[0], long[len(long) // 2], long[-1]}) if long else []
+    return [((first, 0 if one == [0] else h), (second, h)) for h in few]
 
 
 def choice_of(
@@ -121,16 +70,17 @@ def choice_of(
     profile = at_batch(profile, profile.batch if batch is None else batch, measured)
     criterion = _criterion(by, among)
     truth = profile.truth
-    every = {name: best(profile, among, name) for name in _known(among) if truth["admissible"]}
+    known = _known(among) if truth["admissible"] else ()
+    every: dict[Criterion, Best | None] = {name: best(profile, among.cells, name) for name in known}
     choice = Choice(
         among.names, among.excluded, profile.batch, int(profile.config["starts"]), False,
         identities=profile.identities,
     )  # fmt: skip
     if every.get("mse") is None:
-        steps_taken, tried = _tried(profile, among)
-        agreement = _agreements(profile, among)
-        return replace(choice, steps=steps_taken, tried=tried, agreement=agreement)
-    gain = every.get("gain")
+        return replace(_tried(choice, profile), agreement=tuple(_agreements(profile, among)))
+    gain, sign = every.get("gain"), np.zeros(len(among.cells), dtype=np.int64)
+    if gain is not None:
+        sign = signs([profile.estimate(name, QUANTITY["gain"], h) for name, h in among.cells])
     return replace(
         choice,
         truth=True,
@@ -139,10 +89,30 @@ def choice_of(
         gain=gain,
         mse=every["mse"],
         direction=every["direction"],
-        steps=None if gain is None else steps(profile, among),
+        raises=tuple(cell for cell, s in zip(among.cells, sign, strict=True) if s > 0),
+        lowers=tuple(cell for cell, s in zip(among.cells, sign, strict=True) if s < 0),
         pair=mixing(profile, among, pair_cells(profile, among)),
         carried=truth.get("status") == "imprecise" and bool(truth.get("carried_by_few", False)),
-        beyond=beyond(profile, gain, among),
+        beyond={} if gain is None else beyond(profile, among.names, gain.cell),
+    )
+
+
+def _tried(choice: Choice, profile: Profile) -> Choice:
+    """With what realised gains say; as it was where no competitor was stepped along."""
+    realised = profile.realised
+    if realised is not None:
+        only = realised.of_competing if choice.excluded else realised.among
+        realised = only(choice.estimators)
+    cell = None if realised is None else realised.best()
+    if realised is None or cell is None:
+        return choice
+    ends = realised.ends(cell)
+    number = Number(realised.change(cell).value, ends.low, ends.high, choice.samples)
+    return replace(
+        choice,
+        tried=Best("return", cell, number, realised.not_excluded()),
+        raises=tuple(cell for cell in realised.stepped if realised.helps(cell)),
+        lowers=tuple(cell for cell in realised.stepped if realised.harms(cell)),
     )
 
 

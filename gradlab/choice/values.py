@@ -6,26 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gradlab.runs.identity import Identity
+from gradlab.runs.identity import Cell, Identity
 from gradlab.statistics.comparison import Number
-from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 
-Cell = tuple[str, int]  # estimator and horizon
 Criterion = Literal["gain", "mse", "direction"]
 CRITERIA: tuple[Criterion, ...] = ("gain", "mse", "direction")
 QUANTITY: Mapping[str, str] = {"gain": "gain", "mse": "mse", "direction": "cosine_batch"}
 Excluded = Literal["truth", "control", "states"]
-
-
-@dataclass(frozen=True)
-class Parting:
-    """About `more` further samples would rule out `member`, worse by `gap`, beside `contender`."""
-
-    member: Cell
-    contender: Cell
-    more: int
-    gap: float
 
 
 @dataclass(frozen=True)
@@ -36,62 +24,30 @@ class Best:
         criterion: "gain" (largest gain of one small step along the mean gradient), "mse"
             (smallest), "direction" (largest expected cosine of one batch) or, without a truth,
             "return" (largest change of the return by a step).
-        cell: the best one; value: what it has; interval: 95% of the chosen one, wider than that of
-            a cell fixed beforehand (`selection.chosen_level`).
+        cell: the best one; number: what it has, with the 95% interval of the chosen one, wider than
+            that of a cell fixed beforehand (`selection.chosen_level`).
         kept: the 95% set, jointly over estimators.
-        partings: what more samples would tell apart, the nearest first.
+        more: starts to add until one of the set is excluded; 0: the others are alike, None: nobody
+            knows.
     """
 
     criterion: Literal["gain", "mse", "direction", "return"]
     cell: Cell
-    value: float
-    interval: Interval
+    number: Number
     kept: tuple[Cell, ...]
-    partings: tuple[Parting, ...] = ()
+    more: int | None = None
 
-    def number(self, samples: int) -> Number:
-        """The value with its interval."""
-        return Number(self.value, self.interval.low, self.interval.high, samples)
+    @property
+    def value(self) -> float:
+        return self.number.value
 
     def row(self) -> dict[str, object]:
         """Plain values, for machines."""
+        value, low, high = self.number.estimate
         return {
             "criterion": self.criterion, "estimator": self.cell[0], "horizon": self.cell[1],
-            "value": self.value, "ci_low": self.interval.low, "ci_high": self.interval.high,
-            "set": list(self.kept),
+            "value": value, "ci_low": low, "ci_high": high, "set": list(self.kept),
         }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Which steps raise the return and which lower it, with 95% for all of them together.
-
-    Attributes:
-        raises, lowers: cells whose gain is shown to be above, or below, 0; all others are
-            undecided.
-        realised: by the return before and after steps on fresh starts (`gradlab.runs.realised`);
-            else to first order.
-    """
-
-    raises: tuple[Cell, ...]
-    lowers: tuple[Cell, ...]
-    realised: bool
-
-
-@dataclass(frozen=True)
-class AgainstRule:
-    """The error of weights chosen by "mse" on one half of the starts, as a share of that of the
-    papers' best rule, both on the other half at batch N′.
-
-    Attributes:
-        rule: its name; ratio: of the two errors; interval: of the ratio's logarithm.
-        unseen: starts of the half that judges.
-    """
-
-    rule: str
-    ratio: float
-    interval: Interval
-    unseen: int
 
 
 @dataclass(frozen=True)
@@ -103,25 +59,17 @@ class Mixing:
         mse, direction: weights by either criterion, with intervals.
         gain: weights of the largest gain of one batch's step; None where the truth is not the
             gradient of the return.
-        against: the measured weights against the rule's; None where one of the
-            errors is lost in noise.
+        against: the error of weights chosen by "mse" on one half of the starts, as a ratio to that
+            of the papers' best rule, both on the other half at batch N′; None where one of the
+            errors is lost in noise. rule: the name of that one.
     """
 
     cells: tuple[Cell, ...]
     mse: Weights
     direction: Weights
     gain: Weights | None
-    against: AgainstRule | None
-
-
-@dataclass(frozen=True)
-class DirectionCosine:
-    """Cosine of the mean gradients of two cells, where no truth tells which of them is right."""
-
-    first: Cell
-    second: Cell
-    cosine: float
-    interval: Interval
+    against: Number | None = None
+    rule: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,14 +81,15 @@ class Choice:
             "truth", are a "control" arm of the simulator, or need the simulator's "states".
         batch: N′; samples: N.
         truth: is there an admissible one? Without it there are no weights; what realised gains say
-            is in `tried`, and there is `agreement` between estimators.
+            is in `tried`, and `agreement` has cosines of pairs of mean gradients.
         gain, mse, direction: the best by each criterion; gain only where the truth is the gradient
             of the return.
         beyond: the gain of a better gradient that needs the simulator's states, by its cell; {}:
             none is shown, or they compete.
         carried: do few starts carry the truth, so that no number of starts is known to decide more?
         by: the criterion that decides; None: nothing does.
-        steps: which cells raise the return and which lower it; None where no gain is known.
+        raises, lowers: cells whose step is shown to raise the return, or to lower it, with 95% for
+            all of them together: to first order, without a truth as realised.
         tried: the best by realised gains, where there is no truth.
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two; None
             where they, or enough groups of starts, are missing.
@@ -157,10 +106,11 @@ class Choice:
     gain: Best | None = None
     mse: Best | None = None
     direction: Best | None = None
-    steps: Steps | None = None
+    raises: tuple[Cell, ...] = ()
+    lowers: tuple[Cell, ...] = ()
     tried: Best | None = None
     pair: Mixing | None = None
-    agreement: tuple[DirectionCosine, ...] = ()
+    agreement: tuple[tuple[Cell, Cell, Number], ...] = ()
     beyond: Mapping[Cell, Number] = field(default_factory=dict)
     carried: bool = False
     identities: Mapping[str, Identity] = field(default_factory=dict)

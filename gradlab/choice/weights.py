@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import exp
+
 import numpy as np
 
 from gradlab.choice.best import Candidates, is_finite
-from gradlab.choice.values import AgainstRule, Cell, Mixing
-from gradlab.runs.identity import data_of
+from gradlab.choice.values import Mixing
+from gradlab.runs.identity import Cell, data_of
 from gradlab.runs.profile import Profile
-from gradlab.statistics.comparison import log_ratio
+from gradlab.statistics.comparison import Number, log_ratio
 from gradlab.statistics.grams import FEWEST, Grams, only
 from gradlab.statistics.mixing import (
     MpgWeights,
@@ -57,15 +59,15 @@ def mixing(profile: Profile, among: Candidates, cells: list[Cell]) -> Mixing | N
     if min(np.bincount(grams.fold, minlength=2)) < FEWEST:
         return None
     return Mixing(
-        cells=tuple(cells),
-        mse=mse_weights(grams, batch),
-        direction=direction_weights(grams, batch),
-        gain=gain_weights(grams, batch) if among.of_return else None,
-        against=_against_rule(profile, cells, grams),
+        tuple(cells),
+        mse_weights(grams, batch),
+        direction_weights(grams, batch),
+        gain_weights(grams, batch) if among.of_return else None,
+        *_against_rule(profile, cells, grams),
     )
 
 
-def _against_rule(profile: Profile, cells: list[Cell], grams: Grams) -> AgainstRule | None:
+def _against_rule(profile: Profile, cells: list[Cell], grams: Grams) -> tuple[Number | None, str]:
     """Weights fitted on the first half of the starts against MPG's rule at the start, the middle
     and the end of its ramp, on the other half.
 
@@ -81,10 +83,10 @@ def _against_rule(profile: Profile, cells: list[Cell], grams: Grams) -> AgainstR
         if ratio is not None:
             compared.append((rule.value, f"MPG rule, iteration {k} of {_RAMP}", ratio))
     if not compared:
-        return None
+        return None, ""
     least, name, ratio = min(compared, key=lambda each: each[0])
-    share = float(unseen.size.sum() / grams.size.sum())
-    return AgainstRule(name, own.value / least, ratio, round(share * profile.config["starts"]))
+    judges = round(float(unseen.size.sum() / grams.size.sum()) * profile.config["starts"])
+    return Number(own.value / least, exp(ratio.low), exp(ratio.high), judges), name
 
 
 def _zero(profile: Profile, among: Candidates) -> Cell | None:

@@ -77,7 +77,7 @@ def of_run(
 def answer(document: Document, as_json: bool, explain: bool = False) -> None:
     """Print a command's document; `explain`: what stands below the recommendation, too."""
     if as_json:
-        print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=not utf8()))
+        print(as_text(document, ensure_ascii=not utf8()))
         return
     headline = str(document.get("headline", ""))
     if headline:
@@ -153,19 +153,22 @@ def _console() -> Console:
 
 
 def _print_findings(document: Document) -> None:
-    """Findings with a blank line between them, each once: those that are decided in bold."""
-    from gradlab.verdicts.recommendation import unsaid
-
+    """Findings with a blank line between them: those that are decided in bold."""
     console = _console()
     rows = cast("list[dict[str, Any]]", document.get("findings") or [])
     fields = cast("dict[str, str]", document.get("recommendation", {}))
     above = " ".join([str(document.get("notice", "")), *fields.values()])
-    said = [" ".join(filter(None, (each["sentence"], each.get("remedy", "")))) for each in rows]
-    for row, text in zip(rows, unsaid(said, above), strict=True):
-        if text:
+    for row in rows:
+        text = f"{row['sentence']} {row.get('remedy', '')}".rstrip()
+        if text not in above:
             decided = row.get("decision") in ("pass", "fail")
             console.print(f"• {signed(text)}", style="bold" if decided else None)
             console.print()
+
+
+def as_text(document: Document, **layout: Any) -> str:
+    """JSON in which numbers that are not finite are null."""
+    return json.dumps(_plain(document), allow_nan=False, **layout)
 
 
 def _plain(value: Any) -> Any:

@@ -133,6 +133,15 @@ class Finding:
         return " ".join(filter(None, (self.sentence, self.remedy)))
 
     @property
+    def headed(self) -> str:
+        """The sentence behind its title, and behind a subject that it does not name; one that is
+        whole stands alone."""
+        known = self.known
+        subject = "" if "{subject}" in known.sentence else self.subject
+        head = "" if known.whole else " ".join(filter(None, (subject, known.title)))
+        return f"{head}: {self.sentence}" if head else self.sentence
+
+    @property
     def document(self) -> dict[str, object]:
         """As JSON has it: what is known of it, its sentence and its remedy."""
         known = {name: value for name, value in asdict(self).items() if value == value}

@@ -39,9 +39,9 @@ from gradlab.measurement.substitution import (
 )
 from gradlab.measurement.visited import steps_visited
 from gradlab.progress import Progress
+from gradlab.runs.identity import Cell
 from gradlab.runs.profile import Profile
 from gradlab.runs.substitutions import (
-    Cell,
     Coalitions,
     Label,
     SubstitutionResults,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from gradlab import provenance, validation
 from gradlab.checks import CheckContext, run_checks
+from gradlab.choice.best import with_selected_gain
 from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
@@ -39,7 +40,7 @@ from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.update import Update
 from gradlab.measurement.visited import objective_moments
 from gradlab.progress import Progress, check_progress, silent
-from gradlab.runs.profile import Profile, Surface, with_selected_gain
+from gradlab.runs.profile import Profile, Surface
 from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task

@@ -29,8 +29,8 @@ from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grou
 from gradlab.measurement.inner_products import Measured
 from gradlab.measurement.update import Update, UpdateTest, paired_returns, reach
 from gradlab.progress import Progress, silent
-from gradlab.runs.identity import Identity
-from gradlab.runs.realised import TRUE_CELL, Cell, Realised, Status
+from gradlab.runs.identity import Cell, Identity
+from gradlab.runs.realised import TRUE_CELL, Realised, Status
 from gradlab.systems.system import System, by_differences
 from gradlab.tasks import Task
 from gradlab.truth.agreement import precision_of

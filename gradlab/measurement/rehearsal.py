@@ -37,9 +37,8 @@ from gradlab.measurement.realised_gains import LEAST_LEFT, Stepping
 from gradlab.measurement.update import WIDE, Gradient, Update, UpdateTest, paired_returns
 from gradlab.measurement.visited import steps_beside, visited
 from gradlab.progress import Progress, silent
-from gradlab.runs.identity import Identity, competing
+from gradlab.runs.identity import Cell, Identity, competing
 from gradlab.runs.profile import CLOSE, is_data_again, run_around
-from gradlab.runs.realised import Cell
 from gradlab.runs.rehearsal import LOST, Rehearsal, Rule, judged
 from gradlab.systems.system import by_differences
 from gradlab.tasks import Task

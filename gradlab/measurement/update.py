@@ -28,7 +28,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress, silent
-from gradlab.runs.realised import Cell
+from gradlab.runs.identity import Cell
 from gradlab.runs.rehearsal import RATE
 from gradlab.systems.system import by_differences
 from gradlab.truth.common_random import Rolled, Rolling, own_size

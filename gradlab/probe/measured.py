@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from gradlab.checks.numbers import in_float32
 from gradlab.choice.best import Candidates, best, candidates
-from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
 from gradlab.data.trajectories import child
 from gradlab.gradients.estimator import Estimator
@@ -38,6 +37,7 @@ from gradlab.networks.mlp import judge
 from gradlab.probe.arguments import Past, Question
 from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.runs.decision_rules import growth_of, judged_estimator
+from gradlab.runs.identity import Cell
 from gradlab.runs.probe.schema import CELLS, ENDS, ESTIMATORS, STEPS
 from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
@@ -307,7 +307,7 @@ def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, An
 
 def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) -> dict[str, Any]:
     among = candidates(profile, None)
-    choice = best(profile, among, "mse")
+    choice = best(profile, among.cells, "mse")
     if choice is None:
         return {}
     kept = np.zeros((len(names), horizon + 1))

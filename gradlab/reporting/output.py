@@ -18,7 +18,13 @@ import pandas as pd
 from gradlab import validation
 from gradlab.errors import InputError, imported
 from gradlab.progress import Progress, silent
-from gradlab.reporting import comparison_page, probe_page, profile_page, training_page
+from gradlab.reporting import (
+    comparison_page,
+    findings_page,
+    probe_page,
+    profile_page,
+    training_page,
+)
 from gradlab.reporting.page import Page, PageSource, lay_out, render
 from gradlab.reporting.shell import GENERATOR
 from gradlab.runs.probe.schema import KIND as PROBE
@@ -53,6 +59,7 @@ class Kind:
 
 
 # A row of a tool is named, and its runs are not shown where the folder of the tool is not.
+_FINDINGS = Kind(findings_page.page, findings_page.advice)
 KINDS: Mapping[str, Kind | str] = {
     PROFILE: Kind(profile_page.page, advice, comparison_page.of_files),
     TRAINING: Kind(
@@ -69,6 +76,8 @@ KINDS: Mapping[str, Kind | str] = {
     "logs": "gradlab.tools.logs.page:KIND",
     "race": "gradlab.tools.race.page:KIND",
     "certificate": "gradlab.tools.certify.page:KIND",
+    "audit": _FINDINGS,
+    "conformance": _FINDINGS,
 }  # fmt: skip
 _FOLDER, _SWEEPS = "gradlab.tools.sweep.table:load", "gradlab.tools.sweep.page:KIND"
 

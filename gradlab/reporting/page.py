@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from gradlab.figures.style import SIZE
 from gradlab.findings import Finding, in_order
 from gradlab.reporting import shell
-from gradlab.verdicts.recommendation import Field, Recommendation, unsaid
+from gradlab.verdicts.recommendation import Field, Recommendation
 from gradlab.wording import signed
 
 _SHOWN = (5.25, 4.0)  # inches of a figure: small, so that its words stay readable on a phone
@@ -250,9 +250,8 @@ def _findings(page: Page) -> str:
     """Every finding as a row: what failed or is undecided in sight, what passed one click away."""
     shown = page.advice
     said = " ".join([shown.notice, *(each.text for each in shown.fields)])
-    # What the fields or an earlier row say already is not said again.
-    texts = unsaid([each.sentence for each in shown.rest], said)
-    new = (each for each, text in zip(shown.rest, texts, strict=True) if text)
+    # What the fields say already is not said again.
+    new = (each for each in dict.fromkeys(shown.rest) if each.sentence not in said)
     rows = in_order((*page.findings, *new))
     if not rows:
         return ""

@@ -19,6 +19,7 @@ from gradlab.gradients.ways import WAYS
 from gradlab.reporting import shell
 from gradlab.reporting.page import NOWHERE, Page, PageSource, Panel, Section, method_of, panel
 from gradlab.reporting.shell import tables
+from gradlab.runs.decision_rules import best_horizons
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
@@ -36,7 +37,7 @@ _SOURCE = "Where the error comes from"
 _GROWTH = "Growth with the horizon"
 _CONTEST = "Estimators and weights"
 _ORDER = (_GAIN, _LASTING, _ERROR, _DIRECTION, _SOURCE, _GROWTH, _CONTEST)
-_NOTHING = Evidence(None, None, {})
+_NOTHING = Evidence(None, None)
 _LAWS = {"visited": "visited states", "start": "the given starts"}
 
 
@@ -116,7 +117,7 @@ def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
     return [
         *_gain(profile, table, facts, best),
         *_lasting(profile, table, best),
-        *_error(profile, table, evidence, chosen),
+        *_error(profile, table, chosen),
         *_direction(profile, table, chosen),
         *_source(profile, evidence),
         *_growth(profile, table, chosen),
@@ -173,9 +174,7 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
     return [panel("return_over_updates", _LASTING, caption, draw, table, chosen=best)]
 
 
-def _error(
-    profile: Profile, table: pd.DataFrame, evidence: Evidence, chosen: str | None
-) -> list[Panel]:
+def _error(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
     """Every gradient's error, then one figure per estimator with a horizon, the advised first."""
     every = [str(name) for name in dict.fromkeys(table["estimator"])]
     names = [name for name in every if not profile.identities[name].data]
@@ -190,7 +189,7 @@ def _error(
         drawn.append(panel(
             f"error-{number}-{_file_name(name)}", _ERROR, caption, figures.bias_variance, table,
             estimator=name, batch=profile.batch, truth_norm2=_zero_level(table, [name]),
-            truth_error2=_truth_error(profile, [name]), kept=evidence.sets.get(name, ()),
+            truth_error2=_truth_error(profile, [name]), kept=best_horizons(profile, name),
         ))  # fmt: skip
     return drawn
 

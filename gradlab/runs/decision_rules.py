@@ -20,7 +20,7 @@ from gradlab.statistics.comparison import Decision, Number, decide
 from gradlab.statistics.growth import Growth, variance_growth
 from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
 from gradlab.statistics.moments import Array, Estimate
-from gradlab.statistics.selection import RankSet, smallest
+from gradlab.statistics.selection import smallest
 from gradlab.statistics.tails import HEAVY
 
 _FEWEST = 3  # groups of starts that a set of horizons needs
@@ -107,13 +107,13 @@ class LogRatio:
         return decide(Number(self.value, self.low, self.high, samples, self.se), log(ratio))
 
 
-def best_horizons(profile: Profile, name: str) -> tuple[list[int], RankSet] | None:
-    """Judged horizons and which of them may have the smallest error; None with too few groups."""
+def best_horizons(profile: Profile, name: str) -> tuple[int, ...]:
+    """Judged horizons that may have the smallest error; () with too few groups."""
     over = judged_horizons(profile, name)
     errors = [profile.estimate(name, "mse", h) for h in over]
     if not errors or len(errors[0].left_out) < _FEWEST:
-        return None
-    return over, smallest(errors)
+        return ()
+    return tuple(h for h, here in zip(over, smallest(errors).kept, strict=True) if here)
 
 
 def ratio_to_best(

@@ -13,6 +13,7 @@ from typing import Literal
 
 States = Literal["simulator", "model", "recorded"]
 Jacobians = Literal["none", "simulator", "model"]
+Cell = tuple[str, int]  # an estimator's name and a horizon
 
 
 _COUNTED = ("decay", "stop")  # cuts that a number goes with

@@ -87,9 +87,9 @@ def stored(
     return _HERE if found == _NOWHERE else found
 
 
-def nested(group: str) -> _Place:
-    """A field is a group of its own: of a dataclass, or a table of its entries."""
-    return _Place(group=group, nested=True)
+def nested(group: str, dim: str = "row") -> _Place:
+    """A field is a group of its own: of a dataclass, or a table of its entries along `dim`."""
+    return _Place((dim,), group=group, nested=True)
 
 
 def by(
@@ -97,25 +97,6 @@ def by(
 ) -> _Place:
     """A field makes its groups itself."""
     return _Place(nested=True, write=write, read=read)
-
-
-def plain_rows(group: str, descriptions: Mapping[str, str]) -> _Place:
-    """A field that is a tuple of mappings with these columns is a table."""
-
-    def write(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Array]]:
-        made = {}
-        for name in descriptions:
-            values = [row[name] for row in rows]
-            text = any(isinstance(each, str) for each in values)
-            made[name] = np.array(values, dtype=object if text else None)
-        return {group: by_column(made, descriptions=descriptions, dim="number")}
-
-    def read(groups: Groups) -> tuple[dict[str, Any], ...]:
-        found = columns(groups[group], "number")
-        every = zip(*(found[name].tolist() for name in descriptions), strict=True)
-        return tuple(dict(zip(descriptions, row, strict=True)) for row in every)
-
-    return by(write, read)
 
 
 def attribute() -> _Place:
@@ -199,14 +180,14 @@ def value_of(cls: type[T], groups: Groups, name: str) -> T:
     return cls(**fields_of(cls, groups, name))
 
 
-def table(rows: Sequence[Any], of: type) -> dict[str, Array]:
+def table(rows: Sequence[Any], of: type, dim: str = "row") -> dict[str, Array]:
     """Dataclasses or named tuples as one group, with an array for each of their fields."""
-    return {"row": counted(len(rows), "row"), **_written(rows, _table_of(of))}
+    return {dim: counted(len(rows), dim), **_written(rows, _table_of(of, dim))}
 
 
-def rows(of: type[T], group: Group) -> tuple[T, ...]:
+def rows(of: type[T], group: Group, dim: str = "row") -> tuple[T, ...]:
     """What `table` was given."""
-    found: tuple[T, ...] = _read(_table_of(of), group)
+    found: tuple[T, ...] = _read(_table_of(of, dim), group)
     return found
 
 
@@ -237,11 +218,6 @@ def with_scales(group: Group) -> dict[str, Array]:
     return {dim: counted(n, dim) for dim, n in sizes.items() if dim not in group} | dict(group)
 
 
-def labels(values: Iterable[str], dim: str, description: str = "") -> Array:
-    """Texts along one dimension."""
-    return Array(np.array(list(values), dtype=object), (dim,), description=description)
-
-
 def counted(count: int, dim: str) -> Array:
     """0, 1, … along one dimension."""
     return Array(np.arange(count), (dim,), description=f"number of the {dim.replace('_', ' ')}")
@@ -264,7 +240,7 @@ def _nested(content: Any, field: _Field) -> dict[str, dict[str, Array]]:
     if place.write is not None:
         return place.write(content)
     if entry is not None:
-        return {place.group: table(content, entry)}
+        return {place.group: table(content, entry, *place.dims)}
     return groups_of(content, place.group)
 
 
@@ -276,9 +252,12 @@ def _taken(field: _Field, groups: Groups, name: str) -> Any:
     if field.optional and place.nested and group not in groups:
         return None
     if not place.nested:
-        return _read(field, groups[group])
+        absent = field.optional and (place.names or (field.name,))[0] not in groups[group]
+        return None if absent else _read(field, groups[group])
     entry = _entry(field.hint)
-    return value_of(field.hint, groups, group) if entry is None else rows(entry, groups[group])
+    if entry is None:
+        return value_of(field.hint, groups, group)
+    return rows(entry, groups[group], *place.dims)
 
 
 def _fields(cls: Any) -> list[_Field]:
@@ -286,9 +265,9 @@ def _fields(cls: Any) -> list[_Field]:
     return [field for field in _members(cls) if field.place != _NOWHERE]
 
 
-def _table_of(of: type) -> _Field:
+def _table_of(of: type, dim: str) -> _Field:
     hint = tuple[of, ...]  # type: ignore[valid-type]
-    return _Field("rows", _Place(("row",)), hint, False, "")
+    return _Field("rows", _Place((dim,)), hint, False, "")
 
 
 def _columns(field: _Field) -> list[_Column]:
@@ -356,7 +335,8 @@ def descriptions(cls: Any) -> dict[str, str]:
         elif entries and line.strip():
             entries[-1] += f" {line.strip()}"
     known = set(getattr(cls, "__annotations__", ()))
-    found: dict[str, str] = {}
+    bases = getattr(cls, "__bases__", ())
+    found = {name: text for base in bases for name, text in descriptions(base).items()}
     for entry in entries:
         parts = _ENTRY.split(entry)[1:]
         names: list[str] = []

@@ -1,16 +1,12 @@
 """What a measurement found: labelled arrays, one table, one file.
 
 Reading needs neither the task nor torch: `load(path)` gives back values bit for bit.
-
-Gains are compared among the gradients that compete for a recommendation (`identity.competing`). A
-better gradient that needs the simulator's states is named beside the recommendation; the
-simulator's own gradients never are, which are good by construction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,26 +19,23 @@ from gradlab import validation
 from gradlab.errors import imported
 from gradlab.findings import Finding
 from gradlab.runs import layout
-from gradlab.runs.identity import Identity, by_default, competing, data_of
+from gradlab.runs.identity import Cell, Identity, by_default, data_of
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.layout import attribute, by, nested, stored
 from gradlab.runs.realised import Realised
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.runs.run import Run
 from gradlab.runs.substitutions import SubstitutionResults
-from gradlab.statistics.comparison import Number, difference
+from gradlab.statistics.comparison import Number
 from gradlab.statistics.grams import ActionProducts, GroupProducts, Kernels
-from gradlab.statistics.intervals import LEVEL, Interval, interval
+from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.selection import chosen_level, largest
 from gradlab.storage.records import Array
 
-_Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
-_NOTABLE = 0.03  # of the possible gain, from which on a difference is shown
 
 
-def is_data_again(identities: Mapping[str, Identity], cell: _Cell) -> bool:
+def is_data_again(identities: Mapping[str, Identity], cell: Cell) -> bool:
     """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
     data = data_of(identities)
     return cell[1] == 0 and data not in (None, cell[0]) and identities[cell[0]].actions == "first"
@@ -58,127 +51,99 @@ def run_around(at: int, good: Collection[int]) -> list[int]:
     return list(range(low, high + 1))
 
 
-def best_shown(gains: Mapping[_Cell, Number], cells: Sequence[_Cell]) -> _Cell | None:
-    """The largest gain that is shown to be one, else the largest."""
-    shown = [cell for cell in cells if gains[cell].low > 0]
-    return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
-
-
-def chosen_gain(
-    gain: Number, estimates: Sequence[Estimate], kept: NDArray[np.bool_], place: int
-) -> Number:
-    """A gain with an interval that holds in 95% although it was chosen for its estimate.
-
-    A file has no parts of cosines: what the level adds is that of the interval without them.
-
-    `estimates`: of all that competed; `kept`: which may be the best; `place`: of the gain.
-    """
-    among = kept | (np.arange(len(estimates)) == place)
-    level = chosen_level(estimates, among)
-    plain, wider = (interval("gain", estimates[place], at) for at in (LEVEL, level))
-    low, high = gain.low + wider.low - plain.low, gain.high + wider.high - plain.high
-    return replace(gain, low=max(low, -1.0), high=min(high, 1.0))
-
-
-def better_beyond(
-    best: _Cell, beyond: Sequence[_Cell], gain: Callable[[_Cell], Estimate]
-) -> _Cell | None:
-    """The cell of largest gain beyond the competition, where it is shown to gain, and notably more.
-
-    Args:
-        beyond: cells with a finite gain; gain: the estimate of a cell.
-    """
-    # At h = 0 no gradient needs the simulator's states: it is the critic alone.
-    among = [cell for cell in beyond if cell[1]]
-    top = max(among, key=lambda cell: gain(cell).value, default=None)
-    if top is None:
-        return None
-    ahead = difference(gain(top), gain(best))
-    notable = gain(top).value > max(gain(best).value + _NOTABLE, 0.0)
-    return top if ahead.low > 0 and notable else None
-
-
+_Floats, _Groups = NDArray[np.float64], layout.Groups
+_Integers = NDArray[np.int64]
 _PREFIX, _INNER = "kernels ", "squared gradient norm"
 _SQUARE, _EACH = ("group", "gradient", "other"), ("gradient", "sample", "action")
-_Rows = Mapping[str, tuple[str, tuple[str, ...], str, str]]
-# Field of the products → its array, dimensions, unit and description.
-_GROUPED: _Rows = {
-    "size": ("size", ("group",), "samples", "samples of each group"),
-    "own": ("own", _SQUARE, _INNER, "products with the sum over one's own group"),
-    "within": (
-        "within", _SQUARE, _INNER, "products of a sample with itself, summed over each group"
-    ),
-    "total": ("total", ("fold", *_SQUARE), _INNER, "products with the sum over each fold"),
-    "fold": ("fold_of", ("group",), "", "fold of each group"),
-}  # fmt: skip
-_LINEAR: _Rows = {
-    "x": ("x", _EACH, "reward per action unit", "gradients in the actions, weights included"),
-    "total": (
-        "total", ("fold", *_EACH), f"{_INNER} per x", "products with the sum over each fold"
-    ),
-    "own": ("own", _EACH, f"{_INNER} per x", "products with the sum over one's own group"),
-    "diagonal": (
-        "diagonal", ("sample", "action", "other_action"), "", "Θ of each sample with itself"
-    ),
-    "group": ("group_of", ("sample",), "", "group of each sample"),
-    "fold": ("fold_of", ("group",), "", "fold of each group"),
-}  # fmt: skip
-_Groups = layout.Groups
+_TRUTH: Cell = ("", -1)  # in the place of an estimator and a horizon
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """
+    Attributes:
+        cells: whose gradient, and steps before the critic; empty and −1: the truth, as the last.
+        has_truth: is the truth the last gradient?
+    """
+
+    cells: Annotated[
+        tuple[Cell, ...], stored("gradient", name=("estimator", "horizon"), unit=("", "steps"))
+    ]
+    has_truth: Annotated[bool, stored()]
+
+
+@dataclass(frozen=True, eq=False)
+class _Grouped:
+    """`GroupProducts`.
+
+    Attributes:
+        size: samples of each group; fold: of each group.
+        own: products with the sum over one's own group; None: as within.
+        within: products of a sample with itself, summed over each group.
+        total: products with the sum over each fold.
+    """
+
+    size: Annotated[_Floats, stored("group", unit="samples")]
+    own: Annotated[_Floats | None, stored(*_SQUARE, unit=_INNER)]
+    within: Annotated[_Floats, stored(*_SQUARE, unit=_INNER)]
+    total: Annotated[_Floats, stored("fold", *_SQUARE, unit=_INNER)]
+    fold: Annotated[_Integers, stored("group", name="fold_of")]
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """`ActionProducts`.
+
+    Attributes:
+        x: gradients in the actions, weights included.
+        total: products with the sum over each fold; own: with that over one's own group.
+        diagonal: Θ of each sample with itself.
+        group: of each sample; fold: of each group.
+    """
+
+    x: Annotated[_Floats, stored(*_EACH, unit="reward per action unit")]
+    total: Annotated[_Floats, stored("fold", *_EACH, unit=f"{_INNER} per x")]
+    own: Annotated[_Floats | None, stored(*_EACH, unit=f"{_INNER} per x")]
+    diagonal: Annotated[_Floats, stored("sample", "action", "other_action")]
+    group: Annotated[_Integers, stored("sample", name="group_of")]
+    fold: Annotated[_Integers, stored("group", name="fold_of")]
 
 
 def _kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
-    """One group per kind, "kernels first", say: the gradients by name and horizon, the truth, which
-    has neither, as the last one, and their products."""
+    """One group per kind, "kernels first", say."""
     groups = {}
     for each in kernels:
-        names = [name for name, _ in each.cells] + [""] * each.truth
-        horizons = np.array([h for _, h in each.cells] + [-1] * each.truth, dtype=np.int64)
-        found = {
-            "estimator": layout.labels(names, "gradient", "whose gradient; empty: the truth"),
-            "horizon": Array(
-                horizons, ("gradient",), "steps", "steps before the critic; −1: the truth"
-            ),
-            "has_truth": Array(np.array(each.truth), (), "", "is the truth the last gradient?"),
-        }
+        arrays = dict(vars(each.products))
         grouped = isinstance(each.products, GroupProducts)
-        for field_name, (name, dims, unit, said) in (_GROUPED if grouped else _LINEAR).items():
-            values = getattr(each.products, field_name)
-            again = grouped and name == "own" and values is getattr(each.products, "within", None)
-            if values is not None and not again:
-                found[name] = Array(values, dims, unit, said)
-        groups[_PREFIX + each.kind] = found
+        if grouped and arrays["own"] is arrays["within"]:
+            arrays["own"] = None
+        whose = _Gradients((*each.cells, *[_TRUTH] * each.truth), each.truth)
+        for part in (whose, _Grouped(**arrays) if grouped else _Linear(**arrays)):
+            name = _PREFIX + each.kind
+            groups[name] = groups.get(name, {}) | layout.groups_of(part, name)[name]
     return groups
 
 
 def _kernels(groups: _Groups) -> tuple[Kernels, ...]:
     """All kernels of a run."""
     found = []
-    for kind in (name for name in groups if name.startswith(_PREFIX)):
-        group = groups[kind]
-        truth, rows = bool(group["has_truth"].values), _LINEAR if "x" in group else _GROUPED
-        cells = [
-            (str(name), int(h))
-            for name, h in zip(group["estimator"].values, group["horizon"].values, strict=True)
-        ]
-        arrays: dict[str, Any] = {
-            name: np.asarray(group[array].values, np.int64 if array.endswith("_of") else np.float64)
-            for name, (array, *_) in rows.items()
-            if array in group
-        }
-        label = arrays.get("group", np.zeros(0, dtype=np.int64))
-        if len(label) and not 0 <= label.min() <= label.max() < len(arrays["fold"]):
-            raise ValueError(f"samples belong to groups {label.min()} … {label.max()}")
+    for name in (name for name in groups if name.startswith(_PREFIX)):
+        whose = layout.value_of(_Gradients, groups, name)
         products: ActionProducts | GroupProducts
-        if rows is _LINEAR:
-            products = ActionProducts(**{"own": None} | arrays)
+        if "x" in groups[name]:
+            linear = layout.value_of(_Linear, groups, name)
+            if not ((linear.group >= 0) & (linear.group < len(linear.fold))).all():
+                raise ValueError("samples belong to groups that are not there")
+            products = ActionProducts(**vars(linear))
         else:
-            products = GroupProducts(**{"own": arrays["within"]} | arrays)
-        name = kind.removeprefix(_PREFIX)
-        found.append(Kernels(name, tuple(cells[: len(cells) - truth]), truth, products))
+            arrays = vars(layout.value_of(_Grouped, groups, name))
+            own = arrays["within"] if arrays["own"] is None else arrays["own"]
+            products = GroupProducts(**arrays | {"own": own})
+        cells = whose.cells[: len(whose.cells) - whose.has_truth]
+        found.append(Kernels(name.removeprefix(_PREFIX), cells, whose.has_truth, products))
     return tuple(found)
 
 
-_Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
 _AXES = ("estimator", "quantity", "horizon")
 _UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
@@ -299,22 +264,16 @@ class Profile(Run):
         """
         if name is not None:
             return super().table(name)
-        rows = [
-            (estimator, horizon, quantity, e, q, h)
-            for e, estimator in enumerate(self.estimators)
-            for h, horizon in enumerate(self.horizons)
-            for q, quantity in enumerate(self.quantities)
-            if self.count[e, q, h]
-        ]
-        e, q, h = (np.array([row[k] for row in rows], dtype=int) for k in (3, 4, 5))
+        e, h, q = np.nonzero(self.count.transpose(0, 2, 1))
+        names, quantities = (np.array(x, dtype=object) for x in (self.estimators, self.quantities))
         table = pd.DataFrame(
             {
-                "estimator": [row[0] for row in rows],
-                "horizon": [row[1] for row in rows],
-                "quantity": [row[2] for row in rows],
+                "estimator": names[e],
+                "horizon": np.array(self.horizons)[h],
+                "quantity": quantities[q],
                 **{name: self.columns[name][e, q, h] for name in COLUMNS},
                 "n": self.count[e, q, h],
-                "method": [str(each) for each in self.method[e, q, h]],
+                "method": self.method[e, q, h].astype(str).astype(object),
             }
         )
         # Plain values, so that every format that keeps attributes can write them.
@@ -332,7 +291,7 @@ class Profile(Run):
         low, high, se = (float(self.columns[name][cell]) for name in ("ci_low", "ci_high", "se"))
         return Interval(low, high, se, str(self.method[cell]))
 
-    def numbers(self, quantity: str) -> dict[_Cell, Number]:
+    def numbers(self, quantity: str) -> dict[Cell, Number]:
         """A quantity of every cell where it is finite, whichever group of starts is left out."""
         if quantity not in self.quantities:
             return {}
@@ -347,60 +306,12 @@ class Profile(Run):
             found[self.estimators[e], self.horizons[h]] = number
         return found
 
-    @property
-    def competing_gains(self) -> dict[_Cell, Number]:
-        """Gains of all that competes for a recommendation, each gradient once."""
-        own = competing(self.identities)
-        return {
-            cell: gain
-            for cell, gain in self.numbers("gain").items()
-            if cell[0] in own and not is_data_again(self.identities, cell)
-        }
-
     def _place(self, estimator: str, quantity: str, horizon: int) -> tuple[int, int, int]:
         return (
             self.estimators.index(estimator),
             self.quantities.index(quantity),
             self.horizons.index(horizon),
         )
-
-
-_SELECTED = "selected"  # in the configuration: whose gain has an interval that knows the choice
-_FEWEST = 3  # groups of starts that a set of cells needs
-
-
-def with_selected_gain(profile: Profile) -> Profile:
-    """With an interval of the largest gain that holds in 95% although it was chosen for its
-    estimate: of those that compete, under a truth that tells gains. The same one stands in every
-    table, page and sentence."""
-    groups = profile.left_out.shape[-1]
-    if _SELECTED in profile.config or not profile.truth.get("admissible") or groups < _FEWEST:
-        return profile
-    gains = profile.competing_gains
-    cells = list(gains)
-    best = best_shown(gains, cells)
-    if best is None:
-        return profile
-    estimates = [profile.estimate(name, "gain", h) for name, h in cells]
-    kept, place = largest(estimates).kept, cells.index(best)
-    gain = chosen_gain(gains[best], estimates, kept, place)
-    cell = (
-        profile.estimators.index(best[0]),
-        profile.quantities.index("gain"),
-        profile.horizons.index(best[1]),
-    )
-    columns = {name: values.copy() for name, values in profile.columns.items()}
-    columns["ci_low"][cell], columns["ci_high"][cell] = gain.low, gain.high
-    method = profile.method.copy()
-    method[cell] = f"{method[cell]}, chosen"
-    config = {**profile.config, _SELECTED: list(best)}
-    return replace(profile, columns=columns, method=method, config=config)
-
-
-def selected_gain(profile: Profile) -> tuple[str, int] | None:
-    """Whose gain has such an interval."""
-    found = profile.config.get(_SELECTED)
-    return None if found is None else (str(found[0]), int(found[1]))
 
 
 def check_profile(profile: object) -> None:

@@ -17,15 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.identity import Cell
 from gradlab.runs.jumps import Jumps
 from gradlab.runs.layout import stored
-from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import level_of, mean_interval, mean_interval_at, ratio_of_means
 from gradlab.statistics.selection import RankSet, chosen_level, largest
 
-Cell = tuple[str, int]
 _Share = tuple[float, Interval]
 _Promised = tuple[float, tuple[float, float]]  # a share to first order, and its interval's ends
 _TRUTH = "truth"  # in the place of an estimator's name
@@ -233,14 +232,6 @@ class Realised:
         if not self.stepped or len(self.size) < 2:
             return None
         return largest([self.change(cell) for cell in self.stepped])
-
-    def missing(self, cell: Cell) -> int | None:
-        """Further judging starts that would show a cell's sign; None where no affordable number."""
-        ends = self._simultaneous(cell)
-        decision = decide(Number(self.change(cell).value, ends.low, ends.high, self.judges), 0.0)
-        if decision.more is None:
-            return None
-        return 0 if decision.decided else max(decision.more, 1)
 
     def disagreements(
         self, gains: pd.DataFrame, jumps: Jumps | None = None

@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.identity import Cell
 from gradlab.runs.layout import stored
-from gradlab.runs.realised import UNIT, Cell
+from gradlab.runs.realised import UNIT
 from gradlab.statistics.comparison import Number
 from gradlab.statistics.intervals import Interval, student
 from gradlab.statistics.moments import Estimate, sample_mean
@@ -58,14 +59,14 @@ class Rule:
         steps: what the rehearsal took, in steps of the simulator.
     """
 
-    optimizer: str
-    rate: float
-    assumed: bool
-    refit: int
-    batch: int
-    horizon: int
-    termination: str
-    steps: int
+    optimizer: Annotated[str, stored()]
+    rate: Annotated[float, stored()]
+    assumed: Annotated[bool, stored()]
+    refit: Annotated[int, stored()]
+    batch: Annotated[int, stored()]
+    horizon: Annotated[int, stored()]
+    termination: Annotated[str, stored()]
+    steps: Annotated[int, stored()]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Peak:
 
 
 @dataclass(frozen=True, eq=False)
-class Rehearsal:
+class Rehearsal(Rule):
     """Changes of the return along C candidates' own updates, at L lengths, by group of starts.
 
     Attributes:
@@ -101,7 +102,6 @@ class Rehearsal:
         again: [K, L, D], their mean changes by draw; NaN after more updates than led highest;
             again_se: by the starts of each alone.
         again_judges: starts behind each of these; again_horizon: steps that the last ones sum.
-        optimizer … steps: see `Rule`.
     """
 
     cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
@@ -119,14 +119,6 @@ class Rehearsal:
     best_cell: Annotated[int, stored()]
     best_low: Annotated[float, stored()]
     best_high: Annotated[float, stored()]
-    optimizer: Annotated[str, stored()]
-    rate: Annotated[float, stored()]
-    assumed: Annotated[bool, stored()]
-    refit: Annotated[int, stored()]
-    batch: Annotated[int, stored()]
-    horizon: Annotated[int, stored()]
-    termination: Annotated[str, stored()]
-    steps: Annotated[int, stored()]
     confirmed: Annotated[_Integers, stored("trial", optional=True)]
     again: Annotated[_Floats, stored("trial", "length", "redraw", unit=UNIT, optional=True)]
     again_se: Annotated[_Floats, stored("trial", "length", "redraw", unit=UNIT, optional=True)]

@@ -223,22 +223,20 @@ class FindingsRun(PlainRun):
         """What is broken first; else how much was asked."""
         broken = failed(self.findings)
         first = self.findings[0]
-        if not broken and first.code.startswith("conform"):
-            return _titled(first)
+        if broken or first.code.startswith("conform"):
+            return _line(broken[0] if broken else first)
         held = sum(each.decision == "pass" for each in self.findings)
-        return (
-            _titled(broken[0]) if broken else f"Passed: {held} of {len(self.findings)} laws hold."
-        )
+        return f"Passed: {held} of {len(self.findings)} laws hold."
 
     def __str__(self) -> str:
         rest = [each for each in in_order(self.findings) if each.decision != "pass"]
-        return "\n".join([self.headline, *(f"{each.mark} {_titled(each)}" for each in rest)])
+        return "\n".join([self.headline, *(f"{each.mark} {_line(each)}" for each in rest)])
 
     __repr__ = __str__
 
 
-def _titled(finding: Finding) -> str:
-    return f"{' '.join(filter(None, (finding.subject, finding.title)))}: {finding.said}"
+def _line(finding: Finding) -> str:
+    return f"{finding.headed} {finding.remedy}".rstrip()
 
 
 def load(path: str | Path) -> Run:

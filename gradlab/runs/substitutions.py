@@ -15,12 +15,12 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.runs.identity import Cell
 from gradlab.runs.layout import nested, stored
 from gradlab.statistics.moments import Estimate, SampleMean
 from gradlab.statistics.shapley import Game
 
 _Floats = NDArray[np.float64]
-Cell = tuple[str, int]
 _UNIT = "gradient norm squared"
 CELL, CELL_UNIT = ("estimator", "horizon"), ("", "steps")
 

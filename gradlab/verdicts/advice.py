@@ -21,9 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gradlab.runs.identity import Cell
 from gradlab.runs.realised import TRUE_CELL, Disagreement
-from gradlab.statistics.comparison import Number
-from gradlab.verdicts.facts import Cell, Facts
+from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.recommendation import Light
 
 _Missing = Literal["", "update", "judges", "farther", "longer", "jumps", "premise"]
@@ -79,13 +79,8 @@ def believed(facts: Facts, contradicted: bool = False) -> Facts:
     gradient is not precise."""
     if not (facts.void or facts.uncertain or contradicted):
         return facts
-    nothing: dict[Cell, Number] = {}
-    facts = replace(
-        facts, gains=nothing, batch_gains=nothing, best=None, chosen=None, beyond={}
-    )  # fmt: skip
-    if not facts.void:
-        return facts
-    return replace(facts, disagreements=())
+    kept = () if facts.void else facts.disagreements
+    return replace(facts, gains={}, leading=None, disagreements=kept)
 
 
 def _chosen(facts: Facts) -> tuple[Cell | None, int | None]:

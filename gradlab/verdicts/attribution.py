@@ -14,9 +14,9 @@ from gradlab.runs.attribution import CAUSES, SOURCES, Account, Attribution, Part
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import Number
-from gradlab.verdicts.phrases import ZERO, row
+from gradlab.verdicts.phrases import row
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
-from gradlab.wording import gradient, label, percent, two, with_ends, with_interval
+from gradlab.wording import gradient, label
 
 _FIXED = {
     "states": "the model's state predictions",
@@ -34,15 +34,15 @@ _ADVICE: dict[str, tuple[str, Decision]] = {
 }
 _WIDE = 1.0  # from which on an interval of a share says nothing of it
 _UNKNOWN = "nothing yet"
+_FEW = "too few starts rank replacements"
 
 
 def source(profile: Profile, attribution: Attribution | None, name: str) -> list[Finding]:
     """What to fix first, what made the squared bias at the attributed horizon of least error, and
     what is worse without the others."""
-    accounts = [e for e in attribution.bias if e.estimator == name] if attribution else []
-    if attribution is None or not accounts:
+    if attribution is None or all(each.estimator != name for each in attribution.bias):
         return []
-    account = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
+    account = _least(profile, attribution, name)
     n, who = attribution.starts, gradient(profile.identities[name])
     if account.lost:
         return [Finding("no_bias", "undecided", who, n=n, at=str(account.horizon), more=-1)]
@@ -67,6 +67,12 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
     harms = (e for e in account.rows("first") if e.name in interest and e.high < 0)
     found += [row("fix_harms", "fail", _number(e, n).negative, CAUSES[e.name], at) for e in harms]
     return found
+
+
+def _least(profile: Profile, attribution: Attribution, name: str) -> Account:
+    """Of an estimator's accounts that of least error."""
+    mine = (each for each in attribution.bias if each.estimator == name)
+    return min(mine, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
 
 
 def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
@@ -95,11 +101,6 @@ def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
     return found
 
 
-def causes_text(causes: Sequence[str]) -> str:
-    """∂f/∂s and ∂f/∂a"""
-    return " and ".join(CAUSES[cause] for cause in causes)
-
-
 def to_fix(causes: Sequence[str]) -> str:
     """The parts of a learner that these causes belong to."""
     return " and ".join(dict.fromkeys(_FIXED[cause] for cause in causes))
@@ -116,63 +117,24 @@ def _told_apart(part: Part) -> bool:
 
 
 def screen(profile: Profile, attribution: Attribution, rest: Sequence[Finding]) -> Recommendation:
-    """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
+    """What to fix first, of the judged estimator: its first findings."""
     if void := no_gradient(profile.sanity):
         return Recommendation("none", (Field("fix first", void[0].sentence),), None, tuple(rest))
-    name = judged_estimator(profile)
-    every = attribution.bias
-    accounts = [each for each in every if each.estimator == name] or list(every)
-    if not accounts:
+    judged = judged_estimator(profile)
+    names = sorted((e.estimator for e in attribution.bias), key=lambda name: name != judged)
+    found = source(profile, attribution, names[0]) if names else []
+    if not found:
         nothing = Field("why", "without a true gradient no bias can be attributed")
-        fields = (Field("fix first", _UNKNOWN), nothing)
-        return Recommendation("none", fields, None, tuple(rest))
-    judged = [each for each in accounts if not each.lost] or accounts
-    least = min(
-        judged, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value
+        return Recommendation("none", (Field("fix first", _UNKNOWN), nothing), None, tuple(rest))
+    first, account = found[0], _least(profile, attribution, names[0])
+    fix = first.subject if account.advice in ("sure", "contested") else _UNKNOWN
+    rivals = " or ".join(map(to_fix, account.cures[1:3]))
+    largest = (each.sentence for each in found if each.code == "cause")
+    fields = (
+        Field("fix first", fix),
+        Field("why", _FEW if first.code == "cause" else first.sentence),
+        Field("not excluded", rivals if account.advice == "contested" else ""),
+        Field("largest cause", next(largest, "")),
     )
-    fix, why, light = _told(least, attribution.starts)
-    what = f"{gradient(profile.identities[least.estimator])}, h = {least.horizon}"
-    told = Field("fix first", fix), Field("why", why)
-    shares = _shares(least, what, attribution.starts)
-    return Recommendation(light, (*told, *shares), None, tuple(rest))
-
-
-def _told(account: Account, starts: int) -> tuple[str, str, Light]:
-    """What to fix, why, and the light."""
-    advice, best, shown = account.advice, account.replacement, f"({starts:,} starts)"
-    if advice == "lost":
-        return _UNKNOWN, f"the squared bias is {ZERO} {shown}", "choose"
-    if best is None or advice == "open":
-        return _UNKNOWN, f"no replacement is shown to lower the squared bias {shown}", "choose"
-    if advice == "none":
-        why = f"one or two causes do not lower the squared bias {shown}"
-        return "more than two causes together", why, "choose"
-    value, ends = with_ends(*_number(best, starts).estimate, percent)
-    falls = "falls, by how much is open"
-    if _told_apart(best):
-        falls = f"falls by {value} (CI {ends})"
-    cure, *others = account.cures
-    why = f"with the true {causes_text(cure)} the squared bias {falls}"
-    if advice == "contested":
-        rivals = " or ".join(map(causes_text, others[:2]))
-        return to_fix(cure), f"{why}; not excluded as better: {rivals}", "choose"
-    return to_fix(cure), why, "act"
-
-
-def _shares(account: Account, what: str, starts: int) -> tuple[Field, ...]:
-    """The whole and its two largest shares."""
-    whole, square = account.total, "|E G − E T|², noise-corrected."
-    if account.lost:  # the value is noise
-        return (Field("squared bias", f"≤ {two(whole.high)} (95%): {what}", square),)
-    how = f"Shapley value over all orders of replacing causes, {starts:,} starts"
-    fields = [
-        Field(
-            "squared bias", f"{with_interval(whole.value, whole.low, whole.high)}: {what}", square
-        )
-    ]
-    for part in sorted(account.rows("shapley"), key=lambda part: -part.value)[:2]:
-        share, ends = with_ends(*_number(part, starts).estimate, percent)
-        known = part.fraction_high - part.fraction_low <= _WIDE
-        text = f"{share if known else 'an unknown share'} (CI {ends})"
-        fields.append(Field(f"of it {CAUSES[part.name]}", text, how))
-    return tuple(fields)
+    light: Light = "act" if account.advice == "sure" else "choose"
+    return Recommendation(light, tuple(each for each in fields if each.text), None, tuple(rest))

@@ -10,14 +10,15 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import exp, isfinite
+from math import isfinite
 
 from gradlab.choice.choosing import choice_of
-from gradlab.choice.values import Best, Cell, Choice, Criterion, Mixing, Parting
+from gradlab.choice.values import Best, Choice, Criterion, Mixing
 from gradlab.errors import InputError
 from gradlab.findings import Decision, Finding
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.decision_rules import COSINE
+from gradlab.runs.identity import Cell
 from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.stages import trimming
 from gradlab.statistics.comparison import Number
@@ -41,7 +42,6 @@ _EXCLUDED = {
     "control": "it needs a differentiable simulator",
     "states": "it needs the simulator's states",
 }
-_ALIKE = 0.01  # of the best possible gain, or cosine
 _MANY = 4  # gradients in a row that a field names before it counts
 
 
@@ -51,17 +51,15 @@ def statements(choice: Choice) -> tuple[Finding, ...]:
 
 
 def _statements(choice: Choice) -> Iterator[Finding]:
-    n, steps = choice.samples, choice.steps
+    n, how = choice.samples, "realised" if choice.tried else "to first order"
     every = (choice.tried, choice.gain, choice.mse, choice.direction)
     for best in sorted(filter(None, every), key=lambda each: each is not choice.best):
         yield _best(choice, best)
     for beyond, gain in choice.beyond.items():  # does not compete, and is better
         yield row("gain_beyond", "pass", gain, cells_words(choice, [beyond]))
-    if steps is not None:
-        how = "realised" if steps.realised else "to first order"
-        for code, cells in (("step_falls", steps.lowers), ("step_raises", steps.raises)):
-            if cells:
-                yield Finding(code, "pass", cells_words(choice, cells), n=n, at=how)
+    for code, cells in (("step_falls", choice.lowers), ("step_raises", choice.raises)):
+        if cells:
+            yield Finding(code, "pass", cells_words(choice, cells), n=n, at=how)
     if choice.pair is not None:
         yield from _weights(choice, choice.pair)
     yield from _agreement(choice)
@@ -82,15 +80,11 @@ def cells_words(choice: Choice, cells: Iterable[Cell]) -> str:
 
 
 def _best(choice: Choice, best: Best) -> Finding:
-    """What is best by one criterion, and the starts that would tell more: one that is worse by a
-    cosine too small is not worth them, and none is known where few starts carry the truth."""
+    """What is best by one criterion; no further starts are known where few carry the truth."""
     decision: Decision = "pass" if best.kept == (best.cell,) else "undecided"
     where = cells_words(choice, [best.cell]), cells_words(choice, best.kept)
-    found = row(_CRITERIA[best.criterion][3], decision, best.number(choice.samples), *where)
-    if best.criterion == "return":
-        return found
-    apart = [] if choice.carried else _apart(best)
-    more = more_of(apart[0].more) if apart else 0 if best.partings and not choice.carried else -1
+    found = row(_CRITERIA[best.criterion][3], decision, best.number, *where)
+    more = 0 if best is choice.tried else -1 if choice.carried else more_of(best.more)
     return replace(found, more=more)
 
 
@@ -104,23 +98,20 @@ def _weights(choice: Choice, mixing: Mixing) -> Iterator[Finding]:
     else:
         yield Finding("no_mixture", "pass", cells_words(choice, mixing.cells), n=n)
     if against is not None:
-        low, high = exp(against.interval.low), exp(against.interval.high)
-        decision: Decision = "pass" if high < 1 / SAME or low > SAME else "undecided"
-        number = Number(against.ratio, low, high, against.unseen)
-        yield row("mixture_against_rule", decision, number, "", against.rule, "×")
+        shown = against.high < 1 / SAME or against.low > SAME
+        decision: Decision = "pass" if shown else "undecided"
+        yield row("mixture_against_rule", decision, against, "", mixing.rule, "×")
 
 
 def _agreement(choice: Choice) -> Iterator[Finding]:
     """Only without a truth: who points where the others do."""
     lost = 0
-    for each in choice.agreement:
-        (name, h), ends = each.second, each.interval
-        if not isfinite(each.cosine) or (ends.low <= -1 and ends.high >= 1):
+    for (first, _), (second, h), cosine in choice.agreement:
+        if not isfinite(cosine.value) or (cosine.low <= -1 and cosine.high >= 1):
             lost += 1
             continue
-        who = (label(one, choice.identities) for one in (each.first[0], name))
-        number = Number(each.cosine, ends.low, ends.high, choice.samples)
-        yield held("agreement", number, COSINE, "above", " and ".join(who), f"h = {h}")
+        who = " and ".join(label(each, choice.identities) for each in (first, second))
+        yield held("agreement", cosine, COSINE, "above", who, f"h = {h}")
     if lost:
         yield Finding("no_agreement", "undecided", value=lost, n=choice.samples)
 
@@ -133,15 +124,15 @@ def advice_of(choice: Choice) -> Recommendation:
         nothing = Field("why", "this file holds no known error of any gradient")
         return Recommendation("none", (Field("use", KEEP), nothing), None, rest)
     called, column, largest, _ = _CRITERIA[best.criterion]
-    cell, kept, helps = best.cell, best.kept, choice.by != "gain" or best.interval.low > 0
+    cell, kept, helps = best.cell, best.kept, choice.by != "gain" or best.number.low > 0
     use, why = f": {largest}, batch {choice.batch}", "no gain is shown; best guess "
     how = f"{QUANTITIES[column].formula}; {n:,} starts" if column else ""
     if best is choice.tried:
-        helps = choice.steps is not None and cell in choice.steps.raises
+        helps = cell in choice.raises
         use, why = "", "no step raises the return: "
     light: Light = "none" if not helps else "choose" if len(kept) > 1 else "act"
     value = Field(called, _value(choice, best), how)
-    where, lowered = cells_words(choice, [cell]), choice.steps.lowers if choice.steps else ()
+    where, lowered = cells_words(choice, [cell]), choice.lowers
     fields = (
         Field("use", where + use if helps else KEEP),
         Field("why", "" if helps else why + where),
@@ -162,11 +153,10 @@ def _several(choice: Choice, cells: Sequence[Cell]) -> str:
 
 def _value(choice: Choice, best: Best) -> str:
     """What the best one has by its criterion, with interval."""
-    number = best.number(choice.samples)
+    number = best.number
     if best is choice.tried:
-        return f"{with_sign(*number.estimate)} return by a step along " + cells_words(
-            choice, [best.cell]
-        )
+        along = cells_words(choice, [best.cell])
+        return f"{with_sign(*number.estimate)} return by a step along {along}"
     if best.criterion == "gain":
         return gain_text(number)
     if best.criterion == "mse":
@@ -175,22 +165,14 @@ def _value(choice: Choice, best: Best) -> str:
 
 
 def _wanted(choice: Choice, best: Best) -> str:
-    """What would tell the best one from the others; "" where nothing else may be best."""
-    if len(best.kept) == 1:
+    """What would tell the best one from the others; "" where they are alike, or none are."""
+    if len(best.kept) == 1 or best.more == 0:
         return ""
-    if choice.carried:
-        return "the true gradient rests on few starts"
-    if not best.partings:
-        return f"{further(None)} decide"
-    first = next(iter(_apart(best)), best.partings[0])
-    rival = first.member if first.contender == best.cell else first.contender
-    return f"{further(first.more)} separate it from {cells_words(choice, [rival])}"
-
-
-def _apart(best: Best) -> list[Parting]:
-    """Pairs of candidates that more starts would tell apart: one that is worse by a cosine too
-    small is not worth them."""
-    return [each for each in best.partings if best.criterion == "mse" or not each.gap < _ALIKE]
+    return (
+        "the true gradient rests on few starts"
+        if choice.carried
+        else f"{further(best.more)} exclude one"
+    )
 
 
 def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> Iterator[Finding]:

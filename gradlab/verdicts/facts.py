@@ -4,33 +4,28 @@
     realised    the same steps taken, on fresh starts
     own         the gradients that compete (`runs.identity`): the user's choice is among these
     beyond      better ones that need the simulator's states
-    kept        their cells that may have the largest gain (`statistics.selection`)
 
 Without a truth the realised changes of the return take the place of gains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from math import nan
 
+from gradlab.choice.best import beyond, leading
+from gradlab.choice.values import Best
+from gradlab.findings import Finding
 from gradlab.findings.checks import detached, failed_premises, other_derivative
-from gradlab.runs.identity import Identity, competing, data_of, needs_states
+from gradlab.runs.identity import Cell, Identity, competing, data_of
 from gradlab.runs.jumps import Jumps
-from gradlab.runs.profile import (
-    CLOSE,
-    Profile,
-    best_shown,
-    better_beyond,
-    run_around,
-)
+from gradlab.runs.profile import CLOSE, Profile, run_around
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.runs.rehearsal import Rehearsal
 from gradlab.statistics.comparison import Number
-from gradlab.statistics.selection import largest
 
-Cell = tuple[str, int]
-_FEWEST = 3  # groups of starts that a set of cells needs
 _MUCH = 0.25  # of the best gain
 
 
@@ -43,26 +38,22 @@ class Facts:
         law, truth: of the measurement, and the status of its truth; why: its reason.
         own: names among which the choice is; identities: who they and all others are.
         gains: to first order, of every cell with a finite one; {} without a truth.
+        leading: the own cell of largest gain, with an interval that holds in 95% although it was
+            chosen for its estimate.
         batch_gains: the expected gain of one batch; errors: MSE over |truth|²; cosines: with the
             truth, whichever it is.
-        best: the own cell of largest gain; kept: own cells that may be best, `best` among them.
-        chosen: the gain of the best one, with an interval that holds in 95% although it was chosen
-            for its estimate.
-        beyond: of own cells the one of largest gain that needs the simulator's states, where it is
-            shown to gain notably more than they.
+        beyond: of an own cell what gains notably more and needs the simulator's states.
         carried: share of the truth's square that 1% of the starts carry, where that is too much.
         wanted: further starts that would make an imprecise truth precise; 0: none, or not known.
         realised: None where no steps were taken; disagreements: steps whose realised gain is not
             what it is to first order.
         rehearsal: for how many updates gradients hold; jumps: what a trial at the length of an
             update says of the pathwise gradient; None where there was none.
-        void: why nothing can be decided from gains, in sentences; () where something can;
-            premise: what to do about the first of them.
+        void: why nothing can be decided from gains; () where something can.
         detached: whose Jacobians are lost where they should not be, as identities say it.
     """
 
     samples: int
-    seconds: float
     batch: int
     law: str
     truth: str
@@ -70,22 +61,30 @@ class Facts:
     own: tuple[str, ...]
     identities: Mapping[str, Identity]
     gains: Mapping[Cell, Number]
-    batch_gains: Mapping[Cell, Number]
-    errors: Mapping[Cell, Number]
-    cosines: Mapping[Cell, Number]
-    best: Cell | None
-    chosen: Number | None
-    kept: tuple[Cell, ...]
-    realised: Realised | None
-    disagreements: tuple[Disagreement, ...]
-    void: tuple[str, ...] = ()
-    beyond: Mapping[Cell, Cell] = field(default_factory=dict)
+    leading: Best | None
+    seconds: float = nan
+    batch_gains: Mapping[Cell, Number] = field(default_factory=dict)
+    errors: Mapping[Cell, Number] = field(default_factory=dict)
+    cosines: Mapping[Cell, Number] = field(default_factory=dict)
+    beyond: Callable[[Cell], Mapping[Cell, Number]] = lambda _: {}
     carried: float = 0.0
     wanted: int = 0
-    premise: str = ""
+    realised: Realised | None = None
+    disagreements: tuple[Disagreement, ...] = ()
     rehearsal: Rehearsal | None = None
     jumps: Jumps | None = None
+    void: tuple[Finding, ...] = ()
     detached: frozenset[str] = frozenset()
+
+    @property
+    def best(self) -> Cell | None:
+        """The own cell of largest gain."""
+        return None if self.leading is None else self.leading.cell
+
+    @property
+    def chosen(self) -> Number | None:
+        """Its gain, with an interval that holds in 95% although it was chosen for its estimate."""
+        return None if self.leading is None else self.leading.number
 
     @property
     def uncertain(self) -> bool:
@@ -148,7 +147,7 @@ class Facts:
         after = {h: told.after((each, h), updates) for each, h in told.cells if each == name and h}
         return sorted(h for h, change in after.items() if change.high < 0)
 
-    @property
+    @cached_property
     def own_steps(self) -> Realised:
         """Steps along the gradients that compete; there are such."""
         assert self.realised is not None
@@ -157,61 +156,41 @@ class Facts:
 
 def facts(profile: Profile) -> Facts:
     """What a measurement says about the next step; needs no torch."""
-    admissible = bool(profile.truth["admissible"])
-    gains = profile.numbers("gain") if admissible else {}
-    own = competing(profile.identities)
-    cells = list(profile.competing_gains) if admissible else []
-    estimates = [profile.estimate(name, "gain", h) for name, h in cells]
-    enough = estimates and len(estimates[0].left_out) >= _FEWEST
-    ranks = largest(estimates) if enough else None
-    best = None if ranks is None else best_shown(gains, cells)
-    beyond: dict[Cell, Cell] = {}
-    if ranks is not None and best is not None:
-        names = needs_states(profile.identities)
-        others = [cell for cell in gains if cell[0] in names]
-        better = {
-            own: better_beyond(own, others, lambda each: profile.estimate(each[0], "gain", each[1]))
-            for own in cells
-        }
-        beyond = {own: cell for own, cell in better.items() if cell is not None}
-    void = failed_premises(profile.sanity)
-    realised = profile.realised
-    table = profile.table()
+    truth, checked, own = profile.truth, profile.sanity, competing(profile.identities)
+    gains = profile.numbers("gain") if truth["admissible"] else {}
+    taken, jumps, status = profile.realised, profile.jumps, str(truth.get("status", "none"))
     # A truth that is precise or cut is carried by many.
-    few = profile.truth.get("carried_by_few", False) and profile.truth.get("status") == "imprecise"
+    few = truth.get("carried_by_few", False) and status == "imprecise"
     return Facts(
         samples=int(profile.config["starts"]),
-        seconds=seconds_of(profile),
         batch=profile.batch,
         law=str(profile.config.get("law", "start")),
-        truth=str(profile.truth.get("status", "none")),
-        why=str(profile.truth.get("reason", "")),
+        truth=status,
+        why=str(truth.get("reason", "")),
         own=own,
         identities=profile.identities,
         gains=gains,
+        leading=leading(profile),
+        seconds=_seconds(profile),
         batch_gains=profile.numbers("cosine_batch") if gains else {},
         errors=profile.numbers("relative_mse"),
         cosines=profile.numbers("cosine"),
-        best=best,
-        chosen=None if best is None else gains[best],
-        kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
-        realised=realised,
-        disagreements=() if realised is None else realised.disagreements(table, profile.jumps),
-        void=tuple(each.said for each in void),
-        premise=void[0].remedy if void else "",
-        beyond=beyond,
-        carried=float(profile.truth.get("concentration", 0.0)) if few else 0.0,
-        wanted=max(0, int(profile.truth.get("missing", 0))),
+        beyond=partial(beyond, profile, own),
+        carried=float(truth.get("concentration", 0.0)) if few else 0.0,
+        wanted=max(0, int(truth.get("missing", 0))),
+        realised=taken,
+        disagreements=() if taken is None else taken.disagreements(profile.table(), jumps),
         rehearsal=profile.rehearsal,
         # A return that is not what another derivative promises is not rough for it.
-        jumps=None if other_derivative(profile.sanity) else profile.jumps,
-        detached=detached(profile.sanity),
+        jumps=None if other_derivative(checked) else jumps,
+        void=failed_premises(checked),
+        detached=detached(checked),
     )
 
 
-def seconds_of(profile: Profile) -> float:
+def _seconds(profile: Profile) -> float:
     """Of the measurement alone."""
     try:
         return float(profile.environment.get("measured_seconds", "nan"))
     except ValueError:
-        return float("nan")
+        return nan

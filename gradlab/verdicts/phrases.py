@@ -15,7 +15,6 @@ from gradlab.statistics.comparison import Number, decide
 from gradlab.wording import describe, rounded_up, share, with_interval
 
 _Side = Literal["above", "below", "either"]
-ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
 
 

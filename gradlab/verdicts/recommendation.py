@@ -9,8 +9,7 @@ Terminal, JSON, page and `str()` show the same fields. A field without evidence 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -24,7 +23,6 @@ Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
 _MARKS: dict[Light, str] = {"act": "●", "choose": "◐", "none": "○"}
 MOST = 5  # fields
-_END = re.compile(r"(?<=[.!?]) (?=[^a-z])")
 
 
 @dataclass(frozen=True)
@@ -188,19 +186,3 @@ def lines(shown: Recommendation) -> list[str]:
 def light_line(light: Light, lit: str) -> str:
     """The light with its mark."""
     return f"{_MARKS[light]} {lit}"
-
-
-def unsaid(texts: Sequence[str], said: str) -> list[str]:
-    """Each text without the sentences that stand in `said` or in a text before it; "" where none
-    is left."""
-    seen = set(_sentences(said))
-    found = []
-    for text in texts:
-        new = [each for each in dict.fromkeys(_sentences(text)) if each not in seen]
-        seen.update(new)
-        found.append(" ".join(new))
-    return found
-
-
-def _sentences(text: str) -> list[str]:
-    return [each.strip() for each in _END.split(text)]

@@ -209,8 +209,10 @@ def screen(runs: Mapping[str, Training]) -> Recommendation:
     rest = [*paired_verdict(runs), *(x for name, run in runs.items() for x in verdict(run, name))]
     several = len(runs) > 1
     light, said = _several(runs) if several else _one(*next(iter(runs.items())))
+    word = "Undecided" if light == "choose" else ""  # nobody has anything to choose
     fields = tuple(Field(name, text, _HOW.get(name, "")) for name, text in said.items() if text)
-    return Recommendation(light, fields, "returns-best" if several else "returns", tuple(rest))
+    figure = "returns-best" if several else "returns"
+    return Recommendation(light, fields, figure, tuple(rest), word=word)
 
 
 def _one(name: str, run: Training) -> tuple[Light, dict[str, str]]:

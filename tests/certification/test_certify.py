@@ -10,11 +10,14 @@ import pytest
 import torch
 
 import gradlab
+from gradlab.cli.answer import as_text
 from gradlab.errors import InputError
+from gradlab.reporting.page import render
 from gradlab.systems import CartPoleSimulator, System, VehicleModel, from_function
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.tasks.task import OTHER_BOUNDS
-from gradlab.tools.certify.result import Names, to_json
+from gradlab.tools.certify.page import page as page_of
+from gradlab.tools.certify.result import Names
 from gradlab.tools.certify.sampling import law, region, started, visited
 from tests.certification.faults import FAULTS, Relinearized
 from tests.certification.steps import codes, found, wrong
@@ -125,17 +128,16 @@ def twice():
     return [certified(swing) for _ in range(2)]
 
 
-def test_the_same_states_give_the_same_certificate_json_and_page(twice, tmp_path):
-    one, other = (to_json(certificate.document()) for certificate in twice)
+def test_the_same_states_give_the_same_certificate_file_and_page(twice, tmp_path):
+    one, other = (as_text(certificate.document()) for certificate in twice)
     assert one == other
     certificate, again = twice
-    document = json.loads(certificate.save(tmp_path / "c.json").read_text())
-    page = certificate.save(tmp_path / "c.html").read_text()
-    assert page == again.save(tmp_path / "again.html").read_text()
+    document, page = json.loads(one), render(page_of(certificate))
+    assert page == render(page_of(again))
     assert document["passed"] and document["recommendation"]["within"] in page
     assert document["findings"] == [each.document for each in certificate.findings]
-    with pytest.raises(InputError, match=r"\.json or \.html"):
-        certificate.save(tmp_path / "c.txt")
+    loaded = gradlab.load(certificate.save(tmp_path / "c.h5"))
+    assert as_text(loaded.document()) == one
 
 
 def test_a_step_that_no_difference_can_judge_is_no_sound_one_in_words():
@@ -449,15 +451,12 @@ def test_the_share_of_wrong_signs_is_in_the_table(end):
     assert finding.entries[0].flipped == pytest.approx(flipped, abs=0.03)
 
 
-def test_the_page_says_what_was_compared_where_and_how_it_is_made_again(tmp_path):
+def test_the_page_says_what_was_compared_where_and_how_it_is_made_again():
     task = gradlab.tasks.double_integrator()
     first, again = (gradlab.certify(task, samples=64, seed=3) for _ in range(2))
     assert first.document() == again.document()
-    pages = [
-        each.save(tmp_path / f"{k}.html").read_bytes() for k, each in enumerate((first, again))
-    ]
-    assert pages[0] == pages[1]
-    text = pages[0].decode()
+    text = render(page_of(first))
+    assert text == render(page_of(again))
     assert "<b>Sound</b>" in text and "at least" not in text[: text.index("<figure")]
     assert "seed=3" in text and gradlab.__version__ in text and "rollouts from the task" in text
     ranges = {each["coordinate"]: each for each in first.facts["ranges"]}

@@ -281,6 +281,21 @@ def test_a_run_is_saved_and_read(tmp_path):
     assert not again.passed and again.headline == run.headline
 
 
+def test_the_page_of_an_audit_has_what_is_broken_first_and_every_law_as_a_row(tmp_path):
+    planted = ((bank.td("squared"), "none", "critic.discount.squared"), (bank.td(), "act", ""))
+    for given, light, first in planted:
+        run = audited(given)
+        shown, page = run.recommendation, gradlab.report(run.save(tmp_path / f"{light}.h5"))
+        assert shown.light == light and (broken(run) or [""])[0] == first
+        text = page.read_text()
+        assert shown.field("passed") in text
+        assert text.count("<tr class=") == len(run.findings)
+        assert (shown.fields[1].name == "next") == (light == "none")
+    run = gradlab.conform(lambda p, r: (p * r).mean(), "bandit")
+    assert run.recommendation.light == "none"
+    assert "conformance" in gradlab.report(run.save(tmp_path / "conformance.h5")).read_text()
+
+
 # Conformance.
 
 

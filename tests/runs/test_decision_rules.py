@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gradlab.choice.best import better_beyond
 from gradlab.runs.decision_rules import (
     UsableHorizons,
     in_ranges,
@@ -16,7 +17,6 @@ from gradlab.runs.decision_rules import (
     usable_prefix,
 )
 from gradlab.runs.identity import by_default, competing, needs_states
-from gradlab.runs.profile import better_beyond
 from gradlab.statistics.moments import sample_mean
 from tests.verdicts.planted_profiles import H, planted, u_shape
 

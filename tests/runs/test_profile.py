@@ -264,13 +264,17 @@ def test_an_optional_array_without_entries_is_left_out(tmp_path):
     ).extra.shape == (0,)
 
 
+def _texts(values, dim):
+    return Array(np.array(values, dtype=object), (dim,))
+
+
 @pytest.mark.parametrize(
     ("name", "array"),
     [
         ("values", Array(np.zeros((3, 2)), ("time", "cell"))),
-        ("words", layout.labels(["up", "sideways"], "cell")),
-        ("at", layout.labels(["a", "b"], "cell")),
-        ("steps", layout.labels(["[1]"], "one")),
+        ("words", _texts(["up", "sideways"], "cell")),
+        ("at", _texts(["a", "b"], "cell")),
+        ("steps", _texts(["[1]"], "one")),
     ],
 )
 def test_another_group_is_refused(name, array, tmp_path):

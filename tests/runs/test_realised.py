@@ -36,8 +36,6 @@ def test_what_helps_what_harms_and_what_is_not_told_apart():
     assert [found.harms(cell) for cell in SLOPES] == [True, False, False, False]
     assert found.best() == ("mixed", 9) and found.helps(TRUE_CELL)
     assert found.not_excluded() == (("mixed", 5), ("mixed", 9))
-    assert found.missing(("mixed", 5)) == 0
-    assert found.missing(("model", 5)) > 1000
 
 
 def test_what_helps_is_what_the_update_s_own_length_does():

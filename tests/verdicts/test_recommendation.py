@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gradlab import choose, load
+from gradlab.choice.best import with_selected_gain
 from gradlab.reporting.profile_page import shown
-from gradlab.runs.profile import COLUMNS, Profile, with_selected_gain
+from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
 from gradlab.verdicts.choice import advice_of
@@ -130,11 +131,11 @@ def test_report_and_choose_recommend_the_same_gradient_from_one_profile():
         read, chosen = facts(profile), choose(profile)
         assert chosen.estimators == read.own
         assert chosen.gain.cell == read.best
-        assert (chosen.gain.interval.low, chosen.gain.interval.high) == pytest.approx(
+        assert (chosen.gain.number.low, chosen.gain.number.high) == pytest.approx(
             (read.chosen.low, read.chosen.high)
         )
-        beyond = read.beyond[read.best]
-        assert [*chosen.beyond] == [beyond] and beyond[0].startswith("mixed")
+        assert [*chosen.beyond] == [*read.beyond(read.best)]
+        assert next(iter(chosen.beyond))[0].startswith("mixed")
         shown = advice_of(chosen)
         (said,) = (each for each in shown.rest if each.code == "gain_beyond")
         assert said.subject.startswith("mixed")
@@ -159,7 +160,7 @@ def test_the_winners_gain_has_one_interval_wherever_it_stands(tmp_path):
     read, chosen = facts(profile), choose(profile)
     assert (read.best, chosen.gain.cell) == (winner, winner)
     assert (read.chosen.low, read.chosen.high) == (ends.low, ends.high)
-    assert (chosen.gain.interval.low, chosen.gain.interval.high) == (ends.low, ends.high)
+    assert (chosen.gain.number.low, chosen.gain.number.high) == (ends.low, ends.high)
     said = f"(CI {100 * ends.low:.0f}–{100 * ends.high:.0f}%)"
     assert recommendation(read).gain == f"76% {said} of the best step"
     assert said in repr(profile)
@@ -260,7 +261,7 @@ def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_tr
 
 def test_the_page_begins_with_the_fields_and_one_figure_above_the_fold(tab, tmp_path):
     profile = planted(PAPER)
-    known = Evidence(None, None, {}, facts(profile))
+    known = Evidence(None, None, facts(profile))
     page = shown(profile, recommendation(known.facts), "path_tracking", known)
     check_first_screen(tab, page, tmp_path)
 

@@ -24,6 +24,12 @@ GOALS: Mapping[str, tuple[float, ...]] = {
     "path_tracking": (-100.0, -30.0, -10.0, -5.0),
     "inverted_pendulum": (-20.0, -2.0, -0.1, -0.01),
 }
+# Fields of a run: columns of its evaluations, and tables that not every run has.
+_EVALUATED = {
+    "seeds": "seed", "iteration": "iteration", "seconds": "seconds", "returns": "return_mean",
+    "errors": "return_se", "ends": "ends", "rms": "rms",
+}  # fmt: skip
+_TABLES = ("model", "gradients", "weights", "asynchrony", "evaluations", "rollouts")
 _PARTS = ("bias2", "variance", "mse", "relative_mse")
 _GRADIENTS = (*_PARTS, *(f"dynamics_{name}" for name in _PARTS))
 
@@ -102,22 +108,11 @@ class Training(StoredRun):
         return cls(
             **described(record),
             stored=record,
-            seeds=evaluations["seed"].values,
-            iteration=evaluations["iteration"].values,
-            seconds=evaluations["seconds"].values,
-            returns=evaluations["return_mean"].values,
-            errors=evaluations["return_se"].values,
-            ends=evaluations["ends"].values,
-            rms=evaluations["rms"].values,
+            **{field: evaluations[name].values for field, name in _EVALUATED.items()},
             updates={name: array.values for name, array in updates.items()},
             horizons=tuple(int(each) for each in updates["horizon"].values),
             events=tuple(str(text) for text in record.groups["events"]["message"].values),
-            model=_values(record, "model"),
-            gradients=_values(record, "gradients"),
-            weights=_values(record, "weights"),
-            asynchrony=_values(record, "asynchrony"),
-            evaluations=_values(record, "evaluations"),
-            rollouts=_values(record, "rollouts"),
+            **{name: _values(record, name) for name in _TABLES},
         )
 
 

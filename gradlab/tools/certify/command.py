@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import as_text
 from gradlab.cli.arguments import Document
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
+from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
     from gradlab.systems.system import System
@@ -57,8 +59,10 @@ class Certify:
     def run(self, command: str) -> Document:
         """Certify, and write what was asked for; `passed` decides the exit code."""
         with undisturbed():
+            from gradlab.reporting.output import named, write
             from gradlab.tasks import Task
             from gradlab.tools.certify.compute import certify, simulator_of
+            from gradlab.tools.certify.page import page
 
         for name, suffix in _SUFFIXES.items():
             path = getattr(self, name)
@@ -86,8 +90,16 @@ class Certify:
         words += ["--samples", str(self.samples), "--fail-above", f"{self.fail_above:g}"]
         facts = {**found.facts, "command": shlex.join([*words, "--seed", str(self.seed)])}
         found = replace(found, facts=facts)
-        return found.document() | {
-            "report" if name == "html" else "run": str(found.save(path))
-            for name in _SUFFIXES
-            if (path := getattr(self, name)) is not None
-        }
+        document: Document = found.document()
+        if self.html is not None:
+            document["report"] = str(write(named(self.html), page(found)))
+        if self.output is not None:
+            text = as_text(document, ensure_ascii=False, indent=1)
+
+            def save(path: Path) -> None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{text}\n", encoding="utf-8")
+
+            keep({self.output: save})
+            document["run"] = str(self.output)
+        return document

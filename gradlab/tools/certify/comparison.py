@@ -14,10 +14,9 @@ spoils.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf, nan
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from gradlab.data.trajectories import stream
 from gradlab.errors import InputError, in_short
 from gradlab.systems.system import BLOCKS, System
 from gradlab.tools.certify.evaluation import Derivative, Points, Reference, evenly, reference
-from gradlab.tools.certify.result import Deviation, Entry, Names
+from gradlab.tools.certify.result import BlockErrors, Deviation, Entry, Names
 from gradlab.tools.certify.sampling import STRATA, Samples
 
 SAFETY = 5.0  # errors of D, that a difference is allowed
@@ -169,9 +168,9 @@ _HALF = 0.5  # of the states: a smaller share decides little
 _ONSET = STRATA.index("onset")
 
 
-def numbers(exam: Examination, source: str, of: DerivativeComparison) -> list[Mapping[str, Any]]:
+def numbers(exam: Examination, source: str, of: DerivativeComparison) -> list[BlockErrors]:
     """Rows of the table: block × stratum."""
-    table: list[Mapping[str, Any]] = []
+    table = []
     for block in BLOCKS:
         rows, columns = at = exam.names.block(block)
         errors = _relative_errors(of, exam.units, at)
@@ -184,11 +183,10 @@ def numbers(exam: Examination, source: str, of: DerivativeComparison) -> list[Ma
             known = errors[kept].numpy()
             quantiles = np.quantile(known, [0.5, 0.95, 1.0]) if len(known) else np.full(3, nan)
             median, p95, largest = quantiles.tolist()
-            table.append({
-                "source": source, "block": block, "stratum": stratum, "states": states,
-                "judged": len(known) / states, "median": median, "p95": p95, "largest": largest,
-                "flagged": float(off[kept].double().mean()),
-            })  # fmt: skip
+            table.append(BlockErrors(
+                source, block, stratum, states, len(known) / states, median, p95, largest,
+                float(off[kept].double().mean()),
+            ))  # fmt: skip
     return table
 
 

@@ -23,8 +23,8 @@ from gradlab.tasks import task_from_name
 from gradlab.tasks.task import OTHER_BOUNDS, Task
 from gradlab.tools.certify import comparison, evaluation, repeats, result, sampling
 from gradlab.tools.certify.evaluation import FEW, RATIO, SIZE, Points, evenly, outputs
-from gradlab.tools.certify.result import Certification, Deviation, Entry, Names
-from gradlab.tools.certify.sampling import STRATA, Law, Loss, Samples
+from gradlab.tools.certify.result import BlockErrors, Certification, Deviation, Entry, Names
+from gradlab.tools.certify.sampling import STRATA, Loss, Samples, StartLaw
 from gradlab.user_code import differentiating, is_user_function, load_made
 
 _FEWEST = 16  # samples
@@ -151,9 +151,9 @@ def _described(system: System, epsilon: float, inside: Mapping[str, str | None])
 
 
 def _examined(
-    names: Names, taken: Samples, loss: Loss | None, drawn: Law, tolerance: float,
+    names: Names, taken: Samples, loss: Loss | None, drawn: StartLaw, tolerance: float,
     move: float | str | None, progress: Progress,
-) -> tuple[list[Deviation], list[Mapping[str, Any]], dict[str, Any]]:  # fmt: skip
+) -> tuple[list[Deviation], list[BlockErrors], dict[str, Any]]:  # fmt: skip
     """Every test at the points taken: deviations, rows of the table and facts.
 
     Args:
@@ -199,7 +199,7 @@ def _examined(
         ],
         "compared": _described(system, epsilon, inside), "kinks crossed": 0,
     }  # fmt: skip
-    rows: list[Mapping[str, Any]] = []
+    rows: list[BlockErrors] = []
     of_derivatives: list[Deviation] = []
     ways = evaluation.sources(system)
     for k, (name, derivative) in enumerate(ways.items()):

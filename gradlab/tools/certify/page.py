@@ -13,7 +13,7 @@ from gradlab.figures.style import DERIVATIVES
 from gradlab.reporting.output import Kind
 from gradlab.reporting.page import Page, Section, method, panel
 from gradlab.reporting.shell import folded
-from gradlab.tools.certify.result import SYMBOLS, Certification
+from gradlab.tools.certify.result import SYMBOLS, WHERE, Certification
 
 _LEAST = 1e-16  # an error of 0 is drawn there
 
@@ -29,7 +29,7 @@ def certified_errors(
     worst = worst[worst["median"].notna()]
     drawn = worst[errors].astype(float).clip(lower=_LEAST)
     drawn.columns = ["ci_low", "value", "ci_high"]
-    drawn = drawn.assign(output=worst["stratum"], block=worst["block"])
+    drawn = drawn.assign(output=worst["stratum"].map(WHERE), block=worst["block"])
     series = {DERIVATIVES[str(block)]: own for block, own in drawn.groupby("block", sort=False)}
     ax.set_yscale("log" if series else "linear")
     return marks(
@@ -50,7 +50,7 @@ def page(certificate: Certification) -> Page:
         fail_above=certificate.fail_above,
     )  # fmt: skip
     errors, entries = (
-        each.assign(block=each["block"].map(SYMBOLS).fillna(""))
+        each.assign(block=each["block"].map(SYMBOLS).fillna(""), stratum=each["stratum"].map(WHERE))
         for each in (table, certificate.table("entries"))
     )
     ranges = pd.DataFrame(facts["ranges"], columns=["coordinate", "lowest", "highest"])

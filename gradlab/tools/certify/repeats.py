@@ -36,7 +36,7 @@ from gradlab.tools.certify import evaluation
 from gradlab.tools.certify.comparison import Examination
 from gradlab.tools.certify.evaluation import SMALL, Derivative, Points, at_once, evenly
 from gradlab.tools.certify.result import LOOSE, Deviation, Names
-from gradlab.tools.certify.sampling import Law
+from gradlab.tools.certify.sampling import StartLaw
 
 _STATES, _FEWER = 64, 7
 _EQUAL = 1e3  # units of ε, relative to the largest value of an output
@@ -260,7 +260,7 @@ _LONGEST = 20.0  # s of a process
 _THREADED = ("jax", "warp")  # whose threads a process that branches off would wait for
 
 
-def first_call_move(drawn: Law) -> float | str:
+def first_call_move(drawn: StartLaw) -> float | str:
     """By how much y of the same points moves where another call comes first, or why that was not
     tried: two processes that branch off before anything is called."""
     threaded = [name for name in _THREADED if name in sys.modules]

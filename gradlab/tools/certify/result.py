@@ -5,21 +5,19 @@ The four blocks of J = ∂(s', r)/∂(s, a), and names for rows and columns.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 
-from gradlab import validation
-from gradlab.errors import InputError, imported
+from gradlab.cli.answer import of_advice
 from gradlab.findings import Decision, Finding
 from gradlab.findings.certificates import relative
-from gradlab.runs.layout import attribute, nested, plain_rows, stored
+from gradlab.runs.layout import attribute, nested, stored
 from gradlab.runs.run import Run
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import below, listed
@@ -86,7 +84,7 @@ _OF: dict[Decision, tuple[str, ...]] = {
 _DECISIONS = {code: decision for decision, codes in _OF.items() for code in codes}
 _JUDGED = ("wrong", "dead", "rare", "imprecise")  # by `fail_above`
 _ORDER = ("fail", "undecided", "skipped", "pass")
-_WHERE = {
+WHERE = {
     "": "", "free": "where the step is smooth", "contact": "in contact", "onset": "at kinks",
     "limit": "on limits", "saturation": "in saturation",
 }  # fmt: skip
@@ -135,7 +133,7 @@ class Deviation:
             rest = len(self.entries) - _NAMED
             parts += [f"{rest} more"] if rest > 0 else []
             subject += f" ({', '.join(parts)})"
-        at = (_WHERE[self.stratum], _BY[self.source], self.detail)
+        at = (WHERE[self.stratum], _BY[self.source], self.detail)
         return Finding(
             self.code, self.decision, subject, self.value, n=self.n,
             threshold=fail_above if self.code in _JUDGED else math.nan,
@@ -163,30 +161,53 @@ def merged(found: Iterable[Deviation]) -> list[Deviation]:
     return sorted(kept.values(), key=gravity)
 
 
-_COLUMNS = {
-    "source": "which derivative: of the step by autograd, or of linearize",
-    "block": "of the derivative",
-    "stratum": "which states",
-    "states": "how many",
-    "judged": "share of them that differences can judge",
-    "median": "of the relative error",
-    "p95": "95% of the relative errors are below",
-    "largest": "relative error",
-    "flagged": "share of the judged states that is wrong",
-}
-_ENTRY = {
-    "finding": "number of the finding",
-    "code": "of the finding",
-    "source": "which derivative",
-    "block": "of the derivative",
-    "stratum": "which states",
-    "row": "output",
-    "column": "input",
-    "error": "relative, root mean square",
-    "absolute": "root mean square error, output per input",
-    "ratio": "of the derivative to differences",
-    "flipped": "share of states with the other sign",
-}
+@dataclass(frozen=True)
+class BlockErrors:
+    """Relative errors of a block in a stratum.
+
+    Attributes:
+        source: which derivative: of the step by autograd, or of linearize.
+        block: of the derivative.
+        stratum: which states: free (smooth), contact, onset (at a kink or jump), limit, saturation
+            (an input without effect).
+        states: how many; judged: share of them that differences can judge.
+        median: of the relative error; p95: 95% of the relative errors are below.
+        largest: relative error; flagged: share of the judged states that is wrong.
+    """
+
+    source: str
+    block: str
+    stratum: str
+    states: int
+    judged: float
+    median: float
+    p95: float
+    largest: float
+    flagged: float
+
+
+@dataclass(frozen=True)
+class WrongEntry:
+    """Where a finding is: an entry of a block in a stratum, as of `BlockErrors` and `Entry`.
+
+    Attributes:
+        finding: number of the finding; code: of the finding.
+        row: output; column: input.
+        error: relative, root mean square; absolute: root mean square error, output per input.
+        ratio: of the derivative to differences; flipped: share of states with the other sign.
+    """
+
+    finding: int
+    code: str
+    source: str
+    block: str
+    stratum: str
+    row: str
+    column: str
+    error: float
+    absolute: float
+    ratio: float
+    flipped: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,16 +218,16 @@ class Certification(Run):
         system: its name.
         fail_above: relative error from which a derivative is wrong.
         deviations: the findings, the gravest first.
-        entries: where they are, see `table`.
-        rows: block × stratum with quantiles of the relative error, see `table`.
+        entries: where they are.
+        rows: block × stratum with quantiles of the relative error.
         facts: settings, counts and further numbers, as JSON has them.
     """
 
     system: Annotated[str, stored()]
     fail_above: Annotated[float, stored()]
     deviations: Annotated[tuple[Finding, ...], nested("findings")]
-    entries: Annotated[tuple[Mapping[str, Any], ...], plain_rows("entries", _ENTRY)]
-    rows: Annotated[tuple[Mapping[str, Any], ...], plain_rows("errors", _COLUMNS)]
+    entries: Annotated[tuple[WrongEntry, ...], nested("entries", "number")]
+    rows: Annotated[tuple[BlockErrors, ...], nested("errors", "number")]
     facts: Annotated[Mapping[str, Any], attribute()]
     file: Path | None = None
 
@@ -244,15 +265,13 @@ class Certification(Run):
     @property
     def wrong(self) -> str:
         """The blocks that are, or the step; "" where nothing is."""
-        rows = [
-            each for each in self.entries if self.findings[each["finding"]].decision == "fail"
-        ]  # fmt: skip
-        if any(not each["block"] for each in rows):
+        rows = [x for x in self.entries if self.findings[x.finding].decision == "fail"]
+        if any(not each.block for each in rows):
             return "the step"
-        ways = {each["source"] for each in rows}
-        alone = len(ways) == 1 < len({row["source"] for row in self.rows}) and "both" not in ways
+        ways = {each.source for each in rows}
+        alone = len(ways) == 1 < len({row.source for row in self.rows}) and "both" not in ways
         by = _BY[ways.pop()] if alone else ""
-        symbols = list(dict.fromkeys(SYMBOLS[each["block"]] for each in rows))
+        symbols = list(dict.fromkeys(SYMBOLS[each.block] for each in rows))
         return f"{listed(symbols, len(symbols))} {by}".rstrip()
 
     @property
@@ -302,61 +321,30 @@ class Certification(Run):
             name: "entries": a row per finding and entry, with its block, stratum, source, row and
                 column, relative and absolute error, ratio of J to D, share of flipped signs.
         """
-        tables = {"errors": (self.rows, _COLUMNS), "entries": (self.entries, _ENTRY)}
-        if name not in tables:
-            return super().table(name)
-        rows, columns = tables[name]
-        return pd.DataFrame(list(rows), columns=list(columns))
+        return super().table(name).drop(columns="number", errors="ignore")
 
     def document(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
-        shown = self.recommendation
-        return {
+        return of_advice(self.recommendation) | {
             "passed": self.passed,
             "system": self.system,
             "fail_above": self.fail_above,
-            "recommendation": {each.name: each.text for each in shown.fields},
-            "light": shown.light,
-            "lit": shown.lit,
-            "findings": [each.document for each in self.findings],
-            "entries": [dict(row) for row in self.entries],
-            "table": [dict(row) for row in self.rows],
+            "entries": [asdict(row) for row in self.entries],
+            "table": [asdict(row) for row in self.rows],
             "facts": dict(self.facts),
         }
 
-    def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write it, as a run file, as JSON or as an HTML page by the suffix.
 
-        Raises:
-            InputError: another suffix, or a folder that cannot be written.
-        """
-        target = validation.path("path", path)
-        if target.suffix not in (".h5", ".json", ".html"):
-            raise InputError(f"path is {target}: name a file that ends in .h5, .json or .html")
-        if target.suffix == ".h5":
-            return super().save(target, overwrite)
-        if target.suffix == ".html":
-            from gradlab.reporting.output import named, write
-
-            return write(named(target), imported("gradlab.tools.certify.page:page")(self))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(to_json(self.document()) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{target} cannot be written ({error.strerror or error})") from error
-        return target
-
-
-def largest(rows: Sequence[Mapping[str, Any]]) -> float:
-    smooth = [row for row in rows if row["stratum"] != "onset"] or rows
-    return max((row["p95"] for row in smooth if math.isfinite(row["p95"])), default=math.nan)
+def largest(rows: Sequence[BlockErrors]) -> float:
+    smooth = [row for row in rows if row.stratum != "onset"] or rows
+    return max((row.p95 for row in smooth if math.isfinite(row.p95)), default=math.nan)
 
 
 def certification(
     system: str,
     fail_above: float,
     found: Iterable[Deviation],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[BlockErrors],
     facts: Mapping[str, Any],
 ) -> Certification:
     """Deviations as findings, and as a table of entries."""
@@ -365,24 +353,8 @@ def certification(
     if worst > fail_above and all(each.decision != "fail" for each in shown):
         shown = merged([*shown, Deviation("imprecise", worst)])
     entries = tuple(
-        {"finding": k, "code": each.code, "source": each.source, "block": each.block,
-         "stratum": each.stratum, **asdict(one)}
+        WrongEntry(k, each.code, each.source, each.block, each.stratum, *astuple(one))
         for k, each in enumerate(shown) for one in each.entries or (Entry("", ""),)
     )  # fmt: skip
     findings = tuple(each.finding(fail_above) for each in shown)
     return Certification(system, fail_above, findings, entries, tuple(rows), facts)
-
-
-def to_json(document: Mapping[str, Any]) -> str:
-    """JSON in which numbers that are not finite are null."""
-    return json.dumps(_plain(document), ensure_ascii=False, indent=1, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -82,7 +82,7 @@ def pooled(parts: list[Samples]) -> Samples:
 
 
 @dataclass(frozen=True)
-class Law:
+class StartLaw:
     """What is drawn from: starts, actions and the task's limits.
 
     Attributes:
@@ -124,7 +124,7 @@ class Law:
 def law(
     system: System, task: Task | None, policy: nn.Module | None, states: Tensor | None, seed: int,
     n: int = _ROLLOUTS,
-) -> Law:  # fmt: skip
+) -> StartLaw:  # fmt: skip
     """n starts, or `_ROLLOUTS` where n is less: of the task, of the given states, or normal ones of
     several scales."""
     generator, n = stream(seed, "certify starts"), max(n, _ROLLOUTS)
@@ -140,7 +140,7 @@ def law(
     if task is not None and task.action_limit is not None:
         limit = starts.new_tensor(task.action_limit)
         size = 0.5 * limit
-    return Law(system, starts, policy, limit, size, seed, task is None and states is None)
+    return StartLaw(system, starts, policy, limit, size, seed, task is None and states is None)
 
 
 def _scaled(normal: Tensor) -> Tensor:
@@ -203,14 +203,14 @@ def _between(lost: float, kept: float) -> float:
     return kept
 
 
-def started(drawn: Law, n: int) -> Samples:
+def started(drawn: StartLaw, n: int) -> Samples:
     """n of the starts."""
     s = drawn.starts[:n]
     z = torch.cat([s, drawn.actions(s, "first actions")], 1)
     return replace(drawn.samples(z, "starts"), step=torch.zeros(len(s), dtype=torch.long))
 
 
-def visited(drawn: Law, n: int) -> tuple[Samples, Loss | None, tuple[int, int] | None]:
+def visited(drawn: StartLaw, n: int) -> tuple[Samples, Loss | None, tuple[int, int] | None]:
     """About n states of rollouts, and how many of how many ran off; None: from a law of starts.
 
     States that ran off would hide the faults of usual ones, whose derivatives are small beside
@@ -226,7 +226,7 @@ def visited(drawn: Law, n: int) -> tuple[Samples, Loss | None, tuple[int, int] |
 
 
 def _rollouts(
-    drawn: Law, n: int, bound: float, anew: bool = False
+    drawn: StartLaw, n: int, bound: float, anew: bool = False
 ) -> tuple[Samples, Loss | None, Tensor]:
     """About n states, and the largest coordinate of every rollout by step, NaN after its end:
     beyond the bound, where it may begin anew."""
@@ -257,7 +257,7 @@ def _rollouts(
     return pooled(parts).thinned(n), first and (first[1], count, str(said)), sizes
 
 
-def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
+def shifted(drawn: StartLaw, seen: Samples, n: int) -> Samples:
     """Visited points with every coordinate moved by a third of its spread."""
     z = seen.points.z
     rows = torch.arange(n) % len(z)
@@ -266,7 +266,7 @@ def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
     return drawn.samples(z[rows] + 0.3 * spread * draw, "random")
 
 
-def limits(drawn: Law, seen: Samples, n: int) -> Samples:
+def limits(drawn: StartLaw, seen: Samples, n: int) -> Samples:
     """Visited points with one action on its limit or beyond, one or all of them at 0, as untrained
     policies give them, or one coordinate at 0, or all, if that is within a spread of where it goes:
     a temperature in kelvin is not."""
@@ -295,7 +295,7 @@ _LEAST = 1e-5  # of the outputs' spread over the line: a smaller change is round
 _NOISES = 32.0  # times the step's own noise over the stencil, likewise
 
 
-def kinks(drawn: Law, seen: Samples, n: int) -> Samples:
+def kinks(drawn: StartLaw, seen: Samples, n: int) -> Samples:
     """At most n points, a third of them on kinks that n lines cross, the others on both sides."""
     system, z = drawn.system, seen.points.z
     rows = evenly(len(z), n)
@@ -358,7 +358,7 @@ _OUTLYING = 1e4  # interquartile ranges
 
 
 def sampled(
-    drawn: Law, given: tuple[Tensor | None, Tensor | None, Tensor | None], n: int,
+    drawn: StartLaw, given: tuple[Tensor | None, Tensor | None, Tensor | None], n: int,
     check: Callable[[System, Points], Tensor],
 ) -> tuple[Samples, Loss | None, tuple[int, int] | None, list[Deviation]]:  # fmt: skip
     """The given states, actions and noise alone, or pooled with drawn ones, half of which are

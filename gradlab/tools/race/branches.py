@@ -26,7 +26,7 @@ from gradlab.measurement.rehearsal import at_horizon
 from gradlab.measurement.update import Optimizer, paired_returns
 from gradlab.networks.interface import double_copy, flat_parameters, noise_dim
 from gradlab.networks.mlp import CriticLike
-from gradlab.runs.realised import Cell
+from gradlab.runs.identity import Cell
 from gradlab.tasks import Task
 from gradlab.tools.race.result import ALONE
 from gradlab.validation import shown

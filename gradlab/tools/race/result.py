@@ -115,7 +115,8 @@ class Race(Run):
         notice = f"Stopped {stopped}: what comes from there on is missing." if stopped else ""
         if best is None or results.hold:
             why = f"within {updates(self.updates)} no candidate is shown to raise the return"
-            fields = [Field("use", "no update yet"), Field("why", why)]
+            fit = Field("next", "fit critic and model further, then race again")
+            fields = [Field("use", "no update yet"), Field("why", why), fit]
             return Recommendation("none", tuple(fields), FIGURE, rest, notice)
         length, gain = updates(best.updates), best.gain
         more = " or more" if best.updates == self.updates else ""
@@ -133,6 +134,7 @@ class Race(Run):
             Field("tested", tested, how),
             Field("first update", first),
             *([Field("not excluded", listed(others, _NAMED))] if others else []),
+            Field("next", "make these updates, refit the critic, race again"),
         ]
         light: Light = "choose" if others else "act"
         return Recommendation(light, tuple(fields), FIGURE, rest, notice)

@@ -29,14 +29,14 @@ from itertools import pairwise, takewhile
 from math import inf, isfinite
 
 from gradlab.findings import Decision, Finding
-from gradlab.runs.identity import same_as
+from gradlab.runs.identity import Cell, same_as
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.realised import Disagreement
 from gradlab.runs.rehearsal import RATE, Rehearsal
 from gradlab.runs.stages import REMEDY
 from gradlab.statistics.comparison import decide
 from gradlab.verdicts.advice import FEWEST, NEGLIGIBLE, Advice, advise, believed, lowers
-from gradlab.verdicts.facts import Cell, Facts
+from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.phrases import change, gain_text, named, row, with_sign
 from gradlab.verdicts.recommendation import MOST, Field, Follow, Recommendation
 from gradlab.wording import (
@@ -153,7 +153,7 @@ def recommendation(facts: Facts, rest: tuple[Finding, ...] = ()) -> Recommendati
         rest = (*_beside(facts, advice, cell), *rest)
         fields = _use(facts, advice, cell)
     elif facts.void:
-        fields["why"] = facts.void[0].removesuffix(".")
+        fields["why"] = facts.void[0].said.removesuffix(".")
     elif contradiction is not None:
         fields |= _contradicted(facts, contradiction)
     elif told is not None:
@@ -184,7 +184,7 @@ _Texts = dict[str, str]
 
 def _use(facts: Facts, advice: Advice, cell: Cell) -> _Texts:
     gain = facts.chosen if cell == facts.best else facts.gains.get(cell)
-    fix = facts.premise.removesuffix(".") if facts.void else ""
+    fix = facts.void[0].remedy.removesuffix(".") if facts.void else ""
     if not fix and advice.contradiction is not None:
         fix = _contradicted(facts, advice.contradiction)["fix first"]
     return {
@@ -408,11 +408,11 @@ def _beside(facts: Facts, advice: Advice, cell: Cell) -> Iterator[Finding]:
         elif told.at_least(cell):
             yield Finding("updates_hold", "pass", who)
     yield from filter(None, (_larger(facts, advice, cell), _critic(facts, cell, made)))
-    if (beyond := facts.beyond.get(cell)) is not None:
-        yield row("gain_beyond", "pass", facts.gains[beyond], _called(facts, beyond))
-    gain, whole = facts.batch_gains.get(cell), facts.gains.get(cell)
-    if gain is not None and whole is not None and gain.clipped <= whole.clipped - _NOTABLE:
-        yield row("batch_gain", "pass", gain, at=f"{facts.batch:,}")
+    of_batch, whole = facts.batch_gains.get(cell), facts.gains.get(cell)
+    for beyond, gain in facts.beyond(cell).items() if whole and facts.leading else ():
+        yield row("gain_beyond", "pass", gain, _called(facts, beyond))
+    if of_batch and whole and of_batch.clipped <= whole.clipped - _NOTABLE:
+        yield row("batch_gain", "pass", of_batch, at=f"{facts.batch:,}")
 
 
 def _called(facts: Facts, cell: Cell) -> str:

@@ -59,30 +59,23 @@ class Evidence:
     Attributes:
         choice: None where there is nothing to choose from, as under several truths.
         attribution: None where no substitutions are stored.
-        sets: of each estimator the horizons that may have its smallest error.
         facts: what decides the next step.
     """
 
     choice: Choice | None
     attribution: Attribution | None
-    sets: Mapping[str, tuple[int, ...]]
     facts: Facts | None = None
 
 
 def evidence(profile: Profile) -> Evidence:
-    """The choice, the attribution and the sets of horizons of a profile."""
+    """The choice and the attribution of a profile, and what decides."""
     attribution = None if profile.attribution is None else attribute(profile)
-    sets: dict[str, tuple[int, ...]] = dict.fromkeys(profile.estimators, ())
-    for name in profile.estimators:
-        if (ranked := best_horizons(profile, name)) is not None:
-            over, ranks = ranked
-            sets[name] = tuple(h for h, here in zip(over, ranks.kept, strict=True) if here)
     read = facts(profile)
     try:
         choice = None if read.void else choice_of(profile)
     except InputError:
         choice = None
-    return Evidence(choice, attribution, sets, read)
+    return Evidence(choice, attribution, read)
 
 
 def advice(profile: Profile) -> Recommendation:
@@ -200,10 +193,7 @@ def _errors(profile: Profile, name: str) -> Iterator[Finding]:
     imprecise, data = profile.truth["status"] == "imprecise", data_of(profile.identities)
     if not imprecise:
         yield _usable(profile, name)
-    ranked = best_horizons(profile, name)
-    kept = [best] if ranked is None else [
-        h for h, here in zip(over, ranked[1].kept, strict=True) if here
-    ]  # fmt: skip
+    kept = best_horizons(profile, name) or (best,)
     yield Finding("best_horizon", "pass", who, best, n=n, at=horizons(kept))
     longest = ratio_to_best(profile, (name, over[-1]), name, over)
     if over[-1] != best and longest is not None:

@@ -19,20 +19,22 @@ from typing import Any
 import numpy as np
 import scipy
 
+from gradlab.choice.best import best_shown
+from gradlab.choice.values import Best
 from gradlab.findings import Decision, Finding
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
-from gradlab.runs.identity import by_default, competing
+from gradlab.runs.identity import Cell, by_default, competing
 from gradlab.runs.probe.results import ProbeRun, Reported
 from gradlab.runs.probe.returns import LEAST, RECENT, TRAINED, WINDOW, Change, Returns
 from gradlab.runs.probe.schema import ALPHA, ESTIMATORS, FEWEST, HALF, LAW, NOISE, judged
 from gradlab.runs.probe.tables import jacobian_ratio, signals
-from gradlab.runs.profile import CLOSE, best_shown
+from gradlab.runs.profile import CLOSE
 from gradlab.statistics.comparison import Number, decide
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.selection import COVERAGE
 from gradlab.statistics.successive import pooled
-from gradlab.verdicts.facts import Cell, Facts
+from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.phrases import SAME, ranges
 from gradlab.wording import gradient, horizons, rounded_up
 
@@ -301,25 +303,21 @@ def facts_of(run: ProbeRun) -> Facts | None:
                 gains[name, h] = Number(value, low, high, starts)
     known = {name: each for name, each in identities.items() if any(n == name for n, _ in gains)}
     own = competing(known)
-    best = best_shown(gains, [cell for cell in gains if cell[0] in own])
-    kept: tuple[Cell, ...] = ()
-    chosen = None
-    if best is not None:
+    cells, leading = [cell for cell in gains if cell[0] in own], None
+    if cells:
+        best = best_shown(gains, cells)
         gain = gains[best]
         # Cells whose interval reaches that of the best: a row keeps nothing that is paired. Its own
         # interval holds for all that may be best at once (Šidák), as if independent.
-        rivals = (cell for cell in gains if cell[0] in own and cell != best)
-        kept = (best, *(cell for cell in rivals if gains[cell].high >= gain.low))
+        kept = tuple(cell for cell in cells if cell == best or gains[cell].high >= gain.low)
         wider = scipy.stats.norm.ppf((1 + COVERAGE ** (1 / len(kept))) / 2) / Z
         low = gain.value - wider * (gain.value - gain.low)
         high = gain.value + wider * (gain.high - gain.value)
-        chosen = replace(gain, low=max(low, -1.0), high=min(high, 1.0))
+        leading = Best("gain", best, replace(gain, low=max(low, -1.0), high=min(high, 1.0)), kept)
     return Facts(
-        samples=starts, seconds=nan, batch=int(row["batch"]), law=LAW,
-        truth="converged" if gains else "none",
+        samples=starts, batch=int(row["batch"]), law=LAW, truth="converged" if gains else "none",
         why="no admissible truth at the newest measurement", own=own, identities=identities,
-        gains=gains, batch_gains={}, errors={}, cosines=gains, best=best, chosen=chosen, kept=kept,
-        realised=None, disagreements=(),
+        gains=gains, cosines=gains, leading=leading,
     )  # fmt: skip
 
 

@@ -159,8 +159,7 @@ def _faulty(run: ProbeRun, failed: list[Reported], own: Finding | None) -> Recom
     also += [f"{len(others) - 2} more"] if len(others) > 2 else []
     if own is not None and own.decision == "fail":
         also.append(own.sentence)
-    told, known = first.finding.sentence, first.finding.known
-    told = told if known.whole else f"{known.title}: {told}"  # a row's title begins its sentence
+    told = first.finding.headed
     if first.code == _FALLING and lately is not None:
         told = lately.told(lately.since, "since the first window").sentence
     fields = (
