@@ -30,7 +30,7 @@ _HEADLINE = {
     "successive/signal_share": "signal_share",
     "successive/cosine": "cosine",
     "measured/chosen_horizon": "best_horizon",
-    "measured/lyapunov_horizon": "lyapunov_steps",
+    "measured/lyapunov": "lyapunov",
     "measured/value": "critic_value",
 }
 _SATURATION = "vitals/saturation/"

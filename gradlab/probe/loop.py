@@ -249,7 +249,6 @@ class Loop:
 
     def _measure(self, question: Question) -> None:
         """A row of the task; where measuring fails, all else goes on without it."""
-        begun = time.perf_counter()
         try:
             from gradlab.probe.measured import measured
 
@@ -259,7 +258,7 @@ class Loop:
             self.question = None
             warn("measures no more on the task", error)
             return
-        self.file("measured", row | {"seconds": time.perf_counter() - begun})
+        self.file("measured", row)
 
     def _play(self, episodes: Episodes) -> None:
         try:

@@ -151,20 +151,17 @@ def _units(linear: LinearizedPath) -> Array:
 
 
 def _growth(M: Array, skip: chains.Flags) -> dict[str, Any]:
-    """Exponent, norm and condition of the products of M [H, N, ds, ds]."""
+    """Exponent and norm of the products of M [H, N, ds, ds]."""
     logs = chains.log_singular_values(M, skip)
     rate = over_groups.mean(chains.exponents(logs, skip)[:, :1])
     exponent = float(rate.value[0])
     with np.errstate(invalid="ignore"):
-        norm, spread = logs[:, :, 0].mean(1), np.median(logs[-1, :, 0] - logs[-1, :, -1])
+        norm = logs[:, :, 0].mean(1)
     beyond = (_FLOAT32 - norm[-1]) / exponent if exponent > 0 else np.inf
     return {
         "lyapunov": exponent,
         "lyapunov_se": float(np.hypot(rate.se[0], chains.swing(chains.second_half(norm)))),
-        "lyapunov_horizon": 1 / exponent if exponent > 0 else np.inf,
         "chain_norm": norm / np.log(10),
-        "chain_condition": float(spread / np.log(10)),
-        "tenfold": float(np.log(10) / exponent) if exponent > 0 else np.inf,
         "float32_step": float(np.ceil(len(M) + beyond)),
     }
 
@@ -284,10 +281,10 @@ def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, f
     name = next(name for name in ("model", "true_dynamics", "data") if name in chosen)
     try:
         here = truth.setting
-        cosine, error = in_float32(chosen[name], here.policy, here.starts, here.seed)
+        _, error = in_float32(chosen[name], here.policy, here.starts, here.seed)
     except Exception:  # a user's system or critic may refuse it in any way
         return {}
-    return {"float32_cosine": cosine, "float32_error": error}
+    return {"float32_error": error}
 
 
 def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, Any]:
@@ -295,7 +292,6 @@ def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, An
     for quantity in CELLS:
         defined = profile.truth["admissible"] or quantity in _WITHOUT_TRUTH
         sources = [(quantity, "value"), *((f"{quantity}_{end}", f"ci_{end}") for end in ENDS)]
-        sources += [(f"{quantity}_se", "se")] if quantity in ("bias2", "cosine") else []
         for column, source in sources:
             row[column] = np.full((len(names), horizon + 1), np.nan)
             for e, name in enumerate(names):

@@ -8,7 +8,6 @@ The loop's random streams are put back, and its policy is copied.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, final
@@ -127,7 +126,6 @@ class Episodes:
 
     def row(self) -> dict[str, Any]:
         """One episode; of an environment with several places their mean."""
-        begun = time.perf_counter()
         with undisturbed():
             actor = Actor(copied(self.policy), self.environment)
             played = play(self.environment, actor, self._seed)
@@ -136,7 +134,6 @@ class Episodes:
             "value": float(np.mean([episode.total for episode in played])),
             "length": float(np.mean([episode.length for episode in played])),
             "episodes": len(played),
-            "seconds": time.perf_counter() - begun,
         }
 
     def close(self) -> None:

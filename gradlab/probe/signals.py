@@ -278,7 +278,5 @@ class Burst:
             "root_squares": found.root_squares,
             "signal_share": found.share,
             "share_se": found.se,
-            "snr": found.snr,
-            "noise_scale": found.noise_scale,
             "cosine": found.cosine,
         }

@@ -87,8 +87,7 @@ def burst(update: int, share: float = 0.4, se: float = 0.02, energy: float = 2.0
     return {
         "update": update, "step": update - 1, "pairs": 32, "fresh": 32, "energy": energy,
         "signal": share * energy, "root_squares": 1.0, "signal_share": share, "share_se": se,
-        "snr": share / (1 - share), "noise_scale": (1 - share) / share, "cosine": share**0.5,
-        "seconds": 0.5,
+        "cosine": share**0.5,
     }  # fmt: skip
 
 
@@ -107,12 +106,12 @@ def measurement(update: int, error: float = 0.2, **changes: Any) -> dict[str, An
     kept = np.zeros((4, H + 1))
     kept[1, 2:4] = 1
     return {
-        "update": update, "step": update - 1, "starts": STARTS, "seconds": 4.0, **cells, **ends,
+        "update": update, "step": update - 1, "starts": STARTS, **cells, **ends,
         "batch": BATCH, "truth_norm": 1.0, "chosen_estimator": 1, "chosen_horizon": 2, "kept": kept,
         "kept_low": 2, "kept_high": 3, "weight_zero": 0.2, "weight_zero_low": 0.1,
         "weight_zero_high": 0.3, "growth": np.log(1.5), "growth_se": 0.01, "growth_evidence": 40.0,
         "critic_gap": 0.5, "critic_gap_se": 0.1, "over_data": np.log(0.25), "over_data_se": 0.1,
-        "lyapunov": 0.05, "lyapunov_se": 0.01, "lyapunov_horizon": 20.0,
+        "lyapunov": 0.05, "lyapunov_se": 0.01,
         "chain_norm": 0.05 * np.arange(26), "jacobian_error": np.log(error),
         "jacobian_error_se": 0.01, "jacobian_states": 1600, "jacobian_nonfinite": 0,
         "starts_lost": 0, "nonfinite_where": "", "value": -50.0, "value_se": 1.0,
@@ -124,7 +123,7 @@ def episode(k: int, window: int = 16) -> dict[str, Any]:
     """Of windows whose mean rises by 5."""
     return {
         "number": k, "update": 45 * (k + 1), "step": 45 * (k + 1) - 1, "length": 200.0,
-        "value": 5.0 * (k // window) + (-1.0) ** k, "episodes": 1, "seconds": 0.1,
+        "value": 5.0 * (k // window) + (-1.0) ** k, "episodes": 1,
     }  # fmt: skip
 
 

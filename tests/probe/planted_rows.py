@@ -54,7 +54,7 @@ def measured(**changed: Any) -> dict[str, Any]:
         "over_data": 1.0, "over_data_se": 0.1, "kept_high": 10.0, "chosen_horizon": 3.0,
         "lyapunov": -0.1, "lyapunov_se": 0.05, "discount": 0.9, "float32_step": np.inf,
         "jacobian_states": 1600, "jacobian_nonfinite": 0, "starts_lost": 0, "nonfinite_where": "",
-        "float32_error": 1e-5, "float32_cosine": 1.0, "sampling_error": 0.3, "batch": 256,
+        "float32_error": 1e-5, "sampling_error": 0.3, "batch": 256,
     }  # fmt: skip
     row |= changed
     if "cosine" in changed and "cosine_high" not in changed:

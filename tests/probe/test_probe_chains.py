@@ -50,10 +50,8 @@ def test_a_chain_of_multiples_of_one_matrix_grows_as_its_powers(factor):
     row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
     steps = np.arange(26)
     np.testing.assert_allclose(row["chain_norm"], steps * np.log10(factor), atol=1e-9)
-    assert row["chain_condition"] == pytest.approx(25 * np.log10(2), rel=1e-9)
     grows = factor > 1
     tenfold = 1 / np.log10(factor) if grows else np.inf
-    assert row["tenfold"] == pytest.approx(tenfold)
     beyond = np.ceil(np.log10(float(np.finfo(np.float32).max)) * tenfold) if grows else np.inf
     assert row["float32_step"] == beyond
 
@@ -101,7 +99,6 @@ def test_float32_is_asked_when_the_truth_is_checked():
     question = Question(task(0.9 * EYE), Square(), 0)
     row, past = measured(question, policy(), 256, 1, Past())
     assert row["truth_checked"] == 1 and 0 < row["float32_error"] < 1e-5
-    assert row["float32_cosine"] == pytest.approx(1.0)
     row, past = measured(question, policy(), 256, 2, past)
     assert row["truth_checked"] == 1  # numbers 1, 2, 4, …
     row, past = measured(question, policy(), 256, 3, past)

@@ -224,8 +224,7 @@ def rows_of(means: list[float], window: int = WINDOW) -> list[dict[str, Any]]:
     found = planted(means, window=window, apart=50 * WINDOW // window)
     each = zip(found.update.tolist(), found.value.tolist(), strict=True)
     return [
-        {"number": k, "update": u, "step": u - 1, "value": v, "length": 10.0, "episodes": 1,
-         "seconds": 0.1}
+        {"number": k, "update": u, "step": u - 1, "value": v, "length": 10.0, "episodes": 1}
         for k, (u, v) in enumerate(each)
     ]  # fmt: skip
 

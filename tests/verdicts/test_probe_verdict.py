@@ -305,8 +305,7 @@ def judged(update, critic, longer=LONGER, **more):
     for name, over in longer.items():
         value[ESTIMATORS.index(name), 1:] = over
     return measurement(
-        update, cosine=value, cosine_low=value - 2 * SE, cosine_high=value + 2 * SE,
-        cosine_se=np.full_like(value, SE), **more,
+        update, cosine=value, cosine_low=value - 2 * SE, cosine_high=value + 2 * SE, **more,
     )  # fmt: skip
 
 

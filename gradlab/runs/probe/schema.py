@@ -74,7 +74,6 @@ _SE = "standard error of"
 MEASURED: dict[str, Column] = {
     "step": column("steps", "as the loop counts"),
     "starts": column("starts", "of the measurement"),
-    "seconds": column("s", "that it took"),
     "batch": column("samples", "of one batch"),
     "discount": column("1", "γ"),
     "truth_norm": column("gradient", "norm of the true gradient"),
@@ -85,8 +84,6 @@ MEASURED: dict[str, Column] = {
         for name, each in _PROFILE.items()
         for end in ENDS
     },
-    "bias2_se": column("gradient²", f"{_SE} bias2", _CELL),
-    "cosine_se": column("1", f"{_SE} cosine", _CELL),
     "chosen_estimator": column("1", "index of the estimator of least error"),
     "chosen_horizon": column("steps", "horizon of least error"),
     "kept_low": column("steps", "shortest horizon that may be best"),
@@ -105,10 +102,7 @@ MEASURED: dict[str, Column] = {
     "growth_evidence": column("1", "AIC, power law less exponential"),
     "lyapunov": column("1/steps", "λ of the simulator's closed loop"),
     "lyapunov_se": column("1/steps", f"{_SE} lyapunov"),
-    "lyapunov_horizon": column("steps", "1/λ, inf where nothing grows"),
     "chain_norm": column("log10", "largest singular value of ∂s_t/∂s_0, mean", ("chain",)),
-    "chain_condition": column("log10", "condition of ∂s_t/∂s_0 after 25 steps"),
-    "tenfold": column("steps", "of tenfold growth, inf where there is none"),
     "float32_step": column("steps", "until ∂s_t/∂s_0 leaves float32, inf: never"),
     "critic_gap": column("gradient²", "bias² true_dynamics less half the model's"),
     "critic_gap_se": column("gradient²", f"{_SE} critic_gap"),
@@ -124,7 +118,6 @@ MEASURED: dict[str, Column] = {
     "starts_lost": column("starts", "that masking would drop"),
     "nonfinite_where": column("", "first state whose Jacobian is not finite"),
     "dead_action": column("1", "1: ∂f/∂a and ∂r/∂a are exactly 0", ("action",)),
-    "float32_cosine": column("1", "of the gradients in float32 and float64"),
     "float32_error": column("1", "|float32 − float64| / |float64|, longest horizon"),
     "sampling_error": column("1", "one batch's standard error over its norm"),
 }
@@ -183,8 +176,6 @@ SUCCESSIVE = {
     "root_squares": column("(loss/parameter)²", "√Σ (g·g′)²"),
     "signal_share": column("1", "|E g|² / E |g|²"),
     "share_se": column("1", f"{_SE} signal_share"),
-    "snr": column("1", "|E g|² / tr Cov(g), of one batch"),
-    "noise_scale": column("batches", "after which noise and signal are equal"),
     "cosine": column("1", "of one batch's gradient with the mean gradient"),
 }
 _ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
@@ -194,7 +185,6 @@ _RETURNS = {
     "value": column("reward", "sum of a whole episode without noise"),
     "length": column("steps", "of the episode"),
     "episodes": column("episodes", "side by side, whose mean this is"),
-    "seconds": column("s", "that it took"),
 }
 _EPISODES = {
     "update": column("updates", "at its end"),
