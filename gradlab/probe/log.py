@@ -13,18 +13,17 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO, final
 
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.probe.checks import Evidence, examine
-from gradlab.runs.probe.results import Columns, ProbeRun, Reported, last
+from gradlab.runs.probe.results import ProbeRun, Reported
 from gradlab.runs.probe.schema import Row, flat, tables
-from gradlab.storage import journal
 from gradlab.storage.journal import Journal, journal_of
-from gradlab.storage.records import Attribute, check_output
+from gradlab.storage.records import Attribute, Record, check_output
 from gradlab.wording import listed
 
 Function = Callable[[dict[str, Any]], object]
@@ -36,34 +35,16 @@ _EXACT = ("nan.operation", "nan.negative", "nan.one row")
 _SOURCE = "gradlab probe"  # first words of what is printed
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """What a file held before this probe.
-
-    Attributes:
-        updates: so far; own, elapsed: seconds of the probe and of the loop.
-        actions: da of its tables.
-        returns, episodes: tables, by columns; {} where they have no rows.
-        findings: newest answers, by number.
-    """
-
-    updates: int = 0
-    own: float = 0.0
-    elapsed: float = 0.0
-    actions: int = 0
-    returns: Columns = field(default_factory=dict)
-    episodes: Columns = field(default_factory=dict)
-    findings: Sequence[Reported] = ()
+_FRESH = ProbeRun(Record({}, {}), {}, {}, (), (), None, {}, {}, {}, {})  # nothing was held before
 
 
-def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> Earlier:
-    """The content of the run at `path`, for a probe with this head that goes on in it.
+def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> ProbeRun:
+    """The run at `path`, for a probe with this head that goes on in it.
 
     Raises:
         InputError: it is no probe's, another policy's or another task's.
     """
-    record = journal.read(path)
-    run = ProbeRun.of_record(record, path)
+    run = ProbeRun.load(path)
     names = tuple(json.loads(str(head["parameters"])))
     if run.parameters != names:
         mine, theirs = (listed(each, 3) for each in (names, run.parameters))
@@ -79,10 +60,7 @@ def _earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> 
             f"log is {path}, of {task}, not of {str(head['task'])!r}, or of another horizon: "
             f"{_NEW}, or resume with the task of that run"
         )
-    groups = record.groups.get("vitals", {})
-    actions = len(groups["action"].values) if "action" in groups else 0
-    own, elapsed = (last(run.vitals, "own_seconds"), run.seconds) if run.vitals else (0.0, 0.0)
-    return Earlier(run.updates, own, elapsed, actions, run.returns, run.episodes, run.reported)
+    return run
 
 
 @final
@@ -101,7 +79,7 @@ class _File:
         self, path: str | Path, head: Mapping[str, Attribute],
         shape: tuple[int, int | None, Callable[[], int]], resume: bool,
     ) -> None:  # fmt: skip
-        self.path, self.head, self.shape, self.earlier = Path(path), dict(head), shape, Earlier()
+        self.path, self.head, self.shape, self.earlier = Path(path), dict(head), shape, _FRESH
         self._journal: Journal | None = None
         nothing = f"log is {path}, where no run is to go on in: start with resume=False"
         if resume and not os.path.isdir(self.path.parent):
@@ -133,7 +111,8 @@ class _File:
 
     def _opened(self) -> Journal:
         parameters, horizon, actions = self.shape
-        width = self.earlier.actions or actions()
+        held = self.earlier.record.groups.get("vitals", {})
+        width = len(held["action"].values) if "action" in held else actions()
         return Journal(self.path, tables(parameters, width, horizon), self.head)
 
 
@@ -148,6 +127,7 @@ class Log:
 
     Attributes:
         rows: the last ones of every table.
+        earlier: what a file held before this probe.
         stream: where failures are printed; None: standard error.
     """
 
@@ -161,12 +141,12 @@ class Log:
         self.functions = [each for each in found if callable(each)]
         self.files = [_File(each, head, shape, resume) for each in found if not callable(each)]
         self.earlier = max(
-            (each.earlier for each in self.files), key=lambda each: each.updates, default=Earlier()
+            (each.earlier for each in self.files), key=lambda each: each.updates, default=_FRESH
         )
         self.stream: TextIO | None = None
         self.rows: dict[str, deque[Row]] = {}
         self._counts: dict[str, int] = {}
-        self._held = {_key(each.finding): each for each in self.earlier.findings}
+        self._held = {_key(each.finding): each for each in self.earlier.reported}
         self._numbers = {key: number for number, key in enumerate(self._held)}
         self._written: dict[tuple[str, str], int] = {}  # updates
         self._about: dict[tuple[str, str], str] = {}

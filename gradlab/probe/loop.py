@@ -34,6 +34,7 @@ from gradlab.probe.origin import lost_column, origin
 from gradlab.probe.passes import Passes
 from gradlab.probe.returns import LOSS, RETURN, Episodes, Notes, ReturnWindows, is_finite
 from gradlab.probe.signals import Burst, Guard, Signals, finite, rate_of
+from gradlab.runs.probe.results import last
 from gradlab.runs.probe.returns import EPISODES_APART
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ class Loop:
     ) -> None:  # fmt: skip
         self.policy, self.optimizer, self.log, self.every = policy, optimizer, log, every
         self.passes, self.question, self.episodes = passes, question, episodes
-        self.count, self.step, self.own = log.earlier.updates, 0, log.earlier.own
+        earlier = log.earlier
+        self.count, self.step = earlier.updates, 0
+        self.own, self._elapsed = (last(earlier.vitals, x, 0.0) for x in ("own_seconds", "elapsed"))
         self.critics: dict[str, Passes] = {}
         self.losses: Mapping[str, Callable[[], Any]] = {}
         self.batch: Mapping[str, Any] = {}  # the last one that was handed over
@@ -82,7 +85,9 @@ class Loop:
         self.roles: dict[int, str] = {}
         self.answers: dict[str, Callable[[], tuple[Finding, ...]]] = {}
         self.notes, self.noted = Notes(), False  # noted: whether the loop hands over returns
-        self.windows = {name: ReturnWindows(name, log.earlier) for name in ("returns", "episodes")}
+        self.windows = {
+            name: ReturnWindows(name, getattr(earlier, name)) for name in ("returns", "episodes")
+        }
         self._signals = Signals(policy.parameters())
         self._guards: WeakKeyDictionary[Any, tuple[list[int], Guard]] = WeakKeyDictionary()
         self._alone = Guard(policy.parameters()) if optimizer is None else None
@@ -102,7 +107,7 @@ class Loop:
     def elapsed(self) -> float:
         """Seconds since the first update."""
         now = 0.0 if self._begun is None else time.perf_counter() - self._begun
-        return self.log.earlier.elapsed + now
+        return self._elapsed + now
 
     @contextmanager
     def paying(self) -> Iterator[None]:

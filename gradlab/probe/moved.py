@@ -178,14 +178,6 @@ class Movements:
         """Backward passes are of this role's loss from now on; "": of one that is not marked."""
         self._role, self._marks = role, self._marks or bool(role)
 
-    @property
-    def moved(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """Of every network and event: looks in which it moved, and all."""
-        return {
-            (name, event): (each.moved[event], looks)
-            for name, each in self.networks.items() for event, looks in self.looks.items()
-        }  # fmt: skip
-
     def findings(self) -> tuple[Finding, ...]:
         """The answers of `CHECKS`."""
         missing = {}
@@ -382,11 +374,11 @@ def _networks(given: Mapping[str, Any]) -> dict[str, _Network]:
         role = "target_critic" if role == "target" else role
         for k, each in enumerate(several):
             name = role.replace("_", " ") + (f" {k + 1}" if len(several) > 1 else "")
-            known = isinstance(each, nn.Module | nn.Parameter)
+            known = isinstance(each, nn.Module) or (isinstance(each, Tensor) and each.is_leaf)
             if not known or not (network := _Network(role, k, name, each)).all:
                 raise InputError(
                     f"networks[{role!r}] is a {type(each).__name__}, expected a torch.nn.Module "
-                    f"with parameters, or several"
+                    f"with parameters, the tensor that an optimiser steps, or several"
                 )
             found[name] = network
     return found

@@ -21,7 +21,7 @@ from gradlab.data.trajectories import child
 from gradlab.findings import Finding
 from gradlab.probe.checks import fallen
 from gradlab.probe.isolation import copied, undisturbed
-from gradlab.probe.log import Earlier
+from gradlab.runs.probe.results import Columns
 from gradlab.runs.probe.returns import COLUMNS, TRAINED, WINDOW, Returns
 from gradlab.user_code import running
 
@@ -80,9 +80,8 @@ class ReturnWindows:
     """The windows of one table, "returns" or "episodes", as its rows come; they go on in a log that
     is resumed."""
 
-    def __init__(self, name: str, earlier: Earlier) -> None:
+    def __init__(self, name: str, columns: Columns) -> None:
         self.name, self.window = name, WINDOWS[name]
-        columns = getattr(earlier, name)
         self.rows = [np.asarray(columns.get(each, ()), dtype=float).tolist() for each in COLUMNS]
         self._before = self.rows[0].count(0)  # rows before the first update, in no window
 

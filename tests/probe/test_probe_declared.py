@@ -195,6 +195,22 @@ def test_what_cannot_be_declared_is_refused_in_words():
     assert not probe.off
 
 
+@pytest.mark.parametrize("rests", [True, False])
+def test_a_temperature_is_the_tensor_that_its_optimiser_steps(rests):
+    loop, log_alpha = Loop(), torch.tensor(-1.6, requires_grad=True)
+    adam = torch.optim.Adam([log_alpha], 1e-3)
+    probe = loop.probed()
+    with pytest.raises(InputError, match=r"networks.*temperature.*the tensor that an optimiser"):
+        probe.networks(temperature=log_alpha.exp())
+    probe.networks(temperature=log_alpha, optimizers={"temperature": adam})
+    for _ in range(50):
+        loop.run(probe, 1)
+        log_alpha.grad = None if rests else torch.ones(())
+        adam.step()
+    still = {each.finding.subject for each in probe.alarms if each.code == "moved_still"}
+    assert not probe.off and still == ({"temperature"} if rests else set())
+
+
 @pytest.mark.parametrize("kind", ["raises", "dict", "column"])
 def test_a_loss_that_cannot_be_asked_ends_nothing(kind):
     def loss(batch: dict[str, Tensor]) -> Any:

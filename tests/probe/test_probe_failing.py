@@ -202,8 +202,8 @@ FILED = ("Journal.", "_File.", "log.", "gradlab.runs.probe.")
 
 # Nothing is said where saying fails, where a check is undecided then, nor about an origin of NaN.
 SILENT = (
-    "isolation.warn", "Movements.close", "Movements.own", "Movements._owner", "Finder._look",
-    "Finder.found", "origin.", "loop.origin",
+    "isolation.warn", "LoopChecks.rest", "Movements.close", "Movements.own", "Movements._owner",
+    "moved._waits", "Finder._look", "Finder.found", "origin.", "loop.origin",
     "Passes.lost", "passes.by_row",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +228,8 @@ def _check_shapes(name: str, columns: Columns, table: Table) -> None:
             raise ValueError(f"{name}/{key} is {values.dtype} {values.shape}")
 
 
-def last(columns: Columns, name: str) -> float:
-    """The newest number of a column that is known, else NaN."""
+def last(columns: Columns, name: str, unknown: float = nan) -> float:
+    """The newest number of a column that is known."""
     values = np.asarray(columns.get(name, ()), dtype=np.float64)
     finite = values[np.isfinite(values)]
-    return float(finite[-1]) if len(finite) else float("nan")
+    return float(finite[-1]) if len(finite) else unknown
