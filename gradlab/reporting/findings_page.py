@@ -30,11 +30,8 @@ def advice(run: FindingsRun) -> Recommendation:
 
 def page(run: FindingsRun, source: PageSource = NOWHERE, name: str = "") -> Page:
     """What the page of an audit, or of a loss beside its exact gradient, shows."""
-    tables = {group: run.table(group) for group in run.record.groups if group != _OWN}
-    body = "".join(
-        folded(group, table, {str(column): str(column) for column in table})
-        for group, table in tables.items()
-    )
+    groups = (group for group in run.record.groups if group != _OWN)
+    body = "".join(folded(group, run.table(group)) for group in groups)
     config = run.config
     sections = Section("Numbers", body=body), method_of(config, run.environment)
     facts = {key: config.get(key) for key in ("kind", "rows", "seed")}
