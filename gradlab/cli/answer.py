@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gradlab.runs.run import Run
-    from gradlab.verdicts.recommendation import Light, Recommendation
+    from gradlab.verdicts.recommendation import Light
 
 
 WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
@@ -35,17 +35,6 @@ _HEADINGS = {
     "losses": "losses of a learned model, `--loss` of fit and train (sobolev: of fit alone):",
     "remedies": "remedies of a learned model:",
 }
-
-
-def of_advice(shown: Recommendation) -> Document:
-    """A recommendation as plain values: its fields by name; "findings" holds the others."""
-    notice: Document = {"notice": shown.notice} if shown.notice else {}
-    return notice | {
-        "recommendation": {each.name: each.text for each in shown.fields},
-        "light": shown.light,
-        "lit": shown.lit,
-        "findings": [each.document for each in shown.rest],
-    }
 
 
 def of_run(
@@ -71,7 +60,7 @@ def of_run(
     else:
         advice = advice_of(run) if found is None else found.recommendation
     findings = [*(each.document for each in advice.rest), *more]
-    return of_advice(advice) | {"findings": findings} | document
+    return advice.document | {"findings": findings} | document
 
 
 def answer(document: Document, as_json: bool, explain: bool = False) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_advice, of_run
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, named
 from gradlab.cli.fit import norms_found
 from gradlab.cli.streams import bars, undisturbed
@@ -222,7 +222,7 @@ def _causes(profile: Profile) -> Document:
 
     attribution = attribute(profile)
     told = screen(profile, attribution, sentences(attribution, profile))
-    return {"causes": of_advice(told), "ledger": attribution.table().to_dict("records")}
+    return {"causes": told.document, "ledger": attribution.table().to_dict("records")}
 
 
 def _kinds(networks: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_advice
 from gradlab.cli.arguments import Document, named
 from gradlab.cli.streams import bars, undisturbed
 from gradlab.errors import InputError
@@ -54,7 +53,7 @@ class Report:
             return self._followed()
         with bars() as progress:
             advice, target = self._written(progress)
-        return of_advice(advice) | {"report": str(target)}
+        return advice.document | {"report": str(target)}
 
     def _written(self, progress: Progress = silent) -> tuple[Recommendation, Path]:
         from gradlab.reporting.output import check_page, page_of, write
@@ -80,7 +79,7 @@ class Report:
                         raise
                     news, stream = f"gradlab: {error}", sys.stderr
                 else:
-                    document = of_advice(advice) | {"report": str(target)}
+                    document = advice.document | {"report": str(target)}
                     # Standard output proper, where a command's document is printed at its end.
                     news, stream = str(advice), sys.__stdout__
                 if news != said and not self.json:
@@ -142,7 +141,7 @@ class Compare:
         with bars() as progress:
             write(target, page, progress)
         differences = {"table": table.to_dict("records"), "report": str(target)}
-        return of_advice(page.advice) | differences
+        return page.advice.document | differences
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class Choose:
         )
         every = (choice.gain, choice.mse, choice.direction)
         best = [each.row() for each in every if each is not None]
-        document: Document = of_advice(advice) | {"best": best}
+        document: Document = advice.document | {"best": best}
         follow = {"train": train, "untrained": untrained, "run": str(self.file)}
         return document | {kind: text for kind, text in follow.items() if text}
 

@@ -13,6 +13,15 @@ _OF = "the squared bias of {at}"
 _SET = "{value}; 95% set: {at}"
 
 register({
+    # Before all else.
+    "interrupted": Code("stage", "Interrupted in {subject}: what comes from there on is missing."),
+    "starts_repeat": Code(
+        "starts", "{number} of {threshold} starts repeat others and count once: N = {n}."
+    ),
+    "starts_trimmed": Code(
+        "starts", "Starts trimmed to the {at} of their law: another question than the task's own "
+        "starts.",
+    ),
     # Horizons and errors of one gradient.
     "usable_horizons": Code("usable horizons", "{subject} is usable at h = {at}."),
     "no_usable_horizon": Code("usable horizons", "{subject} is usable at none of h = {at}."),

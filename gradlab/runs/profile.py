@@ -51,7 +51,8 @@ def run_around(at: int, good: Collection[int]) -> list[int]:
     return list(range(low, high + 1))
 
 
-_Floats, _Groups = NDArray[np.float64], layout.Groups
+_Floats = NDArray[np.float64]
+_Groups = layout.Groups
 _Integers = NDArray[np.int64]
 _PREFIX, _INNER = "kernels ", "squared gradient norm"
 _SQUARE, _EACH = ("group", "gradient", "other"), ("gradient", "sample", "action")
@@ -111,7 +112,7 @@ class _Linear:
 
 def _kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
     """One group per kind, "kernels first", say."""
-    groups = {}
+    groups: dict[str, dict[str, Array]] = {}
     for each in kernels:
         arrays = dict(vars(each.products))
         grouped = isinstance(each.products, GroupProducts)

@@ -213,6 +213,14 @@ class PlainRun(StoredRun):
 class FindingsRun(PlainRun):
     """A run that is its findings, in order of weight."""
 
+    @classmethod
+    def of_record(cls, record: Record, path: Path) -> Self:
+        kind = str(record.attributes.get("kind"))
+        with content_of(record, path, kind, kind):
+            if not rows(Finding, record.groups[_VERDICT]):
+                raise ValueError("no findings")
+        return cls(record, path)
+
     @property
     def passed(self) -> bool:
         """No finding fails."""

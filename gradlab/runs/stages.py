@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from gradlab.findings import Finding
 from gradlab.runs.long_table import LongTable
 from gradlab.runs.profile import Profile
 
@@ -26,17 +27,6 @@ def trimmed_share(config: Mapping[str, Any]) -> float:
 def central(share: float) -> str:
     """What is left, as "central 99%"."""
     return f"central {100 * (1 - share):.4g}%"
-
-
-def trimming(config: Mapping[str, Any]) -> str:
-    """A sentence that the starts are not the task's own; "" where they are."""
-    share = trimmed_share(config)
-    if not share:
-        return ""
-    return (
-        f"Starts trimmed to the {central(share)} of their law: another question than the task's "
-        f"own starts."
-    )
 
 
 Stage = Callable[[Profile], Profile]
@@ -68,16 +58,18 @@ def completed(profile: Profile, stages: Mapping[str, Stage], begun: float) -> Pr
     return timed(profile, begun, *_BOTH)
 
 
-def notice(config: Mapping[str, Any]) -> str:
+def notices(config: Mapping[str, Any]) -> tuple[Finding, ...]:
     """What stands before everything else about a run: that it was interrupted, that starts were
-    equal or trimmed; "" where none of these holds."""
-    stage, rows, starts = (config.get(key) for key in ("interrupted", "rows", "starts"))
-    notices = [f"Interrupted in {stage}: what comes from there on is missing."] if stage else []
-    if rows:
-        notices.append(
-            f"{rows - starts:,} of {rows:,} starts repeat others and count once: N = {starts:,}."
-        )
-    return " ".join(filter(None, [*notices, trimming(config)]))
+    equal or trimmed."""
+    stage, share = config.get("interrupted"), trimmed_share(config)
+    rows, starts = (int(config.get(each) or 0) for each in ("rows", "starts"))
+    same: dict[str, Any] = {"value": rows - starts, "threshold": rows, "n": starts}
+    found = {
+        Finding("interrupted", "fail", str(stage)): stage,
+        Finding("starts_repeat", "pass", **same): rows,
+        Finding("starts_trimmed", "pass", at=central(share)): share,
+    }
+    return tuple(each for each, holds in found.items() if holds)
 
 
 def timed(run: _Run, begun: float, *names: str) -> _Run:

@@ -20,7 +20,7 @@ from gradlab.gradients.ways import WAYS
 from gradlab.runs.decision_rules import COSINE
 from gradlab.runs.identity import Cell
 from gradlab.runs.profile import Profile, check_profile
-from gradlab.runs.stages import trimming
+from gradlab.runs.stages import trimmed_share
 from gradlab.statistics.comparison import Number
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.advice import Advice, advise
@@ -217,7 +217,7 @@ def _to_train(
     data = identity.data or not (h or WAYS[identity.actions].every)  # the same gradient
     if not start:
         return "", _BEGINS
-    if not (followed or data) or trimming(config) or config.get("entropy"):
+    if not (followed or data) or trimmed_share(config) or config.get("entropy"):
         return "", _FOLLOWS
     row, options = rows["first" if data else identity.actions].split(" ", 1)
     rehearsed, rate, length = profile.rehearsal, _CAREFUL, ""

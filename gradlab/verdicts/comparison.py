@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 
 import numpy as np
 
@@ -16,8 +15,6 @@ from gradlab.statistics.comparison import Number
 from gradlab.verdicts.phrases import SAME, held_ratio, missing, same
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import gradient, listed, percent
-
-_SHOWN, _LEAD = 36, 8  # characters of a value, and of what it shares with the other
 
 
 def screen(comparison: Comparison) -> Recommendation:
@@ -59,6 +56,7 @@ def screen(comparison: Comparison) -> Recommendation:
     return Recommendation("choose" if open_ else "act", shown, _FIGURE, rest)
 
 
+_SHOWN = 60  # characters of a value
 NEITHER = "neither yet"
 _FIGURE = "mse-ratio"
 
@@ -115,8 +113,8 @@ def comparison_verdict(comparison: Comparison) -> tuple[Finding, ...]:
     """What was changed, then gradient by gradient how the least error changes."""
     A, B = comparison.names
     settings = (
-        f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
-        for key, (one, other) in comparison.changed.items()
+        f"{key.replace('_', ' ')} ({' → '.join(map(_short, values))})"
+        for key, values in comparison.changed.items()
     )
     n = comparison.samples
     at = ", ".join(settings) or "no recorded setting"
@@ -144,15 +142,6 @@ def _samples(comparison: Comparison) -> str:
     )
 
 
-def _short(one: object, other: object) -> tuple[str, str]:
-    """Two values; of long ones what is around their first difference."""
-    texts = ["none" if each in (None, "") else str(each) for each in (one, other)]
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
-    begin = sum(1 for _ in alike) - _LEAD
-    return _around(texts[0], begin), _around(texts[1], begin)
-
-
-def _around(text: str, begin: int) -> str:
-    begin = max(min(begin, len(text) - _SHOWN), 0)
-    shown = text[begin : begin + _SHOWN]
-    return f"{'…' * (begin > 0)}{shown}{'…' * (begin + _SHOWN < len(text))}"
+def _short(value: object) -> str:
+    text = "none" if value in (None, "") else str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -90,6 +90,17 @@ class Recommendation:
     def __str__(self) -> str:
         return "\n".join(lines(self))
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """As plain values: its fields by name; "findings" holds the others."""
+        notice: dict[str, Any] = {"notice": self.notice} if self.notice else {}
+        return notice | {
+            "recommendation": {each.name: each.text for each in self.fields},
+            "light": self.light,
+            "lit": self.lit,
+            "findings": [each.document for each in self.rest],
+        }
+
     def field(self, name: str) -> str:
         """The text of one field; "" where there is no evidence for it."""
         return next((each.text for each in self.fields if each.name == name), "")

@@ -20,6 +20,7 @@ from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.training import measured_weights as weights
 from gradlab.runs.training import pairs
 from gradlab.runs.training.results import GOALS, Floats, Training, asynchrony, first_reached
+from gradlab.statistics.comparison import decide
 from gradlab.statistics.over_groups import aggregate
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
 from gradlab.wording import change, listed, two, with_ends, with_interval
@@ -290,14 +291,17 @@ def _several(runs: Mapping[str, Training]) -> tuple[Light, dict[str, str]]:
     best, on = order[0], f"on {runs[order[0]].task}"
     if not len(found[best].finite):
         return "none", {"use": f"none: every run {on} diverged", "next": _READ}
-    out, kept = ([x.name for x in others if x.excluded is side] for side in (True, False))
-    more = max((each.more or _MANY for each in others if not each.excluded), default=0)
+    decided = {name: decide(gap, 0.0) for name, gap in others.items() if gap}
+    out = [name for name, each in decided.items() if each.kind == "below"]
+    kept = [name for name in others if name not in out]
+    wanted = [decided[name].more if name in decided else None for name in kept]
+    more = max((each or _MANY for each in wanted), default=0)
     failed = [f"{len(each.failed)} of {name}" for name, each in found.items() if each.failed]
     rises = found[best].improved > 0
     light: Light = "none" if not rises else "choose" if kept else "act"
     none = f"none {on}: no seed of {best}, the highest median, ends above its start"
     medians = "; ".join(f"{name} {two(found[name].median)}" for name in order[:3])
-    gaps = [each.gap for each in others if each.name == order[1] and each.excluded and each.gap]
+    gaps = [gap for name in order[1:2] if name in out and (gap := others[name])]
     return light, {
         "use": f"{best} {on}, the highest median" if rises else none,
         "lead": _where({

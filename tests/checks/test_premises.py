@@ -11,7 +11,7 @@ import torch
 import gradlab
 from gradlab import choose, cli
 from gradlab.checks.premises import _off, _outweighed
-from gradlab.cli.answer import answer, of_advice
+from gradlab.cli.answer import answer
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.findings.checks import detached, failed_premises
@@ -59,10 +59,10 @@ def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pag
     assert [each.name for each in told.fields] == ["use", "why"] and told.use == KEEP
     assert told.light == "none" and told.field("why").startswith(first.removesuffix("."))
     assert first.removesuffix(".") in pages[name]
-    answer(of_advice(told), as_json=False)
+    answer(told.document, as_json=False)
     said = f"○ Caution use {KEEP} why {first.removesuffix('.')}"
     assert " ".join(capsys.readouterr().out.split()).startswith(said)
-    answer(of_advice(told), as_json=True)
+    answer(told.document, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["recommendation"] == {each.name: each.text for each in told.fields}
     assert document["findings"][0]["sentence"].startswith(first)

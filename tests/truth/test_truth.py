@@ -26,7 +26,7 @@ from gradlab.gradients.setting import Setting, Starts, Tail, as_starts
 from gradlab.measurement import visited
 from gradlab.measurement.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian, GaussianPolicy, SoftCritic, WithLogProb
-from gradlab.runs.stages import notice
+from gradlab.runs.stages import notices
 from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.system import Entropic, standard_normal
 from gradlab.tasks import inverted_pendulum
@@ -308,7 +308,8 @@ def test_counts_of_reasons_have_their_thousands_apart(status):
     text = reason(found)
     assert ("20,000" in text or "64,000" in text) and not re.search(r"\d{4}", text)
     config = {"rows": 20_000, "starts": 12_000}
-    assert notice(config) == "8,000 of 20,000 starts repeat others and count once: N = 12,000."
+    (said,) = notices(config)
+    assert said.said == "8,000 of 20,000 starts repeat others and count once: N = 12,000."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

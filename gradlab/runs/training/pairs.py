@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.training.results import Floats, Training
-from gradlab.statistics.comparison import Number, decide, difference
+from gradlab.statistics.comparison import Number, difference
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.over_groups import aggregate
@@ -207,26 +207,6 @@ class RunOutcome:
         return max(0, next(n for n in range(1, 99) if 2.0**-n < _CHANCE) - len(self.seeds))
 
 
-@dataclass(frozen=True)
-class AgainstBest:
-    """Another run against the best: its final return less the best's, over the same seeds.
-
-    `gap` is None where fewer than three seeds are shared.
-    """
-
-    name: str
-    gap: Number | None
-
-    @property
-    def excluded(self) -> bool:
-        return self.gap is not None and decide(self.gap, 0.0).kind == "below"
-
-    @property
-    def more(self) -> int | None:
-        """Seeds to add that would decide, were the gap what it is estimated to be."""
-        return None if self.gap is None else decide(self.gap, 0.0).more
-
-
 def outcome(run: Training) -> RunOutcome:
     """The first and last evaluation of every seed."""
     seeds = tuple(int(seed) for seed in run.seeds)
@@ -242,10 +222,11 @@ def ranked(runs: Mapping[str, Training]) -> list[str]:
     return sorted(medians, key=lambda name: -np.nan_to_num(medians[name], nan=-np.inf))
 
 
-def against_best(runs: Mapping[str, Training]) -> list[AgainstBest]:
-    """Every other run against the best one."""
+def against_best(runs: Mapping[str, Training]) -> dict[str, Number | None]:
+    """Every other run's final return less the best one's, over the same seeds; None where fewer
+    than three are shared."""
     best, *others = ranked(runs)
-    return [AgainstBest(name, _gap(runs[best], runs[name], len(others))) for name in others]
+    return {name: _gap(runs[best], runs[name], len(others)) for name in others}
 
 
 def _gap(best: Training, other: Training, count: int) -> Number | None:

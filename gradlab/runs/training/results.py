@@ -105,14 +105,17 @@ class Training(StoredRun):
         evaluations, updates = record.groups["evaluations"], record.groups["updates"]
         if len(evaluations["iteration"].values) == 0:
             raise InputError(f"{path} has no evaluation yet: wait, or go on with resume=True")
+        fields: dict[str, Any] = {
+            **{field: evaluations[name].values for field, name in _EVALUATED.items()},
+            **{name: _values(record, name) for name in _TABLES},
+        }
         return cls(
             **described(record),
             stored=record,
-            **{field: evaluations[name].values for field, name in _EVALUATED.items()},
             updates={name: array.values for name, array in updates.items()},
             horizons=tuple(int(each) for each in updates["horizon"].values),
             events=tuple(str(text) for text in record.groups["events"]["message"].values),
-            **{name: _values(record, name) for name in _TABLES},
+            **fields,
         )
 
 

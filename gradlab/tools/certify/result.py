@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from gradlab.cli.answer import of_advice
 from gradlab.findings import Decision, Finding
 from gradlab.findings.certificates import relative
 from gradlab.runs.layout import attribute, nested, stored
@@ -325,7 +324,7 @@ class Certification(Run):
 
     def document(self) -> dict[str, Any]:
         """Everything, as JSON has it."""
-        return of_advice(self.recommendation) | {
+        return self.recommendation.document | {
             "passed": self.passed,
             "system": self.system,
             "fail_above": self.fail_above,

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_advice, of_run
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document, model_option
 from gradlab.cli.streams import bars, undisturbed
 
@@ -171,7 +171,7 @@ class StepCommand:
                 updates=self.updates, seed=self.seed, progress=progress,
             )  # fmt: skip
         table = found.table().to_dict("records")
-        document = of_advice(found.recommendation) | {"paired": found.paired, "table": table}
+        document = found.recommendation.document | {"paired": found.paired, "table": table}
         if target is not None:
             asked = ("before", "after", "env", "starts", "at_most", "updates", "seed")
             config = {name: getattr(self, name) for name in asked} | {"command": command}

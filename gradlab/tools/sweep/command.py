@@ -49,7 +49,6 @@ class SweepCommand:
 
     def run(self, command: str) -> Document:
         """Execute the runs, and write the page of the sweep."""
-        from gradlab.cli.answer import of_advice
         from gradlab.reporting.output import report
         from gradlab.tools.sweep import table
         from gradlab.tools.sweep.page import advice
@@ -59,7 +58,7 @@ class SweepCommand:
             table.read(self.file), folder, self.workers, self.ray, self.resume, command,
             standard_error, lambda line: standard_error(f"gradlab: note: {line}"),
         )  # fmt: skip
-        document = of_advice(advice(runs)) | {
+        document = advice(runs).document | {
             "run": str(folder),
             "report": str(report(folder, quiet=True)),
             "passed": not runs.count("failed"),

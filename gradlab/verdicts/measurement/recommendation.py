@@ -348,27 +348,9 @@ def _not_rehearsed(facts: Facts, guessed: Facts) -> _Texts:
             tested = tested or f"best guess {_where(facts, guessed.best)}"
     decided = "" if facts.carried else more or "leave out --no-rehearsal"
     return {
-        "why": why, "tested": _smaller(facts) or tested, "decide": decided,
+        "why": why, "tested": tested, "decide": decided,
         "avoid": _harmful(facts, None, None), "fix first": fix,
     }  # fmt: skip
-
-
-def _smaller(facts: Facts) -> str:
-    """The gradient that raises the return by a part of the plain step, where the whole lowers it;
-    "" where there is none."""
-    taken = facts.realised
-    if taken is None or not taken.at:
-        return ""
-    own = facts.own_steps
-    if any(own.helps(cell) for cell in own.stepped) or not any(map(own.harms, own.stepped)):
-        return ""
-    tried = [cell for cell in own.stepped if own.taken(cell, 0)]
-    raised = [cell for cell in tried if own.ends(cell, 0, len(tried)).low > 0]
-    if not raised:
-        return ""
-    best = max(raised, key=lambda cell: own.change(cell, 0).value)
-    moves = f"first actions by {taken.moves[0]:.0%}, not {taken.moves[taken.at]:.0%}"
-    return f"{change(taken, best, 0)} return by a smaller step ({moves}): {_where(facts, best)}"
 
 
 def _where(facts: Facts, cell: Cell) -> str:

@@ -36,7 +36,7 @@ from gradlab.runs.decision_rules import (
 from gradlab.runs.identity import data_of
 from gradlab.runs.jumps import UPDATE
 from gradlab.runs.profile import Profile
-from gradlab.runs.stages import notice
+from gradlab.runs.stages import notices
 from gradlab.statistics.comparison import Number, more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.statistics.tails import HEAVY
@@ -84,9 +84,9 @@ def advice(profile: Profile) -> Recommendation:
     shown = recommendation(known.facts or facts(profile), verdict(profile))
     # A failed premise names what is saturated by itself, and comes first.
     limits = None if failed_premises(profile.sanity) else saturated(profile.sanity)
-    said = notice(profile.config), "" if limits is None else limits.said
+    said = [each.said for each in (*notices(profile.config), limits) if each is not None]
     follow = shown.follow and replace(shown.follow, config=profile.config)
-    return replace(shown, notice=" ".join(filter(None, said)), follow=follow)
+    return replace(shown, notice=" ".join(said), follow=follow)
 
 
 def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, ...]:
