@@ -23,7 +23,8 @@ NEEDS = {
     "log_prob": "log_prob=lambda batch: …",
     "optimizer": "optimizer=actor_optimizer",
     "path": "critic=[q1, q2], no model",
-    "prediction": "critic=[q1, q2], fitted once",
+    "prediction": "critic=[q1, q2]",
+    "quantiles": "a critic of quantiles",
     "several": "target=[q1_target, q2_target]",
     "target": "target=[q1_target, q2_target]",
     "target_actor": "target_actor=policy_target",
@@ -39,6 +40,7 @@ NEEDS = {
 }  # fmt: skip
 
 _TWO = "{value}, not {threshold}"
+_BENT = "Rescaled values: take the loss of plain ones."
 _NORM = "BatchNorm: call eval() first."
 
 # Law: title; name → what is broken; name → why it is undecided, and what would decide. A title
@@ -52,13 +54,12 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
     "critic.precision": ("precision", {}, {"half": "{at}: ask without autocast."}),
     "critic.predictions": (
         "fitted critics", {"unused": "No gradient at {at}."},
-        {"logits": "{at} gives logits: declare a module that gives values.",
-         "silent": "{at} is called by another method: declare what that calls."},
+        {"silent": "{at} gives no tensor of B rows in forward: declare what does."},
     ),
     "critic.detached": (
         "detached target",
         {"target": "A gradient reaches the {at}.", "own": "A gradient through {at}'s next value."},
-        {"terms": "Fitted at several actions: return terms in a dict."},
+        {},
     ),
     "critic.rows": (
         "rows of the target",
@@ -70,13 +71,13 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
     "critic.reward": (
         "reward in the target",
         {"masked": "Left out at ends.", "lost": "Left out.", "negated": "Negated.",
-         "uneven": "Not alike in all rows."},
-        {"clipped": "Targets are clipped: take others."},
+         "uneven": "Not alike in all rows.", "discounted": "{value} of it: γ times?"},
+        {"clipped": "Targets are clipped: take others.", "bent": _BENT},
     ),
     "critic.entropy": (
         "entropy in the target",
         {"ends": "Also at ends.", "left_out": "Left out.", "negated": "Wrong sign.",
-         "size": "{value} of it."},
+         "size": "{value} of it.", "log": "Log α in the place of α."},
         {"draws": "There; its size is unknown, since the loss draws something else first."},
     ),
     "critic.discount": (
@@ -85,10 +86,17 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
             "left_out": f"{_TWO}: left out.", "squared": f"{_TWO}: twice.",
             "unused": "No next value.", "one_step": f"{_TWO}: one step's?", "other": f"{_TWO}.",
         },
-        {"clipped": "Targets are clipped: take others."},
+        {"clipped": "Targets are clipped: take others.", "bent": _BENT},
     ),
-    "critic.targets": ("target networks", {"unused": "{at}: never called."}, {}),
-    "critic.target_actors": ("target policy", {"unused": "{at}: never called."}, {}),
+    "critic.targets": (
+        "target networks",
+        {"unused": "{at}: not used.", "aside": "{at}: another network's values count."}, {},
+    ),
+    "critic.quantiles": ("next quantiles",
+        {"order": "Their order counts: τ of the wrong axis?",
+         "alike": "All of the critic's are pulled alike: τ of the wrong axis?"}, {},
+    ),
+    "critic.target_actors": ("target policy", {"unused": "{at}: not used."}, {}),
     "critic.next_value": (
         "next value",
         {"here": "Moves with the row's own {at}.", "still": "Not of next observations."},
@@ -101,6 +109,7 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
     "critic.level": (
         "level of the target", {"ends": "Not the reward at ends."},
         {
+            "aside": "Moves with the row's {at}: meant?",
             "shifted": "The reward and {value} at ends: normalised values?",
             "uneven": "Rewards enter unevenly.",
             "elsewhere": "More than r + γ v: declare temperature, or return a dict of terms.",
@@ -190,7 +199,8 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
         {"still": "None.", "negated": "Negated.", "other_row": "Of {value} rows off.",
          "apart": "Correlation {value}."},
         {"alike": "Rows are alike: take different states.",
-         "bent": "Rising, not in proportion: declare monotone=True."},
+         "bent": "Rising, not in proportion: declare monotone=True.",
+         "uneven": "Of the right sign, correlation {value}: are long rows meant to count less?"},
     ),
     "policy.ratio": (
         "ratio",
@@ -211,7 +221,8 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
         "fitted value",
         {"unused": "No gradient.", "mixed": "Moved by other rows' returns: [B, 1] against [B]?",
          "apart": "Not the row's return."},
-        {"silent": "The critic is not called.", "scaled": "A scaled return."},
+        {"silent": "The critic is not called.", "scaled": "A scaled return.",
+         "tokens": "Several a row."},
     ),
     "gae.linear": ("linearity", {"offset": "Zeros do not give zeros."}, {}),
     "gae.environments": ("environments", {"mixed": "Mixed."}, {}),

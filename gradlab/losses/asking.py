@@ -29,7 +29,10 @@ from gradlab.findings import Decision, Finding
 from gradlab.findings.losses import NEEDS
 from gradlab.user_code import running
 
-Batch = Mapping[str, Any]
+COLUMNS = (
+    "observation", "action", "reward", "next_observation", "terminated", "truncated", "discount",
+    "weight", "return", "value", "advantage", "old_log_prob", "mask",
+)  # fmt: skip
 Key = tuple[str, int, int]  # a network, the number of its call, the place of the tensor in it
 Modules = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module] | None
 
@@ -95,17 +98,17 @@ def judge(laws: Iterable[Law], asked: AskedLoss) -> tuple[Finding, ...]:
     undecided; nothing is raised."""
     found = []
     for law in laws:
-        missing = [need for need in law.needs if not asked.has(need)]
-        if law.name in asked.declared.meant:
-            answer = Answer("skipped", "meant")
-        elif missing:
-            answer = Answer("skipped", "skipped", at=NEEDS.get(missing[0], missing[0]))
-        else:
-            try:
+        try:
+            missing = next((need for need in law.needs if not asked.has(need)), None)
+            if law.name in asked.declared.meant:
+                answer = Answer("skipped", "meant")
+            elif missing is not None:
+                answer = Answer("skipped", "skipped", at=NEEDS.get(missing, missing))
+            else:
                 answer = law.test(asked)
-            except Exception as error:  # a law never ends a user's loop
-                words = in_short(one_line(f"{type(error).__name__}: {error}"), 120)
-                answer = undecided("error", words)
+        except Exception as error:  # a law never ends a user's loop
+            words = in_short(one_line(f"{type(error).__name__}: {error}"), 120)
+            answer = undecided("error", words)
         code = f"{law.code}.{answer.name}" if answer.name else law.code
         found.append(
             Finding(code, answer.decision, asked.term, answer.value, threshold=answer.limit,
@@ -278,27 +281,52 @@ def terms_of(value: Any) -> dict[str, Tensor]:
 
 @dataclass
 class Call:
-    """One call of a declared network; of a joint pass of 2B rows, each half.
+    """One call of a declared network; of a joint pass of k B rows, each part.
 
     Attributes:
-        inputs: tensors that it was given. output: as a number for each row, [B], where it is one.
+        inputs: tensors that it was given, with B rows.
+        value: its output, with the offset; of a call that repeats each row k times [B, k, …]; None
+            inside of vmap.
         leaf: zero, added to the output. row: the dimension of its rows.
-        slope: ∂L/∂output.
-        logits: the same offset of all outputs of a row changes nothing.
+        slope: ∂L/∂output. logits: it is about bins, whose mean counts.
     """
 
     key: Key
     inputs: tuple[Tensor, ...]
-    output: Tensor | None
+    value: Tensor | None
     leaf: Tensor
     row: int
     slope: Tensor
     logits: bool = False
 
     @property
+    def bins(self) -> Tensor:
+        """Numbers of the bins of logits, 0 of that in the middle."""
+        n = self.leaf.shape[-1]
+        return torch.arange(n, device=self.leaf.device).to(self.leaf.dtype) - n // 2
+
+    @property
+    def thin(self) -> list[int]:
+        """A number for each row beside the output: [B, 1, …] or [1, B, 1, …]."""
+        return [1] * self.row + [-1] + [1] * (self.leaf.ndim - 1 - self.row)
+
+    def offset(self, x: Tensor) -> Tensor:
+        """What raises each row by x [B]; logits are tilted, flat ones by x bins."""
+        return x.to(self.leaf).reshape(self.thin) * self._tilt if self.logits else x
+
+    @property
+    def _tilt(self) -> Tensor:
+        return self.bins * 12 / self.leaf.shape[-1] ** 2
+
+    def by_rows(self, x: Tensor) -> Tensor:
+        """Of the output's shape → [B, numbers of a row]."""
+        x = x.movedim(self.row, 0)
+        return x.reshape(len(x), -1)
+
+    @property
     def by_row(self) -> Tensor:
         """∂L/∂(an offset of the row), [B]."""
-        return self.slope.movedim(self.row, 0).reshape(self.slope.shape[self.row], -1).sum(1)
+        return self.by_rows(self.slope * self._tilt if self.logits else self.slope).sum(1)
 
 
 class AskedLoss:
@@ -317,7 +345,14 @@ class AskedLoss:
         self.batch = dict(self.columns)
         self.roles = {role: networks(role, getattr(declared, role)) for role in roles}
         self.modules = {name: m for found in self.roles.values() for name, m in found.items()}
-        self.rows = len(next(iter(self.columns.values())))
+        lengths = [len(x) for x in self.columns.values()]
+        self.rows = max(lengths, key=lengths.count)
+        for name in COLUMNS:
+            if name in self.columns and len(self.columns[name]) != self.rows:
+                raise InputError(
+                    f"batch has {len(self.columns[name])} rows of {name!r}, expected {self.rows}, "
+                    f"as of its other columns"
+                )
         self.term = ""
 
     def has(self, need: str) -> bool:
@@ -359,8 +394,15 @@ class AskedLoss:
     def terms(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss of a batch in house names, term by term."""
         inside = untouched(self.modules.values(), self.declared.seed)
-        with inside, torch.enable_grad(), running("loss", _advice):
+        with inside, torch.enable_grad(), running("loss", self._advice):
             return terms_of(self.loss(self.rebuilt(batch)))
+
+    def _advice(self, words: str) -> str:
+        if "device" in words.lower():
+            return ": move the batch to the networks' device"
+        if words.startswith("'") and words.strip("'") not in self.columns:
+            return f": add it to the batch, which has {', '.join(self.columns)}"
+        return ""
 
     def __call__(
         self, batch: Mapping[str, Tensor] | None = None, add: Mapping[Key, Tensor] | None = None
@@ -374,41 +416,36 @@ class AskedLoss:
         counts: dict[str, int] = {}
         add = add or {}
 
-        def offset(key: Key, inputs: Any, out: Tensor, half: int | None) -> Tensor:
+        def offset(key: Key, inputs: Any, out: Tensor, row: int) -> Tensor:
             inner = torch._C._functorch.is_batchedtensor(out)  # of vmap: all members alike
-            row = int(out.shape[0] != self.rows)
             thin = [1] * row + [self.rows] + [1] * (out.ndim - 1 - row)
             leaf = torch.zeros(
                 thin if inner else out.shape, dtype=out.dtype, device=out.device,
                 requires_grad=inner or out.requires_grad,  # else it would be a path of its own
             )  # fmt: skip
-            inputs = () if inner else inputs
-            calls.append(Call(
-                key,
-                tuple((x if half is None else x.chunk(2)[half]).detach() for x in inputs
-                      if isinstance(x, Tensor)),
-                out.detach().reshape(-1) if out.numel() == self.rows and not inner else None,
-                leaf, row, torch.zeros_like(leaf),
-            ))  # fmt: skip
-            more = add[key].to(out).reshape(thin) if key in add else 0.0
-            return out + more + leaf
+            more = add.get(key)
+            if more is not None:
+                out = out + (more.to(out).reshape(thin) if more.ndim == 1 else more.to(out))
+            value = None if inner else out.detach()
+            still = torch.zeros_like(leaf)
+            calls.append(Call(key, () if inner else inputs, value, leaf, row, still))
+            return out + leaf
 
         def hook(name: str) -> Callable[..., Any]:
             def seen(module: nn.Module, inputs: Any, output: Any) -> Any:
                 parts = list(output) if isinstance(output, tuple | list) else [output]
+                given = tuple(x.detach() for x in inputs if isinstance(x, Tensor))
                 number = counts.get(name, 0)
                 for k, part in enumerate(parts):
-                    if not self._has_rows(part):
-                        continue
-                    counts[name] = number + 1
-                    if part.shape[0] != 2 * self.rows:
-                        parts[k] = offset((name, number, k), inputs, part, None)
-                        continue
-                    counts[name] = number + 2  # CrossQ: (s, a) and (s', a') in one pass
-                    halves = enumerate(part.chunk(2))
-                    parts[k] = torch.cat(
-                        [offset((name, number + h, k), inputs, x, h) for h, x in halves]
-                    )
+                    views = self._views(part, given)
+                    counts[name] = max(counts.get(name, 0), number + len(views))
+                    made = [
+                        offset((name, number + h, k), ins, x, row)
+                        for h, (x, ins, row) in enumerate(views)
+                    ]
+                    if made:
+                        whole = torch.cat(made) if len(made) > 1 else made[0]
+                        parts[k] = whole.reshape(part.shape)
                 if not isinstance(output, tuple | list):
                     return parts[0]
                 return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
@@ -425,12 +462,35 @@ class AskedLoss:
             return terms[self.term], calls
         return torch.stack([term.reshape(()) for term in terms.values()]).sum(), calls
 
-    def _has_rows(self, part: object) -> bool:
-        return (
-            isinstance(part, Tensor)
-            and part.is_floating_point()
-            and (self.rows in part.shape[:2] or part.shape[:1] == (2 * self.rows,))
-        )
+    def _views(
+        self, out: object, given: tuple[Tensor, ...]
+    ) -> list[tuple[Tensor, tuple[Tensor, ...], int]]:
+        """An output with its rows apart, the inputs of them, and the dimension of the rows.
+
+        Of k B rows either each row comes k times, as of k actions of a state, or k batches are
+        joined (CrossQ: (s, a) and (s', a') in one pass).
+        """
+        B = self.rows
+        if not isinstance(out, Tensor) or not out.is_floating_point() or not out.ndim:
+            return []
+        if B in out.shape[:2]:
+            return [(out, given, int(out.shape[0] != B))]
+        k, rest = divmod(len(out), B)
+        if rest or k < 2 or B < 2:
+            return []
+        first = next((x for x in given if len(x) == len(out)), None)
+        shapes = ((B, k), (k, B))
+        for row, shape in enumerate(shapes if first is not None else ()):
+            assert first is not None
+            split = first.reshape(*shape, -1)
+            if torch.equal(split, split.narrow(1 - row, 0, 1).expand_as(split)):
+                ins = tuple(
+                    x.reshape(*shape, *x.shape[1:]).select(1 - row, 0)
+                    for x in given if len(x) == len(out)
+                )  # fmt: skip
+                return [(out.reshape(*shape, *out.shape[1:]), ins, row)]
+        joined = [tuple(x.chunk(k)[h] for x in given if len(x) == len(out)) for h in range(k)]
+        return [(x, ins, 0) for x, ins in zip(out.chunk(k), joined, strict=True)]
 
     def slopes(
         self, batch: Mapping[str, Tensor] | None = None, add: Mapping[Key, Tensor] | None = None
@@ -442,12 +502,7 @@ class AskedLoss:
             leaves = [call.leaf for call in live]
             found = torch.autograd.grad(value, leaves, allow_unused=True)
             for call, g in zip(live, found, strict=True):
-                if g is None:
-                    continue
-                call.slope = g
-                flat = g.movedim(call.row, 0).reshape(g.shape[call.row], -1)
-                sums = float(flat.sum(1).abs().max()), float(flat.abs().sum(1).max())
-                call.logits = flat.shape[1] > 1 and sums[1] > 0 and sums[0] < 1e-3 * sums[1]
+                call.slope = call.slope if g is None else g
         return value.detach(), {call.key: call for call in calls}
 
     @cached_property
@@ -466,14 +521,6 @@ class AskedLoss:
                 for p, g in zip(parameters, found, strict=True)
             ]
         )
-
-
-def _advice(words: str) -> str:
-    if "device" in words.lower():
-        return (
-            ": move the batch to the networks' device, {k: v.to(device) for k, v in batch.items()}"
-        )
-    return ""
 
 
 def rowwise(flag: Tensor, like: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
     y*(r + c) − y* = c    y*(v + c) − y* = γ (1 − d) c    y* moves with s′ alone    y* = r at ends
 
 c = ½ max(1, |r|, |Q|). y* exists for squares, Huber, log-cosh, expectiles, weighted rows and twins;
-for quantiles and the Q of all actions its differences do, which is enough for slopes. Calls with a
-gradient are predictions, others bootstraps.
+for quantiles its differences do, which is enough for slopes; of logits it is the mean bin, where
+the cross-entropy does not move with a tilt (bins are alike, so that γ is in bins, too). Calls whose
+gradient moves with rewards, targets or next values are predictions, those without one bootstraps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
@@ -56,56 +58,106 @@ class CriticLoss(AskedLoss):
             self.batch["terminated"] = self.flags.to(given.dtype).reshape(given.shape)
 
     def has(self, need: str) -> bool:
+        alone = "rows" not in self.declared.meant  # else no y* is that of its row
         made: Mapping[str, Callable[[], object]] = {
             "ends": lambda: "terminated" in self.columns,
-            "reward": lambda: "reward" in self.columns and self.kind == "critic",
-            "bootstrap": lambda: self.bootstraps,
-            "prediction": lambda: self.predictions and not self.repeated,
+            "reward": lambda: "reward" in self.columns and self.kind == "critic" and alone,
+            "bootstrap": lambda: alone and self.bootstraps,
+            "prediction": lambda: self.predictions,
             "discount": lambda: self.declared.discount is not None or "discount" in self.columns,
-            "level": lambda: self.scalar,
+            "level": lambda: all(self.level(self.first[1][key]) is not None
+                                 for key in self.predictions) and not self.base,
             "target": lambda: self.roles["target"],
             "target_actor": lambda: self.roles["target_actor"],
-            "several": lambda: len(self.bootstraps) > 1,
-        }
+            "several": lambda: len(self.bootstraps) > 1 and not self.base,
+            "quantiles": lambda: self.quantiles,
+        }  # fmt: skip
         return bool(made[need]()) if need in made else super().has(need)
 
     @cached_property
-    def predictions(self) -> list[Key]:
-        return [
-            key
-            for key, call in self.first[1].items()
-            if key[0] in self.roles["critic"] and not call.logits and call.by_row.abs().max() > 0
-        ]
+    def first(self) -> tuple[Tensor, dict[Key, Call]]:
+        value, calls = super().slopes()
+        for call in calls.values():
+            g = call.slope
+            if call.value is None or g.shape[-1] < 3 or g.ndim - 1 == call.row:
+                continue
+            sums, sizes = float(g.sum(-1).abs().max()), float(g.abs().sum(-1).max())
+            call.logits = sizes > 0 and sums < 1e-3 * sizes
+        return value, calls
+
+    def slopes(
+        self, batch: Mapping[str, Tensor] | None = None, add: Mapping[Key, Tensor] | None = None
+    ) -> tuple[Tensor, dict[Key, Call]]:
+        first, (value, calls) = self.first[1], super().slopes(batch, add)
+        for key in calls.keys() & first.keys():
+            calls[key].logits = first[key].logits
+        return value, calls
+
+    def rising(self, keys: Sequence[Key], x: float | Tensor) -> dict[Key, Tensor]:
+        """Offsets that raise predictions by x."""
+        whole = torch.zeros_like(self.flags, dtype=self.dtype) + x
+        return {key: self.first[1][key].offset(whole) for key in keys}
+
+    def raised(self, keys: Sequence[Key], steps: float | Tensor) -> dict[Key, Tensor]:
+        """Offsets that raise next values by steps of `unit`, logits to one bin from the middle."""
+        rows = torch.zeros_like(self.flags, dtype=self.dtype) + steps
+        found = {}
+        for key in keys:
+            call = self.first[1][key]
+            if key in self.binned:
+                assert call.value is not None
+                found[key] = -1e4 * (call.bins - rows.reshape(call.thin)).abs() - call.value
+            else:
+                found[key] = self.size * rows
+        return found
 
     @cached_property
-    def repeated(self) -> bool:
-        """A critic is fitted at several actions, as by a conservative term: more than twice, or
-        again with a slope that does not move with its first value, as that of its own target
-        would."""
-        firsts = list(self.again.values())
-        if not firsts or len(firsts) > len(set(firsts)):
-            return bool(firsts)
+    def targeted(self) -> list[Key]:
+        """Calls of critics whose gradient moves with rewards, targets or next values."""
+        names = ("reward", "return", "target")
+        called = self.first[1]
+        if not self.sloped:
+            return []
+        given = {name: self.batch[name] + self.size for name in names if name in self.columns}
         c = self.size * torch.ones_like(self.flags, dtype=self.dtype)
-        moved = self.slopes(add=dict.fromkeys(self.again.values(), c))[1]
-        return any(torch.equal(moved[k].by_row, self.first[1][k].by_row) for k in self.again)
+        still = [k for k, call in called.items() if k[0] in self.valued and not call.slope.any()]
+        moves = self.slopes(self.changed(**given), dict.fromkeys(still, c))[1]
+        return [k for k in self.sloped if not torch.equal(called[k].slope, moves[k].slope)]
 
     @cached_property
-    def again(self) -> dict[Key, Key]:
-        """Predictions of a critic that has predicted before, with the first."""
-        first: dict[tuple[str, int], Key] = {}
-        pairs = [(key, first.setdefault((key[0], key[2]), key)) for key in self.predictions]
-        return {key: earlier for key, earlier in pairs if key != earlier}
+    def sloped(self) -> list[Key]:
+        """Calls of critics that have a gradient."""
+        calls, own = self.first[1], self.roles["critic"]
+        return [k for k, call in calls.items() if k[0] in own and bool(call.by_row.any())]
+
+    @cached_property
+    def predictions(self) -> list[Key]:
+        return self.targeted or self.sloped
+
+    @cached_property
+    def masks(self) -> dict[Key, Tensor]:
+        """What the loss reads of a prediction; a row at its target has no gradient there."""
+        more = self.slopes(add=self.rising(self.predictions, 1.0))[1]
+        return {k: (self.first[1][k].slope != 0) | (more[k].slope != 0) for k in self.predictions}
 
     @cached_property
     def live(self) -> Tensor:
         """Rows that move the loss, [B]; a mask may leave some out."""
-        more = self.slopes(
-            add={k: torch.full_like(self.flags, 1).to(self.dtype) for k in self.predictions}
-        )[1]
-        found = [
-            (self.first[1][key].by_row != 0) | (more[key].by_row != 0) for key in self.predictions
-        ]
+        found = [self.first[1][k].by_rows(mask).any(1) for k, mask in self.masks.items()]
         return torch.stack(found).all(0) if found else torch.ones_like(self.flags)
+
+    def level(self, call: Call) -> Tensor | None:
+        """The number of each row that the loss reads, [B]; of logits the mean bin; None where it
+        reads several, or inside of vmap."""
+        if call.value is None:
+            return None
+        read = self.masks.get(call.key, torch.ones_like(call.value))
+        if call.logits:
+            mean = (call.value.softmax(-1) * call.bins).sum(-1, keepdim=True)
+            some = read.any(-1, keepdim=True)
+            return call.by_rows(mean * some).sum(1) / call.by_rows(some).sum(1).clamp_min(1)
+        one = bool((call.by_rows(read).sum(1) <= 1).all())
+        return call.by_rows(call.value * read).sum(1) if one else None
 
     @cached_property
     def ends(self) -> Tensor:
@@ -118,25 +170,50 @@ class CriticLoss(AskedLoss):
 
     @cached_property
     def bootstraps(self) -> list[Key]:
-        called = self.first[1]
-        return [key for key in called if key[0] in self.valued and key not in self.predictions]
+        fitted = {*self.predictions, *self.sloped}
+        return [k for k in self.first[1] if k[0] in self.valued and k not in fitted]
 
     @cached_property
-    def scalar(self) -> bool:
-        """A prediction is one number for each row."""
-        return all(self.first[1][key].output is not None for key in self.predictions)
+    def binned(self) -> set[Key]:
+        """Bootstraps that are logits of as many bins as the predictions."""
+        calls = self.first[1]
+        widths = {calls[k].slope.shape[-1] for k in self.predictions if calls[k].logits}
+        return {k for k in self.bootstraps if calls[k].leaf.shape[-1] in widths}
+
+    @cached_property
+    def base(self) -> dict[Key, Tensor]:
+        """Next values of logits stand at their middle, so that no clip of the bins is in reach."""
+        return self.raised([*self.binned], 0.0)
+
+    @cached_property
+    def quantiles(self) -> list[Key]:
+        """Bootstraps of several numbers a row, where predictions have them and all are read."""
+        calls = self.first[1]
+
+        def several(key: Key) -> bool:
+            call = calls[key]
+            return call.leaf.ndim - 1 > call.row and call.leaf.shape[-1] > 2 and not call.logits
+
+        whole = all(several(key) and bool(mask.all()) for key, mask in self.masks.items())
+        return [key for key in self.bootstraps if whole and several(key)]
 
     @cached_property
     def size(self) -> float:
         """c."""
-        outputs = [c.output.abs().max() for c in self.first[1].values() if c.output is not None]
+        called = self.first[1].values()
+        numbers = [c.value.abs().max() for c in called if c.value is not None and not c.logits]
         reward = self.columns.get("reward")
-        rewards = [] if reward is None else [reward.abs().max()]
-        return max(1.0, *(float(each) for each in (*outputs, *rewards))) / 2
+        numbers += [] if reward is None else [reward.abs().max()]
+        return max([1.0, *(float(each) for each in numbers)]) / 2
+
+    @property
+    def unit(self) -> float:
+        """Of a step of next values: c, or one bin."""
+        return 1.0 if self.base else self.size
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        return next(iter(self.first[1].values())).leaf.dtype
+        return next((c.leaf.dtype for c in self.first[1].values()), torch.get_default_dtype())
 
     @property
     def loose(self) -> float:
@@ -149,60 +226,82 @@ class CriticLoss(AskedLoss):
         assert self.declared.discount is not None
         return torch.full_like(self.y[0], float(self.declared.discount))
 
+    def _rooted(
+        self,
+        batch: Mapping[str, Tensor] | None = None,
+        add: Mapping[Key, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Offsets [K, B] of predictions at which ∂L/∂output is 0, and y* there: Newton steps,
+        exact for squares, else false position (Illinois: an end that stays twice counts half)."""
+        keys, y = self.predictions, torch.zeros(())
+
+        def slope(x: Tensor) -> Tensor:
+            nonlocal y
+            offsets = {k: self.first[1][k].offset(row) for k, row in zip(keys, x, strict=True)}
+            _, calls = self.slopes(batch, {**self.base, **(add or {}), **offsets})
+            levels = [self.level(calls[key]) for key in keys]
+            y = torch.stack(
+                [row if v is None else v for v, row in zip(levels, x, strict=True)]
+            ).detach()
+            return torch.stack([calls[key].by_row for key in keys])
+
+        def small(f: Tensor, size: Tensor) -> bool:
+            return bool((f.abs() <= size)[:, self.live].all())
+
+        x = torch.zeros_like(torch.stack([self.first[1][key].by_row for key in keys]))
+        h, tight = torch.full_like(x, self.size), 1e-3 if x.dtype == torch.float32 else 1e-8
+        step = slope(h) - slope(x)
+        for _ in range(3):  # float32 loses digits where the error is far larger than h
+            x = torch.where(step.abs() > 0, x - slope(x) * h / step, x)
+        if x.isfinite().all() and small(slope(x), tight * step.abs()):
+            return x, y
+        low, high = -h, h
+        for _ in range(30):  # outwards where the slope tells the side, else both ways
+            below, above = slope(low), slope(high)
+            tells = below != above
+            inside = tells & (below.sign() * above.sign() <= 0)  # a flat end may be a clamp's
+            if bool(inside[:, self.live].all()):
+                break
+            down = (below > 0) == (above > below)
+            ends = (
+                torch.where(tells & ~down, high, 2 * low),
+                torch.where(tells & down, low, 2 * high),
+            )
+            low, high = torch.where(inside, low, ends[0]), torch.where(inside, high, ends[1])
+        size, left = torch.maximum(below.abs(), above.abs()).max(), torch.zeros_like(inside)
+        for k in range(80):
+            before, x = x, (low * above - high * below) / (above - below)
+            x = torch.where(x.isfinite() & (k % 4 < 3), x, (low + high) / 2)
+            f = slope(x)
+            if small(f, tight / 10 * size) and small(x - before, tight * h):
+                break
+            again = left if k else ~inside
+            left = f * above > 0
+            half = torch.where(again == left, 0.5, 1.0) if k else torch.ones_like(f)
+            low, below = torch.where(left, low, x), torch.where(left, below * half, f)
+            high, above = torch.where(left, x, high), torch.where(left, f, above * half)
+        return x, y
+
     def solve(
         self,
         batch: Mapping[str, Tensor] | None = None,
         add: Mapping[Key, Tensor] | None = None,
     ) -> Tensor:
-        """y* of every prediction in the live rows, [K, B]: a secant and two Newton steps, exact for
-        squares, else bisection."""
-        keys, outputs = self.predictions, torch.zeros(())
+        """y* of every prediction in the live rows, [K, B]."""
+        return self._rooted(batch, add)[1][:, self.live]
 
-        def slope(x: Tensor) -> Tensor:
-            nonlocal outputs
-            _, calls = self.slopes(batch, {**(add or {}), **dict(zip(keys, x, strict=True))})
-            known = [calls[key] for key in keys]
-            outputs = torch.stack(
-                [c.by_row * 0 if c.output is None else c.output for c in known]
-            ).detach()
-            return torch.stack([c.by_row for c in known])
-
-        zero = torch.zeros_like(torch.stack([self.first[1][key].by_row for key in keys]))
-        start, h = slope(zero), torch.full_like(zero, self.size)
-        base, step = outputs, slope(h) - start
-        curved = step.abs() > 0
-        x = torch.where(curved, -start * h / step, zero)
-        for _ in range(2):  # float32 loses digits where the error is far larger than h
-            x = torch.where(curved, x - slope(x) * h / step, x)
-        tight = 1e-3 if x.dtype == torch.float32 else 1e-8
-        if x.isfinite().all() and bool(
-            (slope(x).abs() <= tight * step.abs().max())[:, self.live].all()
-        ):
-            return (base + x)[:, self.live]
-        low, high = -h, h
-        for _ in range(30):
-            below, above = slope(low), slope(high)
-            inside = below * above < 0
-            if bool(inside[:, self.live].all()):
-                break
-            low, high = (torch.where(inside, end, 2 * end) for end in (low, high))
-        size = torch.maximum(below.abs(), above.abs()).max()
-        for _ in range(12 if x.dtype == torch.float64 else 7):
-            for _ in range(4):
-                middle = (low + high) / 2
-                left = slope(middle) * above < 0
-                low, high = torch.where(left, middle, low), torch.where(left, high, middle)
-            x, near = (low + high) / 2, 1e-2 * self.size
-            for _ in range(2):  # inside of Huber's square one such step is exact
-                g = slope(x)
-                x = torch.clamp(x - (g * near / (slope(x + near) - g)).nan_to_num(), low, high)
-            if bool((slope(x).abs() <= tight / 10 * size)[:, self.live].all()):
-                return (base + x)[:, self.live]
-        return (base + (low + high) / 2)[:, self.live]
+    @cached_property
+    def _own(self) -> tuple[Tensor, Tensor]:
+        return self._rooted()
 
     @cached_property
     def y(self) -> Tensor:
-        return self.solve()
+        return self._own[1][:, self.live]
+
+    def beside(self, by: float) -> tuple[Tensor, dict[Key, Call]]:
+        """Every prediction beside its target."""
+        x = dict(zip(self.predictions, self._own[0] + by, strict=True))
+        return self.slopes(add=self.base | {k: self.first[1][k].offset(v) for k, v in x.items()})
 
     def by_column(self, column: str, rows: Tensor | None = None) -> Tensor:
         """(y*(column + c) − y*) / c, where the column moves in all rows or in some."""
@@ -210,10 +309,10 @@ class CriticLoss(AskedLoss):
         by = self.size * (torch.ones_like(self.flags) if rows is None else rows).to(self.dtype)
         return (self.solve(self.changed(**{column: x + rowwise(by, x).to(x)})) - self.y) / self.size
 
-    def by_next(self, keys: Sequence[Key], c: float, rows: Tensor | None = None) -> Tensor:
-        """(y*(v + c) − y*) / c of the bootstraps of these keys."""
-        by = c * (torch.ones_like(self.flags) if rows is None else rows).to(self.dtype)
-        return (self.solve(add=dict.fromkeys(keys, by)) - self.y) / c
+    def by_next(self, keys: Sequence[Key], steps: float, rows: Tensor | None = None) -> Tensor:
+        """(y*(v + c) − y*) / c of the bootstraps of these keys, c in steps of `unit`."""
+        at = steps * (torch.ones_like(self.flags) if rows is None else rows).to(self.dtype)
+        return (self.solve(add=self.raised(keys, at)) - self.y) / (steps * self.unit)
 
     @cached_property
     def by_reward(self) -> Tensor:
@@ -221,7 +320,20 @@ class CriticLoss(AskedLoss):
 
     @cached_property
     def by_value(self) -> Tensor:
-        return self.by_next(self.bootstraps, self.size)
+        return self.by_next(self.bootstraps, 1.0)
+
+    @cached_property
+    def by_own(self) -> tuple[str, float, dict[Key, Call]]:
+        """The column of (s, a) with which y* moves, or "", by how much, and the calls."""
+        for column in ("observation", "action"):
+            x = self.batch.get(column)
+            if x is None or not x.is_floating_point():
+                continue
+            other = self.changed(**{column: x.roll(1, 0) * 0.7 + 0.1})
+            change = self.spread(self.solve(other) - self.y)
+            if change > 2 * self.loose:
+                return column, change, self.slopes(other)[1]
+        return "", 0.0, {}
 
     @cached_property
     def mixing(self) -> bool:
@@ -230,19 +342,6 @@ class CriticLoss(AskedLoss):
             isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
             for module in self.modules.values()
             for part in module.modules()
-        )
-
-    @cached_property
-    def targeted(self) -> bool:
-        """What the loss sends to critics moves with rewards, targets or next values."""
-        names = ("reward", "return", "target")
-        given = {name: self.batch[name] + self.size for name in names if name in self.columns}
-        moves = self.slopes(
-            self.changed(**given),
-            {k: self.size * torch.ones_like(self.flags, dtype=self.dtype) for k in self.bootstraps},
-        )[1]
-        return any(
-            not torch.equal(self.first[1][k].slope, moves[k].slope) for k in self.predictions
         )
 
     def spread(self, x: Tensor) -> float:
@@ -257,36 +356,32 @@ def _precise(loss: CriticLoss) -> Answer:
 
 def _predicts(loss: CriticLoss) -> Answer:
     """Every critic's output moves the loss."""
-    called = loss.first[1].values()
-    if logits := {call.key[0] for call in called if call.logits}:
-        return undecided("logits", ", ".join(logits))
-    used = {key[0] for key in loss.predictions}
-    if loss.roles["critic"].keys().isdisjoint(call.key[0] for call in called):
+    if loss.roles["critic"].keys().isdisjoint(key[0] for key in loss.first[1]):
         return undecided("silent", ", ".join(loss.roles["critic"]))
+    used = {key[0] for key in loss.sloped}
     never = [name for name in loss.roles["critic"] if name not in used]
     return fail("unused", ", ".join(never)) if never else PASS
 
 
 def _detached(loss: CriticLoss) -> Answer:
-    """No gradient but in the critics that predict."""
-    value, _ = loss()
+    """No gradient but in the critics that predict, or of a term apart from their errors."""
+    value, there = loss()[0], loss(add=loss.rising(loss.predictions, loss.size))[0]
+    own = {id(p) for each in loss.roles["critic"].values() for p in each.parameters()}
     for name, module in loss.modules.items():
-        trained = [p for p in module.parameters() if p.requires_grad]
-        own = {id(p) for each in loss.roles["critic"].values() for p in each.parameters()}
-        apart = [p for p in trained if id(p) not in own]
-        if name not in loss.roles["critic"] and bool(
-            loss.gradient(value, apart).any() if apart else 0
-        ):
+        apart = [p for p in module.parameters() if p.requires_grad and id(p) not in own]
+        if name in loss.roles["critic"] or not apart:
+            continue
+        if not torch.equal(loss.gradient(value, apart), loss.gradient(there, apart)):
             return fail("target", name)
-    if loss.predictions and not loss.has("prediction"):
-        return undecided("terms")
-    # An online network that is its own target: its second call pulls the other way.
-    called = loss.first[1]
-    twice = [
-        key[0]
-        for key, first in loss.again.items()
-        if bool((called[key].by_row * called[first].by_row < 0).any())
-    ]
+    # An online network that is its own target: where it is called again moves its first error.
+    first: dict[tuple[str, int], Key] = {}
+    again = [k for k in loss.predictions if first.setdefault((k[0], k[2]), k) != k]
+    if not again:
+        return PASS
+    moves = loss.slopes(add=loss.rising(again, loss.size))[1]
+    same = {k: torch.equal(moves[f].slope, loss.first[1][f].slope)
+            for k in again for f in [first[k[0], k[2]]]}  # fmt: skip
+    twice = [k[0] for k in again if not same[k]]
     return fail("own", ", ".join(twice)) if twice else PASS
 
 
@@ -297,8 +392,7 @@ def _rows(loss: CriticLoss) -> Answer:
     names = ("reward",) if loss.kind == "critic" else ("reward", "return", "target")
     found = [(name, loss.by_column(name, half)) for name in names if name in loss.columns]
     if loss.bootstraps:  # both ways, and far: a least over rows may move with one alone
-        found += [("next value", loss.by_next(loss.bootstraps, way * loss.size, half))
-                  for way in (8, -8)]  # fmt: skip
+        found += [("next value", loss.by_next(loss.bootstraps, way, half)) for way in (8, -8)]
     worst = max(((float(x[:, others].abs().max()), name) for name, x in found), default=(0.0, ""))
     return held(worst[0], loss.loose, "mixed", worst[1])
 
@@ -307,30 +401,16 @@ def _descends(loss: CriticLoss) -> Answer:
     """∂L/∂Q has the sign of Q − y*."""
     wrong = 0.0
     for way in (0.25, -0.25):
-        _, calls = loss.slopes(add=_at_target(loss, way * loss.size))
-        wrong = max(
-            wrong,
-            *(
-                float((calls[key].by_row * way <= 0)[loss.live].double().mean())
-                for key in loss.predictions
-            ),
-        )
+        _, calls = loss.beside(way * loss.unit)
+        shares = [(calls[key].by_row * way <= 0)[loss.live].double().mean()
+                  for key in loss.predictions]  # fmt: skip
+        wrong = max(wrong, *(float(share) for share in shares))
     return held(wrong, 0, "rises")
-
-
-def _at_target(loss: CriticLoss, by: float) -> dict[Key, Tensor]:
-    """Offsets that put every prediction beside its target."""
-    found = {}
-    for key, y in zip(loss.predictions, loss.y, strict=True):
-        output, whole = loss.first[1][key].output, torch.zeros_like(loss.flags, dtype=loss.dtype)
-        whole[loss.live] = y + by
-        found[key] = whole if output is None else whole - output
-    return found
 
 
 def _weights(loss: CriticLoss) -> Answer:
     """As far from its target each row pulls alike, up to `weight`."""
-    _, calls = loss.slopes(add=_at_target(loss, loss.size / 8))
+    _, calls = loss.beside(loss.size / 8)
     own = loss.column("weight") if "weight" in loss.columns else torch.ones_like(loss.y[0])
     share = torch.stack([calls[key].by_row[loss.live] / own for key in loss.predictions])
     if not bool(loss.live.all()) and "mask" not in loss.columns:
@@ -350,9 +430,14 @@ def _reward(loss: CriticLoss) -> Answer:
         return fail("masked")
     if _at_limits(loss, s, 1.0):
         return undecided("clipped")
+    if _bent(loss):
+        return undecided("bent")
     k = float(s.median())
     if float((s - k).abs().max()) > 10 * loose:
         return fail("uneven", value=off)
+    once = loss.has("discount") and float((s - loss.gamma).abs().max()) <= loose
+    if once and float((loss.gamma - 1).abs().max()) > 3 * loose:
+        return fail("discounted", value=k)
     if k > 1e-3:
         return PASS._replace(value=k)
     return fail("lost" if abs(k) < 1e-3 else "negated", value=k)
@@ -360,21 +445,33 @@ def _reward(loss: CriticLoss) -> Answer:
 
 def _at_limits(loss: CriticLoss, s: Tensor, want: float, rows: Tensor | None = None) -> bool:
     """Targets that do not rise by `want` all end at one or two levels: they are clipped there."""
-    y = loss.y if rows is None else loss.y[:, rows]
+    y = loss.y if rows is None or not bool(rows.any()) else loss.y[:, rows]
     ends = (y / loss.size + s)[(s - want).abs() > 10 * loss.loose]
     levels = {round(float(end), 3) for end in ends}
     return 0 < len(levels) <= 2 < ends.numel()
 
 
+def _bent(loss: CriticLoss) -> bool:
+    """y* rises with the reward by what y* itself decides (R2D2's rescaling): in its order slopes go
+    up and down a few times at most."""
+    s, y = loss.by_reward[0], loss.y[0]
+    spread = float(s.max() - s.min())
+    turns = float(s[y.argsort()].diff().abs().sum())
+    return float(s.min()) > 1e-3 and len(s) > 16 and 10 * loss.loose < spread > turns / 4
+
+
 def _discount(loss: CriticLoss) -> Answer:
     """y* rises by γ with the next value."""
     s, gamma = loss.by_value, loss.gamma
-    if loss.has("ends"):
-        s, gamma = s[:, ~loss.ends], gamma[~loss.ends]
+    # Where ends are not known, rows that do not move have ended.
+    going = ~loss.ends if loss.has("ends") else s.abs().amax(0) > loss.loose
+    s, gamma = (s[:, going], gamma[going]) if bool(going.any()) else (s, gamma)
+    if loss.has("reward") and _bent(loss):
+        return undecided("bent")
     off, k, g = float((s - gamma).abs().max()), float(s.median()), float(gamma.median())
     if off <= max(loss.loose, 1e-6):
         return PASS._replace(value=k, limit=g)
-    if _at_limits(loss, s, g, ~loss.ends if loss.has("ends") else None):
+    if _at_limits(loss, s, g, going):
         return undecided("clipped")
     names = {"left_out": 1.0, "squared": g**2, "unused": 0.0, "one_step": g**0.5}
     name = next((n for n, v in names.items() if abs(k - v) < 2e-3 < 4e-3 < abs(v - g)), "other")
@@ -396,11 +493,10 @@ def _beyond(loss: CriticLoss) -> Answer:
     other = torch.where(rowwise(loss.flags, s2), s2.roll(1, 0) + 1, s2)
     calls = loss.slopes(loss.changed(next_observation=other))[1]
     changes = [0.0]
-    for key, call in loss.first[1].items():
-        size = call.slope.abs().max()
-        if key[0] in loss.roles["critic"] and size > 0 and key in calls:
-            change = (call.slope - calls[key].slope).movedim(call.row, 0)[loss.flags]
-            changes.append(float(change.abs().max() / size))
+    for key in loss.predictions:
+        call = loss.first[1][key]
+        change = (call.slope - calls[key].slope).movedim(call.row, 0)[loss.flags]
+        changes.append(float(change.abs().max() / call.slope.abs().max()))
     return held(max(changes), 1e-4, "moves")
 
 
@@ -417,21 +513,10 @@ def _next_value(loss: CriticLoss) -> Answer:
     both = {key[0] for key in loss.bootstraps} & {key[0] for key in loss.predictions}
     if loss.mixing and both:
         return undecided("batch_norm")
-    aside = ""
-    for column in ("observation", "action"):
-        x = loss.batch.get(column)
-        if x is None or not x.is_floating_point():
-            continue
-        other = loss.changed(**{column: x.roll(1, 0) * 0.7 + 0.1})
-        change = loss.spread(loss.solve(other) - loss.y)
-        if change <= 2 * loss.loose:
-            continue
-        calls = loss.slopes(other)[1]
-        if not any(_same_inputs(loss.first[1][key], calls[key]) for key in loss.bootstraps):
-            return fail("here", column, change)
-        aside = column  # a bonus in the loss, or Munchausen's
-    if aside:
-        return undecided("aside", aside)
+    column, change, calls = loss.by_own
+    if column:
+        here = not any(_same_inputs(loss.first[1][key], calls[key]) for key in loss.bootstraps)
+        return fail("here", column, change) if here else undecided("aside", column)
     s2 = loss.batch["next_observation"]
     y = loss.solve(loss.changed(next_observation=s2.roll(1, 0) * 0.7 + 0.1))
     return PASS if loss.spread((y - loss.y)[:, ~loss.ends]) > 1e-7 else fail("still")
@@ -442,14 +527,56 @@ def _same_inputs(one: Call, other: Call) -> bool:
     return bool(one.inputs) and all(torch.equal(x, y) for x, y in pairs)
 
 
-def _used(role: str) -> Callable[[CriticLoss], Answer]:
-    def used(loss: CriticLoss) -> Answer:
-        called = {key[0] for key in loss.first[1]}
-        unused = loss.roles[role].keys().isdisjoint(called)  # REDQ draws some of them
-        return fail("unused", ", ".join(loss.roles[role])) if unused else PASS
+def _unused(loss: CriticLoss, role: str) -> bool:
+    """A role is not called, nor does the loss move with its parameters, as by another method."""
+    if not loss.roles[role].keys().isdisjoint(key[0] for key in loss.first[1]):
+        return False
+    with ExitStack() as stack:
+        for p in {p for module in loss.roles[role].values() for p in module.parameters()}:
+            stack.enter_context(moved(p, torch.linspace(-1, 1, p.numel()).to(p).reshape(p.shape)))
+        return torch.equal(loss()[0].detach(), loss.first[0])
 
-    used.__doc__ = f"A {role} that is declared is called."
-    return used
+
+def _targets(loss: CriticLoss) -> Answer:
+    """The loss moves with a declared target, and y* with its values where it moves with any."""
+    names = ", ".join(loss.roles["target"])  # REDQ draws some of them
+    if _unused(loss, "target"):
+        return fail("unused", names)
+    called = [key for key in loss.bootstraps if key[0] in loss.roles["target"]]
+    if not called or len(called) == len(loss.bootstraps) or not loss.predictions:
+        return PASS
+    moves = float(loss.by_next(called, 1.0).abs().max())
+    return fail("aside", names) if moves < 1e-6 < float(loss.by_value.abs().max()) else PASS
+
+
+def _target_actors(loss: CriticLoss) -> Answer:
+    """The loss moves with a declared target policy."""
+    names = ", ".join(loss.roles["target_actor"])
+    return fail("unused", names) if _unused(loss, "target_actor") else PASS
+
+
+def _quantiles(loss: CriticLoss) -> Answer:
+    """y* does not move with the order of the next quantiles, and quantiles that are equal are
+    pulled apart; not so of an ensemble, whose least counts alone."""
+    calls, order, least = loss.first[1], {}, {}
+    for key in loss.quantiles:
+        value, one = calls[key].value, torch.zeros_like(calls[key].leaf)
+        assert value is not None
+        one[..., 0] = -50 * loss.size
+        order[key], least[key] = value.flip(-1) - value, one
+    moves = loss.spread(loss.solve(add=order) - loss.y)
+    if moves > 4 * loss.loose:
+        return fail("order", value=moves)
+    if loss.spread(loss.solve(add=least) - loss.y) > 40:
+        return PASS
+    same = {}
+    for key in loss.predictions:
+        value = calls[key].value
+        assert value is not None
+        same[key] = value.mean(-1, keepdim=True) - value
+    _, found = loss.slopes(add=same)
+    g = torch.cat([found[key].slope.flatten(0, -2) for key in loss.predictions])
+    return fail("alike") if float((g.amax(1) - g.amin(1)).max() / g.abs().max()) < 1e-3 else PASS
 
 
 def _level(loss: CriticLoss) -> Answer:
@@ -460,10 +587,13 @@ def _level(loss: CriticLoss) -> Answer:
         return undecided("uneven")
     at = (loss.y - r)[:, loss.ends]
     if loss.spread(at) > loose:
-        if loss.spread(at - at.mean()) < loose:
+        if loss.by_own[0]:
+            return undecided("aside", loss.by_own[0])
+        beside = len(loss.sloped) > len(loss.predictions)  # a conservative term
+        if beside or loss.spread(at - at.mean(1, keepdim=True)) < loose:
             return undecided("shifted", value=float(at.mean()))
         return held(loss.spread(at), loose, "ends")
-    known = [loss.first[1][key].output for key in loss.bootstraps]
+    known = [loss.level(loss.first[1][key]) for key in loss.bootstraps]
     outputs = [output for output in known if output is not None]
     if loss.declared.temperature is not None or not outputs or len(outputs) < len(known):
         return PASS
@@ -477,13 +607,13 @@ def _level(loss: CriticLoss) -> Answer:
 
 def _twins(loss: CriticLoss) -> Answer:
     """Of several next values the largest does not count."""
-    far, going = 50 * loss.size, ~loss.ends
+    going = ~loss.ends
     up, down = (
         torch.stack([
-            (loss.by_next([key], way * far)[:, going] / loss.gamma[going]).median()
+            (loss.by_next([key], way)[:, going] / loss.gamma[going]).median()
             for key in loss.bootstraps
         ])
-        for way in (1, -1)
+        for way in (50, -50)
     )  # fmt: skip
     return fail("largest") if up.min() > 0.9 and down.max() < 0.1 else PASS
 
@@ -546,6 +676,10 @@ def _entropy(loss: CriticLoss) -> Answer:
         return held(loss.spread(s[:, loss.ends]), loose, "ends")
     if loss.spread(s[:, going]) < 1e-6:
         return fail("left_out")
+    with moved(temperature, 2.0):  # α, in the place of which log α would rise evenly
+        further = loss.solve() - y
+    if (rise := loss.spread(further[:, going]) / loss.spread(s[:, going])) < 2.2:
+        return fail("log", value=rise)
     if loss.declared.draw is None:
         return PASS
     with torch.no_grad(), untouched(loss.modules.values(), loss.declared.seed):
@@ -571,8 +705,9 @@ CRITIC = (
     Law("critic.reward", _TD, _reward),
     Law("critic.entropy", ("prediction", "temperature"), _entropy),
     Law("critic.discount", ("prediction", "bootstrap", "discount"), _discount),
-    Law("critic.targets", ("target",), _used("target"), whole=True),
-    Law("critic.target_actors", ("target_actor",), _used("target_actor"), whole=True),
+    Law("critic.targets", ("target",), _targets, whole=True),
+    Law("critic.target_actors", ("target_actor",), _target_actors, whole=True),
+    Law("critic.quantiles", ("prediction", "quantiles"), _quantiles),
     Law("critic.next_value", (*_TD, "level", "next_observation"), _next_value),
     Law("critic.beyond", ("reward", "ends", "next_observation"), _beyond),
     Law("critic.level", (*_TD, "ends", "level", "discount"), _level),

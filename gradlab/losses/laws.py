@@ -36,6 +36,9 @@ LAWS: Mapping[str, tuple[Law, ...]] = {
 }
 
 
+_OLDER = {"surrogate": 'write meant=["derivative"]', "directions": "three are taken, leave it out"}
+
+
 def asked(loss: Callable[..., Any], batch: Any, declared: Declared, kind: str) -> AskedLoss:
     """The loss of a kind with its batch, checked."""
     validation.word("kind", kind, LAWS)
@@ -127,6 +130,7 @@ def audit(
     meant: Collection[str] = (),
     inputs: Any = None,
     seed: int = 0,
+    **older: object,
 ) -> FindingsRun:
     """Ask a loss the laws of its kind: is its target, its sign, its mask, its gradient right?
 
@@ -134,7 +138,7 @@ def audit(
 
     Args:
         loss, batch, kind: as in `gradlab.losses.laws.look_at`.
-        old: none; an error says what to write.
+        old, older: none; an error says what to write.
         inputs: in the place of batch, of kind "actor": a tensor, or the loss's arguments.
         critic, target, actor, …: what is known, as of `gradlab.losses.asking.Declared`.
 
@@ -150,6 +154,8 @@ def audit(
         raise InputError(
             "batch is a network: write audit(loss, batch, kind='actor', actor=…, critic=…, model=…)"
         )
+    for name in older:
+        raise InputError(f"{name} is no argument of audit: {_OLDER.get(name, 'leave it out')}")
     kind = "actor" if kind is None and inputs is not None else kind
     if kind is None:
         raise validation.expected("kind", kind, f"one of {', '.join(LAWS)}")

@@ -533,6 +533,8 @@ class Watching:
     def _kept(self, x: Tensor, tag: Tag, beside: bool) -> Tensor:
         """A value with a cut outside of every role, as it goes on."""
         assert tag.cut is not None
+        if _transformed():
+            return x
         value = _gated(_leaf(x), _Gate())
         self.calls.lost.append(Lost(None, tag.cut, tag.modelled, value, beside))
         self.tags.put(value, tag)

@@ -60,7 +60,11 @@ class PolicyLoss(AskedLoss):
         with torch.no_grad():
             self.now = self.log_probs()
         if "old_log_prob" in self.columns:
-            self.batch["old_log_prob"] = self.now.reshape(self.columns["old_log_prob"].shape)
+            old = self.columns["old_log_prob"]
+            if old.numel() != self.now.numel():
+                shape, wanted = list(self.now.shape), list(old.shape)
+                raise InputError(f"log_prob returns {shape}, expected {wanted} of old_log_prob")
+            self.batch["old_log_prob"] = self.now.reshape(old.shape)
         if {"value", "return"} <= self.columns.keys():
             self.batch["value"] = self.columns["return"].clone()
 
@@ -75,12 +79,12 @@ class PolicyLoss(AskedLoss):
         return [p for p in dict.fromkeys(found) if p.requires_grad]
 
     def log_probs(self) -> Tensor:
-        """log π of the rows, in the graph."""
+        """log π of the rows, or of their tokens [B, T], in the graph."""
         assert self.declared.log_prob is not None
         with untouched(self.modules.values(), self.declared.seed), running("log_prob"):
             found = self.declared.log_prob(self.rebuilt(self.batch))
-        if found.shape != (self.rows,):
-            wanted = f"[{self.rows}], one for each row"
+        if not isinstance(found, Tensor) or found.shape[:1] != (self.rows,):
+            wanted = f"[{self.rows}], one for each row, or [{self.rows}, T]"
             raise InputError(f"log_prob returns {validation.shown(found)}, expected {wanted}")
         return found
 
@@ -89,21 +93,27 @@ class PolicyLoss(AskedLoss):
         return self.gradient(self(self.changed(**columns))[0], self.parameters)
 
     def counted(self, x: Tensor) -> Tensor:
-        """Without the rows that a mask leaves out."""
+        """Without what a mask leaves out."""
         mask = self.columns.get("mask")
-        return x if mask is None else x[mask.reshape(self.rows, -1)[:, 0] > 0]
+        return x if mask is None else x[self.beside(mask) > 0]
+
+    def beside(self, column: Tensor) -> Tensor:
+        """A column of rows or tokens beside log π, flat."""
+        if column.numel() == self.now.numel():
+            return column.flatten()
+        return rowwise(column.reshape(self.rows, -1)[:, 0], self.now).expand_as(self.now).flatten()
 
     @property
     def advantage(self) -> Tensor:
-        return self.batch["advantage"].reshape(self.rows, -1)[:, 0]
+        return self.beside(self.batch["advantage"])
 
     @cached_property
     def weights(self) -> tuple[Tensor | None, float]:
         """w [B], and the share of the gradient that is no Σ w ∇ log π; None where the rows' ∇ log π
-        depend on each other."""
-        logs = self.log_probs()
+        depend on each other. Of A and −A, so that what does not move with A cancels."""
+        logs = self.log_probs().flatten()
         rows = torch.stack([self.gradient(x, self.parameters) for x in logs])
-        g = self.slope() - self.slope(advantage=torch.zeros_like(self.batch["advantage"]))
+        g = (self.slope() - self.slope(advantage=-self.batch["advantage"])) / 2
         gram = rows @ rows.T
         size = gram.diagonal().mean()
         if float(torch.linalg.eigvalsh(gram)[0] / size) < 1e-7:
@@ -121,7 +131,9 @@ class PolicyLoss(AskedLoss):
         value = self(self.changed(old_log_prob=old))[0]
         value = value - self(self.changed(old_log_prob=old, advantage=none))[0]
         found = torch.autograd.grad(value, old, allow_unused=True)[0]
-        return torch.zeros_like(self.now) if found is None else found.flatten() * self.rows
+        return (
+            torch.zeros_like(self.now.flatten()) if found is None else found.flatten() * self.rows
+        )
 
 
 def _correlation(x: Tensor, y: Tensor) -> float:
@@ -157,6 +169,9 @@ def _weights(loss: PolicyLoss) -> Answer:
     shift = max((_correlation(w.roll(k), a), k) for k in (1, -1, 2, -2))
     if shift[0] > 0.99:
         return fail("other_row", value=float(shift[1]))
+    far = a.abs() > 0.2 * a.abs().mean()
+    if bool((w * a > 0)[far].all()):  # GRPO: tokens of long completions count less
+        return undecided("uneven", value=r)
     # Ranks alone: an advantage that is clipped, squashed or exponentiated on purpose.
     if _in_order(w, a) > 0.98 and rest < 0.02:
         return undecided("bent", value=r)
@@ -173,7 +188,10 @@ def _ratio(loss: PolicyLoss) -> Answer:
         if float(change) > _STILL:
             return PASS  # a detached ratio: V-trace
         return undecided("unused") if loss.declared.clip is None else fail("anew")
-    r = _correlation(loss.counted(g), loss.counted(loss.advantage))
+    g, a = loss.counted(g), loss.counted(loss.advantage)
+    r = _correlation(g, a)
+    if bool((g * a > 0)[a.abs() > 0.2 * a.abs().mean()].all()):
+        return PASS._replace(value=r)
     return held(1 - r, 1e-3, "negated" if r < -0.99 else "apart")._replace(value=r)
 
 
@@ -225,6 +243,8 @@ def _values(loss: PolicyLoss) -> Answer:
     kept = loss.counted(torch.arange(loss.rows, device=loss.now.device))
     half = kept[kept % 2 == 0]
     returns = loss.columns["return"]
+    if returns.numel() != loss.rows:
+        return Answer("skipped", "tokens")
     odd = rowwise(torch.arange(loss.rows, device=returns.device) % 2 == 1, returns)
     other = returns + 9 * odd.to(returns)
     moved = {"return": other} | ({"value": other} if "value" in loss.columns else {})

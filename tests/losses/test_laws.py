@@ -19,7 +19,7 @@ from gradlab.findings import CODES
 from gradlab.losses import critic, laws
 from gradlab.losses.asking import Declared
 from gradlab.losses.critic import CriticLoss
-from tests.losses import bank
+from tests.losses import bank, libraries
 from tests.losses.published import GAMMA, LOSSES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a target size")
@@ -194,6 +194,28 @@ def test_torchrl_losses_as_they_are_shipped():
     assert broken(audited(arguments, discount=0.99)) == ["critic.discount.other"]
 
 
+def test_an_actor_inside_of_vmap_is_asked():
+    """TorchRL's SAC."""
+    tensordict = pytest.importorskip("tensordict")
+    objectives = pytest.importorskip("torchrl.objectives")
+    from torchrl.data import Bounded
+    from torchrl.modules import NormalParamExtractor, ProbabilisticActor, TanhNormal, ValueOperator
+
+    torch.manual_seed(0)
+    net = nn.Sequential(bank.mlp(bank.STATE, 2 * bank.ACTION), NormalParamExtractor())
+    keys = ["loc", "scale"]
+    of = tensordict.nn.TensorDictModule(net, in_keys=["observation"], out_keys=keys)
+    actor = ProbabilisticActor(
+        of, in_keys=keys, out_keys=["action"], distribution_class=TanhNormal, return_log_prob=True
+    )
+    q = ValueOperator(bank.Q(), in_keys=["observation", "action"])
+    loss = objectives.SACLoss(actor, q, action_spec=Bounded(-1, 1, (bank.ACTION,)))
+    batch = tensordict.TensorDict({"observation": bank.batch()["observation"]}, [48])
+    given = dict(batch=batch, kind="actor", actor=actor, critic=q.module)
+    run = audited(given | {"loss": lambda td: loss.actor_loss(td)[0].mean()})
+    assert broken(run) == [] and sum(each.decision == "pass" for each in run.findings) > 8
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -262,6 +284,121 @@ def test_own_generator_low_precision_and_other_methods_are_undecided():
     fitted = lambda b: F.mse_loss(q.net(torch.cat([b["observation"], b["action"]], 1)), b["reward"])  # noqa: E731
     run = audited(given | {"loss": fitted, "critic": q, "target": None})
     assert finding(run, "critic.predictions").code == "critic.predictions.silent"
+
+
+def test_a_loss_with_state_is_undecided():
+    given, calls = bank.td(), []
+    inner = given["loss"]
+
+    def loss(b):
+        calls.append(1)
+        return inner(b) + 0.1 * len(calls)
+
+    run = audited(given | {"loss": loss})
+    assert run.passed and run.findings[-1].code == "loss.repeats.differs"
+
+
+def test_columns_that_the_loss_wants_and_rows_that_are_missing_are_named():
+    given = bank.td()
+    inner = given["loss"]
+    words = r"KeyError: 'priority'.*add it to the batch, which has observation, action, reward"
+    with pytest.raises(InputError, match=words):
+        audited(given | {"loss": lambda b: inner(b) * b["priority"]})
+    few = given["batch"] | {"terminated": torch.zeros(3)}
+    with pytest.raises(InputError, match="batch has 3 rows of 'terminated', expected 48"):
+        audited(given | {"batch": few})
+    more = {"extra": torch.ones(3), **given["batch"]}
+    assert broken(audited(given | {"batch": more})) == []
+
+
+def test_rows_that_are_mixed_on_purpose_are_declared():
+    given = bank.td("standardised")
+    run = audited(given)
+    assert broken(run)[0] == "critic.rows.mixed" and 'declare meant=["rows"]' in run.headline
+    run = audited(given, meant=["rows"])
+    assert run.passed, run
+    assert finding(run, "critic.discount").code == "critic.discount.skipped"
+
+
+def test_a_loss_on_another_device_is_told_where_to_put_the_batch():
+    given = bank.td()
+
+    def loss(b):
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found cuda:0 and cpu"
+        )
+
+    with pytest.raises(InputError, match="move the batch to the networks' device"):
+        audited(given | {"loss": loss})
+
+
+def test_networks_that_are_called_by_other_methods_are_not_called_unused():
+    class Valued(bank.Q):
+        def value(self, s, a):
+            return self.net(torch.cat([s, a], 1))
+
+    q, target, policy = Valued(), Valued(), bank.Policy()
+
+    def loss(b, target=target):
+        with torch.no_grad():
+            v = target.value(b["next_observation"], policy(b["next_observation"])[0])
+            y = b["reward"] + bank.GAMMA * (1 - b["terminated"]) * v
+        return F.mse_loss(q.value(b["observation"], b["action"]), y)
+
+    given = dict(loss=loss, batch=bank.batch(), kind="critic", critic=q, target=target)
+    run = audited(given)
+    assert run.passed and finding(run, "critic.predictions").code == "critic.predictions.silent"
+    run = audited(given | {"target": bank.Q()})
+    assert broken(run) == ["critic.targets.unused"]
+
+
+@pytest.mark.parametrize("returns", ["pair", "distribution", "dict"])
+@pytest.mark.parametrize("detached", [False, True])
+def test_actors_may_return_what_they_like(returns, detached):
+    class Actor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.log_std = bank.mlp(3, 2), nn.Parameter(torch.zeros(2))
+
+        def forward(self, s):
+            policy = torch.distributions.Normal(self.net(s), self.log_std.exp())
+            if returns == "distribution":
+                return policy
+            a = policy.rsample()
+            found = {"action": a, "log_prob": policy.log_prob(a).sum(1, keepdim=True)}
+            return found if returns == "dict" else tuple(found.values())
+
+    def acted(s):
+        out = actor(s)
+        if returns == "distribution":
+            a = out.rsample()
+            return a, out.log_prob(a).sum(1, keepdim=True)
+        return tuple(out.values()) if returns == "dict" else out
+
+    actor, q = Actor(), bank.Q()
+
+    def loss(b):
+        a, log_pi = acted(b["observation"])
+        return (0.2 * log_pi - q(b["observation"], a.detach() if detached else a)).mean()
+
+    run = audited(dict(loss=loss, batch=bank.batch(), kind="actor", actor=actor, critic=q))
+    assert broken(run)[:1] == (["actor.lost.detached"] if detached else [])
+
+
+@pytest.mark.parametrize("fault", ["", "typo"])
+def test_critics_of_bins_and_of_repeated_rows_are_asked(fault):
+    """Joint passes, k actions of a state and bins: γ is read in all of them."""
+    for make in (libraries.c51_atari, libraries.tqc):
+        run = audited(lambda make=make: make("squared" if fault else ""))
+        want = bank.GAMMA**2 if fault else bank.GAMMA
+        assert finding(run, "critic.discount").value == pytest.approx(want, abs=2e-3)
+
+
+def test_arguments_of_before_are_told_what_to_write():
+    with pytest.raises(InputError, match=r'surrogate is no argument.*write meant=\["derivative"\]'):
+        audited(bank.td, surrogate=True)
+    with pytest.raises(InputError, match="directions is no argument of audit: three are taken"):
+        audited(bank.td, directions=3)
 
 
 def test_a_loss_that_is_not_finite_names_operation_line_and_rows():
