@@ -30,7 +30,7 @@ from gradlab.progress import Progress, silent
 from gradlab.runs.jumps import HARMFUL, UPDATE, Jumps, kind_of
 from gradlab.statistics.intervals import student
 from gradlab.truth.agreement import PRECISION, precision_of, unchecked
-from gradlab.truth.common_random import Rolling, StartRollouts, own_size
+from gradlab.truth.common_random import Rolling, Rollouts, StartRollouts, own_size
 from gradlab.truth.oracles import perturbed
 from gradlab.truth.score_actions import PAIRS, score_gradients
 from gradlab.truth.truth import Truth
@@ -70,7 +70,7 @@ def find_jumps(
     eta = size * move * np.array(_MOVES)
     rolling = Rolling(setting, progress)
     moved = [perturbed(setting.policy, sign * k * u) for sign in (1.0, -1.0) for k in eta]
-    rolled = rolling.of_policies(starts, moved, _STAGE)
+    (rolled,) = Rollouts(rolling, [(starts, moved)], _STAGE).until(setting.horizon)
     up, down = rolled.returns.reshape(2, len(eta), -1)
     p = gradients @ u
     d = (up - down) / (2 * torch.from_numpy(eta).to(p)[:, None])

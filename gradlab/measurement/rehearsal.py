@@ -34,7 +34,7 @@ from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.realised_gains import LEAST_LEFT, Stepping
-from gradlab.measurement.update import WIDE, Gradient, Update, UpdateTest, paired_returns
+from gradlab.measurement.update import WIDE, Gradient, PairedReturns, Update, UpdateTest
 from gradlab.measurement.visited import steps_beside, visited
 from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Cell, Identity, competing
@@ -85,15 +85,16 @@ def rehearse(
     """
     lengths = lengths_within(update) if lengths is None else lengths
     cells, asked = list(candidates[0]), len(candidates) * len(candidates[0]) * lengths[-1]
-    rolled = []
+    draws = []
     for d, (starts, drawn) in enumerate(zip(judging, candidates, strict=True)):
 
         def counted(made: int, before: int = d * asked // len(candidates)) -> None:
             progress(_STREAM, before + made, asked)
 
         test = UpdateTest(drawn, (rate,), lengths, update)
-        steps = test.steps(setting.policy, counted).flatten(0, 2)
-        rolled.append(paired_returns(_returning(setting), starts, steps, _STREAM, progress))
+        draws.append((starts, test.steps(setting.policy, counted).flatten(0, 2)))
+    paired = PairedReturns(_returning(setting), draws, _STREAM, progress)
+    rolled = paired.until(setting.horizon)
     labels, sizes = zip(*map(grouping, judging), strict=True)
     returns = [by_group(each.returns, label) for each, label in zip(rolled, labels, strict=True)]
     before = np.concatenate([each[0] for each in returns])
@@ -230,9 +231,9 @@ def rehearsal(
             test = UpdateTest({cells[c]: gradient}, (rate,), lengths, update)
             moved = test.steps(setting.policy)[0, 0]
             pairs.append((_drawn(task, each, setting.seed, name), moved))
+        paired = PairedReturns(_returning(setting), pairs, _STREAM, progress)
         for times in _LONGER:
-            longer = replace(_returning(setting), horizon=times * horizon)
-            rolled = [paired_returns(longer, *pair, _STREAM, progress) for pair in pairs]
+            rolled = paired.until(times * horizon)
             if not any(map(_goes_on, rolled)):
                 break
         again, se = np.full((2, len(found.lengths), redraws), np.nan)
@@ -242,7 +243,7 @@ def rehearsal(
             again[: len(lengths), d] = np.where(np.abs(mean) < LOST, mean, np.nan)
             se[: len(lengths), d] = change.std(dim=1).numpy() / change.shape[1] ** 0.5
         steps = found.steps + sum(own.steps for own in rolled)
-        found = replace(found.retried(c, again, each, longer.horizon, se), steps=steps)
+        found = replace(found.retried(c, again, each, times * horizon, se), steps=steps)
         if found.chosen is not None:
             break
     return found

@@ -31,7 +31,7 @@ from gradlab.progress import Progress, silent
 from gradlab.runs.identity import Cell
 from gradlab.runs.rehearsal import RATE
 from gradlab.systems.system import by_differences
-from gradlab.truth.common_random import Rolled, Rolling, own_size
+from gradlab.truth.common_random import Rolled, Rolling, Rollouts, own_size
 from gradlab.truth.oracles import perturbed, unroll_all_actions
 
 Named = Literal["adam", "sgd", "length"]
@@ -232,6 +232,66 @@ class UpdateTest:
         return torch.stack(moved + lost)
 
 
+class PairedReturns:
+    """Returns at θ and at θ + steps, from the same starts on the same noise, of several draws of
+    starts at once; those of T steps are gone on with for more.
+
+    A wide policy acts in float32 where that changes the mean change of its return by less than a
+    hundredth of its standard error, as the first `_LOOKED_AT` starts of each draw show.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        draws: Sequence[tuple[Starts, Tensor | Sequence[Tensor]]],
+        stage: str = "",
+        progress: Progress = silent,
+    ) -> None:
+        self._draws = [(starts, list(steps)) for starts, steps in draws]
+        self._exact = Rolling(setting, progress)
+        self._single = Rolling(setting, progress, torch.float32)
+        self._stage = stage
+        wide = sum(p.numel() for p in setting.policy.parameters()) >= WIDE
+        fewest = min(len(starts.states) for starts, _ in draws)
+        self._both = wide and fewest >= _PAYS and not by_differences(setting.simulator)
+        self._made: dict[str, Rollouts] = {}
+
+    def until(self, T: int) -> list[Rolled]:
+        """By draw, returns [1 + policies, n] of T steps, no fewer than before."""
+        if self._both:
+            with suppress(RuntimeError, TypeError, ValueError):  # of one precision alone
+                return self._in_single(T)
+            self._both = False
+        return self._rollouts("exact", self._exact, self._draws).until(T)
+
+    def _in_single(self, T: int) -> list[Rolled]:
+        """In float32, but for the policies that are not as good in it."""
+        few = [(starts.block(slice(0, _LOOKED_AT)), steps) for starts, steps in self._draws]
+        fine = self._rollouts("few", self._exact, few).until(T)
+        coarse = self._rollouts("single", self._single, self._draws).until(T)
+        found = []
+        for (starts, steps), looked, rolled in zip(self._draws, fine, coarse, strict=True):
+            one, other = (x.returns[1:] - x.returns[0] for x in (looked, rolled))
+            agree = _agree(one, other[:, :_LOOKED_AT], len(starts.states))
+            again = (~agree).nonzero()[:, 0].tolist()
+            parts = [(agree.nonzero()[:, 0], rolled)]
+            if again:
+                draw = (starts, [steps[k] for k in again])
+                (exact,) = self._rollouts(f"{id(starts)} {again}", self._exact, [draw]).until(T)
+                parts.append((torch.tensor(again), exact))
+            found.append(_together(parts, looked.steps))
+        return found
+
+    def _rollouts(
+        self, name: str, rolling: Rolling, draws: Sequence[tuple[Starts, Sequence[Tensor]]]
+    ) -> Rollouts:
+        """Those that went before."""
+        if name not in self._made:
+            under = [(starts, rolling.policies(steps)) for starts, steps in draws]
+            self._made[name] = Rollouts(rolling, under, self._stage)
+        return self._made[name]
+
+
 def paired_returns(
     setting: Setting,
     starts: Starts,
@@ -239,30 +299,8 @@ def paired_returns(
     stage: str = "",
     progress: Progress = silent,
 ) -> Rolled:
-    """Returns [1 + policies, n] at θ and at θ + each of the steps [policies, P], from the same
-    starts on the same noise.
-
-    A wide policy acts in float32 where that changes the mean change of its return by less than a
-    hundredth of its standard error, as the first `_LOOKED_AT` starts show.
-    """
-    exact, moved = Rolling(setting, progress), list(steps)
-    wide = sum(p.numel() for p in setting.policy.parameters()) >= WIDE
-    n, few = len(starts.states), starts.block(slice(0, _LOOKED_AT))
-    if not (wide and n >= _PAYS) or by_differences(setting.simulator):
-        return exact.returns(starts, moved, stage)
-    single = Rolling(setting, progress, torch.float32)
-    with suppress(RuntimeError, TypeError, ValueError):  # of a simulator of one precision alone
-        looked = [each.returns(few, moved, stage) for each in (exact, single)]
-        fine, coarse = (each.returns[1:] - each.returns[0] for each in looked)
-        agree = _agree(fine, coarse, n)
-        taken = sum(each.steps for each in looked)
-        parts = [
-            (each, here.returns(starts, [moved[k] for k in each], stage))
-            for here, own in ((single, agree), (exact, ~agree))
-            if len(each := own.nonzero()[:, 0].tolist())
-        ]
-        return _together(parts, taken)
-    return exact.returns(starts, moved, stage)
+    """`PairedReturns` of one draw of starts, over the horizon."""
+    return PairedReturns(setting, [(starts, steps)], stage, progress).until(setting.horizon)[0]
 
 
 def _agree(exact: Tensor, single: Tensor, n: int) -> Tensor:
@@ -273,16 +311,26 @@ def _agree(exact: Tensor, single: Tensor, n: int) -> Tensor:
     return torch.le(off, _HUNDREDTH * exact.std(dim=1) / n**0.5)
 
 
-def _together(parts: Sequence[tuple[list[int], Rolled]], taken: int) -> Rolled:
+def _together(parts: Sequence[tuple[Tensor, Rolled]], looked: int) -> Rolled:
     """Policies of both precisions in their order, each change that of its own precision."""
-    base, count = parts[-1][1], 1 + sum(len(places) for places, _ in parts)
+    (agree, single), *exact = parts
+    if not exact:
+        return replace(single, steps=looked + single.steps)
+    base = exact[0][1]
+    count = len(single.returns)
     returns, late, alive = (x[:1].repeat(count, 1) for x in (base.returns, base.late, base.alive))
-    for places, rolled in parts:
-        here = torch.tensor(places) + 1
+    for places, rolled in ((agree, _some(single, agree)), *exact):
+        here = places + 1
         returns[here] += rolled.returns[1:] - rolled.returns[0]
         late[here] += rolled.late[1:] - rolled.late[0]
         alive[here] = rolled.alive[1:]
-    return Rolled(returns, late, alive, taken + sum(rolled.steps for _, rolled in parts))
+    return Rolled(returns, late, alive, looked + single.steps + base.steps)
+
+
+def _some(rolled: Rolled, places: Tensor) -> Rolled:
+    """The policy itself and some of the moved ones."""
+    here = torch.cat([torch.zeros(1, dtype=torch.int64), places + 1])
+    return Rolled(rolled.returns[here], rolled.late[here], rolled.alive[here], rolled.steps)
 
 
 def _moved(setting: Setting, step: Tensor) -> float:

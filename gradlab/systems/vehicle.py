@@ -61,9 +61,11 @@ def _velocities(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(u⁺ before its clip, v⁺, r⁺)."""
     steer_v, moment_v, drag_v, steer_r, moment_r, drag_r = _tires(p, T)
-    side = u * (v - steer_v * steer - T * (u * r)) + moment_v * r
-    turn = u * (r - steer_r * steer) + moment_r * v
-    return u + T * (acc + v * r), side / (u - drag_v), turn / (u - drag_r)
+    grip = torch.addcmul(torch.sub(v, steer, alpha=steer_v), u, r, value=-T)
+    side = torch.addcmul(moment_v * r, u, grip)
+    turn = torch.addcmul(moment_r * v, u, torch.sub(r, steer, alpha=steer_r))
+    faster = torch.addcmul(torch.add(u, acc, alpha=T), v, r, value=T)
+    return faster, side / (u - drag_v), turn / (u - drag_r)
 
 
 def _tires(p: VehicleParameters, T: float) -> tuple[float, float, float, float, float, float]:
@@ -107,7 +109,8 @@ STEER_LIMIT = 1.2 * math.pi / 9
 ACCELERATION_LIMIT = 3.0
 # The period of the reference path: the least common multiple of 200, 300 and 400 m.
 _LAP = 1200.0
-_REFERENCE = ((7.5, 200.0), (2.5, 300.0), (-5.0, 400.0))
+_HEIGHTS = (7.5, 2.5, -5.0)  # of its sines, m
+_WAVES = tuple(2 * math.pi / length for length in (200.0, 300.0, 400.0))
 
 _STATE_WEIGHTS = (0.01, 0.0, 0.02, 0.04, 0.1, 0.0)
 _ACTION_WEIGHTS = (5.0, 0.05)
@@ -137,15 +140,18 @@ class VehicleSimulator:
         applied = _actuate(action)
         steer, acceleration = applied.unbind(1)
         u, v, r, y, phi, x = _from_path(state)
-        T = _SIMULATOR_STEP
+        T, moving = _SIMULATOR_STEP, []
         for _ in range(_SUBSTEPS):
+            moving.append((u, v, r))
             faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
-            # y and x move along the new heading at the old speed.
-            phi = phi + T * r
-            sine, cosine = phi.sin(), phi.cos()
-            y = y + T * (u * sine + v * cosine)
-            x = x + T * (u * cosine - v * sine)
             u, v, r = faster.clamp(*_SPEED_RANGE), slip, yaw
+        # Nothing of a place enters a velocity: all substeps are added up at once. y and x move
+        # along the new heading at the old speed.
+        ahead, aside, turning = (torch.stack(each) for each in zip(*moving, strict=True))
+        heading = phi + T * turning.cumsum(dim=0)
+        sine, cosine, phi = heading.sin(), heading.cos(), heading[-1]
+        y = y + T * (ahead * sine + aside * cosine).sum(dim=0)
+        x = x + T * (ahead * cosine - aside * sine).sum(dim=0)
         after = _to_path(u, v, r, y, phi, x)
         return Transition(after, _reward(state, applied), alive(after))
 
@@ -220,14 +226,10 @@ def alive(state: Tensor) -> Tensor:
 
 def _reference_path(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y_ref, φ_ref = atan(dy_ref/dx) and their derivatives in x, all like x."""
-    height, slope, bend = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
-    for amplitude, length in _REFERENCE:
-        k = 2 * math.pi / length
-        sine, cosine = (k * x).sin(), (k * x).cos()
-        height = height + amplitude * sine
-        slope = slope + amplitude * k * cosine
-        bend = bend - amplitude * k * k * sine
-    return height, slope.atan(), slope, bend / (1 + slope.square())
+    k, height = constant(_WAVES, x), constant(_HEIGHTS, x)
+    sine, cosine = (k[:, None] * x).sin(), (k[:, None] * x).cos()
+    slope, bend = (height * k) @ cosine, -(height * k * k) @ sine
+    return height @ sine, slope.atan(), slope, bend / (1 + slope.square())
 
 
 def wrap_angle(angle: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -86,15 +87,17 @@ def common_random_differences(
     def rolled(rows: Starts, *steps: float) -> tuple[Tensor, Tensor]:
         """Weighted discounted rewards and alive, [horizon, directions, len(steps), rows]."""
         moved = [perturbed(policy, step * v) for v in directions for step in steps]
-        acting = partial(_acting_apart, moved)
+        n = len(rows.states)
+        carrying = [(each, n) for each in moved]
 
         def first(state: Tensor, noise: Tensor, t: int) -> Tensor:
-            there = acting if WAYS[actions].carries(t) else partial(_acting_apart, [policy])
-            return there(state, noise, t)
+            there = carrying if WAYS[actions].carries(t) else [(policy, len(state))]
+            return _acting_apart(there, state, noise, t)
 
-        each = torch.arange(len(rows.states)).repeat(len(moved))
+        each = torch.arange(n).repeat(len(moved))
         here = Rolling(replace(setting, starts=rows), progress)
-        taken = list(here.steps(rows, each, first, "finite differences", rest=False))
+        going = here.steps([(rows, each)], first, rest=False)
+        taken = list(here.counted(going, "finite differences"))
         shape = (setting.horizon, _DIRECTIONS, len(steps), len(rows.states))
         paid, alive = (
             torch.stack([getattr(step, name) for step in taken]).reshape(shape)
@@ -153,7 +156,6 @@ def mean_and_error(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (sums.square().sum(dim=-1) * groups / (groups - 1)).sqrt() / n
 
 
-_ROWS = 200_000  # copies of starts that are rolled out at once
 _HELD = 500_000  # parameters of moved policies at once: what a processor's cache holds
 
 _LOOKED_AT = 2  # rows on which layers that move along a line are compared with moved modules
@@ -210,82 +212,113 @@ class Rolling:
 
     def returns(self, judging: Starts, moved: Sequence[Tensor], stage: str) -> Rolled:
         """Returns of the policy itself and of those at θ + step, from the same starts and noise."""
-        own = self.setting.policy if self.dtype is None else copy.deepcopy(self.setting.policy)
-        return self.of_policies(judging, [own, *(perturbed(own, step) for step in moved)], stage)
+        return Rollouts(self, [(judging, self.policies(moved))], stage).until(self.setting.horizon)[
+            0
+        ]
 
-    def of_policies(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
-        """Returns of several policies [policies, n], from the same starts and noise."""
-        size = max(1, _ROWS // len(policies))
-        n = len(judging.states)
-        policies = [policy.to(self.dtype) for policy in policies] if self.dtype else policies
-        blocks = [judging] if n <= size else judging.blocks(size)
-        parts = [self._summed(block, policies, stage) for block in blocks]
-        if n > size:
-            judging.draws.clear()
-        return Rolled(
-            torch.cat([part.returns for part in parts], dim=1),
-            torch.cat([part.late for part in parts], dim=1),
-            torch.cat([part.alive for part in parts], dim=1),
-            sum(part.steps for part in parts),
-        )
+    def policies(self, moved: Sequence[Tensor]) -> list[nn.Module]:
+        """The policy itself and those at θ + step, in the dtype of these rollouts."""
+        own = self.setting.policy
+        policies = [own, *(perturbed(own, step) for step in moved)]
+        return [copy.deepcopy(each).to(self.dtype) for each in policies] if self.dtype else policies
 
     def along(
         self, starts: Starts, direction: Tensor, rows: Tensor, lengths: Tensor, stage: str
     ) -> StartRollouts:
         """From start rows[j] with the policy at θ + lengths[j] · direction, for j = 1 … R."""
         acting = Along(self.setting.policy, direction, lengths)
-        steps = list(self.steps(starts, rows, acting, stage))
+        steps = list(self.counted(self.steps([(starts, rows)], acting), stage))
         paid = torch.stack([step.paid for step in steps])
         alive = torch.stack([step.alive for step in steps])
         return StartRollouts(starts.weight[rows] * paid, alive, sum(step.running for step in steps))
 
-    def _summed(self, judging: Starts, policies: Sequence[nn.Module], stage: str) -> Rolled:
-        copies, n = len(policies), len(judging.states)
-        rows = torch.arange(n, device=judging.states.device).repeat(copies)
-        total, steps = judging.states.new_zeros(copies * n), 0
-        late = total.clone()
-        alive = torch.ones(copies * n, dtype=torch.bool, device=total.device)
-        acting = partial(_acting_apart, policies)
-        for t, step in enumerate(self.steps(judging, rows, acting, stage)):
-            total += step.paid
-            late += step.paid if t >= self.setting.horizon // 2 else 0.0
-            alive, steps = step.alive, steps + step.running
-        paid, last = (judging.weight * each.reshape(copies, n) for each in (total, late))
-        return Rolled(paid, last, alive.reshape(copies, n), steps)
+    def counted(self, steps: Iterator[_Step], stage: str) -> Iterator[_Step]:
+        """As many as the horizon has."""
+        for t, step in enumerate(islice(steps, self.setting.horizon)):
+            yield step
+            self.progress(stage, t + 1, self.setting.horizon)
 
     def steps(
-        self, starts: Starts, rows: Tensor, acting: _Acting, stage: str, rest: bool = True
+        self, draws: Sequence[tuple[Starts, Tensor]], acting: _Acting, rest: bool = True
     ) -> Iterator[_Step]:
-        """The rollouts of chosen starts, each on the noise of its own start, step by step.
+        """The rollouts of chosen rows of starts, each on the noise of its own start, step by step,
+        without an end.
 
         Args:
             rest: what has left the finite numbers, or under "mask" has ended, is not stepped, and
                 what has ended is not paid.
         """
-        setting, state = self.setting, starts.states[rows].to(self.dtype)
+        setting = self.setting
+        state = torch.cat([starts.states[rows] for starts, rows in draws]).to(self.dtype)
         masked = rest and setting.termination == "mask"
         alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
-        for t in range(setting.horizon):
-            e = starts.policy_noise(setting.policy, setting.seed, t)[rows].to(state)
-            xi = starts.dynamics_noise(setting.simulator, setting.seed, t)[rows].to(state)
+        for t in count():
+            policy, system, seed = setting.policy, setting.simulator, setting.seed
+            e, xi = (
+                torch.cat([draw(starts)[rows] for starts, rows in draws]).to(state)
+                for draw in (
+                    partial(Starts.policy_noise, policy=policy, seed=seed, step=t),
+                    partial(Starts.dynamics_noise, system=system, seed=seed, step=t),
+                )
+            )
             with torch.no_grad():
                 action = acting(state, e, t)
                 running = torch.isfinite(action).all(dim=1) & torch.isfinite(state).all(dim=1)
                 running = running & alive if masked else running
                 if rest:
                     state = torch.where(running[:, None], state, torch.nan)
-                out = step_running(setting.simulator, state, action, xi)
+                out = step_running(system, state, action, xi)
             reward = torch.where(alive, out.reward, 0.0) if masked else out.reward
             before, state, alive = alive, out.state, alive & out.alive
             yield _Step(setting.discount**t * reward, before, alive, int(running.sum()))
-            self.progress(stage, t + 1, setting.horizon)
 
 
-def _acting_apart(policies: Sequence[nn.Module], state: Tensor, noise: Tensor, t: int) -> Tensor:
-    """Actions of several policies, the rows of one after those of another."""
-    copies = len(policies)
-    pieces = zip(policies, state.chunk(copies), noise.chunk(copies), strict=True)
-    return torch.cat([act(policy, s, e) for policy, s, e in pieces])
+class Rollouts:
+    """Draws of starts, each under policies of its own, all in one pass, which can go on."""
+
+    def __init__(
+        self,
+        rolling: Rolling,
+        draws: Sequence[tuple[Starts, Sequence[nn.Module]]],
+        stage: str,
+    ) -> None:
+        self._draws, self._stage, self._progress = draws, stage, rolling.progress
+        each = [
+            (starts, torch.arange(len(starts.states)).repeat(len(policies)))
+            for starts, policies in draws
+        ]
+        acting = [(one, len(starts.states)) for starts, policies in draws for one in policies]
+        self._steps = rolling.steps(each, partial(_acting_apart, acting))
+        self._rows = [len(rows) for _, rows in each]
+        self._total = draws[0][0].states.new_zeros(sum(self._rows))
+        self._alive = torch.ones(sum(self._rows), dtype=torch.bool)
+        self._done = self._taken = 0
+
+    def until(self, T: int) -> list[Rolled]:
+        """Returns of T steps by draw, those of fewer asked for before being gone on with."""
+        late = torch.zeros_like(self._total)
+        for step in islice(self._steps, T - self._done):
+            self._total += step.paid
+            late += step.paid if self._done >= T // 2 else 0.0
+            self._alive, self._done = step.alive, self._done + 1
+            self._taken += step.running
+            self._progress(self._stage, self._done, T)
+        found: list[Rolled] = []
+        numbers = (torch.split(x, self._rows) for x in (self._total, late, self._alive))
+        for (starts, _), total, last, alive in zip(self._draws, *numbers, strict=True):
+            paid, since = (starts.weight * x.view(-1, len(starts.states)) for x in (total, last))
+            steps = self._taken if not found else 0  # of all draws
+            found.append(Rolled(paid, since, alive.view(-1, len(starts.states)), steps))
+        return found
+
+
+def _acting_apart(
+    policies: Sequence[tuple[nn.Module, int]], state: Tensor, noise: Tensor, t: int
+) -> Tensor:
+    """Actions of several policies, the rows of one after those of another, so many of each."""
+    sizes = [rows for _, rows in policies]
+    pieces = zip(policies, torch.split(state, sizes), torch.split(noise, sizes), strict=True)
+    return torch.cat([act(policy, s, e) for (policy, _), s, e in pieces])
 
 
 class Along:

@@ -280,7 +280,7 @@ def _outgrows(unrolled: Unrolled, discount: float) -> bool:
     much again as the discount itself shrinks?"""
     exponents = unrolled.lyapunov
     spread = float(exponents.std()) / len(exponents) ** 0.5
-    return float(exponents.median()) - 2 * spread > -2 * float(np.log(discount))
+    return bool(float(exponents.median()) - 2 * spread > -2 * np.log(discount))
 
 
 def _reach(unrolled: Unrolled, discount: float) -> int:

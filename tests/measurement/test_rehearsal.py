@@ -25,7 +25,7 @@ from gradlab.measurement.rehearsal import (
     rehearsal,
     rehearse,
 )
-from gradlab.measurement.update import Update, UpdateTest, paired_returns
+from gradlab.measurement.update import PairedReturns, Update, UpdateTest, paired_returns
 from gradlab.progress import silent
 from gradlab.runs.identity import by_default
 from gradlab.systems import from_function
@@ -237,6 +237,26 @@ def test_wide_policies_are_judged_in_single_precision_where_that_is_as_good(monk
         se = expected.std(dim=1) / expected.shape[1] ** 0.5
         assert ((change - expected).mean(dim=1).abs() <= 0.02 * se).all()
         assert torch.equal(found, exact) != single
+
+
+def test_draws_of_other_sizes_and_policies_go_on_in_one_pass_to_their_closed_forms():
+    """Noiseless linear-quadratic returns of T and of 3 T steps, by Riccati's recursion."""
+    starts = [starts_of(1).block(slice(0, n)) for n in (5, 3)]
+    steps = [matrix((0.1, 0.0), (0.0, -0.2)), matrix((-0.1, 0.05))]
+    paired = PairedReturns(setting_of(), list(zip(starts, steps, strict=True)))
+    for horizon in (4, 12):
+        for begin, moved, rolled in zip(starts, steps, paired.until(horizon), strict=True):
+            weights = [W, *(W + step for step in moved)]
+            for weight, returns, late in zip(weights, rolled.returns, rolled.late, strict=True):
+                half, whole = (
+                    torch.stack([
+                        torch.as_tensor(lqr_return(world(), weight, s[:, None] * s, GAMMA, T))
+                        for s in begin.states
+                    ])
+                    for T in (horizon // 2, horizon)
+                )  # fmt: skip
+                torch.testing.assert_close(returns, whole, rtol=1e-12, atol=1e-12)
+                torch.testing.assert_close(late, whole - half, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])
