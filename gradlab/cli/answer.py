@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from gradlab.cli.arguments import Document
-from gradlab.cli.streams import bars, utf8
+from gradlab.cli.streams import Document, bars, utf8
 from gradlab.errors import Failure, InputError
 from gradlab.wording import signed
 
@@ -21,7 +19,8 @@ if TYPE_CHECKING:
     from gradlab.verdicts.recommendation import Light
 
 
-WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
+WIDTH = 78  # columns of a list: combining signs take none, and a terminal has 80
+_ALGORITHM = "{source}\n{policy}; {gradient}; target: {target}; {model}; data: {data}"
 _LINES = {
     "train": "train", "untrained": "train", "next": "next", "policy": "policy", "run": "run",
     "report": "report",
@@ -89,39 +88,33 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
 
 def _print_lists(document: Document) -> None:
     """Names with their lines; a star marks those that are taken where nothing is chosen."""
+    from rich.table import Table
+
     taken = cast("dict[str, list[str]]", document.get("by default", {}))
     for kind in (kind for kind in _HEADINGS if kind in document):
         print(f"\n{_HEADINGS[kind]}")
+        table = Table.grid(padding=(0, 1))
+        table.width = WIDTH
         for name, entry in cast("dict[str, Any]", document[kind]).items():
-            first = f"{'*' if name in taken.get(kind, ()) else ' '} {name:{NAMES}}"
-            if isinstance(entry, str):
-                print(_filled(f"{first} {entry}"))
-                continue
-            # An algorithm with its source, and below it its parts.
-            print(_filled(f"{first} {entry['source']}"))
-            parts = "{policy}; {gradient}; target: {target}; {model}; data: {data}"
-            print(_filled(f"{'':{NAMES + 2}} {parts.format(**entry)}"))
-
-
-def _filled(text: str) -> str:
-    indent = " " * (NAMES + 3)
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+            if not isinstance(entry, str):  # an algorithm: its source, and below it its parts
+                entry = _ALGORITHM.format(**entry)
+            table.add_row("*" if name in taken.get(kind, ()) else " ", name, entry)
+        _console().print(table)
 
 
 def _print_advice(document: Document) -> None:
+    from rich.table import Table
+
     from gradlab.verdicts.recommendation import light_line
 
     console, fields = _console(), cast("dict[str, str]", document["recommendation"])
     if "notice" in document:
         console.print(signed(str(document["notice"])), style="bold red")
     console.print(light_line(cast("Light", document["light"]), str(document["lit"])), style="bold")
-    width = max(map(len, fields))
+    table = Table.grid(padding=(0, 2))
     for k, (name, text) in enumerate(fields.items()):
-        filled = textwrap.fill(
-            f"  {name:{width}}  {signed(text)}", max(console.width, WIDTH // 2),
-            subsequent_indent=" " * (width + 4), break_on_hyphens=False,
-        )  # fmt: skip
-        console.print(filled, style=None if k else "bold")
+        table.add_row("", name, signed(text), style="" if k else "bold")
+    console.print(table)
     if "networks" in document:
         console.print(str(document["networks"]))
     console.print()

@@ -11,9 +11,9 @@ from tyro.conf import Positional, arg
 
 from gradlab import validation
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, named
-from gradlab.cli.streams import undisturbed
+from gradlab.cli.streams import Document, undisturbed
 from gradlab.errors import InputError
+from gradlab.options import named
 from gradlab.user_code import called, executed, failing, is_user_function, needs_nothing, own_names
 
 

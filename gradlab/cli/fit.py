@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, named, named_data
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.arguments import named_data
+from gradlab.cli.streams import Document, bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.findings import Finding
+from gradlab.options import named
 from gradlab.storage import records
 from gradlab.storage.whole_files import Save, keep
 from gradlab.user_code import is_user_function

@@ -7,17 +7,18 @@ import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
-from gradlab.cli.arguments import Document, named
 from gradlab.cli.fit import norms_found
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.streams import Document, bars, undisturbed
 from gradlab.errors import InputError
+from gradlab.measurement.config import MeasureConfig, Termination
+from gradlab.options import named
 from gradlab.storage.whole_files import keep
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 _NOTHING = "no estimator was measured yet: nothing was written"
 _KEPT = "the truth is lost; kept for the same command: {}"
-_HANDED = (
-    "starts", "batch", "seed", "attribute", "judges", "trim_starts", "also", "surface",
-)  # of `gradlab.measure`, as they are  # fmt: skip
 
 
 def _partial(run: Path) -> Path:
@@ -39,8 +37,8 @@ def _partial(run: Path) -> Path:
     return run.with_name(f"{run.stem}.partial{run.suffix}")
 
 
-@dataclass(frozen=True)
-class Measure:
+@dataclass(frozen=True, kw_only=True)
+class Measure(MeasureConfig):
     """Which policy gradient helps, up to which horizon, and how sure is that?
 
     Ctrl-C leaves the complete stages in RUN.partial.h5; the same command reuses fitted networks.
@@ -62,37 +60,6 @@ class Measure:
     critic: arguments.CriticFile = None
     spectral: Annotated[tuple[Literal["policy", "critic"], ...], named("policy|critic")] = ()
     """Networks fitted here whose layers are held at spectral norm 1."""
-    horizon: Annotated[int | None, named("H")] = None
-    """Largest horizon, in steps. Default: the task's."""
-    starts: int = 512
-    """Number of starts, from which states are visited."""
-    batch: int = 256
-    """N′, the samples that one update of your algorithm averages."""
-    termination: Annotated[Literal["ignore", "mask"] | None, named("ignore|mask")] = None
-    """Terminal states: run on, or stop. Default: mask with a task's own networks."""
-    law: Literal["visited", "start"] = "visited"
-    """Judge gradients at states that the policy visits, or at the starts."""
-    truth: Annotated[Literal["objective", "matched"] | None, named("objective|matched")] = None
-    """The return's gradient, or each estimator's target. Default: objective where visited."""
-    attribute: bool = False
-    """Find the causes of the error, too: takes several times as long."""
-    surface: Annotated[tuple[int, ...], named("H")] = ()
-    """Keep a slice of the value estimate at these horizons."""
-    also: Annotated[tuple[str, ...], named("NAME")] = ()
-    """Further estimators of the simulator: see `gradlab list estimators`."""
-    trim_starts: float = 0.0
-    """Share of the starts, the farthest from their mean, left out."""
-    judges: arguments.Whole = None
-    """Fresh starts for steps and rehearsals. Default: --starts, and 256 for rehearsals."""
-    lr: arguments.Number = None
-    """Your policy's learning rate. Default: actions move by 4%; 3e-4 in rehearsals."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Your policy's optimiser."""
-    refit: int = 25
-    """Updates between two fits of the critic, the most rehearsed."""
-    no_rehearsal: bool = False
-    """Skip the rehearsal: for how many updates the best gradients hold."""
-    seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
@@ -104,48 +71,34 @@ class Measure:
         begun = time.monotonic()
         with undisturbed():
             from gradlab.fitting.critics import fitted_networks
-            from gradlab.measurement import arguments as checks
-            from gradlab.measurement.measure import check_surface, measure
-            from gradlab.measurement.problem import check_size
-            from gradlab.measurement.realised_gains import check_judges
-            from gradlab.measurement.update import Update
+            from gradlab.measurement.measure import conduct
+            from gradlab.measurement.resolve import check
             from gradlab.networks import checkpoint, spectral
             from gradlab.runs.stages import Interrupted, timed
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
-        horizon = task.horizon if self.horizon is None else self.horizon
         files, termination, trained = self._networks(task)
-        checks.check_arguments(horizon, self.starts, self.batch, termination)
-        check_judges(self.judges)
-        checks.check_also(self.also, None)
-        check_surface(self.surface)
-        update = Update(self.optimizer, self.lr, self.refit)
-        law, truth = checks.resolved(self.starts, self.law, self.truth)
-        check_size(task, horizon, self.starts)
-        check_size(task, horizon, self.judges or 0)
-        checks.narrowed(task, self.trim_starts, self.starts)
+        options = {each.name: getattr(self, each.name) for each in fields(MeasureConfig)}
+        config = MeasureConfig(**options | {"termination": termination})
         made = tuple(kind for kind, file in files.items() if file is None)
         for kind in set(self.spectral) - set(made):
             raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
-        checks.check_densities(self.also, given.get("policy"))
         judged = arguments.with_model(task, self.model, self.gradient_model)
-        checks.check_networks(judged, given.get("policy"), given.get("critic"))
+        critics = [given["critic"]] if "critic" in given else []
+        check(config.resolved(task), judged, given.get("policy"), critics)
         kept = self._places(run, task, given, termination)
-        settings: dict[str, Any] = {name: getattr(self, name) for name in _HANDED}
-        settings |= {"truth": truth, "law": law, "termination": termination}
-        settings["update"] = update
         with bars() as progress:
             try:
                 networks = fitted_networks(
                     task, given, kept, termination=termination, spectral=self.spectral,
                     seed=self.seed, progress=progress,
                 )  # fmt: skip
-                profile = measure(
-                    judged, networks["policy"], networks["critic"], horizon=horizon,
-                    rehearse=not self.no_rehearsal, progress=progress, command=command, **settings,
+                profile = conduct(
+                    config, judged, networks["policy"], networks["critic"], progress=progress,
+                    command=command,
                 )  # fmt: skip
             except Interrupted as stop:
                 profile, run = stop.profile, _partial(run)
@@ -179,7 +132,7 @@ class Measure:
             document["interrupted"] = profile.config["interrupted"]
         return document | {"table": profile.table().to_dict("records")}
 
-    def _networks(self, task: Task) -> tuple[dict[str, str | None], Literal["ignore", "mask"], str]:
+    def _networks(self, task: Task) -> tuple[dict[str, str | None], Termination, str]:
         """Files of policy and critic, None where one is fitted; the termination; and the networks
         that come with the task in words, "" where they are not taken."""
         from gradlab.tasks.environments import TRAINED, UPDATES, trained_networks

@@ -23,8 +23,8 @@ from tyro.conf import Positional
 import gradlab
 from gradlab.cli import streams, usage
 from gradlab.cli.answer import answer
-from gradlab.cli.arguments import Document, check_fields, check_words
-from gradlab.cli.streams import standard_error, terminable
+from gradlab.cli.arguments import check_fields, check_words
+from gradlab.cli.streams import Document, standard_error, terminable
 from gradlab.errors import Failure, InputError, as_options, imported
 
 KINDS = ("tasks", "estimators", "algorithms", "losses", "remedies")
@@ -144,14 +144,6 @@ _ROWS: Mapping[str, str] = {
     "check": "gradlab.tools.check.command:CheckCommand",
     "list": "gradlab.cli.program:List",
 }
-REMOVED: Mapping[str, str] = {  # by name: what to use instead
-    "attribute": "gradlab measure --attribute",
-    "board": "gradlab race",
-    "init": "copy a file of examples/templates",
-    "plan": "python examples/planning_in_a_model.py",
-    "selftest": "make test",
-    "watch": "gradlab report RUN.h5 --follow",
-}
 
 
 def command_of(name: str) -> type[_Command]:
@@ -181,9 +173,6 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
     if arguments is None:  # the last collection of all modules would take seconds
         atexit.register(gc.freeze)
     with streams.lasting():
-        if words and words[0] in REMOVED:
-            standard_error(f"gradlab {words[0]} was removed: {REMOVED[words[0]]}")
-            return 2
         if words == ["--version"]:
             return streams.said(lambda: print(f"gradlab {gradlab.__version__}"), 0)
         try:
@@ -199,7 +188,7 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
             try:
                 # Output of a simulator or a user's file must not mix with the document.
                 with contextlib.redirect_stdout(sys.stderr):
-                    check_fields(command, words)
+                    check_fields(command)
                     document = command.run(shlex.join(["gradlab", *words]))
             except InputError as error:
                 return _refused(error)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document, named
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.streams import Document, bars, undisturbed
 from gradlab.errors import InputError
+from gradlab.options import named
 from gradlab.progress import Progress, silent
 from gradlab.storage.whole_files import journal_of
 from gradlab.verdicts.recommendation import Recommendation

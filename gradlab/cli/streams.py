@@ -31,6 +31,7 @@ from gradlab.errors import Doubtful
 from gradlab.progress import Progress
 from gradlab.wording import duration
 
+Document = dict[str, object]  # what a command answers on standard output
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 

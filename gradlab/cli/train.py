@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
-from gradlab.cli.arguments import Document, named
-from gradlab.cli.streams import bars, standard_error, undisturbed
+from gradlab.cli.streams import Document, bars, standard_error, undisturbed
 from gradlab.errors import InputError
+from gradlab.options import Within, check, named
+from gradlab.options import hints as hints_of
 from gradlab.training.settings import Asynchronous, Planning, Settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 ALGORITHM = (
     "batch", "hidden", "policy_rate", "value_rate", "clip", "delay", "reuse", "updates",
-    "exploration", "replay", "tau", "log_std",
+    "exploration", "replay", "tau", "log_std", "fit_every", "rollouts", "target_steps",
+    "temperature",
 )  # fmt: skip
 
 
@@ -46,7 +48,7 @@ def _options(kind: type) -> Iterator[tuple[str, Any, Any]]:
         for one, other in pairwise(node.body)
         if isinstance(one, ast.AnnAssign) and isinstance(other, ast.Expr)
     }
-    hints = get_type_hints(kind, localns={"GivenNetworks": object})
+    hints = hints_of(kind)
     for each in fields(kind):
         if each.name in _NO_OPTIONS:
             continue
@@ -56,7 +58,8 @@ def _options(kind: type) -> Iterator[tuple[str, Any, Any]]:
             continue
         if " Default: " not in text:
             text += f" Default: {_word(each.default)}."
-        kinds = "|".join(get_args(hint)) if get_origin(hint) is Literal else _type(hint)
+        plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        kinds = "|".join(get_args(hint)) if get_origin(hint) is Literal else _type(plain)
         yield each.name, Annotated[hint | None, named(kinds, text)], field(default=None)
 
 
@@ -146,7 +149,7 @@ class Train(_Configured):  # type: ignore[misc]
     """Transitions that replay holds, mostly 500000."""
     tau: _Number = None
     """Share by which target networks follow, mostly 0.005."""
-    target_steps: _Whole = None
+    target_steps: Annotated[_Whole, Within(1)] = None
     """Steps n of an n-step target, mostly 25."""
     clip: _Number = None
     """Largest norm of a gradient, mostly none."""
@@ -201,6 +204,9 @@ class Train(_Configured):  # type: ignore[misc]
     no_report: arguments.NoReport = False
     explain: arguments.Explain = False
     json: arguments.Json = False
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @staticmethod
     def again(run: Path) -> list[str]:
@@ -293,16 +299,12 @@ class Train(_Configured):  # type: ignore[misc]
             row = rows.with_horizons(row, self.horizons)
         if self.beta is not None:
             row = rows.with_starts(row, self.beta)
-        if self.temperature is not None:
-            alpha = Automatic() if self.temperature == "auto" else self.temperature
-            row = rows.with_temperature(row, alpha)
-        if self.fit_every is not None:
-            row = rows.with_fits(row, self.fit_every)
-        if self.rollout_length or self.rollouts is not None:
-            row = rows.with_rollouts(row, self.rollout_length, self.rollouts)
-        if self.target_steps is not None:
-            row = rows.with_target_steps(row, self.target_steps)
-        return rows.with_changes(row, **{k: getattr(self, k) for k in ALGORITHM if self._given(k)})
+        if self.rollout_length:
+            row = rows.with_rollouts(row, self.rollout_length)
+        changes = {name: getattr(self, name) for name in ALGORITHM if self._given(name)}
+        if self.temperature == "auto":
+            changes["temperature"] = Automatic()
+        return rows.with_changes(row, **changes)
 
     def _given(self, name: str) -> bool:
         value = getattr(self, name)

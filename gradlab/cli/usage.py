@@ -6,32 +6,34 @@ tyro's own page of its arguments.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import inspect
-import io
 import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import groupby, takewhile
-from typing import Any, get_type_hints
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
 import tyro
+from tyro._errors import (
+    BadValue,
+    InvalidChoice,
+    MissingArgs,
+    ParseErrorEvent,
+    UnrecognizedArgs,
+    on_parse_error,
+)
 from tyro.conf import FlagCreatePairsOff
 
 from gradlab.errors import InputError
+from gradlab.options import hints
 
 _WIDTH, _LONGEST = 80, 400  # columns of the text above the arguments; characters of a refusal
-_FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
-_VALUES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)"),
-     lambda m: f"{m[2]} is {m[1]!r}, expected one of "
-     + ", ".join(x for x in m[3].replace("'", "").split(", ") if x != "None")),
-    (re.compile(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)"),
-     r"\1 is \2, expected an integer"),
-    (re.compile(r"Error parsing (\S+): could not convert string to float: (.*)"),
-     r"\1 is \2, expected a number"),
-)  # fmt: skip
+_VALUES = {  # what the parser says of a value: what is expected, "" for what its option takes
+    r"invalid literal for int\(\) with base 10: (.*)": "an integer",
+    r"could not convert string to float: (.*)": "a number",
+    r"no type .+ instantiated from \[(.*?)\]": "",
+}
 
 
 def question(command: type) -> str:
@@ -67,18 +69,11 @@ def parsed(name: str, command: type, words: Sequence[str]) -> Any:
     )
     if {"-h", "--help"} & set(words):
         print(about, end="\n\n")
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(
-                command, prog=f"gradlab {name}", description="", args=words,
-                config=(FlagCreatePairsOff,),
-            )  # fmt: skip
-    except SystemExit as end:
-        if not end.code:
-            raise
-        told = box.getvalue().splitlines()[1:]
-        raise InputError(_refusal(name, command, words, told)) from None
+    with on_parse_error(partial(_refuse, name, command, words)):
+        return tyro.cli(
+            command, prog=f"gradlab {name}", description="", args=words,
+            config=(FlagCreatePairsOff,),
+        )  # fmt: skip
 
 
 def meant(word: str, known: Collection[str]) -> str:
@@ -87,55 +82,42 @@ def meant(word: str, known: Collection[str]) -> str:
     return f": did you mean {' or '.join(near)}?" if near else ""
 
 
-def _refusal(name: str, command: type, words: Sequence[str], told: Sequence[str]) -> str:
-    """What is wrong with the words, in one short line; `told` is what tyro says of them."""
-    options = _options(command)
-    text, see = _box(told), f"; see gradlab {name} --help"
-    unknown = [x.partition("=")[0] for x in words if x.startswith("--")]
-    if unknown := [each for each in unknown if each not in options and len(each) > 2]:
+def _refuse(name: str, command: type, words: Sequence[str], event: ParseErrorEvent) -> NoReturn:
+    """Raises what is wrong with the words, in one short line."""
+    of, see, options = f"gradlab {name}", f"; see gradlab {name} --help", _options(command)
+    typed = [each.partition("=")[0] for each in words if each.startswith("--") and len(each) > 2]
+    argument: Any = getattr(event, "argument", None)
+    shown = ""
+    if argument is not None:
+        shown = argument.lowered.metavar if argument.is_positional() else argument.display_name()
+    if unknown := [each for each in typed if each not in options]:
         reason = getattr(command, "WITHOUT", {}).get(unknown[0])
         more = f": {reason}" if reason else meant(unknown[0], options)
-        return f"gradlab {name} has no option {unknown[0]}{more}{see}"
-    if text.startswith("Missing from"):
-        return f"gradlab {name} needs {' '.join(_missed(told))}{see}"
-    if lost := re.match(r"Missing value for argument '(.+?)'", text):
-        if lost[1].startswith("-"):
-            return f"gradlab {name}: {lost[1]} needs a value{see}"
-        return f"gradlab {name} needs {lost[1]}{see}"
-    if extra := re.match(r"Unrecognized options?: (.*?)(?: Perhaps.*)?$", text):
-        return f"gradlab {name} takes no further {extra[1]!r}{see}"
-    if union := re.match(r"Error parsing (\S+): no type .+ instantiated from \[(.*?)\]", text):
-        return f"{union[1]} is {union[2]}, expected {options.get(union[1], 'another')}{see}"
-    for pattern, words_of in _VALUES:
-        text = pattern.sub(words_of, text)
-    return f"{text[:_LONGEST].rstrip(' .')}{see}"
+        told = f"{of} has no option {unknown[0]}{more}"
+    elif isinstance(event, UnrecognizedArgs):
+        told = f"{of} takes no further {event.tokens[0]!r}"
+    elif isinstance(event, MissingArgs):
+        missed = (each.arg.get_invocation_text()[1] for each in event.missing_arguments)
+        told = f"{of} needs {' '.join(map(str, missed))}"
+    elif isinstance(event, BadValue):
+        told = f"{of}: {shown} needs a value" if shown.startswith("-") else f"{of} needs {shown}"
+    elif isinstance(event, InvalidChoice):
+        choices = ", ".join(each for each in event.choices if each != "None")
+        told = f"{shown} is {event.value!r}, expected one of {choices}"
+    else:
+        told = getattr(event, "message", f"{of} cannot be understood")
+        told = f"{shown}: {told}" if shown else told
+        for pattern, wanted in _VALUES.items():
+            if found := re.search(pattern, told):
+                takes = wanted or argument.lowered.metavar
+                told = f"{shown} is {found[1]}, expected {takes}"
+    raise InputError(f"{told[:_LONGEST].rstrip(' .')}{see}")
 
 
-def _options(command: Any) -> dict[str, str]:
-    """What each takes, by its name as it is typed."""
-    found = {"--help": ""}
-    for field, hint in get_type_hints(command, include_extras=True).items():
-        marks = getattr(hint, "__metadata__", ())
-        name, takes = (
-            next(filter(None, (getattr(each, key, None) for each in marks)), "")
-            for key in ("name", "metavar")
-        )
-        no = "no-" if getattr(command, field, None) is True else ""
-        found[f"--{no}{(name or field).replace('_', '-')}"] = str(takes)
+def _options(command: type) -> list[str]:
+    """Its options as they are typed."""
+    found = ["--help"]
+    for field, hint in hints(command).items():
+        marks = (getattr(each, "name", None) for each in getattr(hint, "__metadata__", ()))
+        found.append(f"--{next(filter(None, marks), field).replace('_', '-')}")
     return found
-
-
-def _missed(told: Sequence[str]) -> list[str]:
-    """The arguments that the box misses: their lines are indented less than their words."""
-    lines = [re.sub(r"^[│|]|[│|]$", "", line.strip("\n")).rstrip() for line in told]
-    begin = next(k for k, line in enumerate(lines) if "Missing from" in line) + 1
-    indent = len(lines[begin]) - len(lines[begin].lstrip())
-    rows = takewhile(lambda line: not _FRAME.match(line.strip()), lines[begin:])
-    return [line.strip() for line in rows if len(line) - len(line.lstrip()) == indent]
-
-
-def _box(told: Sequence[str]) -> str:
-    """The words of the box before its pointers to help."""
-    lines = filter(None, (each.strip().strip("│|").strip() for each in told))
-    parts = (list(part) for frame, part in groupby(lines, _FRAME.match) if not frame)
-    return " ".join(next(parts, [])).partition("Got errors:")[0].strip()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from gradlab import validation
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import OwnNetwork, check_network, network_name
+from gradlab.options import COUNT, Within, check
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class ModelSettings:
         precision: "float32" or "float64".
     """
 
-    members: int = 7
-    hidden: tuple[int, ...] = (200, 200, 200, 200)
+    members: COUNT = 7
+    hidden: tuple[COUNT, ...] = (200, 200, 200, 200)
     activation: str = "silu"
     network: str | OwnNetwork = "gaussian"
     residual: bool = True
     reward: bool = True
     spectral: spectral.Which | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    batch: int = 256
-    epochs: int = 200
+    learning_rate: Annotated[float, Within(above=0)] = 1e-3
+    weight_decay: Annotated[float, Within(0)] = 0.0
+    batch: COUNT = 256
+    epochs: COUNT = 200
     seconds: float | None = None
-    patience: int | None = 5
+    patience: COUNT | None = 5
     held_out: float = 0.1
     bootstrap: bool = True
     precision: Literal["float32", "float64"] = "float32"
@@ -64,13 +64,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         check_network(self.network)
-        for name in ("members", "batch", "epochs"):
-            validation.whole(name, getattr(self, name), 1)
-        if self.patience is not None:
-            validation.whole("patience", self.patience, 1)
-        validation.number("learning_rate", self.learning_rate, above=0)
-        validation.number("weight_decay", self.weight_decay, least=0)
-        validation.word("precision", self.precision, ("float32", "float64"))
+        check(self)
 
 
 MBPO = ModelSettings()  # DDPPO and MAAC use the same network

@@ -1,9 +1,4 @@
-"""Arguments of a measurement that are refused at once, and its estimators.
-
-    visited   states that the policy visits from the task's starts, where an update takes its
-              gradients; the truth is the gradient of the return, ∇_θ E_ζ[V^π]
-    start     the starts themselves (or those that are given); each kind of gradient has a truth of
-              its own, which may be nearly orthogonal to the gradient of the return
+"""Estimators of a measurement, and what networks and systems are tried for at once.
 
     score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.weighted_terms`)
     cut_transition, decay_α, stop_k    of the simulator, all actions (`gradients.courses.Cut`)
@@ -18,18 +13,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.data.trajectories import Path, stream
+from gradlab.data.trajectories import stream
 from gradlab.errors import InputError
 from gradlab.gradients.courses import Cut, check_head
-from gradlab.gradients.estimator import TERMINATIONS, Estimator
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Starts, Tail
 from gradlab.gradients.ways import WAYS, Name, Way
+from gradlab.measurement.config import DENSITIES, cut_of
 from gradlab.networks.interface import (
     act,
     check_critic,
@@ -43,93 +39,8 @@ from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.networks.policies import check_stochastic
 from gradlab.runs.identity import Identity, Jacobians, States, told_apart
 from gradlab.systems.system import Entropic, Recorded, System
-from gradlab.tasks import Task, trimmed
+from gradlab.tasks import Task
 from gradlab.tasks.world_models import Imagined
-
-Law = Literal["visited", "start"]
-TruthKind = Literal["objective", "matched"]
-LAWS, TRUTHS = get_args(Law), get_args(TruthKind)
-
-
-def resolved(
-    starts: int | Tensor | Path, law: str | None, truth: str | None
-) -> tuple[Law, TruthKind]:
-    """Law and truth of a measurement, what is None by its default.
-
-    A number of starts means visited states, a tensor or a path the states that it holds; visited
-    states are judged by the gradient of the return, given ones by their matched truths.
-
-    Raises:
-        InputError: an unknown word, or law, truth and starts that contradict one another.
-    """
-    if law is not None:
-        validation.word("law", law, LAWS)
-    if truth is not None:
-        validation.word("truth", truth, TRUTHS)
-    counted = isinstance(starts, int)
-    _check_contradictions(starts, law, truth)
-    if law is None:
-        law = "visited" if counted or truth == "objective" else "start"
-    if truth is None:
-        truth = "objective" if law == "visited" else "matched"
-    return cast(Law, law), cast(TruthKind, truth)
-
-
-def narrowed(task: Task, trim_starts: float, starts: int | Tensor | Path) -> Task:
-    """The task with its starts trimmed by this share; as it is where that is 0.
-
-    Raises:
-        InputError: it is no such share, or the states were given and so have no law to trim.
-    """
-    share = validation.number("trim_starts", trim_starts, "a share of the starts, 0 for none")
-    if share == 0:
-        return task
-    if not isinstance(starts, int):
-        raise InputError(
-            f"trim_starts is {share:g}, but starts holds the states themselves: leave out "
-            f"rows by a rule that was fixed before they were drawn, or give a number of starts"
-        )
-    return trimmed(task, share)
-
-
-def _check_contradictions(starts: int | Tensor | Path, law: str | None, truth: str | None) -> None:
-    if law == "start" and truth == "objective":
-        raise InputError(
-            "law is 'start' and truth is 'objective': against the gradient of the return, "
-            "first-action gradients are judged at visited states; leave law out, or use "
-            "truth='matched' at the starts"
-        )
-    if law != "visited" or isinstance(starts, int):
-        return
-    if isinstance(starts, Path):
-        raise InputError(
-            "law is 'visited' but starts is a Path, which is a law of its own: leave law out, or "
-            "give a number of starts"
-        )
-    if truth == "matched":
-        raise InputError(
-            "law is 'visited' and truth is 'matched', but starts is a tensor, whose rows are the "
-            "states to judge at: leave law out, or give a number of starts"
-        )
-
-
-FEWEST = 4  # groups that a jackknife needs
-
-
-def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> None:
-    """What can be refused before anything is computed.
-
-    Raises:
-        InputError: names the argument, its value and what is expected.
-    """
-    validation.whole("horizon", horizon)
-    if starts < FEWEST:
-        raise InputError(
-            f"starts is {starts}, expected at least {FEWEST}: intervals leave starts out"
-        )
-    validation.whole("starts", starts)
-    validation.whole("batch", batch, 1)
-    validation.word("termination", termination, TERMINATIONS)
 
 
 def check_networks(
@@ -225,27 +136,8 @@ def stepped(system: System, state: Tensor, action: Tensor, noise: Tensor | None 
     return torch.cat([out.state, out.reward[:, None]], dim=1)
 
 
-_CUTS = {"cut_transition": Cut(transition=True)}
-_DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
 _DECAYS = tuple(f"decay_{alpha}" for alpha in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99))
 _IMAGINED = ("score", "ivw")  # by default, in a world model's latent
-ALSO = (*_DENSITIES, *_CUTS, "decay", "replayed")
-
-
-def check_also(also: Sequence[str], given: object) -> None:
-    """
-    Raises:
-        InputError: no such estimator, or one beside estimators of the user's own.
-    """
-    validation.instance("also", also, (tuple, list), "a tuple of names, such as ('ivw',)")
-    for name in also:
-        if _own_cut(name) is None:
-            validation.word("also", name, (*ALSO, "decay_α (0 ≤ α < 1)", "stop_k (k ≥ 1)"))
-    if also and given is not None:
-        raise InputError(
-            f"also names {', '.join(also)}, which stand beside the default estimators: put them "
-            f"among estimators of your own"
-        )
 
 
 def with_imagined(
@@ -265,37 +157,6 @@ def _has_density(way: Way, policy: nn.Module) -> bool:
     return True
 
 
-def _own_cut(name: str) -> Cut | None:
-    """Of "decay_α", α a number in [0, 1), or "stop_k", k from 1; None: neither."""
-    kind, _, number = name.partition("_") if isinstance(name, str) else ("", "", "")
-    if kind == "stop" and number.isdecimal() and int(number) > 0:
-        return Cut(stop=int(number))
-    try:
-        alpha = float(number)
-    except ValueError:
-        return None
-    return Cut(decay=alpha) if kind == "decay" and 0 <= alpha < 1 else None
-
-
-def check_densities(also: Sequence[str], policy: nn.Module | None) -> None:
-    """
-    Args:
-        policy: the user's; None: one is fitted, which is deterministic.
-
-    Raises:
-        InputError: a name needs scores, which the policy has not.
-    """
-    for name in _DENSITIES:
-        if name not in also:
-            continue
-        if policy is None:
-            raise InputError(
-                f"also names {name}, which needs a stochastic policy, and the one that is fitted "
-                f"here is deterministic: give a policy with a density"
-            )
-        check_density(WAYS[name], policy)
-
-
 def estimators_at(
     task: Task,
     critic: CriticLike | None,
@@ -308,8 +169,8 @@ def estimators_at(
 
     Args:
         every: whether the default ones are there with θ in every action, too.
-        also: names of `ALSO`, each there as true_dynamics_NAME; as model_replayed with a prior, and
-            in a world model's latent as model_score, model_ivw, …
+        also: names of `config.ALSO`, each there as true_dynamics_NAME; as model_replayed with a
+            prior, and in a world model's latent as model_score, model_ivw, …
     """
     if given is not None:
         validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
@@ -342,7 +203,7 @@ def estimators_at(
         chosen["true_dynamics_all"] = replace(unrolled["true_dynamics"], actions="all")
     several = (x for name in also for x in (_DECAYS if name == "decay" else (name,)))
     for name in dict.fromkeys(several):
-        imagined = prior if isinstance(prior, Imagined) and name in _DENSITIES else None
+        imagined = prior if isinstance(prior, Imagined) and name in DENSITIES else None
         of_model = imagined is not None or (prior is not None and name == "replayed")
         label = f"{'model' if of_model else 'true_dynamics'}_{name}"
         chosen[label] = _beside(name, task, tail, imagined or simulator)
@@ -379,9 +240,8 @@ def _plain(system: System) -> System:
 
 def _beside(name: str, task: Task, tail: Tail, system: System) -> Estimator:
     simulator = task.simulator
-    cut = _CUTS.get(name) or _own_cut(name)
-    if cut is not None:
-        return Estimator(simulator, simulator, "all", tail, cut=cut)
+    if cut := cut_of(name):
+        return Estimator(simulator, simulator, "all", tail, cut=Cut(**cut))
     if name == "replayed":
         own = simulator if task.prior is None else task.prior
         return Estimator(own, own, "replayed", tail, replay=simulator)

@@ -26,16 +26,10 @@ from gradlab.data.trajectories import Path, stream
 from gradlab.findings import checks
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, group_count
-from gradlab.measurement.arguments import (
-    FEWEST,
-    check_arguments,
-    check_networks,
-    estimators_at,
-    identify,
-    stepped,
-)
+from gradlab.measurement.arguments import check_networks, estimators_at, identify, stepped
+from gradlab.measurement.config import FEWEST, MeasureConfig, Termination
 from gradlab.measurement.inner_products import Cells, estimator_moments
-from gradlab.measurement.problem import starts_of
+from gradlab.measurement.resolve import starts_of
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent
 from gradlab.runs.profile import COLUMNS, Profile
@@ -235,7 +229,7 @@ def shared_truth(
     starts: int | Tensor | Path = 256,
     horizon: int | None = None,
     batch: int = 256,
-    termination: str = "ignore",
+    termination: Termination = "ignore",
     seed: int = 0,
     *,
     check: bool = True,
@@ -250,7 +244,8 @@ def shared_truth(
         InputError: names the argument, what it got and what to do.
     """
     H = task.horizon if horizon is None else horizon
-    check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, termination)
+    count = starts if isinstance(starts, int) else FEWEST
+    MeasureConfig(horizon=H, starts=count, batch=batch, termination=termination, seed=seed)
     check_networks(task, policy, None)
     policy, begin = double_copy("policy", policy), starts_of(task, starts, seed)
     setting = Setting(task.simulator, policy, begin, task.discount, H, termination, seed)

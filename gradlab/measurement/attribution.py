@@ -14,7 +14,7 @@ that of the smallest MSE among them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +29,7 @@ from gradlab.gradients.setting import Setting, by_group, grouping
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.weighted_terms import carried
 from gradlab.measurement.assembly import truth_values
+from gradlab.measurement.resolve import Resolved
 from gradlab.measurement.substitution import (
     CAUSES,
     MOST_HORIZONS,
@@ -51,7 +52,6 @@ from gradlab.runs.substitutions import (
 from gradlab.statistics.moments import Estimate, sample_mean
 from gradlab.statistics.shapley import Game
 from gradlab.systems.system import Recorded
-from gradlab.tasks import Task
 from gradlab.truth.truth import matched_truth
 
 DRAWS = ("policy", "dynamics", "member")
@@ -115,37 +115,29 @@ _ASKED = "the horizons that were asked for"
 _NONE_ASKED = "it has none of the horizons that were asked for"
 
 
-@dataclass(frozen=True)
-class MeasuredWorld:
-    """What a measurement was made of, entropy terms already taken into systems and policy.
+def attributed(
+    profile: Profile, asked: Resolved, among: Sequence[int] | None, progress: Progress
+) -> SubstitutionResults:
+    """Everything that an attribution of this profile needs.
 
-    Attributes:
-        horizons: those to attribute; None: by the rule above.
+    Args:
+        among: horizons to attribute; None: by the rule above.
     """
-
-    task: Task
-    setting: Setting
-    chosen: Mapping[str, Estimator]
-    horizons: Sequence[int] | None
-
-
-def attributed(profile: Profile, world: MeasuredWorld, progress: Progress) -> SubstitutionResults:
-    """Everything that a attribution of this profile needs."""
     if profile.truth["kind"] == "objective":
-        profile, world = _at_visited_states(profile, world, progress)
+        profile, asked = _at_visited_states(profile, asked, progress)
     skipped: dict[str, str] = {}
     games: list[tuple[Cell, Game]] = []
     rows: list[tuple[Label, Estimate]] = []
     draws: list[tuple[Cell, Mapping[str, Estimate]]] = []
-    for done, (name, estimator) in enumerate(world.chosen.items()):
-        progress("attribution", done, len(world.chosen))
-        horizons = _horizons(profile, name, estimator, world.horizons)
-        why = _no_substitution(profile, estimator, world)
+    for done, (name, estimator) in enumerate(asked.chosen.items()):
+        progress("attribution", done, len(asked.chosen))
+        horizons = _horizons(profile, name, estimator, among)
+        why = _no_substitution(profile, estimator, asked)
         if why or not horizons:
             skipped[name] = why or _NONE_ASKED
         else:
             steps = int(profile.truth["horizon"])
-            substituted = substitutions(estimator, replace(world.setting, horizon=steps), horizons)
+            substituted = substitutions(estimator, replace(asked.setting, horizon=steps), horizons)
             rows += _rows(substituted, len(games))
             games += [
                 ((name, n), game)
@@ -155,34 +147,34 @@ def attributed(profile: Profile, world: MeasuredWorld, progress: Progress) -> Su
         if why or not horizons:
             skipped[f"variance of {name}"] = why or _NONE_ASKED
             continue
-        every = added_variance(estimator, world.setting, horizons)
+        every = added_variance(estimator, asked.setting, horizons)
         draws += [((name, n), variance) for n, variance in zip(horizons, every, strict=True)]
-    progress("attribution", len(world.chosen), len(world.chosen))
+    progress("attribution", len(asked.chosen), len(asked.chosen))
     return SubstitutionResults(
         coalitions=_stacked(games, profile.left_out.shape[3]),
         rows=rows_of(rows),
         draws=_drawn(draws, profile.left_out.shape[3]),
-        state_names=_names(world.task.state_names, "s", world.setting.simulator.state_dim),
-        action_names=_names(world.task.action_names, "a", world.setting.simulator.action_dim),
+        state_names=_names(asked.task.state_names, "s", asked.setting.simulator.state_dim),
+        action_names=_names(asked.task.action_names, "a", asked.setting.simulator.action_dim),
         skipped=skipped,
-        rule=_RULE if world.horizons is None else _ASKED,
+        rule=_RULE if among is None else _ASKED,
     )
 
 
 def _at_visited_states(
-    profile: Profile, world: MeasuredWorld, progress: Progress
-) -> tuple[Profile, MeasuredWorld]:
+    profile: Profile, asked: Resolved, progress: Progress
+) -> tuple[Profile, Resolved]:
     """The same first-action gradients against their matched truth, at one state per start.
 
     Its expectation at visited states, weights included, is the gradient of the return, so that
     the causes are those of the same bias; the truth of a start cannot be substituted into.
     """
-    here, told = world.setting, profile.truth
+    here, told = asked.setting, profile.truth
     steps = steps_visited(here, str(told["status"]), int(told["horizon"]))
     setting = replace(here, starts=visits(replace(here, horizon=steps), 1))
     reference = matched_truth(setting, check=False, progress=progress)
     there = replace(profile, truth={**truth_values(reference, "matched"), "law": _VISITED})
-    return there, replace(world, setting=setting)
+    return there, replace(asked, setting=setting)
 
 
 def check_horizons(chosen: bool | Sequence[int], longest: int) -> None:
@@ -231,9 +223,9 @@ def _horizons(
     return spread_horizons(most, best)
 
 
-def _no_substitution(profile: Profile, estimator: Estimator, world: MeasuredWorld) -> str:
+def _no_substitution(profile: Profile, estimator: Estimator, asked: Resolved) -> str:
     """Why the truth cannot be put in the place of this estimator's parts; "": it can."""
-    truth, simulator = profile.truth, world.setting.simulator
+    truth, simulator = profile.truth, asked.setting.simulator
     if not truth["admissible"]:
         return "there is no truth to put in the place of its parts"
     if estimator.way.every:
@@ -247,7 +239,7 @@ def _no_substitution(profile: Profile, estimator: Estimator, world: MeasuredWorl
     if estimator.states is simulator and estimator.jacobians is simulator:
         return "its dynamics are the simulator's: all of its squared bias is the critic's"
     width = simulator.state_dim + simulator.action_dim + 2
-    needed = 8 * 2 * truth["horizon"] * len(world.setting.starts.states) * width**2
+    needed = 8 * 2 * truth["horizon"] * len(asked.setting.starts.states) * width**2
     if needed > _MEMORY:
         return f"the truth's whole path needs about {needed / 1e9:.0f} GB: measure fewer starts"
     return ""

@@ -3,7 +3,7 @@
 All estimators see the same starts and the same noise streams, on float64 copies of policy and
 critic; a truth that checks itself is the reference of every bias.
 
-    problem     what is asked, refused before anything is computed   (`measurement.problem`)
+    resolve     what is asked, refused before anything is computed   (`measurement.resolve`)
     truth       the simulator's own gradient, where there is one and holds at an update's length
     moments     of every estimator and horizon                       → the profile
     stages      realised gains, rehearsal, checks, steps, attribution  (`runs.stages`)
@@ -14,8 +14,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,15 +28,15 @@ from gradlab.data.trajectories import Path, stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout
-from gradlab.measurement.arguments import Law, TruthKind
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
-from gradlab.measurement.attribution import MeasuredWorld, attributed, check_horizons
+from gradlab.measurement.attribution import attributed, check_horizons
+from gradlab.measurement.config import FEWEST, Law, MeasureConfig, Termination, TruthKind
 from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.jumps import AtLength, truth_at_length
-from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.rare_starts import rare_starts
-from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
+from gradlab.measurement.realised_gains import Stepping, realised_gains
 from gradlab.measurement.rehearsal import rehearsal
+from gradlab.measurement.resolve import Resolved, resolve
 from gradlab.measurement.update import Update
 from gradlab.measurement.visited import objective_moments
 from gradlab.progress import Progress, check_progress, silent
@@ -51,7 +51,6 @@ from gradlab.user_code import differentiating
 _TRIED = 100  # steps of the simulator, at least, before anything is differentiated
 
 
-@differentiating
 def measure(
     task: Task,
     policy: nn.Module,
@@ -61,7 +60,7 @@ def measure(
     starts: int | Tensor | Path = 256,
     batch: int = 256,
     truth: TruthKind | None = None,
-    termination: Literal["ignore", "mask"] = "ignore",
+    termination: Termination = "ignore",
     law: Law | None = None,
     seed: int = 0,
     *,
@@ -71,6 +70,7 @@ def measure(
     also: Sequence[str] = (),
     update: Update | None = None,
     rehearse: bool = True,
+    max_steps: int | None = None,
     surface: Sequence[int] = (),
     progress: Progress = silent,
     command: str = "",
@@ -99,7 +99,7 @@ def measure(
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
         law: "visited": gradients are judged at states that the policy visits from the starts, as
             an update takes them; "start": at the starts themselves. None: "visited" for a number
-            of starts, "start" for a tensor or a path (see `gradlab.measurement.arguments`).
+            of starts, "start" for a tensor or a path (see `gradlab.measurement.config`).
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
             part made the error (see `gradlab.measurement.attribution`); takes several
             times as long.
@@ -121,6 +121,8 @@ def measure(
         rehearse: make the updates of competing gradients ahead, those between two fits of the
             critic, by two draws of states and batches, and confirm the highest by fresh ones;
             where `judges` judge (see `gradlab.measurement.rehearsal`).
+        max_steps: steps that the truth is unrolled at most, at least H; None: as many as it needs
+            (`gradlab.truth.truth`).
         surface: model steps h for each of which a slice of the value estimate around the policy
             is kept, by the prior, else the simulator (see `gradlab.runs.profile.Surface`).
         progress: called as progress(stage, done, total).
@@ -130,143 +132,141 @@ def measure(
         InputError: names the argument, what it got and what to do.
         Interrupted: by Ctrl-C, once every estimator is measured; its profile is what there is.
     """
-    begun = time.monotonic()
-    progress = check_progress(progress)
-    given = Given(
-        task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
-        trim_starts, also,
-    )  # fmt: skip
-    posed = problem(given)
-    check_horizons(attribute, posed.setting.horizon)
-    check_judges(judges)
-    unrolled = check_surface(surface)
     update = Update() if update is None else update
     validation.instance("update", update, Update, "a gradlab.measurement.update.Update, or None")
-    update.check(posed.setting)
-    steps = max(posed.setting.horizon, _TRIED)
-    check_rollouts(posed.setting, steps)
-    measured = _found(posed, update, progress)
-    profile = _profile(posed, measured, command, also)
-    stages: dict[str, Stage] = {"checks": measured.checks}
-    if posed.drawn and posed.objective:
-        tried: dict[str, Stage] = {
-            "realised gains": lambda profile: measured.realised(profile, judges)
-        }
-        if rehearse:
-            tried["rehearsal"] = lambda profile: measured.rehearsed(profile, judges)
-        stages = tried | stages
-    if attribute is not False:
-        horizons = None if isinstance(attribute, bool) else tuple(attribute)
-        stages["attribution"] = lambda profile: measured.attribution(profile, horizons)
-    if unrolled:
-        stages["surface"] = lambda profile: replace(
-            profile, surface=_loss_surface(posed, unrolled, progress)
-        )
-    return completed(profile, stages, begun)
+    given = None if isinstance(starts, int | np.integer) else starts
+    horizons = None if isinstance(attribute, bool) else attribute or ()
+    options: dict[str, Any] = {
+        "horizon": horizon, "starts": starts if given is None else FEWEST, "batch": batch,
+        "truth": truth, "termination": termination, "law": law, "seed": seed,
+        "attribute": attribute if horizons is None else True,
+        "judges": judges, "trim_starts": trim_starts, "also": also, "no_rehearsal": not rehearse,
+        "max_steps": max_steps, "surface": surface, "lr": update.rate, "refit": update.refit,
+    }  # fmt: skip
+    if not callable(update.optimizer):
+        options["optimizer"] = update.optimizer
+    return conduct(
+        MeasureConfig(**options), task, policy, critic, estimators, given=given,
+        attributed_at=horizons, update=update, progress=progress, command=command,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """Truth and moments of a problem, and the stages that rest on them.
+@differentiating
+def conduct(
+    config: MeasureConfig,
+    task: Task,
+    policy: nn.Module,
+    critic: Critics,
+    estimators: Mapping[str, Estimator] | None = None,
+    *,
+    given: Tensor | Path | None = None,
+    attributed_at: Sequence[int] | None = None,
+    update: Update | None = None,
+    progress: Progress = silent,
+    command: str = "",
+) -> Profile:
+    """`measure` as it is configured.
 
-    Attributes:
-        tried: the truth, at the length of an update.
+    Args:
+        given: starts in the place of drawn ones.
+        attributed_at: horizons of the attribution; None: by its own rule.
+        update: an optimiser that no name stands for; None: the configured one.
     """
+    begun, progress = time.monotonic(), check_progress(progress)
+    asked = resolve(config, task, policy, critic, estimators, given)
+    config, task, setting = asked.config, asked.task, asked.setting
+    if attributed_at is not None:
+        check_horizons(attributed_at, setting.horizon)
+    if update is None:
+        update = Update(config.optimizer, config.lr, config.refit)
+    update.check(setting)
+    check_rollouts(setting, max(setting.horizon, _TRIED))
+    progress("truth", 0, AT_MOST)
+    truth = matched_truth(setting, kinds=asked.kinds, progress=progress, max_steps=config.max_steps)
+    if asked.objective:
+        tried = _tried(asked, update, truth, progress)
+        measured = objective_moments(asked.chosen, setting, tried.truth, progress)
+    else:
+        tried, others = AtLength(truth), asked.other_critics
+        measured = estimator_moments(asked.chosen, setting, truth, progress, others)
+    pathwise = tried.truth.pathwise
+    means = [] if pathwise is None else [pathwise.gradients.mean(dim=0)]
+    means += measured.means.values()
+    # The user's update is as long as it is along the pathwise gradient, else the first finite one.
+    along = next((mean for mean in means if torch.isfinite(mean).all()), means[0])
+    profile = _profile(asked, measured, tried, update, along, command)
 
-    asked: Problem
-    truth: Truth
-    measured: Measured
-    tried: AtLength
-    update: Update
-    progress: Progress
+    def stepping(profile: Profile) -> Stepping:
+        return Stepping(
+            task, setting, asked.chosen, measured, tried.truth, profile.table(),
+            profile.identities, update.move(setting, along),
+            {PATHWISE: tried.pathwise, SCORE: tried.score},
+        )  # fmt: skip
 
-    @property
-    def along(self) -> Tensor:
-        """The mean gradient [P] along which the user's update is as long as it is: the pathwise
-        one, else the first that is finite."""
-        pathwise = self.tried.truth.pathwise
-        means = [] if pathwise is None else [pathwise.gradients.mean(dim=0)]
-        means += self.measured.means.values()
-        return next((mean for mean in means if torch.isfinite(mean).all()), means[0])
+    def realised(profile: Profile) -> Profile:
+        found = realised_gains(stepping(profile), config.judges, progress)
+        return replace(profile, realised=found)
 
-    def realised(self, profile: Profile, judges: int | None) -> Profile:
-        """Steps along some of the mean gradients, on fresh starts."""
-        return replace(
-            profile, realised=realised_gains(self._stepping(profile), judges, self.progress)
-        )
-
-    def rehearsed(self, profile: Profile, judges: int | None) -> Profile:
-        """The updates of the gradients that compete, made ahead."""
-        found = rehearsal(
-            self._stepping(profile), self.update, self.asked.batch, self.progress, judges
-        )
+    def rehearsed(profile: Profile) -> Profile:
+        found = rehearsal(stepping(profile), update, config.batch, progress, config.judges)
         return replace(profile, rehearsal=found)
 
-    def _stepping(self, profile: Profile) -> Stepping:
-        asked = self.asked
-        return Stepping(
-            asked.task, asked.setting, asked.chosen, self.measured, self.truth, profile.table(),
-            profile.identities, self.update.move(asked.setting, self.along),
-            {PATHWISE: self.tried.pathwise, SCORE: self.tried.score},
-        )  # fmt: skip
-
-    def checks(self, profile: Profile) -> Profile:
-        """Soundness beside the numbers."""
-        asked = self.asked
-        self.progress("checks", 0, 1)
+    def checked(profile: Profile) -> Profile:
+        progress("checks", 0, 1)
         context = CheckContext(
-            asked.task, asked.setting, asked.setting.starts, asked.given, asked.critics,
-            asked.chosen, self.truth, self.measured.at, self.measured.cells,
+            task, setting, setting.starts, asked.given, asked.critics, asked.chosen, tried.truth,
+            measured.at, measured.cells,
         )  # fmt: skip
-        sanity = (
-            *run_checks(context), *rare_starts(asked, self.truth, self.measured, self.progress),
-        )  # fmt: skip
-        self.progress("checks", 1, 1)
+        sanity = (*run_checks(context), *rare_starts(asked, tried.truth, measured, progress))
+        progress("checks", 1, 1)
         return replace(profile, sanity=sanity)
 
-    def attribution(self, profile: Profile, horizons: Sequence[int] | None) -> Profile:
-        """What `gradlab.attribute` needs."""
-        asked = self.asked
-        world = MeasuredWorld(asked.task, asked.setting, asked.chosen, horizons)
-        return replace(profile, attribution=attributed(profile, world, self.progress))
+    def causes(profile: Profile) -> Profile:
+        found = attributed(profile, asked, attributed_at, progress)
+        return replace(profile, attribution=found)
+
+    def sliced(profile: Profile) -> Profile:
+        return replace(profile, surface=_loss_surface(asked, progress))
+
+    stepped = asked.drawn and asked.objective
+    stages: dict[str, tuple[bool, Stage]] = {
+        "realised gains": (stepped, realised),
+        "rehearsal": (stepped and not config.no_rehearsal, rehearsed),
+        "checks": (True, checked),
+        "attribution": (config.attribute, causes),
+        "surface": (bool(config.surface), sliced),
+    }
+    wanted = {name: stage for name, (due, stage) in stages.items() if due}
+    return completed(profile, wanted, begun)
 
 
-def _found(posed: Problem, update: Update, progress: Progress) -> _Found:
-    progress("truth", 0, AT_MOST)
-    truth = matched_truth(posed.setting, kinds=posed.kinds, progress=progress)
-    if not posed.objective:
-        measured = estimator_moments(
-            posed.chosen, posed.setting, truth, progress, posed.other_critics
-        )
-        return _Found(posed, truth, measured, AtLength(truth), update, progress)
-    tried = _tried(posed, update, truth, progress)
-    measured = objective_moments(posed.chosen, posed.setting, tried.truth, progress)
-    return _Found(posed, tried.truth, measured, tried, update, progress)
-
-
-def _tried(posed: Problem, update: Update, truth: Truth, progress: Progress) -> AtLength:
+def _tried(asked: Resolved, update: Update, truth: Truth, progress: Progress) -> AtLength:
     """The truth at the length of the user's update."""
     if truth.pathwise is None or not torch.isfinite(truth.pathwise.gradients).all():
         return AtLength(truth)
-    few = posed.setting.starts.block(slice(0, len(truth.pathwise.gradients)))
-    setting = replace(posed.setting, starts=few)
+    few = asked.setting.starts.block(slice(0, len(truth.pathwise.gradients)))
+    setting = replace(asked.setting, starts=few)
     move = update.move(setting, truth.pathwise.gradients.mean(dim=0))
-    plain = replace(posed.setting, simulator=posed.task.simulator, policy=posed.original)
-    return truth_at_length(setting, truth, move, plain, posed.alpha, progress)
+    plain = replace(asked.setting, simulator=asked.task.simulator, policy=asked.original)
+    return truth_at_length(setting, truth, move, plain, asked.alpha, progress)
 
 
-def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -> Profile:
+def _profile(
+    asked: Resolved, measured: Measured, tried: AtLength, update: Update, along: Tensor,
+    command: str,
+) -> Profile:  # fmt: skip
     """Moments as labelled values, with what was asked for."""
-    config = configuration(
-        posed.task, posed.setting, posed.original, posed.critic, posed.batch, posed.truth, command,
+    config, setting, chosen = asked.config, asked.setting, asked.chosen
+    kind = str(config.truth)
+    facts = {name: each for name, each in asdict(config).items() if each not in (None, ())}
+    facts |= configuration(
+        asked.task, setting, asked.original, asked.critic, config.batch, kind, command,
     )  # fmt: skip
-    update, setting, along = found.update, posed.setting, found.along
-    config |= {
-        "model": predictions(posed.task),
-        "law": posed.law,
-        "starts_used": found.measured.starts,
-        "visits": found.measured.visits,
-        "critics": posed.several,
+    facts |= {
+        "model": predictions(asked.task),
+        "starts_used": measured.starts,
+        "visits": measured.visits,
+        "critics": 0 if asked.critic is None else len(asked.critics),
         "update": {
             "optimizer": update.name,
             "rate": update.rate_for(setting, along),
@@ -274,47 +274,34 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
             "move": update.move(setting, along),
             "assumed": update.assumed,
         },
-        "entropy": posed.alpha,
-        "actions": {name: estimator.actions for name, estimator in posed.chosen.items()},
+        "entropy": asked.alpha,
+        "actions": {name: estimator.actions for name, estimator in chosen.items()},
         "jacobian_noise": {
             name: noise_mode(estimator.states, estimator.jacobians)
-            for name, estimator in posed.chosen.items()
+            for name, estimator in chosen.items()
         },
     }
-    if also:
-        config["also"] = list(also)
-    if cuts := {name: str(one.cut) for name, one in posed.chosen.items() if one.cut}:
-        config["cut"] = cuts
-    if posed.rows != config["starts"]:
-        config["rows"] = posed.rows
+    if cuts := {name: str(one.cut) for name, one in chosen.items() if one.cut}:
+        facts["cut"] = cuts
+    if asked.rows != facts["starts"]:
+        facts["rows"] = asked.rows
     environment = provenance.environment() | {"precision": "float64"}
-    truth = truth_values(found.truth, posed.truth)
     profile = assembled(
-        found.measured.cells, posed.setting.horizon, posed.batch, config, environment, truth
-    )
+        measured.cells, setting.horizon, config.batch, facts, environment,
+        truth_values(tried.truth, kind),
+    )  # fmt: skip
     return with_selected_gain(
-        replace(
-            profile,
-            kernels=found.measured.kernels,
-            identities=posed.identities,
-            jumps=found.tried.jumps,
-        )
+        replace(profile, kernels=measured.kernels, identities=asked.identities, jumps=tried.jumps)
     )
 
 
 _POINTS, _STARTS, _STREAM = 21, 32, "surface"
 
 
-def check_surface(unrolled: Sequence[int]) -> tuple[int, ...]:
-    """The horizons, each once, from the shortest."""
-    for each in unrolled:
-        validation.whole("surface", each, 0)
-    return tuple(sorted(set(unrolled)))
-
-
 @torch.no_grad()
-def _loss_surface(asked: Problem, unrolled: Sequence[int], progress: Progress) -> Surface:
+def _loss_surface(asked: Resolved, progress: Progress) -> Surface:
     """At 21 × 21 points, from the first 32 starts; on the task's prior, or else its simulator."""
+    unrolled = sorted(set(asked.config.surface))
     tail = next(iter(asked.chosen.values())).tail
     if tail.critic is None:
         raise InputError("surface needs a critic, which values where the model's steps end")

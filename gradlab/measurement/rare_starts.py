@@ -31,7 +31,7 @@ from gradlab.data.trajectories import child, stream
 from gradlab.findings import Finding
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.measurement.inner_products import Cells, Measured
-from gradlab.measurement.problem import Problem
+from gradlab.measurement.resolve import Resolved
 from gradlab.measurement.visited import linearization_price
 from gradlab.networks.interface import flat_parameters
 from gradlab.progress import Progress
@@ -111,7 +111,7 @@ class Pilot:
         return int(2 ** np.ceil(np.log2(NEEDED / self.ends)))
 
 
-def made_pilot(posed: Problem, progress: Progress) -> Pilot | None:
+def made_pilot(posed: Resolved, progress: Progress) -> Pilot | None:
     """Of the law that the starts were drawn from; None where all have the same return."""
     setting, n = posed.setting, len(posed.setting.starts.states)
     size = sum(p.numel() for p in setting.policy.parameters())
@@ -174,12 +174,12 @@ def _scores(
 
 
 def rare_starts(
-    posed: Problem, truth: Truth, measured: Measured, progress: Progress
+    posed: Resolved, truth: Truth, measured: Measured, progress: Progress
 ) -> tuple[Finding, ...]:
     """What few starts carry, or the most that one does where no others are drawn; none where all
     starts have the same return."""
     cells, n = measured.cells, measured.starts
-    if posed.drawn and (posed.objective or posed.law == "start"):
+    if posed.drawn and (posed.objective or posed.config.law == "start"):
         pilot = made_pilot(posed, progress)
         if pilot is None:
             return ()

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import child, stream
-from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.inner_products import Measured
@@ -342,12 +341,3 @@ def measured_steps(stepping: Stepping) -> int:
         along += states * setting.horizon * bool(unrolled)
     tried = len(setting.starts.states if truth.refused is None else truth.refused.gradients)
     return jacobian_steps(system) * (measured.starts * along + tried * truth.horizon)
-
-
-def check_judges(judges: int | None) -> None:
-    """
-    Raises:
-        InputError: too few to be judged by.
-    """
-    if judges is not None and (not isinstance(judges, int) or judges < _FEWEST):
-        raise InputError(f"judges is {judges!r}, expected an integer ≥ {_FEWEST}, or None")

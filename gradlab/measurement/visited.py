@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -80,36 +80,25 @@ def objective_moments(
     if visiting:
         seen = visited(setting, steps_beside(setting, truth), samples, truth)
         check_rollouts(replace(setting, starts=seen), setting.horizon)
-        there = gradients_at(visiting, setting, seen, progress)
-        at, whole = there.at, visiting_source(there, range(setting.horizon + 1), samples)
+        first = first_action_gradients(visiting, replace(setting, starts=seen), progress)
+        keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
+        noise = seen.policy_noise(setting.policy, setting.seed, 0)
+        jacobian = policy_jacobian(setting.policy, seen.states, noise)
+        G = torch.stack([first[name][n] for name, n in keys]) * seen.weight[:, None]
+        at, whole = seen, visiting_source(keys, G, jacobian, samples)
         moments, mean = accumulated(
             lambda rows: [whole.rows(rows)], setting.policy, begin, T, samples
         )
-        cells |= dict(zip(there.keys, moments, strict=True))
-        means |= dict(zip(there.keys, mean, strict=True))
+        cells |= dict(zip(keys, moments, strict=True))
+        means |= dict(zip(keys, mean, strict=True))
         kept = kept_horizons(setting.horizon, len(chosen)) if kept is None else kept
-        sources.append(visiting_source(there, kept, samples))
+        some = [k for k, (_, n) in enumerate(keys) if n in kept]
+        sources.append(visiting_source([keys[k] for k in some], G[some], jacobian, samples))
     kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
     true = None if T is None else T.mean(dim=0)
     means = {key: means[key] for key in ordered}
     return Measured(ordered, (kernels,), means, true, at, len(begin.states), samples)
-
-
-@dataclass(frozen=True)
-class Visits:
-    """Gradients with θ in the first action, at visited states.
-
-    Attributes:
-        at: the states; jacobian: ∂π/∂θ there.
-        keys: estimator and horizon of each of the K action gradients G [K, N, da], which include
-            the states' weights.
-    """
-
-    at: Starts
-    jacobian: PolicyJacobian
-    keys: list[tuple[str, int]]
-    G: Tensor
 
 
 def steps_visited(setting: Setting, status: str, horizon: int) -> int:
@@ -140,18 +129,6 @@ def visited(setting: Setting, steps: int, samples: int, truth: Truth | None = No
     return at
 
 
-def gradients_at(
-    visiting: Mapping[str, Estimator], setting: Setting, at: Starts, progress: Progress = silent
-) -> Visits:
-    """Gradients with θ in the first action at visited states, or at a block of them."""
-    first = first_action_gradients(visiting, replace(setting, starts=at), progress)
-    keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
-    noise = at.policy_noise(setting.policy, setting.seed, 0)
-    jacobian = policy_jacobian(setting.policy, at.states, noise)
-    G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
-    return Visits(at, jacobian, keys, G)
-
-
 def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     """The starts whose gradients are taken, and how many visited states of each.
 
@@ -176,15 +153,21 @@ def linearization_price(system: System) -> float:
     return price
 
 
-def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> GramSource:
-    """First-action gradients at the visits of some starts, as (visit, start): [K, S, n, da]."""
-    G, jacobian = there.G, there.jacobian
-    chosen = [k for k, (_, n) in enumerate(there.keys) if n in kept]
-    x = G[chosen].reshape(len(chosen), -1, samples, G.shape[2]).transpose(1, 2)
+def visiting_source(
+    keys: Sequence[tuple[str, int]], G: Tensor, jacobian: PolicyJacobian, samples: int
+) -> GramSource:
+    """First-action gradients at the visits of some starts, as (visit, start).
+
+    Args:
+        keys: estimator and horizon of each of the action gradients G [K, visits, da], which
+            include the weights of the states; jacobian: ∂π/∂θ there.
+        samples: visits of each start.
+    """
+    x = G.reshape(len(keys), -1, samples, G.shape[2]).transpose(1, 2)  # [K, S, n, da]
     sample = torch.arange(jacobian.samples).reshape(-1, samples).T
 
     def rows(block: slice) -> Carried:
         some = jacobian.rows(sample[:, block].flatten())
-        return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
+        return Carried(x[:, :, block], some, (samples - 1,) * len(keys))
 
-    return GramSource(tuple(there.keys[k] for k in chosen), rows, visits=True)
+    return GramSource(tuple(keys), rows, visits=True)

@@ -32,7 +32,7 @@ from gradlab.gradients.rollout import (
 from gradlab.gradients.start_laws import visitation
 from gradlab.measurement.arguments import estimators_at
 from gradlab.measurement.assembly import SharedTruth, shared_truth
-from gradlab.measurement.problem import starts_of
+from gradlab.measurement.resolve import starts_of
 from gradlab.networks.mlp import judge
 from gradlab.probe.arguments import Past, Question
 from gradlab.probe.isolation import doubled, undisturbed

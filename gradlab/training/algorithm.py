@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from gradlab import validation
 from gradlab.errors import InputError
@@ -20,6 +20,7 @@ from gradlab.fitting.losses import Loss
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import OwnNetwork, check_network
 from gradlab.networks.spectral import Which
+from gradlab.options import COUNT, Within, check
 from gradlab.training.parts.context import FixedWeights, MeasuredWeights, Passes, Weights
 from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, Target, V
 from gradlab.training.parts.duals import Automatic, Stiffness
@@ -60,33 +61,27 @@ class LearnedModel:
     two_models: bool = False
     states: Loss = LIKELIHOOD
     spectral: spectral.Which | None = None
-    members: int = 5
-    hidden: tuple[int, ...] = (64, 64)
+    members: COUNT = 5
+    hidden: tuple[COUNT, ...] = (64, 64)
     activation: str = "silu"
     network: str | OwnNetwork = "gaussian"
-    every: int = 250
-    first_steps: int = 2000
-    steps: int = 1000
+    every: COUNT = 250
+    first_steps: COUNT = 2000
+    steps: COUNT = 1000
     warm_start: bool = True
-    rows: int | None = None
-    batch: int = 256
-    learning_rate: float = 1e-3
+    rows: COUNT | None = None
+    batch: COUNT = 256
+    learning_rate: Annotated[float, Within(above=0)] = 1e-3
     elites: int | None = None
     bootstrap: bool = False
 
     def __post_init__(self) -> None:
         check_network(self.network)
-        for name in ("members", "every", "first_steps", "steps", "batch"):
-            validation.whole(f"model's {name}", getattr(self, name), 1)
-        for width in self.hidden:
-            validation.whole("model's hidden", width, 1)
-        if self.rows is not None:
-            validation.whole("model's rows", self.rows, 1)
+        check(self, "model's {}".format)
         if self.elites is not None and self.elites not in range(1, self.members + 1):
             raise validation.expected(
                 "model's elites", self.elites, f"1 to its {self.members} members, or None for all"
             )
-        validation.number("model's learning_rate", self.learning_rate, above=0)
         if not hasattr(self.loss, "bind"):
             names = ", ".join(LOSSES)
             raise InputError(f"model has loss {self.loss!r}, expected one of {names}, or a Loss")
@@ -153,17 +148,17 @@ class Algorithm:
     weights: Weights
     target: Target
     policy: Policy = "deterministic"
-    exploration: float = 0.1
-    reuse: int = 1
-    delay: int = 1
-    policy_rate: tuple[float, float] = (3e-4, 3e-6)
-    value_rate: tuple[float, float] = (8e-4, 8e-6)
-    clip: float | None = None
-    hidden: tuple[int, ...] = (256, 256)
+    exploration: Annotated[float, Within(0)] = 0.1
+    reuse: COUNT = 1
+    delay: COUNT = 1
+    policy_rate: Annotated[tuple[float, float], Within(0)] = (3e-4, 3e-6)
+    value_rate: Annotated[tuple[float, float], Within(0)] = (8e-4, 8e-6)
+    clip: Annotated[float | None, Within(above=0)] = None
+    hidden: tuple[COUNT, ...] = (256, 256)
     activation: str = "elu"
-    batch: int = 256
-    replay: int = 500_000
-    tau: float = 0.005
+    batch: COUNT = 256
+    replay: COUNT = 500_000
+    tau: Annotated[float, Within(above=0, most=1)] = 0.005
     model: LearnedModel | None = None
     policy_spectral: Which | None = None
     critic_spectral: Which | None = None
@@ -172,7 +167,7 @@ class Algorithm:
     target_policy: TargetNetwork | None = None
     target_critic: TargetNetwork | None = None
     source: Source = _REPLAYED
-    updates: int | None = None
+    updates: COUNT | None = None
     fit: Passes = _ONCE
     adaptive: Stiffness | None = None
     log_std: tuple[float, float] = (-5.0, 2.0)
@@ -188,22 +183,12 @@ class Algorithm:
         if isinstance(self.weights, MeasuredWeights):
             self._check_measured(self.weights.follow)
         self._check_policy()
-        if self.clip is not None:
-            validation.number(f"{self.name}'s clip", self.clip, above=0)
-        for width in self.hidden or (0,):
-            validation.whole(f"{self.name}'s hidden", width, 1)
-        validation.number(f"{self.name}'s exploration", self.exploration, least=0)
-        validation.number(f"{self.name}'s tau", self.tau, above=0, most=1)
-        for name in ("reuse", "delay", "batch", "replay", "updates"):
-            if getattr(self, name) is not None:
-                validation.whole(f"{self.name}'s {name}", getattr(self, name), 1)
+        check(self, lambda field: f"{self.name}'s {field}")
         for name in ("policy_rate", "value_rate"):
-            got = getattr(self, name)
-            if not isinstance(got, tuple) or len(got) != 2:
+            if len(got := getattr(self, name)) != 2:
                 wanted = "two numbers, first and last"
                 raise validation.expected(f"{self.name}'s {name}", got, wanted)
-            for rate in got:
-                validation.number(f"{self.name}'s {name}", rate, least=0)
+        validation.whole(f"{self.name}'s hidden", len(self.hidden), 1)
         if not (
             len(self.log_std) == 2 and -math.inf < self.log_std[0] < self.log_std[1] < math.inf
         ):

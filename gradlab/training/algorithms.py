@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from math import isfinite
 from typing import Any, NamedTuple, get_args
 
@@ -22,7 +22,6 @@ from gradlab.statistics.mixing import MpgWeights
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.measured.switching import By
 from gradlab.training.parts.context import FixedWeights, MeasuredWeights
-from gradlab.training.parts.duals import Automatic
 from gradlab.training.parts.policy_losses import FromStarts, MixtureLoss, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, Steve
@@ -141,89 +140,72 @@ def unused(algorithm: Algorithm) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if isinstance(reason, str)}
 
 
+# Where a number stands that is none of a row itself; one of several may be missing.
+_PLACES: Mapping[str, tuple[str, ...]] = {
+    "target_steps": ("target.steps",),
+    "temperature": ("target.temperature",),
+    "fit_every": ("model.every", "source.branching.every"),  # MBPO algorithm 2, DDPPO algorithm 1
+    "rollouts": ("source.branching.rollouts",),
+}
+
+
 def with_changes(algorithm: Algorithm, **changes: Any) -> Algorithm:
     """The row with other numbers.
 
     Args:
-        changes: numbers of `Algorithm`; one rate holds from the first to the last update.
+        changes: numbers of `Algorithm` and of its parts (`_PLACES`); one rate holds from the first
+            to the last update.
     """
-    for name, value in changes.items():
-        if reason := unused(algorithm).get(name):
-            raise InputError(f"{name} is {value!r}, but {algorithm.name} has none: {reason}")
     for name in changes.keys() & {"policy_rate", "value_rate"}:
         if not isinstance(changes[name], tuple):
             validation.number(name, changes[name], least=0)
             changes[name] = (changes[name], changes[name])
-    return replace(algorithm, **changes)
+    for name, value in changes.items():
+        places = [each for each in _PLACES.get(name, (name,)) if _has(algorithm, each)]
+        reason = unused(algorithm).get(name)
+        if not places or (reason and name not in _PLACES):
+            others = [x.name for x in ALGORITHMS.values()
+                      if any(_has(x, each) for each in _PLACES.get(name, ()))]  # fmt: skip
+            more = filter(None, (reason, f"take one of {', '.join(others)}" if others else None))
+            got = validation.shown(value)
+            raise InputError(f"{name} is {got}, but {algorithm.name} has none: {'; '.join(more)}")
+        for place in places:
+            algorithm = _replaced(algorithm, place, value)
+    return algorithm
 
 
-def with_rollouts(
-    algorithm: Algorithm, lengths: Sequence[int] = (), count: int | None = None
-) -> Algorithm:
+def _has(part: object, place: str) -> bool:
+    """Whether the field "name.name…" is there."""
+    name, _, rest = place.partition(".")
+    there = is_dataclass(part) and name in {each.name for each in fields(part)}
+    return there and (not rest or _has(getattr(part, name), rest))
+
+
+def _replaced(part: Any, place: str, value: Any) -> Any:
+    name, _, rest = place.partition(".")
+    new = _replaced(getattr(part, name), rest, value) if rest else value
+    return replace(part, **{name: new})
+
+
+def with_rollouts(algorithm: Algorithm, lengths: Sequence[int]) -> Algorithm:
     """The row with other rollouts that fill its second replay.
 
     Args:
-        lengths: k, or first, last and the two iterations between which it grows; (): as they are.
-        count: of each filling; None: as they are.
+        lengths: k, or first, last and the two iterations between which it grows.
 
     Raises:
         InputError: a row without them, or numbers of which neither is one.
     """
     branching = algorithm.source.branching
     if branching is None:
-        several = [row.name for row in ALGORITHMS.values() if row.source.branching is not None]
-        raise InputError(
-            f"rollouts fill no second replay of {algorithm.name}: take one of {', '.join(several)}"
-        )
-    if len(lengths) not in (0, 1, 4):
+        return with_changes(algorithm, rollouts=tuple(lengths))  # which it has not
+    if len(lengths) not in (1, 4):
         wanted = "k, or its first and last value and the iterations between which it grows"
         raise validation.expected("rollout_length", tuple(lengths), wanted)
-    if len(lengths) == 1:
-        branching = replace(branching, first=lengths[0], last=lengths[0])
-    elif lengths:
-        branching = replace(
-            branching, **dict(zip(("first", "last", "begin", "end"), lengths, strict=True))
-        )
-    if count is not None:
-        branching = replace(branching, rollouts=count)
-    return replace(algorithm, source=replace(algorithm.source, branching=branching))  # type: ignore[type-var]
-
-
-def with_fits(algorithm: Algorithm, every: int) -> Algorithm:
-    """The row with models fitted, and rolled out into its second replay, every so many iterations
-    (MBPO's algorithm 2, DDPPO's algorithm 1: after each fit)."""
-    if algorithm.model is not None:
-        algorithm = replace(algorithm, model=replace(algorithm.model, every=every))
-    branching = algorithm.source.branching
-    if branching is None:
-        return algorithm
-    source = replace(algorithm.source, branching=replace(branching, every=every))  # type: ignore[type-var]
-    return replace(algorithm, source=source)
-
-
-def with_target_steps(algorithm: Algorithm, steps: int) -> Algorithm:
-    """The row with another number n of steps in its critic's target."""
-    if not isinstance(algorithm.target, NStep):
-        several = [row.name for row in ALGORITHMS.values() if isinstance(row.target, NStep)]
-        raise InputError(
-            f"target_steps is {steps!r}, but {algorithm.name} has a target of another kind "
-            f"({algorithm.target.name}): take one of {', '.join(several)}"
-        )
-    validation.whole("target_steps", steps, 1)
-    return replace(algorithm, target=replace(algorithm.target, steps=steps))
-
-
-def with_temperature(algorithm: Algorithm, temperature: float | Automatic) -> Algorithm:
-    """The row with another temperature α of its entropy, in scaled rewards per nat."""
-    if "temperature" not in {field.name for field in fields(algorithm.target)}:  # type: ignore[arg-type]
-        soft = [row.name for row in ALGORITHMS.values() if row.target.temperature]
-        given = "automatic" if isinstance(temperature, Automatic) else temperature
-        raise InputError(
-            f"temperature is {given}, but the return of {algorithm.name} has no entropy in "
-            f"it: take one of {', '.join(soft)}"
-        )
-    target = replace(algorithm.target, temperature=temperature)  # type: ignore[type-var]
-    return replace(algorithm, target=target)
+    names = ("first", "last", "begin", "end")
+    given = lengths if len(lengths) == 4 else [*lengths, *lengths]
+    branching = replace(branching, **dict(zip(names, given, strict=False)))
+    return _replaced(algorithm, "source.branching", branching)  # type: ignore[no-any-return]
 
 
 def measured(

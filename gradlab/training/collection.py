@@ -23,10 +23,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gradlab import validation
 from gradlab.data.replay import Batch, Replay
 from gradlab.data.trajectories import stream
 from gradlab.errors import Failure, InputError
+from gradlab.options import COUNT, check
 from gradlab.tasks import Task
 from gradlab.tasks.task import OTHER_BOUNDS
 from gradlab.training.parts.context import Draws
@@ -211,17 +211,16 @@ class Branching:
         kept: fillings of the present length that batches are drawn from.
     """
 
-    every: int = 250
-    rollouts: int = 5000
-    first: int = 1
-    last: int = 1
+    every: COUNT = 250
+    rollouts: COUNT = 5000
+    first: COUNT = 1
+    last: COUNT = 1
     begin: int = 0
     end: int = 1
-    kept: int = 4
+    kept: COUNT = 4
 
     def __post_init__(self) -> None:
-        for name in ("every", "rollouts", "first", "last", "kept"):
-            validation.whole(f"branching's {name}", getattr(self, name), 1)
+        check(self, "branching's {}".format)
         if not 0 <= self.begin < self.end:
             raise InputError(
                 f"rollouts have begin {self.begin} and end {self.end}: expected 0 ≤ begin < end"

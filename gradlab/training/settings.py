@@ -11,23 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from gradlab import validation
+from gradlab.options import COUNT, Within, check
 
 if TYPE_CHECKING:
     from gradlab.training.first_networks import GivenNetworks
 
 
-_Termination = Literal["ignore", "mask"]
-_AtEnd = Literal["restart", "stop"]
-_Precision = Literal["float32", "float64"]
-_GradientTruth = Literal["unrolled", "score"]
-_GradientHorizons = Literal["shorter", "own"]
-_WORDS = {
-    "termination": _Termination, "at_end": _AtEnd, "precision": _Precision,
-    "gradient_truth": _GradientTruth, "gradient_horizons": _GradientHorizons,
-}  # fmt: skip
 Role = Literal["critic", "policy"]  # of a gradient: whose parameters it is of
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -37,11 +29,11 @@ class Asynchronous:
     """Processes of a run. Deterministic with one learner, one actor, one buffer and no queue it is
     the run without processes, bit for bit."""
 
-    learners: int = 1
+    learners: COUNT = 1
     """Processes that compute gradients. Default: 1; without any, one process."""
-    actors: int = 1
+    actors: COUNT = 1
     """Processes that step environments, each as many as --agents, in turn."""
-    buffers: int = 1
+    buffers: COUNT = 1
     """Processes that hold the transitions and draw batches, in turn."""
     queue: int = 1
     """Gradients that may wait while their learners go on; 0: none."""
@@ -49,8 +41,7 @@ class Asynchronous:
     """Apply gradients in the order begun: repeatable bit for bit, slower."""
 
     def __post_init__(self) -> None:
-        for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):
-            validation.whole(name, getattr(self, name), least)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -63,15 +54,14 @@ class Planning:
         starts: evaluation episodes that are planned, the first of those without a plan.
     """
 
-    horizon: int
-    samples: int = 64
-    elites: int = 8
-    rounds: int = 3
-    starts: int = 8
+    horizon: COUNT
+    samples: COUNT = 64
+    elites: COUNT = 8
+    rounds: COUNT = 3
+    starts: COUNT = 8
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "samples", "elites", "rounds", "starts"):
-            validation.whole(f"planning's {name}", getattr(self, name), 1)
+        check(self, "planning's {}".format)
         if not 2 <= self.elites <= self.samples:
             raise validation.expected(
                 "planning's elites", self.elites, f"2 to its {self.samples} samples"
@@ -82,49 +72,49 @@ class Planning:
 class Settings:
     """Settings of a run; `for_task` has those of the papers' tasks."""
 
-    seeds: int = 1
+    seeds: COUNT = 1
     """Policies trained side by side."""
     first_seed: int = 0
     """Seed of the first one, for every random draw."""
-    iterations: int = 100_000
+    iterations: COUNT = 100_000
     """Critic updates, as many as in the papers."""
-    agents: int = 8
+    agents: COUNT = 8
     """Environments of each seed. Default: the task's, mostly 8."""
-    interval: int = 8
+    interval: COUNT = 8
     """Iterations between steps of the environments. Default: the algorithm's or task's."""
-    warmup: int = 1000
+    warmup: COUNT = 1000
     """Transitions that a seed collects before the first update."""
-    episode: int = 1000
+    episode: COUNT = 1000
     """Steps after which an episode is truncated. Default: the task's, mostly 1000."""
-    termination: _Termination = "mask"
+    termination: Literal["ignore", "mask"] = "mask"
     """Whether states beyond the terminal set have a value ("ignore"). Default: the task's."""
-    at_end: _AtEnd = "stop"
+    at_end: Literal["restart", "stop"] = "stop"
     """Evaluations at a terminal state: "restart" and go on summing (MPG), or "stop"."""
-    reward_scale: float = 1.0
+    reward_scale: Annotated[float, Within(above=0)] = 1.0
     """Factor on rewards inside training, not on returns. Default: the task's."""
-    ramp: int = 9000
+    ramp: COUNT = 9000
     """T of MPG's weights, in iterations. Default: the task's."""
-    evaluate_every: int = 3000
+    evaluate_every: COUNT = 3000
     """Iterations between evaluations."""
-    evaluation_starts: int = 50
+    evaluation_starts: COUNT = 50
     """Starts of an evaluation, the same each time."""
-    log_every: int = 50
+    log_every: COUNT = 50
     """Iterations in one row of the record."""
-    checkpoint_every: int = 3000
+    checkpoint_every: COUNT = 3000
     """Iterations between saved states, from which --resume goes on."""
-    keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+    keep: Annotated[tuple[float, ...], Within(0, most=1)] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
     """Shares of the run after which policy, critics and sampled states are kept."""
     gradient_every: int | None = None
     """Iterations between measurements of its gradient; 0: never. Default: mostly never."""
-    gradient_starts: int = 128
+    gradient_starts: Annotated[int, Within(4)] = 128
     """Starts of one such measurement."""
-    gradient_truth: _GradientTruth = "unrolled"
+    gradient_truth: Literal["unrolled", "score"] = "unrolled"
     """The true gradient: by chained Jacobians, or scores, which need more starts."""
-    gradient_horizons: _GradientHorizons = "shorter"
+    gradient_horizons: Literal["shorter", "own"] = "shorter"
     """Horizons of one: the algorithm's and shorter ones, or its own alone."""
-    measure_every: int = 1000
+    measure_every: COUNT = 1000
     """Iterations between two measurements of weights or horizon."""
-    measure_starts: int = 128
+    measure_starts: Annotated[int, Within(8)] = 128
     """States per measurement and seed: replayed, or visited with --by gain."""
     planning: Planning | None = None
     """How actions are planned in a second evaluation (`planning`); None: there is none."""
@@ -132,26 +122,13 @@ class Settings:
     """The processes that a run is divided among; None: it is in one."""
     given: GivenNetworks | None = None
     """Networks that every seed begins with instead of fresh ones."""
-    precision: _Precision = "float32"
+    precision: Literal["float32", "float64"] = "float32"
     """Precision of training."""
     device: str = "cpu"
     """Device of the networks: "cpu" or "cuda"."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "seeds", "iterations", "agents", "interval", "warmup", "episode", "ramp",
-            "evaluate_every", "evaluation_starts", "log_every", "checkpoint_every", "measure_every",
-        ):  # fmt: skip
-            validation.whole(name, getattr(self, name), 1)
-        validation.whole("gradient_starts", self.gradient_starts, 4)
-        validation.whole("measure_starts", self.measure_starts, 8)
-        if self.gradient_every is not None:
-            validation.whole("gradient_every", self.gradient_every)
-        for name, words in _WORDS.items():
-            validation.word(name, getattr(self, name), get_args(words))
-        validation.number("reward_scale", self.reward_scale, above=0)
-        for share in self.keep:
-            validation.number("keep", share, least=0, most=1)
+        check(self)
 
     @property
     def kept(self) -> set[int]:

@@ -9,12 +9,11 @@ import errno
 import io
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +21,7 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.cli import main, program, streams
+from gradlab.cli import main, streams
 from gradlab.cli import measure as measure_command
 from gradlab.cli.answer import answer, bold
 from gradlab.cli.streams import bars, in_one_line
@@ -61,8 +60,9 @@ def calls(monkeypatch):
     """Replaces the long work by records of how it was called."""
     seen: dict[str, Any] = {}
 
-    def measure(task, policy, critic, **rest):
+    def measure(config, task, policy, critic, **rest):
         seen["measure"] = {"task": task, "policy": policy, "critic": critic, **rest}
+        seen["measure"] |= asdict(config)
         rest["progress"]("rollouts", 1, 2)
         return Saved()
 
@@ -74,7 +74,7 @@ def calls(monkeypatch):
         seen["critic"] = rest
         return QCritic(4, 1, (4,))
 
-    monkeypatch.setattr(measurement, "measure", measure)
+    monkeypatch.setattr(measurement, "conduct", measure)
     advice = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(Saved(), advice, "inverted_pendulum")
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds
@@ -243,7 +243,7 @@ def test_an_interruption_or_bad_input_inside_leaves_one_line(
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(measurement, "measure", fail)
+    monkeypatch.setattr(measurement, "conduct", fail)
     run = tmp_path / "run.h5"
     assert cli.main(["measure", "inverted_pendulum", "--output", str(run)]) == code
     assert capsys.readouterr().err.splitlines()[-1].startswith("gradlab: ")
@@ -500,20 +500,3 @@ def test_wrong_words_are_refused_in_one_short_line(words, capsys):
     out, err = capsys.readouterr()
     assert not out and err.startswith("gradlab: error: ") and err.count("\n") == 1
     assert REFUSED[words] in err and len(err) < 450
-
-
-@pytest.mark.parametrize("name", program.REMOVED)
-def test_a_removed_command_says_in_one_line_what_to_use(name, capsys):
-    assert cli.main([name, "x"]) == cli.main([name, "--help"]) == 2
-    out, err = capsys.readouterr()
-    line = f"gradlab {name} was removed: {program.REMOVED[name]}"
-    assert not out and err.splitlines() == [line] * 2 and name not in program._ROWS
-
-
-def test_what_a_removed_command_names_is_there():
-    for used in program.REMOVED.values():
-        words = shlex.split(used)
-        if words[0] == "gradlab":
-            assert words[1] in program._ROWS
-        place = Path(__file__).parents[2] / words[-1]
-        assert words[0] in ("gradlab", "make") or place.exists()

@@ -139,7 +139,7 @@ def test_numbers_of_the_algorithm_and_of_its_loss_are_options():
     [
         ("shac", {"batch": 8}, "batch is 8, but shac has none: its batches are all steps of its"),
         ("sac", {"exploration": 0.2}, "sac has none: its policy explores by itself"),
-        ("td3", {"target_steps": 3}, "td3 has a target of another kind .*: take one of .*mpg-v1"),
+        ("td3", {"target_steps": 3}, "td3 has none: its target has no steps; take one of .*mpg-v1"),
         ("mpg-v1", {"target_steps": 0}, "target_steps is 0"),
         ("td3", {"tau": 1.5}, r"td3's tau is 1.5, expected a number in \(0, 1\]"),
         ("td3", {"hidden": (16, 0)}, "td3's hidden is 0, expected an integer"),
@@ -212,7 +212,7 @@ def test_every_preset_is_one_that_its_row_can_have():
 def test_rollouts_that_fill_a_second_replay_are_options():
     own = Train("mbpo", "pendulum", rollout_length=(3,), rollouts=40)._row("pendulum").source
     assert (own.branching.first, own.branching.last, own.branching.rollouts) == (3, 3, 40)
-    with pytest.raises(InputError, match="no second replay of td3: take one of maac"):
+    with pytest.raises(InputError, match="rollouts is 40, but td3 has none: take one of maac"):
         Train("td3", "pendulum", rollouts=40)._row("pendulum")
     with pytest.raises(InputError, match="rollout_length is"):
         Train("mbpo", "pendulum", rollout_length=(1, 2))._row("pendulum")

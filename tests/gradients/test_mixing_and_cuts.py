@@ -34,7 +34,8 @@ from gradlab.gradients.weighted_terms import (
     fitted,
     share_of_first,
 )
-from gradlab.measurement.arguments import check_also, estimators_at, identify
+from gradlab.measurement.arguments import estimators_at, identify
+from gradlab.measurement.config import MeasureConfig
 from gradlab.networks.interface import act, flat_parameters
 from gradlab.networks.policies import Gaussian, log_normal
 from gradlab.runs.identity import by_known_name
@@ -529,7 +530,7 @@ def test_decay_has_a_name_of_its_own_beside_the_default_estimators():
         "decay_nan",
     ):
         with pytest.raises(InputError, match=rf"also is '{name}', expected one of"):
-            check_also((name,), None)
+            MeasureConfig(also=(name,))
     with pytest.raises(InputError, match="decay of a cut is 2, expected a number from 0 to 1"):
         Cut(decay=2)
 

@@ -128,7 +128,7 @@ def test_the_same_command_goes_on_from_the_networks_that_were_fitted(tmp_path, m
     """A critic took two minutes, and was lost with a measurement that ended in its truth."""
     own, run = tmp_path / "own.py", tmp_path / "run.h5"
     own.write_text(OWN)
-    fitted, whole = [], measurement.measure
+    fitted, whole = [], measurement.conduct
     fit = critics.fit_critic
     monkeypatch.setattr(critics, "UPDATES", 3)
     monkeypatch.setattr(critics, "TRAJECTORIES", 4)
@@ -144,14 +144,14 @@ def test_the_same_command_goes_on_from_the_networks_that_were_fitted(tmp_path, m
         code = main([*words, "2", "--starts", "16", "--no-report", "--no-rehearsal", *more])
         return code, capsys.readouterr().err
 
-    monkeypatch.setattr(measurement, "measure", stopped)
+    monkeypatch.setattr(measurement, "conduct", stopped)
     for count, more in ((1, ()), (1, ()), (2, ("--seed", "1"))):
         code, line = told(*more)
         assert code == 130 and len(fitted) == count
         assert "kept for the same command: the fitted critic" in line
     own.write_text(OWN + "\n")  # perhaps another task
     assert told()[0] == 130 and len(fitted) == 3
-    monkeypatch.setattr(measurement, "measure", whole)
+    monkeypatch.setattr(measurement, "conduct", whole)
     assert told()[0] == 0 and len(fitted) == 3
     kept = checkpoint.load(tmp_path / "run.critic.safetensors").state_dict()
     assert all(torch.equal(kept[name], x) for name, x in fitted[2].state_dict().items())

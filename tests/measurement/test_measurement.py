@@ -23,7 +23,8 @@ from gradlab.errors import InputError
 from gradlab.findings.checks import truth_finding
 from gradlab.gradients.setting import Setting, as_starts
 from gradlab.gradients.start_laws import initial, visitation
-from gradlab.measurement.arguments import estimators_at, resolved
+from gradlab.measurement.arguments import estimators_at
+from gradlab.measurement.config import MeasureConfig
 from gradlab.networks.mlp import QCritic
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.tasks import double_integrator, linear_quadratic
@@ -442,43 +443,57 @@ def test_matched_truth_at_visited_states_times_the_sum_of_discounts_is_the_retur
 # Law, truth and starts of a measurement: defaults, and what contradicts.
 
 
-TENSOR = torch.zeros(8, 2, dtype=torch.float64)
+TASK = gradlab.tasks.double_integrator()
+
+
+def resolved(given, **asked):
+    return MeasureConfig(**asked).resolved(TASK, given)
 
 
 @pytest.mark.parametrize(
-    ("starts", "law", "truth", "expected"),
+    ("given", "law", "truth", "expected"),
     [
-        (64, None, None, ("visited", "objective")),
-        (64, "start", None, ("start", "matched")),
-        (64, None, "matched", ("visited", "matched")),
-        (TENSOR, None, None, ("start", "matched")),
-        (TENSOR, "visited", None, ("visited", "objective")),
-        (TENSOR, None, "objective", ("visited", "objective")),
-        (TENSOR, "start", None, ("start", "matched")),
+        ("", None, None, ("visited", "objective")),
+        ("", "start", None, ("start", "matched")),
+        ("", None, "matched", ("visited", "matched")),
+        ("tensor", None, None, ("start", "matched")),
+        ("tensor", "visited", None, ("visited", "objective")),
+        ("tensor", None, "objective", ("visited", "objective")),
+        ("tensor", "start", None, ("start", "matched")),
     ],
 )
-def test_defaults_follow_from_what_is_given(starts, law, truth, expected):
-    assert resolved(starts, law, truth) == expected
+def test_defaults_follow_from_what_is_given(given, law, truth, expected):
+    config = resolved(given, law=law, truth=truth)
+    assert (config.law, config.truth) == expected
+    assert (config.horizon, config.termination) == (TASK.horizon, "ignore")
 
 
 @pytest.mark.parametrize(
-    ("starts", "law", "truth", "message"),
+    ("given", "asked", "message"),
     [
-        (64, "visits", None, "law is 'visits'"),
-        (64, None, "return", "truth is 'return'"),
-        (64, "start", "objective", "leave law out"),
-        (TENSOR, "visited", "matched", "starts is a tensor"),
+        ("", {"law": "visits"}, "law is 'visits'"),
+        ("", {"truth": "return"}, "truth is 'return'"),
+        ("", {"law": "start", "truth": "objective"}, "leave law out"),
+        ("tensor", {"law": "visited", "truth": "matched"}, "starts is a tensor"),
+        ("tensor", {"trim_starts": 0.1}, "starts holds the states themselves"),
+        ("", {"starts": 3}, "starts is 3, expected an integer ≥ 4"),
+        ("", {"batch": 0}, "batch is 0, expected an integer ≥ 1"),
+        ("", {"horizon": 2.5}, "horizon is 2.5, expected an integer ≥ 0"),
+        ("", {"judges": 3}, "judges is 3, expected an integer ≥ 4"),
+        ("", {"surface": (3, -1)}, "surface is -1, expected an integer ≥ 0"),
+        ("", {"also": "ivw"}, "also is 'ivw', expected several values in a tuple"),
+        ("", {"max_steps": 0}, "max_steps is 0, expected an integer ≥ 1"),
+        ("", {"attribute": 1}, "attribute is 1, expected True or False"),
     ],
 )
-def test_contradictions_are_refused_with_the_way_out(starts, law, truth, message):
+def test_what_is_wrong_or_contradicts_is_refused_with_the_way_out(given, asked, message):
     with pytest.raises(InputError, match=message):
-        resolved(starts, law, truth)
+        resolved(given, **asked)
 
 
 def test_a_path_is_a_law_of_its_own():
-    task = gradlab.tasks.double_integrator()
     with pytest.raises(InputError, match="starts is a Path"):
-        resolved(initial(task, 8), "visited", None)
+        gradlab.measure(TASK, nn.Linear(2, 1), None, starts=initial(TASK, 8), law="visited")
 
 
 def test_a_gain_is_within_its_range_and_its_interval_and_what_was_used_is_recorded():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.findings import Finding, failed
 from gradlab.findings.checks import rare_starts
-from gradlab.measurement.problem import Given, problem
+from gradlab.measurement.config import MeasureConfig
 from gradlab.measurement.rare_starts import (
     MANY,
     MOST,
@@ -31,6 +31,7 @@ from gradlab.measurement.rare_starts import (
     made_pilot,
     plan_pilot,
 )
+from gradlab.measurement.resolve import resolve
 from gradlab.progress import silent
 from gradlab.runs.decision_rules import heavy_horizons
 from gradlab.systems import from_function
@@ -116,8 +117,8 @@ TASK = turning()
 
 
 def pilot_of(world, n, seed=0):
-    given = Given(world.task, world.policy, world.critic, None, 1, n, 8, None, "ignore", None, seed)
-    return made_pilot(problem(given), silent)
+    config = MeasureConfig(horizon=1, starts=n, batch=8, seed=seed)
+    return made_pilot(resolve(config, world.task, world.policy, world.critic), silent)
 
 
 def flagged(task, seed, starts=64, **given):

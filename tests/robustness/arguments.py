@@ -96,7 +96,7 @@ def _began(*_: object, **__: object) -> None:
 
 # Where each command begins to work, everything before it being checks.
 WORK = (
-    "gradlab.measurement.measure.measure", "gradlab.fitting.critics.fitted_networks",
+    "gradlab.measurement.measure.conduct", "gradlab.fitting.critics.fitted_networks",
     "gradlab.fitting.policies.stabilising_policy",
     "gradlab.tools.jacobians.compute.compare_jacobians", "gradlab.tools.certify.compute.certify",
     "gradlab.fitting.collection.collect",

@@ -464,10 +464,10 @@ def test_truth_and_returns_are_those_of_the_trimmed_law():
 @pytest.mark.parametrize(
     ("share", "starts", "words"),
     [
-        (0.7, 64, "trim_starts is 0.7, expected a share above 0 and below 0.5"),
-        (-0.1, 64, "trim_starts is -0.1, expected a share above 0"),
-        (float("nan"), 64, "trim_starts is nan, expected a share"),
-        ("1%", 64, "trim_starts is '1%', expected a share"),
+        (0.7, 64, "trim_starts is 0.7, expected a number in [0, 0.5)"),
+        (-0.1, 64, "trim_starts is -0.1, expected a number in [0, 0.5)"),
+        (float("nan"), 64, "trim_starts is nan, expected a number in"),
+        ("1%", 64, "trim_starts is '1%', expected a number in"),
         (0.01, torch.zeros(8, 2), "trim_starts is 0.01, but starts holds the states themselves"),
     ],
 )

@@ -15,7 +15,8 @@ import gradlab
 from gradlab import Estimator, Tail
 from gradlab.errors import InputError
 from gradlab.gradients.setting import as_starts
-from gradlab.measurement.problem import Given, problem
+from gradlab.measurement.config import MeasureConfig
+from gradlab.measurement.resolve import resolve
 from gradlab.networks.interface import flat_parameters
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.runs.identity import by_known_name, competing
@@ -298,7 +299,7 @@ def test_a_policy_with_a_density_is_measured_by_its_scores_in_the_latent_too():
     for policy, beside in ((plain, {}), (density, {"model_score": "none", "model_ivw": "model"})):
         model.policy = policy
         given = gradlab.tasks.with_world_model(cart(), model, see)
-        posed = problem(Given(*given, None, 3, 16, 64, None, "ignore", None, 0))
+        posed = resolve(MeasureConfig(horizon=3, starts=16, batch=64), *given)
         added = {
             name: identity.jacobians
             for name, identity in posed.identities.items()

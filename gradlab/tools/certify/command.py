@@ -11,8 +11,7 @@ from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import as_text
-from gradlab.cli.arguments import Document
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.streams import Document, bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 

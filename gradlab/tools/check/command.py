@@ -8,8 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gradlab.cli.arguments import Document
-from gradlab.cli.streams import undisturbed
+from gradlab.cli.streams import Document, undisturbed
 from gradlab.errors import InputError
 
 

@@ -14,8 +14,8 @@ from tyro.conf import arg
 from gradlab import validation
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
-from gradlab.cli.arguments import Document, model_option, named_data
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.arguments import model_option, named_data
+from gradlab.cli.streams import Document, bars, undisturbed
 from gradlab.storage.whole_files import keep
 
 
@@ -59,7 +59,7 @@ class JacobiansCommand:
         with undisturbed():
             from gradlab.data.trajectories import stream
             from gradlab.fitting.policies import stabilising_policy
-            from gradlab.measurement.problem import check_size
+            from gradlab.measurement.resolve import check_size
             from gradlab.networks import checkpoint
             from gradlab.runs.profile import load
             from gradlab.runs.stages import timed

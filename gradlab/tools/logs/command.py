@@ -11,8 +11,8 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
-from gradlab.cli.arguments import Document, model_option, named_data, named_model
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.arguments import model_option, named_data, named_model
+from gradlab.cli.streams import Document, bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.storage.whole_files import keep
 

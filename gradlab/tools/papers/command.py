@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradlab.cli.arguments import Document
-from gradlab.cli.streams import standard_error, undisturbed
+from gradlab.cli.streams import Document, standard_error, undisturbed
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
-from gradlab.cli.arguments import Document, model_option
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.arguments import model_option
+from gradlab.cli.streams import Document, bars, undisturbed
 
 
 @dataclass(frozen=True)

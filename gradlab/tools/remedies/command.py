@@ -10,8 +10,8 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
-from gradlab.cli.arguments import Document, named_data
-from gradlab.cli.streams import bars, undisturbed
+from gradlab.cli.arguments import named_data
+from gradlab.cli.streams import Document, bars, undisturbed
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 
@@ -85,8 +85,8 @@ class RemediesCommand:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
         with undisturbed():
             from gradlab.fitting.critics import fitted_networks
-            from gradlab.measurement.arguments import check_arguments, check_networks
-            from gradlab.measurement.problem import check_size
+            from gradlab.measurement.config import MeasureConfig
+            from gradlab.measurement.resolve import check
             from gradlab.tools.remedies.compute import ROWS, compare_remedies
             from gradlab.tools.remedies.fits import fits_of
             from gradlab.tools.remedies.result import DEFAULT
@@ -103,11 +103,12 @@ class RemediesCommand:
         if self.data is not None and self.rows is not None:
             raise InputError(f"--rows is {self.rows} beside --data: drop one")
         data, more = (None, []) if self.data is None else named_data(self.data, task)
-        horizon = task.horizon if self.horizon is None else self.horizon
-        check_arguments(horizon, self.starts, self.batch, "ignore")
-        check_size(task, horizon, self.starts)
         given = arguments.networks(policy=self.policy, critic=self.critic)
-        check_networks(task, given.get("policy"), given.get("critic"))
+        config = MeasureConfig(
+            horizon=self.horizon, starts=self.starts, batch=self.batch, seed=self.seed
+        )
+        critics = [given["critic"]] if "critic" in given else []
+        check(config.resolved(task), task, given.get("policy"), critics)
         with bars() as progress:
             try:
                 networks = fitted_networks(

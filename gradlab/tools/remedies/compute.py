@@ -27,8 +27,9 @@ from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.fitted import Prepared
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.measurement.arguments import check_arguments, check_networks
+from gradlab.measurement.arguments import check_networks
 from gradlab.measurement.assembly import shared_truth
+from gradlab.measurement.config import MeasureConfig
 from gradlab.networks.interface import double_copy
 from gradlab.networks.mlp import CriticLike, as_critic
 from gradlab.progress import Progress, check_progress, silent
@@ -205,7 +206,7 @@ def compare_remedies(
     validation.instance("task", task, Task, "a gradlab.Task")
     progress = check_progress(progress)
     H = task.horizon if horizon is None else horizon
-    check_arguments(H, starts, batch, "ignore")
+    MeasureConfig(horizon=H, starts=starts, batch=batch, seed=seed)
     check_networks(task, policy, critic)
     validation.whole("trials", trials, 1)
     validation.whole("horizon", H, 1)  # at 0 no model counts

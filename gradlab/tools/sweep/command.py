@@ -12,8 +12,7 @@ from tyro.conf import Positional, arg
 
 from gradlab import validation
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document
-from gradlab.cli.streams import standard_error
+from gradlab.cli.streams import Document, standard_error
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def _executed(
         try:
             words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
             arguments.check_words(words)
-            arguments.check_fields(parsed(words), words)
+            arguments.check_fields(parsed(words))
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
     # The cluster first: one that cannot be used must not leave a folder to resume.

@@ -26,7 +26,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Tail
 from gradlab.measurement.assembly import shared_truth
 from gradlab.measurement.inner_products import Measured, estimator_moments
-from gradlab.measurement.problem import starts_of
+from gradlab.measurement.resolve import starts_of
 from gradlab.measurement.visited import objective_moments
 from gradlab.progress import silent
 from gradlab.runs.training.measured_weights import KEPT, LOST, NO_TRUTH, SWITCHED

@@ -21,12 +21,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import torch
 from torch import Tensor
 
-from gradlab import validation
+from gradlab.options import COUNT, Within, check
 from gradlab.training.members import restored, under
 
 
@@ -40,14 +40,11 @@ class Automatic:
     """
 
     entropy: float | None = None
-    first: float = 1.0
-    rate: float = 3e-4
+    first: Annotated[float, Within(above=0)] = 1.0
+    rate: Annotated[float, Within(above=0)] = 3e-4
 
     def __post_init__(self) -> None:
-        if self.entropy is not None:
-            validation.number("entropy", self.entropy)
-        for name in ("first", "rate"):
-            validation.number(f"temperature's {name}", getattr(self, name), above=0)
+        check(self, "temperature's {}".format)
 
 
 @final
@@ -107,14 +104,12 @@ class Stiffness:
         rate: ρ.
     """
 
-    threshold: float = 10.0
-    shortest: int = 8
-    rate: float = 0.01
+    threshold: Annotated[float, Within(above=0)] = 10.0
+    shortest: COUNT = 8
+    rate: Annotated[float, Within(above=0)] = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "rate"):
-            validation.number(f"stiffness's {name}", getattr(self, name), above=0)
-        validation.whole("stiffness's shortest", self.shortest, 1)
+        check(self, "stiffness's {}".format)
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,27 +33,23 @@ from gradlab.gradients.estimator import (
 )
 from gradlab.gradients.setting import Setting, Starts, as_starts, distinct, group_count
 from gradlab.gradients.start_laws import check_alive, visitation
+from gradlab.gradients.ways import WAYS
 from gradlab.measurement.arguments import (
-    FEWEST,
-    Law,
-    TruthKind,
-    check_also,
-    check_arguments,
     check_density,
     check_estimator,
     check_networks,
     check_steps,
     estimators_at,
     identify,
-    narrowed,
-    resolved,
     with_imagined,
 )
+from gradlab.measurement.config import DENSITIES, FEWEST, MeasureConfig
 from gradlab.measurement.visited import SAMPLES
 from gradlab.networks.interface import double_copy, noise_dim
+from gradlab.networks.mlp import CriticLike
 from gradlab.networks.policies import WithLogProb
 from gradlab.runs.identity import Identity
-from gradlab.tasks import Task
+from gradlab.tasks import Task, trimmed
 from gradlab.truth.oracles import effective_horizon
 
 MEMORY = 8e9  # bytes that any machine is taken to have
@@ -99,42 +96,38 @@ def _jacobians(task: Task, horizon: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """See above.
+class Resolved:
+    """What a configuration asks of a task and networks.
 
     Attributes:
+        config: without anything that is None but for what is optional.
         setting: where gradients are taken, as they are measured; equal starts are one.
         given: the user's policy; original: its float64 copy.
         critics: the user's, each once; critic: the default estimators' own, None with others.
-        several: how many critics stand beside the estimators.
         chosen: the estimators at horizon H; identities: who they are; other_critics: the same with
             further critics.
         rows: how many starts were given or asked for; drawn: from the task's law?
         alpha: temperature of the entropy term, 0 without one.
-        batch: N′.
     """
 
+    config: MeasureConfig
     task: Task
     setting: Setting
     given: nn.Module
     original: nn.Module
     critics: Sequence[nn.Module]
     critic: nn.Module | None
-    several: int
     chosen: Mapping[str, Estimator]
     identities: Mapping[str, Identity]
     other_critics: OtherCritics
     rows: int
     drawn: bool
-    law: Law
-    truth: TruthKind
     alpha: float
-    batch: int
 
     @property
     def objective(self) -> bool:
         """Is the gradient of the return the one truth of all?"""
-        return self.truth == "objective"
+        return self.config.truth == "objective"
 
     @property
     def kinds(self) -> list[str]:
@@ -144,73 +137,91 @@ class Problem:
         return sorted({estimator.truth for estimator in self.chosen.values()}, reverse=True)
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """The arguments of `measure` that pose a problem, as the user gave them."""
+def check(
+    config: MeasureConfig, task: Task, policy: nn.Module | None, critics: Sequence[CriticLike]
+) -> Task:
+    """Before anything is drawn or fitted: does what is there fit, and can it be held?
 
-    task: Task
-    policy: nn.Module
-    critic: Critics
-    estimators: Mapping[str, Estimator] | None
-    horizon: int | None
-    starts: int | Tensor | Path
-    batch: int
-    truth: TruthKind | None
-    termination: str
-    law: Law | None
-    seed: int
-    trim_starts: float = 0.0
-    also: Sequence[str] = ()
+    Args:
+        config: `resolved`.
+        policy: the user's; None: one is fitted, which is deterministic.
 
-
-def problem(given: Given) -> Problem:
-    """The problem that the arguments of `measure` pose.
+    Returns:
+        The task, its starts trimmed where that is asked.
 
     Raises:
         InputError: names the argument, what it got and what to do.
     """
-    task, termination, seed = given.task, given.termination, given.seed
+    task = trimmed(task, config.trim_starts) if config.trim_starts else task
+    for count in (config.starts, config.judges or 0):
+        check_size(task, config.horizon or 0, count)
+    for name in set(DENSITIES).intersection(config.also):
+        if policy is None:
+            raise InputError(
+                f"also names {name}, which needs a stochastic policy, and the one that is fitted "
+                f"here is deterministic: give a policy with a density"
+            )
+        check_density(WAYS[name], policy)
+    for critic in critics or (None,):
+        check_networks(task, policy, critic)
+    return task
+
+
+def resolve(
+    config: MeasureConfig,
+    task: Task,
+    policy: nn.Module,
+    critic: Critics,
+    estimators: Mapping[str, Estimator] | None = None,
+    given: Tensor | Path | None = None,
+) -> Resolved:
+    """What is asked, refused before anything is computed.
+
+    Args:
+        given: starts; None: as many as the configuration says are drawn.
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
     validation.instance(
         "task", task, Task, "a gradlab.Task; of an environment that holds its state in tensors, "
         "gradlab.systems.from_environment(env, read, write) makes the task's simulator"
     )  # fmt: skip
-    validation.instance("policy", given.policy, nn.Module, "a torch.nn.Module")
-    validation.whole("seed", seed)
-    starts = int(given.starts) if isinstance(given.starts, np.integer) else given.starts
-    H = task.horizon if given.horizon is None else given.horizon
-    count = starts if isinstance(starts, int) else FEWEST
-    check_arguments(H, count, given.batch, termination)
-    check_also(given.also, given.estimators)
-    law, truth = resolved(starts, given.law, given.truth)
-    task = narrowed(task, given.trim_starts, starts)
-    check_size(task, H, count)
-    original, critics = double_copy("policy", given.policy), listed(given.critic)
-    for critic in critics or (None,):
-        check_networks(task, original, critic)
-    also = with_imagined(given.also, task, original, given.estimators)
-    begin = judged_at(task, original, starts, law, truth, termination, seed)
+    validation.instance("policy", policy, nn.Module, "a torch.nn.Module")
+    if config.also and estimators is not None:
+        raise InputError(
+            f"also names {', '.join(config.also)}, which stand beside the default estimators: put "
+            f"them among estimators of your own"
+        )
+    kind: Literal["", "tensor", "Path"] = "Path" if isinstance(given, Path) else "tensor"
+    config = config.resolved(task, "" if given is None else kind)
+    H, seed, objective = int(config.horizon or 0), config.seed, config.truth == "objective"
+    original, critics = double_copy("policy", policy), listed(critic)
+    task = check(config, task, original, critics)
+    also = with_imagined(config.also, task, original, estimators)
+    begin = judged_at(config, task, original, given)
     first = critics[0] if critics else None
-    plain = estimators_at(task, first, given.estimators, H, every=truth == "objective", also=also)
+    plain = estimators_at(task, first, estimators, H, every=objective, also=also)
     for name, estimator in plain.items():
-        check_estimator(name, estimator, task, begin, truth)
+        check_estimator(name, estimator, task, begin, str(config.truth))
         check_density(estimator.way, original)
     check_steps(task, original, plain, begin)
-    _check(len(begin.states), _held(task, original, plain, H, truth == "objective"), H)
+    _check(len(begin.states), _held(task, original, plain, H, objective), H)
     alpha = _entropy(plain)
     augment = augmenting(alpha) if alpha else lambda system: system
-    policy = WithLogProb(original) if alpha else original
-    simulator = augment(task.simulator)
-    users = {name: estimator.tail.critic for name, estimator in (given.estimators or {}).items()}
-    own = {id(each): each for each in users.values() if each is not None}  # each once
+    own = WithLogProb(original) if alpha else original
+    simulator, ends = augment(task.simulator), str(config.termination)
+    users = {name: estimator.tail.critic for name, estimator in (estimators or {}).items()}
+    beside = {id(each): each for each in users.values() if each is not None}  # each once
     others = with_other_critics(plain, users or dict.fromkeys(plain, first), critics)
-    return Problem(
+    return Resolved(
+        config=config,
         task=task,
-        setting=Setting(simulator, policy, begin, task.discount, H, termination, seed),
-        given=given.policy,
+        setting=Setting(simulator, own, begin, task.discount, H, ends, seed),
+        given=policy,
         original=original,
-        critics=list(critics) or list(own.values()),
+        critics=list(critics) or list(beside.values()),
         critic=first,
-        several=len(critics),
         chosen={
             name: softened(estimator, original, augment)[0] for name, estimator in plain.items()
         },
@@ -219,14 +230,11 @@ def problem(given: Given) -> Problem:
             name: [softened(estimator, original, augment)[0] for estimator in several]
             for name, several in others.items()
         },
-        rows=starts
-        if isinstance(starts, int)
-        else len(starts.weight if isinstance(starts, Path) else starts),
-        drawn=isinstance(starts, int),
-        law=law,
-        truth=truth,
+        rows=config.starts
+        if given is None
+        else len(given.weight if isinstance(given, Path) else given),
+        drawn=given is None,
         alpha=alpha,
-        batch=given.batch,
     )
 
 
@@ -239,20 +247,16 @@ def _entropy(chosen: Mapping[str, Estimator]) -> float:
 
 
 def judged_at(
-    task: Task,
-    policy: nn.Module,
-    starts: int | Tensor | Path,
-    law: Law,
-    truth: TruthKind,
-    termination: str,
-    seed: int,
+    config: MeasureConfig, task: Task, policy: nn.Module, given: Tensor | Path | None
 ) -> Starts:
     """The starts; under a matched truth at visited states these states, each a start of its own."""
-    if isinstance(starts, int) and law == "visited" and truth == "matched":
-        starts = visitation(task, policy, starts, seed, termination=termination)
-        if termination == "mask":
+    starts: int | Tensor | Path = config.starts if given is None else given
+    if given is None and (config.law, config.truth) == ("visited", "matched"):
+        ends = str(config.termination)
+        starts = visitation(task, policy, config.starts, config.seed, termination=ends)
+        if ends == "mask":
             check_alive(as_starts(starts, task.simulator.state_dim))
-    begin = starts_of(task, starts, seed)
+    begin = starts_of(task, starts, config.seed)
     if isinstance(starts, Tensor):
         different = distinct(begin)
         if len(different.states) < FEWEST:
