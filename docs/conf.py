@@ -12,7 +12,16 @@ from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import gradlab
-from docs.pages import commands, docstrings, findings, formulas, names, offline, tables
+from docs.pages import (
+    commands,
+    docstrings,
+    findings,
+    formulas,
+    names,
+    offline,
+    tables,
+    variables,
+)
 
 project = "gradlab"
 version = release = gradlab.__version__
@@ -59,6 +68,7 @@ def setup(app: Sphinx) -> None:
     names.write(generated)
     tables.write(generated)
     findings.write(generated)
+    variables.write(generated)
     docstrings.setup(app)
     formulas.setup(app)
     offline.setup(app)

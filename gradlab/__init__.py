@@ -22,6 +22,8 @@ Names are imported when they are first used, so that the command line answers --
 """
 
 import importlib
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import imported
@@ -106,6 +108,10 @@ _HOMES = {
     "sweep": "gradlab.tools.sweep.command",
     "train": "gradlab.training.loop",
 }
+
+
+if sys.platform != "linux":
+    warnings.warn(f"gradlab runs on Linux only, not {sys.platform}: use a container", stacklevel=2)
 
 
 def __getattr__(name: str) -> Any:

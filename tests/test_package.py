@@ -42,6 +42,12 @@ def test_the_version_is_that_of_pyproject(capsys):
     assert not written
 
 
+def test_another_system_than_linux_is_said_at_import(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.warns(UserWarning, match="Linux only, not darwin: use a container"):
+        importlib.reload(gradlab)
+
+
 def test_a_program_may_begin_with_a_function_that_stands_beside_its_command():
     names = [name for name, home in gradlab._HOMES.items() if home.endswith(".command")]
     assert names
@@ -144,9 +150,8 @@ def test_no_unit_of_a_column_names_a_module_that_is_not_there():
     assert not lost
 
 
-PAGES = ("own_task.md", "trainers.md")
 ACTORS = ("class Noisy", "squashed(", "parts_of(")
-README = Path(__file__).parent.parent / "README.md"
+README, START = ROOT / "README.md", ROOT / "docs/start.md"
 
 
 @pytest.mark.slow
@@ -155,20 +160,20 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(policies, "UPDATES", 200)
     monkeypatch.setattr(critics, "UPDATES", 50)
     monkeypatch.setattr(critics, "TRAJECTORIES", 64)
-    first = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)[0]
+    first = re.findall(r"```python\n(.*?)```", START.read_text(), flags=re.S)[0]
     small = first.replace("starts=512", "starts=8").replace("horizon=25", "horizon=3")
     assert small != first
-    exec(compile(small, "README.md", "exec"), {})
-    assert (tmp_path / "mpg.h5").exists()
-    assert (tmp_path / "mpg.html").exists()
+    exec(compile(small, "start.md", "exec"), {})
+    assert (tmp_path / "path.h5").exists()
+    assert (tmp_path / "path.html").exists()
 
 
 @pytest.mark.slow
 def test_the_lines_about_stochastic_policies_run():
     import stable_baselines3
 
-    pages = [(README.parent / "docs/howto" / name).read_text() for name in PAGES]
-    shown = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page, re.S)]
+    page = (README.parent / "docs/own_task.md").read_text()
+    shown = re.findall(r"```python\n(.*?)```", page, re.S)
     blocks = [block for block in shown if any(word in block for word in ACTORS)]
     assert len(blocks) == len(ACTORS)
     model = stable_baselines3.SAC("MlpPolicy", gymnasium.make("Pendulum-v1"), device="cpu")
@@ -182,7 +187,7 @@ def test_the_lines_about_stochastic_policies_run():
     state, noise = torch.zeros(4, 3), torch.ones(4, 1)
     for block in blocks:
         short = block.replace("parts.critic)", "parts.critic, starts=8, judges=8)")
-        exec(compile(short, "README.md", "exec"), names)
+        exec(compile(short, "own_task.md", "exec"), names)
     assert names["policy"](state, noise).shape == names["Noisy"](Sac(), 1)(state, noise).shape
     assert len(names["profile"].table())
 

@@ -10,13 +10,14 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 
 
 def main() -> None:
-    """Each in a folder of its own, so that nothing stays of what it writes."""
+    """Each in a folder of its own, so that nothing stays of what it writes; what is tagged
+    "skip-execution", as an installation, does not run."""
     for path in sorted(FOLDER.glob("*.ipynb")):
         book = nbformat.read(path, as_version=4)
         with tempfile.TemporaryDirectory() as folder:
             NotebookClient(book, resources={"metadata": {"path": folder}}).execute()
         for cell in book.cells:
-            cell.metadata.clear()  # times, which differ from run to run
+            cell.metadata.pop("execution", None)  # times, which differ from run to run
         nbformat.write(book, path)
 
 

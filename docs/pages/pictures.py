@@ -13,13 +13,14 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docs" / "pictures"
 # Name of the picture: report, height in pixels, width, selectors in the order of their numbers.
 PICTURES = {
-    "front": ("reports/path-tracking/report.html", 740, 1000, ()),
     "first-screen": (
         "reports/path-tracking/report.html",
         920,
         1000,
         ("dl.fields", "p.light", ".first svg", "dl.facts", "details.section"),
     ),
+    # Of examples/cleanrl_td3.py with γ² in its target, `--log runs/cleanrl.h5`.
+    "probe": ("runs/cleanrl.html", 600, 1000, ()),
 }
 MARK = """([selector, number]) => {
     const element = document.querySelector(selector);

@@ -43,7 +43,7 @@ class FitCommand:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     data: arguments.DataFile = None
-    """Recorded transitions (docs/records.md). Default: new ones are recorded."""
+    """Recorded transitions (docs/files.md). Default: new ones are recorded."""
     rows: int = 5000
     """Transitions to record where there is no --data."""
     policy: arguments.File = None

@@ -6,7 +6,7 @@ from gradlab.wording import below, percent
 _CUT = "Look for a detach, a copy through numpy or a constant."
 _GUARD = (
     "Divisions, roots, powers, logarithms: `x.clamp(min=1e-9)`. If actions have bounds of their "
-    "own, as [0, 1], map them in the step: docs/howto/own_task.md#actions-with-other-bounds."
+    "own, as [0, 1], map them in the step: docs/own_task.md#actions-with-other-bounds."
 )
 _SMOOTH = "Certify and differentiate it without its rounding."
 

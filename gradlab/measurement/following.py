@@ -1,9 +1,9 @@
 """Advice as code: the recommended gradient as a loss in a loop of one's own.
 
     advice = gradlab.load("runs/pendulum.h5").recommendation
-    optimizer = torch.optim.Adam(policy.parameters(), advice.rate)
+    optimizer, measured = torch.optim.Adam(policy.parameters(), advice.rate), deepcopy(policy)
     for _ in range(advice.updates):
-        loss = advice.loss(policy, critic, advice.states(256, policy=policy))
+        loss = advice.loss(policy, critic, advice.states(256, policy=measured))
         optimizer.zero_grad(), loss.backward(), optimizer.step()
 
 States and noise are drawn from torch's global stream: `torch.manual_seed` repeats them.

@@ -107,7 +107,7 @@ def _normal(returned: Any, fixed: Tensor | None) -> tuple[Tensor, Tensor]:
         f"{len(returned)} values" if isinstance(returned, tuple | list) else type(returned).__name__
     )
     wanted = "mean and log_std" if fixed is None else "the mean alone"
-    raise InputError(f"actor returns {got}, expected {wanted}: see docs/howto/own_task.md")
+    raise InputError(f"actor returns {got}, expected {wanted}: see docs/own_task.md")
 
 
 def _row(bound: _Bound) -> Tensor:

@@ -40,7 +40,7 @@ from gradlab.user_code import running
 
 OTHER_BOUNDS = (
     "If actions have bounds of their own, as [0, 1], map them in the step: "
-    "docs/howto/own_task.md#actions-with-other-bounds."
+    "docs/own_task.md#actions-with-other-bounds."
 )
 
 

@@ -191,7 +191,7 @@ def _rehearsed(choice: Choice, advice: Advice, profile: Profile) -> Iterator[Fin
             yield Finding(code, "pass", cells_words(choice, cells), n=told.judges, at=updates(made))
 
 
-_ROWS = "docs/howto/choose_and_train.md"
+_ROWS = "docs/training.md"
 _BEGINS = f"no row of `gradlab train` begins with what was measured: use the loop in {_ROWS}"
 _FOLLOWS = f"no command is written for this gradient: see the table in {_ROWS}"
 _CAREFUL = "1e-5"  # of a policy that is good already: `_ROWS`

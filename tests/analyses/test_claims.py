@@ -82,7 +82,6 @@ def advised() -> Iterator[tuple[str, str]]:
     near, nearer = (sum(row["share"][0] >= least for row in told) for least in (0.95, 0.9))
     green, wrong = sum(row["light"] == "act" for row in told), len(advice.wrong_greens(rows))
     helped, count = sum(bool(row["helps"]) for row in kept), {2: "two"}[wrong]
-    yield "../README.md", f"{ended} of {n} raised it, {count} of {green} green lights were wrong"
     yield (
         "advice/README.md",
         f"in {first} of {n} cells the first update raised the return, in {ended}",
@@ -104,8 +103,8 @@ def continued() -> Iterator[tuple[str, str]]:
     assert right == f"{kept - 1} of {kept}"
     for place in ("../README.md", "advice/README.md"):
         yield place, f"all {len(told)} recommendations raised the return"
-        yield place, f"no green light of {green} was wrong"
-        yield place, "nine of ten keeps were right"
+    yield "advice/README.md", f"no green light of {green} was wrong"
+    yield "advice/README.md", "nine of ten keeps were right"
     for name, what in (
         ("within 10% of the best", "within 10% of the best followed (75%)"),
         ("the promised interval holds", "promised interval holds the mean of 16 draws (85%)"),
@@ -123,7 +122,6 @@ def measured() -> Iterator[tuple[str, str]]:
     critic, every = gain.loc["data"], gain.loc["model_all"]
     assert (every.ci_high.loc[:5] < 0).all()
     least, best = (signed(x) for x in (every.value.loc[14:].min(), every.value.loc[14:].max()))
-    yield "../README.md", f"14–25 model steps (BPTT) gain {least}–{best}% of the best step; up to 5"
     yield (
         "README.md",
         f"14 to 25 steps through the prior with θ in all actions have {least} to {best}%",

@@ -396,7 +396,7 @@ def test_what_cannot_be_normalised_is_refused():
 
 
 def test_the_example_of_the_page_on_models_runs():
-    page = (Path(__file__).parents[2] / "docs/howto/models.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text()
     printed = next(part for part in page.split("```") if "spectral.normalise(policy" in part)
     names = {"policy": Policy(3, 2, (8, 8))}
     exec(compile(printed.removeprefix("python\n"), "models.md", "exec"), names)

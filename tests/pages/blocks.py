@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/howto/*.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
-COMMAND = re.compile(r"^(?:    |(?=gradlab ))(gradlab (?:.*\\\n)*.*)$", re.M)
+# A line of a probe is none.
+COMMAND = re.compile(r"^(?:    |(?=gradlab ))(gradlab (?!probe,)(?:.*\\\n)*.*)$", re.M)
 PLACEHOLDER = re.compile(r"\[--|…| ALGORITHM| SIMULATOR|FILE")
 
 

@@ -1,8 +1,8 @@
 """What the pages show can be copied: commands parse, names exist, first examples run.
 
-Scripts of `examples/` that are tried on systems with a closed form. The notebooks run as they are
-committed, and are committed with their outputs. What a newcomer who watches another library's
-training needs stands on its pages.
+Scripts of `examples/` that are tried on systems with a closed form, and the one that the first page
+shows. The notebook runs as it is committed, and is committed with its outputs. What a newcomer who
+watches another library's training needs stands on its page.
 """
 
 import ast
@@ -14,7 +14,6 @@ import pkgutil
 import re
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from sphinx.errors import ExtensionError
 
 import gradlab
+from analyses.harness.running import example
 from docs.pages import commands as command_pages
 from docs.pages import findings, formulas, names, offline, tables
 from gradlab import tasks
@@ -45,6 +45,20 @@ def test_every_command_of_the_pages_parses():
             program.parsed(words)
         except Exception as error:
             pytest.fail(f"{page}: {line}: {error}")
+
+
+def test_commands_in_sentences_and_their_options_exist():
+    names, pages = set(command_pages.names()), [*blocks.PAGES, *blocks.ROOT.glob("examples/*.md")]
+    found = 0
+    for page in pages:
+        for line in re.findall(r"`(gradlab [a-z][^`]*)`", page.read_text().replace("\n", " ")):
+            _, name, *words = line.split()
+            assert name in names, f"{page}: {line}"
+            options = {word for word in words if word.startswith("--")}
+            missing = [each for each in options if each not in command_pages.help_of(name)]
+            assert not missing, f"{page}: {line}"
+            found += 1
+    assert found > 50
 
 
 @pytest.mark.parametrize(("page", "block"), blocks.python_blocks().items())
@@ -93,7 +107,7 @@ def test_actions_with_other_bounds_are_mapped_as_the_page_says():
 
 
 def test_derivatives_by_hand_are_certified_and_a_wrong_one_is_named():
-    page = (blocks.ROOT / "docs/howto/own_task.md").read_text()
+    page = (blocks.ROOT / "docs/own_task.md").read_text()
     block = blocks.PYTHON.findall(page.split("### Derivatives by hand", 1)[1])[0]
     for text, sound in ((block, True), (block.replace("0.06 *", "0.02 *"), False)):
         exec(compile(text, "own_task.md", "exec"), names := {})
@@ -103,7 +117,7 @@ def test_derivatives_by_hand_are_certified_and_a_wrong_one_is_named():
 
 
 def test_the_return_of_the_page_on_training_is_that_of_a_measurement():
-    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:1"], names := {})
+    exec(blocks.python_blocks()["docs/training.md:1"], names := {})
     task = gradlab.tasks.linear_quadratic(noise_covariance=torch.zeros(2, 2))
     policy = torch.nn.Linear(2, 1).double()
     starts = as_starts(task.starts(64, torch.Generator().manual_seed(1)), 2)
@@ -138,7 +152,7 @@ def test_the_task_of_the_first_page_is_measured_and_its_file_read_by_xarray_alon
     reader: dict[str, object] = {}
     monkeypatch.chdir(tmp_path)
     profile.save("path.h5")
-    exec(blocks.python_blocks()["docs/file_format.md:0"], reader)
+    exec(blocks.python_blocks()["docs/files.md:0"], reader)
     value = reader["tree"]["profile"]["value"]
     assert value.dims == ("estimator", "quantity", "horizon") and "units" in value.attrs
     np.testing.assert_array_equal(value, profile.columns["value"])
@@ -158,15 +172,16 @@ def test_the_loop_of_the_page_on_training_follows_the_advised_gradient(name, tmp
     (tmp_path / "runs").mkdir()
     policy, critic, path = test_following.stored(task, tmp_path / "runs")
     mine, told = copy.deepcopy(policy), gradlab.load(path).recommendation
+    measured = copy.deepcopy(policy)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    exec(blocks.python_blocks()["docs/howto/choose_and_train.md:3"], vars := locals().copy())
+    exec(blocks.python_blocks()["docs/training.md:0"], vars := locals().copy())
     assert str(vars["advice"]) == str(told)
     estimator = test_following.estimator_of(task, told.follow.identity, 2, critic)
     optimizer = torch.optim.Adam(mine.parameters(), told.rate)
     torch.manual_seed(0)
     for _ in range(5):
-        states, seed = told.states(256, policy=mine), int(torch.randint(2**31, ()))
+        states, seed = told.states(256, policy=measured), int(torch.randint(2**31, ()))
         ascent = estimator.mean_gradient(mine, states, seed)
         torch.nn.utils.vector_to_parameters(
             -ascent, grads := [*map(torch.empty_like, mine.parameters())]
@@ -182,7 +197,7 @@ def test_the_loop_of_the_page_on_training_follows_the_advised_gradient(name, tmp
 
 def test_the_backward_pass_of_the_page_on_mujoco_is_that_of_its_step():
     names: dict[str, object] = {}
-    exec(blocks.python_blocks()["docs/howto/mujoco.md:0"], names)
+    exec(blocks.python_blocks()["docs/mujoco.md:2"], names)
     state = torch.tensor([[0.1, 1.0], [-0.8, 2.0], [0.5, 0.1]]).double()
     action = torch.tensor([[0.5], [-0.2], [0.9]]).double()
     inputs = state.requires_grad_(), action.requires_grad_()
@@ -267,11 +282,30 @@ A, B, GAMMA = 0.95, 0.4, 0.9
 
 @pytest.fixture(scope="module")
 def planning():
-    place = Path(__file__).parents[2] / "examples" / "planning_in_a_model.py"
-    spec = importlib.util.spec_from_file_location("planning_in_a_model", place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example("planning_in_a_model")
+
+
+def test_the_dinghys_sail_is_empty_near_the_wind_and_its_model_does_not_know():
+    task = example("dinghy").make_task()
+    state = torch.tensor([[0.0, 0.5, 1.0, 0.0], [0.0, 0.9, 1.0, 0.0]], dtype=torch.float64)
+    real, believed = (
+        system.step(state, torch.zeros(2, 1, dtype=torch.float64)).state[:, 2]
+        for system in (task.simulator, task.prior)
+    )
+    assert real[0] == 1 - 0.2 * (0.6 + 0.2) and believed[0] > real[0] + 0.1
+    assert real[1] == believed[1] > 1
+
+
+@pytest.mark.slow
+def test_the_dinghys_advice_brings_what_was_promised(tmp_path, monkeypatch, capsys):
+    dinghy = example("dinghy")
+    monkeypatch.setattr(dinghy, "ROUNDS", 1)
+    said, draw = [], dinghy.draw
+    monkeypatch.setattr(dinghy, "draw", lambda *given: said.append(given) or draw(*given))
+    dinghy.main(tmp_path / "promised.png")
+    (_, _, right, wrong, promise, use), *_ = said
+    assert promise.low < right[-1] - right[0] < promise.high and wrong[-1] < wrong[0]
+    assert use in capsys.readouterr().out and (tmp_path / "promised.png").exists()
 
 
 def optimal(start, horizon):
@@ -323,7 +357,9 @@ NOTEBOOKS = sorted((blocks.ROOT / "docs/notebooks").glob("*.ipynb"))
 
 
 def cells_of(path):
-    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    """Code, without what installs."""
+    cells = [each for each in json.loads(path.read_text())["cells"] if each["cell_type"] == "code"]
+    return [each for each in cells if not "".join(each["source"]).startswith("%pip")]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -345,8 +381,7 @@ def test_outputs_are_committed_and_no_cell_failed():
         assert "/tmp" not in json.dumps(outputs) and "/home" not in json.dumps(outputs)
 
 
-PAGE = (blocks.ROOT / "docs/howto/trainers.md").read_text()
-WATCH = (blocks.ROOT / "docs/watch.md").read_text()
+PAGE = (blocks.ROOT / "docs/watch.md").read_text()
 PROBES = {
     "ProbeCallback": "gradlab.integrations.stable_baselines3",
     "ProbeHook": "gradlab.integrations.torchrl",
@@ -356,7 +391,7 @@ PROBES = {
 @pytest.mark.parametrize(("name", "module"), PROBES.items())
 def test_import_lines_stand_where_the_class_is_used(name, module):
     line = f"from {module} import {name}"
-    assert line in PAGE and line in WATCH and f".. autoclass:: {module}.{name}\n" in API
+    assert line in PAGE and f".. autoclass:: {module}.{name}\n" in API
     assert importlib.util.find_spec(module) is not None
 
 

@@ -126,7 +126,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path):
 
 
 def test_the_table_of_the_page_is_one():
-    text = (Path(__file__).parents[2] / "docs/sweep.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/machines.md").read_text()
     (block,) = re.findall(r"```toml\n(command.*?)```", text, re.DOTALL)
     assert len(planned(tomllib.loads(block), COMMANDS)) == 12
 

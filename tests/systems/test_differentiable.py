@@ -182,8 +182,8 @@ def test_its_derivatives_are_certified():
 
 
 def test_the_examples_of_the_docs_run():
-    page = Path(__file__).parents[2] / "docs" / "differentiable.md"
-    loss, cut = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
+    page = Path(__file__).parents[2] / "docs" / "mujoco.md"
+    loss, cut, _ = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
     names: dict[str, object] = {}
     exec(compile(loss.replace("64", "4"), page, "exec"), names)
     gradients = [p.grad for p in names["policy"].parameters()]

@@ -37,7 +37,7 @@ class JacobiansCommand:
     step. Default: the task's own prior, where it has one."""
     gradient_model: arguments.GradientModelFile = None
     data: arguments.DataFile = None
-    """Record that the model was fitted to (docs/records.md): shows errors by distance from it."""
+    """Record that the model was fitted to (docs/files.md): shows errors by distance from it."""
     policy: arguments.PolicyFile = None
     profile: Annotated[Path | None, arg(metavar="RUN.h5")] = None
     """A measurement of the same policy: its variance growth is compared with the Jacobians'."""

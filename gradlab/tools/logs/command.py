@@ -29,7 +29,7 @@ class Logs:
     """
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
-    """Recorded on-policy trajectories (docs/records.md): .h5, .npz, .csv, minari:ID or a folder.
+    """Recorded on-policy trajectories (docs/files.md): .h5, .npz, .csv, minari:ID or a folder.
     Not those that the model was fitted to."""
     policy: Annotated[str, arg(metavar="FILE")]
     """The policy that recorded them: .safetensors file or file.py:function (the file is

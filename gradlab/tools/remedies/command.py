@@ -37,7 +37,7 @@ class RemediesCommand:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     data: arguments.DataFile = None
-    """Recorded transitions (docs/records.md). Default: each trial records its own."""
+    """Recorded transitions (docs/files.md). Default: each trial records its own."""
     rows: int | None = None
     """Transitions that a trial records. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
