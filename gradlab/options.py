@@ -38,7 +38,7 @@ def named(metavar: str, text: str | None = None, name: str | None = None, defaul
     return arg(metavar=metavar, help=text, name=name, help_behavior_hint=default)
 
 
-def check(config: object, name: Callable[[str], str] = str) -> None:
+def check(config: Any, name: Callable[[str], str] = str) -> None:
     """Hold every field of a configuration to its annotation.
 
     Args:

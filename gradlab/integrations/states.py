@@ -152,7 +152,9 @@ _PART = 0.01  # of the way that the state went
 _ROUNDING = 1e-5
 
 
-def check_widths(task: Task, observation: tuple[int, ...], action: tuple[int, ...]) -> None:
+def check_widths(
+    task: Task, observation: tuple[int, ...] | None, action: tuple[int, ...] | None
+) -> None:
     """Raises InputError where observations or actions are not shaped as the task's."""
     simulator = task.simulator
     pairs = (
@@ -160,9 +162,9 @@ def check_widths(task: Task, observation: tuple[int, ...], action: tuple[int, ..
         ("actions", action, "actions", simulator.action_dim),
     )
     for ours, shape, theirs, width in pairs:
-        if tuple(shape) != (width,):
+        if shape is None or tuple(shape) != (width,):
             raise InputError(
-                f"{ours} have shape {tuple(shape)}, but the {theirs} of task {task.name!r} have "
+                f"{ours} have shape {shape}, but the {theirs} of task {task.name!r} have "
                 f"shape ({width},): give a task in the policy's own coordinates, or none"
             )
 
