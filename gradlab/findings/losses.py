@@ -179,7 +179,8 @@ _LAWS: dict[str, tuple[str, _Names, _Names]] = {
         "density",
         {"other": "Not of the drawn action: {value} in the place of 1.",
          "several": "{value} numbers a row: sum them."},
-        {"discrete": "Discrete actions.", "mean": "One action."},
+        {"discrete": "Discrete actions.", "mean": "One action.",
+         "scaled": "Off by a factor, {value}: is the action scaled after log π?"},
     ),
     "actor.entropy": (
         "entropy",

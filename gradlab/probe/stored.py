@@ -334,7 +334,7 @@ class _Recorded:
         object.__setattr__(self, "_inside", (env, recorder))
 
     @property
-    def __class__(self) -> Any:  # wrappers ask for theirs
+    def __class__(self) -> Any:  # type: ignore[misc]  # wrappers ask for theirs
         return type(self._inside[0])
 
     def __getattr__(self, name: str) -> Any:

@@ -18,6 +18,7 @@ from gradlab.losses.actor import ActorLoss, by_path
 from gradlab.losses.asking import Declared
 from gradlab.losses.laws import audit
 from tests.losses import losses
+from tests.losses.bank import sac_actor
 from tests.losses.drawn import CODES, Fault, draw, made
 from tests.losses.networks import (
     ACTION,
@@ -451,3 +452,21 @@ def test_verdict_is_that_of_the_parts(fault):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_verdict_is_that_of_the_parts_in_many(fault):
     assert _mistakes(fault, range(6, 206)) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_action_that_is_scaled_after_its_log_density_is_undecided(seed):
+    """log π misses the scale's log, a constant, as in Spinning Up; of no correction that varies."""
+    torch.manual_seed(seed)
+    codes = []
+    for fault in ("", "uncorrected"):
+        given = sac_actor(fault)
+        policy = given["draw"]
+
+        def scaled(s: Tensor, policy: nn.Module = policy) -> tuple[Tensor, Tensor]:
+            action, log_pi = policy(s)
+            return 2 * action, log_pi
+
+        found = audit(**given | {"draw": scaled}).findings
+        codes += [each.code for each in found if each.code.startswith("actor.density")]
+    assert codes == ["actor.density.scaled", "actor.density.other"]
