@@ -5,7 +5,10 @@ systems s' = A s + B a, a = θ s. Each printed form that its proof does not supp
 """
 
 import math
+import re
 from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -732,3 +735,22 @@ CALLS = {
 def test_bad_input_names_the_argument_or_the_condition_that_fails(message):
     with pytest.raises(InputError, match=message):
         CALLS[message]()
+
+
+def test_the_pages_table_names_functions_and_tests_that_exist():
+    page = (Path(__file__).parents[1] / "docs/papers.md").read_text()
+    section = page.split("## The papers' bounds")[1].split("\n## ")[0]
+    rows = [
+        line.split(" | ") for line in section.splitlines() if re.match(r"\| (MPG|MAAC|D|R)", line)
+    ]
+    tests = [name.removeprefix("test_") for name in globals() if name.startswith("test_")]
+    named = set()
+    for row in rows:
+        for name in re.findall(r"`(.+?)`", row[2]):
+            assert attrgetter(name)(theory)
+            named.add(name)
+        for name in re.findall(r"`(.+?)`", row[4]):
+            assert any(test.startswith(name) for test in tests), name
+    public = {n for n, f in vars(theory).items() if getattr(f, "__module__", "") == theory.__name__}
+    functions = {n for n in public if not n.startswith("_") and n[0].islower()}
+    assert functions - named == {"shortest_minimiser"}
