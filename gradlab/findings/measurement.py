@@ -126,6 +126,16 @@ register({
     ),
     "no_agreement": Code("agreement", "{number} pairs of gradients are lost in noise."),
     "not_competing": Code("choice", "{subject} does not compete: {at}."),
+    "theory": Code(
+        "theory", "RP-PGM 5.10 has h* = {number} for {subject} ({at}).", severity="note"
+    ),
+    "theory_outside": Code(
+        "theory", "RP-PGM 5.10 has h* = {number} for {subject}, and does not apply ({at}).",
+        severity="note",
+    ),
+    "theory_none": Code(
+        "theory", "RP-PGM 5.10 has no h* for {subject}: {at}.", severity="note"
+    ),
     # Two measurements.
     "changed": Code("change", "{subject} differ in {at}."),
     "unpaired": Code("change", "Not paired, {at}: both errors add."),

@@ -19,10 +19,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab import validation
+from gradlab import theory, validation
 from gradlab.errors import InputError
+from gradlab.findings import Finding
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
 from gradlab.gradients.setting import Setting, by_group, grouping
@@ -117,8 +119,8 @@ _NONE_ASKED = "it has none of the horizons that were asked for"
 
 def attributed(
     profile: Profile, asked: Resolved, among: Sequence[int] | None, progress: Progress
-) -> SubstitutionResults:
-    """Everything that an attribution of this profile needs.
+) -> tuple[SubstitutionResults, tuple[Finding, ...]]:
+    """Everything that an attribution of this profile needs, and RP-PGM's h* of the first model.
 
     Args:
         among: horizons to attribute; None: by the rule above.
@@ -129,6 +131,7 @@ def attributed(
     games: list[tuple[Cell, Game]] = []
     rows: list[tuple[Label, Estimate]] = []
     draws: list[tuple[Cell, Mapping[str, Estimate]]] = []
+    optimum: tuple[Finding, ...] = ()
     for done, (name, estimator) in enumerate(asked.chosen.items()):
         progress("attribution", done, len(asked.chosen))
         horizons = _horizons(profile, name, estimator, among)
@@ -138,6 +141,7 @@ def attributed(
         else:
             steps = int(profile.truth["horizon"])
             substituted = substitutions(estimator, replace(asked.setting, horizon=steps), horizons)
+            optimum = optimum or (optimal_horizon(substituted, name),)
             rows += _rows(substituted, len(games))
             games += [
                 ((name, n), game)
@@ -150,7 +154,7 @@ def attributed(
         every = added_variance(estimator, asked.setting, horizons)
         draws += [((name, n), variance) for n, variance in zip(horizons, every, strict=True)]
     progress("attribution", len(asked.chosen), len(asked.chosen))
-    return SubstitutionResults(
+    results = SubstitutionResults(
         coalitions=_stacked(games, profile.left_out.shape[3]),
         rows=rows_of(rows),
         draws=_drawn(draws, profile.left_out.shape[3]),
@@ -159,6 +163,43 @@ def attributed(
         skipped=skipped,
         rule=_RULE if among is None else _ASKED,
     )
+    return results, optimum
+
+
+def optimal_horizon(substituted: Substitutions, name: str) -> Finding:
+    """RP-PGM Proposition 5.10 by constants along the truth's path, in the task's units.
+
+    ε_f is (4.7) on the simulator's states, ε_v (4.8) averaged over the steps; L_f and L_π are the
+    largest norms of the model's [A B] and of K, growth that of A + BK of either.
+    """
+    model, true = substituted.along[1]
+    K = model.linear.K[:-1].numpy()
+    blocks = [(x.linear.A.numpy(), x.linear.B.numpy()) for x in (model, true)]
+    tails = [(x.tail.q_s.flatten(0, 1), x.tail.q_a.flatten(0, 1)) for x in (model, true)]
+    (A_hat, B_hat), (A, B) = blocks
+    (q_s_hat, q_a_hat), (q_s, q_a) = tails
+    try:
+        epsilon_f = theory.rp_model_error(A, A_hat, B, B_hat)
+        epsilon_v = theory.rp_critic_error(q_s, q_s_hat, q_a, q_a_hat)
+        constants = theory.RPConstants(
+            substituted.discount,
+            L_f=_largest(np.concatenate([A_hat, B_hat], axis=3)),
+            L_pi=_largest(K),
+            closed_loop=max(_largest(A + B @ K), _largest(A_hat + B_hat @ K)),
+        )
+        h = theory.rp_horizon(substituted.discount, epsilon_f, epsilon_v)
+    except InputError as error:  # not finite, or without a root
+        return Finding("theory_none", "skipped", name, at=str(error))
+    n, unmet = A.shape[1], " and ".join(constants.unmet)
+    at = f"ε_f {epsilon_f:.3g}, ε_v {epsilon_v:.3g}, growth {constants.growth:.3g} a step"
+    if unmet:
+        return Finding("theory_outside", "skipped", name, h, n=n, at=f"{at}, not {unmet}")
+    return Finding("theory", "pass", name, h, n=n, at=at)
+
+
+def _largest(J: NDArray[np.float64]) -> float:
+    """The largest spectral norm of Jacobians [..., d, d']."""
+    return float(np.linalg.norm(J, 2, axis=(-2, -1)).max())
 
 
 def _at_visited_states(

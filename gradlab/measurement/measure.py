@@ -222,8 +222,9 @@ def conduct(
         return replace(profile, sanity=sanity)
 
     def causes(profile: Profile) -> Profile:
-        found = attributed(profile, asked, attributed_at, progress)
-        return replace(profile, attribution=found)
+        found, optimum = attributed(profile, asked, attributed_at, progress)
+        sanity = (*(profile.sanity or ()), *optimum) or None
+        return replace(profile, attribution=found, sanity=sanity)
 
     def sliced(profile: Profile) -> Profile:
         return replace(profile, surface=_loss_surface(asked, progress))

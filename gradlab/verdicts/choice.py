@@ -42,6 +42,7 @@ _EXCLUDED = {
     "control": "it needs a differentiable simulator",
     "states": "it needs the simulator's states",
 }
+_THEORY = ("theory", "theory_outside", "theory_none")
 _MANY = 4  # gradients in a row that a field names before it counts
 
 
@@ -277,6 +278,8 @@ def chosen(
     check_profile(profile)
     choice, read = choice_of(profile, batch, estimators, by), facts(profile)
     first, advice = advice_of(choice), advise(read)
+    theory = tuple(each for each in profile.sanity or () if each.code in _THEORY)
+    first = replace(first, rest=(*first.rest, *theory))
     best, cell, void = choice.best or choice.mse or choice.direction, advice.cell, bool(read.void)
     competes = not estimators or (cell is not None and cell[0] in estimators)
     own = batch in (None, profile.batch) and not estimators

@@ -1,5 +1,6 @@
 """Attributions of measurements of a linear task, whose every mistake was planted."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import nn
 
 import gradlab
@@ -19,6 +21,7 @@ from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
 from gradlab.statistics.shapley import shares
 from gradlab.tasks import linear_quadratic
 from gradlab.verdicts.attribution import sentences, source
+from gradlab.verdicts.choice import chosen
 from tests.linear_quadratic import ExactCritic
 
 GAMMA, H = 0.8, 4
@@ -114,6 +117,50 @@ def test_shares_sum_to_the_squared_bias_of_the_profile(wrong_mass):
         without_states = total - account.share("states").value
         for several in (account.rows("output"), account.rows("input")):
             assert abs(sum(part.value for part in several) - without_states) <= 1e-9 * size
+
+
+class Pushed(nn.Module):
+    """The exact critic and a slope c in the first state: ∂Q/∂s is off by c everywhere."""
+
+    def __init__(self, exact, c):
+        super().__init__()
+        self.exact, self.c = exact, c
+
+    def forward(self, state, action):
+        return self.exact(state, action) + self.c * state[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("gain", "L", "code", "unmet"),
+    [
+        (0.5, math.sqrt(0.5**2 + 0.4**2), "theory", ""),
+        (0.95, math.sqrt(0.95**2 + 0.4**2), "theory_outside", ", not L_f < 1 (got 1.031)"),
+    ],
+)
+def test_a_choice_has_the_papers_horizon_from_measured_constants(tmp_path, gain, L, code, unmet):
+    """Model g s + b a for the simulator's .4 s + .3 a, both diagonal: ε_f = |g − .4| + |b − .3|."""
+    eye, weight = torch.eye(2, dtype=torch.float64), -0.5 * torch.eye(2, dtype=torch.float64)
+    simulator, model = (0.4 * eye, 0.3 * eye), (gain * eye, 0.4 * eye)
+    given = task(tuple(x.tolist() for x in model), A=simulator[0].tolist(), B=simulator[1].tolist())
+    critic = Pushed(ExactCritic(given.simulator, weight, GAMMA), 0.7)
+    profile = gradlab.load(measured(given, weight, critic).save(tmp_path / "run.h5"))
+    (found,) = (each for each in profile.sanity if each.title == "theory")
+    epsilon_f, growth = gain - 0.4 + 0.1, gain - 0.5 * 0.4
+    rate = math.log(1 / GAMMA)
+    h = brentq(lambda h: h**3 * epsilon_f**2 - GAMMA ** (2 * h) * rate * 0.7**2, 0, 100)
+    assert found.value == pytest.approx(h, rel=1e-4)
+    assert math.sqrt(gain**2 + 0.4**2) == L
+    at = f"ε_f {epsilon_f:.3g}, ε_v 0.7, growth {growth:.3g} a step{unmet}"
+    assert (found.code, found.at, found.subject) == (code, at, "model")
+    _, advice, *_ = chosen(profile)
+    assert [each for each in advice.rest if each.title == "theory"] == [found]
+
+
+def test_an_exact_model_has_no_horizon_in_theory():
+    """The model is a twin of the simulator: (C.31) has no root."""
+    profile = measured(task((A, B)), critic=QCritic(2, 2, hidden=(4,)).double())
+    (found,) = (each for each in profile.sanity if each.title == "theory")
+    assert found.code == "theory_none" and "no root" in found.sentence
 
 
 def test_stored_rows_have_the_left_out_values_of_their_shares(wrong_mass):
