@@ -25,7 +25,7 @@ from gradlab.runs.stages import central, trimmed_share
 from gradlab.verdicts.advice import advise
 from gradlab.verdicts.choice import statements
 from gradlab.verdicts.facts import Facts
-from gradlab.verdicts.measurement.verdict import Evidence, every_check
+from gradlab.verdicts.measurement.verdict import Basis, every_check
 from gradlab.verdicts.recommendation import Recommendation
 from gradlab.wording import label, states_each, stepping
 
@@ -37,7 +37,7 @@ _SOURCE = "Where the error comes from"
 _GROWTH = "Growth with the horizon"
 _CONTEST = "Estimators and weights"
 _ORDER = (_GAIN, _LASTING, _ERROR, _DIRECTION, _SOURCE, _GROWTH, _CONTEST)
-_NOTHING = Evidence(None, None)
+_NOTHING = Basis(None, None)
 _LAWS = {"visited": "visited states", "start": "the given starts"}
 
 
@@ -51,7 +51,7 @@ def shown(
     profile: Profile,
     first: Recommendation,
     title: str,
-    evidence: Evidence = _NOTHING,
+    evidence: Basis = _NOTHING,
     source: PageSource = NOWHERE,
 ) -> Page:
     """The page of a measurement whose recommendation is known.
@@ -109,7 +109,7 @@ def _starts(config: Mapping[str, Any]) -> str:
     return f"{text}, {visits} visited each" if visits and config.get("law") == "visited" else text
 
 
-def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
+def panels(profile: Profile, evidence: Basis = _NOTHING) -> list[Panel]:
     """The figures of `profile` in the order of the sections."""
     table, facts = profile.table(), evidence.facts
     best = None if facts is None or not facts.gains else advise(facts).cell
@@ -124,7 +124,7 @@ def panels(profile: Profile, evidence: Evidence = _NOTHING) -> list[Panel]:
     ]
 
 
-def _absent(profile: Profile, evidence: Evidence = _NOTHING) -> dict[str, str]:
+def _absent(profile: Profile, evidence: Basis = _NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
     facts, reasons = evidence.facts, {}
     if facts is None or not (facts.gains or facts.realised):
@@ -208,7 +208,7 @@ def _direction(profile: Profile, table: pd.DataFrame, chosen: str | None) -> lis
     ]
 
 
-def _source(profile: Profile, evidence: Evidence) -> list[Panel]:
+def _source(profile: Profile, evidence: Basis) -> list[Panel]:
     """Shares of the squared bias over the horizon, and the entries of the derivatives."""
     if evidence.attribution is None or not evidence.attribution.bias:
         return []

@@ -185,17 +185,20 @@ def _pairs(runs: _Runs) -> Section:
 def _lags(runs: _Runs) -> Iterator[Section]:
     """Of gradients, and what each process did; nothing where every run was in one process."""
     lags, work = [], []
-    for name, run in ((name, results.asynchrony(run)) for name, run in runs.items()):
-        if run is None:
-            continue
-        shares = [each / max(each.sum(), 1) for each in (run.policy, run.critic)]
-        for lag in range(max(np.flatnonzero(run.critic + run.policy), default=0) + 1):
-            more = " or more" if lag == len(run.policy) - 1 else ""
+    for name, rows in ((name, run.asynchrony) for name, run in runs.items() if run.asynchrony):
+        counts = [rows[f"{of}_lag"].sum(axis=0) for of in ("policy", "critic")]
+        shares = [each / max(each.sum(), 1) for each in counts]
+        for lag in range(max(np.flatnonzero(sum(counts)), default=0) + 1):
+            more = " or more" if lag == len(counts[0]) - 1 else ""
             lags.append([name, f"{lag}{more}", *(f"{100 * each[lag]:.1f}%" for each in shares)])
-        for k, n in enumerate(run.gradients):
-            busy = f"{100 * run.busy[k]:.0f}% of the time"
-            work.append([name, f"learner {k}", f"{n:.0f} gradients", busy])
-        work += [[name, f"actor {k}", f"{n:.0f} steps", ""] for k, n in enumerate(run.steps)]
+        seconds = float(rows["seconds"][-1])
+        busy = rows["learner_seconds"].sum(axis=0) / (seconds or np.inf)
+        for k, n in enumerate(rows["learner_gradients"].sum(axis=0)):
+            work.append([name, f"learner {k}", f"{n:.0f} gradients", f"{busy[k]:.0%} of the time"])
+        work += [
+            [name, f"actor {k}", f"{n:.0f} steps", ""]
+            for k, n in enumerate(rows["actor_steps"].sum(axis=0))
+        ]
     heads = ("run", "lag", "gradients of the policy", "gradients of critics")
     yield _listed("How old gradients were", heads, lags)
     yield _listed("What processes did", ("run", "process", "what it did", "computing"), work)

@@ -246,7 +246,7 @@ class Profile(Run):
 
     @cached_property
     def evidence(self) -> Any:
-        """What it supports beyond its table, a `verdicts.measurement.verdict.Evidence`."""
+        """What it supports beyond its table, a `verdicts.measurement.verdict.Basis`."""
         return imported("gradlab.verdicts.measurement.verdict:evidence")(self)
 
     def table(self, name: str | None = None) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from gradlab.findings import Decision, Finding
 from gradlab.runs.decision_rules import COSINE, EXCESS, in_ranges
 from gradlab.runs.training import measured_weights as weights
 from gradlab.runs.training import pairs
-from gradlab.runs.training.results import GOALS, Floats, Training, asynchrony, first_reached
+from gradlab.runs.training.results import GOALS, Floats, Training, first_reached, lags
 from gradlab.statistics.comparison import decide
 from gradlab.statistics.over_groups import aggregate
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
@@ -43,9 +43,9 @@ def verdict(run: Training, name: str = "") -> list[Finding]:
     """
     name = name or run.name
     found = [*_returns(run, name), *measured(run, name), *_gradient(run, name), *_model(run, name)]
-    if lag := asynchrony(run):
-        n = int(lag.gradients.sum())
-        found.append(Finding("training lag", "pass", name, lag.mean, high=lag.largest, n=n))
+    if told := lags(run):
+        mean, largest, n = told
+        found.append(Finding("training lag", "pass", name, mean, high=largest, n=n))
     events = (f"{name}: {text}" for text in run.events)
     return found + [Finding("training event", "fail", name, text=text) for text in events]
 

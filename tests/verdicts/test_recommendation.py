@@ -14,7 +14,7 @@ from gradlab.statistics.moments import QUANTITIES, Estimate
 from gradlab.verdicts.choice import advice_of
 from gradlab.verdicts.facts import facts
 from gradlab.verdicts.measurement.recommendation import KEEP, recommendation
-from gradlab.verdicts.measurement.verdict import Evidence, advice, verdict
+from gradlab.verdicts.measurement.verdict import Basis, advice, verdict
 from tests.first_screens import WORDS, check_first_screen
 from tests.runs import planted_gains
 
@@ -261,7 +261,7 @@ def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_tr
 
 def test_the_page_begins_with_the_fields_and_one_figure_above_the_fold(tab, tmp_path):
     profile = planted(PAPER)
-    known = Evidence(None, None, facts(profile))
+    known = Basis(None, None, facts(profile))
     page = shown(profile, recommendation(known.facts), "path_tracking", known)
     check_first_screen(tab, page, tmp_path)
 

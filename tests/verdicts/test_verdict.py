@@ -21,7 +21,7 @@ from gradlab.tools.remedies.page import sides
 from gradlab.verdicts.attribution import screen, sentences, source
 from gradlab.verdicts.choice import statements
 from gradlab.verdicts.comparison import _who
-from gradlab.verdicts.measurement.verdict import Evidence, advice, verdict
+from gradlab.verdicts.measurement.verdict import Basis, advice, verdict
 from gradlab.verdicts.phrases import gain_text
 from gradlab.verdicts.recommendation import Field
 from gradlab.wording import change, cosines, percent, span, with_ends, with_interval
@@ -127,7 +127,7 @@ def test_a_true_gradient_of_0_is_not_lost_in_its_error():
 def test_without_a_truth_only_the_agreement_of_estimators_is_said():
     cells = ("model", 3), ("mixed", 3)
     told = (*cells, Number(0.8, 0.7, 0.9, 256))
-    known = Evidence(Choice(("model",), {}, 256, 256, False, agreement=(told,)), None)
+    known = Basis(Choice(("model",), {}, 256, 256, False, agreement=(told,)), None)
     sentences = verdict(profile(admissible=False, status="none", reason="no truth here"), known)
     codes = [each.code for each in sentences]
     assert codes == ["truth_none", "variance_slope", "agreement"]

@@ -246,41 +246,13 @@ def _long(
     return pd.concat([every, *own], ignore_index=True)
 
 
-@dataclass(frozen=True, eq=False)
-class Asynchrony:
-    """Of all rows together.
-
-    Attributes:
-        critic, policy: gradients that had each lag when they were applied, [lags]; the last counts
-            longer ones, too.
-        mean, largest: lag of the policy's gradients, in steps of the policy.
-        busy: share of the time that each learner computed, [learners].
-        gradients: of each learner, [learners]; steps: of each actor's environments, [actors].
-    """
-
-    critic: Floats
-    policy: Floats
-    mean: float
-    largest: int
-    busy: Floats
-    gradients: Floats
-    steps: Floats
-
-
-def asynchrony(run: Training) -> Asynchrony | None:
-    """None where the run was in one process, or has no row yet."""
+def lags(run: Training) -> tuple[float, int, int] | None:
+    """Mean and largest lag of the policy's gradients, in steps of the policy, and the number of all
+    gradients; None where the run was in one process, or has no row yet."""
     rows = run.asynchrony
     if not rows:
         return None
-    policy = rows["policy_lag"]
-    counts = policy.sum(axis=1)
-    seconds = float(rows["seconds"][-1])
-    return Asynchrony(
-        critic=rows["critic_lag"].sum(axis=0),
-        policy=policy.sum(axis=0),
-        mean=float(np.nansum(rows["mean_lag"] * counts) / max(counts.sum(), 1)),
-        largest=int(np.nanmax(np.append(rows["largest_lag"], 0))),
-        busy=rows["learner_seconds"].sum(axis=0) / seconds if seconds > 0 else rows["seconds"][:0],
-        gradients=rows["learner_gradients"].sum(axis=0),
-        steps=rows["actor_steps"].sum(axis=0),
-    )
+    counts = rows["policy_lag"].sum(axis=1)
+    mean = float(np.nansum(rows["mean_lag"] * counts) / max(counts.sum(), 1))
+    largest = int(np.nanmax(np.append(rows["largest_lag"], 0)))
+    return mean, largest, int(rows["learner_gradients"].sum())

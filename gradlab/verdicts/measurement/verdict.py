@@ -53,7 +53,7 @@ _ALIGNED = 0.9  # cosine that one batch should have
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Basis:
     """What a profile supports beyond its table; None where it does not.
 
     Attributes:
@@ -67,7 +67,7 @@ class Evidence:
     facts: Facts | None = None
 
 
-def evidence(profile: Profile) -> Evidence:
+def evidence(profile: Profile) -> Basis:
     """The choice and the attribution of a profile, and what decides."""
     attribution = None if profile.attribution is None else attribute(profile)
     read = facts(profile)
@@ -75,12 +75,12 @@ def evidence(profile: Profile) -> Evidence:
         choice = None if read.void else choice_of(profile)
     except InputError:
         choice = None
-    return Evidence(choice, attribution, read)
+    return Basis(choice, attribution, read)
 
 
 def advice(profile: Profile) -> Recommendation:
     """The recommendation of a measurement."""
-    known: Evidence = profile.evidence
+    known: Basis = profile.evidence
     shown = recommendation(known.facts or facts(profile), verdict(profile))
     # A failed premise names what is saturated by itself, and comes first.
     limits = None if failed_premises(profile.sanity) else saturated(profile.sanity)
@@ -89,13 +89,13 @@ def advice(profile: Profile) -> Recommendation:
     return replace(shown, notice=" ".join(said), follow=follow)
 
 
-def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Finding, ...]:
+def verdict(profile: Profile, found: Basis | None = None) -> tuple[Finding, ...]:
     """The findings of a measurement, in the order in which they call for action.
 
     Args:
         found: another evidence than the profile's own.
     """
-    known: Evidence = profile.evidence if found is None else found
+    known: Basis = profile.evidence if found is None else found
     judged, rare = judged_estimator(profile), rare_starts(profile.sanity)
     name = _advised(profile, known.facts) or judged
     premises = failed_premises(profile.sanity)
