@@ -117,7 +117,7 @@ def panels(profile: Profile, evidence: Basis = _NOTHING) -> list[Panel]:
     return [
         *_gain(profile, table, facts, best),
         *_lasting(profile, table, best),
-        *_error(profile, table, chosen),
+        *_error(profile, table, evidence, chosen),
         *_direction(profile, table, chosen),
         *_source(profile, evidence),
         *_growth(profile, table, chosen),
@@ -174,7 +174,9 @@ def _lasting(profile: Profile, measured: pd.DataFrame, best: tuple[str, int] | N
     return [panel("return_over_updates", _LASTING, caption, draw, table, chosen=best)]
 
 
-def _error(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Panel]:
+def _error(
+    profile: Profile, table: pd.DataFrame, evidence: Basis, chosen: str | None
+) -> list[Panel]:
     """Every gradient's error, then one figure per estimator with a horizon, the advised first."""
     every = [str(name) for name in dict.fromkeys(table["estimator"])]
     names = [name for name in every if not profile.identities[name].data]
@@ -185,11 +187,12 @@ def _error(profile: Profile, table: pd.DataFrame, chosen: str | None) -> list[Pa
     compare = "Below the level of data, unrolling pays."
     drawn = [panel("mse", _ERROR, compare, figures.mse, table, chosen=chosen, **levels)]
     for number, name in enumerate(names, 1):
+        kept = () if evidence.facts is None else best_horizons(profile, name)
         caption = f"{label(name, profile.identities)}: squared bias, variance / N′ and their sum."
         drawn.append(panel(
             f"error-{number}-{_file_name(name)}", _ERROR, caption, figures.bias_variance, table,
             estimator=name, batch=profile.batch, truth_norm2=_zero_level(table, [name]),
-            truth_error2=_truth_error(profile, [name]), kept=best_horizons(profile, name),
+            truth_error2=_truth_error(profile, [name]), kept=kept,
         ))  # fmt: skip
     return drawn
 

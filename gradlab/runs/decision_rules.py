@@ -124,23 +124,6 @@ def ratio_to_best(
     return least_ratio([profile.estimate(cell[0], "mse", cell[1])], others)
 
 
-def _ratios_to_smallest(profile: Profile, name: str, over: list[int]) -> list[LogRatio | None]:
-    """log(MSE at h / smallest MSE over `over`); None where one is not known to be above 0."""
-    errors = [profile.estimate(name, "mse", h) for h in over]
-    if not all((error.left_out > 0).all() for error in errors):
-        return [None] * len(over)
-    logs = _logs(errors)
-    if not logs:
-        return []
-    draws, values = _bootstrap(logs), np.array([each.value for each in logs])
-    return [
-        _log_ratio(value, draw)
-        for value, draw in zip(
-            values - values.min(), (draws - draws.min(axis=1, keepdims=True)).T, strict=True
-        )
-    ]
-
-
 def least_ratio(above: list[Estimate], below: list[Estimate]) -> LogRatio | None:
     """log(smallest of `above` / smallest of `below`), where all are known to be above 0.
 
@@ -148,20 +131,13 @@ def least_ratio(above: list[Estimate], below: list[Estimate]) -> LogRatio | None
     """
     if not above or not below or not all((each.left_out > 0).all() for each in (*above, *below)):
         return None
-    logs = _logs([*above, *below])
+    logs = [Estimate(log(error.value), np.log(error.left_out)) for error in (*above, *below)]
     draws, k = _bootstrap(logs), len(above)
     values = np.array([each.value for each in logs])
     value = float(values[:k].min() - values[k:].min())
-    return _log_ratio(value, draws[:, :k].min(axis=1) - draws[:, k:].min(axis=1))
-
-
-def _logs(errors: list[Estimate]) -> list[Estimate]:
-    return [Estimate(log(error.value), np.log(error.left_out)) for error in errors]
-
-
-def _log_ratio(value: float, draws: Array) -> LogRatio:
-    low, high = 2 * value - np.quantile(draws, [0.975, 0.025])
-    return LogRatio(value, float(low), float(high), float(draws.std()))
+    moved = draws[:, :k].min(axis=1) - draws[:, k:].min(axis=1)
+    low, high = 2 * value - np.quantile(moved, [0.975, 0.025])
+    return LogRatio(value, float(low), float(high), float(moved.std()))
 
 
 COSINE = 0.7  # of a usable direction
@@ -192,9 +168,9 @@ class UsableHorizons:
 def usable_horizons(profile: Profile, name: str) -> UsableHorizons:
     """The horizons at which an estimator is usable, and those at which it may be."""
     over = judged_horizons(profile, name)
-    ratios = _ratios_to_smallest(profile, name, over)
     sure, possible = [], []
-    for h, ratio in zip(over, ratios, strict=True):
+    for h in over:
+        ratio = ratio_to_best(profile, (name, h), name, over)
         ends = profile.interval(name, "cosine", h)
         small = ratio is not None and ratio.high <= log(EXCESS)
         large = ratio is not None and ratio.low > log(EXCESS)
