@@ -77,7 +77,9 @@ def _hold(name: str, value: Any, hint: Any, bounds: Within) -> None:
             if len(rest) == 1 or (isinstance(plain, type) and isinstance(value, plain)):
                 _hold(name, value, each, bounds)
     elif origin is tuple:
-        validation.instance(name, value, (tuple, list), "several values in a tuple")
+        count = None if kinds[-1] is Ellipsis else len(kinds)
+        if not isinstance(value, tuple | list) or count not in (None, len(value)):
+            raise validation.expected(name, value, f"{count or 'several'} values in a tuple")
         for each in value:
             _hold(name, each, kinds[0], bounds)
     elif origin is Literal:

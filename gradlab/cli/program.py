@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
             try:
                 # Output of a simulator or a user's file must not mix with the document.
                 with contextlib.redirect_stdout(sys.stderr):
-                    check_fields(command)
+                    check_fields(command, words)
                     document = command.run(shlex.join(["gradlab", *words]))
             except InputError as error:
                 return _refused(error)

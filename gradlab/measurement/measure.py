@@ -34,14 +34,13 @@ from gradlab.measurement.config import FEWEST, Law, MeasureConfig, Termination, 
 from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.jumps import AtLength, truth_at_length
 from gradlab.measurement.rare_starts import rare_starts
-from gradlab.measurement.realised_gains import Stepping, realised_gains
+from gradlab.measurement.realised_gains import realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.resolve import Resolved, resolve
 from gradlab.measurement.update import Update
 from gradlab.measurement.visited import objective_moments
 from gradlab.progress import Progress, check_progress, silent
 from gradlab.runs.profile import Profile, Surface
-from gradlab.runs.realised import PATHWISE, SCORE
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
 from gradlab.truth.oracles import AT_MOST
@@ -196,19 +195,13 @@ def conduct(
     along = next((mean for mean in means if torch.isfinite(mean).all()), means[0])
     profile = _profile(asked, measured, tried, update, along, command)
 
-    def stepping(profile: Profile) -> Stepping:
-        return Stepping(
-            task, setting, asked.chosen, measured, tried.truth, profile.table(),
-            profile.identities, update.move(setting, along),
-            {PATHWISE: tried.pathwise, SCORE: tried.score},
-        )  # fmt: skip
-
     def realised(profile: Profile) -> Profile:
-        found = realised_gains(stepping(profile), config.judges, progress)
+        move = update.move(setting, along)
+        found = realised_gains(asked, measured, tried, profile.table(), move, progress)
         return replace(profile, realised=found)
 
     def rehearsed(profile: Profile) -> Profile:
-        found = rehearsal(stepping(profile), update, config.batch, progress, config.judges)
+        found = rehearsal(asked, measured, tried.truth, profile.table(), update, progress)
         return replace(profile, rehearsal=found)
 
     def checked(profile: Profile) -> Profile:

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from gradlab.data.trajectories import child, stream
-from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
 from gradlab.measurement.inner_products import Measured
+from gradlab.measurement.jumps import AtLength
+from gradlab.measurement.resolve import Resolved
 from gradlab.measurement.update import Update, UpdateTest, paired_returns, reach
 from gradlab.progress import Progress, silent
-from gradlab.runs.identity import Cell, Identity
-from gradlab.runs.realised import TRUE_CELL, Realised, Status
+from gradlab.runs.identity import Cell
+from gradlab.runs.realised import PATHWISE, SCORE, TRUE_CELL, Realised, Status
 from gradlab.systems.system import System, by_differences
 from gradlab.tasks import Task
 from gradlab.truth.agreement import precision_of
@@ -253,43 +254,27 @@ _FEWEST = 4  # starts that an interval needs
 LEAST_LEFT = 0.1  # γᵀ beyond a return that a small budget cuts
 
 
-@dataclass(frozen=True)
-class Stepping:
-    """What was measured, as it was measured (with entropy, augmented).
-
-    Attributes:
-        chosen: the estimators; measured: their mean gradients; table: of the profile.
-        identities: who each estimator is.
-        truth: against which they were measured.
-        move: by which share of their size the user's update moves the actions.
-        beside: mean gradients [P] by name that are neither truth nor estimator.
-    """
-
-    task: Task
-    setting: Setting
-    chosen: Mapping[str, Estimator]
-    measured: Measured
-    truth: Truth
-    table: pd.DataFrame
-    identities: Mapping[str, Identity]
-    move: float
-    beside: Mapping[str, Tensor | None]
-
-
 def realised_gains(
-    stepping: Stepping, judges: int | None = None, progress: Progress = silent
+    asked: Resolved,
+    measured: Measured,
+    tried: AtLength,
+    table: pd.DataFrame,
+    move: float,
+    progress: Progress = silent,
 ) -> Realised:
     """Gains of the truth, where there is one, and of the cells that are worth their price.
 
     Args:
-        judges: starts that returns are of; None: as many as were measured.
+        measured: mean gradients; tried: the truth; table: of the profile.
+        move: by which share of their size the user's update moves the actions.
     """
-    task, truth, means = stepping.task, stepping.truth, stepping.measured.means
-    true = stepping.measured.truth_mean if truth.admissible else None
-    gains = stepping.table[stepping.table["quantity"] == "gain"] if true is not None else None
-    references = {(name, 0): Direction(d) for name, d in stepping.beside.items() if d is not None}
+    setting, truth, means = asked.setting, tried.truth, measured.means
+    true = measured.truth_mean if truth.admissible else None
+    gains = table[table["quantity"] == "gain"] if true is not None else None
+    beside = {PATHWISE: tried.pathwise, SCORE: tried.score}
+    references = {(name, 0): Direction(d) for name, d in beside.items() if d is not None}
     if true is not None and truth.every is not None:
-        norm, starts = truth.every.norm, stepping.setting.starts
+        norm, starts = truth.every.norm, setting.starts
         if len(truth.every.gradients) == len(starts.states):
             norm = precision_of(truth.every.gradients, starts).norm.item()
         # Else the truth was cut: its norm is of the half that judges, and the direction's mean is
@@ -297,28 +282,31 @@ def realised_gains(
         references[TRUE_CELL] = Direction(true, norm)
     horizons: tuple[int, ...] = (truth.horizon,)
     if true is None and truth.status != "jumps":
-        horizons = tuple(effective_horizon(task.discount, left) for left in (0.01, LEAST_LEFT))
-    simulator = stepping.setting.simulator
+        horizons = tuple(
+            effective_horizon(asked.task.discount, left) for left in (0.01, LEAST_LEFT)
+        )
+    simulator = setting.simulator
     controls = [  # they have the simulator's own states and Jacobians, as the truth has
-        name for name, one in stepping.chosen.items()
+        name for name, one in asked.chosen.items()
         if one.states is simulator and one.jacobians is simulator
     ]  # fmt: skip
-    modelled = [name for name, one in stepping.chosen.items() if one.states is not simulator]
-    unlike_truth = [name for name in stepping.chosen if name not in controls]
+    modelled = [name for name, one in asked.chosen.items() if one.states is not simulator]
+    unlike_truth = [name for name in asked.chosen if name not in controls]
     cells = chosen_cells(means, gains, controls)
     first = first_cells(cells, gains, [modelled, unlike_truth])
     plan = planned(
         first, [cell for cell in cells if cell not in first], horizons,
-        _SHARE * measured_steps(stepping), judges or len(stepping.setting.starts.states),
+        _SHARE * measured_steps(asked, measured, truth),
+        asked.config.judges or len(setting.starts.states),
         len(references),
     )  # fmt: skip
-    rows = stepping.table[stepping.table["quantity"] == "mean_norm"]  # noise-corrected
+    rows = table[table["quantity"] == "mean_norm"]  # noise-corrected
     columns = (rows[name] for name in ("estimator", "horizon", "value"))
     norms = {(str(name), int(h)): float(value) for name, h, value in zip(*columns, strict=True)}
     directions = references | {cell: Direction(means[cell], norms[cell]) for cell in plan.cells}
-    judging = judging_starts(task, plan.judges, stepping.setting.seed)
-    setting = replace(stepping.setting, starts=judging, horizon=plan.horizon)
-    return realise(setting, directions, stepping.move, plan.once, progress)
+    judging = judging_starts(asked.task, plan.judges, setting.seed)
+    setting = replace(setting, starts=judging, horizon=plan.horizon)
+    return realise(setting, directions, move, plan.once, progress)
 
 
 def jacobian_steps(system: System) -> int:
@@ -328,14 +316,14 @@ def jacobian_steps(system: System) -> int:
     return CLOSED_FORM
 
 
-def measured_steps(stepping: Stepping) -> int:
+def measured_steps(asked: Resolved, measured: Measured, truth: Truth) -> int:
     """What the measurement takes, in steps of its simulator."""
-    setting, measured, truth = stepping.setting, stepping.measured, stepping.truth
+    setting = asked.setting
     system = setting.simulator
     along = 0
     for actions, states in (("first", measured.visits), ("all", 1)):
         unrolled = [
-            estimator for estimator in stepping.chosen.values()
+            estimator for estimator in asked.chosen.values()
             if estimator.actions == actions and estimator.jacobians is not None
         ]  # fmt: skip
         along += states * setting.horizon * bool(unrolled)

@@ -33,7 +33,9 @@ from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting, Starts, as_starts, by_group, grouping
-from gradlab.measurement.realised_gains import LEAST_LEFT, Stepping
+from gradlab.measurement.inner_products import Measured
+from gradlab.measurement.realised_gains import LEAST_LEFT
+from gradlab.measurement.resolve import Resolved
 from gradlab.measurement.update import WIDE, Gradient, PairedReturns, Update, UpdateTest
 from gradlab.measurement.visited import steps_beside, visited
 from gradlab.progress import Progress, silent
@@ -44,6 +46,7 @@ from gradlab.systems.system import by_differences
 from gradlab.tasks import Task
 from gradlab.truth.common_random import Rolled
 from gradlab.truth.oracles import effective_horizon
+from gradlab.truth.truth import Truth
 
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)  # updates
 JUDGES = 256  # starts that returns are of
@@ -175,37 +178,36 @@ def at_horizon(estimator: Estimator, horizon: int) -> Estimator:
 
 
 def rehearsal(
-    stepping: Stepping,
+    asked: Resolved,
+    measured: Measured,
+    truth: Truth,
+    table: pd.DataFrame,
     update: Update,
-    batch: int,
     progress: Progress = silent,
-    judges: int | None = None,
 ) -> Rehearsal:
     """The rehearsal of a measurement: of the gradients that compete.
 
     Args:
-        batch: N′ of the measurement.
-        judges: starts that returns are of; None: `JUDGES`, or `DEAR_JUDGES`.
+        measured: mean gradients; truth: theirs; table: of the profile.
     """
-    setting, measured, task = stepping.setting, stepping.measured, stepping.task
+    setting, task, batch = asked.setting, asked.task, asked.config.batch
     dear = by_differences(setting.simulator)
-    judges = judges or (DEAR_JUDGES if dear else JUDGES)
-    horizon = stepping.truth.horizon
-    if (
-        stepping.truth.status != "converged"
-    ):  # a truth is cut for its precision, a return need not be
+    judges = asked.config.judges or (DEAR_JUDGES if dear else JUDGES)
+    horizon = truth.horizon
+    if truth.status != "converged":  # a truth is cut for its precision, a return need not be
         horizon = effective_horizon(task.discount, LEAST_LEFT if dear else 0.01)
-    cells = candidate_cells(list(measured.means), stepping.table, stepping.identities)
+    cells = candidate_cells(list(measured.means), table, asked.identities)
     rate = update.rate_for(setting, measured.means[cells[0]])
     setting = replace(setting, horizon=horizon)
 
     def drawn(of: Sequence[Cell], name: str) -> dict[Cell, Gradient]:
         """Gradients whose states and batches are of one draw."""
         seed, there = child(setting.seed, f"{_STREAM} {name}"), None
-        estimators = {cell: at_horizon(stepping.chosen[cell[0]], cell[1]) for cell in of}
+        estimators = {cell: at_horizon(asked.chosen[cell[0]], cell[1]) for cell in of}
         if not all(each.way.every for each in estimators.values()):
             begin = _drawn(task, len(setting.starts.states), seed, "states")
-            there = _visited(stepping, replace(setting, starts=begin, seed=seed))
+            here = replace(setting, starts=begin, seed=seed)
+            there = _visited(here, truth, measured.visits)
         return {
             cell: frozen_gradient(
                 each, task if each.way.every or there is None else there, batch, seed,
@@ -249,13 +251,12 @@ def rehearsal(
     return found
 
 
-def _visited(stepping: Stepping, setting: Setting) -> Starts:
+def _visited(setting: Setting, truth: Truth, samples: int) -> Starts:
     """Visited states, for as many steps as the returns sum; as the measurement's where states
     leave the finite numbers on the way, or all of them end: no return is known there, either."""
-    samples = stepping.measured.visits
     with suppress(InputError):
         return visited(setting, setting.horizon, samples)
-    return visited(setting, steps_beside(setting, stepping.truth), samples, stepping.truth)
+    return visited(setting, steps_beside(setting, truth), samples, truth)
 
 
 def _drawn(task: Task, n: int, seed: int, name: str) -> Starts:

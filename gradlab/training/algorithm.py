@@ -184,10 +184,6 @@ class Algorithm:
             self._check_measured(self.weights.follow)
         self._check_policy()
         check(self, lambda field: f"{self.name}'s {field}")
-        for name in ("policy_rate", "value_rate"):
-            if len(got := getattr(self, name)) != 2:
-                wanted = "two numbers, first and last"
-                raise validation.expected(f"{self.name}'s {name}", got, wanted)
         validation.whole(f"{self.name}'s hidden", len(self.hidden), 1)
         if not (
             len(self.log_std) == 2 and -math.inf < self.log_std[0] < self.log_std[1] < math.inf

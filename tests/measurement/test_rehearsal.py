@@ -16,7 +16,6 @@ from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_gradient
 from gradlab.gradients.setting import Setting, Starts, as_starts
 from gradlab.gradients.start_laws import visits
-from gradlab.measurement.realised_gains import Stepping
 from gradlab.measurement.rehearsal import (
     JUDGES,
     candidate_cells,
@@ -449,10 +448,10 @@ def test_returns_that_are_decided_late_are_rolled_out_for_longer():
 
 def test_states_are_visited_for_as_long_as_returns_are_summed_where_the_truth_is_cut(monkeypatch):
     """r = a, and a critic (t − 5) a, wrong in the first five steps alone: 9 is the mean of t."""
-    kept = {}
+    kept = []
 
-    def caught(stepping, *rest):
-        kept["stepping"] = stepping
+    def caught(*given):
+        kept.extend(given)
         raise KeyboardInterrupt
 
     clock = from_function(lambda s, a: (s + 1, a[:, 0]), 1, 1)
@@ -463,14 +462,11 @@ def test_states_are_visited_for_as_long_as_returns_are_summed_where_the_truth_is
     policy = nn.Linear(1, 1).double()
     with pytest.raises(KeyboardInterrupt):
         measure(task, policy, lambda s, a: (s[:, 0] - 5) * a[:, 0], starts=32, batch=32)
-    stepping: Stepping = kept["stepping"]
-    early = visits(replace(stepping.setting, horizon=3), stepping.measured.visits)
-    cut = replace(
-        stepping, truth=replace(stepping.truth, status="cut", horizon=3),
-        measured=replace(stepping.measured, at=early),
-    )  # fmt: skip
-    for each in (stepping, cut):
-        found = rehearsal(each, Update("sgd", 1e-4, refit=5), 32)
+    asked, measured, truth, table, *_ = kept
+    early = visits(replace(asked.setting, horizon=3), measured.visits)
+    cut = replace(measured, at=early), replace(truth, status="cut", horizon=3)
+    for moments, reference in ((measured, truth), cut):
+        found = rehearsal(asked, moments, reference, table, Update("sgd", 1e-4, refit=5))
         assert found.horizon > 20 and found.low[found.cells.index(("data", 0)), -1] > 0
 
 

@@ -150,7 +150,7 @@ ROWS = [
     ("ddppo", {"updates": 0}, "ddppo's updates is 0, expected an integer"),
     ("mpg-v2", {"terms": (Term(0), Term(0))}, "different horizons"),
     ("steve", {"model": LearnedModel(members=1)}, r"steve has targets .* one of 2 members"),
-    ("mpg-v2", {"policy_rate": 1e-3}, "expected two numbers, first and last"),
+    ("mpg-v2", {"policy_rate": 1e-3}, "expected 2 values in a tuple"),
 ]  # fmt: skip
 PARTS = [
     (Asynchronous, {"learners": 0}, "learners is 0"),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +13,6 @@ from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
-from gradlab.cli.arguments import model_option
 from gradlab.cli.streams import Document, bars, undisturbed
 
 
@@ -82,11 +81,7 @@ class RaceCommand:
         replaced = self.overwrite or self.resume
         arguments.check_outputs(run, made, replaced, page=not self.no_report)
         given = arguments.networks(policy=self.policy, critic=self.critic)
-        model = model_option(task, self.model, None)
-        raced = task
-        if model is not None:
-            asked = {**task.parameters, "prior_file": self.model}
-            raced = replace(task, prior=model, parameters=asked)
+        raced = arguments.with_model(task, self.model)
         stand_in = as_critic(lambda state, action: state[:, 0])  # none is fitted yet
         candidates_of(raced, stand_in, stand_in, self.candidates or None, self.horizon)
         with bars() as progress:

@@ -130,7 +130,7 @@ def _executed(
         try:
             words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
             arguments.check_words(words)
-            arguments.check_fields(parsed(words))
+            arguments.check_fields(parsed(words), words)
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
     # The cluster first: one that cannot be used must not leave a folder to resume.
