@@ -333,8 +333,8 @@ class _Recorded:
     def __init__(self, env: Any, recorder: _Recorder) -> None:
         object.__setattr__(self, "_inside", (env, recorder))
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # wrappers ask for theirs
+    @property  # type: ignore[misc]  # wrappers ask for the class of what they hold
+    def __class__(self) -> Any:
         return type(self._inside[0])
 
     def __getattr__(self, name: str) -> Any:
