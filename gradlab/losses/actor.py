@@ -35,8 +35,10 @@ from gradlab.losses.asking import (
     finite,
     held,
     moved,
+    networks,
     reordered,
     repeats,
+    summed,
     terms_of,
     undecided,
     untouched,
@@ -65,7 +67,7 @@ class Evaluation:
 
     @property
     def loss(self) -> Tensor:
-        return torch.stack([term.reshape(()).double() for term in self.terms.values()]).sum()
+        return summed(self.terms)
 
 
 class ActorLoss(AskedLoss):
@@ -79,12 +81,13 @@ class ActorLoss(AskedLoss):
         self.columns = columns_of(batch, declared.columns) if self.named else {}
         self.batch = dict(self.columns)
         given: dict[Role, dict[str, Any]] = {
-            role: _objects(role, each)
+            role: {
+                name.removeprefix(role).strip(): each
+                for name, each in networks(role, entry, objects=role != "actor").items()
+            }
             for role in ("actor", *JUDGES)
-            if (each := getattr(declared, role)) is not None
+            if (entry := getattr(declared, role)) is not None
         }
-        for name, module in given["actor"].items():
-            validation.instance(f"actor{name}", module, nn.Module, "a torch.nn.Module")
         roots = {
             role: {f"{n} {path}".strip(): m for n, o in objects.items() for path, m in _held(o)}
             for role, objects in given.items()
@@ -163,14 +166,10 @@ class ActorLoss(AskedLoss):
                 p.data.zero_()
 
     def __call__(self, batch: Any = None, add: Any = None) -> tuple[Tensor, Any]:
-        found = self.evaluated() if batch is None else self._plain(batch)
+        if batch is not None:
+            return summed(self.terms(batch)), {}
+        found = self.evaluated()
         return found.loss, found.calls
-
-    def _plain(self, batch: Mapping[str, Tensor]) -> Evaluation:
-        seed = self.declared.seed
-        with untouched(self.modules.values(), seed), torch.enable_grad():
-            terms = terms_of(self.called(batch))
-        return Evaluation(terms, LossCalls(), [], False)
 
     @cached_property
     def here(self) -> Evaluation:
@@ -286,28 +285,6 @@ class ActorLoss(AskedLoss):
             for name, term in self.here.terms.items()
             for path, found in by_path(term, list(self.theta.values()), self.here.calls).items()
         }
-
-
-def _objects(role: str, given: Any) -> dict[str, Any]:
-    """Objects of a role by the name that goes before their parameters'."""
-    if isinstance(given, Mapping) and not isinstance(given, nn.Module):
-        found = {f" {name}": each for name, each in given.items()}
-    elif isinstance(given, tuple | list):
-        found = {f" {k}": each for k, each in enumerate(given, 1)}
-    else:
-        found = {"": given}
-    if not found:
-        raise InputError(f"{role} is empty, expected a torch.nn.Module or several")
-    for name, each in found.items():
-        plain = isinstance(each, str | bytes | int | float | Tensor | None)
-        if plain or (callable(each) and not isinstance(each, nn.Module) and _is_function(each)):
-            wanted = "a torch.nn.Module, or an object whose method the loss calls"
-            raise validation.expected(f"{role}{name}", each, wanted)
-    return found
-
-
-def _is_function(each: object) -> bool:
-    return type(each).__name__ in ("function", "method", "builtin_function_or_method")
 
 
 def _held(item: object, path: str = "", depth: int = 3) -> Iterator[tuple[str, nn.Module]]:
@@ -660,7 +637,7 @@ def _derivative(loss: ActorLoss) -> Answer:
                 with ExitStack() as stack:
                     for p, x in zip(theta, u, strict=True):
                         stack.enter_context(moved(p, step * x))
-                    ends.append(float(loss._plain(loss.batch).loss.detach()))
+                    ends.append(float(loss(loss.batch)[0].detach()))
             D = (ends[0] - ends[1]) / (2 * h)
             gap = abs(D - given)
             found.append((gap if gap > 32 * epsilon * abs(base) / h else 0.0, D))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,9 @@ from gradlab.user_code import running
 COLUMNS = (
     "observation", "action", "reward", "next_observation", "terminated", "truncated", "discount",
     "weight", "return", "value", "advantage", "old_log_prob", "mask",
+)  # fmt: skip
+_PLAIN = (
+    str, bytes, int, float, Tensor, NoneType, FunctionType, MethodType, BuiltinFunctionType,
 )  # fmt: skip
 Key = tuple[str, int, int]  # a network, the number of its call, the place of the tensor in it
 Modules = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module] | None
@@ -160,9 +164,32 @@ class Declared:
     meant: Collection[str] = ()
     seed: int = 0
 
+    def check(self) -> None:
+        """Raises InputError where a number, a tensor or an optimiser is none."""
+        for name in ("discount", "trace"):
+            if (value := getattr(self, name)) is not None:
+                validation.number(name, value, least=0, most=1)
+        if self.clip is not None:
+            validation.number("clip", self.clip, above=0)
+        for name, kind, wanted in (
+            ("temperature", Tensor, "the tensor log α"),
+            ("optimizer", Optimizer, "the actor's torch.optim.Optimizer"),
+        ):
+            validation.instance(name, getattr(self, name), (kind, NoneType), wanted)
+        if self.lengths is not None:
+            if not isinstance(self.lengths, tuple | list) or len(self.lengths) != 2:
+                raise validation.expected("lengths", self.lengths, "two of a segment, as (8, 16)")
+            short, long = (validation.whole("lengths", each, 1) for each in self.lengths)
+            if long < 1.5 * short:
+                raise InputError(
+                    f"lengths is ({short}, {long}), expected a second of at least 1.5 times"
+                )
+        validation.whole("seed", self.seed)
 
-def networks(name: str, given: Any) -> dict[str, nn.Module]:
-    """Declared modules by name: "critic", "critic 1", or "critic qf1" of a mapping.
+
+def networks(name: str, given: Any, objects: bool = False) -> dict[str, Any]:
+    """Declared modules by name: "critic", "critic 1", or "critic qf1" of a mapping; or objects
+    whose methods the loss calls.
 
     Raises:
         InputError: something else is among them.
@@ -178,7 +205,11 @@ def networks(name: str, given: Any) -> dict[str, nn.Module]:
     if not found:
         raise InputError(f"{name} is empty, expected a torch.nn.Module or several")
     for each, module in found.items():
-        validation.instance(each, module, nn.Module, "a torch.nn.Module")
+        if not objects:
+            validation.instance(each, module, nn.Module, "a torch.nn.Module")
+        elif isinstance(module, _PLAIN):
+            wanted = "a torch.nn.Module, or an object whose method the loss calls"
+            raise validation.expected(each, module, wanted)
     return found
 
 
@@ -277,6 +308,10 @@ def terms_of(value: Any) -> dict[str, Tensor]:
                 f"scalar of floats: end it with mean() or sum(), or leave it out"
             )
     return named
+
+
+def summed(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([term.reshape(()).double() for term in terms.values()]).sum()
 
 
 @dataclass
@@ -395,7 +430,11 @@ class AskedLoss:
         """The loss of a batch in house names, term by term."""
         inside = untouched(self.modules.values(), self.declared.seed)
         with inside, torch.enable_grad(), running("loss", self._advice):
-            return terms_of(self.loss(self.rebuilt(batch)))
+            return terms_of(self.called(batch))
+
+    def called(self, batch: Mapping[str, Tensor]) -> Any:
+        """What the loss returns of a batch in house names."""
+        return self.loss(self.rebuilt(batch))
 
     def _advice(self, words: str) -> str:
         if "device" in words.lower():
@@ -460,7 +499,7 @@ class AskedLoss:
                 handle.remove()
         if self.term:
             return terms[self.term], calls
-        return torch.stack([term.reshape(()) for term in terms.values()]).sum(), calls
+        return summed(terms), calls
 
     def _views(
         self, out: object, given: tuple[Tensor, ...]

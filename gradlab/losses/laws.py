@@ -42,6 +42,7 @@ _OLDER = {"surrogate": 'write meant=["derivative"]', "directions": "three are ta
 def asked(loss: Callable[..., Any], batch: Any, declared: Declared, kind: str) -> AskedLoss:
     """The loss of a kind with its batch, checked."""
     validation.word("kind", kind, LAWS)
+    declared.check()
     named = {law.name for laws in LAWS.values() for law in laws}
     if unknown := set(declared.meant) - named:
         wanted = ", ".join(sorted(named))
@@ -161,7 +162,6 @@ def audit(
         raise validation.expected("kind", kind, f"one of {', '.join(LAWS)}")
     if meant and isinstance(meant, str):
         meant = (meant,)
-    _checked(discount, trace, clip, temperature, optimizer, lengths, seed)
     declared = Declared(
         critic=cast(Modules, critic), target=target, actor=actor, target_actor=target_actor,
         model=model, discount=discount, trace=trace, temperature=temperature,
@@ -192,26 +192,3 @@ def _gradients(loss: ActorLoss) -> dict[str, Array]:
         },
         dim="number",
     )
-
-
-def _checked(
-    discount: object, trace: object, clip: object, temperature: object, optimizer: object,
-    lengths: object, seed: object,
-) -> None:  # fmt: skip
-    for name, value in (("discount", discount), ("trace", trace)):
-        if value is not None:
-            validation.number(name, value, least=0, most=1)
-    if clip is not None:
-        validation.number("clip", clip, above=0)
-    validation.instance("temperature", temperature, (Tensor, type(None)), "the tensor log α")
-    wanted = "the actor's torch.optim.Optimizer"
-    validation.instance("optimizer", optimizer, (Optimizer, type(None)), wanted)
-    if lengths is not None:
-        if not isinstance(lengths, tuple | list) or len(lengths) != 2:
-            raise validation.expected("lengths", lengths, "two of a segment, as (8, 16)")
-        short, long = (validation.whole("lengths", length, 1) for length in lengths)
-        if long < 1.5 * short:
-            raise InputError(
-                f"lengths is ({short}, {long}), expected a second of at least 1.5 times"
-            )
-    validation.whole("seed", seed)

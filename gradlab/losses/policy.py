@@ -11,7 +11,7 @@ inactive there). Advantages are linear in rewards and values, so that unit vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
@@ -285,10 +285,6 @@ class Advantages:
     def __init__(self, gae: Callable[..., Any], declared: Declared) -> None:
         validation.function("loss", gae, "(reward, value, ended, last_value, final_value)")
         self.gae, self.declared = gae, declared
-        if declared.discount is not None:
-            self.g = float(declared.discount)
-        if declared.discount is not None and declared.trace is not None:
-            self.gl = float(declared.discount * declared.trace)
 
     def has(self, need: str) -> bool:
         return getattr(self.declared, need, None) is not None
@@ -296,22 +292,21 @@ class Advantages:
     def prepared(self) -> nullcontext[None]:
         return nullcontext()
 
-    def at(self, ends: bool = True, **unit: int | None) -> Tensor:
-        """The advantages [T, E] of zeros but for ones at a step of these columns, in the first
+    def at(
+        self, gae: Callable[..., Any], *columns: str, step: int = 0, ends: bool = False
+    ) -> Tensor:
+        """The advantages [T, E] of zeros but for ones of these columns, at a step in the first
         environment; of `last_value` in all."""
         zeros = {n: torch.zeros(_T, _E, dtype=torch.float64)
                  for n in ("reward", "value", "ended", "final_value")}  # fmt: skip
-        last = torch.zeros(_E, dtype=torch.float64)
+        last = torch.full((_E,), float("last_value" in columns), dtype=torch.float64)
         if ends:
             zeros["ended"][[_FIRST, _SECOND]] = 1
-        for name, step in unit.items():
-            if name == "last_value":
-                last = last + 1
-            elif step is not None:
-                zeros[name][step, 0] = 1
+        for name in zeros.keys() & {*columns}:
+            zeros[name][step, 0] = 1
         given = [zeros["reward"], zeros["value"], zeros["ended"], last, zeros["final_value"]]
         with running("gae"), torch.no_grad():
-            found = self.gae(*given)
+            found = gae(*given)
         found = found[0] if isinstance(found, tuple) else found
         if not isinstance(found, Tensor) or found.shape != (_T, _E):
             raise InputError(
@@ -319,86 +314,71 @@ class Advantages:
             )
         return found
 
-    def of(self, ends: bool = False, **unit: int) -> Tensor:
-        """The same in the first environment, [T]."""
-        return self.at(ends, **unit)[:, 0]
+    def exact(self, fault: str = "") -> Callable[..., Tensor]:
+        """Schulman 1506.02438, or with a fault."""
+        g, trace = float(self.declared.discount or 0), float(self.declared.trace or 0)
+        g, trace = (trace, g) if fault == "swapped" else (g, trace)
+
+        def gae(
+            reward: Tensor, value: Tensor, ended: Tensor, last: Tensor, final: Tensor
+        ) -> Tensor:
+            ended = ended.roll({"late": 1, "early": -1}.get(fault, 0), 0)
+            going = 1 - (0 * ended if fault == "left_out" else ended)
+            reward = -reward if fault == "negated" else reward
+            found, sums = torch.zeros_like(reward), torch.zeros_like(last)
+            for t in reversed(range(_T)):
+                following = value[t + 1] if t + 1 < _T else last
+                sums = g * trace * going[t] * sums + reward[t] - value[t]
+                sums = sums + g * (going[t] * following + final[t])
+                found[t] = sums
+            return found
+
+        return gae
+
+
+def _exactly(
+    columns: tuple[str, ...], steps: Iterable[int], names: tuple[str, ...], ends: bool = False
+) -> Callable[[Advantages], Answer]:
+    """Advantages move with these columns, at these steps, as they should; else the first of the
+    faults that moves them so is named, or the last name."""
+
+    def test(gae: Advantages) -> Answer:
+        def moves(f: Callable[..., Any]) -> Tensor:
+            found = [gae.at(f, *columns, step=step, ends=ends)[:, 0] for step in steps]
+            return torch.stack(found)
+
+        found, want = moves(gae.gae), moves(gae.exact())
+        numbers = (float(x[_T // 2, _T // 2 - 1]) if len(x) == _T else float("nan")
+                   for x in (found, want))  # fmt: skip
+        value, limit = numbers
+        if float((found - want).abs().max()) <= _EXACT:
+            return Answer("pass", "", value, limit)
+        like = (n for n in names if float((found - moves(gae.exact(n))).abs().max()) <= _EXACT)
+        return Answer("fail", next(like, names[-1]), value, limit)
+
+    return test
 
 
 def _linear(gae: Advantages) -> Answer:
     """Zeros give zeros."""
-    return held(gae.at().abs().max(), 1e-9, "offset")
-
-
-def _gae_reward(gae: Advantages) -> Answer:
-    """A reward k steps later counts (γλ)^k."""
-    mid = _T // 2
-    found = gae.of(reward=mid)
-    want = torch.tensor([gae.gl ** (mid - t) if t <= mid else 0.0 for t in range(_T)])
-    name = "negated" if float(found[mid]) < 0 else "decay"
-    return held((found - want).abs().max(), _EXACT, name)._replace(
-        value=float(found[mid - 1]), limit=gae.gl
-    )
-
-
-def _gae_value(gae: Advantages) -> Answer:
-    """The next value counts γ, its own −1."""
-    mid = _T // 2
-    found, g = gae.of(value=mid), gae.g
-    want = torch.tensor([
-        g * gae.gl ** (mid - 1 - t) - gae.gl ** (mid - t) if t < mid else -float(t == mid)
-        for t in range(_T)
-    ])  # fmt: skip
-    back = float(found[mid - 1]) + float(gae.of(reward=mid)[mid - 1])  # γ alone
-    trace = gae.gl / g
-    swapped = abs(back - trace) < 1e-4 and abs(trace - g) > 1e-3
-    return held((found - want).abs().max(), _EXACT, "swapped" if swapped else "discount")._replace(
-        value=back, limit=g
-    )
-
-
-def _gae_ends(gae: Advantages) -> Answer:
-    """Nothing crosses the end of an episode, and all before it counts."""
-
-    def crossing(step: int) -> float:
-        return max(
-            float(gae.of(ends=True, reward=d + 1 + step)[d + step].abs()
-                  + gae.of(ends=True, value=d + 1 + step)[d + step].abs())
-            for d in (_FIRST, _SECOND)
-        )  # fmt: skip
-
-    kept = max(
-        float((gae.of(ends=True, reward=d)[d - 1] - gae.gl).abs()) for d in (_FIRST, _SECOND)
-    )
-    over, later = crossing(0), crossing(1)
-    name = "late" if later < 1e-9 < over else "early" if kept > 1e-9 else "left_out"
-    return held(max(over, kept), _EXACT, name)
-
-
-def _gae_limits(gae: Advantages) -> Answer:
-    """The value of the last observation counts γ where a limit cut the episode."""
-    found = float(gae.of(ends=True, final_value=_FIRST)[_FIRST])
-    return held(abs(found - gae.g), _EXACT, "lost")
-
-
-def _gae_last(gae: Advantages) -> Answer:
-    """The value behind the rollout counts γ (γλ)^k."""
-    want = torch.tensor([gae.g * gae.gl ** (_T - 1 - t) for t in range(_T)])
-    return held((gae.of(last_value=0) - want).abs().max(), _EXACT, "lost")
+    return held(gae.at(gae.gae, ends=True).abs().max(), 1e-9, "offset")
 
 
 def _gae_apart(gae: Advantages) -> Answer:
     """Environments do not mix."""
-    found = gae.at(ends=False, reward=_T // 2, value=_T // 2)
+    found = gae.at(gae.gae, "reward", "value", step=_T // 2)
     return held(found[:, 1].abs().max(), 1e-9, "mixed")
 
 
-_BOTH = ("discount", "trace")
+_BOTH, _ALL = ("discount", "trace"), range(_T)
+_CUT, _STEP = (_FIRST, _SECOND), ("reward", "value")
 GAE = (
     Law("gae.linear", (), _linear, stops=True),
     Law("gae.environments", (), _gae_apart),
-    Law("gae.reward", _BOTH, _gae_reward),
-    Law("gae.ends", _BOTH, _gae_ends),
-    Law("gae.value", _BOTH, _gae_value),
-    Law("gae.time_limits", ("discount",), _gae_limits),
-    Law("gae.last_value", _BOTH, _gae_last),
+    # A reward k steps later counts (γλ)^k; with it a value γ a step, its own −1.
+    Law("gae.reward", _BOTH, _exactly(("reward",), _ALL, ("negated", "decay"))),
+    Law("gae.value", _BOTH, _exactly(_STEP, _ALL, ("swapped", "discount"))),
+    Law("gae.ends", _BOTH, _exactly(_STEP, _ALL, ("late", "early", "left_out"), ends=True)),
+    Law("gae.time_limits", _BOTH, _exactly(("final_value",), _CUT, ("lost",), ends=True)),
+    Law("gae.last_value", _BOTH, _exactly(("last_value",), (0,), ("lost",))),
 )

@@ -613,7 +613,7 @@ FAULTS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
     ("DQN: γ²", P(dqn, "squared"), "critic.discount.squared"),
     ("QR: no mask", P(quantile, "no_mask"), "critic.mask.left_out"),
     ("QR: γ", P(quantile, "typo"), "critic.discount.other"),
-    ("C51: no mask", P(c51, "no_mask"), "critic.beyond.moves"),
+    ("C51: no mask", P(c51, "no_mask"), "critic.mask.left_out"),
     ("n steps: γ of one", P(n_step, "one_step"), "critic.discount"),
     ("IQL: flat", P(iql, "flat"), "critic.rows.mixed"),
     ("IQL: maximised", P(iql, "maximised"), "critic.descends.rises"),
