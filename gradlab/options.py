@@ -47,7 +47,8 @@ def check(config: Any, name: Callable[[str], str] = str) -> None:
     Raises:
         InputError: names the field, its value and what is expected.
     """
-    for field, hint in hints(type(config)).items():
+    kind: Any = type(config)
+    for field, hint in hints(kind).items():
         _hold(name(field), getattr(config, field), hint, _ANY)
 
 
