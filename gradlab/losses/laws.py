@@ -82,7 +82,8 @@ def look_at(
 
     Args:
         loss: loss(batch) → a scalar, or a dict of terms. Of kind "gae" the function gae(reward,
-            value, ended, last_value, final_value) → advantages [T, E]; its batch is None.
+            value, ended, last_value, final_value) → advantages [T, E], or of one dict of these; its
+            batch is None.
         batch: a mapping of tensors [B, …], TensorDict or named tuple. House names of columns:
             observation, action, reward, next_observation, terminated, truncated, discount, weight,
             return, value, advantage, old_log_prob, mask; others by `Declared.columns`. Of kind

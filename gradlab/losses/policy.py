@@ -11,6 +11,7 @@ inactive there). Advantages are linear in rewards and values, so that unit vecto
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import cached_property
@@ -48,15 +49,15 @@ class PolicyLoss(AskedLoss):
     def __init__(self, loss: Callable[..., Any], batch: Any, declared: Declared) -> None:
         super().__init__(loss, batch, declared, "actor", "critic")
         self.whole = self.columns
-        if declared.log_prob is None or "advantage" not in self.columns:
+        if declared.log_prob is None:
             return
         self.columns = {k: x[:_ROWS] if len(x) == self.rows else x for k, x in self.columns.items()}
         self.rows = min(self.rows, _ROWS)
         self.batch = dict(self.columns)
-        generator = torch.Generator().manual_seed(declared.seed)
-        a = torch.randn(self.rows, generator=generator)
-        like = self.columns["advantage"]
-        self.batch["advantage"] = (a - a.mean()).to(like).reshape(like.shape)
+        if "advantage" in self.columns:
+            like = self.columns["advantage"]
+            a = torch.randn(like.shape, generator=torch.Generator().manual_seed(declared.seed))
+            self.batch["advantage"] = (a - a.mean()).to(like)
         with torch.no_grad():
             self.now = self.log_probs()
         if "old_log_prob" in self.columns:
@@ -276,17 +277,24 @@ _FIRST, _SECOND = _T // 3, 2 * _T // 3  # where episodes end
 _EXACT = 1e-5
 
 
+_COLUMNS = ("reward", "value", "ended", "last_value", "final_value")
+
+
 class Advantages:
     """gae(reward, value, ended, last_value, final_value) → advantages [T, E]; `final_value` is V of
-    the last observation where a limit has cut an episode, else 0."""
+    the last observation where a limit has cut an episode, else 0. It may take one dict of these
+    by name, where `terminated` is `ended`, too."""
 
     term = ""
 
     def __init__(self, gae: Callable[..., Any], declared: Declared) -> None:
         validation.function("loss", gae, "(reward, value, ended, last_value, final_value)")
-        self.gae, self.declared = gae, declared
+        self.declared, self.read = declared, set[str]()
+        self.gae = _of_columns(gae, self.read)
 
     def has(self, need: str) -> bool:
+        if need in _COLUMNS:
+            return need in self.read
         return getattr(self.declared, need, None) is not None
 
     def prepared(self) -> nullcontext[None]:
@@ -336,6 +344,35 @@ class Advantages:
         return gae
 
 
+class _Noted(dict[str, Tensor]):
+    """Columns, and which have been read."""
+
+    def __init__(self, columns: dict[str, Tensor], read: set[str]) -> None:
+        super().__init__(columns)
+        self.read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+def _of_columns(gae: Callable[..., Any], read: set[str]) -> Callable[..., Any]:
+    """The same where it takes the columns one by one, else given them as a dict."""
+    try:
+        if len(inspect.signature(gae).parameters) != 1:
+            read.update(_COLUMNS)
+            return gae
+    except (TypeError, ValueError):  # of a built-in there is no signature
+        read.update(_COLUMNS)
+        return gae
+
+    def called(*given: Tensor) -> Any:
+        named = dict(zip(_COLUMNS, given, strict=True))
+        return gae(_Noted(named | {"terminated": named["ended"]}, read=read))
+
+    return called
+
+
 def _exactly(
     columns: tuple[str, ...], steps: Iterable[int], names: tuple[str, ...], ends: bool = False
 ) -> Callable[[Advantages], Answer]:
@@ -379,6 +416,10 @@ GAE = (
     Law("gae.reward", _BOTH, _exactly(("reward",), _ALL, ("negated", "decay"))),
     Law("gae.value", _BOTH, _exactly(_STEP, _ALL, ("swapped", "discount"))),
     Law("gae.ends", _BOTH, _exactly(_STEP, _ALL, ("late", "early", "left_out"), ends=True)),
-    Law("gae.time_limits", _BOTH, _exactly(("final_value",), _CUT, ("lost",), ends=True)),
+    Law(
+        "gae.time_limits",
+        (*_BOTH, "final_value"),
+        _exactly(("final_value",), _CUT, ("lost",), ends=True),
+    ),
     Law("gae.last_value", _BOTH, _exactly(("last_value",), (0,), ("lost",))),
 )
