@@ -16,7 +16,8 @@ Every path and every linearization is made once and shared between the checks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
 from gradlab.findings import Finding, within
-from gradlab.gradients.courses import Cut, linearized
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting, Starts
@@ -68,17 +69,16 @@ class CheckContext:
     truth: Truth
     at: Starts
     cells: Mapping[tuple[str, int], Moments]
-    made: dict[tuple[int, int, int, Cut], LinearizedPath] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def asked(self) -> TermRequest:
+        """The trajectories of the few starts."""
+        here = self.setting
+        return TermRequest(here.policy, here.starts, (), here.seed, here.termination)
 
     def along(self, estimator: Estimator) -> LinearizedPath:
         """The estimator's path with Jacobians, at its own horizon."""
-        key = id(estimator.states), id(estimator.jacobians), estimator.tail.horizon, estimator.cut
-        if key not in self.made:
-            here = self.setting
-            self.made[key] = linearized(
-                estimator, here.policy, here.starts, here.seed, here.termination
-            )
-        return self.made[key]
+        return self.asked.trajectory(estimator).linear
 
     def pathwise(self) -> dict[str, Estimator]:
         """The estimators that differentiate a system."""

@@ -21,6 +21,7 @@ from gradlab.checks.jacobians import CheckContext
 from gradlab.checks.premises import random_moves
 from gradlab.data.trajectories import stream
 from gradlab.findings import Decision, Finding
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.setting import Setting
@@ -105,7 +106,7 @@ def _moved(policy: nn.Module) -> Iterator[None]:
 def _documented(name: str, estimator: Estimator, context: CheckContext) -> Finding:
     n = min(_LONGEST, estimator.tail.horizon)
     short, here = replace(estimator, tail=replace(estimator.tail, horizon=n)), context.setting
-    terms = carried(short, here.policy, here.starts, (n,), here.seed, "ignore")
+    terms = carried(short, TermRequest(here.policy, here.starts, (n,), here.seed))
     G = path_gradients(terms.jacobian, terms.costates[0]).mean(dim=0)
     directions = _directions(here.policy)
     typical = float(G.norm()) / len(G) ** 0.5

@@ -16,7 +16,7 @@ rewards drown a critic at the longest horizon alone is what γⁿ and damping ma
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from gradlab.data.trajectories import Path
 from gradlab.errors import InputError, in_short
 from gradlab.findings import Finding, within
 from gradlab.gradients import gram
-from gradlab.gradients.courses import Shared, linearized
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
@@ -91,8 +91,7 @@ def _where(estimator: Estimator, context: CheckContext, group: int) -> str:
     row = int(np.flatnonzero(label == group)[0])
     if estimator.jacobians is None:
         return f"row {row}"
-    here, one = context.setting, begin.block(slice(row, row + 1))
-    linear = linearized(estimator, here.policy, one, here.seed, here.termination)
+    linear = context.asked.elsewhere(begin.block(slice(row, row + 1))).trajectory(estimator).linear
     for t in range(linear.path.horizon):
         bad = _bad_rows(linear.path.states[t + 1, 0, :, None])
         if bad:
@@ -141,39 +140,33 @@ def _growth(name: str, linear: LinearizedPath) -> list[Finding]:
 
 def precision(context: CheckContext) -> list[Finding]:
     """float32 against float64 for every estimator."""
-    copies = _Copies.of(context.setting.policy, context.setting.starts)
+    single = _in_single(context.asked)
     return [
-        _compared(name, estimator, context, copies)
+        _compared(name, estimator, context.asked, single, len(context.setting.starts.states))
         for name, estimator in context.estimators.items()
     ]
 
 
-@dataclass(frozen=True)
-class _Copies:
-    """Policy and starts in float32, and the paths in both precisions that estimators share."""
-
-    policy: nn.Module
-    starts: Starts
-    double: Shared = field(default_factory=Shared)
-    single: Shared = field(default_factory=Shared)
-
-    @staticmethod
-    def of(policy: nn.Module, starts: Starts) -> _Copies:
-        begin = replace(
-            starts, states=starts.states.float(), weight=starts.weight.float(), path=None, draws={}
-        )
-        return _Copies(copy.deepcopy(policy).float(), begin)
-
-
-def _compared(name: str, estimator: Estimator, context: CheckContext, copies: _Copies) -> Finding:
-    here, at = context.setting, f"h = {estimator.tail.horizon}"
+def _compared(
+    name: str, estimator: Estimator, double: TermRequest, single: TermRequest, n: int
+) -> Finding:
+    at = f"h = {estimator.tail.horizon}"
     try:
-        _, error = in_float32(
-            estimator, here.policy, here.starts, here.seed, here.termination, copies
-        )
+        _, error = _apart(estimator, double, single)
     except (RuntimeError, TypeError, InputError) as why:
         return Finding("float32_untested", "skipped", name, at=in_short(why))
-    return within("float32", error, _LIMIT, name, n=len(here.starts.states), at=at)
+    return within("float32", error, _LIMIT, name, n=n, at=at)
+
+
+def _in_single(asked: TermRequest) -> TermRequest:
+    """Copies of policy and starts in float32."""
+    starts = asked.starts
+    begin = replace(
+        starts, states=starts.states.float(), weight=starts.weight.float(), path=None, draws={}
+    )
+    return replace(
+        asked, policy=copy.deepcopy(asked.policy).float(), starts=begin, paths={}, made={}
+    )
 
 
 def in_float32(
@@ -182,39 +175,30 @@ def in_float32(
     starts: Starts,
     seed: int,
     termination: str = "ignore",
-    copies: _Copies | None = None,
 ) -> tuple[float, float]:
     """The mean gradient at the estimator's own horizon, on copies in float32, against float64: the
     cosine of both, and |difference| / |float64's|.
 
-    Args:
-        copies: of this policy and these starts, where several estimators are compared.
-
     Raises:
         RuntimeError, TypeError, InputError: where the system cannot compute in float32.
     """
-    copies = _Copies.of(policy, starts) if copies is None else copies
+    asked = TermRequest(policy, starts, (), seed, termination)
+    return _apart(estimator, asked, _in_single(asked))
+
+
+def _apart(estimator: Estimator, double: TermRequest, single: TermRequest) -> tuple[float, float]:
     critic, tail = estimator.tail.critic, estimator.tail
     rounded = None if critic is None else copy.deepcopy(critic).float()
-    single = replace(estimator, tail=replace(tail, critic=rounded))
-    exact = _mean(estimator, policy, starts, seed, termination, copies.double)
-    short = _mean(single, copies.policy, copies.starts, seed, termination, copies.single).double()
+    narrow = replace(estimator, tail=replace(tail, critic=rounded))
+    exact, short = _mean(estimator, double), _mean(narrow, single).double()
     cosine = float(nn.functional.cosine_similarity(exact, short, dim=0))
     gap = float((exact - short).norm() / exact.norm().clamp_min(1e-300))
     return cosine, gap
 
 
-def _mean(
-    estimator: Estimator,
-    policy: nn.Module,
-    starts: Starts,
-    seed: int,
-    termination: str,
-    shared: Shared,
-) -> Tensor:
-    horizons = (estimator.tail.horizon,)
+def _mean(estimator: Estimator, asked: TermRequest) -> Tensor:
     with torch.random.fork_rng(devices=[]):
-        terms = carried(estimator, policy, starts, horizons, seed, termination, shared)
+        terms = carried(estimator, asked.over((estimator.tail.horizon,)))
     return path_mean_gradients(terms.jacobian, terms.costates, terms.ends)[0]
 
 

@@ -34,6 +34,7 @@ from gradlab.gradients.policy_jacobian import (
     Trace,
     from_factors,
     joined_factors,
+    policy_jacobian,
     trace,
 )
 from gradlab.gradients.rollout import (
@@ -47,7 +48,7 @@ from gradlab.gradients.rollout import (
     tail_gradient,
 )
 from gradlab.gradients.setting import Starts, Tail
-from gradlab.gradients.ways import Name
+from gradlab.gradients.ways import WAYS, Name
 from gradlab.networks.mlp import judge
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.system import Recorded, System
@@ -153,64 +154,101 @@ class Carried:
 
 
 @dataclass(frozen=True)
-class Course:
-    """A path with K = ∂π/∂s along it, and what gives J = ∂π/∂θ at its states."""
+class Trajectory:
+    """A path, what is differentiated along it, and what gives J = ∂π/∂θ at its states."""
 
-    path: Path
-    K: Tensor
+    linear: LinearizedPath
     jacobians: Callable[[], PolicyJacobian]
 
     @cached_property
     def jacobian(self) -> PolicyJacobian:
         return self.jacobians()
 
+    @property
+    def path(self) -> Path:
+        return self.linear.path
+
 
 @dataclass(frozen=True)
-class Shared:
-    """Paths and linearizations from one block of starts, made once for all estimators.
+class TermRequest:
+    """Where and for which horizons terms are made, and the trajectories that were.
 
     Attributes:
-        courses: by the system that makes the states, and the horizon.
-        linear: by those, and the system that is differentiated.
+        paths: with K and J, by the system that makes the states, and the horizon.
+        made: by those, the system that is differentiated, and its cut.
     """
-
-    courses: dict[tuple[int, int], Course] = field(default_factory=dict)
-    linear: dict[tuple[int, int, int], LinearizedPath] = field(default_factory=dict)
-
-
-class TermRequest(NamedTuple):
-    """Where and for which horizons terms are made."""
 
     policy: nn.Module
     starts: Starts
     horizons: tuple[int, ...]
-    seed: int
-    termination: str
+    seed: int = 0
+    termination: str = "ignore"
+    paths: dict[tuple[int, int], tuple[Path, Tensor, Callable[[], PolicyJacobian]]] = field(
+        default_factory=dict, repr=False
+    )
+    made: dict[tuple[int, int, int, Cut], Trajectory] = field(default_factory=dict, repr=False)
+
+    def over(self, horizons: tuple[int, ...]) -> TermRequest:
+        """For other horizons, along the same trajectories."""
+        return replace(self, horizons=horizons)
+
+    def elsewhere(self, starts: Starts, seed: int | None = None) -> TermRequest:
+        """From other starts, of which no trajectory is made."""
+        seed = self.seed if seed is None else seed
+        return TermRequest(self.policy, starts, self.horizons, seed, self.termination)
+
+    def trajectory(self, estimator: Choices) -> Trajectory:
+        """The estimator's, made where nobody has."""
+        states, cut = estimator.states, estimator.cut
+        model = states if estimator.jacobians is None else estimator.jacobians
+        key = id(states), estimator.tail.horizon
+        if (*key, id(model), cut) not in self.made:
+            path, K, jacobians = self._path(estimator)
+            if cut:
+                uncut = _Uncut(states, model, estimator.actions, estimator.tail)
+                linear = severed(self.trajectory(uncut).linear, cut)
+            else:
+                noise = jacobian_noise(states, model, path)
+                linear = linearize_path(path, model, K, noise, self.termination)
+            self.made[*key, id(model), cut] = Trajectory(linear, jacobians)
+        return self.made[*key, id(model), cut]
+
+    def _path(self, estimator: Choices) -> tuple[Path, Tensor, Callable[[], PolicyJacobian]]:
+        states, horizon = estimator.states, estimator.tail.horizon
+        key = id(states), horizon
+        if key not in self.paths:
+            # Factors of J at every step are held only for those that multiply them.
+            traces: list[Trace] | None = [] if WAYS[estimator.actions].every else None
+            path, K = path_with_jacobians(
+                states, self.policy, self.starts, horizon, self.seed, traces
+            )
+            self.paths[key] = path, K, self._jacobians(path, traces)
+        return self.paths[key]
+
+    def _jacobians(self, path: Path, traces: list[Trace] | None) -> Callable[[], PolicyJacobian]:
+        if traces is not None:
+            return partial(joined_factors, self.policy, traces, path)
+        states, noise = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
+        return partial(policy_jacobian, self.policy, states, noise)
+
+    def know(self, states: System, linear: LinearizedPath) -> None:
+        """A path of a system with its own Jacobians, from these starts."""
+        key = id(states), linear.path.horizon
+        if key not in self.paths:
+            jacobians = self._jacobians(linear.path, None)
+            self.paths[key] = linear.path, linear.K, jacobians
+            self.made[*key, id(states), UNCUT] = Trajectory(linear, jacobians)
 
 
-def course_of(
-    estimator: Choices,
-    policy: nn.Module,
-    starts: Starts,
-    seed: int,
-    termination: str,
-    shared: Shared,
-) -> tuple[Course, LinearizedPath]:
-    """The estimator's path and what it differentiates along it, made where nobody has."""
-    states, horizon = estimator.states, estimator.tail.horizon
-    model = states if estimator.jacobians is None else estimator.jacobians
-    key = id(states), horizon
-    if key not in shared.courses:
-        traces: list[Trace] = []
-        path, K = path_with_jacobians(states, policy, starts, horizon, seed, traces)
-        shared.courses[key] = Course(path, K, partial(joined_factors, policy, traces, path))
-    course = shared.courses[key]
-    if (*key, id(model)) not in shared.linear:
-        noise = jacobian_noise(states, model, course.path)
-        shared.linear[*key, id(model)] = linearize_path(
-            course.path, model, course.K, noise, termination
-        )
-    return course, severed(shared.linear[*key, id(model)], estimator.cut)
+class _Uncut(NamedTuple):
+    """The choices that a cut path is made by, without the cut."""
+
+    states: System
+    jacobians: System | None
+    actions: Name
+    tail: Tail
+    cut: Cut = UNCUT
+    replay: System | None = None
 
 
 def isolated(terms: Carried, counted: Tensor | None) -> Carried:
@@ -241,17 +279,6 @@ def isolated(terms: Carried, counted: Tensor | None) -> Carried:
         costates[k, end + 1 :] = 0.0
         costates[k, : end + 1][lost[: end + 1]] = torch.nan
     return replace(terms, costates=costates, jacobian=replace(terms.jacobian, factors=clean))
-
-
-def linearized(
-    estimator: Choices, policy: nn.Module, starts: Starts, seed: int, termination: str = "ignore"
-) -> LinearizedPath:
-    """The estimator's path with the Jacobians of what it differentiates."""
-    states = estimator.states
-    path, K = path_with_jacobians(states, policy, starts, estimator.tail.horizon, seed)
-    model = states if estimator.jacobians is None else estimator.jacobians
-    noise = jacobian_noise(states, model, path)
-    return severed(linearize_path(path, model, K, noise, termination), estimator.cut)
 
 
 def path_with_jacobians(
@@ -410,17 +437,16 @@ class Nodes:
         return advantage if self.counted is None else torch.where(self.counted, advantage, 0.0)
 
 
-def nodes(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Nodes:
+def nodes(estimator: Choices, requested: TermRequest) -> Nodes:
     """The estimator's path with both orders' parts.
 
     Raises:
         InputError: the policy has no Gaussian head.
     """
-    policy, starts, horizons, seed, termination = requested
+    policy, termination = requested.policy, requested.termination
     check_head(policy)
-    shared = Shared() if shared is None else shared
-    course, linear = course_of(estimator, policy, starts, seed, termination, shared)
-    path, tail, head = course.path, estimator.tail, _Head(policy)
+    linear = requested.trajectory(estimator).linear
+    path, tail, head = linear.path, estimator.tail, _Head(policy)
     states = path.states.flatten(0, 1)
     traced = trace(head, states, states[:, :0])
     K = traced.K.reshape(*path.states.shape[:2], *traced.K.shape[1:])
@@ -430,13 +456,13 @@ def nodes(estimator: Choices, requested: TermRequest, shared: Shared | None) -> 
         K, draws = torch.where(counted[..., None, None], K, 0.0), draws.at(counted)
     return Nodes(
         estimator,
-        horizons,
+        requested.horizons,
         linear,
         tail_gradient(path, tail.critic, tail.value, termination),
         draws,
         from_factors(head, traced.factors, states, states[:, :0]),
         K,
-        returns_to_go(estimator, path, horizons, termination),
+        returns_to_go(estimator, path, requested.horizons, termination),
         counted,
     )
 

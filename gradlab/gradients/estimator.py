@@ -24,7 +24,7 @@ from gradlab import validation
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
-from gradlab.gradients.courses import UNCUT, Cut
+from gradlab.gradients.courses import UNCUT, Cut, TermRequest
 from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.setting import Starts, Tail, as_starts
 from gradlab.gradients.ways import WAYS, Name, TruthName, Way
@@ -136,7 +136,8 @@ class Estimator:
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]; in float64, on copies, where dtypes differ."""
         plain, policy, begin = self._begun(policy, starts, seed, termination)
-        terms = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
+        asked = TermRequest(policy, begin, (self.tail.horizon,), seed, termination)
+        terms = carried(plain, asked)
         return gram.path_gradients(terms.jacobian, terms.costates[0])
 
     @differentiating
@@ -152,7 +153,8 @@ class Estimator:
         plain, policy, begin = self._begun(policy, starts, seed, termination)
         n, total = len(begin.states), begin.states.new_zeros(1)
         for rows in begin.blocks(BLOCK):
-            terms = carried(plain, policy, rows, (self.tail.horizon,), seed, termination)
+            asked = TermRequest(policy, rows, (self.tail.horizon,), seed, termination)
+            terms = carried(plain, asked)
             mean = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)[0]
             total = total + mean * (len(rows.states) / n)
         return total

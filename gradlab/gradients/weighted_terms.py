@@ -48,13 +48,10 @@ from gradlab.gradients.courses import (
     Carried,
     Choices,
     Nodes,
-    Shared,
     TermRequest,
-    course_of,
     draws_along,
     fitted_baseline,
     isolated,
-    linearized,
     nodes,
     returns_to_go,
     severed,
@@ -97,52 +94,36 @@ class _LogDensity(nn.Module):
         return log_prob[:, None]
 
 
-def carried(
-    estimator: Choices,
-    policy: nn.Module,
-    starts: Starts,
-    horizons: tuple[int, ...],
-    seed: int,
-    termination: str,
-    shared: Shared | None = None,
-) -> Carried:
-    """λ and J of an estimator (without entropy: see `softened`) for some of its horizons.
-
-    Args:
-        shared: what other estimators made from the same starts, seed and termination.
-    """
-    requested = TermRequest(policy, starts, horizons, seed, termination)
-    return TERMS[estimator.actions](estimator, requested, shared)
+def carried(estimator: Choices, requested: TermRequest) -> Carried:
+    """λ and J of an estimator (without entropy: see `softened`) for some of its horizons."""
+    return TERMS[estimator.actions](estimator, requested)
 
 
-def _first(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
+def _first(estimator: Choices, requested: TermRequest) -> Carried:
     """θ in the first action."""
-    policy, starts, horizons, seed, termination = requested
-    tail = estimator.tail
-    if shared is None:
-        linear = linearized(estimator, policy, starts, seed, termination)
-    else:
-        linear = course_of(estimator, policy, starts, seed, termination, shared)[1]
-    gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
+    starts, tail = requested.starts, estimator.tail
+    linear = requested.trajectory(estimator).linear
+    gradient = tail_gradient(linear.path, tail.critic, tail.value, requested.termination)
     g = action_gradients(linear, gradient, tail.discount)
-    weight = starts.weight[:, None]
-    jacobian = policy_jacobian(policy, starts.states, linear.path.policy_noise[0])
-    return Carried(g[list(horizons), None] * weight, jacobian, (0,) * len(horizons))
+    jacobian = policy_jacobian(requested.policy, starts.states, linear.path.policy_noise[0])
+    horizons = list(requested.horizons)
+    return Carried(g[horizons, None] * starts.weight[:, None], jacobian, (0,) * len(horizons))
 
 
-def _every(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
+def _every(estimator: Choices, requested: TermRequest) -> Carried:
     """θ in every action."""
-    policy, starts, horizons, seed, termination = requested
-    tail, shared = estimator.tail, Shared() if shared is None else shared
-    course, linear = course_of(estimator, policy, starts, seed, termination, shared)
-    gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
-    costates = discounted_costates(linear, gradient, tail.discount, horizons, tail.terminal_action)
-    counted = linear.path.alive if termination == "mask" else None
-    terms = Carried(costates * starts.weight[:, None], course.jacobian, horizons)
+    tail, horizons = estimator.tail, requested.horizons
+    along = requested.trajectory(estimator)
+    gradient = tail_gradient(along.path, tail.critic, tail.value, requested.termination)
+    costates = discounted_costates(
+        along.linear, gradient, tail.discount, horizons, tail.terminal_action
+    )
+    counted = along.path.alive if requested.termination == "mask" else None
+    terms = Carried(costates * requested.starts.weight[:, None], along.jacobian, horizons)
     return isolated(terms, counted)
 
 
-def _replayed(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
+def _replayed(estimator: Choices, requested: TermRequest) -> Carried:
     """θ in every action from visited states, as replay has them: ∇_θ E_ν[V_n] at fixed ν.
 
     Over 1 − γⁿ⁺¹ = (1 − γ) Σ_{t≤n} γᵗ it is the data gradient over 1 − γ for n = 0, and differs
@@ -150,7 +131,7 @@ def _replayed(estimator: Choices, requested: TermRequest, shared: Shared | None)
     """
     assert estimator.replay is not None
     gamma, at = estimator.tail.discount, _visited(estimator.replay, estimator.tail, requested)
-    terms = _every(estimator, requested._replace(starts=at), None)
+    terms = _every(estimator, requested.elsewhere(at))
     shares = terms.costates.new_tensor([1 - gamma ** (n + 1) for n in requested.horizons])
     return replace(terms, costates=terms.costates / shares[:, None, None, None])
 
@@ -159,8 +140,8 @@ def _replayed(estimator: Choices, requested: TermRequest, shared: Shared | None)
 def _visited(simulator: System, tail: Tail, requested: TermRequest) -> Starts:
     """A state s_T for each start, T ~ Geometric(1 − γ), on noise of its own; with "mask" one past
     an end weighs 0."""
-    policy, starts, _, seed, termination = requested
-    seed, n = child(seed, "replayed"), len(starts.states)
+    policy, starts, termination = requested.policy, requested.starts, requested.termination
+    seed, n = child(requested.seed, "replayed"), len(starts.states)
     drawn = torch.rand(starts.of or n, generator=stream(seed, "time"), dtype=torch.float64)
     uniform = drawn[starts.begin : starts.begin + n]
     when = (torch.log1p(-uniform) / math.log(tail.discount)).floor().long()
@@ -174,9 +155,10 @@ def _visited(simulator: System, tail: Tail, requested: TermRequest) -> Starts:
     return replace(starts, states=state, weight=weight, path=None)
 
 
-def _score(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
+def _score(estimator: Choices, requested: TermRequest) -> Carried:
     """θ in the density of every action."""
-    policy, starts, horizons, seed, termination = requested
+    policy, starts, horizons = requested.policy, requested.starts, requested.horizons
+    seed, termination = requested.seed, requested.termination
     check_stochastic(policy)
     states, horizon = estimator.states, estimator.tail.horizon
     if isinstance(states, Recorded):
@@ -256,17 +238,17 @@ _Rule = Callable[[Nodes, Tensor, TermRequest], Tensor]  # nodes, advantage, pilo
 def fitted(estimator: Choices, requested: TermRequest, rule: _Rule) -> FittedShares:
     """Weights of an estimator, made once for all blocks of a batch while no parameter of policy and
     critic has another value."""
-    policy, starts, *asked = requested
+    policy, starts = requested.policy, requested.starts
+    asked = requested.horizons, requested.seed, requested.termination
     whole = starts if starts.whole is None else starts.whole
     networks = [each for each in (policy, estimator.tail.critic) if each is not None]
     theta = [x.detach().clone() for n in networks for x in (*n.parameters(), *n.buffers())]
     key = id(estimator), str(asked)
     made = whole.fits.get(key)
     if made is None or made[1]() is not policy or not all(map(torch.equal, made[2], theta)):
-        pilot = requested._replace(
-            starts=_pilot(whole, starts.states), seed=child(requested.seed, "pilot")
-        )
-        here = nodes(estimator, pilot, None)
+        there, seed = _pilot(whole, starts.states), child(requested.seed, "pilot")
+        pilot = requested.elsewhere(there, seed)
+        here = nodes(estimator, pilot)
         baseline = fitted_baseline(here.linear.path.states, here.to_go)
         fit = FittedShares(rule(here, here.advantage(baseline), pilot), baseline)
         # The estimator lives as long as a key with its address, a policy as long as its owner.
@@ -298,17 +280,17 @@ def mixed(share: Tensor, first: Tensor, zeroth: Tensor) -> Tensor:
 _Shares = Callable[[int, list[int], Tensor, Tensor], Tensor]  # t, horizons, both orders → w
 
 
-def composite(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
+def composite(estimator: Choices, requested: TermRequest) -> Carried:
     """Orders mixed where they arrive, "ivw" and "ddcg"."""
     rule = _tested if estimator.actions == "ddcg" else _inverse_variance
-    here, fit = nodes(estimator, requested, shared), fitted(estimator, requested, rule)
+    here, fit = nodes(estimator, requested), fitted(estimator, requested, rule)
     zeroth = here.draws.zeroth(here.advantage(fit.baseline))
     return _carried(here, mixed(fit.shares, here.first, zeroth), requested)
 
 
-def total(estimator: Choices, requested: TermRequest, shared: Shared | None) -> Carried:
+def total(estimator: Choices, requested: TermRequest) -> Carried:
     """Orders mixed at every node on the way backwards."""
-    here, fit = nodes(estimator, requested, shared), fitted(estimator, requested, _propagated)
+    here, fit = nodes(estimator, requested), fitted(estimator, requested, _propagated)
     signals = _swept(
         here, here.advantage(fit.baseline), lambda t, inside, first, zeroth: fit.shares[inside, t]
     )
@@ -381,7 +363,7 @@ def _swept(here: Nodes, advantage: Tensor, shares: _Shares) -> Tensor:
 
 
 # λ and J of each way that θ is carried (`gradients.ways`).
-TERMS: Mapping[str, Callable[[Choices, TermRequest, Shared | None], Carried]] = {
+TERMS: Mapping[str, Callable[[Choices, TermRequest], Carried]] = {
     "first": _first,
     "all": _every,
     "replayed": _replayed,

@@ -26,6 +26,7 @@ from gradlab import theory, validation
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.gradients import gram
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
 from gradlab.gradients.setting import Setting, by_group, grouping
 from gradlab.gradients.start_laws import visits
@@ -92,13 +93,11 @@ def added_variance(
 
 def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...]) -> Tensor:
     """What each of `DRAWS` adds to ½|g − g′|² of every sample, [horizons, DRAWS, N]."""
+    asked = TermRequest(setting.policy, setting.starts, horizons, setting.seed, setting.termination)
     several = [
-        carried(
-            estimator, setting.policy, replace(setting.starts, redrawn=redrawn), horizons,
-            setting.seed, setting.termination,
-        )
-        for redrawn in (frozenset(DRAWS[k:]) for k in range(len(DRAWS) + 1))  # all … none
-    ]  # fmt: skip
+        carried(estimator, asked.elsewhere(replace(setting.starts, redrawn=frozenset(DRAWS[k:]))))
+        for k in range(len(DRAWS) + 1)  # all … none
+    ]
     added = []
     for k in range(len(horizons)):
         every = [gram.path_gradients(terms.jacobian, terms.costates[k]) for terms in several]

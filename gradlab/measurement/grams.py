@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -20,9 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried, Course, Shared
+from gradlab.gradients.courses import Carried, TermRequest
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting, Starts, group_sums, grouping
 from gradlab.gradients.weighted_terms import carried
@@ -45,7 +43,7 @@ class Held:
     setting: Setting
     estimators: int
     known: tuple[System, LinearizedPath] | None = None
-    shared: dict[tuple[int, int], Shared] = field(default_factory=dict, repr=False)
+    asked: dict[tuple[int, int], TermRequest] = field(default_factory=dict, repr=False)
     found: dict[tuple[int, int, int], Carried] = field(default_factory=dict, repr=False)
 
     def rows(self, estimator: Estimator, rows: slice, horizons: tuple[int, ...]) -> Carried:
@@ -54,34 +52,22 @@ class Held:
         every = tuple(range(first_horizon(estimator), estimator.tail.horizon + 1))
         key = id(estimator), *place
         if key not in self.found:
-            here, shared = self.setting, self.shared.setdefault(place, Shared())
-            self._begin_with(shared, estimator, rows)
-            part = here.starts.block(rows)
-            made = carried(estimator, here.policy, part, every, here.seed, here.termination, shared)
-            share = len(here.starts.states) / max(rows.stop - rows.start, 1)
+            if place not in self.asked:
+                self.asked[place] = self._asked(rows)
+            made = carried(estimator, self.asked[place].over(every))
+            share = len(self.setting.starts.states) / max(rows.stop - rows.start, 1)
             if made.bytes * share * self.estimators > HELD:
-                self.shared.clear()
+                self.asked.clear()
                 return _chosen(made, every, horizons)
             self.found[key] = made
         return _chosen(self.found[key], every, horizons)
 
-    def _begin_with(self, shared: Shared, estimator: Estimator, rows: slice) -> None:
-        """The known path, where it is the estimator's."""
-        if self.known is None or estimator.states is not self.known[0]:
-            return
-        system, whole = self.known
-        key = id(system), estimator.tail.horizon
-        if (
-            not (estimator.way.every and estimator.way.pathwise)
-            or whole.path.horizon != key[1]
-            or key in shared.courses
-        ):
-            return
-        linear = of_starts(whole, rows)
-        states, noise = linear.path.states.flatten(0, 1), linear.path.policy_noise.flatten(0, 1)
-        jacobian = partial(policy_jacobian, self.setting.policy, states, noise)
-        shared.courses[key] = Course(linear.path, linear.K, jacobian)
-        shared.linear[*key, id(system)] = linear
+    def _asked(self, rows: slice) -> TermRequest:
+        here = self.setting
+        asked = TermRequest(here.policy, here.starts.block(rows), (), here.seed, here.termination)
+        if self.known is not None:
+            asked.know(self.known[0], of_starts(self.known[1], rows))
+        return asked
 
 
 def _chosen(made: Carried, every: tuple[int, ...], horizons: tuple[int, ...]) -> Carried:

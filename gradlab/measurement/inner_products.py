@@ -14,16 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gradlab.data.trajectories import Path
 from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried, path_with_jacobians, severed
+from gradlab.gradients.courses import Carried, TermRequest
 from gradlab.gradients.estimator import Estimator, OtherCritics, first_horizon
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
-    LinearizedPath,
     action_gradients,
-    jacobian_noise,
-    linearize_path,
     tail_gradient,
 )
 from gradlab.gradients.setting import (
@@ -54,7 +50,6 @@ from gradlab.measurement.sketches import (
 from gradlab.progress import Progress, silent
 from gradlab.statistics.grams import Kernels
 from gradlab.statistics.moments import Moments, PairSums
-from gradlab.systems.system import Recorded, System
 from gradlab.truth.truth import Truth
 
 Cells = dict[tuple[str, int], Moments]
@@ -175,40 +170,16 @@ def first_action_gradients(
     chosen: Mapping[str, Estimator], setting: Setting, progress: Progress = silent
 ) -> dict[str, Tensor]:
     """g_0 … g_n of every estimator with actions "first", [n + 1, N, da], weights not included."""
-    paths: dict[int, tuple[Path, Tensor]] = {}
-    linear: dict[tuple[int, int], LinearizedPath] = {}
+    asked = TermRequest(setting.policy, setting.starts, (), setting.seed, setting.termination)
     gradients: dict[str, Tensor] = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         if estimator.way.every:
             continue
         progress("estimators", done, len(chosen))
-        along, tail = _linearized(estimator, setting, paths, linear), estimator.tail
+        along, tail = asked.trajectory(estimator).linear, estimator.tail
         values = tail_gradient(along.path, tail.critic, tail.value, setting.termination)
-        gradients[name] = action_gradients(along, values, tail.discount)[: tail.horizon + 1]
+        gradients[name] = action_gradients(along, values, tail.discount)
     return gradients
-
-
-def _linearized(
-    estimator: Estimator,
-    setting: Setting,
-    paths: dict[int, tuple[Path, Tensor]],
-    linear: dict[tuple[int, int], LinearizedPath],
-) -> LinearizedPath:
-    """The estimator's path and Jacobians, shared between estimators that have them in common."""
-    states = estimator.states
-    jacobians: System = states if estimator.jacobians is None else estimator.jacobians
-    if id(states) not in paths:
-        # A rollout is shared, and so as long as the longest horizon; a recording is its own.
-        length = estimator.tail.horizon if isinstance(states, Recorded) else setting.horizon
-        paths[id(states)] = path_with_jacobians(
-            states, setting.policy, setting.starts, length, setting.seed
-        )
-    key = id(states), id(jacobians)
-    if key not in linear:
-        path, K = paths[id(states)]
-        noise = jacobian_noise(states, jacobians, path)
-        linear[key] = linearize_path(path, jacobians, K, noise, setting.termination)
-    return severed(linear[key], estimator.cut)
 
 
 def horizons_of(estimator: Estimator) -> range:

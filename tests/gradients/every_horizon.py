@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
 from gradlab.errors import InputError
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, softened
 from gradlab.gradients.gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.setting import Starts
@@ -77,7 +78,7 @@ def horizon_gradients(
     n, norms = len(begin.states), []
     means: Tensor | None = None
     for rows in begin.blocks(block):
-        terms = carried(plain, policy, rows, chosen, seed, termination)
+        terms = carried(plain, TermRequest(policy, rows, chosen, seed, termination))
         norms.append(path_squared_norms(terms.jacobian, terms.costates))
         mean = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)
         share = mean.double() * (len(rows.states) / n)

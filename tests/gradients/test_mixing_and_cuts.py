@@ -152,7 +152,7 @@ def test_total_propagation_passes_the_mixture_on():
     policy, critic, starts = ingredients()
     asked = TermRequest(policy, as_starts(starts, 2), (H,), 5, "ignore")
     estimator = mixing("total", critic=critic)
-    here, fit = nodes(estimator, asked, None), fitted(estimator, asked, _propagated)
+    here, fit = nodes(estimator, asked), fitted(estimator, asked, _propagated)
     advantage = here.advantage(fit.baseline)
     got = _swept(here, advantage, lambda t, inside, first, zeroth: fit.shares[inside, t])[0]
     path = here.linear.path
@@ -185,7 +185,7 @@ def test_total_propagation_passes_the_mixture_on():
 def test_total_propagations_limits_are_both_orders():
     policy, critic, starts = ingredients(squash=True)
     asked = TermRequest(policy, as_starts(starts, 2), (0, 2, H), 5, "mask")
-    here = nodes(mixing("total", critic=critic), asked, None)
+    here = nodes(mixing("total", critic=critic), asked)
     ones = _swept(here, here.to_go, lambda t, k, *_: torch.ones(len(k), 1, 1))
     torch.testing.assert_close(ones, here.first, rtol=1e-9, atol=1e-12)
     none = _swept(here, here.to_go, lambda t, k, *_: torch.zeros(len(k), 1, 1))
@@ -297,7 +297,7 @@ def test_the_pilot_shares_no_noise_and_follows_a_policy_that_is_trained_in_place
     assert fitted(estimator, asked, _inverse_variance) is before
     move(policy)
     after = fitted(estimator, asked, _inverse_variance)
-    fresh = fitted(estimator, asked._replace(starts=as_starts(starts, 2)), _inverse_variance)
+    fresh = fitted(estimator, asked.elsewhere(as_starts(starts, 2)), _inverse_variance)
     assert (after.shares - before.shares).abs().max() > 0
     assert torch.equal(after.shares, fresh.shares)
     draws = _pilot(begin, starts).policy_noise(policy, child(5, "pilot"), 0)
@@ -313,7 +313,7 @@ def test_weights_keep_no_policy_alive_and_follow_the_critic():
     assert not torch.equal(fitted(estimator, asked, _inverse_variance).shares, before.shares)
     for _ in range(3):
         other = copy.deepcopy(policy)
-        fitted(estimator, asked._replace(policy=other), _inverse_variance)
+        fitted(estimator, replace(asked, policy=other, paths={}, made={}), _inverse_variance)
     seen = weakref.ref(other)
     del other
     gc.collect()
@@ -353,8 +353,8 @@ def test_a_pair_explains_a_quadratic_return_to_the_last_digit():
     starts, system = torch.randn(40, 2).double(), linear()
     asked = TermRequest(policy, as_starts(starts, 2), (2, 3), 5, "ignore")
     estimator = Estimator(system, system, "ddcg", Tail(3, None, 0.9))
-    pilot = asked._replace(starts=_pilot(asked.starts, starts), seed=child(5, "pilot"))
-    here = nodes(estimator, pilot, None)
+    pilot = asked.elsewhere(_pilot(asked.starts, starts), child(5, "pilot"))
+    here = nodes(estimator, pilot)
     slopes = here.draws.slope * here.draws.std  # of an unsquashed policy: std
     first = here.first[..., :1] * slopes
     for t in range(3):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from gradlab.data.trajectories import Path
 from gradlab.gradients import gram
-from gradlab.gradients.courses import Carried
+from gradlab.gradients.courses import Carried, TermRequest
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import as_starts, grouping
 from gradlab.gradients.weighted_terms import carried
@@ -164,7 +164,7 @@ def _rows(
     begin = as_starts(path, estimator.states.state_dim)
 
     def rows(part: slice) -> Carried:
-        term = carried(estimator, policy, begin.block(part), horizons, seed, "mask")
+        term = carried(estimator, TermRequest(policy, begin.block(part), horizons, seed, "mask"))
         # A model of the user's own may hold parameters of its own: their graph is not wanted.
         return replace(term, costates=term.costates.detach())
 
