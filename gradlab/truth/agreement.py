@@ -89,9 +89,13 @@ class Precision:
     concentration: Tensor
     doubt: Tensor
 
+    @property
+    def relative(self) -> Tensor:
+        """Standard errors over the norms; infinite where nothing is left of a norm."""
+        return torch.where(self.norm > 0, self.error / self.norm, torch.inf)
+
     def within(self, relative_se: float) -> Tensor:
-        relative = torch.where(self.norm > 0, self.error / self.norm, torch.inf)
-        return (relative < relative_se) & ~(self.concentration > SPREAD)
+        return (self.relative < relative_se) & ~(self.concentration > SPREAD)
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,11 @@ class Judged:
 
     def at(self, T: int) -> TrueGradient:
         """The reference at truncation T."""
-        norm, error, concentration = (
+        known, n = self.precision, self.gradients.shape[1]
+        norm, error, relative, concentration = (
             float(numbers[T - 1])
-            for numbers in (
-                self.precision.norm, self.precision.error, self.precision.concentration
-            )
-        )  # fmt: skip
-        n, relative = self.gradients.shape[1], error / norm if norm > 0 else float("inf")
+            for numbers in (known.norm, known.error, known.relative, known.concentration)
+        )
         missing = -1 if not np.isfinite(relative) else 0
         if PRECISION <= relative < np.inf:
             missing = int(np.ceil(n * ((relative / AIM) ** 2 - 1)))

@@ -25,7 +25,7 @@ from gradlab.gradients.setting import Setting, grouping
 from gradlab.networks.policies import check_stochastic
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import standard_normal, step_running
-from gradlab.truth.agreement import PRECISION
+from gradlab.truth.agreement import PRECISION, precision_of
 from gradlab.truth.oracles import effective_horizon
 
 PAIRS = 8
@@ -90,7 +90,7 @@ def score_truth(
         for t, step in enumerate(paths.steps())
     ]
     sums = torch.stack(parts).cumsum(dim=0) * setting.starts.weight[:, None]
-    share = relative_error(sums[0])
+    share = float(precision_of(sums[0], setting.starts).relative)
     if share <= PRECISION:
         return ScoreTruth("score", steps, Finding("truth_score", "pass", "", steps), sums)
     found = Finding("truth_score_imprecise", "undecided", "", share, threshold=PRECISION)
@@ -148,13 +148,6 @@ def _baselines(setting: Setting, paths: _Paths) -> Iterator[Tensor]:
             beta = torch.linalg.solve(x.T @ x / len(x) + ridge, x.T @ y / len(x))
             fitted[own] = phi[own] @ beta
         yield fitted
-
-
-def relative_error(G: Tensor) -> float:
-    """Standard error of the mean of gradients [N, P] over its norm, that freed of the error."""
-    error2 = float(G.var(dim=0).sum()) / len(G)
-    norm2 = float(G.mean(dim=0).square().sum()) - error2
-    return (error2 / norm2) ** 0.5 if norm2 > 0 else float("inf")
 
 
 @dataclass(frozen=True, eq=False)

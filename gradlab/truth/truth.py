@@ -268,9 +268,8 @@ def _ahead(setting: Setting, kinds: Collection[str]) -> Truth | int:
     linear, carrying = pieces[0], {"first": 1, "all": H}
     for kind in kinds:
         G = early_action_gradients(linear, setting.policy, carrying[kind], H, discount)
-        precision = precision_of(G, few)
-        error = precision.error * (len(few.states) / n) ** 0.5
-        if not bool(error < 2 * PRECISION * precision.norm):
+        relative = float(precision_of(G, few).relative) * (len(few.states) / n) ** 0.5
+        if not relative < 2 * PRECISION:
             return _given_up(setting, kinds, unrolled, linear)
     return steps
 

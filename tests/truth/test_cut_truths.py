@@ -19,9 +19,10 @@ from gradlab.systems.closed_form import LinearQuadratic
 from gradlab.systems.function import from_function
 from gradlab.systems.system import Entropic
 from gradlab.truth import oracles, score_actions
+from gradlab.truth.agreement import precision_of
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.oracles import unroll_all_actions
-from gradlab.truth.score_actions import relative_error, score_gradients, score_truth
+from gradlab.truth.score_actions import score_gradients, score_truth
 from gradlab.truth.truth import early_truth, matched_truth
 from tests.gradients.worlds import linear
 from tests.linear_quadratic import lqr_gradient
@@ -302,6 +303,10 @@ def test_arguments_that_have_no_score_are_refused():
     noisy = Setting(linear(), Gaussian(feedback(0.4, 0.6), 0.1), gaussian_starts(8, 2), GAMMA)
     with pytest.raises(InputError, match="pairs is 1"):
         score_truth(noisy, [1], pairs=1)
+
+
+def relative_error(G):
+    return float(precision_of(G, gaussian_starts(len(G), 2)).relative)
 
 
 def test_the_relative_error_is_that_of_a_mean():
