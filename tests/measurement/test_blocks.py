@@ -17,7 +17,7 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting, Starts
 from gradlab.gradients.start_laws import repeated, visits
 from gradlab.measurement import accumulator, grams
-from gradlab.measurement import problem as memory
+from gradlab.measurement import resolve as memory
 from gradlab.measurement.accumulator import accumulated
 from gradlab.measurement.grams import Held
 from gradlab.measurement.inner_products import estimator_moments
