@@ -473,7 +473,8 @@ def test_the_worse_of_two_sources_is_drawn_from_its_median_to_its_largest_error(
     heights = [np.asarray(line.get_ydata()) for line in ax.lines]
     assert any(np.array_equal(x, [1e-3, 1e-3]) for x in heights)
     assert min(np.nanmin(x) for x in heights) == 1e-16  # an exact derivative
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["where the step is smooth", "in contact"]
+    names = [text.get_text() for text in ax.get_xticklabels()]
+    assert names == ["where the step is smooth", "in contact"]
     plt.close("all")
 
 
