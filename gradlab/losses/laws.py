@@ -50,8 +50,8 @@ def asked(loss: Callable[..., Any], batch: Any, declared: Declared, kind: str) -
     if kind in ("critic", "fit"):
         return CriticLoss(loss, batch, declared, kind)
     if kind == "gae":
-        return cast(AskedLoss, Advantages(loss, declared))
-    if declared.actor is None:
+        return cast(AskedLoss, Advantages(loss, declared, batch))
+    if declared.actor is None and (kind == "actor" or declared.log_prob is None):
         raise InputError(f"actor is None: a loss of kind {kind!r} needs it, actor=policy")
     return (
         ActorLoss(loss, batch, declared) if kind == "actor" else PolicyLoss(loss, batch, declared)
@@ -83,7 +83,7 @@ def look_at(
     Args:
         loss: loss(batch) → a scalar, or a dict of terms. Of kind "gae" the function gae(reward,
             value, ended, last_value, final_value) → advantages [T, E], or of one dict of these; its
-            batch is None.
+            batch is None, or has the shape of its reward.
         batch: a mapping of tensors [B, …], TensorDict or named tuple. House names of columns:
             observation, action, reward, next_observation, terminated, truncated, discount, weight,
             return, value, advantage, old_log_prob, mask; others by `Declared.columns`. Of kind

@@ -12,10 +12,10 @@ inactive there). Advantages are linear in rewards and values, so that unit vecto
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,14 +70,17 @@ class PolicyLoss(AskedLoss):
             self.batch["value"] = self.columns["return"].clone()
 
     def has(self, need: str) -> bool:
+        if need == "actor":
+            return bool(self.parameters)
         if need == "bonus":
             return self.declared.entropy is not None and not self.declared.monotone
         return super().has(need)
 
     @cached_property
     def parameters(self) -> list[Tensor]:
-        found = (p for m in self.roles["actor"].values() for p in m.parameters())
-        return [p for p in dict.fromkeys(found) if p.requires_grad]
+        """Those of the actor, else what log π is made of."""
+        found = [p for m in self.roles["actor"].values() for p in m.parameters()]
+        return [p for p in dict.fromkeys(found or leaves(self.log_probs())) if p.requires_grad]
 
     def log_probs(self) -> Tensor:
         """log π of the rows, or of their tokens [B, T], in the graph."""
@@ -135,6 +138,20 @@ class PolicyLoss(AskedLoss):
         return (
             torch.zeros_like(self.now.flatten()) if found is None else found.flatten() * self.rows
         )
+
+
+def leaves(found: Tensor) -> list[Tensor]:
+    """The leaves of a tensor's graph."""
+    todo, met, variables = [found.grad_fn], set[Any](), []
+    while todo:
+        node = todo.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        if hasattr(node, "variable"):
+            variables.append(node.variable)
+        todo += [each for each, _ in node.next_functions]
+    return variables
 
 
 def _correlation(x: Tensor, y: Tensor) -> float:
@@ -272,8 +289,7 @@ POLICY = (
     Law("policy.value", ("critic", "log_prob", "return"), _values),
 )
 
-_T, _E = 12, 2  # steps, environments
-_FIRST, _SECOND = _T // 3, 2 * _T // 3  # where episodes end
+_STEPS, _ENVIRONMENTS = 12, 2  # where the batch has none
 _EXACT = 1e-5
 
 
@@ -287,10 +303,15 @@ class Advantages:
 
     term = ""
 
-    def __init__(self, gae: Callable[..., Any], declared: Declared) -> None:
+    def __init__(self, gae: Callable[..., Any], declared: Declared, batch: Any = None) -> None:
         validation.function("loss", gae, "(reward, value, ended, last_value, final_value)")
         self.declared, self.read = declared, set[str]()
         self.gae = _of_columns(gae, self.read)
+        of = batch.get("reward") if isinstance(batch, Mapping) else None
+        own = isinstance(of, Tensor) and of.ndim == 2 and len(of) > 3
+        self.shape = tuple(of.shape) if own else (_STEPS, _ENVIRONMENTS)
+        T = self.shape[0]
+        self.every, self.ends, self.begin = tuple(range(T)), (T // 3, 2 * T // 3), (0,)
 
     def has(self, need: str) -> bool:
         if need in _COLUMNS:
@@ -305,20 +326,20 @@ class Advantages:
     ) -> Tensor:
         """The advantages [T, E] of zeros but for ones of these columns, at a step in the first
         environment; of `last_value` in all."""
-        zeros = {n: torch.zeros(_T, _E, dtype=torch.float64)
+        zeros = {n: torch.zeros(self.shape, dtype=torch.float64)
                  for n in ("reward", "value", "ended", "final_value")}  # fmt: skip
-        last = torch.full((_E,), float("last_value" in columns), dtype=torch.float64)
+        last = torch.full(self.shape[1:], float("last_value" in columns), dtype=torch.float64)
         if ends:
-            zeros["ended"][[_FIRST, _SECOND]] = 1
+            zeros["ended"][list(self.ends)] = 1
         for name in zeros.keys() & {*columns}:
             zeros[name][step, 0] = 1
         given = [zeros["reward"], zeros["value"], zeros["ended"], last, zeros["final_value"]]
         with running("gae"), torch.no_grad():
             found = gae(*given)
         found = found[0] if isinstance(found, tuple) else found
-        if not isinstance(found, Tensor) or found.shape != (_T, _E):
+        if not isinstance(found, Tensor) or found.shape != self.shape:
             raise InputError(
-                f"gae returns {validation.shown(found)}, expected advantages [{_T}, {_E}]"
+                f"gae returns {validation.shown(found)}, expected advantages {list(self.shape)}"
             )
         return found
 
@@ -334,8 +355,8 @@ class Advantages:
             going = 1 - (0 * ended if fault == "left_out" else ended)
             reward = -reward if fault == "negated" else reward
             found, sums = torch.zeros_like(reward), torch.zeros_like(last)
-            for t in reversed(range(_T)):
-                following = value[t + 1] if t + 1 < _T else last
+            for t in reversed(self.every):
+                following = value[t + 1] if t + 1 < len(value) else last
                 sums = g * trace * going[t] * sums + reward[t] - value[t]
                 sums = sums + g * (going[t] * following + final[t])
                 found[t] = sums
@@ -374,19 +395,22 @@ def _of_columns(gae: Callable[..., Any], read: set[str]) -> Callable[..., Any]:
 
 
 def _exactly(
-    columns: tuple[str, ...], steps: Iterable[int], names: tuple[str, ...], ends: bool = False
+    columns: tuple[str, ...],
+    at: Literal["every", "ends", "begin"],
+    names: tuple[str, ...],
+    ends: bool = False,
 ) -> Callable[[Advantages], Answer]:
     """Advantages move with these columns, at these steps, as they should; else the first of the
     faults that moves them so is named, or the last name."""
 
     def test(gae: Advantages) -> Answer:
         def moves(f: Callable[..., Any]) -> Tensor:
-            found = [gae.at(f, *columns, step=step, ends=ends)[:, 0] for step in steps]
-            return torch.stack(found)
+            steps = getattr(gae, at)
+            return torch.stack([gae.at(f, *columns, step=step, ends=ends)[:, 0] for step in steps])
 
         found, want = moves(gae.gae), moves(gae.exact())
-        numbers = (float(x[_T // 2, _T // 2 - 1]) if len(x) == _T else float("nan")
-                   for x in (found, want))  # fmt: skip
+        k = len(found) // 2
+        numbers = (float(x[k, k - 1]) if at == "every" else float("nan") for x in (found, want))
         value, limit = numbers
         if float((found - want).abs().max()) <= _EXACT:
             return Answer("pass", "", value, limit)
@@ -403,23 +427,22 @@ def _linear(gae: Advantages) -> Answer:
 
 def _gae_apart(gae: Advantages) -> Answer:
     """Environments do not mix."""
-    found = gae.at(gae.gae, "reward", "value", step=_T // 2)
-    return held(found[:, 1].abs().max(), 1e-9, "mixed")
+    found = gae.at(gae.gae, "reward", "value", step=gae.shape[0] // 2)
+    return held(found[:, 1:].abs().sum(), 1e-9, "mixed")
 
 
-_BOTH, _ALL = ("discount", "trace"), range(_T)
-_CUT, _STEP = (_FIRST, _SECOND), ("reward", "value")
+_BOTH, _STEP = ("discount", "trace"), ("reward", "value")
 GAE = (
     Law("gae.linear", (), _linear, stops=True),
     Law("gae.environments", (), _gae_apart),
     # A reward k steps later counts (γλ)^k; with it a value γ a step, its own −1.
-    Law("gae.reward", _BOTH, _exactly(("reward",), _ALL, ("negated", "decay"))),
-    Law("gae.value", _BOTH, _exactly(_STEP, _ALL, ("swapped", "discount"))),
-    Law("gae.ends", _BOTH, _exactly(_STEP, _ALL, ("late", "early", "left_out"), ends=True)),
+    Law("gae.reward", _BOTH, _exactly(("reward",), "every", ("negated", "decay"))),
+    Law("gae.value", _BOTH, _exactly(_STEP, "every", ("swapped", "discount"))),
+    Law("gae.ends", _BOTH, _exactly(_STEP, "every", ("late", "early", "left_out"), ends=True)),
     Law(
         "gae.time_limits",
         (*_BOTH, "final_value"),
-        _exactly(("final_value",), _CUT, ("lost",), ends=True),
+        _exactly(("final_value",), "ends", ("lost",), ends=True),
     ),
-    Law("gae.last_value", _BOTH, _exactly(("last_value",), (0,), ("lost",))),
+    Law("gae.last_value", _BOTH, _exactly(("last_value",), "begin", ("lost",))),
 )

@@ -394,6 +394,53 @@ def test_critics_of_bins_and_of_repeated_rows_are_asked(fault):
         assert finding(run, "critic.discount").value == pytest.approx(want, abs=2e-3)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_policy_that_is_not_declared_is_what_its_log_prob_is_made_of(sign):
+    """Advantages by tokens [T, B], a critic beside, and a bias nobody declared."""
+    torch.manual_seed(0)
+    policy = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 4))
+    value = nn.Linear(3, 1)
+    x, a = torch.randn(8, 2, 3), torch.randint(4, (8, 2))
+    batch = {"observation": x, "action": a, "advantage": torch.randn(8, 2)}
+    batch["return"] = torch.randn(8, 2)
+
+    def log_prob(b):
+        return torch.distributions.Categorical(logits=policy(b["observation"])).log_prob(
+            b["action"]
+        )
+
+    def loss(b):
+        error = b["return"] - value(b["observation"]).squeeze(-1)
+        return -sign * (log_prob(b) * b["advantage"]).mean() + error.square().mean()
+
+    run = gradlab.audit(loss, batch, kind="policy", critic=value, log_prob=log_prob)
+    assert run.passed == (sign > 0)
+    assert ("policy.weights.negated" in {each.code for each in run.findings}) == (sign < 0)
+
+
+@pytest.mark.parametrize("fault", ["", "late"])
+def test_advantages_of_a_batch_are_asked_in_its_own_shape(fault):
+    """As a loop has them: sizes of its own, one dict, no last value at time limits."""
+    T, N, gamma, trace = 7, 3, 0.9, 0.8
+    batch = {name: torch.randn(T, N) for name in ("reward", "value")}
+    batch |= {"terminated": torch.zeros(T, N), "last_value": torch.randn(N)}
+
+    def gae(b):
+        found, after = torch.zeros(T, N), torch.zeros(N)
+        for t in reversed(range(T)):
+            at = min(t + 1, T - 1) if fault else t
+            going = 1 - b["terminated"][at]
+            following = b["value"][t + 1] if t + 1 < T else b["last_value"]
+            delta = b["reward"][t] + gamma * going * following - b["value"][t]
+            found[t] = after = delta + gamma * trace * going * after
+        return found
+
+    run = gradlab.audit(gae, batch, kind="gae", discount=gamma, trace=trace)
+    codes = {each.code for each in run.findings}
+    assert run.passed == (not fault) and "gae.time_limits.skipped" in codes
+    assert ("gae.ends.early" in codes) == bool(fault)
+
+
 def test_arguments_of_before_are_told_what_to_write():
     with pytest.raises(InputError, match=r'surrogate is no argument.*write meant=\["derivative"\]'):
         audited(bank.td, surrogate=True)
