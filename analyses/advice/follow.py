@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from analyses.advice.worlds import Cell
 from gradlab.data.trajectories import child, stream
 from gradlab.fitting import fit_critic
+from gradlab.gradients.courses import TermRequest
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_mean_gradients
 from gradlab.gradients.setting import Tail, as_starts
@@ -87,7 +88,7 @@ def directions(
         begin = as_starts(at, task.simulator.state_dim)
     tail = Tail(max(horizons), double_copy("critic", critic), task.discount)
     estimator = Estimator(states, jacobians, "all" if every else "first", tail)
-    terms = carried(estimator, policy, begin, tuple(horizons), seed, world.termination)
+    terms = carried(estimator, TermRequest(policy, begin, tuple(horizons), seed, world.termination))
     means = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)
     return {(name, h): g for h, g in zip(horizons, means, strict=True)}
 

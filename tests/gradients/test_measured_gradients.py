@@ -340,13 +340,13 @@ def test_names_beside_the_default_estimators():
     from_names = by_default(tuple(profile.estimators), profile.config["actions"])
     assert profile.identities == from_names
     assert table["data", "bias2", 0] == alone["data", "bias2", 0]
-    assert profile.config["also"] == list(ALSO)
+    assert tuple(profile.config["also"]) == ALSO
     plain = policy.policy
     for also, given, word in [
         (("ivwh",), plain, "also is 'ivwh', expected one of score, ivw, ddcg, total, cut_tra"),
         (("ivw",), plain, "a density"),
         (("score",), plain, "a density"),
-        ("score", plain, "expected a tuple"),
+        ("score", plain, "in a tuple"),
         (None, plain, "also is None, expected a tuple"),
     ]:
         with pytest.raises(InputError, match=word):

@@ -233,7 +233,7 @@ def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(tm
     ("changes", "message"),
     [
         ({"settings": {"task": "pendulum", "starts": "many"}}, "run measure of the sweep: "),
-        ({"settings": {"task": "pendulum", "seed": -1}}, "--seed is -1"),
+        ({"settings": {"task": "pendulum", "seed": -1}}, "seed is -1"),
         ({"settings": {"task": "pendulum", "policy": "a\0b"}}, "NUL"),
     ],
 )
