@@ -308,8 +308,9 @@ class Advantages:
         self.declared, self.read = declared, set[str]()
         self.gae = _of_columns(gae, self.read)
         of = batch.get("reward") if isinstance(batch, Mapping) else None
-        own = isinstance(of, Tensor) and of.ndim == 2 and len(of) > 3
-        self.shape = tuple(of.shape) if own else (_STEPS, _ENVIRONMENTS)
+        self.shape: tuple[int, ...] = (_STEPS, _ENVIRONMENTS)
+        if isinstance(of, Tensor) and of.ndim == 2 and len(of) > 3:
+            self.shape = tuple(of.shape)
         T = self.shape[0]
         self.every, self.ends, self.begin = tuple(range(T)), (T // 3, 2 * T // 3), (0,)
 

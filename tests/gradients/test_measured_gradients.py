@@ -347,7 +347,7 @@ def test_names_beside_the_default_estimators():
         (("ivw",), plain, "a density"),
         (("score",), plain, "a density"),
         ("score", plain, "in a tuple"),
-        (None, plain, "also is None, expected a tuple"),
+        (None, plain, "also is None, expected several values in a tuple"),
     ]:
         with pytest.raises(InputError, match=word):
             gradlab.measure(task, given, critic, **few, also=also)
