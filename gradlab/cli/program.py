@@ -146,6 +146,16 @@ _ROWS: Mapping[str, str] = {
 }
 
 
+REMOVED: Mapping[str, str] = {  # by name: what to use instead
+    "attribute": "gradlab measure --attribute",
+    "board": "gradlab race",
+    "init": "copy a file of examples/templates",
+    "plan": "python examples/planning_in_a_model.py",
+    "selftest": "make test",
+    "watch": "gradlab report RUN.h5 --follow",
+}
+
+
 def command_of(name: str) -> type[_Command]:
     """The class of a command; a tool that is not there is an InputError."""
     found: type[_Command] = imported(_ROWS[name])
@@ -173,6 +183,9 @@ def main(arguments: Sequence[str] | None = None, answer: _Answer = answer) -> in
     if arguments is None:  # the last collection of all modules would take seconds
         atexit.register(gc.freeze)
     with streams.lasting():
+        if words and words[0] in REMOVED:
+            standard_error(f"gradlab {words[0]} was removed: {REMOVED[words[0]]}")
+            return 2
         if words == ["--version"]:
             return streams.said(lambda: print(f"gradlab {gradlab.__version__}"), 0)
         try:

@@ -501,3 +501,20 @@ def test_wrong_words_are_refused_in_one_short_line(words, capsys):
     out, err = capsys.readouterr()
     assert not out and err.startswith("gradlab: error: ") and err.count("\n") == 1
     assert REFUSED[words] in err and len(err) < 450
+
+
+@pytest.mark.parametrize("name", program.REMOVED)
+def test_a_removed_command_says_in_one_line_what_to_use(name, capsys):
+    assert cli.main([name, "x"]) == cli.main([name, "--help"]) == 2
+    out, err = capsys.readouterr()
+    line = f"gradlab {name} was removed: {program.REMOVED[name]}"
+    assert not out and err.splitlines() == [line] * 2 and name not in program._ROWS
+
+
+def test_what_a_removed_command_names_is_there():
+    for used in program.REMOVED.values():
+        words = shlex.split(used)
+        if words[0] == "gradlab":
+            assert words[1] in program._ROWS
+        place = Path(__file__).parents[2] / words[-1]
+        assert words[0] in ("gradlab", "make") or place.exists()
