@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.cli import main, streams
+from gradlab.cli import main, program, streams
 from gradlab.cli import measure as measure_command
 from gradlab.cli.answer import answer, bold
 from gradlab.cli.streams import bars, in_one_line
