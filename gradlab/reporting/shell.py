@@ -108,7 +108,7 @@ def number(value: object) -> str:
             near = _power(f"{left:.1g}")
             return f"1 − {near}" if value > 0 else f"−1 + {near}"
         if not math.isfinite(value):
-            return signed(f"{value:+}")
+            return "∞" if value > 0 else "−∞"
         rounded = float(f"{value:.4g}")  # 11,500, not 1.15e+04
         return signed(_power(f"{rounded:,g}" if abs(rounded) >= 1e4 else f"{rounded:g}"))
     return escape(str(value))
@@ -140,7 +140,9 @@ def folded(title: str, rows: pd.DataFrame, code: str = "", about: str = "") -> s
 def cell(value: object, long: bool = False) -> str:
     """A cell of a table: a number with its full value, to sort by; else words, maybe of a line or
     more."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return f'{_WORDS}">{number(value)}</td>'
+    if isinstance(value, int | float):
         return f'<td data-v="{value!r}">{number(value)}</td>'
     listed = isinstance(value, list | dict)
     text = json.dumps(value, ensure_ascii=False) if listed else str(value)

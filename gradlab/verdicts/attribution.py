@@ -70,9 +70,10 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
 
 
 def _least(profile: Profile, attribution: Attribution, name: str) -> Account:
-    """Of an estimator's accounts that of least error."""
-    mine = (each for each in attribution.bias if each.estimator == name)
-    return min(mine, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
+    """Of an estimator's accounts that of least error, of those whose bias is known if any is."""
+    mine = [each for each in attribution.bias if each.estimator == name]
+    known = [each for each in mine if not each.lost]
+    return min(known or mine, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
 
 
 def sentences(attribution: Attribution, profile: Profile) -> list[Finding]:
