@@ -17,7 +17,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
 
@@ -166,7 +166,30 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     text = text[text.index("<svg") :]
     body = _TAG.sub(lambda tag: _rewrite(tag.group(), prefix), text)
     head = f'<svg role="img" aria-label="{escape(label)}"'
-    return body.replace("<svg", head, 1).strip()
+    body = body.replace("<svg", head, 1).strip()
+    return body.removesuffix("</svg>") + "".join(_values(figure)) + "</svg>"
+
+
+_POINTED = 60  # points of a line up to which each has its value under the pointer
+
+
+def _values(figure: Figure) -> Iterator[str]:
+    """What is drawn where, for the pointer: the line's name, its real x, its value."""
+    points, high = 72 / figure.dpi, 72 * figure.get_figheight()
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        for line in axes.lines:
+            name, data = str(line.get_label()), line.get_xydata()
+            if name.startswith("_") or not 2 < len(data) <= _POINTED:
+                continue
+            places = axes.transData.transform(data)
+            for (x, y), (across, up) in zip(data.tolist(), places.tolist(), strict=True):
+                if math.isfinite(y) and box.contains(across, up):
+                    told = f"{name}, {number(float(x))}: {number(float(y))}"
+                    yield (
+                        f'<circle cx="{across * points:.1f}" cy="{high - up * points:.1f}" r="4" '
+                        f'fill="transparent"><title>{escape(told)}</title></circle>'
+                    )
 
 
 def _rewrite(tag: str, prefix: str) -> str:

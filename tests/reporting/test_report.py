@@ -204,6 +204,23 @@ def test_cells_hold_their_value_and_show_a_minus_and_whole_thousands() -> None:
     assert re.findall(r'<th scope="col"( class="words")?>', head) == [' class="words"', ""]
 
 
+def test_what_is_drawn_has_its_numbers_under_the_pointer() -> None:
+    figure = Figure(figsize=(4, 3))
+    axes = figure.add_axes((0.25, 0.25, 0.5, 0.5))
+    axes.set(xlim=(0, 4), ylim=(0, 10))
+    axes.plot([1, 2, 3, 4.5], [5, 2.5, float("nan"), 1], label="<model>")
+    axes.plot([1, 2, 3], [5, 6, 7], label="_band")
+    found = re.findall(
+        r'<circle cx="([^"]+)" cy="([^"]+)"[^>]*><title>([^<]*)</title>',
+        shell.inline(figure, "f", "a figure"),
+    )
+    # A quarter of 288 points, and one or two of four parts of the half; from the top.
+    assert found == [
+        ("108.0", "108.0", "&lt;model&gt;, 1: 5"), ("144.0", "135.0", "&lt;model&gt;, 2: 2.5"),
+    ]  # fmt: skip
+    assert shell.cell(True) == '<td class="words">yes</td>' and "∞" in shell.cell(float("inf"))
+
+
 def test_a_number_near_one_is_never_rounded_to_it() -> None:
     near = {1 - 3e-6: "1 − 3e-6", 1e-5 - 1: "−1 + 1e-5", 0.9994: "0.9994", 1.0: "1"}
     assert {value: shell.number(value) for value in near} == near
