@@ -22,6 +22,7 @@ from html import escape
 from importlib import resources
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -179,7 +180,7 @@ def _values(figure: Figure) -> Iterator[str]:
     for axes in figure.axes:
         box = axes.get_window_extent()
         for line in axes.lines:
-            name, data = str(line.get_label()), line.get_xydata()
+            name, data = str(line.get_label()), np.asarray(line.get_xydata(), dtype=float)
             if name.startswith("_") or not 2 < len(data) <= _POINTED:
                 continue
             places = axes.transData.transform(data)
