@@ -192,3 +192,14 @@ def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[N
         users = [each for each in frames if not each.filename.startswith(_INSTALLED)]
         place = f"; {users[-1].filename}, line {users[-1].lineno}" if users else ""
         raise InputError(f"{name} failed ({words}{place}){more}") from error
+
+
+def graph_nodes(*made: Any) -> list[Any]:
+    """The operations that tensors come from, each once; those of leaves have a `variable`."""
+    waiting, met = [each.grad_fn for each in made], dict[Any, None]()
+    while waiting:
+        node: Any = waiting.pop()
+        if node is not None and node not in met:
+            met[node] = None
+            waiting += [each for each, _ in node.next_functions]
+    return [*met]

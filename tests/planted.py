@@ -16,7 +16,6 @@ from gradlab.verdicts.recommendation import Field, Light, Recommendation
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")
 BATCH = 256
-PRINTED = 40.0  # of a variance bound, n⁸ times this, that says nothing at n = 0
 
 
 def worded(code: str, decided: bool, text: str) -> Finding:

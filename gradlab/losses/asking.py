@@ -390,6 +390,11 @@ class AskedLoss:
                 )
         self.term = ""
 
+    def rest_clip(self) -> None:
+        """Values are the returns: there a clip of the value's loss is inactive."""
+        if {"value", "return"} <= self.columns.keys():
+            self.batch["value"] = self.columns["return"].clone()
+
     def has(self, need: str) -> bool:
         """Whether what a law needs is there: a column, a declaration, or what a kind adds."""
         known = getattr(self.declared, need, None)

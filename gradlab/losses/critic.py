@@ -54,8 +54,8 @@ class CriticLoss(AskedLoss):
         self.flags = ends.reshape(self.rows, -1)[:, 0].bool()
         if not self.flags.any() or self.flags.all():  # laws of ends need both: every fourth ends
             self.flags = (torch.arange(self.rows) % 4 == 0).to(self.flags.device)
-        if kind == "fit" and {"value", "return"} <= self.columns.keys():
-            self.batch["value"] = self.columns["return"].clone()  # where a value clip is inactive
+        if kind == "fit":
+            self.rest_clip()
         if given is not None:
             self.batch["terminated"] = self.flags.to(given.dtype).reshape(given.shape)
 

@@ -36,7 +36,7 @@ from gradlab.losses.asking import (
     untouched,
 )
 from gradlab.losses.critic import CriticLoss
-from gradlab.user_code import running
+from gradlab.user_code import graph_nodes, running
 
 _ROWS = 24
 _STILL = 1e-9  # of a derivative that is none
@@ -66,8 +66,7 @@ class PolicyLoss(AskedLoss):
                 shape, wanted = list(self.now.shape), list(old.shape)
                 raise InputError(f"log_prob returns {shape}, expected {wanted} of old_log_prob")
             self.batch["old_log_prob"] = self.now.reshape(old.shape)
-        if {"value", "return"} <= self.columns.keys():
-            self.batch["value"] = self.columns["return"].clone()
+        self.rest_clip()
 
     def has(self, need: str) -> bool:
         if need == "actor":
@@ -80,7 +79,10 @@ class PolicyLoss(AskedLoss):
     def parameters(self) -> list[Tensor]:
         """Those of the actor, else what log π is made of."""
         found = [p for m in self.roles["actor"].values() for p in m.parameters()]
-        return [p for p in dict.fromkeys(found or leaves(self.log_probs())) if p.requires_grad]
+        if not found:
+            nodes = graph_nodes(self.log_probs())
+            found = [each.variable for each in nodes if hasattr(each, "variable")]
+        return [p for p in dict.fromkeys(found) if p.requires_grad]
 
     def log_probs(self) -> Tensor:
         """log π of the rows, or of their tokens [B, T], in the graph."""
@@ -138,20 +140,6 @@ class PolicyLoss(AskedLoss):
         return (
             torch.zeros_like(self.now.flatten()) if found is None else found.flatten() * self.rows
         )
-
-
-def leaves(found: Tensor) -> list[Tensor]:
-    """The leaves of a tensor's graph."""
-    todo, met, variables = [found.grad_fn], set[Any](), []
-    while todo:
-        node = todo.pop()
-        if node is None or node in met:
-            continue
-        met.add(node)
-        if hasattr(node, "variable"):
-            variables.append(node.variable)
-        todo += [each for each, _ in node.next_functions]
-    return variables
 
 
 def _correlation(x: Tensor, y: Tensor) -> float:
@@ -312,7 +300,12 @@ class Advantages:
         if isinstance(of, Tensor) and of.ndim == 2 and len(of) > 3:
             self.shape = tuple(of.shape)
         T = self.shape[0]
-        self.every, self.ends, self.begin = tuple(range(T)), (T // 3, 2 * T // 3), (0,)
+        self.ends, self.begin = (T // 3, 2 * T // 3), (0,)
+        # Each step asked is a call of T steps: of a long batch as many as of a short one, and all
+        # beside ends.
+        spread = {k * (T - 1) // (_STEPS - 1) for k in range(_STEPS)}
+        beside = {end + k for end in self.ends for k in (-1, 0, 1)}
+        self.every = tuple(sorted(spread | beside))
 
     def has(self, need: str) -> bool:
         if need in _COLUMNS:
@@ -356,7 +349,7 @@ class Advantages:
             going = 1 - (0 * ended if fault == "left_out" else ended)
             reward = -reward if fault == "negated" else reward
             found, sums = torch.zeros_like(reward), torch.zeros_like(last)
-            for t in reversed(self.every):
+            for t in reversed(range(len(value))):
                 following = value[t + 1] if t + 1 < len(value) else last
                 sums = g * trace * going[t] * sums + reward[t] - value[t]
                 sums = sums + g * (going[t] * following + final[t])
@@ -376,6 +369,10 @@ class _Noted(dict[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         self.read.add(name)
         return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
 
 
 def _of_columns(gae: Callable[..., Any], read: set[str]) -> Callable[..., Any]:
@@ -411,7 +408,8 @@ def _exactly(
 
         found, want = moves(gae.gae), moves(gae.exact())
         k = len(found) // 2
-        numbers = (float(x[k, k - 1]) if at == "every" else float("nan") for x in (found, want))
+        before = gae.every[k] - 1
+        numbers = (float(x[k, before]) if at == "every" else float("nan") for x in (found, want))
         value, limit = numbers
         if float((found - want).abs().max()) <= _EXACT:
             return Answer("pass", "", value, limit)

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from gradlab.findings import Finding
 from gradlab.probe.isolation import copied, undisturbed
 from gradlab.probe.passes import Passes
+from gradlab.user_code import graph_nodes
 
 _UNSET = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
 _NEGATIVE = {"log": "log", "log2": "log", "log10": "log", "sqrt": "sqrt", "rsqrt": "sqrt",
@@ -156,16 +157,8 @@ def _of_loss(name: str, call: Callable[[], Any]) -> Finding | None:
 
 def _gradients(made: Sequence[Tensor]) -> list[Tensor]:
     """In all leaves of a graph; none is left behind."""
-    leaves: dict[int, Tensor] = {}
-    waiting, seen = [each.grad_fn for each in made], set()
-    while waiting:
-        node: Any = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            leaves[id(node.variable)] = node.variable
-        waiting += [each for each, _ in node.next_functions]
+    nodes = (node for node in graph_nodes(*made) if hasattr(node, "variable"))
+    leaves = {id(node.variable): node.variable for node in nodes}
     if not leaves:
         return []
     total: Any = sum(each.sum() for each in made)

@@ -509,7 +509,6 @@ def weighted_regression(actor, critic, obs, action):
     return -(advantage.exp().clamp(max=20) * log_pi).mean()
 
 
-_GITHUB = "https://github.com/"
 THREADS: tuple[tuple[str, Callable[[], Arguments], str], ...] = (
     ("jurgisp/pydreamer/issues/12", value_without_gradient, "actor.values.detached"),
     ("google-deepmind/rlax/issues/109", reparameterised_score, "actor.score.cancels"),

@@ -418,14 +418,15 @@ def test_a_policy_that_is_not_declared_is_what_its_log_prob_is_made_of(sign):
     assert ("policy.weights.negated" in {each.code for each in run.findings}) == (sign < 0)
 
 
-@pytest.mark.parametrize("fault", ["", "late"])
-def test_advantages_of_a_batch_are_asked_in_its_own_shape(fault):
+@pytest.mark.parametrize(("T", "fault"), [(7, ""), (7, "late"), (400, ""), (400, "late")])
+def test_advantages_of_a_batch_are_asked_in_its_own_shape(T, fault):
     """As a loop has them: sizes of its own, one dict, no last value at time limits."""
-    T, N, gamma, trace = 7, 3, 0.9, 0.8
+    N, gamma, trace, calls = 3, 0.9, 0.8, []
     batch = {name: torch.randn(T, N) for name in ("reward", "value")}
     batch |= {"terminated": torch.zeros(T, N), "last_value": torch.randn(N)}
 
     def gae(b):
+        calls.append(b.get("truncated"))
         found, after = torch.zeros(T, N), torch.zeros(N)
         for t in reversed(range(T)):
             at = min(t + 1, T - 1) if fault else t
@@ -437,6 +438,7 @@ def test_advantages_of_a_batch_are_asked_in_its_own_shape(fault):
 
     run = gradlab.audit(gae, batch, kind="gae", discount=gamma, trace=trace)
     codes = {each.code for each in run.findings}
+    assert len(calls) < 100  # however long
     assert run.passed == (not fault) and "gae.time_limits.skipped" in codes
     assert ("gae.ends.early" in codes) == bool(fault)
 

@@ -25,7 +25,7 @@ from gradlab.tools.certify import comparison, evaluation, repeats, result, sampl
 from gradlab.tools.certify.evaluation import FEW, RATIO, SIZE, Points, evenly, outputs
 from gradlab.tools.certify.result import BlockErrors, Certification, Deviation, Entry, Names
 from gradlab.tools.certify.sampling import STRATA, Loss, Samples, StartLaw
-from gradlab.user_code import differentiating, is_user_function, load_made
+from gradlab.user_code import differentiating, graph_nodes, is_user_function, load_made
 
 _FEWEST = 16  # samples
 _MANY = 0.25  # of the rollouts, which ran off
@@ -314,12 +314,8 @@ def _nan_origin(output: Callable[[Tensor], Tensor], z: Tensor) -> str:
         warnings.simplefilter("ignore")
         with torch.autograd.detect_anomaly(check_nan=False):  # which keeps every node's line
             values = output(z.detach().clone().requires_grad_()).flatten()
-        nodes, found = [values.grad_fn], set[Any]()
-        while nodes:
-            if (node := nodes.pop()) is not None and node not in found:
-                found.add(node)
-                node.register_hook(partial(hear, node))
-                nodes += [each for each, _ in node.next_functions]
+        for node in graph_nodes(values):
+            node.register_hook(partial(hear, node))
         with suppress(RuntimeError):
             for value in values:
                 if not lost and value.requires_grad:
