@@ -1,6 +1,6 @@
 """Do 95% intervals of a measurement hold what is known? Linear-quadratic worlds, laws of starts.
 
-    python -m benchmarks.coverage [--repetitions 100] [--starts 256] [--output coverage.csv]
+    python -m benchmarks.coverage --folder FOLDER [--repetitions 100] [--starts 256]
 
     s' = A s + B a,   a = W s,   r = −(|s|² + |a|²),   critic −(sᵀC s + aᵀE a + 2 sᵀF a)
 
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +31,14 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.findings.checks import rare_starts
+from gradlab.findings.checks import concentration
 from gradlab.tasks import Task
 
 Array = np.ndarray
-DISCOUNT, HORIZON, BATCH, DRAWS = 0.7, 4, 256, 4_000_000
+DISCOUNT, HORIZON, BATCH, DRAWS, BLOCK = 0.7, 4, 256, 4_000_000, 25
 MEAN, DEVIATION = 0.6, 0.5**0.5  # of every coordinate of a start
 CELLS = (("data", 0), ("model", HORIZON), ("mixed", HORIZON), ("true_dynamics", HORIZON))
 QUANTITIES = ("mean_norm", "variance", "bias2", "mse", "relative_mse", "snr", "cosine")
-_S = 0.8  # log-normal
 
 
 def _normal(n: int, d: int, generator: torch.Generator) -> Tensor:
@@ -61,8 +61,8 @@ def _bimodal(n: int, d: int, generator: torch.Generator) -> Tensor:
 
 
 def _lognormal(n: int, d: int, generator: torch.Generator) -> Tensor:
-    x = torch.exp(_S * _normal(n, d, generator))
-    return (x - np.exp(_S**2 / 2)) / (np.exp(2 * _S**2) - np.exp(_S**2)) ** 0.5
+    x = torch.exp(0.8 * _normal(n, d, generator))
+    return (x - np.exp(0.32)) / (np.exp(1.28) - np.exp(0.64)) ** 0.5
 
 
 def _far(n: int, d: int, generator: torch.Generator) -> Tensor:
@@ -161,7 +161,7 @@ def task_of(w: World, law: Law) -> Task:
     return replace(made, starts=starts)
 
 
-def repeated(seed: int, law: str, n: int, repetitions: int) -> pd.DataFrame:
+def repeated(block: int, law: str, seed: int, n: int) -> pd.DataFrame:
     """A row per repetition, cell and quantity: is the known value inside, is it flagged?"""
     torch.set_num_threads(1)
     w = world(seed)
@@ -175,12 +175,12 @@ def repeated(seed: int, law: str, n: int, repetitions: int) -> pd.DataFrame:
         return -((s @ C * s).sum(-1) + (a @ E * a).sum(-1) + 2 * (s @ F * a).sum(-1))
 
     rows = []
-    for k in range(repetitions):
+    for k in range(BLOCK * block, BLOCK * (block + 1)):
         profile = gradlab.measure(
             task, policy, critic, horizon=HORIZON, starts=n, batch=BATCH, law="start",
             truth="matched", seed=1000 * seed + k, rehearse=False, judges=4,
         )  # fmt: skip
-        finding = rare_starts(profile.sanity)
+        finding = concentration(profile.sanity)
         flagged = finding is not None and finding.decision != "pass"
         for (name, h), quantities in truth.items():
             for quantity in QUANTITIES:
@@ -204,23 +204,29 @@ def pooled(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
         }  # fmt: skip
 
 
+def kept(block: int, law: str, seed: int, n: int, folder: Path) -> pd.DataFrame:
+    """The rows of that block in their file, which is written once."""
+    path = folder / f"{law}-{n}-{seed}-{block}.csv"
+    if not path.exists():
+        repeated(block, law, seed, n).to_csv(path, index=False)
+    return pd.read_csv(path)
+
+
 def main(
-    worlds: int = 20, repetitions: int = 100, starts: int = 256, processes: int = 2,
-    laws: tuple[str, ...] = tuple(LAWS), output: Path | None = None,
+    folder: Path, worlds: int = 20, repetitions: int = 100, starts: int = 256, processes: int = 2,
+    laws: tuple[str, ...] = tuple(LAWS),
 ) -> None:  # fmt: skip
     """Measures every world under every law and prints what its intervals hold.
 
     Args:
+        folder: a file per world, law and 25 repetitions; those that are there are not made again.
         starts: N of a measurement.
-        output: also writes every cell's count there.
     """
-    work = [(seed, law) for law in laws for seed in range(worlds)]
-    run = partial(repeated, n=starts, repetitions=repetitions)
+    folder.mkdir(parents=True, exist_ok=True)
+    work = product(range(repetitions // BLOCK), laws, range(worlds))
+    run = partial(kept, n=starts, folder=folder)
     with ProcessPoolExecutor(processes) as pool:
         rows = pd.concat(pool.map(run, *zip(*work, strict=True)))
-    if output is not None:
-        keys = ["law", "world", "estimator", "horizon", "quantity", "flagged"]
-        rows.groupby(keys)["inside"].agg(["sum", "count"]).reset_index().to_csv(output, index=False)
     print(pd.DataFrame(pooled(rows)).to_string(index=False, float_format="%.3f"))
 
 

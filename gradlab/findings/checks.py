@@ -153,36 +153,15 @@ register({
     ),
 })  # fmt: skip
 
-_DOUBT = (
-    "Variance, error and SNR are undecided, gain and returns hold. Take more starts, or the "
-    "central 99% (--trim-starts 0.01: another question)."
-)
-
 register({
-    "starts_enough": Code(
-        "rare starts", "1% of the starts carry {value} of their score.", write=percent
-    ),
-    "starts_unseen": Code(
-        "rare starts", "Starts beyond the sample carry {value} of the squared score of {n}.",
-        _DOUBT, write=percent,
-    ),
-    "starts_ending": Code(
-        "rare ends", "Episodes end in 1 of {number} starts, {threshold} are needed.", _DOUBT
-    ),
-    "starts_few_carry": Code(
-        "rare starts", "1% of the starts carry {value} of the squared gradients of {at}.", _DOUBT,
-        write=percent,
-    ),
-    "starts_tail": Code(
-        "rare starts", "The squared score of {n} starts has no variance: Pareto k = {value}.",
-        _DOUBT,
-    ),
-    "starts_beyond_cut": Code(
-        "rare starts", "Few starts carry the return beyond the truth's {number} steps.", _DOUBT
+    "starts_carry": Code(
+        "concentration", "1% of the starts carry {value} of the {at}.",
+        "Variance, error and SNR are undecided, gain and returns hold. Take {threshold} starts, or "
+        "the central 99% (--trim-starts 0.01: another question).", write=percent,
     ),
     "starts_undrawn": Code(
-        "rare starts", "Rarer starts were not searched: one carries up to {value} of a mean "
-        "square ({at}, N = {n}).", write=percent,
+        "concentration", "No other starts can be drawn: one of {n} carries {value} of the {at}.",
+        write=percent,
     ),
 })  # fmt: skip
 
@@ -234,9 +213,6 @@ register({
 
 _OF_SIMULATOR = ("simulator_detached", "simulator_reward_detached")
 _OF_DERIVATIVES = (*_OF_SIMULATOR, "policy_detached", "model_detached", "model_reward_detached")
-_RARE = (
-    "starts_unseen", "starts_ending", "starts_few_carry", "starts_tail", "starts_beyond_cut",
-)  # fmt: skip
 
 
 def failed_premises(findings: Findings) -> tuple[Finding, ...]:
@@ -275,10 +251,9 @@ def saturated(findings: Findings) -> Finding | None:
     return next(iter(failed(findings, "actions_saturated")), None)
 
 
-def rare_starts(findings: Findings) -> Finding | None:
-    """Do starts that no sample of N holds carry the variance? None where it is not known."""
-    found = (each for each in findings or () if each.code == "starts_enough")
-    return next(iter(failed(findings, *_RARE)), None) or next(found, None)
+def concentration(findings: Findings) -> Finding | None:
+    """Do few starts carry the variance? None where it is not known."""
+    return next((each for each in findings or () if each.code == "starts_carry"), None)
 
 
 def truth_values(found: Finding) -> dict[str, Any]:

@@ -30,10 +30,10 @@ from gradlab.gradients.estimator import Critics, Estimator
 from gradlab.gradients.rollout import check_rollouts, noise_mode, rollout
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution import attributed, check_horizons
+from gradlab.measurement.concentration import concentration
 from gradlab.measurement.config import FEWEST, Law, MeasureConfig, Termination, TruthKind
 from gradlab.measurement.inner_products import Measured, estimator_moments
 from gradlab.measurement.jumps import AtLength, truth_at_length
-from gradlab.measurement.rare_starts import rare_starts
 from gradlab.measurement.realised_gains import realised_gains
 from gradlab.measurement.rehearsal import rehearsal
 from gradlab.measurement.resolve import Resolved, resolve
@@ -210,7 +210,7 @@ def conduct(
             task, setting, setting.starts, asked.given, asked.critics, asked.chosen, tried.truth,
             measured.at, measured.cells,
         )  # fmt: skip
-        sanity = (*run_checks(context), *rare_starts(asked, tried.truth, measured, progress))
+        sanity = (*run_checks(context), *concentration(asked, measured, progress))
         progress("checks", 1, 1)
         return replace(profile, sanity=sanity)
 

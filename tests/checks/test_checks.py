@@ -42,7 +42,7 @@ def test_a_sound_measurement_passes_every_check():
     assert failed(found) == ()
     assert {each.code for each in found} == {
         "premises_hold", "jacobians", "actions_clipped", "gradients_finite", "chain_growth",
-        "theta_alone", "theta_counted", "float32", "starts_enough",
+        "theta_alone", "theta_counted", "float32", "starts_carry",
     }  # fmt: skip
 
 

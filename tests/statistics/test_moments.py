@@ -15,11 +15,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
 
 from gradlab.statistics.moments import PairSums, estimates, pair_mean
 from gradlab.statistics.successive import Signal, pooled, signal
-from gradlab.statistics.tails import HEAVY, heavier, no_variance, shape, tail_index, tail_shape
+from gradlab.statistics.tails import HEAVY, heavier, tail_index
 from tests.planted_moments import moments, pairs, planted, tails_of
 
 
@@ -169,51 +168,6 @@ def test_pooled_bursts_have_the_error_of_all_of_them():
 def test_a_gradient_of_zero_has_no_signal_and_no_error():
     one = signal(np.zeros(8), np.zeros(9))
     assert one.share == 0 and np.isnan(one.se) and one.z == 0
-
-
-@pytest.mark.parametrize("k", [-0.5, 0.0, 0.2, 0.5, 1.0])
-def test_excesses_of_a_generalised_pareto_law_have_its_shape(k):
-    found = [
-        shape(np.sort(stats.genpareto.rvs(k, size=1000, random_state=seed))) for seed in range(20)
-    ]
-    assert np.mean(found) == pytest.approx(k, abs=3 * (1 + k) / (1000 * 20) ** 0.5 + 0.01)
-
-
-@pytest.mark.parametrize("n", [480, 960, 1920, 7680])
-@pytest.mark.parametrize("power", [2, 4])
-def test_squares_of_sound_returns_have_a_variance_in_19_samples_of_20(n, power):
-    """Of a return that is linear or quadratic in Gaussian starts; k > ½ alone called 19% of 960
-    starts ones without a variance, and 38% of 480."""
-    rng, limit = np.random.default_rng(n), no_variance(n)
-    told = [tail_shape(rng.normal(size=n) ** power) > limit for _ in range(400)]
-    assert np.mean(told) < 0.05 + 2 * (0.05 * 0.95 / 400) ** 0.5
-    assert limit == 0.5 or n < 2500
-
-
-def test_squares_without_a_variance_are_called_so():
-    rng = np.random.default_rng(1)
-    for n, least in ((960, 0.6), (7680, 0.95)):  # t of 2.5 degrees: k = 0.8
-        x = rng.standard_t(2.5, size=(100, n)) ** 2
-        assert np.mean([tail_shape(each) > no_variance(n) for each in x]) > least
-
-
-def test_tails_of_known_laws():
-    rng, n = np.random.default_rng(0), 1 << 16
-    assert abs(tail_shape(np.abs(rng.normal(size=n)))) < 0.2
-    assert tail_shape(np.abs(rng.standard_t(4.5, size=n))) == pytest.approx(1 / 4.5, abs=0.1)
-    assert tail_shape(rng.uniform(size=n)) == pytest.approx(-1.0, abs=0.15)
-    x = np.abs(rng.standard_t(3, size=n))
-    assert tail_shape(5 * x) == pytest.approx(tail_shape(x), rel=1e-9)
-
-
-def test_the_same_as_by_likelihood():
-    excess = np.sort(stats.genpareto.rvs(0.3, scale=2.0, size=4000, random_state=1))
-    by_likelihood = stats.genpareto.fit(excess, floc=0)[0]
-    assert shape(excess) == pytest.approx(by_likelihood, abs=0.02)
-
-
-def test_what_does_not_vary_has_no_tail():
-    assert np.isnan(tail_shape(np.ones(100))) and np.isnan(shape(np.zeros(10)))
 
 
 def flagged(tails, n, repetitions=60):

@@ -14,9 +14,9 @@ from gradlab.choice import Choice, choice_of
 from gradlab.errors import InputError
 from gradlab.findings import Decision, Finding
 from gradlab.findings.checks import (
+    concentration,
     failed_premises,
     other_derivative,
-    rare_starts,
     saturated,
     truth_finding,
 )
@@ -96,7 +96,7 @@ def verdict(profile: Profile, found: Basis | None = None) -> tuple[Finding, ...]
         found: another evidence than the profile's own.
     """
     known: Basis = profile.evidence if found is None else found
-    judged, rare = judged_estimator(profile), rare_starts(profile.sanity)
+    judged, rare = judged_estimator(profile), concentration(profile.sanity)
     name = _advised(profile, known.facts) or judged
     premises = failed_premises(profile.sanity)
     failed = (each for each in every_check(profile) if each.decision == "fail")
@@ -278,11 +278,11 @@ def _variance(profile: Profile, name: str) -> Iterator[Finding]:
 def _tails(profile: Profile, name: str) -> Iterator[Finding]:
     """Where a few starts carry the numbers, intervals promise more than they keep.
 
-    Where starts were drawn from their law for it (`measurement.rare_starts`), that check says so
+    Where starts were drawn from their law for it (`measurement.concentration`), that check says so
     instead: products of Gaussians have tails that the index does not tell from those that matter.
     """
     heavy = heavy_horizons(profile, name)
-    if heavy and rare_starts(profile.sanity) is None:
+    if heavy and concentration(profile.sanity) is None:
         index = max(profile.estimate(name, "tail_index", h).value for h in heavy)
         who, n = gradient(profile.identities[name]), int(profile.config["starts"])
         yield Finding("heavy_tails", "fail", who, index, threshold=HEAVY, n=n, at=horizons(heavy))

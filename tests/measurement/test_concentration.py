@@ -1,11 +1,11 @@
-"""Starts that few samples hold: a pilot flags what a sample does not cover.
+"""Starts that few samples hold: more returns flag what a sample does not cover.
 
 A measurement tells where a few starts carry much; files without the index still load. Worlds where
 few starts carry the variance:
 
 far      a linear-quadratic task; 2% of its starts are six times farther
 pole     a damped pole with saturated torque, of which 1 start in 150 falls
-other    the former task from Gaussian, uniform, bimodal starts, or Student's t with 5 degrees
+other    the former task from Gaussian, uniform, bimodal starts
 """
 
 from __future__ import annotations
@@ -18,21 +18,9 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.findings import Finding, failed
-from gradlab.findings.checks import rare_starts
-from gradlab.measurement.config import MeasureConfig
-from gradlab.measurement.rare_starts import (
-    MANY,
-    MOST,
-    SOME,
-    Pilot,
-    PilotPlan,
-    largest_share,
-    made_pilot,
-    plan_pilot,
-)
-from gradlab.measurement.resolve import resolve
-from gradlab.progress import silent
+from gradlab.findings import Finding
+from gradlab.findings.checks import concentration
+from gradlab.measurement.concentration import concentrated, largest_share
 from gradlab.runs.decision_rules import heavy_horizons
 from gradlab.systems import from_function
 from gradlab.tasks import Task
@@ -101,12 +89,10 @@ def other(law: str) -> World:
     def starts(n: int, generator: torch.Generator) -> Tensor:
         x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
         side = (torch.rand(n, 1, generator=generator, dtype=torch.float64) < 0.5).double() * 2 - 1
-        chi2 = torch.randn(n, 5, generator=generator, dtype=torch.float64).square().sum(dim=1)
         laws = {
             "gaussian": 0.5**0.5 * x,
             "uniform": 1.5**0.5 * (2 * torch.special.ndtr(x) - 1),
             "bimodal": side * torch.tensor([0.9, 0.4], dtype=torch.float64) + 0.2 * x,
-            "t5": 0.5**0.5 * x * (3 / chi2[:, None]) ** 0.5,
         }
         return torch.tensor([0.6, -0.3], dtype=torch.float64) + laws[law]
 
@@ -116,43 +102,45 @@ def other(law: str) -> World:
 TASK = turning()
 
 
-def pilot_of(world, n, seed=0):
-    config = MeasureConfig(horizon=1, starts=n, batch=8, seed=seed)
-    return made_pilot(resolve(config, world.task, world.policy, world.critic), silent)
-
-
 def flagged(task, seed, starts=64, **given):
     policy, critic = networks(TASK)
     profile = gradlab.measure(
         task, policy, critic, horizon=1, starts=starts, seed=seed, judges=4, rehearse=False,
         **given,
     )  # fmt: skip
-    return profile, rare_starts(profile.sanity)
+    return profile, concentration(profile.sanity)
 
 
+@pytest.mark.parametrize("n", [64, 256])
 @pytest.mark.parametrize("law", ["gaussian", "uniform", "bimodal"])
-def test_a_law_without_rare_starts_is_not_flagged(law):
-    pilot = pilot_of(other(law), 64)
-    assert not pilot.rare and pilot.unseen < 0.7 and pilot.shape < 0.5
+def test_a_law_without_rare_starts_is_not_flagged(law, n):
+    world, drawn = other(law), torch.Generator().manual_seed(n)
+    for _ in range(20):  # the return of linear feedback is a square of the start
+        square = world.task.starts(10 * n, drawn).square().sum(dim=1).numpy()
+        found = concentrated((square - np.median(square)) ** 2, n, "squared returns")
+        assert found.decision == "pass" and found.value < 0.35
 
 
 @pytest.mark.parametrize(
-    ("ends", "n", "needed"), [(1 / 150, 256, 2048), (1 / 150, 2048, 0), (0.0, 64, 0), (0.2, 64, 0)]
+    ("ends", "n", "needed"),
+    [(1 / 150, 256, 2048), (1 / 150, 2048, 0), (0.02, 64, 512), (0.2, 64, 0)],
 )
 def test_starts_from_which_on_ends_of_episodes_are_covered(ends, n, needed):
-    assert Pilot(100, 0.1, 0.1, ends).needed(n) == needed
+    x = np.zeros(3000)
+    x[: round(3000 * ends)] = 1
+    found = concentrated(x, n, "ends of episodes")
+    assert (found.decision == "fail") == (needed > 0)
+    assert not needed or found.threshold == needed
 
 
-def test_a_rare_fall_at_64_starts_is_refused_by_name_and_never_said_twice_differently():
+def test_a_rare_fall_at_64_starts_is_refused_by_name():
     world = pole()
-    for seed in range(2):
-        profile = gradlab.measure(
-            world.task, world.policy, world.critic, horizon=1, starts=64, seed=seed, judges=4,
-            rehearse=False,
-        )  # fmt: skip
-        assert rare_starts(profile.sanity).decision == "fail"
-        (ends,) = failed(profile.sanity, "starts_ending")
-        assert 100 < ends.value < 200 and ends.threshold == 2048
+    profile = gradlab.measure(
+        world.task, world.policy, world.critic, horizon=1, starts=64, judges=4, rehearse=False
+    )
+    found = concentration(profile.sanity)
+    assert found.decision == "fail" and found.at == "ends of episodes"
+    assert 512 <= found.threshold <= 4096, "1 in 150 of 640"
 
 
 def test_the_share_of_the_largest_hundredth():
@@ -162,18 +150,16 @@ def test_the_share_of_the_largest_hundredth():
     assert largest_share(one) == pytest.approx(0.5), "of 50 the largest counts half"
 
 
-@pytest.mark.slow
-def test_where_rare_starts_are_seen_sentences_on_errors_decide_nothing():
-    profile, _ = next(
-        one for one in (flagged(far().task, s) for s in range(9)) if one[1].decision == "fail"
-    )
+def test_where_few_starts_carry_the_variance_sentences_on_errors_decide_nothing():
+    profile, found = flagged(far().task, 0)
+    assert found.decision == "fail"
     told = {each.code: each for each in verdict(profile)}
-    (of_variance,) = (code for code in told if code.startswith("variance_"))
-    assert told[of_variance].decision == "undecided"
-    others = [each for each in profile.sanity if not each.code.startswith("starts_")]
-    passed = Finding("starts_enough", "pass")
+    assert told["best_horizon"].decision == "undecided" and told["best_horizon"].more == -1
+    others = [each for each in profile.sanity if each.code != "starts_carry"]
+    passed = Finding("starts_carry", "pass")
     again = {each.code: each for each in verdict(replace(profile, sanity=(*others, passed)))}
-    assert again[of_variance].value == told[of_variance].value
+    assert again["best_horizon"].value == told["best_horizon"].value
+    assert again["best_horizon"].more >= 0, "samples that would decide it, as everywhere"
     assert "heavy_tails" not in told
 
 
@@ -184,31 +170,10 @@ def test_starts_that_were_given_have_no_law_to_ask():
     given = gradlab.measure(TASK, policy, critic, horizon=1, starts=states)
     visited = gradlab.measure(TASK, policy, critic, horizon=1, starts=8, truth="matched")
     for profile in (given, visited):
-        assert rare_starts(profile.sanity) is None
+        assert concentration(profile.sanity) is None
         instead = next(each for each in profile.sanity if each.code == "starts_undrawn")
         assert instead.decision == "skipped"
         assert (instead.value > 0.99) == (profile is given)
-
-
-@pytest.mark.slow
-def test_heavy_tails_without_a_component_of_their_own_are_seen_by_their_shape():
-    seen = [pilot_of(other("t5"), 256, seed) for seed in range(4)]
-    assert sum(pilot.rare or pilot.shape > 0.5 for pilot in seen) >= 3
-
-
-def test_a_pilot_is_as_large_and_as_sharp_as_its_price_allows():
-    cheap = TASK.simulator
-
-    class Dear:
-        state_dim, action_dim, linearization_price = 4, 1, 2e-3
-
-    assert plan_pilot(cheap, 4, 256, 5, 0.9) == PilotPlan(MANY * 256, 44, True)
-    assert plan_pilot(cheap, 4, 256, 60, 0.99) == PilotPlan(MANY * 256, 120, True)
-    assert plan_pilot(cheap, 5_000, 256, 5, 0.99) == PilotPlan(SOME * 256, 100, True)
-    assert plan_pilot(cheap, 70_000, 256, 5, 0.99) == PilotPlan(SOME * 256, 100, False)
-    assert plan_pilot(Dear(), 4, 256, 5, 0.99) == PilotPlan(SOME * 256, 100, False)
-    assert plan_pilot(cheap, 4, 10_000, 5, 0.99).size == MOST
-    assert plan_pilot(cheap, 4, 100_000, 5, 0.99).size == 200_000
 
 
 ONE = torch.eye(1, dtype=torch.float64)
