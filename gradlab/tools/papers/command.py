@@ -20,7 +20,7 @@ class FigureCommand:
     convergence, tracking, value, updates, update-times, weights, gradient-relative,
     gradient-horizons, error-horizon, model-prediction, model-errors; of fits: fit-errors; of
     measurements: gain, mse, error-1-model, loss-surface, cosine, snr, sample_norm, variance.
-    Tables, as Markdown, LaTeX and CSV: table-returns, table-times, table-planning. docs/papers.md
+    Tables, as Markdown and CSV: table-returns, table-times, table-planning. docs/papers.md
     has the papers' figures by these names. What is drawn is written as a table beside it.
 
         gradlab figure returns runs/mpg-v2.h5 runs/td3.h5 --output returns.pdf
@@ -55,7 +55,7 @@ class FigureCommand:
             table = TABLES[self.name](training_runs(self.runs))
             target = self.output or Path("runs") / f"{self.name}.md"
             note = mixed(self.runs)
-            files = write(table, target, self.name, note)
+            files = write(table, target, note)
             return {
                 "headline": f"{', '.join(files)} are written. {note}".strip(),
                 "text": markdown(table),
@@ -65,8 +65,9 @@ class FigureCommand:
         found = chosen(self.name, self.runs)
         sized(found.figure, self.width)
         table = save(found, target)
+        told = " ".join(filter(None, (found.caption, mixed(self.runs))))
         return {
-            "headline": f"{target} is drawn. {found.caption}", "figure": str(target),
+            "headline": f"{target} is drawn. {told}", "figure": str(target),
             "table": table.to_dict("records"),
         }  # fmt: skip
 
@@ -76,7 +77,7 @@ class ReproduceCommand:
     """What does a paper's table or figure become here?
 
     Prints iterations and transitions of every run, trains what is missing, one run after the other,
-    and writes figures, a page and tables (Markdown, LaTeX, CSV) that have the paper's numbers, too.
+    and writes figures, a page and tables (Markdown, CSV) that have the paper's numbers, too.
     The same command goes on with what was stopped. A row has the settings that its paper prints for
     the task, as --preset of `gradlab train`; MPG's have its Table VI's, in one process.
 
@@ -144,7 +145,7 @@ class ReproduceCommand:
             table = TABLES[item.table](runs)
             tables[part.task] = table.to_dict("records")
             text.append(markdown(table))
-            files += write(table, folder / f"{part.task}-table.csv", item.title, mixed(paths))
+            files += write(table, folder / f"{part.task}-table.csv", mixed(paths))
             for name in item.figures:
                 target = folder / f"{part.task}-{name}.pdf"
                 save(chosen(name, paths), target)

@@ -17,10 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import fill
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,17 +28,16 @@ from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import Look
 from gradlab.runs.profile import Profile
+from gradlab.runs.run import PlainRun
 from gradlab.runs.training.results import Floats, Training
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.over_groups import ratio_of_means, student_mean
-from gradlab.storage.records import Record
 
 Groups = Mapping[str, Mapping[str, Training]]
 _CELL, _WIDEST = (3.3, 2.7), 3  # inches of an axes; how many stand side by side
 _COST = "transitions of a seed"
 _ENDS = ("low", "high")
 _ROLES = ("prediction", "gradient")  # of two models
-_FITTED = ("jacobian_error", "squared_error")
 
 
 def by_horizon(runs: Mapping[str, Training]) -> Groups:
@@ -187,7 +184,7 @@ def gradient_horizons(figure: Figure, runs: Mapping[str, Training]) -> None:
     _dress(figure, axes, titles, head, "in squared reward units", "horizon h [steps]")
 
 
-def fit_errors(figure: Figure, fits: Mapping[str, Record]) -> None:
+def fit_errors(figure: Figure, fits: Mapping[str, PlainRun]) -> None:
     """Held-out squared errors over a fit's epochs, an axes for each task: of Jacobians against the
     simulator's, and of predictions (dotted); means over the members."""
     tasks = list(dict.fromkeys(str(fit.attributes["task"]) for fit in fits.values()))
@@ -198,7 +195,7 @@ def fit_errors(figure: Figure, fits: Mapping[str, Record]) -> None:
     axes = dict(zip(tasks, _axes(figure, len(tasks)), strict=True))
     looks = style.looks(list(dict.fromkeys(names.values())))
     for name, fit in fits.items():
-        ax, columns = axes[str(fit.attributes["task"])], fit.groups["curves"]
+        ax, columns = axes[str(fit.attributes["task"])], fit.record.groups["curves"]
         look = looks[names[name]]
         for column, own, what in (
             ("jacobian_error", look, "Jacobians"),
@@ -234,70 +231,6 @@ def loss_surface(figure: Figure, runs: Mapping[str, Profile]) -> None:
     titles = [title for title, _, _ in cells]
     head = "Loss −V over two random directions (roughness of a parabola: 0.010)"
     _dress(figure, axes, titles, head, "along v", "along u")
-
-
-def fits_table(fits: Mapping[str, Record]) -> pd.DataFrame:
-    """A row per fit, epoch and member."""
-    parts = []
-    for name, fit in fits.items():
-        found = {each: fit.groups["curves"][each].values for each in _FITTED}
-        epoch, members = fit.groups["curves"]["epoch"].values, next(iter(found.values())).shape[1]
-        parts.append(_rows(name, {"epoch": epoch, "member": range(members)}, found))
-    return pd.concat(parts)
-
-
-def surface_table(runs: Mapping[str, Profile]) -> pd.DataFrame:
-    """A row per run, h and point of the plane."""
-    every = {name: run.surface for name, run in runs.items() if run.surface is not None}
-    return pd.concat([
-        _rows(name, {"h": each.unrolled, "alpha": each.alpha, "beta": each.beta},
-              {"loss": each.loss})
-        for name, each in every.items()
-    ])  # fmt: skip
-
-
-def gradients_table(runs: Mapping[str, Training]) -> pd.DataFrame:
-    """A row per run, iteration, seed and horizon, a column for everything that is measured."""
-    parts = []
-    for name, run in runs.items():
-        found = run.gradients
-        axes = {"iteration": found["iteration"], "seed": run.seeds, "horizon": found["horizon"]}
-        columns = {each: values for each, values in found.items() if values.ndim == 3}
-        parts.append(_rows(name, axes, columns))
-    return pd.concat(parts)
-
-
-def returns_table(runs: Mapping[str, Training]) -> pd.DataFrame:
-    """A row per run, number of transitions and seed."""
-    return pd.concat([
-        _rows(name, {"transitions": run.evaluations["transitions"], "seed": run.seeds},
-              {"return": run.returns})
-        for name, run in runs.items()
-    ])  # fmt: skip
-
-
-def models_table(runs: Mapping[str, Training]) -> pd.DataFrame:
-    """A row per run, number of transitions, seed and output: the share that each model leaves."""
-    parts = []
-    for name, run in runs.items():
-        left = {f"{role} model": 1 - run.model[f"{role}_explained"] for role in _ROLES}
-        outputs = range(next(iter(left.values())).shape[2])
-        axes: dict[str, Iterable[Any]] = {
-            "transitions": run.model["rows"],
-            "seed": run.seeds,
-            "output": outputs,
-        }
-        parts.append(_rows(name, axes, left))
-    return pd.concat(parts)
-
-
-def _rows(
-    run: str, axes: Mapping[str, Iterable[Any]], columns: Mapping[str, Floats]
-) -> pd.DataFrame:
-    """Arrays over the same named axes, a row for every cell."""
-    index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
-    cells = pd.DataFrame({name: x.ravel() for name, x in columns.items()}, index)
-    return cells.reset_index().assign(run=run)
 
 
 _PAIR = (Look("", style.BLUE, "-", "o"), Look("", style.VERMILION, (0, (5, 1.6)), "s"))

@@ -8,7 +8,6 @@ table-planning   returns with and without a plan             MAAC, Table 2
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from gradlab import validation
 from gradlab.errors import InputError
@@ -27,7 +25,7 @@ from gradlab.figures import style
 from gradlab.figures.style import INCHES, column
 from gradlab.reporting import output
 from gradlab.reporting.page import Panel
-from gradlab.runs.profile import load as load_profile
+from gradlab.runs.run import load as load_run
 from gradlab.runs.training.results import (
     GOALS,
     KIND,
@@ -104,7 +102,7 @@ def convergence(runs: dict[str, Training], ax: Axes | None = None) -> Axes:
 
 
 def chosen(name: str, paths: Sequence[Path]) -> Panel:
-    """The figure called `name`, with a note where the runs are of several commits."""
+    """The figure called `name`."""
     files = _files(paths)
     kinds = {journal.kind(file) for file in files}
     kind = kinds.pop() if len(kinds) == 1 else ""
@@ -127,12 +125,6 @@ def chosen(name: str, paths: Sequence[Path]) -> Panel:
             names = ", ".join([*every, *shown])
             raise InputError(f"name is {name!r}, but these runs have {names}{_needs(name)}")
         found = every[name]
-    if words := mixed(files):
-        above = found.figure
-        if title := above.get_suptitle():
-            curves.headed(above, f"{' '.join(title.split())}; {words}", 10)
-        else:
-            above.suptitle(words, x=0.995, ha="right", fontsize=7, color=style.MUTED)
     return found
 
 
@@ -177,6 +169,11 @@ def _all(has: Callable[[Any], Any]) -> Callable[[Mapping[str, Any]], Mapping[str
     return lambda runs: runs if all(has(run) for run in runs.values()) else {}
 
 
+def _rows_of(group: str) -> Callable[[Mapping[str, Any]], pd.DataFrame]:
+    """One group of every run, as a table."""
+    return lambda runs: pd.concat([run.table(group).assign(run=x) for x, run in runs.items()])
+
+
 def _convergence(figure: Figure, runs: dict[str, Training]) -> None:
     convergence(runs, figure.add_subplot())
 
@@ -184,23 +181,23 @@ def _convergence(figure: Figure, runs: dict[str, Training]) -> None:
 _counted = _all(lambda run: "transitions" in run.evaluations)
 _measured = _all(lambda run: len(run.gradients.get("iteration", ())))
 _parted = _all(lambda run: np.isfinite(run.gradients.get("bias2_states", np.nan)).any())
-_learned = curves.learning_curves, curves.returns_table
+_learned = curves.learning_curves, _rows_of("evaluations")
 _OWN: Mapping[str, Mapping[str, _OwnFigure]] = {
     _FIT: {"fit-errors": _OwnFigure(
-        _all(lambda fit: "jacobian_error" in fit.groups["curves"]),
-        curves.fit_errors, curves.fits_table,
+        _all(lambda fit: "jacobian_error" in fit.record.groups["curves"]),
+        curves.fit_errors, _rows_of("curves"),
     )},
     output.PROFILE: {"loss-surface": _OwnFigure(
-        _all(lambda run: run.surface is not None), curves.loss_surface, curves.surface_table,
+        _all(lambda run: run.surface is not None), curves.loss_surface, _rows_of("surface"),
     )},
     KIND: {
         _SPEEDS: _OwnFigure(_all(lambda run: run.task in GOALS), _convergence, table),
         "gradient-horizons": _OwnFigure(
-            _measured, curves.gradient_horizons, curves.gradients_table
+            _measured, curves.gradient_horizons, _rows_of("gradients")
         ),
         "error-horizon": _OwnFigure(
             lambda runs: _measured(runs) and _parted(runs),
-            curves.error_by_horizon, curves.gradients_table,
+            curves.error_by_horizon, _rows_of("gradients"),
         ),
         "learning-curves": _OwnFigure(
             lambda runs: {run.task: runs for run in _counted(runs).values()}, *_learned
@@ -209,7 +206,7 @@ _OWN: Mapping[str, Mapping[str, _OwnFigure]] = {
         "loss-settings": _OwnFigure(lambda runs: curves.by_loss(_counted(runs)), *_learned),
         "model-errors": _OwnFigure(
             _all(lambda run: "gradient_explained" in run.model),
-            curves.model_errors, curves.models_table,
+            curves.model_errors, _rows_of("model"),
         ),
     },
 }  # fmt: skip
@@ -219,40 +216,19 @@ def _loaded(kind: str, files: Sequence[Path]) -> Mapping[str, Any]:
     """The runs of one kind by name."""
     if kind == KIND:
         return training_runs(files)
-    read = records.read if kind == _FIT else load_profile
-    return {path.stem: read(path) for path in files}
+    return {path.stem: load_run(path) for path in files}
 
 
 def sized(figure: Figure, width: str | None) -> None:
-    """At the width of a paper's column; of several axes, in its smallest text."""
+    """At the width of a paper's column; several axes keep their proportions."""
     if width is None:
         return
     validation.word("width", width, tuple(INCHES))
     if len(figure.axes) == 1:
         column(figure.axes[0], width)  # type: ignore[arg-type]
-        return
-    every = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
-    shown = [ax for ax in every if ax.get_visible()]
-    grid = shown[0].get_gridspec()
-    across = min(grid.ncols, int(INCHES[width] / 1.6)) if grid else 1
-    down = -(-len(shown) // across)
-    if grid and len(shown) == len(every) and across < grid.ncols:
-        cells = figure.add_gridspec(down, across)
-        for k, ax in enumerate(shown):
-            ax.set_subplotspec(cells[k // across, k % across])
-    entries = 0
-    for legend in list(figure.legends):
-        labels = [text.get_text() for text in legend.get_texts()]
-        columns = 1 if INCHES[width] < 4 else 2
-        entries += -(-len(labels) // columns)
-        curves.legend_below(figure, legend.legend_handles, labels, columns, 7)  # type: ignore[arg-type]
-    figure.set_size_inches(INCHES[width], 1.5 * down + 0.6 + 0.15 * entries)
-    for text in figure.findobj(Text):
-        text.set_fontsize(min(text.get_fontsize(), 7))
-    for line in (line for ax in shown for line in ax.lines):
-        line.set(linewidth=0.7 * line.get_linewidth(), markersize=0.6 * line.get_markersize())
-    if title := figure.get_suptitle():
-        curves.headed(figure, " ".join(title.split()), 7)
+    else:
+        wide, high = figure.get_size_inches()
+        figure.set_size_inches(INCHES[width], high * INCHES[width] / wide)
 
 
 def save(panel: Panel, target: Path) -> pd.DataFrame:
@@ -387,15 +363,10 @@ def _spread(values: Floats) -> str:
     )
 
 
-def write(table: pd.DataFrame, target: Path, title: str, note: str = "") -> list[str]:
-    """As Markdown, LaTeX (booktabs) and CSV beside each other, the note below the first and above
-    the second; the names of the files."""
-    below, title = (f"\n{note}\n", f"{title}; {note}") if note else ("", title)
-    texts = {
-        ".md": markdown(table) + below,
-        ".tex": latex(table, title),
-        ".csv": table.to_csv(index=False),
-    }
+def write(table: pd.DataFrame, target: Path, note: str = "") -> list[str]:
+    """As Markdown, with the note below it, and CSV beside each other; the names of the files."""
+    below = f"\n{note}\n" if note else ""
+    texts = {".md": markdown(table) + below, ".csv": table.to_csv(index=False)}
     with _folder_of(target):
         for suffix, text in texts.items():
             target.with_suffix(suffix).write_text(text, encoding="utf-8")
@@ -406,22 +377,3 @@ def markdown(table: pd.DataFrame) -> str:
     """As a table of Markdown."""
     lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
-
-
-def latex(table: pd.DataFrame, title: str) -> str:
-    """As a table of LaTeX (booktabs), with what LaTeX reads as its own escaped."""
-    own = str.maketrans(
-        {each: rf"\{each}" for each in "&%#$_{}"}
-        | {"\\": r"\textbackslash{}", "–": "--", "±": r"$\pm$"}
-    )
-
-    def cell(value: object) -> str:
-        text = str(value).translate(own)
-        return re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
-
-    lines = [" & ".join(map(cell, line)) + r" \\" for line in table.values.tolist()]
-    head = " & ".join(map(cell, table.columns)) + r" \\"
-    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
-    return (
-        f"% {title}\n\\begin{{tabular}}{{{'l' * len(table.columns)}}}\n{body}\n\\end{{tabular}}\n"
-    )
