@@ -58,12 +58,16 @@ def terminable() -> Iterator[list[int]]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Inside, both signals wait: a C extension that is interrupted while imported fails oddly."""
+def undisturbed() -> Iterator[list[int]]:
+    """Inside, both signals wait, in the list: a C extension that is interrupted while imported
+    fails oddly. Only the main thread can have them."""
     pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
     before = [signal.signal(each, lambda number, _: pressed.append(number)) for each in _ENDING]
     try:
-        yield
+        yield pressed
     finally:
         for number, handler in zip(_ENDING, before, strict=True):
             signal.signal(number, handler)

@@ -17,7 +17,6 @@ import pytest
 import gradlab
 from gradlab import cli
 from gradlab.errors import Failure, InputError
-from gradlab.machine import processors
 from gradlab.storage import whole_files
 from gradlab.storage.whole_files import locked
 from gradlab.tools.sweep import running
@@ -215,10 +214,7 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(tmp_path
     assert (folder / "plain.h5").exists()
 
 
-def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(tmp_path):
-    cores = processors()
-    with pytest.warns(UserWarning, match=f"{cores + 1} runs share {cores} processors"):
-        gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, tmp_path / "out", workers=cores + 1)
+def test_arguments_that_are_wrong_are_a_line(tmp_path):
     wrong: list[tuple[dict[str, Any], str]] = [
         (dict(workers=0), "workers is 0"), (dict(workers="two"), "workers is 'two'"),
         (dict(ray=6379), "ray is 6379"), (dict(output=3), "output is 3"),
@@ -233,6 +229,8 @@ def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(tm
     ("changes", "message"),
     [
         ({"settings": {"task": "pendulum", "starts": "many"}}, "run measure of the sweep: "),
+        ({"settings": {"task": "pendulum", "horizn": 3}}, "no option --horizn: .*--horizon"),
+        ({"settings": {}}, "needs TASK"),
         ({"settings": {"task": "pendulum", "seed": -1}}, "seed is -1"),
         ({"settings": {"task": "pendulum", "policy": "a\0b"}}, "NUL"),
     ],

@@ -17,7 +17,6 @@ from gradlab.errors import InputError
 from gradlab.storage import records
 from gradlab.tools.sweep import table
 from gradlab.tools.sweep import table as index
-from gradlab.tools.sweep.commands import COMMANDS
 from gradlab.tools.sweep.table import planned
 
 TOML = """
@@ -41,7 +40,7 @@ trim_starts = 0.1
 def test_every_run_is_combined_with_every_point_of_the_grid(tmp_path):
     path = tmp_path / "table.toml"
     path.write_text(TOML)
-    runs = planned(table.read(path), COMMANDS)
+    runs = planned(table.read(path))
     assert len(runs) == 2 * 4
     assert runs[0].name == "good-critic-seed-0-mass-0.5"
     assert runs[3].differs == {"critic": "c.safetensors", "seed": 1, "set.mass": 1}
@@ -54,7 +53,7 @@ def test_every_run_is_combined_with_every_point_of_the_grid(tmp_path):
 
 
 def words(command="train", **settings):
-    (run,) = planned({"command": command, "settings": settings}, COMMANDS)
+    (run,) = planned({"command": command, "settings": settings})
     return run.words
 
 
@@ -72,7 +71,7 @@ def test_values_become_the_words_that_a_user_would_type():
 def test_names_are_distinct_and_short_and_leave_the_sweeps_own_alone():
     runs: list[dict[str, Any]] = [{"name": "a/b"}, {"name": "A b"}, {"name": "sweep"}]
     runs += [{"name": "x" * 300}, {"policy": "../../p.safetensors"}]
-    rows = planned({"command": "measure", "settings": {"task": "t"}, "run": runs}, COMMANDS)
+    rows = planned({"command": "measure", "settings": {"task": "t"}, "run": runs})
     names = [row.name for row in rows]
     assert names == ["a-b", "run-2", "run-3", "run-4", "policy-..-..-p.safetensors"]
 
@@ -84,15 +83,12 @@ def bad(**parts):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"command": "mesure"}, "nearest: measure"),
-        ({"command": 3}, "expected one of measure, train, remedies, certify"),
-        ({"grids": {}}, "nearest: grid"),
-        ({"settings": {"task": "t", "horizn": 3}}, "nearest: horizon"),
-        ({"settings": {"task": "t", "output": "a.h5"}}, "the sweep names every run's file"),
-        ({"settings": {"task": "t", "json": True}}, "log"),
-        ({"grid": {"resume": [True]}}, "--resume of `gradlab sweep`"),
+        ({"command": "mesure"}, "expected one of"),
+        ({"command": 3}, "command of the sweep is 3"),
+        ({"grids": {}}, "a part of the sweep is 'grids'"),
+        ({"settings": {"task": "t", "output": "a.h5"}}, "has 'output', which the sweep decides"),
+        ({"grid": {"resume": [True]}}, r"\[grid\] has 'resume'"),
         ({"run": [{"overwrite": True}]}, r"\[\[run\]\] 1 has 'overwrite'"),
-        ({"settings": {}}, r"has no 'task': write task = \"…\" in \[settings\]$"),
         ({"settings": 3}, r"\[settings\] is 3"),
         ({"settings": {"task": "t", "set": 3}}, "set is 3, expected a table of parameters"),
         ({"settings": {"task": ["t"]}}, "task is a list"),
@@ -109,7 +105,7 @@ def bad(**parts):
 )
 def test_a_table_that_is_wrong_is_refused_in_one_line(parts, message):
     with pytest.raises(InputError, match=message) as caught:
-        planned(bad(**parts), COMMANDS)
+        planned(bad(**parts))
     assert "\n" not in str(caught.value)
 
 
@@ -128,7 +124,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path):
 def test_the_table_of_the_page_is_one():
     text = (Path(__file__).parents[2] / "docs/machines.md").read_text()
     (block,) = re.findall(r"```toml\n(command.*?)```", text, re.DOTALL)
-    assert len(planned(tomllib.loads(block), COMMANDS)) == 12
+    assert len(planned(tomllib.loads(block))) == 12
 
 
 OWN = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,11 +51,17 @@ class SweepCommand:
         from gradlab.tools.sweep import table
         from gradlab.tools.sweep.page import advice
 
-        folder = self.output or Path("runs") / self.file.stem
-        runs, interrupted = _executed(
-            table.read(self.file), folder, self.workers, self.ray, self.resume, command,
-            standard_error, lambda line: standard_error(f"gradlab: note: {line}"),
-        )  # fmt: skip
+        folder, interrupted = self.output or Path("runs") / self.file.stem, False
+        try:
+            _execute(
+                table.read(self.file), folder, self.workers, self.ray, self.resume, command,
+                standard_error,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            interrupted = (folder / table.INDEX).is_file()
+            if not interrupted:
+                raise
+        runs = table.load(folder)
         document = advice(runs).document | {
             "run": str(folder),
             "report": str(report(folder, quiet=True)),
@@ -97,26 +102,18 @@ def sweep(
         Failure: the index of the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C, once the runs at work have saved what they have.
     """
+    from gradlab.tools.sweep.table import load
+
     folder = validation.path("output", output)
-    runs, interrupted = _executed(table, folder, workers, ray, resume, "", None, warnings.warn)
-    if interrupted:
-        raise KeyboardInterrupt
-    return runs
+    _execute(table, folder, workers, ray, resume, "", None)
+    return load(folder)
 
 
-def _executed(
-    table: Mapping[str, Any],
-    folder: Path,
-    workers: int | None,
-    ray: str | None,
-    resume: bool,
-    command: str,
-    write: Callable[[str], object] | None,
-    note: Callable[[str], object],
-) -> tuple[Runs, bool]:
-    """The sweep after its runs, and whether it was interrupted."""
+def _execute(
+    table: Mapping[str, Any], folder: Path, workers: int | None, ray: str | None, resume: bool,
+    command: str, write: Callable[[str], object] | None,
+) -> None:  # fmt: skip
     from gradlab.cli.program import parsed
-    from gradlab.tools.sweep.commands import COMMANDS
     from gradlab.tools.sweep.running import Running, place_of
     from gradlab.tools.sweep.table import planned
 
@@ -124,11 +121,10 @@ def _executed(
         validation.whole("workers", workers, 1)
     if ray is not None:
         validation.instance("ray", ray, str, '"local" or HOST:PORT of a cluster')
-    runs = planned(table, COMMANDS)
-    swept = COMMANDS[table["command"]]
+    runs = planned(table)
     for run in runs:  # parsed before the first one begins
         try:
-            words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
+            words = [*run.words, "--output", str(folder / f"{run.name}.h5")]
             arguments.check_words(words)
             arguments.check_fields(parsed(words), words)
         except InputError as error:
@@ -136,9 +132,15 @@ def _executed(
     # The cluster first: one that cannot be used must not leave a folder to resume.
     with (
         place_of(ray, workers) as (cores, executed),
-        Running(folder, runs, swept, resume, command, write) as running,
+        Running(folder, runs, resume, command, _again, write) as running,
     ):
-        if workers is not None and workers > cores:
-            note(f"{workers} runs share {cores} processors: each takes longer")
-        interrupted = running.go(executed, workers or cores)
-        return running.sweep, interrupted
+        running.go(executed, workers or cores)
+
+
+def _again(command: str, run: Path) -> list[str]:
+    """The words that let a run begin anew at its file, or go on there."""
+    from gradlab.cli.program import command_of
+
+    found: Any = command_of(command)
+    plain = ["--overwrite"] if hasattr(found, "overwrite") else []
+    return found.again(run) if hasattr(found, "again") else plain

@@ -9,15 +9,10 @@ from statistics import median
 from textwrap import shorten
 from typing import get_args
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-
-from gradlab.figures import style
 from gradlab.findings import Finding
 from gradlab.reporting import shell
 from gradlab.reporting.output import Kind
-from gradlab.reporting.page import Page, PageSource, Section, panel
+from gradlab.reporting.page import Page, PageSource, Section
 from gradlab.reporting.shell import cell, sortable
 from gradlab.tools.sweep.table import INDEX, Row, State, Sweep
 from gradlab.verdicts.recommendation import Field, Light, Recommendation
@@ -39,31 +34,8 @@ def page(sweep: Sweep) -> Page:
     title = f"{sweep.folder.name}: {len(sweep.rows)} runs"
     facts: dict[str, object] = {"command": sweep.rows[0].words[0] if sweep.rows else None}
     facts |= {state: sweep.count(state) or None for state in get_args(State)}
-    timed = any(row.seconds is not None for row in sweep.rows)
-    # NaN seconds where a run has not begun.
-    times = pd.DataFrame(
-        [(k, row.name, row.state, row.seconds) for k, row in enumerate(sweep.rows, 1)],
-        columns=["number", "run", "state", "seconds"],
-    ).astype({"seconds": float})
-    drawn = (panel(_FIGURE, "Runs", "", _seconds, times),) if timed else ()
-    return Page(title, "What became of every run?", facts, advice(sweep), drawn, sections, source,
+    return Page(title, "What became of every run?", facts, advice(sweep), (), sections, source,
                 apart=False)  # fmt: skip
-
-
-def _seconds(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Seconds of every run that began, by its state."""
-    for state, (colour, marker) in _STATES.items():
-        rows = table[(table["state"] == state) & table["seconds"].notna()]
-        if len(rows):
-            places, seconds = rows["number"], rows["seconds"]
-            ax.vlines(places, 0, seconds, color=colour, lw=1.6)
-            ax.plot(places, seconds, marker, color=colour, ms=8, label=f"{len(rows)} {state}",
-                    clip_on=False)  # fmt: skip
-    style.dress(ax, "Wall time of every run", "seconds", along="run, as in the table")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlim(0.4, len(table) + 0.6)
-    ax.set_ylim(bottom=0)
-    return ax
 
 
 def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
@@ -80,11 +52,7 @@ def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
     yield cell(signed(shorten(said, _LONGEST, placeholder=" …")), long=True)
 
 
-_FIGURE = "times"
 _LONGEST = 160  # letters of a result; errors stand whole above the table
-_STATES = {
-    "done": (style.BLUE, "o"), "failed": (style.VERMILION, "X"), "interrupted": (style.MUTED, "s"),
-}  # fmt: skip
 
 
 def advice(sweep: Sweep) -> Recommendation:
@@ -104,7 +72,7 @@ def advice(sweep: Sweep) -> Recommendation:
         took = f"{duration(median(seconds))} a run, the median; {duration(sum(seconds))} for all"
         fields.append(Field("time", took))
     rest = tuple(Finding("run_failed", "fail", row.name, at=row.error) for row in lost)
-    return Recommendation(light, tuple(fields), _FIGURE, rest)
+    return Recommendation(light, tuple(fields), rest=rest)
 
 
 KIND = Kind(lambda sweep, *_: page(sweep), advice)

@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from gradlab.cli.streams import undisturbed
 from gradlab.errors import Failure, InputError, in_short
 from gradlab.machine import cluster, processors, python_module
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import locked
 from gradlab.tools.sweep import table as index
-from gradlab.tools.sweep.table import INDEX, Command, Planned, Row, State, Sweep
+from gradlab.tools.sweep.table import INDEX, Planned, Row, State, Sweep
 from gradlab.wording import duration
 
 CHILD = "gradlab.tools.sweep.child"
@@ -34,10 +35,10 @@ _LOCK = ".sweep.lock"
 
 
 def _begun(
-    path: Path, runs: Sequence[Planned], suffix: str, resume: bool, command: str
+    path: Path, runs: Sequence[Planned], resume: bool, command: str
 ) -> Sweep:  # fmt: skip
     """The sweep as it starts: all rows waiting, or with what is done already."""
-    fresh = [Row(run.name, run.name + suffix, run.words, run.differs) for run in runs]
+    fresh = [Row(run.name, f"{run.name}.h5", run.words, run.differs) for run in runs]
     if not (path / INDEX).exists():
         if resume:
             raise InputError(f"{path} holds no sweep: start with resume=False")
@@ -60,10 +61,8 @@ def _begun(
     return Sweep(path, before.command or command, tuple(rows))
 
 
-_EVERY = 15  # seconds between two lines of a run at work
 _POLL = 0.5  # seconds between two looks at processes and signals
 _SAVING = 10.0  # seconds that an interrupted run has to save what it has
-_TAIL = 4096  # bytes of a log that are read for its last line
 _INTERRUPTED = (130, 143)  # exit codes
 _MARKS = tuple(
     f"gradlab: {end}" for end in ("error: ", "failed: ", "interrupted; ", "terminated; ")
@@ -137,24 +136,9 @@ def _sentence(answer: bytes) -> str:
 
 def _error(log: Path, code: int) -> str:
     """The line in which a command has named its error, or what an interruption left."""
-    for line in reversed(_last_lines(log)):
-        for mark in _MARKS:
-            if line.startswith(mark):
-                return line.removeprefix(mark)
-    return f"exit code {code}: see its log"
-
-
-def _last_lines(log: Path) -> list[str]:
-    """The last lines of a log that are not empty."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - _TAIL, 0))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    lines = ("".join(filter(str.isprintable, line)).strip() for line in text.splitlines())
-    return [line for line in lines if line]
+    lines = log.read_text("utf-8", "replace").splitlines()
+    said = [line.removeprefix(mark) for line in lines for mark in _MARKS if line.startswith(mark)]
+    return said[-1] if said else f"exit code {code}: see its log"
 
 
 Executed = Callable[[Sequence[str], str, str, threading.Event], Outcome]
@@ -199,8 +183,9 @@ class Running:
     context manager, which holds the folder's lock.
 
     Args:
-        path: of the folder; swept: the command of all runs.
-        write: takes a line for each run that ends, and every 15 s one for each run at work.
+        path: of the folder.
+        again: of a command and a run's file, the words that begin anew there, or go on.
+        write: takes a line for each run that ends.
 
     Raises:
         InputError: another process sweeps into the folder, it cannot be written, or it holds a
@@ -208,7 +193,8 @@ class Running:
     """
 
     def __init__(
-        self, path: Path, runs: Sequence[Planned], swept: Command, resume: bool, command: str,
+        self, path: Path, runs: Sequence[Planned], resume: bool, command: str,
+        again: Callable[[str, Path], list[str]],
         write: Callable[[str], object] | None = None,
     ) -> None:  # fmt: skip
         check_output(path / INDEX, overwrite=True)
@@ -219,16 +205,16 @@ class Running:
                 f"another sweep writes into {path}: choose another output folder"
             ) from None
         try:
-            self.sweep = _begun(path, runs, swept.suffix, resume, command)
+            self.sweep = _begun(path, runs, resume, command)
             self._put()
         except BaseException:
             self._lock.close()
             raise
-        self._swept, self._write, self._stopped = swept, write, threading.Event()
+        self._again, self._write, self._stopped = again, write, threading.Event()
         self._waiting = deque(row for row in self.sweep.rows if row.state == "waiting")
         self._busy: dict[Future[Outcome], tuple[Row, float]] = {}  # with when it began
         self._killed: set[str] = set()
-        self._began = self._written = time.monotonic()
+        self._began = time.monotonic()
 
     def __enter__(self) -> Running:
         return self
@@ -236,11 +222,15 @@ class Running:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
-    def go(self, executed: Executed, most: int) -> bool:
-        """Run until nothing waits, `most` at the same time; whether Ctrl-C ended it before."""
-        with _signals() as received, ThreadPoolExecutor(most) as threads:
+    def go(self, executed: Executed, most: int) -> None:
+        """Run until nothing waits, `most` at the same time.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the runs at work have saved what they have.
+        """
+        with undisturbed() as pressed, ThreadPoolExecutor(most) as threads:
             try:
-                while (self._waiting or self._busy) and not received:
+                while (self._waiting or self._busy) and not pressed:
                     while self._waiting and len(self._busy) < most:
                         self._submit(threads, executed, self._waiting.popleft())
                     self._collect()
@@ -248,15 +238,14 @@ class Running:
                 self._stopped.set()
             while self._busy:
                 self._collect()
-            return bool(received)
 
     def _submit(self, threads: ThreadPoolExecutor, executed: Executed, row: Row) -> None:
         file, begun = self.sweep.folder / row.file, row.attempts > 0
         row = replace(row, state="running", attempts=row.attempts + 1)
         # Its row is written first: a run that nobody knows of must not be at work.
         self._put(row)
-        again = self._swept.again(file) if begun else ()  # a file of it may be there
-        words = [CHILD, *row.words, *self._swept.outputs(file), *again]
+        words = [CHILD, *row.words, "--output", str(file)]
+        words += self._again(row.words[0], file) if begun else []  # a file of it may be there
         arguments = words, str(self._log_of(row)), os.getcwd(), self._stopped
         self._busy[threads.submit(executed, *arguments)] = row, time.monotonic()
 
@@ -283,10 +272,6 @@ class Running:
             ended_as = f"{state} after {duration(time.monotonic() - begun)}"
             told = filter(None, (row.name, ended_as, row.sentence or row.error))
             self._line(f"{done} of {len(self.sweep.rows)}: {': '.join(told)}")
-        if time.monotonic() - self._written >= _EVERY:
-            for row, _ in self._busy.values():
-                last = "".join(_last_lines(self._log_of(row))[-1:])
-                self._line(f"{row.name}: {last or 'begins'}")
 
     def _put(self, row: Row | None = None) -> None:
         """Replace the row of that name, and write the index."""
@@ -302,8 +287,7 @@ class Running:
             ) from error
 
     def _line(self, text: str) -> None:
-        self._written = time.monotonic()
-        minutes, seconds = divmod(int(self._written - self._began), 60)
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         if self._write is not None:
             self._write(f"[{minutes}:{seconds:02d}] {text}")
 
@@ -320,20 +304,3 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return Outcome(1, error=f"it cannot begin: {in_short(error)}")
     except Exception as death:
         return Outcome(-signal.SIGKILL, error=f"its worker died: {in_short(death)}")
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Inside, Ctrl-C and SIGTERM are listed, and nothing is interrupted half-way; only the main
-    thread can have them."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    ending = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, lambda number, _: received.append(number)) for each in ending]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(ending, before, strict=True):
-            signal.signal(number, handler)

@@ -9,16 +9,15 @@ A row's later values replace earlier ones: settings, run, grid; parameters of th
 joined.
 
 FOLDER/sweep.json    the index, whole or absent, with a checksum
-FOLDER/NAME.h5       a run, as its command writes it; NAME.html, NAME.log beside it
+FOLDER/NAME.h5       a run, with NAME.html and NAME.log beside it
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import prod
@@ -33,64 +32,18 @@ from gradlab.storage import whole_files
 from gradlab.validation import expected, shown
 
 PARAMETERS = "set"  # the one field that is a table, of a task's parameters
-# Fields that no row may have, with the reason.
-CHOSEN = {
-    **dict.fromkeys(("output", "html"), "the sweep names every run's file"),
-    **dict.fromkeys(("resume", "overwrite"), "give --resume of `gradlab sweep`"),
-    **dict.fromkeys(("json", "explain"), "a run's output goes to its log"),
-}
+COMMANDS: Mapping[str, tuple[str, ...]] = {  # with the fields that are given without a name
+    "measure": ("task",), "train": ("algorithm", "task"), "remedies": ("task",),
+    "certify": ("simulator",),
+}  # fmt: skip
+_OWN = ("output", "resume", "overwrite", "json", "explain")  # of the sweep
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command of the command line.
-
-    Attributes:
-        positional: the fields that are given without a name, in order.
-        fields: names of all fields that a row may have.
-        files: the options that name what a run writes, with their suffixes; the first is the run.
-        again: words that let a run start anew at its file, or go on there.
-    """
-
-    name: str
-    positional: tuple[str, ...]
-    fields: tuple[str, ...]
-    files: Mapping[str, str]
-    again: Callable[[Path], list[str]]
-
-    @property
-    def suffix(self) -> str:
-        return next(iter(self.files.values()))
-
-    def check_field(self, name: str, place: str) -> None:
-        if name in CHOSEN:
-            raise InputError(f"{place} has {name!r}: {CHOSEN[name]}")
-        if name not in self.fields:
-            near = _near(name, self.fields)
-            raise InputError(f"{place} has {name!r}, no field of `gradlab {self.name}`{near}")
-
-    def words(self, values: Mapping[str, object], place: str) -> list[str]:
-        """The command with these values, without what it writes."""
-        for name in self.positional:
-            if name not in values:
-                raise InputError(f'{place} has no {name!r}: write {name} = "…" in [settings]')
-        first = [_word(name, values[name], place) for name in self.positional]
-        options = [name for name in values if name not in self.positional]
-        return [self.name, *first, *(w for name in options for w in _words(name, values, place))]
-
-    def outputs(self, run: Path) -> list[str]:
-        """The words that name what a run writes."""
-        return [
-            word
-            for option, suffix in self.files.items()
-            for word in (f"--{option}", str(run.with_name(run.stem + suffix)))
-        ]
-
-
-def _near(name: object, known: Iterable[str]) -> str:
-    """(nearest: seed)"""
-    near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.4)
-    return f" (nearest: {', '.join(near)})" if near else ""
+def _command(name: str, values: Mapping[str, object], place: str) -> tuple[str, ...]:
+    """The words of a command with these values."""
+    first = [_word(each, values[each], place) for each in COMMANDS[name] if each in values]
+    options = [each for each in values if each not in COMMANDS[name]]
+    return (name, *first, *(word for each in options for word in _words(each, values, place)))
 
 
 def _words(name: str, values: Mapping[str, object], place: str) -> list[str]:
@@ -171,26 +124,22 @@ def read(path: Path) -> _Values:
         raise InputError(f"{path} is no TOML file: {error}") from error
 
 
-def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[Planned]:
+def planned(table: Mapping[str, Any]) -> list[Planned]:
     """The runs of a table."""
     named = ", ".join(_PARTS)
     validation.instance("the sweep", table, Mapping, f"a table with {named}")
     for name in table:
-        if name not in _PARTS:
-            raise InputError(f"the sweep has {name!r}, expected {named}{_near(name, _PARTS)}")
-    got = table.get("command")
-    if not isinstance(got, str) or got not in commands:
-        wanted = f"one of {', '.join(commands)}{_near(got, commands)}"
-        raise expected("command of the sweep", got, wanted)
-    command = commands[got]
-    settings = _fields(table.get("settings", {}), "[settings]", command)
-    grid = _fields(table.get("grid", {}), "[grid]", command)
+        validation.word("a part of the sweep", name, _PARTS)
+    command = str(table.get("command"))
+    validation.word("command of the sweep", table.get("command"), tuple(COMMANDS))
+    settings = _fields(table.get("settings", {}), "[settings]")
+    grid = _fields(table.get("grid", {}), "[grid]")
     for axis, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
             raise InputError(f"[grid] has {axis} = {shown(values)}, expected a list of values")
     axes = list(grid.items())
     runs = [
-        (name, _fields(values, f"[[run]] {k}", command))
+        (name, _fields(values, f"[[run]] {k}"))
         for k, (name, values) in enumerate(_runs(table.get("run", [{}])), 1)
     ]
     count = len(runs) * prod(len(values) for _, values in axes)
@@ -204,11 +153,11 @@ def planned(table: Mapping[str, Any], commands: Mapping[str, Command]) -> list[P
         parts = [own] if own else [f"{key}-{value}" for key, value in values.items()]
         parts += [f"{key.removeprefix('set.')}-{value}" for key, value in at.items()]
         title = re.sub(r"[^\w.+]+", "-", "-".join(parts), flags=re.ASCII).strip("-.")
-        titles.append(title or command.name)
+        titles.append(title or command)
         rows.append({**values, **at})
     names = _distinct(titles)
     return [
-        Planned(name, differs, tuple(command.words(_joined(settings, differs), f"run {name}")))
+        Planned(name, differs, _command(command, _joined(settings, differs), f"run {name}"))
         for name, differs in zip(names, rows, strict=True)
     ]
 
@@ -225,13 +174,14 @@ def _runs(runs: object) -> list[tuple[str, Mapping[str, Any]]]:
     return listed
 
 
-def _fields(values: Any, place: str, command: Command) -> _Values:
+def _fields(values: Any, place: str) -> _Values:
     """Checked fields, named with underscores; parameters of the task as "set.NAME"."""
     validation.instance(place, values, Mapping, "a table of fields")
     flat: _Values = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
-        command.check_field(name, place)
+        if name in _OWN:
+            raise InputError(f"{place} has {name!r}, which the sweep decides: leave it out")
         if name != PARAMETERS:
             flat[name] = value
         elif isinstance(value, Mapping):
